@@ -1,0 +1,34 @@
+"""A run's configuration: its sections, and how it is read."""
+
+from vadv_dist.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
+from vadv_dist.config.sections import (
+    Config,
+    DataConfig,
+    EngineConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    RunConfig,
+    SourceConfig,
+    StudentConfig,
+    TeacherConfig,
+    TelemetryConfig,
+    TrainerConfig,
+)
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "EngineConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "SourceConfig",
+    "StudentConfig",
+    "TeacherConfig",
+    "TelemetryConfig",
+    "TrainerConfig",
+    "config_from_dict",
+    "config_to_dict",
+    "config_to_yaml",
+    "load_config",
+]

@@ -1,0 +1,145 @@
+"""Read a run's configuration from YAML and the command line, and say clearly what is wrong with it."""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from vadv_dist.config.sections import Config
+from vadv_dist.errors import UserError, did_you_mean
+
+
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Build a configuration from a YAML file and `--section.field=value` overrides.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown field (with the nearest name), or a value of the wrong type.
+    """
+    raw = read_yaml(path) if path is not None else {}
+    where = str(path) if path is not None else "the command line"
+    _refuse_unknown(raw, Config, where, prefix="")
+    for argument in overrides:
+        if not argument.startswith("--") or "." not in argument.split("=", 1)[0]:
+            raise UserError(
+                f"Unknown argument {argument!r}. Fields are overridden as --section.field=value, "
+                "for example --trainer.epochs=3."
+            )
+        if "=" not in argument:
+            raise UserError(f"{argument} has no value. Write it as {argument}=VALUE.")
+        _refuse_unknown_override(argument.split("=", 1)[0][2:])
+    parser = _parser()
+    try:
+        with redirect_stderr(io.StringIO()):
+            parsed = parser.parse_object(_without_none_sections(raw)) if raw else parser.get_defaults()
+            parsed = parser.parse_args(list(overrides), namespace=parsed)
+            sections = parser.instantiate(parsed)
+    except UserError:
+        raise
+    except Exception as error:  # jsonargparse raises several kinds; each says which key and which type
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, UserError):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
+        message = " ".join(str(error).split())
+        raise UserError(f"{where}: {message.rstrip('.')}. Change it in the config file or override it.") from None
+    return Config(**{f.name: getattr(sections, f.name) for f in dataclasses.fields(Config)})
+
+
+def config_from_dict(raw: dict[str, Any]) -> Config:
+    """Build a configuration from what `config_to_dict` gave."""
+    parser = _parser()
+    sections = parser.instantiate(parser.parse_object(raw))
+    return Config(**{f.name: getattr(sections, f.name) for f in dataclasses.fields(Config)})
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """Return a configuration as plain containers."""
+    return dataclasses.asdict(config)
+
+
+def config_to_yaml(config: Config) -> str:
+    """Return a configuration as YAML, every field written out."""
+    return yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        UserError: no such file, not YAML, or something other than a mapping.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} does not exist. Give a config file; `vadv recipes` lists the shipped ones."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} holds a {type(raw).__name__}, expected sections such as `run:` and `data:`.")
+    return raw
+
+
+def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the fields in which two configurations differ, with both values."""
+    rows = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        name = f"{prefix}{key}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            rows += differing_keys(a, b, f"{name}.")
+        elif a != b:
+            rows.append(f"{name}: {a!r} there, {b!r} now")
+    return rows
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
+    parser.add_class_arguments(Config)
+    return parser
+
+
+def _without_none_sections(raw: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in raw.items() if value is not None}
+
+
+def _refuse_unknown(raw: dict[str, Any], kind: Any, where: str, prefix: str) -> None:
+    known = {f.name: f.type for f in dataclasses.fields(kind)}
+    for key, value in raw.items():
+        if key not in known:
+            place = f"in section {prefix.rstrip('.')!r} " if prefix else ""
+            raise UserError(
+                f"{where}: unknown field {prefix}{key} {place}"
+                f"(fields there: {', '.join(known)}).{did_you_mean(str(key), known)}"
+            )
+        if dataclasses.is_dataclass(known[key]):
+            if value is not None and not isinstance(value, dict):
+                raise UserError(f"{where}: {prefix}{key} is {value!r}, expected a section with fields of its own.")
+            _refuse_unknown(value or {}, known[key], where, f"{prefix}{key}.")
+
+
+def _refuse_unknown_override(name: str) -> None:
+    section, _, rest = name.partition(".")
+    sections = {f.name: f.type for f in dataclasses.fields(Config)}
+    if section not in sections:
+        raise UserError(
+            f"--{name}: unknown section {section!r} (sections: {', '.join(sections)}).{did_you_mean(section, sections)}"
+        )
+    fields = [f.name for f in dataclasses.fields(sections[section])]  # type: ignore[arg-type]  # a dataclass, as all sections
+    field_name = rest.rstrip("+")
+    if field_name not in fields:
+        raise UserError(
+            f"--{name}: unknown field {rest!r} in section {section!r} (fields there: {', '.join(fields)})."
+            f"{did_you_mean(rest, fields)}"
+        )

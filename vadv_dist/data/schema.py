@@ -1,0 +1,143 @@
+"""What a data set is made of: clips, feature shapes, labels, and the batch that a model receives.
+
+Shape letters: R rows of a window, B rows of a batch, L tokens, T frames, N tokens per frame, D feature width,
+E expression scores.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "valid", "test")
+META_COLUMNS = ("clip_id", "video_id", "source", "text", "label", "num_words")
+# Number of axes of one clip's feature: visual [T, N, D], face [T, E], audio [T, D] or [D].
+FEATURE_AXES: dict[str, tuple[int, ...]] = {"visual": (3,), "face": (2,), "audio": (1, 2)}
+FEATURE_LAYOUT = {"visual": "[T, N, D]", "face": "[T, E]", "audio": "[T, D] or [D]"}
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Shape and storage type that every clip of a data set shares for one feature."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float16"
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Bytes that one clip's values take in memory."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """Label of a regression data set: a real number in [low, high]."""
+
+    low: float = -3.0
+    high: float = 3.0
+    kind: str = "regression"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip: its words, its label and any of its features (a missing one is None or absent)."""
+
+    clip_id: str
+    video_id: str
+    text: str
+    label: float
+    source: str
+    features: Mapping[str, Array | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FeatureColumn:
+    """One feature of many clips: values [R, ...] (zeros where missing) and whether each clip has it [R]."""
+
+    values: Array
+    present: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The rows of some consecutive shards, in memory: what a plan orders and a collator takes rows from."""
+
+    clip_id: list[str]
+    video_id: list[str]
+    source: list[str]
+    text: list[str]
+    label: npt.NDArray[np.float32]
+    num_words: npt.NDArray[np.int32]
+    features: dict[str, FeatureColumn]
+
+    def __len__(self) -> int:
+        return len(self.clip_id)
+
+    @property
+    def feature_bytes(self) -> int:
+        """Bytes of all features of the window."""
+        return sum(column.values.nbytes for column in self.features.values())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one rank's model receives for one micro-batch.
+
+    Attributes:
+        input_ids: token ids, [B, L].
+        attention_mask: 1 on tokens, 0 on padding, [B, L].
+        label: sentiment in label units, [B].
+        valid: 1 on real rows, 0 on filler rows that keep ranks in step, [B].
+        visual: frame features [B, T, N, D], None where the model has no visual branch.
+        face: expression scores [B, T, E], None where the model has no facial branch.
+        has_visual, has_face: 1 where the row has the feature, [B] (0 on rows that miss it), or None like the feature.
+        num_rows: real rows of the *global* batch, the divisor of every mean over clips.
+        num_video_rows: those of them that have the features which the teacher needs, the divisor of its terms.
+        clip_ids: names of the rows.
+    """
+
+    input_ids: "torch.Tensor"
+    attention_mask: "torch.Tensor"
+    label: "torch.Tensor"
+    valid: "torch.Tensor"
+    visual: "torch.Tensor | None"
+    face: "torch.Tensor | None"
+    has_visual: "torch.Tensor | None"
+    has_face: "torch.Tensor | None"
+    num_rows: int
+    num_video_rows: int
+    clip_ids: tuple[str, ...] = ()
+
+    def to(self, device: "torch.device") -> "Batch":
+        """Move every tensor to a device (asynchronously where the memory is pinned)."""
+        if device.type == "cpu":
+            return self
+        moved = {
+            name: None if (tensor := getattr(self, name)) is None else tensor.to(device, non_blocking=True)
+            for name in _TENSOR_FIELDS
+        }
+        return replace(self, **moved)
+
+    def pin(self) -> "Batch":
+        """Copy every tensor to pinned memory, from which a GPU reads without waiting."""
+        pinned = {
+            name: None if (tensor := getattr(self, name)) is None else tensor.pin_memory()
+            for name in _TENSOR_FIELDS
+        }
+        return replace(self, **pinned)
+
+
+_TENSOR_FIELDS = ("input_ids", "attention_mask", "label", "valid", "visual", "face", "has_visual", "has_face")
+
+
+def count_words(text: str) -> int:
+    """Number of words of a text: runs of characters between white space."""
+    return len(text.split())

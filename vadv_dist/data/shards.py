@@ -1,0 +1,398 @@
+"""Write and read a data set: Parquet shards beside a `dataset.json` that is written last.
+
+Layout (docs/architecture.md, "A data set on storage"): `<uri>/<split>/00000.parquet …`, `<uri>/dataset.json`, and
+`<uri>/prompts.safetensors` where the data set has prompt embeddings.
+"""
+
+import datetime
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vadv_dist import __version__
+from vadv_dist.data.schema import (
+    FEATURE_AXES,
+    FEATURE_LAYOUT,
+    SCHEMA_VERSION,
+    SPLITS,
+    Array,
+    Clip,
+    FeatureSpec,
+    LabelSpec,
+    count_words,
+)
+from vadv_dist.errors import UserError
+from vadv_dist.storage import atomic_directory, local_path, read_json, require_absent, sha256_file, write_json
+
+DEFAULT_SHARD_ROWS = 1024
+DEFAULT_SHARD_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One shard as `dataset.json` declares it.
+
+    `missing` counts rows by the exact set of features that they lack, as `{"face": 3, "face+visual": 1}`.
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    missing: dict[str, int] = field(default_factory=dict)
+
+    def rows_lacking(self, features: Iterable[str]) -> int:
+        """Rows that lack at least one of `features`."""
+        wanted = set(features)
+        return sum(count for names, count in self.missing.items() if wanted & set(names.split("+")))
+
+
+@dataclass(frozen=True)
+class DatasetManifest:
+    """What `dataset.json` says."""
+
+    splits: dict[str, list[ShardInfo]]
+    features: dict[str, FeatureSpec]
+    label: LabelSpec
+    statistics: dict[str, Any]
+    provenance: dict[str, Any]
+    num_classes_prompts: int = 0
+    truth: dict[str, Any] | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all shards' hashes: equal for data sets that hold the same bytes."""
+        digest = hashlib.sha256()
+        for split in sorted(self.splits):
+            for shard in self.splits[split]:
+                digest.update(f"{split} {shard.rows} {shard.sha256}\n".encode())
+        return digest.hexdigest()
+
+    def rows(self, split: str) -> int:
+        """Number of rows of a split (0 where the data set has no such split)."""
+        return sum(shard.rows for shard in self.splits.get(split, []))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set on storage: where it is and what its manifest says."""
+
+    root: Path
+    manifest: DatasetManifest
+
+    @classmethod
+    def open(cls, uri: str | Path) -> "Dataset":
+        """Read a data set's manifest; no shard is opened.
+
+        Raises:
+            UserError: nothing there, not a data set, or one of another schema version.
+        """
+        root = local_path(uri)
+        path = root / "dataset.json"
+        if not path.is_file():
+            what = "has no dataset.json" if root.is_dir() else "does not exist"
+            raise UserError(
+                f"{root} {what}, so it is not a data set (dataset.json is written last, when a data set is "
+                "complete). Give the folder that `vadv synth` or `vadv ingest` wrote, or run it again."
+            )
+        return cls(root, parse_manifest(read_json(path), path))
+
+    @property
+    def prompts_path(self) -> Path:
+        """Where frozen prompt embeddings are, if the data set has any."""
+        return self.root / "prompts.safetensors"
+
+    def shard_path(self, shard: ShardInfo) -> Path:
+        """Path of one shard."""
+        return self.root / shard.path
+
+    def split(self, name: str) -> list[ShardInfo]:
+        """Shards of a split.
+
+        Raises:
+            UserError: the data set has no such split.
+        """
+        shards = self.manifest.splits.get(name, [])
+        if not shards:
+            present = ", ".join(s for s in SPLITS if self.manifest.splits.get(s)) or "none"
+            advice = (
+                " Cut one from train with `vadv ingest table … --valid-fraction 0.1`." if name == "valid" else ""
+            )
+            raise UserError(f"{self.root} has no {name!r} split (it has: {present}).{advice}")
+        return shards
+
+
+def parse_manifest(raw: Mapping[str, Any], path: Path) -> DatasetManifest:
+    """Build a manifest from the JSON of `dataset.json`.
+
+    Raises:
+        UserError: another schema version, or a field that is missing or malformed.
+    """
+    version = raw.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} has schema_version {version!r}, this version reads {SCHEMA_VERSION}. "
+            "Make the data set again with this version, or use the version that made it."
+        )
+    try:
+        splits = {
+            name: [ShardInfo(**shard) for shard in split["shards"]] for name, split in dict(raw["splits"]).items()
+        }
+        features = {
+            name: FeatureSpec(tuple(int(n) for n in spec["shape"]), str(spec["dtype"]))
+            for name, spec in dict(raw["features"]).items()
+        }
+        label = LabelSpec(float(raw["label"]["low"]), float(raw["label"]["high"]), str(raw["label"]["kind"]))
+        for shards in splits.values():
+            for shard in shards:
+                if Path(shard.path).is_absolute() or ".." in Path(shard.path).parts:
+                    raise ValueError(f"shard path {shard.path!r} leaves the data set")
+        return DatasetManifest(
+            splits=splits,
+            features=features,
+            label=label,
+            statistics=dict(raw.get("statistics", {})),
+            provenance=dict(raw.get("provenance", {})),
+            num_classes_prompts=int(raw.get("num_classes_prompts", 0)),
+            truth=raw.get("truth"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} is malformed ({type(error).__name__}: {error}). Make the data set again."
+        ) from None
+
+
+class DatasetWriter:
+    """Write clips into shards; the data set appears under its name when the `with` block ends without an error.
+
+    Args:
+        uri: the folder to make; must not exist, or be empty.
+        features: shape and type of each feature that clips may carry.
+        label: label range; a clip outside it is refused.
+        provenance: where the clips come from (source files and hashes, parameters); version and time are added.
+        shard_rows, shard_bytes: a shard is closed when it reaches either.
+    """
+
+    def __init__(
+        self,
+        uri: str | Path,
+        *,
+        features: Mapping[str, FeatureSpec],
+        label: LabelSpec,
+        provenance: Mapping[str, Any],
+        shard_rows: int = DEFAULT_SHARD_ROWS,
+        shard_bytes: int = DEFAULT_SHARD_BYTES,
+    ) -> None:
+        self.root = local_path(uri)
+        require_absent(self.root, "a data set", "Give another folder, or remove this one.")
+        for name, spec in features.items():
+            if name not in FEATURE_AXES:
+                raise UserError(f"Unknown feature {name!r}; a data set may hold {', '.join(FEATURE_AXES)}.")
+            if len(spec.shape) not in FEATURE_AXES[name]:
+                raise UserError(
+                    f"Feature {name!r} has shape {list(spec.shape)} per clip, expected {FEATURE_LAYOUT[name]}."
+                )
+        self.features = dict(features)
+        self.label = label
+        self.provenance = dict(provenance)
+        self.prompts: Array | None = None
+        self.truth: dict[str, Any] | None = None
+        per_row = sum(spec.bytes_per_row for spec in self.features.values())
+        self.shard_rows = max(1, min(shard_rows, shard_bytes // per_row if per_row else shard_rows))
+        self._pending: dict[str, list[Clip]] = {}
+        self._shards: dict[str, list[ShardInfo]] = {}
+        self._labels: dict[str, list[float]] = {}
+        self._words: dict[str, list[int]] = {}
+        self._schema = arrow_schema(self.features)
+
+    def __enter__(self) -> Self:
+        self._scope = atomic_directory(self.root)
+        self._folder = self._scope.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            try:
+                self._finish()
+            except BaseException as late:
+                self._scope.__exit__(type(late), late, late.__traceback__)
+                raise
+        self._scope.__exit__(kind, error, trace)
+
+    @property
+    def folder(self) -> Path:
+        """The folder being written (hidden until the end), for files that belong beside the shards."""
+        return self._folder
+
+    def write(self, split: str, clip: Clip) -> None:
+        """Add one clip.
+
+        Raises:
+            UserError: an empty text, a label out of range, a feature of another shape or with NaN or infinity.
+        """
+        if split not in SPLITS:
+            raise UserError(f"Clip {clip.clip_id!r} is in split {split!r}, expected one of {', '.join(SPLITS)}.")
+        check_clip(clip, self.features, self.label)
+        pending = self._pending.setdefault(split, [])
+        pending.append(clip)
+        self._labels.setdefault(split, []).append(clip.label)
+        self._words.setdefault(split, []).append(count_words(clip.text))
+        if len(pending) >= self.shard_rows:
+            self._flush(split)
+
+    def _flush(self, split: str) -> None:
+        clips = self._pending.get(split, [])
+        if not clips:
+            return
+        shards = self._shards.setdefault(split, [])
+        name = f"{split}/{len(shards):05d}.parquet"
+        path = self._folder / name
+        path.parent.mkdir(exist_ok=True)
+        # Embeddings barely compress; uncompressed pages keep reading at the speed of the disk.
+        pq.write_table(
+            clips_to_table(clips, self.features, self._schema),
+            path,
+            compression="none",
+            use_dictionary=["video_id", "source"],
+            write_statistics=False,
+        )
+        missing: dict[str, int] = {}
+        for clip in clips:
+            lacking = "+".join(sorted(f for f in self.features if clip.features.get(f) is None))
+            if lacking:
+                missing[lacking] = missing.get(lacking, 0) + 1
+        shards.append(ShardInfo(name, len(clips), path.stat().st_size, sha256_file(path), missing))
+        self._pending[split] = []
+
+    def _finish(self) -> None:
+        for split in SPLITS:
+            self._flush(split)
+        if not self._shards:
+            raise UserError("There is not a single clip to write.")
+        if self.prompts is not None:
+            from safetensors.numpy import save_file
+
+            save_file({"prompts": np.ascontiguousarray(self.prompts)}, self._folder / "prompts.safetensors")
+        manifest = DatasetManifest(
+            splits=self._shards,
+            features=self.features,
+            label=self.label,
+            statistics={s: statistics(self._labels[s], self._words[s]) for s in SPLITS if s in self._shards},
+            provenance={
+                **self.provenance,
+                "vadv_version": __version__,
+                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            },
+            num_classes_prompts=0 if self.prompts is None else int(self.prompts.shape[0]),
+            truth=self.truth,
+        )
+        write_json(self._folder / "dataset.json", manifest_json(manifest))
+
+
+def manifest_json(manifest: DatasetManifest) -> dict[str, Any]:
+    """The document that `dataset.json` holds."""
+    raw = asdict(manifest)
+    raw["splits"] = {
+        name: {"rows": manifest.rows(name), "shards": [asdict(shard) for shard in shards]}
+        for name, shards in manifest.splits.items()
+    }
+    raw["missing"] = "null"
+    raw["fingerprint"] = manifest.fingerprint
+    return dict(sorted(raw.items(), key=lambda item: item[0] != "schema_version"))
+
+
+def check_clip(clip: Clip, features: Mapping[str, FeatureSpec], label: LabelSpec) -> None:
+    """Refuse a clip that a data set may not hold.
+
+    Raises:
+        UserError: says which clip, which field, what it holds and what was expected.
+    """
+    where = f"Clip {clip.clip_id!r}"
+    if not clip.clip_id:
+        raise UserError("A clip has an empty clip_id.")
+    if not clip.text.strip():
+        raise UserError(f"{where} has an empty text. Give its words, or leave the clip out.")
+    if not np.isfinite(clip.label) or not label.low <= clip.label <= label.high:
+        raise UserError(
+            f"{where} has label {clip.label:g}, expected a number in [{label.low:g}, {label.high:g}]. "
+            "Mend the label, or give the right --label-range."
+        )
+    for name, spec in features.items():
+        values = clip.features.get(name)
+        if values is None:
+            continue
+        if values.shape != spec.shape:
+            raise UserError(
+                f"{where} has {name} of shape {list(values.shape)}, the data set declares {list(spec.shape)}."
+            )
+        if not np.isfinite(np.asarray(values, dtype=spec.dtype)).all():
+            raise UserError(
+                f"{where} has NaN or infinity in {name} (as {spec.dtype}). Mend the features, or leave them out."
+            )
+
+
+def arrow_schema(features: Mapping[str, FeatureSpec]) -> pa.Schema:
+    """Arrow schema of a shard: the meta columns, then one fixed-shape tensor column per feature."""
+    fields = [
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("label", pa.float32(), nullable=False),
+        pa.field("num_words", pa.int32(), nullable=False),
+    ]
+    for name, spec in features.items():
+        value_type = pa.from_numpy_dtype(np.dtype(spec.dtype))
+        fields.append(pa.field(name, pa.fixed_shape_tensor(value_type, list(spec.shape))))
+    return pa.schema(fields)
+
+
+def clips_to_table(clips: list[Clip], features: Mapping[str, FeatureSpec], schema: pa.Schema) -> pa.Table:
+    """Arrow table of some clips; a missing feature is null."""
+    columns: list[pa.Array] = [
+        pa.array([c.clip_id for c in clips], pa.string()),
+        pa.array([c.video_id for c in clips], pa.string()),
+        pa.array([c.source for c in clips], pa.string()),
+        pa.array([c.text for c in clips], pa.string()),
+        pa.array(np.array([c.label for c in clips], np.float32)),
+        pa.array(np.array([count_words(c.text) for c in clips], np.int32)),
+    ]
+    for name, spec in features.items():
+        zeros = np.zeros(spec.shape, spec.dtype)
+        values = [c.features.get(name) for c in clips]
+        stacked = np.stack([zeros if v is None else np.asarray(v, spec.dtype) for v in values])
+        absent = np.array([v is None for v in values])
+        tensor_type = schema.field(name).type
+        storage = pa.FixedSizeListArray.from_arrays(
+            pa.array(stacked.reshape(-1)),
+            int(np.prod(spec.shape)),
+            mask=pa.array(absent) if absent.any() else None,
+        )
+        columns.append(pa.ExtensionArray.from_storage(tensor_type, storage))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def statistics(labels: list[float], words: list[int]) -> dict[str, Any]:
+    """Label and word statistics of a split, as `dataset.json` keeps them."""
+    y, w = np.asarray(labels, np.float64), np.asarray(words)
+    edges = np.floor(y.min()), np.ceil(y.max())
+    bins = np.arange(edges[0], max(edges[1], edges[0] + 1) + 1e-9, 0.5)
+    counts, bounds = np.histogram(y, bins=bins)
+    return {
+        "rows": len(y),
+        "label_mean": round(float(y.mean()), 6),
+        "label_std": round(float(y.std()), 6),
+        "label_histogram": {"edges": bounds.round(6).tolist(), "counts": counts.tolist()},
+        "words": {"min": int(w.min()), "median": float(np.median(w)), "max": int(w.max()), "total": int(w.sum())},
+    }
+
