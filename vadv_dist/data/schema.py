@@ -6,6 +6,7 @@ E expression scores.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,10 +61,32 @@ class Clip:
 
 @dataclass(frozen=True)
 class FeatureColumn:
-    """One feature of many clips: values [R, ...] (zeros where missing) and whether each clip has it [R]."""
+    """One feature of many clips, kept in the chunks in which it was read so that joining shards copies nothing.
 
-    values: Array
+    Attributes:
+        chunks: values of consecutive rows, each [rows of the chunk, ...].
+        present: whether each clip has the feature, [R]; what the chunks hold elsewhere means nothing.
+    """
+
+    chunks: tuple[Array, ...]
     present: npt.NDArray[np.bool_]
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        return np.cumsum([0, *(len(chunk) for chunk in self.chunks)])
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Array:
+        """Copy some rows, [len(rows), ...]; zeros where a clip lacks the feature."""
+        if len(self.chunks) == 1:
+            taken = self.chunks[0][rows]
+        else:
+            taken = np.empty((len(rows), *self.chunks[0].shape[1:]), self.chunks[0].dtype)
+            chunk_of_row = np.searchsorted(self._starts, rows, side="right") - 1
+            for chunk in np.unique(chunk_of_row):
+                mine = chunk_of_row == chunk
+                taken[mine] = self.chunks[chunk][rows[mine] - self._starts[chunk]]
+        taken[~self.present[rows]] = 0
+        return taken
 
 
 @dataclass(frozen=True)
@@ -84,7 +107,7 @@ class Window:
     @property
     def feature_bytes(self) -> int:
         """Bytes of all features of the window."""
-        return sum(column.values.nbytes for column in self.features.values())
+        return sum(chunk.nbytes for column in self.features.values() for chunk in column.chunks)
 
 
 @dataclass(frozen=True)

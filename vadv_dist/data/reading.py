@@ -1,0 +1,191 @@
+"""Decode shards into a window, and refuse one that is not what `dataset.json` declares."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vadv_dist.data.schema import META_COLUMNS, Array, FeatureColumn, FeatureSpec, Window
+from vadv_dist.data.shards import Dataset, ShardInfo
+from vadv_dist.errors import UserError
+from vadv_dist.storage import sha256_file
+
+_AGAIN = "Make the data set again."
+
+
+@dataclass
+class ShardReader:
+    """Reads shards of one data set, each verified against its SHA-256 the first time that it is read.
+
+    Args:
+        dataset: where the shards are and what they must hold.
+        features: features to decode; the others are not even read.
+    """
+
+    dataset: Dataset
+    features: tuple[str, ...] = ()
+    _verified: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        missing = [name for name in self.features if name not in self.dataset.manifest.features]
+        if missing:
+            has = ", ".join(self.dataset.manifest.features) or "words only"
+            switches = " and ".join(f"teacher.use_{name}: false" for name in missing)
+            raise UserError(
+                f"{self.dataset.root} has no {' and no '.join(missing)} features (it has: {has}), but the teacher "
+                f"reads them. Set {switches}, train the student alone with objective.kind: none, or give a data set "
+                "that has them."
+            )
+
+    @property
+    def specs(self) -> dict[str, FeatureSpec]:
+        """Declared shapes of the features that are read."""
+        return {name: self.dataset.manifest.features[name] for name in self.features}
+
+    def read(self, shard: ShardInfo) -> pa.Table:
+        """Read one shard as an Arrow table that holds what the manifest declares.
+
+        Raises:
+            UserError: the shard is gone, damaged, changed, or of another shape; or its values are not finite.
+        """
+        path = self.dataset.shard_path(shard)
+        try:
+            size = path.stat().st_size
+        except OSError:
+            raise UserError(f"{path} is gone, but dataset.json lists it. Restore it, or make the data set again.") from None
+        if size != shard.bytes:
+            raise UserError(
+                f"{path} has {size:,} bytes, dataset.json declares {shard.bytes:,}: it is truncated or was changed. "
+                "Restore it, or make the data set again."
+            )
+        columns = [*META_COLUMNS, *self.features]
+        if shard.path in self._verified:
+            return _read_table(path, columns)
+        # Hashing and decoding run side by side; nothing decoded is used before the hash has matched.
+        with ThreadPoolExecutor(1) as pool:
+            hashing = pool.submit(sha256_file, path)
+            try:
+                table = _read_table(path, columns)
+            finally:
+                _require_hash(path, hashing.result(), shard)
+        check_table(table, path, shard, self.specs)
+        self._verified.add(shard.path)
+        return table
+
+
+def _require_hash(path: Path, actual: str, shard: ShardInfo) -> None:
+    if actual != shard.sha256:
+        raise UserError(
+            f"{path} has SHA-256 {actual[:12]}…, dataset.json declares {shard.sha256[:12]}…: it was changed after the "
+            "data set was written. Restore it, or make the data set again."
+        )
+
+
+def _read_table(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            lacking = [name for name in columns if name not in file.schema_arrow.names]
+            if lacking:
+                has = ", ".join(file.schema_arrow.names)
+                raise UserError(f"{path} has no column {lacking[0]!r} (it has: {has}). {_AGAIN}")
+            return file.read(columns=columns, use_threads=True)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a readable Parquet file ({_first_line(error)}). {_AGAIN}") from None
+
+
+def check_table(table: pa.Table, path: Path, shard: ShardInfo, features: Mapping[str, FeatureSpec]) -> None:
+    """Refuse a shard's table that is not what its manifest declares.
+
+    Raises:
+        UserError: another number of rows, a null, a wrong type or shape, or numbers that are not finite.
+    """
+    if table.num_rows != shard.rows:
+        raise UserError(f"{path} has {table.num_rows} rows, dataset.json declares {shard.rows}. {_AGAIN}")
+    wanted = dict(zip(META_COLUMNS, [pa.string()] * 4 + [pa.float32(), pa.int32()], strict=True))
+    for name, kind in wanted.items():
+        column = table.column(name)
+        if column.type != kind:
+            raise UserError(f"{path} column {name!r} is {column.type}, expected {kind}. {_AGAIN}")
+        if column.null_count:
+            raise UserError(f"{path} has a null in column {name!r}. {_AGAIN}")
+    label = table.column("label").to_numpy()
+    if not np.isfinite(label).all():
+        row = int(np.flatnonzero(~np.isfinite(label))[0])
+        raise UserError(f"{path} row {row} has label {label[row]}, expected a number. {_AGAIN}")
+    for name, spec in features.items():
+        kind = table.column(name).type
+        if not isinstance(kind, pa.FixedShapeTensorType):
+            raise UserError(f"{path} column {name!r} is {kind}, expected tensors of shape {list(spec.shape)}. {_AGAIN}")
+        if tuple(kind.shape) != spec.shape or kind.value_type != pa.from_numpy_dtype(np.dtype(spec.dtype)):
+            raise UserError(
+                f"{name} has shape {list(kind.shape)} ({kind.value_type}) in {path}, but the data set declares "
+                f"{list(spec.shape)} ({spec.dtype}). {_AGAIN[:-1]}, or set teacher.use_{name}: false."
+            )
+        first_row = 0
+        for values, present in _chunks(table.column(name), spec):
+            if not all_finite(values):
+                bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1) & present
+                if bad.any():
+                    raise UserError(
+                        f"{path} row {first_row + int(np.flatnonzero(bad)[0])} has NaN or infinity in {name}. Mend the "
+                        f"features and make the data set again, or set teacher.use_{name}: false."
+                    )
+            first_row += len(values)
+
+
+def to_window(tables: Sequence[pa.Table], features: Mapping[str, FeatureSpec]) -> Window:
+    """View checked tables as one window, rows in the order of the tables; features are not copied."""
+
+    def strings(name: str) -> list[str]:
+        return list(itertools.chain.from_iterable(table.column(name).to_pylist() for table in tables))
+
+    def numbers(name: str) -> npt.NDArray[np.generic]:
+        return np.concatenate([table.column(name).to_numpy() for table in tables])
+
+    columns = {}
+    for name, spec in features.items():
+        parts = [part for table in tables for part in _chunks(table.column(name), spec)]
+        columns[name] = FeatureColumn(
+            tuple(values for values, _ in parts), np.concatenate([present for _, present in parts])
+        )
+    return Window(
+        clip_id=strings("clip_id"),
+        video_id=strings("video_id"),
+        source=strings("source"),
+        text=strings("text"),
+        label=numbers("label").astype(np.float32, copy=False),
+        num_words=numbers("num_words").astype(np.int32, copy=False),
+        features=columns,
+    )
+
+
+def _chunks(column: pa.ChunkedArray, spec: FeatureSpec) -> list[tuple[Array, npt.NDArray[np.bool_]]]:
+    """Values [rows, ...] and presence [rows] of each chunk of a tensor column, without copying the values."""
+    width = int(np.prod(spec.shape))
+    parts = []
+    for array in column.chunks:
+        storage = array.storage
+        flat = storage.values.to_numpy(zero_copy_only=True)
+        flat = flat[storage.offset * width : (storage.offset + len(storage)) * width]
+        present = np.asarray(storage.is_valid().to_numpy(zero_copy_only=False), bool)
+        parts.append((flat.reshape(len(storage), *spec.shape), present))
+    return parts
+
+
+def all_finite(values: Array) -> bool:
+    """Whether no value is NaN or infinite; float16 is checked by its bits, several times faster than `isfinite`."""
+    if values.dtype == np.float16:
+        bits = values.reshape(-1).view(np.uint16)
+        piece = 1 << 20
+        return not any(((bits[i : i + piece] & 0x7C00) == 0x7C00).any() for i in range(0, len(bits), piece))
+    return bool(np.isfinite(values).all())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
