@@ -77,9 +77,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(
-            f"{path} does not exist. Give a config file; `vadv recipes` lists the shipped ones."
-        ) from None
+        raise UserError(f"{path} does not exist. Give a config file; `vadv recipes` lists the shipped ones.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
     except yaml.YAMLError as error:

@@ -53,7 +53,12 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         _require(bool(self.uri), "data.sources[].uri", self.uri, "the folder of a data set")
-        _require(self.weight == 1.0, "data.sources[].weight", self.weight, "1 (weighted mixing is not supported yet)")
+        _require(
+            self.weight == 1.0,
+            "data.sources[].weight",
+            self.weight,
+            "1 (weighted mixing is not supported yet)",
+        )
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,10 @@ class StudentConfig:
         _require(0 <= self.dropout < 1, "student.dropout", self.dropout, "a share in [0, 1)")
         if self.encoder_dropout is not None:
             _require(
-                0 <= self.encoder_dropout < 1, "student.encoder_dropout", self.encoder_dropout, "a share in [0, 1)"
+                0 <= self.encoder_dropout < 1,
+                "student.encoder_dropout",
+                self.encoder_dropout,
+                "a share in [0, 1)",
             )
 
 
@@ -196,7 +204,12 @@ class ObjectiveConfig:
         for name in ("alpha", "beta", "gamma", "delta", "psi"):
             value = getattr(self, name)
             _require(0 <= value < float("inf"), f"objective.{name}", value, "a finite weight from 0")
-        _require(self.beta > 0 or self.psi > 0, "objective.beta", self.beta, "a positive weight: nothing trains the student")
+        _require(
+            self.beta > 0 or self.psi > 0,
+            "objective.beta",
+            self.beta,
+            "a positive weight: nothing trains the student",
+        )
 
 
 @dataclass(frozen=True)
@@ -223,10 +236,20 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, "optimizer.lr", self.lr, "a positive rate")
-        _require(self.new_module_lr_factor > 0, "optimizer.new_module_lr_factor", self.new_module_lr_factor, "positive")
+        _require(
+            self.new_module_lr_factor > 0,
+            "optimizer.new_module_lr_factor",
+            self.new_module_lr_factor,
+            "positive",
+        )
         _require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "at least 0")
         _require(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "at least 0")
-        _require(self.clip_norm is None or self.clip_norm > 0, "optimizer.clip_norm", self.clip_norm, "positive, or null")
+        _require(
+            self.clip_norm is None or self.clip_norm > 0,
+            "optimizer.clip_norm",
+            self.clip_norm,
+            "positive, or null",
+        )
         for name in ("beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, f"optimizer.{name}", getattr(self, name), "a share in [0, 1)")
         _require(self.eps > 0, "optimizer.eps", self.eps, "positive")
@@ -263,7 +286,14 @@ class TrainerConfig:
     max_failures: int = 2
 
     def __post_init__(self) -> None:
-        for name, low in (("num_workers", 0), ("epochs", 1), ("accumulate", 1), ("keep_best", 1), ("eval_batch_size", 1), ("max_failures", 0)):
+        for name, low in (
+            ("num_workers", 0),
+            ("epochs", 1),
+            ("accumulate", 1),
+            ("keep_best", 1),
+            ("eval_batch_size", 1),
+            ("max_failures", 0),
+        ):
             _require(getattr(self, name) >= low, f"trainer.{name}", getattr(self, name), f"at least {low}")
         for name in ("max_steps", "checkpoint_every_steps", "patience"):
             value = getattr(self, name)

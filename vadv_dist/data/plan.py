@@ -95,7 +95,9 @@ class EpochPlan:
         """
         used = np.flatnonzero(shards.rows > 0)
         if not len(used):
-            raise UserError("No clip is left to read. See `vadv data-info` for what the data set holds, and data.missing.")
+            raise UserError(
+                "No clip is left to read. See `vadv data-info` for what the data set holds, and data.missing."
+            )
         order = used
         if shuffle and shards.bytes[used].sum() > window_bytes:
             order = used[np.random.default_rng([_SHARD_STREAM, seed, epoch]).permutation(len(used))]

@@ -58,7 +58,9 @@ class ShardReader:
         try:
             size = path.stat().st_size
         except OSError:
-            raise UserError(f"{path} is gone, but dataset.json lists it. Restore it, or make the data set again.") from None
+            raise UserError(
+                f"{path} is gone, but dataset.json lists it. Restore it, or make the data set again."
+            ) from None
         if size != shard.bytes:
             raise UserError(
                 f"{path} has {size:,} bytes, dataset.json declares {shard.bytes:,}: it is truncated or was changed. "

@@ -152,8 +152,7 @@ class Batch:
     def pin(self) -> "Batch":
         """Copy every tensor to pinned memory, from which a GPU reads without waiting."""
         pinned = {
-            name: None if (tensor := getattr(self, name)) is None else tensor.pin_memory()
-            for name in _TENSOR_FIELDS
+            name: None if (tensor := getattr(self, name)) is None else tensor.pin_memory() for name in _TENSOR_FIELDS
         }
         return replace(self, **pinned)
 

@@ -123,9 +123,7 @@ class Dataset:
         shards = self.manifest.splits.get(name, [])
         if not shards:
             present = ", ".join(s for s in SPLITS if self.manifest.splits.get(s)) or "none"
-            advice = (
-                " Cut one from train with `vadv ingest table … --valid-fraction 0.1`." if name == "valid" else ""
-            )
+            advice = " Cut one from train with `vadv ingest table … --valid-fraction 0.1`." if name == "valid" else ""
             raise UserError(f"{self.root} has no {name!r} split (it has: {present}).{advice}")
         return shards
 
@@ -165,9 +163,7 @@ def parse_manifest(raw: Mapping[str, Any], path: Path) -> DatasetManifest:
             truth=raw.get("truth"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path} is malformed ({type(error).__name__}: {error}). Make the data set again."
-        ) from None
+        raise UserError(f"{path} is malformed ({type(error).__name__}: {error}). Make the data set again.") from None
 
 
 class DatasetWriter:
@@ -393,6 +389,10 @@ def statistics(labels: list[float], words: list[int]) -> dict[str, Any]:
         "label_mean": round(float(y.mean()), 6),
         "label_std": round(float(y.std()), 6),
         "label_histogram": {"edges": bounds.round(6).tolist(), "counts": counts.tolist()},
-        "words": {"min": int(w.min()), "median": float(np.median(w)), "max": int(w.max()), "total": int(w.sum())},
+        "words": {
+            "min": int(w.min()),
+            "median": float(np.median(w)),
+            "max": int(w.max()),
+            "total": int(w.sum()),
+        },
     }
-

@@ -108,7 +108,15 @@ class SplitShards:
         """A reader per source."""
         return [ShardReader(dataset, self.sources.needed) for dataset in self.sources.datasets]
 
-    def plan(self, config: DataConfig, *, seed: int, epoch: int, shuffle: bool = True, batch_size: int | None = None) -> EpochPlan:
+    def plan(
+        self,
+        config: DataConfig,
+        *,
+        seed: int,
+        epoch: int,
+        shuffle: bool = True,
+        batch_size: int | None = None,
+    ) -> EpochPlan:
         """Plan an epoch over the split."""
         return EpochPlan.build(
             self.table,

@@ -63,9 +63,7 @@ def seven_classes(values: FloatArray) -> npt.NDArray[np.int64]:
 def _checked(prediction: npt.ArrayLike, label: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     p, y = np.asarray(prediction, np.float64), np.asarray(label, np.float64)
     if p.ndim != 1 or p.shape != y.shape:
-        raise ValueError(
-            f"prediction has shape {list(p.shape)}, label {list(y.shape)}; expected [R] for both"
-        )
+        raise ValueError(f"prediction has shape {list(p.shape)}, label {list(y.shape)}; expected [R] for both")
     if p.size == 0:
         raise ValueError("there are no rows to score")
     for name, values in (("prediction", p), ("label", y)):

@@ -1,0 +1,113 @@
+"""The batches of one rank, in order, prepared a little ahead of the training step in a thread of their own."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vadv_dist.data.collate import Collator
+from vadv_dist.data.plan import EpochPlan, IntArray, rank_slice, usable_rows
+from vadv_dist.data.schema import Batch, Window
+from vadv_dist.data.windows import Windows
+
+_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """What one rank runs in one step.
+
+    Attributes:
+        step: step of the epoch.
+        micro: the rank's micro-batches.
+        num_rows: real rows of the global batch.
+        wait_s: seconds for which the training loop waited for them.
+    """
+
+    step: int
+    micro: list[Batch]
+    num_rows: int
+    wait_s: float
+
+
+@dataclass(frozen=True)
+class BatchStream:
+    """One rank's share of an epoch.
+
+    Args:
+        plan: order of the epoch.
+        windows: where its windows come from.
+        collator: turns rows into batches.
+        rank, world_size: which share.
+        accumulate: micro-batches per step.
+        drop_missing: features whose absence leaves a row out, or none.
+        pin_memory: prepare batches in pinned memory, for a GPU.
+        following: the first window of the next epoch, read ahead during this epoch's last.
+    """
+
+    plan: EpochPlan
+    windows: Windows
+    collator: Collator
+    rank: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+    drop_missing: tuple[str, ...] = ()
+    pin_memory: bool = False
+    following: tuple[int, ...] | None = None
+
+    def steps(self, first_step: int = 0) -> Iterator[StepBatches]:
+        """Yield the steps of the epoch from `first_step` on; an error of the preparing thread is raised here."""
+        ready: queue.Queue[StepBatches | BaseException | None] = queue.Queue(maxsize=_AHEAD)
+        stop = threading.Event()
+
+        def offer(item: StepBatches | BaseException | None) -> bool:
+            while not stop.is_set():
+                try:
+                    ready.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+                return True
+            return False
+
+        def prepare() -> None:
+            try:
+                for step, window, rows in self._global_batches(first_step):
+                    micro = [
+                        self.collator(window, part, global_rows=rows)
+                        for part in rank_slice(rows, self.rank, self.world_size, self.accumulate)
+                    ]
+                    if self.pin_memory:
+                        micro = [batch.pin() for batch in micro]
+                    if not offer(StepBatches(step, micro, len(rows), 0.0)):
+                        return
+                offer(None)
+            except BaseException as error:  # handed to the training loop, which raises it
+                offer(error)
+
+        thread = threading.Thread(target=prepare, name="vadv-batches", daemon=True)
+        thread.start()
+        try:
+            while True:
+                began = time.perf_counter()
+                item = ready.get()
+                if item is None:
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                yield StepBatches(item.step, item.micro, item.num_rows, time.perf_counter() - began)
+        finally:
+            stop.set()
+            thread.join()
+
+    def _global_batches(self, first_step: int) -> Iterator[tuple[int, Window, IntArray]]:
+        plan = self.plan
+        if first_step >= plan.num_steps:
+            return
+        for index in range(plan.window_of_step(first_step).index, plan.num_windows):
+            planned = plan.window(index)
+            upcoming = plan.window(index + 1).shards if index + 1 < plan.num_windows else self.following
+            window = self.windows.get(planned.shards, upcoming)
+            batches = plan.batches(planned, usable_rows(window, self.drop_missing), window.num_words)
+            for offset in range(max(first_step - planned.first_step, 0), planned.num_batches):
+                yield planned.first_step + offset, window, batches[offset]

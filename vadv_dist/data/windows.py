@@ -1,0 +1,162 @@
+"""Supply windows by the numbers of their shards: from the local disk, or held once per node through Ray Data.
+
+Two windows are in memory at most, whatever the number of ranks on a node: the one in use and the next, which is read
+while the first is trained on. Where an epoch is one window, it is read once and kept.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from vadv_dist.data.reading import to_window
+from vadv_dist.data.schema import Window
+from vadv_dist.data.sources import SplitShards
+from vadv_dist.errors import UserError, VadvError
+
+ShardIds = tuple[int, ...]
+
+
+class Windows(Protocol):
+    """A supply of windows of one split."""
+
+    def get(self, shards: ShardIds, upcoming: ShardIds | None) -> Window:
+        """Return the window of some shards, and begin to read the `upcoming` one."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything held."""
+        ...
+
+
+class LocalWindows:
+    """Reads windows in this process, the next one in the background."""
+
+    def __init__(self, split: SplitShards) -> None:
+        self._split = split
+        self._readers = split.readers()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="vadv-window")
+        self._held: dict[ShardIds, Future[Window]] = {}
+
+    def get(self, shards: ShardIds, upcoming: ShardIds | None) -> Window:
+        """See `Windows.get`."""
+        # The window before this one is let go first, so that it and two more are never held together.
+        self._held = {ids: future for ids, future in self._held.items() if ids in (shards, upcoming)}
+        if shards not in self._held:
+            self._held[shards] = self._pool.submit(self._read, shards)
+        window = self._held[shards].result()
+        if upcoming is not None and upcoming not in self._held:
+            self._held[upcoming] = self._pool.submit(self._read, upcoming)
+        return window
+
+    def close(self) -> None:
+        """See `Windows.close`."""
+        self._held.clear()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _read(self, shards: ShardIds) -> Window:
+        tables = [self._readers[source].read(shard) for source, shard in self._split.take(shards)]
+        return to_window(tables, self._split.sources.features)
+
+
+class RayWindows:
+    """Shares windows among the ranks of a node: one actor has Ray Data read them into the node's object store.
+
+    Args:
+        split: what to read.
+        name: names the actor; ranks on one node that give the same name share their windows.
+    """
+
+    def __init__(self, split: SplitShards, name: str) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        node = ray.get_runtime_context().get_node_id()
+        actor = ray.remote(num_cpus=0, max_concurrency=8)(_NodeWindows)
+        self._split = split
+        self._actor: Any = actor.options(
+            name=f"{name}-{split.name}-{node}",
+            get_if_exists=True,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        ).remote(split, node)
+        self._current: tuple[ShardIds, Window] | None = None
+
+    def get(self, shards: ShardIds, upcoming: ShardIds | None) -> Window:
+        """See `Windows.get`."""
+        import ray
+
+        if self._current is None or self._current[0] != shards:
+            self._current = None
+            answer = ray.get(self._actor.get.remote(shards))
+            if isinstance(answer, str):
+                raise UserError(answer)
+            # Arrow tables come out of the object store as views: ranks of a node share one copy.
+            tables: list[pa.Table] = ray.get(answer)
+            self._current = (shards, to_window(tables, self._split.sources.features))
+        if upcoming is not None:
+            self._actor.prefetch.remote(shards, upcoming)
+        return self._current[1]
+
+    def close(self) -> None:
+        """See `Windows.close`."""
+        self._current = None
+
+
+class _NodeWindows:
+    """The actor that keeps at most two windows of a node in its object store."""
+
+    def __init__(self, split: SplitShards, node: str) -> None:
+        self._split = split
+        self._node = node
+        self._pool = ThreadPoolExecutor(1)
+        self._held: dict[ShardIds, Future[list[Any] | str]] = {}
+
+    def get(self, shards: ShardIds) -> list[Any] | str:
+        """References to the Arrow tables of a window, or the message of a user's mistake."""
+        if shards not in self._held:
+            while len(self._held) > 1:
+                self._held.pop(next(iter(self._held)))
+            self._held[shards] = self._pool.submit(self._read, shards)
+        return self._held[shards].result()
+
+    def prefetch(self, current: ShardIds, upcoming: ShardIds) -> None:
+        """Begin to read the next window; only it and the current one stay held."""
+        for shards in list(self._held):
+            if shards not in (current, upcoming):
+                self._held.pop(shards)
+        if upcoming not in self._held:
+            self._held[upcoming] = self._pool.submit(self._read, upcoming)
+
+    def _read(self, shards: ShardIds) -> list[Any] | str:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = False
+        split = self._split
+        readers = split.readers()
+
+        def read(row: dict[str, Any]) -> pa.Table:
+            source, shard = split.shards[int(row["item"][0])]
+            return readers[source].read(shard)
+
+        try:
+            blocks = (
+                ray.data.from_items(list(shards), override_num_blocks=len(shards))
+                .map_batches(
+                    read,
+                    batch_size=1,
+                    num_cpus=0.5,
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(self._node, soft=True),
+                )
+                .materialize()
+            )
+        except Exception as error:
+            cause: BaseException | None = error
+            while cause is not None:
+                if isinstance(cause, VadvError):
+                    return str(cause)
+                cause = getattr(cause, "cause", None) or cause.__cause__
+            raise
+        return list(blocks.to_arrow_refs())
