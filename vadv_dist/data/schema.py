@@ -4,7 +4,7 @@ Shape letters: R rows of a window, B rows of a batch, L tokens, T frames, N toke
 E expression scores.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -141,23 +141,27 @@ class Batch:
 
     def to(self, device: "torch.device") -> "Batch":
         """Move every tensor to a device (asynchronously where the memory is pinned)."""
-        if device.type == "cpu":
-            return self
-        moved = {
-            name: None if (tensor := getattr(self, name)) is None else tensor.to(device, non_blocking=True)
-            for name in _TENSOR_FIELDS
-        }
-        return replace(self, **moved)
+        return self if device.type == "cpu" else self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin(self) -> "Batch":
         """Copy every tensor to pinned memory, from which a GPU reads without waiting."""
-        pinned = {
-            name: None if (tensor := getattr(self, name)) is None else tensor.pin_memory() for name in _TENSOR_FIELDS
-        }
-        return replace(self, **pinned)
+        return self._map(lambda tensor: tensor.pin_memory())
 
+    def _map(self, change: "Callable[[torch.Tensor], torch.Tensor]") -> "Batch":
+        def each(tensor: "torch.Tensor | None") -> "torch.Tensor | None":
+            return None if tensor is None else change(tensor)
 
-_TENSOR_FIELDS = ("input_ids", "attention_mask", "label", "valid", "visual", "face", "has_visual", "has_face")
+        return replace(
+            self,
+            input_ids=change(self.input_ids),
+            attention_mask=change(self.attention_mask),
+            label=change(self.label),
+            valid=change(self.valid),
+            visual=each(self.visual),
+            face=each(self.face),
+            has_visual=each(self.has_visual),
+            has_face=each(self.has_face),
+        )
 
 
 def count_words(text: str) -> int:

@@ -72,11 +72,13 @@ class RayWindows:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         node = ray.get_runtime_context().get_node_id()
-        actor = ray.remote(num_cpus=0, max_concurrency=8)(_NodeWindows)
+        actor: Any = ray.remote(_NodeWindows)
         self._split = split
         self._actor: Any = actor.options(
             name=f"{name}-{split.name}-{node}",
             get_if_exists=True,
+            num_cpus=0,
+            max_concurrency=8,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         ).remote(split, node)
         self._current: tuple[ShardIds, Window] | None = None

@@ -1,0 +1,57 @@
+"""What the training loop knows of a task: a model, its loss terms, its parameters and its metrics."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from vadv_dist.data.collate import Collator
+from vadv_dist.data.schema import Batch
+
+Metrics = dict[str, dict[str, float]]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a learning rate and a weight decay."""
+
+    name: str
+    names: list[str]
+    parameters: list[nn.Parameter]
+    lr: float
+    weight_decay: float
+
+
+class Task(Protocol):
+    """One task: its model, its objective and its metrics, built from a configuration."""
+
+    model: nn.Module
+    collator: Collator
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor | None]:
+        """Keyword arguments of the model's forward."""
+        ...
+
+    def terms(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Unweighted loss terms of the local rows over global counts, each []: ranks' terms add up."""
+        ...
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum that is optimised, []."""
+        ...
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """All trained parameters, each in exactly one group."""
+        ...
+
+    def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
+        """Metrics of each output; `student` is the one that counts."""
+        ...
+
+    def score(self, metrics: Metrics) -> float:
+        """What early stopping and the choice of the best checkpoint minimise."""
+        ...

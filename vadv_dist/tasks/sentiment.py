@@ -1,0 +1,221 @@
+"""Sentiment: a text student beside its video teacher, the five-term objective, regression metrics."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vadv_dist.config.sections import Config, ObjectiveConfig
+from vadv_dist.data.collate import Collator
+from vadv_dist.data.schema import Batch
+from vadv_dist.data.sources import Sources
+from vadv_dist.errors import UserError
+from vadv_dist.evaluation.metrics import regression_metrics
+from vadv_dist.models.teacher import Teacher
+from vadv_dist.models.text_student import TextStudent, build_encoder, build_tokenizer
+from vadv_dist.objectives.outputs import TeacherStudentOutputs
+from vadv_dist.objectives.step_distillation import loss_terms, weighted_total
+from vadv_dist.tasks.base import FloatArray, Metrics, ParameterGroup
+
+# Names of the logits in predictions, and of the model whose metrics they give.
+LOGITS = {"text_logit": "student", "video_logit": "video", "prompt_logit": "prompt"}
+
+
+class TeacherStudent(nn.Module):
+    """Teacher and student as one module, so that one engine trains both.
+
+    Args:
+        student: reads the words.
+        teacher: watches the video, or None where the student is trained alone.
+    """
+
+    def __init__(self, student: TextStudent, teacher: Teacher | None) -> None:
+        super().__init__()
+        self.student = student
+        self.teacher = teacher
+
+    def forward(
+        self,
+        *,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        visual: Tensor | None = None,
+        face: Tensor | None = None,
+        has_visual: Tensor | None = None,
+        has_face: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the logits that exist: text_logit [B], video_logit [B], class_logits [B, C], prompt_logit [B]."""
+        outputs = {"text_logit": self.student(input_ids, attention_mask)}
+        if self.teacher is not None:
+            seen = self.teacher(visual=visual, face=face, has_visual=has_visual, has_face=has_face)
+            outputs["video_logit"] = seen.video_logit
+            if seen.class_logits is not None:
+                outputs["class_logits"] = seen.class_logits
+            if seen.prompt_logit is not None:
+                outputs["prompt_logit"] = seen.prompt_logit
+        return outputs
+
+
+class SentimentTask:
+    """Sentiment regression from words, distilled from video (VideoAdviser, arXiv:2309.15494)."""
+
+    def __init__(self, config: Config, sources: Sources) -> None:
+        self._config = config
+        torch.manual_seed(config.run.seed)
+        student = config.student
+        encoder = build_encoder(
+            student.encoder,
+            pretrained=student.pretrained,
+            dropout=student.encoder_dropout,
+            gradient_checkpointing=student.gradient_checkpointing,
+        )
+        longest = getattr(encoder.config, "max_position_embeddings", None)
+        if longest is not None and config.data.max_tokens > longest:
+            raise UserError(
+                f"data.max_tokens is {config.data.max_tokens}, but {student.encoder} reads at most {longest} tokens. "
+                f"Set data.max_tokens to {longest} or less."
+            )
+        text_student = TextStudent(
+            encoder,
+            hidden=student.hidden,
+            pooling=student.pooling,
+            dropout=student.dropout,
+            freeze_encoder=student.freeze_encoder,
+        )
+        teacher = build_teacher(config, sources) if config.has_teacher else None
+        if teacher is not None:
+            freeze_unused(teacher, config.objective)
+        self.model: nn.Module = TeacherStudent(text_student, teacher)
+        self.student = text_student
+        self.tokenizer = build_tokenizer(student.encoder)
+        self.collator = Collator(self.tokenizer, config.data.max_tokens, config.needed_features)
+        self._weights = {name: getattr(config.objective, name) for name in ("alpha", "beta", "gamma", "delta", "psi")}
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor | None]:
+        """See `Task.inputs`."""
+        inputs: dict[str, Tensor | None] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if self._config.has_teacher:
+            inputs |= {
+                "visual": batch.visual,
+                "face": batch.face,
+                "has_visual": batch.has_visual,
+                "has_face": batch.has_face,
+            }
+        return inputs
+
+    def terms(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """See `Task.terms`."""
+        objective = self._config.objective
+        seen = batch.has_visual if batch.has_visual is not None else batch.has_face
+        return loss_terms(
+            TeacherStudentOutputs(
+                text_logit=outputs["text_logit"],
+                video_logit=outputs.get("video_logit"),
+                prompt_logit=outputs.get("prompt_logit"),
+                class_logits=outputs.get("class_logits"),
+            ),
+            batch.label,
+            valid_B=batch.valid,
+            has_video_B=seen if seen is not None else batch.valid,
+            num_rows=batch.num_rows,
+            num_video_rows=batch.num_video_rows,
+            step1=objective.step1,
+            step2=objective.step2,
+            detach_targets=objective.detach_targets,
+        )
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """See `Task.total`."""
+        return weighted_total(terms, self._weights)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """See `Task.parameter_groups`: pretrained and new weights, each with and without weight decay."""
+        optimizer = self._config.optimizer
+        new_lr = optimizer.lr * optimizer.new_module_lr_factor
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {}
+        for name, parameter in self.model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            pretrained = self._config.student.pretrained and name.startswith("student.encoder.")
+            decays = parameter.ndim >= 2
+            key = f"{'pretrained' if pretrained else 'new'}{'' if decays else '_no_decay'}"
+            groups.setdefault(key, []).append((name, parameter))
+        return [
+            ParameterGroup(
+                name=key,
+                names=[name for name, _ in members],
+                parameters=[parameter for _, parameter in members],
+                lr=optimizer.lr if key.startswith("pretrained") else new_lr,
+                weight_decay=0.0 if key.endswith("no_decay") else optimizer.weight_decay,
+            )
+            for key, members in groups.items()
+        ]
+
+    def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
+        """See `Task.metrics`."""
+        return {
+            model: regression_metrics(predictions[logit], label) for logit, model in LOGITS.items() if logit in predictions
+        }
+
+    def score(self, metrics: Metrics) -> float:
+        """Mean absolute error of the student."""
+        return metrics["student"]["mae"]
+
+
+def build_teacher(config: Config, sources: Sources) -> Teacher:
+    """Build the teacher for the features of the data sets.
+
+    Raises:
+        UserError: the width cannot be split over the heads, or the prompts' file is damaged.
+    """
+    teacher = config.teacher
+    shapes = {name: spec.shape for name, spec in sources.features.items()}
+    width = teacher.width or (shapes["visual"][-1] if "visual" in shapes else 64)
+    heads = teacher.heads or max(1, width // 64)
+    if width % heads:
+        raise UserError(f"teacher.width {width} cannot be split over teacher.heads {heads}. Choose heads that divide it.")
+    visual, face = shapes.get("visual"), shapes.get("face")
+    return Teacher(
+        visual_shape=None if visual is None else (visual[0], visual[1], visual[2]),
+        face_shape=None if face is None else (face[0], face[1]),
+        width=width,
+        hidden=teacher.hidden,
+        heads=heads,
+        cct_layers=teacher.cct_layers,
+        mit_layers=teacher.mit_layers,
+        prompt_layers=teacher.prompt_layers,
+        prompt_alpha=teacher.prompt_alpha,
+        use_prompting=teacher.use_prompting,
+        similarity=teacher.similarity,
+        num_classes=2,
+        prompts=read_prompts(sources) if teacher.use_prompting else None,
+        dropout=teacher.dropout,
+    )
+
+
+def read_prompts(sources: Sources) -> Tensor | None:
+    """Frozen prompt embeddings [C, D] of the first data set, or None where it has none.
+
+    Raises:
+        UserError: the file is damaged or holds no [2, D] tensor called `prompts`.
+    """
+    path = sources.datasets[0].prompts_path
+    if not path.is_file():
+        return None
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        prompts = load_file(path).get("prompts")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}). Make the data set again.") from None
+    if prompts is None or prompts.ndim != 2 or prompts.shape[0] != 2:
+        shape = None if prompts is None else list(prompts.shape)
+        raise UserError(f"{path} holds prompts of shape {shape}, expected [2, D]: negative, positive.")
+    return prompts.float()
+
+
+def freeze_unused(teacher: Teacher, objective: ObjectiveConfig) -> None:
+    """Freeze the teacher's parameters that no loss term reaches, so that every engine sees a gradient for the rest."""
+    if not objective.step1 and teacher.prompt_head is not None:
+        teacher.prompt_head.requires_grad_(False)
