@@ -1,0 +1,224 @@
+"""The teacher: it watches a clip and gives a video logit and, through prompts, class scores and a prompt logit.
+
+Shape letters: B batch, T frames, N visual tokens per frame, C classes, D width, Dv, Dp widths of stored features and
+prompts, E expression scores.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vadv_dist.errors import UserError
+from vadv_dist.models.attention import POSITION_STD, learnable, linear
+from vadv_dist.models.branches import FaceBranch, VisualBranch
+from vadv_dist.models.heads import TwoLayerMLP
+from vadv_dist.models.prompting import VideoSpecificPrompting
+
+_LOGIT_SCALE = 2.6592  # ln(1 / 0.07): CLIP's and X-CLIP's first temperature
+
+
+class TeacherOutputs(NamedTuple):
+    """What the teacher says about a batch.
+
+    A tuple, because DeepSpeed ZeRO-3 finds the tensors in tuples, not in other classes.
+
+    Attributes:
+        video_logit: sentiment in label units, [B].
+        class_logits: similarity of video and prompts before the softmax of eq. 8, [B, C]; None without prompting.
+        prompt_logit: video-enhanced prompt logit in label units, [B]; None without prompting.
+    """
+
+    video_logit: Tensor
+    class_logits: Tensor | None
+    prompt_logit: Tensor | None
+
+
+class Teacher(nn.Module):
+    """Visual and facial branch, their joint video representation, and video-specific prompting.
+
+    Source: VideoAdviser, arXiv:2309.15494, section 4.1, eq. 4-8. The paper leaves the activation of its two-layer MLPs
+    open; the teacher's are GELU.
+
+    Args:
+        visual_shape: (T, N, Dv) of a clip's frame features; None leaves the visual branch out.
+        face_shape: (T, E) of a clip's expression scores; None leaves the facial branch out.
+        width: D, the width that all branches share.
+        hidden: H, hidden width of the two-layer MLPs.
+        heads: attention heads.
+        cct_layers: layers of the CCT, 0 for none.
+        mit_layers: layers of each MIT, 0 for none.
+        prompt_layers: layers of video-specific prompting.
+        prompt_alpha: initial scale of the prompts' video-specific part.
+        use_prompting: whether there are prompts at all.
+        similarity: `dot`, the plain product of eq. 8, or X-CLIP's `cosine` with a learnable temperature.
+        num_classes: C.
+        prompts: frozen prompt embeddings [C, Dp]; None learns C embeddings from small random ones.
+        dropout: dropout of attention weights and hidden values.
+    Raises:
+        UserError: no branch, prompting without a visual branch, heads that do not divide the width, or prompts that
+            are not one per class.
+    """
+
+    prompts: Tensor
+
+    def __init__(
+        self,
+        *,
+        visual_shape: tuple[int, int, int] | None,
+        face_shape: tuple[int, int] | None,
+        width: int,
+        hidden: int,
+        heads: int,
+        cct_layers: int,
+        mit_layers: int,
+        prompt_layers: int,
+        prompt_alpha: float,
+        use_prompting: bool,
+        similarity: Literal["dot", "cosine"],
+        num_classes: int = 2,
+        prompts: Tensor | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if visual_shape is None and face_shape is None:
+            raise UserError("The teacher sees nothing: switch teacher.use_visual or teacher.use_face on.")
+        if use_prompting and visual_shape is None:
+            raise UserError(
+                "teacher.use_prompting needs the visual branch, which prompts attend to. "
+                "Set teacher.use_visual: true or teacher.use_prompting: false."
+            )
+        if heads < 1 or width % heads:
+            raise UserError(
+                f"teacher.width is {width}, which cannot be split among teacher.heads = {heads}. "
+                "Set teacher.heads to a divisor of the width."
+            )
+        self.visual_branch = (
+            VisualBranch(
+                shape=visual_shape,
+                width=width,
+                heads=heads,
+                cct_layers=cct_layers,
+                mit_layers=mit_layers,
+                dropout=dropout,
+            )
+            if visual_shape is not None
+            else None
+        )
+        self.face_branch = (
+            FaceBranch(shape=face_shape, width=width, heads=heads, mit_layers=mit_layers, dropout=dropout)
+            if face_shape is not None
+            else None
+        )
+        num_branches = (visual_shape is not None) + (face_shape is not None)
+        self.fusion = TwoLayerMLP(num_branches * width, hidden, width, "gelu", dropout=dropout)  # eq. 6
+        self.video_head = TwoLayerMLP(width, hidden, 1, "gelu", dropout=dropout)
+        self.similarity = similarity
+        self.use_prompting = use_prompting
+        if not use_prompting:
+            return
+
+        self.prompt_projection: nn.Linear | None = None
+        if prompts is None:
+            self.prompts = learnable(num_classes, width, std=POSITION_STD)
+        else:
+            if prompts.ndim != 2 or len(prompts) != num_classes:
+                raise UserError(
+                    f"The data set's prompts have shape {list(prompts.shape)}, expected [{num_classes}, width]: "
+                    "one embedding per class. Store prompts of that shape, or none."
+                )
+            self.register_buffer("prompts", prompts.detach().clone().float())
+            if prompts.shape[1] != width:
+                self.prompt_projection = linear(prompts.shape[1], width)
+        self.prompting = VideoSpecificPrompting(
+            width=width, heads=heads, layers=prompt_layers, alpha=prompt_alpha, dropout=dropout
+        )
+        if similarity == "cosine":
+            self.logit_scale = nn.Parameter(torch.full((1,), _LOGIT_SCALE))
+        self.prompt_head = TwoLayerMLP(num_classes, hidden, 1, "gelu", dropout=dropout)
+
+    def forward(
+        self,
+        *,
+        visual: Tensor | None = None,
+        face: Tensor | None = None,
+        has_visual: Tensor | None = None,
+        has_face: Tensor | None = None,
+    ) -> TeacherOutputs:
+        """Watch a batch.
+
+        A row that misses a branch's feature has a representation of zeros in its place, and its prompts stay as they
+        are without video; what is stored for the feature is never read, not even by the gradient.
+
+        Args:
+            visual: frame features, [B, T, N, Dv]; read where there is a visual branch.
+            face: expression scores, [B, T, E]; read where there is a facial branch.
+            has_visual, has_face: 1 where a row has the feature, 0 where it misses it, [B]; None where all have it.
+        Returns:
+            logits in the type of the weights.
+        Raises:
+            ValueError: a branch exists whose feature is not given.
+        """
+        representations: list[Tensor] = []
+        tokens_BTND: Tensor | None = None
+        if self.visual_branch is not None:
+            if visual is None:
+                raise ValueError("The teacher has a visual branch, but no visual features were given.")
+            video_BD, tokens_BTND = self.visual_branch(_zero_missing(visual, has_visual))
+            representations.append(_zero_missing(video_BD, has_visual))
+        if self.face_branch is not None:
+            if face is None:
+                raise ValueError("The teacher has a facial branch, but no expression scores were given.")
+            representations.append(_zero_missing(self.face_branch(_zero_missing(face, has_face)), has_face))
+        video_BD = self.fusion(torch.cat(representations, dim=-1))  # eq. 6
+        video_logit_B = self.video_head(video_BD).squeeze(-1)
+        if not self.use_prompting or tokens_BTND is None:
+            return TeacherOutputs(video_logit_B, None, None)
+
+        prompts_CD = self.prompts.to(video_BD.dtype)
+        if self.prompt_projection is not None:
+            prompts_CD = self.prompt_projection(prompts_CD)
+        prompts_BCD = self.prompting(prompts_CD, tokens_BTND)  # eq. 7
+        if has_visual is not None:
+            prompts_BCD = torch.where(has_visual.bool()[:, None, None], prompts_BCD, prompts_CD)
+        class_logits_BC = self._scores(video_BD, prompts_BCD)
+        share_BC = class_logits_BC.softmax(dim=-1, dtype=torch.float32)  # eq. 8
+        return TeacherOutputs(video_logit_B, class_logits_BC, self.prompt_head(share_BC).squeeze(-1))
+
+    def freeze_unused(
+        self, *, video_logit: bool = True, class_logits: bool = True, prompt_logit: bool = True
+    ) -> list[str]:
+        """Stop training the parameters that no used output depends on.
+
+        Data-parallel training waits for the gradient of every trained parameter. Of the step-distillation objective,
+        only the prompt logit can be without one: where step 1 is switched off, or its targets are detached.
+
+        Args:
+            video_logit, class_logits, prompt_logit: whether the loss passes a gradient to this output.
+        Returns:
+            names of the parameters that were frozen.
+        """
+        prompt_parts = ("prompts", "prompt_projection", "prompting", "logit_scale")
+        used = {"video_head": video_logit, "prompt_head": prompt_logit}
+        used |= dict.fromkeys(prompt_parts, class_logits or prompt_logit)
+        anything = video_logit or class_logits or prompt_logit
+        frozen = []
+        for name, parameter in self.named_parameters():
+            if not used.get(name.split(".")[0], anything):
+                parameter.requires_grad_(False)
+                frozen.append(name)
+        return frozen
+
+    def _scores(self, video_BD: Tensor, prompts_BCD: Tensor) -> Tensor:
+        if self.similarity == "cosine":
+            video_BD = nn.functional.normalize(video_BD, dim=-1) * self.logit_scale.exp()
+            prompts_BCD = nn.functional.normalize(prompts_BCD, dim=-1)
+        return (prompts_BCD @ video_BD.unsqueeze(-1)).squeeze(-1).to(video_BD.dtype)
+
+
+def _zero_missing(values: Tensor, present_B: Tensor | None) -> Tensor:
+    """Replace the rows [B, ...] that are missing by zeros; a product would keep their NaN."""
+    if present_B is None:
+        return values
+    missing = ~present_B.bool()
+    return values.masked_fill(missing.view(-1, *[1] * (values.ndim - 1)), 0.0)
