@@ -1,0 +1,52 @@
+"""DeepSpeed's configuration, derived from ours by one pure function: all batch arithmetic lives here."""
+
+from typing import Any
+
+from vadv_dist.config.sections import EngineConfig, OptimizerConfig
+
+
+def micro_batch_size(batch_size: int, world_size: int, accumulate: int) -> int:
+    """Rows of the largest micro-batch that one rank runs: a global batch over ranks and accumulated parts, rounded up."""
+    return -(-batch_size // (world_size * accumulate))
+
+
+def deepspeed_config(
+    engine: EngineConfig,
+    optimizer: OptimizerConfig,
+    *,
+    batch_size: int,
+    accumulate: int,
+    world_size: int,
+    bf16: bool,
+) -> dict[str, Any]:
+    """Return what `deepspeed.initialize` is given.
+
+    The optimizer itself is ours (fused AdamW with parameter groups), as is the schedule. Batch sizes only tell
+    DeepSpeed how many micro-batches make a step: every loss is already divided by its global count.
+    """
+    micro = micro_batch_size(batch_size, world_size, accumulate)
+    zero: dict[str, Any] = {"stage": engine.zero_stage}
+    if engine.zero_stage >= 1:
+        # Overlap copies gradients on a side stream, which a CPU does not have; DeepSpeed ignores it there.
+        zero |= {"contiguous_gradients": True, "overlap_comm": engine.zero_stage >= 2}
+    if engine.zero_stage == 3:
+        # 0 partitions every parameter: with the default of 100,000, biases stay whole and are handled apart.
+        zero |= {"stage3_param_persistence_threshold": 0}
+    if engine.offload_optimizer:
+        zero |= {"offload_optimizer": {"device": "cpu", "pin_memory": False}}
+    return {
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": accumulate,
+        "train_batch_size": micro * accumulate * world_size,
+        # Stage 0 does not tell the gradient's norm, so there the engine clips by itself.
+        "gradient_clipping": (optimizer.clip_norm or 0.0) if engine.zero_stage else 0.0,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        # Stage 0 keeps fp32 weights and computes under autocast, like the plain engine; the others keep bf16 weights
+        # beside fp32 masters.
+        "bf16": {"enabled": bf16 and engine.zero_stage > 0},
+        "torch_autocast": {"enabled": bf16 and engine.zero_stage == 0, "dtype": "bfloat16"},
+        "steps_per_print": 2**31,
+        "wall_clock_breakdown": False,
+    }
