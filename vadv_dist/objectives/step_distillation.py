@@ -1,0 +1,189 @@
+"""The five-term objective: knowledge steps from class scores to the video logit and from there to the text logit.
+
+Shape letters: B rows of this rank's micro-batch, C classes.
+
+Every term is the sum over local rows that count, divided by the number of such rows in the *global* batch. Summed over
+ranks and micro-batches the terms are therefore the means of the paper, and so are their gradients.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vadv_dist.objectives.outputs import TeacherStudentOutputs
+
+# Each term and the name of its weight (eq. 15).
+TERMS = {
+    "video_regression": "alpha",
+    "text_regression": "beta",
+    "video_classification": "gamma",
+    "prompt_to_video": "delta",
+    "video_to_text": "psi",
+}
+
+
+def mean_squared_error(left_B: Tensor, right_B: Tensor, *, counts_B: Tensor, num_rows: int | Tensor) -> Tensor:
+    """Mean squared distance of two logits, or of a logit and the label (eq. 10, 11, 13, 14).
+
+    Args:
+        left_B, right_B: values in label units, [B]; gradients flow into both.
+        counts_B: true on the rows that count, [B]; others may hold anything.
+        num_rows: rows of the global batch that count, at least 1.
+    Returns:
+        local share of the mean, [], fp32 or wider.
+    """
+    # Chosen, not multiplied: NaN times 0 would be NaN, here and in the gradient.
+    distance_B = torch.where(counts_B, _at_least_fp32(left_B) - _at_least_fp32(right_B), 0.0)
+    return distance_B.square().sum() / num_rows
+
+
+def class_cross_entropy(
+    class_logits_BC: Tensor, label_B: Tensor, *, counts_B: Tensor, num_rows: int | Tensor
+) -> Tensor:
+    """Mean cross-entropy of p = softmax(class logits) with class(label) = [label ≥ 0] (eq. 8, 12).
+
+    Args:
+        class_logits_BC: scores before the softmax, [B, C], negative class first.
+        label_B: sentiment in label units, [B]; zero counts as positive.
+        counts_B: true on the rows that count, [B]; others may hold anything.
+        num_rows: rows of the global batch that count, at least 1.
+    Returns:
+        local share of the mean, [], fp32 or wider.
+    """
+    scores_BC = torch.where(counts_B[:, None], _at_least_fp32(class_logits_BC), 0.0)
+    entropy_B = nn.functional.cross_entropy(scores_BC, (label_B >= 0).long(), reduction="none")
+    return torch.where(counts_B, entropy_B, 0.0).sum() / num_rows
+
+
+def step_distillation(
+    outputs: TeacherStudentOutputs,
+    *,
+    counts_B: Tensor,
+    num_rows: int | Tensor,
+    step1: bool = True,
+    step2: bool = True,
+    detach_targets: bool = False,
+) -> dict[str, Tensor]:
+    """Distances that carry knowledge from prompt to video to text logit (VideoAdviser, arXiv:2309.15494, eq. 13-14).
+
+    Args:
+        outputs: logits of one batch.
+        counts_B: true on the rows that count, [B].
+        num_rows: rows of the global batch that count, at least 1.
+        step1, step2: switch a step off.
+        detach_targets: let no gradient flow into the side that is learned from: the prompt logit in step 1, the video
+            logit in step 2. As the equations stand it flows through both.
+    Returns:
+        unweighted terms, each []; only those that are switched on and whose logits exist.
+    """
+    terms: dict[str, Tensor] = {}
+    if outputs.video_logit is None:
+        return terms
+    if step1 and outputs.prompt_logit is not None:
+        prompt_B = outputs.prompt_logit.detach() if detach_targets else outputs.prompt_logit
+        terms["prompt_to_video"] = mean_squared_error(
+            prompt_B, outputs.video_logit, counts_B=counts_B, num_rows=num_rows
+        )
+    if step2:
+        video_B = outputs.video_logit.detach() if detach_targets else outputs.video_logit
+        terms["video_to_text"] = mean_squared_error(video_B, outputs.text_logit, counts_B=counts_B, num_rows=num_rows)
+    return terms
+
+
+def loss_terms(
+    outputs: TeacherStudentOutputs,
+    label_B: Tensor,
+    *,
+    valid_B: Tensor,
+    has_video_B: Tensor | None,
+    num_rows: int | Tensor,
+    num_video_rows: int | Tensor,
+    step1: bool = True,
+    step2: bool = True,
+    detach_targets: bool = False,
+) -> dict[str, Tensor]:
+    """All terms of the objective (VideoAdviser, arXiv:2309.15494, eq. 10-14), unweighted.
+
+    Args:
+        outputs: logits of one batch.
+        label_B: sentiment in label units, [B].
+        valid_B: 1 on real rows, 0 on filler, [B].
+        has_video_B: 1 on rows that have what the teacher needs, [B]; None where all have it.
+        num_rows: real rows of the global batch.
+        num_video_rows: those of them that have what the teacher needs; taken as at least 1.
+        step1, step2, detach_targets: as `step_distillation`.
+    Returns:
+        local share of each term that exists, [], fp32 or wider, keyed and ordered as `TERMS`: without a teacher
+        `text_regression` alone, without prompting neither `video_classification` nor `prompt_to_video`.
+    Raises:
+        ValueError: the tensors differ in length.
+    """
+    _require_same_length(outputs, label_B, valid_B, has_video_B)
+    valid_B = valid_B.bool()
+    video_B = valid_B if has_video_B is None else valid_B & has_video_B.bool()
+    num_rows, num_video_rows = _at_least_one(num_rows), _at_least_one(num_video_rows)
+
+    terms: dict[str, Tensor] = {}
+    terms["text_regression"] = mean_squared_error(  # eq. 11
+        outputs.text_logit, label_B, counts_B=valid_B, num_rows=num_rows
+    )
+    if outputs.video_logit is not None:
+        terms["video_regression"] = mean_squared_error(  # eq. 10
+            outputs.video_logit, label_B, counts_B=video_B, num_rows=num_video_rows
+        )
+    if outputs.class_logits is not None:
+        terms["video_classification"] = class_cross_entropy(  # eq. 12
+            outputs.class_logits, label_B, counts_B=video_B, num_rows=num_video_rows
+        )
+    terms |= step_distillation(
+        outputs,
+        counts_B=video_B,
+        num_rows=num_video_rows,
+        step1=step1,
+        step2=step2,
+        detach_targets=detach_targets,
+    )
+    return {name: terms[name] for name in TERMS if name in terms}
+
+
+def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Weigh the terms and add them up (eq. 15): what is optimised.
+
+    Args:
+        terms: what `loss_terms` gave.
+        weights: `alpha` to `psi`.
+    Returns:
+        the total, [].
+    Raises:
+        ValueError: there is no term.
+        KeyError: a term is unknown or its weight is missing.
+    """
+    if not terms:
+        raise ValueError("There is no term to add up.")
+    return torch.stack([weights[TERMS[name]] * term for name, term in terms.items()]).sum()
+
+
+def _at_least_fp32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _at_least_one(count: int | Tensor) -> int | Tensor:
+    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
+
+
+def _require_same_length(
+    outputs: TeacherStudentOutputs, label_B: Tensor, valid_B: Tensor, has_video_B: Tensor | None
+) -> None:
+    shapes = {
+        "label": label_B,
+        "valid": valid_B,
+        "has_video": has_video_B,
+        "text_logit": outputs.text_logit,
+        "video_logit": outputs.video_logit,
+        "prompt_logit": outputs.prompt_logit,
+        "class_logits": None if outputs.class_logits is None else outputs.class_logits[:, 0],
+    }
+    for name, values in shapes.items():
+        if values is not None and values.shape != label_B.shape:
+            raise ValueError(f"{name} has shape {list(values.shape)}, but the labels have {list(label_B.shape)}.")
