@@ -1,0 +1,112 @@
+"""Finds what a Hugging Face name stands for: a folder, something in the local cache, or something on the hub.
+
+What is in a folder or in the cache is taken from there without a word over the network. Only where something is missing
+is the hub asked, once and with a time limit: transformers alone would retry for half a minute on an offline machine.
+"""
+
+import logging
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from vadv_dist.errors import UserError
+
+T = TypeVar("T")
+_HUB_TIMEOUT_S = 5.0
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+def load_pretrained(name_or_path: str, load: Callable[[str, bool], T]) -> T:
+    """Load something of an encoder from a folder, else from the cache, else from the hub.
+
+    Args:
+        name_or_path: folder, or name on the Hugging Face hub.
+        load: called as `load(source, local_files_only)`, once, or twice where something is not in the cache.
+    Raises:
+        UserError: no such folder and not to be had from the hub, or files that cannot be used.
+    """
+    from safetensors import SafetensorError
+
+    faults = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError)
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"Encoder folder {name_or_path} has no config.json. Give the folder that holds it.")
+        try:
+            with _quiet_transformers():
+                return load(str(folder), True)
+        except faults as error:
+            raise UserError(
+                f"Encoder folder {name_or_path} cannot be used: {_one_line(error)} Give a folder as save_pretrained "
+                "writes it; student.pretrained: false needs its config.json alone."
+            ) from error
+    if not _HUB_NAME.fullmatch(name_or_path):
+        raise UserError(
+            f"Encoder {name_or_path!r} is not an existing folder, and cannot be a Hugging Face name. "
+            "Set student.encoder to a folder that holds a config.json, or to a name such as roberta-large."
+        )
+    try:
+        with _quiet_transformers():
+            return load(name_or_path, True)
+    except faults as error:
+        not_cached = error
+    _require_on_hub(name_or_path, not_cached)
+    try:
+        with _quiet_transformers(bars=True):  # a download may take minutes
+            return load(name_or_path, False)
+    except faults as error:
+        raise UserError(
+            f"Encoder {name_or_path!r} cannot be loaded from the Hugging Face hub: {_one_line(error)}"
+        ) from error
+
+
+def _require_on_hub(name: str, not_cached: Exception) -> None:
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    what = f"Encoder {name!r} is neither a folder nor (completely) in the local cache"
+    advice = (
+        "Set student.encoder to a folder that holds its files, or run "
+        f"`hf download {name}` where there is a network and copy ~/.cache/huggingface."
+    )
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(f"{what}, and HF_HUB_OFFLINE forbids asking the hub. {advice}") from not_cached
+    try:
+        HfApi().model_info(name, timeout=_HUB_TIMEOUT_S)
+    except GatedRepoError as error:
+        raise UserError(f"{what}, and the hub wants a login for it: run `hf auth login`.") from error
+    except RepositoryNotFoundError as error:
+        raise UserError(f"{what}, and the hub does not know it. Check the name. {advice}") from error
+    except Exception as error:  # the HTTP client's own kinds: whichever it is, the hub did not answer
+        raise UserError(f"{what}, and the Hugging Face hub cannot be reached ({_one_line(error)}) {advice}") from error
+
+
+@contextmanager
+def _quiet_transformers(*, bars: bool = False) -> Iterator[None]:
+    """Keep transformers' reports (and its bars) off the terminal; what matters of them the caller says itself."""
+    from huggingface_hub import constants
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    # Turned on again afterwards, unless the user has turned the hub's off for good (the hub would warn).
+    hide_bars = (
+        not bars and transformers_logging.is_progress_bar_enabled() and not constants.HF_HUB_DISABLE_PROGRESS_BARS
+    )
+    transformers_logging.set_verbosity(logging.ERROR)
+    if hide_bars:
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped in transformers
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if hide_bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # untyped in transformers
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = text if len(text) <= 200 else f"{text[:200]}…"
+    return text if text.endswith((".", "…")) else f"{text}."

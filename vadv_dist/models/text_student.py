@@ -1,0 +1,97 @@
+"""The text student: a language encoder and a two-layer head that reads words alone.
+
+Shape letters: B batch, L tokens, D width of the encoder, H hidden width of the head.
+"""
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vadv_dist.models.attention import init_linear, linear
+from vadv_dist.models.encoders import build_encoder, build_tokenizer
+from vadv_dist.models.heads import OUTPUT_STD
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["TextStudent", "build_encoder", "build_tokenizer"]
+
+# Encoders that use a mask [B, 1, 1, L] as it is. From a mask [B, L] they make one themselves, after asking whether any
+# token is padding: a wait for the GPU in each step, and a branch on data that no CUDA graph can hold.
+_TAKE_READY_MASK = frozenset({"bert", "camembert", "electra", "roberta", "xlm-roberta"})
+
+
+class TextStudent(nn.Module):
+    """Sentiment from words: encoder, pooling, and a head D → H → 1 with tanh.
+
+    The head has the form of transformers' `…ForSequenceClassification`, so that the student can leave as a plain
+    Hugging Face model. Its last layer starts small, hence logits near 0.
+
+    Source: VideoAdviser, arXiv:2309.15494, section 4.2.
+
+    Args:
+        encoder: any model of transformers that reads token ids and gives `last_hidden_state` [B, L, D].
+        hidden: H.
+        pooling: a text is its first token (`cls`) or the mean of its tokens (`mean`).
+        dropout: dropout before each layer of the head.
+        freeze_encoder: train the head alone; the encoder then stays in evaluation mode.
+    Raises:
+        ValueError: the pooling is another one.
+    """
+
+    def __init__(
+        self,
+        encoder: "PreTrainedModel",
+        *,
+        hidden: int,
+        pooling: Literal["cls", "mean"],
+        dropout: float,
+        freeze_encoder: bool = False,
+    ) -> None:
+        super().__init__()
+        if pooling not in ("cls", "mean"):
+            raise ValueError(f"pooling is {pooling!r}, expected 'cls' or 'mean'.")
+        self.encoder = encoder
+        self.pooling = pooling
+        self.freeze_encoder = freeze_encoder
+        self.drop = nn.Dropout(dropout)
+        self.dense = linear(encoder.config.hidden_size, hidden)
+        self.out = init_linear(nn.Linear(hidden, 1), OUTPUT_STD)
+        self._takes_ready_mask = (
+            encoder.config.model_type in _TAKE_READY_MASK
+            and encoder.config._attn_implementation == "sdpa"
+            and not getattr(encoder.config, "is_decoder", False)
+        )
+        if freeze_encoder:
+            encoder.requires_grad_(False)
+            encoder.train(False)
+
+    def train(self, mode: bool = True) -> "TextStudent":
+        """Switch between training and evaluation; a frozen encoder stays in evaluation."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.encoder.train(False)
+        return self
+
+    def forward(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
+        """Return the text logit in label units, [B], in the type of the weights.
+
+        Args:
+            input_ids_BL: token ids, [B, L].
+            attention_mask_BL: 1 on tokens, 0 on padding, [B, L]; at least one token per row.
+        """
+        mask = attention_mask_BL.bool()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
+            hidden_BLD = self.encoder(
+                input_ids=input_ids_BL,
+                attention_mask=mask[:, None, None, :] if self._takes_ready_mask else attention_mask_BL,
+            ).last_hidden_state
+        if self.pooling == "cls":
+            pooled_BD = hidden_BLD[:, 0]
+        else:
+            total_BD = hidden_BLD.masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1)
+            pooled_BD = total_BD / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        dtype = self.dense.weight.dtype
+        activated_BH = torch.tanh(self.dense(self.drop(pooled_BD.to(dtype))))
+        return self.out(self.drop(activated_BH)).squeeze(-1).to(dtype)
