@@ -1,0 +1,271 @@
+"""Made data: its random model, its words, its computed truth, and what is written."""
+
+import csv
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file
+
+from vadv_dist.data.schema import SPLITS
+from vadv_dist.data.shards import Dataset
+from vadv_dist.data.synth import GenerativeModel, make_dataset
+from vadv_dist.data.synth.features import estimate_latent
+from vadv_dist.data.synth.grammar import draw_word_counts, read_level, render, vocabulary
+from vadv_dist.data.synth.model import GRID, LEVELS, latent_shares
+from vadv_dist.data.synth.truth import best_errors, estimate_likelihood, posterior_medians
+from vadv_dist.data.synth.words import (
+    ASIDES,
+    DEEDS,
+    DOWNTONERS,
+    INTENSIFIERS,
+    NEGATIONS,
+    OPENINGS,
+    OPINION_WORDS,
+    PEOPLE,
+    PLACES,
+)
+from vadv_dist.errors import UserError
+from vadv_dist.storage import sha256_file
+
+MOSI = Path(__file__).parents[3] / "shared/data/cmu_mosi/mosi_segments.csv"
+NUM_CLIPS = 5000
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_dataset(tmp_path_factory.mktemp("synth") / "data", num_clips=NUM_CLIPS, seed=3)
+
+
+def rows(dataset: Dataset) -> dict[str, list]:
+    """All clips of a data set as columns."""
+    columns: dict[str, list] = {}
+    for split in SPLITS:
+        for shard in dataset.split(split):
+            table = pq.read_table(dataset.shard_path(shard))
+            for name in ("clip_id", "video_id", "text", "label", "num_words"):
+                columns.setdefault(name, []).extend(table[name].to_pylist())
+            for name in ("visual", "face"):
+                columns.setdefault(name, []).extend(table[name].combine_chunks().to_numpy_ndarray())
+            columns.setdefault("split", []).extend([split] * shard.rows)
+    return columns
+
+
+def ideal_errors(dataset: Dataset, model: GenerativeModel) -> dict[str, np.ndarray]:
+    """Absolute errors of readers who know the random model, per clip."""
+    clips = rows(dataset)
+    label_R = np.array(clips["label"])
+    level_R = np.array([read_level(text) for text in clips["text"]])
+    text_RZ = model.level_given_latent()[np.searchsorted(LEVELS, level_R)]
+    video_RZ = estimate_likelihood(estimate_latent(model, np.stack(clips["visual"]), np.stack(clips["face"])), model)
+    seen = {
+        "constant": np.ones((len(label_R), len(GRID))),
+        "text": text_RZ,
+        "video": video_RZ,
+        "text_and_video": text_RZ * video_RZ,
+    }
+    return {name: np.abs(posterior_medians(seen_RZ, model) - label_R) for name, seen_RZ in seen.items()}
+
+
+def test_tables_of_the_random_model_are_distributions() -> None:
+    model = GenerativeModel()
+    np.testing.assert_allclose(model.label_given_latent().sum(axis=0), 1, atol=1e-12)
+    np.testing.assert_allclose(model.level_given_latent().sum(axis=0), 1, atol=1e-12)
+    assert latent_shares().sum() == pytest.approx(1)
+
+
+def test_label_table_agrees_with_drawn_labels() -> None:
+    model = GenerativeModel()
+    latent_R = np.full(40_000, 1.6)
+    label_R = model.draw_labels(np.random.default_rng(0), latent_R)
+    drawn_Y = np.array([(np.abs(label_R - y) < 1e-9).mean() for y in GRID])
+    assert drawn_Y.sum() == pytest.approx(1)
+    np.testing.assert_allclose(drawn_Y, model.label_given_latent()[:, np.flatnonzero(GRID == 1.6)[0]], atol=0.01)
+
+
+@pytest.mark.parametrize("informative", [True, False])
+def test_stated_errors_are_those_of_an_ideal_reader(informative: bool, made: Dataset, tmp_path: Path) -> None:
+    model = GenerativeModel(informative_video=informative)
+    dataset = made if informative else make_dataset(tmp_path / "d", num_clips=2500, seed=4, informative_video=False)
+    assert dataset.manifest.truth is not None
+    stated = dataset.manifest.truth["best_mae"]
+    for name, errors in ideal_errors(dataset, model).items():
+        sampling_error = errors.std() / np.sqrt(len(errors))
+        assert abs(errors.mean() - stated[name]["mae"]) < 4 * sampling_error, name
+        assert sampling_error < 0.02
+
+
+def test_best_errors_fall_as_more_is_seen() -> None:
+    best = best_errors(GenerativeModel())
+    assert best["latent"] < best["text_and_video"] < best["video"] < best["text"] < best["constant"]
+    assert best["text"] - best["text_and_video"] > 0.1
+
+
+def test_uninformative_video_adds_nothing_to_the_best_errors() -> None:
+    informative, not_informative = (best_errors(GenerativeModel(informative_video=flag)) for flag in (True, False))
+    assert not_informative["video"] == not_informative["constant"]
+    assert not_informative["text_and_video"] == not_informative["text"] == informative["text"]
+
+
+def test_best_errors_approach_the_annotators_noise_as_video_becomes_exact() -> None:
+    best = best_errors(GenerativeModel(s_video=0.01, s_frame=0.01))
+    assert best["video"] == pytest.approx(best["latent"], abs=1e-3)
+
+
+def test_uninformative_features_have_the_same_spread_and_no_correlation(tmp_path: Path, made: Dataset) -> None:
+    idle = make_dataset(tmp_path / "d", num_clips=2500, seed=3, informative_video=False)
+    spreads, correlations = [], []
+    for dataset in (made, idle):
+        clips = rows(dataset)
+        estimate_R = estimate_latent(GenerativeModel(), np.stack(clips["visual"]), np.stack(clips["face"]))
+        spreads.append(estimate_R.std())
+        correlations.append(np.corrcoef(estimate_R, clips["label"])[0, 1])
+    assert spreads[0] == pytest.approx(spreads[1], rel=0.05)
+    assert correlations[0] > 0.8
+    assert abs(correlations[1]) < 0.08
+
+
+def test_same_seed_gives_identical_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
+    first, again, other = (
+        make_dataset(tmp_path / name, num_clips=60, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert first.manifest.fingerprint == again.manifest.fingerprint != other.manifest.fingerprint
+    for name in ("prompts.safetensors", "encoder/config.json", "encoder/tokenizer.json"):
+        assert sha256_file(first.root / name) == sha256_file(again.root / name)
+
+
+def test_chunks_do_not_show_in_ids_or_splits(made: Dataset) -> None:
+    clips = rows(made)  # more clips than one chunk
+    assert len(clips["clip_id"]) == len(set(clips["clip_id"])) == NUM_CLIPS
+    splits_of_video: dict[str, set[str]] = {}
+    for video, split in zip(clips["video_id"], clips["split"], strict=True):
+        splits_of_video.setdefault(video, set()).add(split)
+    assert all(len(splits) == 1 for splits in splits_of_video.values())
+    assert len(splits_of_video) == round(NUM_CLIPS / 24)
+
+
+@pytest.mark.parametrize("num_clips", [12, 13, 40, 400, 2199])
+def test_splits_have_about_the_shares_of_mosi(tmp_path: Path, num_clips: int) -> None:
+    manifest = make_dataset(tmp_path / "d", num_clips=num_clips, seed=1).manifest
+    counts = {split: manifest.rows(split) for split in SPLITS}
+    assert sum(counts.values()) == num_clips
+    assert min(counts.values()) >= 1
+    assert counts["train"] >= counts["test"] >= counts["valid"]
+    if num_clips >= 400:
+        np.testing.assert_allclose([counts[s] / num_clips for s in SPLITS], [0.59, 0.10, 0.31], atol=0.03)
+
+
+def test_word_counts_follow_mosi(made: Dataset) -> None:
+    counts = np.array(rows(made)["num_words"])
+    quantiles = np.quantile(counts, [0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
+    np.testing.assert_allclose(quantiles[:-1], [4, 7, 10, 16, 23, 28], atol=1)
+    assert quantiles[-1] == pytest.approx(45, abs=6)
+    assert counts.max() <= 100
+
+
+def test_every_level_is_read_back_from_its_words_at_every_length() -> None:
+    rng = np.random.default_rng(0)
+    for half in OPINION_WORDS:
+        for num_words in (1, 2, 3, 4, 5, 9, 16, 40, 100):
+            for _ in range(10):
+                text = render(rng, half, num_words)
+                assert len(text.split()) == num_words
+                assert read_level(text) == half / 2
+                assert text.replace(" ", "").isalpha()
+                assert text == text.lower()
+
+
+def test_reader_refuses_a_text_without_one_clear_level() -> None:
+    with pytest.raises(ValueError, match="found \\[\\]"):
+        read_level("i saw it yesterday")
+    with pytest.raises(ValueError, match="found \\[-5, 2\\]"):
+        read_level("it was good it was horrible")
+    assert read_level("it was not bad") == 1.0
+    assert read_level("it was really good") == 1.5
+    assert read_level("it was quite horrible") == -2.0
+
+
+def test_words_of_opinion_modifiers_and_neutral_phrases_are_disjoint() -> None:
+    opinion = [word for words in OPINION_WORDS.values() for word in words]
+    modifiers = [*INTENSIFIERS, *DOWNTONERS, *NEGATIONS]
+    neutral = {word for phrase in (*ASIDES, *PEOPLE, *DEEDS, *PLACES, *OPENINGS) for word in phrase.split()}
+    assert len(opinion) == len(set(opinion)) >= 250
+    assert all(15 <= len(words) <= 25 for words in OPINION_WORDS.values())
+    for one, other in combinations((set(opinion), set(modifiers), neutral), 2):
+        assert not one & other
+
+
+def test_word_counts_depend_on_the_generator_alone() -> None:
+    assert draw_word_counts(np.random.default_rng(1), 50) == draw_word_counts(np.random.default_rng(1), 50)
+
+
+def test_prompts_are_negative_then_positive_along_the_cue(made: Dataset) -> None:
+    prompts = load_file(made.prompts_path)["prompts"]
+    assert prompts.shape == (2, 32)
+    assert prompts.dtype == np.float32
+    clips = rows(made)
+    frame_R = np.stack(clips["visual"]).astype(np.float32).mean(axis=(1, 2))
+    closer_to_positive_R = frame_R @ (prompts[1] - prompts[0])
+    assert np.corrcoef(closer_to_positive_R, clips["label"])[0, 1] > 0.7
+
+
+def test_encoder_folder_knows_every_word_and_loads_offline(made: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder = made.root / "encoder"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder)
+    assert config.model_type == "bert"
+    assert config.vocab_size == len(tokenizer) == len(vocabulary()) + 5
+    longest = max(rows(made)["text"], key=lambda text: len(text.split()))
+    ids = tokenizer(longest).input_ids
+    assert tokenizer.unk_token_id not in ids
+    assert len(ids) == len(longest.split()) + 2 <= config.max_position_embeddings
+    assert tokenizer("It was SUPERB").input_ids == tokenizer("it was superb").input_ids
+    assert tokenizer("it was zzz!").input_ids[3:5] == [tokenizer.unk_token_id] * 2
+    assert tokenizer(["good", "it was good"], padding=True).attention_mask == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_clips": 11}, "--num-clips is 11, expected at least 12"),
+        ({"num_clips": 20, "seed": -1}, "--seed is -1"),
+        ({"num_clips": 20, "s_text": 0.0}, "s_text is 0.0, expected a positive"),
+        ({"num_clips": 20, "s_video": float("nan")}, "s_video is nan"),
+        ({"num_clips": 20, "visual_shape": (8, 0, 32)}, "visual_shape is \\[8, 0, 32\\]"),
+    ],
+)
+def test_bad_options_are_refused_and_leave_nothing(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_dataset(tmp_path / "d", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_data_set_is_not_written_over(tmp_path: Path) -> None:
+    first = make_dataset(tmp_path / "d", num_clips=20)
+    with pytest.raises(UserError, match="exists already"):
+        make_dataset(tmp_path / "d", num_clips=20)
+    assert Dataset.open(tmp_path / "d").manifest.fingerprint == first.manifest.fingerprint
+
+
+def test_making_data_imports_no_torch() -> None:
+    code = "import sys, vadv_dist.data.synth; sys.exit('torch' in sys.modules or 'tokenizers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.real_data
+def test_latent_follows_mosi() -> None:
+    if not MOSI.is_file():
+        pytest.skip(f"{MOSI.name} is not here")
+    with MOSI.open(encoding="utf-8") as file:
+        labels = np.array([float(row["label"]) for row in csv.DictReader(file)])
+    nearest_YR = np.abs(labels - GRID[:, None])
+    nearest_YR = nearest_YR < nearest_YR.min(axis=0) + 1e-6
+    shares = (nearest_YR / nearest_YR.sum(axis=0)).mean(axis=1)
+    assert 0.5 * np.abs(shares - latent_shares()).sum() < 0.05

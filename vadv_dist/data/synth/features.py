@@ -1,0 +1,79 @@
+"""Made video: frame features and expression scores that carry a cue along one direction, and the best way to read it.
+
+The directions belong to an imaginary feature extractor: they depend on the width alone, never on the seed, so that
+made data sets of different seeds can be mixed and one teacher can watch them all.
+
+Shape letters: R clips, T frames, N tokens per frame, D feature width, E expression scores, C prompts.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from vadv_dist.data.synth.model import Floats, GenerativeModel
+
+Features = npt.NDArray[np.float16]
+_VISUAL, _FACE, _PROMPT = 1, 2, 3
+
+
+def draw_features(
+    rng: np.random.Generator, model: GenerativeModel, latent_R: Floats, speaker_R: npt.NDArray[np.int64]
+) -> tuple[Features, Features]:
+    """Visual features [R, T, N, D] and expression scores [R, T, E] of clips.
+
+    Args:
+        rng: source of every draw.
+        model: decides shapes and noise, and whether the latent is the clip's own.
+        latent_R: latents, [R].
+        speaker_R: number of each clip's speaker, counted from 0, [R].
+    """
+    told_R = latent_R if model.informative_video else model.draw_latents(rng, len(latent_R))
+    frames, tokens, width = model.visual_shape
+    visual = _draw(rng, model, told_R, speaker_R, (frames, tokens), _direction(_VISUAL, width))
+    frames, scores = model.face_shape
+    face = _draw(rng, model, told_R, speaker_R, (frames,), _direction(_FACE, scores))
+    return visual, face
+
+
+def estimate_latent(model: GenerativeModel, visual: Features, face: Features) -> Floats:
+    """Best unbiased estimate of the latent from video alone, [R]: a sufficient statistic, of `video_variance`."""
+    seen_R = _project(visual, _direction(_VISUAL, model.visual_shape[-1])) / model.visual_variance
+    shown_R = _project(face, _direction(_FACE, model.face_shape[-1])) / model.face_variance
+    return np.asarray((seen_R + shown_R) * model.video_variance)
+
+
+def prompt_embeddings(width: int) -> npt.NDArray[np.float32]:
+    """Embeddings of a negative and a positive prompt in the space of the visual features, [2, D].
+
+    They share most of what they say, as CLIP's prompts do, and differ along the direction of the cue.
+    """
+    shared = _direction(_PROMPT, width)
+    cue = _direction(_VISUAL, width)
+    return np.stack([shared - 0.5 * cue, shared + 0.5 * cue]).astype(np.float32)
+
+
+def _draw(
+    rng: np.random.Generator,
+    model: GenerativeModel,
+    told_R: Floats,
+    speaker_R: npt.NDArray[np.int64],
+    axes: tuple[int, ...],
+    direction: Floats,
+) -> Features:
+    cue_R = told_R + rng.normal(0.0, model.s_video, len(told_R))
+    offset = rng.normal(0.0, model.s_speaker, (int(speaker_R.max()) + 1, len(direction)))
+    # Across the direction: knowing the speaker tells nothing of the cue, so the statistic stays exact.
+    offset -= (offset * direction).sum(axis=1, keepdims=True) * direction
+    clip_RD = cue_R[:, None] * direction + offset[speaker_R]
+    values = rng.standard_normal((len(told_R), *axes, len(direction)), dtype=np.float32) * np.float32(model.s_frame)
+    values += clip_RD.reshape(len(told_R), *(1 for _ in axes), len(direction)).astype(np.float32)
+    return values.astype(np.float16)
+
+
+def _project(values: Features, direction: Floats) -> Floats:
+    per_frame = (values.astype(np.float64) * direction).sum(axis=-1)
+    return np.asarray(per_frame.reshape(len(values), -1).mean(axis=1))
+
+
+def _direction(kind: int, width: int) -> Floats:
+    direction = np.random.default_rng([kind, width]).normal(size=width)
+    return np.asarray(direction / np.sqrt((direction**2).sum()))

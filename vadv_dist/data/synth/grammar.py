@@ -1,0 +1,139 @@
+"""Render a level of opinion as words, and read it back.
+
+A clip is one or two opinion phrases of the same level among neutral phrases, lower-case and unpunctuated like MOSI's
+transcripts. Whoever knows the words can recover the level; a student has to estimate some 260 of them from labels.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import TypeVar
+
+import numpy as np
+
+from vadv_dist.data.synth.words import (
+    ASIDES,
+    DEEDS,
+    DOWNTONERS,
+    INTENSIFIERS,
+    NEGATIONS,
+    OPENINGS,
+    OPINION_WORDS,
+    PEOPLE,
+    PLACES,
+)
+
+T = TypeVar("T")
+
+# Words per clip in CMU-MOSI: (quantile, words), cut at 100.
+WORD_QUANTILES = (
+    (0.0, 1),
+    (0.01, 3),
+    (0.05, 4),
+    (0.25, 7),
+    (0.5, 10),
+    (0.75, 16),
+    (0.9, 23),
+    (0.95, 28),
+    (0.99, 45),
+    (1.0, 100),
+)
+_TWO_OPINIONS_FROM_WORDS = 16
+_PLAIN_SHARE = 0.5
+# "not superb" does not mean "abysmal": negation is for moderate words.
+_STRONGEST_NEGATED = 3
+
+_LEVEL_OF_WORD = {word: half for half, words in OPINION_WORDS.items() for word in words}
+
+
+def _by_words(phrases: set[str]) -> dict[int, list[str]]:
+    grouped: dict[int, list[str]] = {}
+    for phrase in sorted(phrases):
+        grouped.setdefault(len(phrase.split()), []).append(phrase)
+    return grouped
+
+
+_NEUTRAL = _by_words(set(ASIDES) | {" ".join(parts).strip() for parts in product(PEOPLE, DEEDS, PLACES)})
+_OPENINGS = _by_words(set(OPENINGS))
+
+
+def vocabulary() -> list[str]:
+    """Every word that a made clip can hold, sorted."""
+    words = {*INTENSIFIERS, *DOWNTONERS, *NEGATIONS, *_LEVEL_OF_WORD}
+    for grouped in (_NEUTRAL, _OPENINGS):
+        words.update(word for phrases in grouped.values() for phrase in phrases for word in phrase.split())
+    return sorted(words)
+
+
+def draw_word_counts(rng: np.random.Generator, num_clips: int) -> list[int]:
+    """Numbers of words with MOSI's quantiles, 1 to 100."""
+    shares, words = zip(*WORD_QUANTILES, strict=True)
+    log_words = np.interp(rng.random(num_clips), shares, np.log(words))
+    return [int(n) for n in np.rint(np.exp(log_words))]
+
+
+def render(rng: np.random.Generator, half: int, num_words: int) -> str:
+    """Words that say the level `half` / 2, exactly `num_words` of them."""
+    num_opinions = 2 if num_words >= _TWO_OPINIONS_FROM_WORDS else 1
+    opinions = [_opinion(rng, half, num_words // num_opinions) for _ in range(num_opinions)]
+    left = num_words - sum(len(opinion.split()) for opinion in opinions)
+    phrases = []
+    while left:
+        sizes = [size for size in _NEUTRAL if size <= left]
+        # The longer of two: keeps texts from being strings of "um" and "well".
+        phrases.append(_pick(rng, _NEUTRAL[max(_pick(rng, sizes), _pick(rng, sizes))]))
+        left -= len(phrases[-1].split())
+    for opinion in opinions:
+        phrases.insert(int(rng.integers(len(phrases) + 1)), opinion)
+    return " ".join(phrases)
+
+
+def read_level(text: str) -> float:
+    """Level that a made clip's words say: what an ideal reader knows after reading.
+
+    Raises:
+        ValueError: no opinion in the text, or several that differ.
+    """
+    words = text.split()
+    levels = {
+        _shift(words[i - 1] if i else "", _LEVEL_OF_WORD[word])
+        for i, word in enumerate(words)
+        if word in _LEVEL_OF_WORD
+    }
+    if len(levels) != 1:
+        raise ValueError(f"expected one level of opinion in {text!r}, found {sorted(levels)}")
+    return levels.pop() / 2
+
+
+def _shift(modifier: str, half: int) -> int:
+    away = (half > 0) - (half < 0)
+    if modifier in INTENSIFIERS:
+        return half + away
+    if modifier in DOWNTONERS:
+        return half - away
+    return -half if modifier in NEGATIONS else half
+
+
+def _opinion(rng: np.random.Generator, half: int, budget: int) -> str:
+    phrase = _pick(rng, OPINION_WORDS[half])
+    if budget >= 2 and rng.random() >= _PLAIN_SHARE:
+        modifier, word_half = _pick(rng, _MODIFIED[half])
+        phrase = f"{modifier} {_pick(rng, OPINION_WORDS[word_half])}"
+    sizes = [size for size in _OPENINGS if size <= budget - len(phrase.split())]
+    return f"{_pick(rng, _OPENINGS[_pick(rng, sizes)])} {phrase}" if sizes else phrase
+
+
+def _ways_to_modify(half: int) -> list[tuple[str, int]]:
+    """Pairs of a modifier and a word's own level that together say `half`."""
+    return [
+        (modifier, word_half)
+        for modifier in (*INTENSIFIERS, *DOWNTONERS, *NEGATIONS)
+        for word_half in OPINION_WORDS
+        if _shift(modifier, word_half) == half and (modifier not in NEGATIONS or abs(word_half) <= _STRONGEST_NEGATED)
+    ]
+
+
+_MODIFIED = {half: _ways_to_modify(half) for half in OPINION_WORDS}
+
+
+def _pick(rng: np.random.Generator, items: Sequence[T]) -> T:
+    return items[int(rng.integers(len(items)))]

@@ -1,0 +1,128 @@
+"""The random model that made clips come from: a latent sentiment, annotators, and what words and video tell of it.
+
+Every clip draws its latent z, its annotators, its level of opinion and its video cue independently given z, so that
+what a reader can know of the label follows from tables and Gaussians (see `truth`).
+
+Shape letters: R clips, Z latents, Y labels, U levels of opinion.
+"""
+
+from dataclasses import dataclass
+from math import erf, inf, isfinite, sqrt
+
+import numpy as np
+import numpy.typing as npt
+
+from vadv_dist.errors import UserError
+
+Floats = npt.NDArray[np.float64]
+
+NUM_ANNOTATORS = 5  # CMU-MOSI, Zadeh et al. 2016
+# Values of the latent, and of a label: the mean of five whole numbers from -3 to 3.
+GRID = np.round(np.arange(-15, 16) * 0.2, 1)
+# Levels of opinion that words can say.
+LEVELS = np.arange(-6, 7) / 2
+# Share of CMU-MOSI's 2,199 labels at each value of GRID (labels off the grid counted at their nearest value).
+MOSI_LABEL_SHARES = (
+    0.0055, 0.0146, 0.0168, 0.0186, 0.0286, 0.0468, 0.0346, 0.0437, 0.0391, 0.0359, 0.0500,
+    0.0346, 0.0305, 0.0364, 0.0296, 0.0437, 0.0332, 0.0325, 0.0334, 0.0368, 0.0282, 0.0341,
+    0.0443, 0.0416, 0.0446, 0.0546, 0.0437, 0.0250, 0.0205, 0.0132, 0.0055,
+)  # fmt: skip
+
+
+def latent_shares() -> Floats:
+    """Probability of each latent, [Z]."""
+    shares = np.array(MOSI_LABEL_SHARES)
+    return shares / shares.sum()
+
+
+@dataclass(frozen=True)
+class GenerativeModel:
+    """Parameters of the random model; every `s_` is a standard deviation in label units.
+
+    Args:
+        informative_video: whether video and face tell of the clip's latent; if not, they tell of another one with the
+            same distribution.
+        s_annot: one annotator's noise, before rounding to a whole number.
+        s_text: noise of the words' level of opinion, before rounding to a half.
+        s_video: noise of the cue that all visual frames share, and of the one that all face crops share.
+        s_frame: noise of each value of a frame or crop.
+        s_speaker: spread of a speaker's own offset, which lies across the direction of the cue.
+        visual_shape: [T, N, D] of a clip's visual features.
+        face_shape: [T, E] of a clip's expression scores.
+
+    Raises:
+        UserError: a noise that is not a positive number, or a shape with an axis below 1.
+    """
+
+    informative_video: bool = True
+    s_annot: float = 1.5
+    s_text: float = 0.7
+    s_video: float = 0.4
+    s_frame: float = 1.0
+    s_speaker: float = 0.5
+    visual_shape: tuple[int, int, int] = (8, 1, 32)
+    face_shape: tuple[int, int] = (64, 8)
+
+    def __post_init__(self) -> None:
+        for name in ("s_annot", "s_text", "s_video", "s_frame", "s_speaker"):
+            value = getattr(self, name)
+            if not (isfinite(value) and value > 0):
+                raise UserError(f"{name} is {value!r}, expected a positive standard deviation in label units.")
+        for name, axes in (("visual_shape", 3), ("face_shape", 2)):
+            shape = getattr(self, name)
+            if len(shape) != axes or min(shape) < 1:
+                raise UserError(f"{name} is {list(shape)}, expected {axes} whole numbers from 1.")
+
+    def draw_latents(self, rng: np.random.Generator, num_clips: int) -> Floats:
+        """Latents of clips, [R]."""
+        drawn: Floats = rng.choice(GRID, size=num_clips, p=latent_shares())
+        return drawn
+
+    def draw_labels(self, rng: np.random.Generator, latent_R: Floats) -> Floats:
+        """Labels of clips: the mean of five annotators' whole numbers, [R]."""
+        heard = latent_R[:, None] + rng.normal(0.0, self.s_annot, (len(latent_R), NUM_ANNOTATORS))
+        total_R = np.rint(np.clip(heard, -3, 3)).sum(axis=1)
+        return np.asarray(total_R / NUM_ANNOTATORS)
+
+    def draw_half_levels(self, rng: np.random.Generator, latent_R: Floats) -> npt.NDArray[np.int64]:
+        """Levels of opinion in half points, -6 to 6, [R]."""
+        meant_R = np.clip(latent_R + rng.normal(0.0, self.s_text, len(latent_R)), -3, 3)
+        return np.rint(meant_R * 2).astype(np.int64)
+
+    def label_given_latent(self) -> Floats:
+        """p(label | latent), [Y, Z]: the sum of five independent annotators."""
+        one = _rounded_normal(np.arange(-3.0, 4.0), GRID, self.s_annot, step=1.0)
+        columns = []
+        for share in one.T:
+            total = share
+            for _ in range(NUM_ANNOTATORS - 1):
+                total = np.convolve(total, share)
+            columns.append(total)
+        return np.stack(columns, axis=1)
+
+    def level_given_latent(self) -> Floats:
+        """p(level of opinion | latent), [U, Z]."""
+        return _rounded_normal(LEVELS, GRID, self.s_text, step=0.5)
+
+    @property
+    def visual_variance(self) -> float:
+        """Variance about the latent of the best estimate from visual features."""
+        frames, tokens, _ = self.visual_shape
+        return self.s_video**2 + self.s_frame**2 / (frames * tokens)
+
+    @property
+    def face_variance(self) -> float:
+        """Variance about the latent of the best estimate from expression scores."""
+        return self.s_video**2 + self.s_frame**2 / self.face_shape[0]
+
+    @property
+    def video_variance(self) -> float:
+        """Variance about the latent of the best estimate from visual features and expression scores together."""
+        return 1 / (1 / self.visual_variance + 1 / self.face_variance)
+
+
+def _rounded_normal(values: Floats, means: Floats, s: float, step: float) -> Floats:
+    """Probability that clip(N(mean, s)) rounds to each value, [len(values), len(means)]."""
+    cdf = np.vectorize(lambda x: 0.5 * (1 + erf(x / sqrt(2))))
+    edges = np.concatenate([[-inf], values[:-1] + step / 2, [inf]])
+    return np.asarray(np.diff(cdf((edges[:, None] - means[None, :]) / s), axis=0))
