@@ -1,0 +1,224 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vadv_dist.errors import UserError
+from vadv_dist.models.heads import TwoLayerMLP
+from vadv_dist.models.teacher import Teacher, TeacherOutputs
+
+VISUAL, FACE, WIDTH, BATCH = (3, 2, 12), (5, 8), 16, 4
+
+
+def make_teacher(**changes: Any) -> Teacher:
+    torch.manual_seed(0)
+    arguments: dict[str, Any] = {
+        "visual_shape": VISUAL,
+        "face_shape": FACE,
+        "width": WIDTH,
+        "hidden": 8,
+        "heads": 4,
+        "cct_layers": 2,
+        "mit_layers": 1,
+        "prompt_layers": 2,
+        "prompt_alpha": 0.1,
+        "use_prompting": True,
+        "similarity": "dot",
+    }
+    return Teacher(**{**arguments, **changes})
+
+
+def features(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "visual": torch.randn(BATCH, *VISUAL, generator=generator).to(dtype),
+        "face": torch.rand(BATCH, *FACE, generator=generator).to(dtype),
+    }
+
+
+def total(outputs: TeacherOutputs) -> Tensor:
+    return torch.stack([output.float().square().sum() for output in outputs if output is not None]).sum()
+
+
+def without_gradient(teacher: Teacher) -> set[str]:
+    return {name for name, p in teacher.named_parameters() if p.requires_grad and p.grad is None}
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "both branches": {},
+    "visual only": {"face_shape": None},
+    "face only": {"visual_shape": None, "use_prompting": False},
+    "no prompting": {"use_prompting": False},
+    "cosine": {"similarity": "cosine"},
+    "frozen prompts of another width": {"prompts": torch.eye(2, 20)},
+    "frozen prompts": {"prompts": torch.eye(2, WIDTH)},
+    "features of the shared width": {"width": 12},
+    "no cct": {"cct_layers": 0},
+    "no mit": {"mit_layers": 0},
+}
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
+def test_every_variant_gives_its_logits_and_trains_every_parameter(changes: dict[str, Any]) -> None:
+    teacher = make_teacher(**changes)
+    outputs = teacher(**features())
+    has_prompts = changes.get("use_prompting", True)
+    assert outputs.video_logit.shape == (BATCH,)
+    assert (outputs.class_logits is not None) == (outputs.prompt_logit is not None) == has_prompts
+    if has_prompts:
+        assert outputs.class_logits.shape == (BATCH, 2)
+        assert outputs.prompt_logit.shape == (BATCH,)
+    total(outputs).backward()
+    assert without_gradient(teacher) == set()
+
+
+def test_each_branch_reaches_the_video_logit() -> None:
+    teacher, given = make_teacher(), features()
+    before = teacher(**given)
+    for name in ("visual", "face"):
+        after = teacher(**{**given, name: given[name] + 0.5})
+        assert not torch.allclose(before.video_logit, after.video_logit, atol=1e-6)
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+@pytest.mark.parametrize("stored", [math.nan, math.inf, 7.0])
+def test_what_is_stored_for_a_missing_feature_does_not_matter(similarity: str, stored: float) -> None:
+    teacher, given = make_teacher(similarity=similarity), features()
+    masks = {"has_visual": torch.tensor([1, 0, 1, 0]), "has_face": torch.tensor([1.0, 1.0, 0.0, 0.0])}
+    zeroed = {"visual": given["visual"].clone(), "face": given["face"].clone()}
+    filled = {"visual": given["visual"].clone(), "face": given["face"].clone()}
+    for name in ("visual", "face"):
+        zeroed[name][masks[f"has_{name}"] == 0] = 0.0
+        filled[name][masks[f"has_{name}"] == 0] = stored
+
+    def outputs_and_gradient(values: dict[str, Tensor]) -> list[Tensor]:
+        outputs = teacher(**values, **masks)
+        return [*outputs, *torch.autograd.grad(total(outputs), list(teacher.parameters()))]
+
+    for ours, reference in zip(outputs_and_gradient(filled), outputs_and_gradient(zeroed), strict=True):
+        assert ours.isfinite().all()
+        torch.testing.assert_close(ours, reference, rtol=0, atol=0)
+
+
+def test_rows_that_have_everything_are_as_without_masks() -> None:
+    teacher, given = make_teacher(), features()
+    some = {"has_visual": torch.tensor([1, 0, 1, 1]), "has_face": torch.tensor([1, 1, 0, 1])}
+    for masked, plain in zip(teacher(**given, **some), teacher(**given), strict=True):
+        torch.testing.assert_close(masked[[0, 3]], plain[[0, 3]])
+        assert not torch.allclose(masked[[1, 2]], plain[[1, 2]], atol=1e-6)
+
+
+def test_scores_of_a_row_without_video_compare_the_face_with_the_plain_prompts() -> None:
+    teacher, given = make_teacher(), features()
+    nobody = torch.zeros(BATCH)
+    outputs = teacher(**given, has_visual=nobody)
+    face_BD = teacher.face_branch(given["face"])
+    video_BD = teacher.fusion(torch.cat([torch.zeros_like(face_BD), face_BD], dim=-1))
+    torch.testing.assert_close(outputs.class_logits, video_BD @ teacher.prompts.T)
+
+
+def test_prompt_logit_is_a_function_of_the_softmax_alone() -> None:
+    teacher = make_teacher()
+    outputs = teacher(**features())
+    by_hand = teacher.prompt_head(outputs.class_logits.exp() / outputs.class_logits.exp().sum(-1, keepdim=True))
+    torch.testing.assert_close(outputs.prompt_logit, by_hand.squeeze(-1))
+
+
+def test_frozen_prompts_are_saved_but_not_trained() -> None:
+    prompts = torch.eye(2, WIDTH)
+    teacher = make_teacher(prompts=prompts)
+    assert "prompts" not in dict(teacher.named_parameters())
+    assert torch.equal(teacher.state_dict()["prompts"], prompts)
+    assert "prompts" in dict(make_teacher().named_parameters())
+
+
+@pytest.mark.parametrize("width", [32, 768])
+def test_training_starts_with_logits_near_zero(width: int) -> None:
+    torch.manual_seed(0)
+    prompts = torch.nn.functional.normalize(torch.randn(2, width), dim=-1)
+    teacher = make_teacher(visual_shape=(8, 1, width), face_shape=(64, 8), width=width, hidden=128, prompts=prompts)
+    video = torch.randn(64, 8, 1, width)
+    outputs = teacher(visual=video, face=torch.rand(64, 64, 8))
+    assert outputs.video_logit.abs().max() < 0.3
+    assert outputs.prompt_logit.abs().max() < 0.3
+    assert (outputs.class_logits.softmax(-1) - 0.5).abs().max() < 0.15
+    # and yet the logit tells videos apart, so that there is something to learn from
+    assert outputs.video_logit.std() > 1e-3
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_stored_float16_features_fit_any_weights(weights: torch.dtype) -> None:
+    teacher = make_teacher(prompts=torch.eye(2, 20)).to(weights)
+    outputs = teacher(**features(torch.float16), has_visual=torch.tensor([1, 1, 0, 1]))
+    assert {output.dtype for output in outputs} == {weights}
+    reference = make_teacher(prompts=torch.eye(2, 20))(**features(), has_visual=torch.tensor([1, 1, 0, 1]))
+    torch.testing.assert_close(outputs.video_logit.float(), reference.video_logit, atol=0.02, rtol=0.05)
+    total(outputs).backward()
+    assert without_gradient(teacher) == set()
+
+
+def test_logits_have_the_type_of_the_weights_under_autocast() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = make_teacher()(**features(torch.float16))
+    assert {output.dtype for output in outputs} == {torch.float32}
+
+
+def test_unused_parameters_can_be_frozen() -> None:
+    teacher = make_teacher(similarity="cosine")
+    outputs = teacher(**features())
+    (outputs.video_logit.sum() + outputs.class_logits.sum()).backward()  # step 1 off
+    silent = without_gradient(teacher)
+    assert silent == {f"prompt_head.{layer}.{kind}" for layer in ("dense", "out") for kind in ("weight", "bias")}
+    assert set(teacher.freeze_unused(prompt_logit=False)) == silent
+    assert without_gradient(teacher) == set()
+
+
+@pytest.mark.parametrize("used", [("video_logit",), ("class_logits",), ("prompt_logit",), ()])
+def test_freezing_leaves_exactly_the_parameters_with_a_gradient(used: tuple[str, ...]) -> None:
+    teacher = make_teacher(similarity="cosine")
+    outputs = teacher(**features())
+    loss = sum((getattr(outputs, name).square().sum() for name in used), torch.zeros((), requires_grad=True))
+    loss.backward()
+    silent = without_gradient(teacher)
+    names = ("video_logit", "class_logits", "prompt_logit")
+    assert set(teacher.freeze_unused(**{name: name in used for name in names})) == silent
+
+
+def test_dropout_acts_in_training_only() -> None:
+    teacher, given = make_teacher(dropout=0.5), features()
+    assert not torch.equal(teacher(**given).video_logit, teacher(**given).video_logit)
+    teacher.eval()
+    assert torch.equal(teacher(**given).video_logit, teacher(**given).video_logit)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"visual_shape": None, "face_shape": None, "use_prompting": False}, "The teacher sees nothing"),
+        ({"visual_shape": None}, "use_prompting needs the visual branch"),
+        ({"heads": 5}, "teacher.width is 16, which cannot be split among teacher.heads = 5"),
+        ({"prompts": torch.zeros(3, WIDTH)}, r"shape \[3, 16\], expected \[2, width\]"),
+    ],
+)
+def test_an_impossible_teacher_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_teacher(**changes)
+
+
+def test_a_branch_without_its_features_is_refused() -> None:
+    with pytest.raises(ValueError, match="no expression scores were given"):
+        make_teacher()(visual=features()["visual"])
+    with pytest.raises(ValueError, match="3 visual tokens per frame, but built for 2"):
+        make_teacher()(visual=torch.zeros(BATCH, 3, 3, 12), face=features()["face"])
+
+
+def test_two_layer_mlp_equals_its_formula() -> None:
+    mlp = TwoLayerMLP(2, 1, 1, "tanh")
+    for value, parameter in zip((0.5, 0.25, 2.0, -1.0), mlp.parameters(), strict=True):
+        torch.nn.init.constant_(parameter, value)
+    # 2 · tanh(0.5 · 1 + 0.5 · 3 + 0.25) - 1
+    assert mlp(torch.tensor([1.0, 3.0])).item() == pytest.approx(2 * math.tanh(2.25) - 1)
+    with pytest.raises(ValueError, match="activation is 'sine'"):
+        TwoLayerMLP(2, 1, 1, "sine")  # type: ignore[arg-type]  # what is tested

@@ -1,0 +1,277 @@
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vadv_dist.errors import UserError
+from vadv_dist.models.encoders import build_encoder, build_tokenizer
+from vadv_dist.models.text_student import TextStudent
+
+SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 24,
+}
+CONFIGS: dict[str, transformers.PreTrainedConfig] = {
+    "bert": transformers.BertConfig(**SIZES),
+    "roberta": transformers.RobertaConfig(**SIZES, pad_token_id=1),
+    "distilbert": transformers.DistilBertConfig(vocab_size=40, dim=16, n_layers=2, n_heads=2, hidden_dim=32),
+    "mpnet": transformers.MPNetConfig(**SIZES),
+    "modernbert": transformers.ModernBertConfig(
+        **SIZES, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2
+    ),
+    "albert": transformers.AlbertConfig(**SIZES, embedding_size=8),
+}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test asks the real hub or finds the user's cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def folder(tmp_path: Path, kind: str = "bert") -> str:
+    CONFIGS[kind].save_pretrained(tmp_path / kind)
+    return str(tmp_path / kind)
+
+
+def make_student(tmp_path: Path, kind: str = "bert", *, dropout: float = 0.0, **changes: Any) -> TextStudent:
+    torch.manual_seed(0)
+    checkpointing = changes.pop("gradient_checkpointing", False)
+    encoder = build_encoder(
+        folder(tmp_path, kind), pretrained=False, dropout=dropout, gradient_checkpointing=checkpointing
+    )
+    return TextStudent(encoder, **{"hidden": 8, "pooling": "cls", "dropout": dropout, **changes})
+
+
+def words() -> tuple[Tensor, Tensor]:
+    """Three texts of 7, 4 and 1 tokens."""
+    generator = torch.Generator().manual_seed(0)
+    input_ids = torch.randint(3, 40, (3, 7), generator=generator)
+    attention_mask = (torch.arange(7) < torch.tensor([[7], [4], [1]])).long()
+    return input_ids, attention_mask
+
+
+def gradients(student: TextStudent) -> dict[str, Tensor | None]:
+    student.zero_grad()
+    torch.manual_seed(3)  # the same dropout
+    student(*words()).square().sum().backward()
+    return {name: p.grad for name, p in student.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_any_encoder_reads_words_and_trains_every_parameter(tmp_path: Path, kind: str, pooling: str) -> None:
+    student = make_student(tmp_path, kind, pooling=pooling)
+    logit = student(*words())
+    assert logit.shape == (3,)
+    assert logit.dtype == torch.float32
+    assert logit.abs().max() < 0.3
+    assert [name for name, grad in gradients(student).items() if grad is None] == []
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_padding_does_not_matter(tmp_path: Path, kind: str, pooling: str) -> None:
+    student = make_student(tmp_path, kind, pooling=pooling).eval()
+    input_ids, mask = words()
+    together = student(input_ids, mask)
+    alone = torch.cat([student(input_ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate((7, 4, 1))])
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-4)
+    other_filler = torch.where(mask.bool(), input_ids, 5)
+    torch.testing.assert_close(student(other_filler, mask), together, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+def test_logit_equals_the_formula_on_the_encoders_own_states(tmp_path: Path, kind: str) -> None:
+    input_ids, mask = words()
+    for pooling in ("cls", "mean"):
+        student = make_student(tmp_path, kind, pooling=pooling).eval()
+        states = student.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        rows = [states[i, 0] if pooling == "cls" else states[i, :n].mean(0) for i, n in enumerate((7, 4, 1))]
+        by_hand = torch.stack([student.out(torch.tanh(student.dense(row))) for row in rows]).squeeze(-1)
+        torch.testing.assert_close(student(input_ids, mask), by_hand, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_forward_asks_nothing_of_the_data(tmp_path: Path, kind: str) -> None:
+    """A branch on a value, or a value brought to Python, cannot be had from fake tensors (nor from a CUDA graph)."""
+    student = make_student(tmp_path, kind)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert student(*(mode.from_tensor(tensor) for tensor in words())).shape == (3,)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path, dropout: float) -> None:
+    plain = make_student(tmp_path, dropout=dropout)
+    saving = make_student(tmp_path, dropout=dropout, gradient_checkpointing=True)
+    assert saving.encoder.is_gradient_checkpointing
+    for (name, grad), reference in zip(gradients(saving).items(), gradients(plain).values(), strict=True):
+        torch.testing.assert_close(grad, reference, rtol=0, atol=0, msg=name)
+
+
+def test_frozen_encoder_stays_in_evaluation_and_gets_no_gradient(tmp_path: Path) -> None:
+    student = make_student(tmp_path, dropout=0.5, freeze_encoder=True).train()
+    assert student.training
+    assert not any(module.training for module in student.encoder.modules())
+    assert student.drop.training
+    assert set(gradients(student)) == {"dense.weight", "dense.bias", "out.weight", "out.bias"}
+    student(*words()).sum().backward()
+    assert all(parameter.grad is None for parameter in student.encoder.parameters())
+    thawed = make_student(tmp_path, dropout=0.5)
+    assert thawed.train().encoder.training
+
+
+def test_evaluation_turns_dropout_off(tmp_path: Path) -> None:
+    student = make_student(tmp_path, dropout=0.5)
+    assert not torch.equal(student(*words()), student(*words()))
+    student.eval()
+    assert torch.equal(student(*words()), student(*words()))
+
+
+def test_bf16_weights_give_bf16_logits(tmp_path: Path) -> None:
+    for pooling in ("cls", "mean"):
+        student = make_student(tmp_path, pooling=pooling)
+        reference = student(*words())
+        logit = student.to(torch.bfloat16)(*words())
+        assert logit.dtype == torch.bfloat16
+        torch.testing.assert_close(logit.float(), reference, atol=0.01, rtol=0.05)
+
+
+def test_dropout_replaces_every_rate_of_the_encoder_or_none(tmp_path: Path) -> None:
+    def rates(dropout: float | None) -> set[float]:
+        encoder = build_encoder(folder(tmp_path), pretrained=False, dropout=dropout, gradient_checkpointing=False)
+        return {module.p for module in encoder.modules() if isinstance(module, nn.Dropout)}
+
+    assert rates(None) == {0.1}
+    assert rates(0.0) == {0.0}
+    assert rates(0.3) == {0.3}
+
+
+def save_weights(tmp_path: Path, kind: str = "bert", **options: Any) -> tuple[str, transformers.PreTrainedModel]:
+    torch.manual_seed(5)
+    model = transformers.AutoModel.from_config(CONFIGS[kind])
+    model.save_pretrained(tmp_path / "weights", **options)
+    return str(tmp_path / "weights"), model
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+def test_pretrained_weights_are_loaded_in_fp32_without_a_word(
+    tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source, model = save_weights(tmp_path, kind)
+    model.half().save_pretrained(source)
+    capfd.readouterr()
+    encoder = build_encoder(source, pretrained=True, dropout=None, gradient_checkpointing=False)
+    assert capfd.readouterr() == ("", "")
+    assert encoder.training
+    for name, value in encoder.state_dict().items():
+        assert not name.startswith("pooler")
+        torch.testing.assert_close(value, model.state_dict()[name].float(), rtol=0, atol=0)
+    assert transformers.logging.get_verbosity() < logging.ERROR
+    assert transformers.utils.logging.is_progress_bar_enabled()
+
+
+def test_weights_that_do_not_fit_the_config_are_refused(tmp_path: Path) -> None:
+    source, _ = save_weights(tmp_path)
+    config = json.loads(Path(source, "config.json").read_text())
+
+    Path(source, "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(UserError, match=r"lack 16 of the tensors that its config asks for, such as encoder\.layer\.2"):
+        build_encoder(source, pretrained=True, dropout=None, gradient_checkpointing=False)
+
+    Path(source, "config.json").write_text(json.dumps({**config, "vocab_size": 41}))
+    with pytest.raises(UserError, match="cannot be used"):
+        build_encoder(source, pretrained=True, dropout=None, gradient_checkpointing=False)
+
+
+def truncate(source: Path) -> None:
+    weights = source / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda source: (source / "model.safetensors").unlink(), "cannot be used: .*no file named"),
+        (truncate, "cannot be used"),
+        (lambda source: (source / "config.json").unlink(), "has no config.json"),
+        (lambda source: (source / "config.json").write_text("{"), "cannot be used: .*JSON"),
+        (lambda source: (source / "config.json").write_text('{"model_type": "bird"}'), "cannot be used"),
+        (
+            lambda source: transformers.T5Config(d_model=16).save_pretrained(source),
+            "is a T5Model, not a text encoder",
+        ),
+        (
+            lambda source: transformers.ViTConfig(hidden_size=16).save_pretrained(source),
+            "is a ViTModel, not a text encoder",
+        ),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_one_clear_message(tmp_path: Path, harm: Any, message: str) -> None:
+    source, _ = save_weights(tmp_path)
+    harm(Path(source))
+    with pytest.raises(UserError, match=message) as raised:
+        build_encoder(source, pretrained=True, dropout=None, gradient_checkpointing=False)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 500
+
+
+def test_an_unknown_encoder_is_refused_at_once_where_the_hub_is_out_of_reach(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def unreachable(*_: object, **options: object) -> None:
+        assert options["timeout"] is not None
+        raise TimeoutError("no answer")
+
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=r"'no-such/encoder' is neither a folder nor .*HF_HUB_OFFLINE"):
+        build_encoder("no-such/encoder", pretrained=False, dropout=None, gradient_checkpointing=False)
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    for build in (
+        lambda name: build_encoder(name, pretrained=True, dropout=None, gradient_checkpointing=False),
+        build_tokenizer,
+    ):
+        with pytest.raises(UserError, match=r"'no-such/encoder' is neither .* cannot be reached \(no answer\.\)"):
+            build("no-such/encoder")
+        with pytest.raises(UserError, match="is not an existing folder, and cannot be a Hugging Face name"):
+            build("./runs/no/such/folder")
+    assert time.monotonic() - begin < 2
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tokenizer_is_loaded_and_one_without_words_is_refused(tmp_path: Path) -> None:
+    source = Path(folder(tmp_path))
+    with pytest.raises(UserError, match="holds no tokenizer"):
+        build_tokenizer(str(source))
+    (source / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad"]))
+    assert build_tokenizer(str(source))(["good bad"])["input_ids"] == [[2, 5, 6, 3]]
+
+
+def test_unknown_pooling_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="pooling is 'max'"):
+        make_student(tmp_path, pooling="max")
+
+
+def test_student_starts_near_zero_at_a_real_width() -> None:
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=40, hidden_size=1024, num_hidden_layers=1, num_attention_heads=16, intermediate_size=64
+    )
+    student = TextStudent(transformers.BertModel(config), hidden=128, pooling="mean", dropout=0.1).eval()
+    logit = student(*words())
+    assert logit.abs().max() < 1.0
+    assert logit.std() > 1e-3
