@@ -261,6 +261,8 @@ class TrainerConfig:
 
     Args:
         num_workers: 0 trains in this process; n ≥ 1 starts n Ray Train workers.
+        cpus_per_worker: CPUs, and so threads, of a Ray Train worker; null shares this machine's cores among the
+            workers, or takes 1 on a cluster that is there already.
         use_gpu: true, false, or `auto`: a GPU where one is found.
         epochs: passes over the training split. Table 3.
         max_steps: stop after this many steps, whatever the epochs; null does not.
@@ -274,6 +276,7 @@ class TrainerConfig:
     """
 
     num_workers: int = 0
+    cpus_per_worker: int | None = None
     use_gpu: Literal["auto"] | bool = "auto"
     epochs: int = 100
     max_steps: int | None = None
@@ -295,7 +298,7 @@ class TrainerConfig:
             ("max_failures", 0),
         ):
             _require(getattr(self, name) >= low, f"trainer.{name}", getattr(self, name), f"at least {low}")
-        for name in ("max_steps", "checkpoint_every_steps", "patience"):
+        for name in ("max_steps", "checkpoint_every_steps", "patience", "cpus_per_worker"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"trainer.{name}", value, "at least 1, or null")
 

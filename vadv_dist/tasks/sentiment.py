@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from vadv_dist.config.sections import Config, ObjectiveConfig
+from vadv_dist.config.sections import Config
 from vadv_dist.data.collate import Collator
 from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import Sources
@@ -62,32 +62,13 @@ class SentimentTask:
     def __init__(self, config: Config, sources: Sources) -> None:
         self._config = config
         torch.manual_seed(config.run.seed)
-        student = config.student
-        encoder = build_encoder(
-            student.encoder,
-            pretrained=student.pretrained,
-            dropout=student.encoder_dropout,
-            gradient_checkpointing=student.gradient_checkpointing,
-        )
-        longest = getattr(encoder.config, "max_position_embeddings", None)
-        if longest is not None and config.data.max_tokens > longest:
-            raise UserError(
-                f"data.max_tokens is {config.data.max_tokens}, but {student.encoder} reads at most {longest} tokens. "
-                f"Set data.max_tokens to {longest} or less."
-            )
-        text_student = TextStudent(
-            encoder,
-            hidden=student.hidden,
-            pooling=student.pooling,
-            dropout=student.dropout,
-            freeze_encoder=student.freeze_encoder,
-        )
+        self.student = build_student(config)
         teacher = build_teacher(config, sources) if config.has_teacher else None
         if teacher is not None:
-            freeze_unused(teacher, config.objective)
-        self.model: nn.Module = TeacherStudent(text_student, teacher)
-        self.student = text_student
-        self.tokenizer = build_tokenizer(student.encoder)
+            objective = config.objective
+            teacher.freeze_unused(prompt_logit=objective.step1 and not objective.detach_targets)
+        self.model: nn.Module = TeacherStudent(self.student, teacher)
+        self.tokenizer = build_tokenizer(config.student.encoder)
         self.collator = Collator(self.tokenizer, config.data.max_tokens, config.needed_features)
         self._weights = {name: getattr(config.objective, name) for name in ("alpha", "beta", "gamma", "delta", "psi")}
 
@@ -162,6 +143,34 @@ class SentimentTask:
         return metrics["student"]["mae"]
 
 
+def build_student(config: Config) -> TextStudent:
+    """Build the text student.
+
+    Raises:
+        UserError: the encoder cannot be had, or reads fewer tokens than `data.max_tokens`.
+    """
+    student = config.student
+    encoder = build_encoder(
+        student.encoder,
+        pretrained=student.pretrained,
+        dropout=student.encoder_dropout,
+        gradient_checkpointing=student.gradient_checkpointing,
+    )
+    longest = getattr(encoder.config, "max_position_embeddings", None)
+    if longest is not None and config.data.max_tokens > longest:
+        raise UserError(
+            f"data.max_tokens is {config.data.max_tokens}, but {student.encoder} reads at most {longest} tokens. "
+            f"Set data.max_tokens to {longest} or less."
+        )
+    return TextStudent(
+        encoder,
+        hidden=student.hidden,
+        pooling=student.pooling,
+        dropout=student.dropout,
+        freeze_encoder=student.freeze_encoder,
+    )
+
+
 def build_teacher(config: Config, sources: Sources) -> Teacher:
     """Build the teacher for the features of the data sets.
 
@@ -214,8 +223,3 @@ def read_prompts(sources: Sources) -> Tensor | None:
         raise UserError(f"{path} holds prompts of shape {shape}, expected [2, D]: negative, positive.")
     return prompts.float()
 
-
-def freeze_unused(teacher: Teacher, objective: ObjectiveConfig) -> None:
-    """Freeze the teacher's parameters that no loss term reaches, so that every engine sees a gradient for the rest."""
-    if not objective.step1 and teacher.prompt_head is not None:
-        teacher.prompt_head.requires_grad_(False)

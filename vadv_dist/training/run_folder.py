@@ -15,7 +15,7 @@ from vadv_dist.storage import disk_faults, local_path, read_json, write_json, wr
 
 # Fields that change where and how a run computes, not what: a run may go on with other ones.
 MACHINE_FIELDS = {
-    "trainer": ("num_workers", "use_gpu", "max_failures", "eval_batch_size"),
+    "trainer": ("num_workers", "cpus_per_worker", "use_gpu", "max_failures", "eval_batch_size"),
     "engine": ("kind", "zero_stage", "offload_optimizer"),
     "telemetry": ("port", "log_every_steps"),
 }
@@ -127,9 +127,9 @@ class RunFolder:
             yield
 
     def append_metrics(self, line: Mapping[str, object]) -> None:
-        """Add one line to metrics.jsonl."""
+        """Add one line to metrics.jsonl; its numbers must be finite."""
         with disk_faults(self.metrics_path, "checkpoints are as they were."), self.metrics_path.open("a") as file:
-            file.write(json.dumps(finite(line)) + "\n")
+            file.write(json.dumps(line) + "\n")
 
     def trim_metrics(self, last_step: int) -> None:
         """Drop the lines after a step: those of an attempt that was killed and is now repeated."""

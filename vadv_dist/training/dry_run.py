@@ -1,0 +1,198 @@
+"""What a run would be, before anything starts: parameters, batches, windows, and the memory that a GPU needs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from vadv_dist.config import Config
+from vadv_dist.data.sources import Sources
+from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.training.deepspeed_config import micro_batch_size
+from vadv_dist.training.loop import planned_steps
+from vadv_dist.training.worker import Splits
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class MemoryPerDevice:
+    """Bytes that one device holds, by what they are."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def memory_per_device(config: Config, parameters: int, trained: int, activations: int, *, bf16: bool) -> MemoryPerDevice:
+    """Memory of one device under the chosen engine (Rajbhandari et al. 2020, arXiv:1910.02054, section 3).
+
+    Args:
+        parameters, trained: all parameters, and those with gradients.
+        activations: bytes kept for the backward pass.
+        bf16: whether ZeRO keeps bf16 weights beside fp32 masters; the plain engine and stage 0 keep fp32 weights.
+    """
+    world = max(1, config.trainer.num_workers)
+    zero = config.engine.zero_stage if config.engine.kind == "deepspeed" else 0
+    mixed = bf16 and zero > 0
+    weight, gradient = (2, 2) if mixed else (4, 4)
+    # AdamW's two moments; with mixed precision the fp32 masters too. ZeRO keeps flat fp32 masters in fp32 as well.
+    optimizer = 12 if zero in (1, 2, 3) and (mixed or zero == 3) else 8
+    share = -(-trained // world)
+    return MemoryPerDevice(
+        weights=weight * (-(-parameters // world) if zero == 3 else parameters),
+        gradients=gradient * (share if zero >= 2 else trained),
+        optimizer=0 if config.engine.offload_optimizer else optimizer * (share if zero >= 1 else trained),
+        activations=activations,
+    )
+
+
+def activation_bytes(task: SentimentTask, config: Config, micro: int) -> int:
+    """Bytes that autograd keeps for the largest micro-batch at `data.max_tokens`, measured on the meta device.
+
+    Every tensor saved for the backward pass is counted once, weights left out.
+    """
+    sources = Sources.open(config)
+    model = task.model.to("meta").train()
+    weights = {id(p) for p in model.parameters()}
+    meta = torch.device("meta")
+    inputs: dict[str, torch.Tensor | None] = {
+        "input_ids": torch.zeros(micro, config.data.max_tokens, dtype=torch.long, device=meta),
+        "attention_mask": torch.ones(micro, config.data.max_tokens, dtype=torch.long, device=meta),
+    }
+    for name, spec in sources.features.items():
+        inputs[name] = torch.zeros(micro, *spec.shape, dtype=torch.float16, device=meta)
+        inputs[f"has_{name}"] = torch.ones(micro, device=meta)
+    seen: dict[tuple[int, torch.Size], int] = {}
+    kept: list[torch.Tensor] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        base = tensor if tensor._base is None else tensor._base
+        if id(tensor) not in weights and id(base) not in weights:
+            seen[(id(base), base.shape)] = base.numel() * base.element_size()
+            kept.append(base)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(**inputs)
+    return sum(seen.values())
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """Work out what a run would be; nothing is started and nothing is written.
+
+    Raises:
+        UserError: whatever would keep the run from starting.
+    """
+    splits = Splits.open(config)
+    task = SentimentTask(config, splits.train.sources)
+    parts = parameters_per_part(task)
+    plan = splits.train.plan(config.data, seed=config.run.seed, epoch=0)
+    world = max(1, config.trainer.num_workers)
+    micro = micro_batch_size(config.data.batch_size, world, config.trainer.accumulate)
+    bf16 = config.trainer.precision == "bf16" or (
+        config.trainer.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    )
+    trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
+    try:
+        activations: int | None = activation_bytes(task, config, micro)
+    except (RuntimeError, NotImplementedError):  # an encoder with an operation that the meta device lacks
+        activations = None
+    if activations is not None and bf16:
+        activations //= 2
+    memory = memory_per_device(config, sum(parts.values()), trained, activations or 0, bf16=bf16)
+    windows = [plan.window(i) for i in range(min(plan.num_windows, 8))]
+    return {
+        "parameters": parts,
+        "trained": trained,
+        "batch": {
+            "global": config.data.batch_size,
+            "workers": world,
+            "accumulate": config.trainer.accumulate,
+            "micro": micro,
+        },
+        "clips": {"train": plan.num_rows, "valid": int(splits.valid.table.rows.sum()), "dropped": splits.train.dropped},
+        "steps": {"per_epoch": plan.num_steps, "total": planned_steps(config, splits.train)},
+        "windows": {
+            "number": plan.num_windows,
+            "bytes": config.data.window_bytes,
+            "first": [
+                {"shards": len(w.shards), "rows": w.rows, "first_step": w.first_step, "batches": w.num_batches}
+                for w in windows
+            ],
+        },
+        "memory_per_device": {
+            "weights": memory.weights,
+            "gradients": memory.gradients,
+            "optimizer": memory.optimizer,
+            "activations": activations,
+            "total": memory.total,
+            "precision": "bf16" if bf16 else "fp32",
+            "engine": config.engine.kind
+            + (f", ZeRO-{config.engine.zero_stage}" if config.engine.kind == "deepspeed" else ""),
+        },
+    }
+
+
+def parameters_per_part(task: SentimentTask) -> dict[str, int]:
+    """Parameters of each part of teacher and student."""
+    parts: dict[str, int] = {}
+    for name, parameter in task.model.named_parameters():
+        pieces = name.split(".")
+        part = "student.head" if pieces[0] == "student" and pieces[1] != "encoder" else ".".join(pieces[:2])
+        parts[part] = parts.get(part, 0) + parameter.numel()
+    return parts
+
+
+def render(facts: dict[str, Any], console: Console) -> None:
+    """Print what `describe` worked out."""
+    table = Table("part", "parameters", title="Parameters", title_justify="left")
+    table.columns[1].justify = "right"
+    for part, count in facts["parameters"].items():
+        table.add_row(part, f"{count:,}")
+    table.add_section()
+    table.add_row("all", f"{sum(facts['parameters'].values()):,}")
+    table.add_row("trained", f"{facts['trained']:,}")
+    console.print(table)
+    batch, steps, clips = facts["batch"], facts["steps"], facts["clips"]
+    console.print(
+        f"Batch: {batch['global']} clips a step = {batch['workers']} rank(s) × {batch['accumulate']} micro-batch(es) of "
+        f"at most {batch['micro']}",
+        highlight=False,
+    )
+    console.print(
+        f"Clips: {clips['train']:,} train, {clips['valid']:,} valid"
+        + (f", {clips['dropped']:,} left out for missing features" if clips["dropped"] else ""),
+        highlight=False,
+    )
+    console.print(f"Steps: {steps['per_epoch']:,} an epoch, {steps['total']:,} in all", highlight=False)
+    windows = facts["windows"]
+    console.print(
+        f"Windows: {windows['number']} an epoch of at most {windows['bytes'] / 2**20:.0f} MiB of shards", highlight=False
+    )
+    for number, window in enumerate(windows["first"]):
+        last = window["first_step"] + window["batches"] - 1
+        console.print(
+            f"  window {number}: {window['shards']} shard(s), {window['rows']:,} rows, steps {window['first_step']}–{last}",
+            highlight=False,
+        )
+    if windows["number"] > len(windows["first"]):
+        console.print(f"  … and {windows['number'] - len(windows['first'])} more", highlight=False)
+    memory = facts["memory_per_device"]
+    unknown = "not measurable" if memory["activations"] is None else f"{memory['activations'] / GIB:.2f}"
+    console.print(
+        f"Memory per device ({memory['engine']}, {memory['precision']}), GiB: weights {memory['weights'] / GIB:.2f} + "
+        f"gradients {memory['gradients'] / GIB:.2f} + optimizer {memory['optimizer'] / GIB:.2f} + activations {unknown} "
+        f"= {memory['total'] / GIB:.2f}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print("Nothing was started.", highlight=False)

@@ -1,0 +1,122 @@
+"""Score the best checkpoint of a run on a split: the only place that may open the test split."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vadv_dist.config import Config
+from vadv_dist.data.schema import SPLITS
+from vadv_dist.data.sources import Sources, SplitShards
+from vadv_dist.data.windows import LocalWindows
+from vadv_dist.errors import UserError
+from vadv_dist.storage import atomic_file, write_json
+from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.training.checkpoint import checkpoint_at
+from vadv_dist.training.distributed import Distributed, choose_device, choose_dtype
+from vadv_dist.training.engine import TorchEngine
+from vadv_dist.training.run_folder import RunFolder, finite
+from vadv_dist.training.scoring import Scored, score_split
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """What a split's clips are besides their features, each [R]."""
+
+    clip_id: list[str]
+    video_id: list[str]
+    source: list[str]
+    text: list[str]
+
+
+def evaluate_run(run: str | Path, split: str) -> dict[str, Any]:
+    """Evaluate a run's best checkpoint and write `evaluation-<split>.json` and `predictions-<split>.parquet`.
+
+    Returns:
+        the document that was written.
+    Raises:
+        UserError: no such run or split, or the run is not complete.
+        MachineError: the checkpoint is damaged.
+    """
+    if split not in SPLITS:
+        raise UserError(f"Unknown split {split!r}, expected one of {', '.join(SPLITS)}.")
+    folder = RunFolder.open(run)
+    result = folder.result()
+    if result is None:
+        raise UserError(f"{folder.root} is not complete (no result.json). Run its `vadv train` again to go on with it.")
+    config = folder.config()
+    sources = Sources.open(config)
+    shards = sources.split(split, missing=config.data.missing)
+    task, scored = score_checkpoint(config, folder, sources, shards, int(result["best_step"]))
+    facts = clip_facts(shards, scored)
+    metrics = task.metrics(scored.logits, scored.label)
+    names = sorted(set(facts.source))
+    by_source = {}
+    for name in names:
+        mine = np.array([source == name for source in facts.source])
+        by_source[name] = task.metrics({k: v[mine] for k, v in scored.logits.items()}, scored.label[mine])
+    document = finite(
+        {
+            "run": config.run.name,
+            "split": split,
+            "step": result["best_step"],
+            "rows": len(scored.label),
+            "dropped": shards.dropped,
+            "data": [{"uri": str(d.root), "fingerprint": d.manifest.fingerprint} for d in sources.datasets],
+            **metrics,
+            "sources": by_source,
+        }
+    )
+    write_predictions(folder.root / f"predictions-{split}.parquet", facts, scored)
+    write_json(folder.root / f"evaluation-{split}.json", document)
+    return document
+
+
+def score_checkpoint(
+    config: Config, folder: RunFolder, sources: Sources, shards: SplitShards, step: int
+) -> tuple[SentimentTask, Scored]:
+    """Load a checkpoint's weights into a model and predict a split, in this process."""
+    task = SentimentTask(config, sources)
+    task.model.load_state_dict(checkpoint_at(folder.checkpoints, step).weights())
+    distributed = Distributed(device=choose_device(config.trainer.use_gpu))
+    engine = TorchEngine(
+        task.model,
+        task.parameter_groups(),
+        config.optimizer,
+        distributed,
+        choose_dtype(config.trainer, distributed.device),
+    )
+    windows = LocalWindows(shards)
+    try:
+        return task, score_split(task, engine, shards, windows, config, distributed)
+    finally:
+        windows.close()
+
+
+def clip_facts(shards: SplitShards, scored: Scored) -> ClipFacts:
+    """Read the words and names of scored clips, in their order."""
+    columns = ["clip_id", "video_id", "source", "text"]
+    found: dict[str, tuple[str, str, str]] = {}
+    for source, shard in shards.shards:
+        table = pq.read_table(shards.sources.datasets[source].shard_path(shard), columns=columns)
+        clips = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
+        found |= {clip_id: (video, name, text) for clip_id, video, name, text in clips}
+    rows = [found[clip_id] for clip_id in scored.clip_ids]
+    return ClipFacts(scored.clip_ids, [r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows])
+
+
+def write_predictions(path: Path, facts: ClipFacts, scored: Scored) -> None:
+    """Write a row per clip: its names, words, label and every logit."""
+    columns = {
+        "clip_id": pa.array(facts.clip_id),
+        "video_id": pa.array(facts.video_id),
+        "source": pa.array(facts.source),
+        "text": pa.array(facts.text),
+        "label": pa.array(scored.label),
+        **{name: pa.array(values) for name, values in scored.logits.items()},
+    }
+    with atomic_file(path) as partial:
+        pq.write_table(pa.table(columns), partial)

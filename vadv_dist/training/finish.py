@@ -1,0 +1,95 @@
+"""What rank 0 leaves behind when a run is complete: the best student as a text model, and result.json."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vadv_dist.config import Config, config_to_dict
+from vadv_dist.inference.export import ModelCard, export_student
+from vadv_dist.tasks.sentiment import SentimentTask, build_student
+from vadv_dist.training.checkpoint import checkpoint_at
+from vadv_dist.training.distributed import Distributed
+from vadv_dist.training.run_folder import RunFolder, finite
+from vadv_dist.training.state import TrainState
+from vadv_dist.training.worker import Splits, versions
+
+
+def finish_run(
+    config: Config,
+    folder: RunFolder,
+    splits: Splits,
+    task: SentimentTask,
+    state: TrainState,
+    distributed: Distributed,
+    parameters: dict[str, int],
+) -> None:
+    """Export the student of the best checkpoint and write the run's result."""
+    best_step = state.best[0][1]
+    data = data_facts(splits)
+    export_best(config, folder, folder.student, best_step, task, state, data)
+    folder.write_result(
+        finite(
+            {
+                "run": config.run.name,
+                "best_step": best_step,
+                "best_epoch": state.best_epoch,
+                "validation": state.best_metrics["student"],
+                "validation_all": state.best_metrics,
+                "steps": state.step,
+                "epochs": state.epoch,
+                "stopped": state.stopped,
+                "wall_time_s": round(state.seconds, 3),
+                "data": data,
+                "parameters": parameters,
+                "engine": config.engine.kind + (f" zero-{config.engine.zero_stage}" if config.engine.kind == "deepspeed" else ""),
+                "workers": distributed.world_size if config.trainer.num_workers else 0,
+                "device": str(distributed.device),
+                "versions": versions(),
+            }
+        )
+    )
+
+
+def export_best(
+    config: Config,
+    folder: RunFolder,
+    out: Path,
+    best_step: int,
+    task: SentimentTask,
+    state: TrainState,
+    data: list[dict[str, Any]],
+) -> None:
+    """Write the best checkpoint's student as a text model."""
+    student = build_student(config)
+    weights = checkpoint_at(folder.checkpoints, best_step).weights()
+    prefix = "student."
+    student.load_state_dict({n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)})
+    if out.exists():
+        shutil.rmtree(out)
+    export_student(
+        student,
+        task.tokenizer,
+        out,
+        card=ModelCard(
+            name=config.run.name,
+            encoder=config.student.encoder,
+            max_tokens=config.data.max_tokens,
+            metrics={"valid": finite(state.best_metrics["student"])},
+            data=data,
+            config=yaml.safe_dump(config_to_dict(config), sort_keys=False),
+        ),
+    )
+
+
+def data_facts(splits: Splits) -> list[dict[str, Any]]:
+    """Name, fingerprint and sizes of the data sets of a run."""
+    return [
+        {
+            "uri": str(dataset.root),
+            "fingerprint": dataset.manifest.fingerprint,
+            "rows": {name: dataset.manifest.rows(name) for name in dataset.manifest.splits},
+        }
+        for dataset in splits.train.sources.datasets
+    ]

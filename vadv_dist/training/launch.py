@@ -1,0 +1,165 @@
+"""Start a run: in this process, or as Ray Train workers that are restarted when one is lost."""
+
+import os
+import shutil
+import sys
+import time
+import warnings
+from typing import Any
+
+from rich.console import Console
+
+from vadv_dist.config import Config, config_to_dict
+from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.training.loop import planned_steps
+from vadv_dist.training.progress import MetricsTail, ProgressView
+from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.training.worker import Splits, train_in_ray, train_locally
+
+
+def train(config: Config, console: Console) -> dict[str, Any]:
+    """Train a run to its end, or go on with it, and return its result.
+
+    Args:
+        config: the resolved configuration.
+        console: where progress is shown.
+    Raises:
+        UserError: a mistake in the configuration or the data, or a folder that holds something else.
+        MachineError: a full disk, or workers lost more often than `trainer.max_failures`.
+    """
+    folder = RunFolder.of(config)
+    splits = Splits.open(config)
+    with folder.lock():
+        continues = folder.claim(config)
+        result = folder.result()
+        if result is not None:
+            console.print(f"{folder.root} is complete already ({result['steps']} steps).", highlight=False)
+            return result
+        steps = planned_steps(config, splits.train)
+        console.print(
+            f"{'continuing' if continues else 'training'} {folder.root}: {splits.train.plan(config.data, seed=0, epoch=0).num_rows} "
+            f"clips, {steps} steps of {config.data.batch_size} clips",
+            highlight=False,
+            soft_wrap=True,
+        )
+        with ProgressView(console, steps, config.trainer.epochs) as view:
+            if config.trainer.num_workers == 0:
+                train_locally(config, view)
+            else:
+                with MetricsTail(folder.metrics_path, view):
+                    _train_with_ray(config, folder, console)
+        result = folder.result()
+    if result is None:
+        raise MachineError(f"{folder.root} ended without a result. Run the same command again to go on with it.")
+    return result
+
+
+def _train_with_ray(config: Config, folder: RunFolder, console: Console) -> None:
+    """Run the workers, again where some were lost; a user's mistake ends the run at once."""
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ray
+        import ray.train
+        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+
+    workers = config.trainer.num_workers
+    console.print(f"starting {workers} Ray Train worker{'s' if workers > 1 else ''} …", highlight=False)
+    cpus, started_here = connect_ray(workers, config.trainer.cpus_per_worker)
+    use_gpu = config.trainer.use_gpu
+    if use_gpu == "auto":
+        use_gpu = ray.cluster_resources().get("GPU", 0) >= workers
+    arguments = {"config": config_to_dict(config), "use_gpu": use_gpu, "windows": f"vadv-{os.getpid()}-{config.run.name}"}
+    scratch = folder.root / ".ray"
+    try:
+        for attempt in range(config.trainer.max_failures + 1):
+            shutil.rmtree(scratch, ignore_errors=True)
+            trainer = TorchTrainer(
+                train_in_ray,
+                train_loop_config={**arguments, "windows": f"{arguments['windows']}-{attempt}"},
+                torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+                scaling_config=ray.train.ScalingConfig(
+                    num_workers=workers, use_gpu=bool(use_gpu), resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)}
+                ),
+                run_config=ray.train.RunConfig(name="attempt", storage_path=str(scratch.resolve())),
+            )
+            try:
+                trainer.fit()
+            except WorkerGroupError as error:
+                mistakes = [e for e in map(_vadv_error, error.worker_failures.values()) if e is not None]
+                if mistakes:
+                    raise mistakes[0] from None
+                lost = "; ".join(sorted({_short(e) for e in error.worker_failures.values()}))
+                if attempt == config.trainer.max_failures:
+                    raise MachineError(
+                        f"Workers were lost {attempt + 1} times, the last time by: {lost}. Checkpoints in "
+                        f"{folder.checkpoints} are complete: run the same command to go on, with a larger "
+                        "trainer.max_failures if losses are expected."
+                    ) from error
+                console.print(f"a worker was lost ({lost}); going on from the last checkpoint", highlight=False)
+                time.sleep(1.0)
+            except TrainingFailedError as error:
+                raise MachineError(
+                    f"Ray Train could not run the workers: {_short(error)}. Checkpoints are complete: run the same "
+                    "command to go on."
+                ) from error
+            else:
+                break
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if started_here:
+            ray.shutdown()
+
+
+def connect_ray(workers: int, cpus_per_worker: int | None) -> tuple[int, bool]:
+    """Connect to the Ray cluster that is there, or start one on this machine.
+
+    Returns:
+        CPUs per worker, and whether Ray was started here.
+    Raises:
+        UserError: the workers do not fit the cluster.
+    """
+    import ray
+
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    cores = os.cpu_count() or 1
+    started_here = False
+    if not ray.is_initialized():
+        # Without a usage prompt, and without the warning that accelerators are hidden from zero-GPU tasks.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            ray.init(address="auto", **options)
+        except ConnectionError:
+            cpus = cpus_per_worker or max(1, cores // workers)
+            # Two more than the workers take: one for reading windows, one for Ray Train's controller.
+            ray.init(num_cpus=max(cores, cpus * workers) + 2, include_dashboard=False, **options)
+            started_here = True
+    cpus = cpus_per_worker or (max(1, cores // workers) if started_here else 1)
+    have = ray.cluster_resources().get("CPU", 0)
+    if have < cpus * workers + 1:
+        raise UserError(
+            f"{workers} workers of {cpus} CPUs each, and one more for reading, do not fit the Ray cluster, which has "
+            f"{have:g} CPUs. Lower trainer.num_workers or trainer.cpus_per_worker, or add nodes."
+        )
+    return cpus, started_here
+
+
+def _vadv_error(error: BaseException | None) -> VadvError | None:
+    """Find our own error among the causes of one that Ray raised."""
+    while error is not None:
+        if isinstance(error, VadvError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
+
+
+def _short(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1].strip()[:200] if lines else ''}"
+
+
+def stderr_console() -> Console:
+    """A console on standard error: progress and logs go there, answers to standard output."""
+    return Console(file=sys.stderr)

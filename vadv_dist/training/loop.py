@@ -1,0 +1,269 @@
+"""The training loop: epochs of steps, validation, checkpoints, early stopping. It knows a `Task` and an `Engine`."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vadv_dist.config.sections import Config
+from vadv_dist.data.schema import Batch
+from vadv_dist.data.sources import SplitShards
+from vadv_dist.data.stream import BatchStream, StepBatches
+from vadv_dist.data.windows import Windows
+from vadv_dist.errors import UserError
+from vadv_dist.tasks.base import Task
+from vadv_dist.training.checkpoint import list_checkpoints, prune, save_checkpoint
+from vadv_dist.training.distributed import Distributed
+from vadv_dist.training.engine import Engine, Outputs
+from vadv_dist.training.meter import TermMeter
+from vadv_dist.training.run_folder import RunFolder, finite
+from vadv_dist.training.schedule import cosine_with_warmup
+from vadv_dist.training.scoring import score_split
+from vadv_dist.training.state import TrainState
+
+
+@dataclass
+class Trainer:
+    """One rank's training of one run.
+
+    Args:
+        config: the resolved configuration.
+        task: model, objective and metrics.
+        engine: runs the model.
+        train, valid: the two splits that training sees.
+        train_windows, valid_windows: where their rows come from.
+        distributed: this rank.
+        folder: the run on storage; rank 0 writes there.
+        progress: called on rank 0 with each line that is written to metrics.jsonl.
+        on_epoch: called on every rank after each epoch with its metrics (Ray Train's report).
+    """
+
+    config: Config
+    task: Task
+    engine: Engine
+    train: SplitShards
+    valid: SplitShards
+    train_windows: Windows
+    valid_windows: Windows
+    distributed: Distributed
+    folder: RunFolder
+    progress: Callable[[dict[str, Any]], None] = lambda line: None
+    on_epoch: Callable[[dict[str, Any]], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.state = TrainState()
+        self.num_steps = planned_steps(self.config, self.train)
+        self._meter = TermMeter()
+        self._began = time.perf_counter()
+        self._line = _LogLine()
+
+    def fit(self) -> TrainState:
+        """Train from wherever the run stands to its end, and return where it then stands.
+
+        Raises:
+            UserError: the data is damaged, or the loss is no longer a number.
+            MachineError: the disk is full, or a checkpoint is damaged.
+        """
+        self._resume()
+        while self.state.stopped is None:
+            self._train_epoch()
+            if self.state.stopped is None or self.state.stopped == "max_steps":
+                self._end_epoch()
+        return self.state
+
+    def _train_epoch(self) -> None:
+        state, config = self.state, self.config
+        plan = self.train.plan(config.data, seed=config.run.seed, epoch=state.epoch)
+        stream = BatchStream(
+            plan=plan,
+            windows=self.train_windows,
+            collator=self.task.collator,
+            rank=self.distributed.rank,
+            world_size=self.distributed.world_size,
+            accumulate=config.trainer.accumulate,
+            drop_missing=self.train.sources.needed if self.train.drops_missing else (),
+            pin_memory=self.distributed.device.type == "cuda",
+            following=self._first_window_after(state.epoch),
+        )
+        for batches in stream.steps(state.step_in_epoch):
+            self._train_step(batches)
+            if state.step == self.num_steps and config.trainer.max_steps == self.num_steps:
+                state.stopped = "max_steps"
+                return
+            every = config.trainer.checkpoint_every_steps
+            if every and state.step % every == 0 and state.step_in_epoch < plan.num_steps:
+                self._flush_terms()
+                self._checkpoint()
+
+    def _train_step(self, batches: StepBatches) -> None:
+        state, config = self.state, self.config
+        # Dropout depends on the position alone, so a resumed run needs no generator's state.
+        torch.manual_seed(_mix(config.run.seed, state.step, self.distributed.rank))
+        for number, prepared in enumerate(batches.micro):
+            batch = prepared.to(self.distributed.device)
+            self._line.tokens += int(prepared.attention_mask.sum())
+            self.engine.accumulate(
+                self.task.inputs(batch), self._loss_of(batch), last=number == len(batches.micro) - 1
+            )
+        factor = cosine_with_warmup(state.step, num_steps=self.num_steps, warmup_steps=config.optimizer.warmup_steps)
+        self._line.grad_norm = self.engine.update(factor)
+        self._line.lr = config.optimizer.lr * factor
+        self._line.samples += batches.num_rows
+        self._line.wait_s += batches.wait_s
+        self._meter.end_step()
+        state.step += 1
+        state.step_in_epoch += 1
+        if state.step % config.telemetry.log_every_steps == 0:
+            self._flush_terms()
+
+    def _loss_of(self, batch: Batch) -> Callable[[Outputs], Tensor]:
+        def loss_of(outputs: Outputs) -> Tensor:
+            terms = self.task.terms(outputs, batch)
+            total = self.task.total(terms)
+            self._meter.add({**terms, "total": total})
+            return total
+
+        return loss_of
+
+    def _flush_terms(self) -> None:
+        """Write a line of the steps since the last one, and add them to the epoch's means."""
+        sums, steps = self._meter.total(self.distributed)
+        if not steps:
+            return
+        self.state.add_terms(sums, steps)
+        means = {name: value / steps for name, value in sums.items()}
+        if not math.isfinite(means["total"]):
+            where = f"within the {steps} steps before step {self.state.step} (epoch {self.state.epoch})"
+            raise UserError(
+                f"The loss became {means['total']} {where}. Checkpoints before that are complete. Lower optimizer.lr "
+                "or optimizer.new_module_lr_factor, set optimizer.clip_norm, or train in fp32; `vadv data-check` "
+                "shows whether the features are sound."
+            )
+        tokens = self.distributed.sum(torch.tensor([self._line.tokens], device=self.distributed.device))
+        line = self._line.fields(int(tokens))
+        self._line = _LogLine()
+        self._emit({"kind": "step", "step": self.state.step, "epoch": self.state.epoch, **means, **line})
+
+    def _end_epoch(self) -> None:
+        state, trainer = self.state, self.config.trainer
+        self._flush_terms()
+        scored = score_split(
+            self.task, self.engine, self.valid, self.valid_windows, self.config, self.distributed
+        )
+        metrics = self.task.metrics(scored.logits, scored.label)
+        score = self.task.score(metrics)
+        if not math.isfinite(score):
+            raise UserError(
+                f"The validation MAE of epoch {state.epoch} is {score}: the model's predictions are no numbers. "
+                "Lower optimizer.lr, or train in fp32."
+            )
+        improved = state.record(score, metrics, keep=trainer.keep_best)
+        epoch = state.epoch
+        means = state.end_epoch()
+        if state.stopped is None and state.epoch >= trainer.epochs:
+            state.stopped = "epochs"
+        if state.stopped is None and trainer.patience is not None and state.bad_epochs >= trainer.patience:
+            state.stopped = "patience"
+        self._count_seconds()
+        # The line goes before the checkpoint: a run killed between the two repeats the epoch's end and trims the line.
+        self._emit(
+            {
+                "kind": "epoch",
+                "epoch": epoch,
+                "step": state.step,
+                "validation": metrics,
+                "train": means,
+                "best": improved,
+                "seconds": state.seconds,
+            }
+        )
+        self._checkpoint()
+        self._line = _LogLine()
+        if self.on_epoch is not None:
+            self.on_epoch({"epoch": epoch, "step": state.step, "valid_mae": score, **means})
+
+    def _checkpoint(self) -> None:
+        """Write where the run stands; then let go of checkpoints that are neither best nor last."""
+        self._count_seconds()
+        weights, moments = self.engine.weights(), self.engine.moments()
+        if self.distributed.is_main:
+            save_checkpoint(
+                self.folder.checkpoints,
+                self.state.step,
+                weights=weights,
+                moments=moments,
+                state=self.state.to_json(),
+            )
+            prune(self.folder.checkpoints, {self.state.step, *(step for _, step in self.state.best)})
+        self.distributed.barrier()
+
+    def _count_seconds(self) -> None:
+        now = time.perf_counter()
+        self.state.seconds += now - self._began
+        self._began = now
+
+    def _emit(self, line: dict[str, Any]) -> None:
+        if self.distributed.is_main:
+            line = finite({**line, "time": time.time()})
+            self.folder.append_metrics(line)
+            self.progress(line)
+
+    def _resume(self) -> None:
+        found = list_checkpoints(self.folder.checkpoints)
+        if not found:
+            if self.distributed.is_main:
+                self.folder.trim_metrics(-1)
+            self.distributed.barrier()
+            return
+        last = found[-1]
+        self.state = TrainState.from_json(last.state())
+        self.engine.load(last.weights(), last.moments(), self.state.step)
+        if self.distributed.is_main:
+            self.folder.trim_metrics(self.state.step)
+            self.progress({"kind": "resumed", "step": self.state.step, "epoch": self.state.epoch})
+        self.distributed.barrier()
+
+    def _first_window_after(self, epoch: int) -> tuple[int, ...] | None:
+        if epoch + 1 >= self.config.trainer.epochs:
+            return None
+        plan = self.train.plan(self.config.data, seed=self.config.run.seed, epoch=epoch + 1)
+        return plan.window(0).shards
+
+
+class _LogLine:
+    """What a line of metrics.jsonl tells besides the loss terms, gathered since the line before."""
+
+    def __init__(self) -> None:
+        self.samples = self.tokens = 0
+        self.wait_s = self.lr = 0.0
+        self.grad_norm: Tensor | None = None
+        self._began = time.perf_counter()
+
+    def fields(self, tokens: int) -> dict[str, float | None]:
+        """Return the line's fields; `tokens` are those of all ranks."""
+        seconds = max(time.perf_counter() - self._began, 1e-9)
+        return {
+            "lr": self.lr,
+            "grad_norm": None if self.grad_norm is None else float(self.grad_norm),
+            "samples_per_s": self.samples / seconds,
+            "tokens_per_s": tokens / seconds,
+            "data_wait_s": self.wait_s,
+        }
+
+
+def planned_steps(config: Config, train: SplitShards) -> int:
+    """Steps over which the schedule runs: all epochs, or `trainer.max_steps` where that is less."""
+    first = train.plan(config.data, seed=config.run.seed, epoch=0)
+    steps = first.num_steps * config.trainer.epochs
+    return min(steps, config.trainer.max_steps or steps)
+
+
+def _mix(seed: int, step: int, rank: int) -> int:
+    """A seed of its own for each (run, step, rank), in 63 bits."""
+    value = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) & (2**64 - 1)
+    value ^= value >> 31
+    return (value * 0xD6E8FEB86659FD93 & (2**64 - 1)) >> 1

@@ -1,0 +1,146 @@
+"""What a person sees of a training run: a bar on a terminal, plain lines elsewhere, both from metrics.jsonl's lines."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_PLAIN_INTERVAL_S = 15.0
+
+
+class ProgressView:
+    """Shows lines of metrics.jsonl as they are written.
+
+    Args:
+        console: where to (standard error, so that standard output stays for answers).
+        num_steps: steps of the whole run.
+        epochs: epochs of the whole run.
+    """
+
+    def __init__(self, console: Console, num_steps: int, epochs: int) -> None:
+        self._console = console
+        self._num_steps = num_steps
+        self._epochs = epochs
+        self._bar: Progress | None = None
+        self._shown = 0.0
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TextColumn("{task.fields[loss]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            self._task = self._bar.add_task("epoch 1", total=num_steps, rate="", loss="")
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        """Show one line."""
+        kind = line.get("kind")
+        if kind == "resumed":
+            self._say(f"going on from step {line['step']} of {self._num_steps} (epoch {line['epoch'] + 1})")
+        elif kind == "step":
+            self._step(line)
+        elif kind == "epoch":
+            self._epoch(line)
+
+    def _step(self, line: dict[str, Any]) -> None:
+        rate = f"{line['samples_per_s']:.0f} clips/s"
+        terms = " ".join(f"{_SHORT[name]} {line[name]:.3f}" for name in _SHORT if line.get(name) is not None)
+        if self._bar is not None:
+            epoch = f"epoch {line['epoch'] + 1}/{self._epochs}"
+            self._bar.update(self._task, completed=line["step"], description=epoch, rate=rate, loss=terms)
+        elif time.monotonic() - self._shown > _PLAIN_INTERVAL_S:
+            self._shown = time.monotonic()
+            self._say(f"step {line['step']}/{self._num_steps}  {terms}  {rate}")
+
+    def _epoch(self, line: dict[str, Any]) -> None:
+        self._shown = time.monotonic()
+        validation = line["validation"]
+        parts = [f"student {_mae(validation['student'])}"]
+        parts += [f"{name} {_mae(validation[name])}" for name in ("video", "prompt") if name in validation]
+        star = "  ← best" if line.get("best") else ""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=line["step"])
+        self._say(
+            f"epoch {line['epoch'] + 1:>3}/{self._epochs}  step {line['step']:>5}  loss {line['train']['total']:.3f}  "
+            f"validation MAE: {', '.join(parts)}{star}"
+        )
+
+    def _say(self, text: str) -> None:
+        (self._bar.console if self._bar is not None else self._console).print(text, highlight=False, soft_wrap=True)
+
+
+# The objective's terms as short names, in the order of its weights α β γ δ ψ.
+_SHORT = {
+    "total": "loss",
+    "video_regression": "v",
+    "text_regression": "t",
+    "video_classification": "c",
+    "prompt_to_video": "p→v",
+    "video_to_text": "v→t",
+}
+
+
+def _mae(metrics: dict[str, Any]) -> str:
+    return "–" if metrics["mae"] is None else f"{metrics['mae']:.3f}"
+
+
+class MetricsTail:
+    """Follows metrics.jsonl while other processes write it, and hands over each new line."""
+
+    def __init__(self, path: Path, show: Callable[[dict[str, Any]], None], interval_s: float = 0.5) -> None:
+        self._path = path
+        self._show = show
+        self._interval_s = interval_s
+        self._offset = path.stat().st_size if path.is_file() else 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="vadv-progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            self._read()
+        self._read()
+
+    def _read(self) -> None:
+        if not self._path.is_file():
+            return
+        if self._path.stat().st_size < self._offset:  # a resumed run has trimmed its lines
+            self._offset = self._path.stat().st_size
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for raw in file:
+                if not raw.endswith(b"\n"):
+                    break
+                self._offset += len(raw)
+                self._show(json.loads(raw))

@@ -1,0 +1,61 @@
+"""Run a model over a split and bring every clip's logits together."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vadv_dist.config.sections import Config
+from vadv_dist.data.sources import SplitShards
+from vadv_dist.data.stream import BatchStream
+from vadv_dist.data.windows import Windows
+from vadv_dist.tasks.base import FloatArray, Task
+from vadv_dist.training.distributed import Distributed
+from vadv_dist.training.engine import Engine
+
+LOGITS = ("text_logit", "video_logit", "prompt_logit")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Logits of a split's clips: each [R], in one order on every rank."""
+
+    clip_ids: list[str]
+    label: FloatArray
+    logits: dict[str, FloatArray]
+
+
+def score_split(
+    task: Task, engine: Engine, split: SplitShards, windows: Windows, config: Config, distributed: Distributed
+) -> Scored:
+    """Predict every clip of a split once, shared over the ranks.
+
+    Raises:
+        UserError: a shard is damaged.
+    """
+    plan = split.plan(
+        config.data, seed=config.run.seed, epoch=0, shuffle=False, batch_size=config.trainer.eval_batch_size
+    )
+    stream = BatchStream(
+        plan=plan,
+        windows=windows,
+        collator=task.collator,
+        rank=distributed.rank,
+        world_size=distributed.world_size,
+        drop_missing=split.sources.needed if split.drops_missing else (),
+        pin_memory=distributed.device.type == "cuda",
+    )
+    ids: list[str] = []
+    columns: dict[str, list[np.ndarray]] = {}
+    for step in stream.steps():
+        for prepared in step.micro:
+            batch = prepared.to(distributed.device)
+            outputs = engine.predict(task.inputs(batch))
+            keep = batch.valid.bool().cpu()
+            ids += [name for name, kept in zip(batch.clip_ids, keep.tolist(), strict=True) if kept]
+            values = {"label": batch.label, **{name: outputs[name] for name in LOGITS if name in outputs}}
+            for name, value in values.items():
+                columns.setdefault(name, []).append(value.float().cpu()[keep].numpy())
+    mine = (ids, {name: np.concatenate(parts) for name, parts in columns.items()})
+    shares = distributed.gather(mine)
+    joined = {name: np.concatenate([share[1][name] for share in shares if share[0]]) for name in columns}
+    return Scored([name for share in shares for name in share[0]], joined.pop("label"), joined)

@@ -1,0 +1,63 @@
+"""Where a run stands: its position, its best checkpoints, and what an epoch has summed so far."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class TrainState:
+    """The whole of what a checkpoint must hold besides weights and moments.
+
+    Attributes:
+        epoch, step_in_epoch: position of the next step.
+        step: updates made so far.
+        best: (score, step) of the best checkpoints, best first.
+        best_metrics, best_epoch: validation metrics of the best one.
+        bad_epochs: epochs since the score last improved.
+        epoch_sums, epoch_steps: loss terms summed over the epoch so far.
+        stopped: why training ended, or None while it goes on.
+        seconds: wall time spent so far, over all attempts.
+    """
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    best: list[tuple[float, int]] = field(default_factory=list)
+    best_metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    best_epoch: int = -1
+    bad_epochs: int = 0
+    epoch_sums: dict[str, float] = field(default_factory=dict)
+    epoch_steps: int = 0
+    stopped: str | None = None
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain containers."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> "TrainState":
+        """Rebuild what `to_json` gave."""
+        return cls(**{**raw, "best": [(float(score), int(step)) for score, step in raw["best"]]})
+
+    def record(self, score: float, metrics: dict[str, dict[str, float]], *, keep: int) -> bool:
+        """Enter an epoch's validation; return whether it is the best so far."""
+        improved = not self.best or score < self.best[0][0]
+        self.best = sorted([*self.best, (score, self.step)])[:keep]
+        if improved:
+            self.best_metrics, self.best_epoch, self.bad_epochs = metrics, self.epoch, 0
+        else:
+            self.bad_epochs += 1
+        return improved
+
+    def add_terms(self, sums: dict[str, float], steps: int) -> None:
+        """Add to the epoch's sums."""
+        for name, value in sums.items():
+            self.epoch_sums[name] = self.epoch_sums.get(name, 0.0) + value
+        self.epoch_steps += steps
+
+    def end_epoch(self) -> dict[str, float]:
+        """Return the epoch's mean terms and begin the next epoch."""
+        means = {name: value / max(1, self.epoch_steps) for name, value in self.epoch_sums.items()}
+        self.epoch, self.step_in_epoch, self.epoch_sums, self.epoch_steps = self.epoch + 1, 0, {}, 0
+        return means

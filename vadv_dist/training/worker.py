@@ -1,0 +1,152 @@
+"""One rank of a run: from a configuration to a trained model, in this process or inside a Ray Train worker."""
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vadv_dist.config import Config, config_from_dict
+from vadv_dist.data.sources import Sources, SplitShards
+from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
+from vadv_dist.tasks.base import Task
+from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.training.distributed import Distributed, choose_device, choose_dtype, init_single_process
+from vadv_dist.training.engine import Engine, TorchEngine
+from vadv_dist.training.loop import Trainer
+from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.training.state import TrainState
+
+Show = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The splits that training sees: never the test split."""
+
+    train: SplitShards
+    valid: SplitShards
+
+    @classmethod
+    def open(cls, config: Config) -> "Splits":
+        """Open the data sets of a run and check that they can train it.
+
+        Raises:
+            UserError: see `Sources.open` and `Sources.split`.
+        """
+        sources = Sources.open(config)
+        return cls(
+            sources.split("train", missing=config.data.missing), sources.split("valid", missing=config.data.missing)
+        )
+
+
+def build_engine(config: Config, task: Task, distributed: Distributed) -> Engine:
+    """Put a task's model on the engine that the configuration names."""
+    groups = task.parameter_groups()
+    dtype = choose_dtype(config.trainer, distributed.device)
+    if config.engine.kind == "torch":
+        return TorchEngine(task.model, groups, config.optimizer, distributed, dtype)
+    from vadv_dist.training.deepspeed_engine import DeepSpeedEngine
+
+    if distributed.world_size == 1:
+        init_single_process(distributed.device)
+    return DeepSpeedEngine(
+        task.model,
+        groups,
+        config.engine,
+        config.optimizer,
+        distributed,
+        dtype,
+        batch_size=config.data.batch_size,
+        accumulate=config.trainer.accumulate,
+    )
+
+
+def train_rank(
+    config: Config,
+    distributed: Distributed,
+    windows_of: Callable[[SplitShards], Windows],
+    *,
+    show: Show = lambda line: None,
+    on_epoch: Show | None = None,
+) -> TrainState:
+    """Train one rank to the end of the run, and let rank 0 export the best student.
+
+    Raises:
+        UserError: a mistake in the configuration or the data.
+        MachineError: a full disk or a damaged checkpoint.
+    """
+    splits = Splits.open(config)
+    task = SentimentTask(config, splits.train.sources)
+    counts = parameter_counts(task)
+    engine = build_engine(config, task, distributed)
+    train_windows, valid_windows = windows_of(splits.train), windows_of(splits.valid)
+    folder = RunFolder.of(config)
+    try:
+        state = Trainer(
+            config=config,
+            task=task,
+            engine=engine,
+            train=splits.train,
+            valid=splits.valid,
+            train_windows=train_windows,
+            valid_windows=valid_windows,
+            distributed=distributed,
+            folder=folder,
+            progress=show,
+            on_epoch=on_epoch,
+        ).fit()
+    finally:
+        train_windows.close()
+        valid_windows.close()
+    if distributed.is_main:
+        from vadv_dist.training.finish import finish_run
+
+        finish_run(config, folder, splits, task, state, distributed, counts)
+    distributed.barrier()
+    return state
+
+
+def train_locally(config: Config, show: Show) -> TrainState:
+    """Train in this process, on the CPU or one GPU, without Ray."""
+    device = choose_device(config.trainer.use_gpu)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return train_rank(config, Distributed(device=device), LocalWindows, show=show)
+
+
+def train_in_ray(arguments: dict[str, Any]) -> None:
+    """Train one rank inside a Ray Train worker: translate Ray's context, nothing else."""
+    import ray.train
+    import ray.train.torch
+
+    config = config_from_dict(arguments["config"])
+    context = ray.train.get_context()
+    device = choose_device(arguments["use_gpu"], torch.cuda.current_device() if torch.cuda.is_available() else 0)
+    os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
+    distributed = Distributed(context.get_world_rank(), context.get_world_size(), device)
+    train_rank(
+        config,
+        distributed,
+        lambda split: RayWindows(split, arguments["windows"]),
+        on_epoch=lambda metrics: ray.train.report(metrics),
+    )
+
+
+def parameter_counts(task: Task) -> dict[str, int]:
+    """Parameters of the teacher and the student, and those that are trained."""
+    counts = {"teacher": 0, "student": 0, "trained": 0}
+    for name, parameter in task.model.named_parameters():
+        counts["teacher" if name.startswith("teacher.") else "student"] += parameter.numel()
+        counts["trained"] += parameter.numel() if parameter.requires_grad else 0
+    return counts
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides numbers."""
+    import importlib.metadata as metadata
+
+    names = ("vadv-dist", "torch", "transformers", "ray", "deepspeed", "pyarrow", "numpy")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
