@@ -32,7 +32,9 @@ class MemoryPerDevice:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def memory_per_device(config: Config, parameters: int, trained: int, activations: int, *, bf16: bool) -> MemoryPerDevice:
+def memory_per_device(
+    config: Config, parameters: int, trained: int, activations: int, *, bf16: bool
+) -> MemoryPerDevice:
     """Memory of one device under the chosen engine (Rajbhandari et al. 2020, arXiv:1910.02054, section 3).
 
     Args:
@@ -44,8 +46,8 @@ def memory_per_device(config: Config, parameters: int, trained: int, activations
     zero = config.engine.zero_stage if config.engine.kind == "deepspeed" else 0
     mixed = bf16 and zero > 0
     weight, gradient = (2, 2) if mixed else (4, 4)
-    # AdamW's two moments; with mixed precision the fp32 masters too. ZeRO keeps flat fp32 masters in fp32 as well.
-    optimizer = 12 if zero in (1, 2, 3) and (mixed or zero == 3) else 8
+    # The two moments of AdamW; ZeRO keeps fp32 masters beside them, in fp32 training too.
+    optimizer = 12 if zero >= 1 else 8
     share = -(-trained // world)
     return MemoryPerDevice(
         weights=weight * (-(-parameters // world) if zero == 3 else parameters),
@@ -176,7 +178,8 @@ def render(facts: dict[str, Any], console: Console) -> None:
     console.print(f"Steps: {steps['per_epoch']:,} an epoch, {steps['total']:,} in all", highlight=False)
     windows = facts["windows"]
     console.print(
-        f"Windows: {windows['number']} an epoch of at most {windows['bytes'] / 2**20:.0f} MiB of shards", highlight=False
+        f"Windows: {windows['number']} an epoch of at most {windows['bytes'] / 2**20:.0f} MiB of shards",
+        highlight=False,
     )
     for number, window in enumerate(windows["first"]):
         last = window["first_step"] + window["batches"] - 1

@@ -43,7 +43,8 @@ def finish_run(
                 "wall_time_s": round(state.seconds, 3),
                 "data": data,
                 "parameters": parameters,
-                "engine": config.engine.kind + (f" zero-{config.engine.zero_stage}" if config.engine.kind == "deepspeed" else ""),
+                "engine": config.engine.kind
+                + (f" zero-{config.engine.zero_stage}" if config.engine.kind == "deepspeed" else ""),
                 "workers": distributed.world_size if config.trainer.num_workers else 0,
                 "device": str(distributed.device),
                 "versions": versions(),

@@ -70,7 +70,11 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console) -> None
     use_gpu = config.trainer.use_gpu
     if use_gpu == "auto":
         use_gpu = ray.cluster_resources().get("GPU", 0) >= workers
-    arguments = {"config": config_to_dict(config), "use_gpu": use_gpu, "windows": f"vadv-{os.getpid()}-{config.run.name}"}
+    arguments = {
+        "config": config_to_dict(config),
+        "use_gpu": use_gpu,
+        "windows": f"vadv-{os.getpid()}-{config.run.name}",
+    }
     scratch = folder.root / ".ray"
     try:
         for attempt in range(config.trainer.max_failures + 1):

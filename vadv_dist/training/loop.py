@@ -106,9 +106,7 @@ class Trainer:
         for number, prepared in enumerate(batches.micro):
             batch = prepared.to(self.distributed.device)
             self._line.tokens += int(prepared.attention_mask.sum())
-            self.engine.accumulate(
-                self.task.inputs(batch), self._loss_of(batch), last=number == len(batches.micro) - 1
-            )
+            self.engine.accumulate(self.task.inputs(batch), self._loss_of(batch), last=number == len(batches.micro) - 1)
         factor = cosine_with_warmup(state.step, num_steps=self.num_steps, warmup_steps=config.optimizer.warmup_steps)
         self._line.grad_norm = self.engine.update(factor)
         self._line.lr = config.optimizer.lr * factor
@@ -151,9 +149,7 @@ class Trainer:
     def _end_epoch(self) -> None:
         state, trainer = self.state, self.config.trainer
         self._flush_terms()
-        scored = score_split(
-            self.task, self.engine, self.valid, self.valid_windows, self.config, self.distributed
-        )
+        scored = score_split(self.task, self.engine, self.valid, self.valid_windows, self.config, self.distributed)
         metrics = self.task.metrics(scored.logits, scored.label)
         score = self.task.score(metrics)
         if not math.isfinite(score):

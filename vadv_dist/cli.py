@@ -1,0 +1,357 @@
+"""The command line, `vadv`: one library call per subcommand.
+
+Heavy imports stand inside the calls, so that `--help` answers at once. Answers go to standard output, progress and
+messages to standard error. Exit codes: 0 done, 1 a fault of the machine, 2 a mistake in what was given, 130 stopped.
+"""
+
+import argparse
+import errno
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vadv_dist import __version__
+from vadv_dist.errors import MachineError, UserError, VadvError, did_you_mean
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a mistake in one line, with the nearest name where a command is unknown."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]  # argparse declares NoReturn; raising is that
+        raise UserError(f"{self.prog}: {message}. `{self.prog} --help` shows what it takes.")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(c) for c in action.choices]
+            raise UserError(
+                f"{self.prog}: unknown {action.dest} {value!r} (there are: {', '.join(names)})."
+                f"{did_you_mean(str(value), names)}"
+            )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        parser = build_parser()
+        options, rest = parser.parse_known_args(arguments)
+        if rest and not getattr(options, "takes_overrides", False):
+            raise UserError(f"vadv {options.command}: unknown argument {rest[0]!r}. `vadv {options.command} --help`.")
+        options.overrides = rest
+        code: int = options.call(options)
+        sys.stdout.flush()
+        return code
+    except VadvError as error:
+        print(f"vadv: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("vadv: stopped. What was complete is safe; the same command goes on with a run.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            print(f"vadv: {error}. Nothing half-written was left; free some space and try again.", file=sys.stderr)
+            return MachineError.exit_code
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            print(f"vadv: {error}. Give a place that may be read and written.", file=sys.stderr)
+            return UserError.exit_code
+        raise
+    except MemoryError:
+        print("vadv: out of memory. Lower data.window_bytes or data.batch_size.", file=sys.stderr)
+        return MachineError.exit_code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    parser = _Parser(prog="vadv", description="Distil a video teacher into a student that reads only the words.")
+    parser.add_argument("--version", action="version", version=f"vadv {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_data_commands(commands)
+    _add_train_command(commands)
+    _add_run_commands(commands)
+    return parser
+
+
+def _add_data_commands(commands: Any) -> None:
+    synth = commands.add_parser("synth", help="make a data set whose truth is known")
+    synth.add_argument("out", type=Path, help="folder to write")
+    synth.add_argument("--num-clips", type=int, default=2000, help="clips over all splits (default: %(default)s)")
+    synth.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    synth.add_argument("--uninformative-video", action="store_true", help="video and face say nothing of the label")
+    synth.set_defaults(call=_synth)
+
+    ingest = commands.add_parser("ingest", help="turn foreign files into a data set")
+    formats = ingest.add_subparsers(dest="format", required=True, metavar="FORMAT", parser_class=_Parser)
+    table = formats.add_parser("table", help="a CSV with id, split, label and text, and arrays keyed by id")
+    table.add_argument("--csv", type=Path, required=True, help="the table")
+    table.add_argument("--out", required=True, help="folder to write")
+    table.add_argument("--id-column", default="id", help="default: %(default)s")
+    table.add_argument("--split-column", default="split", help="default: %(default)s")
+    table.add_argument("--text-column", default="text", help="default: %(default)s")
+    table.add_argument("--fallback-text-column", help="read where the text column is blank")
+    table.add_argument("--label-column", default="label", help="default: %(default)s")
+    table.add_argument("--video-column", default="video_id", help="default: %(default)s, or the id up to its last _")
+    table.add_argument(
+        "--label-range", type=float, nargs=2, default=(-3.0, 3.0), metavar=("LOW", "HIGH"), help="default: -3 3"
+    )
+    table.add_argument("--valid-fraction", type=float, help="cut a validation split from train, by whole videos")
+    table.add_argument("--seed", type=int, default=1, help="decides that cut (default: %(default)s)")
+    table.add_argument(
+        "--arrays",
+        action="append",
+        default=[],
+        metavar="FILE.npz:ARRAY=FEATURE",
+        help="features keyed by the file's `id` array; FEATURE is visual, face or audio; may be repeated",
+    )
+    table.add_argument("--source", help="name of the source (default: the CSV's name)")
+    table.add_argument(
+        "--dtype", choices=("float16", "float32"), default="float16", help="of stored features (default: %(default)s)"
+    )
+    table.set_defaults(call=_ingest_table)
+
+    info = commands.add_parser("data-info", help="what a data set holds")
+    info.add_argument("uri")
+    info.add_argument("--json", action="store_true", help="print one JSON object")
+    info.set_defaults(call=_data_info)
+
+    check = commands.add_parser("data-check", help="verify a data set: hashes, schema, ranges, duplicates")
+    check.add_argument("uri")
+    check.add_argument("--json", action="store_true", help="print one JSON object")
+    check.set_defaults(call=_data_check)
+
+
+def _add_train_command(commands: Any) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train a student beside its teacher, or go on with a run",
+        description="Every field of the config can be overridden: --section.field=value, such as --trainer.epochs=3.",
+        allow_abbrev=False,
+    )
+    train.add_argument("--config", type=Path, required=True, help="a YAML file; `vadv recipes` lists the shipped ones")
+    train.add_argument("--print_config", action="store_true", help="print the resolved config and stop")
+    train.add_argument(
+        "--dry-run", action="store_true", help="print parameters, batches, windows, memory; start nothing"
+    )
+    train.add_argument("--smoke", action="store_true", help="two batches through train, validation, checkpoint, reload")
+    train.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    train.set_defaults(call=_train, takes_overrides=True)
+
+    recipes = commands.add_parser("recipes", help="the shipped configs: list them, or copy one")
+    actions = recipes.add_subparsers(dest="action", metavar="ACTION", parser_class=_Parser)
+    copy = actions.add_parser("copy", help="copy a recipe to a file of your own")
+    copy.add_argument("name")
+    copy.add_argument("file", type=Path)
+    recipes.set_defaults(call=_recipes)
+
+
+def _add_run_commands(commands: Any) -> None:
+    evaluate = commands.add_parser("evaluate", help="score a run's best student, and its teacher's logits, on a split")
+    evaluate.add_argument("run")
+    evaluate.add_argument("--split", default="test", help="default: %(default)s")
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+    evaluate.set_defaults(call=_evaluate)
+
+    predict = commands.add_parser("predict", help="read new text with the student alone")
+    predict.add_argument("run", metavar="RUN_OR_EXPORT")
+    predict.add_argument("--text", action="append", default=[], help="a text; may be repeated")
+    predict.add_argument("--input", type=Path, help="a .csv or .parquet with a text column")
+    predict.add_argument("--output", type=Path, help="a .csv or .parquet to write: the input and its predictions")
+    predict.add_argument("--text-column", default="text", help="default: %(default)s")
+    predict.add_argument("--json", action="store_true", help="print one JSON object")
+    predict.set_defaults(call=_predict)
+
+    export = commands.add_parser("export", help="write the student as a plain Hugging Face folder")
+    export.add_argument("run")
+    export.add_argument("--out", type=Path, required=True)
+    export.set_defaults(call=_export)
+
+    report = commands.add_parser("report", help="write report.html")
+    report.add_argument("run")
+    report.add_argument(
+        "--compare", action="append", default=[], type=Path, help="a run to set beside it; may be repeated"
+    )
+    report.set_defaults(call=_report)
+
+
+def _console(stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def _synth(options: argparse.Namespace) -> int:
+    from vadv_dist.data.synth import make_dataset
+
+    dataset = make_dataset(
+        options.out,
+        num_clips=options.num_clips,
+        seed=options.seed,
+        informative_video=not options.uninformative_video,
+    )
+    counts = ", ".join(f"{dataset.manifest.rows(split)} {split}" for split in dataset.manifest.splits)
+    print(f"wrote {options.out}: {counts} clips (`vadv data-info {options.out}` shows them)")
+    return 0
+
+
+def _ingest_table(options: argparse.Namespace) -> int:
+    from vadv_dist.data.readers.table import ingest_table
+
+    low, high = options.label_range
+    summary = ingest_table(
+        options.csv,
+        options.out,
+        id_column=options.id_column,
+        split_column=options.split_column,
+        text_column=options.text_column,
+        fallback_text_column=options.fallback_text_column,
+        label_column=options.label_column,
+        video_column=options.video_column,
+        label_range=(low, high),
+        valid_fraction=options.valid_fraction,
+        seed=options.seed,
+        arrays=options.arrays,
+        source=options.source,
+        dtype=options.dtype,
+    )
+    print(summary)
+    return 0
+
+
+def _data_info(options: argparse.Namespace) -> int:
+    from vadv_dist.data.info import dataset_info, render_info
+
+    info = dataset_info(options.uri)
+    if options.json:
+        _print_json(info)
+    else:
+        render_info(info, _console())
+    return 0
+
+
+def _data_check(options: argparse.Namespace) -> int:
+    from vadv_dist.data.checks import check_dataset, render_report
+
+    report = check_dataset(options.uri)
+    if options.json:
+        _print_json(report.to_json())
+    else:
+        render_report(report, _console())
+    return 0 if report.ok else UserError.exit_code
+
+
+def _train(options: argparse.Namespace) -> int:
+    from vadv_dist.config import config_to_yaml, load_config
+
+    config = load_config(options.config, options.overrides)
+    if options.print_config:
+        print(config_to_yaml(config), end="")
+        return 0
+    if options.dry_run:
+        from vadv_dist.training.dry_run import describe, render
+
+        facts = describe(config)
+        if options.json:
+            _print_json(facts)
+        else:
+            render(facts, _console())
+        return 0
+    if options.smoke:
+        from vadv_dist.training.smoke import smoke
+
+        for line in smoke(config):
+            print(line)
+        return 0
+    from vadv_dist.training.launch import train
+
+    result = train(config, _console(stderr=True))
+    if options.json:
+        _print_json(result)
+    else:
+        folder = Path(config.run.storage) / config.run.name
+        mae = result["validation"]["mae"]
+        print(
+            f"best validation MAE {mae:.3f} at step {result['best_step']} ({result['stopped']}); student in {folder}/student"
+        )
+        print(f"next: vadv evaluate {folder} --split test; vadv report {folder}")
+    return 0
+
+
+def _recipes(options: argparse.Namespace) -> int:
+    from vadv_dist.recipes import copy_recipe, list_recipes
+
+    if options.action == "copy":
+        copy_recipe(options.name, options.file)
+        print(f"wrote {options.file}; start it with: vadv train --config {options.file}")
+        return 0
+    recipes = list_recipes()
+    width = max(len(recipe.name) for recipe in recipes)
+    for recipe in recipes:
+        print(f"{recipe.name:<{width}}  {recipe.summary}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from vadv_dist.reporting.terminal import metrics_table
+    from vadv_dist.training.evaluate import evaluate_run
+
+    document = evaluate_run(options.run, options.split)
+    if options.json:
+        _print_json(document)
+        return 0
+    rows = {name: document[name] for name in ("student", "video", "prompt") if name in document}
+    console = _console()
+    console.print(metrics_table(rows, f"{document['run']}, {options.split} split, {document['rows']} clips"))
+    if len(document["sources"]) > 1:
+        for source, metrics in document["sources"].items():
+            console.print(metrics_table(metrics, source))
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from vadv_dist.inference.predict import predict_file, predict_texts, resolve_student
+
+    if bool(options.text) == (options.input is not None):
+        raise UserError('Give either --text "…" (as often as you like) or --input FILE --output FILE.')
+    if (options.input is None) != (options.output is None):
+        raise UserError("--input and --output go together: the output is the input with a column of predictions.")
+    folder = resolve_student(options.run)
+    if options.input is not None:
+        count = predict_file(folder, options.input, options.output, text_column=options.text_column)
+        print(f"wrote {options.output}: {count} predictions")
+        return 0
+    scores = [float(score) for score in predict_texts(folder, options.text)]
+    if options.json:
+        _print_json([{"text": text, "prediction": score} for text, score in zip(options.text, scores, strict=True)])
+    else:
+        for text, score in zip(options.text, scores, strict=True):
+            print(f"{score:+.3f}  {text}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from vadv_dist.inference.export import copy_export
+
+    note = copy_export(options.run, options.out)
+    print(f"wrote {options.out}: {note}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from vadv_dist.reporting.report import write_report
+
+    print(write_report(Path(options.run), compare=options.compare))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Two batches through everything that a run does: train, validate, checkpoint, reload. Nothing is kept."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from vadv_dist.config import Config
+from vadv_dist.data.windows import LocalWindows
+from vadv_dist.errors import MachineError
+from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.training.checkpoint import list_checkpoints
+from vadv_dist.training.distributed import Distributed, choose_device
+from vadv_dist.training.loop import Trainer
+from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.training.worker import Splits, build_engine
+
+
+def smoke(config: Config) -> Iterator[str]:
+    """Run two steps in this process, in a folder that is removed afterwards; yield a line per part that works.
+
+    Raises:
+        UserError: whatever would keep the run from working.
+        MachineError: a reloaded checkpoint differs from what was saved.
+    """
+    config = replace(config, trainer=replace(config.trainer, num_workers=0, max_steps=2, checkpoint_every_steps=1))
+    splits = Splits.open(config)
+    with tempfile.TemporaryDirectory(prefix="vadv-smoke-") as scratch:
+        config = replace(config, run=replace(config.run, storage=scratch))
+        first = _trainer(config, splits)
+        state = first.fit()
+        yield f"train: 2 steps of {config.data.batch_size} clips"
+        metrics = state.best_metrics["student"]
+        yield f"validation: {int(splits.valid.table.rows.sum())} clips, student MAE {metrics['mae']:.3f}"
+        saved = list_checkpoints(RunFolder.of(config).checkpoints)[-1]
+        size = sum(path.stat().st_size for path in saved.path.iterdir())
+        yield f"checkpoint: step {saved.step}, {size / 2**20:.1f} MiB, hashes verified"
+        second = _trainer(config, splits)
+        second.fit()
+        weights, again = first.engine.weights(), second.engine.weights()
+        if not all(torch.equal(weights[name], again[name]) for name in weights):
+            raise MachineError(
+                "The reloaded checkpoint differs from what was saved. This is a defect: please report it."
+            )
+        yield "reload: bit-identical"
+        yield f"smoke test passed on {first.distributed.device}; nothing was kept in {Path(scratch).parent}"
+
+
+def _trainer(config: Config, splits: Splits) -> Trainer:
+    device = choose_device(config.trainer.use_gpu)
+    distributed = Distributed(device=device)
+    task = SentimentTask(config, splits.train.sources)
+    folder = RunFolder.of(config)
+    folder.claim(config)
+    return Trainer(
+        config=config,
+        task=task,
+        engine=build_engine(config, task, distributed),
+        train=splits.train,
+        valid=splits.valid,
+        train_windows=LocalWindows(splits.train),
+        valid_windows=LocalWindows(splits.valid),
+        distributed=distributed,
+        folder=folder,
+    )
