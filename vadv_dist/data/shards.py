@@ -33,6 +33,8 @@ from vadv_dist.storage import atomic_directory, local_path, read_json, require_a
 
 DEFAULT_SHARD_ROWS = 1024
 DEFAULT_SHARD_BYTES = 64 << 20
+# Half a point each on the scale of MOSI, -3 to 3.
+LABEL_BINS = 12
 
 
 @dataclass(frozen=True)
@@ -283,7 +285,9 @@ class DatasetWriter:
             splits=self._shards,
             features=self.features,
             label=self.label,
-            statistics={s: statistics(self._labels[s], self._words[s]) for s in SPLITS if s in self._shards},
+            statistics={
+                s: statistics(self._labels[s], self._words[s], self.label) for s in SPLITS if s in self._shards
+            },
             provenance={
                 **self.provenance,
                 "vadv_version": __version__,
@@ -378,12 +382,10 @@ def clips_to_table(clips: list[Clip], features: Mapping[str, FeatureSpec], schem
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def statistics(labels: list[float], words: list[int]) -> dict[str, Any]:
-    """Label and word statistics of a split, as `dataset.json` keeps them."""
+def statistics(labels: list[float], words: list[int], label: LabelSpec) -> dict[str, Any]:
+    """Label and word statistics of a split, as `dataset.json` keeps them; bins span the label range of every split."""
     y, w = np.asarray(labels, np.float64), np.asarray(words)
-    edges = np.floor(y.min()), np.ceil(y.max())
-    bins = np.arange(edges[0], max(edges[1], edges[0] + 1) + 1e-9, 0.5)
-    counts, bounds = np.histogram(y, bins=bins)
+    counts, bounds = np.histogram(y, bins=LABEL_BINS, range=(label.low, label.high))
     return {
         "rows": len(y),
         "label_mean": round(float(y.mean()), 6),
