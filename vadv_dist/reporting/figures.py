@@ -1,0 +1,160 @@
+"""Figures of an evaluation: predictions against labels, and how logits are distributed (the paper's Figure 5)."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vadv_dist.reporting.curves import figure
+from vadv_dist.reporting.markup import Markup, join, tag
+from vadv_dist.reporting.run_files import Evaluation, Predictions
+from vadv_dist.reporting.svg import Axes, Point, axes, drawing, number
+from vadv_dist.reporting.words import READERS, clips, decimals, score
+
+# More points than this make a page slow to draw; a sample of them shows the same cloud.
+MAX_POINTS = 3000
+
+# Bars over the label range, each as wide as the steps of MOSI's labels (0.2 of 6), and some on both sides of it.
+_BARS, _OUTER_BARS = 30, 3
+
+
+@dataclass(frozen=True)
+class LabelRange:
+    """The range of labels that figures show."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, labels: Sequence[float]) -> "LabelRange":
+        """[-3, 3] where all labels lie in it and some are negative, else whole numbers around the labels."""
+        low, high = min(labels), max(labels)
+        if -3 <= low < 0 and high <= 3:
+            return cls(-3.0, 3.0)
+        low, high = math.floor(low), math.ceil(high)
+        return cls(low, max(high, low + 1))
+
+    @property
+    def bar(self) -> float:
+        """Width of a histogram's bar."""
+        return (self.high - self.low) / _BARS
+
+
+def scatter_figures(evaluation: Evaluation) -> list[Markup]:
+    """Predictions against labels, one figure per reader."""
+    labels = LabelRange.of(evaluation.predictions.label)
+    room, widest = (labels.high - labels.low) / 20, (labels.high - labels.low) / 2
+    values = [value for logits in evaluation.predictions.logits.values() for value in logits if math.isfinite(value)]
+    # One scale for all, which a few wild predictions may not squeeze: those are drawn on its edge.
+    low = max(min(labels.low, *values) - room, labels.low - widest)
+    high = min(max(labels.high, *values) + room, labels.high + widest)
+    area = axes(320, 300, (labels.low - room, labels.high + room), (low, high))
+    return [_scatter(evaluation, reader, labels, area) for reader in evaluation.predictions.logits]
+
+
+def histogram_figures(evaluation: Evaluation, others: Sequence[tuple[str, list[float]]] = ()) -> list[Markup]:
+    """Distribution of labels, then of each logit before the labels' outline.
+
+    Args:
+        evaluation: the run's.
+        others: name and text logits of other runs, [R] each.
+    """
+    predictions = evaluation.predictions
+    labels = LabelRange.of(predictions.label)
+    outline = bar_shares(predictions.label, labels)
+    panels = [("Label", "label", predictions.label)]
+    panels += [(READERS[reader], reader, logits) for reader, logits in predictions.logits.items()]
+    panels += [(name, "other", logits) for name, logits in others]
+    shares = [bar_shares(values, labels) for _, _, values in panels]
+    top = max(max(part) for part in shares)
+    return [
+        _histogram(title, class_, values, part, outline, labels, top)
+        for (title, class_, values), part in zip(panels, shares, strict=True)
+    ]
+
+
+def bar_shares(values: Sequence[float], labels: LabelRange) -> list[float]:
+    """Share of the finite values in each bar; values beyond the outermost bars are counted in them."""
+    counts = [0] * (_BARS + 1 + 2 * (_OUTER_BARS - 1))
+    finite = [value for value in values if math.isfinite(value)]
+    for value in finite:
+        # Bars are centred on the steps, so that a label never lies on the edge of one.
+        index = math.floor((value - labels.low) / labels.bar + 0.5 + 1e-9) + _OUTER_BARS - 1
+        counts[min(max(index, 0), len(counts) - 1)] += 1
+    return [count / max(len(finite), 1) for count in counts]
+
+
+def _scatter(evaluation: Evaluation, reader: str, labels: LabelRange, area: Axes) -> Markup:
+    predictions = evaluation.predictions
+    rows = [row for row, value in enumerate(predictions.logits[reader]) if math.isfinite(value)]
+    shown = sorted(random.Random(0).sample(rows, MAX_POINTS)) if len(rows) > MAX_POINTS else rows
+    ends: list[Point] = [(labels.low, labels.low), (labels.high, labels.high)]
+    points = [
+        area.dot(
+            (predictions.label[row], predictions.logits[reader][row]), reader, 2.6, _clip(predictions, row, reader)
+        )
+        for row in shown
+    ]
+    frame = area.frame(x_label="label", x_ticks=7, y_ticks=7)
+    cloud = tag("g", *points, class_="cloud")
+    metrics = evaluation.metrics.get(reader, {})
+    mae, corr = (score(metrics.get(name), percent=False) for name in ("mae", "corr"))
+    label = f"{READERS[reader]} against label for {clips(len(shown))}: MAE {mae}, correlation {corr}."
+    sample = "" if len(shown) == len(rows) else f" · a sample of {len(shown)}"
+    note = f"MAE {mae} · Corr {corr}{sample}"
+    return figure(READERS[reader], note, drawing(area, label, frame, cloud, area.line(ends, "identity")))
+
+
+def _clip(predictions: Predictions, row: int, reader: str) -> str:
+    """What a point says of its clip; its words with the student, which alone reads them."""
+    told = f"{predictions.clip_id[row]}: label {decimals(predictions.label[row])}"
+    told += f", {READERS[reader].lower()} {predictions.logits[reader][row]:.2f}".replace("-", "−")
+    if reader != "student":
+        return told
+    text = predictions.text[row]
+    return f"{told}\n{text if len(text) <= 120 else text[:119] + '…'}"
+
+
+def _histogram(
+    title: str,
+    class_: str,
+    values: Sequence[float],
+    shares: Sequence[float],
+    outline: Sequence[float],
+    labels: LabelRange,
+    top: float,
+) -> Markup:
+    start = labels.low - (_OUTER_BARS - 0.5) * labels.bar
+    area = axes(320, 170, (start, start + len(shares) * labels.bar), (0.0, top * 100 * 1.05))
+    bars, steps = [], [f"M{area.x(start):.1f} {area.y(0):.1f}"]
+    for index, (share, label_share) in enumerate(zip(shares, outline, strict=True)):
+        left, right = start + index * labels.bar, start + (index + 1) * labels.bar
+        y, floor = area.y(100 * share), area.y(0)
+        if share:
+            middle = f"{(left + right) / 2:.2g}".replace("-", "−")
+            bars.append(
+                tag(
+                    "rect",
+                    tag("title", f"around {middle}: {share:.1%}"),
+                    class_=f"bar {class_}",
+                    x=area.x(left) + 0.4,
+                    width=area.x(right) - area.x(left) - 0.8,
+                    y=y,
+                    height=floor - y,
+                )
+            )
+        steps.append(f"V{area.y(100 * label_share):.1f}H{area.x(right):.1f}")
+    steps.append(f"V{area.y(0):.1f}")
+    drawn_outline = tag("path", d="".join(steps), class_="outline") if class_ != "label" else ""
+    finite = [value for value in values if math.isfinite(value)] or [0.0]
+    mean = sum(finite) / len(finite)
+    spread = math.sqrt(sum((value - mean) ** 2 for value in finite) / len(finite))
+    note = f"mean {mean:.2f} · standard deviation {spread:.2f}".replace("-", "−")
+    image = drawing(
+        area,
+        f"Histogram of {title} from {number(min(finite))} to {number(max(finite))}: {note}.",
+        area.frame(x_label="share of clips (%) by value", x_ticks=7, y_ticks=3),
+        join(*bars),
+        drawn_outline,
+    )
+    return figure(title, note, image)

@@ -1,0 +1,59 @@
+"""Write `report.html`: what a run's student reads, what its teacher gave it, and how it came about."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vadv_dist import __version__
+from vadv_dist.reporting.comparison import Comparison, compare_records
+from vadv_dist.reporting.header import header
+from vadv_dist.reporting.markup import join, tag
+from vadv_dist.reporting.page import document
+from vadv_dist.reporting.paper_section import paper_section
+from vadv_dist.reporting.run_files import RunRecord, read_run
+from vadv_dist.reporting.sections import clip_sections, facts_section, metrics_section, training_section
+from vadv_dist.storage import write_text
+
+
+def write_report(run: Path, *, compare: Sequence[Path] = ()) -> Path:
+    """Write a run's report into its folder, whole or not at all.
+
+    Args:
+        run: the run's folder. Its test evaluation is shown where there is one, else its validation's, else the page
+            says how to get one.
+        compare: folders of other runs on the same data, such as the same student trained alone.
+    Returns:
+        Path of the page: one file that loads nothing and needs no script.
+    Raises:
+        UserError: a folder is missing, not a run or damaged; or a run to compare with was not evaluated on the same
+            clips.
+    """
+    page = report_html(read_run(run), [read_run(path) for path in compare])
+    path = run / "report.html"
+    write_text(path, page)
+    return path
+
+
+def report_html(run: RunRecord, others: Sequence[RunRecord] = ()) -> str:
+    """The page, as `write_report` writes it: the same bytes for the same files."""
+    evaluation = run.evaluation
+    comparisons = [_compared(run, other, evaluation.split) for other in others] if evaluation else []
+    if evaluation is None:
+        sections = [training_section(run), facts_section(run)]
+    else:
+        paper = paper_section(run, evaluation)
+        sections = [
+            metrics_section(evaluation, comparisons),
+            *([paper] if paper else []),
+            training_section(run),
+            *clip_sections(evaluation, comparisons),
+            facts_section(run),
+        ]
+    footer = join("Written by ", tag("code", "vadv report"), f" of vadv {__version__}. This page loads nothing.")
+    return document(f"{run.name} · vadv report", header(run, others, comparisons), sections, footer)
+
+
+def _compared(run: RunRecord, other: RunRecord, split: str) -> Comparison:
+    """Compare so that the gain told is the teacher's, or this run's where both had one or neither."""
+    if other.has_teacher and not run.has_teacher:
+        return compare_records(run, other, split)
+    return compare_records(other, run, split)

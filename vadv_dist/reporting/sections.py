@@ -1,0 +1,113 @@
+"""The sections of the page."""
+
+from collections.abc import Sequence
+
+from vadv_dist.reporting.comparison import Comparison
+from vadv_dist.reporting.confusion import confusion_tables
+from vadv_dist.reporting.curves import loss_figures, optimizer_figures, validation_figure
+from vadv_dist.reporting.facts import data_table, run_facts, versions
+from vadv_dist.reporting.figures import histogram_figures, scatter_figures
+from vadv_dist.reporting.markup import join, tag
+from vadv_dist.reporting.page import Section, folded, grid
+from vadv_dist.reporting.run_files import Evaluation, RunRecord
+from vadv_dist.reporting.tables import (
+    error_row,
+    error_table,
+    facts_list,
+    metrics_table,
+    source_rows,
+    worst_table,
+)
+from vadv_dist.reporting.words import READERS, SPLITS, clips
+
+
+def metrics_section(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> Section:
+    """Errors at a glance, then every metric; of the run's readers and of other runs' students."""
+    predictions = evaluation.predictions
+    errors = [error_row(READERS[name], name, predictions, name) for name in predictions.logits]
+    rows = [(READERS[name], name, scores) for name, scores in evaluation.metrics.items()]
+    for comparison in comparisons:
+        other, theirs = comparison.other_than(evaluation)
+        name = _student_of(other)
+        errors.insert(1, error_row(name, "other", theirs.predictions, "student"))
+        rows.insert(1, (name, "other", theirs.metrics["student"]))
+    by_source = ""
+    if len(evaluation.sources) > 1:
+        by_source = folded(f"By source ({len(evaluation.sources)})", metrics_table(source_rows(evaluation)))
+    conventions = tag(
+        "ul",
+        tag(
+            "li", "MAE is in label units and unclipped; Corr is Pearson’s. A7 clips to [−3, 3] and rounds half to even."
+        ),
+        tag("li", "has0: every clip, zero counts as positive. non0: clips labelled zero are left out. F1 is weighted."),
+        class_="notes",
+    )
+    size = clips(len(predictions), evaluation.split)
+    step = f" at step {evaluation.step}" if evaluation.step is not None else ""
+    return Section(
+        "metrics",
+        "Metrics",
+        f"On {size}{step}. Bars are 95 % bootstrap intervals over clips. Only the student is kept after training.",
+        join(error_table([row for row in errors if row]), metrics_table(rows), conventions, by_source),
+    )
+
+
+def training_section(run: RunRecord) -> Section:
+    """Validation and every loss term over time."""
+    validation = validation_figure(run)
+    figures = ([validation] if validation else []) + loss_figures(run) + optimizer_figures(run)
+    bold = "bold the mean of each epoch, thin the logged steps" if run.epochs else "every logged step"
+    return Section(
+        "training",
+        "Training",
+        f"Each term as the objective has it, before its weight: {bold}.",
+        grid(figures),
+    )
+
+
+def clip_sections(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> list[Section]:
+    """What was predicted, clip by clip."""
+    predictions = evaluation.predictions
+    others = [comparison.other_than(evaluation) for comparison in comparisons]
+    logits = [(_student_of(other), theirs.predictions.logits["student"]) for other, theirs in others]
+    split = SPLITS[evaluation.split]
+    return [
+        Section(
+            "predictions",
+            "Predictions against labels",
+            "One point per clip; on the dashed line the prediction is right. Point at one to read the clip.",
+            grid(scatter_figures(evaluation)),
+        ),
+        Section(
+            "distributions",
+            "Distribution of logits",
+            "The outline is the labels’ own distribution; values beyond the outermost bars are counted in them. "
+            "The paper’s Figure 5 shows the same.",
+            grid(histogram_figures(evaluation, logits)),
+        ),
+        Section(
+            "classes",
+            "Seven classes",
+            "Clips by class of the label (row) and of the prediction (column), both clipped to [−3, 3] and rounded "
+            "half to even. Shades are shares of a row; outlined cells are right.",
+            grid(confusion_tables(evaluation), "wide"),
+        ),
+        Section(
+            "worst",
+            "Worst predictions",
+            f"The {min(10, len(predictions))} {split} clips on which the student errs most.",
+            worst_table(predictions),
+        ),
+    ]
+
+
+def facts_section(run: RunRecord) -> Section:
+    """What the run was, enough to repeat it."""
+    config = folded("Resolved configuration", tag("pre", run.config_text, tabindex=0))
+    names = versions(run)
+    made_with = tag("p", "Made with ", names, ".", class_="about") if names else ""
+    return Section("run", "Run", "", join(facts_list(run_facts(run)), data_table(run), made_with, config))
+
+
+def _student_of(run: RunRecord) -> str:
+    return f"Student of {run.name}" if run.has_teacher else "Student trained alone"

@@ -1,0 +1,104 @@
+"""Metrics as tables for a terminal of 80 columns.
+
+Only ASCII is written here, which every terminal and log can show; rich leaves colours out where there is no terminal.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from vadv_dist.reporting.run_files import Metrics
+from vadv_dist.reporting.words import METRICS, MISSING, READERS, Metric, score, signed
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vadv_dist.evaluation.paired import Interval
+
+
+def metrics_table(evaluations: Mapping[str, Metrics], title: str) -> "Table":
+    """Metrics of several readers or runs, one a row.
+
+    Args:
+        evaluations: metrics by name of the row; the keys of an evaluation (`student`, `video`, `prompt`) are written
+            out. A metric that is absent, None or nan is a dash.
+        title: what stands above the table.
+    Returns:
+        A table for `rich.console.Console.print`, at most 80 columns wide.
+    """
+    table = _table(title)
+    for name, metrics in evaluations.items():
+        table.add_row(READERS.get(name, name), *_scores(metrics))
+    return table
+
+
+def comparison_table(
+    alone: Metrics,
+    taught: Metrics,
+    *,
+    gain: "Interval | None" = None,
+    best_attainable: Mapping[str, float] | None = None,
+    title: str = "What the teacher gave the student",
+) -> "Table":
+    """The student alone, beside the teacher, and what it gained.
+
+    Args:
+        alone: metrics of the student trained alone.
+        taught: metrics of the student trained beside the teacher.
+        gain: how much smaller the taught student's error is, with its interval over clips, as
+            `vadv_dist.reporting.comparison.compare_runs` computes it.
+        best_attainable: on made data, the best MAE that can be reached from each input, by its name.
+        title: what stands above the table.
+    Returns:
+        A table for `rich.console.Console.print`, at most 80 columns wide. Gains are positive where the taught student
+        is better, in label units, or in points for percentages.
+    """
+    table = _table(title)
+    table.add_row("Student alone", *_scores(alone))
+    table.add_row("Student with teacher", *_scores(taught))
+    table.add_section()
+    table.add_row("Gain", *(_gain(alone, taught, metric) for metric in METRICS), style="bold")
+    if best_attainable:
+        table.add_section()
+        for name, mae in best_attainable.items():
+            table.add_row(f"Best from {name}", _ascii(score(mae, percent=False)))
+    if gain is not None:
+        mean, low, high = (_ascii(score(value, percent=False)) for value in gain)
+        table.caption = f"Gain in MAE {mean}; paired bootstrap over clips, 95 % interval {low} to {high}."
+    return table
+
+
+def _table(title: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=title,
+        title_style="bold",
+        title_justify="left",
+        caption_style="dim",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    table.add_column("", overflow="fold", max_width=26)
+    for metric in METRICS:
+        name = f"{metric.name}\n{metric.convention}" if metric.convention else metric.name
+        table.add_column(name, justify="right", no_wrap=True, min_width=5)
+    return table
+
+
+def _scores(metrics: Metrics) -> list[str]:
+    return [_ascii(score(metrics.get(metric.key), percent=metric.percent)) for metric in METRICS]
+
+
+def _gain(alone: Metrics, taught: Metrics, metric: Metric) -> str:
+    before, after = alone.get(metric.key), taught.get(metric.key)
+    if before is None or after is None:
+        return _ascii(MISSING)
+    difference = before - after if metric.lower_is_better else after - before
+    return _ascii(signed(difference, percent=metric.percent))
+
+
+def _ascii(text: str) -> str:
+    return text.replace("−", "-").replace(MISSING, "-")
