@@ -1,0 +1,50 @@
+"""Which texts run together: sorted by length and cut by tokens, so that padding is not paid for."""
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+
+
+def token_budget_batches(num_tokens: IntArray, batch_tokens: int) -> list[IntArray]:
+    """Cut rows into batches of similar length.
+
+    Rows are taken longest first. A batch is closed when one more row would exceed the budget, and, once it is half
+    full, where the length changes: that leaves most batches without any padding.
+
+    Args:
+        num_tokens: length of each row in tokens, [R].
+        batch_tokens: bound on rows times longest row; a row longer than that is a batch of its own.
+    Returns:
+        row numbers of each batch; every row is in exactly one.
+    Raises:
+        ValueError: a budget below one token.
+    """
+    if batch_tokens < 1:
+        raise ValueError(f"batch_tokens is {batch_tokens}, expected at least 1")
+    order = np.argsort(-num_tokens, kind="stable")
+    lengths = num_tokens[order]
+    batches, start = [], 0
+    while start < len(order):
+        longest = int(lengths[start])
+        end = min(len(order), start + max(1, batch_tokens // max(1, longest)))
+        half = start + max(1, batch_tokens // (2 * max(1, longest)))
+        if half < end:
+            changes = np.flatnonzero(lengths[half:end] != lengths[half - 1 : end - 1])
+            end = half + int(changes[0]) if changes.size else end
+        batches.append(order[start:end])
+        start = end
+    return batches
+
+
+def padded(rows: list[list[int]], pad_id: int) -> tuple[IntArray, IntArray]:
+    """Lay token ids out as one rectangle, padded on the right.
+
+    Returns:
+        token ids and attention mask (1 for tokens, 0 for padding), each [B, L].
+    """
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    input_ids = np.full(mask.shape, pad_id, np.int64)
+    input_ids[mask] = np.concatenate([np.asarray(row, np.int64) for row in rows])
+    return input_ids, mask.astype(np.int64)

@@ -1,0 +1,191 @@
+"""How a student's weights are laid out as a Hugging Face model, and how they are read back.
+
+The head D → H → 1 with tanh equals the head D → D → 1 of transformers' `…ForSequenceClassification` when the H rows
+are padded with zeros to D: a padded unit gives tanh(0) = 0 and has weight 0. That holds for architectures whose head
+reads the first token and has tanh between its layers; everything else leaves with a modelling file of its own.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig
+
+from vadv_dist.inference.modeling_text_student import (
+    TextStudentConfig,
+    TextStudentForSequenceClassification,
+    encoder_class,
+    encoder_options,
+)
+from vadv_dist.models.text_student import TextStudent
+
+LABEL_NAME = "sentiment"
+MODELING_FILE = "modeling_text_student.py"
+
+
+@dataclass(frozen=True)
+class StandardHead:
+    """Where an architecture's sequence classifier keeps its head.
+
+    Args:
+        dense: name of the layer D → D.
+        out: name of the layer D → 1.
+        pooler_options: whether the configuration decides the activation between them, so that tanh must be set.
+    """
+
+    dense: str
+    out: str
+    pooler_options: bool = False
+
+
+_ROBERTA = StandardHead("classifier.dense", "classifier.out_proj")
+
+# Each was read in transformers' modelling file: first token, tanh, no further norm or layer.
+STANDARD_HEADS = {
+    "bert": StandardHead("bert.pooler.dense", "classifier"),
+    "albert": StandardHead("albert.pooler", "classifier"),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "mpnet": _ROBERTA,
+    "deberta": StandardHead("pooler.dense", "classifier", pooler_options=True),
+    "deberta-v2": StandardHead("pooler.dense", "classifier", pooler_options=True),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A student as a Hugging Face model.
+
+    Args:
+        config: what `config.json` holds.
+        weights: what `model.safetensors` holds: fp32 on the CPU.
+        architecture: class that loads it.
+        custom_reason: why no standard class fits; None where one does.
+    """
+
+    config: PreTrainedConfig
+    weights: dict[str, Tensor]
+    architecture: str
+    custom_reason: str | None
+
+
+def to_layout(student: TextStudent) -> Layout:
+    """Lay a student out as a standard sequence classifier, or with its own modelling file where none fits."""
+    reason = why_custom(student)
+    return _custom(student, reason) if reason else _standard(student)
+
+
+def why_custom(student: TextStudent) -> str | None:
+    """Say why no standard class computes what the student computes; None where one does."""
+    config = student.encoder.config
+    if config.model_type not in STANDARD_HEADS:
+        return f"transformers has no sequence classifier with a tanh head for {config.model_type!r} encoders"
+    if student.pooling != "cls":
+        return f"the standard sequence classifiers read the first token, this student pools by {student.pooling}"
+    if student.dense.out_features > config.hidden_size:
+        return f"the head's hidden width {student.dense.out_features} exceeds the encoder's width {config.hidden_size}"
+    return None
+
+
+def build_student(
+    config: PreTrainedConfig, weights: Mapping[str, Tensor], *, pooling: str, hidden: int, dropout: float
+) -> TextStudent:
+    """Undo `to_layout`: build the student that an export was made from, with equal weights.
+
+    Args:
+        config: what `config.json` holds.
+        weights: what `model.safetensors` holds.
+        pooling: `cls` or `mean`.
+        hidden: H, the head's hidden width before padding.
+        dropout: dropout of the head.
+    Raises:
+        KeyError: weights of another layout.
+    """
+    if isinstance(config, TextStudentConfig):
+        dense, out, prefix, encoder_config = "dense", "out", "encoder.", config.encoder_config
+    else:
+        spec = STANDARD_HEADS[config.model_type]
+        dense, out, encoder_config = spec.dense, spec.out, config
+        prefix = _sequence_classifier(config).base_model_prefix + "."
+    encoder_weights = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in weights.items()
+        if name.startswith(prefix) and not name.startswith(f"{dense}.")
+    }
+    encoder = encoder_class(encoder_config).from_pretrained(
+        None, config=encoder_config, state_dict=encoder_weights, dtype=torch.float32, **encoder_options(encoder_config)
+    )
+    student = TextStudent(encoder, hidden=hidden, pooling="mean" if pooling == "mean" else "cls", dropout=dropout)
+    with torch.no_grad():
+        student.dense.weight.copy_(weights[f"{dense}.weight"][:hidden])
+        student.dense.bias.copy_(weights[f"{dense}.bias"][:hidden])
+        student.out.weight.copy_(weights[f"{out}.weight"][:, :hidden])
+        student.out.bias.copy_(weights[f"{out}.bias"])
+    return student
+
+
+def _standard(student: TextStudent) -> Layout:
+    spec = STANDARD_HEADS[student.encoder.config.model_type]
+    config = _regression(copy.deepcopy(student.encoder.config))
+    if spec.pooler_options:
+        config.pooler_hidden_act, config.pooler_hidden_size = "tanh", config.hidden_size
+    model_class = _sequence_classifier(config)
+    config.architectures = [model_class.__name__]
+    D, H = config.hidden_size, student.dense.out_features
+    weights = {f"{model_class.base_model_prefix}.{name}": t for name, t in _fp32(student.encoder).items()}
+    dense, out = _fp32(student.dense), _fp32(student.out)
+    weights[f"{spec.dense}.weight"] = torch.cat([dense["weight"], torch.zeros(D - H, D)])
+    weights[f"{spec.dense}.bias"] = torch.cat([dense["bias"], torch.zeros(D - H)])
+    weights[f"{spec.out}.weight"] = torch.cat([out["weight"], torch.zeros(1, D - H)], dim=1)
+    weights[f"{spec.out}.bias"] = out["bias"]
+    return Layout(config, weights, model_class.__name__, custom_reason=None)
+
+
+def _custom(student: TextStudent, reason: str) -> Layout:
+    encoder_config = copy.deepcopy(student.encoder.config)
+    encoder_config.dtype = torch.float32
+    encoder_config.name_or_path = ""  # a path of the machine that trained it says nothing elsewhere
+    model_class = TextStudentForSequenceClassification
+    module = MODELING_FILE.removesuffix(".py")
+    config = _regression(
+        TextStudentConfig(
+            encoder_config=encoder_config,
+            pooling=student.pooling,
+            head_hidden=student.dense.out_features,
+            head_dropout=student.drop.p,
+            # A model type of its own: with the encoder's, transformers would load a standard class with an untrained
+            # head wherever trust_remote_code is left out, instead of refusing.
+            auto_map={
+                "AutoConfig": f"{module}.{TextStudentConfig.__name__}",
+                "AutoModelForSequenceClassification": f"{module}.{model_class.__name__}",
+            },
+            architectures=[model_class.__name__],
+        )
+    )
+    weights = {f"encoder.{name}": tensor for name, tensor in _fp32(student.encoder).items()}
+    for part in ("dense", "out"):
+        weights |= {f"{part}.{name}": tensor for name, tensor in _fp32(getattr(student, part)).items()}
+    return Layout(config, weights, model_class.__name__, custom_reason=reason)
+
+
+def _regression(config: PreTrainedConfig) -> PreTrainedConfig:
+    config.num_labels = 1
+    config.id2label, config.label2id = {0: LABEL_NAME}, {LABEL_NAME: 0}
+    config.problem_type = "regression"  # so that pipelines return the number itself, not its sigmoid
+    config.dtype = torch.float32
+    return config
+
+
+def _sequence_classifier(config: PreTrainedConfig) -> Any:
+    return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+
+
+def _fp32(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {
+        name: tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in module.state_dict().items()
+    }

@@ -1,0 +1,115 @@
+"""The model card of an exported student: what it is, how to use it, what it scores, what it was trained on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+METRIC_TITLES = {
+    "mae": "MAE",
+    "corr": "Corr",
+    "a7": "A7",
+    "a2_has0": "A2 (has 0)",
+    "a2_non0": "A2 (non 0)",
+    "f1_has0": "F1 (has 0)",
+    "f1_non0": "F1 (non 0)",
+}
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What an export says about its student.
+
+    Args:
+        name: name of the run.
+        encoder: name or path of the encoder that training started from.
+        max_tokens: texts are cut after this many tokens, in training and in use.
+        metrics: the student's metrics by split (`valid`, `test`), keyed as `regression_metrics` gives them; nan or
+            None where one is undefined.
+        data: one entry per data set trained on: `uri`, `fingerprint`, `rows` by split.
+        config: the run's configuration, as plain containers.
+    """
+
+    name: str
+    encoder: str
+    max_tokens: int
+    metrics: Mapping[str, Mapping[str, float | None]]
+    data: Sequence[Mapping[str, Any]]
+    config: Mapping[str, Any]
+
+
+def render(card: ModelCard, *, pooling: str, hidden: int, architecture: str, custom_reason: str | None) -> str:
+    """Write the card as Markdown with the metadata block of the Hugging Face hub.
+
+    Args:
+        card: what is known of the student.
+        pooling, hidden: its pooling and the hidden width of its head.
+        architecture: class that loads it.
+        custom_reason: why it needs its own modelling file; None where a standard class loads it.
+    """
+    trust = "" if custom_reason is None else ", trust_remote_code=True"
+    parts = [
+        "---\nlibrary_name: transformers\npipeline_tag: text-classification\n"
+        "tags:\n- sentiment-regression\n- knowledge-distillation\n---",
+        f"# {card.name}",
+        "Predicts the sentiment of a spoken sentence from its words alone, as one number in the units of the training "
+        "labels (negative below 0, positive above). It is the text student of VideoAdviser "
+        "([arXiv:2309.15494](https://arxiv.org/abs/2309.15494)), trained with "
+        + ("a teacher that saw the video." if _has_teacher(card.config) else "no teacher."),
+        f"Encoder `{card.encoder}`, every text its {'first token' if pooling == 'cls' else 'mean token'}, a head with "
+        f"{hidden} hidden units and tanh. Texts are cut after {card.max_tokens} tokens.",
+        "## Use",
+        "```python\nfrom transformers import pipeline\n\n"
+        f'predict = pipeline("text-classification", model="path/to/this/folder"{trust})\n'
+        'predict("what a wonderful film", truncation=True)  # [{"label": "sentiment", "score": <the number>}]\n```',
+        _loading(architecture, custom_reason),
+        "## Metrics",
+        _metrics_table(card.metrics),
+        "`has 0`: zero counts as positive, all clips. `non 0`: clips labelled zero are left out. F1 is weighted.",
+        "## Training data",
+        "\n".join(_data_line(entry) for entry in card.data) or "Not recorded.",
+        "## Licence",
+        f"The weights derive from the encoder `{card.encoder}` and from the data above, and their licences apply to "
+        "them. The code in this folder and the code that trained it is under Apache-2.0.",
+        "## Configuration",
+        f"```yaml\n{yaml.safe_dump(dict(card.config), sort_keys=False, allow_unicode=True).strip()}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _loading(architecture: str, custom_reason: str | None) -> str:
+    if custom_reason is None:
+        return (
+            f"The folder loads as `{architecture}` of transformers; no other package is needed. The score is the "
+            "prediction itself, no sigmoid is applied."
+        )
+    return (
+        f"**This folder needs `trust_remote_code=True`**: {custom_reason}, so it carries its own class "
+        f"`{architecture}` in `modeling_text_student.py`, which imports torch and transformers only. The pipeline "
+        "reports that it does not know the class; its score is the prediction itself all the same."
+    )
+
+
+def _metrics_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
+    if not metrics:
+        return "Not evaluated."
+    names = [name for name in METRIC_TITLES if any(name in values for values in metrics.values())]
+    lines = [
+        "| split | " + " | ".join(METRIC_TITLES[name] for name in names) + " |",
+        "|---|" + "---:|" * len(names),
+    ]
+    for split, values in metrics.items():
+        cells = (values.get(name) for name in names)
+        lines.append(f"| {split} | " + " | ".join("–" if v is None or v != v else f"{v:.4f}" for v in cells) + " |")
+    return "\n".join(lines)
+
+
+def _data_line(entry: Mapping[str, Any]) -> str:
+    rows = ", ".join(f"{count} {split}" for split, count in dict(entry.get("rows", {})).items())
+    return f"- `{entry.get('uri', '?')}`: {rows or 'rows not recorded'}; fingerprint `{entry.get('fingerprint', '?')}`"
+
+
+def _has_teacher(config: Mapping[str, Any]) -> bool:
+    objective = config.get("objective")
+    return isinstance(objective, Mapping) and objective.get("kind", "none") != "none"

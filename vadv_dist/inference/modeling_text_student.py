@@ -1,0 +1,97 @@
+"""A text encoder with pooling and a two-layer tanh head that predicts one number per text.
+
+This file travels with the weights of students that no standard class of transformers fits. It needs torch and
+transformers only; load the folder with `trust_remote_code=True`.
+
+Shape letters: B rows, L tokens, D width.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+
+class TextStudentConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # its __init_subclass__
+    """Configuration: the encoder's own, inside that of the head.
+
+    Args:
+        encoder_config: configuration of the encoder, as a dictionary with its `model_type`.
+        pooling: a text is its first token (`cls`) or the mean of its tokens (`mean`).
+        head_hidden: hidden width of the two-layer head.
+        head_dropout: dropout before each layer of the head, in training.
+    """
+
+    model_type = "vadv-text-student"
+
+    def __init__(
+        self,
+        encoder_config: Any = None,
+        pooling: str = "mean",
+        head_hidden: int = 128,
+        head_dropout: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(encoder_config, dict):
+            encoder_config = AutoConfig.for_model(**encoder_config)
+        self.encoder_config = encoder_config
+        self.pooling = pooling
+        self.head_hidden = head_hidden
+        self.head_dropout = head_dropout
+        super().__init__(**kwargs)
+
+
+def encoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """Return the class that transformers gives for a configuration without a task."""
+    found: Any = MODEL_MAPPING[type(config)]
+    model_class: type[PreTrainedModel] = found[0] if isinstance(found, tuple) else found
+    return model_class
+
+
+def encoder_options(config: PreTrainedConfig) -> dict[str, Any]:
+    """Return the arguments that leave out a pooler, which the student does not read."""
+    takes_pooler = "add_pooling_layer" in inspect.signature(encoder_class(config).__init__).parameters
+    return {"add_pooling_layer": False} if takes_pooler else {}
+
+
+class TextStudentForSequenceClassification(PreTrainedModel):  # type: ignore[no-untyped-call]  # as above
+    """The student as a Hugging Face model; `logits` is [B, 1], in label units."""
+
+    config_class = TextStudentConfig
+    base_model_prefix = "encoder"
+    _supports_sdpa = True
+
+    def __init__(self, config: TextStudentConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.encoder = encoder_class(config.encoder_config)(
+            config.encoder_config, **encoder_options(config.encoder_config)
+        )
+        self.drop = nn.Dropout(config.head_dropout)
+        self.dense = nn.Linear(config.encoder_config.hidden_size, config.head_hidden)
+        self.out = nn.Linear(config.head_hidden, 1)
+        self.post_init()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        """Predict from token ids [B, L]; with `labels` [B] also give the mean squared error."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        hidden_BLD = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if self.config.pooling == "cls":
+            pooled_BD = hidden_BLD[:, 0]
+        else:
+            mask = attention_mask.bool()
+            total_BD = hidden_BLD.masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1)
+            pooled_BD = total_BD / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        logits_B1 = self.out(self.drop(torch.tanh(self.dense(self.drop(pooled_BD)))))
+        loss = None if labels is None else nn.functional.mse_loss(logits_B1.view(-1), labels.view(-1).float())
+        return SequenceClassifierOutput(loss=loss, logits=logits_B1)

@@ -1,0 +1,197 @@
+"""Predict the sentiment of texts with an exported student: words in, numbers out, no teacher."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from vadv_dist.errors import UserError
+from vadv_dist.inference.batching import padded, token_budget_batches
+from vadv_dist.inference.export import load_student, resolve_student
+from vadv_dist.inference.fast_student import FastStudent, is_supported
+from vadv_dist.inference.tables import open_table
+from vadv_dist.models.text_student import TextStudent
+from vadv_dist.storage import atomic_file
+
+__all__ = ["PREDICTION_COLUMN", "Predictor", "Progress", "predict_file", "predict_texts", "resolve_student"]
+
+# Large enough to fill the machine, small enough for a CPU's caches; measured with benchmarks/predict.py.
+CPU_BATCH_TOKENS = 2048
+GPU_BATCH_TOKENS = 32768
+
+# Called with the number of texts done and of all texts.
+Progress = Callable[[int, int], None]
+
+PREDICTION_COLUMN = "prediction"
+
+
+class Predictor:
+    """A loaded student, ready for any number of calls.
+
+    Args:
+        student: the model; it is moved to `device` and put into eval mode.
+        tokenizer: its tokenizer.
+        max_tokens: texts are cut after this many tokens, as in training.
+        batch_tokens: bound on a batch's rows times its longest row; None takes one that suits the device.
+        device: a torch device; None takes a GPU where there is one.
+    Raises:
+        UserError: a device that this machine does not have.
+    """
+
+    def __init__(
+        self,
+        student: TextStudent,
+        tokenizer: PreTrainedTokenizerBase,
+        max_tokens: int,
+        *,
+        batch_tokens: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.device = _device(device)
+        self.student = (FastStudent(student) if is_supported(student.encoder) else student).to(self.device).eval()
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        default = CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS
+        self.batch_tokens = batch_tokens or default
+
+    @classmethod
+    def load(cls, folder: str | Path, *, batch_tokens: int | None = None, device: str | None = None) -> "Predictor":
+        """Load an export or a run's student, its files verified first.
+
+        Raises:
+            UserError: as `resolve_student` and `load_student`.
+        """
+        student, tokenizer, max_tokens = load_student(resolve_student(folder))
+        return cls(student, tokenizer, max_tokens, batch_tokens=batch_tokens, device=device)
+
+    def __call__(self, texts: Sequence[str], progress: Progress | None = None) -> npt.NDArray[np.float32]:
+        """Predict the sentiment of each text.
+
+        Args:
+            texts: R texts, none of them empty.
+            progress: called after each batch with the number of texts done and of all.
+        Returns:
+            predictions in label units, [R], in the order of `texts`.
+        """
+        predictions = np.empty(len(texts), np.float32)
+        if not len(texts):
+            return predictions
+        token_ids = self.tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=self.max_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
+        pad_id = self.tokenizer.pad_token_id or 0
+        done = 0
+        with torch.inference_mode():
+            for rows in token_budget_batches(lengths, self.batch_tokens):
+                input_ids, mask = padded([token_ids[row] for row in rows], pad_id)
+                logit_B = self.student(
+                    torch.from_numpy(input_ids).to(self.device), torch.from_numpy(mask).to(self.device)
+                )
+                predictions[rows] = logit_B.float().cpu().numpy()
+                done += len(rows)
+                if progress is not None:
+                    progress(done, len(texts))
+        return predictions
+
+
+def predict_texts(
+    folder: str | Path,
+    texts: Sequence[str],
+    *,
+    batch_tokens: int | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> npt.NDArray[np.float32]:
+    """Predict the sentiment of texts with the student of a run or an export.
+
+    Args:
+        folder: a run, or a folder that `vadv export` wrote.
+        texts: R texts.
+        batch_tokens, device: as `Predictor`.
+        progress: called after each batch with the number of texts done and of all.
+    Returns:
+        predictions in label units, [R], in the order of `texts`.
+    Raises:
+        UserError: an empty text, or as `Predictor.load`.
+    """
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise UserError(f"Text {number} is empty. Give at least one word.")
+    return Predictor.load(folder, batch_tokens=batch_tokens, device=device)(texts, progress)
+
+
+def predict_file(
+    folder: str | Path,
+    input_path: str | Path,
+    output_path: str | Path,
+    *,
+    text_column: str = "text",
+    batch_tokens: int | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Copy a table and add a column `prediction`, in label units.
+
+    The file is read in pieces, so that it may be larger than memory; the new one appears whole or not at all.
+
+    Args:
+        folder: a run, or a folder that `vadv export` wrote.
+        input_path: a .csv (UTF-8, with a header) or .parquet file.
+        output_path: the file to make, of the same kind.
+        text_column: column of `input_path` that holds the texts.
+        batch_tokens, device: as `Predictor`.
+        progress: called after each batch with the number of texts done and of all.
+    Returns:
+        number of rows.
+    Raises:
+        UserError: input and output are one file or of different kinds, the output exists, the input cannot be read or
+            lacks the text column, a text is empty, or as `Predictor.load`.
+    """
+    input_path, output_path = Path(input_path), Path(output_path)
+    table = open_table(input_path, text_column, PREDICTION_COLUMN)
+    if output_path.exists() and output_path.samefile(input_path):
+        raise UserError(f"Input and output are both {input_path}. Give another file for the output.")
+    if output_path.suffix.lower() != input_path.suffix.lower():
+        raise UserError(
+            f"The output {output_path} ends in {output_path.suffix or 'nothing'!r}, the input in "
+            f"{input_path.suffix!r}. Give the output the input's ending."
+        )
+    if output_path.exists():
+        raise UserError(f"{output_path} exists already and is never written over. Give another file, or remove it.")
+    # The cheap checks come first: nobody should wait for predictions to learn of an empty text.
+    student = resolve_student(folder)
+    num_rows = table.check_texts()
+    predictor = Predictor.load(student, batch_tokens=batch_tokens, device=device)
+    predictions = np.empty(num_rows, np.float32)
+    done = 0
+    for texts in table.texts():
+        shifted = None if progress is None else _shifted(progress, done, num_rows)
+        predictions[done : done + len(texts)] = predictor([text for text in texts if text is not None], shifted)
+        done += len(texts)
+    with atomic_file(output_path) as partial:
+        table.write_with(partial, predictions)
+    return num_rows
+
+
+def _shifted(progress: Progress, before: int, total: int) -> Progress:
+    return lambda done, _: progress(before + done, total)
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # an AssertionError says that torch was built without CUDA
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"Device {name!r} cannot be used: {reason}. Give cpu, or leave it out.") from None
+    return device

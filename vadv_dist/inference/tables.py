@@ -1,0 +1,184 @@
+"""CSV and Parquet files with a column of texts: read in pieces, every cell kept as it is, a column added at the end."""
+
+import csv
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vadv_dist.errors import UserError, did_you_mean
+
+CHUNK_ROWS = 16384
+# Rows of a Parquet file may hold features of megabytes each; this bounds what is in memory while they are copied.
+_COPY_BYTES = 64 << 20
+
+
+class Table(ABC):
+    """A file of rows with a column of texts.
+
+    Args:
+        path: the file.
+        text_column: its column of texts.
+        new_column: the column that `write_with` adds.
+    Raises:
+        UserError: no such file, unreadable, without the text column, or with the new column already.
+    """
+
+    def __init__(self, path: Path, text_column: str, new_column: str) -> None:
+        self.path, self.text_column, self.new_column = path, text_column, new_column
+        columns = self.columns()
+        if text_column not in columns:
+            raise UserError(
+                f"{path} has no column {text_column!r} (it has: {', '.join(columns)})."
+                f"{did_you_mean(text_column, columns)} Name the column that holds the texts."
+            )
+        if new_column in columns:
+            raise UserError(
+                f"{path} has a column {new_column!r} already, the name of the column to be added. Rename it."
+            )
+
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """Names of the columns, in the file's order."""
+
+    @abstractmethod
+    def texts(self) -> Iterator[list[str | None]]:
+        """Read the text column in pieces of at most `CHUNK_ROWS`; None where a text is null."""
+
+    @abstractmethod
+    def write_with(self, path: Path, values: npt.NDArray[np.float32]) -> None:
+        """Write the whole table to `path`, with `values` [R] as its new last column."""
+
+    def check_texts(self) -> int:
+        """Read all texts once and return how many there are.
+
+        Raises:
+            UserError: a row's text is empty; says which row.
+        """
+        row = 0
+        for texts in self.texts():
+            for text in texts:
+                row += 1
+                if text is None or not text.strip():
+                    raise UserError(
+                        f"{self.path}: row {row} has an empty {self.text_column!r} (rows are counted from 1, without "
+                        "the header). Give its words, or take the row out."
+                    )
+        return row
+
+
+class CsvTable(Table):
+    """Comma-separated values in UTF-8 with a header; cells stay the strings they are."""
+
+    def columns(self) -> list[str]:
+        """Names of the columns, from the header."""
+        header = next(self._lines(), None)
+        if not header:
+            raise UserError(f"{self.path} is empty. Its first line must name the columns.")
+        return header
+
+    def texts(self) -> Iterator[list[str | None]]:
+        """Read the text column in pieces."""
+        position = self.columns().index(self.text_column)
+        chunk: list[str | None] = []
+        for row in self._rows():
+            chunk.append(row[position])
+            if len(chunk) == CHUNK_ROWS:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+    def write_with(self, path: Path, values: npt.NDArray[np.float32]) -> None:
+        """Write the rows with their values, in the digits that read back as the same float32."""
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([*self.columns(), self.new_column])
+            writer.writerows([*row, str(value)] for row, value in zip(self._rows(), values, strict=True))
+
+    def _rows(self) -> Iterator[list[str]]:
+        lines = self._lines()
+        width = len(next(lines))
+        for number, row in enumerate((line for line in lines if line), 1):
+            if len(row) != width:
+                raise UserError(
+                    f"{self.path}: row {number} has {len(row)} cells, the header names {width} columns. "
+                    "Mend the row; a cell that holds a comma needs quotes."
+                )
+            yield row
+
+    def _lines(self) -> Iterator[list[str]]:
+        try:
+            with self.path.open(encoding="utf-8-sig", newline="") as file:
+                yield from csv.reader(file, strict=True)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{self.path} cannot be read as CSV in UTF-8: {error}. Save it as such.") from None
+
+
+class ParquetTable(Table):
+    """A Parquet file; columns keep their types."""
+
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        with self._open() as file:
+            return list(file.schema_arrow.names)
+
+    def texts(self) -> Iterator[list[str | None]]:
+        """Read the text column in pieces, and no other.
+
+        Raises:
+            UserError: it holds something other than strings.
+        """
+        with self._open() as file:
+            kind = file.schema_arrow.field(self.text_column).type
+            value_kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not (pa.types.is_string(value_kind) or pa.types.is_large_string(value_kind)):
+                raise UserError(f"{self.path}: column {self.text_column!r} holds {kind}, expected strings.")
+            for batch in file.iter_batches(batch_size=CHUNK_ROWS, columns=[self.text_column]):
+                yield batch.column(0).to_pylist()
+
+    def write_with(self, path: Path, values: npt.NDArray[np.float32]) -> None:
+        """Write the rows with their values, a float32 column."""
+        with self._open() as file:
+            metadata = file.metadata
+            row_bytes = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+            rows = min(CHUNK_ROWS, max(1, _COPY_BYTES * metadata.num_rows // max(1, row_bytes)))
+            schema = file.schema_arrow.append(pa.field(self.new_column, pa.float32()))
+            with pq.ParquetWriter(path, schema) as writer:
+                done = 0
+                for batch in file.iter_batches(batch_size=max(1, rows)):
+                    added = pa.array(values[done : done + batch.num_rows], pa.float32())
+                    writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, added], schema=schema))
+                    done += batch.num_rows
+
+    @contextmanager
+    def _open(self) -> Iterator[pq.ParquetFile]:
+        try:
+            file = pq.ParquetFile(self.path)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise UserError(f"{self.path} cannot be read as Parquet: {reason}. Write it again.") from None
+        with file:
+            yield file
+
+
+_KINDS: dict[str, type[Table]] = {".csv": CsvTable, ".parquet": ParquetTable}
+
+
+def open_table(path: Path, text_column: str, new_column: str) -> Table:
+    """Open a table by the ending of its name.
+
+    Raises:
+        UserError: another ending, no such file, or as `Table`.
+    """
+    kind = _KINDS.get(path.suffix.lower())
+    if kind is None:
+        raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}, expected {' or '.join(_KINDS)}.")
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is not a file. Give a {' or '.join(_KINDS)} file.")
+    return kind(path, text_column, new_column)
