@@ -49,9 +49,23 @@ class IngestSummary:
     cut_from_train: int
     fingerprint: str
 
-    def as_dict(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, object]:
         """The summary as plain containers, for `--json`."""
         return asdict(self)
+
+    def __str__(self) -> str:
+        clips = ", ".join(f"{rows:,} {split}" for split, rows in self.splits.items())
+        lines = [f"wrote {self.uri}: {self.rows_written:,} of {self.rows_read:,} rows ({clips})"]
+        if self.cut_from_train:
+            lines.append(
+                f"  {self.cut_from_train:,} clips of {self.videos['valid']} videos cut from train for validation"
+            )
+        if self.fallback_texts:
+            lines.append(f"  {self.fallback_texts:,} texts from the fallback column")
+        for name, shape in self.features.items():
+            missing = f", missing in {self.missing[name]:,} clips" if self.missing[name] else ""
+            lines.append(f"  {name} {shape}{missing}")
+        return "\n".join(lines)
 
 
 def ingest_table(

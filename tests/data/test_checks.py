@@ -1,0 +1,293 @@
+"""A check finds each thing that is wrong with a data set, says where, and goes on to the next."""
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+from safetensors.numpy import save_file
+
+from vadv_dist.data.check_report import Finding
+from vadv_dist.data.checks import check_dataset, render_report
+from vadv_dist.data.shards import Dataset, manifest_json
+from vadv_dist.data.synth import make_dataset
+from vadv_dist.errors import UserError
+from vadv_dist.storage import read_json, sha256_file, write_json
+
+SHARD = "train/00000.parquet"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("checks") / "sound"
+    return make_dataset(folder, num_clips=48, visual_shape=(2, 1, 4), face_shape=(3, 2), shard_rows=16)
+
+
+@pytest.fixture
+def dataset(sound: Dataset, tmp_path: Path) -> Dataset:
+    return Dataset.open(shutil.copytree(sound.root, tmp_path / "data"))
+
+
+def rewrite(
+    dataset: Dataset, change: Callable[[pa.Table], pa.Table], *, path: str = SHARD, declare: bool = True
+) -> None:
+    """Change a shard; with `declare` also make `dataset.json` agree with its new bytes."""
+    file = dataset.root / path
+    table = change(pq.read_table(file, partitioning=None))
+    pq.write_table(table, file, compression="none", use_dictionary=["video_id", "source"], write_statistics=False)
+    if not declare:
+        return
+    splits = {
+        split: [
+            replace(shard, bytes=file.stat().st_size, sha256=sha256_file(file)) if shard.path == path else shard
+            for shard in shards
+        ]
+        for split, shards in dataset.manifest.splits.items()
+    }
+    write_json(dataset.root / "dataset.json", manifest_json(replace(dataset.manifest, splits=splits)))
+
+
+def edit_manifest(dataset: Dataset, change: Callable[[dict], None]) -> None:
+    raw = read_json(dataset.root / "dataset.json")
+    change(raw)
+    write_json(dataset.root / "dataset.json", raw)
+
+
+def with_value(name: str, row: int, value: object) -> Callable[[pa.Table], pa.Table]:
+    def change(table: pa.Table) -> pa.Table:
+        values = table[name].to_pylist()
+        values[row] = value
+        field = table.schema.field(name)
+        column = pa.array(values, field.type)
+        return table.set_column(table.column_names.index(name), field.with_nullable(True), column)
+
+    return change
+
+
+def with_feature(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[pa.Table], pa.Table]:
+    def apply(table: pa.Table) -> pa.Table:
+        values = change(table[name].combine_chunks().to_numpy_ndarray().copy())
+        column = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values))
+        return table.set_column(table.column_names.index(name), name, column)
+
+    return apply
+
+
+def poke(values: np.ndarray) -> np.ndarray:
+    values[5, 0] = np.nan
+    return values
+
+
+def only_finding(dataset: Dataset) -> Finding:
+    findings = check_dataset(dataset.root).findings
+    assert len(findings) == 1, findings
+    return findings[0]
+
+
+def test_a_sound_data_set_has_no_findings(dataset: Dataset) -> None:
+    calls = []
+    report = check_dataset(dataset.root, progress=lambda done, total: calls.append((done, total)))
+    assert report.ok
+    assert report.findings == ()
+    assert (report.rows, report.shards) == (48, 5)
+    assert calls == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+
+
+def test_a_missing_data_set_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        check_dataset(tmp_path / "nowhere")
+
+
+def test_a_changed_byte_shows_in_the_hash(dataset: Dataset) -> None:
+    path = dataset.root / SHARD
+    content = path.read_bytes()
+    at = content.index(b"s1v")
+    path.write_bytes(content[:at] + b"X" + content[at + 1 :])
+    findings = check_dataset(dataset.root).findings
+    assert "SHA-256" in findings[0].what
+    assert findings[0].where == SHARD
+
+
+def test_a_truncated_shard_shows_in_its_size_and_cannot_be_read(dataset: Dataset) -> None:
+    path = dataset.root / SHARD
+    path.write_bytes(path.read_bytes()[:500])
+    report = check_dataset(dataset.root)
+    assert [finding.file for finding in report.findings] == [SHARD, SHARD]
+    assert "It has 500 bytes" in report.findings[0].what
+    assert "not a readable Parquet file" in report.findings[1].what
+    assert not report.ok
+
+
+def test_a_shard_that_is_gone_is_found(dataset: Dataset) -> None:
+    (dataset.root / SHARD).unlink()
+    assert "gone" in only_finding(dataset).what
+
+
+@pytest.mark.parametrize(
+    ("change", "row", "field", "what"),
+    [
+        (with_value("label", 3, 3.5), 3, "label", "It is outside [-3, 3] in 1 row."),
+        (with_value("label", 4, float("nan")), 4, "label", "It is not a number in 1 row."),
+        (with_value("label", 4, None), 4, "label", "It is null in 1 row."),
+        (with_value("text", 2, "  "), 2, "text", "It is empty in 1 row."),
+        (with_value("num_words", 1, 0), 1, "num_words", "It is not the number of words in text in 1 row."),
+        (with_value("clip_id", 0, ""), 0, "clip_id", "It is empty in 1 row."),
+        (with_feature("visual", poke), 5, "visual", "It holds NaN or infinity in 1 row."),
+        (
+            with_feature("visual", lambda v: v[..., :3]),
+            None,
+            "visual",
+            "It holds tensors of shape [2, 1, 3] (halffloat), expected tensors of shape [2, 1, 4] (halffloat).",
+        ),
+        (
+            with_feature("face", lambda v: v.astype(np.float32)),
+            None,
+            "face",
+            "It holds tensors of shape [3, 2] (float), expected tensors of shape [3, 2] (halffloat).",
+        ),
+        (lambda t: t.drop_columns("label"), None, "label", "There is no such column"),
+        (
+            lambda t: t.set_column(4, "label", pc.cast(t["label"], pa.float64())),
+            None,
+            "label",
+            "It holds double, expected float.",
+        ),
+        (lambda t: t.slice(1), None, None, "It has 15 rows, dataset.json declares 16."),
+        (lambda t: t.slice(0, 0), None, None, "It has 0 rows, dataset.json declares 16."),
+    ],
+)
+def test_each_fault_inside_a_shard_is_one_error_with_its_place(
+    dataset: Dataset, change: Callable[[pa.Table], pa.Table], row: int | None, field: str | None, what: str
+) -> None:
+    rewrite(dataset, change)
+    finding = only_finding(dataset)
+    assert (finding.level, finding.file, finding.row, finding.field) == ("error", SHARD, row, field)
+    assert what in finding.what
+    assert finding.advice
+
+
+def test_many_rows_with_one_fault_are_one_finding(dataset: Dataset) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        for row in (2, 7, 9):
+            table = with_value("label", row, -4.0)(table)
+        return table
+
+    rewrite(dataset, change)
+    assert only_finding(dataset).what == "It is outside [-3, 3] in 3 rows."
+    assert only_finding(dataset).row == 2
+
+
+def test_an_unknown_column_is_a_warning(dataset: Dataset) -> None:
+    rewrite(dataset, lambda table: table.append_column("mood", pa.array([1] * len(table))))
+    assert (only_finding(dataset).level, only_finding(dataset).field) == ("warning", "mood")
+    assert check_dataset(dataset.root).ok
+
+
+def test_undeclared_missing_features_are_found(dataset: Dataset) -> None:
+    rewrite(dataset, with_value("face", 6, None))
+    assert "{'face': 1}, dataset.json declares {}" in only_finding(dataset).what
+
+
+def test_values_behind_a_missing_feature_do_not_matter(dataset: Dataset) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        table = with_feature("face", poke)(table)
+        tensors = table["face"].combine_chunks()
+        mask = pa.array([row == 5 for row in range(len(table))])
+        storage = pa.FixedSizeListArray.from_arrays(tensors.storage.values, 6, mask=mask)
+        column = pa.ExtensionArray.from_storage(tensors.type, storage)
+        return table.set_column(table.column_names.index("face"), "face", column)
+
+    rewrite(dataset, change)
+    edit_manifest(dataset, lambda raw: raw["splits"]["train"]["shards"][0].update(missing={"face": 1}))
+    assert check_dataset(dataset.root).findings == ()
+
+
+def test_an_id_in_two_splits_is_an_error_that_names_both_rows(dataset: Dataset) -> None:
+    test_shard = dataset.split("test")[0].path
+    first = pq.read_table(dataset.root / SHARD, partitioning=None)["clip_id"][0].as_py()
+    rewrite(dataset, with_value("clip_id", 4, first), path=test_shard)
+    finding = only_finding(dataset)
+    assert (finding.level, finding.file, finding.row) == ("error", test_shard, 4)
+    assert f"'{first}' (also {SHARD} row 0)" in finding.what
+
+
+def test_a_video_in_two_splits_is_a_warning(dataset: Dataset) -> None:
+    valid_shard = dataset.split("valid")[0].path
+    video = pq.read_table(dataset.root / SHARD, partitioning=None)["video_id"][0].as_py()
+    rewrite(dataset, with_value("video_id", 0, video), path=valid_shard)
+    report = check_dataset(dataset.root)
+    assert report.ok
+    assert [finding.what for finding in report.findings] == [f"1 video in both train and valid: {video}."]
+
+
+def test_an_edited_manifest_is_found(dataset: Dataset) -> None:
+    edit_manifest(dataset, lambda raw: raw["splits"]["test"].update(rows=7))
+    assert "test declares 7 rows" in only_finding(dataset).what
+    edit_manifest(dataset, lambda raw: raw.update(fingerprint="0" * 64))
+    assert "fingerprint" in {finding.field for finding in check_dataset(dataset.root).findings}
+
+
+def test_a_shard_listed_twice_is_found(dataset: Dataset) -> None:
+    edit_manifest(dataset, lambda raw: raw["splits"]["valid"]["shards"].append(raw["splits"]["train"]["shards"][0]))
+    whats = [finding.what for finding in check_dataset(dataset.root).findings]
+    assert any("16 ids of another row" in what for what in whats)
+
+
+def test_absent_splits_and_unlisted_shards_are_warnings(dataset: Dataset) -> None:
+    splits = {name: shards for name, shards in dataset.manifest.splits.items() if name != "valid"}
+    write_json(dataset.root / "dataset.json", manifest_json(replace(dataset.manifest, splits=splits)))
+    report = check_dataset(dataset.root)
+    assert report.ok
+    assert [(finding.file, finding.level) for finding in report.findings] == [
+        ("dataset.json", "warning"),
+        ("valid/00000.parquet", "warning"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "what"),
+    [
+        (None, "gone"),
+        ({"other": np.zeros((2, 4), np.float32)}, "There is no such tensor"),
+        ({"prompts": np.zeros((3, 4), np.float32)}, "Its shape is [3, 4], expected [2, D]."),
+        ({"prompts": np.full((2, 4), np.inf, np.float32)}, "NaN or infinity"),
+    ],
+)
+def test_faults_of_the_prompts_are_found(dataset: Dataset, tensors: dict | None, what: str) -> None:
+    dataset.prompts_path.unlink()
+    if tensors is not None:
+        save_file(tensors, dataset.prompts_path)
+    assert what in only_finding(dataset).what
+
+
+def test_a_prompts_file_of_another_kind_is_found(dataset: Dataset) -> None:
+    dataset.prompts_path.write_bytes(b"not tensors")
+    assert "not a readable safetensors file" in only_finding(dataset).what
+
+
+def test_several_faults_are_all_reported_errors_first(dataset: Dataset) -> None:
+    rewrite(dataset, lambda table: table.append_column("mood", pa.array([1] * len(table))), declare=False)
+    (dataset.root / dataset.split("test")[0].path).unlink()
+    report = check_dataset(dataset.root)
+    assert [finding.level for finding in report.findings] == ["error", "error", "warning"]
+    assert json.loads(json.dumps(report.to_json()))["errors"] == 2
+
+
+def test_the_rendered_report_says_where_what_and_what_to_do(dataset: Dataset) -> None:
+    rewrite(dataset, with_value("label", 3, 3.5))
+    out = io.StringIO()
+    render_report(check_dataset(dataset.root), Console(file=out, width=80))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == f"error {SHARD} row 3, label"
+    assert lines[1].strip() == "It is outside [-3, 3] in 1 row."
+    assert lines[2].strip().startswith("→ Mend the labels")
+    assert lines[3].startswith("✗ 1 error and 0 warnings: 48 clips in 5 shards")
+    assert max(len(line) for line in lines) <= 80

@@ -1,0 +1,85 @@
+"""What a check of a data set found, as data and on the terminal."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Level = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        level: an `error` keeps the data set from being used; a `warning` is for a person to judge.
+        file: where, relative to the data set.
+        row: first row of the file that shows it, counted from 0; None where it is not about a row.
+        field: column or field of `dataset.json`; None where it is not about one.
+        what: what is wrong.
+        advice: what to do.
+    """
+
+    level: Level
+    file: str
+    row: int | None
+    field: str | None
+    what: str
+    advice: str
+
+    @property
+    def where(self) -> str:
+        """File, row and field in words."""
+        row = "" if self.row is None else f" row {self.row}"
+        return f"{self.file}{row}" + ("" if self.field is None else f", {self.field}")
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check looked at and what it found."""
+
+    uri: str
+    shards: int
+    rows: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> int:
+        """Number of findings that keep the data set from being used."""
+        return sum(finding.level == "error" for finding in self.findings)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error; warnings do not count."""
+        return self.errors == 0
+
+    def to_json(self) -> dict[str, object]:
+        """The report as plain containers, for `--json`."""
+        return {**asdict(self), "findings": [asdict(f) for f in self.findings], "errors": self.errors, "ok": self.ok}
+
+
+def render_report(report: CheckReport, console: "Console") -> None:
+    """Print a report: one block per finding, errors first, and a line that sums up."""
+    from rich.markup import escape
+    from rich.padding import Padding
+
+    for finding in report.findings:
+        colour = "red" if finding.level == "error" else "yellow"
+        console.print(f"[bold {colour}]{finding.level}[/] [bold]{escape(finding.where)}[/]", highlight=False)
+        console.print(Padding(escape(finding.what), (0, 0, 0, 2)), highlight=False)
+        console.print(Padding(f"[dim]→ {escape(finding.advice)}[/]", (0, 0, 0, 2)), highlight=False)
+    warnings = len(report.findings) - report.errors
+    looked = f"{report.rows:,} clips in {report.shards:,} shards of {report.uri}"
+    if not report.findings:
+        console.print(f"[green]✓[/] nothing wrong: {escape(looked)}", highlight=False)
+    else:
+        mark = "[yellow]![/]" if report.ok else "[red]✗[/]"
+        counts = f"{counted(report.errors, 'error')} and {counted(warnings, 'warning')}"
+        console.print(f"{mark} {counts}: {escape(looked)}", highlight=False)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural where it is one."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,274 @@
+"""Look through a whole data set for everything that is wrong with it, rather than stop at the first thing."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vadv_dist.data.check_report import CheckReport, Finding, counted, render_report
+from vadv_dist.data.reading import all_finite, to_window
+from vadv_dist.data.schema import (
+    FEATURE_AXES,
+    FEATURE_LAYOUT,
+    META_COLUMNS,
+    SPLITS,
+    Array,
+    Window,
+    count_words,
+)
+from vadv_dist.data.shards import Dataset, DatasetManifest, ShardInfo, arrow_schema
+from vadv_dist.data.tensors import tensor_chunks
+from vadv_dist.storage import read_json, sha256_file
+
+__all__ = ["CheckReport", "Finding", "check_dataset", "render_report"]
+
+Progress = Callable[[int, int], None]
+_AGAIN = "Make the data set again."
+_RESTORE = "Restore the file from where it came, or make the data set again."
+_MAX_EXAMPLES = 3
+
+
+def check_dataset(uri: str | Path, progress: Progress | None = None) -> CheckReport:
+    """Check sizes, hashes, schema, shapes, counts, ranges, finiteness, texts, and ids over all splits.
+
+    Args:
+        uri: the data set; memory holds one shard and all ids at a time.
+        progress: called after each shard with the number of shards done and of all.
+
+    Raises:
+        UserError: there is no data set, or its `dataset.json` cannot be read at all.
+    """
+    dataset = Dataset.open(uri)
+    check = _Check(dataset)
+    check.manifest()
+    shards = [(split, shard) for split, listed in dataset.manifest.splits.items() for shard in listed]
+    for done, (split, shard) in enumerate(shards, start=1):
+        check.shard(split, shard)
+        if progress is not None:
+            progress(done, len(shards))
+    check.videos_in_several_splits()
+    check.prompts()
+    check.unlisted_files()
+    order = {"error": 0, "warning": 1}
+    findings = sorted(check.findings, key=lambda finding: order[finding.level])
+    return CheckReport(str(dataset.root), len(shards), check.rows, tuple(findings))
+
+
+@dataclass
+class _Check:
+    """Findings so far, and what has to be remembered from shard to shard."""
+
+    dataset: Dataset
+    findings: list[Finding] = field(default_factory=list)
+    rows: int = 0
+    place_of_clip: dict[str, str] = field(default_factory=dict)
+    clips_of_video: dict[str, Counter[str]] = field(default_factory=dict)
+
+    @property
+    def _manifest(self) -> DatasetManifest:
+        return self.dataset.manifest
+
+    def error(self, file: str, name: str | None, what: str, advice: str = _AGAIN, row: int | None = None) -> None:
+        self.findings.append(Finding("error", file, row, name, what, advice))
+
+    def warning(self, file: str, name: str | None, what: str, advice: str, row: int | None = None) -> None:
+        self.findings.append(Finding("warning", file, row, name, what, advice))
+
+    def manifest(self) -> None:
+        """What `dataset.json` says, before any shard is opened."""
+        file, manifest = "dataset.json", self._manifest
+        raw = read_json(self.dataset.root / file)
+        if raw.get("fingerprint") != manifest.fingerprint:
+            self.error(file, "fingerprint", "The fingerprint is not that of the shards listed: the file was edited.")
+        for split, shards in manifest.splits.items():
+            declared = raw["splits"][split].get("rows")
+            if split not in SPLITS:
+                self.error(file, "splits", f"Unknown split {split!r}, expected one of {', '.join(SPLITS)}.")
+            if declared != manifest.rows(split):
+                self.error(file, "splits", f"{split} declares {declared} rows, its shards {manifest.rows(split)}.")
+            for path, times in Counter(shard.path for shard in shards).items():
+                if times > 1:
+                    self.error(file, "splits", f"{path} is listed {times} times in {split}.")
+        for split, what in (("train", "trained on"), ("valid", "used for early stopping"), ("test", "evaluated")):
+            if not manifest.rows(split):
+                advice = "Make one with `vadv ingest table … --valid-fraction 0.1`." if split == "valid" else _AGAIN
+                self.warning(file, "splits", f"There is no {split} split, so nothing can be {what}.", advice)
+        for name, spec in manifest.features.items():
+            if name not in FEATURE_AXES:
+                self.error(file, "features", f"Unknown feature {name!r}, expected one of {', '.join(FEATURE_AXES)}.")
+            elif len(spec.shape) not in FEATURE_AXES[name]:
+                shape = f"{name} has shape {list(spec.shape)} per clip, expected {FEATURE_LAYOUT[name]}."
+                self.error(file, "features", shape)
+        if not manifest.label.low < manifest.label.high:
+            self.error(file, "label", f"The label range is {manifest.label.low:g} to {manifest.label.high:g}.")
+
+    def shard(self, split: str, shard: ShardInfo) -> None:
+        """One shard's bytes, schema and rows."""
+        path = self.dataset.shard_path(shard)
+        if not path.is_file():
+            self.error(shard.path, None, "The file is gone, but dataset.json lists it.", _RESTORE)
+            return
+        size = path.stat().st_size
+        if size != shard.bytes:
+            what = f"It has {size:,} bytes, dataset.json declares {shard.bytes:,}: truncated or changed."
+            self.error(shard.path, None, what, _RESTORE)
+        elif (actual := sha256_file(path)) != shard.sha256:
+            what = f"Its SHA-256 is {actual[:12]}…, dataset.json declares {shard.sha256[:12]}…: it was changed."
+            self.error(shard.path, None, what, _RESTORE)
+        try:
+            table = pq.read_table(path, partitioning=None)
+        except (pa.ArrowException, OSError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            self.error(shard.path, None, f"It is not a readable Parquet file ({reason}).", _RESTORE)
+            return
+        self.rows += table.num_rows
+        if table.num_rows != shard.rows:
+            self.error(shard.path, None, f"It has {table.num_rows} rows, dataset.json declares {shard.rows}.")
+        if not table.num_rows:
+            return
+        usable = self._usable_columns(shard.path, table)
+        if all(name in usable for name in META_COLUMNS):
+            window = to_window([table], {})
+            self._words_and_labels(shard.path, window)
+            self._ids(split, shard.path, window)
+        self._features(shard, table, usable)
+
+    def _usable_columns(self, file: str, table: pa.Table) -> set[str]:
+        """Columns whose type and nulls are as declared."""
+        usable = set()
+        for wanted in arrow_schema(self._manifest.features):
+            name = wanted.name
+            if name not in table.column_names:
+                self.error(file, name, f"There is no such column (columns: {', '.join(table.column_names)}).")
+                continue
+            column = table.column(name)
+            if column.type != wanted.type:
+                self.error(file, name, f"It holds {_type_name(column.type)}, expected {_type_name(wanted.type)}.")
+            elif name in META_COLUMNS and column.null_count:
+                row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+                self.error(file, name, f"It is null in {counted(column.null_count, 'row')}.", row=row)
+            else:
+                usable.add(name)
+        known = {*META_COLUMNS, *self._manifest.features}
+        for name in table.column_names:
+            if name not in known:
+                self.warning(file, name, "dataset.json does not know this column; nothing reads it.", _AGAIN)
+        return usable
+
+    def _words_and_labels(self, file: str, window: Window) -> None:
+        low, high = self._manifest.label.low, self._manifest.label.high
+        is_number = np.isfinite(window.label)
+        in_range = (window.label >= np.float32(low)) & (window.label <= np.float32(high))
+        counted = np.array([count_words(text) for text in window.text], np.int32)
+        has_words = counted > 0
+        self._rows(file, "label", ~is_number, "It is not a number", "Mend the labels and make the data set again.")
+        outside = f"It is outside [{low:g}, {high:g}]"
+        self._rows(file, "label", is_number & ~in_range, outside, "Mend the labels, or ingest with their range.")
+        advice = "Give the clips words, or leave them out, and make the data set again."
+        self._rows(file, "text", ~has_words, "It is empty", advice)
+        wrong_count = has_words & (counted != window.num_words)
+        self._rows(file, "num_words", wrong_count, "It is not the number of words in text", _AGAIN)
+
+    def _ids(self, split: str, file: str, window: Window) -> None:
+        self._rows(file, "clip_id", np.array([not name for name in window.clip_id], bool), "It is empty", _AGAIN)
+        repeated: list[tuple[int, str]] = []
+        for row, (clip, video) in enumerate(zip(window.clip_id, window.video_id, strict=True)):
+            if clip in self.place_of_clip:
+                repeated.append((row, f"{clip!r} (also {self.place_of_clip[clip]})"))
+            elif clip:
+                self.place_of_clip[clip] = f"{file} row {row}"
+            self.clips_of_video.setdefault(video, Counter())[split] += 1
+        if repeated:
+            what = f"{counted(len(repeated), 'id')} of another row: {_examples([text for _, text in repeated])}."
+            advice = "Keep each clip once and make the data set again: a test clip in train makes its score worthless."
+            self.error(file, "clip_id", what, advice, row=repeated[0][0])
+
+    def _features(self, shard: ShardInfo, table: pa.Table, usable: set[str]) -> None:
+        present: dict[str, Array] = {}
+        for name, spec in self._manifest.features.items():
+            if name in usable:
+                parts = tensor_chunks(table.column(name), spec)
+                present[name] = np.concatenate([has for _, has in parts])
+                bad = np.concatenate([_rows_not_finite(values) for values, _ in parts]) & present[name]
+                advice = "Mend the features and make the data set again, or leave them out."
+                self._rows(shard.path, name, bad, "It holds NaN or infinity", advice)
+        if set(present) != set(self._manifest.features):
+            return
+        lacking = Counter(
+            "+".join(sorted(name for name, has in present.items() if not has[row])) for row in range(table.num_rows)
+        )
+        del lacking[""]
+        if dict(lacking) != shard.missing:
+            what = f"Rows lack features as {dict(lacking)}, dataset.json declares {shard.missing}."
+            self.error(shard.path, None, what)
+
+    def _rows(self, file: str, name: str, bad: Array, what: str, advice: str) -> None:
+        """One finding for all rows that show the same thing."""
+        rows = np.flatnonzero(bad)
+        if len(rows):
+            what = f"{what} in {counted(len(rows), 'row')}."
+            self.error(file, name, what, advice, row=int(rows[0]))
+
+    def videos_in_several_splits(self) -> None:
+        """The same speaker in two splits lets a model know a test clip's speaker."""
+        for one, other in combinations(SPLITS, 2):
+            shared = sorted(v for v, counts in self.clips_of_video.items() if counts[one] and counts[other])
+            if shared:
+                what = f"{counted(len(shared), 'video')} in both {one} and {other}: {_examples(shared)}."
+                advice = "Split by whole videos, or judge whether scores may profit from known speakers."
+                self.warning(f"{one}/ and {other}/", "video_id", what, advice)
+
+    def prompts(self) -> None:
+        """Frozen prompt embeddings, where there should be any."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        file, classes = self.dataset.prompts_path.name, self._manifest.num_classes_prompts
+        if not classes:
+            if self.dataset.prompts_path.exists():
+                self.warning(file, None, "dataset.json declares no prompts; nothing reads this file.", _AGAIN)
+            return
+        if not self.dataset.prompts_path.is_file():
+            self.error(file, None, f"The file is gone, but dataset.json declares {classes} prompts.", _RESTORE)
+            return
+        try:
+            tensors = load_file(self.dataset.prompts_path)
+        except (SafetensorError, OSError) as error:
+            self.error(file, None, f"It is not a readable safetensors file ({error}).", _RESTORE)
+            return
+        prompts = tensors.get("prompts")
+        if prompts is None:
+            self.error(file, "prompts", f"There is no such tensor (tensors: {', '.join(tensors)}).")
+        elif prompts.ndim != 2 or len(prompts) != classes:
+            self.error(file, "prompts", f"Its shape is {list(prompts.shape)}, expected [{classes}, D].")
+        elif not np.isfinite(prompts).all():
+            self.error(file, "prompts", "It holds NaN or infinity.")
+
+    def unlisted_files(self) -> None:
+        """Shards that nothing reads."""
+        listed = {shard.path for shards in self._manifest.splits.values() for shard in shards}
+        found = {str(path.relative_to(self.dataset.root)) for path in self.dataset.root.rglob("*.parquet")}
+        for path in sorted(found - listed):
+            self.warning(path, None, "dataset.json does not list this shard; nothing reads it.", "Remove it.")
+
+
+def _rows_not_finite(values: Array) -> Array:
+    if all_finite(values):
+        return np.zeros(len(values), bool)
+    return np.asarray(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+
+
+def _type_name(kind: pa.DataType) -> str:
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return f"tensors of shape {list(kind.shape)} ({kind.value_type})"
+    return str(kind)
+
+
+def _examples(names: list[str]) -> str:
+    more = f" and {len(names) - _MAX_EXAMPLES:,} more" if len(names) > _MAX_EXAMPLES else ""
+    return ", ".join(names[:_MAX_EXAMPLES]) + more
