@@ -2,11 +2,12 @@
 
 import math
 import random
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vadv_dist.reporting.curves import figure
-from vadv_dist.reporting.markup import Markup, join, tag
+from vadv_dist.reporting.markup import Markup, tag
 from vadv_dist.reporting.run_files import Evaluation, Predictions
 from vadv_dist.reporting.svg import Axes, Point, axes, drawing, number
 from vadv_dist.reporting.words import READERS, clips, decimals, score
@@ -65,12 +66,7 @@ def histogram_figures(evaluation: Evaluation, others: Sequence[tuple[str, list[f
     panels = [("Label", "label", predictions.label)]
     panels += [(READERS[reader], reader, logits) for reader, logits in predictions.logits.items()]
     panels += [(name, "other", logits) for name, logits in others]
-    shares = [bar_shares(values, labels) for _, _, values in panels]
-    top = max(max(part) for part in shares)
-    return [
-        _histogram(title, class_, values, part, outline, labels, top)
-        for (title, class_, values), part in zip(panels, shares, strict=True)
-    ]
+    return [_histogram(title, class_, values, labels, outline) for title, class_, values in panels]
 
 
 def bar_shares(values: Sequence[float], labels: LabelRange) -> list[float]:
@@ -116,45 +112,26 @@ def _clip(predictions: Predictions, row: int, reader: str) -> str:
 
 
 def _histogram(
-    title: str,
-    class_: str,
-    values: Sequence[float],
-    shares: Sequence[float],
-    outline: Sequence[float],
-    labels: LabelRange,
-    top: float,
+    title: str, class_: str, values: Sequence[float], labels: LabelRange, outline: Sequence[float]
 ) -> Markup:
+    shares = bar_shares(values, labels)
     start = labels.low - (_OUTER_BARS - 0.5) * labels.bar
-    area = axes(320, 170, (start, start + len(shares) * labels.bar), (0.0, top * 100 * 1.05))
-    bars, steps = [], [f"M{area.x(start):.1f} {area.y(0):.1f}"]
+    end = start + len(shares) * labels.bar
+    area = axes(320, 170, (start, end), (0.0, max(*shares, *outline) * 105))
+    floor = area.y(0)
+    bars, steps = [], [f"M{area.x(start):.1f} {floor:.1f}"]
     for index, (share, label_share) in enumerate(zip(shares, outline, strict=True)):
-        left, right = start + index * labels.bar, start + (index + 1) * labels.bar
-        y, floor = area.y(100 * share), area.y(0)
+        middle = start + (index + 0.5) * labels.bar
+        left, right, top = area.x(middle - labels.bar / 2), area.x(middle + labels.bar / 2), area.y(100 * share)
         if share:
-            middle = f"{(left + right) / 2:.2g}".replace("-", "−")
-            bars.append(
-                tag(
-                    "rect",
-                    tag("title", f"around {middle}: {share:.1%}"),
-                    class_=f"bar {class_}",
-                    x=area.x(left) + 0.4,
-                    width=area.x(right) - area.x(left) - 0.8,
-                    y=y,
-                    height=floor - y,
-                )
-            )
-        steps.append(f"V{area.y(100 * label_share):.1f}H{area.x(right):.1f}")
-    steps.append(f"V{area.y(0):.1f}")
-    drawn_outline = tag("path", d="".join(steps), class_="outline") if class_ != "label" else ""
+            told = tag("title", f"around {decimals(round(middle, 3))}: {share:.1%}")
+            place = {"x": left + 0.4, "width": right - left - 0.8, "y": top, "height": floor - top}
+            bars.append(tag("rect", told, class_=f"bar {class_}", **place))
+        steps.append(f"V{area.y(100 * label_share):.1f}H{right:.1f}")
+    drawn_outline = tag("path", d="".join([*steps, f"V{floor:.1f}"]), class_="outline") if class_ != "label" else ""
     finite = [value for value in values if math.isfinite(value)] or [0.0]
-    mean = sum(finite) / len(finite)
-    spread = math.sqrt(sum((value - mean) ** 2 for value in finite) / len(finite))
+    mean, spread = statistics.fmean(finite), statistics.pstdev(finite)
     note = f"mean {mean:.2f} · standard deviation {spread:.2f}".replace("-", "−")
-    image = drawing(
-        area,
-        f"Histogram of {title} from {number(min(finite))} to {number(max(finite))}: {note}.",
-        area.frame(x_label="share of clips (%) by value", x_ticks=7, y_ticks=3),
-        join(*bars),
-        drawn_outline,
-    )
-    return figure(title, note, image)
+    label = f"Histogram of {title.lower()} from {number(min(finite))} to {number(max(finite))}: {note}."
+    frame = area.frame(x_label="share of clips (%) by value", x_ticks=7, y_ticks=3)
+    return figure(title, note, drawing(area, label, frame, *bars, drawn_outline))

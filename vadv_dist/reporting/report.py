@@ -42,7 +42,7 @@ def report_html(run: RunRecord, others: Sequence[RunRecord] = ()) -> str:
     else:
         paper = paper_section(run, evaluation)
         sections = [
-            metrics_section(evaluation, comparisons),
+            metrics_section(run, evaluation, comparisons),
             *([paper] if paper else []),
             training_section(run),
             *clip_sections(evaluation, comparisons),

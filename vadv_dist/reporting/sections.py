@@ -18,10 +18,11 @@ from vadv_dist.reporting.tables import (
     source_rows,
     worst_table,
 )
+from vadv_dist.reporting.truth import best_attainable_of
 from vadv_dist.reporting.words import READERS, SPLITS, clips
 
 
-def metrics_section(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> Section:
+def metrics_section(run: RunRecord, evaluation: Evaluation, comparisons: Sequence[Comparison]) -> Section:
     """Errors at a glance, then every metric; of the run's readers and of other runs' students."""
     predictions = evaluation.predictions
     errors = [error_row(READERS[name], name, predictions, name) for name in predictions.logits]
@@ -42,13 +43,15 @@ def metrics_section(evaluation: Evaluation, comparisons: Sequence[Comparison]) -
         tag("li", "has0: every clip, zero counts as positive. non0: clips labelled zero are left out. F1 is weighted."),
         class_="notes",
     )
+    best = best_attainable_of(run)
+    computed = " The best is what this made data allows, computed from its random model." if best else ""
     size = clips(len(predictions), evaluation.split)
     step = f" at step {evaluation.step}" if evaluation.step is not None else ""
     return Section(
         "metrics",
         "Metrics",
-        f"On {size}{step}. Bars are 95 % bootstrap intervals over clips. Only the student is kept after training.",
-        join(error_table([row for row in errors if row]), metrics_table(rows), conventions, by_source),
+        f"On {size}{step}. Bars are 95 % bootstrap intervals over clips.{computed}",
+        join(error_table([row for row in errors if row], best), metrics_table(rows), conventions, by_source),
     )
 
 
@@ -56,11 +59,11 @@ def training_section(run: RunRecord) -> Section:
     """Validation and every loss term over time."""
     validation = validation_figure(run)
     figures = ([validation] if validation else []) + loss_figures(run) + optimizer_figures(run)
-    bold = "bold the mean of each epoch, thin the logged steps" if run.epochs else "every logged step"
+    drawn = "Thin: the mean since the line logged before. " + ("Bold: the mean of each epoch." if run.epochs else "")
     return Section(
         "training",
         "Training",
-        f"Each term as the objective has it, before its weight: {bold}.",
+        f"Each term of the objective before its weight. {drawn}",
         grid(figures),
     )
 

@@ -109,6 +109,7 @@ tr.ours + tr:not(.ours) > th { padding-left: 0; }
 .track .mark.video { border-radius: 2px; }
 .track .mark.prompt { border-radius: 2px; transform: rotate(45deg) scale(.85); }
 .track .mark.other { background: var(--ground); border: 2.5px solid var(--of); }
+.track .limit { top: 1px; bottom: 1px; width: 2px; margin-left: -1px; background: var(--quiet); }
 .track.names i { transform: translateX(-50%); color: var(--quiet); font-size: 12.5px;
   font-variant-numeric: tabular-nums; }
 .confusion { max-width: 520px; border-collapse: separate; border-spacing: 3px; }
@@ -134,7 +135,7 @@ pre { background: var(--raised); border: 1px solid var(--rule); border-radius: 4
   overflow-x: auto; line-height: 1.5; }
 
 @media (max-width: 620px) {
-  .errors thead th:last-child, .errors .quiet { display: none; } .errors .wide { width: 46%; padding-right: 4px; }
+  .errors thead th:last-child, .errors .last { display: none; } .errors .wide { width: 46%; padding-right: 4px; }
   .track.names i:nth-child(even) { display: none; } th, td { padding-right: 10px; }
   .confusion { border-spacing: 2px; min-width: 0; width: 100%; }
   .confusion th, .confusion td { min-width: 0; padding: 7px 2px; font-size: 13.5px; }

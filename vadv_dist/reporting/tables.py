@@ -36,9 +36,10 @@ def error_row(name: str, class_: str, predictions: Predictions, reader: str) -> 
     return ErrorRow(name, class_, paired_bootstrap(errors, np.zeros_like(errors), seed=0, num_samples=2000))
 
 
-def error_table(rows: Sequence[ErrorRow]) -> Markup:
-    """Mean absolute errors on one scale, with intervals."""
-    low, high = min(row.error.low for row in rows), max(row.error.high for row in rows)
+def error_table(rows: Sequence[ErrorRow], best: Mapping[str, float]) -> Markup:
+    """Mean absolute errors on one scale, with intervals; then the best that could be reached, by input."""
+    low = min(*(row.error.low for row in rows), *best.values(), math.inf)
+    high = max(*(row.error.high for row in rows), *best.values(), 0.0)
     room = max((high - low) * 0.1, 0.02)
     scale = Scale(max(low - room, 0.0), high + room, 0.0, 100.0)
     ticks = [value for value in linear_ticks(scale.low, scale.high, 4) if 3 < scale(value) < 97]
@@ -56,9 +57,18 @@ def error_table(rows: Sequence[ErrorRow]) -> Markup:
             tag("th", tag("span", row.name, class_=f"key {row.class_}"), scope="row"),
             tag("td", f"{row.error.mean:.3f}", class_="number strong"),
             tag("td", tag("div", track, class_="track"), class_="wide", aria_hidden="true"),
-            tag("td", interval, class_="number quiet"),
+            tag("td", interval, class_="number quiet last"),
         ]
         body.append(tag("tr", *cells, class_="lead" if row.class_ == "student" else None))
+    for name, mae in best.items():
+        track = join(grid, tag("i", class_="limit", style=f"left:{scale(mae):.2f}%"))
+        cells = [
+            tag("th", f"Best from {name}", scope="row", class_="quiet"),
+            tag("td", f"{mae:.3f}", class_="number quiet"),
+            tag("td", tag("div", track, class_="track"), class_="wide", aria_hidden="true"),
+            tag("td", "computed", class_="number quiet last"),
+        ]
+        body.append(tag("tr", *cells))
     names = join(*(tag("i", number(value), style=f"left:{scale(value):.2f}%") for value in ticks))
     foot = tag("tr", tag("td"), tag("td"), tag("td", tag("div", names, class_="track names")), tag("td"))
     head = _head(("Reader", ""), ("MAE ↓", "number"), ("", "wide"), ("95 % interval", "number"))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from vadv_dist.reporting.run_files import Metrics
+from vadv_dist.reporting.truth import best_attainable
 from vadv_dist.reporting.words import METRICS, MISSING, READERS, Metric, score, signed
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def comparison_table(
     taught: Metrics,
     *,
     gain: "Interval | None" = None,
-    best_attainable: Mapping[str, float] | None = None,
+    truth: Mapping[str, object] | None = None,
     title: str = "What the teacher gave the student",
 ) -> "Table":
     """The student alone, beside the teacher, and what it gained.
@@ -46,7 +47,7 @@ def comparison_table(
         taught: metrics of the student trained beside the teacher.
         gain: how much smaller the taught student's error is, with its interval over clips, as
             `vadv_dist.reporting.comparison.compare_runs` computes it.
-        best_attainable: on made data, the best MAE that can be reached from each input, by its name.
+        truth: `truth` of a made data set's `dataset.json`, for the best MAE that can be reached from each input.
         title: what stands above the table.
     Returns:
         A table for `rich.console.Console.print`, at most 80 columns wide. Gains are positive where the taught student
@@ -57,9 +58,9 @@ def comparison_table(
     table.add_row("Student with teacher", *_scores(taught))
     table.add_section()
     table.add_row("Gain", *(_gain(alone, taught, metric) for metric in METRICS), style="bold")
-    if best_attainable:
+    if best := best_attainable(truth or {}):
         table.add_section()
-        for name, mae in best_attainable.items():
+        for name, mae in best.items():
             table.add_row(f"Best from {name}", _ascii(score(mae, percent=False)))
     if gain is not None:
         mean, low, high = (_ascii(score(value, percent=False)) for value in gain)

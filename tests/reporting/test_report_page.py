@@ -1,0 +1,239 @@
+import html
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vadv_dist.errors import UserError
+from vadv_dist.objectives.step_distillation import TERMS as OBJECTIVE_TERMS
+from vadv_dist.reporting.curves import TERMS
+from vadv_dist.reporting.report import write_report
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every element is closed in order."""
+
+    VOID = frozenset({"meta", "link"})
+
+    def __init__(self, path):
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.elements, self.open, self.words, self.headings = [], [], [], []
+        self.feed(self.source)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+        if "style" not in self.open and "title" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+def page_of(run, **arguments):
+    return Page(write_report(run, **arguments))
+
+
+def test_a_run_with_a_teacher_has_every_section(make_run):
+    page = page_of(make_run())
+    assert page.headings == [
+        "Metrics",
+        "Training",
+        "Predictions against labels",
+        "Distribution of logits",
+        "Seven classes",
+        "Worst predictions",
+        "Run",
+    ]
+    # Validation, five terms, total, rate and norm; three scatters; labels and three logits.
+    assert len(page.all("svg")) == 9 + 3 + 4
+    assert "weight ψ = 1" in page.text
+
+
+def test_a_run_alone_shows_no_teacher(make_run):
+    page = page_of(make_run(teacher=False))
+    assert "Video logit" not in page.source
+    assert "no teacher" in page.text
+    assert len(page.all("svg")) == 5 + 1 + 2
+
+
+def test_the_page_is_self_contained_and_accessible(make_run):
+    page = page_of(make_run(), compare=[make_run("alone", teacher=False)])
+    assert not [attrs for _, attrs in page.elements if "src" in attrs or "srcset" in attrs or "xlink:href" in attrs]
+    assert all(attrs["href"].startswith(("#", "data:")) for _, attrs in page.elements if "href" in attrs)
+    assert "url(" not in page.source
+    assert "@import" not in page.source
+    assert page.all("script") == []
+    policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+    assert all(svg["role"] == "img" and svg["aria-label"] for svg in page.all("svg"))
+    assert all("scope" in th for th in page.all("th"))
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {a["href"] for a in page.all("a")} == {f"#{name}" for name in ids}
+    assert "prefers-color-scheme: dark" in page.source
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", page.source, flags=re.S)
+
+
+def test_headline_and_metrics_are_the_evaluations(make_run):
+    run = make_run()
+    metrics = json.loads((run / "evaluation-test.json").read_text())
+    page = page_of(run)
+    assert f"From the words alone, off by {metrics['student']['mae']:.3f}" in page.text
+    for reader in ("student", "video", "prompt"):
+        assert f"{metrics[reader]['mae']:.3f}" in page.text
+        assert f"{metrics[reader]['f1_non0']:.1%}" in page.text
+
+
+def test_what_the_teacher_gave_is_said_only_beside_a_run_alone(make_run):
+    taught, alone = make_run(), make_run("alone", teacher=False)
+    assert "paired bootstrap" not in page_of(taught).text
+    for run, other in ((taught, alone), (alone, taught)):
+        text = page_of(run, compare=[other]).text
+        assert "alone and" in text
+        assert "beside the teacher, on the same 60 test clips" in text
+        assert "not the seed of training" in text
+
+
+def test_text_of_a_clip_cannot_become_markup(make_run):
+    evil = '<script>alert("1")</script><img src=x onerror=alert(1)>&amp;\u2028'
+    run = make_run(clips=30, texts=[evil] * 30, source="<b>source</b>")
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("all-MiniLM-L6-v2", "</pre><script>x</script>"))
+    page = page_of(run)
+    assert page.all("script") == []
+    assert page.all("img") == []
+    assert html.escape(evil, quote=True) in page.source
+    assert 'alert("1")</script>' in page.text
+
+
+def test_worst_predictions_are_worst_first(make_run):
+    run = make_run(clips=25, texts=[f"words of clip {i}" for i in range(25)])
+    table = pq.read_table(run / "predictions-test.parquet")
+    errors = [abs(a - b) for a, b in zip(table["text_logit"].to_pylist(), table["label"].to_pylist(), strict=True)]
+    expected = sorted(range(25), key=lambda row: -errors[row])[:10]
+    section = page_of(run).source.split('id="worst"')[1].split("</section>")[0]
+    assert [int(row) for row in re.findall(r"words of clip (\d+)", section)] == expected
+
+
+def test_without_an_evaluation_the_page_says_how_to_get_one(make_run):
+    run = make_run(split=None, ended=False)
+    page = page_of(run)
+    assert page.headings == ["Training", "Run"]
+    assert f"vadv evaluate {run} --split test" in page.text
+    assert "has not ended" in page.text
+
+
+def test_validation_clips_are_called_so(make_run):
+    text = page_of(make_run(split="valid")).text
+    assert "on 60 validation clips" in text
+    assert "the numbers flatter it" in text
+
+
+def test_mosi_stands_beside_the_paper(make_run):
+    text = page_of(make_run(source="cmu_mosi", data_rows={"train": 1447, "test": 752})).text
+    assert "VideoAdviser Table 2 0.568 0.872 51.3% 87.7% 87.9%" in text
+    assert "The splits differ: 1 447 / 0 / 752 clips (train / valid / test) here, 1 284 / 229 / 686" in text
+    assert "The student’s encoder is sentence-transformers/all-MiniLM-L6-v2" in text
+
+
+@pytest.mark.parametrize("arguments", [{"source": "cmu_mosei"}, {"source": "mosi", "split": "valid"}])
+def test_nothing_else_stands_beside_the_paper(make_run, arguments):
+    assert "Beside the paper" not in page_of(make_run(**arguments)).text
+
+
+def test_mosi_among_other_sources_is_compared_by_its_own_metrics(make_run):
+    run = make_run(clips=80)
+    evaluation = json.loads((run / "evaluation-test.json").read_text())
+    evaluation["sources"] = {"cmu_mosei": evaluation["sources"]["synth"], "cmu_mosi": {"student": {"mae": 0.4321}}}
+    (run / "evaluation-test.json").write_text(json.dumps(evaluation))
+    page = page_of(run)
+    assert "This run, with teacher – 0.432 –" in page.text
+    assert "By source (2)" in page.text
+
+
+def test_made_data_shows_what_can_be_reached(make_run, tmp_path, monkeypatch):
+    run = make_run()
+    monkeypatch.chdir(tmp_path)
+    document = {"fingerprint": "5f0c" * 16, "truth": {"best_mae": {"text": {"mae": 0.4567}}}}
+    (tmp_path / "data" / "made").mkdir(parents=True)
+    (tmp_path / "data" / "made" / "dataset.json").write_text(json.dumps(document))
+    assert "Best from text 0.457" in page_of(run).text
+    # Another data set at the same place tells nothing of this run.
+    (tmp_path / "data" / "made" / "dataset.json").write_text(json.dumps(document | {"fingerprint": "0"}))
+    assert "Best from" not in page_of(run).text
+
+
+def test_rows_that_a_reader_misses_are_left_out_of_its_figures(make_run):
+    run = make_run(clips=12)
+    path = run / "predictions-test.parquet"
+    table = pq.read_table(path)
+    gaps = [None] * 5 + table["video_logit"].to_pylist()[5:]
+    place = table.column_names.index("video_logit")
+    pq.write_table(table.set_column(place, "video_logit", pa.array(gaps, pa.float32())), path)
+    page = page_of(run)
+    labels = [svg["aria-label"] for svg in page.all("svg")]
+    assert any(label.startswith("Video logit against label for 7 clips") for label in labels)
+    assert "nan" not in page.text
+
+
+def test_the_first_moments_of_a_run_can_be_shown(make_run):
+    run = make_run(clips=1, ended=False)
+    first = '{"kind": "step", "step": 1, "epoch": 0, "text_regression": 2.5, "total": 25.0, "lr": 0.0}\n'
+    (run / "metrics.jsonl").write_text(first + '{"kind": "st', encoding="utf-8")
+    page = page_of(run)
+    assert "Corr –" in page.text  # one clip has no correlation
+    assert "on 1 test clip" in page.text
+    assert "nan" not in page.text
+
+
+def test_many_points_are_drawn_as_a_sample_that_says_so(make_run, monkeypatch):
+    monkeypatch.setattr("vadv_dist.reporting.figures.MAX_POINTS", 20)
+    page = page_of(make_run())
+    assert "a sample of 20" in page.text
+
+
+def test_the_same_files_give_the_same_page(make_run):
+    run = make_run()
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+
+
+def test_a_bad_run_to_compare_with_leaves_no_page(make_run, tmp_path):
+    run = make_run()
+    with pytest.raises(UserError, match="does not exist"):
+        write_report(run, compare=[tmp_path / "nowhere"])
+    assert not list(run.glob("*report*"))
+
+
+def test_terms_and_weights_are_those_of_the_objective():
+    assert {name: term.weight for name, term in TERMS.items()} == OBJECTIVE_TERMS
+
+
+def test_importing_the_report_loads_nothing_heavy():
+    heavy = "{'numpy', 'pyarrow', 'torch', 'matplotlib', 'rich', 'jsonargparse'}"
+    code = (
+        "import sys, vadv_dist.reporting.report, vadv_dist.reporting.terminal\n"
+        f"print(sorted({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,84 @@
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from vadv_dist.errors import UserError
+from vadv_dist.reporting.comparison import compare_runs
+
+
+def errors_of(run):
+    table = pq.read_table(run / "predictions-test.parquet")
+    return np.abs(pc.subtract(table["text_logit"], table["label"]).to_numpy())
+
+
+@pytest.fixture
+def pair(make_run):
+    return make_run("alone", teacher=False, noise=1.2, clips=200), make_run("taught", noise=0.3, clips=200)
+
+
+def test_the_gain_is_told_in_words_and_numbers(pair):
+    comparison = compare_runs(*pair)
+    before, after = (errors_of(run).mean() for run in pair)
+    assert comparison.gain.mean == pytest.approx(before - after, abs=1e-6)
+    assert comparison.gain.low > 0
+    assert comparison.sentence == (
+        f"The student reads with an MAE of {before:.3f} alone and {after:.3f} beside the teacher, on the same "
+        f"200 test clips: {before - after:.3f} better (paired bootstrap 95 % interval {comparison.gain.low:.3f} … "
+        f"{comparison.gain.high:.3f})."
+    )
+    assert "not the seed of training" in comparison.caveat
+    assert "includes zero" not in comparison.caveat
+
+
+def test_a_loss_is_called_worse(pair):
+    comparison = compare_runs(pair[1], pair[0])
+    assert not comparison.is_about_the_teacher
+    assert " in taught and " in comparison.sentence
+    assert " worse (paired bootstrap 95 % interval of the gain −" in comparison.sentence
+
+
+def test_no_clear_difference_is_called_so(make_run):
+    comparison = compare_runs(make_run("alone", teacher=False), make_run("taught"))
+    assert not comparison.gain.excludes_zero
+    assert comparison.caveat.startswith("The interval includes zero")
+
+
+def test_the_order_of_clips_does_not_matter(pair):
+    straight = compare_runs(*pair)
+    path = pair[0] / "predictions-test.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.take(np.random.default_rng(0).permutation(len(table))), path)
+    # The resamples are of the clips in the first run's order, so only the interval's noise may change.
+    shuffled = compare_runs(*pair)
+    assert shuffled.gain.mean == pytest.approx(straight.gain.mean, abs=1e-12)
+    assert shuffled.gain.low == pytest.approx(straight.gain.low, abs=0.02)
+
+
+def test_other_differences_of_the_runs_are_named(pair):
+    assert compare_runs(*pair).differing == []
+    config = pair[0] / "config.yaml"
+    config.write_text(config.read_text().replace("seed: 1", "seed: 2"))
+    assert compare_runs(*pair).differing == ["run.seed"]
+
+
+def test_runs_on_other_clips_are_not_compared(pair):
+    path = pair[0] / "predictions-test.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.slice(1), path)
+    with pytest.raises(UserError, match="were not evaluated on the same clips of the test split: 1 clip differ"):
+        compare_runs(*pair)
+
+
+def test_clips_that_cannot_be_told_apart_are_refused(pair):
+    path = pair[0] / "predictions-test.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(0, "clip_id", pc.utf8_slice_codeunits(table["clip_id"], 0, 3)), path)
+    with pytest.raises(UserError, match="predicts 199 clips of the test split twice"):
+        compare_runs(*pair)
+
+
+def test_a_run_that_was_not_evaluated_says_how_to(make_run):
+    alone, taught = make_run("alone", teacher=False, split="valid"), make_run("taught")
+    with pytest.raises(UserError, match=r"Evaluate it: vadv evaluate .*alone --split test\."):
+        compare_runs(alone, taught)

@@ -1,0 +1,121 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vadv_dist.errors import UserError
+from vadv_dist.reporting.run_files import read_log, read_run
+
+
+def log_of(folder, *lines):
+    path = folder / "metrics.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+STEP_1 = '{"kind": "step", "step": 1, "total": 2.0}'
+STEP_2 = '{"kind": "step", "step": 2, "total": 1.0}'
+
+
+def test_a_line_that_breaks_off_at_the_end_is_left_out(tmp_path):
+    steps, _ = read_log(log_of(tmp_path, STEP_1, STEP_2[:20]))
+    assert [record["step"] for record in steps] == [1]
+
+
+def test_a_whole_last_line_without_a_line_end_counts(tmp_path):
+    steps, _ = read_log(log_of(tmp_path, STEP_1, STEP_2))
+    assert [record["step"] for record in steps] == [1, 2]
+
+
+def test_a_continued_run_replaces_the_steps_that_it_repeats(tmp_path):
+    again = '{"kind": "step", "step": 1, "total": 7.0}'
+    epoch = '{"kind": "epoch", "step": 1, "epoch": 0}'
+    steps, epochs = read_log(log_of(tmp_path, STEP_1, STEP_2, epoch, again, epoch, '{"kind": "resumed"}', ""))
+    assert [(record["step"], record["total"]) for record in steps] == [(1, 7.0), (2, 1.0)]
+    assert len(epochs) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (STEP_1[:20], "line 2, is damaged"),
+        ("[1, 2]", r"line 2, is '\[1, 2\]', expected an object with a `kind`"),
+        ('{"step": 1}', "expected an object with a `kind`"),
+        ('{"kind": "step", "step": "one"}', "line 2, has step 'one', expected a whole number"),
+        ("\udcff\udcfe", "line 2, is damaged"),
+    ],
+)
+def test_a_damaged_line_is_named(tmp_path, line, message):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(f"{STEP_1}\n{line}\n{STEP_2}\n".encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError, match=message):
+        read_log(path)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path, make_run):
+    with pytest.raises(UserError, match="does not exist, expected a run's folder"):
+        read_run(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"has no metrics\.jsonl, so it is not a run"):
+        read_run(tmp_path)
+    run = make_run()
+    with pytest.raises(UserError, match="is a file"):
+        read_run(run / "config.yaml")
+    (run / "metrics.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="holds no steps yet"):
+        read_run(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.yaml", "a: [", "cannot be read as YAML"),
+        ("config.yaml", "- 1", "holds a list, expected sections"),
+        ("result.json", "{", "cannot be read as JSON"),
+        ("evaluation-test.json", "{}", "has no metrics of the student"),
+        ("predictions-test.parquet", "PAR1", "cannot be read as Parquet"),
+    ],
+)
+def test_a_damaged_file_is_named(make_run, name, content, message):
+    run = make_run()
+    (run / name).write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=message) as caught:
+        read_run(run)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(["text"]), "has no column text"),
+        (lambda t: t.drop(["video_logit"]), "scores video but predictions-test.parquet has no such column"),
+        (lambda t: t.slice(0, 0), "holds no clips"),
+        (
+            lambda t: t.set_column(4, "label", pa.array([None] * len(t), pa.float32())),
+            "has 60 values of label that are not finite",
+        ),
+        (
+            lambda t: t.set_column(5, "text_logit", pa.array([float("nan")] + [0.0] * (len(t) - 1))),
+            "has 1 values of text_logit that are not finite",
+        ),
+    ],
+)
+def test_predictions_that_cannot_be_shown_are_refused(make_run, change, message):
+    run = make_run()
+    path = run / "predictions-test.parquet"
+    table = pq.read_table(path)
+    assert table.column_names[4:6] == ["label", "text_logit"]
+    pq.write_table(change(table), path)
+    with pytest.raises(UserError, match=message) as caught:
+        read_run(run)
+    assert "vadv evaluate" in str(caught.value)
+
+
+def test_the_test_split_is_preferred_and_both_its_files_are_needed(make_run):
+    run = make_run(split="valid")
+    assert read_run(run).evaluation.split == "valid"
+    test = json.loads((run / "evaluation-valid.json").read_text()) | {"split": "test"}
+    (run / "evaluation-test.json").write_text(json.dumps(test))
+    assert read_run(run).evaluation.split == "valid"
+    (run / "predictions-test.parquet").write_bytes((run / "predictions-valid.parquet").read_bytes())
+    assert read_run(run).evaluation.split == "test"

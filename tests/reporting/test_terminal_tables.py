@@ -1,0 +1,64 @@
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from vadv_dist.evaluation.paired import Interval
+from vadv_dist.reporting.terminal import comparison_table, metrics_table
+
+METRICS = {"mae": 0.655, "corr": -0.771, "a7": 0.421, "a2_has0": 1.0, "a2_non0": 0.8, "f1_has0": 0.8, "f1_non0": 0.8}
+TRUTH = {"best_mae": {"text": {"mae": 0.61}, "text_and_video": {"mae": 0.5}, "latent": {"mae": 0.3}}}
+
+
+def rendered(table, width=80):
+    file = io.StringIO()
+    Console(file=file, width=width).print(table)
+    return file.getvalue()
+
+
+def test_metrics_stand_in_fixed_order_and_units():
+    text = rendered(metrics_table({"student": METRICS, "video": METRICS | {"corr": math.nan, "a7": None}}, "Test"))
+    heads = [line.split() for line in text.splitlines()[1:3]]
+    assert heads == [["A2", "A2", "F1", "F1"], ["MAE", "Corr", "A7", "has0", "non0", "has0", "non0"]]
+    student = next(line for line in text.splitlines() if line.startswith("Student"))
+    assert student.split()[1:] == ["0.655", "-0.771", "42.1%", "100.0%", "80.0%", "80.0%", "80.0%"]
+    video = next(line for line in text.splitlines() if line.startswith("Video logit"))
+    assert video.split()[2:5] == ["0.655", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        metrics_table({"a-long-name-of-a-run-that-someone-chose": METRICS}, "Test split"),
+        comparison_table(METRICS, METRICS, gain=Interval(0.1, 0.05, 0.15), truth=TRUTH),
+    ],
+)
+def test_tables_fit_80_columns_whole_and_without_colour_codes(table):
+    text = rendered(table)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\x1b" not in text
+    # Nothing was cut: rich marks a cut with an ellipsis.
+    assert "…" not in text
+
+
+def test_cells_are_ascii_for_logs_and_old_terminals():
+    table = comparison_table(METRICS, METRICS | {"mae": 0.7, "corr": None}, gain=Interval(-0.045, -0.1, 0.01))
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    Console(file=file, width=80).print(table)
+
+
+def test_gain_is_positive_where_the_taught_student_is_better():
+    alone = METRICS | {"mae": 0.712, "corr": 0.7, "a7": 0.4, "f1_non0": None}
+    text = rendered(comparison_table(alone, METRICS | {"corr": 0.75}, gain=Interval(0.057, 0.031, 0.083), truth=TRUTH))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "Gain +0.057 +0.050 +2.1 +0.0 +0.0 +0.0 -" in lines
+    assert "Best from text 0.610" in lines
+    assert "Best from both 0.500" in lines
+    assert "Gain in MAE 0.057; paired bootstrap over clips, 95 % interval 0.031 to 0.083." in text
+
+
+def test_without_truth_or_interval_only_what_is_known_is_shown():
+    text = rendered(comparison_table(METRICS, METRICS))
+    assert "Best" not in text
+    assert "interval" not in text
