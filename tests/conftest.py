@@ -1,7 +1,16 @@
-from collections.abc import Iterator
+"""What tests share: made data, small configurations, the real data where it is at hand."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
@@ -11,3 +20,44 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real data, for tests marked `real_data`."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("../shared/data is not at hand")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A made data set of 150 clips with all modalities."""
+    from vadv_dist.data.synth import make_dataset
+
+    out = tmp_path_factory.mktemp("made") / "data"
+    make_dataset(out, num_clips=150, seed=3)
+    return out
+
+
+@pytest.fixture
+def write_config(made: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Write a small run's config file; dotted overrides such as `trainer.epochs=1` replace its values."""
+
+    def write(name: str = "run", uri: Path = made, storage: Path | None = None, extra: str = "") -> Path:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(
+            f"""
+run: {{name: {name}, storage: {storage or tmp_path / "runs"}, seed: 5}}
+data: {{sources: [{{uri: {uri}}}], batch_size: 16}}
+teacher: {{width: 16, heads: 2, hidden: 16}}
+student: {{encoder: {made / "encoder"}, pretrained: false, hidden: 32}}
+optimizer: {{lr: 1.0e-3, new_module_lr_factor: 1.0, warmup_steps: 3}}
+trainer: {{epochs: 2, use_gpu: false}}
+telemetry: {{log_every_steps: 1}}
+{extra}
+"""
+        )
+        return path
+
+    return write

@@ -339,10 +339,9 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from vadv_dist.inference.export import copy_export
+    from vadv_dist.inference.export import export_run
 
-    note = copy_export(options.run, options.out)
-    print(f"wrote {options.out}: {note}")
+    print(export_run(Path(options.run), options.out))
     return 0
 
 

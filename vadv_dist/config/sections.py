@@ -187,7 +187,7 @@ class ObjectiveConfig:
         delta: weight of distillation step 1, prompt logit to video logit (eq. 13).
         psi: weight of distillation step 2, video logit to text logit (eq. 14).
         step1, step2: switch a distillation step off.
-        detach_targets: let no gradient flow into the side that is learned from.
+        detach_targets: let no gradient of step 2 flow into the teacher.
     """
 
     kind: Literal["step", "none"] = "step"

@@ -129,6 +129,9 @@ def check_table(table: pa.Table, path: Path, shard: ShardInfo, features: Mapping
                 f"{name} has shape {list(kind.shape)} ({kind.value_type}) in {path}, but the data set declares "
                 f"{list(spec.shape)} ({spec.dtype}). {_AGAIN[:-1]}, or set teacher.use_{name}: false."
             )
+        nulls = sum(array.storage.flatten().null_count for array in table.column(name).chunks)
+        if nulls:
+            raise UserError(f"{path} has {nulls} nulls inside {name} tensors, expected whole tensors or null ones. {_AGAIN}")
         first_row = 0
         for values, present in _chunks(table.column(name), spec):
             if not all_finite(values):
@@ -173,8 +176,10 @@ def _chunks(column: pa.ChunkedArray, spec: FeatureSpec) -> list[tuple[Array, npt
     parts = []
     for array in column.chunks:
         storage = array.storage
-        flat = storage.values.to_numpy(zero_copy_only=True)
-        flat = flat[storage.offset * width : (storage.offset + len(storage)) * width]
+        dtype = np.dtype(spec.dtype)
+        # The buffer itself: numbers of missing rows are null too, and stand there as whatever was in memory.
+        first = (storage.values.offset + storage.offset * width) * dtype.itemsize
+        flat = np.frombuffer(storage.values.buffers()[1], dtype, len(storage) * width, first)
         present = np.asarray(storage.is_valid().to_numpy(zero_copy_only=False), bool)
         parts.append((flat.reshape(len(storage), *spec.shape), present))
     return parts

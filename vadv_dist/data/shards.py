@@ -335,7 +335,9 @@ def check_clip(clip: Clip, features: Mapping[str, FeatureSpec], label: LabelSpec
             raise UserError(
                 f"{where} has {name} of shape {list(values.shape)}, the data set declares {list(spec.shape)}."
             )
-        if not np.isfinite(np.asarray(values, dtype=spec.dtype)).all():
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is refused as such
+            stored = np.asarray(values, dtype=spec.dtype)
+        if not np.isfinite(stored).all():
             raise UserError(
                 f"{where} has NaN or infinity in {name} (as {spec.dtype}). Mend the features, or leave them out."
             )

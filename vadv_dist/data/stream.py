@@ -111,3 +111,4 @@ class BatchStream:
             batches = plan.batches(planned, usable_rows(window, self.drop_missing), window.num_words)
             for offset in range(max(first_step - planned.first_step, 0), planned.num_batches):
                 yield planned.first_step + offset, window, batches[offset]
+            del window  # before the next is taken, so that no third one is ever held

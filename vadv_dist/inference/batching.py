@@ -9,7 +9,7 @@ IntArray = npt.NDArray[np.int64]
 def token_budget_batches(num_tokens: IntArray, batch_tokens: int) -> list[IntArray]:
     """Cut rows into batches of similar length.
 
-    Rows are taken longest first. A batch is closed when one more row would exceed the budget, and, once it is half
+    Rows are taken longest first. A batch is closed when one more row would exceed the budget, and, once it is a quarter
     full, where the length changes: that leaves most batches without any padding.
 
     Args:
@@ -28,10 +28,10 @@ def token_budget_batches(num_tokens: IntArray, batch_tokens: int) -> list[IntArr
     while start < len(order):
         longest = int(lengths[start])
         end = min(len(order), start + max(1, batch_tokens // max(1, longest)))
-        half = start + max(1, batch_tokens // (2 * max(1, longest)))
-        if half < end:
-            changes = np.flatnonzero(lengths[half:end] != lengths[half - 1 : end - 1])
-            end = half + int(changes[0]) if changes.size else end
+        enough = start + max(1, batch_tokens // (4 * max(1, longest)))
+        if enough < end:
+            changes = np.flatnonzero(lengths[enough:end] != lengths[enough - 1 : end - 1])
+            end = enough + int(changes[0]) if changes.size else end
         batches.append(order[start:end])
         start = end
     return batches

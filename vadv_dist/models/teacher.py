@@ -191,7 +191,7 @@ class Teacher(nn.Module):
         """Stop training the parameters that no used output depends on.
 
         Data-parallel training waits for the gradient of every trained parameter. Of the step-distillation objective,
-        only the prompt logit can be without one: where step 1 is switched off, or its targets are detached.
+        only the prompt logit can be without one: where step 1 is switched off.
 
         Args:
             video_logit, class_logits, prompt_logit: whether the loss passes a gradient to this output.

@@ -72,8 +72,8 @@ def step_distillation(
         counts_B: true on the rows that count, [B].
         num_rows: rows of the global batch that count, at least 1.
         step1, step2: switch a step off.
-        detach_targets: let no gradient flow into the side that is learned from: the prompt logit in step 1, the video
-            logit in step 2. As the equations stand it flows through both.
+        detach_targets: let no gradient of step 2 flow into the teacher. As the equations stand it flows through both
+            sides, and in step 1 it always does: eq. 13 is all that trains the head of the prompt logit.
     Returns:
         unweighted terms, each []; only those that are switched on and whose logits exist.
     """
@@ -81,9 +81,8 @@ def step_distillation(
     if outputs.video_logit is None:
         return terms
     if step1 and outputs.prompt_logit is not None:
-        prompt_B = outputs.prompt_logit.detach() if detach_targets else outputs.prompt_logit
         terms["prompt_to_video"] = mean_squared_error(
-            prompt_B, outputs.video_logit, counts_B=counts_B, num_rows=num_rows
+            outputs.prompt_logit, outputs.video_logit, counts_B=counts_B, num_rows=num_rows
         )
     if step2:
         video_B = outputs.video_logit.detach() if detach_targets else outputs.video_logit

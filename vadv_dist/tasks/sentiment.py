@@ -65,8 +65,7 @@ class SentimentTask:
         self.student = build_student(config)
         teacher = build_teacher(config, sources) if config.has_teacher else None
         if teacher is not None:
-            objective = config.objective
-            teacher.freeze_unused(prompt_logit=objective.step1 and not objective.detach_targets)
+            teacher.freeze_unused(prompt_logit=config.objective.step1)
         self.model: nn.Module = TeacherStudent(self.student, teacher)
         self.tokenizer = build_tokenizer(config.student.encoder)
         self.collator = Collator(self.tokenizer, config.data.max_tokens, config.needed_features)
@@ -135,7 +134,9 @@ class SentimentTask:
     def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
         """See `Task.metrics`."""
         return {
-            model: regression_metrics(predictions[logit], label) for logit, model in LOGITS.items() if logit in predictions
+            model: regression_metrics(predictions[logit], label)
+            for logit, model in LOGITS.items()
+            if logit in predictions
         }
 
     def score(self, metrics: Metrics) -> float:
@@ -182,7 +183,9 @@ def build_teacher(config: Config, sources: Sources) -> Teacher:
     width = teacher.width or (shapes["visual"][-1] if "visual" in shapes else 64)
     heads = teacher.heads or max(1, width // 64)
     if width % heads:
-        raise UserError(f"teacher.width {width} cannot be split over teacher.heads {heads}. Choose heads that divide it.")
+        raise UserError(
+            f"teacher.width {width} cannot be split over teacher.heads {heads}. Choose heads that divide it."
+        )
     visual, face = shapes.get("visual"), shapes.get("face")
     return Teacher(
         visual_shape=None if visual is None else (visual[0], visual[1], visual[2]),
@@ -222,4 +225,3 @@ def read_prompts(sources: Sources) -> Tensor | None:
         shape = None if prompts is None else list(prompts.shape)
         raise UserError(f"{path} holds prompts of shape {shape}, expected [2, D]: negative, positive.")
     return prompts.float()
-

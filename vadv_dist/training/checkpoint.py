@@ -70,7 +70,7 @@ def save_checkpoint(
     """
     from safetensors.torch import save_file
 
-    path = folder / f"step-{step:08d}"
+    path = folder / f"step-{step}"
     if path.exists():
         shutil.rmtree(path)
     with atomic_directory(path, safe="earlier checkpoints are complete.") as partial:

@@ -4,10 +4,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vadv_dist.config import Config, config_to_dict
-from vadv_dist.inference.export import ModelCard, export_student
+from vadv_dist.inference.export import export_student
+from vadv_dist.inference.model_card import ModelCard
 from vadv_dist.tasks.sentiment import SentimentTask, build_student
 from vadv_dist.training.checkpoint import checkpoint_at
 from vadv_dist.training.distributed import Distributed
@@ -79,7 +78,7 @@ def export_best(
             max_tokens=config.data.max_tokens,
             metrics={"valid": finite(state.best_metrics["student"])},
             data=data,
-            config=yaml.safe_dump(config_to_dict(config), sort_keys=False),
+            config=config_to_dict(config),
         ),
     )
 

@@ -1,0 +1,137 @@
+"""What `data-info` tells of a data set, as containers and on a terminal."""
+
+import copy
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from vadv_dist.data.info import dataset_info, render_info
+from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
+from vadv_dist.data.shards import DatasetWriter
+from vadv_dist.data.synth import make_dataset
+from vadv_dist.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five clips: labels -3, -1, 0, 0.4 in train and 3 in test, the second without a face."""
+    folder = tmp_path_factory.mktemp("info") / "small"
+    writer = DatasetWriter(
+        folder,
+        features={"face": FeatureSpec((3, 2))},
+        label=LabelSpec(),
+        provenance={"made_by": "hand", "files": [{"name": "a.csv", "bytes": 2048, "sha256": "ab" * 32}]},
+        shard_rows=3,
+    )
+    with writer:
+        for i, label in enumerate((-3.0, -1.0, 0.0, 0.4, 3.0)):
+            face = None if i == 1 else np.zeros((3, 2), np.float16)
+            text = " ".join(["word"] * (i + 1))
+            writer.write("test" if i == 4 else "train", Clip(f"a_{i}", "a", text, label, "hand", {"face": face}))
+    return folder
+
+
+def rendered(info: dict[str, Any], width: int = 80) -> list[str]:
+    out = io.StringIO()
+    render_info(info, Console(file=out, width=width))
+    return out.getvalue().splitlines()
+
+
+def test_counts_shapes_words_and_missing_features_are_those_of_the_clips(folder: Path) -> None:
+    info = dataset_info(folder)
+    assert info["rows"] == 5
+    assert info["bytes"] == sum(path.stat().st_size for path in folder.rglob("*.parquet"))
+    train = info["splits"]["train"]
+    assert (train["rows"], train["shards"], train["missing"]) == (4, 2, {"face": 1})
+    assert train["words"] == {"min": 1, "median": 2.5, "max": 4, "total": 10}
+    assert train["label_mean"] == pytest.approx(-0.9)
+    assert list(info["splits"]) == ["train", "test"]
+    assert info["features"] == {"face": {"shape": [3, 2], "dtype": "float16", "bytes_per_clip": 12}}
+    assert info["truth"] is None
+
+
+def test_histogram_counts_every_clip_of_every_split_in_shared_bins(folder: Path) -> None:
+    histogram = dataset_info(folder)["label"]["histogram"]
+    assert histogram["edges"] == [-3 + i / 2 for i in range(13)]
+    assert histogram["counts"] == [1, 0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 1]
+
+
+def test_info_is_json(folder: Path) -> None:
+    info = dataset_info(folder)
+    assert json.loads(json.dumps(info, allow_nan=False)) == info
+
+
+def test_a_missing_data_set_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        dataset_info(tmp_path / "nowhere")
+
+
+def test_bars_are_as_long_as_their_counts(folder: Path) -> None:
+    lines = rendered(dataset_info(folder))
+    bars = {
+        label: next(line for line in lines if label in line).count("█") for label in ("-3 to", "0 to 0.5", "0.5 to")
+    }
+    assert bars["0 to 0.5"] == 2 * bars["-3 to"] > 0
+    assert bars["0.5 to"] == 0
+
+
+def test_the_picture_shows_each_part_and_fits_80_columns(folder: Path) -> None:
+    lines = rendered(dataset_info(folder))
+    text = "\n".join(lines)
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    for part in (
+        "5 clips",
+        "Splits",
+        "80%",
+        "3 × 2",
+        "1 (20.0%)",
+        "Labels",
+        "Provenance",
+        "a.csv, 2.0 KiB, SHA-256 abab",
+    ):
+        assert part in text
+    assert "Best mean absolute error" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_millions_of_clips_leave_room_for_bars(folder: Path, width: int) -> None:
+    info = copy.deepcopy(dataset_info(folder))
+    for split in info["splits"].values():
+        split["label_histogram"]["counts"] = [3_456_789] * 12
+    info["label"]["histogram"]["counts"] = [6_913_578] * 12
+    lines = rendered(info, width)
+    [line] = [line for line in lines if "-3 to -2.5" in line]
+    assert line.count("3,456,789") == 2
+    assert line.count("█") >= 15
+    assert len(line.rstrip()) <= width
+
+
+def test_made_data_shows_its_truth(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "d", num_clips=24)
+    info = dataset_info(tmp_path / "d")
+    text = "\n".join(rendered(info))
+    assert "Best mean absolute error" in text
+    for entry in info["truth"]["best_mae"].values():
+        assert f"{entry['mae']:.3f}" in text
+    assert "prompts  2 classes" in text
+    assert "num_clips=24" in text
+
+
+def test_a_data_set_of_words_says_so(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "d", features={}, label=LabelSpec(0, 10), provenance={}) as writer:
+        writer.write("train", Clip("a_1", "a", "hello [bold]there", 7.0, "hand"))
+    text = "\n".join(rendered(dataset_info(tmp_path / "d")))
+    assert "words only" in text
+    assert "6.66667 to 7.5" in text
+
+
+def test_info_imports_neither_torch_nor_rich() -> None:
+    code = "import sys, vadv_dist.data.info; sys.exit('torch' in sys.modules or 'rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,179 @@
+import gc
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from vadv_dist.config import Config, DataConfig, ObjectiveConfig, SourceConfig
+from vadv_dist.data import windows as windows_module
+from vadv_dist.data.collate import Collator
+from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
+from vadv_dist.data.shards import DatasetWriter
+from vadv_dist.data.sources import Sources, SplitShards
+from vadv_dist.data.stream import BatchStream
+from vadv_dist.data.windows import LocalWindows
+from vadv_dist.errors import UserError
+
+SHAPE = (2, 1, 4)
+
+
+@pytest.fixture(scope="module")
+def many_windows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 clips in 20 shards; every seventh lacks its face, every fiftieth its visual features."""
+    out = tmp_path_factory.mktemp("many") / "data"
+    random = np.random.default_rng(0)
+    specs = {"visual": FeatureSpec(SHAPE), "face": FeatureSpec((3, 2))}
+    with DatasetWriter(out, features=specs, label=LabelSpec(), provenance={}, shard_rows=10) as writer:
+        for i in range(200):
+            features = {
+                "visual": None if i % 50 == 0 else np.full(SHAPE, i),
+                "face": None if i % 7 == 0 else np.full((3, 2), i),
+            }
+            words = "good " * int(random.integers(1, 30))
+            writer.write("train", Clip(f"c{i}", f"v{i}", words, 0.0, "test", features))
+    return out
+
+
+@pytest.fixture(scope="module")
+def collator(made: Path) -> Collator:
+    return Collator(AutoTokenizer.from_pretrained(made / "encoder"), 100, ("visual", "face"))
+
+
+def split_of(uri: Path, missing: str = "mask") -> SplitShards:
+    config = Config(data=DataConfig(sources=[SourceConfig(str(uri))]))
+    return Sources.open(config).split("train", missing=missing)
+
+
+def batches(split: SplitShards, collator: Collator, *, first_step: int = 0, epoch: int = 0, **options):
+    data = DataConfig(batch_size=8, window_bytes=1 << 16)
+    windows = LocalWindows(split)
+    plan = split.plan(data, seed=1, epoch=epoch)
+    try:
+        return list(BatchStream(plan=plan, windows=windows, collator=collator, **options).steps(first_step))
+    finally:
+        windows.close()
+
+
+def names(steps) -> list[list[str]]:
+    """Clips of each step's micro-batches that count, sorted."""
+    return [
+        sorted(name for b in step.micro for name, v in zip(b.clip_ids, b.valid, strict=True) if v) for step in steps
+    ]
+
+
+@pytest.mark.parametrize(("world_size", "accumulate"), [(2, 1), (3, 1), (1, 4), (2, 3)])
+def test_global_batches_are_the_same_for_any_number_of_ranks(many_windows, collator, world_size, accumulate) -> None:
+    split = split_of(many_windows)
+    whole = names(batches(split, collator))
+    shares = [
+        names(batches(split, collator, rank=rank, world_size=world_size, accumulate=accumulate))
+        for rank in range(world_size)
+    ]
+    assert [sorted(sum(parts, [])) for parts in zip(*shares, strict=True)] == whole
+    assert sorted(sum(whole, [])) == sorted(f"c{i}" for i in range(200))
+
+
+def test_a_stream_goes_on_in_the_middle_of_an_epoch(many_windows, collator) -> None:
+    split = split_of(many_windows)
+    whole = names(batches(split, collator))
+    for first in (1, 7, len(whole) - 1, len(whole)):
+        assert names(batches(split, collator, first_step=first)) == whole[first:]
+
+
+def test_no_tensor_is_padded_past_its_longest_row(many_windows, collator) -> None:
+    for step in batches(split_of(many_windows), collator, accumulate=2):
+        for batch in step.micro:
+            assert batch.attention_mask.sum(dim=1).max() == batch.input_ids.shape[1]
+
+
+def test_features_stand_with_their_clip_and_missing_ones_are_zero_and_marked(many_windows, collator) -> None:
+    for step in batches(split_of(many_windows), collator):
+        (batch,) = step.micro
+        for row, name in enumerate(batch.clip_ids):
+            number = int(name[1:])
+            assert batch.has_visual[row] == (number % 50 != 0)
+            assert batch.has_face[row] == (number % 7 != 0)
+            assert batch.visual[row].unique().tolist() == [number if number % 50 else 0]
+            assert batch.face[row].unique().tolist() == [number if number % 7 else 0]
+        assert batch.num_rows == len(batch.clip_ids)
+        assert batch.num_video_rows == batch.has_visual.sum()
+
+
+def test_counts_are_those_of_the_global_batch_on_every_rank(many_windows, collator) -> None:
+    split = split_of(many_windows)
+    for a, b in zip(
+        batches(split, collator, rank=0, world_size=2), batches(split, collator, rank=1, world_size=2), strict=True
+    ):
+        assert a.micro[0].num_rows == b.micro[0].num_rows == a.num_rows
+        assert a.micro[0].num_video_rows == b.micro[0].num_video_rows
+        seen = a.micro[0].has_visual.sum() + b.micro[0].has_visual.sum()
+        assert seen == a.micro[0].num_video_rows
+
+
+def test_an_empty_share_is_filled_by_a_row_that_counts_for_nothing(many_windows, collator) -> None:
+    split = split_of(many_windows)
+    last = [batches(split, collator, rank=rank, world_size=12)[0].micro[0] for rank in range(12)]
+    assert [int(b.valid.sum()) for b in last] == [1] * 8 + [0] * 4
+    assert all(len(b.clip_ids) == 1 for b in last)
+
+
+def test_missing_clips_are_dropped_masked_or_refused(many_windows, collator) -> None:
+    dropping = split_of(many_windows, "drop")
+    kept = sum(names(batches(dropping, collator, drop_missing=("visual", "face"))), [])
+    assert sorted(kept) == sorted(f"c{i}" for i in range(200) if i % 50 and i % 7)
+    assert dropping.dropped == 200 - len(kept)
+    with pytest.raises(UserError, match=r"clips of the 'train' split lack visual or face.*data.missing"):
+        split_of(many_windows, "error")
+
+
+def test_at_most_two_windows_are_held_and_each_is_read_once_an_epoch(many_windows, collator, monkeypatch) -> None:
+    live: weakref.WeakSet = weakref.WeakSet()
+    most, reads = 0, 0
+    original = windows_module.to_window
+
+    def counted(*args):
+        nonlocal most, reads
+        window = original(*args)
+        gc.collect()
+        live.add(window)
+        reads += 1
+        most = max(most, len(live))
+        return window
+
+    monkeypatch.setattr(windows_module, "to_window", counted)
+    monkeypatch.setattr(windows_module.Window, "__hash__", lambda self: id(self))
+    data = DataConfig(batch_size=8, window_bytes=1 << 16)
+    split = split_of(many_windows)
+    table = split.table
+    plan = type(split.plan(data, seed=1, epoch=0)).build(
+        table, seed=1, epoch=0, batch_size=8, window_bytes=int(table.bytes[0] * 2.5)
+    )
+    assert plan.num_windows >= 8
+    windows = LocalWindows(split)
+    list(BatchStream(plan=plan, windows=windows, collator=collator).steps())
+    windows.close()
+    assert reads == plan.num_windows
+    assert most <= 2
+
+
+def test_a_damaged_shard_stops_the_stream_with_its_message(tmp_path, collator, made) -> None:
+    import shutil
+
+    shutil.copytree(made, tmp_path / "data")
+    path = next((tmp_path / "data" / "train").glob("*.parquet"))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="truncated"):
+        batches(split_of(tmp_path / "data"), collator)
+
+
+def test_words_alone_need_no_features(many_windows, made) -> None:
+    config = Config(
+        data=DataConfig(sources=[SourceConfig(str(many_windows))]), objective=ObjectiveConfig(kind="none")
+    )
+    split = Sources.open(config).split("train", missing="error")
+    words_only = Collator(AutoTokenizer.from_pretrained(made / "encoder"), 100, ())
+    step = batches(split, words_only)[0]
+    assert step.micro[0].visual is None
+    assert step.micro[0].num_video_rows == step.num_rows

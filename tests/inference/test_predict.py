@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+import torch
+from tiny_students import TEXTS, make_student, one_by_one
+
+from vadv_dist.errors import UserError
+from vadv_dist.inference.export import load_student
+from vadv_dist.inference.fast_student import MODEL_TYPES, FastStudent, is_supported
+from vadv_dist.inference.predict import Predictor, predict_texts
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 12, 4096])
+def test_predictions_come_in_order_and_do_not_depend_on_batching(export, student, tokenizer, batch_tokens):
+    expected = one_by_one(student, tokenizer)
+    done = []
+    scores = predict_texts(
+        export, TEXTS, batch_tokens=batch_tokens, device="cpu", progress=lambda n, total: done.append((n, total))
+    )
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    assert len({round(score, 3) for score in expected}) == len(TEXTS), "texts must differ for the order to show"
+    assert done[-1] == (len(TEXTS), len(TEXTS))
+    assert done == sorted(done)
+
+
+def test_run_predicts_as_its_export(run_folder, student, tokenizer):
+    np.testing.assert_allclose(predict_texts(run_folder, TEXTS), one_by_one(student, tokenizer), atol=1e-5)
+
+
+def test_encoder_outside_the_bert_family_predicts_as_well(tokenizer, tmp_path):
+    student = make_student(tmp_path / "encoder", "mpnet", pooling="mean")
+    assert not is_supported(student.encoder)
+    expected = one_by_one(student, tokenizer)
+    np.testing.assert_allclose(Predictor(student, tokenizer, 10, device="cpu")(TEXTS), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("model_type", sorted(MODEL_TYPES))
+@pytest.mark.parametrize("num_tokens", [9, 140], ids=["short", "long"])
+def test_fast_student_equals_the_student_with_and_without_padding(model_type, pooling, num_tokens, tmp_path):
+    student = make_student(tmp_path / "encoder", model_type, pooling=pooling, max_position_embeddings=150)
+    fast = FastStudent(student)
+    input_ids = torch.randint(5, 18, (3, num_tokens))
+    mask = torch.ones_like(input_ids)
+    for _ in range(2):
+        with torch.no_grad():
+            torch.testing.assert_close(fast(input_ids, mask), student(input_ids, mask), atol=1e-5, rtol=1e-5)
+        input_ids[0, 4:] = student.encoder.config.pad_token_id
+        mask[0, 4:] = 0
+
+
+def test_no_texts_give_no_predictions(export):
+    assert predict_texts(export, []).shape == (0,)
+
+
+def test_empty_text_is_refused_by_number(export):
+    with pytest.raises(UserError, match="Text 2 is empty"):
+        predict_texts(export, ["fine", "  "])
+
+
+def test_device_that_is_not_there_is_refused(export):
+    student, tokenizer, max_tokens = load_student(export)
+    for device in ("abacus", "cuda:99"):
+        with pytest.raises(UserError, match=f"Device '{device}' cannot be used"):
+            Predictor(student, tokenizer, max_tokens, device=device)

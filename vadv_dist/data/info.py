@@ -1,0 +1,73 @@
+"""What a data set holds, read from its manifest alone."""
+
+from pathlib import Path
+from typing import Any
+
+from vadv_dist.data.info_view import render_info
+from vadv_dist.data.schema import SPLITS
+from vadv_dist.data.shards import Dataset, DatasetManifest
+
+__all__ = ["dataset_info", "render_info"]
+
+
+def dataset_info(uri: str | Path) -> dict[str, Any]:
+    """Summarise a data set; no shard is opened.
+
+    Returns:
+        `uri`, `schema_version`, `fingerprint`, `rows`, `bytes`, `splits` (rows, shards, bytes, missing features, labels
+        and words of each), `features`, `label` (range, and a histogram over all splits), `prompts`, `provenance`, and
+        `truth` (None unless the data is made).
+
+    Raises:
+        UserError: there is no data set.
+    """
+    dataset = Dataset.open(uri)
+    manifest = dataset.manifest
+    splits = {split: _split_info(manifest, split) for split in SPLITS if manifest.rows(split)}
+    return {
+        "uri": str(dataset.root),
+        "schema_version": manifest.schema_version,
+        "fingerprint": manifest.fingerprint,
+        "rows": sum(split["rows"] for split in splits.values()),
+        "bytes": sum(split["bytes"] for split in splits.values()),
+        "splits": splits,
+        "features": {
+            name: {"shape": list(spec.shape), "dtype": spec.dtype, "bytes_per_clip": spec.bytes_per_row}
+            for name, spec in manifest.features.items()
+        },
+        "label": {
+            "kind": manifest.label.kind,
+            "low": manifest.label.low,
+            "high": manifest.label.high,
+            "histogram": _joint_histogram(splits),
+        },
+        "prompts": manifest.num_classes_prompts,
+        "provenance": manifest.provenance,
+        "truth": manifest.truth,
+    }
+
+
+def _split_info(manifest: DatasetManifest, split: str) -> dict[str, Any]:
+    shards = manifest.splits[split]
+    statistics = manifest.statistics.get(split, {})
+    return {
+        "rows": manifest.rows(split),
+        "shards": len(shards),
+        "bytes": sum(shard.bytes for shard in shards),
+        "missing": {name: sum(shard.rows_lacking([name]) for shard in shards) for name in manifest.features},
+        "label_mean": statistics.get("label_mean"),
+        "label_std": statistics.get("label_std"),
+        "label_histogram": statistics.get("label_histogram"),
+        "words": statistics.get("words"),
+    }
+
+
+def _joint_histogram(splits: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """Counts of all splits together; None where they do not share their bins."""
+    histograms = [split["label_histogram"] for split in splits.values()]
+    if not histograms or any(h is None or h["edges"] != histograms[0]["edges"] for h in histograms):
+        return None
+    return {
+        "edges": histograms[0]["edges"],
+        "counts": [sum(column) for column in zip(*(h["counts"] for h in histograms), strict=True)],
+    }
