@@ -81,6 +81,15 @@ def with_feature(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Calla
     return apply
 
 
+def with_a_hole(table: pa.Table) -> pa.Table:
+    tensors = table["face"].combine_chunks()
+    flat = tensors.storage.values.to_pylist()
+    flat[7] = None
+    storage = pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float16()), 6)
+    column = pa.ExtensionArray.from_storage(tensors.type, storage)
+    return table.set_column(table.column_names.index("face"), "face", column)
+
+
 def poke(values: np.ndarray) -> np.ndarray:
     values[5, 0] = np.nan
     return values
@@ -153,6 +162,7 @@ def test_a_shard_that_is_gone_is_found(dataset: Dataset) -> None:
             "face",
             "It holds tensors of shape [3, 2] (float), expected tensors of shape [3, 2] (halffloat).",
         ),
+        (with_a_hole, None, "face", "It holds 1 null inside tensors"),
         (lambda t: t.drop_columns("label"), None, "label", "There is no such column"),
         (
             lambda t: t.set_column(4, "label", pc.cast(t["label"], pa.float64())),

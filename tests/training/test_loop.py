@@ -1,0 +1,230 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from vadv_dist.config import load_config
+from vadv_dist.errors import UserError
+from vadv_dist.storage import read_json
+from vadv_dist.training.checkpoint import list_checkpoints
+from vadv_dist.training.launch import train
+from vadv_dist.training.run_folder import RunFolder
+
+QUIET = Console(quiet=True, stderr=True)
+
+
+def run(config_path: Path, *overrides: str) -> tuple[RunFolder, dict]:
+    config = load_config(config_path, overrides)
+    return RunFolder.of(config), train(config, QUIET)
+
+
+def lines(folder: RunFolder, kind: str) -> list[dict]:
+    return [line for line in map(json.loads, folder.metrics_path.read_text().splitlines()) if line["kind"] == kind]
+
+
+def final_weights(folder: RunFolder) -> dict[str, torch.Tensor]:
+    return list_checkpoints(folder.checkpoints)[-1].weights()
+
+
+def same(a: RunFolder, b: RunFolder) -> bool:
+    first, second = final_weights(a), final_weights(b)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_leaves_what_the_design_names(write_config) -> None:
+    folder, result = run(write_config())
+    assert folder.config_path.is_file()
+    assert (folder.student / "model.safetensors").is_file()
+    assert result == read_json(folder.result_path)
+    steps, epochs = lines(folder, "step"), lines(folder, "epoch")
+    assert [line["step"] for line in steps] == list(range(1, result["steps"] + 1))
+    assert [line["epoch"] for line in epochs] == [0, 1]
+    terms = {"video_regression", "text_regression", "video_classification", "prompt_to_video", "video_to_text"}
+    assert terms | {"total", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "data_wait_s"} <= steps[0].keys()
+    assert set(epochs[0]["validation"]) == {"student", "video", "prompt"}
+    assert result["validation"]["mae"] == min(e["validation"]["student"]["mae"] for e in epochs)
+    assert result["data"][0]["rows"]["train"] == sum(
+        shard["rows"] for shard in read_json(Path(result["data"][0]["uri"]) / "dataset.json")["splits"]["train"]["shards"]
+    )
+
+
+def test_what_is_logged_is_the_weighted_sum_that_is_optimised(write_config) -> None:
+    folder, _ = run(write_config(), "--trainer.max_steps=3", "--trainer.accumulate=3")
+    for line in lines(folder, "step"):
+        expected = (
+            line["video_regression"]
+            + 10 * line["text_regression"]
+            + line["video_classification"]
+            + 10 * line["prompt_to_video"]
+            + line["video_to_text"]
+        )
+        assert line["total"] == pytest.approx(expected, rel=1e-5)
+
+
+NO_DROPOUT = ("--student.dropout=0", "--student.encoder_dropout=0")
+
+
+def test_micro_batches_follow_the_curve_of_the_whole_batch(write_config) -> None:
+    one, _ = run(write_config("one"), *NO_DROPOUT)
+    four, _ = run(write_config("four"), *NO_DROPOUT, "--trainer.accumulate=4")
+    for a, b in zip(lines(one, "step"), lines(four, "step"), strict=True):
+        assert b["total"] == pytest.approx(a["total"], rel=1e-5)
+
+
+def test_one_process_repeats_bit_identically(write_config) -> None:
+    first, _ = run(write_config("first"))
+    second, _ = run(write_config("second"))
+    assert same(first, second)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 8])
+def test_a_run_cut_off_inside_an_epoch_ends_as_if_it_had_not_been(write_config, stop_at: int, monkeypatch) -> None:
+    options = ("--trainer.checkpoint_every_steps=2", "--data.batch_size=20")
+    whole, result = run(write_config("whole"), *options)
+    assert result["steps"] > stop_at
+    config = load_config(write_config("cut"), options)
+    original = RunFolder.append_metrics
+
+    def cut(self: RunFolder, line: dict) -> None:
+        original(self, line)
+        if line["step"] == stop_at and line["kind"] == "step":
+            raise Killed
+
+    monkeypatch.setattr(RunFolder, "append_metrics", cut)
+    with pytest.raises(Killed):
+        train(config, QUIET)
+    monkeypatch.setattr(RunFolder, "append_metrics", original)
+    train(config, QUIET)
+    cut_off = RunFolder.of(config)
+    assert same(whole, cut_off)
+    timeless = {"time", "samples_per_s", "tokens_per_s", "data_wait_s", "seconds"}
+    a, b = ([{k: v for k, v in x.items() if k not in timeless} for x in map(json.loads, f.metrics_path.open())] for f in (whole, cut_off))
+    assert a == b
+
+
+@pytest.mark.slow
+def test_a_process_killed_inside_an_epoch_goes_on_bit_identically(write_config, tmp_path: Path) -> None:
+    options = ["--trainer.checkpoint_every_steps=3", "--data.batch_size=4"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def command(name: str) -> list[str]:
+        return [sys.executable, "-m", "vadv_dist.cli", "train", "--config", str(write_config(name)), *options]
+
+    subprocess.run(command("whole"), check=True, capture_output=True, env=environment)
+    whole, killed = RunFolder(tmp_path / "runs" / "whole"), RunFolder(tmp_path / "runs" / "killed")
+    process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 120
+    while not (killed.metrics_path.is_file() and len(lines(killed, "step")) >= 10):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    steps_in_epoch = lines(whole, "epoch")[0]["step"]
+    assert not killed.result_path.exists()
+    assert list_checkpoints(killed.checkpoints)[-1].step < 2 * steps_in_epoch
+    done = subprocess.run(command("killed"), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "going on from step" in done.stderr
+    assert same(whole, killed)
+
+
+def test_a_complete_run_is_not_trained_again(write_config) -> None:
+    folder, first = run(write_config())
+    before = folder.metrics_path.read_bytes()
+    assert run(write_config())[1] == first
+    assert folder.metrics_path.read_bytes() == before
+
+
+def test_a_changed_config_under_an_old_name_is_refused_with_the_differing_keys(write_config) -> None:
+    run(write_config(), "--trainer.max_steps=1")
+    with pytest.raises(UserError, match=r"another configuration:\n  optimizer.lr: 0.001 there, 0.002 now") as refused:
+        run(write_config(), "--trainer.max_steps=1", "--optimizer.lr=0.002")
+    assert "--run.name" in str(refused.value)
+
+
+def test_a_folder_that_is_no_run_is_not_written_over(write_config, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "run").mkdir(parents=True)
+    (tmp_path / "runs" / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="exists but is no run"):
+        run(write_config())
+
+
+def test_a_run_in_use_is_not_joined(write_config) -> None:
+    config = load_config(write_config())
+    with RunFolder.of(config).lock(), pytest.raises(UserError, match="by another process"):
+        train(config, QUIET)
+
+
+def test_training_never_opens_the_test_split(write_config, made: Path, tmp_path: Path) -> None:
+    blind = tmp_path / "blind"
+    shutil.copytree(made, blind)
+    shutil.rmtree(blind / "test")
+    folder, _ = run(write_config(uri=blind), "--trainer.max_steps=2")
+    assert folder.result_path.is_file()
+
+
+def test_a_data_set_without_validation_is_refused_before_anything_is_written(write_config, made, tmp_path) -> None:
+    without = tmp_path / "without"
+    shutil.copytree(made, without)
+    raw = read_json(without / "dataset.json")
+    del raw["splits"]["valid"]
+    (without / "dataset.json").write_text(json.dumps(raw))
+    with pytest.raises(UserError, match=r"no 'valid' split \(it has: train, test\).*--valid-fraction"):
+        run(write_config(uri=without))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_training_stops_early_and_keeps_the_best_and_the_last(write_config) -> None:
+    # A rate of practically nothing: no epoch after the first is better.
+    folder, result = run(
+        write_config(), "--optimizer.lr=1e-30", "--trainer.patience=2", "--trainer.epochs=9", "--trainer.keep_best=2"
+    )
+    assert result["stopped"] == "patience"
+    assert result["epochs"] == 3
+    assert result["best_epoch"] == 0
+    kept = [c.step for c in list_checkpoints(folder.checkpoints)]
+    assert result["best_step"] in kept
+    assert kept[-1] == result["steps"]
+    assert len(kept) == 3
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice(write_config) -> None:
+    with pytest.raises(UserError, match=r"loss became .* Lower optimizer.lr"):
+        run(write_config(), "--optimizer.lr=1e30", "--optimizer.clip_norm=null", "--trainer.epochs=9")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("--objective.kind=none",),
+        ("--objective.step1=false",),
+        ("--objective.step2=false",),
+        ("--objective.detach_targets=true",),
+        ("--teacher.use_face=false",),
+        ("--teacher.use_visual=false", "--teacher.use_prompting=false"),
+        ("--teacher.use_prompting=false",),
+        ("--teacher.similarity=cosine",),
+        ("--student.pooling=mean",),
+        ("--student.freeze_encoder=true",),
+        ("--student.gradient_checkpointing=true",),
+        ("--trainer.precision=bf16",),
+    ],
+)
+def test_each_switch_trains(write_config, overrides: tuple[str, ...]) -> None:
+    folder, result = run(write_config(), "--trainer.max_steps=2", *overrides)
+    assert result["steps"] == 2
+    parts = {name.split(".")[0] for name in final_weights(folder)}
+    assert parts == ({"student"} if "--objective.kind=none" in overrides else {"student", "teacher"})
