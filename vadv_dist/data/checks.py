@@ -152,6 +152,12 @@ class _Check:
             elif name in META_COLUMNS and column.null_count:
                 row = int(np.flatnonzero(column.is_null().to_numpy())[0])
                 self.error(file, name, f"It is null in {counted(column.null_count, 'row')}.", row=row)
+            elif name not in META_COLUMNS and (nulls := sum(c.storage.flatten().null_count for c in column.chunks)):
+                self.error(
+                    file,
+                    name,
+                    f"It holds {counted(nulls, 'null')} inside tensors, expected whole tensors or null ones.",
+                )
             else:
                 usable.add(name)
         known = {*META_COLUMNS, *self._manifest.features}
