@@ -43,6 +43,7 @@ for folder in sys.argv[2:]:
         "logits": logits, "scores": [row["score"] for row in rows], "labels": [row["label"] for row in rows],
         "refused_without_trust": refused,
     }
+print()  # whatever was asked on this line before
 print(json.dumps(answers))
 """
 
@@ -185,7 +186,7 @@ def test_file_that_the_manifest_does_not_list_is_refused_but_hidden_ones_are_not
     [
         ({"format_version": 99}, "format_version 99, this version reads 1"),
         ({"files": {}}, "malformed .*does not list config.json, model.safetensors"),
-        ({"pooling": None, "hidden": "many"}, "malformed"),
+        ({"pooling": "max"}, "malformed"),
         ({"files": {"../secret": {"sha256": "0"}, "config.json": {}, "model.safetensors": {}}}, "malformed"),
     ],
 )

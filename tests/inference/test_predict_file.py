@@ -9,7 +9,7 @@ from tiny_students import TEXTS, one_by_one
 
 import vadv_dist.inference.tables as tables
 from vadv_dist.errors import UserError
-from vadv_dist.inference.predict import Predictor, predict_file
+from vadv_dist.inference.predict import predict_file
 
 
 def write_csv(path, rows, encoding="utf-8"):
@@ -130,10 +130,12 @@ def test_nothing_is_written_over(export, tmp_path):
 
 def test_output_appears_whole_or_not_at_all(export, tmp_path, monkeypatch):
     source = write_csv(tmp_path / "in.csv", [["text"], *([text] for text in TEXTS)])
-    # One prediction too few: the fault comes after the first rows are written.
-    monkeypatch.setattr(Predictor, "__call__", lambda *_: np.zeros(len(TEXTS), np.float32))
-    monkeypatch.setattr(tables.Table, "check_texts", lambda _: len(TEXTS))
-    monkeypatch.setattr(tables.CsvTable, "_rows", lambda _: iter([["fun"]]))
-    with pytest.raises(ValueError, match="zip"):
+
+    def fail_after_a_row(table, path, values):
+        path.write_text("text,prediction\nfun,0.5\n")
+        raise RuntimeError("interrupted")
+
+    monkeypatch.setattr(tables.CsvTable, "write_with", fail_after_a_row)
+    with pytest.raises(RuntimeError, match="interrupted"):
         predict_file(export, source, tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []

@@ -49,7 +49,7 @@ def make_student(folder, model_type="bert", *, pooling="cls", hidden=5, **sizes)
     student = TextStudent(encoder, hidden=hidden, pooling=pooling, dropout=0.1)
     with torch.no_grad():
         for parameter in student.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+            parameter.add_(0.3 * torch.randn_like(parameter))
         student.out.weight.normal_()
     return student.eval()
 
