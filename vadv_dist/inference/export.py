@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vadv_dist import __version__
 from vadv_dist.errors import UserError
@@ -75,7 +75,7 @@ class ExportManifest:
     """
 
     card: ModelCard
-    pooling: str
+    pooling: Literal["cls", "mean"]
     hidden: int
     dropout: float
     architecture: str
@@ -301,7 +301,9 @@ def _manifest_json(manifest: ExportManifest, files: Mapping[str, Any]) -> dict[s
 
 
 def _parse_manifest(raw: Mapping[str, Any]) -> ExportManifest:
-    reason = raw["custom_reason"]
+    reason, pooling = raw["custom_reason"], raw["pooling"]
+    if pooling not in ("cls", "mean"):
+        raise ValueError(f"pooling is {pooling!r}")
     return ExportManifest(
         card=ModelCard(
             name=str(raw["name"]),
@@ -311,7 +313,7 @@ def _parse_manifest(raw: Mapping[str, Any]) -> ExportManifest:
             data=[dict(entry) for entry in raw["data"]],
             config=dict(raw["config"]),
         ),
-        pooling=str(raw["pooling"]),
+        pooling=pooling,
         hidden=int(raw["hidden"]),
         dropout=float(raw["dropout"]),
         architecture=str(raw["architecture"]),

@@ -37,8 +37,12 @@ class FastLayer(nn.Module):
         parts = [cast(nn.Linear, attention.get_submodule(name)) for name in ("query", "key", "value")]
         self.heads = heads
         self.first_token_only = first_token_only
-        self.qkv_weight = nn.Parameter(torch.cat([part.weight.detach() for part in parts]), requires_grad=False)
-        self.qkv_bias = nn.Parameter(torch.cat([part.bias.detach() for part in parts]), requires_grad=False)
+        # Attention divides by the square root of the head's width; done here once, on the query's rows.
+        scales = ((parts[0].out_features // heads) ** -0.5, 1.0, 1.0)
+        weights = [part.weight.detach() * scale for part, scale in zip(parts, scales, strict=True)]
+        biases = [part.bias.detach() * scale for part, scale in zip(parts, scales, strict=True)]
+        self.qkv_weight = nn.Parameter(torch.cat(weights), requires_grad=False)
+        self.qkv_bias = nn.Parameter(torch.cat(biases), requires_grad=False)
         self.attended = layer.get_submodule("attention.output.dense")
         self.attended_norm = layer.get_submodule("attention.output.LayerNorm")
         self.widen = layer.get_submodule("intermediate")
@@ -66,8 +70,8 @@ class FastLayer(nn.Module):
             query_BHQd, key_BHLd, value_BHLd = projected.view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         context_BHQd = _attend(query_BHQd, key_BHLd, value_BHLd, keep_B11L)
         context_BQD = context_BHQd.transpose(1, 2).reshape(B, -1, D)
-        attended_BQD = self.attended_norm(self.attended(context_BQD) + hidden_BLD)
-        hidden_BQD: Tensor = self.narrow_norm(self.narrow(self.widen(attended_BQD)) + attended_BQD)
+        attended_BQD = self.attended_norm(self.attended(context_BQD).add_(hidden_BLD))
+        hidden_BQD: Tensor = self.narrow_norm(self.narrow(self.widen(attended_BQD)).add_(attended_BQD))
         return hidden_BQD
 
 
@@ -119,9 +123,11 @@ def is_supported(encoder: PreTrainedModel) -> bool:
 
 def _attend(query_BHQd: Tensor, key_BHLd: Tensor, value_BHLd: Tensor, keep_B11L: Tensor | None) -> Tensor:
     if query_BHQd.device.type != "cpu" or key_BHLd.shape[2] > _PLAIN_ATTENTION_TOKENS:
-        return nn.functional.scaled_dot_product_attention(query_BHQd, key_BHLd, value_BHLd, attn_mask=keep_B11L)
-    scores_BHQL = (query_BHQd * query_BHQd.shape[-1] ** -0.5) @ key_BHLd.transpose(-1, -2)
+        return nn.functional.scaled_dot_product_attention(
+            query_BHQd, key_BHLd, value_BHLd, attn_mask=keep_B11L, scale=1.0
+        )
+    scores_BHQL = query_BHQd @ key_BHLd.transpose(-1, -2)
     if keep_B11L is not None:
-        scores_BHQL = scores_BHQL.masked_fill(~keep_B11L, float("-inf"))
+        scores_BHQL.masked_fill_(~keep_B11L, float("-inf"))
     context_BHQd: Tensor = scores_BHQL.softmax(-1) @ value_BHLd
     return context_BHQd

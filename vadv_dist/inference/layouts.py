@@ -8,11 +8,12 @@ reads the first token and has tanh between its layers; everything else leaves wi
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig
+from transformers.initialization import no_init_weights
 
 from vadv_dist.inference.modeling_text_student import (
     TextStudentConfig,
@@ -21,6 +22,8 @@ from vadv_dist.inference.modeling_text_student import (
     encoder_options,
 )
 from vadv_dist.models.text_student import TextStudent
+
+Pooling = Literal["cls", "mean"]
 
 LABEL_NAME = "sentiment"
 MODELING_FILE = "modeling_text_student.py"
@@ -92,7 +95,7 @@ def why_custom(student: TextStudent) -> str | None:
 
 
 def build_student(
-    config: PreTrainedConfig, weights: Mapping[str, Tensor], *, pooling: str, hidden: int, dropout: float
+    config: PreTrainedConfig, weights: Mapping[str, Tensor], *, pooling: Pooling, hidden: int, dropout: float
 ) -> TextStudent:
     """Undo `to_layout`: build the student that an export was made from, with equal weights.
 
@@ -103,7 +106,7 @@ def build_student(
         hidden: H, the head's hidden width before padding.
         dropout: dropout of the head.
     Raises:
-        KeyError: weights of another layout.
+        KeyError, RuntimeError: weights of another layout.
     """
     if isinstance(config, TextStudentConfig):
         dense, out, prefix, encoder_config = "dense", "out", "encoder.", config.encoder_config
@@ -116,10 +119,10 @@ def build_student(
         for name, tensor in weights.items()
         if name.startswith(prefix) and not name.startswith(f"{dense}.")
     }
-    encoder = encoder_class(encoder_config).from_pretrained(
-        None, config=encoder_config, state_dict=encoder_weights, dtype=torch.float32, **encoder_options(encoder_config)
-    )
-    student = TextStudent(encoder, hidden=hidden, pooling="mean" if pooling == "mean" else "cls", dropout=dropout)
+    with no_init_weights():  # drawing weights that are replaced at once takes seconds in a large encoder
+        encoder = encoder_class(encoder_config)(encoder_config, **encoder_options(encoder_config))
+    student = TextStudent(encoder, hidden=hidden, pooling=pooling, dropout=dropout)
+    encoder.load_state_dict(encoder_weights)
     with torch.no_grad():
         student.dense.weight.copy_(weights[f"{dense}.weight"][:hidden])
         student.dense.bias.copy_(weights[f"{dense}.bias"][:hidden])
