@@ -1,10 +1,10 @@
-"""What the teacher gives the student on made data: paired over seeds, on data whose video helps and on data whose does not.
+"""What the teacher gives the student on made data, paired over seeds: where video helps, and where it says nothing new.
 
     python benchmarks/teacher_gain.py --seeds 8
 
-Each seed makes both data sets, and trains the student of jobs/configs/demo.yaml on each of them twice: alone, and beside
-its teacher. Alone and beside the teacher share data, order, initial weights and schedule. Printed is a Markdown table
-of test MAE and, over seeds, the mean paired difference with its 95 % interval (Student's t).
+Each seed makes both data sets, and trains the student of jobs/configs/demo.yaml on each of them twice: alone, and
+beside its teacher. Both share data, order, initial weights and schedule. Printed is a Markdown table of test MAE and,
+over seeds, the mean paired difference with its 95 % interval (Student's t).
 """
 
 import argparse
@@ -70,14 +70,16 @@ def compare(base: Config, informative: bool, num_clips: int, seed: int) -> tuple
 
 def print_table(kind: str, rows: list[tuple[float, float, float]]) -> None:
     """Print one data set's rows and the paired difference."""
-    print(f"\n{kind} video\n\n| seed | student alone | student beside teacher | difference | video logit |\n|---|---|---|---|---|")
+    print(f"\n{kind} video\n\n| seed | student alone | student beside teacher | difference | video logit |")
+    print("|---|---|---|---|---|")
     for seed, (alone, beside, video) in enumerate(rows, 1):
         print(f"| {seed} | {alone:.4f} | {beside:.4f} | {alone - beside:+.4f} | {video:.4f} |")
     gains = [alone - beside for alone, beside, _ in rows]
     mean = statistics.mean(gains)
     half = T_QUANTILES[len(gains) - 2] * statistics.stdev(gains) / math.sqrt(len(gains))
     verdict = "a gain" if mean > half else "a loss" if mean < -half else "no gain shown"
-    print(f"\ngain in test MAE {mean:+.4f}, 95 % interval {mean - half:+.4f} to {mean + half:+.4f}: {verdict}", flush=True)
+    interval = f"95 % interval {mean - half:+.4f} to {mean + half:+.4f}"
+    print(f"\ngain in test MAE {mean:+.4f}, {interval}: {verdict}", flush=True)
 
 
 if __name__ == "__main__":

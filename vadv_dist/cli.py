@@ -104,11 +104,16 @@ def _add_data_commands(commands: Any) -> None:
     table.add_argument("--seed", type=int, default=1, help="decides that cut (default: %(default)s)")
     table.add_argument(
         "--arrays",
-        action="append",
+        nargs="+",
+        action="extend",
         default=[],
         metavar="FILE.npz:ARRAY=FEATURE",
         help="features keyed by the file's `id` array; FEATURE is visual, face or audio; may be repeated",
     )
+    table.add_argument(
+        "--allow-missing-arrays", action="store_true", help="a clip without a row in a file lacks that feature"
+    )
+    table.add_argument("--json", action="store_true", help="print the counts as one JSON object")
     table.add_argument("--source", help="name of the source (default: the CSV's name)")
     table.add_argument(
         "--dtype", choices=("float16", "float32"), default="float16", help="of stored features (default: %(default)s)"
@@ -220,10 +225,14 @@ def _ingest_table(options: argparse.Namespace) -> int:
         valid_fraction=options.valid_fraction,
         seed=options.seed,
         arrays=options.arrays,
+        allow_missing_arrays=options.allow_missing_arrays,
         source=options.source,
         dtype=options.dtype,
     )
-    print(summary)
+    if options.json:
+        _print_json(summary.to_json())
+    else:
+        print(summary)
     return 0
 
 
@@ -278,10 +287,8 @@ def _train(options: argparse.Namespace) -> int:
         _print_json(result)
     else:
         folder = Path(config.run.storage) / config.run.name
-        mae = result["validation"]["mae"]
-        print(
-            f"best validation MAE {mae:.3f} at step {result['best_step']} ({result['stopped']}); student in {folder}/student"
-        )
+        best = f"best validation MAE {result['validation']['mae']:.3f} at step {result['best_step']}"
+        print(f"{best} ({result['stopped']}); student in {folder}/student")
         print(f"next: vadv evaluate {folder} --split test; vadv report {folder}")
     return 0
 
@@ -308,7 +315,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(document)
         return 0
-    rows = {name: document[name] for name in ("student", "video", "prompt") if name in document}
+    rows: dict[str, Any] = {name: document[name] for name in ("student", "video", "prompt") if name in document}
     console = _console()
     console.print(metrics_table(rows, f"{document['run']}, {options.split} split, {document['rows']} clips"))
     if len(document["sources"]) > 1:

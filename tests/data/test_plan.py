@@ -44,9 +44,7 @@ def some_words(rows: list[int]) -> list[np.ndarray]:
     shuffle=st.booleans(),
 )
 def test_every_row_stands_in_exactly_one_batch(rows, batch_size, window_bytes, bucket_batches, shuffle) -> None:
-    epoch = plan(
-        rows, batch_size=batch_size, window_bytes=window_bytes, bucket_batches=bucket_batches, shuffle=shuffle
-    )
+    epoch = plan(rows, batch_size=batch_size, window_bytes=window_bytes, bucket_batches=bucket_batches, shuffle=shuffle)
     batches = all_batches(epoch, rows, some_words(rows))
     seen = sorted(row for batch in batches for row in batch)
     assert seen == [(shard, row) for shard, n in enumerate(rows) for row in range(n)]
@@ -110,9 +108,7 @@ def test_a_step_is_found_in_its_window() -> None:
 
 def test_a_million_shards_are_planned_without_touching_rows() -> None:
     rows = np.full(1_000_000, 1000)
-    epoch = EpochPlan.build(
-        ShardTable(rows, rows * 13_000), seed=1, epoch=3, batch_size=64, window_bytes=256 << 20
-    )
+    epoch = EpochPlan.build(ShardTable(rows, rows * 13_000), seed=1, epoch=3, batch_size=64, window_bytes=256 << 20)
     assert epoch.num_rows == 10**9
     assert epoch.window_of_step(epoch.num_steps // 2).num_batches > 0
 

@@ -146,7 +146,10 @@ def test_a_feature_that_the_data_set_lacks_is_named_with_what_to_do(dataset: Dat
         ({"text": "  "}, "'c1' has an empty text"),
         ({"label": 3.5}, r"label 3.5, expected a number in \[-3, 3\]"),
         ({"label": float("nan")}, "label nan"),
-        ({"features": {"visual": np.zeros((2, 1, 5))}}, r"visual of shape \[2, 1, 5\], the data set declares \[2, 1, 4\]"),
+        (
+            {"features": {"visual": np.zeros((2, 1, 5))}},
+            r"visual of shape \[2, 1, 5\], the data set declares \[2, 1, 4\]",
+        ),
         ({"features": {"visual": np.full((2, 1, 4), 1e6)}}, "NaN or infinity in visual"),
     ],
 )

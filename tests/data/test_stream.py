@@ -1,5 +1,6 @@
 import gc
 import weakref
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +72,8 @@ def test_global_batches_are_the_same_for_any_number_of_ranks(many_windows, colla
         names(batches(split, collator, rank=rank, world_size=world_size, accumulate=accumulate))
         for rank in range(world_size)
     ]
-    assert [sorted(sum(parts, [])) for parts in zip(*shares, strict=True)] == whole
-    assert sorted(sum(whole, [])) == sorted(f"c{i}" for i in range(200))
+    assert [sorted(chain.from_iterable(parts)) for parts in zip(*shares, strict=True)] == whole
+    assert sorted(chain.from_iterable(whole)) == sorted(f"c{i}" for i in range(200))
 
 
 def test_a_stream_goes_on_in_the_middle_of_an_epoch(many_windows, collator) -> None:
@@ -121,7 +122,7 @@ def test_an_empty_share_is_filled_by_a_row_that_counts_for_nothing(many_windows,
 
 def test_missing_clips_are_dropped_masked_or_refused(many_windows, collator) -> None:
     dropping = split_of(many_windows, "drop")
-    kept = sum(names(batches(dropping, collator, drop_missing=("visual", "face"))), [])
+    kept = list(chain.from_iterable(names(batches(dropping, collator, drop_missing=("visual", "face")))))
     assert sorted(kept) == sorted(f"c{i}" for i in range(200) if i % 50 and i % 7)
     assert dropping.dropped == 200 - len(kept)
     with pytest.raises(UserError, match=r"clips of the 'train' split lack visual or face.*data.missing"):
@@ -169,9 +170,7 @@ def test_a_damaged_shard_stops_the_stream_with_its_message(tmp_path, collator, m
 
 
 def test_words_alone_need_no_features(many_windows, made) -> None:
-    config = Config(
-        data=DataConfig(sources=[SourceConfig(str(many_windows))]), objective=ObjectiveConfig(kind="none")
-    )
+    config = Config(data=DataConfig(sources=[SourceConfig(str(many_windows))]), objective=ObjectiveConfig(kind="none"))
     split = Sources.open(config).split("train", missing="error")
     words_only = Collator(AutoTokenizer.from_pretrained(made / "encoder"), 100, ())
     step = batches(split, words_only)[0]

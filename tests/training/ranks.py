@@ -21,7 +21,9 @@ from vadv_dist.training.worker import Splits, build_engine
 NUM_STEPS = 20
 
 
-def curve(config: Config, distributed: Distributed, *, start: int = 0, stop: int = NUM_STEPS, state: Any = None) -> tuple:
+def curve(
+    config: Config, distributed: Distributed, *, start: int = 0, stop: int = NUM_STEPS, state: Any = None
+) -> tuple:
     """Train some steps; return the global loss and gradient norm of each, and the engine's full state."""
     splits = Splits.open(config)
     task = SentimentTask(config, splits.train.sources)

@@ -40,7 +40,7 @@ def test_a_changed_file_is_not_loaded(tmp_path: Path, name: str) -> None:
 def test_a_missing_file_is_a_fault(tmp_path: Path) -> None:
     saved = save(tmp_path, 7)
     (saved.path / "model.safetensors").unlink()
-    with pytest.raises(MachineError, match="model.safetensors"):
+    with pytest.raises(MachineError, match=r"model\.safetensors"):
         saved.weights()
 
 
@@ -75,6 +75,6 @@ def test_a_full_disk_leaves_earlier_checkpoints_and_nothing_half_written(tmp_pat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module, "write_json", full)
-    with pytest.raises(MachineError, match="No space left.*earlier checkpoints are complete"):
+    with pytest.raises(MachineError, match=r"No space left.*earlier checkpoints are complete"):
         save(tmp_path, 9)
     assert [p.name for p in tmp_path.iterdir()] == ["step-7"]

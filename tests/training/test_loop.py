@@ -52,7 +52,8 @@ def test_a_run_leaves_what_the_design_names(write_config) -> None:
     assert set(epochs[0]["validation"]) == {"student", "video", "prompt"}
     assert result["validation"]["mae"] == min(e["validation"]["student"]["mae"] for e in epochs)
     assert result["data"][0]["rows"]["train"] == sum(
-        shard["rows"] for shard in read_json(Path(result["data"][0]["uri"]) / "dataset.json")["splits"]["train"]["shards"]
+        shard["rows"]
+        for shard in read_json(Path(result["data"][0]["uri"]) / "dataset.json")["splits"]["train"]["shards"]
     )
 
 
@@ -85,7 +86,7 @@ def test_one_process_repeats_bit_identically(write_config) -> None:
     assert same(first, second)
 
 
-class Killed(Exception):
+class CutOffError(Exception):
     pass
 
 
@@ -100,17 +101,20 @@ def test_a_run_cut_off_inside_an_epoch_ends_as_if_it_had_not_been(write_config, 
     def cut(self: RunFolder, line: dict) -> None:
         original(self, line)
         if line["step"] == stop_at and line["kind"] == "step":
-            raise Killed
+            raise CutOffError
 
     monkeypatch.setattr(RunFolder, "append_metrics", cut)
-    with pytest.raises(Killed):
+    with pytest.raises(CutOffError):
         train(config, QUIET)
     monkeypatch.setattr(RunFolder, "append_metrics", original)
     train(config, QUIET)
     cut_off = RunFolder.of(config)
     assert same(whole, cut_off)
     timeless = {"time", "samples_per_s", "tokens_per_s", "data_wait_s", "seconds"}
-    a, b = ([{k: v for k, v in x.items() if k not in timeless} for x in map(json.loads, f.metrics_path.open())] for f in (whole, cut_off))
+    a, b = (
+        [{k: v for k, v in x.items() if k not in timeless} for x in map(json.loads, f.metrics_path.open())]
+        for f in (whole, cut_off)
+    )
     assert a == b
 
 

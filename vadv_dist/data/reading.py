@@ -131,7 +131,9 @@ def check_table(table: pa.Table, path: Path, shard: ShardInfo, features: Mapping
             )
         nulls = sum(array.storage.flatten().null_count for array in table.column(name).chunks)
         if nulls:
-            raise UserError(f"{path} has {nulls} nulls inside {name} tensors, expected whole tensors or null ones. {_AGAIN}")
+            raise UserError(
+                f"{path} has {nulls} nulls inside {name} tensors, expected whole tensors or null ones. {_AGAIN}"
+            )
         first_row = 0
         for values, present in _chunks(table.column(name), spec):
             if not all_finite(values):

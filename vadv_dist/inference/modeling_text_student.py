@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 
-class TextStudentConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # its __init_subclass__
+class TextStudentConfig(PretrainedConfig):  # type: ignore[no-untyped-call]  # its __init_subclass__
     """Configuration: the encoder's own, inside that of the head.
 
     Args:
@@ -44,14 +44,14 @@ class TextStudentConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # i
         super().__init__(**kwargs)
 
 
-def encoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+def encoder_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     """Return the class that transformers gives for a configuration without a task."""
     found: Any = MODEL_MAPPING[type(config)]
     model_class: type[PreTrainedModel] = found[0] if isinstance(found, tuple) else found
     return model_class
 
 
-def encoder_options(config: PreTrainedConfig) -> dict[str, Any]:
+def encoder_options(config: PretrainedConfig) -> dict[str, Any]:
     """Return the arguments that leave out a pooler, which the student does not read."""
     takes_pooler = "add_pooling_layer" in inspect.signature(encoder_class(config).__init__).parameters
     return {"add_pooling_layer": False} if takes_pooler else {}

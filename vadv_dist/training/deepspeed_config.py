@@ -6,7 +6,7 @@ from vadv_dist.config.sections import EngineConfig, OptimizerConfig
 
 
 def micro_batch_size(batch_size: int, world_size: int, accumulate: int) -> int:
-    """Rows of the largest micro-batch that one rank runs: a global batch over ranks and accumulated parts, rounded up."""
+    """Rows of a rank's largest micro-batch: a global batch over ranks and accumulated parts, rounded up."""
     return -(-batch_size // (world_size * accumulate))
 
 

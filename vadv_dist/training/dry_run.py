@@ -14,8 +14,6 @@ from vadv_dist.training.deepspeed_config import micro_batch_size
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.worker import Splits
 
-GIB = 1 << 30
-
 
 @dataclass(frozen=True)
 class MemoryPerDevice:
@@ -154,6 +152,10 @@ def parameters_per_part(task: SentimentTask) -> dict[str, int]:
     return parts
 
 
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**28 else f"{num_bytes / 2**20:.1f} MiB"
+
+
 def render(facts: dict[str, Any], console: Console) -> None:
     """Print what `describe` worked out."""
     table = Table("part", "parameters", title="Parameters", title_justify="left")
@@ -164,38 +166,27 @@ def render(facts: dict[str, Any], console: Console) -> None:
     table.add_row("all", f"{sum(facts['parameters'].values()):,}")
     table.add_row("trained", f"{facts['trained']:,}")
     console.print(table)
-    batch, steps, clips = facts["batch"], facts["steps"], facts["clips"]
-    console.print(
-        f"Batch: {batch['global']} clips a step = {batch['workers']} rank(s) × {batch['accumulate']} micro-batch(es) of "
-        f"at most {batch['micro']}",
-        highlight=False,
-    )
-    console.print(
-        f"Clips: {clips['train']:,} train, {clips['valid']:,} valid"
-        + (f", {clips['dropped']:,} left out for missing features" if clips["dropped"] else ""),
-        highlight=False,
-    )
-    console.print(f"Steps: {steps['per_epoch']:,} an epoch, {steps['total']:,} in all", highlight=False)
-    windows = facts["windows"]
-    console.print(
-        f"Windows: {windows['number']} an epoch of at most {windows['bytes'] / 2**20:.0f} MiB of shards",
-        highlight=False,
-    )
+    batch, steps, clips, windows = facts["batch"], facts["steps"], facts["clips"], facts["windows"]
+    ranks = f"{batch['workers']} rank(s) × {batch['accumulate']} micro-batch(es) of at most {batch['micro']}"
+    dropped = f", {clips['dropped']:,} left out for missing features" if clips["dropped"] else ""
+    lines = [
+        f"Batch: {batch['global']} clips a step = {ranks}",
+        f"Clips: {clips['train']:,} train, {clips['valid']:,} valid{dropped}",
+        f"Steps: {steps['per_epoch']:,} an epoch, {steps['total']:,} in all",
+        f"Windows: {windows['number']} an epoch, each of at most {windows['bytes'] / 2**20:.0f} MiB of shards",
+    ]
     for number, window in enumerate(windows["first"]):
-        last = window["first_step"] + window["batches"] - 1
-        console.print(
-            f"  window {number}: {window['shards']} shard(s), {window['rows']:,} rows, steps {window['first_step']}–{last}",
-            highlight=False,
-        )
+        span = f"{window['first_step']} to {window['first_step'] + window['batches'] - 1}"
+        lines.append(f"  window {number}: {window['shards']} shard(s), {window['rows']:,} rows, steps {span}")
     if windows["number"] > len(windows["first"]):
-        console.print(f"  … and {windows['number'] - len(windows['first'])} more", highlight=False)
+        lines.append(f"  … and {windows['number'] - len(windows['first'])} more")
     memory = facts["memory_per_device"]
-    unknown = "not measurable" if memory["activations"] is None else f"{memory['activations'] / GIB:.2f}"
-    console.print(
-        f"Memory per device ({memory['engine']}, {memory['precision']}), GiB: weights {memory['weights'] / GIB:.2f} + "
-        f"gradients {memory['gradients'] / GIB:.2f} + optimizer {memory['optimizer'] / GIB:.2f} + activations {unknown} "
-        f"= {memory['total'] / GIB:.2f}",
-        highlight=False,
-        soft_wrap=True,
+    unknown = "not measurable" if memory["activations"] is None else _size(memory["activations"])
+    held = ", ".join(f"{name} {_size(memory[name])}" for name in ("weights", "gradients", "optimizer"))
+    lines.append(
+        f"Memory per device ({memory['engine']}, {memory['precision']}): {_size(memory['total'])} = {held}, "
+        f"activations {unknown}"
     )
-    console.print("Nothing was started.", highlight=False)
+    lines.append("Nothing was started.")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

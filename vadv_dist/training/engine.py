@@ -102,7 +102,7 @@ class TorchEngine:
             with self._autocast():
                 outputs = self._module(**inputs)
             # DDP averages gradients over ranks, while the ranks' losses add up.
-            (loss_of(outputs) * self._distributed.world_size).backward()
+            torch.autograd.backward(loss_of(outputs) * self._distributed.world_size)
 
     def update(self, lr_factor: float) -> Tensor:
         """See `Engine.update`."""

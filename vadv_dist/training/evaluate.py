@@ -58,7 +58,7 @@ def evaluate_run(run: str | Path, split: str) -> dict[str, Any]:
     for name in names:
         mine = np.array([source == name for source in facts.source])
         by_source[name] = task.metrics({k: v[mine] for k, v in scored.logits.items()}, scored.label[mine])
-    document = finite(
+    document: dict[str, Any] = finite(
         {
             "run": config.run.name,
             "split": split,

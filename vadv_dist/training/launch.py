@@ -33,14 +33,16 @@ def train(config: Config, console: Console) -> dict[str, Any]:
         continues = folder.claim(config)
         result = folder.result()
         if result is not None:
-            console.print(f"{folder.root} is complete already ({result['steps']} steps).", highlight=False)
+            console.print(
+                f"{folder.root} is complete already ({result['steps']} steps).", highlight=False, markup=False
+            )
             return result
         steps = planned_steps(config, splits.train)
-        console.print(
-            f"{'continuing' if continues else 'training'} {folder.root}: {splits.train.plan(config.data, seed=0, epoch=0).num_rows} "
-            f"clips, {steps} steps of {config.data.batch_size} clips",
-            highlight=False,
-            soft_wrap=True,
+        clips = splits.train.plan(config.data, seed=0, epoch=0).num_rows
+        _say(
+            console,
+            f"{'continuing' if continues else 'training'} {folder.root}: {clips} clips, {steps} steps of "
+            f"{config.data.batch_size} clips",
         )
         with ProgressView(console, steps, config.trainer.epochs) as view:
             if config.trainer.num_workers == 0:
@@ -65,11 +67,11 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console) -> None
         from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
     workers = config.trainer.num_workers
-    console.print(f"starting {workers} Ray Train worker{'s' if workers > 1 else ''} …", highlight=False)
+    _say(console, f"starting {workers} Ray Train worker{'s' if workers > 1 else ''} …")
     cpus, started_here = connect_ray(workers, config.trainer.cpus_per_worker)
     use_gpu = config.trainer.use_gpu
     if use_gpu == "auto":
-        use_gpu = ray.cluster_resources().get("GPU", 0) >= workers
+        use_gpu = _resource("GPU") >= workers
     arguments = {
         "config": config_to_dict(config),
         "use_gpu": use_gpu,
@@ -101,7 +103,9 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console) -> None
                         f"{folder.checkpoints} are complete: run the same command to go on, with a larger "
                         "trainer.max_failures if losses are expected."
                     ) from error
-                console.print(f"a worker was lost ({lost}); going on from the last checkpoint", highlight=False)
+                console.print(
+                    f"a worker was lost ({lost}); going on from the last checkpoint", highlight=False, markup=False
+                )
                 time.sleep(1.0)
             except TrainingFailedError as error:
                 raise MachineError(
@@ -141,13 +145,21 @@ def connect_ray(workers: int, cpus_per_worker: int | None) -> tuple[int, bool]:
             ray.init(num_cpus=max(cores, cpus * workers) + 2, include_dashboard=False, **options)
             started_here = True
     cpus = cpus_per_worker or (max(1, cores // workers) if started_here else 1)
-    have = ray.cluster_resources().get("CPU", 0)
+    have = _resource("CPU")
     if have < cpus * workers + 1:
         raise UserError(
             f"{workers} workers of {cpus} CPUs each, and one more for reading, do not fit the Ray cluster, which has "
             f"{have:g} CPUs. Lower trainer.num_workers or trainer.cpus_per_worker, or add nodes."
         )
     return cpus, started_here
+
+
+def _resource(name: str) -> float:
+    """How much of a resource the whole cluster has."""
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+    return resources.get(name, 0.0)
 
 
 def _vadv_error(error: BaseException | None) -> VadvError | None:
@@ -162,6 +174,10 @@ def _vadv_error(error: BaseException | None) -> VadvError | None:
 def _short(error: BaseException) -> str:
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1].strip()[:200] if lines else ''}"
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def stderr_console() -> Console:

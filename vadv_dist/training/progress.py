@@ -88,7 +88,9 @@ class ProgressView:
         )
 
     def _say(self, text: str) -> None:
-        (self._bar.console if self._bar is not None else self._console).print(text, highlight=False, soft_wrap=True)
+        (self._bar.console if self._bar is not None else self._console).print(
+            text, highlight=False, markup=False, soft_wrap=True
+        )
 
 
 # The objective's terms as short names, in the order of its weights α β γ δ ψ.
