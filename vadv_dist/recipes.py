@@ -31,19 +31,29 @@ def list_recipes() -> list[Recipe]:
     raise UserError("This installation has no recipes. Take jobs/configs from the project's repository.")
 
 
+def recipe_path(name: str) -> Path:
+    """Return the file of a recipe.
+
+    Raises:
+        UserError: there is no such recipe.
+    """
+    recipes = {recipe.name: recipe.path for recipe in list_recipes()}
+    path = recipes.get(name.removesuffix(".yaml"))
+    if path is None:
+        raise UserError(f"There is no recipe {name!r} (there are: {', '.join(recipes)}).{did_you_mean(name, recipes)}")
+    return path
+
+
 def copy_recipe(name: str, target: Path) -> None:
     """Copy a recipe to a file that does not exist yet.
 
     Raises:
         UserError: no such recipe, or the file exists.
     """
-    recipes = {recipe.name: recipe for recipe in list_recipes()}
-    recipe = recipes.get(name.removesuffix(".yaml"))
-    if recipe is None:
-        raise UserError(f"There is no recipe {name!r} (there are: {', '.join(recipes)}).{did_you_mean(name, recipes)}")
+    source = recipe_path(name)
     require_absent(target, "a config", "Give another file name.")
     with atomic_file(target) as partial:
-        partial.write_bytes(recipe.path.read_bytes())
+        partial.write_bytes(source.read_bytes())
 
 
 def _summary(path: Path) -> str:

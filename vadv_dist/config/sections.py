@@ -143,7 +143,7 @@ class StudentConfig:
     """The text student (section 4.2).
 
     Args:
-        encoder: any Hugging Face encoder by name or path.
+        encoder: any Hugging Face encoder by name or path, or as `package://NAME/FOLDER` inside an installed package.
         pretrained: load its weights, or build it from its config with random ones.
         pooling: representation of a text: its first token (`cls`) or the mean of its tokens.
         hidden: H, hidden width of the two-layer head. Table 3.

@@ -35,7 +35,7 @@ class Table(ABC):
         if text_column not in columns:
             raise UserError(
                 f"{path} has no column {text_column!r} (it has: {', '.join(columns)})."
-                f"{did_you_mean(text_column, columns)} Name the column that holds the texts."
+                f"{did_you_mean(text_column, columns)} Name the column that holds the texts with --text-column."
             )
         if new_column in columns:
             raise UserError(

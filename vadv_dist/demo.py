@@ -1,0 +1,61 @@
+"""The main job on made data: a student alone, the same student beside its teacher, evaluation, table and report."""
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vadv_dist.config import Config, load_config
+from vadv_dist.data.synth import make_dataset
+from vadv_dist.recipes import recipe_path
+from vadv_dist.reporting.comparison import compare_runs
+from vadv_dist.reporting.report import write_report
+from vadv_dist.reporting.terminal import comparison_table
+from vadv_dist.storage import read_json
+from vadv_dist.training.cluster import ray_session
+from vadv_dist.training.evaluate import evaluate_run
+from vadv_dist.training.launch import train
+from vadv_dist.training.run_folder import RunFolder
+
+NUM_CLIPS = 2400
+
+
+def run_demo(overrides: Sequence[str], console: Console) -> Path:
+    """Make the data where it is missing, train twice, print what the teacher gave, and return the report's path.
+
+    Args:
+        overrides: `--section.field=value` on top of the recipe `demo`.
+        console: where progress is shown; the table goes to standard output.
+    """
+    taught = load_config(recipe_path("demo"), overrides)
+    data = Path(taught.data.sources[0].uri)
+    if not data.exists():
+        console.print(f"making {NUM_CLIPS} clips in {data}, whose truth is known", highlight=False)
+        make_dataset(data, num_clips=NUM_CLIPS, seed=1)
+    alone = dataclasses.replace(
+        taught,
+        run=dataclasses.replace(taught.run, name=f"{taught.run.name}-alone"),
+        objective=dataclasses.replace(taught.objective, kind="none"),
+    )
+    before, after = (RunFolder.of(config).root for config in (alone, taught))
+    if all((folder / "result.json").is_file() for folder in (before, after)):
+        console.print("both runs are complete: removing them to train afresh", highlight=False)
+        shutil.rmtree(before)
+        shutil.rmtree(after)
+    with ray_session(taught.trainer):
+        metrics = [_train_and_evaluate(config, console) for config in (alone, taught)]
+    gain = compare_runs(before, after).gain
+    truth = read_json(data / "dataset.json")["truth"]
+    Console().print(comparison_table(*metrics, gain=gain, truth=truth))
+    return write_report(after, compare=[before])
+
+
+def _train_and_evaluate(config: Config, console: Console) -> dict[str, Any]:
+    what = "alone" if config.objective.kind == "none" else "beside its teacher"
+    console.print(f"\n[bold]the student {what}[/bold]", highlight=False)
+    train(config, console)
+    metrics: dict[str, Any] = evaluate_run(RunFolder.of(config).root, "test")["student"]
+    return metrics

@@ -1,0 +1,68 @@
+"""The Ray cluster that a run uses: one that is there already, or one started on this machine."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from vadv_dist.config.sections import TrainerConfig
+from vadv_dist.errors import UserError
+
+# Ray Train's second version, whose controller outlives a lost worker; it must be chosen before Ray is imported.
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+
+_ours = False  # whether the cluster that this process is connected to was started by it
+
+
+@contextmanager
+def ray_session(trainer: TrainerConfig) -> Iterator[int]:
+    """Use the Ray cluster that is there, or start one on this machine for as long as the block lasts.
+
+    Sessions nest: an inner one uses what the outer one has.
+
+    Args:
+        trainer: how many workers must fit, and how many CPUs each has.
+    Yields:
+        CPUs per worker.
+    Raises:
+        UserError: the workers do not fit the cluster.
+    """
+    global _ours
+    import ray
+
+    started_here = False
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    workers, cores = trainer.num_workers, os.cpu_count() or 1
+    mine = trainer.cpus_per_worker or max(1, cores // workers)
+    if not ray.is_initialized():
+        # Without a usage prompt, and without the warning that accelerators are hidden from zero-GPU tasks.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            ray.init(address="auto", **options)
+        except ConnectionError:
+            # Two more than the workers take: one for reading windows, one for Ray Train's controller.
+            ray.init(num_cpus=max(cores, mine * workers) + 2, include_dashboard=False, **options)
+            _ours = started_here = True
+    try:
+        # On a cluster that was there, other work has cores too.
+        cpus = mine if _ours or trainer.cpus_per_worker else 1
+        have = cluster_resource("CPU")
+        if have < cpus * workers + 1:
+            raise UserError(
+                f"{workers} workers of {cpus} CPUs each, and one more for reading, do not fit the Ray cluster, which "
+                f"has {have:g} CPUs. Lower trainer.num_workers or trainer.cpus_per_worker, or add nodes."
+            )
+        yield cpus
+    finally:
+        if started_here:
+            ray.shutdown()
+            _ours = False
+
+
+def cluster_resource(name: str) -> float:
+    """How much of a resource the whole cluster has."""
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # untyped in Ray
+    return resources.get(name, 0.0)
