@@ -1,7 +1,7 @@
 """Several data sets read as one: which shards an epoch has, and the checks that make them fit together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vadv_dist.config.sections import Config, DataConfig
 from vadv_dist.data.plan import EpochPlan, ShardTable
@@ -103,6 +103,11 @@ class SplitShards:
             [shard.rows - shard.rows_lacking(needed) for _, shard in self.shards],
             [shard.bytes for _, shard in self.shards],
         )
+
+    def absolute(self) -> "SplitShards":
+        """The same split with absolute paths, for processes that stand in another folder."""
+        datasets = [replace(dataset, root=dataset.root.resolve()) for dataset in self.sources.datasets]
+        return replace(self, sources=replace(self.sources, datasets=datasets))
 
     def readers(self) -> list[ShardReader]:
         """A reader per source."""

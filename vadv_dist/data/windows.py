@@ -72,6 +72,7 @@ class RayWindows:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         node = ray.get_runtime_context().get_node_id()
+        split = split.absolute()  # Ray's processes stand in other folders
         actor: Any = ray.remote(_NodeWindows)
         self._split = split
         self._actor: Any = actor.options(

@@ -38,6 +38,8 @@ def ray_session(trainer: TrainerConfig) -> Iterator[int]:
         # Without a usage prompt, and without the warning that accelerators are hidden from zero-GPU tasks.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Ray starts its workers at niceness 15: on a desktop, whatever else runs would starve the training.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         try:
             ray.init(address="auto", **options)
         except ConnectionError:

@@ -101,6 +101,7 @@ def _run_workers(config: Config, cpus: int, scratch: Path, attempt: int) -> str 
         train_loop_config={
             "config": config_to_dict(config),
             "use_gpu": use_gpu,
+            "folder": os.getcwd(),
             "windows": f"vadv-{os.getpid()}-{config.run.name}-{attempt}",
         },
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),

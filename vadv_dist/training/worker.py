@@ -122,6 +122,9 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
+    # Paths of a configuration are relative to where the command was given.
+    if os.path.isdir(arguments["folder"]):
+        os.chdir(arguments["folder"])
     config = config_from_dict(arguments["config"])
     context = ray.train.get_context()
     device = choose_device(arguments["use_gpu"], torch.cuda.current_device() if torch.cuda.is_available() else 0)
