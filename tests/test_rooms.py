@@ -1,0 +1,59 @@
+"""Who may import whom: docs/architecture.md, "Rooms"."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "vadv_dist"
+BASE = {"errors", "storage", "__init__"}
+MAY_IMPORT = {
+    "errors": set(),
+    "storage": {"errors"},
+    "recipes": BASE,
+    "config": {"errors", "config"},
+    "data": {"config", "data", *BASE},
+    "models": {"errors", "models"},
+    "objectives": {"errors", "objectives"},
+    "evaluation": {"errors", "evaluation"},
+    "tasks": {"models", "objectives", "evaluation", "data", "config", "tasks", *BASE},
+    "training": {"tasks", "data", "config", "inference", "training", *BASE},
+    "inference": {"models", "data", "config", "evaluation", "inference", *BASE},
+    "reporting": {"evaluation", "config", "data", "reporting", *BASE},
+}
+MACHINERY = {
+    "ray": {"data/windows.py", "training/worker.py", "training/launch.py", "training/cluster.py"},
+    "deepspeed": {"training/deepspeed_engine.py"},
+    "optuna": set(),
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield str(node.module)
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_room_reaches_up(path: Path) -> None:
+    allowed = MAY_IMPORT.get(room(path))
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "vadv_dist" and allowed is not None:
+            target = parts[1] if len(parts) > 1 else "__init__"
+            assert target in allowed, f"{path.relative_to(PACKAGE)} imports {name}"
+        if parts[0] in MACHINERY:
+            assert str(path.relative_to(PACKAGE)) in MACHINERY[parts[0]], f"{path} imports {name}"
+
+
+def test_every_room_has_its_rule() -> None:
+    assert {room(path) for path in FILES} - {"cli", "demo", "__init__"} == set(MAY_IMPORT)
