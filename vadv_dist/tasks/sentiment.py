@@ -1,6 +1,7 @@
 """Sentiment: a text student beside its video teacher, the five-term objective, regression metrics."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -142,6 +143,17 @@ class SentimentTask:
     def score(self, metrics: Metrics) -> float:
         """Mean absolute error of the student."""
         return metrics["student"]["mae"]
+
+
+def preflight(config: Config, sources: Sources) -> None:
+    """Build the task without its weights, to meet every mistake in a configuration before anything is started.
+
+    Raises:
+        UserError: as `SentimentTask`, but for an encoder whose weights alone are missing.
+    """
+    shell = replace(config, student=replace(config.student, pretrained=False))
+    with torch.device("meta"):
+        SentimentTask(shell, sources)
 
 
 def build_student(config: Config) -> TextStudent:

@@ -11,7 +11,9 @@ from rich.console import Console
 
 from vadv_dist.config import Config, config_to_dict
 from vadv_dist.errors import MachineError, VadvError
+from vadv_dist.tasks.sentiment import preflight
 from vadv_dist.training.cluster import cluster_resource, ray_session
+from vadv_dist.training.distributed import choose_device, choose_dtype
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.progress import MetricsTail, ProgressView
 from vadv_dist.training.run_folder import RunFolder
@@ -30,6 +32,9 @@ def train(config: Config, console: Console) -> dict[str, Any]:
     """
     folder = RunFolder.of(config)
     splits = Splits.open(config)
+    preflight(config, splits.train.sources)
+    if config.trainer.num_workers == 0:
+        choose_dtype(config.trainer, choose_device(config.trainer.use_gpu))
     with folder.lock():
         continues = folder.claim(config)
         result = folder.result()

@@ -1,0 +1,252 @@
+"""The command line: what each mistake prints, and that it leaves nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vadv_dist.cli import main
+from vadv_dist.storage import read_json
+
+
+def run(capsys, *arguments: object) -> tuple[int, str, str]:
+    code = main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def mistake(capsys, *arguments: object) -> str:
+    """Run a command that must fail as a user's mistake, with one message and no traceback."""
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("vadv: ")
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.fixture(scope="module")
+def trained(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small complete run, evaluated on its test split."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = folder / "run.yaml"
+    config.write_text(
+        f"""
+run: {{name: small, storage: {folder}, seed: 5}}
+data: {{sources: [{{uri: {made}}}], batch_size: 16}}
+teacher: {{width: 16, heads: 2, hidden: 16}}
+student: {{encoder: {made / "encoder"}, pretrained: false, hidden: 32}}
+optimizer: {{lr: 1.0e-3, new_module_lr_factor: 1.0}}
+trainer: {{epochs: 2, use_gpu: false}}
+"""
+    )
+    assert main(["train", "--config", str(config)]) == 0
+    assert main(["evaluate", str(folder / "small"), "--split", "test"]) == 0
+    return folder / "small"
+
+
+def test_help_answers_at_once() -> None:
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "vadv_dist.cli", "--help"], capture_output=True, text=True)
+    seconds = time.perf_counter() - began
+    assert done.returncode == 0
+    for command in ("synth", "ingest", "data-info", "data-check", "train", "recipes", "evaluate", "predict", "export"):
+        assert command in done.stdout
+    probe = "import sys, vadv_dist.cli; print(sorted({'torch', 'ray', 'pyarrow', 'numpy', 'rich'} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert loaded.stdout.strip() == "[]"
+    assert seconds < 5  # 0.05 s on an idle machine; the imports above are what keeps it so
+
+
+def test_synth_info_and_check_agree(capsys, tmp_path: Path) -> None:
+    assert run(capsys, "synth", tmp_path / "data", "--num-clips", 60, "--seed", 4)[0] == 0
+    code, out, _ = run(capsys, "data-info", tmp_path / "data", "--json")
+    assert code == 0
+    assert sum(split["rows"] for split in json.loads(out)["splits"].values()) == 60
+    code, out, _ = run(capsys, "data-check", tmp_path / "data")
+    assert code == 0
+    path = next((tmp_path / "data" / "train").glob("*.parquet"))
+    path.write_bytes(path.read_bytes()[:-10])
+    code, out, _ = run(capsys, "data-check", tmp_path / "data")
+    assert code == 2
+    assert "train/00000.parquet" in out
+
+
+def test_a_run_is_evaluated_exported_reported_and_used(capsys, trained: Path, tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "evaluate", trained, "--split", "valid", "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert {"mae", "corr", "a7", "a2_has0", "a2_non0", "f1_has0", "f1_non0"} <= document["student"].keys()
+    assert {"student", "video", "prompt", "sources"} <= document.keys()
+    assert document["student"]["mae"] == pytest.approx(read_json(trained / "result.json")["validation"]["mae"], rel=1e-5)
+    assert (trained / "evaluation-valid.json").is_file()
+    assert (trained / "predictions-valid.parquet").is_file()
+
+    code, out, _ = run(capsys, "evaluate", trained)
+    assert code == 0
+    assert "MAE" in out
+
+    code, out, _ = run(capsys, "export", trained, "--out", tmp_path / "export")
+    assert code == 0
+    code, out, _ = run(capsys, "predict", tmp_path / "export", "--text", "i loved the film", "--json")
+    exported = json.loads(out)[0]["prediction"]
+    code, out, _ = run(capsys, "predict", trained, "--text", "i loved the film", "--json")
+    assert json.loads(out)[0]["prediction"] == pytest.approx(exported, abs=1e-6)
+
+    (tmp_path / "in.csv").write_text("id,text\n007,i loved the film\n8,it was awful\n")
+    code, out, _ = run(capsys, "predict", trained, "--input", tmp_path / "in.csv", "--output", tmp_path / "out.csv")
+    assert code == 0
+    rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert rows[0].replace('"', "") == "id,text,prediction"
+    assert rows[1].replace('"', "").startswith("007,")
+
+    code, out, _ = run(capsys, "report", trained)
+    assert code == 0
+    assert (trained / "report.html").is_file()
+
+
+def test_training_answers_in_json_and_prints_its_config(capsys, write_config) -> None:
+    code, out, _ = run(capsys, "train", "--config", write_config(), "--print_config", "--trainer.epochs=7")
+    assert code == 0
+    assert "epochs: 7" in out
+    code, out, err = run(capsys, "train", "--config", write_config(), "--json", "--trainer.max_steps=2")
+    assert json.loads(out)["steps"] == 2
+    assert "validation MAE" in err
+
+
+def test_a_dry_run_starts_nothing(capsys, write_config, tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "train", "--config", write_config(), "--dry-run", "--json", "--trainer.num_workers=2")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["batch"] == {"global": 16, "workers": 2, "accumulate": 1, "micro": 8}
+    assert facts["memory_per_device"]["activations"] > 0
+    assert sum(facts["parameters"].values()) == facts["trained"]
+    assert not (tmp_path / "runs").exists()
+    code, out, _ = run(capsys, "train", "--config", write_config(), "--dry-run")
+    assert "Nothing was started." in out
+
+
+def test_a_smoke_test_goes_through_everything_and_keeps_nothing(capsys, write_config, tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "train", "--config", write_config(), "--smoke")
+    assert code == 0
+    assert "reload: bit-identical" in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_recipes_are_listed_and_copied_but_never_over_a_file(capsys, tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "recipes")
+    assert code == 0
+    listed = {line.split()[0]: line for line in out.splitlines()}
+    assert {"demo", "mosi", "mosi-minilm"} <= listed.keys()
+    assert all(len(line.split()) > 4 for line in listed.values())
+    assert run(capsys, "recipes", "copy", "demo", tmp_path / "mine.yaml")[0] == 0
+    assert "already" in mistake(capsys, "recipes", "copy", "demo", tmp_path / "mine.yaml")
+    assert "Did you mean 'demo'?" in mistake(capsys, "recipes", "copy", "demi", tmp_path / "other.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], r"Did you mean 'train'\?"),
+        (["data-info"], "required"),
+        (["data-info", "nowhere"], "nowhere does not exist"),
+        (["data-info", "s3://bucket/x"], "s3://"),
+        (["evaluate", "nowhere"], "is not a run"),
+        (["report", "nowhere"], "nowhere"),
+        (["predict", "nowhere", "--text", "a"], "nowhere"),
+        (["predict", "nowhere"], "--text"),
+        (["export", "nowhere", "--out", "x"], "nowhere"),
+        (["train", "--config", "nowhere.yaml"], "nowhere.yaml does not exist"),
+        (["synth", "x", "--num-clips", "many"], "invalid int value"),
+        (["synth", "x", "--seeds", "3"], "unknown argument '--seeds'"),
+    ],
+)
+def test_a_mistyped_command_is_answered_in_one_line(capsys, arguments, message, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = mistake(capsys, *arguments)
+    assert message.replace("\\", "") in said
+    assert len(said.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--trainer.epoch=3", "Did you mean 'epochs'?"),
+        ("--trainr.epochs=3", "Did you mean 'trainer'?"),
+        ("--trainer.epochs=three", "trainer.epochs"),
+        ("--trainer.epochs=0", "expected at least 1"),
+        ("--trainer.epochs", "has no value"),
+        ("--student.encoder=no-such-encoder", "no-such-encoder"),
+        ("--student.encoder=/no/such/folder", "/no/such/folder"),
+        ("--student.encoder=package://no_such_package/model", "is not installed"),
+        ("--data.max_tokens=5000", "reads at most"),
+        ("--teacher.heads=3", "teacher.heads"),
+        ("--data.sources=[]", "data.sources is empty"),
+        ("--trainer.use_gpu=true", "no CUDA device"),
+        ("--engine.offload_optimizer=true", "engine.offload_optimizer"),
+    ],
+)
+def test_a_mistaken_config_is_refused_before_anything_is_written(
+    capsys, write_config, tmp_path, override, message
+) -> None:
+    if "use_gpu" in override:
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU")
+    said = mistake(capsys, "train", "--config", write_config(), override)
+    assert message in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_key_in_a_config_file_is_named(capsys, write_config) -> None:
+    said = mistake(capsys, "train", "--config", write_config(extra="datas: {batch_size: 3}"))
+    assert "unknown field datas" in said
+    assert "Did you mean 'data'?" in said
+
+
+def test_a_damaged_export_is_refused(capsys, trained: Path, tmp_path: Path) -> None:
+    assert run(capsys, "export", trained, "--out", tmp_path / "export")[0] == 0
+    weights = tmp_path / "export" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    assert "model.safetensors" in mistake(capsys, "predict", tmp_path / "export", "--text", "a")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 1 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True)
+    if done.returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_a_fault_that_says_what_is_safe(capsys, write_config, small_disk: Path) -> None:
+    code, out, err = run(capsys, "synth", small_disk / "data", "--num-clips", 2000)
+    assert code == 1
+    assert "No space left" in err
+    assert list(small_disk.iterdir()) == []
+
+    config = write_config(storage=small_disk, name="run")
+    code, out, err = run(capsys, "train", "--config", config, "--teacher.width=256")
+    assert code == 1
+    assert "No space left" in err
+    assert "Traceback" not in err
+    assert list((small_disk / "run" / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_a_mistake(capsys, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert "may write" in mistake(capsys, "synth", tmp_path / "data", "--num-clips", 60)
