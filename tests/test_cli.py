@@ -83,7 +83,9 @@ def test_a_run_is_evaluated_exported_reported_and_used(capsys, trained: Path, tm
     assert code == 0
     assert {"mae", "corr", "a7", "a2_has0", "a2_non0", "f1_has0", "f1_non0"} <= document["student"].keys()
     assert {"student", "video", "prompt", "sources"} <= document.keys()
-    assert document["student"]["mae"] == pytest.approx(read_json(trained / "result.json")["validation"]["mae"], rel=1e-5)
+    assert document["student"]["mae"] == pytest.approx(
+        read_json(trained / "result.json")["validation"]["mae"], rel=1e-5
+    )
     assert (trained / "evaluation-valid.json").is_file()
     assert (trained / "predictions-valid.parquet").is_file()
 
@@ -233,13 +235,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_a_fault_that_says_what_is_safe(capsys, write_config, small_disk: Path) -> None:
-    code, out, err = run(capsys, "synth", small_disk / "data", "--num-clips", 2000)
+    code, _, err = run(capsys, "synth", small_disk / "data", "--num-clips", 2000)
     assert code == 1
     assert "No space left" in err
     assert list(small_disk.iterdir()) == []
 
     config = write_config(storage=small_disk, name="run")
-    code, out, err = run(capsys, "train", "--config", config, "--teacher.width=256")
+    code, _, err = run(capsys, "train", "--config", config, "--teacher.width=256")
     assert code == 1
     assert "No space left" in err
     assert "Traceback" not in err

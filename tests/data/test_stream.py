@@ -60,7 +60,7 @@ def batches(split: SplitShards, collator: Collator, *, first_step: int = 0, epoc
 def names(steps) -> list[list[str]]:
     """Clips of each step's micro-batches that count, sorted."""
     return [
-        sorted(name for b in step.micro for name, v in zip(b.clip_ids, b.valid, strict=True) if v) for step in steps
+        sorted(name for b in step.micro for (_, name), v in zip(b.names, b.valid, strict=True) if v) for step in steps
     ]
 
 
@@ -92,13 +92,13 @@ def test_no_tensor_is_padded_past_its_longest_row(many_windows, collator) -> Non
 def test_features_stand_with_their_clip_and_missing_ones_are_zero_and_marked(many_windows, collator) -> None:
     for step in batches(split_of(many_windows), collator):
         (batch,) = step.micro
-        for row, name in enumerate(batch.clip_ids):
+        for row, (_, name) in enumerate(batch.names):
             number = int(name[1:])
             assert batch.has_visual[row] == (number % 50 != 0)
             assert batch.has_face[row] == (number % 7 != 0)
             assert batch.visual[row].unique().tolist() == [number if number % 50 else 0]
             assert batch.face[row].unique().tolist() == [number if number % 7 else 0]
-        assert batch.num_rows == len(batch.clip_ids)
+        assert batch.num_rows == len(batch.names)
         assert batch.num_video_rows == batch.has_visual.sum()
 
 
@@ -117,7 +117,7 @@ def test_an_empty_share_is_filled_by_a_row_that_counts_for_nothing(many_windows,
     split = split_of(many_windows)
     last = [batches(split, collator, rank=rank, world_size=12)[0].micro[0] for rank in range(12)]
     assert [int(b.valid.sum()) for b in last] == [1] * 8 + [0] * 4
-    assert all(len(b.clip_ids) == 1 for b in last)
+    assert all(len(b.names) == 1 for b in last)
 
 
 def test_missing_clips_are_dropped_masked_or_refused(many_windows, collator) -> None:

@@ -64,6 +64,6 @@ class Collator:
             valid=torch.from_numpy(valid),
             num_rows=len(global_rows),
             num_video_rows=num_video_rows,
-            clip_ids=tuple(window.clip_id[i] for i in rows),
+            names=tuple((window.source[i], window.clip_id[i]) for i in rows),
             **tensors,
         )

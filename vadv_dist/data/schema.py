@@ -124,7 +124,7 @@ class Batch:
         has_visual, has_face: 1 where the row has the feature, [B] (0 on rows that miss it), or None like the feature.
         num_rows: real rows of the *global* batch, the divisor of every mean over clips.
         num_video_rows: those of them that have the features which the teacher needs, the divisor of its terms.
-        clip_ids: names of the rows.
+        names: (source, clip_id) of each row.
     """
 
     input_ids: "torch.Tensor"
@@ -137,7 +137,7 @@ class Batch:
     has_face: "torch.Tensor | None"
     num_rows: int
     num_video_rows: int
-    clip_ids: tuple[str, ...] = ()
+    names: tuple[tuple[str, str], ...] = ()
 
     def to(self, device: "torch.device") -> "Batch":
         """Move every tensor to a device (asynchronously where the memory is pinned)."""

@@ -24,7 +24,7 @@ from vadv_dist.training.scoring import Scored, score_split
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What a split's clips are besides their features, each [R]."""
+    """What scored clips are besides their features, each [R]."""
 
     clip_id: list[str]
     video_id: list[str]
@@ -98,14 +98,19 @@ def score_checkpoint(
 
 def clip_facts(shards: SplitShards, scored: Scored) -> ClipFacts:
     """Read the words and names of scored clips, in their order."""
-    columns = ["clip_id", "video_id", "source", "text"]
-    found: dict[str, tuple[str, str, str]] = {}
-    for source, shard in shards.shards:
-        table = pq.read_table(shards.sources.datasets[source].shard_path(shard), columns=columns)
-        clips = zip(*(table.column(name).to_pylist() for name in columns), strict=True)
-        found |= {clip_id: (video, name, text) for clip_id, video, name, text in clips}
-    rows = [found[clip_id] for clip_id in scored.clip_ids]
-    return ClipFacts(scored.clip_ids, [r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows])
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for number, shard in shards.shards:
+        path = shards.sources.datasets[number].shard_path(shard)
+        table = pq.read_table(path, columns=["source", "clip_id", "video_id", "text"])
+        for source, clip_id, video_id, text in zip(*(c.to_pylist() for c in table.columns), strict=True):
+            found[source, clip_id] = (video_id, text)
+    rows = [found[name] for name in scored.names]
+    return ClipFacts(
+        clip_id=[clip_id for _, clip_id in scored.names],
+        video_id=[video_id for video_id, _ in rows],
+        source=[source for source, _ in scored.names],
+        text=[text for _, text in rows],
+    )
 
 
 def write_predictions(path: Path, facts: ClipFacts, scored: Scored) -> None:

@@ -12,6 +12,8 @@ from rich.console import Console
 from vadv_dist.config import Config, config_to_dict
 from vadv_dist.errors import MachineError, VadvError
 from vadv_dist.tasks.sentiment import preflight
+from vadv_dist.telemetry import serve_metrics
+from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.cluster import cluster_resource, ray_session
 from vadv_dist.training.distributed import choose_device, choose_dtype
 from vadv_dist.training.loop import planned_steps
@@ -50,11 +52,23 @@ def train(config: Config, console: Console) -> dict[str, Any]:
             f"{'continuing' if continues else 'training'} {folder.root}: {clips} clips, {steps} steps of "
             f"{config.data.batch_size} clips",
         )
-        with ProgressView(console, steps, config.trainer.epochs) as view:
+        checkpoints = list_checkpoints(folder.checkpoints)
+        if checkpoints:
+            _say(console, f"going on from step {checkpoints[-1].step} of {steps}")
+        with (
+            serve_metrics(config.run.name, config.telemetry.port) as gauges,
+            ProgressView(console, steps, config.trainer.epochs) as view,
+        ):
+
+            def show(line: dict[str, Any]) -> None:
+                view(line)
+                if gauges is not None:
+                    gauges(line)
+
             if config.trainer.num_workers == 0:
-                train_locally(config, view)
+                train_locally(config, show)
             else:
-                with MetricsTail(folder.metrics_path, view):
+                with MetricsTail(folder.metrics_path, show):
                     _train_with_ray(config, folder, console)
         result = folder.result()
     if result is None:

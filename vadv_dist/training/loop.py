@@ -220,7 +220,6 @@ class Trainer:
         self.engine.load(last.weights(), last.moments(), self.state.step)
         if self.distributed.is_main:
             self.folder.trim_metrics(self.state.step)
-            self.progress({"kind": "resumed", "step": self.state.step, "epoch": self.state.epoch})
         self.distributed.barrier()
 
     def _first_window_after(self, epoch: int) -> tuple[int, ...] | None:

@@ -57,9 +57,7 @@ class ProgressView:
     def __call__(self, line: dict[str, Any]) -> None:
         """Show one line."""
         kind = line.get("kind")
-        if kind == "resumed":
-            self._say(f"going on from step {line['step']} of {self._num_steps} (epoch {line['epoch'] + 1})")
-        elif kind == "step":
+        if kind == "step":
             self._step(line)
         elif kind == "epoch":
             self._epoch(line)

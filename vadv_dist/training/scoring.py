@@ -17,9 +17,9 @@ LOGITS = ("text_logit", "video_logit", "prompt_logit")
 
 @dataclass(frozen=True)
 class Scored:
-    """Logits of a split's clips: each [R], in one order on every rank."""
+    """Logits of a split's clips, each [R], and their (source, clip_id); in one order on every rank."""
 
-    clip_ids: list[str]
+    names: list[tuple[str, str]]
     label: FloatArray
     logits: dict[str, FloatArray]
 
@@ -44,18 +44,18 @@ def score_split(
         drop_missing=split.sources.needed if split.drops_missing else (),
         pin_memory=distributed.device.type == "cuda",
     )
-    ids: list[str] = []
+    names: list[tuple[str, str]] = []
     columns: dict[str, list[np.ndarray]] = {}
     for step in stream.steps():
         for prepared in step.micro:
             batch = prepared.to(distributed.device)
             outputs = engine.predict(task.inputs(batch))
             keep = batch.valid.bool().cpu()
-            ids += [name for name, kept in zip(batch.clip_ids, keep.tolist(), strict=True) if kept]
+            names += [name for name, kept in zip(batch.names, keep.tolist(), strict=True) if kept]
             values = {"label": batch.label, **{name: outputs[name] for name in LOGITS if name in outputs}}
-            for name, value in values.items():
-                columns.setdefault(name, []).append(value.float().cpu()[keep].numpy())
-    mine = (ids, {name: np.concatenate(parts) for name, parts in columns.items()})
+            for column, value in values.items():
+                columns.setdefault(column, []).append(value.float().cpu()[keep].numpy())
+    mine = (names, {name: np.concatenate(parts) for name, parts in columns.items()})
     shares = distributed.gather(mine)
     joined = {name: np.concatenate([share[1][name] for share in shares if share[0]]) for name in columns}
     return Scored([name for share in shares for name in share[0]], joined.pop("label"), joined)
