@@ -348,7 +348,7 @@ def _predict(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from vadv_dist.inference.export import export_run
 
-    print(export_run(Path(options.run), options.out))
+    print(f"wrote {export_run(Path(options.run), options.out)}")
     return 0
 
 
