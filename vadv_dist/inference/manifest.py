@@ -1,0 +1,142 @@
+"""`vadv_export.json`: what an export says of its student, and the hashes by which its files are verified."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vadv_dist import __version__
+from vadv_dist.errors import UserError
+from vadv_dist.inference.model_card import ModelCard
+from vadv_dist.storage import read_json, sha256_file
+
+MANIFEST = "vadv_export.json"
+WEIGHTS = "model.safetensors"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ExportManifest:
+    """What `vadv_export.json` says, besides the files' hashes.
+
+    Args:
+        card: what is known of the student.
+        pooling, hidden, dropout: how its `TextStudent` is built.
+        architecture, custom_reason: class that loads it; why no standard class does, or None.
+    """
+
+    card: ModelCard
+    pooling: Literal["cls", "mean"]
+    hidden: int
+    dropout: float
+    architecture: str
+    custom_reason: str | None
+
+
+def resolve_student(source: str | Path) -> Path:
+    """Find the exported student of a run or an export.
+
+    Raises:
+        UserError: no such folder, a run that has no student yet, or a folder that is neither.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        what = "is a file" if source.is_file() else "does not exist"
+        raise UserError(f"{source} {what}. Give the folder of a run, or one that `vadv export` wrote.")
+    for folder in (source, source / "student"):
+        if (folder / MANIFEST).is_file():
+            return folder
+    if (source / "config.yaml").is_file() or (source / "checkpoints").is_dir():
+        raise UserError(
+            f"Run {source} has no student yet: it is exported when training ends. "
+            "Run `vadv train` with the run's config to the end."
+        )
+    raise UserError(
+        f"{source} is neither a run nor an export: it has no student/{MANIFEST} and no {MANIFEST}. "
+        "Give the folder of a run, or one that `vadv export` wrote."
+    )
+
+
+def verify_export(folder: Path) -> ExportManifest:
+    """Check every file of an export against its manifest.
+
+    Raises:
+        UserError: no manifest, a malformed one, or a file that is missing, damaged or not listed.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{folder} has no {MANIFEST}, so it is not an export. Give a folder that `vadv export` wrote.")
+    raw = read_json(path)
+    if raw.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format_version {raw.get('format_version')!r}, this version reads {FORMAT_VERSION}. "
+            "Export again with this version, or use the version that wrote it."
+        )
+    try:
+        manifest = _parse_manifest(raw)
+        files = {str(name): str(entry["sha256"]) for name, entry in raw["files"].items()}
+        if missing := {"config.json", WEIGHTS} - set(files):
+            raise ValueError(f"it does not list {', '.join(sorted(missing))}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is malformed ({type(error).__name__}: {error}). Export the run again.") from None
+    present = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
+    for name, digest in files.items():
+        if name not in present:
+            raise UserError(f"{folder / name} is missing: {MANIFEST} lists it. Export the run again.")
+        if sha256_file(folder / name) != digest:
+            raise UserError(
+                f"{folder / name} is damaged or was changed: its SHA-256 is not the one in {MANIFEST}. "
+                "Export the run again, or copy the file again from where it is whole."
+            )
+    # Transformers reads some files for their mere presence; hidden ones (.git, .gitattributes) it does not.
+    strange = sorted(n for n in present - set(files) if not any(part.startswith(".") for part in Path(n).parts))
+    if strange:
+        raise UserError(f"{folder / strange[0]} is not listed in {MANIFEST}. Move it out of the export.")
+    return manifest
+
+
+def manifest_json(manifest: ExportManifest, files: Mapping[str, Any]) -> dict[str, Any]:
+    """The document that `vadv_export.json` holds; a metric that is not finite becomes null."""
+    card = manifest.card
+    metrics = {
+        split: {name: None if v is None or not math.isfinite(v) else v for name, v in values.items()}
+        for split, values in card.metrics.items()
+    }
+    return {
+        "format_version": FORMAT_VERSION,
+        "vadv_version": __version__,
+        "name": card.name,
+        "encoder": card.encoder,
+        "max_tokens": card.max_tokens,
+        "pooling": manifest.pooling,
+        "hidden": manifest.hidden,
+        "dropout": manifest.dropout,
+        "architecture": manifest.architecture,
+        "custom_reason": manifest.custom_reason,
+        "metrics": metrics,
+        "data": [dict(entry) for entry in card.data],
+        "config": dict(card.config),
+        "files": dict(files),
+    }
+
+
+def _parse_manifest(raw: Mapping[str, Any]) -> ExportManifest:
+    reason, pooling = raw["custom_reason"], raw["pooling"]
+    if pooling not in ("cls", "mean"):
+        raise ValueError(f"pooling is {pooling!r}")
+    return ExportManifest(
+        card=ModelCard(
+            name=str(raw["name"]),
+            encoder=str(raw["encoder"]),
+            max_tokens=int(raw["max_tokens"]),
+            metrics={str(split): dict(values) for split, values in raw["metrics"].items()},
+            data=[dict(entry) for entry in raw["data"]],
+            config=dict(raw["config"]),
+        ),
+        pooling=pooling,
+        hidden=int(raw["hidden"]),
+        dropout=float(raw["dropout"]),
+        architecture=str(raw["architecture"]),
+        custom_reason=None if reason is None else str(reason),
+    )
