@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from vadv_dist.data.schema import META_COLUMNS, Array, FeatureColumn, FeatureSpec, Window
 from vadv_dist.data.shards import Dataset, ShardInfo
+from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.errors import UserError
 from vadv_dist.storage import sha256_file
 
@@ -97,6 +98,8 @@ def _read_table(path: Path, columns: list[str]) -> pa.Table:
                 has = ", ".join(file.schema_arrow.names)
                 raise UserError(f"{path} has no column {lacking[0]!r} (it has: {has}). {_AGAIN}")
             return file.read(columns=columns, use_threads=True)
+    except MemoryError:  # Arrow's own is an ArrowException too, and says nothing of the file
+        raise
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} is not a readable Parquet file ({_first_line(error)}). {_AGAIN}") from None
 
@@ -135,7 +138,7 @@ def check_table(table: pa.Table, path: Path, shard: ShardInfo, features: Mapping
                 f"{path} has {nulls} nulls inside {name} tensors, expected whole tensors or null ones. {_AGAIN}"
             )
         first_row = 0
-        for values, present in _chunks(table.column(name), spec):
+        for values, present in tensor_chunks(table.column(name), spec):
             if not all_finite(values):
                 bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1) & present
                 if bad.any():
@@ -157,7 +160,7 @@ def to_window(tables: Sequence[pa.Table], features: Mapping[str, FeatureSpec]) -
 
     columns = {}
     for name, spec in features.items():
-        parts = [part for table in tables for part in _chunks(table.column(name), spec)]
+        parts = [part for table in tables for part in tensor_chunks(table.column(name), spec)]
         columns[name] = FeatureColumn(
             tuple(values for values, _ in parts), np.concatenate([present for _, present in parts])
         )
@@ -170,21 +173,6 @@ def to_window(tables: Sequence[pa.Table], features: Mapping[str, FeatureSpec]) -
         num_words=numbers("num_words").astype(np.int32, copy=False),
         features=columns,
     )
-
-
-def _chunks(column: pa.ChunkedArray, spec: FeatureSpec) -> list[tuple[Array, npt.NDArray[np.bool_]]]:
-    """Values [rows, ...] and presence [rows] of each chunk of a tensor column, without copying the values."""
-    width = int(np.prod(spec.shape))
-    parts = []
-    for array in column.chunks:
-        storage = array.storage
-        dtype = np.dtype(spec.dtype)
-        # The buffer itself: numbers of missing rows are null too, and stand there as whatever was in memory.
-        first = (storage.values.offset + storage.offset * width) * dtype.itemsize
-        flat = np.frombuffer(storage.values.buffers()[1], dtype, len(storage) * width, first)
-        present = np.asarray(storage.is_valid().to_numpy(zero_copy_only=False), bool)
-        parts.append((flat.reshape(len(storage), *spec.shape), present))
-    return parts
 
 
 def all_finite(values: Array) -> bool:
