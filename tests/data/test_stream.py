@@ -159,6 +159,36 @@ def test_at_most_two_windows_are_held_and_each_is_read_once_an_epoch(many_window
     assert most <= 2
 
 
+class _CountingWindows:
+    """Reads nothing ahead, and notes how many windows are alive when the next one is asked for."""
+
+    def __init__(self, split: SplitShards) -> None:
+        self._inner = LocalWindows(split)
+        self._live: weakref.WeakSet = weakref.WeakSet()
+        self.alive_when_asked: list[int] = []
+
+    def get(self, shards, upcoming):
+        self._inner._held.clear()
+        self.alive_when_asked.append(len(self._live))
+        window = self._inner.get(shards, None)
+        self._live.add(window)
+        return window
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def test_a_window_is_let_go_before_the_next_is_taken(many_windows, collator, monkeypatch) -> None:
+    monkeypatch.setattr(windows_module.Window, "__hash__", lambda self: id(self))
+    split = split_of(many_windows)
+    plan = split.plan(DataConfig(batch_size=8, window_bytes=1 << 16), seed=1, epoch=0)
+    assert plan.num_windows >= 2
+    windows = _CountingWindows(split)
+    list(BatchStream(plan=plan, windows=windows, collator=collator).steps())
+    windows.close()
+    assert windows.alive_when_asked == [0] * plan.num_windows
+
+
 def test_a_damaged_shard_stops_the_stream_with_its_message(tmp_path, collator, made) -> None:
     import shutil
 

@@ -77,6 +77,7 @@ class BatchStream:
                         self.collator(window, part, global_rows=rows)
                         for part in rank_slice(rows, self.rank, self.world_size, self.accumulate)
                     ]
+                    del window  # like the generator's own, before the next is taken
                     if self.pin_memory:
                         micro = [batch.pin() for batch in micro]
                     if not offer(StepBatches(step, micro, len(rows), 0.0)):
