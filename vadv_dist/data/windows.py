@@ -5,6 +5,7 @@ while the first is trained on. Where an epoch is one window, it is read once and
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -113,22 +114,24 @@ class _NodeWindows:
         self._node = node
         self._pool = ThreadPoolExecutor(1)
         self._held: dict[ShardIds, Future[list[Any] | str]] = {}
+        self._lock = Lock()  # ranks ask at the same time, and one may be a window ahead of another
 
     def get(self, shards: ShardIds) -> list[Any] | str:
         """References to the Arrow tables of a window, or the message of a user's mistake."""
-        if shards not in self._held:
-            while len(self._held) > 1:
-                self._held.pop(next(iter(self._held)))
-            self._held[shards] = self._pool.submit(self._read, shards)
-        return self._held[shards].result()
+        with self._lock:
+            if shards not in self._held:
+                while len(self._held) > 1:
+                    self._held.pop(next(iter(self._held)))
+                self._held[shards] = self._pool.submit(self._read, shards)
+            reading = self._held[shards]
+        return reading.result()
 
     def prefetch(self, current: ShardIds, upcoming: ShardIds) -> None:
         """Begin to read the next window; only it and the current one stay held."""
-        for shards in list(self._held):
-            if shards not in (current, upcoming):
-                self._held.pop(shards)
-        if upcoming not in self._held:
-            self._held[upcoming] = self._pool.submit(self._read, upcoming)
+        with self._lock:
+            self._held = {shards: reading for shards, reading in self._held.items() if shards in (current, upcoming)}
+            if upcoming not in self._held:
+                self._held[upcoming] = self._pool.submit(self._read, upcoming)
 
     def _read(self, shards: ShardIds) -> list[Any] | str:
         import ray
