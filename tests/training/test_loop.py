@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import shutil
 import signal
@@ -12,11 +13,17 @@ import torch
 from rich.console import Console
 
 from vadv_dist.config import load_config
+from vadv_dist.data.schema import Clip, LabelSpec
+from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.errors import UserError
 from vadv_dist.storage import read_json
+from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.launch import train
+from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.training.state import TrainState
+from vadv_dist.training.worker import Splits
 
 QUIET = Console(quiet=True, stderr=True)
 
@@ -84,6 +91,37 @@ def test_one_process_repeats_bit_identically(write_config) -> None:
     first, _ = run(write_config("first"))
     second, _ = run(write_config("second"))
     assert same(first, second)
+
+
+def test_a_run_goes_on_from_metrics_that_are_no_numbers(write_config, made: Path, monkeypatch) -> None:
+    # One clip of validation: its correlation does not exist.
+    original = SentimentTask.metrics
+    monkeypatch.setattr(
+        SentimentTask, "metrics", lambda self, p, y: original(self, {k: v[:1] for k, v in p.items()}, y[:1])
+    )
+    folder, result = run(write_config())
+    assert result["validation"]["corr"] is None
+    state = TrainState.from_json(list_checkpoints(folder.checkpoints)[-1].state())
+    assert math.isnan(state.best_metrics["student"]["corr"])
+
+
+def test_max_steps_is_kept_where_epochs_differ_in_length(write_config, tmp_path: Path) -> None:
+    # Large and small shards by turns: how many windows there are, and so partial batches, depends on the epoch.
+    data = tmp_path / "uneven"
+    with DatasetWriter(data, features={}, label=LabelSpec(), provenance={}, shard_rows=7) as writer:
+        for i in range(7 * 8 + 3):
+            words = "good " * (4000 if i % 14 < 7 else 1)
+            writer.write("train", Clip(f"c{i}", f"v{i}", words, 1.0, "test"))
+        writer.write("valid", Clip("w", "w", "fine", 1.0, "test"))
+    options = ("--objective.kind=none", "--data.window_bytes=300000", "--data.batch_size=4", "--trainer.epochs=4")
+    config = load_config(write_config(uri=data), options)
+    split = Splits.open(config).train
+    lengths = [split.plan(config.data, seed=config.run.seed, epoch=e).num_steps for e in range(config.trainer.epochs)]
+    bound = planned_steps(config, split) + 1
+    assert sum(lengths) > bound  # or the bound would bind nothing
+    _, result = run(write_config(uri=data), *options, f"--trainer.max_steps={bound}")
+    assert result["steps"] == bound
+    assert result["stopped"] == "max_steps"
 
 
 class CutOffError(Exception):

@@ -91,7 +91,7 @@ class Trainer:
         )
         for batches in stream.steps(state.step_in_epoch):
             self._train_step(batches)
-            if state.step == self.num_steps and config.trainer.max_steps == self.num_steps:
+            if state.step == config.trainer.max_steps:
                 state.stopped = "max_steps"
                 return
             every = config.trainer.checkpoint_every_steps
@@ -192,7 +192,7 @@ class Trainer:
                 self.state.step,
                 weights=weights,
                 moments=moments,
-                state=self.state.to_json(),
+                state=finite(self.state.to_json()),
             )
             prune(self.folder.checkpoints, {self.state.step, *(step for _, step in self.state.best)})
         self.distributed.barrier()
@@ -251,7 +251,11 @@ class _LogLine:
 
 
 def planned_steps(config: Config, train: SplitShards) -> int:
-    """Steps over which the schedule runs: all epochs, or `trainer.max_steps` where that is less."""
+    """Steps over which the schedule runs: all epochs, or `trainer.max_steps` where that is less.
+
+    Every epoch is taken to be as long as the first: where windows differ between epochs, so do the partial batches at
+    their ends, and the last epoch may end some steps before or after the schedule does.
+    """
     first = train.plan(config.data, seed=config.run.seed, epoch=0)
     steps = first.num_steps * config.trainer.epochs
     return min(steps, config.trainer.max_steps or steps)

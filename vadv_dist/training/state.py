@@ -37,8 +37,13 @@ class TrainState:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "TrainState":
-        """Rebuild what `to_json` gave."""
-        return cls(**{**raw, "best": [(float(score), int(step)) for score, step in raw["best"]]})
+        """Rebuild what `to_json` gave; a metric that was no number (a correlation with a constant) is null there."""
+        metrics = {
+            model: {name: float("nan") if value is None else value for name, value in values.items()}
+            for model, values in raw["best_metrics"].items()
+        }
+        best = [(float(score), int(step)) for score, step in raw["best"]]
+        return cls(**{**raw, "best": best, "best_metrics": metrics})
 
     def record(self, score: float, metrics: dict[str, dict[str, float]], *, keep: int) -> bool:
         """Enter an epoch's validation; return whether it is the best so far."""
