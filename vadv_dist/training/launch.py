@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def _run_workers(config: Config, cpus: int, scratch: Path, attempt: int) -> str 
         mistakes = [e for e in map(_vadv_error, error.worker_failures.values()) if e is not None]
         if mistakes:
             raise mistakes[0] from None
-        return "; ".join(sorted({_short(e) for e in error.worker_failures.values()}))
+        return _why_lost(error.worker_failures.values())
     except TrainingFailedError as error:
         raise MachineError(
             f"Ray Train could not run the workers: {_short(error)}. Checkpoints are complete: run the same command to "
@@ -152,6 +153,18 @@ def _vadv_error(error: BaseException | None) -> VadvError | None:
             return error
         error = getattr(error, "cause", None) or error.__cause__
     return None
+
+
+def _why_lost(errors: Iterable[BaseException]) -> str:
+    """Say in a few words why workers were lost; that others then lost touch with them is left out."""
+    reasons = set()
+    for error in errors:
+        text = str(error)
+        if "out of memory" in text.lower():
+            reasons.add("Ray stopped it because the machine's memory ran out")
+        elif "Connection closed by peer" not in text and "Connection reset by peer" not in text:
+            reasons.add(_short(error))
+    return "; ".join(sorted(reasons)) or "its connection closed"
 
 
 def _short(error: BaseException) -> str:
