@@ -15,10 +15,11 @@ from rich.console import Console
 from vadv_dist.config import load_config
 from vadv_dist.data.schema import Clip, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
-from vadv_dist.errors import UserError
+from vadv_dist.errors import MachineError, UserError
 from vadv_dist.storage import read_json
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.checkpoint import list_checkpoints
+from vadv_dist.training.engine import TorchEngine
 from vadv_dist.training.launch import train
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.run_folder import RunFolder
@@ -128,23 +129,28 @@ class CutOffError(Exception):
     pass
 
 
+def cut_off_at(step: int, monkeypatch, config_path: Path, *options: str) -> None:
+    """Run until a step's line is written, and no further."""
+    original = RunFolder.append_metrics
+
+    def cut(self: RunFolder, line: dict) -> None:
+        original(self, line)
+        if line["step"] == step:
+            raise CutOffError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "append_metrics", cut)
+        with pytest.raises(CutOffError):
+            train(load_config(config_path, options), QUIET)
+
+
 @pytest.mark.parametrize("stop_at", [1, 4, 8])
 def test_a_run_cut_off_inside_an_epoch_ends_as_if_it_had_not_been(write_config, stop_at: int, monkeypatch) -> None:
     options = ("--trainer.checkpoint_every_steps=2", "--data.batch_size=20")
     whole, result = run(write_config("whole"), *options)
     assert result["steps"] > stop_at
+    cut_off_at(stop_at, monkeypatch, write_config("cut"), *options)
     config = load_config(write_config("cut"), options)
-    original = RunFolder.append_metrics
-
-    def cut(self: RunFolder, line: dict) -> None:
-        original(self, line)
-        if line["step"] == stop_at and line["kind"] == "step":
-            raise CutOffError
-
-    monkeypatch.setattr(RunFolder, "append_metrics", cut)
-    with pytest.raises(CutOffError):
-        train(config, QUIET)
-    monkeypatch.setattr(RunFolder, "append_metrics", original)
     train(config, QUIET)
     cut_off = RunFolder.of(config)
     assert same(whole, cut_off)
@@ -201,6 +207,52 @@ def test_a_folder_that_is_no_run_is_not_written_over(write_config, tmp_path: Pat
     (tmp_path / "runs" / "run").mkdir(parents=True)
     (tmp_path / "runs" / "run" / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="exists but is no run"):
+        run(write_config())
+    assert [path.name for path in (tmp_path / "runs" / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_what_a_start_killed_at_its_first_write_has_left_is_no_obstacle(write_config, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    (folder / ".lock").touch()
+    (folder / ".config.yaml.partial-1").write_text("run:")
+    run(write_config(), "--trainer.max_steps=1")
+    assert not list(folder.glob(".*.partial-*"))
+
+
+def test_a_run_goes_on_under_another_spelling_of_its_storage(write_config, tmp_path: Path) -> None:
+    run(write_config(), "--trainer.max_steps=1")
+    _, result = run(write_config(storage=tmp_path / "x" / ".." / "runs"), "--trainer.max_steps=1")
+    assert result["steps"] == 1
+
+
+def test_a_run_does_not_go_on_over_other_data(write_config, made: Path, tmp_path: Path, monkeypatch) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(made, data)
+    options = ("--trainer.checkpoint_every_steps=1",)
+    cut_off_at(2, monkeypatch, write_config(uri=data), *options)
+    raw = read_json(data / "dataset.json")
+    raw["splits"]["train"]["shards"][0]["sha256"] = "0" * 64
+    (data / "dataset.json").write_text(json.dumps(raw))
+    with pytest.raises(UserError, match=r"begun on other data than .*--run.name"):
+        run(write_config(uri=data), *options)
+
+
+def test_weights_spoilt_by_a_gradient_that_is_no_number_are_not_checkpointed(write_config, monkeypatch) -> None:
+    original = TorchEngine.update
+    monkeypatch.setattr(TorchEngine, "update", lambda self, factor: original(self, factor) * float("nan"))
+    with pytest.raises(UserError, match=r"gradient of norm nan.* Lower optimizer.lr"):
+        run(write_config(), "--trainer.checkpoint_every_steps=1")
+    folder = RunFolder.of(load_config(write_config()))
+    assert not list_checkpoints(folder.checkpoints)
+
+
+def test_a_gpu_that_runs_out_of_memory_is_a_fault_with_advice(write_config, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it.")
+
+    monkeypatch.setattr(TorchEngine, "accumulate", full)
+    with pytest.raises(MachineError, match=r"2.00 GiB. This was at step 0; .*engine.zero_stage"):
         run(write_config())
 
 

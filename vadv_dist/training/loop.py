@@ -14,7 +14,7 @@ from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.stream import BatchStream, StepBatches
 from vadv_dist.data.windows import Windows
-from vadv_dist.errors import UserError
+from vadv_dist.errors import MachineError, UserError
 from vadv_dist.tasks.base import Task
 from vadv_dist.training.checkpoint import list_checkpoints, prune, save_checkpoint
 from vadv_dist.training.distributed import Distributed
@@ -55,7 +55,7 @@ class Trainer:
     on_epoch: Callable[[dict[str, Any]], None] | None = None
 
     def __post_init__(self) -> None:
-        self.state = TrainState()
+        self.state = TrainState(data=[dataset.manifest.fingerprint for dataset in self.train.sources.datasets])
         self.num_steps = planned_steps(self.config, self.train)
         self._meter = TermMeter()
         self._began = time.perf_counter()
@@ -65,14 +65,21 @@ class Trainer:
         """Train from wherever the run stands to its end, and return where it then stands.
 
         Raises:
-            UserError: the data is damaged, or the loss is no longer a number.
-            MachineError: the disk is full, or a checkpoint is damaged.
+            UserError: the data is damaged or not that of the checkpoint, or the loss is no longer a number.
+            MachineError: the disk or a GPU's memory is full, or a checkpoint is damaged.
         """
-        self._resume()
-        while self.state.stopped is None:
-            self._train_epoch()
-            if self.state.stopped is None or self.state.stopped == "max_steps":
-                self._end_epoch()
+        try:
+            self._resume()
+            while self.state.stopped is None:
+                self._train_epoch()
+                if self.state.stopped is None or self.state.stopped == "max_steps":
+                    self._end_epoch()
+        except torch.OutOfMemoryError as error:
+            raise MachineError(
+                f"{str(error).partition(chr(10))[0]} This was at step {self.state.step}; checkpoints are complete. The "
+                "run can go on with more workers or a higher engine.zero_stage; a new run fits with a larger "
+                "trainer.accumulate or student.gradient_checkpointing: true."
+            ) from error
         return self.state
 
     def _train_epoch(self) -> None:
@@ -134,10 +141,13 @@ class Trainer:
             return
         self.state.add_terms(sums, steps)
         means = {name: value / steps for name, value in sums.items()}
-        if not math.isfinite(means["total"]):
+        # The norm as well: an update by a gradient without one has spoilt the weights, which may be checkpointed next.
+        norm = 0.0 if self._line.grad_norm is None else float(self._line.grad_norm)
+        if not math.isfinite(means["total"]) or not math.isfinite(norm):
+            what = f"loss became {means['total']}, with a gradient of norm {norm},"
             where = f"within the {steps} steps before step {self.state.step} (epoch {self.state.epoch})"
             raise UserError(
-                f"The loss became {means['total']} {where}. Checkpoints before that are complete. Lower optimizer.lr "
+                f"The {what} {where}. Checkpoints before that are complete. Lower optimizer.lr "
                 "or optimizer.new_module_lr_factor, set optimizer.clip_norm, or train in fp32; `vadv data-check` "
                 "shows whether the features are sound."
             )
@@ -216,11 +226,20 @@ class Trainer:
             self.distributed.barrier()
             return
         last = found[-1]
-        self.state = TrainState.from_json(last.state())
+        data, self.state = self.state.data, TrainState.from_json(last.state())
+        if self.state.data != data:
+            raise UserError(
+                f"The run in {self.folder.root} was begun on other data than {self._data_names()} now holds (its "
+                "shards have other hashes), so it cannot go on. Put that data back, or give this run a name of its "
+                "own (--run.name=…)."
+            )
         self.engine.load(last.weights(), last.moments(), self.state.step)
         if self.distributed.is_main:
             self.folder.trim_metrics(self.state.step)
         self.distributed.barrier()
+
+    def _data_names(self) -> str:
+        return " and ".join(str(dataset.root) for dataset in self.train.sources.datasets)
 
     def _first_window_after(self, epoch: int) -> tuple[int, ...] | None:
         if epoch + 1 >= self.config.trainer.epochs:

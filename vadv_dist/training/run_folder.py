@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from typing import Any
 
 from vadv_dist.config import Config, config_to_dict, config_to_yaml
 from vadv_dist.config.load import differing_keys, read_yaml
-from vadv_dist.errors import UserError
+from vadv_dist.errors import MachineError, UserError
 from vadv_dist.storage import disk_faults, local_path, read_json, write_json, write_text
 
 # Fields that change where and how a run computes, not what: a run may go on with other ones.
 MACHINE_FIELDS = {
+    "run": ("storage",),  # where the folder stands, in whichever spelling: it is that folder all the same
     "trainer": ("num_workers", "cpus_per_worker", "use_gpu", "max_failures", "eval_batch_size"),
     "engine": ("kind", "zero_stage", "offload_optimizer"),
     "telemetry": ("port", "log_every_steps"),
@@ -96,34 +98,58 @@ class RunFolder:
                     f"{self.root} holds a run of another configuration:\n  {listed}\n"
                     "Give this one a name of its own (--run.name=…), or take the values back."
                 )
+            self._sweep()
             return True
-        if self.root.is_file() or (self.root.is_dir() and any(p.name != ".lock" for p in self.root.iterdir())):
+        self._require_ours()
+        self._sweep()
+        write_text(self.config_path, config_to_yaml(config))
+        return False
+
+    def _require_ours(self) -> None:
+        """Refuse a folder that holds something, but no run nor what a killed start of one has left."""
+        if self.root.is_file():
+            raise UserError(f"{self.root} is a file. Give another run.name or run.storage.")
+        if self.config_path.is_file() or not self.root.is_dir():
+            return
+        if any(p.name != ".lock" and not p.name.startswith(".config.yaml.partial-") for p in self.root.iterdir()):
             raise UserError(
                 f"{self.root} exists but is no run (it has no config.yaml), and nothing is written over it. "
                 "Give another run.name or run.storage."
             )
-        write_text(self.config_path, config_to_yaml(config))
-        return False
+
+    def _sweep(self) -> None:
+        """Remove what killed attempts left half-written."""
+        for path in (self.config_path, self.metrics_path, self.result_path, self.student):
+            for left in self.root.glob(f".{path.name}.partial-*"):
+                if left.is_dir():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep a second process from writing to the same run; the lock ends with the process, however it ends.
 
         Raises:
-            UserError: another process has it.
+            UserError: another process has it, or the folder holds something that is no run.
+            MachineError: the storage cannot lock files.
         """
-        if self.root.is_file():
-            raise UserError(f"{self.root} is a file. Give another run.name or run.storage.")
+        self._require_ours()
         with disk_faults(self.root, "nothing was started."):
             self.root.mkdir(parents=True, exist_ok=True)
             file = (self.root / ".lock").open("w")
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise UserError(
                     f"{self.root} is being trained by another process. Wait for it, or give another --run.name."
                 ) from None
+            except OSError as error:
+                raise MachineError(
+                    f"{file.name} cannot be locked ({error.strerror}), so a second process could write to the same "
+                    "run. Nothing was started. Give a run.storage that knows file locks."
+                ) from error
             yield
 
     def append_metrics(self, line: Mapping[str, object]) -> None:

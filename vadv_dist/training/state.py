@@ -17,6 +17,7 @@ class TrainState:
         epoch_sums, epoch_steps: loss terms summed over the epoch so far.
         stopped: why training ended, or None while it goes on.
         seconds: wall time spent so far, over all attempts.
+        data: fingerprints of the data sets: a position means nothing on other ones.
     """
 
     epoch: int = 0
@@ -30,6 +31,7 @@ class TrainState:
     epoch_steps: int = 0
     stopped: str | None = None
     seconds: float = 0.0
+    data: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain containers."""
