@@ -25,7 +25,7 @@ def ray_session(trainer: TrainerConfig) -> Iterator[int]:
     Yields:
         CPUs per worker.
     Raises:
-        UserError: the workers do not fit the cluster.
+        UserError: the workers do not fit the cluster: Ray would wait for room without end.
     """
     global _ours
     import ray
@@ -49,17 +49,31 @@ def ray_session(trainer: TrainerConfig) -> Iterator[int]:
     try:
         # On a cluster that was there, other work has cores too.
         cpus = mine if _ours or trainer.cpus_per_worker else 1
-        have = cluster_resource("CPU")
-        if have < cpus * workers + 1:
-            raise UserError(
-                f"{workers} workers of {cpus} CPUs each, and one more for reading, do not fit the Ray cluster, which "
-                f"has {have:g} CPUs. Lower trainer.num_workers or trainer.cpus_per_worker, or add nodes."
-            )
+        require_room(trainer, cpus, have_cpus=cluster_resource("CPU"), have_gpus=cluster_resource("GPU"))
         yield cpus
     finally:
         if started_here:
             ray.shutdown()
             _ours = False
+
+
+def require_room(trainer: TrainerConfig, cpus: int, *, have_cpus: float, have_gpus: float) -> None:
+    """Refuse workers that a cluster has no room for.
+
+    Raises:
+        UserError: fewer CPUs, or GPUs where they are asked for, than the workers need.
+    """
+    workers = trainer.num_workers
+    if have_cpus < cpus * workers + 1:
+        raise UserError(
+            f"{workers} workers of {cpus} CPUs each, and one more for reading, do not fit the Ray cluster, which "
+            f"has {have_cpus:g} CPUs. Lower trainer.num_workers or trainer.cpus_per_worker, or add nodes."
+        )
+    if trainer.use_gpu is True and have_gpus < workers:
+        raise UserError(
+            f"{workers} workers of one GPU each do not fit the Ray cluster, which has {have_gpus:g} GPUs. Lower "
+            "trainer.num_workers, set trainer.use_gpu to auto or false, or add nodes."
+        )
 
 
 def cluster_resource(name: str) -> float:

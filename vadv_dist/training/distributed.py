@@ -64,12 +64,17 @@ def choose_dtype(trainer: TrainerConfig, device: torch.device) -> torch.dtype:
     Raises:
         UserError: bf16 is asked for on a GPU that lacks it.
     """
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    if trainer.precision == "fp32" or (trainer.precision == "auto" and not has_bf16):
+    bf16 = device.type == "cuda" and has_bf16()
+    if trainer.precision == "fp32" or (trainer.precision == "auto" and not bf16):
         return torch.float32
-    if device.type == "cuda" and not has_bf16:
+    if device.type == "cuda" and not bf16:
         raise UserError("trainer.precision is bf16, but this GPU has none. Set it to auto or fp32.")
     return torch.bfloat16
+
+
+def has_bf16() -> bool:
+    """Whether this machine's GPU computes in bf16: older ones emulate it, slower than they compute in fp32."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def init_single_process(device: torch.device) -> None:

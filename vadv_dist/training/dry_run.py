@@ -11,6 +11,7 @@ from vadv_dist.config import Config
 from vadv_dist.data.sources import Sources
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.deepspeed_config import micro_batch_size
+from vadv_dist.training.distributed import has_bf16
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.worker import Splits
 
@@ -98,9 +99,7 @@ def describe(config: Config) -> dict[str, Any]:
     plan = splits.train.plan(config.data, seed=config.run.seed, epoch=0)
     world = max(1, config.trainer.num_workers)
     micro = micro_batch_size(config.data.batch_size, world, config.trainer.accumulate)
-    bf16 = config.trainer.precision == "bf16" or (
-        config.trainer.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    )
+    bf16 = config.trainer.precision == "bf16" or (config.trainer.precision == "auto" and has_bf16())
     trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
     try:
         activations: int | None = activation_bytes(task, config, micro)

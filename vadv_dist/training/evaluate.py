@@ -81,7 +81,8 @@ def score_checkpoint(
     """Load a checkpoint's weights into a model and predict a split, in this process."""
     task = SentimentTask(config, sources)
     task.model.load_state_dict(checkpoint_at(folder.checkpoints, step).weights())
-    distributed = Distributed(device=choose_device(config.trainer.use_gpu))
+    # A run that was trained on GPUs may be scored on a machine without one.
+    distributed = Distributed(device=choose_device(config.trainer.use_gpu and "auto"))
     engine = TorchEngine(
         task.model,
         task.parameter_groups(),
@@ -101,7 +102,7 @@ def clip_facts(shards: SplitShards, scored: Scored) -> ClipFacts:
     found: dict[tuple[str, str], tuple[str, str]] = {}
     for number, shard in shards.shards:
         path = shards.sources.datasets[number].shard_path(shard)
-        table = pq.read_table(path, columns=["source", "clip_id", "video_id", "text"])
+        table = pq.read_table(path, columns=["source", "clip_id", "video_id", "text"], partitioning=None)
         for source, clip_id, video_id, text in zip(*(c.to_pylist() for c in table.columns), strict=True):
             found[source, clip_id] = (video_id, text)
     rows = [found[name] for name in scored.names]
