@@ -1,6 +1,7 @@
 """What a person sees of a training run: a bar on a terminal, plain lines elsewhere, both from metrics.jsonl's lines."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -107,17 +108,22 @@ def _mae(metrics: dict[str, Any]) -> str:
 
 
 class MetricsTail:
-    """Follows metrics.jsonl while other processes write it, and hands over each new line."""
+    """Follows metrics.jsonl while other processes write it, and hands over each new line.
+
+    A run that goes on replaces the file by one without the lines of the attempt before; that one is read from its
+    start, and what is no newer than the last line that was seen is not shown again.
+    """
 
     def __init__(self, path: Path, show: Callable[[dict[str, Any]], None], interval_s: float = 0.5) -> None:
         self._path = path
         self._show = show
         self._interval_s = interval_s
-        self._offset = path.stat().st_size if path.is_file() else 0
+        self._offset, self._file_id, self._seen = 0, -1, 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="vadv-progress", daemon=True)
 
     def __enter__(self) -> Self:
+        self._read(lambda line: None)
         self._thread.start()
         return self
 
@@ -129,18 +135,25 @@ class MetricsTail:
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):
-            self._read()
-        self._read()
+            self._read(self._show)
+        self._read(self._show)
 
-    def _read(self) -> None:
+    def _read(self, show: Callable[[dict[str, Any]], None]) -> None:
         if not self._path.is_file():
             return
-        if self._path.stat().st_size < self._offset:  # a resumed run has trimmed its lines
-            self._offset = self._path.stat().st_size
         with self._path.open("rb") as file:
+            file_id = os.fstat(file.fileno()).st_ino
+            if file_id != self._file_id:
+                self._file_id, self._offset = file_id, 0
             file.seek(self._offset)
             for raw in file:
                 if not raw.endswith(b"\n"):
                     break
                 self._offset += len(raw)
-                self._show(json.loads(raw))
+                try:
+                    line = json.loads(raw)
+                except json.JSONDecodeError:
+                    continue  # half a line of a killed attempt, which the next one trims
+                if line["time"] > self._seen:
+                    self._seen = line["time"]
+                    show(line)
