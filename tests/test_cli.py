@@ -248,6 +248,14 @@ def test_a_full_disk_is_a_fault_that_says_what_is_safe(capsys, write_config, sma
     assert list((small_disk / "run" / "checkpoints").iterdir()) == []
 
 
+def test_a_place_that_cannot_be_is_a_mistake(capsys, write_config, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert "file" in mistake(capsys, "synth", tmp_path / "file" / "data", "--num-clips", 30)
+    assert "file" in mistake(capsys, "train", "--config", write_config(), f"--run.storage={tmp_path / 'file'}")
+    assert "too long" in mistake(capsys, "evaluate", "a" * 300)
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_may_not_be_written_is_a_mistake(capsys, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)

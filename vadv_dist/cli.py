@@ -16,6 +16,18 @@ from typing import Any
 from vadv_dist import __version__
 from vadv_dist.errors import MachineError, UserError, VadvError, did_you_mean
 
+# What is wrong with a path that was given: no permission, nothing there, a file for a folder, a name too long.
+_PLACES = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
+
 
 class _Parser(argparse.ArgumentParser):
     """Says a mistake in one line, with the nearest name where a command is unknown."""
@@ -58,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             print(f"vadv: {error}. Nothing half-written was left; free some space and try again.", file=sys.stderr)
             return MachineError.exit_code
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in _PLACES:
             print(f"vadv: {error}. Give a place that may be read and written.", file=sys.stderr)
             return UserError.exit_code
         raise

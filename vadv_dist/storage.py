@@ -16,7 +16,9 @@ from typing import Any
 
 from vadv_dist.errors import MachineError, UserError
 
-_CHUNK_BYTES = 1 << 20
+_NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
+# A file where a folder should be or the other way round, a name too long, a circle of links.
+_NO_SUCH_PLACE = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def local_path(uri: str | Path) -> Path:
@@ -84,7 +86,7 @@ def disk_faults(target: Path, safe: str) -> Iterator[None]:
                 f"No space left on the disk that holds {target}. Nothing half-written was left there; {safe} "
                 "Free some space and run the same command again."
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in (*_NO_PERMISSION, *_NO_SUCH_PLACE):
             raise UserError(
                 f"{target} cannot be written: {error.strerror}. Give a folder that you may write to."
             ) from error
