@@ -204,8 +204,9 @@ class ObjectiveConfig:
         for name in ("alpha", "beta", "gamma", "delta", "psi"):
             value = getattr(self, name)
             _require(0 <= value < float("inf"), f"objective.{name}", value, "a finite weight from 0")
+        distils = self.kind != "none" and self.step2 and self.psi > 0
         _require(
-            self.beta > 0 or self.psi > 0,
+            self.beta > 0 or distils,
             "objective.beta",
             self.beta,
             "a positive weight: nothing trains the student",
