@@ -43,14 +43,22 @@ def run_demo(overrides: Sequence[str], console: Console) -> Path:
     before, after = (RunFolder.of(config).root for config in (alone, taught))
     if all((folder / "result.json").is_file() for folder in (before, after)):
         console.print("both runs are complete: removing them to train afresh", highlight=False)
-        shutil.rmtree(before)
-        shutil.rmtree(after)
+        _remove(before)
+        _remove(after)
     with ray_session(taught.trainer):
         metrics = [_train_and_evaluate(config, console) for config in (alone, taught)]
     gain = compare_runs(before, after).gain
     truth = read_json(data / "dataset.json")["truth"]
     Console().print(comparison_table(*metrics, gain=gain, truth=truth))
     return write_report(after, compare=[before])
+
+
+def _remove(folder: Path) -> None:
+    """Remove a run whole or not at all: half of one would be taken for a folder of the user's."""
+    aside = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    shutil.rmtree(aside)
 
 
 def _train_and_evaluate(config: Config, console: Console) -> dict[str, Any]:
