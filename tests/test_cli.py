@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -110,6 +111,20 @@ def test_a_run_is_evaluated_exported_reported_and_used(capsys, trained: Path, tm
     code, out, _ = run(capsys, "report", trained)
     assert code == 0
     assert (trained / "report.html").is_file()
+
+
+def test_a_run_of_gpus_is_scored_without_one(capsys, trained: Path, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    moved = tmp_path / "moved"
+    shutil.copytree(trained, moved)
+    config = moved / "config.yaml"
+    config.write_text(config.read_text().replace("use_gpu: false", "use_gpu: true"))
+    code, out, _ = run(capsys, "evaluate", moved, "--json")
+    assert code == 0
+    assert json.loads(out)["student"] == read_json(trained / "evaluation-test.json")["student"]
 
 
 def test_training_answers_in_json_and_prints_its_config(capsys, write_config) -> None:
