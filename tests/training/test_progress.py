@@ -17,11 +17,11 @@ def test_each_line_is_shown_once_where_the_file_was_trimmed_and_grew_between_two
 ) -> None:
     path = tmp_path / "metrics.jsonl"
     write(path, (1, 10.0), (2, 11.0), (3, 12.0))
-    shown: list[int] = []
-    with MetricsTail(path, lambda line: shown.append(line["step"]), interval_s=30):
+    shown: list[int | str] = []
+    with MetricsTail(path, lambda line: shown.append(line.get("step", line.get("kind"))), interval_s=30):
         # Killed after step 3, goes on from step 1: the file is longer than before when it is looked at again.
         write(path, (1, 10.0), (2, 20.5), (3, 21.0), (4, 22.25), (5, 23.0))
-    assert shown == [2, 3, 4, 5]
+    assert shown == ["restarted", 2, 3, 4, 5]
 
 
 def test_half_a_line_waits_for_its_end(tmp_path) -> None:

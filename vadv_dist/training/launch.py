@@ -5,13 +5,12 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from vadv_dist.config import Config, config_to_dict
-from vadv_dist.errors import MachineError, VadvError
+from vadv_dist.errors import MachineError
 from vadv_dist.tasks.sentiment import preflight
 from vadv_dist.telemetry import serve_metrics
 from vadv_dist.training.checkpoint import list_checkpoints
@@ -20,7 +19,7 @@ from vadv_dist.training.distributed import choose_device, choose_dtype
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.progress import MetricsTail, ProgressView
 from vadv_dist.training.run_folder import RunFolder
-from vadv_dist.training.worker import Splits, train_in_ray, train_locally
+from vadv_dist.training.worker import Splits, raise_mistake, train_in_ray, train_locally
 
 
 def train(config: Config, console: Console) -> dict[str, Any]:
@@ -54,6 +53,7 @@ def train(config: Config, console: Console) -> dict[str, Any]:
             f"{config.data.batch_size} clips",
         )
         checkpoints = list_checkpoints(folder.checkpoints)
+        folder.trim_metrics(checkpoints[-1].step if checkpoints else -1)
         if checkpoints:
             _say(console, f"going on from step {checkpoints[-1].step} of {steps}")
         with (
@@ -78,33 +78,11 @@ def train(config: Config, console: Console) -> dict[str, Any]:
 
 
 def _train_with_ray(config: Config, folder: RunFolder, console: Console) -> None:
-    """Run the workers, again where some were lost; a user's mistake ends the run at once."""
-    workers = config.trainer.num_workers
-    _say(console, f"starting {workers} Ray Train worker{'s' if workers > 1 else ''} …")
-    scratch = folder.root / ".ray"
-    with ray_session(config.trainer) as cpus:
-        try:
-            for attempt in range(config.trainer.max_failures + 1):
-                shutil.rmtree(scratch, ignore_errors=True)
-                lost = _run_workers(config, cpus, scratch, attempt)
-                if lost is None:
-                    return
-                if attempt < config.trainer.max_failures:
-                    _say(console, f"a worker was lost ({lost}); going on from the last checkpoint")
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    raise MachineError(
-        f"Workers were lost {config.trainer.max_failures + 1} times, the last time by: {lost}. Checkpoints in "
-        f"{folder.checkpoints} are complete: run the same command to go on, with a larger trainer.max_failures if "
-        "losses are expected."
-    )
-
-
-def _run_workers(config: Config, cpus: int, scratch: Path, attempt: int) -> str | None:
-    """Run the workers until they end; return what was lost, or None where they finished.
+    """Run the workers; Ray Train starts them again where one is lost, and they go on from the last checkpoint.
 
     Raises:
         VadvError: as a worker raised it.
+        MachineError: workers were lost too often.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -113,46 +91,48 @@ def _run_workers(config: Config, cpus: int, scratch: Path, attempt: int) -> str 
         from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
     workers = config.trainer.num_workers
-    use_gpu = config.trainer.use_gpu
-    if use_gpu == "auto":
-        use_gpu = cluster_resource("GPU") >= workers
-    trainer = TorchTrainer(
-        train_in_ray,
-        train_loop_config={
-            "config": config_to_dict(config),
-            "use_gpu": use_gpu,
-            "folder": os.getcwd(),
-            "windows": f"vadv-{os.getpid()}-{config.run.name}-{attempt}",
-        },
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu=bool(use_gpu), resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)}
-        ),
-        # Ray Train keeps its own records there; checkpoints are ours, so that any engine can go on from them.
-        run_config=ray.train.RunConfig(name="attempt", storage_path=str(scratch.resolve())),
-    )
-    try:
-        trainer.fit()
-    except WorkerGroupError as error:
-        mistakes = [e for e in map(_vadv_error, error.worker_failures.values()) if e is not None]
-        if mistakes:
-            raise mistakes[0] from None
-        return _why_lost(error.worker_failures.values())
-    except TrainingFailedError as error:
-        raise MachineError(
-            f"Ray Train could not run the workers: {_short(error)}. Checkpoints are complete: run the same command to "
-            "go on."
-        ) from error
-    return None
-
-
-def _vadv_error(error: BaseException | None) -> VadvError | None:
-    """Find our own error among the causes of one that Ray raised."""
-    while error is not None:
-        if isinstance(error, VadvError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None
+    _say(console, f"starting {workers} Ray Train worker{'s' if workers > 1 else ''} …")
+    # Ray Train keeps its own records there; checkpoints are ours, so that any engine can go on from them.
+    scratch = folder.root / ".ray"
+    shutil.rmtree(scratch, ignore_errors=True)
+    with ray_session(config.trainer) as cpus:
+        use_gpu = config.trainer.use_gpu
+        if use_gpu == "auto":
+            use_gpu = cluster_resource("GPU") >= workers
+        trainer = TorchTrainer(
+            train_in_ray,
+            train_loop_config={
+                "config": config_to_dict(config),
+                "use_gpu": use_gpu,
+                "folder": os.getcwd(),
+                "mistake": str(scratch.resolve() / "mistake.json"),
+            },
+            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=workers, use_gpu=bool(use_gpu), resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)}
+            ),
+            run_config=ray.train.RunConfig(
+                name="workers",
+                storage_path=str(scratch.resolve()),
+                failure_config=ray.train.FailureConfig(max_failures=config.trainer.max_failures),
+            ),
+        )
+        try:
+            trainer.fit()
+        except WorkerGroupError as error:
+            raise_mistake(scratch / "mistake.json")
+            raise MachineError(
+                f"Workers were lost more than {config.trainer.max_failures} times, the last time because "
+                f"{_why_lost(error.worker_failures.values())}. Checkpoints in {folder.checkpoints} are complete: run "
+                "the same command to go on, with a larger trainer.max_failures if losses are expected."
+            ) from error
+        except TrainingFailedError as error:
+            raise MachineError(
+                f"Ray Train could not run the workers: {_short(error)}. Checkpoints are complete: run the same command "
+                "to go on."
+            ) from error
+        raise_mistake(scratch / "mistake.json")
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _why_lost(errors: Iterable[BaseException]) -> str:

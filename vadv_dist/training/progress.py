@@ -62,6 +62,8 @@ class ProgressView:
             self._step(line)
         elif kind == "epoch":
             self._epoch(line)
+        elif kind == "restarted":
+            self._say("a worker was lost; Ray Train has started the workers again, from the last checkpoint")
 
     def _step(self, line: dict[str, Any]) -> None:
         rate = f"{line['samples_per_s']:.0f} clips/s"
@@ -144,6 +146,8 @@ class MetricsTail:
         with self._path.open("rb") as file:
             file_id = os.fstat(file.fileno()).st_ino
             if file_id != self._file_id:
+                if self._file_id != -1:
+                    show({"kind": "restarted"})
                 self._file_id, self._offset = file_id, 0
             file.seek(self._offset)
             for raw in file:

@@ -162,13 +162,16 @@ class RunFolder:
         if not self.metrics_path.is_file():
             return
         kept = []
-        for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+        before = self.metrics_path.read_text(encoding="utf-8")
+        for line in before.splitlines():
             try:
                 if json.loads(line)["step"] <= last_step:
                     kept.append(line)
             except (json.JSONDecodeError, KeyError, TypeError):
                 continue  # the half-written last line of a killed attempt
-        write_text(self.metrics_path, "".join(f"{line}\n" for line in kept))
+        after = "".join(f"{line}\n" for line in kept)
+        if after != before:
+            write_text(self.metrics_path, after)
 
     def write_result(self, result: Mapping[str, object]) -> None:
         """Write result.json."""

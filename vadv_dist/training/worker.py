@@ -2,8 +2,10 @@
 
 import os
 import platform
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +13,11 @@ import torch
 from vadv_dist.config import Config, config_from_dict
 from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
+from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.storage import read_json, write_json
 from vadv_dist.tasks.base import Task
 from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.training.allocator import keep_freed_memory
 from vadv_dist.training.distributed import Distributed, choose_device, choose_dtype, init_single_process
 from vadv_dist.training.engine import Engine, TorchEngine
 from vadv_dist.training.loop import Trainer
@@ -78,6 +83,8 @@ def train_rank(
         UserError: a mistake in the configuration or the data.
         MachineError: a full disk or a damaged checkpoint.
     """
+    if distributed.device.type == "cpu":
+        keep_freed_memory()
     splits = Splits.open(config)
     task = SentimentTask(config, splits.train.sources)
     counts = parameter_counts(task)
@@ -130,12 +137,32 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
     device = choose_device(arguments["use_gpu"], torch.cuda.current_device() if torch.cuda.is_available() else 0)
     os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
     distributed = Distributed(context.get_world_rank(), context.get_world_size(), device)
-    train_rank(
-        config,
-        distributed,
-        lambda split: RayWindows(split, arguments["windows"]),
-        on_epoch=lambda metrics: ray.train.report(metrics),
-    )
+    mistake = Path(arguments["mistake"])
+    if mistake.exists():  # an earlier start met it, and so would this one: end well, so that Ray does not start again
+        return
+    name = distributed.gather(f"vadv-{secrets.token_hex(4)}")[0]
+    try:
+        train_rank(
+            config,
+            distributed,
+            lambda split: RayWindows(split, name),
+            on_epoch=lambda metrics: ray.train.report(metrics),
+        )
+    except VadvError as error:
+        write_json(mistake, {"exit_code": error.exit_code, "message": str(error)})
+        raise
+
+
+def raise_mistake(path: Path) -> None:
+    """Raise in the driver what a worker has noted; Ray itself passes on no more than a trace.
+
+    Raises:
+        VadvError: of the kind that the worker raised.
+    """
+    if path.exists():
+        noted = read_json(path)
+        kind = UserError if noted["exit_code"] == UserError.exit_code else MachineError
+        raise kind(str(noted["message"]))
 
 
 def parameter_counts(task: Task) -> dict[str, int]:
