@@ -42,5 +42,5 @@ bench: $(READY) ## speed, as ratios measured side by side
 
 ci: lint types test ## what continuous integration runs
 
-clean: ## remove the environment and what runs have made (data/ and runs/)
-	rm -rf $(VENV) data runs .mypy_cache .ruff_cache .pytest_cache
+clean: ## remove the environment and caches; data/ and runs/ are yours
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

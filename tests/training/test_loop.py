@@ -322,3 +322,35 @@ def test_each_switch_trains(write_config, overrides: tuple[str, ...]) -> None:
     assert result["steps"] == 2
     parts = {name.split(".")[0] for name in final_weights(folder)}
     assert parts == ({"student"} if "--objective.kind=none" in overrides else {"student", "teacher"})
+
+
+def test_the_teacher_is_scored_on_the_clips_that_it_saw(write_config, tmp_path: Path) -> None:
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
+    from vadv_dist.data.shards import DatasetWriter
+    from vadv_dist.training.evaluate import evaluate_run
+
+    random = np.random.default_rng(0)
+    with DatasetWriter(
+        tmp_path / "gaps", features={"visual": FeatureSpec((2, 1, 8))}, label=LabelSpec(), provenance={}
+    ) as writer:
+        for i in range(60):
+            visual = None if i % 3 == 0 else random.normal(size=(2, 1, 8))
+            split = ("train", "valid", "test")[i % 5 % 3]
+            label = float(random.integers(-3, 4))
+            writer.write(split, Clip(f"c{i}", f"v{i}", "some words", label, "test", {"visual": visual}))
+    masking = write_config("masked", uri=tmp_path / "gaps")
+    options = ("--data.missing=mask", "--teacher.use_face=false", "--trainer.max_steps=2")
+    folder, _ = run(masking, *options)
+    document = evaluate_run(folder.root, "test")
+    table = pq.read_table(folder.root / "predictions-test.parquet").to_pydict()
+    seen = [v is not None for v in table["video_logit"]]
+    assert 0 < sum(seen) < len(seen)
+    assert all(int(name[1:]) % 3 != 0 for name, s in zip(table["clip_id"], seen, strict=True) if s)
+    errors = [abs(v - y) for v, y in zip(table["video_logit"], table["label"], strict=True) if v is not None]
+    assert document["video"]["mae"] == pytest.approx(np.mean(errors), rel=1e-5)
+    assert document["student"]["mae"] == pytest.approx(
+        np.mean(np.abs(np.array(table["text_logit"]) - np.array(table["label"]))), rel=1e-5
+    )

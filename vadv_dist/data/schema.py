@@ -139,6 +139,13 @@ class Batch:
     num_video_rows: int
     names: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def has_video(self) -> "torch.Tensor | None":
+        """1 where the row has what the teacher cannot do without, [B]: visual features, or faces where it has no eye
+        for those. None where there is no teacher.
+        """
+        return self.has_visual if self.has_visual is not None else self.has_face
+
     def to(self, device: "torch.device") -> "Batch":
         """Move every tensor to a device (asynchronously where the memory is pinned)."""
         return self if device.type == "cpu" else self._map(lambda tensor: tensor.to(device, non_blocking=True))

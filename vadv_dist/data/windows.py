@@ -5,17 +5,19 @@ while the first is trained on. Where an epoch is one window, it is read once and
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from threading import Lock
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from vadv_dist.data.reading import to_window
+from vadv_dist.data.reading import ShardReader, to_window
 from vadv_dist.data.schema import Window
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.errors import UserError, VadvError
 
 ShardIds = tuple[int, ...]
+_MISTAKE = "vadv_mistake"  # the column in which a reading task tells of a user's mistake
 
 
 class Windows(Protocol):
@@ -111,6 +113,11 @@ class _NodeWindows:
 
     def __init__(self, split: SplitShards, node: str) -> None:
         self._split = split
+        # Tasks carry the readers along: those need no list of all shards.
+        self._readers = [
+            ShardReader(replace(reader.dataset, manifest=replace(reader.dataset.manifest, splits={})), reader.features)
+            for reader in split.readers()
+        ]
         self._node = node
         self._pool = ThreadPoolExecutor(1)
         self._held: dict[ShardIds, Future[list[Any] | str]] = {}
@@ -140,29 +147,28 @@ class _NodeWindows:
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
-        split = self._split
-        readers = split.readers()
+        readers, wanted = self._readers, self._split.take(shards)
 
         def read(row: dict[str, Any]) -> pa.Table:
-            source, shard = split.shards[int(row["item"][0])]
-            return readers[source].read(shard)
+            source, shard = wanted[int(row["item"][0])]
+            try:
+                return readers[source].read(shard)
+            except VadvError as error:  # Ray would pass on no more than its trace
+                return pa.table({_MISTAKE: [str(error)]})
 
-        try:
-            blocks = (
-                ray.data.from_items(list(shards), override_num_blocks=len(shards))
-                .map_batches(
-                    read,
-                    batch_size=1,
-                    num_cpus=0.5,
-                    scheduling_strategy=NodeAffinitySchedulingStrategy(self._node, soft=True),
-                )
-                .materialize()
+        blocks = (
+            ray.data.from_items(list(range(len(wanted))), override_num_blocks=len(wanted))
+            .map_batches(
+                read,
+                batch_size=1,
+                num_cpus=0.5,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(self._node, soft=True),
             )
-        except Exception as error:
-            cause: BaseException | None = error
-            while cause is not None:
-                if isinstance(cause, VadvError):
-                    return str(cause)
-                cause = getattr(cause, "cause", None) or cause.__cause__
-            raise
-        return list(blocks.to_arrow_refs())
+            .materialize()
+        )
+        references = list(blocks.to_arrow_refs())
+        for reference in references:
+            table = ray.get(reference)
+            if _MISTAKE in table.column_names:
+                return str(table.column(_MISTAKE)[0])
+        return references

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -87,7 +88,6 @@ class SentimentTask:
     def terms(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """See `Task.terms`."""
         objective = self._config.objective
-        seen = batch.has_visual if batch.has_visual is not None else batch.has_face
         return loss_terms(
             TeacherStudentOutputs(
                 text_logit=outputs["text_logit"],
@@ -97,7 +97,7 @@ class SentimentTask:
             ),
             batch.label,
             valid_B=batch.valid,
-            has_video_B=seen if seen is not None else batch.valid,
+            has_video_B=batch.has_video,
             num_rows=batch.num_rows,
             num_video_rows=batch.num_video_rows,
             step1=objective.step1,
@@ -133,12 +133,14 @@ class SentimentTask:
         ]
 
     def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
-        """See `Task.metrics`."""
-        return {
-            model: regression_metrics(predictions[logit], label)
-            for logit, model in LOGITS.items()
-            if logit in predictions
-        }
+        """See `Task.metrics`; the teacher is scored on the clips that it saw, whose logits are numbers."""
+        metrics: Metrics = {}
+        for logit, model in LOGITS.items():
+            if logit in predictions:
+                seen = ~np.isnan(predictions[logit]) if model != "student" else np.ones(len(label), bool)
+                if seen.any():
+                    metrics[model] = regression_metrics(predictions[logit][seen], label[seen])
+        return metrics
 
     def score(self, metrics: Metrics) -> float:
         """Mean absolute error of the student."""

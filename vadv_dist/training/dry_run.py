@@ -1,6 +1,6 @@
 """What a run would be, before anything starts: parameters, batches, windows, and the memory that a GPU needs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -94,7 +94,8 @@ def describe(config: Config) -> dict[str, Any]:
         UserError: whatever would keep the run from starting.
     """
     splits = Splits.open(config)
-    task = SentimentTask(config, splits.train.sources)
+    with torch.device("meta"):  # shapes alone: no weights are read or drawn
+        task = SentimentTask(replace(config, student=replace(config.student, pretrained=False)), splits.train.sources)
     parts = parameters_per_part(task)
     plan = splits.train.plan(config.data, seed=config.run.seed, epoch=0)
     world = max(1, config.trainer.num_workers)

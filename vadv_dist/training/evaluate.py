@@ -1,6 +1,6 @@
 """Score the best checkpoint of a run on a split: the only place that may open the test split."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ def score_checkpoint(
     config: Config, folder: RunFolder, sources: Sources, shards: SplitShards, step: int
 ) -> tuple[SentimentTask, Scored]:
     """Load a checkpoint's weights into a model and predict a split, in this process."""
-    task = SentimentTask(config, sources)
+    # The checkpoint holds every weight, so that the encoder's own are not needed.
+    task = SentimentTask(replace(config, student=replace(config.student, pretrained=False)), sources)
     task.model.load_state_dict(checkpoint_at(folder.checkpoints, step).weights())
     # A run that was trained on GPUs may be scored on a machine without one.
     distributed = Distributed(device=choose_device(config.trainer.use_gpu and "auto"))
@@ -122,7 +123,7 @@ def write_predictions(path: Path, facts: ClipFacts, scored: Scored) -> None:
         "source": pa.array(facts.source),
         "text": pa.array(facts.text),
         "label": pa.array(scored.label),
-        **{name: pa.array(values) for name, values in scored.logits.items()},
+        **{name: pa.array(values, from_pandas=True) for name, values in scored.logits.items()},  # NaN as null
     }
     with atomic_file(path) as partial:
         pq.write_table(pa.table(columns), partial)

@@ -1,6 +1,6 @@
 """What rank 0 leaves behind when a run is complete: the best student as a text model, and result.json."""
 
-import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +62,15 @@ def export_best(
     data: list[dict[str, Any]],
 ) -> None:
     """Write the best checkpoint's student as a text model."""
-    student = build_student(config)
+    student = build_student(replace(config, student=replace(config.student, pretrained=False)))
     weights = checkpoint_at(folder.checkpoints, best_step).weights()
     prefix = "student."
     student.load_state_dict({n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)})
-    if out.exists():
-        shutil.rmtree(out)
     export_student(
         student,
         task.tokenizer,
         out,
+        replace=True,
         card=ModelCard(
             name=config.run.name,
             encoder=config.student.encoder,

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from vadv_dist.config import Config, config_to_dict
-from vadv_dist.errors import MachineError
+from vadv_dist.errors import MachineError, VadvError
 from vadv_dist.tasks.sentiment import preflight
 from vadv_dist.telemetry import serve_metrics
 from vadv_dist.training.checkpoint import list_checkpoints
@@ -121,6 +121,9 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console) -> None
             trainer.fit()
         except WorkerGroupError as error:
             raise_mistake(scratch / "mistake.json")
+            for failure in error.worker_failures.values():
+                if (ours := _vadv_error(failure)) is not None:
+                    raise ours from None
             raise MachineError(
                 f"Workers were lost more than {config.trainer.max_failures} times, the last time because "
                 f"{_why_lost(error.worker_failures.values())}. Checkpoints in {folder.checkpoints} are complete: run "
@@ -133,6 +136,15 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console) -> None
             ) from error
         raise_mistake(scratch / "mistake.json")
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _vadv_error(error: BaseException | None) -> VadvError | None:
+    """Find our own error among the causes of one that Ray raised."""
+    while error is not None:
+        if isinstance(error, VadvError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
 
 
 def _why_lost(errors: Iterable[BaseException]) -> str:

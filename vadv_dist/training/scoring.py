@@ -13,11 +13,15 @@ from vadv_dist.training.distributed import Distributed
 from vadv_dist.training.engine import Engine
 
 LOGITS = ("text_logit", "video_logit", "prompt_logit")
+_TEACHERS = ("video_logit", "prompt_logit")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Logits of a split's clips, each [R], and their (source, clip_id); in one order on every rank."""
+    """Logits of a split's clips, each [R], and their (source, clip_id); in one order on every rank.
+
+    The teacher's logits are NaN on clips without video.
+    """
 
     names: list[tuple[str, str]]
     label: FloatArray
@@ -54,6 +58,8 @@ def score_split(
             names += [name for name, kept in zip(batch.names, keep.tolist(), strict=True) if kept]
             values = {"label": batch.label, **{name: outputs[name] for name in LOGITS if name in outputs}}
             for column, value in values.items():
+                if column in _TEACHERS and batch.has_video is not None:
+                    value = value.masked_fill(batch.has_video == 0, float("nan"))
                 columns.setdefault(column, []).append(value.float().cpu()[keep].numpy())
     mine = (names, {name: np.concatenate(parts) for name, parts in columns.items()})
     shares = distributed.gather(mine)

@@ -1,5 +1,6 @@
 """One rank of a run: from a configuration to a trained model, in this process or inside a Ray Train worker."""
 
+import contextlib
 import os
 import platform
 import secrets
@@ -149,7 +150,9 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
             on_epoch=lambda metrics: ray.train.report(metrics),
         )
     except VadvError as error:
-        write_json(mistake, {"exit_code": error.exit_code, "message": str(error)})
+        # On a full disk not even this can be written; the driver then looks through what Ray hands over.
+        with contextlib.suppress(VadvError, OSError):
+            write_json(mistake, {"exit_code": error.exit_code, "message": str(error)})
         raise
 
 
