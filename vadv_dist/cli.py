@@ -33,7 +33,9 @@ class _Parser(argparse.ArgumentParser):
     """Says a mistake in one line, with the nearest name where a command is unknown."""
 
     def error(self, message: str) -> None:  # type: ignore[override]  # argparse declares NoReturn; raising is that
-        raise UserError(f"{self.prog}: {message}. `{self.prog} --help` shows what it takes.")
+        command = self.prog.removeprefix("vadv").strip()
+        where = f"{command}: " if command else ""
+        raise UserError(f"{where}{message}. `{self.prog} --help` shows what it takes.")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -42,6 +44,15 @@ class _Parser(argparse.ArgumentParser):
                 f"{self.prog}: unknown {action.dest} {value!r} (there are: {', '.join(names)})."
                 f"{did_you_mean(str(value), names)}"
             )
+
+
+class _Help(argparse.HelpFormatter):
+    """Counts the indent of subcommands, which argparse forgets, so that their help stands beside them."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            self._action_max_length += self._indent_increment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
-    parser = _Parser(prog="vadv", description="Distil a video teacher into a student that reads only the words.")
+    parser = _Parser(
+        prog="vadv",
+        description="Distil a video teacher into a student that reads only the words.",
+        formatter_class=_Help,
+    )
     parser.add_argument("--version", action="version", version=f"vadv {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _add_data_commands(commands)
