@@ -33,6 +33,7 @@ from vadv_dist.data.plan import usable_rows
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.training.allocator import THREAD_ENVIRONMENT
 from vadv_dist.training.distributed import Distributed
 from vadv_dist.training.engine import adamw
 from vadv_dist.training.worker import Splits
@@ -88,7 +89,11 @@ def alternate_in_ray(config: Config, num_steps: int, scratch: Path) -> dict[str,
             train_loop_config={"config": config_to_dict(config), "num_steps": num_steps, "answer": str(answer)},
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ray.train.ScalingConfig(num_workers=1, resources_per_worker={"CPU": NUM_THREADS}),
-            run_config=ray.train.RunConfig(name="benchmark", storage_path=str(scratch)),
+            run_config=ray.train.RunConfig(
+                name="benchmark",
+                storage_path=str(scratch),
+                worker_runtime_env={"env_vars": THREAD_ENVIRONMENT},
+            ),
         ).fit()
     finally:
         ray.shutdown()

@@ -35,6 +35,7 @@ def test_the_batch_arithmetic_of_deepspeed_adds_up(batch: int, world: int, accum
         accumulate=accumulate,
         world_size=world,
         bf16=True,
+        on_cpu=False,
     )
     assert micro_batch_size(batch, world, accumulate) == micro
     assert config["train_micro_batch_size_per_gpu"] == micro

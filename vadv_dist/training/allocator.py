@@ -8,8 +8,12 @@ import ctypes
 import sys
 
 # Parameters of mallopt(3), from glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST_INT = 2**31 - 1
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_NEVER = -1
+
+# What a process needs in its environment besides, if it trains in a thread of its own, as Ray Train's workers do: glibc
+# gives such a thread small heaps, and these back to the kernel whatever it was told.
+THREAD_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 
 
 def keep_freed_memory() -> bool:
@@ -23,4 +27,4 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_INT)) and bool(mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT))
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))

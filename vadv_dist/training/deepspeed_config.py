@@ -18,6 +18,7 @@ def deepspeed_config(
     accumulate: int,
     world_size: int,
     bf16: bool,
+    on_cpu: bool,
 ) -> dict[str, Any]:
     """Return what `deepspeed.initialize` is given.
 
@@ -29,6 +30,13 @@ def deepspeed_config(
     if engine.zero_stage >= 1:
         # Overlap copies gradients on a side stream, which a CPU does not have; DeepSpeed ignores it there.
         zero |= {"contiguous_gradients": True, "overlap_comm": engine.zero_stage >= 2}
+    if engine.zero_stage in (1, 2):
+        # True would all-reduce all the same (`use_multi_rank_bucket_allreduce`), on one more copy of the gradients.
+        zero |= {"reduce_scatter": False}
+        if on_cpu:
+            # A gradient larger than the bucket (here 2 MB) is reduced where it is, without a copy. The defaults copy
+            # every gradient into a bucket of 2 GB and from there into a contiguous buffer.
+            zero |= {"reduce_bucket_size": 500_000, "contiguous_gradients": False}
     if engine.zero_stage == 3:
         # 0 partitions every parameter: with the default of 100,000, biases stay whole and are handled apart.
         zero |= {"stage3_param_persistence_threshold": 0}

@@ -61,9 +61,15 @@ class DeepSpeedEngine:
                 accumulate=accumulate,
                 world_size=distributed.world_size,
                 bf16=dtype == torch.bfloat16,
+                on_cpu=distributed.device.type == "cpu",
             ),
         )
         self._module: nn.Module = self._engine.module
+        self._flattens = distributed.device.type == "cpu" and self._stage in (1, 2) and not engine.offload_optimizer
+        self._flat_gradients: dict[int, Tensor] = {}
+        if self._flattens:
+            # DeepSpeed's own copies every gradient to fp64 first.
+            self._optimizer.scaled_global_norm = self._gradient_norm
         # bf16 masters would start from rounded weights.
         self._fill_state(fp32, None, 0)
 
@@ -86,6 +92,8 @@ class DeepSpeedEngine:
             norm = nn.utils.clip_grad_norm_([p for _, p in self._trained()], bound)
             self._engine.step()
             return norm.detach()
+        if self._flattens:
+            self._flatten_gradients()
         self._engine.step()
         return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32).detach()
 
@@ -184,6 +192,28 @@ class DeepSpeedEngine:
             self._optimizer._hp_optimizer_states_linked = False
             self._optimizer._lazy_init_hp_params_optimizer_state()
 
+    def _flatten_gradients(self) -> None:
+        """Copy this rank's gradients into the flat tensor that its AdamW reads, before DeepSpeed concatenates them.
+
+        On a CPU `torch.cat` runs in one thread: a tenth of RoBERTa-Base's step.
+        """
+        for number, gradients in self._optimizer.averaged_gradients.items():
+            if gradients is None or hasattr(gradients, "flat_partition"):
+                continue
+            sizes = [gradient.numel() for gradient in gradients]
+            if number not in self._flat_gradients:
+                self._flat_gradients[number] = torch.empty(sum(sizes), dtype=gradients[0].dtype)
+            flat = self._flat_gradients[number]
+            parts = [part.view_as(g) for part, g in zip(torch.split(flat, sizes), gradients, strict=True)]
+            torch._foreach_copy_(parts, gradients)
+            self._optimizer.averaged_gradients[number] = _FlatGradients(parts, flat)
+
+    def _gradient_norm(self, norm_type: int = 2) -> Tensor:
+        """Norm of the gradients over all ranks, [], in fp32 as plain torch has it; -1, as DeepSpeed, if not finite."""
+        parts = [part for gradients in self._optimizer.averaged_gradients.values() for part in gradients]
+        norm = self._distributed.sum(nn.utils.get_total_norm(parts, norm_type).square()).sqrt()
+        return torch.where(norm.isfinite(), norm, -1.0)
+
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         for group in self._groups:
             yield from zip(group.names, group.parameters, strict=True)
@@ -208,6 +238,14 @@ class DeepSpeedEngine:
         # With modifier_rank all ranks must write the same; rank 0's is what is kept.
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             yield
+
+
+class _FlatGradients(list[Tensor]):
+    """Gradients of one group that DeepSpeed knows, by the name of this attribute, to be views of one flat tensor."""
+
+    def __init__(self, parts: Sequence[Tensor], flat_partition: Tensor) -> None:
+        super().__init__(parts)
+        self.flat_partition = flat_partition
 
 
 def _import_deepspeed(device: torch.device) -> Any:

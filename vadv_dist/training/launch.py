@@ -13,6 +13,7 @@ from vadv_dist.config import Config, config_to_dict
 from vadv_dist.errors import MachineError, VadvError
 from vadv_dist.tasks.sentiment import preflight
 from vadv_dist.telemetry import serve_metrics
+from vadv_dist.training.allocator import THREAD_ENVIRONMENT
 from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.cluster import cluster_resource, ray_session
 from vadv_dist.training.distributed import choose_device, choose_dtype
@@ -111,10 +112,11 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console) -> None
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers, use_gpu=bool(use_gpu), resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)}
             ),
-            run_config=ray.train.RunConfig(
+            run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy sees the class of Ray Train's first version
                 name="workers",
                 storage_path=str(scratch.resolve()),
                 failure_config=ray.train.FailureConfig(max_failures=config.trainer.max_failures),
+                worker_runtime_env={"env_vars": THREAD_ENVIRONMENT},
             ),
         )
         try:
