@@ -1,8 +1,8 @@
 """Decode shards into a window, and refuse one that is not what `dataset.json` declares."""
 
 import itertools
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from vadv_dist.data.schema import META_COLUMNS, Array, FeatureColumn, FeatureSpe
 from vadv_dist.data.shards import Dataset, ShardInfo
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.errors import UserError
-from vadv_dist.storage import sha256_file
+from vadv_dist.storage import sha256_bytes
 
 _AGAIN = "Make the data set again."
 
@@ -67,19 +67,25 @@ class ShardReader:
                 f"{path} has {size:,} bytes, dataset.json declares {shard.bytes:,}: it is truncated or was changed. "
                 "Restore it, or make the data set again."
             )
-        columns = [*META_COLUMNS, *self.features]
-        if shard.path in self._verified:
-            return _read_table(path, columns)
-        # Hashing and decoding run side by side; nothing decoded is used before the hash has matched.
-        with ThreadPoolExecutor(1) as pool:
-            hashing = pool.submit(sha256_file, path)
-            try:
-                table = _read_table(path, columns)
-            finally:
-                _require_hash(path, hashing.result(), shard)
-        check_table(table, path, shard, self.specs)
-        self._verified.add(shard.path)
+        with _mapped(path) as content:
+            verified = shard.path in self._verified
+            if not verified:
+                _require_hash(path, sha256_bytes(content), shard)
+            table = _decode(path, content, [*META_COLUMNS, *self.features])
+        if not verified:
+            check_table(table, path, shard, self.specs)
+            self._verified.add(shard.path)
         return table
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[pa.Buffer]:
+    """A file's bytes without a copy: what is hashed is what is decoded."""
+    try:
+        with pa.memory_map(str(path)) as file:
+            yield file.read_buffer()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or _first_line(error)}). {_AGAIN}") from None
 
 
 def _require_hash(path: Path, actual: str, shard: ShardInfo) -> None:
@@ -90,14 +96,14 @@ def _require_hash(path: Path, actual: str, shard: ShardInfo) -> None:
         )
 
 
-def _read_table(path: Path, columns: list[str]) -> pa.Table:
+def _decode(path: Path, content: pa.Buffer, columns: list[str]) -> pa.Table:
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
             lacking = [name for name in columns if name not in file.schema_arrow.names]
             if lacking:
                 has = ", ".join(file.schema_arrow.names)
                 raise UserError(f"{path} has no column {lacking[0]!r} (it has: {has}). {_AGAIN}")
-            return file.read(columns=columns, use_threads=True)
+            return file.read(columns=columns, use_threads=False)
     except MemoryError:  # Arrow's own is an ArrowException too, and says nothing of the file
         raise
     except (pa.ArrowException, OSError) as error:

@@ -4,6 +4,7 @@ Two windows are in memory at most, whatever the number of ranks on a node: the o
 while the first is trained on. Where an epoch is one window, it is read once and kept.
 """
 
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from threading import Lock
@@ -17,6 +18,7 @@ from vadv_dist.data.sources import SplitShards
 from vadv_dist.errors import UserError, VadvError
 
 ShardIds = tuple[int, ...]
+_SHARDS_AT_ONCE = min(4, os.cpu_count() or 1)
 _MISTAKE = "vadv_mistake"  # the column in which a reading task tells of a user's mistake
 
 
@@ -39,6 +41,7 @@ class LocalWindows:
         self._split = split
         self._readers = split.readers()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="vadv-window")
+        self._shard_pool = ThreadPoolExecutor(_SHARDS_AT_ONCE, thread_name_prefix="vadv-shard")
         self._held: dict[ShardIds, Future[Window]] = {}
 
     def get(self, shards: ShardIds, upcoming: ShardIds | None) -> Window:
@@ -56,10 +59,12 @@ class LocalWindows:
         """See `Windows.close`."""
         self._held.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._shard_pool.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, shards: ShardIds) -> Window:
-        tables = [self._readers[source].read(shard) for source, shard in self._split.take(shards)]
-        return to_window(tables, self._split.sources.features)
+        # Hashing and decoding let go of Python's lock: shards are read side by side.
+        tables = self._shard_pool.map(lambda at: self._readers[at[0]].read(at[1]), self._split.take(shards))
+        return to_window(list(tables), self._split.sources.features)
 
 
 class RayWindows:
