@@ -17,6 +17,7 @@ from vadv_dist.models.teacher import Teacher
 from vadv_dist.models.text_student import TextStudent, build_encoder, build_tokenizer
 from vadv_dist.objectives.outputs import TeacherStudentOutputs
 from vadv_dist.objectives.step_distillation import loss_terms, weighted_total
+from vadv_dist.storage import local_copy
 from vadv_dist.tasks.base import FloatArray, Metrics, ParameterGroup
 
 # Names of the logits in predictions, and of the model whose metrics they give.
@@ -232,7 +233,8 @@ def read_prompts(sources: Sources) -> Tensor | None:
     from safetensors.torch import load_file
 
     try:
-        prompts = load_file(path).get("prompts")
+        with local_copy(path) as file:
+            prompts = load_file(file).get("prompts")
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}). Make the data set again.") from None
     if prompts is None or prompts.ndim != 2 or prompts.shape[0] != 2:
