@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,15 @@ from vadv_dist.errors import MachineError, UserError
 logger = logging.getLogger(__name__)
 
 ANONYMOUS = "VADV_S3_ANONYMOUS"
+# What says where the store is and is no secret.
+STORE_SETTINGS = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_PROFILE",
+    ANONYMOUS,
+)
 MAX_ATTEMPTS = 8
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 8.0
 # Parts of a large object travel side by side, and each is tried again by itself. S3 wants at least 5 MB a part.
@@ -139,6 +149,15 @@ class S3Path:
             return str(self._call("head_object", Bucket=self.bucket, Key=self.key)["ETag"])
         except FileNotFoundError:
             return None
+
+    def age_s(self) -> float | None:
+        """Seconds since the object was written, by the store's own clock, or None where there is none."""
+        try:
+            head = self._call("head_object", Bucket=self.bucket, Key=self.key)
+        except FileNotFoundError:
+            return None
+        now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return float((now - head["LastModified"]).total_seconds())
 
     def read_bytes(self, start: int | None = None, end: int | None = None) -> bytes:
         """The object's bytes, or those from `start` to before `end`.

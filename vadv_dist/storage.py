@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.object_storage import STORE_SETTINGS as STORE_SETTINGS
 from vadv_dist.object_storage import ConflictError as ConflictError
 from vadv_dist.object_storage import Location as Location
 from vadv_dist.object_storage import S3Path as S3Path
@@ -36,8 +37,8 @@ def location(uri: str | Path | S3Path) -> Location:
     if isinstance(uri, S3Path):
         return uri
     text = str(uri)
-    if text.startswith("s3:/"):  # a Path has one slash less
-        return S3Path.parse("s3://" + text[len("s3:") :].lstrip("/"))
+    if text.startswith("s3:/"):
+        return S3Path.parse(text if text.startswith("s3://") else text.replace("s3:/", "s3://", 1))  # as a Path has it
     return local_path(text)
 
 

@@ -17,8 +17,8 @@ from vadv_dist.storage import ConflictError, Location, S3Path, disk_faults
 
 logger = logging.getLogger(__name__)
 
-# A holder renews its lease far more often than others wait for a renewal before they take the lease over. The wait is
-# measured by the one that waits, so clocks need not agree.
+# A holder renews its lease far more often than others wait for a renewal before they take the lease over. Its age is
+# told by the store's clock, so those of the machines need not agree.
 RENEW_S, LEASE_S = 5.0, 25.0
 
 
@@ -103,7 +103,7 @@ def _take(place: S3Path, owner: str, wait_s: float) -> str:
             if seen is None:
                 return _put(place, owner, 0, if_absent=True)
             # Whoever holds it lives if it is renewed while we look.
-            until = time.monotonic() + LEASE_S
+            until = time.monotonic() + LEASE_S - (place.age_s() or 0.0)
             told = False
             while place.etag() == seen:
                 if time.monotonic() >= until:
