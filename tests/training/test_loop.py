@@ -15,6 +15,7 @@ from rich.console import Console
 from vadv_dist.config import load_config
 from vadv_dist.data.schema import Clip, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
+from vadv_dist.data.synth import make_dataset
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.storage import read_json
 from vadv_dist.tasks.sentiment import SentimentTask
@@ -355,3 +356,50 @@ def test_the_teacher_is_scored_on_the_clips_that_it_saw(write_config, tmp_path: 
     assert document["student"]["mae"] == pytest.approx(
         np.mean(np.abs(np.array(table["text_logit"]) - np.array(table["label"]))), rel=1e-5
     )
+
+
+def test_training_windows_make_room_for_those_of_validation(write_config, tmp_path: Path, monkeypatch) -> None:
+    from vadv_dist.data.windows import LocalWindows
+
+    data = tmp_path / "shards"
+    make_dataset(data, num_clips=200, seed=2, shard_rows=16)
+    supplies: list[LocalWindows] = []
+    most = 0
+    first, take = LocalWindows.__init__, LocalWindows.get
+
+    def remember(self: LocalWindows, *arguments: object) -> None:
+        first(self, *arguments)
+        supplies.append(self)
+
+    def count(self: LocalWindows, *arguments: object) -> object:
+        nonlocal most
+        window = take(self, *arguments)
+        most = max(most, sum(len(supply._held) for supply in supplies))
+        return window
+
+    monkeypatch.setattr(LocalWindows, "__init__", remember)
+    monkeypatch.setattr(LocalWindows, "get", count)
+    run(write_config(uri=data), "--data.window_bytes=65536")
+    assert len(supplies) == 2
+    assert most == 2
+
+
+def test_a_run_is_scored_from_another_folder_than_it_was_trained_in(write_config, made, tmp_path, monkeypatch) -> None:
+    from vadv_dist.training.evaluate import evaluate_run
+
+    there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+    there.mkdir()
+    elsewhere.mkdir()
+    (there / "data").symlink_to(made)
+    monkeypatch.chdir(there)
+    folder, _ = run(write_config(uri=Path("data")), "--student.encoder=data/encoder", "--trainer.max_steps=2")
+    monkeypatch.chdir(elsewhere)
+    assert evaluate_run(folder.root, "valid")["rows"] == 21
+
+
+def test_the_smoke_test_takes_two_batches_of_validation(write_config) -> None:
+    from vadv_dist.training.smoke import smoke
+
+    said = list(smoke(load_config(write_config(), ["--trainer.eval_batch_size=4"])))
+    assert said[1].startswith("validation: 8 clips")
+    assert "bit-identical" in said[3]

@@ -16,9 +16,11 @@ from vadv_dist.data.reading import ShardReader, to_window
 from vadv_dist.data.schema import Window
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.errors import UserError, VadvError
+from vadv_dist.storage import S3Path
 
 ShardIds = tuple[int, ...]
 _SHARDS_AT_ONCE = min(4, os.cpu_count() or 1)
+_OBJECTS_AT_ONCE = 4  # an object store answers late, and several at once
 _MISTAKE = "vadv_mistake"  # the column in which a reading task tells of a user's mistake
 
 
@@ -45,7 +47,9 @@ class LocalWindows:
         self._split = split
         self._readers = split.readers()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="vadv-window")
-        self._shard_pool = ThreadPoolExecutor(_SHARDS_AT_ONCE, thread_name_prefix="vadv-shard")
+        remote = any(isinstance(dataset.root, S3Path) for dataset in split.sources.datasets)
+        at_once = _OBJECTS_AT_ONCE if remote else _SHARDS_AT_ONCE
+        self._shard_pool = ThreadPoolExecutor(at_once, thread_name_prefix="vadv-shard")
         self._held: dict[ShardIds, Future[Window]] = {}
 
     def get(self, shards: ShardIds, upcoming: ShardIds | None) -> Window:
@@ -194,4 +198,6 @@ class _NodeWindows:
             table = ray.get(reference)
             if _MISTAKE in table.column_names:
                 return str(table.column(_MISTAKE)[0])
+        for source, shard in wanted:  # later tasks need not hash it again
+            self._readers[source].trust(shard)
         return references

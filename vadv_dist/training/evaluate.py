@@ -1,6 +1,7 @@
 """Score the best checkpoint of a run on a split: the only place that may open the test split."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def evaluate_run(run: str | Location, split: str) -> dict[str, Any]:
     result = folder.result()
     if result is None:
         raise UserError(f"{folder.root} is not complete (no result.json). Run its `vadv train` again to go on with it.")
-    config = folder.config()
+    config = _found_from_here(folder.config(), result.get("folder"))
     sources = Sources.open(config)
     shards = sources.split(split, missing=config.data.missing)
     task, scored = score_checkpoint(config, folder, sources, shards, int(result["best_step"]))
@@ -73,6 +74,20 @@ def evaluate_run(run: str | Location, split: str) -> dict[str, Any]:
     write_predictions(folder.root / f"predictions-{split}.parquet", facts, scored)
     write_json(folder.root / f"evaluation-{split}.json", document)
     return document
+
+
+def _found_from_here(config: Config, folder: str | None) -> Config:
+    """Paths of a configuration are relative to where the run was trained, which need not be where it is scored."""
+
+    def find(name: str) -> str:
+        if folder is None or "://" in name or Path(name).exists():
+            return name
+        there = Path(folder) / name
+        return str(there) if there.exists() else name
+
+    sources = [replace(source, uri=find(source.uri)) for source in config.data.sources]
+    student = replace(config.student, encoder=find(config.student.encoder))
+    return replace(config, data=replace(config.data, sources=sources), student=student)
 
 
 def score_checkpoint(

@@ -1,5 +1,6 @@
 """What rank 0 leaves behind when a run is complete: the best student as a text model, and result.json."""
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +40,7 @@ def finish_run(
                 "steps": state.step,
                 "epochs": state.epoch,
                 "stopped": state.stopped,
+                "folder": os.getcwd(),
                 "wall_time_s": round(state.seconds, 3),
                 "data": data,
                 "parameters": parameters,
