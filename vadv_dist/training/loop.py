@@ -154,7 +154,11 @@ class Trainer:
     def _end_epoch(self) -> None:
         state, trainer = self.state, self.config.trainer
         self._flush_terms()
-        self._make_room()
+        plan = self.train.plan(self.config.data, seed=self.config.run.seed, epoch=self.state.epoch)
+        # A node holds two windows at most; one that holds a whole epoch is kept, beside validation's one.
+        makes_room = plan.num_windows > 1
+        if makes_room:
+            self.train_windows.release()
         scored = score_split(
             self.task,
             self.engine,
@@ -164,6 +168,8 @@ class Trainer:
             self.distributed,
             max_batches=self.max_valid_batches,
         )
+        if makes_room:
+            self.valid_windows.release()
         metrics = self.task.metrics(scored.logits, scored.label)
         score = self.task.score(metrics)
         if not math.isfinite(score):
@@ -195,12 +201,6 @@ class Trainer:
         self._line = _LogLine()
         if self.on_epoch is not None:
             self.on_epoch({"epoch": epoch, "step": state.step, "valid_mae": score, **means})
-
-    def _make_room(self) -> None:
-        """Let go of the training windows while validation's are read, unless one window holds the whole epoch."""
-        plan = self.train.plan(self.config.data, seed=self.config.run.seed, epoch=self.state.epoch)
-        if plan.num_windows > 1:
-            self.train_windows.release()
 
     def _checkpoint(self) -> None:
         """Write where the run stands; then let go of checkpoints that are neither best nor last."""
