@@ -18,7 +18,7 @@ from vadv_dist.data.mixture import Reads, epoch_reads, repeated_apart, row_times
 from vadv_dist.data.schema import IntArray, Window
 from vadv_dist.errors import UserError
 
-# Streams of random numbers that must not meet (those of `mixture` follow), each keyed further by (seed, epoch[, window]).
+# Streams of random numbers that must not meet, each keyed further by (seed, epoch[, window]); `mixture` has more.
 _SHARD_STREAM, _ROW_STREAM = 0, 1
 
 

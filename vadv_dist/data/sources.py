@@ -101,8 +101,8 @@ class Sources:
             if a != b:
                 raise UserError(
                     f"{name} has shape {list(b.shape)} ({b.dtype}) in {other.root} but {list(a.shape)} ({a.dtype}) in "
-                    f"{first.root}: sources of one run must share feature shapes. Extract one again as the other, or set "
-                    f"teacher.use_{name}: false."
+                    f"{first.root}: sources of one run must share feature shapes. Extract one again as the other, or "
+                    f"set teacher.use_{name}: false."
                 )
 
     def _require_apart(self) -> None:
@@ -161,8 +161,8 @@ class SplitShards:
         for number, dataset in enumerate(self.sources.datasets):
             if not rows[number]:
                 raise UserError(
-                    f"{dataset.root} has no {self.name} clip in use (data.missing leaves them out), so there is nothing "
-                    "to mix. Take it out of data.sources, or set data.missing: mask."
+                    f"{dataset.root} has no {self.name} clip in use (data.missing leaves them out), so there is "
+                    "nothing to mix. Take it out of data.sources, or set data.missing: mask."
                 )
         wanted = quotas(rows, config.mixing, [source.weight for source in config.sources], config.temperature)
         if 0 in wanted:
@@ -197,15 +197,14 @@ class SplitShards:
         shuffle: bool = True,
         batch_size: int | None = None,
     ) -> EpochPlan:
-        """Plan an epoch over the split; sources are mixed as `config` says where it is shuffled, that is in training."""
-        table = self.table
+        """Plan an epoch over the split; where it is shuffled, as in training, sources are mixed as `config` says."""
         mix = None
         if shuffle and config.mixing != "proportional":
             wanted = self.quotas(config)
             if wanted != self.rows_per_source:
                 mix = Mix(self._source_of_shard, tuple(wanted))
         return EpochPlan.build(
-            table,
+            self.table,
             seed=seed,
             epoch=epoch,
             batch_size=batch_size or config.batch_size,

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _PLAIN_INTERVAL_S = 15.0
+_MAX_SOURCES = 4  # more would not fit a line
 
 
 class ProgressView:
@@ -80,6 +81,9 @@ class ProgressView:
         validation = line["validation"]
         parts = [f"student {_mae(validation['student'])}"]
         parts += [f"{name} {_mae(validation[name])}" for name in ("video", "prompt") if name in validation]
+        sources = [f"{name} {_mae(scores['student'])}" for name, scores in line.get("sources", {}).items()]
+        if 1 < len(sources) <= _MAX_SOURCES:
+            parts[0] += f" ({', '.join(sources)})"
         star = "  ← best" if line.get("best") else ""
         if self._bar is not None:
             self._bar.update(self._task, completed=line["step"])
