@@ -104,10 +104,8 @@ def render_check(check: Check, console: "Console") -> None:
     for finding in check.between:
         render_finding(finding, console)
     if len(check.reports) > 1 and not check.between:
-        told = (
-            "nothing is shared between their splits" if check.ok else "what they share is looked for once all are sound"
-        )
-        console.print(told, highlight=False)
+        nothing = "nothing is shared between their splits"
+        console.print(nothing if check.ok else "what they share is looked for once all are sound", highlight=False)
 
 
 def shared_videos(

@@ -112,11 +112,11 @@ def spread(reads: Reads, source_S: IntArray, parts: int, *, seed: int, epoch: in
     """
     random = np.random.default_rng([_SPREAD_STREAM, seed, epoch])
     split = np.minimum(reads.times, parts)
-    copied = reads.take(np.repeat(np.arange(len(split)), split))
-    split_U = np.repeat(split, split)
+    read = np.repeat(np.arange(len(split)), split)
+    copied, split_U = reads.take(read), split[read]
     copy = np.arange(len(split_U)) - np.repeat(np.cumsum(split) - split, split)
     times = copied.times // split_U + (copy < copied.times % split_U)
-    place = (copy + random.random(len(copy))) / split_U
+    place = (copy + random.random(len(split))[read]) / split_U
     # A source's reads, in the order of their places, share the epoch out evenly among themselves.
     source = source_S[copied.shard]
     by_source = np.lexsort((place, source))
@@ -157,10 +157,10 @@ def ring_rows(rows: int, shard: int, seed: int) -> IntArray:
 
 
 def repeated_apart(times: IntArray, random: np.random.Generator) -> IntArray:
-    """A random order in which row r stands times[r] times, its repeats spread evenly so that few share a batch."""
+    """A random order in which row r stands times[r] times, at even distances so that repeats seldom share a batch."""
     row = np.repeat(np.arange(len(times)), times)
     copy = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
-    return row[np.argsort((copy + random.random(len(row))) / times[row], kind="stable")]
+    return row[np.argsort((copy + random.random(len(times))[row]) / times[row], kind="stable")]
 
 
 def _arc(ring: IntArray, ends: IntArray, low: int, high: int) -> Reads:

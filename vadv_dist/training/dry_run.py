@@ -188,8 +188,8 @@ def render(facts: dict[str, Any], console: Console) -> None:
         f"Batch: {batch['global']} clips a step = {ranks}",
         f"Clips: {clips['train']:,} train, {clips['valid']:,} valid{dropped}",
         *(
-            f"  {source['name']}: an epoch reads {source['per_epoch']:,} of {source['clips']:,} clips, "
-            f"each {source['per_epoch'] / source['clips']:.3g} times"
+            f"  {source['name']}: {source['clips']:,} train, of which an epoch takes {source['per_epoch']:,} "
+            f"({source['per_epoch'] / source['clips']:.3g} times each)"
             for source in facts["sources"]
             if len(facts["sources"]) > 1 and source["clips"]
         ),
