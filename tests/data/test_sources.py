@@ -122,6 +122,26 @@ def test_a_mixed_epoch_goes_on_at_any_step(two, collator) -> None:
         assert steps_of(config, collator, epoch=2, first_step=first) == whole[first:]
 
 
+def test_clips_left_out_for_missing_features_do_not_count(tmp_path, collator) -> None:
+    gaps = tmp_path / "gaps"
+    with DatasetWriter(gaps, features={"visual": FeatureSpec(SHAPE)}, label=LabelSpec(), provenance={}) as writer:
+        writer.prompts = PROMPTS
+        for i in range(40):
+            visual = None if i % 4 == 0 else np.full(SHAPE, i)
+            writer.write("train", Clip(f"c{i}", f"v{i}", "words", 0.0, "same", {"visual": visual}))
+    config = config_of((write(tmp_path / "whole", 10), gaps), mixing="equal", window_bytes=256 << 20)
+    split = Sources.open(config).split("train", missing="drop")
+    assert split.rows_per_source == [10, 30]
+    assert split.quotas(config.data) == [20, 20]
+    windows = LocalWindows(split)
+    plan = split.plan(config.data, seed=1, epoch=0)
+    stream = BatchStream(plan=plan, windows=windows, collator=collator, drop_missing=("visual",))
+    seen = [name for step in stream.steps() for name in step.micro[0].names]
+    windows.close()
+    assert Counter(source for source, _ in seen) == {"whole": 20, "gaps": 20}
+    assert not {clip for source, clip in seen if source == "gaps"} & {f"c{i}" for i in range(0, 40, 4)}
+
+
 def test_validation_reads_every_clip_once_however_training_is_mixed(two) -> None:
     config = config_of(two, mixing="equal")
     split = Sources.open(config).split("valid", missing="error")
