@@ -1,6 +1,8 @@
 """What tests share: made data, small configurations, the real data where it is at hand."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,11 +42,43 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """Port of an S3 server in a process of its own, which the AWS variables of this process then name."""
+    from s3_server import CREDENTIALS, s3_server
+
+    with s3_server() as port, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
+            patch.setenv(name, value)
+        yield port
+
+
+@pytest.fixture(scope="session")
+def s3(s3_port: int) -> str:
+    """URI of a bucket."""
+    from s3_server import BUCKET
+
+    return f"s3://{BUCKET}"
+
+
+@pytest.fixture(scope="session")
+def cluster(s3_port: int) -> Iterator[dict[str, str]]:
+    """A Ray head in processes of its own, which know the S3 server, and the environment that finds it."""
+    binaries = Path(sys.executable).parent
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    command = [str(binaries / "ray"), "start", "--head", "--port=0", "--num-cpus=5", "--include-dashboard=false"]
+    command += ["--disable-usage-stats", "--object-store-memory=300000000"]
+    started = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert started.returncode == 0, started.stdout + started.stderr
+    yield environment
+    subprocess.run([str(binaries / "ray"), "stop", "--force"], capture_output=True, env=environment, timeout=60)
+
+
 @pytest.fixture
 def write_config(made: Path, tmp_path: Path) -> Callable[..., Path]:
     """Write a small run's config file; dotted overrides such as `trainer.epochs=1` replace its values."""
 
-    def write(name: str = "run", uri: Path = made, storage: Path | None = None, extra: str = "") -> Path:
+    def write(name: str = "run", uri: object = made, storage: object = None, extra: str = "") -> Path:
         path = tmp_path / f"{name}.yaml"
         path.write_text(
             f"""

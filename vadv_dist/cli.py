@@ -107,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_data_commands(commands: Any) -> None:
     synth = commands.add_parser("synth", help="make a data set whose truth is known")
-    synth.add_argument("out", type=Path, help="folder to write")
+    synth.add_argument("out", metavar="OUT", help="folder or s3:// prefix to write")
     synth.add_argument("--num-clips", type=int, default=2000, help="clips over all splits (default: %(default)s)")
     synth.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     synth.add_argument("--uninformative-video", action="store_true", help="video and face say nothing of the label")
@@ -200,14 +200,12 @@ def _add_run_commands(commands: Any) -> None:
 
     export = commands.add_parser("export", help="write the student as a plain Hugging Face folder")
     export.add_argument("run")
-    export.add_argument("--out", type=Path, required=True)
+    export.add_argument("--out", required=True, help="folder or s3:// prefix to write")
     export.set_defaults(call=_export)
 
     report = commands.add_parser("report", help="write report.html")
     report.add_argument("run")
-    report.add_argument(
-        "--compare", action="append", default=[], type=Path, help="a run to set beside it; may be repeated"
-    )
+    report.add_argument("--compare", action="append", default=[], help="a run to set beside it; may be repeated")
     report.set_defaults(call=_report)
 
 
@@ -307,13 +305,14 @@ def _train(options: argparse.Namespace) -> int:
         for line in smoke(config):
             print(line)
         return 0
+    from vadv_dist.storage import location
     from vadv_dist.training.launch import train
 
     result = train(config, _console(stderr=True))
     if options.json:
         _print_json(result)
     else:
-        folder = Path(config.run.storage) / config.run.name
+        folder = location(config.run.storage) / config.run.name
         best = f"best validation MAE {result['validation']['mae']:.3f} at step {result['best_step']}"
         print(f"{best} ({result['stopped']}); student in {folder}/student")
         print(f"next: vadv evaluate {folder} --split test; vadv report {folder}")
@@ -378,14 +377,14 @@ def _predict(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from vadv_dist.inference.export import export_run
 
-    print(f"wrote {export_run(Path(options.run), options.out)}")
+    print(f"wrote {export_run(options.run, options.out)}")
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
     from vadv_dist.reporting.report import write_report
 
-    print(write_report(Path(options.run), compare=options.compare))
+    print(write_report(options.run, compare=options.compare))
     return 0
 
 

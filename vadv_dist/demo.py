@@ -14,7 +14,7 @@ from vadv_dist.recipes import recipe_path
 from vadv_dist.reporting.comparison import compare_runs
 from vadv_dist.reporting.report import write_report
 from vadv_dist.reporting.terminal import comparison_table
-from vadv_dist.storage import read_json
+from vadv_dist.storage import local_path, read_json
 from vadv_dist.training.cluster import ray_session
 from vadv_dist.training.evaluate import evaluate_run
 from vadv_dist.training.launch import train
@@ -40,7 +40,7 @@ def run_demo(overrides: Sequence[str], console: Console) -> Path:
         run=dataclasses.replace(taught.run, name=f"{taught.run.name}-alone"),
         objective=dataclasses.replace(taught.objective, kind="none"),
     )
-    before, after = (RunFolder.of(config).root for config in (alone, taught))
+    before, after = (local_path(taught.run.storage) / config.run.name for config in (alone, taught))
     if all((folder / "result.json").is_file() for folder in (before, after)):
         console.print("both runs are complete: removing them to train afresh", highlight=False)
         _remove(before)
@@ -50,7 +50,7 @@ def run_demo(overrides: Sequence[str], console: Console) -> Path:
     gain = compare_runs(before, after).gain
     truth = read_json(data / "dataset.json")["truth"]
     Console().print(comparison_table(*metrics, gain=gain, truth=truth))
-    return write_report(after, compare=[before])
+    return Path(str(write_report(after, compare=[before])))
 
 
 def _remove(folder: Path) -> None:

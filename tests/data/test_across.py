@@ -3,13 +3,15 @@
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from vadv_dist.data.across import check_datasets, render_check, shared_videos, video_clips
-from vadv_dist.data.schema import Clip, LabelSpec
+from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import Dataset, DatasetWriter
 from vadv_dist.errors import UserError
+from vadv_dist.storage import S3Path
 
 
 def write(out: Path, **splits: list[str]) -> Dataset:
@@ -48,6 +50,28 @@ def test_splits_that_do_not_judge_are_not_opened(pair) -> None:
     assert shared_videos(pair, ("valid",)) == []
     with pytest.raises(UserError, match=r"test/00000\.parquet cannot be read"):
         shared_videos(pair, ("test",))
+
+
+def test_an_object_gives_the_column_without_its_features(s3, tmp_path, monkeypatch) -> None:
+    uri = f"{s3}/across"
+    features = {"visual": FeatureSpec((8, 1, 768))}
+    with DatasetWriter(uri, features=features, label=LabelSpec(), provenance={}) as writer:
+        for i in range(40):
+            visual = {"visual": np.zeros((8, 1, 768))}
+            writer.write("train", Clip(f"c{i}", f"v{i % 7}", "some words", 1.0, "test", visual))
+    dataset = Dataset.open(uri)
+    read = 0
+    original = S3Path.read_bytes
+
+    def counted(self: S3Path, start: int | None = None, end: int | None = None) -> bytes:
+        nonlocal read
+        data = original(self, start, end)
+        read += len(data)
+        return data
+
+    monkeypatch.setattr(S3Path, "read_bytes", counted)
+    assert video_clips(dataset, "train") == {f"v{i}": 6 if i < 5 else 5 for i in range(7)}
+    assert 0 < read < dataset.split("train")[0].bytes / 4
 
 
 def test_a_check_of_several_names_the_videos_and_reports_on_each(pair) -> None:

@@ -22,6 +22,7 @@ from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.engine import TorchEngine
 from vadv_dist.training.launch import train
 from vadv_dist.training.loop import planned_steps
+from vadv_dist.training.metrics_log import MetricsLog
 from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.state import TrainState
 from vadv_dist.training.worker import Splits
@@ -131,15 +132,15 @@ class CutOffError(Exception):
 
 def cut_off_at(step: int, monkeypatch, config_path: Path, *options: str) -> None:
     """Run until a step's line is written, and no further."""
-    original = RunFolder.append_metrics
+    original = MetricsLog.append
 
-    def cut(self: RunFolder, line: dict) -> None:
+    def cut(self: MetricsLog, line: dict) -> None:
         original(self, line)
         if line["step"] == step:
             raise CutOffError
 
     with monkeypatch.context() as patched:
-        patched.setattr(RunFolder, "append_metrics", cut)
+        patched.setattr(MetricsLog, "append", cut)
         with pytest.raises(CutOffError):
             train(load_config(config_path, options), QUIET)
 
@@ -252,7 +253,7 @@ def test_a_gpu_that_runs_out_of_memory_is_a_fault_with_advice(write_config, monk
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it.")
 
     monkeypatch.setattr(TorchEngine, "accumulate", full)
-    with pytest.raises(MachineError, match=r"2.00 GiB. This was at step 0; .*engine.zero_stage"):
+    with pytest.raises(MachineError, match=r"2.00 GiB. Checkpoints are complete.*engine.zero_stage"):
         run(write_config())
 
 

@@ -1,12 +1,10 @@
 """Ray Train with two DeepSpeed workers: killed in every way, it ends with the weights of a run that was not."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,18 +16,6 @@ from vadv_dist.training.run_folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.deepspeed, pytest.mark.slow]
 BIN = Path(sys.executable).parent
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A Ray head in processes of its own, and the environment that finds it."""
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    command = [str(BIN / "ray"), "start", "--head", "--port=0", "--num-cpus=5", "--include-dashboard=false"]
-    command += ["--disable-usage-stats", "--object-store-memory=300000000"]
-    started = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert started.returncode == 0, started.stdout + started.stderr
-    yield environment
-    subprocess.run([str(BIN / "ray"), "stop", "--force"], capture_output=True, env=environment, timeout=60)
 
 
 def lines(folder: RunFolder) -> list[dict]:

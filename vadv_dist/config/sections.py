@@ -4,6 +4,7 @@ Every field can be set in a YAML file and overridden on the command line as `--s
 run can use are refused here; values that only a data set can refute are refused where the data set is opened.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -260,6 +261,8 @@ class OptimizerConfig:
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _require(value is None or math.isfinite(value), f"optimizer.{name}", value, "a finite number")
         _require(self.lr > 0, "optimizer.lr", self.lr, "a positive rate")
         _require(
             self.new_module_lr_factor > 0,

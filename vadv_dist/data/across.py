@@ -11,13 +11,10 @@ from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from vadv_dist.data.check_report import CheckReport, Finding, counted, render_finding, render_report
 from vadv_dist.data.checks import check_dataset
+from vadv_dist.data.columns import read_columns
 from vadv_dist.data.shards import Dataset
-from vadv_dist.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -141,11 +138,7 @@ def video_clips(dataset: Dataset, split: str) -> Counter[str]:
     """
     clips: Counter[str] = Counter()
     for shard in dataset.manifest.splits.get(split, []):
-        path = dataset.shard_path(shard)
-        try:
-            column = pq.read_table(path, columns=["video_id"], partitioning=None).column("video_id")
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise UserError(f"{path} cannot be read ({error}). `vadv data-check` says what is wrong with it.") from None
+        column = read_columns(dataset, shard, ["video_id"]).column("video_id")
         for pair in column.value_counts().to_pylist():
             clips[pair["values"]] += pair["counts"]
     return clips

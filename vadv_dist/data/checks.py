@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vadv_dist.data.check_report import CheckReport, Finding, counted, render_report
-from vadv_dist.data.reading import all_finite, to_window
+from vadv_dist.data.reading import all_finite, shard_content, to_window
 from vadv_dist.data.schema import (
     FEATURE_AXES,
     FEATURE_LAYOUT,
@@ -23,7 +23,7 @@ from vadv_dist.data.schema import (
 )
 from vadv_dist.data.shards import Dataset, DatasetManifest, ShardInfo, arrow_schema
 from vadv_dist.data.tensors import tensor_chunks
-from vadv_dist.storage import read_json, sha256_file
+from vadv_dist.storage import S3Path, file_size, local_copy, read_json, sha256_file
 
 __all__ = ["CheckReport", "Finding", "check_dataset", "render_report"]
 
@@ -110,10 +110,11 @@ class _Check:
     def shard(self, split: str, shard: ShardInfo) -> None:
         """One shard's bytes, schema and rows."""
         path = self.dataset.shard_path(shard)
-        if not path.is_file():
+        try:
+            size = file_size(path)
+        except OSError:
             self.error(shard.path, None, "The file is gone, but dataset.json lists it.", _RESTORE)
             return
-        size = path.stat().st_size
         if size != shard.bytes:
             what = f"It has {size:,} bytes, dataset.json declares {shard.bytes:,}: truncated or changed."
             self.error(shard.path, None, what, _RESTORE)
@@ -121,7 +122,8 @@ class _Check:
             what = f"Its SHA-256 is {actual[:12]}…, dataset.json declares {shard.sha256[:12]}…: it was changed."
             self.error(shard.path, None, what, _RESTORE)
         try:
-            table = pq.read_table(path, partitioning=None)
+            with shard_content(path, size) as content:
+                table = pq.read_table(pa.BufferReader(content), partitioning=None)
         except (pa.ArrowException, OSError) as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             self.error(shard.path, None, f"It is not a readable Parquet file ({reason}).", _RESTORE)
@@ -243,7 +245,8 @@ class _Check:
             self.error(file, None, f"The file is gone, but dataset.json declares {classes} prompts.", _RESTORE)
             return
         try:
-            tensors = load_file(self.dataset.prompts_path)
+            with local_copy(self.dataset.prompts_path) as path:
+                tensors = load_file(path)
         except (SafetensorError, OSError) as error:
             self.error(file, None, f"It is not a readable safetensors file ({error}).", _RESTORE)
             return
@@ -258,7 +261,9 @@ class _Check:
     def unlisted_files(self) -> None:
         """Shards that nothing reads."""
         listed = {shard.path for shards in self._manifest.splits.values() for shard in shards}
-        found = {str(path.relative_to(self.dataset.root)) for path in self.dataset.root.rglob("*.parquet")}
+        root = self.dataset.root
+        files = root.files() if isinstance(root, S3Path) else root.rglob("*")
+        found = {str(path)[len(str(root)) + 1 :] for path in files if path.suffix == ".parquet"}
         for path in sorted(found - listed):
             self.warning(path, None, "dataset.json does not list this shard; nothing reads it.", "Remove it.")
 

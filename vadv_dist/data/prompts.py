@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from vadv_dist.data.shards import Dataset
 from vadv_dist.errors import UserError
+from vadv_dist.storage import local_copy
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,8 @@ def load_prompts(dataset: Dataset) -> "torch.Tensor | None":
     from safetensors.torch import load_file
 
     try:
-        prompts = load_file(path).get("prompts")
+        with local_copy(path) as file:
+            prompts = load_file(file).get("prompts")
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}). Make the data set again.") from None
     if prompts is None or prompts.ndim != 2 or prompts.shape[0] != 2:

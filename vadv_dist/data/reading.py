@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from vadv_dist.data.schema import META_COLUMNS, Array, FeatureColumn, FeatureSpe
 from vadv_dist.data.shards import Dataset, ShardInfo
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.errors import UserError
-from vadv_dist.storage import sha256_bytes
+from vadv_dist.storage import Location, S3Path, file_size, sha256_bytes
 
 _AGAIN = "Make the data set again."
 
@@ -57,7 +56,7 @@ class ShardReader:
         """
         path = self.dataset.shard_path(shard)
         try:
-            size = path.stat().st_size
+            size = file_size(path)
         except OSError:
             raise UserError(
                 f"{path} is gone, but dataset.json lists it. Restore it, or make the data set again."
@@ -67,7 +66,7 @@ class ShardReader:
                 f"{path} has {size:,} bytes, dataset.json declares {shard.bytes:,}: it is truncated or was changed. "
                 "Restore it, or make the data set again."
             )
-        with _mapped(path) as content:
+        with shard_content(path, size) as content:
             verified = shard.path in self._verified
             if not verified:
                 _require_hash(path, sha256_bytes(content), shard)
@@ -79,8 +78,11 @@ class ShardReader:
 
 
 @contextmanager
-def _mapped(path: Path) -> Iterator[pa.Buffer]:
-    """A file's bytes without a copy: what is hashed is what is decoded."""
+def shard_content(path: Location, size: int) -> Iterator[pa.Buffer]:
+    """A shard's bytes, from a disk without a copy: what is hashed is what is decoded."""
+    if isinstance(path, S3Path):
+        yield pa.py_buffer(path.read_whole(size))
+        return
     try:
         with pa.memory_map(str(path)) as file:
             yield file.read_buffer()
@@ -88,7 +90,7 @@ def _mapped(path: Path) -> Iterator[pa.Buffer]:
         raise UserError(f"{path} cannot be read ({error.strerror or _first_line(error)}). {_AGAIN}") from None
 
 
-def _require_hash(path: Path, actual: str, shard: ShardInfo) -> None:
+def _require_hash(path: Location, actual: str, shard: ShardInfo) -> None:
     if actual != shard.sha256:
         raise UserError(
             f"{path} has SHA-256 {actual[:12]}…, dataset.json declares {shard.sha256[:12]}…: it was changed after the "
@@ -96,7 +98,7 @@ def _require_hash(path: Path, actual: str, shard: ShardInfo) -> None:
         )
 
 
-def _decode(path: Path, content: pa.Buffer, columns: list[str]) -> pa.Table:
+def _decode(path: Location, content: pa.Buffer, columns: list[str]) -> pa.Table:
     try:
         with pq.ParquetFile(pa.BufferReader(content)) as file:
             lacking = [name for name in columns if name not in file.schema_arrow.names]
@@ -110,7 +112,7 @@ def _decode(path: Path, content: pa.Buffer, columns: list[str]) -> pa.Table:
         raise UserError(f"{path} is not a readable Parquet file ({_first_line(error)}). {_AGAIN}") from None
 
 
-def check_table(table: pa.Table, path: Path, shard: ShardInfo, features: Mapping[str, FeatureSpec]) -> None:
+def check_table(table: pa.Table, path: Location, shard: ShardInfo, features: Mapping[str, FeatureSpec]) -> None:
     """Refuse a shard's table that is not what its manifest declares.
 
     Raises:

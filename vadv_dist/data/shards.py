@@ -29,8 +29,9 @@ from vadv_dist.data.schema import (
     count_words,
 )
 from vadv_dist.errors import UserError
-from vadv_dist.storage import atomic_directory, local_path, read_json, require_absent, sha256_file, write_json
+from vadv_dist.storage import Location, atomic_directory, location, read_json, require_absent, sha256_file, write_json
 
+MANIFEST = "dataset.json"
 DEFAULT_SHARD_ROWS = 1024
 DEFAULT_SHARD_BYTES = 64 << 20
 # Half a point each on the scale of MOSI, -3 to 3.
@@ -87,18 +88,18 @@ class DatasetManifest:
 class Dataset:
     """A data set on storage: where it is and what its manifest says."""
 
-    root: Path
+    root: Location
     manifest: DatasetManifest
 
     @classmethod
-    def open(cls, uri: str | Path) -> "Dataset":
+    def open(cls, uri: str | Location) -> "Dataset":
         """Read a data set's manifest; no shard is opened.
 
         Raises:
             UserError: nothing there, not a data set, or one of another schema version.
         """
-        root = local_path(uri)
-        path = root / "dataset.json"
+        root = location(uri)
+        path = root / MANIFEST
         if not path.is_file():
             what = "has no dataset.json" if root.is_dir() else "does not exist"
             raise UserError(
@@ -108,11 +109,11 @@ class Dataset:
         return cls(root, parse_manifest(read_json(path), path))
 
     @property
-    def prompts_path(self) -> Path:
+    def prompts_path(self) -> Location:
         """Where frozen prompt embeddings are, if the data set has any."""
         return self.root / "prompts.safetensors"
 
-    def shard_path(self, shard: ShardInfo) -> Path:
+    def shard_path(self, shard: ShardInfo) -> Location:
         """Path of one shard."""
         return self.root / shard.path
 
@@ -130,7 +131,7 @@ class Dataset:
         return shards
 
 
-def parse_manifest(raw: Mapping[str, Any], path: Path) -> DatasetManifest:
+def parse_manifest(raw: Mapping[str, Any], path: Location) -> DatasetManifest:
     """Build a manifest from the JSON of `dataset.json`.
 
     Raises:
@@ -181,7 +182,7 @@ class DatasetWriter:
 
     def __init__(
         self,
-        uri: str | Path,
+        uri: str | Location,
         *,
         features: Mapping[str, FeatureSpec],
         label: LabelSpec,
@@ -189,8 +190,8 @@ class DatasetWriter:
         shard_rows: int = DEFAULT_SHARD_ROWS,
         shard_bytes: int = DEFAULT_SHARD_BYTES,
     ) -> None:
-        self.root = local_path(uri)
-        require_absent(self.root, "a data set", "Give another folder, or remove this one.")
+        self.root = location(uri)
+        require_absent(self.root, "a data set", "Give another folder, or remove this one.", manifest=MANIFEST)
         for name, spec in features.items():
             if name not in FEATURE_AXES:
                 raise UserError(f"Unknown feature {name!r}; a data set may hold {', '.join(FEATURE_AXES)}.")
@@ -212,8 +213,9 @@ class DatasetWriter:
         self._schema = arrow_schema(self.features)
 
     def __enter__(self) -> Self:
-        self._scope = atomic_directory(self.root)
-        self._folder = self._scope.__enter__()
+        self._scope = atomic_directory(self.root, manifest=MANIFEST)
+        self._upload = self._scope.__enter__()
+        self._folder = self._upload.folder
         return self
 
     def __exit__(
@@ -270,6 +272,7 @@ class DatasetWriter:
             if lacking:
                 missing[lacking] = missing.get(lacking, 0) + 1
         shards.append(ShardInfo(name, len(clips), path.stat().st_size, sha256_file(path), missing))
+        self._upload.send(name)
         self._pending[split] = []
 
     def _finish(self) -> None:
@@ -296,7 +299,7 @@ class DatasetWriter:
             num_classes_prompts=0 if self.prompts is None else int(self.prompts.shape[0]),
             truth=self.truth,
         )
-        write_json(self._folder / "dataset.json", manifest_json(manifest))
+        write_json(self._folder / MANIFEST, manifest_json(manifest))
 
 
 def manifest_json(manifest: DatasetManifest) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class BatchStream:
         accumulate: micro-batches per step.
         drop_missing: features whose absence leaves a row out, or none.
         pin_memory: prepare batches in pinned memory, for a GPU.
-        following: the first window of the next epoch, read ahead during this epoch's last.
+        read_ahead: read a window while the one before it is in use.
     """
 
     plan: EpochPlan
@@ -54,7 +54,7 @@ class BatchStream:
     accumulate: int = 1
     drop_missing: tuple[str, ...] = ()
     pin_memory: bool = False
-    following: tuple[int, ...] | None = None
+    read_ahead: bool = True
 
     def steps(self, first_step: int = 0) -> Iterator[StepBatches]:
         """Yield the steps of the epoch from `first_step` on; an error of the preparing thread is raised here."""
@@ -107,8 +107,8 @@ class BatchStream:
             return
         for index in range(plan.window_of_step(first_step).index, plan.num_windows):
             planned = plan.window(index)
-            upcoming = plan.window(index + 1).shards if index + 1 < plan.num_windows else self.following
-            window = self.windows.get(planned.shards, upcoming)
+            more = self.read_ahead and index + 1 < plan.num_windows
+            window = self.windows.get(planned.shards, plan.window(index + 1).shards if more else None)
             batches = plan.batches(planned, usable_rows(window, self.drop_missing), window.num_words)
             for offset in range(max(first_step - planned.first_step, 0), planned.num_batches):
                 yield planned.first_step + offset, window, batches[offset]

@@ -29,8 +29,12 @@ class Windows(Protocol):
         """Return the window of some shards, and begin to read the `upcoming` one."""
         ...
 
+    def release(self) -> None:
+        """Let go of every window held, to make room for another split's."""
+        ...
+
     def close(self) -> None:
-        """Let go of everything held."""
+        """Let go of everything held, for good."""
         ...
 
 
@@ -54,6 +58,10 @@ class LocalWindows:
         if upcoming is not None and upcoming not in self._held:
             self._held[upcoming] = self._pool.submit(self._read, upcoming)
         return window
+
+    def release(self) -> None:
+        """See `Windows.release`."""
+        self._held.clear()
 
     def close(self) -> None:
         """See `Windows.close`."""
@@ -109,9 +117,14 @@ class RayWindows:
             self._actor.prefetch.remote(shards, upcoming)
         return self._current[1]
 
+    def release(self) -> None:
+        """See `Windows.release`."""
+        self._current = None
+        self._actor.release.remote()
+
     def close(self) -> None:
         """See `Windows.close`."""
-        self._current = None
+        self.release()
 
 
 class _NodeWindows:
@@ -138,6 +151,11 @@ class _NodeWindows:
                 self._held[shards] = self._pool.submit(self._read, shards)
             reading = self._held[shards]
         return reading.result()
+
+    def release(self) -> None:
+        """Let go of all windows; a rank that still reads one holds it itself."""
+        with self._lock:
+            self._held = {}
 
     def prefetch(self, current: ShardIds, upcoming: ShardIds) -> None:
         """Begin to read the next window; only it and the current one stay held."""

@@ -16,7 +16,17 @@ from vadv_dist.inference.manifest import (
     verify_export,
 )
 from vadv_dist.inference.model_card import ModelCard, render
-from vadv_dist.storage import atomic_directory, file_entries, read_json, require_absent, write_json
+from vadv_dist.storage import (
+    Location,
+    atomic_directory,
+    file_entries,
+    local_copy,
+    location,
+    read_json,
+    remove_tree,
+    require_absent,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,7 +56,7 @@ class ExportSummary:
             standard class of transformers loads it.
     """
 
-    folder: Path
+    folder: Location
     architecture: str
     custom_reason: str | None
 
@@ -67,7 +77,7 @@ class ExportSummary:
 def export_student(
     student: "TextStudent",
     tokenizer: "PreTrainedTokenizerBase",
-    out: Path,
+    out: Location,
     *,
     card: ModelCard,
     replace: bool = False,
@@ -91,7 +101,7 @@ def export_student(
     from vadv_dist.inference.layouts import MODELING_FILE, to_layout
 
     if not replace:
-        require_absent(out, "an export", "Give another folder, or remove this one.")
+        _require_absent(out)
     layout = to_layout(student)
     manifest = ExportManifest(
         card=card,
@@ -101,7 +111,8 @@ def export_student(
         architecture=layout.architecture,
         custom_reason=layout.custom_reason,
     )
-    with atomic_directory(out) as folder:
+    with atomic_directory(out, manifest=MANIFEST) as upload:
+        folder = upload.folder
         layout.config.save_pretrained(folder)
         save_file(layout.weights, folder / WEIGHTS, metadata={"format": "pt"})
         _portable(tokenizer, card.max_tokens).save_pretrained(folder)
@@ -117,11 +128,12 @@ def export_student(
         (folder / "README.md").write_text(text, encoding="utf-8")
         write_json(folder / MANIFEST, manifest_json(manifest, files=file_entries(folder)))
         if replace and out.is_dir():
-            shutil.rmtree(out)
+            (out / MANIFEST).unlink(missing_ok=True)
+            remove_tree(out)
     return ExportSummary(out, layout.architecture, layout.custom_reason)
 
 
-def export_run(source: Path, out: Path) -> ExportSummary:
+def export_run(source: str | Location, out: str | Location) -> ExportSummary:
     """Write the student of a run to a folder of its own, its card completed with the run's evaluations.
 
     Args:
@@ -130,12 +142,17 @@ def export_run(source: Path, out: Path) -> ExportSummary:
     Raises:
         UserError: `out` exists, or `source` has no student, or one with damaged files.
     """
-    require_absent(out, "an export", "Give another folder, or remove this one.")
-    folder = resolve_student(source)
-    card = verify_export(folder).card
-    student, tokenizer, _ = load_student(folder)
+    source, out = location(source), location(out)
+    _require_absent(out)
+    with local_copy(resolve_student(source)) as folder:
+        card = verify_export(folder).card
+        student, tokenizer, _ = load_student(folder)
     card = dataclasses.replace(card, metrics={**card.metrics, **_evaluations(source)})
     return export_student(student, tokenizer, out, card=card)
+
+
+def _require_absent(out: Location) -> None:
+    require_absent(out, "an export", "Give another folder, or remove this one.", manifest=MANIFEST)
 
 
 def load_student(folder: Path) -> tuple["TextStudent", "PreTrainedTokenizerBase", int]:
@@ -183,14 +200,14 @@ def _portable(tokenizer: "PreTrainedTokenizerBase", max_tokens: int) -> "PreTrai
     return tokenizer
 
 
-def _evaluations(run: Path) -> dict[str, dict[str, float | None]]:
+def _evaluations(run: Location) -> dict[str, dict[str, float | None]]:
     """The student's metrics that `vadv evaluate` left in a run, by split, where they are of its best step."""
     if not (run / "result.json").is_file():
         return {}
     best_step = read_json(run / "result.json").get("best_step")
     found = {}
-    for path in sorted(run.glob("evaluation-*.json")):
+    for path in sorted([*run.glob("evaluation-*.json")], key=str):
         evaluation = read_json(path)
         if evaluation.get("step") == best_step and isinstance(evaluation.get("student"), dict):
-            found[path.stem.removeprefix("evaluation-")] = evaluation["student"]
+            found[path.name.removeprefix("evaluation-").removesuffix(".json")] = evaluation["student"]
     return found

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from vadv_dist import __version__
 from vadv_dist.errors import UserError
 from vadv_dist.inference.model_card import ModelCard
-from vadv_dist.storage import read_json, sha256_file
+from vadv_dist.storage import Location, location, read_json, sha256_file
 
 MANIFEST = "vadv_export.json"
 WEIGHTS = "model.safetensors"
@@ -34,13 +34,13 @@ class ExportManifest:
     custom_reason: str | None
 
 
-def resolve_student(source: str | Path) -> Path:
+def resolve_student(source: str | Location) -> Location:
     """Find the exported student of a run or an export.
 
     Raises:
         UserError: no such folder, a run that has no student yet, or a folder that is neither.
     """
-    source = Path(source)
+    source = location(source)
     if not source.is_dir():
         what = "is a file" if source.is_file() else "does not exist"
         raise UserError(f"{source} {what}. Give the folder of a run, or one that `vadv export` wrote.")

@@ -14,7 +14,7 @@ from vadv_dist.inference.export import load_student, resolve_student
 from vadv_dist.inference.fast_student import FastStudent, is_supported
 from vadv_dist.inference.tables import open_table
 from vadv_dist.models.text_student import TextStudent
-from vadv_dist.storage import atomic_file
+from vadv_dist.storage import Location, atomic_file, local_copy, local_path
 
 __all__ = ["PREDICTION_COLUMN", "Predictor", "Progress", "predict_file", "predict_texts", "resolve_student"]
 
@@ -58,13 +58,14 @@ class Predictor:
         self.batch_tokens = batch_tokens or default
 
     @classmethod
-    def load(cls, folder: str | Path, *, batch_tokens: int | None = None, device: str | None = None) -> "Predictor":
+    def load(cls, folder: str | Location, *, batch_tokens: int | None = None, device: str | None = None) -> "Predictor":
         """Load an export or a run's student, its files verified first.
 
         Raises:
             UserError: as `resolve_student` and `load_student`.
         """
-        student, tokenizer, max_tokens = load_student(resolve_student(folder))
+        with local_copy(resolve_student(folder)) as path:
+            student, tokenizer, max_tokens = load_student(path)
         return cls(student, tokenizer, max_tokens, batch_tokens=batch_tokens, device=device)
 
     def __call__(self, texts: Sequence[str], progress: Progress | None = None) -> npt.NDArray[np.float32]:
@@ -103,7 +104,7 @@ class Predictor:
 
 
 def predict_texts(
-    folder: str | Path,
+    folder: str | Location,
     texts: Sequence[str],
     *,
     batch_tokens: int | None = None,
@@ -129,7 +130,7 @@ def predict_texts(
 
 
 def predict_file(
-    folder: str | Path,
+    folder: str | Location,
     input_path: str | Path,
     output_path: str | Path,
     *,
@@ -155,7 +156,7 @@ def predict_file(
         UserError: input and output are one file or of different kinds, the output exists, the input cannot be read or
             lacks the text column, a text is empty, or as `Predictor.load`.
     """
-    input_path, output_path = Path(input_path), Path(output_path)
+    input_path, output_path = local_path(input_path), local_path(output_path)
     table = open_table(input_path, text_column, PREDICTION_COLUMN)
     if output_path.exists() and output_path.samefile(input_path):
         raise UserError(f"Input and output are both {input_path}. Give another file for the output.")

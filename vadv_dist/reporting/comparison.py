@@ -103,7 +103,7 @@ def compare_records(before: RunRecord, after: RunRecord, split: str) -> Comparis
     different |= {clip for clip, label in labels_before.items() if labels_after.get(clip) != label}
     if different:
         raise UserError(
-            f"{before.path} and {after.path} were not evaluated on the same clips of the {split} split: "
+            f"{before.uri} and {after.uri} were not evaluated on the same clips of the {split} split: "
             f"{clips(len(different))} differ in name or label, {sorted(different)[0][1]!r} for one. "
             "Compare runs of the same data set."
         )
@@ -129,8 +129,8 @@ def _evaluated(run: RunRecord, split: str) -> Evaluation:
     evaluation = read_evaluation(run.path, split)
     if evaluation is None:
         raise UserError(
-            f"{run.path} was not evaluated on the {split} split, so it cannot be compared. "
-            f"Evaluate it: {evaluate_command(run.path, split)}."
+            f"{run.uri} was not evaluated on the {split} split, so it cannot be compared. "
+            f"Evaluate it: {evaluate_command(run.uri, split)}."
         )
     return evaluation
 
@@ -142,7 +142,7 @@ def _errors(evaluation: Evaluation, run: RunRecord) -> dict[tuple[str, str], flo
     by_clip = dict(zip(_keys(evaluation), errors, strict=True))
     if len(by_clip) < len(errors):
         raise UserError(
-            f"{run.path} predicts {clips(len(errors) - len(by_clip))} of the {evaluation.split} split twice, so its "
+            f"{run.uri} predicts {clips(len(errors) - len(by_clip))} of the {evaluation.split} split twice, so its "
             f"clips cannot be told apart. Mend the data set (`vadv data-check` names them) and evaluate again."
         )
     return by_clip

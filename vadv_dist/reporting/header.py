@@ -53,7 +53,7 @@ def _unevaluated(run: RunRecord, others: Sequence[RunRecord]) -> Markup:
     points = validation_points(run, "student")
     best = min((mae for _, mae in points), default=None)
     title = f"Not evaluated yet; validation MAE {best:.3f}" if best is not None else "Not evaluated yet"
-    command = tag("code", evaluate_command(run.path, "test"))
+    command = tag("code", evaluate_command(run.uri, "test"))
     notice = tag("p", command, " gives metrics, figures of the predictions and the worst clips.", class_="notice")
     waiting = tag("p", "The other runs are compared once this one is evaluated.", class_="caveat") if others else ""
     return join(tag("h1", title), notice, waiting, _unended(run))
@@ -69,5 +69,5 @@ def _validation_only(run: RunRecord, evaluation: Evaluation) -> Markup:
     if evaluation.split == "test":
         return Markup()
     why = "These are the validation clips, on which the checkpoint was chosen, so the numbers flatter it. "
-    command = tag("code", evaluate_command(run.path, "test"))
+    command = tag("code", evaluate_command(run.uri, "test"))
     return tag("p", why, command, " reads the test split.", class_="notice")

@@ -1,7 +1,7 @@
 """Write `report.html`: what a run's student reads, what its teacher gave it, and how it came about."""
 
+import contextlib
 from collections.abc import Sequence
-from pathlib import Path
 
 from vadv_dist import __version__
 from vadv_dist.reporting.comparison import Comparison, compare_records
@@ -9,7 +9,7 @@ from vadv_dist.reporting.header import header
 from vadv_dist.reporting.markup import join, tag
 from vadv_dist.reporting.page import document
 from vadv_dist.reporting.paper_section import paper_section
-from vadv_dist.reporting.run_files import RunRecord, read_run
+from vadv_dist.reporting.run_files import RUN_FILES, RunRecord, read_run
 from vadv_dist.reporting.sections import (
     clip_sections,
     facts_section,
@@ -17,10 +17,10 @@ from vadv_dist.reporting.sections import (
     sources_section,
     training_section,
 )
-from vadv_dist.storage import write_text
+from vadv_dist.storage import Location, local_copy, location, write_text
 
 
-def write_report(run: Path, *, compare: Sequence[Path] = ()) -> Path:
+def write_report(run: str | Location, *, compare: Sequence[str | Location] = ()) -> Location:
     """Write a run's report into its folder, whole or not at all.
 
     Args:
@@ -33,7 +33,13 @@ def write_report(run: Path, *, compare: Sequence[Path] = ()) -> Path:
         UserError: a folder is missing, not a run or damaged; or a run to compare with was not evaluated on the same
             clips.
     """
-    page = report_html(read_run(run), [read_run(path) for path in compare])
+    run = location(run)
+    with contextlib.ExitStack() as copies:
+        records = [
+            read_run(copies.enter_context(local_copy(path, RUN_FILES)), str(path))
+            for path in (run, *map(location, compare))
+        ]
+        page = report_html(records[0], records[1:])
     path = run / "report.html"
     write_text(path, page)
     return path

@@ -16,6 +16,13 @@ from vadv_dist.storage import read_json
 
 # Readers of a clip, in the order of every table and figure; column of each in a predictions file.
 LOGIT_COLUMNS = {"student": "text_logit", "video": "video_logit", "prompt": "prompt_logit"}
+RUN_FILES = (
+    "config.yaml",
+    "metrics.jsonl",
+    "result.json",
+    *(f"evaluation-{split}.json" for split in ("valid", "test")),
+    *(f"predictions-{split}.parquet" for split in ("valid", "test")),
+)
 _TEXT_COLUMNS = ("clip_id", "source", "text")
 
 Metrics = Mapping[str, float | None]
@@ -52,7 +59,8 @@ class RunRecord:
     """A run's folder, read.
 
     Attributes:
-        path: the folder, as the user gave it.
+        path: the folder, or a copy of it on this machine.
+        uri: the folder as the user gave it.
         config: resolved configuration as plain containers.
         config_text: the same as it stands in `config.yaml`.
         result: `result.json`; None while the run has not ended.
@@ -61,6 +69,7 @@ class RunRecord:
     """
 
     path: Path
+    uri: str
     config: Record
     config_text: str
     result: Record | None
@@ -84,8 +93,12 @@ class RunRecord:
         return section if isinstance(section, Mapping) else {}
 
 
-def read_run(path: Path) -> RunRecord:
+def read_run(path: Path, uri: str | None = None) -> RunRecord:
     """Read a run's folder.
+
+    Args:
+        path: the folder, or a copy of it on this machine.
+        uri: what the user calls it, where that is another place.
 
     Raises:
         UserError: no such folder, not a run, nothing logged in it yet, or a file in it that is damaged.
@@ -106,6 +119,7 @@ def read_run(path: Path) -> RunRecord:
     result = path / "result.json"
     return RunRecord(
         path=path,
+        uri=uri or str(path),
         config=config,
         config_text=config_text,
         result=read_json(result) if result.is_file() else None,
@@ -161,7 +175,7 @@ def read_evaluation(run: Path, split: str) -> Evaluation | None:
     if not document.is_file() or not table.is_file():
         return None
     raw = read_json(document)
-    again = evaluate_command(run, split)
+    again = evaluate_command(str(run), split)
     metrics = _metrics(raw)
     if "student" not in metrics:
         raise UserError(f"{document} has no metrics of the student. Evaluate the run again: {again}.")
@@ -209,9 +223,9 @@ def read_predictions(path: Path, again: str) -> Predictions:
     return Predictions(**texts, label=label, logits=logits)
 
 
-def evaluate_command(run: Path, split: str) -> str:
+def evaluate_command(uri: str, split: str) -> str:
     """The command that evaluates a run."""
-    return f"vadv evaluate {shlex.quote(str(run))} --split {split}"
+    return f"vadv evaluate {shlex.quote(uri)} --split {split}"
 
 
 def _read_config(path: Path) -> tuple[str, Record]:

@@ -4,8 +4,9 @@ A checkpoint holds full fp32 weights and AdamW moments by parameter name, so tha
 stage, another number of workers or another engine. Only safetensors and JSON are read: nothing in it can run code.
 """
 
-import shutil
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,16 @@ from typing import Any
 from torch import Tensor
 
 from vadv_dist.errors import MachineError, UserError
-from vadv_dist.storage import atomic_directory, file_entries, read_json, sha256_file, write_json
+from vadv_dist.storage import (
+    Location,
+    atomic_directory,
+    file_entries,
+    local_copy,
+    read_json,
+    remove_tree,
+    sha256_file,
+    write_json,
+)
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 
@@ -22,7 +32,7 @@ WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensor
 class Checkpoint:
     """One complete checkpoint."""
 
-    path: Path
+    path: Location
     step: int
 
     def verify(self, *names: str) -> None:
@@ -33,35 +43,51 @@ class Checkpoint:
         """
         entries = read_json(self.path / MANIFEST)["files"]
         for name in names or entries:
-            file = self.path / name
-            if name not in entries or not file.is_file() or sha256_file(file) != entries[name]["sha256"]:
-                raise MachineError(
-                    f"{file} is not what {MANIFEST} declares (damaged or changed), so it is not loaded. "
-                    f"Remove {self.path} to go on from the checkpoint before it."
-                )
+            with self._verified(name, entries):
+                pass
+
+    @contextmanager
+    def _verified(self, name: str, entries: Mapping[str, Any] | None = None) -> Iterator[Path]:
+        """Yield a file of this machine that holds what the manifest declares under a name."""
+        entries = read_json(self.path / MANIFEST)["files"] if entries is None else entries
+        try:
+            with local_copy(self.path / name) as file:
+                if name not in entries or sha256_file(file) != entries[name]["sha256"]:
+                    raise FileNotFoundError
+                yield file
+        except FileNotFoundError:
+            raise MachineError(
+                f"{self.path / name} is not what {MANIFEST} declares (damaged or changed), so it is not loaded. "
+                f"Remove {self.path} to go on from the checkpoint before it."
+            ) from None
 
     def weights(self) -> dict[str, Tensor]:
         """Verify and read the weights by parameter name."""
         from safetensors.torch import load_file
 
-        self.verify(WEIGHTS)
-        return load_file(self.path / WEIGHTS)
+        with self._verified(WEIGHTS) as file:
+            return load_file(file)
 
     def moments(self) -> dict[str, Tensor]:
         """Verify and read AdamW's moments, keyed `exp_avg/<parameter>` and `exp_avg_sq/<parameter>`."""
         from safetensors.torch import load_file
 
-        self.verify(OPTIMIZER)
-        return load_file(self.path / OPTIMIZER)
+        with self._verified(OPTIMIZER) as file:
+            return load_file(file)
 
     def state(self) -> dict[str, Any]:
         """Verify and read the position and the records of the training loop."""
-        self.verify(STATE)
-        return read_json(self.path / STATE)
+        with self._verified(STATE) as file:
+            return read_json(file)
 
 
 def save_checkpoint(
-    folder: Path, step: int, *, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], state: Mapping[str, Any]
+    folder: Location,
+    step: int,
+    *,
+    weights: Mapping[str, Tensor],
+    moments: Mapping[str, Tensor],
+    state: Mapping[str, Any],
 ) -> Checkpoint:
     """Write `step-<n>` below a folder, its manifest last.
 
@@ -72,8 +98,9 @@ def save_checkpoint(
 
     path = folder / f"step-{step}"
     if path.exists():
-        shutil.rmtree(path)
-    with atomic_directory(path, safe="earlier checkpoints are complete.") as partial:
+        _remove(path)
+    with atomic_directory(path, manifest=MANIFEST, safe="earlier checkpoints are complete.") as upload:
+        partial = upload.folder
         try:
             save_file(dict(weights), partial / WEIGHTS)
             save_file(dict(moments), partial / OPTIMIZER)
@@ -87,7 +114,7 @@ def save_checkpoint(
     return Checkpoint(path, step)
 
 
-def list_checkpoints(folder: Path) -> list[Checkpoint]:
+def list_checkpoints(folder: Location) -> list[Checkpoint]:
     """Return complete checkpoints, oldest first; a partial one has no manifest and is not seen."""
     found = []
     for path in folder.glob("step-*"):
@@ -97,7 +124,7 @@ def list_checkpoints(folder: Path) -> list[Checkpoint]:
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
-def checkpoint_at(folder: Path, step: int) -> Checkpoint:
+def checkpoint_at(folder: Location, step: int) -> Checkpoint:
     """Return the checkpoint of a step.
 
     Raises:
@@ -109,15 +136,18 @@ def checkpoint_at(folder: Path, step: int) -> Checkpoint:
     raise UserError(f"{folder} has no checkpoint of step {step}. Train the run again, or restore the folder.")
 
 
-def prune(folder: Path, keep: set[int]) -> None:
+def prune(folder: Location, keep: set[int]) -> None:
     """Remove all checkpoints but some, and what killed attempts left half-written."""
     for checkpoint in list_checkpoints(folder):
         if checkpoint.step not in keep:
-            # The manifest goes first: a removal that is cut off leaves no checkpoint that looks complete.
-            (checkpoint.path / MANIFEST).unlink()
-            shutil.rmtree(checkpoint.path)
-    for left in folder.glob(".step-*.partial-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    for path in folder.glob("step-*"):
-        if not (path / MANIFEST).is_file():
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(checkpoint.path)
+    for left in (*folder.glob(".step-*.partial-*"), *folder.glob("step-*")):
+        if not (left / MANIFEST).is_file() or left.name.startswith("."):
+            with contextlib.suppress(OSError):
+                remove_tree(left)
+
+
+def _remove(path: Location) -> None:
+    # The manifest goes first: a removal that is cut off leaves no checkpoint that looks complete.
+    (path / MANIFEST).unlink(missing_ok=True)
+    remove_tree(path)

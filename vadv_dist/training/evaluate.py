@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,11 +9,12 @@ import pyarrow.parquet as pq
 
 from vadv_dist.config import Config
 from vadv_dist.data.across import shared_videos
+from vadv_dist.data.reading import shard_content
 from vadv_dist.data.schema import SPLITS
 from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.errors import UserError
-from vadv_dist.storage import atomic_file, write_json
+from vadv_dist.storage import Location, atomic_file, write_json
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.checkpoint import checkpoint_at
 from vadv_dist.training.distributed import Distributed, choose_device, choose_dtype
@@ -33,7 +33,7 @@ class ClipFacts:
     text: list[str]
 
 
-def evaluate_run(run: str | Path, split: str) -> dict[str, Any]:
+def evaluate_run(run: str | Location, split: str) -> dict[str, Any]:
     """Evaluate a run's best checkpoint and write `evaluation-<split>.json` and `predictions-<split>.parquet`.
 
     Returns:
@@ -111,7 +111,8 @@ def clip_facts(shards: SplitShards, scored: Scored) -> ClipFacts:
     found: dict[tuple[str, str], tuple[str, str]] = {}
     for number, shard in shards.shards:
         path = shards.sources.datasets[number].shard_path(shard)
-        table = pq.read_table(path, columns=["source", "clip_id", "video_id", "text"], partitioning=None)
+        with shard_content(path, shard.bytes) as content:
+            table = pq.read_table(pa.BufferReader(content), columns=["source", "clip_id", "video_id", "text"])
         name = shards.sources.names[number]
         for source, clip_id, video_id, text in zip(*(c.to_pylist() for c in table.columns), strict=True):
             found[name or source, clip_id] = (video_id, text)
@@ -124,7 +125,7 @@ def clip_facts(shards: SplitShards, scored: Scored) -> ClipFacts:
     )
 
 
-def write_predictions(path: Path, facts: ClipFacts, scored: Scored) -> None:
+def write_predictions(path: Location, facts: ClipFacts, scored: Scored) -> None:
     """Write a row per clip: its names, words, label and every logit."""
     columns = {
         "clip_id": pa.array(facts.clip_id),

@@ -1,12 +1,12 @@
 """What rank 0 leaves behind when a run is complete: the best student as a text model, and result.json."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from vadv_dist.config import Config, config_to_dict
 from vadv_dist.inference.export import export_student
 from vadv_dist.inference.model_card import ModelCard
+from vadv_dist.storage import Location
 from vadv_dist.tasks.sentiment import SentimentTask, build_student
 from vadv_dist.training.checkpoint import checkpoint_at
 from vadv_dist.training.distributed import Distributed
@@ -56,7 +56,7 @@ def finish_run(
 def export_best(
     config: Config,
     folder: RunFolder,
-    out: Path,
+    out: Location,
     best_step: int,
     task: SentimentTask,
     state: TrainState,

@@ -1,7 +1,7 @@
 """Start a run: in this process, or as Ray Train workers that are restarted when one is lost."""
 
+import contextlib
 import os
-import shutil
 import sys
 import warnings
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from vadv_dist.config import Config, config_to_dict
 from vadv_dist.errors import MachineError, VadvError
+from vadv_dist.storage import STORE_SETTINGS, Location, remove_tree, scratch_folder
 from vadv_dist.tasks.sentiment import preflight
 from vadv_dist.telemetry import serve_metrics
 from vadv_dist.training.allocator import THREAD_ENVIRONMENT
@@ -20,7 +21,7 @@ from vadv_dist.training.distributed import choose_device, choose_dtype
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.progress import MetricsTail, ProgressView
 from vadv_dist.training.run_folder import RunFolder
-from vadv_dist.training.worker import Splits, raise_mistake, train_in_ray, train_locally
+from vadv_dist.training.worker import FAILURES, MISTAKE, Splits, raise_mistake, train_in_ray, train_locally
 
 
 def train(config: Config, console: Console) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def train(config: Config, console: Console) -> dict[str, Any]:
             f"{config.data.batch_size} clips",
         )
         checkpoints = list_checkpoints(folder.checkpoints)
-        folder.trim_metrics(checkpoints[-1].step if checkpoints else -1)
+        folder.metrics_log().trim(checkpoints[-1].step if checkpoints else -1)
         if checkpoints:
             _say(console, f"going on from step {checkpoints[-1].step} of {steps}")
         with (
@@ -94,9 +95,9 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console) -> None
     workers = config.trainer.num_workers
     _say(console, f"starting {workers} Ray Train worker{'s' if workers > 1 else ''} …")
     # Ray Train keeps its own records there; checkpoints are ours, so that any engine can go on from them.
-    scratch = folder.root / ".ray"
-    shutil.rmtree(scratch, ignore_errors=True)
-    with ray_session(config.trainer) as cpus:
+    notes = folder.root / ".ray"
+    _remove(notes)
+    with scratch_folder() as scratch, ray_session(config.trainer) as cpus:
         use_gpu = config.trainer.use_gpu
         if use_gpu == "auto":
             use_gpu = cluster_resource("GPU") >= workers
@@ -106,7 +107,7 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console) -> None
                 "config": config_to_dict(config),
                 "use_gpu": use_gpu,
                 "folder": os.getcwd(),
-                "mistake": str(scratch.resolve() / "mistake.json"),
+                "mistake": str(notes.resolve() / MISTAKE),
             },
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
             scaling_config=ray.train.ScalingConfig(
@@ -114,30 +115,41 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console) -> None
             ),
             run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy sees the class of Ray Train's first version
                 name="workers",
-                storage_path=str(scratch.resolve()),
+                storage_path=str(scratch),
                 failure_config=ray.train.FailureConfig(max_failures=config.trainer.max_failures),
-                worker_runtime_env={"env_vars": THREAD_ENVIRONMENT},
+                worker_runtime_env={"env_vars": THREAD_ENVIRONMENT | _where_storage_is()},
             ),
         )
         try:
             trainer.fit()
         except WorkerGroupError as error:
-            raise_mistake(scratch / "mistake.json")
+            raise_mistake(notes / MISTAKE)
             for failure in error.worker_failures.values():
                 if (ours := _vadv_error(failure)) is not None:
                     raise ours from None
             raise MachineError(
                 f"Workers were lost more than {config.trainer.max_failures} times, the last time because "
                 f"{_why_lost(error.worker_failures.values())}. Checkpoints in {folder.checkpoints} are complete: run "
-                "the same command to go on, with a larger trainer.max_failures if losses are expected."
+                "the same command to go on, with a larger trainer.max_failures if losses are expected. What a worker "
+                f"itself could say of it stands in {folder.root / FAILURES}."
             ) from error
         except TrainingFailedError as error:
             raise MachineError(
                 f"Ray Train could not run the workers: {_short(error)}. Checkpoints are complete: run the same command "
                 "to go on."
             ) from error
-        raise_mistake(scratch / "mistake.json")
-    shutil.rmtree(scratch, ignore_errors=True)
+        raise_mistake(notes / MISTAKE)
+    _remove(notes)
+
+
+def _where_storage_is() -> dict[str, str]:
+    """Settings that workers on other nodes need to find an object store; secrets are each node's own."""
+    return {name: os.environ[name] for name in STORE_SETTINGS if name in os.environ}
+
+
+def _remove(folder: Location) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        remove_tree(folder)
 
 
 def _vadv_error(error: BaseException | None) -> VadvError | None:

@@ -14,7 +14,7 @@ from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.stream import BatchStream, StepBatches
 from vadv_dist.data.windows import Windows
-from vadv_dist.errors import MachineError, UserError
+from vadv_dist.errors import UserError
 from vadv_dist.tasks.base import Task
 from vadv_dist.training.checkpoint import list_checkpoints, prune, save_checkpoint
 from vadv_dist.training.distributed import Distributed
@@ -39,6 +39,7 @@ class Trainer:
         distributed: this rank.
         folder: the run on storage; rank 0 writes there.
         progress: called on rank 0 with each line that is written to metrics.jsonl.
+        max_valid_batches: bound on the batches of a validation, for a trial; None runs it whole.
         on_epoch: called on every rank after each epoch with its metrics (Ray Train's report).
     """
 
@@ -53,6 +54,7 @@ class Trainer:
     folder: RunFolder
     progress: Callable[[dict[str, Any]], None] = lambda line: None
     on_epoch: Callable[[dict[str, Any]], None] | None = None
+    max_valid_batches: int | None = None
 
     def __post_init__(self) -> None:
         self.state = TrainState(data=[dataset.manifest.fingerprint for dataset in self.train.sources.datasets])
@@ -60,6 +62,7 @@ class Trainer:
         self._meter = TermMeter()
         self._began = time.perf_counter()
         self._line = _LogLine()
+        self._log = self.folder.metrics_log()
 
     def fit(self) -> TrainState:
         """Train from wherever the run stands to its end, and return where it then stands.
@@ -68,18 +71,11 @@ class Trainer:
             UserError: the data is damaged or not that of the checkpoint, or the loss is no longer a number.
             MachineError: the disk or a GPU's memory is full, or a checkpoint is damaged.
         """
-        try:
-            self._resume()
-            while self.state.stopped is None:
-                self._train_epoch()
-                if self.state.stopped is None or self.state.stopped == "max_steps":
-                    self._end_epoch()
-        except torch.OutOfMemoryError as error:
-            raise MachineError(
-                f"{str(error).partition(chr(10))[0]} This was at step {self.state.step}; checkpoints are complete. The "
-                "run can go on with more workers or a higher engine.zero_stage; a new run fits with a larger "
-                "trainer.accumulate or student.gradient_checkpointing: true."
-            ) from error
+        self._resume()
+        while self.state.stopped is None:
+            self._train_epoch()
+            if self.state.stopped is None or self.state.stopped == "max_steps":
+                self._end_epoch()
         return self.state
 
     def _train_epoch(self) -> None:
@@ -94,7 +90,6 @@ class Trainer:
             accumulate=config.trainer.accumulate,
             drop_missing=self.train.sources.needed if self.train.drops_missing else (),
             pin_memory=self.distributed.device.type == "cuda",
-            following=self._first_window_after(state.epoch),
         )
         for batches in stream.steps(state.step_in_epoch):
             self._train_step(batches)
@@ -159,7 +154,16 @@ class Trainer:
     def _end_epoch(self) -> None:
         state, trainer = self.state, self.config.trainer
         self._flush_terms()
-        scored = score_split(self.task, self.engine, self.valid, self.valid_windows, self.config, self.distributed)
+        self._make_room()
+        scored = score_split(
+            self.task,
+            self.engine,
+            self.valid,
+            self.valid_windows,
+            self.config,
+            self.distributed,
+            max_batches=self.max_valid_batches,
+        )
         metrics = self.task.metrics(scored.logits, scored.label)
         score = self.task.score(metrics)
         if not math.isfinite(score):
@@ -195,11 +199,18 @@ class Trainer:
         if self.on_epoch is not None:
             self.on_epoch({"epoch": epoch, "step": state.step, "valid_mae": score, **means})
 
+    def _make_room(self) -> None:
+        """Let go of the training windows while validation's are read, unless one window holds the whole epoch."""
+        plan = self.train.plan(self.config.data, seed=self.config.run.seed, epoch=self.state.epoch)
+        if plan.num_windows > 1:
+            self.train_windows.release()
+
     def _checkpoint(self) -> None:
         """Write where the run stands; then let go of checkpoints that are neither best nor last."""
         self._count_seconds()
         weights, moments = self.engine.weights(), self.engine.moments()
         if self.distributed.is_main:
+            self._log.flush()
             save_checkpoint(
                 self.folder.checkpoints,
                 self.state.step,
@@ -218,14 +229,14 @@ class Trainer:
     def _emit(self, line: dict[str, Any]) -> None:
         if self.distributed.is_main:
             line = finite({**line, "time": time.time()})
-            self.folder.append_metrics(line)
+            self._log.append(line)
             self.progress(line)
 
     def _resume(self) -> None:
         found = list_checkpoints(self.folder.checkpoints)
         if not found:
             if self.distributed.is_main:
-                self.folder.trim_metrics(-1)
+                self._log.trim(-1)
             self.distributed.barrier()
             return
         last = found[-1]
@@ -238,17 +249,11 @@ class Trainer:
             )
         self.engine.load(last.weights(), last.moments(), self.state.step)
         if self.distributed.is_main:
-            self.folder.trim_metrics(self.state.step)
+            self._log.trim(self.state.step)
         self.distributed.barrier()
 
     def _data_names(self) -> str:
         return " and ".join(str(dataset.root) for dataset in self.train.sources.datasets)
-
-    def _first_window_after(self, epoch: int) -> tuple[int, ...] | None:
-        if epoch + 1 >= self.config.trainer.epochs:
-            return None
-        plan = self.train.plan(self.config.data, seed=self.config.run.seed, epoch=epoch + 1)
-        return plan.window(0).shards
 
 
 class _LogLine:

@@ -1,19 +1,23 @@
 """What a person sees of a training run: a bar on a terminal, plain lines elsewhere, both from metrics.jsonl's lines."""
 
+import contextlib
 import json
 import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from vadv_dist.errors import VadvError
+from vadv_dist.storage import Location, S3Path
+
 _PLAIN_INTERVAL_S = 15.0
 _MAX_SOURCES = 4  # more would not fit a line
+_OBJECT_INTERVAL_S = 2.0
 
 
 class ProgressView:
@@ -120,11 +124,14 @@ class MetricsTail:
     start, and what is no newer than the last line that was seen is not shown again.
     """
 
-    def __init__(self, path: Path, show: Callable[[dict[str, Any]], None], interval_s: float = 0.5) -> None:
+    def __init__(self, path: Location, show: Callable[[dict[str, Any]], None], interval_s: float = 0.5) -> None:
         self._path = path
         self._show = show
         self._interval_s = interval_s
         self._offset, self._file_id, self._seen = 0, -1, 0.0
+        self._etag: str | None = None
+        if isinstance(path, S3Path):
+            self._interval_s = max(interval_s, _OBJECT_INTERVAL_S)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="vadv-progress", daemon=True)
 
@@ -145,6 +152,10 @@ class MetricsTail:
         self._read(self._show)
 
     def _read(self, show: Callable[[dict[str, Any]], None]) -> None:
+        if isinstance(self._path, S3Path):
+            with contextlib.suppress(OSError, VadvError):  # what cannot be read now can be a little later
+                self._read_object(self._path, show)
+            return
         if not self._path.is_file():
             return
         with self._path.open("rb") as file:
@@ -162,6 +173,17 @@ class MetricsTail:
                     line = json.loads(raw)
                 except json.JSONDecodeError:
                     continue  # half a line of a killed attempt, which the next one trims
-                if line["time"] > self._seen:
-                    self._seen = line["time"]
-                    show(line)
+                self._show_new(line, show)
+
+    def _read_object(self, path: S3Path, show: Callable[[dict[str, Any]], None]) -> None:
+        etag = path.etag()
+        if etag == self._etag:
+            return
+        self._etag = etag
+        for raw in [] if etag is None else path.read_text().splitlines():
+            self._show_new(json.loads(raw), show)
+
+    def _show_new(self, line: dict[str, Any], show: Callable[[dict[str, Any]], None]) -> None:
+        if line["time"] > self._seen:
+            self._seen = line["time"]
+            show(line)

@@ -1,18 +1,17 @@
 """A run on storage: its paths, who may write to it, and the lines and documents it keeps."""
 
-import fcntl
-import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vadv_dist.config import Config, config_to_dict, config_to_yaml
 from vadv_dist.config.load import differing_keys
-from vadv_dist.errors import MachineError, UserError
-from vadv_dist.storage import disk_faults, local_path, read_json, write_json, write_text
+from vadv_dist.errors import UserError
+from vadv_dist.storage import Location, S3Path, local_copy, location, read_json, write_json, write_text
+from vadv_dist.training.metrics_log import MetricsLog
+from vadv_dist.training.run_lock import run_lock
 
 # Fields that change where and how a run computes, not what: a run may go on with other ones.
 MACHINE_FIELDS = {
@@ -22,53 +21,56 @@ MACHINE_FIELDS = {
     "telemetry": ("port", "log_every_steps"),
 }
 
+_LOCK, _WRITER_LOCK = ".lock", ".writer-lock"
+_WRITER_WAIT_S = 120.0
+
 
 @dataclass(frozen=True)
 class RunFolder:
     """Paths of one run below its storage."""
 
-    root: Path
+    root: Location
 
     @classmethod
     def of(cls, config: Config) -> "RunFolder":
         """Return the folder that a configuration names."""
-        return cls(local_path(config.run.storage) / config.run.name)
+        return cls(location(config.run.storage) / config.run.name)
 
     @classmethod
-    def open(cls, path: str | Path) -> "RunFolder":
+    def open(cls, path: str | Location) -> "RunFolder":
         """Return an existing run.
 
         Raises:
             UserError: there is no run.
         """
-        root = local_path(path)
+        root = location(path)
         if not (root / "config.yaml").is_file():
             what = "holds no config.yaml" if root.is_dir() else "does not exist"
             raise UserError(f"{root} {what}, so it is not a run. Give a folder that `vadv train` wrote (storage/name).")
         return cls(root)
 
     @property
-    def config_path(self) -> Path:
+    def config_path(self) -> Location:
         """Resolved configuration."""
         return self.root / "config.yaml"
 
     @property
-    def metrics_path(self) -> Path:
+    def metrics_path(self) -> Location:
         """One JSON line per logged step and per epoch."""
         return self.root / "metrics.jsonl"
 
     @property
-    def result_path(self) -> Path:
+    def result_path(self) -> Location:
         """Written when the run is complete."""
         return self.root / "result.json"
 
     @property
-    def checkpoints(self) -> Path:
+    def checkpoints(self) -> Location:
         """Folder of the checkpoints."""
         return self.root / "checkpoints"
 
     @property
-    def student(self) -> Path:
+    def student(self) -> Location:
         """The exported text model of the best checkpoint."""
         return self.root / "student"
 
@@ -76,7 +78,8 @@ class RunFolder:
         """Read the run's own configuration."""
         from vadv_dist.config import load_config
 
-        return load_config(self.config_path)
+        with local_copy(self.config_path) as path:
+            return load_config(path)
 
     def result(self) -> dict[str, Any] | None:
         """What a complete run came to, or None."""
@@ -112,16 +115,19 @@ class RunFolder:
             raise UserError(f"{self.root} is a file. Give another run.name or run.storage.")
         if self.config_path.is_file() or not self.root.is_dir():
             return
-        if any(p.name != ".lock" and not p.name.startswith(".config.yaml.partial-") for p in self.root.iterdir()):
+        ours = (_LOCK, _WRITER_LOCK, ".ray")
+        if any(p.name not in ours and not p.name.startswith(".config.yaml.partial-") for p in self.root.iterdir()):
             raise UserError(
                 f"{self.root} exists but is no run (it has no config.yaml), and nothing is written over it. "
                 "Give another run.name or run.storage."
             )
 
     def _sweep(self) -> None:
-        """Remove what killed attempts left half-written."""
-        for path in (self.config_path, self.metrics_path, self.result_path, self.student):
-            for left in self.root.glob(f".{path.name}.partial-*"):
+        """Remove what killed attempts left half-written; an object store has no such thing."""
+        if isinstance(self.root, S3Path):
+            return
+        for name in ("config.yaml", "metrics.jsonl", "result.json", "student"):
+            for left in self.root.glob(f".{name}.partial-*"):
                 if left.is_dir():
                     shutil.rmtree(left)
                 else:
@@ -136,43 +142,16 @@ class RunFolder:
             MachineError: the storage cannot lock files.
         """
         self._require_ours()
-        with disk_faults(self.root, "nothing was started."):
-            self.root.mkdir(parents=True, exist_ok=True)
-            file = (self.root / ".lock").open("w")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{self.root} is being trained by another process. Wait for it, or give another --run.name."
-                ) from None
-            except OSError as error:
-                raise MachineError(
-                    f"{file.name} cannot be locked ({error.strerror}), so a second process could write to the same "
-                    "run. Nothing was started. Give a run.storage that knows file locks."
-                ) from error
+        with run_lock(self.root, _LOCK):
             yield
 
-    def append_metrics(self, line: Mapping[str, object]) -> None:
-        """Add one line to metrics.jsonl; its numbers must be finite."""
-        with disk_faults(self.metrics_path, "checkpoints are as they were."), self.metrics_path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+    def writer_lock(self) -> AbstractContextManager[None]:
+        """Keep two workers from writing at once: one that lost its driver may live on for some seconds."""
+        return run_lock(self.root, _WRITER_LOCK, wait_s=_WRITER_WAIT_S)
 
-    def trim_metrics(self, last_step: int) -> None:
-        """Drop the lines after a step: those of an attempt that was killed and is now repeated."""
-        if not self.metrics_path.is_file():
-            return
-        kept = []
-        before = self.metrics_path.read_text(encoding="utf-8")
-        for line in before.splitlines():
-            try:
-                if json.loads(line)["step"] <= last_step:
-                    kept.append(line)
-            except (json.JSONDecodeError, KeyError, TypeError):
-                continue  # the half-written last line of a killed attempt
-        after = "".join(f"{line}\n" for line in kept)
-        if after != before:
-            write_text(self.metrics_path, after)
+    def metrics_log(self) -> MetricsLog:
+        """What writes metrics.jsonl."""
+        return MetricsLog(self.metrics_path)
 
     def write_result(self, result: Mapping[str, object]) -> None:
         """Write result.json."""

@@ -1,5 +1,6 @@
 """Run a model over a split and bring every clip's logits together."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +30,16 @@ class Scored:
 
 
 def score_split(
-    task: Task, engine: Engine, split: SplitShards, windows: Windows, config: Config, distributed: Distributed
+    task: Task,
+    engine: Engine,
+    split: SplitShards,
+    windows: Windows,
+    config: Config,
+    distributed: Distributed,
+    *,
+    max_batches: int | None = None,
 ) -> Scored:
-    """Predict every clip of a split once, shared over the ranks.
+    """Predict every clip of a split once, shared over the ranks; or those of the first `max_batches`.
 
     Raises:
         UserError: a shard is damaged.
@@ -47,10 +55,12 @@ def score_split(
         world_size=distributed.world_size,
         drop_missing=split.sources.needed if split.drops_missing else (),
         pin_memory=distributed.device.type == "cuda",
+        # The training split may hold a window meanwhile, and a node holds two at most.
+        read_ahead=False,
     )
     names: list[tuple[str, str]] = []
     columns: dict[str, list[np.ndarray]] = {}
-    for step in stream.steps():
+    for step in itertools.islice(stream.steps(), max_batches):
         for prepared in step.micro:
             batch = prepared.to(distributed.device)
             outputs = engine.predict(task.inputs(batch))

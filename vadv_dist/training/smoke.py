@@ -10,12 +10,15 @@ import torch
 from vadv_dist.config import Config
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.errors import MachineError
+from vadv_dist.storage import file_size
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.distributed import Distributed, choose_device
 from vadv_dist.training.loop import Trainer
 from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.worker import Splits, build_engine
+
+_NUM_BATCHES = 2
 
 
 def smoke(config: Config) -> Iterator[str]:
@@ -25,20 +28,26 @@ def smoke(config: Config) -> Iterator[str]:
         UserError: whatever would keep the run from working.
         MachineError: a reloaded checkpoint differs from what was saved.
     """
-    config = replace(config, trainer=replace(config.trainer, num_workers=0, max_steps=2, checkpoint_every_steps=1))
+    config = replace(
+        config, trainer=replace(config.trainer, num_workers=0, max_steps=_NUM_BATCHES, checkpoint_every_steps=1)
+    )
     splits = Splits.open(config)
     with tempfile.TemporaryDirectory(prefix="vadv-smoke-") as scratch:
         config = replace(config, run=replace(config.run, storage=scratch))
         first = _trainer(config, splits)
         state = first.fit()
-        yield f"train: 2 steps of {config.data.batch_size} clips"
+        yield f"train: {_NUM_BATCHES} steps of {config.data.batch_size} clips"
         metrics = state.best_metrics["student"]
-        yield f"validation: {int(splits.valid.table.rows.sum())} clips, student MAE {metrics['mae']:.3f}"
+        clips = min(int(splits.valid.table.rows.sum()), _NUM_BATCHES * config.trainer.eval_batch_size)
+        yield f"validation: {clips} clips, student MAE {metrics['mae']:.3f}"
         saved = list_checkpoints(RunFolder.of(config).checkpoints)[-1]
-        size = sum(path.stat().st_size for path in saved.path.iterdir())
+        size = sum(file_size(path) for path in saved.path.iterdir())
         yield f"checkpoint: step {saved.step}, {size / 2**20:.1f} MiB, hashes verified"
         second = _trainer(config, splits)
         second.fit()
+        for trainer in (first, second):
+            trainer.train_windows.close()
+            trainer.valid_windows.close()
         weights, again = first.engine.weights(), second.engine.weights()
         if not all(torch.equal(weights[name], again[name]) for name in weights):
             raise MachineError(
@@ -64,4 +73,5 @@ def _trainer(config: Config, splits: Splits) -> Trainer:
         valid_windows=LocalWindows(splits.valid),
         distributed=distributed,
         folder=folder,
+        max_valid_batches=_NUM_BATCHES,
     )

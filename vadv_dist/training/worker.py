@@ -4,9 +4,10 @@ import contextlib
 import os
 import platform
 import secrets
+import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from vadv_dist.config import Config, config_from_dict
 from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.errors import MachineError, UserError, VadvError
-from vadv_dist.storage import read_json, write_json
+from vadv_dist.storage import Location, location, read_json, write_json, write_text
 from vadv_dist.tasks.base import Task
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.allocator import keep_freed_memory
@@ -24,6 +25,9 @@ from vadv_dist.training.engine import Engine, TorchEngine
 from vadv_dist.training.loop import Trainer
 from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.state import TrainState
+
+# Below a run: what a worker met that is no fault of the machine, and traces of what nobody expected.
+MISTAKE, FAILURES = "mistake.json", "failures"
 
 Show = Callable[[dict[str, Any]], None]
 
@@ -86,12 +90,31 @@ def train_rank(
     """
     if distributed.device.type == "cpu":
         keep_freed_memory()
+    folder = RunFolder.of(config)
+    try:
+        with folder.writer_lock() if distributed.is_main else contextlib.nullcontext():
+            return _train_rank(config, folder, distributed, windows_of, show, on_epoch)
+    except torch.OutOfMemoryError as error:
+        raise MachineError(
+            f"{str(error).partition(chr(10))[0]} Checkpoints are complete. The run can go on with more workers or a "
+            "higher engine.zero_stage; a new run fits with a larger trainer.accumulate or "
+            "student.gradient_checkpointing: true."
+        ) from error
+
+
+def _train_rank(
+    config: Config,
+    folder: RunFolder,
+    distributed: Distributed,
+    windows_of: Callable[[SplitShards], Windows],
+    show: Show,
+    on_epoch: Show | None,
+) -> TrainState:
     splits = Splits.open(config)
     task = SentimentTask(config, splits.train.sources)
     counts = parameter_counts(task)
     engine = build_engine(config, task, distributed)
     train_windows, valid_windows = windows_of(splits.train), windows_of(splits.valid)
-    folder = RunFolder.of(config)
     try:
         state = Trainer(
             config=config,
@@ -138,8 +161,10 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
     device = choose_device(arguments["use_gpu"], torch.cuda.current_device() if torch.cuda.is_available() else 0)
     os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
     distributed = Distributed(context.get_world_rank(), context.get_world_size(), device)
-    mistake = Path(arguments["mistake"])
-    if mistake.exists():  # an earlier start met it, and so would this one: end well, so that Ray does not start again
+    mistake = location(arguments["mistake"])
+    # Rank 0's word counts: a shared disk may show a new file to one node before another.
+    met_before = distributed.gather(distributed.is_main and mistake.is_file())[0]
+    if met_before:  # an earlier start met it, and so would this one: end well, so that Ray does not start again
         return
     name = distributed.gather(f"vadv-{secrets.token_hex(4)}")[0]
     try:
@@ -154,15 +179,21 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
         with contextlib.suppress(VadvError, OSError):
             write_json(mistake, {"exit_code": error.exit_code, "message": str(error)})
         raise
+    except Exception:
+        # Ray starts the workers again, and its own logs may be gone by the time that somebody asks.
+        with contextlib.suppress(VadvError, OSError):
+            name = f"{time.strftime('%Y%m%dT%H%M%S')}-rank-{distributed.rank}.txt"
+            write_text(RunFolder.of(config).root / FAILURES / name, traceback.format_exc())
+        raise
 
 
-def raise_mistake(path: Path) -> None:
+def raise_mistake(path: Location) -> None:
     """Raise in the driver what a worker has noted; Ray itself passes on no more than a trace.
 
     Raises:
         VadvError: of the kind that the worker raised.
     """
-    if path.exists():
+    if path.is_file():
         noted = read_json(path)
         kind = UserError if noted["exit_code"] == UserError.exit_code else MachineError
         raise kind(str(noted["message"]))

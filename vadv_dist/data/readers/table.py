@@ -17,9 +17,9 @@ from vadv_dist.data.readers.arrays import (
 )
 from vadv_dist.data.readers.csv_rows import Columns, CsvClip, read_csv
 from vadv_dist.data.schema import SPLITS, Clip, LabelSpec
-from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, Dataset, DatasetWriter
+from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, MANIFEST, Dataset, DatasetWriter
 from vadv_dist.errors import UserError
-from vadv_dist.storage import local_path, require_absent, sha256_file
+from vadv_dist.storage import Location, local_path, location, require_absent, sha256_file
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,14 @@ def ingest_table(
     Raises:
         UserError: something in the files or the options is wrong; says where, and what to do.
     """
-    path, root = local_path(csv), local_path(out)
+    path, root = local_path(csv), location(out)
     label = _label_spec(label_range)
     if dtype not in DTYPES:
         raise UserError(f"--dtype is {dtype!r}, expected one of {', '.join(DTYPES)}.")
     if valid_fraction is not None and not 0 < valid_fraction < 1:
         raise UserError(f"--valid-fraction is {valid_fraction:g}, expected a share between 0 and 1.")
     array_sources = parse_array_sources(arrays)
-    require_absent(root, "a data set", "Give another folder, or remove this one.")
+    require_absent(root, "a data set", "Give another folder, or remove this one.", manifest=MANIFEST)
     columns = Columns(id_column, split_column, text_column, label_column, video_column, fallback_text_column)
 
     rows = read_csv(path, columns, label)
@@ -202,7 +202,7 @@ def _to_clip(clip: CsvClip, features: Mapping[str, FeatureTable], source: str) -
 
 
 def _summary(
-    root: Path, rows: Sequence[CsvClip], clips: Sequence[CsvClip], features: Mapping[str, FeatureTable]
+    root: Location, rows: Sequence[CsvClip], clips: Sequence[CsvClip], features: Mapping[str, FeatureTable]
 ) -> IngestSummary:
     manifest = Dataset.open(root).manifest
     splits = [split for split in SPLITS if split in manifest.splits]

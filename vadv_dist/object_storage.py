@@ -1,0 +1,360 @@
+"""Objects in an S3 store, with the part of pathlib's interface that readers use, retried where the network fails.
+
+Endpoint, region, profile and credentials come from the usual AWS variables and files (`AWS_ENDPOINT_URL`,
+`AWS_PROFILE`, …); `VADV_S3_ANONYMOUS=1` signs nothing. An object appears whole or not at all, also a large one,
+which is uploaded in parts.
+"""
+
+import errno
+import fnmatch
+import functools
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vadv_dist.errors import MachineError, UserError
+
+logger = logging.getLogger(__name__)
+
+ANONYMOUS = "VADV_S3_ANONYMOUS"
+# What says where the store is and is no secret.
+STORE_SETTINGS = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_PROFILE",
+    ANONYMOUS,
+)
+MAX_ATTEMPTS = 8
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 8.0
+# Parts of a large object travel side by side, and each is tried again by itself. S3 wants at least 5 MB a part.
+PART_BYTES = 16 << 20
+_PARTS_AT_ONCE = 4
+# What stays wrong however often it is asked for: a malformed request, a name too long, the wrong region.
+_LASTING = {errno.EINVAL, errno.EPERM, errno.ENAMETOOLONG, errno.ENOSYS, getattr(errno, "EREMCHG", errno.ENOSYS)}
+
+T = TypeVar("T")
+
+
+class ConflictError(Exception):
+    """An object was written by another hand since it was looked at."""
+
+
+@dataclass(frozen=True)
+class S3Path:
+    """A place in an object store: an object, or a prefix that objects share as if it were a folder."""
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def parse(cls, uri: str) -> "S3Path":
+        """Read `s3://bucket/key`.
+
+        Raises:
+            UserError: there is no bucket, or the key leaves it.
+        """
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        parts = [part for part in key.split("/") if part not in ("", ".")]
+        if not bucket or ".." in parts:
+            raise UserError(f"{uri} is no place in an object store, expected s3://bucket/prefix.")
+        return cls(bucket, "/".join(parts))
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}" if self.key else f"s3://{self.bucket}"
+
+    def __truediv__(self, other: str) -> "S3Path":
+        return S3Path(self.bucket, "/".join(part for part in (self.key, *str(other).split("/")) if part))
+
+    @property
+    def name(self) -> str:
+        """Last part of the key."""
+        return self.key.rpartition("/")[2]
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the name, with its dot."""
+        return Path(self.name).suffix
+
+    @property
+    def parent(self) -> "S3Path":
+        """The prefix that it stands in."""
+        return S3Path(self.bucket, self.key.rpartition("/")[0])
+
+    def with_name(self, name: str) -> "S3Path":
+        """Another object of the same prefix."""
+        return self.parent / name
+
+    def resolve(self) -> "S3Path":
+        """Itself: such a place is the same from every folder."""
+        return self
+
+    def exists(self) -> bool:
+        """Whether it is an object or a prefix of one."""
+        return self.is_file() or self.is_dir()
+
+    def is_file(self) -> bool:
+        """Whether there is such an object."""
+        return self.size_or_none() is not None
+
+    def is_dir(self) -> bool:
+        """Whether any object stands below it."""
+        return next(self._pages(1), []) != []
+
+    def iterdir(self) -> Iterator["S3Path"]:
+        """What stands right below it: objects, and prefixes once each."""
+        seen: set[str] = set()
+        start = len(self.key) + 1 if self.key else 0
+        for page in self._pages(1000):
+            for key in page:
+                name = key[start:].partition("/")[0]
+                if name and name not in seen:
+                    seen.add(name)
+                    yield self / name
+
+    def glob(self, pattern: str) -> Iterator["S3Path"]:
+        """What stands right below it and has a name like `pattern`."""
+        return (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
+
+    def files(self) -> list["S3Path"]:
+        """Every object below it."""
+        return [S3Path(self.bucket, key) for page in self._pages(1000) for key in page]
+
+    def size(self) -> int:
+        """Bytes of the object.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return int(self._call("head_object", Bucket=self.bucket, Key=self.key)["ContentLength"])
+
+    def size_or_none(self) -> int | None:
+        """Bytes of the object, or None where there is none."""
+        try:
+            return self.size() if self.key else None
+        except FileNotFoundError:
+            return None
+
+    def etag(self) -> str | None:
+        """What the store calls the object's present content, or None where there is none."""
+        try:
+            return str(self._call("head_object", Bucket=self.bucket, Key=self.key)["ETag"])
+        except FileNotFoundError:
+            return None
+
+    def age_s(self) -> float | None:
+        """Seconds since the object was written, by the store's own clock, or None where there is none."""
+        try:
+            head = self._call("head_object", Bucket=self.bucket, Key=self.key)
+        except FileNotFoundError:
+            return None
+        now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return float((now - head["LastModified"]).total_seconds())
+
+    def read_bytes(self, start: int | None = None, end: int | None = None) -> bytes:
+        """The object's bytes, or those from `start` to before `end`.
+
+        Raises:
+            FileNotFoundError: there is none.
+            MachineError: the store does not answer.
+        """
+        options: dict[str, Any] = {"max_concurrency": 1} if start is None else {"start": start, "end": end}
+        data: bytes = _attempts(f"reading {self}", lambda fs: fs.cat_file(f"{self.bucket}/{self.key}", **options))
+        return data
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """The object as text."""
+        return self.read_bytes().decode(encoding)
+
+    def read_parts(self, size: int) -> Iterator[bytes]:
+        """The object's bytes in order, in parts of which the next ones are on their way."""
+        starts = range(0, size, PART_BYTES)
+        with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+            waiting = [pool.submit(self._part, start, size) for start in starts[:_PARTS_AT_ONCE]]
+            for following in [*starts[_PARTS_AT_ONCE:], *[None] * len(waiting)]:
+                if not waiting:
+                    break
+                data = waiting.pop(0).result()
+                if following is not None:
+                    waiting.append(pool.submit(self._part, following, size))
+                yield data
+
+    def read_whole(self, size: int) -> bytes:
+        """The object's bytes, whose number is known."""
+        if size <= PART_BYTES:
+            return self._part(0, size) if size else b""
+        return b"".join(self.read_parts(size))
+
+    def write_bytes(self, data: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
+        """Put an object, and return what the store calls its content.
+
+        Raises:
+            ConflictError: `if_etag` or `if_absent` does not hold any more.
+        """
+        options: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent else {}
+        if if_etag is not None:
+            options["IfMatch"] = if_etag
+        return str(self._call("put_object", Bucket=self.bucket, Key=self.key, Body=data, **options)["ETag"])
+
+    def upload(self, path: Path) -> None:
+        """Put a file's bytes, in parts where it is large; it appears when all have arrived."""
+        size = path.stat().st_size
+        if size <= PART_BYTES:
+            self.write_bytes(path.read_bytes())
+            return
+        target = {"Bucket": self.bucket, "Key": self.key}
+        upload = {**target, "UploadId": self._call("create_multipart_upload", **target)["UploadId"]}
+
+        def send(number: int) -> dict[str, Any]:
+            with path.open("rb") as file:
+                file.seek((number - 1) * PART_BYTES)
+                body = file.read(PART_BYTES)
+            return {
+                "PartNumber": number,
+                "ETag": self._call("upload_part", **upload, PartNumber=number, Body=body)["ETag"],
+            }
+
+        try:
+            with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+                parts = list(pool.map(send, range(1, -(-size // PART_BYTES) + 1)))
+            self._complete(upload, parts, size)
+        except BaseException:
+            try:
+                self._call("abort_multipart_upload", **upload)
+            except (OSError, MachineError, UserError):
+                logger.warning("%s: an unfinished upload could not be taken back; it is not visible.", self)
+            raise
+
+    def download(self, path: Path) -> None:
+        """Write the object's bytes to a file."""
+        with path.open("wb") as file:
+            for part in self.read_parts(self.size()):
+                file.write(part)
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove the object; one that is not there is not missed."""
+        self._call("delete_object", Bucket=self.bucket, Key=self.key)
+
+    def remove_tree(self) -> None:
+        """Remove every object below it."""
+        files = self.files()
+        for first in range(0, len(files), 1000):
+            objects = [{"Key": file.key} for file in files[first : first + 1000]]
+            self._call("delete_objects", Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
+
+    def _complete(self, upload: dict[str, Any], parts: list[dict[str, Any]], size: int) -> None:
+        try:
+            self._call("complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
+        except FileNotFoundError:
+            # An answer that was lost on its way leaves an upload that is complete, and then unknown.
+            if self.size_or_none() != size:
+                raise
+
+    def _part(self, start: int, size: int) -> bytes:
+        end = min(start + PART_BYTES, size)
+        data = self.read_bytes(start, end)
+        if len(data) != end - start:
+            raise MachineError(f"{self} is shorter than its {size:,} bytes. It was changed while it was read.")
+        return data
+
+    def _pages(self, limit: int) -> Iterator[list[str]]:
+        """Keys below it, a page at a time."""
+        prefix = f"{self.key}/" if self.key else ""
+        options: dict[str, Any] = {"Bucket": self.bucket, "Prefix": prefix, "MaxKeys": limit}
+        while True:
+            page = self._call("list_objects_v2", **options)
+            yield [entry["Key"] for entry in page.get("Contents", [])]
+            if not page.get("IsTruncated"):
+                return
+            options["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _call(self, method: str, **arguments: Any) -> Any:
+        return _attempts(f"{method} {self}", lambda fs: fs.call_s3(method, **arguments))
+
+
+Location = Path | S3Path
+
+
+@functools.cache
+def _file_system(process: int) -> Any:
+    """The client of this process: its thread does not live on in a fork."""
+    import s3fs
+
+    timeouts = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
+    client = s3fs.S3FileSystem(
+        anon=os.environ.get(ANONYMOUS, "").lower() in ("1", "true", "yes"),
+        config_kwargs=timeouts,
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )
+    client.retries = 1  # tries are counted and told of here
+    return client
+
+
+def _attempts(what: str, action: Callable[[Any], T]) -> T:
+    """Do something with the store, again after growing waits where the network or the store fails.
+
+    Raises:
+        FileNotFoundError: there is no such object or bucket.
+        ConflictError: a condition of a write does not hold.
+        UserError: the store refuses: no credentials, no permission, a malformed request.
+        MachineError: it failed `MAX_ATTEMPTS` times.
+    """
+    import aiohttp
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        try:
+            return action(_file_system(os.getpid()))
+        except FileNotFoundError as error:
+            if _code(error) == "NoSuchBucket":
+                raise UserError(f"{what}: there is no such bucket. Make it, or give another URI.") from None
+            raise
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise UserError(
+                f"{what}: {error}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or {ANONYMOUS}=1 "
+                "for a public bucket."
+            ) from None
+        except (TimeoutError, OSError, BotoCoreError, ClientError, aiohttp.ClientError) as error:
+            code = _code(error)
+            if code in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
+                raise ConflictError(what) from error
+            if isinstance(error, PermissionError):
+                raise UserError(
+                    f"{what}: the object store refuses it ({_short(error)}). Check the credentials, and what they may "
+                    "do with this bucket."
+                ) from None
+            if getattr(error, "errno", None) in _LASTING and code not in ("BadDigest", "XAmzContentSHA256Mismatch"):
+                raise UserError(f"{what}: the object store refuses it ({_short(error)}).") from None
+            if attempt == MAX_ATTEMPTS:
+                raise MachineError(
+                    f"{what} failed {attempt} times, the last time because {_short(error)}. What was complete on the "
+                    "object store is safe; run the same command again when it answers."
+                ) from None
+            wait_s = min(_FIRST_WAIT_S * 2 ** (attempt - 1), _LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
+            logger.warning("%s: %s; attempt %d of %d in %.1f s", what, _short(error), attempt + 1, MAX_ATTEMPTS, wait_s)
+            time.sleep(wait_s)
+    raise AssertionError("unreachable")
+
+
+def _code(error: BaseException | None) -> str:
+    """The store's own code of an error, or an empty string."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+        error = error.__cause__
+    return ""
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:199]}…"
