@@ -19,6 +19,7 @@ from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.dry_run import describe, render
 from vadv_dist.training.evaluate import evaluate_run
 from vadv_dist.training.launch import train
+from vadv_dist.training.metrics_log import MetricsLog
 from vadv_dist.training.run_folder import RunFolder
 
 QUIET = Console(quiet=True, stderr=True)
@@ -108,15 +109,15 @@ def test_a_mixed_run_cut_off_anywhere_ends_with_the_same_weights(mixed_config, s
     whole = load_config(mixed_config("whole"), OPTIONS)
     assert train(whole, QUIET)["steps"] > stop_at
     cut = load_config(mixed_config("cut"), OPTIONS)
-    original = RunFolder.append_metrics
+    original = MetricsLog.append
 
-    def stop(self: RunFolder, line: dict) -> None:
+    def stop(self: MetricsLog, line: dict) -> None:
         original(self, line)
         if line["step"] == stop_at:
             raise CutOffError
 
     with monkeypatch.context() as patched:
-        patched.setattr(RunFolder, "append_metrics", stop)
+        patched.setattr(MetricsLog, "append", stop)
         with pytest.raises(CutOffError):
             train(cut, QUIET)
     train(cut, QUIET)
