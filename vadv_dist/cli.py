@@ -152,8 +152,8 @@ def _add_data_commands(commands: Any) -> None:
     info.add_argument("--json", action="store_true", help="print one JSON object")
     info.set_defaults(call=_data_info)
 
-    check = commands.add_parser("data-check", help="verify a data set: hashes, schema, ranges, duplicates")
-    check.add_argument("uri")
+    check = commands.add_parser("data-check", help="verify data sets: hashes, schema, ranges, duplicates, leaks")
+    check.add_argument("uri", nargs="+", help="a data set; of several, also what they share")
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.set_defaults(call=_data_check)
 
@@ -273,14 +273,14 @@ def _data_info(options: argparse.Namespace) -> int:
 
 
 def _data_check(options: argparse.Namespace) -> int:
-    from vadv_dist.data.checks import check_dataset, render_report
+    from vadv_dist.data.across import check_datasets, render_check
 
-    report = check_dataset(options.uri)
+    check = check_datasets(options.uri)
     if options.json:
-        _print_json(report.to_json())
+        _print_json(check.to_json())
     else:
-        render_report(report, _console())
-    return 0 if report.ok else UserError.exit_code
+        render_check(check, _console())
+    return 0 if check.ok else UserError.exit_code
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -338,6 +338,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from vadv_dist.training.evaluate import evaluate_run
 
     document = evaluate_run(options.run, options.split)
+    for warning in document.get("leaks", []):
+        print(f"vadv: warning: {warning['told']} Its scores may profit from known speakers.", file=sys.stderr)
     if options.json:
         _print_json(document)
         return 0
@@ -346,7 +348,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     console.print(metrics_table(rows, f"{document['run']}, {options.split} split, {document['rows']} clips"))
     if len(document["sources"]) > 1:
         for source, metrics in document["sources"].items():
-            console.print(metrics_table(metrics, source))
+            scores = {name: metrics[name] for name in rows if name in metrics}
+            console.print(metrics_table(scores, f"{source}, {metrics['rows']} clips"))
     return 0
 
 

@@ -168,7 +168,25 @@ def test_mosi_among_other_sources_is_compared_by_its_own_metrics(make_run):
     (run / "evaluation-test.json").write_text(json.dumps(evaluation))
     page = page_of(run)
     assert "This run, with teacher – 0.432 –" in page.text
-    assert "By source (2)" in page.text
+    assert "By source" in page.headings
+
+
+def test_several_sources_have_a_table_each_with_their_clips(make_run):
+    run = make_run(clips=80)
+    table = pq.read_table(run / "predictions-test.parquet")
+    names = pa.array(["first"] * 30 + ["second"] * 50)
+    table = table.set_column(table.column_names.index("source"), "source", names)
+    pq.write_table(table, run / "predictions-test.parquet")
+    evaluation = json.loads((run / "evaluation-test.json").read_text())
+    evaluation["sources"] = {
+        name: {"rows": 1, "student": {"mae": mae}} for name, mae in (("first", 0.1234), ("second", 0.5678))
+    }
+    (run / "evaluation-test.json").write_text(json.dumps(evaluation))
+    text = page_of(run).text
+    first, second = text.index("first · 30 test clips"), text.index("second · 50 test clips")
+    assert "0.123" in text[first:second]
+    assert "0.568" in text[second : second + 300]
+    assert "By source" not in page_of(make_run("single")).headings
 
 
 def test_made_data_shows_what_can_be_reached(make_run, tmp_path, monkeypatch):

@@ -63,13 +63,9 @@ class CheckReport:
 def render_report(report: CheckReport, console: "Console") -> None:
     """Print a report: one block per finding, errors first, and a line that sums up."""
     from rich.markup import escape
-    from rich.padding import Padding
 
     for finding in report.findings:
-        colour = "red" if finding.level == "error" else "yellow"
-        console.print(f"[bold {colour}]{finding.level}[/] [bold]{escape(finding.where)}[/]", highlight=False)
-        console.print(Padding(escape(finding.what), (0, 0, 0, 2)), highlight=False)
-        console.print(Padding(f"[dim]→ {escape(finding.advice)}[/]", (0, 0, 0, 2)), highlight=False)
+        render_finding(finding, console)
     warnings = len(report.findings) - report.errors
     looked = f"{report.rows:,} clips in {report.shards:,} shards of {report.uri}"
     if not report.findings:
@@ -78,6 +74,17 @@ def render_report(report: CheckReport, console: "Console") -> None:
         mark = "[yellow]![/]" if report.ok else "[red]✗[/]"
         counts = f"{counted(report.errors, 'error')} and {counted(warnings, 'warning')}"
         console.print(f"{mark} {counts}: {escape(looked)}", highlight=False)
+
+
+def render_finding(finding: Finding, console: "Console") -> None:
+    """Print one finding."""
+    from rich.markup import escape
+    from rich.padding import Padding
+
+    colour = "red" if finding.level == "error" else "yellow"
+    console.print(f"[bold {colour}]{finding.level}[/] [bold]{escape(finding.where)}[/]", highlight=False)
+    console.print(Padding(escape(finding.what), (0, 0, 0, 2)), highlight=False)
+    console.print(Padding(f"[dim]→ {escape(finding.advice)}[/]", (0, 0, 0, 2)), highlight=False)
 
 
 def counted(number: int, noun: str) -> str:

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from vadv_dist.data.plan import IntArray
-from vadv_dist.data.schema import Batch, Window
+from vadv_dist.data.schema import Batch, IntArray, Window
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

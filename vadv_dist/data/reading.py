@@ -161,8 +161,16 @@ def check_table(table: pa.Table, path: Location, shard: ShardInfo, features: Map
             first_row += len(values)
 
 
-def to_window(tables: Sequence[pa.Table], features: Mapping[str, FeatureSpec]) -> Window:
-    """View checked tables as one window, rows in the order of the tables; features are not copied."""
+def to_window(
+    tables: Sequence[pa.Table], features: Mapping[str, FeatureSpec], source: list[str] | None = None
+) -> Window:
+    """View checked tables as one window, rows in the order of the tables; features are not copied.
+
+    Args:
+        tables: as `ShardReader.read` gave them.
+        features: what they hold.
+        source: name of each row's source, [R]; None takes the one that the clips carry.
+    """
 
     def strings(name: str) -> list[str]:
         return list(itertools.chain.from_iterable(table.column(name).to_pylist() for table in tables))
@@ -179,7 +187,7 @@ def to_window(tables: Sequence[pa.Table], features: Mapping[str, FeatureSpec]) -
     return Window(
         clip_id=strings("clip_id"),
         video_id=strings("video_id"),
-        source=strings("source"),
+        source=strings("source") if source is None else source,
         text=strings("text"),
         label=numbers("label").astype(np.float32, copy=False),
         num_words=numbers("num_words").astype(np.int32, copy=False),

@@ -23,6 +23,7 @@ FEATURE_AXES: dict[str, tuple[int, ...]] = {"visual": (3,), "face": (2,), "audio
 FEATURE_LAYOUT = {"visual": "[T, N, D]", "face": "[T, E]", "audio": "[T, D] or [D]"}
 
 Array = npt.NDArray[np.generic]
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,10 @@ class FeatureColumn:
 
 @dataclass(frozen=True)
 class Window:
-    """The rows of some consecutive shards, in memory: what a plan orders and a collator takes rows from."""
+    """The rows of some consecutive shards, in memory: what a plan orders and a collator takes rows from.
+
+    `source` is what the clips say of themselves, or the name of their data set where a run reads several.
+    """
 
     clip_id: list[str]
     video_id: list[str]

@@ -2,21 +2,33 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
 
 from vadv_dist.config.sections import Config, DataConfig
-from vadv_dist.data.plan import EpochPlan, ShardTable
+from vadv_dist.data.mixture import quotas
+from vadv_dist.data.plan import EpochPlan, Mix, ShardTable
+from vadv_dist.data.prompts import require_same_prompts
 from vadv_dist.data.reading import ShardReader
-from vadv_dist.data.schema import FeatureSpec, LabelSpec
+from vadv_dist.data.schema import FeatureSpec, IntArray, LabelSpec
 from vadv_dist.data.shards import Dataset, ShardInfo
 from vadv_dist.errors import UserError
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The data sets of a run, checked to fit together."""
+    """The data sets of a run, checked to fit together.
+
+    Attributes:
+        datasets: in the order of the configuration.
+        needed: features that the model reads.
+        names: what each is called; of a single one without a name of its own, None: then its clips' `source` counts.
+    """
 
     datasets: list[Dataset]
     needed: tuple[str, ...]
+    names: tuple[str | None, ...]
 
     @classmethod
     def open(cls, config: Config) -> "Sources":
@@ -30,11 +42,16 @@ class Sources:
                 "data.sources is empty. Name a data set: `sources: [{uri: data/made}]` in the config file, or "
                 "--data.sources='[{uri: data/made}]'."
             )
-        datasets = [Dataset.open(source.uri) for source in config.data.sources]
-        sources = cls(datasets, config.needed_features)
+        configured = config.data.sources
+        datasets = [Dataset.open(source.uri) for source in configured]
+        several = len(configured) > 1
+        sources = cls(datasets, config.needed_features, tuple(s.title if several else s.name for s in configured))
         for dataset in datasets:
             ShardReader(dataset, sources.needed)
             sources._require_alike(dataset)
+        sources._require_apart()
+        if several and config.has_teacher and config.teacher.use_prompting:
+            require_same_prompts(datasets)
         return sources
 
     @property
@@ -67,17 +84,35 @@ class Sources:
 
     def _require_alike(self, other: Dataset) -> None:
         first = self.datasets[0]
-        if other.manifest.label != first.manifest.label:
+        mine, theirs = first.manifest.label, other.manifest.label
+        if theirs.kind != mine.kind:
             raise UserError(
-                f"{other.root} has labels {other.manifest.label}, {first.root} has {first.manifest.label}: "
-                "sources of one run must share their label range."
+                f"{other.root} has {theirs.kind} labels, {first.root} has {mine.kind} labels: sources of one run must "
+                "share their kind of label. Train on each alone."
+            )
+        if theirs != mine:
+            raise UserError(
+                f"{other.root} has labels from {theirs.low:g} to {theirs.high:g}, {first.root} from {mine.low:g} to "
+                f"{mine.high:g}: sources of one run must share their label range. Ingest one again with the other's "
+                "range (--label-range)."
             )
         for name in self.needed:
             a, b = first.manifest.features[name], other.manifest.features[name]
             if a != b:
                 raise UserError(
                     f"{name} has shape {list(b.shape)} ({b.dtype}) in {other.root} but {list(a.shape)} ({a.dtype}) in "
-                    f"{first.root}: sources of one run must share feature shapes."
+                    f"{first.root}: sources of one run must share feature shapes. Extract one again as the other, or "
+                    f"set teacher.use_{name}: false."
+                )
+
+    def _require_apart(self) -> None:
+        places: dict[str, Dataset] = {}
+        for dataset in self.datasets:
+            same = places.setdefault(dataset.manifest.fingerprint, dataset)
+            if same is not dataset:
+                raise UserError(
+                    f"{same.root} and {dataset.root} hold the same clips (their fingerprints are equal). Name the data "
+                    "set once in data.sources; to read it more often set data.mixing: repeats and its weight."
                 )
 
 
@@ -95,7 +130,7 @@ class SplitShards:
         """Whether rows that lack a needed feature are left out."""
         return self.dropped > 0
 
-    @property
+    @cached_property
     def table(self) -> ShardTable:
         """Rows in use and bytes of each shard."""
         needed = self.sources.needed if self.drops_missing else ()
@@ -103,6 +138,46 @@ class SplitShards:
             [shard.rows - shard.rows_lacking(needed) for _, shard in self.shards],
             [shard.bytes for _, shard in self.shards],
         )
+
+    @cached_property
+    def rows_per_source(self) -> list[int]:
+        """Rows in use of each source."""
+        counts = np.bincount(self._source_of_shard, self.table.rows, minlength=len(self.sources.datasets))
+        return [int(n) for n in counts]
+
+    @cached_property
+    def _source_of_shard(self) -> IntArray:
+        return np.asarray([number for number, _ in self.shards], np.int64)
+
+    def quotas(self, config: DataConfig) -> list[int]:
+        """Rows that an epoch of training takes from each source.
+
+        Raises:
+            UserError: a source has no row in use, or none that an epoch would take.
+        """
+        rows = self.rows_per_source
+        if config.mixing == "proportional":
+            return rows
+        for number, dataset in enumerate(self.sources.datasets):
+            if not rows[number]:
+                raise UserError(
+                    f"{dataset.root} has no {self.name} clip in use (data.missing leaves them out), so there is "
+                    "nothing to mix. Take it out of data.sources, or set data.missing: mask."
+                )
+        wanted = quotas(rows, config.mixing, [source.weight for source in config.sources], config.temperature)
+        if 0 in wanted:
+            number = wanted.index(0)
+            raise UserError(
+                f"{self.sources.datasets[number].root} would give no clip to an epoch of {sum(rows)}: its share is too "
+                "small. Raise its weight in data.sources, or take it out."
+            )
+        return wanted
+
+    def source_names(self, ids: Sequence[int]) -> list[str] | None:
+        """Name of the source of each row of some shards, [R]; None where the clips' own counts."""
+        if self.sources.names == (None,):
+            return None
+        return [str(self.sources.names[number]) for number, shard in self.take(ids) for _ in range(shard.rows)]
 
     def absolute(self) -> "SplitShards":
         """The same split with absolute paths, for processes that stand in another folder."""
@@ -122,7 +197,12 @@ class SplitShards:
         shuffle: bool = True,
         batch_size: int | None = None,
     ) -> EpochPlan:
-        """Plan an epoch over the split."""
+        """Plan an epoch over the split; where it is shuffled, as in training, sources are mixed as `config` says."""
+        mix = None
+        if shuffle and config.mixing != "proportional":
+            wanted = self.quotas(config)
+            if wanted != self.rows_per_source:
+                mix = Mix(self._source_of_shard, tuple(wanted))
         return EpochPlan.build(
             self.table,
             seed=seed,
@@ -131,6 +211,7 @@ class SplitShards:
             window_bytes=config.window_bytes,
             bucket_batches=config.bucket_batches,
             shuffle=shuffle,
+            mix=mix,
         )
 
     def take(self, ids: Sequence[int]) -> list[tuple[int, ShardInfo]]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vadv_dist.data.collate import Collator
-from vadv_dist.data.plan import EpochPlan, IntArray, rank_slice, usable_rows
-from vadv_dist.data.schema import Batch, Window
+from vadv_dist.data.plan import EpochPlan, rank_slice, usable_rows
+from vadv_dist.data.schema import Batch, IntArray, Window
 from vadv_dist.data.windows import Windows
 
 _AHEAD = 4

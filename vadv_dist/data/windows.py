@@ -76,7 +76,7 @@ class LocalWindows:
     def _read(self, shards: ShardIds) -> Window:
         # Hashing and decoding let go of Python's lock: shards are read side by side.
         tables = self._shard_pool.map(lambda at: self._readers[at[0]].read(at[1]), self._split.take(shards))
-        return to_window(list(tables), self._split.sources.features)
+        return to_window(list(tables), self._split.sources.features, self._split.source_names(shards))
 
 
 class RayWindows:
@@ -115,7 +115,8 @@ class RayWindows:
                 raise UserError(answer)
             # Arrow tables come out of the object store as views: ranks of a node share one copy.
             tables: list[pa.Table] = ray.get(answer)
-            self._current = (shards, to_window(tables, self._split.sources.features))
+            window = to_window(tables, self._split.sources.features, self._split.source_names(shards))
+            self._current = (shards, window)
         if upcoming is not None:
             self._actor.prefetch.remote(shards, upcoming)
         return self._current[1]

@@ -25,6 +25,7 @@ def run_facts(run: RunRecord) -> dict[str, str]:
         "Student’s weights": _count(result, "student"),
         "Teacher’s weights": _count(result, "teacher") if run.has_teacher else "no teacher",
         "Objective": _objective(config["objective"]),
+        "Sources": _mixing(config["data"]),
         "Batch size": config["data"].get("batch_size"),
         "Peak learning rate": decimals(lr) if isinstance(lr := config["optimizer"].get("lr"), int | float) else None,
         "Seed": config["run"].get("seed"),
@@ -101,6 +102,19 @@ def _objective(config: Record) -> str:
         return "student alone"
     off = [name for name in ("step1", "step2") if config.get(name) is False]
     return f"{config.get('kind', 'step')} distillation" + (f" without {' and '.join(off)}" if off else "")
+
+
+def _mixing(data: Record) -> str | None:
+    """How several sources were read as one."""
+    sources = data.get("sources")
+    if not isinstance(sources, Sequence) or len(sources) < 2:
+        return None
+    mixing = str(data.get("mixing", "proportional"))
+    if mixing == "temperature":
+        mixing = f"temperature {data.get('temperature')}"
+    weights = [str(source.get("weight", 1)) for source in sources if isinstance(source, Mapping)]
+    weighed = "" if set(weights) <= {"1", "1.0"} else f", weights {' : '.join(weights)}"
+    return f"{len(sources)}, mixed: {mixing}{weighed}"
 
 
 def _workers(workers: object) -> object:

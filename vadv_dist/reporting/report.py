@@ -10,7 +10,13 @@ from vadv_dist.reporting.markup import join, tag
 from vadv_dist.reporting.page import document
 from vadv_dist.reporting.paper_section import paper_section
 from vadv_dist.reporting.run_files import RUN_FILES, RunRecord, read_run
-from vadv_dist.reporting.sections import clip_sections, facts_section, metrics_section, training_section
+from vadv_dist.reporting.sections import (
+    clip_sections,
+    facts_section,
+    metrics_section,
+    sources_section,
+    training_section,
+)
 from vadv_dist.storage import Location, local_copy, location, write_text
 
 
@@ -49,6 +55,7 @@ def report_html(run: RunRecord, others: Sequence[RunRecord] = ()) -> str:
         paper = paper_section(run, evaluation)
         sections = [
             metrics_section(run, evaluation, comparisons),
+            *([sources_section(evaluation)] if len(evaluation.sources) > 1 else []),
             *([paper] if paper else []),
             training_section(run),
             *clip_sections(evaluation, comparisons),

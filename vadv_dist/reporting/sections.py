@@ -1,5 +1,6 @@
 """The sections of the page."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from vadv_dist.reporting.comparison import Comparison
@@ -15,7 +16,6 @@ from vadv_dist.reporting.tables import (
     error_table,
     facts_list,
     metrics_table,
-    source_rows,
     worst_table,
 )
 from vadv_dist.reporting.truth import best_attainable_of
@@ -32,9 +32,6 @@ def metrics_section(run: RunRecord, evaluation: Evaluation, comparisons: Sequenc
         name = _student_of(other)
         errors.insert(1, error_row(name, "other", theirs.predictions, "student"))
         rows.insert(1, (name, "other", theirs.metrics["student"]))
-    by_source = ""
-    if len(evaluation.sources) > 1:
-        by_source = folded(f"By source ({len(evaluation.sources)})", metrics_table(source_rows(evaluation)))
     conventions = tag(
         "ul",
         tag(
@@ -51,8 +48,19 @@ def metrics_section(run: RunRecord, evaluation: Evaluation, comparisons: Sequenc
         "metrics",
         "Metrics",
         f"On {size}{step}. Bars are 95 % bootstrap intervals over clips.{computed}",
-        join(error_table([row for row in errors if row], best), metrics_table(rows), conventions, by_source),
+        join(error_table([row for row in errors if row], best), metrics_table(rows), conventions),
     )
+
+
+def sources_section(evaluation: Evaluation) -> Section:
+    """Every metric on each source's clips alone, a table per source."""
+    counts = Counter(evaluation.predictions.source)
+    parts = []
+    for source, readers in evaluation.sources.items():
+        size = f" · {clips(counts[source], evaluation.split)}" if counts[source] else ""
+        rows = [(READERS[reader], reader, scores) for reader, scores in readers.items()]
+        parts.append(join(tag("p", tag("b", source), size, class_="about"), metrics_table(rows)))
+    return Section("sources", "By source", "The same metrics on the clips of one source alone.", join(*parts))
 
 
 def training_section(run: RunRecord) -> Section:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vadv_dist.reporting.markup import Markup, join, tag
-from vadv_dist.reporting.run_files import Evaluation, Metrics, Predictions
+from vadv_dist.reporting.run_files import Metrics, Predictions
 from vadv_dist.reporting.svg import Scale, linear_ticks, number
 from vadv_dist.reporting.words import METRICS, READERS, score
 
@@ -93,15 +93,6 @@ def metrics_table(rows: Iterable[tuple[str, str, Metrics]]) -> Markup:
         for name, class_, scores in rows
     ]
     return scrolling("Metrics", tag("table", _head(*head), tag("tbody", *body)))
-
-
-def source_rows(evaluation: Evaluation) -> list[tuple[str, str, Metrics]]:
-    """Metrics of each reader on each source."""
-    return [
-        (f"{READERS[reader]} on {source}", reader, scores)
-        for source, readers in evaluation.sources.items()
-        for reader, scores in readers.items()
-    ]
 
 
 def worst_table(predictions: Predictions, count: int = 10) -> Markup:

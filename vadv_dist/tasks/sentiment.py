@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vadv_dist.config.sections import Config
 from vadv_dist.data.collate import Collator
+from vadv_dist.data.prompts import load_prompts
 from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
@@ -17,7 +18,6 @@ from vadv_dist.models.teacher import Teacher
 from vadv_dist.models.text_student import TextStudent, build_encoder, build_tokenizer
 from vadv_dist.objectives.outputs import TeacherStudentOutputs
 from vadv_dist.objectives.step_distillation import loss_terms, weighted_total
-from vadv_dist.storage import local_copy
 from vadv_dist.tasks.base import FloatArray, Metrics, ParameterGroup
 
 # Names of the logits in predictions, and of the model whose metrics they give.
@@ -215,29 +215,6 @@ def build_teacher(config: Config, sources: Sources) -> Teacher:
         use_prompting=teacher.use_prompting,
         similarity=teacher.similarity,
         num_classes=2,
-        prompts=read_prompts(sources) if teacher.use_prompting else None,
+        prompts=load_prompts(sources.datasets[0]) if teacher.use_prompting else None,
         dropout=teacher.dropout,
     )
-
-
-def read_prompts(sources: Sources) -> Tensor | None:
-    """Frozen prompt embeddings [C, D] of the first data set, or None where it has none.
-
-    Raises:
-        UserError: the file is damaged or holds no [2, D] tensor called `prompts`.
-    """
-    path = sources.datasets[0].prompts_path
-    if not path.is_file():
-        return None
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        with local_copy(path) as file:
-            prompts = load_file(file).get("prompts")
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error}). Make the data set again.") from None
-    if prompts is None or prompts.ndim != 2 or prompts.shape[0] != 2:
-        shape = None if prompts is None else list(prompts.shape)
-        raise UserError(f"{path} holds prompts of shape {shape}, expected [2, D]: negative, positive.")
-    return prompts.float()

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vadv_dist.config import Config
-from vadv_dist.data.sources import Sources
+from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.deepspeed_config import micro_batch_size
 from vadv_dist.training.distributed import has_bf16
@@ -119,13 +119,18 @@ def describe(config: Config) -> dict[str, Any]:
             "accumulate": config.trainer.accumulate,
             "micro": micro,
         },
-        "clips": {"train": plan.num_rows, "valid": int(splits.valid.table.rows.sum()), "dropped": splits.train.dropped},
+        "clips": {
+            "train": sum(splits.train.rows_per_source),
+            "valid": int(splits.valid.table.rows.sum()),
+            "dropped": splits.train.dropped,
+        },
+        "sources": describe_sources(config, splits.train),
         "steps": {"per_epoch": plan.num_steps, "total": planned_steps(config, splits.train)},
         "windows": {
             "number": plan.num_windows,
             "bytes": config.data.window_bytes,
             "first": [
-                {"shards": len(w.shards), "rows": w.rows, "first_step": w.first_step, "batches": w.num_batches}
+                {"shards": len(w.shards), "rows": w.reads, "first_step": w.first_step, "batches": w.num_batches}
                 for w in windows
             ],
         },
@@ -140,6 +145,16 @@ def describe(config: Config) -> dict[str, Any]:
             + (f", ZeRO-{config.engine.zero_stage}" if config.engine.kind == "deepspeed" else ""),
         },
     }
+
+
+def describe_sources(config: Config, train: SplitShards) -> list[dict[str, Any]]:
+    """Training clips of each source, and how many an epoch takes from it."""
+    return [
+        {"uri": str(dataset.root), "name": source.title, "clips": clips, "per_epoch": quota}
+        for dataset, source, clips, quota in zip(
+            train.sources.datasets, config.data.sources, train.rows_per_source, train.quotas(config.data), strict=True
+        )
+    ]
 
 
 def parameters_per_part(task: SentimentTask) -> dict[str, int]:
@@ -172,6 +187,12 @@ def render(facts: dict[str, Any], console: Console) -> None:
     lines = [
         f"Batch: {batch['global']} clips a step = {ranks}",
         f"Clips: {clips['train']:,} train, {clips['valid']:,} valid{dropped}",
+        *(
+            f"  {source['name']}: {source['clips']:,} train, of which an epoch takes {source['per_epoch']:,} "
+            f"({source['per_epoch'] / source['clips']:.3g} times each)"
+            for source in facts["sources"]
+            if len(facts["sources"]) > 1 and source["clips"]
+        ),
         f"Steps: {steps['per_epoch']:,} an epoch, {steps['total']:,} in all",
         f"Windows: {windows['number']} an epoch, each of at most {windows['bytes'] / 2**20:.0f} MiB of shards",
     ]

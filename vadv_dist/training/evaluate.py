@@ -1,14 +1,15 @@
 """Score the best checkpoint of a run on a split: the only place that may open the test split."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vadv_dist.config import Config
+from vadv_dist.data.across import shared_videos
 from vadv_dist.data.reading import shard_content
 from vadv_dist.data.schema import SPLITS
 from vadv_dist.data.sources import Sources, SplitShards
@@ -20,7 +21,7 @@ from vadv_dist.training.checkpoint import checkpoint_at
 from vadv_dist.training.distributed import Distributed, choose_device, choose_dtype
 from vadv_dist.training.engine import TorchEngine
 from vadv_dist.training.run_folder import RunFolder, finite
-from vadv_dist.training.scoring import Scored, score_split
+from vadv_dist.training.scoring import Scored, metrics_by_source, score_split
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,8 @@ def evaluate_run(run: str | Location, split: str) -> dict[str, Any]:
     task, scored = score_checkpoint(config, folder, sources, shards, int(result["best_step"]))
     facts = clip_facts(shards, scored)
     metrics = task.metrics(scored.logits, scored.label)
-    names = sorted(set(facts.source))
-    by_source = {}
-    for name in names:
-        mine = np.array([source == name for source in facts.source])
-        by_source[name] = task.metrics({k: v[mine] for k, v in scored.logits.items()}, scored.label[mine])
+    counts = Counter(facts.source)
+    by_source = {name: {"rows": counts[name], **scores} for name, scores in metrics_by_source(task, scored).items()}
     document: dict[str, Any] = finite(
         {
             "run": config.run.name,
@@ -69,6 +67,7 @@ def evaluate_run(run: str | Location, split: str) -> dict[str, Any]:
             "data": [{"uri": str(d.root), "fingerprint": d.manifest.fingerprint} for d in sources.datasets],
             **metrics,
             "sources": by_source,
+            **leaks_of(sources, split),
         }
     )
     write_predictions(folder.root / f"predictions-{split}.parquet", facts, scored)
@@ -88,6 +87,15 @@ def _found_from_here(config: Config, folder: str | None) -> Config:
     sources = [replace(source, uri=find(source.uri)) for source in config.data.sources]
     student = replace(config.student, encoder=find(config.student.encoder))
     return replace(config, data=replace(config.data, sources=sources), student=student)
+
+
+def leaks_of(sources: Sources, split: str) -> dict[str, Any]:
+    """Videos of this split of one source that another one was trained on, as `leaks`; empty where there are none."""
+    if len(sources.datasets) == 1 or split == "train":
+        return {}
+    datasets = {str(name): dataset for name, dataset in zip(sources.names, sources.datasets, strict=True)}
+    leaks = shared_videos(datasets, (split,))
+    return {"leaks": [leak.to_json() for leak in leaks]} if leaks else {}
 
 
 def score_checkpoint(
@@ -120,8 +128,9 @@ def clip_facts(shards: SplitShards, scored: Scored) -> ClipFacts:
         path = shards.sources.datasets[number].shard_path(shard)
         with shard_content(path, shard.bytes) as content:
             table = pq.read_table(pa.BufferReader(content), columns=["source", "clip_id", "video_id", "text"])
+        name = shards.sources.names[number]
         for source, clip_id, video_id, text in zip(*(c.to_pylist() for c in table.columns), strict=True):
-            found[source, clip_id] = (video_id, text)
+            found[name or source, clip_id] = (video_id, text)
     rows = [found[name] for name in scored.names]
     return ClipFacts(
         clip_id=[clip_id for _, clip_id in scored.names],

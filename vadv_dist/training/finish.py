@@ -37,6 +37,7 @@ def finish_run(
                 "best_epoch": state.best_epoch,
                 "validation": state.best_metrics["student"],
                 "validation_all": state.best_metrics,
+                **({"validation_by_source": state.best_by_source} if state.best_by_source else {}),
                 "steps": state.step,
                 "epochs": state.epoch,
                 "stopped": state.stopped,
@@ -86,11 +87,13 @@ def export_best(
 
 def data_facts(splits: Splits) -> list[dict[str, Any]]:
     """Name, fingerprint and sizes of the data sets of a run."""
+    sources = splits.train.sources
     return [
         {
             "uri": str(dataset.root),
+            **({"name": name} if name else {}),
             "fingerprint": dataset.manifest.fingerprint,
-            "rows": {name: dataset.manifest.rows(name) for name in dataset.manifest.splits},
+            "rows": {split: dataset.manifest.rows(split) for split in dataset.manifest.splits},
         }
-        for dataset in splits.train.sources.datasets
+        for name, dataset in zip(sources.names, sources.datasets, strict=True)
     ]

@@ -22,7 +22,7 @@ from vadv_dist.training.engine import Engine, Outputs
 from vadv_dist.training.meter import TermMeter
 from vadv_dist.training.run_folder import RunFolder, finite
 from vadv_dist.training.schedule import cosine_with_warmup
-from vadv_dist.training.scoring import score_split
+from vadv_dist.training.scoring import metrics_by_source, score_split
 from vadv_dist.training.state import TrainState
 
 
@@ -177,7 +177,9 @@ class Trainer:
                 f"The validation MAE of epoch {state.epoch} is {score}: the model's predictions are no numbers. "
                 "Lower optimizer.lr, or train in fp32."
             )
-        improved = state.record(score, metrics, keep=trainer.keep_best)
+        several = len(self.valid.sources.datasets) > 1
+        by_source = metrics_by_source(self.task, scored) if several else {}
+        improved = state.record(score, metrics, keep=trainer.keep_best, by_source=by_source)
         epoch = state.epoch
         means = state.end_epoch()
         if state.stopped is None and state.epoch >= trainer.epochs:
@@ -192,6 +194,7 @@ class Trainer:
                 "epoch": epoch,
                 "step": state.step,
                 "validation": metrics,
+                **({"sources": by_source} if by_source else {}),
                 "train": means,
                 "best": improved,
                 "seconds": state.seconds,

@@ -16,6 +16,7 @@ from vadv_dist.errors import VadvError
 from vadv_dist.storage import Location, S3Path
 
 _PLAIN_INTERVAL_S = 15.0
+_MAX_SOURCES = 4  # more would not fit a line
 _OBJECT_INTERVAL_S = 2.0
 
 
@@ -84,6 +85,9 @@ class ProgressView:
         validation = line["validation"]
         parts = [f"student {_mae(validation['student'])}"]
         parts += [f"{name} {_mae(validation[name])}" for name in ("video", "prompt") if name in validation]
+        sources = [f"{name} {_mae(scores['student'])}" for name, scores in line.get("sources", {}).items()]
+        if 1 < len(sources) <= _MAX_SOURCES:
+            parts[0] += f" ({', '.join(sources)})"
         star = "  ← best" if line.get("best") else ""
         if self._bar is not None:
             self._bar.update(self._task, completed=line["step"])

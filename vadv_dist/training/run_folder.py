@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vadv_dist.config import Config, config_to_dict, config_to_yaml
-from vadv_dist.config.load import differing_keys, read_yaml
+from vadv_dist.config.load import differing_keys
 from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, S3Path, local_copy, location, read_json, write_json, write_text
 from vadv_dist.training.metrics_log import MetricsLog
@@ -94,8 +94,8 @@ class RunFolder:
             UserError: the folder holds a run of another configuration, or something that is no run.
         """
         if self.config_path.is_file():
-            with local_copy(self.config_path) as path:
-                rows = differing_keys(_what(read_yaml(path)), _what(config_to_dict(config)))
+            # Read as a configuration, so that a field which an earlier version did not have takes its default.
+            rows = differing_keys(_what(config_to_dict(self.config())), _what(config_to_dict(config)))
             if rows:
                 listed = "\n  ".join(rows)
                 raise UserError(

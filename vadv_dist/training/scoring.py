@@ -9,7 +9,7 @@ from vadv_dist.config.sections import Config
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.stream import BatchStream
 from vadv_dist.data.windows import Windows
-from vadv_dist.tasks.base import FloatArray, Task
+from vadv_dist.tasks.base import FloatArray, Metrics, Task
 from vadv_dist.training.distributed import Distributed
 from vadv_dist.training.engine import Engine
 
@@ -75,3 +75,13 @@ def score_split(
     shares = distributed.gather(mine)
     joined = {name: np.concatenate([share[1][name] for share in shares if share[0]]) for name in columns}
     return Scored([name for share in shares for name in share[0]], joined.pop("label"), joined)
+
+
+def metrics_by_source(task: Task, scored: Scored) -> dict[str, Metrics]:
+    """Metrics of each source's clips alone, by the source's name, in the order of names."""
+    sources = np.array([source for source, _ in scored.names])
+    by_source = {}
+    for name in sorted(set(sources.tolist())):
+        mine = sources == name
+        by_source[name] = task.metrics({k: v[mine] for k, v in scored.logits.items()}, scored.label[mine])
+    return by_source

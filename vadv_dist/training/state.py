@@ -13,6 +13,7 @@ class TrainState:
         step: updates made so far.
         best: (score, step) of the best checkpoints, best first.
         best_metrics, best_epoch: validation metrics of the best one.
+        best_by_source: the same by source, where there are several.
         bad_epochs: epochs since the score last improved.
         epoch_sums, epoch_steps: loss terms summed over the epoch so far.
         stopped: why training ended, or None while it goes on.
@@ -25,6 +26,7 @@ class TrainState:
     step: int = 0
     best: list[tuple[float, int]] = field(default_factory=list)
     best_metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    best_by_source: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     best_epoch: int = -1
     bad_epochs: int = 0
     epoch_sums: dict[str, float] = field(default_factory=dict)
@@ -40,19 +42,25 @@ class TrainState:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "TrainState":
         """Rebuild what `to_json` gave; a metric that was no number (a correlation with a constant) is null there."""
-        metrics = {
-            model: {name: float("nan") if value is None else value for name, value in values.items()}
-            for model, values in raw["best_metrics"].items()
-        }
+        metrics = _numbers(raw["best_metrics"])
+        by_source = {source: _numbers(values) for source, values in raw.get("best_by_source", {}).items()}
         best = [(float(score), int(step)) for score, step in raw["best"]]
-        return cls(**{**raw, "best": best, "best_metrics": metrics})
+        return cls(**{**raw, "best": best, "best_metrics": metrics, "best_by_source": by_source})
 
-    def record(self, score: float, metrics: dict[str, dict[str, float]], *, keep: int) -> bool:
+    def record(
+        self,
+        score: float,
+        metrics: dict[str, dict[str, float]],
+        *,
+        keep: int,
+        by_source: dict[str, dict[str, dict[str, float]]] | None = None,
+    ) -> bool:
         """Enter an epoch's validation; return whether it is the best so far."""
         improved = not self.best or score < self.best[0][0]
         self.best = sorted([*self.best, (score, self.step)])[:keep]
         if improved:
             self.best_metrics, self.best_epoch, self.bad_epochs = metrics, self.epoch, 0
+            self.best_by_source = by_source or {}
         else:
             self.bad_epochs += 1
         return improved
@@ -68,3 +76,10 @@ class TrainState:
         means = {name: value / max(1, self.epoch_steps) for name, value in self.epoch_sums.items()}
         self.epoch, self.step_in_epoch, self.epoch_sums, self.epoch_steps = self.epoch + 1, 0, {}, 0
         return means
+
+
+def _numbers(metrics: dict[str, dict[str, float | None]]) -> dict[str, dict[str, float]]:
+    return {
+        model: {name: float("nan") if value is None else value for name, value in values.items()}
+        for model, values in metrics.items()
+    }

@@ -1,0 +1,176 @@
+"""What may be wrong between data sets that are used together: the same videos on both sides of a score.
+
+A video that one set trains on and another tests on lets a model know a test clip's speaker and topic, so the test score
+flatters it. Only the `video_id` columns are read, shard by shard; memory holds one count per video.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vadv_dist.data.check_report import CheckReport, Finding, counted, render_finding, render_report
+from vadv_dist.data.checks import check_dataset
+from vadv_dist.data.columns import read_columns
+from vadv_dist.data.shards import Dataset
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# What a model learns from, and what then judges it.
+_PAIRS = (("train", "test"), ("train", "valid"), ("valid", "test"))
+_MAX_EXAMPLES = 10
+
+
+@dataclass(frozen=True)
+class SharedVideos:
+    """Videos that stand in a split of one data set and in another split of another.
+
+    Attributes:
+        seen, seen_split: the data set and split that a model learns from.
+        judged, judged_split: those that judge it.
+        videos: their ids, ascending.
+        clips: clips of these videos on the judging side.
+    """
+
+    seen: str
+    seen_split: str
+    judged: str
+    judged_split: str
+    videos: list[str]
+    clips: int
+
+    def to_json(self) -> dict[str, object]:
+        """Plain containers, every id included, and the sentence as `told`."""
+        return {**asdict(self), "told": self.sentence}
+
+    @property
+    def sentence(self) -> str:
+        """What is shared, with the first ids."""
+        more = len(self.videos) - _MAX_EXAMPLES
+        ids = ", ".join(self.videos[:_MAX_EXAMPLES]) + (f" and {more:,} more" if more > 0 else "")
+        return (
+            f"{counted(len(self.videos), 'video')} of {self.judged}'s {self.judged_split} split "
+            f"({counted(self.clips, 'clip')}) also in {self.seen}'s {self.seen_split} split: {ids}."
+        )
+
+
+@dataclass(frozen=True)
+class Check:
+    """What checks of one or several data sets found.
+
+    Attributes:
+        reports: one per data set.
+        between: findings about several; none is looked for while a data set by itself is not sound.
+    """
+
+    reports: tuple[CheckReport, ...]
+    between: tuple[Finding, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether no report has an error."""
+        return all(report.ok for report in self.reports)
+
+    def to_json(self) -> dict[str, object]:
+        """Plain containers: of one data set its report."""
+        if len(self.reports) == 1:
+            return self.reports[0].to_json()
+        between = [asdict(finding) for finding in self.between]
+        return {"reports": [report.to_json() for report in self.reports], "between": between, "ok": self.ok}
+
+
+def check_datasets(uris: Sequence[str | Path]) -> Check:
+    """Check each data set, and where all are sound what they share.
+
+    Raises:
+        UserError: one is no data set.
+    """
+    reports = tuple(check_dataset(uri) for uri in uris)
+    if len(reports) == 1 or not all(report.ok for report in reports):
+        return Check(reports)
+    return Check(reports, tuple(check_across([Dataset.open(uri) for uri in uris])))
+
+
+def render_check(check: Check, console: "Console") -> None:
+    """Print every report, then what is between the data sets."""
+    for report in check.reports:
+        render_report(report, console)
+    for finding in check.between:
+        render_finding(finding, console)
+    if len(check.reports) > 1 and not check.between:
+        nothing = "nothing is shared between their splits"
+        console.print(nothing if check.ok else "what they share is looked for once all are sound", highlight=False)
+
+
+def shared_videos(
+    datasets: Mapping[str, Dataset], judged_splits: Sequence[str] = ("valid", "test")
+) -> list[SharedVideos]:
+    """Videos that one data set learns from and another is judged by.
+
+    Args:
+        datasets: by the names that the answer shall use.
+        judged_splits: splits that judge; besides them train alone is read.
+    Raises:
+        UserError: a shard cannot be read.
+    """
+    pairs = [pair for pair in _PAIRS if pair[1] in judged_splits and pair[0] in ("train", *judged_splits)]
+    wanted = {split for pair in pairs for split in pair}
+    videos = {name: {split: video_clips(dataset, split) for split in wanted} for name, dataset in datasets.items()}
+    found = []
+    for seen, judged in permutations(datasets, 2):
+        for seen_split, judged_split in pairs:
+            theirs = videos[judged][judged_split]
+            shared = sorted(videos[seen][seen_split].keys() & theirs.keys())
+            if shared:
+                clips = sum(theirs[video] for video in shared)
+                found.append(SharedVideos(seen, seen_split, judged, judged_split, shared, clips))
+    return found
+
+
+def video_clips(dataset: Dataset, split: str) -> Counter[str]:
+    """Clips of each video of a split; empty where there is no such split.
+
+    Raises:
+        UserError: a shard cannot be read.
+    """
+    clips: Counter[str] = Counter()
+    for shard in dataset.manifest.splits.get(split, []):
+        column = read_columns(dataset, shard, ["video_id"]).column("video_id")
+        for pair in column.value_counts().to_pylist():
+            clips[pair["values"]] += pair["counts"]
+    return clips
+
+
+def check_across(datasets: Sequence[Dataset]) -> list[Finding]:
+    """Warnings about data sets that are to be sources of one run.
+
+    Raises:
+        UserError: a shard cannot be read.
+    """
+    findings = []
+    first = datasets[0]
+    for other in datasets[1:]:
+        both = f"{first.root} and {other.root}"
+        if first.manifest.fingerprint == other.manifest.fingerprint:
+            findings.append(_warning(both, None, "They hold the same clips.", "Name one of them in data.sources."))
+        if first.manifest.label != other.manifest.label:
+            what = f"Their labels differ: {first.manifest.label} and {other.manifest.label}."
+            findings.append(_warning(both, "label", what, "They cannot be sources of one run; ingest one again."))
+        for name in first.manifest.features.keys() & other.manifest.features.keys():
+            a, b = first.manifest.features[name], other.manifest.features[name]
+            if a != b:
+                what = f"{name} is {list(a.shape)} ({a.dtype}) in one, {list(b.shape)} ({b.dtype}) in the other."
+                advice = f"A run that reads both needs teacher.use_{name}: false; or extract one again as the other."
+                findings.append(_warning(both, name, what, advice))
+    advice = "Take the videos out of one of the two, or judge whether the score may profit from known speakers."
+    for shared in shared_videos({str(dataset.root): dataset for dataset in datasets}):
+        places = f"{shared.seen}/{shared.seen_split}/ and {shared.judged}/{shared.judged_split}/"
+        findings.append(_warning(places, "video_id", shared.sentence, advice))
+    return findings
+
+
+def _warning(file: str, name: str | None, what: str, advice: str) -> Finding:
+    return Finding("warning", file, None, name, what, advice)

@@ -1,0 +1,179 @@
+"""How often an epoch reads each row of several sources: a pure function of rows, mixing, seed and epoch.
+
+An epoch takes a *quota* of rows from each source. A source is a ring of rows: its shards in an order that the seed
+decides once, and so the rows of each shard. An epoch goes on round the ring where the one before ended. So each row is
+read `quota / rows` times an epoch, rounded down or up, and over any number of epochs none is read more than once
+oftener than another of its source: where a quota is smaller than its source, all rows get their turn.
+
+Shapes: N sources, S shards, U reads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vadv_dist.data.schema import IntArray
+
+# Streams of random numbers, apart from those of `plan`, keyed further by seed and source, shard or epoch.
+_RING_STREAM, _RING_ROW_STREAM, _SPREAD_STREAM = 2, 3, 4
+
+
+def quotas(rows_N: Sequence[int], mixing: str, weights_N: Sequence[float], temperature: float) -> list[int]:
+    """Rows that an epoch takes from each source, [N].
+
+    Args:
+        rows_N: rows of each source, each at least 1.
+        mixing: `proportional` takes each row once and `repeats` each row `weight` times. `equal` and `temperature` take
+            as many rows in all as the sources have, in shares of `weight` and of `weight * rows ** (1 / temperature)`.
+        weights_N: weight of each source.
+        temperature: 1 is proportional to the rows; the higher, the nearer to equal.
+    Returns:
+        quotas; one of `equal` or `temperature` may be 0 where its share is less than a row.
+    """
+    rows = np.asarray(rows_N, np.float64)
+    weights = np.asarray(weights_N, np.float64)
+    if mixing == "proportional":
+        return [int(n) for n in rows_N]
+    if mixing == "repeats":
+        return [max(1, round(n * weight)) for n, weight in zip(rows_N, weights_N, strict=True)]
+    shares = weights if mixing == "equal" else weights * rows ** (1.0 / temperature)
+    exact = rows.sum() * (shares / shares.sum())
+    whole = np.floor(exact).astype(np.int64)
+    # What rounding down leaves over goes to the largest remainders, the first of equal ones.
+    left = int(sum(rows_N)) - int(whole.sum())
+    whole[np.argsort(whole - exact, kind="stable")[:left]] += 1
+    return [int(n) for n in whole]
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Stretches of shards that an epoch reads, each array [U].
+
+    Attributes:
+        shard: which shard.
+        start, stop: which of the shard's rows in use, in the order that `ring_rows` gives them.
+        times: how often each of these rows is read.
+    """
+
+    shard: IntArray
+    start: IntArray
+    stop: IntArray
+    times: IntArray
+
+    @property
+    def rows(self) -> IntArray:
+        """Rows of each read, counted as often as they are read, [U]."""
+        return (self.stop - self.start) * self.times
+
+    def take(self, at: IntArray | slice) -> "Reads":
+        """Some of the reads, in the order asked for."""
+        return Reads(self.shard[at], self.start[at], self.stop[at], self.times[at])
+
+    @classmethod
+    def join(cls, parts: Sequence["Reads"]) -> "Reads":
+        """Several as one."""
+        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("shard", "start", "stop", "times")))
+
+
+def epoch_reads(rows_S: IntArray, source_S: IntArray, quotas_N: Sequence[int], *, seed: int, epoch: int) -> Reads:
+    """What an epoch reads: quotas_N[n] rows of each source n.
+
+    Args:
+        rows_S: rows in use of each shard.
+        source_S: source of each shard, ascending.
+        quotas_N: rows that the epoch takes from each source.
+        seed, epoch: decide which.
+    """
+    parts = []
+    bounds = np.searchsorted(source_S, np.arange(len(quotas_N) + 1))
+    for source, quota in enumerate(quotas_N):
+        shards = bounds[source] + np.flatnonzero(rows_S[bounds[source] : bounds[source + 1]] > 0)
+        ring = shards[np.random.default_rng([_RING_STREAM, seed, source]).permutation(len(shards))]
+        ends = np.cumsum(rows_S[ring])
+        size = int(ends[-1])
+        rounds, arc = divmod(quota, size)
+        if rounds:
+            parts.append(Reads(ring, np.zeros_like(ring), rows_S[ring], np.full_like(ring, rounds)))
+        begin = epoch * quota % size
+        parts.append(_arc(ring, ends, begin, min(begin + arc, size)))
+        parts.append(_arc(ring, ends, 0, begin + arc - size))
+    return Reads.join(parts)
+
+
+def spread(reads: Reads, source_S: IntArray, parts: int, *, seed: int, epoch: int) -> Reads:
+    """Put an epoch's reads in order: every source evenly over it, and a shard's repeats far from one another.
+
+    Args:
+        reads: what the epoch reads.
+        source_S: source of each shard.
+        parts: a shard that is read more often than that comes back so many times, with its rows repeated each time.
+        seed, epoch: decide the order.
+    """
+    random = np.random.default_rng([_SPREAD_STREAM, seed, epoch])
+    split = np.minimum(reads.times, parts)
+    read = np.repeat(np.arange(len(split)), split)
+    copied, split_U = reads.take(read), split[read]
+    copy = np.arange(len(split_U)) - np.repeat(np.cumsum(split) - split, split)
+    times = copied.times // split_U + (copy < copied.times % split_U)
+    place = (copy + random.random(len(split))[read]) / split_U
+    # A source's reads, in the order of their places, share the epoch out evenly among themselves.
+    source = source_S[copied.shard]
+    by_source = np.lexsort((place, source))
+    sizes = np.unique(source, return_counts=True)[1]
+    rank = np.arange(len(source)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    even = (rank + random.random(len(rank))) / np.repeat(sizes, sizes)
+    order = by_source[np.argsort(even, kind="stable")]
+    return Reads(copied.shard, copied.start, copied.stop, times).take(order)
+
+
+def row_times(reads: Reads, shards: Sequence[int], rows_S: IntArray, *, seed: int) -> IntArray:
+    """How often each row in use of some shards is read, [rows].
+
+    Args:
+        reads: of these shards.
+        shards: shards that are in memory one after another.
+        rows_S: rows in use of every shard.
+        seed: decides which rows a stretch of a shard is.
+    """
+    held = np.asarray(shards, np.int64)
+    ends = np.cumsum(rows_S[held])
+    first = dict(zip(held.tolist(), (ends - rows_S[held]).tolist(), strict=True))
+    times = np.zeros(int(ends[-1]), np.int64)
+    for shard, start, stop, often in zip(*(a.tolist() for a in _fields(reads)), strict=True):
+        rows = int(rows_S[shard])
+        if start == stop:
+            continue
+        if stop - start == rows:
+            times[first[shard] : first[shard] + rows] += often
+        else:
+            times[first[shard] + ring_rows(rows, shard, seed)[start:stop]] += often
+    return times
+
+
+def ring_rows(rows: int, shard: int, seed: int) -> IntArray:
+    """Order of a shard's rows in use on its source's ring, the same in every epoch."""
+    return np.random.default_rng([_RING_ROW_STREAM, seed, shard]).permutation(rows)
+
+
+def repeated_apart(times: IntArray, random: np.random.Generator) -> IntArray:
+    """A random order in which row r stands times[r] times, at even distances so that repeats seldom share a batch."""
+    row = np.repeat(np.arange(len(times)), times)
+    copy = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
+    return row[np.argsort((copy + random.random(len(times))[row]) / times[row], kind="stable")]
+
+
+def _arc(ring: IntArray, ends: IntArray, low: int, high: int) -> Reads:
+    """Reads of the rows from `low` to before `high` of a ring whose shards end at `ends`; none where that is empty."""
+    if low >= high:
+        return Reads(*(np.zeros(0, np.int64) for _ in range(4)))
+    first, last = np.searchsorted(ends, low, side="right"), np.searchsorted(ends, high, side="left")
+    shard_ends = ends[first : last + 1]
+    shard_starts = np.concatenate([ends[first - 1 : first] if first else [0], shard_ends[:-1]])
+    start = np.maximum(low - shard_starts, 0)
+    stop = np.minimum(high, shard_ends) - shard_starts
+    return Reads(ring[first : last + 1], start, stop, np.ones_like(start))
+
+
+def _fields(reads: Reads) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    return reads.shard, reads.start, reads.stop, reads.times
