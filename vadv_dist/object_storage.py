@@ -156,8 +156,11 @@ class S3Path:
             head = self._call("head_object", Bucket=self.bucket, Key=self.key)
         except FileNotFoundError:
             return None
-        now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
-        return float((now - head["LastModified"]).total_seconds())
+        return _clock_s(head) - float(head["LastModified"].timestamp())
+
+    def clock_s(self) -> float:
+        """What the store's clock says, in seconds since 1970, to the second."""
+        return _clock_s(self._call("head_object", Bucket=self.bucket, Key=self.key))
 
     def read_bytes(self, start: int | None = None, end: int | None = None) -> bytes:
         """The object's bytes, or those from `start` to before `end`.
@@ -343,6 +346,10 @@ def _attempts(what: str, action: Callable[[Any], T]) -> T:
             logger.warning("%s: %s; attempt %d of %d in %.1f s", what, _short(error), attempt + 1, MAX_ATTEMPTS, wait_s)
             time.sleep(wait_s)
     raise AssertionError("unreachable")
+
+
+def _clock_s(answer: Any) -> float:
+    return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
 
 
 def _code(error: BaseException | None) -> str:

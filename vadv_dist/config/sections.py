@@ -301,6 +301,7 @@ class TrainerConfig:
         patience: epochs without a better validation MAE after which training ends; null never ends early.
         eval_batch_size: clips per batch in validation and evaluation, over all ranks.
         max_failures: times that Ray Train restarts lost workers before it gives up.
+        wait_for_room_s: seconds to wait for a cluster that grows to have room for the workers.
     """
 
     num_workers: int = 0
@@ -315,6 +316,7 @@ class TrainerConfig:
     patience: int | None = None
     eval_batch_size: int = 64
     max_failures: int = 2
+    wait_for_room_s: float = 0.0
 
     def __post_init__(self) -> None:
         for name, low in (

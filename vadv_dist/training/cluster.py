@@ -1,6 +1,8 @@
 """The Ray cluster that a run uses: one that is there already, or one started on this machine."""
 
+import contextlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -49,12 +51,31 @@ def ray_session(trainer: TrainerConfig) -> Iterator[int]:
     try:
         # On a cluster that was there, other work has cores too.
         cpus = mine if _ours or trainer.cpus_per_worker else 1
+        if not _ours:
+            wait_for_room(trainer, cpus)
         require_room(trainer, cpus, have_cpus=cluster_resource("CPU"), have_gpus=cluster_resource("GPU"))
         yield cpus
     finally:
         if started_here:
             ray.shutdown()
             _ours = False
+
+
+def wait_for_room(trainer: TrainerConfig, cpus: int) -> None:
+    """Ask a cluster that grows for the workers' room, and wait for it, `trainer.wait_for_room_s` at most."""
+    deadline = time.monotonic() + trainer.wait_for_room_s
+    bundle = {"CPU": float(cpus), **({"GPU": 1.0} if trainer.use_gpu is True else {})}
+    asked = False
+    while time.monotonic() < deadline:
+        with contextlib.suppress(UserError):
+            require_room(trainer, cpus, have_cpus=cluster_resource("CPU"), have_gpus=cluster_resource("GPU"))
+            return
+        if not asked:
+            from ray.autoscaler.sdk import request_resources
+
+            request_resources(bundles=[*[bundle] * trainer.num_workers, {"CPU": 1.0}])
+            asked = True
+        time.sleep(2.0)
 
 
 def require_room(trainer: TrainerConfig, cpus: int, *, have_cpus: float, have_gpus: float) -> None:

@@ -1,0 +1,273 @@
+"""`vadv doctor`: what will go wrong before it does, each line with what to do about it."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from vadv_dist.config import Config
+from vadv_dist.errors import VadvError
+from vadv_dist.storage import Location, S3Path, location, write_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Below these, reading a checkpoint or reaching a cluster can run foreign code (SECURITY.md), or something is missing.
+_LEAST = {
+    "torch": ("2.10", "older ones run code that a weights file holds"),
+    "ray": ("2.56", "older ones have known holes in their job server"),
+    "transformers": ("5.0", "the encoders are loaded as it does"),
+    "deepspeed": ("0.18", "engine.kind deepspeed needs it"),
+    "pyarrow": ("17", "shards are read with it"),
+}
+_LOW_DISK_BYTES, _LOW_SHM_BYTES, _LOW_FILES = 10 << 30, 2 << 30, 4096
+_LARGEST_SKEW_S = 300.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, how it is, and what to do."""
+
+    level: Literal["ok", "warning", "fault"]
+    what: str
+    found: str
+    advice: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Plain containers."""
+        return asdict(self)
+
+
+def examine(config: Config | None = None) -> list[Finding]:
+    """Look at this machine, and at what a configuration needs; nothing is started."""
+    findings = [*_versions(), *_machine(), *_gpus(config), *_ray(config)]
+    if config is not None:
+        findings += [*_data(config), *_encoder(config), *_memory(config), *_storage(config), *_port(config)]
+    return findings
+
+
+def render(findings: list[Finding], console: "Console") -> None:
+    """Print a line per finding, and advice beside what is not well."""
+    marks = {"ok": "[green]✓ ok     [/]", "warning": "[yellow]! warning[/]", "fault": "[red]✗ fault  [/]"}
+    for finding in findings:
+        console.print(marks[finding.level], end=" ")
+        console.print(f"{finding.what}: {finding.found}", highlight=False, markup=False, soft_wrap=True)
+        if finding.advice:
+            console.print(f"          → {finding.advice}", highlight=False, markup=False, soft_wrap=True)
+    faults = sum(f.level == "fault" for f in findings)
+    warnings = sum(f.level == "warning" for f in findings)
+    console.print(f"{len(findings)} looked at, {faults} faults, {warnings} warnings", highlight=False)
+
+
+def _versions() -> Iterator[Finding]:
+    version = platform.python_version()
+    good = (3, 11) <= tuple(int(n) for n in version.split(".")[:2]) < (3, 14)
+    yield Finding("ok" if good else "fault", "python", version, "" if good else "Use Python 3.11, 3.12 or 3.13.")
+    for name, (least, why) in _LEAST.items():
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("fault", name, "not installed", f"pip install '{name}>={least}': {why}.")
+            continue
+        if _numbers(found) < _numbers(least):
+            yield Finding("fault", name, found, f"Install {least} or later: {why}.")
+        else:
+            yield Finding("ok", name, found)
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding("ok", "cores", str(os.cpu_count()))
+    shm = Path("/dev/shm")
+    if shm.is_dir():
+        free = shutil.disk_usage(shm).free
+        low = free < _LOW_SHM_BYTES
+        advice = "Give the container more (docker --shm-size=16g): Ray's object store and NCCL live there."
+        yield Finding("warning" if low else "ok", "shared memory", _gib(free), advice if low else "")
+    try:
+        import resource
+
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        low = 0 <= files < _LOW_FILES
+        yield Finding("warning" if low else "ok", "open files", str(files), "Raise it: ulimit -n 65536." if low else "")
+    except ImportError:
+        pass
+
+
+def _gpus(config: Config | None) -> Iterator[Finding]:
+    import torch
+
+    wanted = config is not None and config.trainer.use_gpu is True
+    if not torch.cuda.is_available():
+        build = torch.version.cuda
+        found = "none found" + ("" if build else f" (torch {torch.__version__} is a CPU build)")
+        if wanted:
+            yield Finding("fault", "GPU", found, "Install the driver, or set trainer.use_gpu to auto or false.")
+        else:
+            yield Finding("ok", "GPU", found)
+        return
+    for number in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(number)
+        free, total = torch.cuda.mem_get_info(number)
+        busy = free < 0.9 * total
+        bf16 = "yes" if torch.cuda.is_bf16_supported() else "no"
+        yield Finding(
+            "warning" if busy else "ok",
+            f"GPU {number}",
+            f"{facts.name}, {_gib(free)} of {_gib(total)} free, bf16 {bf16}",
+            "Another process uses it (nvidia-smi)." if busy else "",
+        )
+    if torch.cuda.device_count() > 1 or (config is not None and config.trainer.num_workers > 1):
+        try:
+            yield Finding("ok", "NCCL", ".".join(map(str, torch.cuda.nccl.version())))  # type: ignore[no-untyped-call]
+        except (AttributeError, RuntimeError) as error:
+            yield Finding("fault", "NCCL", str(error), "Install a torch build with NCCL.")
+
+
+def _ray(config: Config | None) -> Iterator[Finding]:
+    from vadv_dist.submission.address import has_token, is_this_machine
+
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        token = has_token()
+    except VadvError as error:
+        yield Finding("fault", "Ray token", "may be read by others", str(error))
+        token = True
+    if address is None:
+        yield Finding("ok", "Ray", "no RAY_ADDRESS: a run with workers uses this machine's cluster, or starts one")
+        return
+    http = address if "://" in address else f"http://{address}"
+    if not token and not is_this_machine(http.replace("ray://", "http://")):
+        advice = "Put its token into ~/.ray/auth_token (mode 600) and set RAY_AUTH_MODE=token."
+        yield Finding("fault", "Ray token", f"none, for a cluster off this machine ({address})", advice)
+    host, _, port = http.rpartition("://")[2].partition(":")
+    try:
+        with socket.create_connection((host, int(port.rstrip("/") or 6379)), timeout=5):
+            yield Finding("ok", "Ray", f"{address} answers")
+    except (OSError, ValueError) as error:
+        yield Finding("fault", "Ray", f"{address} does not answer ({error})", "Start it, or unset RAY_ADDRESS.")
+
+
+def _data(config: Config) -> Iterator[Finding]:
+    from vadv_dist.training.worker import Splits
+
+    try:
+        splits = Splits.open(config)
+    except (VadvError, OSError) as error:
+        yield Finding("fault", "data", "cannot be used", str(error))
+        return
+    rows = ", ".join(f"{int(split.table.rows.sum())} {split.name}" for split in (splits.train, splits.valid))
+    yield Finding("ok", "data", f"{rows} clips (`vadv data-check` verifies each)")
+
+
+def _encoder(config: Config) -> Iterator[Finding]:
+    from vadv_dist.models.encoders import build_tokenizer
+    from vadv_dist.models.pretrained import load_pretrained
+
+    name = config.student.encoder
+    try:
+        from transformers import AutoConfig
+
+        load_pretrained(name, lambda source, local: AutoConfig.from_pretrained(source, local_files_only=True))
+        build_tokenizer(name)
+    except (VadvError, OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        yield Finding(
+            "warning" if "/" not in name else "fault",
+            "encoder",
+            f"{name} is not on this machine ({first[:120]})",
+            "Fetch it before the run (hf download), or the run will need the hub.",
+        )
+        return
+    yield Finding("ok", "encoder", f"{name} is on this machine")
+
+
+def _memory(config: Config) -> Iterator[Finding]:
+    from vadv_dist.training.dry_run import describe
+
+    try:
+        need = int(describe(config)["memory_per_device"]["total"])
+    except (VadvError, OSError, KeyError, TypeError, ValueError):
+        return  # what is wrong with data or encoder has been said
+    import torch
+
+    if torch.cuda.is_available() and config.trainer.use_gpu is not False:
+        free, what = int(torch.cuda.mem_get_info()[0]), "GPU memory"
+    else:
+        free, what = _available_memory(), "memory"
+        need *= max(1, config.trainer.num_workers)
+    enough = need < 0.9 * free
+    advice = "Use more workers or a higher engine.zero_stage, trainer.accumulate, or student.gradient_checkpointing."
+    yield Finding(
+        "ok" if enough else "warning", what, f"needs about {_gib(need)} of {_gib(free)} free", "" if enough else advice
+    )
+
+
+def _storage(config: Config) -> Iterator[Finding]:
+    place = location(config.run.storage)
+    probe = place / f".vadv-doctor-{os.getpid()}"
+    made = isinstance(place, Path) and not place.exists()
+    try:
+        write_text(probe, "probe")
+        skew = _clock_skew_s(probe)
+        probe.unlink(missing_ok=True)
+    except (VadvError, OSError) as error:
+        yield Finding("fault", "run.storage", f"{place} cannot be written", str(error))
+        return
+    yield Finding("ok", "run.storage", f"{place} is written and read")
+    if skew is not None:
+        off = abs(skew) > _LARGEST_SKEW_S
+        advice = "Set the clock: stores refuse requests signed more than minutes off." if off else ""
+        yield Finding("fault" if off else "ok", "clock", f"{skew:+.0f} s against the store's", advice)
+    if isinstance(place, Path):
+        if made:
+            place.rmdir()
+            place = next(parent for parent in place.resolve().parents if parent.is_dir())
+        free = shutil.disk_usage(place).free
+        low = free < _LOW_DISK_BYTES
+        advice = "Free some: a checkpoint of RoBERTa-Large is 5 GB." if low else ""
+        yield Finding("warning" if low else "ok", "disk", f"{_gib(free)} free", advice)
+
+
+def _clock_skew_s(probe: Location) -> float | None:
+    return probe.clock_s() - time.time() if isinstance(probe, S3Path) else None
+
+
+def _port(config: Config) -> Iterator[Finding]:
+    port = config.telemetry.port
+    if port is None:
+        return
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            yield Finding("fault", "telemetry.port", f"{port}: {error.strerror}", "Give another --telemetry.port.")
+            return
+    yield Finding("ok", "telemetry.port", f"{port} is free")
+
+
+def _available_memory() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    numbers = []
+    for part in version.split("+")[0].split(".")[:3]:
+        digits = "".join(c for c in part if c.isdigit())
+        if not digits:
+            break
+        numbers.append(int(digits))
+    return tuple(numbers)

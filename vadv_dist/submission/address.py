@@ -1,0 +1,73 @@
+"""Where a job goes, and whether it may: whoever reaches a Ray cluster without a token can run code on it."""
+
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from vadv_dist.errors import UserError
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+_TOKEN_FILE = Path.home() / ".ray" / "auth_token"
+
+
+def resolve_address(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """The job server's address: as given, else `RAY_API_SERVER_ADDRESS` or `RAY_ADDRESS`, else this machine's.
+
+    Raises:
+        UserError: it is no http(s) address.
+    """
+    address = given or environment.get("RAY_API_SERVER_ADDRESS") or environment.get("RAY_ADDRESS") or DEFAULT_ADDRESS
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UserError(
+            f"{address} is no address of a job server, expected http://HOST:8265 (the dashboard's). Give --address."
+        )
+    if parts.username or parts.password:
+        raise UserError("The address holds a password. Take it out: a token comes from a file, see SECURITY.md.")
+    return address.rstrip("/")
+
+
+def is_this_machine(address: str) -> bool:
+    """Whether an address is on the loopback."""
+    host = urlsplit(address).hostname or ""
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return bool(found) and all(ipaddress.ip_address(ip.partition("%")[0]).is_loopback for ip in found)
+
+
+def require_token(address: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse a cluster off this machine without token authentication.
+
+    Raises:
+        UserError: no token is set up.
+    """
+    if is_this_machine(address) or has_token(environment):
+        return
+    raise UserError(
+        f"{address} is not on this machine, and there is no token: whoever can reach a Ray cluster without one can run "
+        "code on it. Put the cluster's token into ~/.ray/auth_token (mode 600) or name its file in "
+        "RAY_AUTH_TOKEN_PATH, and set RAY_AUTH_MODE=token. See SECURITY.md."
+    )
+
+
+def has_token(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether Ray will send a token.
+
+    Raises:
+        UserError: its file may be read by others.
+    """
+    if environment.get("RAY_AUTH_MODE", "").lower() != "token":
+        return False
+    if environment.get("RAY_AUTH_TOKEN"):
+        return True
+    file = Path(environment.get("RAY_AUTH_TOKEN_PATH") or _TOKEN_FILE)
+    if not file.is_file() or not file.stat().st_size:
+        return False
+    if file.stat().st_mode & 0o077:
+        raise UserError(f"{file} may be read by others. Make it yours alone: chmod 600 {file}.")
+    return True

@@ -1,0 +1,97 @@
+"""Show a job's output as it comes, through dropped connections, and tell how it ended."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from vadv_dist.errors import MachineError, UserError
+
+# How a followed job ended: 0 done, 1 a fault of the machine, 2 a mistake of the user's, 75 (EX_TEMPFAIL) taken from
+# its node, to be submitted again, 130 stopped by somebody.
+PREEMPTED, STOPPED = 75, 130
+_RETRY_S, _GIVE_UP_S = 2.0, 300.0
+_LOST_NODE = ("node", "died", "preempt", "actor died", "head node", "supervisor")
+
+
+def follow(client: Any, submission_id: str, say: Callable[[str], None], out: TextIO) -> int:
+    """Print a job's output until it ends; Ctrl-C asks whether to stop it.
+
+    Returns:
+        its exit code.
+    Raises:
+        MachineError: the job server has not answered for minutes.
+    """
+    try:
+        _print_output(client, submission_id, say, out)
+    except KeyboardInterrupt:
+        return _interrupted(client, submission_id, say)
+    return exit_code(client.get_job_info(submission_id), say)
+
+
+def exit_code(job: Any, say: Callable[[str], None]) -> int:
+    """The exit code that a job's end stands for."""
+    status = str(job.status.value)
+    if status == "SUCCEEDED":
+        return 0
+    if status == "STOPPED":
+        say("the job was stopped")
+        return STOPPED
+    message = " ".join(str(job.message or "").split())
+    code = job.driver_exit_code
+    if code == UserError.exit_code:
+        return UserError.exit_code
+    if code is None or code < 0:
+        if any(word in message.lower() for word in _LOST_NODE):
+            say(f"the job lost its node ({message[:200]}); the same command goes on from the last checkpoint")
+            return PREEMPTED
+        say(f"the job failed: {message[:300]}")
+    return MachineError.exit_code
+
+
+def _print_output(client: Any, submission_id: str, say: Callable[[str], None], out: TextIO) -> None:
+    printed, failing_since = 0, None
+    while True:
+        try:
+
+            async def tail() -> None:
+                nonlocal printed, failing_since
+                seen = 0
+                async for text in client.tail_job_logs(submission_id):
+                    failing_since = None
+                    # A new connection begins with the log's first line.
+                    new = text[max(0, printed - seen) :]
+                    seen += len(text)
+                    out.write(new)
+                    out.flush()
+                    printed = max(printed, seen)
+
+            asyncio.run(tail())
+            if str(client.get_job_status(submission_id).value) in ("SUCCEEDED", "FAILED", "STOPPED"):
+                return
+        except (TimeoutError, OSError, RuntimeError) as error:
+            now = time.monotonic()
+            if failing_since is None:
+                failing_since = now
+                say(f"the connection to the job server was lost ({type(error).__name__}); trying again …")
+            if now - failing_since > _GIVE_UP_S:
+                raise MachineError(
+                    f"The job server has not answered for {_GIVE_UP_S:.0f} s. {submission_id} may well run on: the "
+                    "same command follows it again."
+                ) from None
+        time.sleep(_RETRY_S)
+
+
+def _interrupted(client: Any, submission_id: str, say: Callable[[str], None]) -> int:
+    if sys.stdin.isatty():
+        try:
+            answer = input(f"\nStop {submission_id} (s), or let it run and leave (Enter)? ")
+        except (EOFError, KeyboardInterrupt):
+            answer = ""
+        if answer.strip().lower() in ("s", "stop"):
+            client.stop_job(submission_id)
+            say(f"stopped {submission_id}; its checkpoints are complete, and the same command goes on from the last")
+            return STOPPED
+    say(f"{submission_id} runs on; the same command follows it again")
+    return 0

@@ -1,0 +1,199 @@
+"""`vadv submit`: hand a command to a cluster's job server, follow it, and give back how it ended."""
+
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vadv_dist.config import Config, load_config
+from vadv_dist.errors import MachineError, UserError
+from vadv_dist.storage import STORE_SETTINGS, Location, location
+from vadv_dist.submission.address import is_this_machine, require_token, resolve_address
+from vadv_dist.submission.follow import follow
+from vadv_dist.submission.packing import pack
+
+COMMANDS = ("train", "tune", "extract", "evaluate")
+_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+_MAX_TWINS = 100
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What is handed over.
+
+    Args:
+        command: one of `COMMANDS`.
+        arguments: its arguments, as they would be typed after `vadv <command>`.
+        address: of the job server; None takes Ray's variables, else this machine.
+        working_dir: folder whose tracked files travel along.
+        install: have each node install this package and its exact versions, for images that lack them.
+        detach: do not follow the job.
+    """
+
+    command: str
+    arguments: tuple[str, ...]
+    address: str | None = None
+    working_dir: Path = Path(".")
+    install: bool = False
+    detach: bool = False
+
+
+def submit(submission: Submission, say: Callable[[str], None]) -> int:
+    """Start a job, or join the one that already does the same, and return its exit code (see `follow`).
+
+    Args:
+        submission: what to run where.
+        say: where messages go; the job's own output goes to standard output.
+    Raises:
+        UserError: a mistake that would end the job at once, or that would lose what it makes.
+        MachineError: the job server does not answer.
+    """
+    import os
+
+    address = resolve_address(submission.address)
+    require_token(address)
+    arguments, name = prepared_arguments(submission, address)
+    client = _connect(address)
+    base = job_name(submission.command, name)
+    twin, submission_id = _running_or_free(client, base)
+    if twin:
+        say(f"{submission_id} runs already on {address}: following it (`ray job stop {submission_id}` would stop it)")
+    else:
+        with tempfile.TemporaryDirectory(prefix="vadv-job-") as scratch:
+            count, size = pack(submission.working_dir, Path(scratch))
+            say(f"packed {count} files that git tracks, {size / 2**20:.1f} MiB")
+            client.submit_job(
+                entrypoint=shlex.join(["python", "-m", "vadv_dist.cli", submission.command, *arguments]),
+                submission_id=submission_id,
+                runtime_env=runtime_environment(scratch, submission.install, os.environ),
+                metadata={"job_name": base},
+            )
+        say(f"submitted {submission_id} to {address}")
+    if submission.detach:
+        say(f"follow it with the same command, or with: ray job logs -f {submission_id} --address {address}")
+        return 0
+    return follow(client, submission_id, say, out=sys.stdout)
+
+
+def prepared_arguments(submission: Submission, address: str) -> tuple[list[str], str]:
+    """The arguments as the job must have them, and the name of the run.
+
+    A job runs in a copy of the folder that is removed after it: paths must lead out of that. On this machine's cluster
+    relative ones are made absolute; on another they are refused.
+
+    Raises:
+        UserError: a mistake in the configuration, or a path that the job could not use.
+    """
+    arguments = list(submission.arguments)
+    if submission.command == "evaluate":
+        if not arguments or arguments[0].startswith("-"):
+            raise UserError("submit evaluate: give the run, such as s3://BUCKET/runs/NAME.")
+        place = location(arguments[0])
+        arguments[0] = _reachable(place, "the run", address)
+        return arguments, place.name
+    config_path = _option(arguments, "--config")
+    if config_path is None:
+        raise UserError(f"submit {submission.command}: --config is missing.")
+    if not (submission.working_dir / config_path).is_file():
+        raise UserError(
+            f"{config_path} is no file below {submission.working_dir.resolve()}, which is what travels with the job. "
+            "Give --config relative to that folder, of a file that git tracks."
+        )
+    if submission.command == "extract":
+        return arguments, Path(config_path).stem
+    overrides = [a for a in arguments if a.startswith("--") and "." in a.partition("=")[0] and "=" in a]
+    config = load_config(submission.working_dir / config_path, overrides)
+    if submission.command == "train" and config.trainer.num_workers == 0:
+        raise UserError(
+            "trainer.num_workers is 0, so the run would train in the job's own process on the head node. Give "
+            "--trainer.num_workers=N."
+        )
+    return [*arguments, *_absolute_overrides(config, address, overrides)], config.run.name
+
+
+def job_name(command: str, name: str) -> str:
+    """Submission id of a run: the same run gives the same id."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"vadv-{command}-{name}").strip("-")
+
+
+def runtime_environment(folder: str, install: bool, environment: Any) -> dict[str, Any]:
+    """What Ray lays out on the nodes for a job; secrets are never in it: every user of the dashboard reads it."""
+    variables = {name: environment[name] for name in STORE_SETTINGS if name in environment}
+    settings: dict[str, Any] = {"working_dir": folder, "env_vars": {"RAY_TRAIN_V2_ENABLED": "1", **variables}}
+    if install:
+        here = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
+        settings["pip"] = {"packages": [f"-c {here}/constraints.txt", here]}
+    return settings
+
+
+def _absolute_overrides(config: Config, address: str, given: Sequence[str]) -> list[str]:
+    sources = [
+        replace(source, uri=_reachable(location(source.uri), "data.sources", address)) for source in config.data.sources
+    ]
+    storage = _reachable(location(config.run.storage), "run.storage", address)
+    overrides = []
+    if storage != config.run.storage:
+        overrides.append(f"--run.storage={storage}")
+    if [source.uri for source in sources] != [source.uri for source in config.data.sources]:
+        import json
+        from dataclasses import asdict
+
+        overrides.append(f"--data.sources={json.dumps([asdict(source) for source in sources])}")
+    encoder = Path(config.student.encoder)
+    if not encoder.is_absolute() and encoder.is_dir():
+        overrides.append(f"--student.encoder={_reachable(encoder, 'student.encoder', address)}")
+    return overrides
+
+
+def _reachable(place: Location, what: str, address: str) -> str:
+    if not isinstance(place, Path) or place.is_absolute():
+        return str(place)
+    if is_this_machine(address):
+        return str(place.resolve())
+    raise UserError(
+        f"{what} is {place}, a path relative to the job's folder, which is a copy that is removed when the job ends. "
+        "Give s3://… or the absolute path of a disk that all nodes see."
+    )
+
+
+def _option(arguments: Sequence[str], name: str) -> str | None:
+    for number, argument in enumerate(arguments):
+        if argument == name and number + 1 < len(arguments):
+            return arguments[number + 1]
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _connect(address: str) -> Any:
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        if "401" in reason or "403" in reason or "nauthorized" in reason or "token" in reason.lower():
+            raise UserError(
+                f"{address} refuses this token. Take the cluster's own into ~/.ray/auth_token and set "
+                "RAY_AUTH_MODE=token."
+            ) from None
+        raise MachineError(
+            f"No job server answers on {address} ({reason[:200]}). Is the port forwarded "
+            "(kubectl -n vadv port-forward service/vadv-head-svc 8265:8265, ray dashboard …)? Nothing was submitted."
+        ) from None
+
+
+def _running_or_free(client: Any, base: str) -> tuple[bool, str]:
+    """The job of this name that runs, or the first name that no job has had."""
+    had = {job.submission_id: str(job.status.value) for job in client.list_jobs() if job.submission_id}
+    for number in range(1, _MAX_TWINS):
+        name = base if number == 1 else f"{base}-{number}"
+        if name not in had:
+            return False, name
+        if had[name] not in _ENDED:
+            return True, name
+    raise UserError(f"{base} has run {_MAX_TWINS} times on this cluster. Give another --run.name.")
