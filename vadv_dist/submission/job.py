@@ -1,11 +1,15 @@
 """`vadv submit`: hand a command to a cluster's job server, follow it, and give back how it ended."""
 
+import json
+import logging
+import os
 import re
 import shlex
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from vadv_dist.submission.packing import pack
 COMMANDS = ("train", "tune", "extract", "evaluate")
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _MAX_TWINS = 100
+_AGENT_WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,6 @@ def submit(submission: Submission, say: Callable[[str], None]) -> int:
         UserError: a mistake that would end the job at once, or that would lose what it makes.
         MachineError: the job server does not answer.
     """
-    import os
-
     address = resolve_address(submission.address)
     require_token(address)
     arguments, name = prepared_arguments(submission, address)
@@ -66,8 +69,11 @@ def submit(submission: Submission, say: Callable[[str], None]) -> int:
         with tempfile.TemporaryDirectory(prefix="vadv-job-") as scratch:
             count, size = pack(submission.working_dir, Path(scratch))
             say(f"packed {count} files that git tracks, {size / 2**20:.1f} MiB")
-            client.submit_job(
-                entrypoint=shlex.join(["python", "-m", "vadv_dist.cli", submission.command, *arguments]),
+            # Another machine's python is that of its image; this one's is known.
+            python = sys.executable if is_this_machine(address) else "python"
+            _send(
+                client,
+                entrypoint=shlex.join([python, "-m", "vadv_dist.cli", submission.command, *arguments]),
                 submission_id=submission_id,
                 runtime_env=runtime_environment(scratch, submission.install, os.environ),
                 metadata={"job_name": base},
@@ -112,7 +118,7 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
             "trainer.num_workers is 0, so the run would train in the job's own process on the head node. Give "
             "--trainer.num_workers=N."
         )
-    return [*arguments, *_absolute_overrides(config, address, overrides)], config.run.name
+    return [*arguments, *_absolute_overrides(config, address)], config.run.name
 
 
 def job_name(command: str, name: str) -> str:
@@ -130,7 +136,7 @@ def runtime_environment(folder: str, install: bool, environment: Any) -> dict[st
     return settings
 
 
-def _absolute_overrides(config: Config, address: str, given: Sequence[str]) -> list[str]:
+def _absolute_overrides(config: Config, address: str) -> list[str]:
     sources = [
         replace(source, uri=_reachable(location(source.uri), "data.sources", address)) for source in config.data.sources
     ]
@@ -139,10 +145,8 @@ def _absolute_overrides(config: Config, address: str, given: Sequence[str]) -> l
     if storage != config.run.storage:
         overrides.append(f"--run.storage={storage}")
     if [source.uri for source in sources] != [source.uri for source in config.data.sources]:
-        import json
-        from dataclasses import asdict
-
-        overrides.append(f"--data.sources={json.dumps([asdict(source) for source in sources])}")
+        given = [{name: v for name, v in asdict(source).items() if v is not None} for source in sources]
+        overrides.append(f"--data.sources={json.dumps(given)}")
     encoder = Path(config.student.encoder)
     if not encoder.is_absolute() and encoder.is_dir():
         overrides.append(f"--student.encoder={_reachable(encoder, 'student.encoder', address)}")
@@ -172,6 +176,9 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 def _connect(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
+    for module in ("modules.dashboard_sdk", "modules.job.sdk"):
+        logging.getLogger(f"ray.dashboard.{module}").setLevel(logging.WARNING)
+    logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError) as error:
@@ -185,6 +192,22 @@ def _connect(address: str) -> Any:
             f"No job server answers on {address} ({reason[:200]}). Is the port forwarded "
             "(kubectl -n vadv port-forward service/vadv-head-svc 8265:8265, ray dashboard …)? Nothing was submitted."
         ) from None
+
+
+def _send(client: Any, **job: Any) -> None:
+    """Submit; a cluster that has just started takes jobs some seconds after it answers."""
+    deadline = time.monotonic() + _AGENT_WAIT_S
+    while True:
+        try:
+            client.submit_job(**job)
+            return
+        except (RuntimeError, ConnectionError) as error:
+            reason = " ".join(str(error).split())
+            if "No available agent" not in reason or time.monotonic() > deadline:
+                raise MachineError(
+                    f"The job server did not take the job: {reason[:300]}. Nothing was started."
+                ) from None
+            time.sleep(1.0)
 
 
 def _running_or_free(client: Any, base: str) -> tuple[bool, str]:

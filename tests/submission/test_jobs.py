@@ -1,0 +1,188 @@
+"""Jobs over HTTP on two nodes of this machine, one of which is killed inside an epoch."""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from vadv_dist.config import load_config
+from vadv_dist.training.checkpoint import list_checkpoints
+from vadv_dist.training.launch import train
+from vadv_dist.training.run_folder import RunFolder
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class TwoNodes:
+    """A head that takes jobs with a token, and a second node that can be killed and started again."""
+
+    def __init__(self, scratch: Path) -> None:
+        token = scratch / "token"
+        token.touch(0o600)
+        token.write_text(secrets.token_hex(32))
+        self.token, self.scratch = token, scratch
+        self.environment = {
+            **os.environ,
+            "RAY_TMPDIR": str(scratch),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_TRAIN_V2_ENABLED": "1",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+        self.port, self.dashboard = free_port(), free_port()
+        self.head = self._start("--head", f"--port={self.port}", "--num-cpus=3", f"--dashboard-port={self.dashboard}")
+        self.second = self.start_second()
+
+    def start_second(self) -> subprocess.Popen:
+        # A node that starts empties the folder of runtime environments, which must not be the head's.
+        return self._start(f"--address=127.0.0.1:{self.port}", "--num-cpus=2", f"--temp-dir={self.scratch}/2")
+
+    def _start(self, *options: str) -> subprocess.Popen:
+        command = [str(BIN / "ray"), "start", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
+        command += ["--object-store-memory=200000000", *options]
+        process = subprocess.Popen(
+            command,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if "--block" in line:
+                return process
+        raise AssertionError(said)
+
+    def close(self) -> None:
+        for process in (self.second, self.head):
+            kill(process)
+
+
+def kill(process: subprocess.Popen) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[TwoNodes]:
+    scratch = Path(tempfile.mkdtemp(prefix="vr", dir="/tmp"))  # Ray's sockets want a short path
+    nodes = TwoNodes(scratch)
+    yield nodes
+    nodes.close()
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+@pytest.fixture
+def project(tmp_path: Path, made: Path, write_config: Callable[..., Path]) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    shutil.copy(write_config("job", storage=tmp_path / "runs"), folder / "run.yaml")
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    subprocess.run(["git", "-C", folder, "add", "run.yaml"], check=True)
+    return folder
+
+
+def submit(nodes: TwoNodes, project: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "vadv_dist.cli", "submit", "train", "--config", "run.yaml", *arguments]
+    command += ["--address", f"http://127.0.0.1:{nodes.dashboard}"]
+    return subprocess.Popen(
+        command, cwd=project, env=nodes.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_run_outlives_the_node_of_one_of_its_workers(nodes, project, write_config, tmp_path) -> None:
+    options = ["--student.encoder_dropout=0.0", "--student.dropout=0.0", "--teacher.dropout=0.0"]
+    options += ["--trainer.epochs=4", "--trainer.checkpoint_every_steps=2", "--data.batch_size=8"]
+    # Two CPUs each: the head has room for one worker, the second node for the other.
+    spread = ["--trainer.num_workers=2", "--trainer.cpus_per_worker=2"]
+    run = RunFolder(tmp_path / "runs" / "job")
+    first = submit(nodes, project, *options, *spread)
+    deadline = time.monotonic() + 240
+    while not list_checkpoints(run.checkpoints):
+        assert first.poll() is None, first.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    kill(nodes.second)
+    assert run.result() is None
+
+    # The same command while the job still runs follows it, and starts no twin.
+    twin = submit(nodes, project, *options, *spread)
+    nodes.second = nodes.start_second()
+    said, told = first.communicate(timeout=300)
+    assert first.returncode == 0, said + told
+    assert "submitted vadv-train-job to" in told
+    assert "packed 1 files" in told
+    twin_said, twin_told = twin.communicate(timeout=60)
+    assert twin.returncode == 0, twin_said + twin_told
+    assert "vadv-train-job runs already" in twin_told
+    assert "best validation MAE" in twin_said
+
+    result = run.result()
+    assert result is not None
+    assert result["workers"] == 2
+    steps = [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()]
+    assert steps == sorted(steps)
+    alone = load_config(write_config("alone", storage=tmp_path / "runs"), options)
+    train(alone, Console(quiet=True))
+    expected = list_checkpoints(RunFolder.of(alone).checkpoints)[-1].weights()
+    weights = list_checkpoints(run.checkpoints)[-1].weights()
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
+
+    # No token is in what the run left behind.
+    secret = nodes.token.read_text()
+    for path in run.root.rglob("*"):
+        if path.is_file() and path.suffix in {".yaml", ".json", ".jsonl", ".html", ".md", ".txt"}:
+            assert secret not in path.read_text()
+
+
+def test_a_mistake_found_on_the_cluster_comes_back_as_one(nodes, project, made) -> None:
+    done = submit(
+        nodes, project, "--trainer.num_workers=2", "--run.name=wrong", "--student.encoder=nowhere/to-be-found"
+    )
+    said, told = done.communicate(timeout=120)
+    assert done.returncode == 2, said + told
+    assert "nowhere/to-be-found" in said + told
+
+
+def test_a_wrong_token_is_the_users_mistake(nodes: TwoNodes, project: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other-token"
+    other.touch(0o600)
+    other.write_text(secrets.token_hex(32))
+    nodes.environment["RAY_AUTH_TOKEN_PATH"] = str(other)
+    try:
+        done = submit(nodes, project, "--trainer.num_workers=2", "--run.name=refused")
+        said, told = done.communicate(timeout=60)
+    finally:
+        nodes.environment["RAY_AUTH_TOKEN_PATH"] = str(nodes.token)
+    assert done.returncode == 2, said + told
+    assert "Traceback" not in told
+    assert "refuses this token" in told

@@ -1,0 +1,140 @@
+"""What is refused before a job is sent, what travels with it, and what its end means."""
+
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from vadv_dist.errors import UserError
+from vadv_dist.submission.address import has_token, is_this_machine, require_token, resolve_address
+from vadv_dist.submission.follow import PREEMPTED, STOPPED, exit_code
+from vadv_dist.submission.job import Submission, job_name, prepared_arguments, runtime_environment
+from vadv_dist.submission.packing import pack
+
+HERE, AWAY = "http://127.0.0.1:8265", "http://10.1.2.3:8265"
+
+
+@pytest.fixture
+def project(tmp_path: Path, made: Path, monkeypatch) -> Path:
+    """A repository with a config whose paths are relative."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "run.yaml").write_text(
+        f"run: {{name: one run, storage: runs}}\ndata: {{sources: [{{uri: made}}]}}\n"
+        f"student: {{encoder: {made / 'encoder'}, pretrained: false}}\ntrainer: {{num_workers: 2}}\n"
+    )
+    (folder / "made").symlink_to(made)
+    (folder / "notes.txt").write_text("not tracked")
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    subprocess.run(["git", "-C", folder, "add", "run.yaml"], check=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_only_tracked_files_travel_as_they_now_are(project: Path, tmp_path: Path) -> None:
+    (project / "run.yaml").write_text("changed: since\n")
+    target = tmp_path / "packed"
+    target.mkdir()
+    assert pack(project, target) == (1, len("changed: since\n"))
+    assert [p.name for p in target.rglob("*")] == ["run.yaml"]
+    assert (target / "run.yaml").read_text() == "changed: since\n"
+
+
+def test_a_folder_that_is_too_large_is_refused_with_its_largest_files(project: Path, tmp_path: Path) -> None:
+    (project / "weights.bin").write_bytes(b"0" * 3_000_000)
+    subprocess.run(["git", "-C", project, "add", "weights.bin"], check=True)
+    with pytest.raises(UserError, match=r"3 MiB, more than 1 MiB.*weights.bin \(2.9 MiB\)"):
+        pack(project, tmp_path / "packed", max_bytes=1 << 20)
+
+
+def test_a_folder_outside_git_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="in no git repository"):
+        pack(tmp_path, tmp_path / "packed")
+
+
+def test_relative_paths_become_absolute_here_and_are_refused_elsewhere(project: Path) -> None:
+    submission = Submission("train", ("--config", "run.yaml", "--trainer.epochs=3"), working_dir=project)
+    arguments, name = prepared_arguments(submission, HERE)
+    assert name == "one run"
+    assert arguments[:3] == ["--config", "run.yaml", "--trainer.epochs=3"]
+    assert f"--run.storage={project / 'runs'}" in arguments
+    assert str(project.resolve() / "made") in arguments[-1] or str((project / "made").resolve()) in arguments[-1]
+    with pytest.raises(UserError, match=r"relative to the job's folder.*s3://"):
+        prepared_arguments(submission, AWAY)
+    away = Submission(
+        "train",
+        ("--config", "run.yaml", "--run.storage=s3://b/runs", "--data.sources=[{uri: s3://b/made}]"),
+        working_dir=project,
+    )
+    assert prepared_arguments(away, AWAY)[0] == list(away.arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--config is missing"),
+        (("--config", "other.yaml"), "no file below"),
+        (("--config", "run.yaml", "--trainer.epoch=3"), "epoch"),
+        (("--config", "run.yaml", "--trainer.num_workers=0"), "num_workers is 0"),
+    ],
+)
+def test_mistakes_are_met_before_anything_is_sent(project: Path, arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        prepared_arguments(Submission("train", arguments, working_dir=project), HERE)
+
+
+def test_a_run_gives_the_same_id_each_time() -> None:
+    assert job_name("train", "MOSI, first try") == "vadv-train-MOSI-first-try"
+
+
+def test_secrets_do_not_travel() -> None:
+    environment = {"AWS_SECRET_ACCESS_KEY": "secret", "AWS_ACCESS_KEY_ID": "id", "AWS_REGION": "eu", "HOME": "/root"}
+    assert runtime_environment("/x", False, environment)["env_vars"] == {
+        "RAY_TRAIN_V2_ENABLED": "1",
+        "AWS_REGION": "eu",
+    }
+
+
+def test_addresses(tmp_path: Path) -> None:
+    assert resolve_address(None, {}) == HERE
+    assert resolve_address(None, {"RAY_ADDRESS": "http://head:8265/"}) == "http://head:8265"
+    for bad in ("head:8265", "ray://head:10001", "http://"):
+        with pytest.raises(UserError, match="no address of a job server"):
+            resolve_address(bad, {})
+    with pytest.raises(UserError, match="password"):
+        resolve_address("http://user:pw@head:8265", {})
+    assert is_this_machine("http://localhost:8265")
+    assert is_this_machine("http://[::1]:8265")
+    assert not is_this_machine(AWAY)
+
+
+def test_a_cluster_off_this_machine_wants_a_token(tmp_path: Path) -> None:
+    require_token(HERE, {})
+    token = tmp_path / "token"
+    named = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    for environment in ({}, named, {"RAY_AUTH_TOKEN": "x"}):
+        with pytest.raises(UserError, match="there is no token"):
+            require_token(AWAY, environment)
+    token.write_text("x" * 32)
+    token.chmod(0o644)
+    with pytest.raises(UserError, match="chmod 600"):
+        has_token(named)
+    token.chmod(0o600)
+    require_token(AWAY, named)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "expected"),
+    [
+        ("SUCCEEDED", 0, "", 0),
+        ("FAILED", 2, "Job entrypoint command failed with exit code 2", 2),
+        ("FAILED", 1, "Job entrypoint command failed with exit code 1", 1),
+        ("FAILED", None, "Job supervisor actor died: the node was terminated", PREEMPTED),
+        ("FAILED", None, "runtime_env setup failed", 1),
+        ("STOPPED", None, "", STOPPED),
+    ],
+)
+def test_the_end_of_a_job_is_told_by_its_exit_code(status, code, message, expected) -> None:
+    job = SimpleNamespace(status=SimpleNamespace(value=status), driver_exit_code=code, message=message)
+    assert exit_code(job, lambda text: None) == expected
