@@ -173,11 +173,15 @@ class _Check:
         counted = np.array([count_words(text) for text in window.text], np.int32)
         has_words = counted > 0
         self._rows(file, "label", ~is_number, "It is not a number", "Mend the labels and make the data set again.")
+        if self._manifest.label.is_class:
+            whole = np.floor(window.label) == window.label
+            self._rows(file, "label", is_number & ~whole, "It is not a whole number, as a class is", _AGAIN)
         outside = f"It is outside [{low:g}, {high:g}]"
         self._rows(file, "label", is_number & ~in_range, outside, "Mend the labels, or ingest with their range.")
         advice = "Give the clips words, or leave them out, and make the data set again."
-        self._rows(file, "text", ~has_words, "It is empty", advice)
-        wrong_count = has_words & (counted != window.num_words)
+        if not self._manifest.label.is_class:
+            self._rows(file, "text", ~has_words, "It is empty", advice)
+        wrong_count = (has_words | self._manifest.label.is_class) & (counted != window.num_words)
         self._rows(file, "num_words", wrong_count, "It is not the number of words in text", _AGAIN)
 
     def _ids(self, split: str, file: str, window: Window) -> None:
