@@ -12,6 +12,7 @@ MAY_IMPORT = {
     "errors": set(),
     "storage": {"errors"},
     "recipes": BASE,
+    "cli_ingest": {"data", *BASE},
     "telemetry": {"errors"},
     "config": {"errors", "config"},
     "data": {"config", "data", *BASE},

@@ -10,7 +10,7 @@ from vadv_dist.data.schema import LABEL_KINDS, FeatureSpec, LabelSpec
 
 FEATURE_TYPES = ("float16", "float32", "float64")
 # Arrow counts the values of one tensor in 32 bits, and rows in 64.
-_MAX_VALUES = (1 << 31) - 1
+MAX_VALUES = (1 << 31) - 1
 _MAX_COUNT = 1 << 60
 
 
@@ -63,7 +63,7 @@ def feature(value: Any, name: str) -> FeatureSpec:
     """Shape and type of a feature."""
     raw = mapping(value, name)
     shape = tuple(count(size, f"{name}.shape") for size in items(raw["shape"], f"{name}.shape"))
-    if not shape or not 0 < math.prod(shape) <= _MAX_VALUES:
+    if not shape or not 0 < math.prod(shape) <= MAX_VALUES:
         raise ValueError(f"{name}.shape is {list(shape)}, expected positive numbers")
     if raw["dtype"] not in FEATURE_TYPES:
         raise ValueError(f"{name}.dtype is {brief(raw['dtype'])}, expected one of {', '.join(FEATURE_TYPES)}")

@@ -6,6 +6,7 @@ Layout (docs/architecture.md, "A data set on storage"): `<uri>/<split>/00000.par
 
 import datetime
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -211,6 +212,8 @@ class DatasetWriter:
                 raise UserError(
                     f"Feature {name!r} has shape {list(spec.shape)} per clip, expected {FEATURE_LAYOUT[name]}."
                 )
+            if math.prod(spec.shape) > fields.MAX_VALUES:
+                raise UserError(f"Feature {name!r} has shape {list(spec.shape)} per clip: too many values. Give fewer.")
         self.features = dict(features)
         self.label = label
         self.provenance = dict(provenance)
