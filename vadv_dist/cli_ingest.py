@@ -148,7 +148,7 @@ def _add_common(parser: argparse.ArgumentParser, *, bad_rows: str, source: str) 
         "--bad-rows",
         choices=("error", "drop"),
         default=bad_rows,
-        help="rows that cannot become a clip: end at the first, or leave them out and count them (default: %(default)s)",
+        help="rows that cannot become a clip: end at the first, or leave out and count (default: %(default)s)",
     )
     parser.add_argument("--source", help=f"name of the source (default: {source})")
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON object")

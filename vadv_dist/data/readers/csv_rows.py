@@ -75,8 +75,8 @@ class CsvClip:
 
 def read_csv(
     path: Path, columns: Columns, label: LabelSpec, on_bad_row: Callable[[BadRowError], None] | None = None
-) -> list[CsvClip]:
-    """Read every row of a CSV file with a header line.
+) -> Iterator[CsvClip]:
+    """Read the rows of a CSV file with a header line, one by one.
 
     Args:
         path: the file.
@@ -87,8 +87,7 @@ def read_csv(
     Raises:
         UserError: not a CSV, a missing column, or a row that cannot become a clip, with its line.
     """
-    clips: list[CsvClip] = []
-    seen: dict[str, str] = {}
+    line_of: dict[str, str] = {}
     options = {
         columns.split_column: "--split-column",
         columns.text_column: "--text-column",
@@ -99,18 +98,18 @@ def read_csv(
     if columns.fallback_text_column is not None:
         options[columns.fallback_text_column] = "--fallback-text-column"
     optional = (columns.video_column,) if columns.video_column == DEFAULT_VIDEO_COLUMN else ()
-    read_rows = 0
+    empty = True
     for where, row in _rows(path, options, "--csv", optional):
-        read_rows += 1
+        empty = False
         line = where.removeprefix(f"{path} ")
         try:
             if isinstance(row, BadRowError):
                 raise row
             clip = _parse(where, row, columns, label)
-            if clip.clip_id in seen:
+            if clip.clip_id in line_of:
                 raise BadRowError(
                     "an id again",
-                    f"{where}: id {clip.clip_id!r} stands in {seen[clip.clip_id]} already. "
+                    f"{where}: id {clip.clip_id!r} stands in {line_of[clip.clip_id]} already. "
                     "Ids name clips: make them differ, or leave one row out.",
                 )
         except BadRowError as bad:
@@ -119,11 +118,10 @@ def read_csv(
             bad.place = line
             on_bad_row(bad)
             continue
-        seen[clip.clip_id] = line
-        clips.append(clip)
-    if not read_rows:
+        line_of[clip.clip_id] = line
+        yield clip
+    if empty:
         raise UserError(f"{path} has a header line, but not a single row.")
-    return clips
 
 
 def read_texts(path: Path, columns: TextColumns) -> dict[str, TextRow]:

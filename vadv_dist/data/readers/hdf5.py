@@ -59,18 +59,18 @@ class Hdf5File:
     Args:
         path: the file.
         option: the option that names it, for messages.
-        seconds: time that one request may take.
+        seconds: time that one request may take (`REQUEST_SECONDS`).
 
     Raises:
         UserError: by every method, where the file is missing, is not HDF5, is damaged, or lacks what is asked for.
     """
 
-    def __init__(self, path: Path, option: str, seconds: float = REQUEST_SECONDS) -> None:
+    def __init__(self, path: Path, option: str, seconds: float | None = None) -> None:
         if not path.is_file():
             what = "is a folder, expected an HDF5 file" if path.is_dir() else "does not exist"
             raise UserError(f"{path} {what}. Give the file with {option}.")
         self.path = path
-        self.seconds = seconds
+        self.seconds = REQUEST_SECONDS if seconds is None else seconds
         self._connection: socket.socket | None = None
         self._pid = 0
 

@@ -72,14 +72,17 @@ def ingest_table(
         raise UserError(f"--dtype is {dtype!r}, expected one of {', '.join(DTYPES)}.")
     if valid_fraction is not None and not 0 < valid_fraction < 1:
         raise UserError(f"--valid-fraction is {valid_fraction:g}, expected a share between 0 and 1.")
+    if seed < 0:
+        raise UserError(f"--seed is {seed}, expected a number from 0.")
     check_bad_rows(bad_rows)
     array_sources = parse_array_sources(arrays)
     require_absent(root, "a data set", "Give another folder, or remove this one.")
     ids = (id_column,) if isinstance(id_column, str) else tuple(id_column)
     columns = Columns(ids, split_column, text_column, label_column, video_column, fallback_text_column)
 
+    # The file is read twice, so that words need not be kept while splits are decided.
     bad: list[BadRowError] = []
-    rows = read_csv(path, columns, label, bad.append if bad_rows == "drop" else None)
+    rows = [replace(row, text="") for row in read_csv(path, columns, label, bad.append if bad_rows == "drop" else None)]
     clips = rows if valid_fraction is None else cut_valid_split(rows, valid_fraction, seed, path)
     wanted = {clip.clip_id: clip.where for clip in clips}
     features = {
@@ -107,10 +110,14 @@ def ingest_table(
         shard_rows=shard_rows,
     )
     with ingestion:
-        for row in bad:
-            ingestion.drop(row)
+        for dropped in bad:
+            ingestion.drop(dropped)
+        again = read_csv(path, columns, label, None if bad_rows == "error" else lambda _: None)
         for clip in clips:
-            ingestion.add(clip.split, _to_clip(clip, features, source or path.stem), clip.where)
+            row = next(again, None)
+            if row is None or row.clip_id != clip.clip_id:
+                raise UserError(f"{path} was changed while it was read. Run the same command again.")
+            ingestion.add(clip.split, _to_clip(row, features, source or path.stem), row.where)
         ingestion.fallback_texts = sum(clip.used_fallback for clip in clips)
         ingestion.cut_from_train = sum(a.split != b.split for a, b in zip(rows, clips, strict=True))
     return ingestion.summary()
@@ -147,12 +154,11 @@ def cut_valid_split(clips: Sequence[CsvClip], fraction: float, seed: int, path: 
 
 
 def _to_clip(clip: CsvClip, features: Mapping[str, FeatureTable], source: str) -> Clip:
-    rows = {name: table.row_of.get(clip.clip_id) for name, table in features.items()}
     return Clip(
         clip_id=clip.clip_id,
         video_id=clip.video_id,
         text=clip.text,
         label=clip.label,
         source=source,
-        features={name: None if row is None else features[name].values[row] for name, row in rows.items()},
+        features={name: table.row(clip.clip_id) for name, table in features.items()},
     )

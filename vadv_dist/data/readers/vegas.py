@@ -67,6 +67,8 @@ def ingest_vegas(
         raise UserError(f"--class-names has {len(class_names)} names for {num_classes} classes. Name each class once.")
     if not 0 <= valid_fraction < 1:
         raise UserError(f"--valid-fraction is {valid_fraction:g}, expected a share from 0 to below 1.")
+    if seed < 0:
+        raise UserError(f"--seed is {seed}, expected a number from 0.")
     path, root = local_path(file), local_path(out)
     require_absent(root, "a data set", "Give another folder, or remove this one.")
     with Hdf5File(path, "--file") as opened:
@@ -172,7 +174,7 @@ def _first_class(labels: dict[str, _Ints], num_classes: int, path: Path) -> int:
         return 0
     if known.min() == 0:
         raise UserError(
-            f"{path} has classes from 0 to {num_classes}, one more than {num_classes}. Give --classes {num_classes + 1}."
+            f"{path} has classes from 0 to {num_classes}, one more than given. Give --classes {num_classes + 1}."
         )
     return 1
 
