@@ -149,6 +149,8 @@ class _Check:
             column = table.column(name)
             if column.type != wanted.type:
                 self.error(file, name, f"It holds {_type_name(column.type)}, expected {_type_name(wanted.type)}.")
+            elif (fault := _fault(column)) is not None:
+                self.error(file, name, f"Its values are damaged ({fault}).", _RESTORE)
             elif name in META_COLUMNS and column.null_count:
                 row = int(np.flatnonzero(column.is_null().to_numpy())[0])
                 self.error(file, name, f"It is null in {counted(column.null_count, 'row')}.", row=row)
@@ -271,6 +273,15 @@ def _rows_not_finite(values: Array) -> Array:
     if all_finite(values):
         return np.zeros(len(values), bool)
     return np.asarray(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+
+
+def _fault(column: pa.ChunkedArray) -> str | None:
+    """What is wrong inside a column, such as texts that are not UTF-8; None where nothing is."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowException as error:
+        return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return None
 
 
 def _type_name(kind: pa.DataType) -> str:

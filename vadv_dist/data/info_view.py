@@ -65,14 +65,14 @@ def _splits(info: dict[str, Any]) -> "Table":
     table = _table("", "clips>", "share>", "shards>", "label mean ± std>", "words: median>", "most>", "all>")
     for name, split in info["splits"].items():
         words = split["words"] or {}
-        known = split["label_mean"] is not None
+        known = split["label_mean"] is not None and split["label_std"] is not None
         table.add_row(
             _coloured(name, name),
             f"{split['rows']:,}",
             f"{split['rows'] / info['rows']:.0%}",
             f"{split['shards']:,}",
             f"{split['label_mean']:+.2f} ± {split['label_std']:.2f}" if known else "–",
-            *(f"{words[key]:,.0f}" if key in words else "–" for key in ("median", "max", "total")),
+            *(f"{words[key]:,.0f}" if words.get(key) is not None else "–" for key in ("median", "max", "total")),
         )
     return table
 

@@ -125,6 +125,8 @@ def check_table(table: pa.Table, path: Path, shard: ShardInfo, features: Mapping
             raise UserError(f"{path} column {name!r} is {column.type}, expected {kind}. {_AGAIN}")
         if column.null_count:
             raise UserError(f"{path} has a null in column {name!r}. {_AGAIN}")
+        if kind == pa.string():
+            _require_utf8(column, path, name)
     label = table.column("label").to_numpy()
     if not np.isfinite(label).all():
         row = int(np.flatnonzero(~np.isfinite(label))[0])
@@ -153,6 +155,13 @@ def check_table(table: pa.Table, path: Path, shard: ShardInfo, features: Mapping
                         f"features and make the data set again, or set teacher.use_{name}: false."
                     )
             first_row += len(values)
+
+
+def _require_utf8(column: pa.ChunkedArray, path: Path, name: str) -> None:
+    try:
+        column.validate(full=True)
+    except pa.ArrowException as error:
+        raise UserError(f"{path} column {name!r} is damaged ({_first_line(error)}). {_AGAIN}") from None
 
 
 def to_window(tables: Sequence[pa.Table], features: Mapping[str, FeatureSpec]) -> Window:

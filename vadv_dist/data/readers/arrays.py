@@ -246,5 +246,6 @@ def _rows_by_id(ids: Array, num_rows: int, source: ArraySource) -> dict[str, int
     row_of = {name: row for row, name in enumerate(names)}
     if len(row_of) != len(names):
         twice = next(name for row, name in enumerate(names) if row_of[name] != row)
+        twice = twice.encode("utf-8", "replace").decode("utf-8", "replace")
         raise UserError(f"{source.path} has id {twice!r} more than once in {_ID_KEY!r}. Keep one row per clip.")
     return row_of

@@ -28,8 +28,6 @@ from vadv_dist.storage import local_path, read_json, require_absent
 _SILENCE = ("sp", "sil", "")
 # A text's times come from the same annotation as the label's interval; more is another numbering.
 _MAX_TIME_DIFFERENCE_S = 0.05
-# More than any video has of 100 frames per second: what a damaged file may claim.
-_MAX_ROWS_OF_VIDEO = 10_000_000
 
 
 def ingest_cmu_sdk(
@@ -182,47 +180,38 @@ class ComputationalSequence:
     def width(self) -> int:
         """D of the first video that has rows."""
         for video in self.videos:
-            shape = self._info(video, "features").shape
+            shape = self._file.describe(self._place(video, "features")).shape
             if len(shape) == 2 and shape[0]:
                 return shape[1]
         raise UserError(f"{self.path} has no features of shape [L, D] in any video.")
 
     def intervals(self, video: str) -> npt.NDArray[np.float64]:
         """Start and end of each row of a video in seconds, [L, 2]."""
-        info = self._info(video, "intervals")
+        info, values = self._file.whole(self._place(video, "intervals"))
         if len(info.shape) != 2 or info.shape[1] != 2 or info.kind == "text":
             raise UserError(f"{self.path}: intervals of {printable(video)} have shape {list(info.shape)}, not [L, 2].")
-        return self._file.all_numbers(self._place(video, "intervals"), info).astype(np.float64)
+        return np.asarray(values, np.float64)
 
     def features(self, video: str, rows: int) -> Array:
         """Numbers of each row of a video, [L, D]."""
-        info = self._rows(video, rows)
-        return self._file.all_numbers(self._place(video, "features"), info)
+        info, values = self._file.whole(self._place(video, "features"))
+        if info.kind == "text" or len(info.shape) != 2 or info.shape[0] != rows or not info.shape[1]:
+            raise self._unfit(info, video, f"numbers of shape [{rows}, D]")
+        return np.asarray(values)
 
     def words(self, video: str, rows: int) -> list[str]:
         """The string of each row of a video."""
-        info = self._rows(video, rows)
-        if info.shape[1] != 1:
-            raise UserError(f"{self.path}: words of {printable(video)} have shape {list(info.shape)}, not [L, 1].")
-        place, step = self._place(video, "features"), info.rows_per_piece
-        return [
-            word for start in range(0, rows, step) for word in self._file.texts(place, start, min(start + step, rows))
-        ]
+        info, values = self._file.whole(self._place(video, "features"))
+        if info.kind != "text" or info.shape not in ((rows,), (rows, 1)):
+            raise self._unfit(info, video, f"strings of shape [{rows}, 1]")
+        return list(values)
 
-    def _rows(self, video: str, rows: int) -> ArrayInfo:
-        info = self._info(video, "features")
-        if len(info.shape) != 2 or info.shape[0] != rows or not info.shape[1]:
-            raise UserError(
-                f"{self.path}: features of {printable(video)} have shape {list(info.shape)}, expected [{rows}, D] as "
-                "there are intervals. The file is damaged."
-            )
-        return info
-
-    def _info(self, video: str, what: str) -> ArrayInfo:
-        info = self._file.describe(self._place(video, what))
-        if info.shape and info.shape[0] > _MAX_ROWS_OF_VIDEO:
-            raise UserError(f"{self.path}: {what} of {printable(video)} have {info.shape[0]:,} rows. It is damaged.")
-        return info
+    def _unfit(self, info: ArrayInfo, video: str, expected: str) -> UserError:
+        kind = "strings" if info.kind == "text" else "numbers"
+        return UserError(
+            f"{self.path}: features of {printable(video)} are {kind} of shape {list(info.shape)}, expected {expected} "
+            "as there are intervals. Give another file, or get this one again."
+        )
 
     def _place(self, video: str, what: str) -> str:
         return f"{self.name}/data/{video}/{what}"

@@ -7,7 +7,6 @@ reaches it. A file opened this way costs a fork of about ten milliseconds, and t
 import atexit
 import contextlib
 import json
-import math
 import os
 import signal
 import socket
@@ -15,14 +14,12 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from vadv_dist.data.schema import Array
 from vadv_dist.errors import MachineError, UserError
@@ -32,8 +29,6 @@ REQUEST_SECONDS = 60.0
 REQUEST_BYTES = 2 << 30
 # What one request for rows may bring.
 PIECE_BYTES = 16 << 20
-# The features of one video, or the labels of all clips.
-WHOLE_BYTES = 1 << 30
 _LENGTH = struct.Struct("!I")
 _AGAIN = "Get the file again, or write it again with h5py."
 
@@ -120,28 +115,11 @@ class Hdf5File:
             raise self._wrong()
         return values
 
-    def texts(self, path: str, start: int, stop: int) -> list[str]:
-        """Rows of an array of strings, one string each."""
-        raw = self._call("read", path, start, stop)
-        if not isinstance(raw, list):
-            raise UserError(f"{self.path} holds numbers at {path!r}, expected text. {_AGAIN}")
-        if len(raw) != stop - start:
-            raise self._wrong()
-        return raw
-
-    def pieces(self, path: str, info: ArrayInfo) -> Iterator[npt.NDArray[Any]]:
-        """All rows of an array of numbers, some megabytes at a time."""
-        step = info.rows_per_piece
-        for start in range(0, info.shape[0], step):
-            yield self.numbers(path, start, min(start + step, info.shape[0]))
-
-    def all_numbers(self, path: str, info: ArrayInfo) -> Array:
-        """A small array of numbers as a whole."""
-        size = info.itemsize * math.prod(info.shape)
-        if size > WHOLE_BYTES:
-            raise UserError(f"{self.path} has {size:,} bytes at {path!r}, expected {WHOLE_BYTES:,} at most. {_AGAIN}")
-        pieces = list(self.pieces(path, info))
-        return np.concatenate(pieces) if pieces else np.zeros(info.shape, np.float32)
+    def whole(self, path: str) -> tuple[ArrayInfo, Any]:
+        """A small array: what it is, and its numbers as an array, or its texts as a list."""
+        raw, data = self._call("whole", path)
+        info, rows = ArrayInfo(tuple(raw["shape"]), raw["kind"], raw["itemsize"]), raw["rows"]
+        return info, np.frombuffer(data, rows["dtype"]).reshape(rows["shape"]) if isinstance(rows, dict) else rows
 
     def _call(self, call: str, *arguments: object) -> Any:
         if self._connection is None:
@@ -159,7 +137,7 @@ class Hdf5File:
         if "failed" in header:
             raise UserError(f"{self.path} cannot be read as HDF5 ({header['failed']}). {_AGAIN}")
         value = header["value"]
-        return (value, data) if isinstance(value, dict) and "dtype" in value else value
+        return (value, data) if isinstance(value, dict) and ("dtype" in value or "rows" in value) else value
 
     def _receive(self, size: int) -> bytearray:
         assert self._connection is not None

@@ -295,14 +295,14 @@ def label_spec(label_range: tuple[float, float]) -> LabelSpec:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be stored: half of a surrogate pair cannot."""
+    """Whether a text can be stored: half of a surrogate pair cannot, nor what a damaged array holds past Unicode."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
+        text.encode().decode()
+    except UnicodeError:
         return False
     return True
 
 
 def printable(text: str) -> str:
     """A short form of a text from a file, safe to print and to store."""
-    return text[:80].encode("utf-8", "replace").decode()
+    return text[:80].encode("utf-8", "replace").decode("utf-8", "replace")

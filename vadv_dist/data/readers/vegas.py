@@ -73,7 +73,7 @@ def ingest_vegas(
     require_absent(root, "a data set", "Give another folder, or remove this one.")
     with Hdf5File(path, "--file") as opened:
         shapes = {name: _info(opened, name) for name in _names(opened)}
-        labels = {split: _labels(opened, split, shapes[f"lab_{split}"], num_classes) for split in SPLITS_OF_FILE}
+        labels = {split: _labels(opened, split, num_classes) for split in SPLITS_OF_FILE}
         first = _first_class(labels, num_classes, path)
         widths = {name: shapes[f"{name}_train"].shape[1] for name in ("visual", "audio")}
         for name, width in widths.items():
@@ -147,9 +147,9 @@ def _info(file: Hdf5File, name: str) -> ArrayInfo:
     return info
 
 
-def _labels(file: Hdf5File, split: str, info: ArrayInfo, num_classes: int) -> _Ints:
+def _labels(file: Hdf5File, split: str, num_classes: int) -> _Ints:
     """Class of each row as the file counts, [R]; -1 where a row has none."""
-    values = file.all_numbers(f"lab_{split}", info).astype(np.float64)
+    values = file.whole(f"lab_{split}")[1].astype(np.float64)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim == 1:
