@@ -122,7 +122,7 @@ class _Check:
             self.error(shard.path, None, what, _RESTORE)
         try:
             table = pq.read_table(path, partitioning=None)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             self.error(shard.path, None, f"It is not a readable Parquet file ({reason}).", _RESTORE)
             return

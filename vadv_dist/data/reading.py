@@ -106,7 +106,7 @@ def _decode(path: Path, content: pa.Buffer, columns: list[str]) -> pa.Table:
             return file.read(columns=columns, use_threads=False)
     except MemoryError:  # Arrow's own is an ArrowException too, and says nothing of the file
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
         raise UserError(f"{path} is not a readable Parquet file ({_first_line(error)}). {_AGAIN}") from None
 
 

@@ -161,6 +161,7 @@ class ParquetTable(Table):
     def _open(self) -> Iterator[pq.ParquetFile]:
         with self._readable():
             file = pq.ParquetFile(self.path)
+            file.schema_arrow.names  # noqa: B018  # decoded when they are asked for
         with file:
             yield file
 
@@ -182,7 +183,7 @@ class ParquetTable(Table):
             yield
         except MemoryError:  # Arrow's own is an ArrowException too, and says nothing of the file
             raise
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise UserError(f"{self.path} cannot be read as Parquet: {reason}. Write it again.") from None
 

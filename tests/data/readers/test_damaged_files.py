@@ -308,7 +308,7 @@ def use(uri: Path) -> None:
         render_info(dataset_info(uri), Console(file=io.StringIO(), width=100))
         dataset = Dataset.open(uri)
         reader = ShardReader(dataset, tuple(dataset.manifest.features))
-        for shards in dataset.manifest.splits.values():
+        for shards in filter(None, dataset.manifest.splits.values()):
             to_window([reader.read(shard) for shard in shards], reader.specs)
     except UserError as error:
         told(error)

@@ -92,7 +92,8 @@ def ingest_mmsa(
         bad_rows=bad_rows,
         shard_rows=shard_rows,
     )
-    with ingestion:
+    # Numbers of a damaged file may be of any size, and NaN of any kind; both are checked, and need no warning.
+    with ingestion, np.errstate(invalid="ignore", over="ignore"):
         for split in splits:
             for row in range(len(split.ids)):
                 where = f"{path} {split.key} row {row}"

@@ -157,7 +157,7 @@ class _Machine:
         self.spend(_OBJECT_BYTES["text"])
         start = self.position
         try:
-            return str(self.take(size), "utf-8")
+            return str(self.take(size), "utf-8", "surrogatepass")  # as Python writes them; rows are checked later
         except UnicodeDecodeError:
             raise _RefusedError(f"is damaged: the text at byte {start:,} is not UTF-8") from None
 
