@@ -122,6 +122,7 @@ class _Check:
             self.error(shard.path, None, what, _RESTORE)
         try:
             table = pq.read_table(path, partitioning=None)
+            table.column_names  # noqa: B018  # decoded when they are asked for
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             self.error(shard.path, None, f"It is not a readable Parquet file ({reason}).", _RESTORE)

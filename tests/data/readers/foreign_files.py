@@ -65,9 +65,8 @@ def write_csd(path: Path, name: str, videos: Mapping[str, tuple[Any, Any]]) -> P
     return path
 
 
-def sdk_files(folder: Path) -> dict[str, Path]:
-    """Labels, words, texts, a visual and an audio sequence of three videos, and their folds."""
-    videos = ("a", "b_c", "d")
+def sdk_files(folder: Path, videos: Sequence[str] = ("a", "b_c", "d")) -> dict[str, Path]:
+    """Labels, words, texts, a visual and an audio sequence of some videos, and their folds."""
     labels = {v: ([[0, 2], [2, 3.5]], [[1.0 + i, 9], [-0.5, 9]]) for i, v in enumerate(videos)}
     said = np.array([[b"sp"], [b"well"], [b"good"], [b"sp"], [b"bad"]], "S32")
     words = {v: ([[0, 0.4], [0.4, 1], [1, 1.9], [1.9, 2.2], [2.2, 3]], said) for v in videos}

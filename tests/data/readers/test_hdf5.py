@@ -105,7 +105,7 @@ def test_a_small_file_that_unpacks_to_much_is_refused(tmp_path: Path) -> None:
 
 
 def breaking(tmp_path: Path) -> Path:
-    """A file on which the library calls itself until its stack is full: a group whose tree of names is its own child."""
+    """A file on which the library calls itself until its stack is full: a group whose tree is its own child."""
     path = tmp_path / "circle.h5"
     with h5py.File(path, "w") as file:
         for number in range(200):

@@ -203,7 +203,7 @@ def _require_columns(path: Path, header: list[str], options: Mapping[str, str], 
 def _parse(where: str, row: dict[str, str], columns: Columns, label: LabelSpec) -> CsvClip:
     clip_id = _id(row, columns.id_column)
     if not clip_id:
-        names = " and ".join(columns.id_column)
+        names = " or ".join(columns.id_column)
         raise BadRowError("no id", f"{where}: {names} is empty. Every clip needs an id of its own.")
     split = SPLIT_NAMES.get(row[columns.split_column].strip().lower())
     if split is None:

@@ -28,7 +28,7 @@ from vadv_dist.errors import MachineError, UserError
 REQUEST_SECONDS = 60.0
 REQUEST_BYTES = 2 << 30
 # What one request for rows may bring.
-PIECE_BYTES = 16 << 20
+PIECE_BYTES = 4 << 20
 _LENGTH = struct.Struct("!I")
 _AGAIN = "Get the file again, or write it again with h5py."
 
