@@ -11,7 +11,7 @@ from vadv_dist.cli import main
 from vadv_dist.data.shards import Dataset
 
 sys.path.append(str(Path(__file__).parent / "data" / "readers"))
-from foreign_files import mmsa_content, sdk_files, write_mmsa, write_vegas  # noqa: E402  # beside its own tests
+from foreign_files import mmsa_content, sdk_files, write_mmsa, write_vegas  # beside its own tests
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:

@@ -278,10 +278,10 @@ def test_several_columns_make_one_id(tmp_path: Path, refuses: Callable[..., None
     write_csv(path, [rows[0], ["v", "", "test", "0", "b"]], header)
     refuses("line 3: video_id or clip_id is empty", path, **options)
     write_csv(path, [rows[0], ["v", "4", "test", "0", "b"]], header)
+    refuses("has no column 'clip' (columns", path, id_column=["video_id", "clip"], split_column="mode")
     ingest_table(path, tmp_path / "out", **options)  # type: ignore[arg-type]  # options vary by case
     assert table_of(tmp_path / "out", "train")["clip_id"] == ["v_1_3"]
     assert table_of(tmp_path / "out", "train")["video_id"] == ["v_1"]
-    refuses("has no column 'clip' (columns", path, id_column=["video_id", "clip"], split_column="mode")
 
 
 def test_duplicate_header_is_refused(tmp_path: Path, refuses: Callable[..., None]) -> None:

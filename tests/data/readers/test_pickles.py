@@ -64,7 +64,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
         assert ours == theirs
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=150, database=None)
 @given(value=VALUES, protocol=st.sampled_from(PROTOCOLS), numpy_1=st.booleans())
 def test_containers_and_arrays_read_as_python_reads_them(value: Any, protocol: int, numpy_1: bool) -> None:
     if protocol == 2 and "set()" in repr(type(value)):
