@@ -1,8 +1,9 @@
 """Damaged and hostile files: a clear error or a correct data set, and never a traceback, a hang, or a side effect.
 
-Each example damages `FILES` copies of a good file from one seed, so that thousands are cheap; a fast run takes a tenth.
+Each example damages `FILES` copies of a good file from one seed, so that thousands are cheap.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -29,6 +30,7 @@ from vadv_dist.data.readers import hdf5
 from vadv_dist.data.readers.cmu_sdk import ingest_cmu_sdk
 from vadv_dist.data.readers.csv_rows import TextColumns
 from vadv_dist.data.readers.mmsa import ingest_mmsa
+from vadv_dist.data.readers.pickles import read_pickle
 from vadv_dist.data.readers.sequences import Framing
 from vadv_dist.data.readers.table import ingest_table
 from vadv_dist.data.readers.vegas import ingest_vegas
@@ -41,7 +43,7 @@ from vadv_dist.storage import sha256_file
 
 FILES = 20
 MANY = 2000
-FEW = 200
+FEW = 100  # of each kind in a fast run
 SECONDS_PER_FILE = 10
 MEMORY_BYTES = 1 << 30
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, ord("."), ord("R"), ord("c"), ord("'"), ord(","), ord("\n"), ord('"'))
@@ -252,6 +254,56 @@ def test_mmsa(place: Path, files: int) -> None:
 
     run(files, example)
     assert [p.name for p in place.iterdir()] == ["m.pkl"]  # no command was run
+
+
+MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
+NAMES = [
+    *(f"{module}\n{name}" for module in MODULES for name in ("_reconstruct", "scalar", "fromfile")),
+    "numpy.core.numeric\n_frombuffer",
+    *("numpy\nndarray", "numpy\ndtype", "_codecs\nencode", "builtins\nbytes", "os\nsystem", "builtins\neval"),
+]
+DESCRIBED = b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x89\x88\x87R"
+
+
+def program(chance: random.Random) -> bytes:
+    """Instructions in any order, many of which make sense."""
+    parts = [b"\x80\x04"]
+    for _ in range(chance.randrange(40)):
+        text = chance.choice([b"a", b"latin1", b"C", b"F", b"K", b"<", b"f4", b"U9", b"O8", b"touch harm", b"train"])
+        parts.append(
+            chance.choice(
+                [
+                    bytes([chance.choice(b"N])}(t\x85\x86\x87aesu\x88\x89\x8f\x90\x91\x9302R1b\x94lodi\x81\x92QP")]),
+                    b"K" + chance.randbytes(1),
+                    b"J" + chance.choice([b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", b"\x01\0\0\0"]),
+                    b"X" + len(text).to_bytes(4, "little") + text,
+                    b"C" + bytes([len(text)]) + text,
+                    b"h" + chance.randbytes(1)[:1],
+                    b"h" + bytes([chance.randrange(4)]),
+                    b"q" + bytes([chance.randrange(4)]),
+                    b"c" + chance.choice(NAMES).encode() + b"\n",
+                    DESCRIBED,
+                    DESCRIBED + b"(K\x03X\x01\0\0\0<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb",
+                    b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R",
+                    b"(K\x01K\x01\x85" + DESCRIBED + b"\x89C\x04abcdtb",
+                    b"\x8a\x09" + chance.randbytes(9),
+                    b"G" + chance.randbytes(8),
+                ]
+            )
+        )
+    return b"".join(parts) + b"."
+
+
+@how_many
+def test_programs_of_pickles(place: Path, files: int) -> None:
+    def example(chance: random.Random) -> None:
+        started = time.monotonic()
+        with contextlib.suppress(UserError):
+            read_pickle(memoryview(program(chance)), "x.pkl")
+        assert time.monotonic() - started < SECONDS_PER_FILE
+
+    run(10 * files, example)
+    assert not list(place.iterdir())
 
 
 @how_many

@@ -114,7 +114,7 @@ def test_non_finite_values_follow_the_policy_and_are_counted(tmp_path: Path) -> 
         "values of audio that were NaN or infinite, set to 0": 3,
         "clips with such values of audio": 2,
     }
-    drop = ingest_mmsa(path, tmp_path / "drop", framing=Framing(non_finite="drop"))
+    drop = ingest_mmsa(path, tmp_path / "drop", framing=Framing(non_finite="drop"), bad_rows="error")
     assert (drop.rows_written, drop.dropped) == (8, {"NaN or infinity in audio": 2})
     with pytest.raises(UserError, match=r"m.pkl train row 0: audio holds NaN or infinity 2 times"):
         ingest_mmsa(path, tmp_path / "error", framing=Framing(non_finite="error"))

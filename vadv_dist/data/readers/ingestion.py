@@ -21,12 +21,19 @@ _EXAMPLES = 5
 
 
 class BadRowError(UserError):
-    """A row that cannot become a clip; `reason` groups such rows where they are dropped."""
+    """A row that cannot become a clip.
 
-    def __init__(self, reason: str, message: str, place: str = "") -> None:
+    Attributes:
+        reason: groups such rows where they are counted.
+        place: where it stands, without the file.
+        unwanted: an option of its own asks to leave such rows out, whatever is done with others.
+    """
+
+    def __init__(self, reason: str, message: str, place: str = "", unwanted: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
         self.place = place
+        self.unwanted = unwanted
 
 
 @dataclass(frozen=True)
@@ -173,7 +180,7 @@ class Ingestion:
         Raises:
             BadRowError: rows are not to be left out.
         """
-        if not self.drops:
+        if not (self.drops or row.unwanted):
             raise row
         self._dropped[row.reason] += 1
         examples = self._examples.setdefault(row.reason, [])
@@ -247,11 +254,11 @@ class Ingestion:
         """
         cleaned, count = zero_non_finite(values_LD)
         if count:
-            if framing.non_finite != "zero":
-                row = self.bad(f"NaN or infinity in {name}", where, f"{name} holds NaN or infinity {count:,} times.")
-                if framing.non_finite == "error":
-                    raise UserError(f"{where}: {name} holds NaN or infinity {count:,} times. Give --non-finite zero.")
-                raise row
+            what = f"{where}: {name} holds NaN or infinity {count:,} times."
+            if framing.non_finite == "error":
+                raise UserError(f"{what} Give --non-finite zero to put 0 in their place, or drop to leave clips out.")
+            if framing.non_finite == "drop":
+                raise BadRowError(f"NaN or infinity in {name}", what, unwanted=True)
             self.notes[f"values of {name} that were NaN or infinite, set to 0"] += count
             self.notes[f"clips with such values of {name}"] += 1
         framed = framing.apply(cleaned)
