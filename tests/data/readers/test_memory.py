@@ -32,7 +32,7 @@ def watch():
     global most
     while True:
         most = max(most, taken())
-        time.sleep(0.002)
+        time.sleep(0.01)
 threading.Thread(target=watch, daemon=True).start()
 few = {"shard_rows": 64}
 """

@@ -72,11 +72,6 @@ class Hdf5File:
     def __enter__(self) -> Self:
         limits = {"seconds": self.seconds, "bytes": REQUEST_BYTES}
         self._connection, self._pid = _worker().open(self.path.resolve(), limits)
-        try:
-            self._answer()
-        except BaseException:
-            self.close()
-            raise
         return self
 
     def __exit__(
@@ -84,13 +79,11 @@ class Hdf5File:
     ) -> None:
         self.close()
 
-    def close(self) -> int:
-        """Close the file and return how its process ended: an exit code, or a signal's number below zero."""
-        if self._connection is None:
-            return 0
-        self._connection.close()
-        self._connection = None
-        return _worker().wait(self._pid)
+    def close(self) -> None:
+        """Close the file; its process ends by itself."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def names(self, path: str) -> list[str]:
         """Names in a group."""
@@ -101,15 +94,17 @@ class Hdf5File:
 
     def describe(self, path: str) -> ArrayInfo:
         """Shape and kind of an array."""
-        raw = self._call("describe", path)
-        return ArrayInfo(tuple(raw["shape"]), raw["kind"], raw["itemsize"])
+        return _info(self._call("describe", path))
+
+    def arrays(self, path: str) -> dict[str, ArrayInfo | None]:
+        """What each name in a group is; None where it is no array that can be read, which `describe` explains."""
+        return {name: None if raw is None else _info(raw) for name, raw in self._call("arrays", path).items()}
 
     def numbers(self, path: str, start: int, stop: int) -> Array:
         """Rows of an array of numbers, [stop - start, ...], as float32, float64 or int64."""
-        raw = self._call("read", path, start, stop)
-        if not isinstance(raw, tuple):
+        header, data = self._call("read", path, start, stop)
+        if not isinstance(header, dict):
             raise UserError(f"{self.path} holds text at {path!r}, expected numbers. {_AGAIN}")
-        header, data = raw
         values = np.frombuffer(data, header["dtype"]).reshape(header["shape"])
         if len(values) != stop - start:
             raise self._wrong()
@@ -118,7 +113,7 @@ class Hdf5File:
     def whole(self, path: str) -> tuple[ArrayInfo, Any]:
         """A small array: what it is, and its numbers as an array, or its texts as a list."""
         raw, data = self._call("whole", path)
-        info, rows = ArrayInfo(tuple(raw["shape"]), raw["kind"], raw["itemsize"]), raw["rows"]
+        info, rows = _info(raw), raw["rows"]
         return info, np.frombuffer(data, rows["dtype"]).reshape(rows["shape"]) if isinstance(rows, dict) else rows
 
     def _call(self, call: str, *arguments: object) -> Any:
@@ -127,9 +122,9 @@ class Hdf5File:
         request = json.dumps({"call": call, "with": arguments}).encode()
         with contextlib.suppress(OSError):  # the process is gone, which reading its answer finds out
             self._connection.sendall(_LENGTH.pack(len(request)) + request)
-        return self._answer()
+        return self._answer(call)
 
-    def _answer(self) -> Any:
+    def _answer(self, call: str) -> Any:
         header = json.loads(self._receive(_LENGTH.unpack(self._receive(_LENGTH.size))[0]))
         data = self._receive(header["bytes"])
         if "refused" in header:
@@ -137,7 +132,7 @@ class Hdf5File:
         if "failed" in header:
             raise UserError(f"{self.path} cannot be read as HDF5 ({header['failed']}). {_AGAIN}")
         value = header["value"]
-        return (value, data) if isinstance(value, dict) and ("dtype" in value or "rows" in value) else value
+        return (value, data) if call in ("read", "whole") else value
 
     def _receive(self, size: int) -> bytearray:
         assert self._connection is not None
@@ -154,7 +149,8 @@ class Hdf5File:
         return content
 
     def _crashed(self) -> UserError:
-        code = self.close()
+        self.close()
+        code = _worker().ended(self._pid)
         if code == -signal.SIGALRM:
             what = f"stopped the HDF5 library for more than {self.seconds:g} s"
         elif code < 0:
@@ -165,6 +161,10 @@ class Hdf5File:
 
     def _wrong(self) -> UserError:
         return UserError(f"{self.path} cannot be read as HDF5. {_AGAIN}")
+
+
+def _info(raw: dict[str, Any]) -> ArrayInfo:
+    return ArrayInfo(tuple(raw["shape"]), raw["kind"], raw["itemsize"])
 
 
 class _Worker:
@@ -213,8 +213,8 @@ class _Worker:
                         "The process that reads HDF5 files is gone. Run the same command again."
                     ) from None
 
-    def wait(self, pid: int) -> int:
-        """Exit code of a file's process."""
+    def ended(self, pid: int) -> int:
+        """How a file's process ended: an exit code, or a signal's number below zero."""
         with self.lock:
             try:
                 self.control.sendall(json.dumps({"ended": pid}).encode())

@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import h5py
@@ -24,6 +25,8 @@ LENGTH = struct.Struct("!I")
 # Deflate, the densest filter in use, makes at most 1032 bytes of one.
 MAX_EXPANSION = 1100
 MAX_NAMES = 1_000_000
+MAX_REMEMBERED = 1000
+CALLS = ("names", "arrays", "describe", "read", "whole")
 # Callers ask for pieces of some megabytes; only texts can be longer than was asked for.
 MAX_ANSWER_BYTES = 256 << 20
 
@@ -57,6 +60,16 @@ class OpenFile:
         if len(group) > MAX_NAMES:
             raise Refusal(f"has {len(group):,} names at {path!r}, {MAX_NAMES:,} at most")
         return [str(name) for name in group]
+
+    def arrays(self, path: str) -> dict[str, Any]:
+        """What `describe` says of each name in a group; None where it refuses."""
+        found: dict[str, Any] = {}
+        for name in self.names(path):
+            try:
+                found[name] = self.describe(f"{path}/{name}")
+            except Refusal:
+                found[name] = None
+        return found
 
     def describe(self, path: str) -> dict[str, Any]:
         """Shape and type of a data set whose rows are all there."""
@@ -100,36 +113,41 @@ def serve(connection: socket.socket, path: str, limits: dict[str, Any]) -> None:
     """Answer requests about a file until the other side closes."""
     signal.setitimer(signal.ITIMER_REAL, limits["seconds"])
     file: OpenFile | None = None
-    request: dict[str, Any] = {}
+
+    def open_file() -> None:
+        nonlocal file
+        file = OpenFile(path)
+
+    failure, _ = answer(open_file)
     while True:
-        answer: dict[str, Any] = {}
-        data = b""
-        try:
-            if file is None:
-                file = OpenFile(path)
-                answer = {"value": None}
-            else:
-                value = getattr(file, request["call"])(*request["with"])
-                value, data = value if isinstance(value, tuple) else (value, b"")
-                answer = {"value": value}
-        except Refusal as refusal:
-            answer = {"refused": str(refusal)}
-        except MemoryError:
-            answer = {"refused": "asks for more memory than it may have"}
-        except Exception as error:  # h5py raises nearly every type on damaged files
-            answer = {"failed": (str(error).strip().splitlines() or [type(error).__name__])[0][:300]}
-        header = json.dumps({**answer, "bytes": len(data)}).encode()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if (length := connection.recv(LENGTH.size, socket.MSG_WAITALL)) == b"":
+            return
+        request = json.loads(connection.recv(LENGTH.unpack(length)[0], socket.MSG_WAITALL))
+        if request["call"] not in CALLS:
+            return
+        signal.setitimer(signal.ITIMER_REAL, limits["seconds"])
+        said, data = (failure, b"") if file is None else answer(getattr(file, request["call"]), *request["with"])
+        header = json.dumps({**said, "bytes": len(data)}).encode()
         if len(header) + len(data) > MAX_ANSWER_BYTES:
             header, data = json.dumps({"refused": "holds texts of many megabytes", "bytes": 0}).encode(), b""
         signal.setitimer(signal.ITIMER_REAL, 0)
         connection.sendall(LENGTH.pack(len(header)) + header)
         connection.sendall(data)
-        if (length := connection.recv(LENGTH.size, socket.MSG_WAITALL)) == b"":
-            return
-        request = json.loads(connection.recv(LENGTH.unpack(length)[0], socket.MSG_WAITALL))
-        if request["call"] not in ("names", "describe", "read", "whole"):
-            return
-        signal.setitimer(signal.ITIMER_REAL, limits["seconds"])
+
+
+def answer(call: Callable[..., Any], *arguments: Any) -> tuple[dict[str, Any], bytes]:
+    """What a call gives, and the bytes of its array, or why it gives nothing."""
+    try:
+        value = call(*arguments)
+    except Refusal as refusal:
+        return {"refused": str(refusal)}, b""
+    except MemoryError:
+        return {"refused": "asks for more memory than it may have"}, b""
+    except Exception as error:  # h5py raises nearly every type on damaged files
+        return {"failed": (str(error).strip().splitlines() or [type(error).__name__])[0][:300]}, b""
+    value, data = value if isinstance(value, tuple) else (value, b"")
+    return {"value": value}, data
 
 
 def limit_child(limits: dict[str, Any]) -> None:
@@ -146,13 +164,22 @@ def limit_child(limits: dict[str, Any]) -> None:
 
 def main(control: socket.socket) -> None:
     """Fork a child for each file, and say how children ended, until the other side closes."""
+    ended: dict[int, int] = {}
+    children: set[int] = set()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 1)
         if not message:
             return
+        for child in list(children):
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                children.remove(pid)
+                ended[pid] = status
         order = json.loads(message)
         if "ended" in order:
-            _, status = os.waitpid(order["ended"], 0)
+            pid = order["ended"]
+            status = ended.pop(pid) if pid in ended else os.waitpid(pid, 0)[1]
+            children.discard(pid)
             control.sendall(json.dumps({"code": os.waitstatus_to_exitcode(status)}).encode())
             continue
         pid = os.fork()
@@ -164,7 +191,10 @@ def main(control: socket.socket) -> None:
             finally:
                 os._exit(0)
         os.close(descriptors[0])
+        children.add(pid)
         control.sendall(json.dumps({"pid": pid}).encode())
+        while len(ended) > MAX_REMEMBERED:
+            ended.pop(next(iter(ended)))
 
 
 if __name__ == "__main__":

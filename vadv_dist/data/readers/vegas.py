@@ -72,7 +72,7 @@ def ingest_vegas(
     path, root = local_path(file), local_path(out)
     require_absent(root, "a data set", "Give another folder, or remove this one.")
     with Hdf5File(path, "--file") as opened:
-        shapes = {name: _info(opened, name) for name in _names(opened)}
+        shapes = _shapes(opened)
         labels = {split: _labels(opened, split, num_classes) for split in SPLITS_OF_FILE}
         first = _first_class(labels, num_classes, path)
         widths = {name: shapes[f"{name}_train"].shape[1] for name in ("visual", "audio")}
@@ -128,23 +128,23 @@ def stratified_cut(classes: _Ints, fraction: float, seed: int) -> npt.NDArray[np
     return chosen
 
 
-def _names(file: Hdf5File) -> list[str]:
+def _shapes(file: Hdf5File) -> dict[str, ArrayInfo]:
+    """What each of the six arrays is."""
     wanted = [f"{kind}_{split}" for kind in ("visual", "audio", "lab") for split in SPLITS_OF_FILE]
-    present = file.names("/")
+    present = file.arrays("/")
+    shapes = {}
     for name in wanted:
         if name not in present:
-            shown = ", ".join(printable(known) for known in present[:20]) or "nothing"
+            shown = ", ".join(printable(known) for known in list(present)[:20]) or "nothing"
             raise UserError(f"{file.path} has no {name!r} (it has: {shown}), expected {', '.join(wanted)}.")
-    return wanted
-
-
-def _info(file: Hdf5File, name: str) -> ArrayInfo:
-    info = file.describe(name)
-    axes = (1, 2) if name.startswith("lab_") else (2,)
-    if info.kind == "text" or len(info.shape) not in axes or 0 in info.shape:
-        expected = "[R], [R, 1] or [R, C]" if name.startswith("lab_") else "[R, D]"
-        raise UserError(f"{file.path} has {name} of shape {list(info.shape)}, expected numbers of shape {expected}.")
-    return info
+        info = shapes[name] = present[name] or file.describe(name)
+        axes = (1, 2) if name.startswith("lab_") else (2,)
+        if info.kind == "text" or len(info.shape) not in axes or 0 in info.shape:
+            expected = "[R], [R, 1] or [R, C]" if name.startswith("lab_") else "[R, D]"
+            raise UserError(
+                f"{file.path} has {name} of shape {list(info.shape)}, expected numbers of shape {expected}."
+            )
+    return shapes
 
 
 def _labels(file: Hdf5File, split: str, num_classes: int) -> _Ints:
