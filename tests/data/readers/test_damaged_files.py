@@ -250,7 +250,7 @@ def test_mmsa(place: Path, files: int) -> None:
         framing = Framing(2, chance.choice(("mean", "sample")), chance.choice(("zero", "drop", "error")))
         read = partial(ingest_mmsa, path, framing=framing, bad_rows=chance.choice(("drop", "error")))
         good = try_one(read, place / "out")
-        assert not (good and kind == 0 and b"system" in data and b"vision" not in data)
+        assert not (good and kind == 0)  # one that would run a command is refused, wherever it asks for that
 
     run(files, example)
     assert [p.name for p in place.iterdir()] == ["m.pkl"]  # no command was run
