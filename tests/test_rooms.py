@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "storage": {"errors", "object_storage"},
     "object_storage": {"errors"},
     "recipes": BASE,
+    "cli_ingest": {"data", *BASE},
     "telemetry": {"errors"},
     "config": {"errors", "config"},
     "data": {"config", "data", *BASE},

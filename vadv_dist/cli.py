@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vadv_dist import __version__
+from vadv_dist.cli_ingest import add_ingest_command
 from vadv_dist.errors import MachineError, UserError, VadvError, did_you_mean
 
 # What is wrong with a path that was given: no permission, nothing there, a file for a folder, a name too long.
@@ -114,39 +115,7 @@ def _add_data_commands(commands: Any) -> None:
     synth.add_argument("--uninformative-video", action="store_true", help="video and face say nothing of the label")
     synth.set_defaults(call=_synth)
 
-    ingest = commands.add_parser("ingest", help="turn foreign files into a data set")
-    formats = ingest.add_subparsers(dest="format", required=True, metavar="FORMAT", parser_class=_Parser)
-    table = formats.add_parser("table", help="a CSV with id, split, label and text, and arrays keyed by id")
-    table.add_argument("--csv", type=Path, required=True, help="the table")
-    table.add_argument("--out", required=True, help="folder to write")
-    table.add_argument("--id-column", default="id", help="default: %(default)s")
-    table.add_argument("--split-column", default="split", help="default: %(default)s")
-    table.add_argument("--text-column", default="text", help="default: %(default)s")
-    table.add_argument("--fallback-text-column", help="read where the text column is blank")
-    table.add_argument("--label-column", default="label", help="default: %(default)s")
-    table.add_argument("--video-column", default="video_id", help="default: %(default)s, or the id up to its last _")
-    table.add_argument(
-        "--label-range", type=float, nargs=2, default=(-3.0, 3.0), metavar=("LOW", "HIGH"), help="default: -3 3"
-    )
-    table.add_argument("--valid-fraction", type=float, help="cut a validation split from train, by whole videos")
-    table.add_argument("--seed", type=int, default=1, help="decides that cut (default: %(default)s)")
-    table.add_argument(
-        "--arrays",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FILE.npz:ARRAY=FEATURE",
-        help="features keyed by the file's `id` array; FEATURE is visual, face or audio; may be repeated",
-    )
-    table.add_argument(
-        "--allow-missing-arrays", action="store_true", help="a clip without a row in a file lacks that feature"
-    )
-    table.add_argument("--json", action="store_true", help="print the counts as one JSON object")
-    table.add_argument("--source", help="name of the source (default: the CSV's name)")
-    table.add_argument(
-        "--dtype", choices=("float16", "float32"), default="float16", help="of stored features (default: %(default)s)"
-    )
-    table.set_defaults(call=_ingest_table)
+    add_ingest_command(commands)
 
     info = commands.add_parser("data-info", help="what a data set holds")
     info.add_argument("uri")
@@ -260,34 +229,6 @@ def _synth(options: argparse.Namespace) -> int:
     )
     counts = ", ".join(f"{dataset.manifest.rows(split)} {split}" for split in dataset.manifest.splits)
     print(f"wrote {options.out}: {counts} clips (`vadv data-info {options.out}` shows them)")
-    return 0
-
-
-def _ingest_table(options: argparse.Namespace) -> int:
-    from vadv_dist.data.readers.table import ingest_table
-
-    low, high = options.label_range
-    summary = ingest_table(
-        options.csv,
-        options.out,
-        id_column=options.id_column,
-        split_column=options.split_column,
-        text_column=options.text_column,
-        fallback_text_column=options.fallback_text_column,
-        label_column=options.label_column,
-        video_column=options.video_column,
-        label_range=(low, high),
-        valid_fraction=options.valid_fraction,
-        seed=options.seed,
-        arrays=options.arrays,
-        allow_missing_arrays=options.allow_missing_arrays,
-        source=options.source,
-        dtype=options.dtype,
-    )
-    if options.json:
-        _print_json(summary.to_json())
-    else:
-        print(summary)
     return 0
 
 

@@ -240,6 +240,50 @@ def test_each_mistake_in_the_table_or_options_gets_one_clear_message(
     refuses(message, write_csv(tmp_path / "c.csv", rows), **options)
 
 
+def test_rows_that_cannot_become_a_clip_are_dropped_on_request_and_counted(tmp_path: Path) -> None:
+    rows = [
+        *ROWS,
+        ["a_1", "a", "train", "1", "again"],
+        ["d_1", "d", "train", "good", "no label"],
+        ["d_2", "d", "train", "4", "out of range"],
+        ["d_3", "d", "train", "1", " "],
+        ["d_4", "d", "tain", "1", "no split"],
+        ["", "d", "train", "1", "no id"],
+        ["d_5", "d", "train"],
+        ["d_6", "d", "train", "1", "kept"],
+    ]
+    path = write_csv(tmp_path / "c.csv", rows)
+    summary = ingest_table(path, tmp_path / "out", bad_rows="drop")
+    assert (summary.rows_read, summary.rows_written) == (12, 5)
+    assert summary.dropped == {
+        "an id again": 1,
+        "label is not a number": 1,
+        "label out of range": 1,
+        "no words": 1,
+        "no known split": 1,
+        "no id": 1,
+        "another number of cells": 1,
+    }
+    assert table_of(tmp_path / "out", "train")["clip_id"] == ["a_1", "a_2", "d_6"]
+    counts = Dataset.open(tmp_path / "out").manifest.provenance["counts"]
+    assert counts["dropped_for_example"]["no words"] == ["line 9"]
+
+
+def test_several_columns_make_one_id(tmp_path: Path, refuses: Callable[..., None]) -> None:
+    rows = [["v_1", "3", "train", "0", "a"], ["v", "1_3", "test", "0", "b"]]
+    header = ["video_id", "clip_id", "mode", "label", "text"]
+    options = {"id_column": ["video_id", "clip_id"], "split_column": "mode"}
+    path = write_csv(tmp_path / "c.csv", rows, header)
+    refuses("line 3: id 'v_1_3' stands in line 2 already", path, **options)
+    write_csv(path, [rows[0], ["v", "", "test", "0", "b"]], header)
+    refuses("line 3: video_id or clip_id is empty", path, **options)
+    write_csv(path, [rows[0], ["v", "4", "test", "0", "b"]], header)
+    refuses("has no column 'clip' (columns", path, id_column=["video_id", "clip"], split_column="mode")
+    ingest_table(path, tmp_path / "out", **options)  # type: ignore[arg-type]  # options vary by case
+    assert table_of(tmp_path / "out", "train")["clip_id"] == ["v_1_3"]
+    assert table_of(tmp_path / "out", "train")["video_id"] == ["v_1"]
+
+
 def test_duplicate_header_is_refused(tmp_path: Path, refuses: Callable[..., None]) -> None:
     path = write_csv(tmp_path / "c.csv", [[*row, "x"] for row in ROWS], [*HEADER, "text"])
     refuses("has 2 columns named 'text'", path)

@@ -124,7 +124,8 @@ class _Check:
         try:
             with shard_content(path, size) as content:
                 table = pq.read_table(pa.BufferReader(content), partitioning=None)
-        except (pa.ArrowException, OSError) as error:
+            table.column_names  # noqa: B018  # decoded when they are asked for
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             self.error(shard.path, None, f"It is not a readable Parquet file ({reason}).", _RESTORE)
             return
@@ -151,6 +152,8 @@ class _Check:
             column = table.column(name)
             if column.type != wanted.type:
                 self.error(file, name, f"It holds {_type_name(column.type)}, expected {_type_name(wanted.type)}.")
+            elif (fault := _fault(column)) is not None:
+                self.error(file, name, f"Its values are damaged ({fault}).", _RESTORE)
             elif name in META_COLUMNS and column.null_count:
                 row = int(np.flatnonzero(column.is_null().to_numpy())[0])
                 self.error(file, name, f"It is null in {counted(column.null_count, 'row')}.", row=row)
@@ -175,11 +178,15 @@ class _Check:
         counted = np.array([count_words(text) for text in window.text], np.int32)
         has_words = counted > 0
         self._rows(file, "label", ~is_number, "It is not a number", "Mend the labels and make the data set again.")
+        if self._manifest.label.is_class:
+            whole = np.floor(window.label) == window.label
+            self._rows(file, "label", is_number & ~whole, "It is not a whole number, as a class is", _AGAIN)
         outside = f"It is outside [{low:g}, {high:g}]"
         self._rows(file, "label", is_number & ~in_range, outside, "Mend the labels, or ingest with their range.")
         advice = "Give the clips words, or leave them out, and make the data set again."
-        self._rows(file, "text", ~has_words, "It is empty", advice)
-        wrong_count = has_words & (counted != window.num_words)
+        if not self._manifest.label.is_class:
+            self._rows(file, "text", ~has_words, "It is empty", advice)
+        wrong_count = (has_words | self._manifest.label.is_class) & (counted != window.num_words)
         self._rows(file, "num_words", wrong_count, "It is not the number of words in text", _AGAIN)
 
     def _ids(self, split: str, file: str, window: Window) -> None:
@@ -272,6 +279,15 @@ def _rows_not_finite(values: Array) -> Array:
     if all_finite(values):
         return np.zeros(len(values), bool)
     return np.asarray(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+
+
+def _fault(column: pa.ChunkedArray) -> str | None:
+    """What is wrong inside a column, such as texts that are not UTF-8; None where nothing is."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowException as error:
+        return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return None
 
 
 def _type_name(kind: pa.DataType) -> str:

@@ -39,6 +39,7 @@ def dataset_info(uri: str | Path) -> dict[str, Any]:
             "kind": manifest.label.kind,
             "low": manifest.label.low,
             "high": manifest.label.high,
+            "classes": list(manifest.label.classes),
             "histogram": _joint_histogram(splits),
         },
         "prompts": manifest.num_classes_prompts,

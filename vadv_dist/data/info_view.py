@@ -65,14 +65,14 @@ def _splits(info: dict[str, Any]) -> "Table":
     table = _table("", "clips>", "share>", "shards>", "label mean ± std>", "words: median>", "most>", "all>")
     for name, split in info["splits"].items():
         words = split["words"] or {}
-        known = split["label_mean"] is not None
+        known = split["label_mean"] is not None and split["label_std"] is not None
         table.add_row(
             _coloured(name, name),
             f"{split['rows']:,}",
             f"{split['rows'] / info['rows']:.0%}",
             f"{split['shards']:,}",
             f"{split['label_mean']:+.2f} ± {split['label_std']:.2f}" if known else "–",
-            *(f"{words[key]:,.0f}" if key in words else "–" for key in ("median", "max", "total")),
+            *(f"{words[key]:,.0f}" if words.get(key) is not None else "–" for key in ("median", "max", "total")),
         )
     return table
 
@@ -100,7 +100,11 @@ def _histogram(info: dict[str, Any], width: int) -> "RenderableType":
     if histogram is None:
         return f"from {info['label']['low']:g} to {info['label']['high']:g}"
     edges, most = histogram["edges"], max(histogram["counts"])
-    bins = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+    if info["label"]["kind"] == "class":
+        names = info["label"]["classes"]
+        bins = [names[i] if i < len(names) else f"class {i}" for i in range(len(edges) - 1)]
+    else:
+        bins = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
     counts = {name: [f"{n:,}" for n in split["label_histogram"]["counts"]] for name, split in splits.items()}
     taken = (
         _INDENT + max(map(len, bins)) + 2 + sum(max(map(len, [name, *column])) + 2 for name, column in counts.items())
@@ -139,11 +143,13 @@ def _provenance(provenance: dict[str, Any]) -> "Table":
 def _in_words(value: object, nested: bool = False) -> str:
     if isinstance(value, dict):
         if "sha256" in value:
-            return f"{value.get('name', '?')}, {_size(int(value.get('bytes', 0)))}, SHA-256 {value['sha256'][:12]}…"
+            size = value.get("bytes")
+            known = _size(size) if isinstance(size, int) else "? B"
+            return f"{value.get('name', '?')}, {known}, SHA-256 {str(value['sha256'])[:12]}…"
         pairs = [f"{key}={_in_words(item, nested=True)}" for key, item in value.items() if item not in (None, {}, [])]
         return f"({', '.join(pairs)})" if nested else ", ".join(pairs)
     if isinstance(value, list):
-        if all(isinstance(item, int | float) for item in value):
+        if all(isinstance(item, int | float) and abs(item) < 1e300 for item in value):
             return f"[{', '.join(f'{item:g}' for item in value)}]"
         return "\n".join(_in_words(item) for item in value)
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

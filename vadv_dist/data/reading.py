@@ -112,7 +112,7 @@ def _decode(path: Location, content: pa.Buffer, columns: list[str]) -> pa.Table:
             return file.read(columns=columns, use_threads=False)
     except MemoryError:  # Arrow's own is an ArrowException too, and says nothing of the file
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
         raise UserError(f"{path} is not a readable Parquet file ({_first_line(error)}). {_AGAIN}") from None
 
 
@@ -131,6 +131,8 @@ def check_table(table: pa.Table, path: Location, shard: ShardInfo, features: Map
             raise UserError(f"{path} column {name!r} is {column.type}, expected {kind}. {_AGAIN}")
         if column.null_count:
             raise UserError(f"{path} has a null in column {name!r}. {_AGAIN}")
+        if kind == pa.string():
+            _require_utf8(column, path, name)
     label = table.column("label").to_numpy()
     if not np.isfinite(label).all():
         row = int(np.flatnonzero(~np.isfinite(label))[0])
@@ -159,6 +161,13 @@ def check_table(table: pa.Table, path: Location, shard: ShardInfo, features: Map
                         f"features and make the data set again, or set teacher.use_{name}: false."
                     )
             first_row += len(values)
+
+
+def _require_utf8(column: pa.ChunkedArray, path: Location, name: str) -> None:
+    try:
+        column.validate(full=True)
+    except pa.ArrowException as error:
+        raise UserError(f"{path} column {name!r} is damaged ({_first_line(error)}). {_AGAIN}") from None
 
 
 def to_window(

@@ -4,7 +4,7 @@ Shape letters: R rows of a window, B rows of a batch, L tokens, T frames, N toke
 E expression scores.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
+LABEL_KINDS = ("regression", "class")
 META_COLUMNS = ("clip_id", "video_id", "source", "text", "label", "num_words")
 # Number of axes of one clip's feature: visual [T, N, D], face [T, E], audio [T, D] or [D].
 FEATURE_AXES: dict[str, tuple[int, ...]] = {"visual": (3,), "face": (2,), "audio": (1, 2)}
@@ -41,11 +42,38 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class LabelSpec:
-    """Label of a regression data set: a real number in [low, high]."""
+    """What a data set's labels are.
+
+    Attributes:
+        low, high: lowest and highest label.
+        kind: `regression`, a real number in [low, high], or `class`, a whole number from 0 to `high`. Clips of
+            classes may be without words.
+        classes: name of each class, where they are known.
+    """
 
     low: float = -3.0
     high: float = 3.0
     kind: str = "regression"
+    classes: tuple[str, ...] = ()
+
+    @classmethod
+    def of_classes(cls, count: int, names: Sequence[str] = ()) -> "LabelSpec":
+        """Labels that are one of so many classes."""
+        return cls(0.0, float(count - 1), "class", tuple(names))
+
+    @property
+    def is_class(self) -> bool:
+        """Whether labels are classes."""
+        return self.kind == "class"
+
+    def holds(self, label: float) -> bool:
+        """Whether a label is one of these."""
+        return self.low <= label <= self.high and (not self.is_class or float(label).is_integer())
+
+    def __str__(self) -> str:
+        if self.is_class:
+            return f"a class from 0 to {self.high:g}"
+        return f"a number in [{self.low:g}, {self.high:g}]"
 
 
 @dataclass(frozen=True)

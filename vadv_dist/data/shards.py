@@ -6,6 +6,7 @@ Layout (docs/architecture.md, "A data set on storage"): `<uri>/<split>/00000.par
 
 import datetime
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vadv_dist import __version__
+from vadv_dist.data import manifest_fields as fields
 from vadv_dist.data.schema import (
     FEATURE_AXES,
     FEATURE_LAYOUT,
@@ -106,7 +108,11 @@ class Dataset:
                 f"{root} {what}, so it is not a data set (dataset.json is written last, when a data set is "
                 "complete). Give the folder that `vadv synth` or `vadv ingest` wrote, or run it again."
             )
-        return cls(root, parse_manifest(read_json(path), path))
+        try:
+            raw = read_json(path)
+        except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets nested thousandfold
+            raise UserError(f"{path} cannot be read as JSON: {error}.") from None
+        return cls(root, parse_manifest(raw, path))
 
     @property
     def prompts_path(self) -> Location:
@@ -140,33 +146,41 @@ def parse_manifest(raw: Mapping[str, Any], path: Location) -> DatasetManifest:
     version = raw.get("schema_version")
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"{path} has schema_version {version!r}, this version reads {SCHEMA_VERSION}. "
+            f"{path} has schema_version {fields.brief(version)}, this version reads {SCHEMA_VERSION}. "
             "Make the data set again with this version, or use the version that made it."
         )
     try:
         splits = {
-            name: [ShardInfo(**shard) for shard in split["shards"]] for name, split in dict(raw["splits"]).items()
+            name: [_parse_shard(entry) for entry in fields.items(fields.mapping(split, name)["shards"], "shards")]
+            for name, split in fields.mapping(raw["splits"], "splits").items()
         }
-        features = {
-            name: FeatureSpec(tuple(int(n) for n in spec["shape"]), str(spec["dtype"]))
-            for name, spec in dict(raw["features"]).items()
-        }
-        label = LabelSpec(float(raw["label"]["low"]), float(raw["label"]["high"]), str(raw["label"]["kind"]))
-        for shards in splits.values():
-            for shard in shards:
-                if Path(shard.path).is_absolute() or ".." in Path(shard.path).parts:
-                    raise ValueError(f"shard path {shard.path!r} leaves the data set")
         return DatasetManifest(
             splits=splits,
-            features=features,
-            label=label,
-            statistics=dict(raw.get("statistics", {})),
-            provenance=dict(raw.get("provenance", {})),
-            num_classes_prompts=int(raw.get("num_classes_prompts", 0)),
-            truth=raw.get("truth"),
+            features={
+                name: fields.feature(spec, name) for name, spec in fields.mapping(raw["features"], "features").items()
+            },
+            label=fields.label(raw["label"]),
+            statistics=fields.statistics(raw.get("statistics", {})),
+            provenance=fields.mapping(raw.get("provenance", {}), "provenance"),
+            num_classes_prompts=fields.count(raw.get("num_classes_prompts", 0), "num_classes_prompts"),
+            truth=fields.truth(raw.get("truth")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is malformed ({type(error).__name__}: {error}). Make the data set again.") from None
+
+
+def _parse_shard(raw: Any) -> ShardInfo:
+    entry = fields.mapping(raw, "shard")
+    path = fields.text(entry["path"], "path")
+    if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
+        raise ValueError(f"shard path {path!r} leaves the data set")
+    return ShardInfo(
+        path,
+        fields.count(entry["rows"], "rows"),
+        fields.count(entry["bytes"], "bytes"),
+        fields.text(entry["sha256"], "sha256"),
+        fields.counts(entry.get("missing", {}), "missing"),
+    )
 
 
 class DatasetWriter:
@@ -199,6 +213,8 @@ class DatasetWriter:
                 raise UserError(
                     f"Feature {name!r} has shape {list(spec.shape)} per clip, expected {FEATURE_LAYOUT[name]}."
                 )
+            if math.prod(spec.shape) > fields.MAX_VALUES:
+                raise UserError(f"Feature {name!r} has shape {list(spec.shape)} per clip: too many values. Give fewer.")
         self.features = dict(features)
         self.label = label
         self.provenance = dict(provenance)
@@ -323,12 +339,11 @@ def check_clip(clip: Clip, features: Mapping[str, FeatureSpec], label: LabelSpec
     where = f"Clip {clip.clip_id!r}"
     if not clip.clip_id:
         raise UserError("A clip has an empty clip_id.")
-    if not clip.text.strip():
+    if not clip.text.strip() and not label.is_class:
         raise UserError(f"{where} has an empty text. Give its words, or leave the clip out.")
-    if not np.isfinite(clip.label) or not label.low <= clip.label <= label.high:
+    if not label.holds(clip.label):
         raise UserError(
-            f"{where} has label {clip.label:g}, expected a number in [{label.low:g}, {label.high:g}]. "
-            "Mend the label, or give the right --label-range."
+            f"{where} has label {clip.label:g}, expected {label}. Mend the label, or give the right --label-range."
         )
     for name, spec in features.items():
         values = clip.features.get(name)
@@ -388,9 +403,13 @@ def clips_to_table(clips: list[Clip], features: Mapping[str, FeatureSpec], schem
 
 
 def statistics(labels: list[float], words: list[int], label: LabelSpec) -> dict[str, Any]:
-    """Label and word statistics of a split, as `dataset.json` keeps them; bins span the label range of every split."""
+    """Label and word statistics of a split, as `dataset.json` keeps them.
+
+    Bins span the label range of every split; classes have a bin each.
+    """
     y, w = np.asarray(labels, np.float64), np.asarray(words)
-    counts, bounds = np.histogram(y, bins=LABEL_BINS, range=(label.low, label.high))
+    span = (label.low - 0.5, label.high + 0.5) if label.is_class else (label.low, label.high)
+    counts, bounds = np.histogram(y, bins=int(label.high) + 1 if label.is_class else LABEL_BINS, range=span)
     return {
         "rows": len(y),
         "label_mean": round(float(y.mean()), 6),

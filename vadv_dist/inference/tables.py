@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -139,7 +140,7 @@ class ParquetTable(Table):
             value_kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(value_kind) or pa.types.is_large_string(value_kind)):
                 raise UserError(f"{self.path}: column {self.text_column!r} holds {kind}, expected strings.")
-            for batch in file.iter_batches(batch_size=CHUNK_ROWS, columns=[self.text_column]):
+            for batch in self._batches(file, batch_size=CHUNK_ROWS, columns=[self.text_column]):
                 yield batch.column(0).to_pylist()
 
     def write_with(self, path: Path, values: npt.NDArray[np.float32]) -> None:
@@ -151,20 +152,40 @@ class ParquetTable(Table):
             schema = file.schema_arrow.append(pa.field(self.new_column, pa.float32()))
             with pq.ParquetWriter(path, schema) as writer:
                 done = 0
-                for batch in file.iter_batches(batch_size=max(1, rows)):
+                for batch in self._batches(file, batch_size=max(1, rows)):
                     added = pa.array(values[done : done + batch.num_rows], pa.float32())
                     writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, added], schema=schema))
                     done += batch.num_rows
 
     @contextmanager
     def _open(self) -> Iterator[pq.ParquetFile]:
-        try:
+        with self._readable():
             file = pq.ParquetFile(self.path)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise UserError(f"{self.path} cannot be read as Parquet: {reason}. Write it again.") from None
+            file.schema_arrow.names  # noqa: B018  # decoded when they are asked for
         with file:
             yield file
+
+    def _batches(self, file: pq.ParquetFile, **options: Any) -> Iterator[pa.RecordBatch]:
+        """Read pieces whose content is what their types say."""
+        batches = file.iter_batches(**options)
+        while True:
+            with self._readable():
+                batch = next(batches, None)
+                if batch is not None:
+                    batch.validate(full=True)
+            if batch is None:
+                return
+            yield batch
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except MemoryError:  # Arrow's own is an ArrowException too, and says nothing of the file
+            raise
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise UserError(f"{self.path} cannot be read as Parquet: {reason}. Write it again.") from None
 
 
 _KINDS: dict[str, type[Table]] = {".csv": CsvTable, ".parquet": ParquetTable}

@@ -64,6 +64,11 @@ class SentimentTask:
 
     def __init__(self, config: Config, sources: Sources) -> None:
         self._config = config
+        if sources.label.is_class:
+            raise UserError(
+                f"{sources.datasets[0].root} has classes as labels, and sentiment is a number. Give a data set of "
+                "sentiment labels."
+            )
         torch.manual_seed(config.run.seed)
         self.student = build_student(config)
         teacher = build_teacher(config, sources) if config.has_teacher else None

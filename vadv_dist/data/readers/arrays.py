@@ -3,11 +3,12 @@
 Shape letters: R rows of a file, T frames, N tokens per frame, D feature width, E expression scores.
 """
 
+import math
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -16,8 +17,9 @@ from vadv_dist.errors import UserError, did_you_mean
 
 DTYPES = ("float16", "float32")
 _ID_KEY = "id"
-# What damaged or exotic zip members raise.
-_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# Deflate, the densest compression of a zip member in use, makes at most 1032 bytes of one.
+_MAX_EXPANSION = 1100
+_PIECE_BYTES = 1 << 20
 _SYNTAX = "FILE.npz:ARRAY=FEATURE, for example features.npz:video=visual"
 # What an array of so many axes holds; without T a clip is one frame, without N a frame is one token.
 _LAYOUTS = {
@@ -41,16 +43,41 @@ class ArraySource:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """A feature of some clips: values [R, ...] in the layout of a data set, and the row of each clip id."""
+    """A feature of some clips: values [R, ...] in a data set's layout, the row of each clip id, the type to store."""
 
     source: ArraySource
     values: Array
     row_of: dict[str, int]
+    dtype: str = "float32"
 
     @property
     def spec(self) -> FeatureSpec:
-        """Shape and type of one clip's values."""
-        return FeatureSpec(tuple(self.values.shape[1:]), self.values.dtype.name)
+        """Shape and type of one clip's values, as they are stored."""
+        return FeatureSpec(tuple(self.values.shape[1:]), self.dtype)
+
+    def row(self, clip_id: str) -> Array | None:
+        """A clip's values as they are stored; None where it has no row.
+
+        Raises:
+            UserError: values that are NaN, infinite or too large for the type.
+        """
+        row = self.row_of.get(clip_id)
+        if row is None:
+            return None
+        values = self.values[row]
+        if not np.isfinite(values).all():
+            raise UserError(
+                f"{self.source} has NaN or infinity in the row of id {clip_id!r}. Mend the array, or leave the clip "
+                "out."
+            )
+        worst, limit = float(np.abs(values.astype(np.float64)).max()), float(np.finfo(self.dtype).max)
+        if worst > limit:
+            advice = "Give --dtype float32." if self.dtype == "float16" else "Scale the array down."
+            raise UserError(
+                f"{self.source} holds {worst:g} in the row of id {clip_id!r}, more than {self.dtype} can ({limit:g}). "
+                f"{advice}"
+            )
+        return values.astype(self.dtype)
 
 
 def parse_array_source(text: str) -> ArraySource:
@@ -89,6 +116,8 @@ def parse_array_sources(texts: Sequence[str]) -> list[ArraySource]:
 def load_features(source: ArraySource) -> FeatureTable:
     """Read one feature and the ids of its rows; nothing pickled is ever loaded.
 
+    An array that is not compressed stays in the file until its rows are taken.
+
     Raises:
         UserError: the file is missing, is not an `.npz`, holds pickled objects, lacks the array or its ids, or the
             array is not numeric or has another number of axes.
@@ -101,16 +130,14 @@ def load_features(source: ArraySource) -> FeatureTable:
             f"Save numeric arrays with numpy.savez(FILE, id=ids, {source.key}=values)."
         )
     try:
-        with np.load(source.path, allow_pickle=False) as arrays:
-            ids, values = (_member(arrays, key, source.path) for key in (_ID_KEY, source.key))
-    except _UNREADABLE as error:
-        if "pickle" in str(error):  # numpy tells it apart from other unreadable content by its message alone
-            raise UserError(
-                f"{source} or its ids are pickled objects, and nothing pickled is loaded: it could run code. "
-                "Save plain numeric arrays, and ids as strings, with numpy.savez."
-            ) from None
-        raise UserError(f"{source.path} is not a readable .npz file ({error}). Save it again.") from None
-    return FeatureTable(source, _in_layout(values, source), _rows_by_id(ids, len(values), source))
+        with zipfile.ZipFile(source.path) as archive:
+            ids, values = (_member(archive, key, source) for key in (_ID_KEY, source.key))
+        return FeatureTable(source, _in_layout(values, source), _rows_by_id(ids, len(values), source))
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, its decompressors and numpy raise nearly every type on damaged files
+        what = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{source.path} is not a readable .npz file ({what[0][:200]}). Save it again.") from None
 
 
 def select_features(table: FeatureTable, wanted: dict[str, str], dtype: str, allow_missing: bool) -> FeatureTable:
@@ -123,7 +150,7 @@ def select_features(table: FeatureTable, wanted: dict[str, str], dtype: str, all
         allow_missing: leave clips out of the result that have no row, rather than refusing them.
 
     Raises:
-        UserError: a clip without a row, or values that are NaN, infinite or too large for the type.
+        UserError: a clip without a row.
     """
     found = {}
     for clip_id, where in wanted.items():
@@ -137,31 +164,63 @@ def select_features(table: FeatureTable, wanted: dict[str, str], dtype: str, all
             )
     if not found:
         raise UserError(f"Not one id is in {table.source}. Check that its {_ID_KEY!r} array holds the same ids.")
-    values = table.values[list(found.values())]
-    ids = list(found)
-    if (bad := _first_row(~np.isfinite(values))) is not None:
-        raise UserError(
-            f"{table.source} has NaN or infinity in the row of id {ids[bad]!r}. Mend the array, or leave the clip out."
-        )
-    limit = float(np.finfo(dtype).max)
-    if (bad := _first_row(np.abs(values) > limit)) is not None:
-        worst = float(np.abs(values[bad]).max())
-        advice = "Give --dtype float32." if dtype == "float16" else "Scale the array down."
-        raise UserError(
-            f"{table.source} holds {worst:g} in the row of id {ids[bad]!r}, more than {dtype} can ({limit:g}). {advice}"
-        )
-    return replace(table, values=values.astype(dtype), row_of={clip_id: i for i, clip_id in enumerate(ids)})
+    return replace(table, row_of=found, dtype=dtype)
 
 
-def _member(arrays: "np.lib.npyio.NpzFile", key: str, path: Path) -> Array:
-    if key not in arrays.files:
+def _member(archive: zipfile.ZipFile, key: str, source: ArraySource) -> Array:
+    """An array of the archive, whose size is checked before memory is taken; mapped where it is not compressed."""
+    names = [name.removesuffix(".npy") for name in archive.namelist()]
+    if key not in names:
         what = f"no {key!r} array" + (", which names the clip of each row" if key == _ID_KEY else "")
-        raise UserError(f"{path} has {what} (arrays: {', '.join(arrays.files)}).{did_you_mean(key, arrays.files)}")
-    member: Array = arrays[key]
-    return member
+        shown = ", ".join(name[:40] for name in names[:20])
+        raise UserError(f"{source.path} has {what} (arrays: {shown}).{did_you_mean(key, names)}")
+    info = archive.infolist()[names.index(key)]
+    with archive.open(info) as file:
+        shape, in_fortran_order, dtype = _header(file)
+        if dtype.hasobject:
+            raise UserError(
+                f"{source} or its ids are pickled objects, and nothing pickled is loaded: it could run code. "
+                "Save plain numeric arrays, and ids as strings, with numpy.savez."
+            )
+        start, size = file.tell(), math.prod(shape) * dtype.itemsize
+        if start + size != info.file_size or size > _MAX_EXPANSION * info.compress_size:
+            raise ValueError(f"{key!r} declares shape {list(shape)} of {dtype}, but has {info.file_size - start} bytes")
+        if info.compress_type == zipfile.ZIP_STORED and size:
+            while file.read(_PIECE_BYTES):  # to its end, where its checksum is compared
+                pass
+            flat: Array = np.memmap(
+                source.path, dtype, "r", _content_offset(source.path, info) + start, (math.prod(shape),)
+            )
+        else:
+            flat = np.frombuffer(file.read(size), dtype)
+            if len(flat) * dtype.itemsize != size or file.read(1):
+                raise ValueError(f"{key!r} is cut off")
+    return flat.reshape(shape, order="F" if in_fortran_order else "C")
+
+
+def _header(file: IO[bytes]) -> "tuple[tuple[int, ...], bool, np.dtype[Any]]":
+    """Shape, order and type that an `.npy` file declares."""
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"version {version} of the .npy format is not read here")
+    shape, in_fortran_order, dtype = read(file)
+    if any(n < 0 for n in shape) or dtype.itemsize == 0:
+        raise ValueError(f"shape {shape} of {dtype} is not one")
+    return tuple(int(n) for n in shape), bool(in_fortran_order), dtype
+
+
+def _content_offset(path: Path, info: zipfile.ZipInfo) -> int:
+    """Where a member's bytes start: after its local header of 30 bytes, its name and its extra field."""
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        local = file.read(30)
+    return info.header_offset + 30 + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
 
 
 def _in_layout(values: Array, source: ArraySource) -> Array:
+    if not values.ndim:
+        raise UserError(f"{source} is a single value, expected {' or '.join(_LAYOUTS[source.feature].values())}.")
     if values.dtype.kind not in "fiu":
         raise UserError(f"{source} holds {values.dtype} values, expected numbers.")
     layouts = _LAYOUTS[source.feature]
@@ -187,10 +246,6 @@ def _rows_by_id(ids: Array, num_rows: int, source: ArraySource) -> dict[str, int
     row_of = {name: row for row, name in enumerate(names)}
     if len(row_of) != len(names):
         twice = next(name for row, name in enumerate(names) if row_of[name] != row)
+        twice = twice.encode("utf-8", "replace").decode("utf-8", "replace")
         raise UserError(f"{source.path} has id {twice!r} more than once in {_ID_KEY!r}. Keep one row per clip.")
     return row_of
-
-
-def _first_row(bad: Array) -> int | None:
-    rows = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
-    return int(rows[0]) if len(rows) else None

@@ -2,10 +2,11 @@
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vadv_dist.data.readers.ingestion import BadRowError
 from vadv_dist.data.schema import LabelSpec
 from vadv_dist.errors import UserError, did_you_mean
 
@@ -18,29 +19,45 @@ SPLIT_NAMES = {
     "test": "test",
 }
 DEFAULT_VIDEO_COLUMN = "video_id"
-_COLUMN_OPTIONS = {
-    "id_column": "--id-column",
-    "split_column": "--split-column",
-    "text_column": "--text-column",
-    "label_column": "--label-column",
-    "video_column": "--video-column",
-    "fallback_text_column": "--fallback-text-column",
-}
+_MAX_SHOWN = 30
 
 
 @dataclass(frozen=True)
 class Columns:
     """Names of the columns that make a clip.
 
-    `video_column` may be absent while it has its usual name: then a clip's video is its id up to the last `_`.
+    Several id columns make one id, joined by `_`. `video_column` may be absent while it has its usual name: then a
+    clip's video is its id up to the last `_`.
     """
 
-    id_column: str = "id"
+    id_column: tuple[str, ...] = ("id",)
     split_column: str = "split"
     text_column: str = "text"
     label_column: str = "label"
     video_column: str = DEFAULT_VIDEO_COLUMN
     fallback_text_column: str | None = None
+
+
+@dataclass(frozen=True)
+class TextColumns:
+    """Names of the columns of a CSV of texts; `start` and `end` are read where they are there."""
+
+    id_column: tuple[str, ...] = ("id",)
+    text_column: str = "text"
+    fallback_text_column: str | None = None
+    start_column: str = "start"
+    end_column: str = "end"
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """The text of a clip, and where in its video it starts and ends in seconds, if the file says so."""
+
+    where: str
+    text: str
+    used_fallback: bool
+    start: float | None
+    end: float | None
 
 
 @dataclass(frozen=True)
@@ -56,48 +73,106 @@ class CsvClip:
     used_fallback: bool
 
 
-def read_csv(path: Path, columns: Columns, label: LabelSpec) -> list[CsvClip]:
-    """Read every row of a CSV file with a header line.
+def read_csv(
+    path: Path, columns: Columns, label: LabelSpec, on_bad_row: Callable[[BadRowError], None] | None = None
+) -> Iterator[CsvClip]:
+    """Read the rows of a CSV file with a header line, one by one.
+
+    Args:
+        path: the file.
+        columns: its columns.
+        label: what labels are.
+        on_bad_row: told of each row that cannot become a clip, which is then left out; None refuses such rows.
 
     Raises:
         UserError: not a CSV, a missing column, or a row that cannot become a clip, with its line.
     """
-    clips: list[CsvClip] = []
-    seen: dict[str, str] = {}
-    for where, row in _rows(path, columns):
-        clip = _parse(where, row, columns, label)
-        if clip.clip_id in seen:
-            raise UserError(
-                f"{where}: id {clip.clip_id!r} stands in {seen[clip.clip_id].removeprefix(f'{path} ')} already. "
-                "Ids name clips: make them differ, or leave one row out."
-            )
-        seen[clip.clip_id] = where.removeprefix(f"{path} ")
-        clips.append(clip)
-    if not clips:
+    line_of: dict[str, str] = {}
+    options = {
+        columns.split_column: "--split-column",
+        columns.text_column: "--text-column",
+        columns.label_column: "--label-column",
+        columns.video_column: "--video-column",
+    }
+    options |= dict.fromkeys(columns.id_column, "--id-column")
+    if columns.fallback_text_column is not None:
+        options[columns.fallback_text_column] = "--fallback-text-column"
+    optional = (columns.video_column,) if columns.video_column == DEFAULT_VIDEO_COLUMN else ()
+    empty = True
+    for where, row in _rows(path, options, "--csv", optional):
+        empty = False
+        line = where.removeprefix(f"{path} ")
+        try:
+            if isinstance(row, BadRowError):
+                raise row
+            clip = _parse(where, row, columns, label)
+            if clip.clip_id in line_of:
+                raise BadRowError(
+                    "an id again",
+                    f"{where}: id {clip.clip_id!r} stands in {line_of[clip.clip_id]} already. "
+                    "Ids name clips: make them differ, or leave one row out.",
+                )
+        except BadRowError as bad:
+            if on_bad_row is None:
+                raise
+            bad.place = line
+            on_bad_row(bad)
+            continue
+        line_of[clip.clip_id] = line
+        yield clip
+    if empty:
         raise UserError(f"{path} has a header line, but not a single row.")
-    return clips
 
 
-def _rows(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, str]]]:
+def read_texts(path: Path, columns: TextColumns) -> dict[str, TextRow]:
+    """Read a CSV of texts by clip id.
+
+    Raises:
+        UserError: not a CSV, a missing column, a time that is no number, or an id that stands twice.
+    """
+    texts: dict[str, TextRow] = {}
+    options = {columns.text_column: "--text-column"} | dict.fromkeys(columns.id_column, "--id-column")
+    if columns.fallback_text_column is not None:
+        options[columns.fallback_text_column] = "--fallback-text-column"
+    for where, row in _rows(path, options, "--text-csv"):
+        if isinstance(row, BadRowError):
+            raise row
+        clip_id = _id(row, columns.id_column)
+        if clip_id in texts:
+            raise UserError(f"{where}: id {clip_id!r} stands there before. Ids name clips: make them differ.")
+        text, used_fallback = _text(row, columns.text_column, columns.fallback_text_column)
+        times = [_time(where, row, name) for name in (columns.start_column, columns.end_column)]
+        texts[clip_id] = TextRow(where, text, used_fallback, *times)
+    return texts
+
+
+def _rows(
+    path: Path, options: Mapping[str, str], option: str, optional: Sequence[str] = ()
+) -> Iterator[tuple[str, dict[str, str] | BadRowError]]:
     """Yield each row with where it stands (a quoted cell may span lines; the last one is named)."""
     if not path.is_file():
         what = "is a folder, expected a CSV file" if path.is_dir() else "does not exist"
-        raise UserError(f"{path} {what}. Give the CSV file with --csv.")
+        raise UserError(f"{path} {what}. Give the CSV file with {option}.")
     reader = None
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
-            _require_columns(path, header, columns)
+            _require_columns(path, header, options, optional)
             for cells in reader:
                 if not cells:
                     continue
                 where = f"{path} line {reader.line_num}"
                 if len(cells) != len(header):
-                    raise UserError(
-                        f"{where} has {len(cells)} cells, the header line has {len(header)}. "
-                        "Quote cells that hold commas or line breaks."
+                    yield (
+                        where,
+                        BadRowError(
+                            "another number of cells",
+                            f"{where} has {len(cells)} cells, the header line has {len(header)}. "
+                            "Quote cells that hold commas or line breaks.",
+                        ),
                     )
+                    continue
                 yield where, dict(zip(header, cells, strict=True))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a CSV file in UTF-8 ({error.reason} at byte {error.start}).") from None
@@ -106,18 +181,19 @@ def _rows(path: Path, columns: Columns) -> Iterator[tuple[str, dict[str, str]]]:
         raise UserError(f"{path}{line} is not CSV: {error}.") from None
 
 
-def _require_columns(path: Path, header: list[str], columns: Columns) -> None:
+def _require_columns(path: Path, header: list[str], options: Mapping[str, str], optional: Sequence[str]) -> None:
     if not header:
         raise UserError(f"{path} is empty, expected a CSV file with a header line.")
     if "\0" in "".join(header):
         raise UserError(f"{path} is not a CSV file: its first line holds NUL bytes.")
-    for attribute, option in _COLUMN_OPTIONS.items():
-        name = getattr(columns, attribute)
-        if name is None or (attribute == "video_column" and name == DEFAULT_VIDEO_COLUMN and name not in header):
+    for name, option in options.items():
+        if name in optional and name not in header:
             continue
         if name not in header:
+            more = ", …" if len(header) > _MAX_SHOWN else ""
+            shown = ", ".join(column[:_MAX_SHOWN] for column in header[:_MAX_SHOWN]) + more
             raise UserError(
-                f"{path} has no column {name!r} (columns: {', '.join(header)}).{did_you_mean(name, header)} "
+                f"{path} has no column {name!r} (columns: {shown}).{did_you_mean(name, header)} "
                 f"Name the right one with {option}."
             )
         if header.count(name) > 1:
@@ -125,19 +201,18 @@ def _require_columns(path: Path, header: list[str], columns: Columns) -> None:
 
 
 def _parse(where: str, row: dict[str, str], columns: Columns, label: LabelSpec) -> CsvClip:
-    clip_id = row[columns.id_column].strip()
+    clip_id = _id(row, columns.id_column)
     if not clip_id:
-        raise UserError(f"{where}: {columns.id_column} is empty. Every clip needs an id of its own.")
+        names = " or ".join(columns.id_column)
+        raise BadRowError("no id", f"{where}: {names} is empty. Every clip needs an id of its own.")
     split = SPLIT_NAMES.get(row[columns.split_column].strip().lower())
     if split is None:
-        raise UserError(
+        raise BadRowError(
+            "no known split",
             f"{where}: {columns.split_column} is {row[columns.split_column]!r}, "
-            f"expected one of {', '.join(SPLIT_NAMES)}."
+            f"expected one of {', '.join(SPLIT_NAMES)}.",
         )
-    text = row[columns.text_column].strip()
-    used_fallback = not text and columns.fallback_text_column is not None
-    if columns.fallback_text_column is not None and used_fallback:
-        text = row[columns.fallback_text_column].strip()
+    text, used_fallback = _text(row, columns.text_column, columns.fallback_text_column)
     if not text:
         if used_fallback:
             what = f"{columns.text_column} and {columns.fallback_text_column} are both empty"
@@ -147,22 +222,50 @@ def _parse(where: str, row: dict[str, str], columns: Columns, label: LabelSpec) 
             advice = (
                 "Fill it in, leave the row out, or name another column to take words from with --fallback-text-column."
             )
-        raise UserError(f"{where}: {what} (id {clip_id!r}). {advice}")
+        raise BadRowError("no words", f"{where}: {what} (id {clip_id!r}). {advice}")
     video_id = row.get(columns.video_column, "").strip() or clip_id.rpartition("_")[0] or clip_id
     return CsvClip(where, clip_id, video_id, split, text, _parse_label(where, row, columns, label), used_fallback)
 
 
+def _id(row: dict[str, str], columns: Sequence[str]) -> str:
+    """The cells of the id columns, joined; empty where one of them is."""
+    parts = [row[column].strip() for column in columns]
+    return "_".join(parts) if all(parts) else ""
+
+
+def _text(row: dict[str, str], column: str, fallback: str | None) -> tuple[str, bool]:
+    """A row's text, and whether it is the fallback column's."""
+    text = row[column].strip()
+    if text or fallback is None:
+        return text, False
+    return row[fallback].strip(), True
+
+
+def _time(where: str, row: dict[str, str], column: str) -> float | None:
+    if column not in row:
+        return None
+    value = _number(row[column])
+    if not math.isfinite(value):
+        raise UserError(f"{where}: {column} is {row[column]!r}, expected seconds.")
+    return value
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
 def _parse_label(where: str, row: dict[str, str], columns: Columns, label: LabelSpec) -> float:
     cell = row[columns.label_column]
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
+    value = _number(cell)
     if not math.isfinite(value):
-        raise UserError(f"{where}: {columns.label_column} is {cell!r}, expected a number.")
-    if not label.low <= value <= label.high:
-        raise UserError(
-            f"{where}: {columns.label_column} is {cell}, expected a number in [{label.low:g}, {label.high:g}]. "
-            "Mend it, or give the right --label-range LOW HIGH."
+        raise BadRowError("label is not a number", f"{where}: {columns.label_column} is {cell!r}, expected a number.")
+    if not label.holds(value):
+        raise BadRowError(
+            "label out of range",
+            f"{where}: {columns.label_column} is {cell}, expected {label}. "
+            "Mend it, or give the right --label-range LOW HIGH.",
         )
     return value

@@ -1,9 +1,8 @@
 """Read a CSV table of clips, with feature arrays beside it, into a data set."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,63 +15,20 @@ from vadv_dist.data.readers.arrays import (
     select_features,
 )
 from vadv_dist.data.readers.csv_rows import Columns, CsvClip, read_csv
-from vadv_dist.data.schema import SPLITS, Clip, LabelSpec
-from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, MANIFEST, Dataset, DatasetWriter
+from vadv_dist.data.readers.ingestion import BadRowError, Ingestion, IngestSummary, check_bad_rows, label_spec
+from vadv_dist.data.schema import Clip, LabelSpec
+from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, MANIFEST
 from vadv_dist.errors import UserError
-from vadv_dist.storage import Location, local_path, location, require_absent, sha256_file
+from vadv_dist.storage import local_path, location, require_absent
 
-
-@dataclass(frozen=True)
-class IngestSummary:
-    """What was read and what was written.
-
-    Attributes:
-        uri: the data set.
-        rows_read, rows_written: clips of the table and of the data set.
-        splits: clips of each split.
-        videos: videos of each split.
-        features: shape of each feature per clip.
-        missing: clips without a feature, by feature.
-        fallback_texts: clips whose words come from the fallback column.
-        cut_from_train: clips moved from train to valid.
-        fingerprint: of the data set.
-    """
-
-    uri: str
-    rows_read: int
-    rows_written: int
-    splits: dict[str, int]
-    videos: dict[str, int]
-    features: dict[str, list[int]]
-    missing: dict[str, int]
-    fallback_texts: int
-    cut_from_train: int
-    fingerprint: str
-
-    def to_json(self) -> dict[str, object]:
-        """The summary as plain containers, for `--json`."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        clips = ", ".join(f"{rows:,} {split}" for split, rows in self.splits.items())
-        lines = [f"wrote {self.uri}: {self.rows_written:,} of {self.rows_read:,} rows ({clips})"]
-        if self.cut_from_train:
-            lines.append(
-                f"  {self.cut_from_train:,} clips of {self.videos['valid']} videos cut from train for validation"
-            )
-        if self.fallback_texts:
-            lines.append(f"  {self.fallback_texts:,} texts from the fallback column")
-        for name, shape in self.features.items():
-            missing = f", missing in {self.missing[name]:,} clips" if self.missing[name] else ""
-            lines.append(f"  {name} {shape}{missing}")
-        return "\n".join(lines)
+__all__ = ["IngestSummary", "ingest_table"]
 
 
 def ingest_table(
     csv: str | Path,
     out: str | Path,
     *,
-    id_column: str = Columns.id_column,
+    id_column: str | Sequence[str] = Columns.id_column,
     split_column: str = Columns.split_column,
     text_column: str = Columns.text_column,
     label_column: str = Columns.label_column,
@@ -83,6 +39,7 @@ def ingest_table(
     arrays: Sequence[str] = (),
     allow_missing_arrays: bool = False,
     dtype: str = "float16",
+    bad_rows: str = "error",
     seed: int = 1,
     source: str | None = None,
     shard_rows: int = DEFAULT_SHARD_ROWS,
@@ -93,7 +50,7 @@ def ingest_table(
         csv: a UTF-8 file with a header line.
         out: the folder to make.
         id_column, split_column, text_column, label_column, video_column: names of columns. Without a `video_id` column
-            a clip's video is its id up to the last `_`.
+            a clip's video is its id up to the last `_`. Several id columns make one id, joined by `_`.
         fallback_text_column: where words are taken from in rows with an empty `text_column`.
         label_range: lowest and highest label.
         valid_fraction: share of train's clips to move to valid, by whole videos, where the file has no valid split.
@@ -101,6 +58,7 @@ def ingest_table(
             [R, T, N, D], `face` [R, E] or [R, T, E], `audio` [R, D] or [R, T, D].
         allow_missing_arrays: store a feature as missing where an id has no row, rather than refusing the clip.
         dtype: type that features are stored in, `float16` or `float32`.
+        bad_rows: `error` ends at a row that cannot become a clip, `drop` leaves it out and counts it.
         seed: decides which videos become the validation split.
         source: name that every clip carries; the CSV file's own unless given.
         shard_rows: rows of a shard at most.
@@ -109,47 +67,60 @@ def ingest_table(
         UserError: something in the files or the options is wrong; says where, and what to do.
     """
     path, root = local_path(csv), location(out)
-    label = _label_spec(label_range)
+    label = label_spec(label_range)
     if dtype not in DTYPES:
         raise UserError(f"--dtype is {dtype!r}, expected one of {', '.join(DTYPES)}.")
     if valid_fraction is not None and not 0 < valid_fraction < 1:
         raise UserError(f"--valid-fraction is {valid_fraction:g}, expected a share between 0 and 1.")
+    if seed < 0:
+        raise UserError(f"--seed is {seed}, expected a number from 0.")
+    check_bad_rows(bad_rows)
     array_sources = parse_array_sources(arrays)
     require_absent(root, "a data set", "Give another folder, or remove this one.", manifest=MANIFEST)
-    columns = Columns(id_column, split_column, text_column, label_column, video_column, fallback_text_column)
+    ids = (id_column,) if isinstance(id_column, str) else tuple(id_column)
+    columns = Columns(ids, split_column, text_column, label_column, video_column, fallback_text_column)
 
-    rows = read_csv(path, columns, label)
+    # The file is read twice, so that words need not be kept while splits are decided.
+    bad: list[BadRowError] = []
+    rows = [replace(row, text="") for row in read_csv(path, columns, label, bad.append if bad_rows == "drop" else None)]
     clips = rows if valid_fraction is None else cut_valid_split(rows, valid_fraction, seed, path)
     wanted = {clip.clip_id: clip.where for clip in clips}
     features = {
         item.feature: select_features(load_features(item), wanted, dtype, allow_missing_arrays)
         for item in array_sources
     }
-    files = [path, *dict.fromkeys(item.path for item in array_sources)]
-    options = {
-        **asdict(columns),
-        "label_range": list(label_range),
-        "valid_fraction": valid_fraction,
-        "arrays": {item.feature: f"{item.path.name}:{item.key}" for item in array_sources},
-        "allow_missing_arrays": allow_missing_arrays,
-        "dtype": dtype,
-        "seed": seed,
-    }
-    writer = DatasetWriter(
+    ingestion = Ingestion(
         root,
+        made_by="vadv ingest table",
+        files=[path, *dict.fromkeys(item.path for item in array_sources)],
+        options={
+            **asdict(columns),
+            "id_column": ids[0] if len(ids) == 1 else list(ids),
+            "label_range": list(label_range),
+            "valid_fraction": valid_fraction,
+            "arrays": {item.feature: f"{item.path.name}:{item.key}" for item in array_sources},
+            "allow_missing_arrays": allow_missing_arrays,
+            "dtype": dtype,
+            "bad_rows": bad_rows,
+            "seed": seed,
+        },
         features={name: table.spec for name, table in features.items()},
         label=label,
-        provenance={
-            "made_by": "vadv ingest table",
-            "files": [{"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in files],
-            "options": options,
-        },
+        bad_rows=bad_rows,
         shard_rows=shard_rows,
     )
-    with writer:
+    with ingestion:
+        for dropped in bad:
+            ingestion.drop(dropped)
+        again = read_csv(path, columns, label, None if bad_rows == "error" else lambda _: None)
         for clip in clips:
-            writer.write(clip.split, _to_clip(clip, features, source or path.stem))
-    return _summary(root, rows, clips, features)
+            row = next(again, None)
+            if row is None or row.clip_id != clip.clip_id:
+                raise UserError(f"{path} was changed while it was read. Run the same command again.")
+            ingestion.add(clip.split, _to_clip(row, features, source or path.stem), row.where)
+        ingestion.fallback_texts = sum(clip.used_fallback for clip in clips)
+        ingestion.cut_from_train = sum(a.split != b.split for a, b in zip(rows, clips, strict=True))
+    return ingestion.summary()
 
 
 def cut_valid_split(clips: Sequence[CsvClip], fraction: float, seed: int, path: Path) -> list[CsvClip]:
@@ -182,39 +153,12 @@ def cut_valid_split(clips: Sequence[CsvClip], fraction: float, seed: int, path: 
     ]
 
 
-def _label_spec(label_range: tuple[float, float]) -> LabelSpec:
-    low, high = label_range
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise UserError(f"--label-range is {low:g} {high:g}, expected two numbers, the lower one first.")
-    return LabelSpec(float(low), float(high))
-
-
 def _to_clip(clip: CsvClip, features: Mapping[str, FeatureTable], source: str) -> Clip:
-    rows = {name: table.row_of.get(clip.clip_id) for name, table in features.items()}
     return Clip(
         clip_id=clip.clip_id,
         video_id=clip.video_id,
         text=clip.text,
         label=clip.label,
         source=source,
-        features={name: None if row is None else features[name].values[row] for name, row in rows.items()},
-    )
-
-
-def _summary(
-    root: Location, rows: Sequence[CsvClip], clips: Sequence[CsvClip], features: Mapping[str, FeatureTable]
-) -> IngestSummary:
-    manifest = Dataset.open(root).manifest
-    splits = [split for split in SPLITS if split in manifest.splits]
-    return IngestSummary(
-        uri=str(root),
-        rows_read=len(rows),
-        rows_written=sum(manifest.rows(split) for split in splits),
-        splits={split: manifest.rows(split) for split in splits},
-        videos={split: len({clip.video_id for clip in clips if clip.split == split}) for split in splits},
-        features={name: list(table.spec.shape) for name, table in features.items()},
-        missing={name: len(clips) - len(table.row_of) for name, table in features.items()},
-        fallback_texts=sum(clip.used_fallback for clip in clips),
-        cut_from_train=sum(a.split != b.split for a, b in zip(rows, clips, strict=True)),
-        fingerprint=manifest.fingerprint,
+        features={name: table.row(clip.clip_id) for name, table in features.items()},
     )

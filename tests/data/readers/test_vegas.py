@@ -1,0 +1,163 @@
+"""VEGAS: vectors with classes, and a validation split that is cut from train."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from foreign_files import write_vegas
+
+from vadv_dist.data.checks import check_dataset
+from vadv_dist.data.info import dataset_info, render_info
+from vadv_dist.data.readers.sequences import Framing
+from vadv_dist.data.readers.vegas import ingest_vegas, stratified_cut
+from vadv_dist.data.schema import LabelSpec
+from vadv_dist.data.shards import Dataset
+from vadv_dist.errors import UserError
+
+UNEVEN = [0] * 40 + [1] * 20 + [2] * 5 + [3]
+
+
+def rows_of(out: Path, split: str) -> dict[str, Any]:
+    dataset = Dataset.open(out)
+    table = pq.read_table(dataset.shard_path(dataset.split(split)[0]))
+    return {**table.to_pydict(), **{n: table[n].combine_chunks().to_numpy_ndarray() for n in dataset.manifest.features}}
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_vectors_and_classes_arrive_without_words(tmp_path: Path, one_hot: bool) -> None:
+    path = write_vegas(tmp_path / "v.h5", one_hot=one_hot)
+    summary = ingest_vegas(path, tmp_path / "out", framing=Framing(dtype="float32"), source="vegas")
+    assert summary.splits == {"train": 50, "valid": 10, "test": 10}
+    assert summary.cut_from_train == 10
+    assert summary.features == {"visual": [1, 1, 6], "audio": [4]}
+    test = rows_of(tmp_path / "out", "test")
+    assert test["clip_id"] == [f"test_{i:05d}" for i in range(10)]
+    assert test["text"] == [""] * 10
+    assert test["label"] == list(range(10))
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(test["visual"][:, 0, 0], file["visual_test"][:])
+        np.testing.assert_array_equal(test["audio"], file["audio_test"][:])
+    assert Dataset.open(tmp_path / "out").manifest.label == LabelSpec(0, 9, "class")
+    assert check_dataset(tmp_path / "out").ok
+
+
+def test_the_validation_split_has_the_same_share_of_every_class(tmp_path: Path) -> None:
+    path = write_vegas(tmp_path / "v.h5", UNEVEN)
+    ingest_vegas(path, tmp_path / "out", valid_fraction=0.2)
+    train, valid = (rows_of(tmp_path / "out", split) for split in ("train", "valid"))
+    assert np.bincount(np.array(valid["label"], int), minlength=4).tolist() == [8, 4, 1, 0]
+    assert np.bincount(np.array(train["label"], int), minlength=4).tolist() == [32, 16, 4, 1]
+    assert not set(train["clip_id"]) & set(valid["clip_id"])
+    numbers = [int(name.removeprefix("train_")) for name in valid["clip_id"]]
+    np.testing.assert_array_equal(valid["visual"][:, 0, 0, 0], numbers)  # the vector moved with its row
+    options = Dataset.open(tmp_path / "out").manifest.provenance["options"]
+    assert options["valid_split"] == "cut from train by seed, the same share of every class"
+    assert (options["valid_fraction"], options["seed"]) == (0.2, 1)
+
+
+def test_the_cut_depends_on_the_seed_alone() -> None:
+    classes = np.array(UNEVEN)
+    one, again, other = (stratified_cut(classes, 0.3, seed) for seed in (1, 1, 2))
+    assert (one == again).all()
+    assert (one != other).any()
+    assert not stratified_cut(classes, 0, 1).any()
+    assert stratified_cut(np.array([0, 0, -1]), 0.99, 1).tolist().count(True) == 1
+
+
+def test_classes_may_be_counted_from_one(tmp_path: Path) -> None:
+    path = write_vegas(tmp_path / "v.h5", [1 + i % 10 for i in range(30)], list(range(1, 11)))
+    ingest_vegas(path, tmp_path / "out", valid_fraction=0)
+    assert rows_of(tmp_path / "out", "test")["label"] == list(range(10))
+    assert "valid" not in Dataset.open(tmp_path / "out").manifest.splits
+    assert Dataset.open(tmp_path / "out").manifest.provenance["options"]["first_class_in_file"] == 1
+
+
+def test_rows_without_a_class_are_dropped_and_counted(tmp_path: Path) -> None:
+    path = write_vegas(tmp_path / "v.h5")
+    with h5py.File(path, "a") as file:
+        del file["lab_test"]
+        file["lab_test"] = [0.0, 1.5, -1, 99, np.nan, 5, 6, 7, 8, 9]
+    summary = ingest_vegas(path, tmp_path / "out")
+    assert summary.dropped == {"no class": 4}
+    assert summary.splits["test"] == 6
+    with pytest.raises(UserError, match=r"v.h5 test row 1: lab_test is no class"):
+        ingest_vegas(path, tmp_path / "no", bad_rows="error")
+
+
+def test_names_of_classes_are_kept_and_shown(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    names = [f"sound {i}" for i in range(10)]
+    ingest_vegas(write_vegas(tmp_path / "v.h5"), tmp_path / "out", class_names=names)
+    info = dataset_info(tmp_path / "out")
+    assert info["label"]["classes"] == names
+    assert info["label"]["histogram"]["counts"] == [7] * 10
+    console = Console(width=100, record=True)
+    render_info(info, console)
+    assert "sound 3" in console.export_text()
+
+
+def test_a_file_larger_than_a_piece_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vadv_dist.data.readers import hdf5
+
+    path = write_vegas(tmp_path / "v.h5")
+    whole = ingest_vegas(path, tmp_path / "whole").fingerprint
+    monkeypatch.setattr(hdf5, "PIECE_BYTES", 7 * 6 * 4)
+    assert ingest_vegas(path, tmp_path / "pieces").fingerprint == whole
+
+
+def test_classes_are_no_sentiment(tmp_path: Path, write_config: Callable[..., Path]) -> None:
+    from vadv_dist.config import load_config
+    from vadv_dist.data.sources import Sources
+    from vadv_dist.tasks.sentiment import SentimentTask
+
+    ingest_vegas(write_vegas(tmp_path / "v.h5"), tmp_path / "out")
+    config = load_config(write_config(uri=tmp_path / "out", extra="objective: {kind: none}"), [])
+    with pytest.raises(UserError, match="has classes as labels, and sentiment is a number"):
+        SentimentTask(config, Sources.open(config))
+
+
+def change(path: Path, name: str, values: Any) -> Path:
+    with h5py.File(path, "a") as file:
+        del file[name]
+        if values is not None:
+            file[name] = values
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("audio_test", None, "has no 'audio_test' (it has: audio_train, lab_test"),
+        ("audio_test", np.zeros((9, 4)), "audio_test of shape [9, 4], expected [10, 4]"),
+        ("audio_test", np.zeros((10, 5)), "audio_test of shape [10, 5], expected [10, 4]"),
+        ("visual_train", np.zeros(60), "visual_train of shape [60], expected numbers of shape [R, D]"),
+        ("lab_test", np.zeros((10, 3)), "lab_test of shape [10, 3], expected 10 columns. Is --classes right?"),
+        ("lab_test", np.arange(1, 11), "has classes from 0 to 10, one more than given. Give --classes 11."),
+        ("lab_test", [b"dog"] * 10, "expected numbers of shape [R], [R, 1] or [R, C]"),
+    ],
+)
+def test_another_layout_is_refused(tmp_path: Path, name: str, values: Any, message: str) -> None:
+    path = change(write_vegas(tmp_path / "v.h5"), name, values)
+    with pytest.raises(UserError) as caught:
+        ingest_vegas(path, tmp_path / "out")
+    assert message in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 1}, "--classes is 1"),
+        ({"class_names": ["a"]}, "--class-names has 1 names for 10 classes"),
+        ({"valid_fraction": 1.0}, "--valid-fraction is 1"),
+        ({"seed": -1}, "--seed is -1"),
+    ],
+)
+def test_options_out_of_range_are_refused(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ingest_vegas(write_vegas(tmp_path / "v.h5"), tmp_path / "out", **options)

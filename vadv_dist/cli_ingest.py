@@ -1,0 +1,291 @@
+"""`vadv ingest`: foreign formats into data sets, one library call per format."""
+
+import argparse
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from vadv_dist.errors import UserError
+
+
+def add_ingest_command(commands: Any) -> None:
+    """Add `ingest` with a subcommand per format."""
+    ingest = commands.add_parser("ingest", help="turn foreign files into a data set")
+    formats = ingest.add_subparsers(dest="format", required=True, metavar="FORMAT", parser_class=type(ingest))
+    _add_table(formats)
+    _add_mmsa(formats)
+    _add_cmu_sdk(formats)
+    _add_vegas(formats)
+
+
+def _add_table(formats: Any) -> None:
+    table = formats.add_parser("table", help="a CSV with id, split, label and text, and arrays keyed by id")
+    table.add_argument("--csv", type=Path, required=True, help="the table")
+    _add_id_and_text_columns(table)
+    table.add_argument("--split-column", default="split", help="default: %(default)s")
+    table.add_argument("--label-column", default="label", help="default: %(default)s")
+    table.add_argument("--video-column", default="video_id", help="default: %(default)s, or the id up to its last _")
+    _add_label_range(table)
+    table.add_argument("--valid-fraction", type=float, help="cut a validation split from train, by whole videos")
+    table.add_argument("--seed", type=int, default=1, help="decides that cut (default: %(default)s)")
+    table.add_argument(
+        "--arrays",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE.npz:ARRAY=FEATURE",
+        help="features keyed by the file's `id` array; FEATURE is visual, face or audio; may be repeated",
+    )
+    table.add_argument(
+        "--allow-missing-arrays", action="store_true", help="a clip without a row in a file lacks that feature"
+    )
+    _add_dtype(table)
+    _add_common(table, bad_rows="error", source="the CSV's name")
+    table.set_defaults(call=_table)
+
+
+def _add_mmsa(formats: Any) -> None:
+    mmsa = formats.add_parser("mmsa", help="a pickled feature file of MMSA; nothing in it is run")
+    mmsa.add_argument("--file", type=Path, required=True, help="the .pkl file, aligned or unaligned")
+    mmsa.add_argument("--label-key", default="regression_labels", help="column of labels (default: %(default)s)")
+    _add_label_range(mmsa)
+    mmsa.add_argument(
+        "--features", nargs="*", default=["vision", "audio"], help="which of vision and audio to take (default: both)"
+    )
+    mmsa.add_argument(
+        "--vision-as", choices=("visual", "face"), default="visual", help="what vision becomes (default: %(default)s)"
+    )
+    _add_framing(mmsa)
+    _add_common(mmsa, bad_rows="drop", source="the file's name")
+    mmsa.set_defaults(call=_mmsa)
+
+
+def _add_cmu_sdk(formats: Any) -> None:
+    sdk = formats.add_parser("cmu-sdk", help="computational sequences (.csd) of the CMU-MultimodalSDK")
+    sdk.add_argument("--labels", type=Path, required=True, help="labels; interval k of a video is the clip VIDEO_k")
+    sdk.add_argument("--folds", type=Path, required=True, help="JSON of the video ids of train, valid and test")
+    sdk.add_argument("--words", type=Path, help="words, whose middle says to which clip they belong")
+    sdk.add_argument("--text-csv", type=Path, help="a CSV of texts by clip id, in place of --words")
+    _add_id_and_text_columns(sdk)
+    for name in ("visual", "face", "audio"):
+        sdk.add_argument(f"--{name}", type=Path, help=f"the sequence that becomes {name}")
+    sdk.add_argument(
+        "--label-number", type=int, default=0, help="which number of a label's row, from 0 (default: %(default)s)"
+    )
+    _add_label_range(sdk)
+    _add_framing(sdk)
+    _add_common(sdk, bad_rows="drop", source="the label file's name")
+    sdk.set_defaults(call=_cmu_sdk)
+
+
+def _add_vegas(formats: Any) -> None:
+    vegas = formats.add_parser("vegas", help="audio and visual vectors with classes (vegas_feature_norm.h5)")
+    vegas.add_argument("--file", type=Path, required=True, help="the .h5 file")
+    vegas.add_argument("--classes", type=int, default=10, help="number of classes (default: %(default)s)")
+    vegas.add_argument("--class-names", nargs="+", default=[], metavar="NAME", help="in the order of their numbers")
+    vegas.add_argument(
+        "--valid-fraction",
+        type=float,
+        default=0.1,
+        help="share of each class of train that becomes the validation split, 0 for none (default: %(default)s)",
+    )
+    vegas.add_argument("--seed", type=int, default=1, help="decides that cut (default: %(default)s)")
+    _add_non_finite(vegas)
+    _add_dtype(vegas)
+    _add_common(vegas, bad_rows="drop", source="the file's name")
+    vegas.set_defaults(call=_vegas)
+
+
+def _add_id_and_text_columns(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--id-column",
+        nargs="+",
+        default=["id"],
+        metavar="COLUMN",
+        help="of the CSV; several make one id, joined by _ (default: id)",
+    )
+    parser.add_argument("--text-column", default="text", help="of the CSV (default: %(default)s)")
+    parser.add_argument("--fallback-text-column", help="read where the text column is blank")
+
+
+def _add_label_range(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--label-range", type=float, nargs=2, default=(-3.0, 3.0), metavar=("LOW", "HIGH"), help="default: -3 3"
+    )
+
+
+def _add_dtype(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype", choices=("float16", "float32"), default="float16", help="of stored features (default: %(default)s)"
+    )
+
+
+def _add_non_finite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--non-finite",
+        choices=("zero", "drop", "error"),
+        default="zero",
+        help="NaN and infinity: put 0 in their place, leave the clip out, or end (default: %(default)s)",
+    )
+
+
+def _add_framing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--frames", type=int, default=8, help="parts into which each sequence is cut (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pool",
+        choices=("mean", "sample"),
+        default="mean",
+        help="a frame is the mean of its part, or the row in its middle (default: %(default)s)",
+    )
+    _add_non_finite(parser)
+    _add_dtype(parser)
+
+
+def _add_common(parser: argparse.ArgumentParser, *, bad_rows: str, source: str) -> None:
+    parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument(
+        "--bad-rows",
+        choices=("error", "drop"),
+        default=bad_rows,
+        help="rows that cannot become a clip: end at the first, or leave out and count (default: %(default)s)",
+    )
+    parser.add_argument("--source", help=f"name of the source (default: {source})")
+    parser.add_argument("--json", action="store_true", help="print the counts as one JSON object")
+
+
+def _answer(options: argparse.Namespace, ingest: Callable[[], Any]) -> int:
+    with _local_files(options):
+        summary = ingest()
+    if options.json:
+        print(json.dumps(summary.to_json(), ensure_ascii=False, allow_nan=False))
+    else:
+        print(summary)
+    return 0
+
+
+@contextlib.contextmanager
+def _local_files(options: argparse.Namespace) -> Iterator[None]:
+    """Fetch files that are given as s3:// URIs for as long as they are read."""
+    from vadv_dist.storage import S3Path, local_copy, location
+
+    with contextlib.ExitStack() as copies:
+
+        def fetch(name: str) -> Path:
+            place = location(name)
+            try:
+                return copies.enter_context(local_copy(place))
+            except FileNotFoundError:
+                raise UserError(f"{place} does not exist. Give a file that does.") from None
+
+        for name, value in vars(options).items():
+            if isinstance(value, Path) and isinstance(location(value), S3Path):
+                setattr(options, name, fetch(str(value)))
+            elif name == "arrays":
+                parts = [item.rpartition(":") for item in value]
+                value[:] = [
+                    f"{fetch(file)}:{array}" if file.startswith("s3://") else f"{file}{colon}{array}"
+                    for file, colon, array in parts
+                ]
+        yield
+
+
+def _framing(options: argparse.Namespace) -> Any:
+    from vadv_dist.data.readers.sequences import Framing
+
+    return Framing(getattr(options, "frames", 1), getattr(options, "pool", "mean"), options.non_finite, options.dtype)
+
+
+def _table(options: argparse.Namespace) -> int:
+    from vadv_dist.data.readers.table import ingest_table
+
+    low, high = options.label_range
+    return _answer(
+        options,
+        lambda: ingest_table(
+            options.csv,
+            options.out,
+            id_column=options.id_column,
+            split_column=options.split_column,
+            text_column=options.text_column,
+            fallback_text_column=options.fallback_text_column,
+            label_column=options.label_column,
+            video_column=options.video_column,
+            label_range=(low, high),
+            valid_fraction=options.valid_fraction,
+            seed=options.seed,
+            arrays=options.arrays,
+            allow_missing_arrays=options.allow_missing_arrays,
+            bad_rows=options.bad_rows,
+            source=options.source,
+            dtype=options.dtype,
+        ),
+    )
+
+
+def _mmsa(options: argparse.Namespace) -> int:
+    from vadv_dist.data.readers.mmsa import ingest_mmsa
+
+    low, high = options.label_range
+    return _answer(
+        options,
+        lambda: ingest_mmsa(
+            options.file,
+            options.out,
+            label_key=options.label_key,
+            label_range=(low, high),
+            vision_as=options.vision_as,
+            features=options.features,
+            framing=_framing(options),
+            bad_rows=options.bad_rows,
+            source=options.source,
+        ),
+    )
+
+
+def _cmu_sdk(options: argparse.Namespace) -> int:
+    from vadv_dist.data.readers.cmu_sdk import ingest_cmu_sdk
+    from vadv_dist.data.readers.csv_rows import TextColumns
+
+    low, high = options.label_range
+    return _answer(
+        options,
+        lambda: ingest_cmu_sdk(
+            options.labels,
+            options.folds,
+            options.out,
+            words=options.words,
+            text_csv=options.text_csv,
+            text_columns=TextColumns(tuple(options.id_column), options.text_column, options.fallback_text_column),
+            visual=options.visual,
+            face=options.face,
+            audio=options.audio,
+            label_number=options.label_number,
+            label_range=(low, high),
+            framing=_framing(options),
+            bad_rows=options.bad_rows,
+            source=options.source,
+        ),
+    )
+
+
+def _vegas(options: argparse.Namespace) -> int:
+    from vadv_dist.data.readers.vegas import ingest_vegas
+
+    return _answer(
+        options,
+        lambda: ingest_vegas(
+            options.file,
+            options.out,
+            num_classes=options.classes,
+            class_names=options.class_names,
+            valid_fraction=options.valid_fraction,
+            seed=options.seed,
+            framing=_framing(options),
+            bad_rows=options.bad_rows,
+            source=options.source,
+        ),
+    )

@@ -1,0 +1,125 @@
+"""Fields of a `dataset.json` as what they must be; nothing in a file that was changed is taken on trust."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from vadv_dist.data.schema import LABEL_KINDS, FeatureSpec, LabelSpec
+
+FEATURE_TYPES = ("float16", "float32", "float64")
+# Arrow counts the values of one tensor in 32 bits, and rows in 64.
+MAX_VALUES = (1 << 31) - 1
+_MAX_COUNT = 1 << 60
+
+
+def text(value: Any, name: str) -> str:
+    """A string that can be written as UTF-8.
+
+    Raises:
+        ValueError: it is something else; so do all functions here.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is a {type(value).__name__}, expected a string")
+    value.encode()
+    return value
+
+
+def count(value: Any, name: str) -> int:
+    """A whole number that is not negative."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
+        raise ValueError(f"{name} is {brief(value)}, expected a whole number that is not negative")
+    return value
+
+
+def number(value: Any, name: str) -> float:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e300:
+        raise ValueError(f"{name} is {brief(value)}, expected a number")
+    return float(value)
+
+
+def mapping(value: Any, name: str) -> dict[str, Any]:
+    """A JSON object."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} is {brief(value)}, expected an object")
+    return dict(value)
+
+
+def items(value: Any, name: str) -> list[Any]:
+    """A JSON array."""
+    if not isinstance(value, list):
+        raise ValueError(f"{name} is {brief(value)}, expected a list")
+    return value
+
+
+def counts(value: Any, name: str) -> dict[str, int]:
+    """An object of whole numbers."""
+    return {key: count(item, f"{name}.{key}") for key, item in mapping(value, name).items()}
+
+
+def feature(value: Any, name: str) -> FeatureSpec:
+    """Shape and type of a feature."""
+    raw = mapping(value, name)
+    shape = tuple(count(size, f"{name}.shape") for size in items(raw["shape"], f"{name}.shape"))
+    if not shape or not 0 < math.prod(shape) <= MAX_VALUES:
+        raise ValueError(f"{name}.shape is {list(shape)}, expected positive numbers")
+    if raw["dtype"] not in FEATURE_TYPES:
+        raise ValueError(f"{name}.dtype is {brief(raw['dtype'])}, expected one of {', '.join(FEATURE_TYPES)}")
+    return FeatureSpec(shape, raw["dtype"])
+
+
+def label(value: Any) -> LabelSpec:
+    """Range and kind of the labels."""
+    raw = mapping(value, "label")
+    if raw["kind"] not in LABEL_KINDS:
+        raise ValueError(f"label.kind is {brief(raw['kind'])}, expected one of {', '.join(LABEL_KINDS)}")
+    names = tuple(text(name, "label.classes") for name in items(raw.get("classes", []), "label.classes"))
+    return LabelSpec(number(raw["low"], "label.low"), number(raw["high"], "label.high"), raw["kind"], names)
+
+
+def statistics(value: Any) -> dict[str, Any]:
+    """Label and word statistics of each split, as far as they are there."""
+    splits = mapping(value, "statistics")
+    for split, raw in splits.items():
+        name = f"statistics.{split}"
+        known = mapping(raw, name)
+        _each(known, name, number, ("label_mean", "label_std"))
+        if known.get("words") is not None:
+            _each(mapping(known["words"], f"{name}.words"), f"{name}.words", number, ("median", "max", "total"))
+        if known.get("label_histogram") is not None:
+            _histogram(mapping(known["label_histogram"], f"{name}.label_histogram"), f"{name}.label_histogram")
+    return splits
+
+
+def truth(value: Any) -> dict[str, Any] | None:
+    """What is known of made data; None where it was not made."""
+    if value is None:
+        return None
+    raw = mapping(value, "truth")
+    for name, entry in mapping(raw.get("best_mae", {}), "truth.best_mae").items():
+        number(mapping(entry, f"truth.best_mae.{name}")["mae"], f"truth.best_mae.{name}.mae")
+    return raw
+
+
+def brief(value: Any) -> str:
+    """A value in few characters, for a message; huge numbers and long lists by their type alone."""
+    if isinstance(value, str):
+        return ascii(value[:40])
+    if isinstance(value, float | bool) or value is None or (isinstance(value, int) and abs(value) < 1 << 64):
+        return str(value)
+    return f"a {type(value).__name__}"
+
+
+def _each(raw: Mapping[str, Any], name: str, check: Callable[[Any, str], object], keys: tuple[str, ...]) -> None:
+    for key in keys:
+        if raw.get(key) is not None:
+            check(raw[key], f"{name}.{key}")
+
+
+def _histogram(raw: Mapping[str, Any], name: str) -> None:
+    edges = [number(edge, f"{name}.edges") for edge in items(raw["edges"], f"{name}.edges")]
+    bins = [count(one, f"{name}.counts") for one in items(raw["counts"], f"{name}.counts")]
+    if len(edges) != len(bins) + 1 or not bins or not bool((np.diff(edges) > 0).all()):
+        raise ValueError(f"{name} has {len(edges)} edges for {len(bins)} counts, expected rising edges, one more")

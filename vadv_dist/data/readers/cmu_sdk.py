@@ -1,0 +1,327 @@
+"""Read computational sequences (`.csd`) of the CMU-MultimodalSDK into a data set.
+
+A `.csd` is an HDF5 file: `/NAME/data/VIDEO/features` [L, D] and `/NAME/data/VIDEO/intervals` [L, 2] in seconds. Each
+interval of the labels' file is a clip; what words, visual and acoustic files hold belongs to the clip in whose interval
+its middle lies. Shape letters: L rows of a video's sequence, T frames, D width.
+
+One video of each file is in memory at a time.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vadv_dist.data.readers.csv_rows import SPLIT_NAMES, TextColumns, TextRow, read_texts
+from vadv_dist.data.readers.hdf5 import ArrayInfo, Hdf5File
+from vadv_dist.data.readers.ingestion import BadRowError, Ingestion, IngestSummary, label_spec, printable
+from vadv_dist.data.readers.sequences import Framing
+from vadv_dist.data.schema import Array, Clip, FeatureSpec, LabelSpec
+from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, MANIFEST
+from vadv_dist.errors import UserError
+from vadv_dist.storage import local_path, location, read_json, require_absent
+
+# The SDK's words for silence.
+_SILENCE = ("sp", "sil", "")
+# A text's times come from the same annotation as the label's interval; more is another numbering.
+_MAX_TIME_DIFFERENCE_S = 0.05
+
+
+def ingest_cmu_sdk(
+    labels: str | Path,
+    folds: str | Path,
+    out: str | Path,
+    *,
+    words: str | Path | None = None,
+    text_csv: str | Path | None = None,
+    text_columns: TextColumns | None = None,
+    visual: str | Path | None = None,
+    face: str | Path | None = None,
+    audio: str | Path | None = None,
+    label_number: int = 0,
+    label_range: tuple[float, float] = (LabelSpec.low, LabelSpec.high),
+    framing: Framing | None = None,
+    bad_rows: str = "drop",
+    source: str | None = None,
+    shard_rows: int = DEFAULT_SHARD_ROWS,
+) -> IngestSummary:
+    """Make a data set of computational sequences aligned to the intervals of the labels.
+
+    Args:
+        labels: `.csd` of labels; the k-th interval of a video is the clip `VIDEO_k`, counted from 1.
+        folds: JSON `{"train": [video, …], "valid": […], "test": […]}`.
+        out: the folder to make.
+        words: `.csd` of words; a clip's text is those in its interval.
+        text_csv: a CSV of texts by clip id, in place of `words`.
+        text_columns: its columns.
+        visual, face, audio: `.csd` of the sequences that become these features.
+        label_number: which number of a label's row is the label (0 is the sentiment).
+        label_range: lowest and highest label.
+        framing: how sequences become frames.
+        bad_rows: `drop` or `error`, for intervals that cannot become a clip.
+        source: name that every clip carries; the label file's own unless given.
+        shard_rows: rows of a shard at most.
+
+    Raises:
+        UserError: something in the files or the options is wrong; says where, and what to do.
+    """
+    framing, label = framing or Framing(), label_spec(label_range)
+    if (words is None) == (text_csv is None):
+        raise UserError("Give the texts as either --words FILE.csd or --text-csv FILE.csv.")
+    if label_number < 0:
+        raise UserError(f"--label-number is {label_number}, expected 0 for the first number of a label's row, or more.")
+    root, labels_path, folds_path = location(out), local_path(labels), local_path(folds)
+    require_absent(root, "a data set", "Give another folder, or remove this one.", manifest=MANIFEST)
+    split_of_video = read_folds(folds_path)
+    texts_path = None if text_csv is None else local_path(text_csv)
+    texts = {} if texts_path is None else read_texts(texts_path, text_columns or TextColumns())
+    given = {"visual": visual, "face": face, "audio": audio}
+    paths = {name: local_path(path) for name, path in given.items() if path is not None}
+    words_path = None if words is None else local_path(words)
+    files = [labels_path, folds_path, *[p for p in (texts_path, words_path) if p is not None], *paths.values()]
+    with ExitStack() as stack:
+        label_file = stack.enter_context(ComputationalSequence(labels_path, "--labels"))
+        words_file = words_path and stack.enter_context(ComputationalSequence(words_path, "--words"))
+        sequences = {
+            name: stack.enter_context(ComputationalSequence(path, f"--{name}")) for name, path in paths.items()
+        }
+        widths = {name: sequence.width() for name, sequence in sequences.items()}
+        ingestion = Ingestion(
+            root,
+            made_by="vadv ingest cmu-sdk",
+            files=files,
+            options={
+                "label_number": label_number,
+                "label_range": list(label_range),
+                **framing.to_json(),
+                "alignment": "rows whose middle lies in the label's interval",
+                "bad_rows": bad_rows,
+            },
+            features={
+                name: FeatureSpec(
+                    (framing.frames, 1, width) if name == "visual" else (framing.frames, width), framing.dtype
+                )
+                for name, width in widths.items()
+            },
+            label=label,
+            bad_rows=bad_rows,
+            shard_rows=shard_rows,
+        )
+        reader = _Reader(ingestion, label_number, texts, words_file or None, sequences, framing)
+        with ingestion:
+            for video in label_file.videos:
+                reader.video(label_file, video, split_of_video.get(video), source or labels_path.stem)
+            absent = len(set(split_of_video) - set(label_file.videos))
+            if absent:
+                ingestion.notes["videos of the folds that have no labels"] += absent
+            if texts_path is not None and (unused := len(texts) - reader.used_texts):
+                ingestion.notes["texts that no clip took"] += unused
+    return ingestion.summary()
+
+
+def read_folds(path: Path) -> dict[str, str]:
+    """Split of each video.
+
+    Raises:
+        UserError: it is not JSON of lists of videos, or a video is in two of them.
+    """
+    try:
+        raw = read_json(path)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}.") from None
+    split_of: dict[str, str] = {}
+    for key, videos in raw.items():
+        split = SPLIT_NAMES.get(key.lower())
+        if split is None:
+            raise UserError(f"{path} has a fold {printable(key)!r}, expected one of {', '.join(SPLIT_NAMES)}.")
+        if not isinstance(videos, list) or not all(isinstance(video, str) for video in videos):
+            raise UserError(f"{path}: fold {key!r} is not a list of video ids.")
+        for video in videos:
+            if split_of.setdefault(video, split) != split:
+                raise UserError(f"{path}: video {printable(video)!r} is in both {split_of[video]} and {split}.")
+    if not split_of:
+        raise UserError(f"{path} names no video, expected {{train: [video, …], valid: […], test: […]}}.")
+    return split_of
+
+
+class ComputationalSequence:
+    """One `.csd`, for a `with` block.
+
+    Raises:
+        UserError: by every method, where the file is damaged or laid out in another way.
+    """
+
+    def __init__(self, path: Path, option: str) -> None:
+        self.path = path
+        self._file = Hdf5File(path, option)
+        self.name = ""
+        self.videos: dict[str, None] = {}  # in the file's order, and quick to look in
+
+    def __enter__(self) -> "ComputationalSequence":
+        self._file.__enter__()
+        try:
+            names = self._file.names("/")
+            if len(names) != 1:
+                shown = ", ".join(printable(name) for name in names[:10]) or "nothing"
+                raise UserError(f"{self.path} has {shown} at its root, expected one computational sequence.")
+            self.name = names[0]
+            self.videos = dict.fromkeys(self._file.names(f"{self.name}/data"))
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def width(self) -> int:
+        """D of the first video that has rows."""
+        for video in self.videos:
+            shape = self._file.describe(self._place(video, "features")).shape
+            if len(shape) == 2 and shape[0]:
+                return shape[1]
+        raise UserError(f"{self.path} has no features of shape [L, D] in any video.")
+
+    def intervals(self, video: str) -> npt.NDArray[np.float64]:
+        """Start and end of each row of a video in seconds, [L, 2]."""
+        info, values = self._file.whole(self._place(video, "intervals"))
+        if len(info.shape) != 2 or info.shape[1] != 2 or info.kind == "text":
+            raise UserError(f"{self.path}: intervals of {printable(video)} have shape {list(info.shape)}, not [L, 2].")
+        return np.asarray(values, np.float64)
+
+    def features(self, video: str, rows: int) -> Array:
+        """Numbers of each row of a video, [L, D]."""
+        info, values = self._file.whole(self._place(video, "features"))
+        if info.kind == "text" or len(info.shape) != 2 or info.shape[0] != rows or not info.shape[1]:
+            raise self._unfit(info, video, f"numbers of shape [{rows}, D]")
+        return np.asarray(values)
+
+    def words(self, video: str, rows: int) -> list[str]:
+        """The string of each row of a video."""
+        info, values = self._file.whole(self._place(video, "features"))
+        if info.kind != "text" or info.shape not in ((rows,), (rows, 1)):
+            raise self._unfit(info, video, f"strings of shape [{rows}, 1]")
+        return list(values)
+
+    def _unfit(self, info: ArrayInfo, video: str, expected: str) -> UserError:
+        kind = "strings" if info.kind == "text" else "numbers"
+        return UserError(
+            f"{self.path}: features of {printable(video)} are {kind} of shape {list(info.shape)}, expected {expected} "
+            "as there are intervals. Give another file, or get this one again."
+        )
+
+    def _place(self, video: str, what: str) -> str:
+        return f"{self.name}/data/{video}/{what}"
+
+
+@dataclass
+class _Reader:
+    """What turns the intervals of a video into clips."""
+
+    ingestion: Ingestion
+    label_number: int
+    texts: dict[str, TextRow]
+    words: ComputationalSequence | None
+    sequences: dict[str, ComputationalSequence]
+    framing: Framing
+    used_texts: int = 0
+
+    def video(self, labels: ComputationalSequence, video: str, split: str | None, source: str) -> None:
+        """Write the clips of one video."""
+        where = f"{labels.path} {printable(video)}"
+        intervals = labels.intervals(video)
+        values = labels.features(video, len(intervals))
+        if values.shape[1] <= self.label_number:
+            raise UserError(
+                f"{where} has {values.shape[1]} numbers per label, so there is no --label-number {self.label_number} "
+                "(they are counted from 0)."
+            )
+        if split is None:
+            for row in range(len(intervals)):
+                place = f"{printable(video)} interval {row + 1}"
+                bad = self.ingestion.bad("video in no fold", f"{where} interval {row + 1}", "no fold has this video.")
+                bad.place = place
+                self.ingestion.drop(bad)
+            return
+        words = self._words(video)
+        features = {name: _Timed.of(sequence, video) for name, sequence in self.sequences.items()}
+        for row, (start, end) in enumerate(intervals):
+            clip_id = f"{video}_{row + 1}"
+            place = f"{where} interval {row + 1}"
+            try:
+                if not end >= start:
+                    raise self.ingestion.bad("interval ends before it starts", place, f"it is {start:g} to {end:g} s.")
+                clip = Clip(
+                    clip_id=clip_id,
+                    video_id=video,
+                    text=" ".join(words.within(start, end)) if self.words else self._text(clip_id, start, end, place),
+                    label=float(values[row, self.label_number]),
+                    source=source,
+                    features={
+                        name: self._frames(name, sequence.within(start, end), place)
+                        for name, sequence in features.items()
+                    },
+                )
+            except BadRowError as bad:
+                bad.place = f"{printable(video)} interval {row + 1}"
+                self.ingestion.drop(bad)
+            else:
+                self.ingestion.add(split, clip, place)
+
+    def _text(self, clip_id: str, start: float, end: float, place: str) -> str:
+        row = self.texts.get(clip_id)
+        if row is None:
+            raise self.ingestion.bad("no text for the clip", place, f"no text has the id {printable(clip_id)!r}.")
+        for what, mine, theirs in (("starts", start, row.start), ("ends", end, row.end)):
+            if theirs is not None and not abs(mine - theirs) <= _MAX_TIME_DIFFERENCE_S:
+                raise UserError(
+                    f"{row.where}: text {printable(clip_id)!r} {what} at {theirs:g} s, but the label's interval at "
+                    f"{mine:g} s. Number clips by the order of their labels, from 1."
+                )
+        self.used_texts += 1
+        self.ingestion.fallback_texts += row.used_fallback
+        return row.text
+
+    def _words(self, video: str) -> "_Timed":
+        if self.words is None or video not in self.words.videos:
+            return _Timed(np.zeros(0), [])
+        intervals = self.words.intervals(video)
+        words = [word.strip() for word in self.words.words(video, len(intervals))]
+        kept = [i for i, word in enumerate(words) if word.lower() not in _SILENCE]
+        return _Timed(middles(intervals)[kept], [words[i] for i in kept])
+
+    def _frames(self, name: str, values_LD: Any, place: str) -> Array | None:
+        if not len(values_LD):
+            return None
+        frames = self.ingestion.frames(name, values_LD, self.framing, place)
+        return frames[:, None, :] if name == "visual" else frames
+
+
+def middles(intervals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Middle of each interval in seconds; NaN, which lies in no clip, where it has none."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(intervals[:, 0] / 2 + intervals[:, 1] / 2)
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """Rows of a video's sequence with the middle of each in seconds."""
+
+    middle_s: npt.NDArray[np.float64]
+    rows: Any
+
+    @classmethod
+    def of(cls, sequence: ComputationalSequence, video: str) -> "_Timed":
+        """The rows of a video; none where the sequence lacks it."""
+        if video not in sequence.videos:
+            return cls(np.zeros(0), np.zeros((0, 1), np.float32))
+        intervals = sequence.intervals(video)
+        return cls(middles(intervals), sequence.features(video, len(intervals)))
+
+    def within(self, start: float, end: float) -> Any:
+        """Rows whose middle lies in [start, end), in the file's order."""
+        chosen = np.flatnonzero((self.middle_s >= start) & (self.middle_s < end))
+        return [self.rows[i] for i in chosen] if isinstance(self.rows, list) else self.rows[chosen]

@@ -1,0 +1,315 @@
+"""From a reader's clips to a data set: every clip is checked, every row that is left out is counted with its reason."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from vadv_dist.data.readers.sequences import Framing, zero_non_finite
+from vadv_dist.data.schema import SPLITS, Array, Clip, FeatureSpec, LabelSpec
+from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, Dataset, DatasetWriter
+from vadv_dist.errors import UserError
+from vadv_dist.storage import Location, location, sha256_file
+
+BAD_ROWS = ("error", "drop")
+_EXAMPLES = 5
+
+
+class BadRowError(UserError):
+    """A row that cannot become a clip.
+
+    Attributes:
+        reason: groups such rows where they are counted.
+        place: where it stands, without the file.
+        unwanted: an option of its own asks to leave such rows out, whatever is done with others.
+    """
+
+    def __init__(self, reason: str, message: str, place: str = "", unwanted: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.place = place
+        self.unwanted = unwanted
+
+
+@dataclass(frozen=True)
+class IngestSummary:
+    """What was read and what was written.
+
+    Attributes:
+        uri: the data set.
+        rows_read, rows_written: clips of the files and of the data set.
+        splits: clips of each split.
+        videos: videos of each split.
+        features: shape of each feature per clip.
+        missing: clips without a feature, by feature.
+        fallback_texts: clips whose words come from the fallback column.
+        cut_from_train: clips moved from train to valid.
+        fingerprint: of the data set.
+        dropped: rows left out, by reason.
+        notes: other things that were counted, by what they are.
+    """
+
+    uri: str
+    rows_read: int
+    rows_written: int
+    splits: dict[str, int]
+    videos: dict[str, int]
+    features: dict[str, list[int]]
+    missing: dict[str, int]
+    fallback_texts: int
+    cut_from_train: int
+    fingerprint: str
+    dropped: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """The summary as plain containers, for `--json`."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        clips = ", ".join(f"{rows:,} {split}" for split, rows in self.splits.items())
+        lines = [f"wrote {self.uri}: {self.rows_written:,} of {self.rows_read:,} rows ({clips})"]
+        lines += [f"  dropped {count:,}: {reason}" for reason, count in self.dropped.items()]
+        if self.cut_from_train:
+            lines.append(
+                f"  {self.cut_from_train:,} clips of {self.videos['valid']} videos cut from train for validation"
+            )
+        if self.fallback_texts:
+            lines.append(f"  {self.fallback_texts:,} texts from the fallback column")
+        for name, shape in self.features.items():
+            missing = f", missing in {self.missing[name]:,} clips" if self.missing[name] else ""
+            lines.append(f"  {name} {shape}{missing}")
+        lines += [f"  {count:,} {what}" for what, count in self.notes.items()]
+        return "\n".join(lines)
+
+
+class Ingestion:
+    """Write clips one by one into a data set that appears when the `with` block ends without an error.
+
+    Args:
+        out: the folder to make.
+        made_by: the command.
+        files: source files, whose names, sizes and hashes are kept.
+        options: options of the command, kept.
+        features: shape and type of each feature.
+        label: what labels are.
+        bad_rows: `error` ends at a row that cannot become a clip, `drop` leaves it out and counts it.
+        shard_rows: rows of a shard at most.
+    """
+
+    def __init__(
+        self,
+        out: str | Location,
+        *,
+        made_by: str,
+        files: Sequence[Path],
+        options: Mapping[str, Any],
+        features: Mapping[str, FeatureSpec],
+        label: LabelSpec,
+        bad_rows: str,
+        shard_rows: int = DEFAULT_SHARD_ROWS,
+    ) -> None:
+        check_bad_rows(bad_rows)
+        self.root = location(out)
+        self.drops = bad_rows == "drop"
+        self.notes: Counter[str] = Counter()
+        self.fallback_texts = 0
+        self.cut_from_train = 0
+        self._dropped: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = {}
+        self._seen: set[str] = set()
+        self._videos: dict[str, set[str]] = {split: set() for split in SPLITS}
+        self._missing = dict.fromkeys(features, 0)
+        self._written = 0
+        self._writer = DatasetWriter(
+            self.root,
+            features=features,
+            label=label,
+            provenance={
+                "made_by": made_by,
+                "files": [
+                    {"name": file.name, "bytes": file.stat().st_size, "sha256": sha256_file(file)} for file in files
+                ],
+                "options": dict(options),
+            },
+            shard_rows=shard_rows,
+        )
+
+    def __enter__(self) -> Self:
+        self._writer.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            if not self._written and self._dropped:
+                error = UserError(
+                    f"Not one of {self.rows_read:,} rows can become a clip: "
+                    + ", ".join(f"{reason} ({count:,})" for reason, count in self._dropped.items())
+                    + ". Give --bad-rows error to see where the first one stands."
+                )
+                self._writer.__exit__(type(error), error, None)
+                raise error
+            self._writer.provenance["counts"] = {
+                "rows_read": self.rows_read,
+                "rows_written": self._written,
+                "dropped": dict(self._dropped),
+                "dropped_for_example": self._examples,
+                "notes": dict(self.notes),
+            }
+        self._writer.__exit__(kind, error, trace)
+
+    @property
+    def rows_read(self) -> int:
+        """Rows so far, written or dropped."""
+        return self._written + self._dropped.total()
+
+    def bad(self, reason: str, where: str, what: str) -> BadRowError:
+        """The error of a row that cannot become a clip: `where` is a file and a place in it."""
+        return BadRowError(reason, f"{where}: {what} Mend the row, or give --bad-rows drop to leave such rows out.")
+
+    def drop(self, row: BadRowError) -> None:
+        """Count a row that is left out.
+
+        Raises:
+            BadRowError: rows are not to be left out.
+        """
+        if not (self.drops or row.unwanted):
+            raise row
+        self._dropped[row.reason] += 1
+        examples = self._examples.setdefault(row.reason, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(row.place)
+
+    def add(self, split: str, clip: Clip, where: str) -> None:
+        """Write one clip, or drop it.
+
+        Raises:
+            UserError: the clip cannot be written, and rows are not to be left out.
+        """
+        try:
+            self._check(clip, where)
+        except BadRowError as row:
+            row.place = row.place or printable(clip.clip_id)
+            self.drop(row)
+            return
+        self._writer.write(split, clip)
+        self._written += 1
+        self._seen.add(clip.clip_id)
+        self._videos[split].add(clip.video_id)
+        for name in self._missing:
+            self._missing[name] += clip.features.get(name) is None
+
+    def _check(self, clip: Clip, where: str) -> None:
+        label = self._writer.label
+        if not clip.clip_id:
+            raise self.bad("no id", where, "the id is empty.")
+        for what, text in (("id", clip.clip_id), ("video id", clip.video_id), ("text", clip.text)):
+            if not is_unicode(text):
+                raise self.bad(f"{what} is not text", where, f"the {what} holds what is no character.")
+        if clip.clip_id in self._seen:
+            raise self.bad("an id again", where, f"id {printable(clip.clip_id)!r} was there before.")
+        if not clip.text.strip() and not label.is_class:
+            raise self.bad("no words", where, f"there are no words (id {printable(clip.clip_id)!r}).")
+        if not math.isfinite(clip.label):
+            raise self.bad("label is not a number", where, f"the label is {clip.label}, expected {label}.")
+        if not label.holds(clip.label):
+            raise self.bad(
+                "label out of range",
+                where,
+                f"the label is {clip.label:g}, expected {label}. Is --label-range right?",
+            )
+
+    def summary(self) -> IngestSummary:
+        """What was read and written, once the data set is there."""
+        manifest = Dataset.open(self.root).manifest
+        splits = [split for split in SPLITS if split in manifest.splits]
+        return IngestSummary(
+            uri=str(self.root),
+            rows_read=self.rows_read,
+            rows_written=self._written,
+            splits={split: manifest.rows(split) for split in splits},
+            videos={split: len(self._videos[split]) for split in splits},
+            features={name: list(spec.shape) for name, spec in manifest.features.items()},
+            missing=dict(self._missing),
+            fallback_texts=self.fallback_texts,
+            cut_from_train=self.cut_from_train,
+            fingerprint=manifest.fingerprint,
+            dropped=dict(self._dropped),
+            notes=dict(self.notes),
+        )
+
+    def frames(self, name: str, values_LD: Array, framing: Framing, where: str) -> Array:
+        """A sequence of at least one row as frames [T, D] of the type that is stored.
+
+        Raises:
+            BadRowError: it holds NaN or infinity, which leave a clip out.
+            UserError: values that the stored type cannot hold.
+        """
+        cleaned, count = zero_non_finite(values_LD)
+        if count:
+            what = f"{where}: {name} holds NaN or infinity {count:,} times."
+            if framing.non_finite == "error":
+                raise UserError(f"{what} Give --non-finite zero to put 0 in their place, or drop to leave clips out.")
+            if framing.non_finite == "drop":
+                raise BadRowError(f"NaN or infinity in {name}", what, unwanted=True)
+            self.notes[f"values of {name} that were NaN or infinite, set to 0"] += count
+            self.notes[f"clips with such values of {name}"] += 1
+        framed = framing.apply(cleaned)
+        return stored(framed, framing.dtype, f"{where}: {name}")
+
+
+def stored(values: Array, dtype: str, where: str) -> Array:
+    """Values as the type that a data set stores.
+
+    Raises:
+        UserError: the type cannot hold them.
+    """
+    limit = float(np.finfo(dtype).max)
+    worst = float(np.abs(values).max(initial=0))
+    if not worst <= limit:
+        advice = "Give --dtype float32." if dtype == "float16" else "Scale the features down."
+        raise UserError(f"{where} holds {worst:g}, more than {dtype} can ({limit:g}). {advice}")
+    return values.astype(dtype)
+
+
+def check_bad_rows(bad_rows: str) -> None:
+    """Refuse an unknown policy.
+
+    Raises:
+        UserError: it is none of `BAD_ROWS`.
+    """
+    if bad_rows not in BAD_ROWS:
+        raise UserError(f"--bad-rows is {bad_rows!r}, expected one of {', '.join(BAD_ROWS)}.")
+
+
+def label_spec(label_range: tuple[float, float]) -> LabelSpec:
+    """Labels that are numbers in a range.
+
+    Raises:
+        UserError: it is no range.
+    """
+    low, high = label_range
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UserError(f"--label-range is {low:g} {high:g}, expected two numbers, the lower one first.")
+    return LabelSpec(float(low), float(high))
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be stored: half of a surrogate pair cannot, nor what a damaged array holds past Unicode."""
+    try:
+        text.encode().decode()
+    except UnicodeError:
+        return False
+    return True
+
+
+def printable(text: str) -> str:
+    """A short form of a text from a file, safe to print and to store."""
+    return text[:80].encode("utf-8", "replace").decode("utf-8", "replace")

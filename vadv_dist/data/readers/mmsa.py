@@ -1,0 +1,301 @@
+"""Read the pickled feature files that MMSA publishes into a data set.
+
+A file is `{train, valid, test}`, each with columns of equal length: `id` (`video$_$clip`), `raw_text`,
+`regression_labels`, `vision` and `audio` [R, T, D] padded with zeros, and in unaligned files `vision_lengths` and
+`audio_lengths`. Shape letters: R rows of a split, L rows of a sequence, T frames, D width.
+
+A pickle cannot be read in pieces. It is mapped instead: arrays stay in the file until a row is taken, only words, ids
+and labels are in memory (and arrays of protocol 2, which are written as text).
+"""
+
+import mmap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vadv_dist.data.readers.csv_rows import SPLIT_NAMES
+from vadv_dist.data.readers.ingestion import BadRowError, Ingestion, IngestSummary, label_spec, printable
+from vadv_dist.data.readers.pickles import read_pickle
+from vadv_dist.data.readers.sequences import Framing, trim_zeros
+from vadv_dist.data.schema import SPLITS, Array, Clip, FeatureSpec, LabelSpec
+from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, MANIFEST
+from vadv_dist.errors import UserError, did_you_mean
+from vadv_dist.storage import local_path, location, require_absent
+
+_SEPARATOR = "$_$"
+_LABELS = "regression_labels"
+VISION_FEATURES = ("visual", "face")
+
+
+def ingest_mmsa(
+    file: str | Path,
+    out: str | Path,
+    *,
+    label_key: str = _LABELS,
+    label_range: tuple[float, float] = (LabelSpec.low, LabelSpec.high),
+    vision_as: str = "visual",
+    features: Sequence[str] = ("vision", "audio"),
+    framing: Framing | None = None,
+    bad_rows: str = "drop",
+    source: str | None = None,
+    shard_rows: int = DEFAULT_SHARD_ROWS,
+) -> IngestSummary:
+    """Make a data set of an MMSA pickle; nothing in it is run, nothing is left behind where it cannot be read.
+
+    Args:
+        file: `{train, valid, test}` of columns, protocol 2 to 5.
+        out: the folder to make.
+        label_key: the column of labels.
+        label_range: lowest and highest label.
+        vision_as: feature that `vision` becomes, `visual` or `face`.
+        features: which of `vision` and `audio` to take.
+        framing: how sequences become frames.
+        bad_rows: `drop` or `error`, for rows that cannot become a clip.
+        source: name that every clip carries; the file's own unless given.
+        shard_rows: rows of a shard at most.
+
+    Raises:
+        UserError: something in the file or the options is wrong; says where, and what to do.
+    """
+    path, label, framing = local_path(file), label_spec(label_range), framing or Framing()
+    if vision_as not in VISION_FEATURES:
+        raise UserError(f"--vision-as is {vision_as!r}, expected one of {', '.join(VISION_FEATURES)}.")
+    for name in features:
+        if name not in ("vision", "audio"):
+            raise UserError(f"--features has {name!r}, expected vision, audio or both.")
+    require_absent(location(out), "a data set", "Give another folder, or remove this one.", manifest=MANIFEST)
+    stored_as = {name: vision_as if name == "vision" else "audio" for name in dict.fromkeys(features)}
+    splits = _splits(path, label_key, tuple(stored_as))
+    specs = {
+        stored_as[name]: FeatureSpec(_shape(stored_as[name], _width(splits, name, path), framing), framing.dtype)
+        for name in stored_as
+    }
+    given = [f"{name}_lengths" for name in stored_as if all(name in split.lengths for split in splits)]
+    options = {
+        "label_key": label_key,
+        "label_range": list(label_range),
+        "vision_as": vision_as,
+        **framing.to_json(),
+        "padding": ", ".join(given) + " are given" if given else "rows of zeros at either end are left out",
+        "bad_rows": bad_rows,
+    }
+    ingestion = Ingestion(
+        out,
+        made_by="vadv ingest mmsa",
+        files=[path],
+        options=options,
+        features=specs,
+        label=label,
+        bad_rows=bad_rows,
+        shard_rows=shard_rows,
+    )
+    # Numbers of a damaged file may be of any size, and NaN of any kind; both are checked, and need no warning.
+    with ingestion, np.errstate(invalid="ignore", over="ignore"):
+        for split in splits:
+            for row in range(len(split.ids)):
+                where = f"{path} {split.key} row {row}"
+                try:
+                    clip = _clip(ingestion, split, row, where, stored_as, framing, source or path.stem)
+                except BadRowError as bad:
+                    bad.place = f"{split.key} row {row}"
+                    ingestion.drop(bad)
+                else:
+                    ingestion.add(split.name, clip, where)
+    return ingestion.summary()
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Columns of one split, all of the same length.
+
+    Attributes:
+        key: the split's name in the file.
+        name: train, valid or test.
+        values: sequences by column, an array [R, L, D], or a list of R arrays [L, D].
+        lengths: rows of each sequence that are not padding, by column, where the file gives them.
+    """
+
+    key: str
+    name: str
+    ids: list[Any]
+    texts: list[Any]
+    labels: list[Any]
+    values: dict[str, Array | list[Any]]
+    lengths: dict[str, list[Any]]
+
+
+def _splits(path: Path, label_key: str, columns: Sequence[str]) -> list[_Split]:
+    raw = read_pickle(_content(path), str(path))
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} holds a {type(raw).__name__}, expected a dictionary of train, valid and test.")
+    named = {key: SPLIT_NAMES[key] for key in raw if key in SPLIT_NAMES}
+    if not named:
+        keys = ", ".join(printable(key) for key in list(raw)[:10]) or "nothing"
+        raise UserError(f"{path} has none of train, valid and test (it has: {keys}). Give a feature file of MMSA.")
+    if len(set(named.values())) < len(named):
+        raise UserError(f"{path} has a split twice ({', '.join(named)}). Keep one of each.")
+    order = sorted(named, key=lambda key: SPLITS.index(named[key]))
+    return [_split(path, key, named[key], raw[key], label_key, columns) for key in order]
+
+
+def _content(path: Path) -> memoryview:
+    """The file's bytes, mapped."""
+    if not path.is_file():
+        what = "is a folder, expected a pickle" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {what}. Give the .pkl file with --file.")
+    if not path.stat().st_size:
+        raise UserError(f"{path} is empty, expected a pickle.")
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _split(path: Path, key: str, name: str, raw: Any, label_key: str, columns: Sequence[str]) -> _Split:
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} holds a {type(raw).__name__} as {key}, expected a dictionary of columns.")
+    where = f"{path} {key}"
+
+    def column(column_name: str) -> Any:
+        if column_name not in raw:
+            advice = "Name another with --label-key." if column_name == label_key else "Leave it out with --features."
+            advice = advice if column_name in (label_key, *columns) else "Give a feature file of MMSA."
+            known = ", ".join(printable(known) for known in list(raw)[:20])
+            near = did_you_mean(column_name, list(raw)[:100])
+            raise UserError(f"{where} has no {column_name!r} (it has: {known}).{near} {advice}")
+        return raw[column_name]
+
+    ids = _flat(column("id"), f"{where} id", None)
+    rows = len(ids)
+    values: dict[str, Array | list[Any]] = {}
+    lengths: dict[str, list[Any]] = {}
+    for one in columns:
+        values[one] = _sequences(column(one), f"{where} {one}", rows)
+        if raw.get(f"{one}_lengths") is not None:
+            lengths[one] = _flat(raw[f"{one}_lengths"], f"{where} {one}_lengths", rows)
+    return _Split(
+        key,
+        name,
+        ids,
+        texts=_flat(column("raw_text"), f"{where} raw_text", rows),
+        labels=_flat(column(label_key), f"{where} {label_key}", rows),
+        values=values,
+        lengths=lengths,
+    )
+
+
+def _flat(value: Any, where: str, rows: int | None) -> list[Any]:
+    """A column as a list of `rows` things; [R, 1] is taken as [R]."""
+    if isinstance(value, np.ndarray) and value.ndim == 2 and value.shape[1] == 1:
+        value = value[:, 0]
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        try:
+            value = value.tolist()
+        except (ValueError, UnicodeError):
+            raise UserError(f"{where} is damaged: it holds what is no character.") from None
+    if not isinstance(value, list | tuple):
+        shape = f"an array of shape {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise UserError(f"{where} is {shape}, expected a list or an array of one axis.")
+    _require_rows(len(value), rows, where)
+    return list(value)
+
+
+def _sequences(value: Any, where: str, rows: int) -> Array | list[Any]:
+    if isinstance(value, np.ndarray) and value.dtype.kind != "O":
+        if value.dtype.kind not in "fiu" or value.ndim not in (2, 3) or 0 in value.shape[1:]:
+            raise UserError(
+                f"{where} has shape {list(value.shape)} ({value.dtype}), expected numbers of shape [R, L, D] or [R, D]."
+            )
+        _require_rows(len(value), rows, where)
+        return value if value.ndim == 3 else value[:, None, :]
+    return _flat(value, where, rows)
+
+
+def _require_rows(found: int, rows: int | None, where: str) -> None:
+    if rows is not None and found != rows:
+        raise UserError(f"{where} has {found:,} rows, but there are {rows:,} ids. The file is damaged.")
+
+
+def _width(splits: Sequence[_Split], name: str, path: Path) -> int:
+    """D of a column: that of the first sequence that has one."""
+    for split in splits:
+        values = split.values[name]
+        if isinstance(values, np.ndarray):
+            return int(values.shape[2])
+        for value in values:
+            if isinstance(value, np.ndarray) and value.ndim == 2 and value.shape[1]:
+                return int(value.shape[1])
+    raise UserError(f"{path} has no array of shape [L, D] in {name}. Leave it out with --features.")
+
+
+def _shape(feature: str, width: int, framing: Framing) -> tuple[int, ...]:
+    return (framing.frames, 1, width) if feature == "visual" else (framing.frames, width)
+
+
+def _clip(
+    ingestion: Ingestion,
+    split: _Split,
+    row: int,
+    where: str,
+    stored_as: Mapping[str, str],
+    framing: Framing,
+    source: str,
+) -> Clip:
+    name = _text(ingestion, split.ids[row], "id", where)
+    video_id, separator, clip = name.partition(_SEPARATOR)
+    clip_id = f"{video_id}_{clip}" if separator else name
+    features: dict[str, Array | None] = {}
+    for column, feature in stored_as.items():
+        values = _sequence(ingestion, split, column, row, where)
+        if not len(values):
+            features[feature] = None
+            continue
+        frames = ingestion.frames(column, values, framing, where)
+        features[feature] = frames[:, None, :] if feature == "visual" else frames
+    return Clip(
+        clip_id=clip_id,
+        video_id=(video_id if separator else name.rpartition("_")[0]) or clip_id,
+        text=_text(ingestion, split.texts[row], "raw_text", where).strip(),
+        label=_label(split.labels[row]),
+        source=source,
+        features=features,
+    )
+
+
+def _sequence(ingestion: Ingestion, split: _Split, column: str, row: int, where: str) -> Array:
+    """A row's sequence without its padding, [L, D]; L is 0 where there is nothing."""
+    values = split.values[column][row]
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "fiu":
+        raise ingestion.bad(f"{column} is not a sequence", where, f"{column} is no array of numbers [L, D].")
+    if column not in split.lengths:
+        return trim_zeros(values)
+    length = split.lengths[column][row]
+    if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= len(values):
+        shown = length if isinstance(length, int) and abs(length) < 1 << 64 else type(length).__name__
+        raise ingestion.bad(
+            f"{column}_lengths is wrong",
+            where,
+            f"{column}_lengths is {shown}, but {column} has {len(values):,} rows.",
+        )
+    if values[length:].any():
+        ingestion.notes[f"clips with values of {column} past its length, left out"] += 1
+    return np.asarray(values[:length])
+
+
+def _text(ingestion: Ingestion, value: Any, column: str, where: str) -> str:
+    if isinstance(value, memoryview | bytes):
+        try:
+            return str(value, "utf-8")
+        except UnicodeDecodeError:
+            raise ingestion.bad(f"{column} is not text", where, f"{column} is not UTF-8.") from None
+    if not isinstance(value, str):
+        raise ingestion.bad(f"{column} is not text", where, f"{column} is a {type(value).__name__}, expected text.")
+    return value
+
+
+def _label(value: Any) -> float:
+    """A label as a number; NaN where it is none, which is refused where clips are checked."""
+    if isinstance(value, np.ndarray) and value.shape == (1,) and value.dtype.kind in "fiu":
+        value = value[0].item()
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")

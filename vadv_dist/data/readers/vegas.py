@@ -1,0 +1,230 @@
+"""Read the audio-visual features of VEGAS (`vegas_feature_norm.h5`) into a data set.
+
+The file holds `visual_train`, `visual_test` [R, D], `audio_train`, `audio_test` [R, E] and the classes `lab_train`,
+`lab_test`, [R] or [R, 1] as numbers, or [R, C] with a single 1 in each row. Shape letters: R rows of a split, D and E
+widths, C classes.
+
+Labels are in memory; features pass through some megabytes at a time.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vadv_dist.data.readers.hdf5 import ArrayInfo, Hdf5File
+from vadv_dist.data.readers.ingestion import BadRowError, Ingestion, IngestSummary, printable
+from vadv_dist.data.readers.sequences import Framing
+from vadv_dist.data.schema import Array, Clip, FeatureSpec, LabelSpec
+from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, MANIFEST
+from vadv_dist.errors import UserError
+from vadv_dist.storage import local_path, location, require_absent
+
+SPLITS_OF_FILE = ("train", "test")
+NUM_CLASSES = 10
+DEFAULT_VALID_FRACTION = 0.1
+_Ints = npt.NDArray[np.int64]
+
+
+def ingest_vegas(
+    file: str | Path,
+    out: str | Path,
+    *,
+    num_classes: int = NUM_CLASSES,
+    class_names: Sequence[str] = (),
+    valid_fraction: float = DEFAULT_VALID_FRACTION,
+    seed: int = 1,
+    framing: Framing | None = None,
+    bad_rows: str = "drop",
+    source: str | None = None,
+    shard_rows: int = DEFAULT_SHARD_ROWS,
+) -> IngestSummary:
+    """Make a data set of audio and visual vectors with classes; its clips have no words.
+
+    The file has no validation split: one is cut from train, the same share of every class.
+
+    Args:
+        file: the HDF5 file.
+        out: the folder to make.
+        num_classes: C; labels are 0 to C - 1, or 1 to C in the whole file.
+        class_names: names of the classes in the order of their numbers, where they are known.
+        valid_fraction: share of every class of train that becomes the validation split; 0 cuts none.
+        seed: decides which rows.
+        framing: what NaN and infinity mean, and the stored type; every vector is one frame.
+        bad_rows: `drop` or `error`, for rows that cannot become a clip.
+        source: name that every clip carries; the file's own unless given.
+        shard_rows: rows of a shard at most.
+
+    Raises:
+        UserError: something in the file or the options is wrong; says where, and what to do.
+    """
+    framing = framing or Framing(frames=1)
+    if not 2 <= num_classes <= 10_000:
+        raise UserError(f"--classes is {num_classes}, expected a number of classes from 2.")
+    if class_names and len(class_names) != num_classes:
+        raise UserError(f"--class-names has {len(class_names)} names for {num_classes} classes. Name each class once.")
+    if not 0 <= valid_fraction < 1:
+        raise UserError(f"--valid-fraction is {valid_fraction:g}, expected a share from 0 to below 1.")
+    if seed < 0:
+        raise UserError(f"--seed is {seed}, expected a number from 0.")
+    path, root = local_path(file), location(out)
+    require_absent(root, "a data set", "Give another folder, or remove this one.", manifest=MANIFEST)
+    with Hdf5File(path, "--file") as opened:
+        shapes = _shapes(opened)
+        labels = {split: _labels(opened, split, num_classes) for split in SPLITS_OF_FILE}
+        first = _first_class(labels, num_classes, path)
+        widths = {name: shapes[f"{name}_train"].shape[1] for name in ("visual", "audio")}
+        for name, width in widths.items():
+            _require_alike(path, name, width, shapes, labels)
+        classes = {split: np.where(known >= 0, known - first, -1) for split, known in labels.items()}
+        to_valid = stratified_cut(classes["train"], valid_fraction, seed)
+        ingestion = Ingestion(
+            root,
+            made_by="vadv ingest vegas",
+            files=[path],
+            options={
+                "num_classes": num_classes,
+                "first_class_in_file": first,
+                "valid_fraction": valid_fraction,
+                "valid_split": "cut from train by seed, the same share of every class" if valid_fraction else "none",
+                "seed": seed,
+                "non_finite": framing.non_finite,
+                "dtype": framing.dtype,
+                "bad_rows": bad_rows,
+            },
+            features={
+                "visual": FeatureSpec((1, 1, widths["visual"]), framing.dtype),
+                "audio": FeatureSpec((widths["audio"],), framing.dtype),
+            },
+            label=LabelSpec.of_classes(num_classes, class_names),
+            bad_rows=bad_rows,
+            shard_rows=shard_rows,
+        )
+        with ingestion:
+            for split in SPLITS_OF_FILE:
+                moved = to_valid if split == "train" else np.zeros(len(classes[split]), bool)
+                _write(ingestion, opened, split, classes[split], moved, shapes, framing, source or path.stem)
+    return ingestion.summary()
+
+
+def stratified_cut(classes: _Ints, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Choose `fraction` of the rows of every class, rounded, one at least and never all.
+
+    Args:
+        classes: class of each row, [R]; rows below 0 have none and are not chosen.
+
+    Returns:
+        whether each row is chosen, [R].
+    """
+    chosen = np.zeros(len(classes), bool)
+    if fraction:
+        generator = np.random.default_rng(seed)
+        for one in np.unique(classes[classes >= 0]):
+            rows = np.flatnonzero(classes == one)
+            count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+            chosen[generator.permutation(rows)[:count]] = True
+    return chosen
+
+
+def _shapes(file: Hdf5File) -> dict[str, ArrayInfo]:
+    """What each of the six arrays is."""
+    wanted = [f"{kind}_{split}" for kind in ("visual", "audio", "lab") for split in SPLITS_OF_FILE]
+    present = file.arrays("/")
+    shapes = {}
+    for name in wanted:
+        if name not in present:
+            shown = ", ".join(printable(known) for known in list(present)[:20]) or "nothing"
+            raise UserError(f"{file.path} has no {name!r} (it has: {shown}), expected {', '.join(wanted)}.")
+        info = shapes[name] = present[name] or file.describe(name)
+        axes = (1, 2) if name.startswith("lab_") else (2,)
+        if info.kind == "text" or len(info.shape) not in axes or 0 in info.shape:
+            expected = "[R], [R, 1] or [R, C]" if name.startswith("lab_") else "[R, D]"
+            raise UserError(
+                f"{file.path} has {name} of shape {list(info.shape)}, expected numbers of shape {expected}."
+            )
+    return shapes
+
+
+def _labels(file: Hdf5File, split: str, num_classes: int) -> _Ints:
+    """Class of each row as the file counts, [R]; -1 where a row has none."""
+    values = file.whole(f"lab_{split}")[1].astype(np.float64)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim == 1:
+        whole = (values >= 0) & (values <= num_classes) & (np.floor(values) == values)
+        return np.where(whole, values, -1).astype(np.int64)
+    if values.shape[1] != num_classes:
+        raise UserError(
+            f"{file.path} has lab_{split} of shape {list(values.shape)}, expected {num_classes} columns. Is --classes "
+            "right?"
+        )
+    single = (values == 1).sum(axis=1) == 1
+    single &= (values == 0).sum(axis=1) == num_classes - 1
+    return np.where(single, values.argmax(axis=1), -1).astype(np.int64)
+
+
+def _first_class(labels: dict[str, _Ints], num_classes: int, path: Path) -> int:
+    """Whether the file counts classes from 0 or from 1."""
+    known = np.concatenate([values[values >= 0] for values in labels.values()])
+    if not len(known):
+        raise UserError(f"{path} has no class from 0 to {num_classes} in its labels. Is --classes right?")
+    if known.max() < num_classes:
+        return 0
+    if known.min() == 0:
+        raise UserError(
+            f"{path} has classes from 0 to {num_classes}, one more than given. Give --classes {num_classes + 1}."
+        )
+    return 1
+
+
+def _require_alike(path: Path, name: str, width: int, shapes: dict[str, ArrayInfo], labels: dict[str, _Ints]) -> None:
+    for split in SPLITS_OF_FILE:
+        shape = shapes[f"{name}_{split}"].shape
+        if shape != (len(labels[split]), width):
+            raise UserError(
+                f"{path} has {name}_{split} of shape {list(shape)}, expected {[len(labels[split]), width]}: as many "
+                f"rows as lab_{split}, and the width of {name}_train."
+            )
+
+
+def _write(
+    ingestion: Ingestion,
+    file: Hdf5File,
+    split: str,
+    classes: _Ints,
+    moved: npt.NDArray[np.bool_],
+    shapes: dict[str, ArrayInfo],
+    framing: Framing,
+    source: str,
+) -> None:
+    names = {name: f"{name}_{split}" for name in ("visual", "audio")}
+    step = min(shapes[name].rows_per_piece for name in names.values())
+    for start in range(0, len(classes), step):
+        stop = min(start + step, len(classes))
+        pieces: dict[str, Any] = {name: file.numbers(place, start, stop) for name, place in names.items()}
+        for row in range(start, stop):
+            where = f"{file.path} {split} row {row}"
+            try:
+                if classes[row] < 0:
+                    raise ingestion.bad("no class", where, f"lab_{split} is no class.")
+                vectors: dict[str, Array] = {
+                    name: ingestion.frames(name, piece[row - start][None], framing, where)[0]
+                    for name, piece in pieces.items()
+                }
+            except BadRowError as bad:
+                bad.place = f"{split} row {row}"
+                ingestion.drop(bad)
+                continue
+            clip_id = f"{split}_{row:05d}"
+            clip = Clip(
+                clip_id=clip_id,
+                video_id=clip_id,  # the file does not say which rows are of one video
+                text="",
+                label=float(classes[row]),
+                source=source,
+                features={"visual": vectors["visual"][None, None], "audio": vectors["audio"]},
+            )
+            ingestion.cut_from_train += bool(moved[row])
+            ingestion.add("valid" if moved[row] else split, clip, where)
