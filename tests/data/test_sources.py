@@ -191,7 +191,7 @@ def test_a_share_of_less_than_a_clip_is_refused(two) -> None:
     ("change", "expected"),
     [
         ({"label": LabelSpec(-1.0, 1.0)}, "labels from -1 to 1"),
-        ({"label": LabelSpec(kind="classes")}, "has classes labels, .*first has regression labels"),
+        ({"label": LabelSpec(kind="class")}, "has class labels, .*first has regression labels"),
         ({"shape": (2, 1, 4), "prompts": None}, r"visual has shape \[2, 1, 4\] .* but \[2, 1, 8\]"),
         ({"prompts": None}, "prompts of .*first has some, .*other has none"),
         ({"prompts": PROMPTS[:, :4]}, r"their shape is \[2, 4\], not \[2, 8\]"),
