@@ -23,10 +23,12 @@ MAY_IMPORT = {
     "tasks": {"models", "objectives", "evaluation", "data", "config", "tasks", *BASE},
     "training": {"tasks", "data", "config", "inference", "telemetry", "training", *BASE},
     "inference": {"models", "data", "config", "evaluation", "inference", *BASE},
+    "submission": {"config", "submission", *BASE},
+    "doctor": {"config", "models", "submission", "training", *BASE},
     "reporting": {"evaluation", "config", "data", "reporting", *BASE},
 }
 MACHINERY = {
-    "ray": {"data/windows.py", "training/worker.py", "training/launch.py", "training/cluster.py"},
+    "ray": {"data/windows.py", "training/worker.py", "training/launch.py", "training/cluster.py", "submission/job.py"},
     "deepspeed": {"training/deepspeed_engine.py"},
     "optuna": set(),
     "s3fs": {"object_storage.py"},

@@ -64,6 +64,8 @@ class TwoNodes:
     def _start(self, *options: str) -> subprocess.Popen:
         command = [str(BIN / "ray"), "start", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
         command += ["--object-store-memory=200000000", *options]
+        # Agents of two nodes, or of another cluster of this machine, must not ask for one port.
+        command += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}"]
         process = subprocess.Popen(
             command,
             env=self.environment,

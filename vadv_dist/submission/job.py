@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vadv_dist.config import Config, load_config
 from vadv_dist.errors import MachineError, UserError
@@ -20,6 +20,7 @@ from vadv_dist.submission.address import is_this_machine, require_token, resolve
 from vadv_dist.submission.follow import follow
 from vadv_dist.submission.packing import pack
 
+T = TypeVar("T")
 COMMANDS = ("train", "tune", "extract", "evaluate")
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _MAX_TWINS = 100
@@ -71,12 +72,13 @@ def submit(submission: Submission, say: Callable[[str], None]) -> int:
             say(f"packed {count} files that git tracks, {size / 2**20:.1f} MiB")
             # Another machine's python is that of its image; this one's is known.
             python = sys.executable if is_this_machine(address) else "python"
-            _send(
-                client,
-                entrypoint=shlex.join([python, "-m", "vadv_dist.cli", submission.command, *arguments]),
-                submission_id=submission_id,
-                runtime_env=runtime_environment(scratch, submission.install, os.environ),
-                metadata={"job_name": base},
+            _answered(
+                lambda: client.submit_job(
+                    entrypoint=shlex.join([python, "-m", "vadv_dist.cli", submission.command, *arguments]),
+                    submission_id=submission_id,
+                    runtime_env=runtime_environment(scratch, submission.install, os.environ),
+                    metadata={"job_name": base},
+                )
             )
         say(f"submitted {submission_id} to {address}")
     if submission.detach:
@@ -194,25 +196,24 @@ def _connect(address: str) -> Any:
         ) from None
 
 
-def _send(client: Any, **job: Any) -> None:
-    """Submit; a cluster that has just started takes jobs some seconds after it answers."""
+def _answered(ask: Callable[[], T]) -> T:
+    """Ask the job server, again for a while: one that has just started closes connections, or has no agent yet."""
     deadline = time.monotonic() + _AGENT_WAIT_S
     while True:
         try:
-            client.submit_job(**job)
-            return
-        except (RuntimeError, ConnectionError) as error:
+            return ask()
+        except (RuntimeError, OSError) as error:
             reason = " ".join(str(error).split())
-            if "No available agent" not in reason or time.monotonic() > deadline:
-                raise MachineError(
-                    f"The job server did not take the job: {reason[:300]}. Nothing was started."
-                ) from None
+            passing = isinstance(error, OSError) or "No available agent" in reason
+            if not passing or time.monotonic() > deadline:
+                raise MachineError(f"The job server did not do it: {reason[:300]}.") from None
             time.sleep(1.0)
 
 
 def _running_or_free(client: Any, base: str) -> tuple[bool, str]:
     """The job of this name that runs, or the first name that no job has had."""
-    had = {job.submission_id: str(job.status.value) for job in client.list_jobs() if job.submission_id}
+    jobs = _answered(client.list_jobs)
+    had = {job.submission_id: str(job.status.value) for job in jobs if job.submission_id}
     for number in range(1, _MAX_TWINS):
         name = base if number == 1 else f"{base}-{number}"
         if name not in had:
