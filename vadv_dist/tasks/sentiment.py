@@ -223,19 +223,14 @@ def read_prompts(sources: Sources) -> Tensor | None:
     """Frozen prompt embeddings [C, D] of the first data set, or None where it has none.
 
     Raises:
-        UserError: the file is damaged or holds no [2, D] tensor called `prompts`.
+        UserError: the file is gone, damaged, changed, or holds no [2, D] tensor called `prompts`.
     """
-    path = sources.datasets[0].prompts_path
-    if not path.is_file():
+    dataset = sources.datasets[0]
+    prompts = dataset.read_prompts()
+    if prompts is None:
         return None
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        prompts = load_file(path).get("prompts")
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error}). Make the data set again.") from None
-    if prompts is None or prompts.ndim != 2 or prompts.shape[0] != 2:
-        shape = None if prompts is None else list(prompts.shape)
-        raise UserError(f"{path} holds prompts of shape {shape}, expected [2, D]: negative, positive.")
-    return prompts.float()
+    if prompts.shape[0] != 2:
+        raise UserError(
+            f"{dataset.prompts_path} holds prompts of shape {list(prompts.shape)}, expected [2, D]: negative, positive."
+        )
+    return torch.tensor(prompts, dtype=torch.float32)
