@@ -5,6 +5,8 @@ from typing import Literal
 
 from vadv_dist.config.sections import _require
 
+Precision = Literal["fp32", "bf16"]
+
 
 @dataclass(frozen=True)
 class ClipsConfig:
@@ -29,7 +31,10 @@ class ClipsConfig:
             self.csv is None or self.mmsa is None, "clips.mmsa", self.mmsa, "null where clips.csv is given: one of both"
         )
         _require(
-            self.label_range[0] < self.label_range[1], "clips.label_range", list(self.label_range), "the lower one first"
+            self.label_range[0] < self.label_range[1],
+            "clips.label_range",
+            list(self.label_range),
+            "the lower one first",
         )
 
 
@@ -187,7 +192,10 @@ class ComputeConfig:
             "at least 0, or null",
         )
         _require(
-            self.max_actors is None or self.max_actors >= 1, "compute.max_actors", self.max_actors, "at least 1, or null"
+            self.max_actors is None or self.max_actors >= 1,
+            "compute.max_actors",
+            self.max_actors,
+            "at least 1, or null",
         )
 
 

@@ -4,9 +4,11 @@ The frame at a time is the last one shown by then: that of the largest presentat
 """
 
 import bisect
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -31,6 +33,7 @@ _SEEK_FRAMES = 4
 _BLIND_SEEK_S = 5.0
 # How far a clip's end may lie past that of its video: labels and containers are cut in tenths, or in whole frames.
 END_TOLERANCE_S = 0.5
+_HASH_PIECE = 1 << 20
 
 
 class BadClipError(Exception):
@@ -65,6 +68,28 @@ def open_clip(location: str) -> IO[bytes]:
         return path.open("rb")
     except (OSError, ValueError) as error:
         raise BadClipError(f"unreadable: {error}") from None
+
+
+def hash_clip(location: str) -> tuple[int, str]:
+    """Bytes and SHA-256 of a clip's file; many clips may be parts of one, which is then read once.
+
+    Raises:
+        BadClipError: as `open_clip`.
+    """
+    try:
+        return _hashed(location, Path(location).stat().st_mtime_ns)
+    except OSError as error:
+        raise BadClipError(f"unreadable: {error.strerror}") from None
+
+
+@lru_cache(maxsize=64)
+def _hashed(location: str, _modified_ns: int) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
+    with open_clip(location) as file:
+        while piece := file.read(_HASH_PIECE):
+            digest.update(piece)
+            size += len(piece)
+    return size, digest.hexdigest()
 
 
 class Video:

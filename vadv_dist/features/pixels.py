@@ -61,7 +61,7 @@ class Preprocessing:
                 "a fixed height and width, or to a shortest edge and a crop of the middle. Give another encoder."
             )
         if shortest is None and raw.get("do_center_crop") and crop != size:
-            raise UserError(f"The image processor of {name!r} resizes to {size} and crops to {crop}: expected the same.")
+            raise UserError(f"The image processor of {name!r} resizes to {size} but crops {crop}: expected the same.")
         normalises = raw.get("do_normalize", True)
         return cls(
             height=int(target["height"]),
@@ -74,9 +74,7 @@ class Preprocessing:
         )
 
     @classmethod
-    def square(
-        cls, side: int, mean: tuple[float, float, float], std: tuple[float, float, float]
-    ) -> "Preprocessing":
+    def square(cls, side: int, mean: tuple[float, float, float], std: tuple[float, float, float]) -> "Preprocessing":
         """A bilinear resize to a square, pixels scaled to [0, 1] and normalised."""
         return cls(side, side, None, 2, _RESCALE, mean, std)
 
