@@ -357,16 +357,16 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _recipes(options: argparse.Namespace) -> int:
-    from vadv_dist.recipes import copy_recipe, list_recipes
+    from vadv_dist.recipes import copy_recipe, find_recipe, list_recipes
 
     if options.action == "copy":
         copy_recipe(options.name, options.file)
-        print(f"wrote {options.file}; start it with: vadv train --config {options.file}")
+        print(f"wrote {options.file}; start it with: vadv {find_recipe(options.name).command} --config {options.file}")
         return 0
     recipes = list_recipes()
     width = max(len(recipe.name) for recipe in recipes)
     for recipe in recipes:
-        print(f"{recipe.name:<{width}}  {recipe.summary}")
+        print(f"{recipe.name:<{width}}  {recipe.command:<7}  {recipe.summary}")
     return 0
 
 

@@ -124,9 +124,10 @@ def image_preprocessing(name: str, field: str) -> Preprocessing:
     """
     from transformers import AutoImageProcessor
 
+    kinds: Any = AutoImageProcessor
     processor: Any = load_pretrained(
         name,
-        lambda source, local: AutoImageProcessor.from_pretrained(source, local_files_only=local, backend="pil"),
+        lambda source, local: kinds.from_pretrained(source, local_files_only=local, backend="pil"),
         field=field,
     )
     return Preprocessing.of_processor(processor, name)
@@ -220,7 +221,7 @@ def encoder_facts(name: str, field: str = _FIELD) -> EncoderFacts:
     from pathlib import Path
 
     from transformers import AutoConfig
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     from vadv_dist.storage import sha256_file
 

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,8 +37,15 @@ from vadv_dist.storage import local_path
 if TYPE_CHECKING:
     from rich.console import Console
 
-# A decoder that takes its process down with it is given another try.
-_TASK_RETRIES = 2
+
+@dataclass(frozen=True)
+class Room:
+    """CPUs and GPUs that an extraction may use."""
+
+    cpus: int
+    gpus: int
+
+
 # What waits between two stages: enough to keep the next one busy, and no more however long the list is.
 _BATCHES_WAITING = 2
 
@@ -55,8 +62,8 @@ def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool =
         MachineError: a full disk, or workers lost again and again.
     """
     listed = list_clips(config.clips)
-    with _runtime(config) as gpus:
-        plan = make_plan(config, listed, use_gpu=gpus > 0)
+    with runtime(config) as room:
+        plan = make_plan(config, listed, use_gpu=room.gpus > 0)
         done = _finished(plan)
         if done is not None:
             _say(console, f"{done.uri} is complete already")
@@ -75,7 +82,7 @@ def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool =
             already = len(listed.clips) - sum(len(group.clips) for group in todo)
             rejected = sum(report.reason is not None for record in records.values() for report in record.reports)
             with ExtractProgress(console, len(listed.clips), already, rejected) as progress:
-                for group, record in _run(plan, work, todo, gpus, progress):
+                for group, record in _run(plan, work, todo, room, progress):
                     records[group.name] = record
             return finish(config, listed, work, plan.groups, records, plan.features, plan.prompts, plan.provenance)
 
@@ -105,7 +112,7 @@ def _finished(plan: Plan) -> ExtractSummary | None:
 
 
 def _run(
-    plan: Plan, work: WorkFolder, todo: Sequence[Group], gpus: int, progress: ExtractProgress
+    plan: Plan, work: WorkFolder, todo: Sequence[Group], room: Room, progress: ExtractProgress
 ) -> Iterator[tuple[Group, GroupRecord]]:
     """Do the missing groups; each is written as soon as its last batch is there, in whatever order they come."""
     numbered = [(group, clips) for group in todo for clips in group.batches(plan.config.batching.clips)]
@@ -114,7 +121,7 @@ def _run(
     if plan.config.compute.num_workers == 0:
         done = in_process(plan.stages, located)
     else:
-        done = through_ray(plan.stages, located, gpus)
+        done = through_ray(plan.stages, located, room)
     waiting: dict[str, dict[int, ClipBatch]] = {}
     for batch in done if todo else ():
         group = numbered[batch.number][0]
@@ -166,7 +173,7 @@ def in_process(spec: StageSpec, batches: Iterator[Located]) -> Iterator[ClipBatc
         yield batch
 
 
-def through_ray(spec: StageSpec, batches: Iterator[Located], gpus: int) -> Iterator[ClipBatch]:
+def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iterator[ClipBatch]:
     """Run the stages as operators of one streaming Ray Data pipeline.
 
     They overlap, and a slow one holds back those before it, so that what waits between them stays bounded.
@@ -181,20 +188,21 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], gpus: int) -> Itera
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.print_on_execution_start = False
     compute = spec.config.compute
-    actors = compute.max_actors or gpus or os.cpu_count() or 1
+    actors = compute.max_actors or room.gpus or os.cpu_count() or 1
     rows = [
         {"number": number, "clips": json.dumps([(asdict(clip), location) for clip, location in clips])}
         for number, clips in enumerate(batches)
     ]
+    read: Any = _read  # Ray's types know no keyword arguments
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _read,
+        read,
         fn_kwargs={"spec": spec},
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=1,
-        max_retries=_TASK_RETRIES,
-        compute=TaskPoolStrategy(compute.num_workers) if compute.num_workers else TaskPoolStrategy(),
+        compute=TaskPoolStrategy(compute.num_workers or room.cpus),
     )
     for stage in encoder_stages(spec):
         dataset = dataset.map_batches(
@@ -204,8 +212,8 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], gpus: int) -> Itera
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=1, max_size=actors, max_tasks_in_flight_per_actor=_BATCHES_WAITING),
             # Both encoders' actors share the GPUs.
-            num_gpus=0.5 if gpus else None,
-            num_cpus=None if gpus else 1,
+            num_gpus=0.5 if room.gpus else None,
+            num_cpus=None if room.gpus else 1,
         )
     try:
         for table in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
@@ -273,11 +281,11 @@ def _from_table(table: pa.Table) -> ClipBatch:
 
 
 @contextmanager
-def _runtime(config: ExtractConfig) -> Iterator[int]:
+def runtime(config: ExtractConfig) -> Iterator[Room]:
     """Use the Ray cluster that is there, or start one on this machine for as long as the block lasts.
 
     Yields:
-        GPUs to use.
+        what there is to use.
     Raises:
         UserError: the stages do not fit the cluster: Ray would wait for room without end.
     """
@@ -285,7 +293,7 @@ def _runtime(config: ExtractConfig) -> Iterator[int]:
     if compute.num_workers == 0:
         import torch
 
-        yield int(torch.cuda.is_available() and compute.use_gpu is not False)
+        yield Room(1, int(torch.cuda.is_available() and compute.use_gpu is not False))
         return
     import ray
 
@@ -297,12 +305,17 @@ def _runtime(config: ExtractConfig) -> Iterator[int]:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         # Ray starts its workers at niceness 15: on a desktop, whatever else runs would starve them.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        try:
-            ray.init(address="auto", **options)
-        except ConnectionError:
+        os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")
+        started_here = os.environ.get("RAY_ADDRESS") == "local"
+        if not started_here:
+            try:
+                ray.init(address="auto", **options)
+            except ConnectionError:
+                started_here = True
+        if started_here:
             # One more per encoder, whose actors wait for others most of the time.
-            ray.init(num_cpus=(os.cpu_count() or 1) + stages, include_dashboard=False, **options)
-            started_here = True
+            cores = (os.cpu_count() or 1) + stages
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # untyped in Ray
         cpus, gpus = resources.get("CPU", 0.0), int(resources.get("GPU", 0.0))
@@ -314,7 +327,7 @@ def _runtime(config: ExtractConfig) -> Iterator[int]:
                 f"One CPU for reading{'' if gpus else ' and one per encoder'} do not fit the Ray cluster, which has "
                 f"{cpus:g} CPUs. Add nodes, or set compute.num_workers: 0 to work in one process without Ray."
             )
-        yield gpus
+        yield Room(int(cpus), gpus)
     finally:
         if started_here:
             ray.shutdown()

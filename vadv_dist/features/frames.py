@@ -33,6 +33,8 @@ _SEEK_FRAMES = 4
 _BLIND_SEEK_S = 5.0
 # How far a clip's end may lie past that of its video: labels and containers are cut in tenths, or in whole frames.
 END_TOLERANCE_S = 0.5
+# Times are computed as binary fractions, and containers may round theirs.
+_ROUNDING_S = Fraction(1, 1_000_000)
 _HASH_PIECE = 1 << 20
 
 
@@ -174,7 +176,7 @@ class Video:
             raise BadClipError("zero length")
         first = _seconds(upcoming)
         for index, wanted in enumerate(times_s):
-            at = first + Fraction(wanted)
+            at = first + Fraction(wanted) + _ROUNDING_S
             if upcoming is not None and _seconds(upcoming) <= at and self._worth_seeking(keys, upcoming, at):
                 found = self._seek_to(at)
                 if found is not None:
@@ -221,7 +223,7 @@ class Video:
             for frame in packet.decode():
                 self.decoded += 1
                 if frame.pts is not None:
-                    yield frame  # type: ignore[misc]  # of a video stream
+                    yield frame
 
     def _is_indexed(self) -> bool:
         return bool(_INDEXED & set(self._container.format.name.split(",")))
@@ -234,7 +236,7 @@ class Video:
         return sorted(entry.timestamp * base for entry in entries if entry.is_keyframe)
 
     def _length(self, *, exact: bool) -> float:
-        """Length of the video stream; where no header says it, packets are read (not decoded) to its end.
+        """Length of the video stream; where no index says it, packets are read (not decoded) to its end.
 
         Args:
             exact: whether the container's length, which may be that of its sound, is not enough.
@@ -243,7 +245,7 @@ class Video:
 
         stream = self._stream
         base = stream.time_base or Fraction(1)
-        if stream.duration:
+        if stream.duration and self._is_indexed():  # elsewhere it is guessed from the bit rate
             return float(stream.duration * base)
         if not exact and self._container.duration:
             return self._container.duration / av.time_base

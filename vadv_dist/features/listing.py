@@ -65,6 +65,7 @@ def list_clips(config: ClipsConfig) -> ClipList:
     Raises:
         UserError: no list is named or it is not there, a column is missing, or a row cannot become a clip.
     """
+    columns: tuple[str, ...]
     if config.csv is not None:
         file = local_path(config.csv)
         root = file.parent if config.root is None else local_path(config.root)
@@ -166,11 +167,11 @@ def _parse(where: str, row: Mapping[str, str], label_range: tuple[float, float])
     fault = None
     for name in TIME_COLUMNS:
         cell = row.get(name, "").strip()
-        value = _number(cell) if cell else None
-        if cell and (value is None or value < 0):
+        seconds = _number(cell) if cell else None
+        if cell and (seconds is None or seconds < 0):
             fault = f"{WRONG_TIMES}: {name} is {cell!r}, expected seconds from 0"
-            value = None
-        times.append(value)
+            seconds = None
+        times.append(seconds)
     start, end = times
     if fault is None and end is not None and end <= (start or 0.0):
         fault = f"{WRONG_TIMES}: it ends at {end:g} s and starts at {start or 0.0:g} s"

@@ -18,7 +18,7 @@ def largest(boxes: npt.NDArray[np.float32]) -> Floats:
     if not len(boxes):
         return np.full(4, np.nan)
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    return boxes[int(areas.argmax())].astype(np.float64)
+    return np.asarray(boxes[int(areas.argmax())], np.float64)
 
 
 def follow(boxes_T4: Floats, *, min_share: float, smoothing: float) -> Floats | None:

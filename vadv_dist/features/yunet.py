@@ -80,9 +80,9 @@ class YuNet:
         good = scores >= self.min_score
         boxes, scores = boxes[good], scores[good]
         kept = suppress(boxes, scores, _OVERLAP)
-        boxes = boxes[kept] / np.array([seen[0] / width, seen[1] / height] * 2, np.float32)
+        scale = np.array([width / seen[0], height / seen[1]] * 2, np.float32)
         limits = np.array([width, height] * 2, np.float32)
-        return Detections(np.clip(boxes, 0, limits).astype(np.float32), scores[kept])
+        return Detections(np.clip(boxes[kept] * scale, 0, limits).astype(np.float32), scores[kept])
 
 
 def decode(loc: Floats, conf: Floats, iou: Floats, height: int, width: int) -> tuple[Floats, Floats]:
