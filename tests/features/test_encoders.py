@@ -142,7 +142,7 @@ def test_weights_that_lack_tensors_are_refused(clip_folder: Path, tmp_path: Path
     weights = load_file(tmp_path / "clip" / "model.safetensors")
     del weights["visual_projection.weight"]
     save_file(weights, tmp_path / "clip" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match="lack 1 of the tensors .* such as visual_projection.weight"):
+    with pytest.raises(UserError, match=r"lack 1 of the tensors .* such as visual_projection\.weight"):
         ImageEncoder(str(tmp_path / "clip"), "pooled")
 
 
@@ -160,7 +160,7 @@ def test_scores_are_the_softmax_of_the_classifiers_logits(classifier_folder: Pat
 
 def test_a_classifier_of_another_number_of_scores_is_refused(tmp_path: Path) -> None:
     folder = write_classifier(tmp_path / "seven", labels=7)
-    with pytest.raises(UserError, match="gives 7 scores, expression.num_scores is 8"):
+    with pytest.raises(UserError, match=r"gives 7 scores, expression\.num_scores is 8"):
         check_expression(ExpressionConfig(encoder=str(folder)))
 
 

@@ -101,11 +101,11 @@ def test_each_kind_of_bad_clip_has_its_reason(tmp_path: Path) -> None:
     assert reason(good, start=5.0) == "wrong times: it starts at 5 s, the video ends at 2.00 s"
     assert reason(good, start=1.0, end=9.0) == "wrong times: it ends at 9 s, the video at 2.00 s"
     assert reason(good, start=1.0, end=0.5).startswith("wrong times")
-    with av.open(str(tmp_path / "none.mp4"), "w") as container:
+    with av.open(str(tmp_path / "none.mkv"), "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         container.start_encoding()
-    assert reason(tmp_path / "none.mp4") == "zero length"
+    assert reason(tmp_path / "none.mkv") == "zero length"
 
 
 def test_an_end_cut_to_a_tenth_past_the_video_is_not_wrong(tmp_path: Path) -> None:

@@ -256,6 +256,8 @@ class Video:
                 if packet.pts is not None:
                     first = packet.pts if first is None else min(first, packet.pts)
                     last = max(last, (packet.pts + (packet.duration or 0)) * base)
+        except av.EOFError:
+            pass
         except (av.FFmpegError, OSError, ValueError) as error:
             raise BadClipError(f"unreadable: {_reason(error)}") from None
         return 0.0 if first is None else float(last - first * base)
