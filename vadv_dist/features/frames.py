@@ -112,6 +112,8 @@ class Video:
         """Frames decoded so far, for tests and measurements."""
         try:
             self._container: InputContainer = av.open(file, mode="r", metadata_errors="ignore")
+        except av.EOFError:
+            raise BadClipError("zero length") from None
         except (av.FFmpegError, OSError, ValueError) as error:
             raise BadClipError(f"unreadable: {_reason(error)}") from None
         streams = [s for s in self._container.streams.video if not _is_cover(s)]
