@@ -25,6 +25,7 @@ MODULES = {
     "memory": "rank_memory",
     "samples": "trainer_rate",
     "planning": "planning",
+    "extract": "extract",
 }
 PREDICT = "predict"
 _HERE = Path(__file__).parent

@@ -46,6 +46,9 @@ class Room:
     gpus: int
 
 
+# Ray Data fuses a task into the actor that follows where both ask for the same: reading would then wait for encoding.
+# A byte of memory makes the difference.
+_OWN_OPERATOR = 1
 # What waits between two stages: enough to keep the next one busy, and no more however long the list is.
 _BATCHES_WAITING = 2
 
@@ -202,6 +205,7 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=1,
+        memory=_OWN_OPERATOR,
         compute=TaskPoolStrategy(compute.num_workers or room.cpus),
     )
     for stage in encoder_stages(spec):
