@@ -1,5 +1,6 @@
 """Pixels, features, scores and prompts are those that Hugging Face's own classes give."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_models import PATCH, SIDE, WIDTH, write_classifier
+from tiny_onnx import write_onnx
 from transformers import (
     AutoImageProcessor,
     AutoTokenizer,
@@ -170,3 +172,20 @@ def test_facts_name_the_files_with_their_hashes(clip_folder: Path) -> None:
     assert facts.kind == "clip"
     assert hashes["model.safetensors"] == sha256_file(clip_folder / "model.safetensors")
     assert {"config.json", "preprocessor_config.json", "tokenizer.json"} <= hashes.keys()
+
+
+def test_an_onnx_file_scores_crops_as_its_arithmetic_says(tmp_path: Path) -> None:
+    matrix = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    path = write_onnx(tmp_path / "expression.onnx", matrix, SIDE)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    config = ExpressionConfig(encoder=str(path), onnx_side=SIDE, onnx_mean=mean, onnx_std=std, scores="raw")
+    assert check_expression(config).files[0]["sha256"] == sha256_file(path)
+    crops = np.stack(pictures((SIDE, SIDE), (SIDE, SIDE)))
+    expected = ((crops / 255).mean(axis=(1, 2)) - mean) / std @ matrix
+    np.testing.assert_allclose(ExpressionEncoder(config).encode(crops), expected, atol=1e-5)
+    shares = ExpressionEncoder(replace(config, scores="probabilities")).encode(crops)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-6)
+    with pytest.raises(UserError, match=r"expected one image and \[B, 7\] scores"):
+        check_expression(replace(config, num_scores=7))
+    with pytest.raises(UserError, match=r"Set expression\.encoder to an ONNX file"):
+        check_expression(replace(config, encoder=str(tmp_path / "no.onnx")))
