@@ -7,6 +7,7 @@ the features do not depend on where a run was cut.
 
 import json
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from vadv_dist.data.schema import Array, Clip, LabelSpec
 from vadv_dist.data.shards import Dataset, check_clip
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.features.assemble import ExtractSummary, finish, summary
+from vadv_dist.features.isolated import begun, read_each_apart
 from vadv_dist.features.listing import ListedClip, list_clips
 from vadv_dist.features.plan import MADE_BY, Plan, make_plan
 from vadv_dist.features.progress import ExtractProgress
@@ -27,6 +29,7 @@ from vadv_dist.features.stages import (
     ClipBatch,
     ClipReader,
     ClipReport,
+    Located,
     StageSpec,
     choose_device,
     encoder_stages,
@@ -161,9 +164,6 @@ def _commit(plan: Plan, work: WorkFolder, group: Group, parts: list[ClipBatch]) 
     return work.commit(group, clips, reports, plan.features)
 
 
-Located = list[tuple[ListedClip, str]]
-
-
 def in_process(spec: StageSpec, batches: Iterator[Located]) -> Iterator[ClipBatch]:
     """Run the stages one after the other, without Ray."""
     device = choose_device(spec)
@@ -201,7 +201,7 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
     read: Any = _read  # Ray's types know no keyword arguments
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         read,
-        fn_kwargs={"spec": spec},
+        fn_kwargs={"spec": spec, "run": uuid.uuid4().hex},
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=1,
@@ -231,15 +231,18 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
 _readers: dict[str, ClipReader] = {}
 
 
-def _read(table: pa.Table, spec: StageSpec) -> pa.Table:
+def _read(table: pa.Table, spec: StageSpec, run: str) -> pa.Table:
     """The reading stage in a task; the reader stays with the process, as opening a detector takes a clip's time."""
-    key = repr(spec)
-    if key not in _readers:
-        _readers.clear()
-        _readers[key] = ClipReader(spec)
     [row] = table.to_pylist()
+    number = int(row["number"])
     clips = [(ListedClip(**clip), location) for clip, location in json.loads(row["clips"])]
-    return _to_table(_readers[key].read(row["number"], clips))
+    with begun(run, number) as before:
+        if before:
+            return _to_table(read_each_apart(spec, number, clips))
+        if run not in _readers:
+            _readers.clear()
+            _readers[run] = ClipReader(spec)
+        return _to_table(_readers[run].read(number, clips))
 
 
 class _Encode:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     import torch
 
 
+Located = list[tuple[ListedClip, str]]
+"""Clips, each with the location of its file."""
+
+
 @dataclass(frozen=True)
 class Preparations:
     """What the reading stage must know of the encoders: None where there is none."""
@@ -109,7 +113,7 @@ class ClipReader:
         elif faces.kind == "openface":
             self._openface = openface.require_folder(faces.path or "")
 
-    def read(self, number: int, clips: list[tuple[ListedClip, str]]) -> ClipBatch:
+    def read(self, number: int, clips: Located) -> ClipBatch:
         """Read a batch of (clip, location of its file); a bad clip is reported and left out."""
         reports, visual, face = [], [], []
         for clip, location in clips:
