@@ -307,6 +307,8 @@ def _data_info(options: argparse.Namespace) -> int:
         _print_json(info)
     else:
         render_info(info, _console())
+        for path in info.get("pictures", []):
+            print(f"wrote {path}")
     return 0
 
 

@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from lists import HEADER
 from tiny_models import write_classifier, write_clip  # found through the line above
 from videos import write_list, write_video
 
@@ -22,9 +23,6 @@ from vadv_dist.config.extract_sections import (
     ImageConfig,
     OutputConfig,
 )
-
-HEADER = "clip_id,video_id,split,label,text,path"
-YUNET = "models/face_detection_yunet_2021sep.onnx"
 
 
 @pytest.fixture(scope="session")

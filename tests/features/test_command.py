@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_extract import bad_list
+from lists import bad_list
 
 from vadv_dist.cli import main
 from vadv_dist.config.extract_sections import ExtractConfig

@@ -1,8 +1,6 @@
 """An extraction as a whole: what it writes, what it leaves out, how it goes on after a kill."""
 
-import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -13,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import HEADER, YUNET
-from rich.console import Console
+from lists import HEADER, YUNET, bad_list, contents, quiet
 from safetensors.numpy import load_file
-from videos import write_list, write_sound, write_video
+from videos import write_list, write_video
 
 from vadv_dist.config.extract_sections import FacesConfig
 from vadv_dist.config.load import config_to_yaml
@@ -27,36 +24,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.features.encoders import ImageEncoder, image_preprocessing
 from vadv_dist.features.extract import extract
 from vadv_dist.features.frames import Video, open_clip, to_image
-from vadv_dist.storage import read_json, sha256_file
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO())
-
-
-def contents(folder: Path) -> dict[str, object]:
-    """Every file of a data set: its bytes; of dataset.json all but the time."""
-    found: dict[str, object] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            found[str(path.relative_to(folder))] = path.read_bytes()
-    manifest = read_json(folder / "dataset.json")
-    manifest["provenance"].pop("created")
-    return {**found, "dataset.json": manifest}
-
-
-def bad_list(folder: Path, good: int = 8) -> Path:
-    """Good clips, and one of each kind that is bad."""
-    rows = [(f"g{n}_0", f"g{n}", "train", "1", "fine words", f"g{n}.mp4", "", "") for n in range(good)]
-    for n in range(good):
-        write_video(folder / f"g{n}.mp4", frames=6, seed=n)
-    (folder / "empty.mp4").write_bytes(b"")
-    (folder / "broken.mp4").write_bytes(os.urandom(2000))
-    write_sound(folder / "sound.m4a")
-    bad = [("missing", "", ""), ("empty.mp4", "", ""), ("broken.mp4", "", ""), ("sound.m4a", "", "")]
-    bad += [("g0.mp4", "7", "9"), ("g0.mp4", "2", "1"), ("g0.mp4", "x", "")]
-    rows[2:2] = [(f"b{n}_0", f"b{n}", "train", "0", "bad", path, *times) for n, (path, *times) in enumerate(bad)]
-    return write_list(folder / "clips.csv", rows, f"{HEADER},start_s,end_s")
+from vadv_dist.storage import sha256_file
 
 
 def test_features_are_those_of_the_clips_own_frames(

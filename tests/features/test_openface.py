@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import HEADER
+from lists import HEADER, quiet
 from PIL import Image
-from test_extract import quiet
 from videos import write_list, write_video
 
 from vadv_dist.config.extract_sections import FacesConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import YUNET
+from lists import YUNET
 
 from vadv_dist.errors import UserError
 from vadv_dist.features.frames import Video, open_clip, to_image
