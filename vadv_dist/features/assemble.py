@@ -118,7 +118,7 @@ def finish(
         _write_parquet(rejected, work.folder / REJECTED_NAME)
         raise UserError(_too_many(config, listed, work, rejected, reasons))
     _write_parquet(rejected, work.root / REJECTED_NAME)
-    without_face = _write_sources(listed, groups, records, work.root / SOURCES_NAME)
+    without_face = _write_sources(listed, groups, work, work.root / SOURCES_NAME)
     prompts_sha256 = None if prompts is None else write_prompts(work.root / PROMPTS_NAME, prompts)
     splits: dict[str, list[ShardInfo]] = {}
     labels: dict[str, list[float]] = {}
@@ -128,8 +128,8 @@ def finish(
         if record.shard is None:
             continue
         splits.setdefault(group.split, []).append(record.shard)
-        for number, report in zip(group.clips, record.reports, strict=True):
-            if report.reason is None:
+        for number, reason in zip(group.clips, record.reasons, strict=True):
+            if reason is None:
                 labels.setdefault(group.split, []).append(listed.clips[number].label)
                 words.setdefault(group.split, []).append(count_words(listed.clips[number].text))
     label = LabelSpec(*config.clips.label_range)
@@ -175,24 +175,24 @@ def _rejected_table(
     rows: list[tuple[int, str]] = []
     reasons: dict[str, list[str]] = {}
     for group in groups:
-        for number, report in zip(group.clips, records[group.name].reports, strict=True):
-            if report.reason is not None:
-                rows.append((number, report.reason))
-                reasons.setdefault(_kind(report.reason), []).append(report.clip_id)
+        for number, reason in zip(group.clips, records[group.name].reasons, strict=True):
+            if reason is not None:
+                rows.append((number, reason))
+                reasons.setdefault(_kind(reason), []).append(listed.clips[number].clip_id)
     names = ("clip_id", "video_id", "split", "path", "start_s", "end_s")
     clips = [(listed.clips[number], reason) for number, reason in sorted(rows)]
     table = [{**{name: getattr(clip, name) for name in names}, "reason": reason} for clip, reason in clips]
     return pa.Table.from_pylist(table, schema=_REJECTED_SCHEMA), reasons
 
 
-def _write_sources(listed: ClipList, groups: Sequence[Group], records: Mapping[str, GroupRecord], path: Path) -> int:
+def _write_sources(listed: ClipList, groups: Sequence[Group], work: WorkFolder, path: Path) -> int:
     """Write what was read for each accepted clip, group by group; return how many clips have no face."""
     names = ("bytes", "sha256", "start_s", "end_s", "width", "height", "faces", "boxes")
     without_face = 0
     with atomic_file(path) as partial, pq.ParquetWriter(partial, _SOURCES_SCHEMA, compression="zstd") as writer:
         for group in groups:
             rows = []
-            for number, report in zip(group.clips, records[group.name].reports, strict=True):
+            for number, report in zip(group.clips, work.reports(group), strict=True):
                 if report.reason is None:
                     clip = listed.clips[number]
                     without_face += not report.has_face

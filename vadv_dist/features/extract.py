@@ -79,14 +79,14 @@ def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool =
             records = work.done(plan.groups)
             if retry_rejected:
                 for group in plan.groups:
-                    if group.name in records and any(r.reason is not None for r in records[group.name].reports):
+                    if group.name in records and records[group.name].rejected:
                         work.forget(group)
                         del records[group.name]
             if records:
                 _say(console, f"going on: {len(records):,} of {len(plan.groups):,} shards are there already")
             todo = [group for group in plan.groups if group.name not in records]
             already = len(listed.clips) - sum(len(group.clips) for group in todo)
-            rejected = sum(report.reason is not None for record in records.values() for report in record.reports)
+            rejected = sum(record.rejected for record in records.values())
             with ExtractProgress(console, len(listed.clips), already, rejected) as progress:
                 for group, record in _run(plan, work, todo, room, progress):
                     records[group.name] = record

@@ -46,15 +46,20 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupRecord:
-    """What became of a group.
+    """What became of a group; the clips' reports, some kilobytes each, stay in its file.
 
     Attributes:
         shard: None where every clip was rejected.
-        reports: one per clip, in the list's order.
+        reasons: why each clip was rejected, None for accepted ones, in the list's order.
     """
 
     shard: ShardInfo | None
-    reports: list[ClipReport]
+    reasons: tuple[str | None, ...]
+
+    @property
+    def rejected(self) -> int:
+        """Clips that were rejected."""
+        return sum(reason is not None for reason in self.reasons)
 
 
 def cut_groups(clips: Sequence[ListedClip], rows: int) -> list[Group]:
@@ -137,7 +142,7 @@ class WorkFolder:
                 file = self.root / shard.path
                 if not file.is_file() or file.stat().st_size != shard.bytes or sha256_file(file) != shard.sha256:
                     continue
-            found[group.name] = GroupRecord(shard, [ClipReport(**report) for report in raw["reports"]])
+            found[group.name] = GroupRecord(shard, tuple(report["reason"] for report in raw["reports"]))
         return found
 
     def forget(self, group: Group) -> None:
@@ -158,9 +163,16 @@ class WorkFolder:
         shard = None
         if clips:
             shard = write_shard(self.root, shard_name(group.split, group.number), clips, features)
-        record = GroupRecord(shard, reports)
-        write_json(self.folder / f"{group.name}.json", asdict(record))
-        return record
+        document = {
+            "shard": None if shard is None else asdict(shard),
+            "reports": [asdict(report) for report in reports],
+        }
+        write_json(self.folder / f"{group.name}.json", document)
+        return GroupRecord(shard, tuple(report.reason for report in reports))
+
+    def reports(self, group: Group) -> list[ClipReport]:
+        """What was read of each clip of a group that is done, in the list's order."""
+        return [ClipReport(**report) for report in read_json(self.folder / f"{group.name}.json")["reports"]]
 
     def remove(self) -> None:
         """Remove the work folder, when the data set is complete."""
