@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "telemetry": {"errors"},
     "config": {"errors", "config"},
     "data": {"config", "data", *BASE},
+    "features": {"data", "config", "models", "features", *BASE},
     "models": {"errors", "models"},
     "objectives": {"errors", "objectives"},
     "evaluation": {"errors", "evaluation"},
@@ -28,7 +29,14 @@ MAY_IMPORT = {
     "reporting": {"evaluation", "config", "data", "reporting", *BASE},
 }
 MACHINERY = {
-    "ray": {"data/windows.py", "training/worker.py", "training/launch.py", "training/cluster.py", "submission/job.py"},
+    "ray": {
+        "data/windows.py",
+        "features/extract.py",
+        "training/worker.py",
+        "training/launch.py",
+        "training/cluster.py",
+        "submission/job.py",
+    },
     "deepspeed": {"training/deepspeed_engine.py"},
     "optuna": set(),
     "s3fs": {"object_storage.py"},

@@ -117,9 +117,22 @@ def _add_data_commands(commands: Any) -> None:
 
     add_ingest_command(commands)
 
+    extract = commands.add_parser(
+        "extract",
+        help="turn raw video clips into a data set, or go on with one",
+        description="Every field of the config can be overridden: --section.field=value, as --image.tokens=patches.",
+        allow_abbrev=False,
+    )
+    extract.add_argument("--config", type=Path, required=True, help="a YAML file, such as the recipe extract-raw")
+    extract.add_argument("--print_config", action="store_true", help="print the resolved config and stop")
+    extract.add_argument("--retry-rejected", action="store_true", help="read again the clips that were rejected")
+    extract.add_argument("--json", action="store_true", help="print the counts as one JSON object")
+    extract.set_defaults(call=_extract, takes_overrides=True)
+
     info = commands.add_parser("data-info", help="what a data set holds")
     info.add_argument("uri")
     info.add_argument("--json", action="store_true", help="print one JSON object")
+    info.add_argument("--pictures", type=Path, metavar="DIR", help="draw some clips' frames with their face boxes")
     info.set_defaults(call=_data_info)
 
     check = commands.add_parser("data-check", help="verify data sets: hashes, schema, ranges, duplicates, leaks")
@@ -232,14 +245,39 @@ def _synth(options: argparse.Namespace) -> int:
     return 0
 
 
+def _extract(options: argparse.Namespace) -> int:
+    from vadv_dist.config import config_to_yaml
+    from vadv_dist.config.extract_sections import ExtractConfig
+    from vadv_dist.config.load import load_sections
+
+    config = load_sections(ExtractConfig, options.config, options.overrides)
+    if options.print_config:
+        print(config_to_yaml(config), end="")
+        return 0
+    from vadv_dist.features.extract import extract
+
+    summary = extract(config, _console(stderr=True), retry_rejected=options.retry_rejected)
+    if options.json:
+        _print_json(summary.to_json())
+    else:
+        print(summary)
+    return 0
+
+
 def _data_info(options: argparse.Namespace) -> int:
     from vadv_dist.data.info import dataset_info, render_info
 
     info = dataset_info(options.uri)
+    if options.pictures is not None:
+        from vadv_dist.features.contact_sheet import write_contact_sheets
+
+        info["pictures"] = [str(path) for path in write_contact_sheets(options.uri, options.pictures)]
     if options.json:
         _print_json(info)
     else:
         render_info(info, _console())
+        for path in info.get("pictures", []):
+            print(f"wrote {path}")
     return 0
 
 
@@ -291,16 +329,16 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _recipes(options: argparse.Namespace) -> int:
-    from vadv_dist.recipes import copy_recipe, list_recipes
+    from vadv_dist.recipes import copy_recipe, find_recipe, list_recipes
 
     if options.action == "copy":
         copy_recipe(options.name, options.file)
-        print(f"wrote {options.file}; start it with: vadv train --config {options.file}")
+        print(f"wrote {options.file}; start it with: vadv {find_recipe(options.name).command} --config {options.file}")
         return 0
     recipes = list_recipes()
     width = max(len(recipe.name) for recipe in recipes)
     for recipe in recipes:
-        print(f"{recipe.name:<{width}}  {recipe.summary}")
+        print(f"{recipe.name:<{width}}  {recipe.command:<7}  {recipe.summary}")
     return 0
 
 

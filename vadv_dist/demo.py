@@ -10,7 +10,7 @@ from rich.console import Console
 
 from vadv_dist.config import Config, load_config
 from vadv_dist.data.synth import make_dataset
-from vadv_dist.recipes import recipe_path
+from vadv_dist.recipes import find_recipe
 from vadv_dist.reporting.comparison import compare_runs
 from vadv_dist.reporting.report import write_report
 from vadv_dist.reporting.terminal import comparison_table
@@ -30,7 +30,7 @@ def run_demo(overrides: Sequence[str], console: Console) -> Path:
         overrides: `--section.field=value` on top of the recipe `demo`.
         console: where progress is shown; the table goes to standard output.
     """
-    taught = load_config(recipe_path("demo"), overrides)
+    taught = load_config(find_recipe("demo").path, overrides)
     data = Path(taught.data.sources[0].uri)
     if not data.exists():
         console.print(f"making {NUM_CLIPS} clips in {data}, whose truth is known", highlight=False)

@@ -16,6 +16,11 @@ class Recipe:
     path: Path
     summary: str
 
+    @property
+    def command(self) -> str:
+        """The command that takes it."""
+        return "extract" if self.name.startswith("extract-") else "train"
+
 
 def list_recipes() -> list[Recipe]:
     """Return the shipped recipes by name; a recipe's first comment line is its summary.
@@ -31,17 +36,17 @@ def list_recipes() -> list[Recipe]:
     raise UserError("This installation has no recipes. Take jobs/configs from the project's repository.")
 
 
-def recipe_path(name: str) -> Path:
-    """Return the file of a recipe.
+def find_recipe(name: str) -> Recipe:
+    """Return a recipe by its name.
 
     Raises:
         UserError: there is no such recipe.
     """
-    recipes = {recipe.name: recipe.path for recipe in list_recipes()}
-    path = recipes.get(name.removesuffix(".yaml"))
-    if path is None:
+    recipes = {recipe.name: recipe for recipe in list_recipes()}
+    recipe = recipes.get(name.removesuffix(".yaml"))
+    if recipe is None:
         raise UserError(f"There is no recipe {name!r} (there are: {', '.join(recipes)}).{did_you_mean(name, recipes)}")
-    return path
+    return recipe
 
 
 def copy_recipe(name: str, target: Path) -> None:
@@ -50,7 +55,7 @@ def copy_recipe(name: str, target: Path) -> None:
     Raises:
         UserError: no such recipe, or the file exists.
     """
-    source = recipe_path(name)
+    source = find_recipe(name).path
     require_absent(target, "a config", "Give another file name.")
     with atomic_file(target) as partial:
         partial.write_bytes(source.read_bytes())

@@ -301,3 +301,30 @@ def test_the_rendered_report_says_where_what_and_what_to_do(dataset: Dataset) ->
     assert lines[2].strip().startswith("→ Mend the labels")
     assert lines[3].startswith("✗ 1 error and 0 warnings: 48 clips in 5 shards")
     assert max(len(line) for line in lines) <= 80
+
+
+def test_prompts_that_were_changed_show_in_their_hash(dataset: Dataset) -> None:
+    save_file({"prompts": np.zeros((2, 4), np.float32)}, dataset.prompts_path)
+    finding = only_finding(dataset)
+    assert finding.file == "prompts.safetensors"
+    assert "Its SHA-256 is" in finding.what
+
+
+def test_prompts_without_a_declared_hash_are_as_before(dataset: Dataset) -> None:
+    save_file({"prompts": np.zeros((2, 4), np.float32)}, dataset.prompts_path)
+    plain = replace(dataset.manifest, prompts_sha256=None)
+    write_json(dataset.root / "dataset.json", manifest_json(plain))
+    assert check_dataset(dataset.root).findings == ()
+    assert plain.fingerprint != dataset.manifest.fingerprint
+
+
+def test_files_that_provenance_names_are_checked_and_not_taken_for_shards(dataset: Dataset) -> None:
+    path = dataset.root / "sources.parquet"
+    pq.write_table(pa.table({"a": [1]}), path)
+    record = {"name": path.name, "sha256": sha256_file(path)}
+    edit_manifest(dataset, lambda raw: raw["provenance"].update(records=[record]))
+    assert check_dataset(dataset.root).findings == ()
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert "Its SHA-256 is" in only_finding(dataset).what
+    path.unlink()
+    assert "gone" in only_finding(dataset).what

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -13,16 +13,31 @@ from jsonargparse import ArgumentParser
 from vadv_dist.config.sections import Config
 from vadv_dist.errors import UserError, did_you_mean
 
+T = TypeVar("T")
+
 
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Build a run's configuration from a YAML file and `--section.field=value` overrides.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown field (with the nearest name), or a value of the wrong type.
+    """
+    return load_sections(Config, path, overrides)
+
+
+def load_sections(kind: type[T], path: str | Path | None, overrides: Sequence[str] = ()) -> T:
     """Build a configuration from a YAML file and `--section.field=value` overrides.
 
+    Args:
+        kind: a dataclass whose fields are sections, each a dataclass.
+        path: the YAML file; None takes the defaults.
+        overrides: arguments of the command line.
     Raises:
         UserError: no such file, not YAML, an unknown field (with the nearest name), or a value of the wrong type.
     """
     raw = read_yaml(path) if path is not None else {}
     where = str(path) if path is not None else "the command line"
-    _refuse_unknown(raw, Config, where, prefix="")
+    _refuse_unknown(raw, kind, where, prefix="")
     for argument in overrides:
         if not argument.startswith("--") or "." not in argument.split("=", 1)[0]:
             raise UserError(
@@ -31,13 +46,14 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
             )
         if "=" not in argument:
             raise UserError(f"{argument} has no value. Write it as {argument}=VALUE.")
-        _refuse_unknown_override(argument.split("=", 1)[0][2:])
-    parser = _parser()
+        _refuse_unknown_override(argument.split("=", 1)[0][2:], kind)
+    parser = _parser(kind)
     try:
         with redirect_stderr(io.StringIO()):
             parsed = parser.parse_object(_without_none_sections(raw)) if raw else parser.get_defaults()
             parsed = parser.parse_args(list(overrides), namespace=parsed)
             sections = parser.instantiate(parsed)
+            return _build(kind, sections)
     except UserError:
         raise
     except Exception as error:  # jsonargparse raises several kinds; each says which key and which type
@@ -48,24 +64,30 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
             cause = cause.__cause__ or cause.__context__
         message = " ".join(str(error).split())
         raise UserError(f"{where}: {message.rstrip('.')}. Change it in the config file or override it.") from None
-    return Config(**{f.name: getattr(sections, f.name) for f in dataclasses.fields(Config)})
 
 
 def config_from_dict(raw: dict[str, Any]) -> Config:
     """Build a configuration from what `config_to_dict` gave."""
-    parser = _parser()
-    sections = parser.instantiate(parser.parse_object(raw))
-    return Config(**{f.name: getattr(sections, f.name) for f in dataclasses.fields(Config)})
+    parser = _parser(Config)
+    return _build(Config, parser.instantiate(parser.parse_object(raw)))
 
 
-def config_to_dict(config: Config) -> dict[str, Any]:
+def config_to_dict(config: Any) -> dict[str, Any]:
     """Return a configuration as plain containers."""
-    return dataclasses.asdict(config)
+    plain: dict[str, Any] = _plain(dataclasses.asdict(config))
+    return plain
 
 
-def config_to_yaml(config: Config) -> str:
+def config_to_yaml(config: Any) -> str:
     """Return a configuration as YAML, every field written out."""
     return yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which is what YAML and JSON hold."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -102,10 +124,15 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -
     return rows
 
 
-def _parser() -> ArgumentParser:
+def _parser(kind: type[Any]) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
-    parser.add_class_arguments(Config)
+    parser.add_class_arguments(kind)
     return parser
+
+
+def _build(kind: type[T], sections: Any) -> T:
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    return kind(**{name: getattr(sections, name) for name in names})
 
 
 def _without_none_sections(raw: dict[str, Any]) -> dict[str, Any]:
@@ -127,14 +154,14 @@ def _refuse_unknown(raw: dict[str, Any], kind: Any, where: str, prefix: str) -> 
             _refuse_unknown(value or {}, known[key], where, f"{prefix}{key}.")
 
 
-def _refuse_unknown_override(name: str) -> None:
+def _refuse_unknown_override(name: str, kind: Any) -> None:
     section, _, rest = name.partition(".")
-    sections = {f.name: f.type for f in dataclasses.fields(Config)}
+    sections: dict[str, Any] = {f.name: f.type for f in dataclasses.fields(kind)}
     if section not in sections:
         raise UserError(
             f"--{name}: unknown section {section!r} (sections: {', '.join(sections)}).{did_you_mean(section, sections)}"
         )
-    fields = [f.name for f in dataclasses.fields(sections[section])]  # type: ignore[arg-type]  # a dataclass, as all sections
+    fields = [f.name for f in dataclasses.fields(sections[section])]
     field_name = rest.rstrip("+")
     if field_name not in fields:
         raise UserError(

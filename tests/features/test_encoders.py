@@ -1,0 +1,191 @@
+"""Pixels, features, scores and prompts are those that Hugging Face's own classes give."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import PATCH, SIDE, WIDTH, write_classifier
+from tiny_onnx import write_onnx
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    SiglipTextConfig,
+    SiglipVisionConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+)
+
+from vadv_dist.config.extract_sections import ExpressionConfig
+from vadv_dist.errors import UserError
+from vadv_dist.features.encoders import (
+    ImageEncoder,
+    encoder_facts,
+    feature_shape,
+    image_preprocessing,
+    prompt_embeddings,
+)
+from vadv_dist.features.expression import ExpressionEncoder, check_expression
+from vadv_dist.features.pixels import Preprocessing
+from vadv_dist.storage import sha256_file
+
+
+def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    small = [random.integers(0, 256, (6, 8, 3), dtype=np.uint8) for _ in sizes]
+    return [np.asarray(Image.fromarray(image).resize(size)) for image, size in zip(small, sizes, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        CLIPImageProcessorPil(),
+        CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 48, "width": 32}),
+        SiglipImageProcessorPil(size={"height": 56, "width": 48}),
+        ViTImageProcessorPil(size={"height": 32, "width": 32}, do_normalize=False),
+        ViTImageProcessorPil(do_rescale=False),
+    ],
+    ids=["clip", "clip-odd", "siglip", "vit-plain", "vit-bytes"],
+)
+def test_pixels_are_those_of_the_image_processor(processor) -> None:
+    ours = Preprocessing.of_processor(processor, "tiny")
+    for image in pictures((64, 48), (30, 100), (224, 224), (361, 287), (333, 500)):
+        expected = processor(Image.fromarray(image), return_tensors="pt")["pixel_values"]
+        resized = ours.resized(image)[None]
+        torch.testing.assert_close(ours.normalised(torch.tensor(resized)), expected, atol=2e-6, rtol=1e-5)
+        np.testing.assert_allclose(ours.normalised_array(resized), expected.numpy(), atol=2e-6, rtol=1e-5)
+
+
+def test_a_processor_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(UserError, match="is of a kind that is not known here"):
+        Preprocessing.of_processor(ViTImageProcessorPil(do_resize=False), "tiny")
+
+
+def test_clip_features_are_those_of_its_own_model(clip_folder: Path) -> None:
+    images = pictures((64, 48), (40, 40), (30, 60))
+    processor, model = (
+        AutoImageProcessor.from_pretrained(clip_folder, backend="pil"),
+        CLIPModel.from_pretrained(clip_folder),
+    )
+    pixels = processor([Image.fromarray(i) for i in images], return_tensors="pt")
+    prepared = image_preprocessing(str(clip_folder), "image.encoder")
+    ready = np.stack([prepared.resized(image) for image in images])
+    with torch.inference_mode():
+        pooled = model.get_image_features(**pixels).pooler_output
+        patches = model.vision_model(**pixels).last_hidden_state[:, 1:]
+    for tokens, expected in (("pooled", pooled[:, None]), ("patches", patches)):
+        features = ImageEncoder(str(clip_folder), tokens).encode(ready)
+        assert features.shape[1:] == feature_shape(str(clip_folder), tokens)
+        np.testing.assert_allclose(features, expected.numpy(), atol=1e-5)
+    assert feature_shape(str(clip_folder), "pooled") == (1, WIDTH)
+    assert feature_shape(str(clip_folder), "patches") == ((SIDE // PATCH) ** 2, 32)
+
+
+def test_bf16_features_are_near_those_of_fp32(clip_folder: Path) -> None:
+    ready = np.stack([image_preprocessing(str(clip_folder), "x").resized(image) for image in pictures((64, 48))])
+    exact = ImageEncoder(str(clip_folder), "pooled").encode(ready)
+    rough = ImageEncoder(str(clip_folder), "pooled", precision="bf16").encode(ready)
+    assert not np.array_equal(exact, rough)
+    np.testing.assert_allclose(rough, exact, atol=0.05 * np.abs(exact).max())
+
+
+def test_siglip_features_and_shapes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = SiglipConfig(
+        text_config=SiglipTextConfig(vocab_size=20, max_position_embeddings=16, **small).to_dict(),
+        vision_config=SiglipVisionConfig(image_size=SIDE, patch_size=PATCH, **small).to_dict(),
+    )
+    model = SiglipModel(config).eval()
+    model.save_pretrained(tmp_path)
+    SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(tmp_path)
+    ready = np.stack([image_preprocessing(str(tmp_path), "x").resized(image) for image in pictures((64, 48))])
+    with torch.inference_mode():
+        pixels = image_preprocessing(str(tmp_path), "x").normalised(torch.tensor(ready))
+        expected = model.get_image_features(pixel_values=pixels).pooler_output[:, None]
+    np.testing.assert_allclose(ImageEncoder(str(tmp_path), "pooled").encode(ready), expected.numpy(), atol=1e-5)
+    assert feature_shape(str(tmp_path), "pooled") == (1, 32)
+    assert ImageEncoder(str(tmp_path), "patches").encode(ready).shape[1:] == feature_shape(str(tmp_path), "patches")
+
+
+def test_prompts_are_the_text_features_of_clips_own_model(clip_folder: Path) -> None:
+    ours = prompt_embeddings(str(clip_folder), "A video with the {class} face", ("negative", "positive"))
+    texts = ["A video with the negative face", "A video with the positive face"]
+    tokens = AutoTokenizer.from_pretrained(clip_folder)(texts, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = CLIPModel.from_pretrained(clip_folder).get_text_features(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+        )
+    assert ours.shape == (2, WIDTH)
+    np.testing.assert_allclose(ours, expected.pooler_output.numpy(), atol=1e-6)
+    assert np.abs(ours[0] - ours[1]).max() > 1e-3
+
+
+def test_another_kind_of_encoder_is_refused(classifier_folder: Path) -> None:
+    with pytest.raises(UserError, match="is a 'vit', expected a CLIP or a SigLIP"):
+        ImageEncoder(str(classifier_folder), "pooled")
+    with pytest.raises(UserError, match=r"Set image\.encoder to"):
+        ImageEncoder("/no/such folder", "pooled")
+
+
+def test_weights_that_lack_tensors_are_refused(clip_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(clip_folder, tmp_path / "clip")
+    weights = load_file(tmp_path / "clip" / "model.safetensors")
+    del weights["visual_projection.weight"]
+    save_file(weights, tmp_path / "clip" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lack 1 of the tensors .* such as visual_projection\.weight"):
+        ImageEncoder(str(tmp_path / "clip"), "pooled")
+
+
+def test_scores_are_the_softmax_of_the_classifiers_logits(classifier_folder: Path) -> None:
+    crops = np.stack(pictures((SIDE, SIDE), (SIDE, SIDE)))
+    model = ViTForImageClassification.from_pretrained(classifier_folder)
+    processor = AutoImageProcessor.from_pretrained(classifier_folder, backend="pil")
+    with torch.inference_mode():
+        logits = model(**processor([Image.fromarray(c) for c in crops], return_tensors="pt")).logits
+    config = ExpressionConfig(encoder=str(classifier_folder))
+    np.testing.assert_allclose(ExpressionEncoder(config).encode(crops), logits.softmax(-1).numpy(), atol=1e-6)
+    raw = ExpressionEncoder(ExpressionConfig(encoder=str(classifier_folder), scores="raw")).encode(crops)
+    np.testing.assert_allclose(raw, logits.numpy(), atol=1e-5)
+
+
+def test_a_classifier_of_another_number_of_scores_is_refused(tmp_path: Path) -> None:
+    folder = write_classifier(tmp_path / "seven", labels=7)
+    with pytest.raises(UserError, match=r"gives 7 scores, expression\.num_scores is 8"):
+        check_expression(ExpressionConfig(encoder=str(folder)))
+
+
+def test_facts_name_the_files_with_their_hashes(clip_folder: Path) -> None:
+    facts = encoder_facts(str(clip_folder))
+    hashes = {entry["name"]: entry["sha256"] for entry in facts.files}
+    assert facts.kind == "clip"
+    assert hashes["model.safetensors"] == sha256_file(clip_folder / "model.safetensors")
+    assert {"config.json", "preprocessor_config.json", "tokenizer.json"} <= hashes.keys()
+
+
+def test_an_onnx_file_scores_crops_as_its_arithmetic_says(tmp_path: Path) -> None:
+    matrix = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    path = write_onnx(tmp_path / "expression.onnx", matrix, SIDE)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    config = ExpressionConfig(encoder=str(path), onnx_side=SIDE, onnx_mean=mean, onnx_std=std, scores="raw")
+    assert check_expression(config).files[0]["sha256"] == sha256_file(path)
+    crops = np.stack(pictures((SIDE, SIDE), (SIDE, SIDE)))
+    expected = ((crops / 255).mean(axis=(1, 2)) - mean) / std @ matrix
+    np.testing.assert_allclose(ExpressionEncoder(config).encode(crops), expected, atol=1e-5)
+    shares = ExpressionEncoder(replace(config, scores="probabilities")).encode(crops)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-6)
+    with pytest.raises(UserError, match=r"expected one image and \[B, 7\] scores"):
+        check_expression(replace(config, num_scores=7))
+    with pytest.raises(UserError, match=r"Set expression\.encoder to an ONNX file"):
+        check_expression(replace(config, encoder=str(tmp_path / "no.onnx")))

@@ -1,0 +1,56 @@
+"""A clip that takes its process down is rejected, and the others of its batch are read."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+from videos import write_video
+
+from vadv_dist.config.extract_sections import ExtractConfig, FacesConfig
+from vadv_dist.features.isolated import CRASHED, begun, read_each_apart
+from vadv_dist.features.listing import ListedClip
+from vadv_dist.features.pixels import Preprocessing
+from vadv_dist.features.stages import ClipBatch, ClipReader, Located, Preparations, StageSpec
+
+SPEC = StageSpec(
+    ExtractConfig(faces=FacesConfig(kind="none")),
+    Preparations(Preprocessing.square(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), None),
+    "fp32",
+)
+
+
+def deadly(spec: StageSpec, number: int, clips: Located) -> ClipBatch:
+    """Reads clips; dies at that called b."""
+    if clips[0][0].clip_id == "b":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return ClipReader(spec).read(number, clips)
+
+
+def test_the_clip_that_crashes_is_rejected_and_the_others_are_as_ever(tmp_path: Path) -> None:
+    clips = []
+    for n, name in enumerate("abc"):
+        path = write_video(tmp_path / f"{name}.mp4", frames=10, seed=n)
+        clips.append((ListedClip(name, name, "train", 0.0, "words", path.name), str(path)))
+    apart = read_each_apart(SPEC, 7, clips, deadly)
+    assert [report.reason for report in apart.reports] == [None, CRASHED, None]
+    whole = ClipReader(SPEC).read(7, [clips[0], clips[2]])
+    np.testing.assert_array_equal(apart.visual, whole.visual)
+    assert [apart.reports[0], apart.reports[2]] == whole.reports
+    assert read_each_apart(SPEC, 7, clips[1:2], deadly).visual.shape[0] == 0
+
+
+def test_a_batch_that_was_begun_and_not_ended_is_noted(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with begun("run", 3) as before:
+        assert before == 0
+    try:
+        with begun("run", 3):
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    with begun("run", 3) as before:
+        assert before == 1
+    with begun("run", 3) as before:
+        assert before == 0
+    assert list(tmp_path.iterdir()) == []

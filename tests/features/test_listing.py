@@ -1,0 +1,92 @@
+"""Lists of clips: the CSV, MMSA's raw layout, and what is wrong with either."""
+
+from pathlib import Path
+
+import pytest
+from videos import write_list
+
+from vadv_dist.config.extract_sections import ClipsConfig
+from vadv_dist.errors import UserError
+from vadv_dist.features.listing import list_clips
+
+HEADER = "clip_id,video_id,split,label,text,path,start_s,end_s"
+GOOD = ("a_0", "a", "train", "1.5", "some words", "a.mp4", "", "")
+
+
+def listed(tmp_path: Path, *rows: tuple[str, ...], header: str = HEADER):
+    return list_clips(ClipsConfig(csv=str(write_list(tmp_path / "clips.csv", rows, header))))
+
+
+def test_a_csv_names_its_clips_in_order(tmp_path: Path) -> None:
+    found = listed(tmp_path, GOOD, ("a_1", "a", "dev", "-3", "more", "sub/a.mp4", "1.5", "2"))
+    assert found.source == "clips"
+    assert [(c.clip_id, c.split, c.label, c.start_s, c.end_s) for c in found.clips] == [
+        ("a_0", "train", 1.5, None, None),
+        ("a_1", "valid", -3.0, 1.5, 2.0),
+    ]
+    assert found.location(found.clips[1]) == str(tmp_path / "sub" / "a.mp4")
+
+
+def test_mmsa_raw_layout_names_the_same_files(tmp_path: Path) -> None:
+    (tmp_path / "MOSI" / "Raw").mkdir(parents=True)
+    header = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode"
+    rows = [
+        ("03bSnISJMiM", "11", "a lot of sad parts", "-2.4", "", "", "", "Negative", "test"),
+        ("xy", "0001", "w", "1", "", "", "", "", "valid"),
+    ]
+    write_list(tmp_path / "MOSI" / "label.csv", rows, header)
+    found = list_clips(ClipsConfig(mmsa=str(tmp_path / "MOSI")))
+    assert found.source == "MOSI"
+    assert [(c.clip_id, c.video_id, c.split, c.label) for c in found.clips] == [
+        ("03bSnISJMiM_11", "03bSnISJMiM", "test", -2.4),
+        ("xy_0001", "xy", "valid", 1.0),
+    ]
+    assert found.location(found.clips[0]) == str(tmp_path / "MOSI" / "Raw" / "03bSnISJMiM" / "11.mp4")
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "fault"),
+    [
+        ("x", "", "start_s is 'x'"),
+        ("-1", "2", "start_s is '-1'"),
+        ("nan", "2", "start_s is 'nan'"),
+        ("2", "1", "ends at 1 s and starts at 2 s"),
+        ("", "0", "ends at 0 s and starts at 0 s"),
+    ],
+)
+def test_times_that_are_none_are_the_clips_fault_and_not_the_lists(
+    tmp_path: Path, start: str, end: str, fault: str
+) -> None:
+    [clip] = listed(tmp_path, (*GOOD[:6], start, end)).clips
+    assert clip.fault is not None
+    assert clip.fault.startswith("wrong times: ")
+    assert fault in clip.fault
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        ([], HEADER, "not a single row"),
+        ([GOOD, GOOD], HEADER, r"line 3: clip 'a_0' stands in line 2 already"),
+        ([("", *GOOD[1:])], HEADER, "line 2: clip_id is empty"),
+        ([(*GOOD[:4], " ", *GOOD[5:])], HEADER, r"text is empty \(clip 'a_0'\)"),
+        ([(*GOOD[:2], "tran", *GOOD[3:])], HEADER, "the split is 'tran'"),
+        ([(*GOOD[:3], "4", *GOOD[4:])], HEADER, r"label is '4', expected a number in \[-3, 3\]"),
+        ([GOOD[:5]], HEADER, "line 2 has 5 cells, the header line has 8"),
+        ([GOOD], HEADER.replace("path", "pth"), "has no columns named 'path'.*Did you mean 'pth'"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_one_message(tmp_path: Path, rows, header: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        listed(tmp_path, *rows, header=header)
+
+
+def test_no_list_and_no_layout_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No clips are named"):
+        list_clips(ClipsConfig())
+    with pytest.raises(UserError, match="does not exist"):
+        list_clips(ClipsConfig(csv=str(tmp_path / "no.csv")))
+    with pytest.raises(UserError, match="has no folder Raw"):
+        list_clips(ClipsConfig(mmsa=str(tmp_path)))
+    with pytest.raises(UserError, match="one of both"):
+        ClipsConfig(csv="a", mmsa="b")

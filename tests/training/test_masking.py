@@ -1,0 +1,84 @@
+"""`data.missing: mask`, from null in a shard to the gradient: what a clip lacks bears on nothing."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vadv_dist.config import load_config
+from vadv_dist.data.schema import Batch, Clip, FeatureSpec, LabelSpec
+from vadv_dist.data.shards import DatasetWriter
+from vadv_dist.data.windows import LocalWindows
+from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.training.worker import Splits
+
+ROWS = 8
+
+
+@pytest.fixture
+def task_and_batch(write_config, tmp_path: Path) -> tuple[SentimentTask, Batch]:
+    """A batch of eight clips of which every second lacks its face, read from a data set."""
+    random = np.random.default_rng(0)
+    features = {"visual": FeatureSpec((2, 1, 8)), "face": FeatureSpec((4, 3))}
+    with DatasetWriter(tmp_path / "gaps", features=features, label=LabelSpec(), provenance={}) as writer:
+        for split in ("train", "valid"):
+            for i in range(ROWS):
+                face = None if i % 2 else random.normal(size=(4, 3))
+                values = {"visual": random.normal(size=(2, 1, 8)), "face": face}
+                label = float(random.integers(-3, 4))
+                writer.write(split, Clip(f"{split}{i}", f"{split}{i}", "some words", label, "test", values))
+    config = load_config(write_config(uri=tmp_path / "gaps"), ["--data.missing=mask"])
+    splits = Splits.open(config)
+    task = SentimentTask(config, splits.train.sources)
+    task.model.eval()
+    windows = LocalWindows(splits.train)
+    window = windows.get((0,), None)
+    windows.close()
+    rows = np.arange(ROWS)
+    return task, task.collator(window, rows, global_rows=rows)
+
+
+def logits(task: SentimentTask, batch: Batch) -> dict[str, torch.Tensor]:
+    outputs: dict[str, torch.Tensor] = task.model(**task.inputs(batch))
+    return outputs
+
+
+def test_null_in_a_shard_reaches_the_model_as_a_mask(task_and_batch) -> None:
+    task, batch = task_and_batch
+    assert batch.has_face.tolist() == [1, 0] * 4
+    assert batch.has_visual.tolist() == [1] * ROWS
+    assert batch.num_video_rows == ROWS
+    assert task.inputs(batch)["has_face"] is batch.has_face
+
+
+def test_what_stands_in_a_masked_face_changes_no_logit(task_and_batch) -> None:
+    task, batch = task_and_batch
+    filled = batch.face.clone()
+    filled[1::2] = float("nan")
+    plain, poisoned = logits(task, batch), logits(task, replace(batch, face=filled))
+    assert {"text_logit", "video_logit", "prompt_logit", "class_logits"} <= plain.keys()
+    for name, values in plain.items():
+        assert torch.isfinite(values).all()
+        assert torch.equal(values, poisoned[name]), name
+
+
+def test_a_masked_face_is_not_a_face_of_zeros(task_and_batch) -> None:
+    task, batch = task_and_batch
+    masked = logits(task, batch)["video_logit"]
+    unmasked = logits(task, replace(batch, has_face=torch.ones(ROWS)))["video_logit"]
+    assert torch.equal(masked[::2], unmasked[::2])
+    assert (masked[1::2] - unmasked[1::2]).abs().min() > 1e-6
+
+
+def test_masked_faces_alone_give_the_facial_branch_no_gradient(task_and_batch) -> None:
+    task, batch = task_and_batch
+    for has_face, expected in ((torch.zeros(ROWS), False), (batch.has_face, True)):
+        task.model.zero_grad()
+        given = replace(batch, has_face=has_face)
+        task.total(task.terms(logits(task, given), given)).backward()
+        branch = task.model.teacher.face_branch.parameters()
+        moved = any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in branch)
+        assert moved is expected
+        assert float(task.model.teacher.video_head.dense.weight.grad.abs().max()) > 0

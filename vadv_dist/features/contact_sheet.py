@@ -1,0 +1,116 @@
+"""Draws what an extraction saw: for a few clips, sampled frames with the face box of each."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from vadv_dist.data.schema import SPLITS
+from vadv_dist.data.shards import Dataset
+from vadv_dist.errors import UserError
+from vadv_dist.features.assemble import SOURCES_NAME
+from vadv_dist.features.frames import BadClipError, Span, Video, open_clip, to_image
+from vadv_dist.storage import atomic_file, local_path
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+_CLIPS_PER_SPLIT = 4
+_FRAMES = 8
+_TILE_WIDTH = 200
+_CAPTION_HEIGHT = 18
+_BOX_COLOUR, _INK, _PAPER = (60, 220, 90), (230, 230, 230), (24, 24, 28)
+
+
+def write_contact_sheets(uri: str | Path, folder: str | Path) -> list[Path]:
+    """Write one picture per split, `<folder>/<split>.png`: a row of frames per clip, face boxes drawn in.
+
+    Args:
+        uri: a data set that `vadv extract` made; the clips must still be where they were read.
+        folder: where to write; made where it does not exist.
+    Raises:
+        UserError: no such data set, made otherwise, or not one of its clips is still there.
+    """
+    dataset, target = Dataset.open(uri), local_path(folder)
+    sources = dataset.root / SOURCES_NAME
+    root = dataset.manifest.provenance.get("root")
+    if SOURCES_NAME not in dataset.manifest.records or not sources.is_file() or not isinstance(root, str):
+        raise UserError(
+            f"{dataset.root} was not made by vadv extract, so there are no pictures to draw. Leave out --pictures."
+        )
+    rows = pq.read_table(sources, partitioning=None).to_pylist()
+    written, faults = [], []
+    for split in (split for split in SPLITS if split in dataset.manifest.splits):
+        mine = [row for row in rows if row["split"] == split]
+        # Clips without a face are the ones to look at: they come among the first.
+        chosen = sorted(mine, key=lambda row: row["boxes"] is not None)[: _CLIPS_PER_SPLIT // 4]
+        chosen += [row for row in _spread(mine, _CLIPS_PER_SPLIT) if row not in chosen][
+            : _CLIPS_PER_SPLIT - len(chosen)
+        ]
+        strips = []
+        for row in chosen:
+            try:
+                strips.append(_strip(row, Path(root)))
+            except BadClipError as error:
+                faults.append(f"{row['clip_id']} ({error})")
+        if strips:
+            path = target / f"{split}.png"
+            with atomic_file(path) as partial:
+                _stacked(strips).save(partial, format="PNG")
+            written.append(path)
+    if not written:
+        raise UserError(
+            f"Not one of the clips of {dataset.root} can be read again under {root}: {', '.join(faults[:3])}. Pictures "
+            "are drawn from the clips: put them back."
+        )
+    return written
+
+
+def _spread(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
+    return [rows[i] for i in places]
+
+
+def _strip(row: dict[str, Any], root: Path) -> "Picture":
+    """One clip: a caption and its frames."""
+    from PIL import Image as Pillow
+    from PIL import ImageDraw
+
+    boxes = row["boxes"]
+    # Frames at times whose box is known: those of the face branch.
+    count = len(boxes) if boxes else _FRAMES
+    chosen = [int((i + 0.5) / min(_FRAMES, count) * count) for i in range(min(_FRAMES, count))]
+    times = Span(row["start_s"], row["end_s"]).middles(count)
+    with open_clip(str(root / row["path"])) as file, Video(file) as video:
+        images = [to_image(frame, 2 * _TILE_WIDTH) for _, frame in video.frames([times[i] for i in chosen])]
+    height = round(_TILE_WIDTH * row["height"] / row["width"])
+    strip = Pillow.new("RGB", (_TILE_WIDTH * len(images), height + _CAPTION_HEIGHT), _PAPER)
+    draw = ImageDraw.Draw(strip)
+    seen = f"a face in {row['faces']} frames of {count}" if boxes else f"no face ({row['faces']} frames with one)"
+    caption = (
+        f"{row['clip_id']}   {row['width']} x {row['height']}   {row['start_s']:.2f} to {row['end_s']:.2f} s   {seen}"
+    )
+    draw.text((4, 3), caption, fill=_INK)
+    for place, (index, image) in enumerate(zip(chosen, images, strict=True)):
+        tile = Pillow.fromarray(image).resize((_TILE_WIDTH, height), Pillow.Resampling.BILINEAR)
+        strip.paste(tile, (place * _TILE_WIDTH, _CAPTION_HEIGHT))
+        if boxes:
+            left, top, right, bottom = boxes[index]
+            corners = [
+                (place * _TILE_WIDTH + left * _TILE_WIDTH, _CAPTION_HEIGHT + top * height),
+                (place * _TILE_WIDTH + right * _TILE_WIDTH, _CAPTION_HEIGHT + bottom * height),
+            ]
+            draw.rectangle(corners, outline=_BOX_COLOUR, width=2)
+    return strip
+
+
+def _stacked(strips: "list[Picture]") -> "Picture":
+    from PIL import Image as Pillow
+
+    sheet = Pillow.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)), _PAPER)
+    top = 0
+    for strip in strips:
+        sheet.paste(strip, (0, top))
+        top += strip.height
+    return sheet

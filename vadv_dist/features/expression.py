@@ -1,0 +1,140 @@
+"""The frozen expression encoder: a Hugging Face image classifier or an ONNX file, face crops to scores.
+
+Shape letters: B crops, S side in pixels, E scores.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vadv_dist.config.extract_sections import ExpressionConfig, Precision
+from vadv_dist.errors import UserError
+from vadv_dist.features.encoders import (
+    EncoderFacts,
+    _tensor,
+    encoder_facts,
+    image_preprocessing,
+    load_frozen,
+)
+from vadv_dist.features.pixels import Preprocessing
+from vadv_dist.features.yunet import open_session
+from vadv_dist.models.pretrained import load_pretrained
+from vadv_dist.storage import sha256_file
+
+_FIELD = "expression.encoder"
+Scores = Literal["probabilities", "raw"]
+
+
+class ExpressionEncoder:
+    """Face crops to expression scores, frozen.
+
+    Args:
+        config: which encoder, and what it must give.
+        device: where a Hugging Face classifier runs; an ONNX file runs on the CPU.
+        precision: of a Hugging Face classifier.
+    Raises:
+        UserError: it cannot be had, is no classifier, or gives another number of scores.
+    """
+
+    def __init__(
+        self, config: ExpressionConfig, *, device: torch.device | None = None, precision: Precision = "fp32"
+    ) -> None:
+        self._config = config
+        self._device = device or torch.device("cpu")
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._preprocessing = expression_preprocessing(config)
+        name = _name(config)
+        self._model: Any = None
+        self._session: Any = None
+        if _is_onnx(config):
+            self._session = open_session(name, _FIELD, threads=1)
+        else:
+            _require_classifier(config)
+            from transformers import AutoModelForImageClassification
+
+            loaded = load_frozen(AutoModelForImageClassification, name, _FIELD, self._dtype)
+            self._model = loaded.to(self._device)
+
+    @torch.inference_mode()
+    def encode(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Score face crops [B, S, S, 3] that were resized already, to [B, E]."""
+        if self._session is not None:
+            names = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
+            [logits] = self._session.run([names[1]], {names[0]: self._preprocessing.normalised_array(crops)})
+            if logits.shape != (len(crops), self._config.num_scores):
+                raise UserError(
+                    f"{_FIELD} {_name(self._config)} gives scores {list(logits.shape)} for {len(crops)} faces, "
+                    f"expected [{len(crops)}, {self._config.num_scores}]. Set expression.num_scores, or give another."
+                )
+            scores = torch.from_numpy(np.asarray(logits, np.float32))
+        else:
+            pixels = self._preprocessing.normalised(_tensor(crops, self._device)).to(self._dtype)
+            scores = self._model(pixel_values=pixels).logits.float().cpu()
+        if self._config.scores == "probabilities":
+            scores = scores.softmax(dim=-1)
+        return np.asarray(scores.numpy(), np.float32)
+
+
+def expression_preprocessing(config: ExpressionConfig) -> Preprocessing:
+    """What the encoder wants of a face crop.
+
+    Raises:
+        UserError: it has no image processor, or one of an unknown kind.
+    """
+    if _is_onnx(config):
+        return Preprocessing.square(config.onnx_side, config.onnx_mean, config.onnx_std)
+    return image_preprocessing(_name(config), _FIELD)
+
+
+def check_expression(config: ExpressionConfig) -> EncoderFacts:
+    """Meet every mistake in the configuration before anything is started, and say which files are used.
+
+    Raises:
+        UserError: as `ExpressionEncoder`.
+    """
+    if not _is_onnx(config):
+        _require_classifier(config)
+        return encoder_facts(_name(config), _FIELD)
+    path = Path(_name(config))
+    session = open_session(path, _FIELD, threads=1)
+    outputs = [list(output.shape) for output in session.get_outputs()]
+    if len(session.get_inputs()) != 1 or len(outputs[0]) != 2 or outputs[0][1] not in (config.num_scores, None):
+        is_symbol = len(outputs[0]) == 2 and isinstance(outputs[0][1], str)
+        if not is_symbol:
+            raise UserError(
+                f"{_FIELD} {path} takes {len(session.get_inputs())} inputs and gives {outputs}, expected one image and "
+                f"[B, {config.num_scores}] scores. Set expression.num_scores, or give another."
+            )
+    facts = {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    return EncoderFacts(path.name, "onnx", None, [facts])
+
+
+def _require_classifier(config: ExpressionConfig) -> None:
+    from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig
+
+    found: Any = load_pretrained(
+        _name(config),
+        lambda source, local: AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=False),
+        field=_FIELD,
+    )
+    if type(found) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+        raise UserError(
+            f"{_FIELD} {_name(config)!r} is a {found.model_type!r}, expected an image classifier or an .onnx file."
+        )
+    if found.num_labels != config.num_scores:
+        raise UserError(
+            f"{_FIELD} {_name(config)!r} gives {found.num_labels} scores, expression.num_scores is "
+            f"{config.num_scores}. Make them agree."
+        )
+
+
+def _is_onnx(config: ExpressionConfig) -> bool:
+    return _name(config).endswith(".onnx")
+
+
+def _name(config: ExpressionConfig) -> str:
+    assert config.encoder is not None  # ExtractConfig refuses faces without one
+    return config.encoder

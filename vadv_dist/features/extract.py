@@ -1,0 +1,358 @@
+"""Raw clips to a data set: a Ray Data pipeline whose stages overlap, or the same stages in this process.
+
+Groups of clips become shards one by one, so that a run that was killed does again only the groups it had not finished.
+Batches of clips are the rows of the pipeline: each goes through the encoders as one, whatever ran before it, so that
+the features do not depend on where a run was cut.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from vadv_dist.config.extract_sections import ExtractConfig
+from vadv_dist.data.schema import Array, Clip, LabelSpec
+from vadv_dist.data.shards import Dataset, check_clip
+from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.features.assemble import ExtractSummary, finish, summary
+from vadv_dist.features.isolated import begun, read_each_apart
+from vadv_dist.features.listing import ListedClip, list_clips
+from vadv_dist.features.plan import MADE_BY, Plan, make_plan
+from vadv_dist.features.progress import ExtractProgress
+from vadv_dist.features.stages import (
+    ClipBatch,
+    ClipReader,
+    ClipReport,
+    Located,
+    StageSpec,
+    choose_device,
+    encoder_stages,
+)
+from vadv_dist.features.work import Group, GroupRecord, WorkFolder
+from vadv_dist.storage import local_path
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Room:
+    """CPUs and GPUs that an extraction may use."""
+
+    cpus: int
+    gpus: int
+
+
+# Ray Data fuses a task into the actor that follows where both ask for the same: reading would then wait for encoding.
+# A byte of memory makes the difference.
+_OWN_OPERATOR = 1
+# What waits between two stages: enough to keep the next one busy, and no more however long the list is.
+_BATCHES_WAITING = 2
+
+
+def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool = False) -> ExtractSummary:
+    """Make a data set of raw clips, or go on where an earlier run stopped.
+
+    Args:
+        config: the resolved configuration.
+        console: where progress is shown.
+        retry_rejected: do the groups again that hold rejected clips, which may have been mended.
+    Raises:
+        UserError: a mistake in the configuration or the list, or more bad clips than `output.max_rejected` allows.
+        MachineError: a full disk, or workers lost again and again.
+    """
+    listed = list_clips(config.clips)
+    with runtime(config) as room:
+        plan = make_plan(config, listed, use_gpu=room.gpus > 0)
+        done = _finished(plan)
+        if done is not None:
+            _say(console, f"{done.uri} is complete already")
+            return done
+        work = WorkFolder(config.output.uri, plan.job)
+        with work.lock():
+            records = work.done(plan.groups)
+            if retry_rejected:
+                for group in plan.groups:
+                    if group.name in records and records[group.name].rejected:
+                        work.forget(group)
+                        del records[group.name]
+            if records:
+                _say(console, f"going on: {len(records):,} of {len(plan.groups):,} shards are there already")
+            todo = [group for group in plan.groups if group.name not in records]
+            already = len(listed.clips) - sum(len(group.clips) for group in todo)
+            rejected = sum(record.rejected for record in records.values())
+            with ExtractProgress(console, len(listed.clips), already, rejected) as progress:
+                for group, record in _run(plan, work, todo, room, progress):
+                    records[group.name] = record
+            return finish(config, listed, work, plan.groups, records, plan.features, plan.prompts, plan.provenance)
+
+
+def _finished(plan: Plan) -> ExtractSummary | None:
+    """The summary of a data set that this very job has made already.
+
+    Raises:
+        UserError: the data set there is of another job.
+    """
+    root = local_path(plan.config.output.uri)
+    if not (root / "dataset.json").is_file():
+        return None
+    manifest = Dataset.open(root).manifest
+    made = manifest.provenance
+    if made.get("made_by") != MADE_BY or any(
+        made.get(key) != plan.provenance[key] for key in ("files", "encoders", "options")
+    ):
+        raise UserError(
+            f"{root} exists already, of another list or configuration, and a data set is never written over. Give "
+            "another output.uri, or remove this one."
+        )
+    work = WorkFolder(root, plan.job)
+    if (work.folder / "job.json").is_file():
+        work.remove()  # what was killed between the last file and this
+    return summary(root, manifest)
+
+
+def _run(
+    plan: Plan, work: WorkFolder, todo: Sequence[Group], room: Room, progress: ExtractProgress
+) -> Iterator[tuple[Group, GroupRecord]]:
+    """Do the missing groups; each is written as soon as its last batch is there, in whatever order they come."""
+    numbered = [(group, clips) for group in todo for clips in group.batches(plan.config.batching.clips)]
+    batches = [[plan.listed.clips[i] for i in clips] for _, clips in numbered]
+    located = ([(clip, plan.listed.location(clip)) for clip in clips] for clips in batches)
+    if plan.config.compute.num_workers == 0:
+        done = in_process(plan.stages, located)
+    else:
+        done = through_ray(plan.stages, located, room)
+    waiting: dict[str, dict[int, ClipBatch]] = {}
+    for batch in done if todo else ():
+        group = numbered[batch.number][0]
+        mine = waiting.setdefault(group.name, {})
+        mine[batch.number] = batch
+        progress.advance(len(batch.reports), sum(report.reason is not None for report in batch.reports))
+        if sum(len(part.reports) for part in mine.values()) == len(group.clips):
+            del waiting[group.name]
+            yield group, _commit(plan, work, group, [mine[number] for number in sorted(mine)])
+
+
+def _commit(plan: Plan, work: WorkFolder, group: Group, parts: list[ClipBatch]) -> GroupRecord:
+    """Write a group's shard; features that cannot be stored reject their clip."""
+    label = LabelSpec(*plan.config.clips.label_range)
+    clips, reports = [], []
+    numbers = iter(group.clips)
+    for part in parts:
+        visual, face = (iter([] if values is None else list(values)) for values in (part.visual, part.face))
+        for report in part.reports:
+            listed = plan.listed.clips[next(numbers)]
+            if report.reason is None:
+                values: dict[str, Array | None] = {}
+                if "visual" in plan.features:
+                    values["visual"] = next(visual)
+                if "face" in plan.features:
+                    values["face"] = next(face) if report.has_face else None
+                clip = Clip(listed.clip_id, listed.video_id, listed.text, listed.label, plan.listed.source, values)
+                try:
+                    check_clip(clip, plan.features, label)
+                    clips.append(clip)
+                except UserError as error:
+                    report = ClipReport(report.clip_id, reason=f"features: {error}")
+            reports.append(report)
+    return work.commit(group, clips, reports, plan.features)
+
+
+def in_process(spec: StageSpec, batches: Iterator[Located]) -> Iterator[ClipBatch]:
+    """Run the stages one after the other, without Ray."""
+    device = choose_device(spec)
+    reader = ClipReader(spec)
+    stages = [stage(spec, device) for stage in encoder_stages(spec)]
+    for number, clips in enumerate(batches):
+        batch = reader.read(number, clips)
+        for stage in stages:
+            batch = stage.run(batch)
+        yield batch
+
+
+def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iterator[ClipBatch]:
+    """Run the stages as operators of one streaming Ray Data pipeline.
+
+    They overlap, and a slow one holds back those before it, so that what waits between them stays bounded.
+
+    Raises:
+        VadvError: as a stage raised it.
+        MachineError: Ray lost workers more often than it tries.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy, TaskPoolStrategy
+    from ray.exceptions import RayError
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    compute = spec.config.compute
+    actors = compute.max_actors or room.gpus or os.cpu_count() or 1
+    rows = [
+        {"number": number, "clips": json.dumps([(asdict(clip), location) for clip, location in clips])}
+        for number, clips in enumerate(batches)
+    ]
+    read: Any = _read  # Ray's types know no keyword arguments
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        read,
+        fn_kwargs={"spec": spec, "run": uuid.uuid4().hex},
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=1,
+        memory=_OWN_OPERATOR,
+        compute=TaskPoolStrategy(compute.num_workers or room.cpus),
+    )
+    for stage in encoder_stages(spec):
+        dataset = dataset.map_batches(
+            _Encode,
+            fn_constructor_args=(stage, spec),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=1, max_size=actors, max_tasks_in_flight_per_actor=_BATCHES_WAITING),
+            # Both encoders' actors share the GPUs.
+            num_gpus=0.5 if room.gpus else None,
+            num_cpus=None if room.gpus else 1,
+        )
+    try:
+        for table in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
+            yield _from_table(table)
+    except RayError as error:
+        raise _ours(error) or MachineError(
+            f"Ray could not go on: {_last_line(error)}. Complete shards are safe: run the same command again."
+        ) from None
+
+
+_readers: dict[str, ClipReader] = {}
+
+
+def _read(table: pa.Table, spec: StageSpec, run: str) -> pa.Table:
+    """The reading stage in a task; the reader stays with the process, as opening a detector takes a clip's time."""
+    [row] = table.to_pylist()
+    number = int(row["number"])
+    clips = [(ListedClip(**clip), location) for clip, location in json.loads(row["clips"])]
+    with begun(run, number) as before:
+        if before:
+            return _to_table(read_each_apart(spec, number, clips))
+        if run not in _readers:
+            _readers.clear()
+            _readers[run] = ClipReader(spec)
+        return _to_table(_readers[run].read(number, clips))
+
+
+class _Encode:
+    """An encoding stage in an actor."""
+
+    def __init__(self, stage: Any, spec: StageSpec) -> None:
+        import torch
+
+        torch.set_num_threads(1)  # actors work side by side
+        self._stage = stage(spec, choose_device(spec))
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return _to_table(self._stage.run(_from_table(table)))
+
+
+def _to_table(batch: ClipBatch) -> pa.Table:
+    """A batch as one row; its arrays are bytes, whose reading copies nothing."""
+    columns = {
+        "number": pa.array([batch.number], pa.int64()),
+        "reports": pa.array([json.dumps([asdict(report) for report in batch.reports])], pa.large_string()),
+    }
+    for name in ("visual", "face"):
+        values = getattr(batch, name)
+        if values is None:
+            continue
+        shape = {"shape": values.shape, "dtype": values.dtype.str}
+        columns[f"{name}_type"] = pa.array([json.dumps(shape)], pa.string())
+        data = pa.py_buffer(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+        offsets = pa.py_buffer(np.array([0, data.size], np.int64))
+        columns[name] = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
+    return pa.table(columns)
+
+
+def _from_table(table: pa.Table) -> ClipBatch:
+    arrays = {}
+    for name in ("visual", "face"):
+        if name in table.column_names:
+            kind = json.loads(table.column(f"{name}_type")[0].as_py())
+            data = table.column(name)[0].as_buffer()
+            arrays[name] = np.frombuffer(data, np.dtype(kind["dtype"])).reshape(kind["shape"])
+    reports = [ClipReport(**report) for report in json.loads(table.column("reports")[0].as_py())]
+    return ClipBatch(int(table.column("number")[0].as_py()), reports, **arrays)
+
+
+@contextmanager
+def runtime(config: ExtractConfig) -> Iterator[Room]:
+    """Use the Ray cluster that is there, or start one on this machine for as long as the block lasts.
+
+    Yields:
+        what there is to use.
+    Raises:
+        UserError: the stages do not fit the cluster: Ray would wait for room without end.
+    """
+    compute = config.compute
+    if compute.num_workers == 0:
+        import torch
+
+        yield Room(1, int(torch.cuda.is_available() and compute.use_gpu is not False))
+        return
+    import ray
+
+    started_here = False
+    stages = (config.image.encoder is not None) + (config.faces.kind != "none")
+    if not ray.is_initialized():
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Ray starts its workers at niceness 15: on a desktop, whatever else runs would starve them.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")
+        started_here = os.environ.get("RAY_ADDRESS") == "local"
+        if not started_here:
+            try:
+                ray.init(address="auto", **options)
+            except ConnectionError:
+                started_here = True
+        if started_here:
+            # One more per encoder, whose actors wait for others most of the time.
+            cores = (os.cpu_count() or 1) + stages
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
+    try:
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # untyped in Ray
+        cpus, gpus = resources.get("CPU", 0.0), int(resources.get("GPU", 0.0))
+        if compute.use_gpu is True and not gpus:
+            raise UserError("compute.use_gpu is true, but the Ray cluster has no GPU. Set it to auto or false.")
+        gpus = 0 if compute.use_gpu is False else gpus
+        if cpus < 1 + (0 if gpus else stages):
+            raise UserError(
+                f"One CPU for reading{'' if gpus else ' and one per encoder'} do not fit the Ray cluster, which has "
+                f"{cpus:g} CPUs. Add nodes, or set compute.num_workers: 0 to work in one process without Ray."
+            )
+        yield Room(int(cpus), gpus)
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _ours(error: BaseException | None) -> VadvError | None:
+    """Find our own error among the causes of one that Ray raised."""
+    while error is not None:
+        if isinstance(error, VadvError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1][:200] if lines else ''}"
+
+
+def _say(console: "Console", text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,187 @@
+"""Lists the clips that an extraction reads: from a CSV, or from a folder in MMSA's raw layout."""
+
+import csv
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vadv_dist.config.extract_sections import ClipsConfig
+from vadv_dist.data.readers.csv_rows import SPLIT_NAMES
+from vadv_dist.errors import UserError, did_you_mean
+from vadv_dist.storage import local_path
+
+CSV_COLUMNS = ("clip_id", "video_id", "split", "label", "text", "path")
+TIME_COLUMNS = ("start_s", "end_s")
+# MMSA's label.csv; `mode` is the split. label_T, label_A, label_V and annotation are not read.
+MMSA_COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
+WRONG_TIMES = "wrong times"
+
+
+@dataclass(frozen=True)
+class ListedClip:
+    """One clip to read.
+
+    Attributes:
+        path: of its file, relative to the list's root unless absolute.
+        start_s, end_s: the part of the file that is the clip, in seconds; None is the file's start or end.
+        fault: why the clip cannot be read, where the list says so already (times that are none).
+    """
+
+    clip_id: str
+    video_id: str
+    split: str
+    label: float
+    text: str
+    path: str
+    start_s: float | None = None
+    end_s: float | None = None
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class ClipList:
+    """All clips of an extraction, in the order of their list.
+
+    Attributes:
+        file: the CSV.
+        root: folder that the clips' paths start from.
+        source: name that every clip carries.
+    """
+
+    file: Path
+    root: Path
+    source: str
+    clips: tuple[ListedClip, ...]
+
+    def location(self, clip: ListedClip) -> str:
+        """Where a clip's file is."""
+        return str(self.root / clip.path)
+
+
+def list_clips(config: ClipsConfig) -> ClipList:
+    """Read the list that a configuration names.
+
+    Raises:
+        UserError: no list is named or it is not there, a column is missing, or a row cannot become a clip.
+    """
+    columns: tuple[str, ...]
+    if config.csv is not None:
+        file = local_path(config.csv)
+        root = file.parent if config.root is None else local_path(config.root)
+        name, columns = file.stem, CSV_COLUMNS
+    elif config.mmsa is not None:
+        folder = local_path(config.mmsa)
+        file, root, name, columns = folder / "label.csv", folder, folder.name, MMSA_COLUMNS
+        if not (folder / "Raw").is_dir():
+            raise UserError(
+                f"{folder} has no folder Raw, so it is not MMSA's raw layout (label.csv beside "
+                "Raw/<video_id>/<clip_id>.mp4). Give the folder that holds both, or a list with clips.csv."
+            )
+    else:
+        raise UserError(
+            "No clips are named. Set clips.csv to a CSV with the columns "
+            f"{', '.join(CSV_COLUMNS)}[, {', '.join(TIME_COLUMNS)}], or clips.mmsa to a folder in MMSA's raw layout."
+        )
+    clips: list[ListedClip] = []
+    line_of: dict[str, int] = {}
+    for line, row in _rows(file, columns):
+        where = f"{file} line {line}"
+        clip = _parse(where, row if config.csv is not None else _from_mmsa(row), config.label_range)
+        if clip.clip_id in line_of:
+            raise UserError(
+                f"{where}: clip {clip.clip_id!r} stands in line {line_of[clip.clip_id]} already. Ids name clips: make "
+                "them differ, or leave one row out."
+            )
+        line_of[clip.clip_id] = line
+        clips.append(clip)
+    if not clips:
+        raise UserError(f"{file} has a header line, but not a single row.")
+    return ClipList(file, root, config.source or name, tuple(clips))
+
+
+def _rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield each row with its line (a quoted cell may span lines; the last one is named)."""
+    if not file.is_file():
+        what = "is a folder, expected a CSV file" if file.is_dir() else "does not exist"
+        raise UserError(f"{file} {what}. Set clips.csv to the list of clips, or clips.mmsa to its folder.")
+    reader = None
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.reader(lines, strict=True)
+            header = next(reader, [])
+            for name in columns:
+                if header.count(name) != 1:
+                    what = f"has {header.count(name) or 'no'} columns named {name!r} ({', '.join(header) or 'none'})"
+                    raise UserError(
+                        f"{file} {what}, expected {', '.join(columns)}.{did_you_mean(name, header)} "
+                        "Rename the columns of its header line."
+                    )
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    raise UserError(
+                        f"{file} line {reader.line_num} has {len(cells)} cells, the header line has {len(header)}. "
+                        "Quote cells that hold commas or line breaks."
+                    )
+                yield reader.line_num, dict(zip(header, cells, strict=True))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not a CSV file in UTF-8 ({error.reason} at byte {error.start}).") from None
+    except csv.Error as error:
+        line = f" line {reader.line_num}" if reader is not None else ""
+        raise UserError(f"{file}{line} is not CSV: {error}.") from None
+
+
+def _from_mmsa(row: Mapping[str, str]) -> dict[str, str]:
+    video, clip = row["video_id"].strip(), row["clip_id"].strip()
+    return {
+        "clip_id": f"{video}_{clip}" if clip else "",
+        "video_id": video,
+        "split": row["mode"],
+        "label": row["label"],
+        "text": row["text"],
+        "path": f"Raw/{video}/{clip}.mp4",
+    }
+
+
+def _parse(where: str, row: Mapping[str, str], label_range: tuple[float, float]) -> ListedClip:
+    clip_id, text, path = row["clip_id"].strip(), row["text"].strip(), row["path"].strip()
+    for name, value in (("clip_id", clip_id), ("text", text), ("path", path)):
+        if not value:
+            named = f" (clip {clip_id!r})" if clip_id else ""
+            raise UserError(f"{where}: {name} is empty{named}. Fill it in, or leave the row out.")
+        if "\0" in value:
+            raise UserError(f"{where}: {name} holds a NUL byte. Mend the cell, or leave the row out.")
+    split = SPLIT_NAMES.get(row["split"].strip().lower())
+    if split is None:
+        raise UserError(f"{where}: the split is {row['split']!r}, expected one of {', '.join(SPLIT_NAMES)}.")
+    low, high = label_range
+    label = _number(row["label"])
+    if label is None or not low <= label <= high:
+        raise UserError(
+            f"{where}: label is {row['label']!r}, expected a number in [{low:g}, {high:g}]. "
+            "Mend it, or set clips.label_range."
+        )
+    times: list[float | None] = []
+    fault = None
+    for name in TIME_COLUMNS:
+        cell = row.get(name, "").strip()
+        seconds = _number(cell) if cell else None
+        if cell and (seconds is None or seconds < 0):
+            fault = f"{WRONG_TIMES}: {name} is {cell!r}, expected seconds from 0"
+            seconds = None
+        times.append(seconds)
+    start, end = times
+    if fault is None and end is not None and end <= (start or 0.0):
+        fault = f"{WRONG_TIMES}: it ends at {end:g} s and starts at {start or 0.0:g} s"
+    video = row["video_id"].strip() or clip_id.rpartition("_")[0] or clip_id
+    return ListedClip(clip_id, video, split, label, text, path, start, end, fault)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

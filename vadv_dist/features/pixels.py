@@ -1,0 +1,131 @@
+"""Turns images into what an encoder wants, as its `preprocessor_config.json` says it.
+
+Images are resized and cropped as bytes where they are decoded, and normalised where they are encoded: bytes travel
+four times lighter. The numbers are those of Hugging Face's image processors on Pillow.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vadv_dist.errors import UserError
+from vadv_dist.features.frames import Image
+
+if TYPE_CHECKING:
+    import torch
+
+_RESCALE = 1 / 255
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to an image before it is encoded.
+
+    Attributes:
+        height, width: of the image that the encoder sees, in pixels.
+        shortest_edge: the image is scaled until its shorter side has so many pixels, then its middle is cropped; None
+            scales both sides to height and width, whatever the proportions.
+        resample: Pillow's number of the filter.
+        scale, mean, std: pixels are multiplied by `scale`, less `mean`, over `std`, per channel.
+    """
+
+    height: int
+    width: int
+    shortest_edge: int | None
+    resample: int
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def of_processor(cls, processor: Any, name: str) -> "Preprocessing":
+        """Read a Hugging Face image processor.
+
+        Args:
+            processor: as `AutoImageProcessor` gives it.
+            name: of the encoder, for messages.
+        Raises:
+            UserError: it does something that this version does not.
+        """
+        raw = processor.to_dict()
+        size, crop = dict(raw.get("size") or {}), dict(raw.get("crop_size") or {})
+        shortest = size.get("shortest_edge")
+        target = crop if raw.get("do_center_crop") else size
+        odd = [key for key in ("do_pad", "do_reduce_labels", "do_flip_channel_order") if raw.get(key)]
+        if odd or not raw.get("do_resize", True) or not {"height", "width"} <= target.keys():
+            raise UserError(
+                f"The image processor of {name!r} ({type(processor).__name__}, size {size}, crop {crop or None}"
+                f"{', ' + ', '.join(odd) if odd else ''}) is of a kind that is not known here. Expected a resize to "
+                "a fixed height and width, or to a shortest edge and a crop of the middle. Give another encoder."
+            )
+        if shortest is None and raw.get("do_center_crop") and crop != size:
+            raise UserError(f"The image processor of {name!r} resizes to {size} but crops {crop}: expected the same.")
+        normalises = raw.get("do_normalize", True)
+        return cls(
+            height=int(target["height"]),
+            width=int(target["width"]),
+            shortest_edge=None if shortest is None else int(shortest),
+            resample=int(raw.get("resample", 2)),
+            scale=float(raw.get("rescale_factor", _RESCALE)) if raw.get("do_rescale", True) else 1.0,
+            mean=_three(raw.get("image_mean")) if normalises else (0.0, 0.0, 0.0),
+            std=_three(raw.get("image_std")) if normalises else (1.0, 1.0, 1.0),
+        )
+
+    @classmethod
+    def square(cls, side: int, mean: tuple[float, float, float], std: tuple[float, float, float]) -> "Preprocessing":
+        """A bilinear resize to a square, pixels scaled to [0, 1] and normalised."""
+        return cls(side, side, None, 2, _RESCALE, mean, std)
+
+    def resized(self, image: Image) -> Image:
+        """Resize and crop one image, to [height, width, 3]."""
+        from PIL import Image as Pillow
+
+        picture = Pillow.fromarray(image)
+        if self.shortest_edge is None:
+            if picture.size != (self.width, self.height):
+                picture = picture.resize((self.width, self.height), self.resample)
+            return np.asarray(picture, np.uint8)
+        width, height = picture.size
+        edge = self.shortest_edge
+        # As Hugging Face: the longer side is cut to a whole number, not rounded.
+        new = (edge, int(edge * height / width)) if width <= height else (int(edge * width / height), edge)
+        if picture.size != new:
+            picture = picture.resize(new, self.resample)
+        return _centre(np.asarray(picture, np.uint8), self.height, self.width)
+
+    def normalised(self, images: "torch.Tensor") -> "torch.Tensor":
+        """Bytes [B, height, width, 3] to what the encoder reads, float32 [B, 3, height, width], on the same device."""
+        import torch
+
+        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
+        pixels = images.permute(0, 3, 1, 2).to(torch.float32) * self.scale
+        return ((pixels - mean) / std).contiguous()
+
+    def normalised_array(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """The same on arrays, for encoders that are not torch's."""
+        pixels = images.transpose(0, 3, 1, 2).astype(np.float32) * np.float32(self.scale)
+        mean, std = (np.asarray(v, np.float32).reshape(1, 3, 1, 1) for v in (self.mean, self.std))
+        return np.ascontiguousarray((pixels - mean) / std, np.float32)
+
+
+def _centre(image: Image, height: int, width: int) -> Image:
+    """Crop the middle; where the image is smaller, black surrounds it."""
+    rows, columns = image.shape[:2]
+    if rows < height or columns < width:
+        high, wide = max(rows, height), max(columns, width)
+        padded = np.zeros((high, wide, 3), np.uint8)
+        top, left = -(-(high - rows) // 2), -(-(wide - columns) // 2)
+        padded[top : top + rows, left : left + columns] = image
+        image, rows, columns = padded, high, wide
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    if isinstance(values, int | float):
+        values = [values] * 3
+    a, b, c = (float(v) for v in values)
+    return a, b, c

@@ -1,0 +1,93 @@
+"""All that is known of an extraction before a clip is read: its shards, features, encoders, prompts."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vadv_dist.config.extract_sections import ExtractConfig, Precision
+from vadv_dist.config.load import config_to_dict
+from vadv_dist.data.schema import Array, FeatureSpec
+from vadv_dist.features.listing import ClipList
+from vadv_dist.features.stages import ClipReader, Preparations, StageSpec
+from vadv_dist.features.work import Group, cut_groups
+from vadv_dist.storage import local_path, sha256_file
+
+MADE_BY = "vadv extract"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is known before a clip is read.
+
+    Attributes:
+        features: of the data set.
+        job: what decides the data set's bytes.
+        provenance: what `dataset.json` says of it.
+    """
+
+    config: ExtractConfig
+    listed: ClipList
+    groups: list[Group]
+    features: dict[str, FeatureSpec]
+    stages: StageSpec
+    prompts: Array | None
+    job: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+def make_plan(config: ExtractConfig, listed: ClipList, *, use_gpu: bool) -> Plan:
+    """Meet every mistake in a configuration, embed the prompts and cut the list into groups; no clip is read.
+
+    Raises:
+        UserError: an encoder or a detector cannot be had, or is of the wrong kind.
+    """
+    from vadv_dist.features.encoders import encoder_facts, feature_shape, image_preprocessing, prompt_embeddings
+    from vadv_dist.features.expression import check_expression, expression_preprocessing
+
+    features: dict[str, FeatureSpec] = {}
+    encoders: dict[str, Any] = {}
+    visual = face = prompts = None
+    image = config.image.encoder
+    if image is not None:
+        visual = image_preprocessing(image, "image.encoder")
+        shape = (config.frames.visual, *feature_shape(image, config.image.tokens))
+        features["visual"] = FeatureSpec(shape, config.output.dtype)
+        encoders["image"] = {**asdict(encoder_facts(image)), "preprocessing": asdict(visual)}
+        if config.prompts.store:
+            prompts = prompt_embeddings(image, config.prompts.template, config.prompts.classes)
+    if config.faces.kind != "none":
+        face = expression_preprocessing(config.expression)
+        features["face"] = FeatureSpec((config.frames.face, config.expression.num_scores), config.output.dtype)
+        encoders["expression"] = {**asdict(check_expression(config.expression)), "preprocessing": asdict(face)}
+    asked = config.batching.precision
+    precision: Precision = ("bf16" if use_gpu else "fp32") if asked == "auto" else asked
+    stages = StageSpec(config, Preparations(visual, face), precision)
+    ClipReader(stages)
+    if config.faces.kind == "yunet":
+        path = local_path(config.faces.path or "")
+        encoders["detector"] = {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    plain = config_to_dict(config)
+    # What decides the bytes: not where they go, what computes them, or how many clips may be bad.
+    decisive = {name: section for name, section in plain.items() if name not in ("output", "compute")}
+    decisive["output"] = {name: plain["output"][name] for name in ("shard_rows", "shard_bytes", "dtype")}
+    decisive["batching"]["precision"] = precision
+    listing = {"name": listed.file.name, "bytes": listed.file.stat().st_size, "sha256": sha256_file(listed.file)}
+    encoders = json.loads(json.dumps(encoders))
+    per_row = sum(spec.bytes_per_row for spec in features.values())
+    rows = max(1, min(config.output.shard_rows, config.output.shard_bytes // per_row))
+    return Plan(
+        config=config,
+        listed=listed,
+        groups=cut_groups(listed.clips, rows),
+        features=features,
+        stages=stages,
+        prompts=prompts,
+        job={"config": decisive, "list": listing, "encoders": encoders},
+        provenance={
+            "made_by": MADE_BY,
+            "files": [listing],
+            "root": str(listed.root.resolve()),
+            "encoders": encoders,
+            "options": decisive,
+        },
+    )

@@ -1,0 +1,300 @@
+"""The three stages that a batch of clips goes through: read (decode, find faces), encode images, score expressions.
+
+Plain classes without Ray: `extract` runs them as its pipeline or, one after the other, in one process. A clip's faces
+are cut out where it is decoded: its frames, some tens of megabytes, need not travel.
+
+Shape letters: K accepted clips of a batch, M of them with a face, T visual frames, F face frames, S, C sides of what
+the encoders see, N tokens per frame, D width, E expression scores.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vadv_dist.config.extract_sections import ExtractConfig, Precision
+from vadv_dist.data.schema import Array
+from vadv_dist.errors import UserError
+from vadv_dist.features import openface
+from vadv_dist.features.frames import BadClipError, Image, Video, hash_clip, open_clip, to_image
+from vadv_dist.features.listing import ListedClip
+from vadv_dist.features.pixels import Preprocessing
+from vadv_dist.features.tracks import crop, follow, largest, squares
+from vadv_dist.features.yunet import YuNet
+
+if TYPE_CHECKING:
+    import torch
+
+
+Located = list[tuple[ListedClip, str]]
+"""Clips, each with the location of its file."""
+
+
+@dataclass(frozen=True)
+class Preparations:
+    """What the reading stage must know of the encoders: None where there is none."""
+
+    visual: Preprocessing | None
+    face: Preprocessing | None
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """What every process of an extraction must know."""
+
+    config: ExtractConfig
+    preparations: Preparations
+    precision: Precision
+
+
+@dataclass(frozen=True)
+class ClipReport:
+    """What became of one clip.
+
+    Attributes:
+        reason: why it was rejected; None where it was accepted.
+        bytes, sha256: of its file; 0 and empty where that could not be read.
+        start_s, end_s: its part of the video, in seconds from the first frame.
+        width, height: of the video, in pixels.
+        faces: face frames in which a face was found.
+        boxes: smoothed face box of each face frame as shares of width and height, F × (left, top, right, bottom);
+            None where the clip has no face, or where no boxes are known (aligned crops).
+        has_face: whether the clip has face features.
+    """
+
+    clip_id: str
+    reason: str | None = None
+    bytes: int = 0
+    sha256: str = ""
+    start_s: float = 0.0
+    end_s: float = 0.0
+    width: int = 0
+    height: int = 0
+    faces: int = 0
+    boxes: list[list[float]] | None = None
+    has_face: bool = False
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Some clips on their way.
+
+    Attributes:
+        number: of the batch, in the order of the list.
+        reports: one per listed clip.
+        visual: of accepted clips: first bytes [K, T, S, S, 3], then features [K, T, N, D].
+        face: of accepted clips with a face: first bytes [M, F, C, C, 3], then scores [M, F, E].
+    """
+
+    number: int
+    reports: list[ClipReport]
+    visual: Array | None = None
+    face: Array | None = None
+
+
+class ClipReader:
+    """Reads clips: frames for both branches in one pass, faces, crops.
+
+    Args:
+        spec: which frames and which faces, and what the encoders see.
+    Raises:
+        UserError: the detector or OpenFace's folder is not there.
+    """
+
+    def __init__(self, spec: StageSpec) -> None:
+        self._config, self._preparations = spec.config, spec.preparations
+        faces = spec.config.faces
+        self._detector: YuNet | None = None
+        self._openface: Path | None = None
+        if faces.kind == "yunet":
+            self._detector = YuNet(faces.path or "", min_score=faces.min_score, longest_side=faces.detect_side)
+        elif faces.kind == "openface":
+            self._openface = openface.require_folder(faces.path or "")
+
+    def read(self, number: int, clips: Located) -> ClipBatch:
+        """Read a batch of (clip, location of its file); a bad clip is reported and left out."""
+        reports, visual, face = [], [], []
+        for clip, location in clips:
+            try:
+                report, frames, crops = self._read(clip, location)
+            except BadClipError as error:
+                reports.append(ClipReport(clip.clip_id, reason=str(error)))
+                continue
+            except Exception as error:  # whatever a damaged file does to a decoder, the others go on
+                reports.append(ClipReport(clip.clip_id, reason=f"unreadable: {type(error).__name__}: {error}"[:200]))
+                continue
+            reports.append(report)
+            if frames is not None:
+                visual.append(frames)
+            if crops is not None:
+                face.append(crops)
+        return ClipBatch(
+            number,
+            reports,
+            None if self._preparations.visual is None else _stacked(visual),
+            None if self._preparations.face is None else _stacked(face),
+        )
+
+    def _read(self, clip: ListedClip, location: str) -> tuple[ClipReport, Array | None, Array | None]:
+        if clip.fault is not None:
+            raise BadClipError(clip.fault)
+        config, (visual, face) = self._config, (self._preparations.visual, self._preparations.face)
+        from_crops = self._openface_crops(clip) if self._openface is not None and face is not None else None
+        with open_clip(location) as file:
+            size, digest = hash_clip(location)
+            with Video(file) as video:
+                span = video.span(clip.start_s, clip.end_s)
+                visual_times = span.middles(config.frames.visual) if visual is not None else []
+                face_times = span.middles(config.frames.face) if face is not None and from_crops is None else []
+                wanted = sorted({*visual_times, *face_times})
+                places: dict[float, int] = {time: i for i, time in enumerate(wanted)}
+                for_visual, for_face = {places[t] for t in visual_times}, {places[t] for t in face_times}
+                visual_of: dict[int, Image] = {}
+                face_of: dict[int, Image] = {}
+                seen: tuple[Any, Image] | None = None
+                for i, frame in video.frames(wanted):
+                    if i in for_visual and visual is not None:
+                        visual_of[i] = visual.resized(to_image(frame))
+                    if i in for_face:
+                        # Where there are fewer frames than times, neighbours share one image.
+                        if seen is None or seen[0] is not frame:
+                            seen = (frame, to_image(frame, config.frames.face_side))
+                        face_of[i] = seen[1]
+                report = ClipReport(
+                    clip.clip_id,
+                    bytes=size,
+                    sha256=digest,
+                    start_s=span.start_s,
+                    end_s=span.end_s,
+                    width=video.size[0],
+                    height=video.size[1],
+                )
+        frames = np.stack([visual_of[places[t]] for t in visual_times]) if visual is not None else None
+        if face is None:
+            return report, frames, None
+        if from_crops is not None:
+            crops = np.stack([face.resized(image) for image in from_crops])
+            return replace(report, faces=len(crops), has_face=True), frames, crops
+        if self._openface is not None:
+            report, cut = self._openface_boxes(clip, report, [face_of[places[t]] for t in face_times], face_times)
+        else:
+            report, cut = self._detected(report, [face_of[places[t]] for t in face_times])
+        return report, frames, None if cut is None else np.stack([face.resized(image) for image in cut])
+
+    def _detected(self, report: ClipReport, images: list[Image]) -> tuple[ClipReport, list[Image] | None]:
+        assert self._detector is not None
+        found: dict[int, Any] = {}
+        boxes = []
+        for image in images:
+            if id(image) not in found:  # neighbours may share one image
+                found[id(image)] = largest(self._detector.detect(image).boxes)
+            boxes.append(found[id(image)])
+        return self._cut(report, images, np.stack(boxes))
+
+    def _openface_crops(self, clip: ListedClip) -> list[Image] | None:
+        assert self._openface is not None
+        output = openface.find_output(self._openface, clip.clip_id, clip.path)
+        if output is None or not output.is_dir():
+            return None
+        return openface.read_crops(output, self._config.frames.face)
+
+    def _openface_boxes(
+        self, clip: ListedClip, report: ClipReport, images: list[Image], times_s: list[float]
+    ) -> tuple[ClipReport, list[Image] | None]:
+        assert self._openface is not None
+        output = openface.find_output(self._openface, clip.clip_id, clip.path)
+        if output is None or output.is_dir():
+            return report, None
+        boxes = openface.read_boxes(output, times_s, min_score=self._config.faces.min_score)
+        height, width = images[0].shape[:2]
+        scale = np.array([width / report.width, height / report.height] * 2)
+        return self._cut(report, images, boxes * scale)
+
+    def _cut(self, report: ClipReport, images: list[Image], boxes: Any) -> tuple[ClipReport, list[Image] | None]:
+        faces = self._config.faces
+        report = replace(report, faces=int((~np.isnan(boxes).any(axis=1)).sum()))
+        track = follow(boxes, min_share=faces.min_share, smoothing=faces.smoothing)
+        if track is None:
+            return report, None
+        height, width = images[0].shape[:2]
+        shares = (track / np.array([width, height] * 2)).round(4).tolist()
+        cut = [crop(image, square) for image, square in zip(images, squares(track, faces.margin), strict=True)]
+        return replace(report, boxes=shares, has_face=True), cut
+
+
+class EncodeImages:
+    """Replaces a batch's frames by the features that the image encoder gives them, all frames at once.
+
+    Args:
+        spec: which encoder.
+        device: where it runs.
+    """
+
+    def __init__(self, spec: StageSpec, device: "torch.device") -> None:
+        from vadv_dist.features.encoders import ImageEncoder
+
+        image = spec.config.image
+        assert image.encoder is not None
+        self._encoder = ImageEncoder(image.encoder, image.tokens, device=device, precision=spec.precision)
+
+    def run(self, batch: ClipBatch) -> ClipBatch:
+        """Encode one batch."""
+        assert batch.visual is not None
+        return replace(batch, visual=_through(batch.visual, self._encoder.encode))
+
+
+class ScoreExpressions:
+    """Replaces a batch's face crops by the scores that the expression encoder gives them, all crops at once.
+
+    Args:
+        spec: which encoder.
+        device: where it runs.
+    """
+
+    def __init__(self, spec: StageSpec, device: "torch.device") -> None:
+        from vadv_dist.features.expression import ExpressionEncoder
+
+        self._encoder = ExpressionEncoder(spec.config.expression, device=device, precision=spec.precision)
+
+    def run(self, batch: ClipBatch) -> ClipBatch:
+        """Score one batch."""
+        assert batch.face is not None
+        return replace(batch, face=_through(batch.face, self._encoder.encode))
+
+
+def encoder_stages(spec: StageSpec) -> list[type[EncodeImages] | type[ScoreExpressions]]:
+    """The stages that follow the reading of clips."""
+    stages: list[type[EncodeImages] | type[ScoreExpressions]] = []
+    if spec.preparations.visual is not None:
+        stages.append(EncodeImages)
+    if spec.preparations.face is not None:
+        stages.append(ScoreExpressions)
+    return stages
+
+
+def choose_device(spec: StageSpec) -> "torch.device":
+    """The GPU that this process sees, where the configuration allows one; else the CPU.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    import torch
+
+    wanted, there = spec.config.compute.use_gpu, torch.cuda.is_available()
+    if wanted is True and not there:
+        raise UserError("compute.use_gpu is true, but PyTorch finds no GPU here. Set it to auto or false.")
+    return torch.device("cuda" if there and wanted is not False else "cpu")
+
+
+def _through(images: Array, encode: Callable[[Any], Array]) -> Array:
+    clips, frames = images.shape[:2]
+    if not clips:
+        return np.zeros((0, 0), np.float32)
+    features = encode(images.reshape(clips * frames, *images.shape[2:]))
+    return features.reshape(clips, frames, *features.shape[1:])
+
+
+def _stacked(images: list[Array]) -> Array:
+    return np.stack(images) if images else np.zeros((0, 0, 0, 0, 3), np.uint8)

@@ -1,0 +1,163 @@
+"""The YuNet face detector (OpenCV Zoo, `face_detection_yunet_2021sep.onnx`) through onnxruntime.
+
+The model gives offsets from fixed anchors ("priors"); what they mean is that of the zoo's own post-processing.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from vadv_dist.errors import UserError
+from vadv_dist.features.frames import Image
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+Floats = npt.NDArray[np.float32]
+
+# Of the published post-processing: sides of the anchors of each feature map, in pixels, and the map's stride.
+_ANCHOR_SIDES = ((10, 16, 24), (32, 48), (64, 96), (128, 192, 256))
+_STRIDES = (8, 16, 32, 64)
+_CENTRE_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2
+_OVERLAP = 0.3
+# The coarsest stride: images are padded to whole cells of it, so that all maps have the size that the anchors assume.
+_CELL = 64
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Faces of one image, best first.
+
+    Attributes:
+        boxes: left, top, right, bottom in pixels of the image, [F, 4].
+        scores: in [0, 1], [F].
+    """
+
+    boxes: Floats
+    scores: Floats
+
+
+class YuNet:
+    """Finds faces in images.
+
+    Args:
+        path: the ONNX file.
+        min_score: faces below it are left out.
+        longest_side: images are scaled down to this side, in pixels, before they are looked at.
+        threads: of onnxruntime.
+    Raises:
+        UserError: no such file, or not this model.
+    """
+
+    def __init__(self, path: str | Path, *, min_score: float, longest_side: int, threads: int = 1) -> None:
+        self._session = open_session(path, "faces.path", threads)
+        names = {output.name for output in self._session.get_outputs()}
+        if not {"loc", "conf", "iou"} <= names:
+            raise UserError(
+                f"{path} has the outputs {', '.join(sorted(names))}, expected loc, conf and iou as in OpenCV Zoo's "
+                "face_detection_yunet_2021sep.onnx. Set faces.path to that file."
+            )
+        self._input = self._session.get_inputs()[0].name
+        self.min_score = min_score
+        self.longest_side = longest_side
+
+    def detect(self, image: Image) -> Detections:
+        """Find the faces of one RGB image [H, W, 3]."""
+        from PIL import Image as Pillow
+
+        height, width = image.shape[:2]
+        share = min(1.0, self.longest_side / max(height, width))
+        seen = (max(1, round(width * share)), max(1, round(height * share)))
+        small = image if share == 1 else np.asarray(Pillow.fromarray(image).resize(seen, Pillow.Resampling.BILINEAR))
+        padded = np.zeros((*(-(-side // _CELL) * _CELL for side in seen[::-1]), 3), np.float32)
+        padded[: seen[1], : seen[0]] = small[:, :, ::-1]  # the model reads BGR, 0 to 255
+        loc, conf, iou = self._session.run(["loc", "conf", "iou"], {self._input: padded.transpose(2, 0, 1)[None]})
+        boxes, scores = decode(loc, conf, iou, padded.shape[0], padded.shape[1])
+        good = scores >= self.min_score
+        boxes, scores = boxes[good], scores[good]
+        kept = suppress(boxes, scores, _OVERLAP)
+        scale = np.array([width / seen[0], height / seen[1]] * 2, np.float32)
+        limits = np.array([width, height] * 2, np.float32)
+        return Detections(np.clip(boxes[kept] * scale, 0, limits).astype(np.float32), scores[kept])
+
+
+def decode(loc: Floats, conf: Floats, iou: Floats, height: int, width: int) -> tuple[Floats, Floats]:
+    """Turn the model's outputs into boxes [P, 4] (left, top, right, bottom, in pixels) and scores [P].
+
+    Args:
+        loc: offsets of each anchor's centre and size, then of five landmarks, [P, 14].
+        conf: probabilities of background and face, [P, 2].
+        iou: how well the box is thought to fit, [P, 1].
+        height, width: of the image that the model saw, in pixels.
+    """
+    anchors = priors(height, width)
+    centres = anchors[:, :2] + loc[:, :2] * _CENTRE_VARIANCE * anchors[:, 2:]
+    # The published code takes one variance for the width and the other for the height.
+    sizes = anchors[:, 2:] * np.exp(loc[:, 2:4] * np.array([_CENTRE_VARIANCE, _SIZE_VARIANCE], np.float32))
+    boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
+    scores = np.sqrt(np.clip(conf[:, 1], 0, 1) * np.clip(iou[:, 0], 0, 1))
+    return boxes.astype(np.float32), scores.astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def priors(height: int, width: int) -> Floats:
+    """Anchors of an image: centre and sides in pixels, map by map, row by row, [P, 4]."""
+    parts = []
+    for sides, stride in zip(_ANCHOR_SIDES, _STRIDES, strict=True):
+        # The network halves sizes step by step, and drops what is left over.
+        rows, columns = (_halved(size, stride) for size in (height, width))
+        grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 1, 2)
+        centres = np.broadcast_to((grid + 0.5) * stride, (rows * columns, len(sides), 2))
+        shapes = np.broadcast_to(np.array(sides, np.float32)[None, :, None], centres.shape)
+        parts.append(np.concatenate([centres, shapes], axis=-1).reshape(-1, 4))
+    return np.concatenate(parts).astype(np.float32)
+
+
+def suppress(boxes: Floats, scores: Floats, overlap: float) -> npt.NDArray[np.int64]:
+    """Indices of the boxes that remain, best first, when each removes those that overlap it more than `overlap`."""
+    order = np.argsort(-scores, kind="stable")
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    kept: list[int] = []
+    while len(order):
+        best, rest = order[0], order[1:]
+        kept.append(int(best))
+        corners = np.maximum(boxes[best, :2], boxes[rest, :2]), np.minimum(boxes[best, 2:], boxes[rest, 2:])
+        shared = np.prod(np.clip(corners[1] - corners[0], 0, None), axis=1)
+        union = areas[best] + areas[rest] - shared
+        order = rest[shared <= overlap * union]
+    return np.array(kept, np.int64)
+
+
+def open_session(path: str | Path, field: str, threads: int) -> "InferenceSession":
+    """Open an ONNX file on the CPU.
+
+    Args:
+        path: the file.
+        field: of the configuration that names it, for messages.
+        threads: that one run takes.
+    Raises:
+        UserError: no such file, or not an ONNX model that onnxruntime runs.
+    """
+    import onnxruntime
+
+    if not Path(path).is_file():
+        raise UserError(f"{path} does not exist. Set {field} to an ONNX file.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's kinds share no base of their own
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not an ONNX model that onnxruntime runs ({reason}). Mend {field}.") from None
+
+
+def _halved(size: int, stride: int) -> int:
+    size = ((size + 1) // 2) // 2
+    for _ in range(stride.bit_length() - 3):
+        size //= 2
+    return size
