@@ -25,10 +25,13 @@ run: $(READY) ## train a student alone and beside its teacher on made data, and 
 	@$(BIN)/python jobs/demo.py
 
 test: $(READY) ## all tests
-	@$(BIN)/python -m pytest --durations=10
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not deepspeed and not slow'
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not ray and not deepspeed'
+	@# Ray and DeepSpeed fill both cores by themselves.
+	@$(BIN)/python -m pytest --durations=10 -m 'ray or deepspeed'
 
 test-fast: $(READY) ## tests without Ray and DeepSpeed
-	@$(BIN)/python -m pytest -m 'not ray and not deepspeed and not slow'
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not deepspeed and not slow'
 
 lint: $(READY) ## ruff: rules and format
 	@$(BIN)/ruff check .

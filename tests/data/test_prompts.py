@@ -8,12 +8,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from vadv_dist.config import load_config
+from vadv_dist.data.prompts import load_prompts
 from vadv_dist.data.shards import Dataset, manifest_json, write_prompts
 from vadv_dist.data.sources import Sources
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.errors import UserError
 from vadv_dist.storage import sha256_file, write_json
-from vadv_dist.tasks.sentiment import read_prompts
 
 
 @pytest.fixture
@@ -31,13 +31,13 @@ def test_the_declared_hash_is_that_of_the_file_and_part_of_the_fingerprint(datas
 
 def test_changed_prompts_stop_a_run(dataset: Dataset, write_config) -> None:
     config = load_config(write_config(uri=dataset.root))
-    assert read_prompts(Sources.open(config)).shape == (2, 4)
+    assert load_prompts(Sources.open(config).datasets[0]).shape == (2, 4)
     save_file({"prompts": np.zeros((2, 4), np.float32)}, dataset.prompts_path)
     with pytest.raises(UserError, match="was changed after the data set was written"):
-        read_prompts(Sources.open(config))
+        load_prompts(Sources.open(config).datasets[0])
     dataset.prompts_path.unlink()
     with pytest.raises(UserError, match=r"is gone, but dataset\.json declares 2 prompts"):
-        read_prompts(Sources.open(config))
+        load_prompts(Sources.open(config).datasets[0])
 
 
 @pytest.mark.parametrize(

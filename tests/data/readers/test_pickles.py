@@ -206,10 +206,10 @@ def bombs() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", sorted(bombs()))
 def test_a_small_file_cannot_ask_for_much_memory_or_time(name: str) -> None:
-    started, peak = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError):
         read(bombs()[name])
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 700 << 10  # KiB
 
 
