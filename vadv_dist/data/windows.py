@@ -189,7 +189,7 @@ class _NodeWindows:
             .map_batches(
                 read,
                 batch_size=1,
-                num_cpus=0.5,
+                num_cpus=0,  # workers may take all CPUs of a node, and would wait for these for ever
                 scheduling_strategy=NodeAffinitySchedulingStrategy(self._node, soft=True),
             )
             .materialize()
