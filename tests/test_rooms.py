@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "storage": {"errors", "object_storage"},
     "object_storage": {"errors"},
     "recipes": BASE,
-    "telemetry": {"errors"},
+    "telemetry": {"errors", "telemetry"},
     "config": {"errors", "config"},
     "data": {"config", "data", *BASE},
     "models": {"errors", "models"},
@@ -25,7 +25,13 @@ MAY_IMPORT = {
     "reporting": {"evaluation", "config", "data", "reporting", *BASE},
 }
 MACHINERY = {
-    "ray": {"data/windows.py", "training/worker.py", "training/launch.py", "training/cluster.py"},
+    "ray": {
+        "telemetry/ray_metrics.py",
+        "data/windows.py",
+        "training/worker.py",
+        "training/launch.py",
+        "training/cluster.py",
+    },
     "deepspeed": {"training/deepspeed_engine.py"},
     "optuna": set(),
     "s3fs": {"object_storage.py"},
