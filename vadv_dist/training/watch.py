@@ -63,12 +63,12 @@ def watch(run: str, console: Console, *, once: bool = False, sleep: Callable[[fl
                 live.update(render(snapshot(folder, history)), refresh=True)
     else:
         console.print(render(snapshot(folder, history)))
-        said = history.last_time
+        goes_on = not _ended(folder, history)
         while not _ended(folder, history):
             if plain is None and history.num_steps is not None:
                 plain = ProgressView(console, history.num_steps, history.epochs or 0)
             _rest(tail, sleep)
-        if history.last_time != said:
+        if goes_on:
             console.print(render(snapshot(folder, history)))
     if history.fault is not None:
         raise MachineError(
