@@ -26,6 +26,7 @@ MODULES = {
     "samples": "trainer_rate",
     "planning": "planning",
     "objects": "object_reading",
+    "watching": "watching",
 }
 PREDICT = "predict"
 _HERE = Path(__file__).parent

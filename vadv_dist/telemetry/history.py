@@ -80,7 +80,7 @@ class RunHistory:
     def wait_ratio(self) -> float | None:
         """Share of the last line's time that was spent waiting for data."""
         line = self.last_step or {}
-        return line["data_wait_s"] / line["line_s"] if line.get("line_s") else None
+        return float(line["data_wait_s"] / line["line_s"]) if line.get("line_s") else None
 
     @property
     def seconds_left(self) -> float | None:
@@ -90,7 +90,8 @@ class RunHistory:
         step, began = self._attempt
         if self.step <= step:
             return None
-        return max(0, self.num_steps - self.step) * (self.last_step["time"] - began) / (self.step - step)
+        pace_s = (float(self.last_step["time"]) - began) / (self.step - step)
+        return max(0, self.num_steps - self.step) * pace_s
 
     def _start(self, line: Line) -> None:
         self.starts += 1

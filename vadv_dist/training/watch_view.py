@@ -81,7 +81,7 @@ def render(found: Mapping[str, Any]) -> Group:
             Text(f"no line for {duration(found['silent_s'])}: it waits, or its process is gone", style="yellow")
         )
     if found["terms"]:
-        parts += [_terms(found), Text(_rates(found))]
+        parts += [_terms(found), Text(_rates(found)), Text(_shares(found))]
     if found["validation"]:
         parts.append(_validation(found))
     return Group(*parts)
@@ -146,6 +146,12 @@ def _rates(found: Mapping[str, Any]) -> str:
         parts.append(f"rate {rates['lr']:.2e}")
     if rates["grad_norm"] is not None:
         parts.append(f"gradient norm {rates['grad_norm']:.3g}")
+    return ", ".join(parts)
+
+
+def _shares(found: Mapping[str, Any]) -> str:
+    rates = found["rates"]
+    parts = []
     if rates["mfu"] is not None:
         parts.append(f"{rates['mfu']:.1%} of peak FLOP")
     if rates["gpu_memory_bytes"] is not None:
