@@ -42,7 +42,7 @@ _EVERY, _SCRAPE_INTERVAL_S = 10, 15.0
 
 def measure(quick: bool) -> list[Row]:
     """Run the benchmark."""
-    num_lines = 3 if quick else 20
+    num_lines = 3 if quick else 10
     watching, lines, scrapes = _Clock(), [], []
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         _, texts = sentences()
