@@ -1,5 +1,6 @@
 """A run's lines as `vadv_*` gauges, whoever serves them."""
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Iterable
@@ -111,10 +112,11 @@ class RunGauges:
         with self._lock:
             found = [Sample(name, labels, value) for (name, labels), value in sorted(self._values.items())]
         if self._disk is not None:
-            usage = shutil.disk_usage(self._disk)
-            labels = (self._run, self._trial, ALL_SOURCES)
-            found.append(Sample("vadv_disk_free_bytes", labels, usage.free))
-            found.append(Sample("vadv_disk_size_bytes", labels, usage.total))
+            with contextlib.suppress(OSError):  # a shared disk that does not answer just now
+                usage = shutil.disk_usage(self._disk)
+                labels = (self._run, self._trial, ALL_SOURCES)
+                found.append(Sample("vadv_disk_free_bytes", labels, usage.free))
+                found.append(Sample("vadv_disk_size_bytes", labels, usage.total))
         return found
 
     def _validation(self, source: str, metrics: Line) -> None:

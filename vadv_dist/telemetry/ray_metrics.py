@@ -4,6 +4,7 @@ Ray adds `ray_` to the names, and drops a gauge that was not recorded for two of
 recorded again and again while the run lasts, and end by themselves when it does.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vadv_dist.telemetry.gauges import GAUGES, RunGauges
+
+logger = logging.getLogger(__name__)
 
 # Ray's own default, in milliseconds.
 _REPORT_INTERVAL = ("RAY_metrics_report_interval_ms", 10_000)
@@ -39,9 +42,15 @@ def ray_metrics(run: str, *, trial: str = "", disk: Path | None = None) -> Itera
                 recorders[sample.name] = Gauge(sample.name, gauge.text, tag_keys=gauge.all_labels)
             recorders[sample.name].set(sample.value, tags=dict(zip(gauge.all_labels, sample.labels, strict=True)))
 
+    def try_to_record() -> None:
+        try:
+            record()
+        except Exception as error:  # of Ray's own; a training does not end because nobody can see it
+            logger.warning("metrics could not be handed to Ray: %s", error)
+
     def keep_recording() -> None:
         while not ended.wait(interval_s / 2):
-            record()
+            try_to_record()
 
     thread = threading.Thread(target=keep_recording, name="vadv-metrics", daemon=True)
     thread.start()
@@ -50,7 +59,7 @@ def ray_metrics(run: str, *, trial: str = "", disk: Path | None = None) -> Itera
     finally:
         ended.set()
         thread.join()
-        record()
+        try_to_record()
         if gauges.history.fault is not None:
             threading.Event().wait(1.5 * interval_s)
 
