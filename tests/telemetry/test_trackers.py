@@ -75,6 +75,16 @@ def test_a_tracker_without_a_place_is_a_mistake() -> None:
         pass
 
 
+def test_a_tracker_that_cannot_be_reached_is_a_mistake(monkeypatch, tmp_path) -> None:
+    pytest.importorskip("tensorboardX")
+    (tmp_path / "run").write_text("a file, where a folder is needed")
+    with (
+        pytest.raises(UserError, match="tensorboard, which cannot be reached"),
+        tracking("tensorboard", "run", "run", tmp_path, {}),
+    ):
+        pass
+
+
 def test_a_tracker_that_fails_ends_no_training(monkeypatch, tmp_path, caplog) -> None:
     class Broken:
         def log(self, step: int, values: dict) -> None:

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from vadv_dist.errors import UserError
+from vadv_dist.errors import UserError, VadvError
 from vadv_dist.telemetry.history import RATES, Line, loss_terms
 
 logger = logging.getLogger(__name__)
@@ -174,7 +174,14 @@ def tracking(
         yield lambda line: None
         return
     require_tracker(kind)
-    tracker = _open(kind, name, root, storage, parameters)
+    try:
+        tracker = _open(kind, name, root, storage, parameters)
+    except VadvError:
+        raise
+    except Exception as error:  # whatever a service or its library raises
+        raise UserError(
+            f"telemetry.track is {kind}, which cannot be reached: {error}. Set it up, or set telemetry.track to none."
+        ) from error
     lines: queue.Queue[Line | None] = queue.Queue(_WAITING)
 
     def work() -> None:

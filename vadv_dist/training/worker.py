@@ -130,7 +130,9 @@ def _train_rank(
             folder=folder,
             progress=show,
             on_epoch=on_epoch,
-            utilisation=utilisation(config, splits.train.sources, distributed.world_size),
+            utilisation=utilisation(config, splits.train.sources, distributed.world_size)
+            if distributed.is_main
+            else None,
         ).fit()
     finally:
         train_windows.close()
