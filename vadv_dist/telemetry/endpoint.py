@@ -1,6 +1,5 @@
 """A run's gauges over HTTP, on this machine alone: what Prometheus reads of a run in local mode."""
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,7 +15,9 @@ if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily
 
 # Where somebody has read the endpoint twice lately, the last values are held for one more visit, but not longer.
-_RECENT_S, _HOLD_S = 60.0, 20.0
+_REGULAR, _RECENT_S, _HOLD_S = 2, 60.0, 20.0
+# Time for the answer to that visit to be written out.
+_ANSWER_S = 0.5
 
 
 class _Collector:
@@ -24,8 +25,7 @@ class _Collector:
 
     def __init__(self, gauges: RunGauges) -> None:
         self._gauges = gauges
-        self.visits: deque[float] = deque(maxlen=2)
-        self.was_read = threading.Event()
+        self.visits: deque[float] = deque(maxlen=_REGULAR)
 
     def describe(self) -> list["GaugeMetricFamily"]:
         """Nothing beforehand: registering is no scrape."""
@@ -35,14 +35,14 @@ class _Collector:
         """Every gauge as it stands now."""
         from prometheus_client.core import GaugeMetricFamily
 
+        began = time.monotonic()
         for name, samples in groupby(self._gauges.samples(), key=lambda sample: sample.name):
             gauge = GAUGES[name]
             family = GaugeMetricFamily(name, gauge.text, labels=gauge.all_labels)
             for sample in samples:
                 family.add_metric(sample.labels, sample.value)
             yield family
-        self.visits.append(time.monotonic())
-        self.was_read.set()
+        self.visits.append(began)
 
 
 @contextmanager
@@ -98,8 +98,10 @@ def serve_metrics(
 
 def _hold(collector: _Collector, say: Callable[[str], None]) -> None:
     """Wait for one more scrape where they come regularly."""
-    collector.was_read.clear()
-    visits = collector.visits
-    if len(visits) == visits.maxlen and time.monotonic() - visits[0] < _RECENT_S:
-        say("the metrics' reader gets the last values …")
-        collector.was_read.wait(_HOLD_S)
+    began, visits = time.monotonic(), collector.visits
+    if len(visits) < _REGULAR or began - visits[0] > _RECENT_S:
+        return
+    say("the metrics' reader gets the last values …")
+    while visits[-1] < began and time.monotonic() - began < _HOLD_S:
+        time.sleep(0.05)
+    time.sleep(_ANSWER_S)
