@@ -119,5 +119,10 @@ def train_until_enough(
     folder = RunFolder.of(config)
     folder.root.mkdir(parents=True)
     folder.claim(config)
+
+    def show(line: dict[str, Any]) -> None:
+        if line["kind"] == "step":
+            after_step(line)
+
     with suppress(EnoughError):
-        train_rank(config, distributed, windows_of, show=after_step)
+        train_rank(config, distributed, windows_of, show=show)

@@ -27,6 +27,7 @@ MODULES = {
     "planning": "planning",
     "objects": "object_reading",
     "extract": "extract",
+    "watching": "watching",
 }
 PREDICT = "predict"
 _HERE = Path(__file__).parent

@@ -69,6 +69,7 @@ def cluster(s3_port: int) -> Iterator[dict[str, str]]:
     """A Ray head in processes of its own, which know the S3 server, and the environment that finds it."""
     binaries = Path(sys.executable).parent
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    environment["RAY_metrics_report_interval_ms"] = "1000"  # metrics within a second, for tests that read them
     command = [str(binaries / "ray"), "start", "--head", "--port=0", "--num-cpus=5", "--include-dashboard=false"]
     command += ["--disable-usage-stats", "--object-store-memory=300000000"]
     started = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)

@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "object_storage": {"errors"},
     "recipes": BASE,
     "cli_ingest": {"data", *BASE},
-    "telemetry": {"errors"},
+    "telemetry": {"errors", "telemetry"},
     "config": {"errors", "config"},
     "data": {"config", "data", *BASE},
     "features": {"data", "config", "models", "features", *BASE},
@@ -30,6 +30,7 @@ MAY_IMPORT = {
 }
 MACHINERY = {
     "ray": {
+        "telemetry/ray_metrics.py",
         "data/windows.py",
         "features/extract.py",
         "training/worker.py",

@@ -215,6 +215,12 @@ def _add_run_commands(commands: Any) -> None:
     export.add_argument("--out", required=True, help="folder or s3:// prefix to write")
     export.set_defaults(call=_export)
 
+    watch = commands.add_parser("watch", help="follow a run: loss terms, rates, validation, time left")
+    watch.add_argument("run", help="folder or s3:// prefix of the run")
+    watch.add_argument("--once", action="store_true", help="print how it stands and return")
+    watch.add_argument("--json", action="store_true", help="print how it stands as one JSON object, once")
+    watch.set_defaults(call=_watch)
+
     report = commands.add_parser("report", help="write report.html")
     report.add_argument("run")
     report.add_argument("--compare", action="append", default=[], help="a run to set beside it; may be repeated")
@@ -387,6 +393,16 @@ def _export(options: argparse.Namespace) -> int:
     from vadv_dist.inference.export import export_run
 
     print(f"wrote {export_run(options.run, options.out)}")
+    return 0
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from vadv_dist.training.watch import look, watch
+
+    if options.json:
+        _print_json(look(options.run))
+    else:
+        watch(options.run, _console(), once=options.once)
     return 0
 
 

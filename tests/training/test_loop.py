@@ -156,12 +156,14 @@ def test_a_run_cut_off_inside_an_epoch_ends_as_if_it_had_not_been(write_config, 
     train(config, QUIET)
     cut_off = RunFolder.of(config)
     assert same(whole, cut_off)
-    timeless = {"time", "samples_per_s", "tokens_per_s", "data_wait_s", "seconds"}
+    timeless = {"time", "samples_per_s", "tokens_per_s", "data_wait_s", "line_s", "seconds"}
     a, b = (
         [{k: v for k, v in x.items() if k not in timeless} for x in map(json.loads, f.metrics_path.open())]
         for f in (whole, cut_off)
     )
-    assert a == b
+    starts = [line for line in b if line["kind"] == "start"]
+    assert len(starts) == 2
+    assert [line for line in a if line["kind"] != "start"] == [line for line in b if line["kind"] != "start"]
 
 
 @pytest.mark.slow
@@ -300,6 +302,27 @@ def test_training_stops_early_and_keeps_the_best_and_the_last(write_config) -> N
 def test_a_loss_that_is_no_number_ends_the_run_with_advice(write_config) -> None:
     with pytest.raises(UserError, match=r"loss became .* Lower optimizer.lr"):
         run(write_config(), "--optimizer.lr=1e30", "--optimizer.clip_norm=null", "--trainer.epochs=9")
+    [folder] = (RunFolder(path) for path in (write_config().parent / "runs").iterdir())
+    [fault] = lines(folder, "fault")
+    assert fault["what"] == "the loss is not finite"
+
+
+def test_lines_tell_of_starts_checkpoints_and_their_own_seconds(write_config) -> None:
+    folder, result = run(write_config(), "--trainer.checkpoint_every_steps=2", "--telemetry.peak_flops=1e12")
+    [start] = lines(folder, "start")
+    assert (start["step"], start["steps"], start["epochs"], start["workers"]) == (0, result["steps"], 2, 1)
+    steps, checkpoints = lines(folder, "step"), lines(folder, "checkpoint")
+    half = result["steps"] // 2
+    inner = [step for step in range(2, result["steps"], 2) if step != half]
+    assert [line["step"] for line in checkpoints] == sorted([*inner, half, result["steps"]])
+    assert all(line["seconds"] > 0 for line in checkpoints)
+    for line in steps:
+        assert line["samples_per_s"] * line["line_s"] <= 16.001
+        assert 0 <= line["data_wait_s"] <= line["line_s"]
+        assert 0 < line["mfu"] < 1
+    # Neither validation nor checkpoints are in the steps' own seconds; wall time ends where the last checkpoint begins.
+    spent_s = sum(line["line_s"] for line in steps) + sum(line["seconds"] for line in checkpoints[:-1])
+    assert spent_s < result["wall_time_s"]
 
 
 @pytest.mark.parametrize(

@@ -364,14 +364,21 @@ class TelemetryConfig:
     Args:
         port: serve Prometheus metrics on this port of the loopback address (local mode); null serves none.
         log_every_steps: a line in metrics.jsonl every so many steps.
+        peak_flops: FLOP per second that one device can do in the precision of the run, from its data sheet (9.89e14
+            for bf16 on an H100 SXM); null tells no model FLOP utilisation.
+        track: also tell the numbers to an experiment tracker: `mlflow`, `wandb` or `tensorboard`.
     """
 
     port: int | None = None
     log_every_steps: int = 10
+    peak_flops: float | None = None
+    track: Literal["none", "mlflow", "wandb", "tensorboard"] = "none"
 
     def __post_init__(self) -> None:
         _require(self.port is None or 0 <= self.port < 65536, "telemetry.port", self.port, "a port number, or null")
         _require(self.log_every_steps >= 1, "telemetry.log_every_steps", self.log_every_steps, "at least 1")
+        peak = self.peak_flops
+        _require(peak is None or 0 < peak < math.inf, "telemetry.peak_flops", peak, "FLOP per second above 0, or null")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +14,8 @@ from vadv_dist.config import Config, config_to_dict
 from vadv_dist.errors import MachineError, VadvError
 from vadv_dist.storage import STORE_SETTINGS, Location, remove_tree, scratch_folder
 from vadv_dist.tasks.sentiment import preflight
-from vadv_dist.telemetry import serve_metrics
+from vadv_dist.telemetry.endpoint import serve_metrics
+from vadv_dist.telemetry.trackers import flat, require_tracker, tracking
 from vadv_dist.training.allocator import THREAD_ENVIRONMENT
 from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.cluster import cluster_resource, ray_session
@@ -24,17 +26,19 @@ from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.worker import FAILURES, MISTAKE, Splits, raise_mistake, train_in_ray, train_locally
 
 
-def train(config: Config, console: Console) -> dict[str, Any]:
+def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any]:
     """Train a run to its end, or go on with it, and return its result.
 
     Args:
         config: the resolved configuration.
         console: where progress is shown.
+        trial: the trial of a search that the run is, a label of its metrics.
     Raises:
         UserError: a mistake in the configuration or the data, or a folder that holds something else.
         MachineError: a full disk, or workers lost more often than `trainer.max_failures`.
     """
     folder = RunFolder.of(config)
+    require_tracker(config.telemetry.track)
     splits = Splits.open(config)
     preflight(config, splits.train.sources)
     if config.trainer.num_workers == 0:
@@ -59,27 +63,39 @@ def train(config: Config, console: Console) -> dict[str, Any]:
         if checkpoints:
             _say(console, f"going on from step {checkpoints[-1].step} of {steps}")
         with (
-            serve_metrics(config.run.name, config.telemetry.port) as gauges,
+            serve_metrics(
+                config.run.name, config.telemetry.port, trial=trial, disk=folder.disk, say=partial(_say, console)
+            ) as gauges,
+            tracking(
+                config.telemetry.track,
+                config.run.name,
+                str(folder.root.resolve()),
+                folder.disk and folder.disk.parent,
+                flat(config_to_dict(config)),
+            ) as track,
             ProgressView(console, steps, config.trainer.epochs) as view,
         ):
+            if gauges is not None:
+                gauges.replay(folder.metrics_log().lines())
 
             def show(line: dict[str, Any]) -> None:
                 view(line)
                 if gauges is not None:
                     gauges(line)
+                track(line)
 
             if config.trainer.num_workers == 0:
                 train_locally(config, show)
             else:
                 with MetricsTail(folder.metrics_path, show):
-                    _train_with_ray(config, folder, console)
+                    _train_with_ray(config, folder, console, trial)
         result = folder.result()
     if result is None:
         raise MachineError(f"{folder.root} ended without a result. Run the same command again to go on with it.")
     return result
 
 
-def _train_with_ray(config: Config, folder: RunFolder, console: Console) -> None:
+def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: str) -> None:
     """Run the workers; Ray Train starts them again where one is lost, and they go on from the last checkpoint.
 
     Raises:
@@ -107,6 +123,7 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console) -> None
                 "config": config_to_dict(config),
                 "use_gpu": use_gpu,
                 "folder": os.getcwd(),
+                "trial": trial,
                 "mistake": str(notes.resolve() / MISTAKE),
             },
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),

@@ -41,6 +41,7 @@ class Trainer:
         progress: called on rank 0 with each line that is written to metrics.jsonl.
         max_valid_batches: bound on the batches of a validation, for a trial; None runs it whole.
         on_epoch: called on every rank after each epoch with its metrics (Ray Train's report).
+        utilisation: model FLOP utilisation of clips and tokens trained on in some seconds; None tells none.
     """
 
     config: Config
@@ -55,6 +56,7 @@ class Trainer:
     progress: Callable[[dict[str, Any]], None] = lambda line: None
     on_epoch: Callable[[dict[str, Any]], None] | None = None
     max_valid_batches: int | None = None
+    utilisation: Callable[[int, int, float], float] | None = None
 
     def __post_init__(self) -> None:
         self.state = TrainState(data=[dataset.manifest.fingerprint for dataset in self.train.sources.datasets])
@@ -72,10 +74,21 @@ class Trainer:
             MachineError: the disk or a GPU's memory is full, or a checkpoint is damaged.
         """
         self._resume()
+        self._emit(
+            {
+                "kind": "start",
+                "step": self.state.step,
+                "epoch": self.state.epoch,
+                "steps": self.num_steps,
+                "epochs": self.config.trainer.epochs,
+                "workers": self.distributed.world_size,
+            }
+        )
         while self.state.stopped is None:
             self._train_epoch()
             if self.state.stopped is None or self.state.stopped == "max_steps":
                 self._end_epoch()
+        self._flush_log()
         return self.state
 
     def _train_epoch(self) -> None:
@@ -100,6 +113,7 @@ class Trainer:
             if every and state.step % every == 0 and state.step_in_epoch < plan.num_steps:
                 self._flush_terms()
                 self._checkpoint()
+                self._line = _LogLine()
 
     def _train_step(self, batches: StepBatches) -> None:
         state, config = self.state, self.config
@@ -140,6 +154,7 @@ class Trainer:
         norm = 0.0 if self._line.grad_norm is None else float(self._line.grad_norm)
         if not math.isfinite(means["total"]) or not math.isfinite(norm):
             what = f"loss became {means['total']}, with a gradient of norm {norm},"
+            self._tell_fault("the loss is not finite")
             where = f"within the {steps} steps before step {self.state.step} (epoch {self.state.epoch})"
             raise UserError(
                 f"The {what} {where}. Checkpoints before that are complete. Lower optimizer.lr "
@@ -147,7 +162,7 @@ class Trainer:
                 "shows whether the features are sound."
             )
         tokens = self.distributed.sum(torch.tensor([self._line.tokens], device=self.distributed.device))
-        line = self._line.fields(int(tokens))
+        line = self._line.fields(int(tokens), self.distributed.device, self.utilisation)
         self._line = _LogLine()
         self._emit({"kind": "step", "step": self.state.step, "epoch": self.state.epoch, **means, **line})
 
@@ -173,6 +188,7 @@ class Trainer:
         metrics = self.task.metrics(scored.logits, scored.label)
         score = self.task.score(metrics)
         if not math.isfinite(score):
+            self._tell_fault("the validation's score is not finite")
             raise UserError(
                 f"The validation MAE of epoch {state.epoch} is {score}: the model's predictions are no numbers. "
                 "Lower optimizer.lr, or train in fp32."
@@ -207,6 +223,7 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         """Write where the run stands; then let go of checkpoints that are neither best nor last."""
+        began = time.perf_counter()
         self._count_seconds()
         weights, moments = self.engine.weights(), self.engine.moments()
         if self.distributed.is_main:
@@ -220,6 +237,8 @@ class Trainer:
             )
             prune(self.folder.checkpoints, {self.state.step, *(step for _, step in self.state.best)})
         self.distributed.barrier()
+        blocked_s = time.perf_counter() - began
+        self._emit({"kind": "checkpoint", "step": self.state.step, "epoch": self.state.epoch, "seconds": blocked_s})
 
     def _count_seconds(self) -> None:
         now = time.perf_counter()
@@ -231,6 +250,14 @@ class Trainer:
             line = finite({**line, "time": time.time()})
             self._log.append(line)
             self.progress(line)
+
+    def _tell_fault(self, what: str) -> None:
+        self._emit({"kind": "fault", "step": self.state.step, "epoch": self.state.epoch, "what": what})
+        self._flush_log()
+
+    def _flush_log(self) -> None:
+        if self.distributed.is_main:
+            self._log.flush()
 
     def _resume(self) -> None:
         found = list_checkpoints(self.folder.checkpoints)
@@ -265,7 +292,9 @@ class _LogLine:
         self.grad_norm: Tensor | None = None
         self._began = time.perf_counter()
 
-    def fields(self, tokens: int) -> dict[str, float | None]:
+    def fields(
+        self, tokens: int, device: torch.device, utilisation: Callable[[int, int, float], float] | None
+    ) -> dict[str, float | None]:
         """Return the line's fields; `tokens` are those of all ranks."""
         seconds = max(time.perf_counter() - self._began, 1e-9)
         return {
@@ -274,6 +303,9 @@ class _LogLine:
             "samples_per_s": self.samples / seconds,
             "tokens_per_s": tokens / seconds,
             "data_wait_s": self.wait_s,
+            "line_s": seconds,
+            **({"mfu": utilisation(self.samples, tokens, seconds)} if utilisation is not None else {}),
+            **({"gpu_memory_bytes": torch.cuda.max_memory_allocated(device)} if device.type == "cuda" else {}),
         }
 
 

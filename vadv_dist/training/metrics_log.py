@@ -1,9 +1,11 @@
 """The lines of metrics.jsonl: appended to a file, or to an object that is written anew every few seconds."""
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from vadv_dist.storage import Location, S3Path, disk_faults, write_text
 
@@ -42,13 +44,25 @@ class MetricsLog:
             self._due = now + max(_SHORTEST_INTERVAL_S, (now - began) / _WRITING_SHARE)
             self._unwritten = False
 
+    def lines(self) -> list[dict[str, Any]]:
+        """Every line that stands there; one that broke off is left out."""
+        found = []
+        for line in _lines(self._path):
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
+
     def trim(self, last_step: int) -> None:
-        """Drop the lines after a step: those of an attempt that was killed and is now repeated."""
+        """Drop the lines after a step: those of an attempt that was killed and is now repeated.
+
+        Lines of a start stay, so that the attempts can be counted.
+        """
         before = _lines(self._path)
         kept = []
         for line in before:
             try:
-                if json.loads(line)["step"] <= last_step:
+                parsed = json.loads(line)
+                if parsed["step"] <= last_step or parsed.get("kind") == "start":
                     kept.append(line)
             except (json.JSONDecodeError, KeyError, TypeError):
                 continue  # the half-written last line of a killed attempt

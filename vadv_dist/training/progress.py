@@ -120,6 +120,8 @@ def _mae(metrics: dict[str, Any]) -> str:
 class MetricsTail:
     """Follows metrics.jsonl while other processes write it, and hands over each new line.
 
+    Either in a thread of its own, from now on, as a context; or by calling `poll`, from the first line on.
+
     A run that goes on replaces the file by one without the lines of the attempt before; that one is read from its
     start, and what is no newer than the last line that was seen is not shown again.
     """
@@ -134,6 +136,15 @@ class MetricsTail:
             self._interval_s = max(interval_s, _OBJECT_INTERVAL_S)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="vadv-progress", daemon=True)
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two looks."""
+        return self._interval_s
+
+    def poll(self) -> None:
+        """Look once, and hand over what is new."""
+        self._read(self._show)
 
     def __enter__(self) -> Self:
         self._read(lambda line: None)

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vadv_dist.config import Config, config_to_dict, config_to_yaml
@@ -18,7 +19,7 @@ MACHINE_FIELDS = {
     "run": ("storage",),  # where the folder stands, in whichever spelling: it is that folder all the same
     "trainer": ("num_workers", "cpus_per_worker", "use_gpu", "max_failures", "wait_for_room_s", "eval_batch_size"),
     "engine": ("kind", "zero_stage", "offload_optimizer"),
-    "telemetry": ("port", "log_every_steps"),
+    "telemetry": ("port", "log_every_steps", "peak_flops", "track"),
 }
 
 _LOCK, _WRITER_LOCK = ".lock", ".writer-lock"
@@ -73,6 +74,11 @@ class RunFolder:
     def student(self) -> Location:
         """The exported text model of the best checkpoint."""
         return self.root / "student"
+
+    @property
+    def disk(self) -> Path | None:
+        """A folder on the disk that holds the run; None in an object store."""
+        return self.root if isinstance(self.root, Path) else None
 
     def config(self) -> Config:
         """Read the run's own configuration."""

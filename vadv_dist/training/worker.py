@@ -6,7 +6,7 @@ import platform
 import secrets
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,11 @@ from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.storage import Location, location, read_json, write_json, write_text
 from vadv_dist.tasks.base import Task
 from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.telemetry.ray_metrics import ray_metrics
 from vadv_dist.training.allocator import keep_freed_memory
 from vadv_dist.training.distributed import Distributed, choose_device, choose_dtype, init_single_process
 from vadv_dist.training.engine import Engine, TorchEngine
+from vadv_dist.training.flops import utilisation
 from vadv_dist.training.loop import Trainer
 from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.state import TrainState
@@ -128,6 +130,9 @@ def _train_rank(
             folder=folder,
             progress=show,
             on_epoch=on_epoch,
+            utilisation=utilisation(config, splits.train.sources, distributed.world_size)
+            if distributed.is_main
+            else None,
         ).fit()
     finally:
         train_windows.close()
@@ -168,12 +173,14 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
         return
     name = distributed.gather(f"vadv-{secrets.token_hex(4)}")[0]
     try:
-        train_rank(
-            config,
-            distributed,
-            lambda split: RayWindows(split, name),
-            on_epoch=lambda metrics: ray.train.report(metrics),
-        )
+        with _metrics_of_rank(config, distributed, arguments["trial"]) as show:
+            train_rank(
+                config,
+                distributed,
+                lambda split: RayWindows(split, name),
+                show=show,
+                on_epoch=lambda metrics: ray.train.report(metrics),
+            )
     except VadvError as error:
         # On a full disk not even this can be written; the driver then looks through what Ray hands over.
         with contextlib.suppress(VadvError, OSError):
@@ -185,6 +192,18 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
             name = f"{time.strftime('%Y%m%dT%H%M%S')}-rank-{distributed.rank}.txt"
             write_text(RunFolder.of(config).root / FAILURES / name, traceback.format_exc())
         raise
+
+
+@contextlib.contextmanager
+def _metrics_of_rank(config: Config, distributed: Distributed, trial: str) -> Iterator[Show]:
+    """Let Ray's metrics agent serve what rank 0 is shown."""
+    if not distributed.is_main:
+        yield lambda line: None
+        return
+    folder = RunFolder.of(config)
+    with ray_metrics(config.run.name, trial=trial, disk=folder.disk) as gauges:
+        gauges.replay(folder.metrics_log().lines())
+        yield gauges
 
 
 def raise_mistake(path: Location) -> None:

@@ -1,0 +1,166 @@
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vadv_dist.errors import UserError
+from vadv_dist.telemetry.trackers import flat, require_tracker, tracking, values_of
+from vadv_dist.training.run_folder import RunFolder
+
+STEP = {
+    "kind": "step",
+    "step": 3,
+    "epoch": 0,
+    "total": 2.5,
+    "text_regression": 0.25,
+    "lr": 1e-3,
+    "mfu": None,
+    "time": 1,
+}
+EPOCH = {
+    "kind": "epoch",
+    "step": 4,
+    "epoch": 0,
+    "validation": {"student": {"mae": 0.75, "corr": None}},
+    "sources": {"mosi": {"rows": 9, "student": {"mae": 0.5}}},
+    "time": 2,
+}
+
+
+def train(config: Path, tracker: str, **environment: str) -> list[dict]:
+    """Train a run with a tracker and return the lines of its log."""
+    command = [sys.executable, "-m", "vadv_dist.cli", "train", "--config", str(config), f"--telemetry.track={tracker}"]
+    command += ["--trainer.epochs=1", "--data.batch_size=40"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "failed and gets no more" not in done.stderr
+    return RunFolder.open(config.parent / "runs" / config.stem).metrics_log().lines()
+
+
+def expected(log: list[dict]) -> dict[tuple[str, int], float]:
+    """Some values of a log as a tracker names them, by name and step."""
+    found = {}
+    for line in log:
+        if line["kind"] == "step":
+            found["loss/total", line["step"]] = line["total"]
+            found["loss/video_to_text", line["step"]] = line["video_to_text"]
+            found["rate/grad_norm", line["step"]] = line["grad_norm"]
+        elif line["kind"] == "epoch":
+            found["validation/student/mae", line["step"]] = line["validation"]["student"]["mae"]
+    assert len(found) > 4
+    return found
+
+
+def test_lines_are_named_as_trackers_group_them() -> None:
+    assert values_of(STEP) == {"loss/total": 2.5, "loss/text_regression": 0.25, "rate/lr": 1e-3}
+    assert values_of(EPOCH) == {"validation/student/mae": 0.75, "validation/mosi/student/mae": 0.5}
+    assert values_of({"kind": "checkpoint", "step": 4, "seconds": 1.0}) == {}
+    assert flat({"run": {"name": "a"}, "data": {"batch": {"size": 4}}}) == {"run.name": "a", "data.batch.size": 4}
+
+
+def test_a_tracker_that_is_not_installed_is_a_mistake(monkeypatch) -> None:
+    monkeypatch.setattr("vadv_dist.telemetry.trackers.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"mlflow is not installed.*vadv-dist\[track\]"):
+        require_tracker("mlflow")
+    require_tracker("none")
+
+
+def test_a_tracker_without_a_place_is_a_mistake() -> None:
+    pytest.importorskip("tensorboardX")
+    with pytest.raises(UserError, match="object store"), tracking("tensorboard", "run", "s3://b/run", None, {}):
+        pass
+
+
+def test_a_tracker_that_cannot_be_reached_is_a_mistake(monkeypatch, tmp_path) -> None:
+    pytest.importorskip("tensorboardX")
+    (tmp_path / "run").write_text("a file, where a folder is needed")
+    with (
+        pytest.raises(UserError, match="tensorboard, which cannot be reached"),
+        tracking("tensorboard", "run", "run", tmp_path, {}),
+    ):
+        pass
+
+
+def test_a_tracker_that_fails_ends_no_training(monkeypatch, tmp_path, caplog) -> None:
+    class Broken:
+        def log(self, step: int, values: dict) -> None:
+            raise ConnectionError("nobody there")
+
+        def close(self) -> None:
+            raise AssertionError("a tracker that failed is left alone")
+
+    monkeypatch.setattr("vadv_dist.telemetry.trackers._open", lambda *arguments: Broken())
+    monkeypatch.setattr("vadv_dist.telemetry.trackers.require_tracker", lambda kind: None)
+    with tracking("mlflow", "run", "run", tmp_path, {}) as track:
+        for _ in range(3):
+            track(STEP)
+    assert [record.getMessage() for record in caplog.records] == [
+        "telemetry.track: mlflow failed and gets no more: nobody there"
+    ]
+
+
+def event_values(path: Path) -> dict[tuple[str, int], float]:
+    """Scalars of a TensorBoard file: records of length, checksum, message and checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    data, found, start = path.read_bytes(), {}, 0
+    while start < len(data):
+        (length,) = struct.unpack_from("<Q", data, start)
+        event = Event.FromString(data[start + 12 : start + 12 + length])
+        for value in event.summary.value:
+            found[value.tag, event.step] = value.simple_value
+        start += 16 + length
+    return found
+
+
+@pytest.mark.slow
+def test_tensorboard_files_hold_the_lines_of_the_log(write_config, tmp_path) -> None:
+    pytest.importorskip("tensorboardX")
+    log = train(write_config("shown"), "tensorboard")
+    [path] = (tmp_path / "runs" / "shown" / "tensorboard").iterdir()
+    found = event_values(path)
+    for key, value in expected(log).items():
+        assert found[key] == pytest.approx(value, rel=1e-6)  # float32 there
+
+
+@pytest.mark.slow
+def test_tensorboard_itself_reads_them(write_config, tmp_path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log = train(write_config("shown"), "tensorboard")
+    events = accumulator.EventAccumulator(str(tmp_path / "runs" / "shown" / "tensorboard"))
+    events.Reload()
+    for (name, step), value in expected(log).items():
+        [scalar] = [scalar for scalar in events.Scalars(name) if scalar.step == step]
+        assert scalar.value == pytest.approx(value, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_mlflow_holds_the_lines_of_the_log_and_goes_on_with_its_run(write_config, tmp_path) -> None:
+    pytest.importorskip("mlflow")
+    from mlflow.tracking import MlflowClient
+
+    config = write_config("told")
+    log = train(config, "mlflow")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("vadv")
+
+    def only_run():
+        [run] = client.search_runs([experiment.experiment_id])
+        return run
+
+    run = only_run()
+    assert run.info.run_name == "told"
+    assert run.info.status == "FINISHED"
+    assert run.data.params["data.batch_size"] == "40"
+    for (name, step), value in expected(log).items():
+        [metric] = [metric for metric in client.get_metric_history(run.info.run_id, name) if metric.step == step]
+        assert metric.value == value
+    # The same run once more: it is found by its folder, not begun beside the first.
+    (tmp_path / "runs" / "told" / "result.json").unlink()
+    train(config, "mlflow")
+    assert only_run().info.run_id == run.info.run_id
+    assert json.loads((tmp_path / "runs" / "told" / "result.json").read_text())["run"] == "told"

@@ -1,0 +1,74 @@
+"""FLOP of a training step, counted on the meta device, for model FLOP utilisation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from vadv_dist.config import Config
+from vadv_dist.data.sources import Sources
+from vadv_dist.tasks.sentiment import SentimentTask
+
+
+@dataclass(frozen=True)
+class ClipFlops:
+    """FLOP of training on one clip, forward and backward: `per_clip + per_token` times its tokens."""
+
+    per_clip: float
+    per_token: float
+
+    def of(self, samples: int, tokens: int) -> float:
+        """FLOP of training on some clips that have so many tokens together."""
+        return self.per_clip * samples + self.per_token * tokens
+
+
+def clip_flops(config: Config, sources: Sources) -> ClipFlops:
+    """Count the matrix products of a forward and a backward pass (torch's `FlopCounterMode`) over one clip.
+
+    Attention makes the count grow a little faster than the tokens; the line is drawn through 1 and `data.max_tokens`.
+
+    Raises:
+        RuntimeError, NotImplementedError: the encoder has an operation that the meta device lacks.
+    """
+    with torch.device("meta"):
+        task = SentimentTask(replace(config, student=replace(config.student, pretrained=False)), sources)
+    model = task.model.to("meta").train()
+    few, many = 1, config.data.max_tokens
+    low = _count(model, sources, few)
+    if many == few:
+        return ClipFlops(per_clip=low, per_token=0.0)
+    per_token = (_count(model, sources, many) - low) / (many - few)
+    return ClipFlops(per_clip=low - per_token * few, per_token=per_token)
+
+
+def _count(model: torch.nn.Module, sources: Sources, tokens: int) -> float:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    meta = torch.device("meta")
+    inputs: dict[str, torch.Tensor | None] = {
+        "input_ids": torch.zeros(1, tokens, dtype=torch.long, device=meta),
+        "attention_mask": torch.ones(1, tokens, dtype=torch.long, device=meta),
+    }
+    for name, spec in sources.features.items():
+        inputs[name] = torch.zeros(1, *spec.shape, dtype=torch.float16, device=meta)
+        inputs[f"has_{name}"] = torch.ones(1, device=meta)
+    with FlopCounterMode(display=False) as counter:
+        outputs = model(**inputs)
+        total = torch.stack([value.float().sum() for value in outputs.values() if value.requires_grad]).sum()
+        total.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+    return float(counter.get_total_flops())
+
+
+def utilisation(config: Config, sources: Sources, world_size: int) -> Callable[[int, int, float], float] | None:
+    """Model FLOP utilisation as a function of clips, tokens and seconds; None where it cannot be told.
+
+    It is FLOP / (seconds · `telemetry.peak_flops` · number of ranks), with the FLOP of `clip_flops`.
+    """
+    peak = config.telemetry.peak_flops
+    if peak is None:
+        return None
+    try:
+        flops = clip_flops(config, sources)
+    except (RuntimeError, NotImplementedError):
+        return None
+    return lambda samples, tokens, seconds: flops.of(samples, tokens) / (seconds * peak * world_size)
