@@ -23,11 +23,18 @@ MAY_IMPORT = {
     "training": {"tasks", "data", "config", "inference", "telemetry", "training", *BASE},
     "inference": {"models", "data", "config", "evaluation", "inference", *BASE},
     "reporting": {"evaluation", "config", "data", "reporting", *BASE},
+    "tuning": {
+        *("training", "evaluation", "inference", "reporting", "tasks", "data", "config", "recipes", "tuning"),
+        *BASE,
+    },
 }
 MACHINERY = {
-    "ray": {"data/windows.py", "training/worker.py", "training/launch.py", "training/cluster.py"},
+    "ray": {
+        *("data/windows.py", "training/worker.py", "training/launch.py", "training/cluster.py"),
+        *("tuning/packed_pool.py", "tuning/distributed_pool.py"),
+    },
     "deepspeed": {"training/deepspeed_engine.py"},
-    "optuna": set(),
+    "optuna": {"tuning/space.py", "tuning/study.py", "tuning/importance.py"},
     "s3fs": {"object_storage.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -1,0 +1,6 @@
+"""x"""
+
+
+def report_html(answer: object) -> str:
+    """x."""
+    return "x"
