@@ -1,4 +1,4 @@
-"""Search on a Ray cluster: `ray job submit … -- python jobs/tune.py --config … --space tune_spaces/loss_weights.yaml`."""
+"""Search on a Ray cluster: `ray job submit … -- python jobs/tune.py --config … --space tune_spaces/joint.yaml`."""
 
 import sys
 

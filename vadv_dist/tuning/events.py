@@ -37,6 +37,8 @@ class Stopped:
 class Lost:
     """The process of the trial is gone, for a reason that may be gone as well."""
 
+    reason: str
+
 
 @dataclass(frozen=True)
 class Failed:

@@ -70,6 +70,7 @@ class TrialJob:
         self.key, self.config = f"trial {asked.number}", config
         self._study, self._asked, self._told = study, asked, on_end
         self._folder = RunFolder.of(config)
+        self._lost = ""
 
     def begin(self) -> Event | None:
         """See `Job`: a trial that was running catches up on the epochs that it ended without being heard."""
@@ -81,7 +82,7 @@ class TrialJob:
             return Ended(result)
         allowed = self.config.trainer.max_failures + 1
         if self._study.begin(self._asked) > allowed:
-            return Failed("lost", f"its process was lost {allowed} times without an epoch coming to its end")
+            return Failed("lost", f"lost {allowed} times without an epoch coming to its end. {self._lost}")
         return None
 
     def on_epoch(self, event: Epoch) -> bool:
@@ -91,6 +92,7 @@ class TrialJob:
     def on_end(self, event: Event) -> bool:
         """See `Job`; a lost process is started again until `begin` says that it was lost too often."""
         if isinstance(event, Lost):
+            self._lost = event.reason
             return True
         if isinstance(event, Ended):
             for epoch, mae in epochs_of(self._folder):  # one that ended the run may not have been asked about
@@ -113,6 +115,7 @@ class RepeatJob:
         self.key, self.config = key, config
         self._told = on_end
         self._folder = RunFolder.of(config)
+        self._lost = ""
         self._starts = 0
 
     def begin(self) -> Event | None:
@@ -121,7 +124,7 @@ class RepeatJob:
             return event
         self._starts += 1
         if self._starts > self.config.trainer.max_failures + 1:
-            return Failed("lost", f"its process was lost {self._starts - 1} times")
+            return Failed("lost", f"lost {self._starts - 1} times. {self._lost}")
         return None
 
     def on_epoch(self, event: Epoch) -> bool:
@@ -131,6 +134,7 @@ class RepeatJob:
     def on_end(self, event: Event) -> bool:
         """See `Job`."""
         if isinstance(event, Lost):
+            self._lost = event.reason
             return True
         if isinstance(event, Failed):
             write_json(self._folder.root / FAILURE, {"kind": event.kind, "message": event.message})

@@ -205,7 +205,7 @@ class Search:
         return [candidate(left.rsplit(" ", 1)[1], mae, reference) for left, mae in maes.items()]
 
     def _repeat(self, pool: Pool, variants: dict[str, Values]) -> dict[str, dict[int, float]]:
-        """Run configurations under each seed; return the validation MAE by variant and seed, without those that fail."""
+        """Run configurations under each seed; return validation MAEs by variant and seed, of those that do not fail."""
         configs = {
             (name, seed): self._repeat_config(name, values, seed)
             for name, values in variants.items()

@@ -18,7 +18,7 @@ and a number that exists only where the switch is on.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,7 +61,7 @@ class Entry:
     log: bool = False
     zero: float = 0.0
     choices: tuple[Value, ...] = ()
-    condition: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    condition: Mapping[str, tuple[Value, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def floor(self) -> float:
@@ -363,7 +363,7 @@ def _require_default(space: Space, base: Config, path: str | Path) -> None:
             weight = name.startswith("objective.") and name.split(".")[1] in WEIGHTS
             whose = "the paper's weight" if weight else "the config's own value"
             raise UserError(
-                f"{path}: {name}: {whose} {value!r} is always tried first, and lies outside the space. Widen the space, "
+                f"{path}: {name}: {whose} {value!r} is always tried first, and lies outside. Widen the space, "
                 + ("or take a β that the paper's ratio fits." if weight else "or change the config.")
             )
 
