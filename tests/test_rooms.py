@@ -34,7 +34,7 @@ MACHINERY = {
         *("tuning/packed_pool.py", "tuning/distributed_pool.py"),
     },
     "deepspeed": {"training/deepspeed_engine.py"},
-    "optuna": {"tuning/space.py", "tuning/study.py", "tuning/importance.py"},
+    "optuna": {f"tuning/{name}.py" for name in ("space", "study", "importance", "figures", "report")},
     "s3fs": {"object_storage.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
