@@ -192,7 +192,9 @@ def _add_tune_command(commands: Any) -> None:
         allow_abbrev=False,
     )
     tune.add_argument("--config", type=Path, required=True, help="the run that is varied")
-    tune.add_argument("--space", type=Path, required=True, help="what is varied: a file as those of tune_spaces/")
+    tune.add_argument(
+        "--space", type=Path, required=True, help="what is varied: a file, or the name of one in tune_spaces/"
+    )
     tune.add_argument("--num-trials", type=int, help="trials of the whole search (default: the space's)")
     tune.add_argument("--seed", type=int, help="decides what is suggested (default: the space's)")
     tune.add_argument("--no-ray", action="store_true", help="one trial after another in this process")

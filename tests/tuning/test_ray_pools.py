@@ -71,7 +71,9 @@ def test_a_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster,
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert read_json(root / "tune.json")["trials"]["all"] == 5
     for trial in trials:
-        lines = [json.loads(x) for x in (root / "trials" / str(trial.number) / "metrics.jsonl").read_text().splitlines()]
+        lines = [
+            json.loads(x) for x in (root / "trials" / str(trial.number) / "metrics.jsonl").read_text().splitlines()
+        ]
         epochs = [line["validation"]["student"]["mae"] for line in lines if line["kind"] == "epoch"]
         # Every epoch was trained once, and what the study knows is what the run wrote.
         assert trial.intermediate_values == dict(enumerate(epochs, 1))

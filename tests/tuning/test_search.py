@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import optuna
@@ -23,6 +24,32 @@ from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.engine import TorchEngine
 from vadv_dist.training.loop import Trainer
 from vadv_dist.tuning.search import tune
+
+
+class _Page(HTMLParser):
+    """Reads a page strictly: every element is closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.loads: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        if tag not in ("meta", "link"):
+            self.open.append(tag)
+        if tag in ("script", "img", "iframe") or any(v and v.startswith("http") for _, v in attrs):
+            self.loads.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
 
 QUIET = Console(quiet=True, stderr=True)
 SPACE = """
@@ -81,10 +108,13 @@ def test_a_search_leaves_what_it_promises_and_never_opens_the_test_split(
     assert {term["name"] for term in answer["leave_one_term_out"]} >= {"gamma", "delta"}
     assert all(len(term["mae"]) == 3 for term in answer["leave_one_term_out"])
     assert answer["verdict"].split(" ")[0] in ("better", "no")
-    page = (root / "tune-report.html").read_text()
-    assert "<script" not in page
+    page = _Page((root / "tune-report.html").read_text())
+    assert page.headings == ["The best, run again", "Without each term", "History", "What matters", "Trials", "Search"]
+    assert not page.loads
     # Runs keep their metrics, not their weights.
     assert not list(root.glob("*/*/checkpoints/*"))
+    assert len(list(root.glob("repeats/default-*/student"))) == 1
+    assert not list(root.glob("trials/*/student"))
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 
 from vadv_dist.config import Config, ObjectiveConfig, load_config
 from vadv_dist.errors import UserError
-from vadv_dist.tuning.space import Entry, Space, load_space, with_values
+from vadv_dist.tuning.space import Entry, Space, find_space, load_space, with_values
 
 SPACES = Path(__file__).parents[2] / "tune_spaces"
 RECIPES = Path(__file__).parents[2] / "jobs" / "configs"
@@ -40,6 +40,14 @@ def test_the_default_is_the_papers_ratio_where_another_beta_is_fixed(tmp_path: P
     )
     # α, γ and ψ stand in the config at 1 and are not searched; δ is, at the paper's ratio to β.
     assert space.default(Config()) == {"objective.beta": 1.0, "objective.delta": 1.0}
+
+
+def test_a_shipped_space_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_space("joint").name == "joint.yaml"
+    assert find_space("tune_spaces/joint.yaml").name == "joint.yaml"
+    with pytest.raises(UserError, match=r"jiont does not exist.*mean 'joint'"):
+        find_space("jiont")
 
 
 def test_zero_takes_its_share_of_a_log_axis_and_nothing_else_changes() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import statistics
 from dataclasses import dataclass
 from typing import Any
@@ -105,14 +106,25 @@ def write_answer(answer: Answer, best_run: Config | None) -> dict[str, Any]:
     write_text(folder.report_path, report_html(answer))
     document: dict[str, Any] = finite(answer.to_json())
     write_json(folder.result_path, document)
-    _make_room(answer, best_run)
+    _make_room(folder)
     return document
 
 
-def _make_room(answer: Answer, best_run: Config | None) -> None:
-    """Remove the weights of all runs but the one whose student was exported; their metrics stay."""
-    keep = None if best_run is None else RunFolder.of(best_run).root.name
-    for place in (answer.folder.trials, answer.folder.repeats):
-        for path in place.iterdir() if place.is_dir() else ():
-            if path.name != keep and (path / "result.json").is_file():
-                strip(RunFolder(path))
+def _make_room(folder: StudyFolder) -> None:
+    """Remove weights that nothing will ask for; metrics stay.
+
+    Of each configuration that was run under several seeds the best student is kept: a search that goes on with more
+    trials may name another winner.
+    """
+    best: dict[str, tuple[float, RunFolder]] = {}
+    for path in folder.repeats.iterdir() if folder.repeats.is_dir() else ():
+        run, variant = RunFolder(path), path.name.rsplit("-seed-", 1)[0]
+        if (result := run.result()) is None:
+            continue
+        mae = float(result["validation"]["mae"])
+        if "-without-" in variant or mae >= best.get(variant, (math.inf, run))[0]:
+            strip(run)
+            continue
+        if variant in best:
+            strip(best[variant][1])
+        best[variant] = (mae, run)

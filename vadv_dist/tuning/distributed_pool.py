@@ -10,10 +10,11 @@ from vadv_dist.config import Config, config_from_dict
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.training.cluster import cluster_resource, ray_session
 from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.training.worker import GROUP
 from vadv_dist.tuning.events import Ended, Epoch, Event, Lost, Stopped, failure_of
 from vadv_dist.tuning.packed_pool import why_lost
 
-_POLL_S = 0.5
+_POLL_S, _LOCK_WAIT_S = 0.5, 120.0
 
 
 class DistributedPool:
@@ -118,6 +119,9 @@ class _Running:
 
         with contextlib.suppress(Exception):
             ray.kill(self._actor)
+        # Ray Train has a cleaner for this, but where a cluster has no dashboard, it waits for one without end.
+        with contextlib.suppress(Exception):
+            _remove_group((self._folder.root / ".ray" / GROUP).read_text(encoding="utf-8"))
 
     def _epochs(self) -> list[tuple[int, float]]:
         try:
@@ -131,6 +135,14 @@ class _Running:
                 if line["kind"] == "epoch":
                     found.append((int(line["epoch"]), float(line["validation"]["student"]["mae"])))
         return found
+
+
+def _remove_group(group: str) -> None:
+    """Free what the workers of a run were given."""
+    import ray
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
 
 
 class RunActor:
@@ -147,6 +159,10 @@ class RunActor:
         from vadv_dist.training.launch import train
 
         try:
-            return Ended(train(config_from_dict(raw), Console(quiet=True, stderr=True)))
+            config = config_from_dict(raw)
+            # The actor of a search that was killed may live on for some seconds.
+            with RunFolder.of(config).lock(wait_s=_LOCK_WAIT_S):
+                pass
+            return Ended(train(config, Console(quiet=True, stderr=True)))
         except BaseException as error:
             return failure_of(error)

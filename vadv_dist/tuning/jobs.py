@@ -102,8 +102,8 @@ class TrialJob:
             self._study.fail(self._asked, event)
         else:
             self._study.prune(self._asked)
-        if not isinstance(event, Ended):
-            strip(self._folder)
+        # What is good is trained again under other seeds, so no trial's weights are needed.
+        strip(self._folder)
         self._told(self._asked, event)
         return False
 

@@ -25,7 +25,7 @@ from vadv_dist.tuning.failures import too_many_failures
 from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
 from vadv_dist.tuning.pools import LocalPool, Pool
 from vadv_dist.tuning.settings import load_search, split_overrides
-from vadv_dist.tuning.space import WEIGHTS, Space, Value, load_space, with_values
+from vadv_dist.tuning.space import WEIGHTS, Space, Value, find_space, load_space, with_values
 from vadv_dist.tuning.study import Asked, Study
 from vadv_dist.tuning.study_folder import StudyFolder
 from vadv_dist.tuning.verdict import Candidate, candidate, decide, spread
@@ -45,7 +45,7 @@ def tune(
 
     Args:
         config_path: the run that is varied.
-        space_path: what is varied, and how the search goes.
+        space_path: what is varied, and how the search goes: a file, or the name of a shipped one.
         overrides: `--section.field=value` of either.
         console: where progress is told.
         use_ray: False runs one trial after another in this process.
@@ -55,6 +55,7 @@ def tune(
     """
     of_search, of_config = split_overrides(overrides)
     config = load_config(config_path, of_config)
+    space_path = find_space(space_path)
     space, raw = load_space(space_path, config)
     search = load_search(raw, of_search, str(space_path))
     _require_sense(config, space, use_ray)

@@ -17,6 +17,7 @@ and a number that exists only where the switch is on.
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -169,6 +170,25 @@ class Space:
     def to_json(self) -> dict[str, Any]:
         """As plain containers, to tell whether a search goes on with the same space."""
         return {entry.field: _plain(dataclasses.asdict(entry)) for entry in self.entries}
+
+
+def find_space(space: str | Path) -> Path:
+    """Return a space file, or the shipped one of that name.
+
+    Raises:
+        UserError: there is neither.
+    """
+    path = Path(space)
+    if path.exists():
+        return path
+    places = (Path(__file__).parents[2] / "tune_spaces", Path(sys.prefix) / "share" / "vadv" / "tune_spaces")
+    shipped = {found.stem: found for place in reversed(places) for found in sorted(place.glob("*.yaml"))}
+    if path.stem in shipped and path.parent.name in ("", "tune_spaces"):
+        return shipped[path.stem]
+    raise UserError(
+        f"{space} does not exist. Give a space file, or a shipped one (there are: {', '.join(sorted(shipped))})."
+        f"{did_you_mean(path.stem, shipped)}"
+    )
 
 
 def load_space(path: str | Path, base: Config) -> tuple[Space, dict[str, Any]]:
