@@ -9,7 +9,8 @@ import pytest
 
 from vadv_dist.config import Config, ObjectiveConfig, load_config
 from vadv_dist.errors import UserError
-from vadv_dist.tuning.space import Entry, Space, find_space, load_space, with_values
+from vadv_dist.tuning.space import Entry, Space, with_values
+from vadv_dist.tuning.space_file import find_space, load_space
 
 SPACES = Path(__file__).parents[2] / "tune_spaces"
 RECIPES = Path(__file__).parents[2] / "jobs" / "configs"

@@ -11,7 +11,8 @@ from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.tuning.events import Failed
 from vadv_dist.tuning.settings import load_search
-from vadv_dist.tuning.space import Space, load_space
+from vadv_dist.tuning.space import Space
+from vadv_dist.tuning.space_file import load_space
 from vadv_dist.tuning.study import Study
 from vadv_dist.tuning.study_folder import StudyFolder
 

@@ -25,7 +25,8 @@ from vadv_dist.tuning.failures import too_many_failures
 from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
 from vadv_dist.tuning.pools import LocalPool, Pool
 from vadv_dist.tuning.settings import load_search, split_overrides
-from vadv_dist.tuning.space import WEIGHTS, Space, Value, find_space, load_space, with_values
+from vadv_dist.tuning.space import WEIGHTS, Space, Value, with_values
+from vadv_dist.tuning.space_file import find_space, load_space
 from vadv_dist.tuning.study import Asked, Study
 from vadv_dist.tuning.study_folder import StudyFolder
 from vadv_dist.tuning.verdict import Candidate, candidate, decide, spread
