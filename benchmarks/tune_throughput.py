@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import json
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -43,6 +44,7 @@ def main() -> None:
         make_dataset(Path(folder) / "data", num_clips=150, seed=3)
         search = SearchConfig(concurrent=AT_A_TIME)
         packed = time_pool(PackedPool(_config(folder, 0), search), folder, 0, options.packed)
+        print(json.dumps(packed), file=sys.stderr)
         nested = time_pool(DistributedPool(_config(folder, 1), search), folder, 1, options.nested)
     ratio = packed["trials_per_hour"] / nested["trials_per_hour"]
     print(json.dumps({"at_a_time": AT_A_TIME, "packed": packed, "nested": nested, "ratio": round(ratio, 2)}, indent=2))

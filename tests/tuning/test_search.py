@@ -17,6 +17,7 @@ import torch
 from optuna.trial import TrialState
 from rich.console import Console
 
+from vadv_dist.cli import main
 from vadv_dist.config import load_config
 from vadv_dist.errors import UserError, VadvError
 from vadv_dist.storage import read_json
@@ -177,6 +178,24 @@ def test_failures_in_a_row_end_the_search_with_what_they_share(
     monkeypatch.setattr(Trainer, "fit", crash)
     with pytest.raises(VadvError, match=r"stopped after 2 failed trials in a row \(2 × crash\).*a kernel went wrong"):
         search(write_config(), space, "--search.max_failures=2")
+
+
+def test_the_command_tells_mistakes_before_anything_is_written(
+    write_config: Callable[..., Path], space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def mistake(*arguments: object) -> str:
+        assert main(["tune", "--config", str(write_config()), *map(str, arguments)]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "Traceback" not in said.err
+        return said.err
+
+    assert "did you mean 'loss_weights'" in mistake("--space", "loss_wieghts").lower()
+    assert "search.num_trials is 0" in mistake("--space", space, "--num-trials", 0)
+    assert "unknown section 'objectiv'" in mistake("--space", space, "--objectiv.psi=1")
+    assert "needs Ray" in mistake("--space", space, "--no-ray", "--trainer.num_workers=1")
+    assert "weights change nothing" in mistake("--space", space, "--no-ray", "--objective.kind=none")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
