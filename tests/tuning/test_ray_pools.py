@@ -77,8 +77,6 @@ def test_a_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster,
         epochs = [line["validation"]["student"]["mae"] for line in lines if line["kind"] == "epoch"]
         # Every epoch was trained once, and what the study knows is what the run wrote.
         assert trial.intermediate_values == dict(enumerate(epochs, 1))
-    # Second and later trials of an actor begin within 3 s.
-    assert all(process.pid not in [a.pid for a in actors()] for process in victims)
 
 
 def test_a_stopped_trial_of_several_workers_frees_its_placement_group(cluster, write_config, monkeypatch) -> None:

@@ -85,6 +85,11 @@ def test_rungs_stop_what_falls_behind_but_never_the_default(tmp_path: Path, spac
     assert not study.report(third, 1, 2.0)
     assert study.report(default, 0, 5.0)
     assert study.report(default, 1, 5.0)
+    # Killed right here, a search that goes on knows that the third is to be stopped.
+    again = Study.open(
+        f"sqlite:///{tmp_path}/s.db", "s", space, base, SearchConfig(num_trials=4, reduction=2, min_epochs=2)
+    )
+    assert [again.falls_behind(asked) for asked in again.unfinished()] == [False, False, True]
     study.prune(third)
     study.fail(second, Failed("out of memory", "2 GiB"))
     states = [trial.state for trial in study.trials()]

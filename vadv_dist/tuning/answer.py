@@ -65,9 +65,9 @@ class Answer:
             "candidates": [_candidate(c) for c in self.candidates],
             "leave_one_term_out": [_candidate(c) for c in self.terms],
             "failures": [
-                {"trial": trial.number, **trial.user_attrs["failure"]}
+                {"trial": trial.number, **failure}
                 for trial in self.study.trials()
-                if "failure" in trial.user_attrs
+                if (failure := self.study.failure(trial)) is not None
             ],
         }
 

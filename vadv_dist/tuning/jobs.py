@@ -80,6 +80,8 @@ class TrialJob:
                 return Stopped()
         if result is not None:
             return Ended(result)
+        if self._study.falls_behind(self._asked):
+            return Stopped()
         allowed = self.config.trainer.max_failures + 1
         if self._study.begin(self._asked) > allowed:
             return Failed("lost", f"lost {allowed} times without an epoch coming to its end. {self._lost}")

@@ -140,17 +140,14 @@ def _trials_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
     rows: list[tuple[str | None, list[str]]] = []
     for trial in trials:
         values = answer.study.values(trial)
-        failure = trial.user_attrs.get("failure")
+        failure = answer.study.failure(trial)
         how = f"failed: {failure['kind']}" if failure else _STATES.get(trial.state, trial.state.name.lower())
         mae = reached(trial)
         cells = [_text(values[name]) if name in values else MISSING for name in names]
         rows.append((None, [f"trial {trial.number}", how, MISSING if mae is None else f"{mae:.4f}", *cells]))
     table = plain_table("All trials", ("Trial", "How it ended", "MAE", *names), rows)
-    failures = [
-        tag("li", f"Trial {t.number}, {t.user_attrs['failure']['kind']}: {t.user_attrs['failure']['message']}")
-        for t in trials
-        if "failure" in t.user_attrs
-    ]
+    failed = [(trial.number, answer.study.failure(trial)) for trial in trials]
+    failures = [tag("li", f"Trial {n}, {why['kind']}: {why['message']}") for n, why in failed if why is not None]
     listed = tag("ul", *failures, class_="notes") if failures else ""
     return Section("trials", "Trials", "", join(folded(f"All {len(trials)} trials", table), listed))
 

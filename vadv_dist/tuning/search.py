@@ -176,7 +176,7 @@ class Search:
             how = f"MAE {min(reached):.3f}" if ended else f"stopped after epoch {len(reached)} at MAE {reached[-1]:.3f}"
         self._say(f"trial {asked.number} ({asked.number + 1} of {total}): {how}  ({values})")
         if len(self._failed) >= self.search.max_failures:
-            others = [self.study.values(t) for t in self.study.trials() if "failure" not in t.user_attrs]
+            others = [self.study.values(t) for t in self.study.trials() if self.study.failure(t) is None]
             raise too_many_failures(self._failed, [v for v in others if v not in [f for f, _ in self._failed]])
 
     def _confirm(self, pool: Pool, default: Values, noise: dict[int, float]) -> list[Candidate]:

@@ -127,7 +127,15 @@ class Study:
         # The default is what everything is compared with, so it is never stopped; and an end that is reached, stands.
         if asked.number == 0 or epoch + 1 >= self._base.trainer.epochs:
             return True
-        return not asked.handle.should_prune()
+        if not asked.handle.should_prune():
+            return True
+        # Asked again, the pruner would take this rung for passed: a search that is killed here must remember.
+        asked.handle.set_user_attr("falls_behind", True)
+        return False
+
+    def falls_behind(self, asked: Asked) -> bool:
+        """Whether it was decided already that the trial is to be stopped."""
+        return bool(self._frozen(asked.number).user_attrs.get("falls_behind"))
 
     def begin(self, asked: Asked) -> int:
         """Note that a trial starts, and return how often it did so since an epoch of it was last seen to end."""
@@ -154,6 +162,11 @@ class Study:
         """Values of the fields that a trial set."""
         values: dict[str, Value] = trial.user_attrs.get("values", {})
         return values
+
+    def failure(self, trial: FrozenTrial) -> dict[str, str] | None:
+        """Kind and message of a trial's failure; None where it has not failed."""
+        noted: dict[str, str] = trial.user_attrs.get("failure", {"kind": "crash", "message": ""})
+        return noted if trial.state == TrialState.FAIL else None
 
     def complete_trials(self) -> list[FrozenTrial]:
         """Trials that ran to their end, the best first."""
