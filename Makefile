@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup run test test-fast lint types bench ci clean
+.PHONY: help setup run test test-fast test-nodes lint types bench ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -28,7 +28,10 @@ test: $(READY) ## all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not deepspeed and not slow'
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not ray and not deepspeed'
 	@# Ray and DeepSpeed fill both cores by themselves.
-	@$(BIN)/python -m pytest --durations=10 -m 'ray or deepspeed'
+	@$(BIN)/python -m pytest --durations=10 -m '(ray or deepspeed) and not nodes'
+
+test-nodes: $(READY) ## jobs on a Ray cluster of two nodes on this machine (some minutes, a quiet machine)
+	@$(BIN)/python -m pytest -m nodes
 
 test-fast: $(READY) ## tests without Ray and DeepSpeed
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not deepspeed and not slow'

@@ -27,6 +27,10 @@ MAY_IMPORT = {
     "submission": {"config", "submission", *BASE},
     "doctor": {"config", "models", "submission", "training", *BASE},
     "reporting": {"evaluation", "config", "data", "reporting", *BASE},
+    "tuning": {
+        *("training", "evaluation", "inference", "reporting", "tasks", "data", "config", "recipes", "tuning"),
+        *BASE,
+    },
 }
 MACHINERY = {
     "ray": {
@@ -37,9 +41,10 @@ MACHINERY = {
         "training/launch.py",
         "training/cluster.py",
         "submission/job.py",
+        *("tuning/packed_pool.py", "tuning/distributed_pool.py"),
     },
     "deepspeed": {"training/deepspeed_engine.py"},
-    "optuna": set(),
+    "optuna": {f"tuning/{name}.py" for name in ("space", "study", "importance", "figures", "report")},
     "s3fs": {"object_storage.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

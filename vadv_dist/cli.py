@@ -104,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train_command(commands)
     _add_run_commands(commands)
     _add_cluster_commands(commands)
+    _add_tune_command(commands)
     return parser
 
 
@@ -192,6 +193,25 @@ def _add_cluster_commands(commands: Any) -> None:
     doctor.add_argument("--config", type=Path, help="check what this run needs, too")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(call=_doctor, takes_overrides=True)
+
+
+def _add_tune_command(commands: Any) -> None:
+    tune = commands.add_parser(
+        "tune",
+        help="search a run's loss weights or other fields, or go on with a search",
+        description="Fields of the config can be overridden as --section.field=value, those of the space's search part "
+        "as --search.field=value, such as --search.sampler=random.",
+        allow_abbrev=False,
+    )
+    tune.add_argument("--config", type=Path, required=True, help="the run that is varied")
+    tune.add_argument(
+        "--space", type=Path, required=True, help="what is varied: a file, or the name of one in tune_spaces/"
+    )
+    tune.add_argument("--num-trials", type=int, help="trials of the whole search (default: the space's)")
+    tune.add_argument("--seed", type=int, help="decides what is suggested (default: the space's)")
+    tune.add_argument("--no-ray", action="store_true", help="one trial after another in this process")
+    tune.add_argument("--json", action="store_true", help="print the answer as one JSON object")
+    tune.set_defaults(call=_tune, takes_overrides=True)
 
 
 def _add_run_commands(commands: Any) -> None:
@@ -331,6 +351,20 @@ def _train(options: argparse.Namespace) -> int:
         best = f"best validation MAE {result['validation']['mae']:.3f} at step {result['best_step']}"
         print(f"{best} ({result['stopped']}); student in {folder}/student")
         print(f"next: vadv evaluate {folder} --split test; vadv report {folder}")
+    return 0
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from vadv_dist.tuning.search import tune
+
+    given = {"num_trials": options.num_trials, "seed": options.seed}
+    overrides = [*options.overrides, *(f"--search.{k}={v}" for k, v in given.items() if v is not None)]
+    answer = tune(options.config, options.space, overrides, _console(stderr=True), use_ray=not options.no_ray)
+    if options.json:
+        _print_json(answer)
+    else:
+        print(answer["verdict"])
+        print(f"report: {answer['folder']}/tune-report.html; next: vadv train --config {answer['folder']}/best.yaml")
     return 0
 
 

@@ -97,6 +97,11 @@ def require_room(trainer: TrainerConfig, cpus: int, *, have_cpus: float, have_gp
         )
 
 
+def is_ours() -> bool:
+    """Whether this process has started the cluster that it uses."""
+    return _ours
+
+
 def cluster_resource(name: str) -> float:
     """How much of a resource the whole cluster has."""
     import ray

@@ -140,15 +140,17 @@ class RunFolder:
                     left.unlink()
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, wait_s: float = 0.0) -> Iterator[None]:
         """Keep a second process from writing to the same run; the lock ends with the process, however it ends.
 
+        Args:
+            wait_s: how long to wait for another process to let go.
         Raises:
             UserError: another process has it, or the folder holds something that is no run.
             MachineError: the storage cannot lock files.
         """
         self._require_ours()
-        with run_lock(self.root, _LOCK):
+        with run_lock(self.root, _LOCK, wait_s=wait_s):
             yield
 
     def writer_lock(self) -> AbstractContextManager[None]:

@@ -30,6 +30,8 @@ from vadv_dist.training.state import TrainState
 
 # Below a run: what a worker met that is no fault of the machine, and traces of what nobody expected.
 MISTAKE, FAILURES = "mistake.json", "failures"
+# Beside `MISTAKE`: the id of the workers' placement group, for whoever ends them from outside.
+GROUP = "placement-group"
 
 Show = Callable[[dict[str, Any]], None]
 
@@ -157,6 +159,7 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
     """Train one rank inside a Ray Train worker: translate Ray's context, nothing else."""
     import ray.train
     import ray.train.torch
+    import ray.util
 
     # Paths of a configuration are relative to where the command was given.
     if os.path.isdir(arguments["folder"]):
@@ -171,6 +174,10 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
     met_before = distributed.gather(distributed.is_main and mistake.is_file())[0]
     if met_before:  # an earlier start met it, and so would this one: end well, so that Ray does not start again
         return
+    group = ray.util.get_current_placement_group()
+    if distributed.is_main and group is not None:
+        with contextlib.suppress(VadvError, OSError):
+            write_text(mistake.parent / GROUP, group.id.hex())
     name = distributed.gather(f"vadv-{secrets.token_hex(4)}")[0]
     try:
         with _metrics_of_rank(config, distributed, arguments["trial"]) as show:

@@ -1,0 +1,8 @@
+"""Search on a Ray cluster: `ray job submit … -- python jobs/tune.py --config … --space tune_spaces/joint.yaml`."""
+
+import sys
+
+from vadv_dist.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["tune", *sys.argv[1:]]))

@@ -1,0 +1,109 @@
+"""Searches on Ray: killed in every way they end with every trial that was asked for, and what was stopped is freed."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+from optuna.trial import TrialState
+
+from vadv_dist.config import config_to_dict, load_config
+from vadv_dist.storage import read_json
+from vadv_dist.training.checkpoint import list_checkpoints
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+SPACE = """
+search: {num_trials: 5, reduction: 2, top: 1, leave_one_out: false, concurrent: 2}
+space:
+  objective.psi: {distribution: float, low: 0.01, high: 100.0, log: true, zero: 0.1}
+"""
+
+
+def actors() -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if " ".join(process.info["cmdline"] or []).startswith("ray::TrialActor"):
+            found.append(process)
+    return found
+
+
+def wait_for(what: Callable[[], object], process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 240
+    while not what():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster, write_config, tmp_path: Path) -> None:
+    (tmp_path / "psi.yaml").write_text(SPACE)
+    files = ["--config", str(write_config("hunt")), "--space", str(tmp_path / "psi.yaml")]
+    options = ["--data.batch_size=4", "--trainer.epochs=4"]
+    command = [sys.executable, "-m", "vadv_dist.cli", "tune", *files, *options]
+    root = tmp_path / "runs" / "hunt-psi"
+
+    def checkpoints(number: int) -> list:
+        return list_checkpoints(root / "trials" / str(number) / "checkpoints")
+
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster)
+    wait_for(lambda: checkpoints(0), driver)
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster)
+    wait_for(lambda: (root / "trials" / "2").is_dir(), driver)
+    victims = actors()
+    assert victims
+    victims[0].send_signal(signal.SIGKILL)
+    _, said = driver.communicate(timeout=400)
+    assert driver.returncode == 0, said
+
+    storage = f"sqlite:///{root}/study.db"
+    (name,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=name, storage=storage).get_trials()
+    assert len(trials) == 5
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert read_json(root / "tune.json")["trials"]["all"] == 5
+    for trial in trials:
+        lines = [
+            json.loads(x) for x in (root / "trials" / str(trial.number) / "metrics.jsonl").read_text().splitlines()
+        ]
+        epochs = [line["validation"]["student"]["mae"] for line in lines if line["kind"] == "epoch"]
+        # Every epoch was trained once, and what the study knows is what the run wrote.
+        assert trial.intermediate_values == dict(enumerate(epochs, 1))
+
+
+def test_a_stopped_trial_of_several_workers_frees_its_placement_group(cluster, write_config, monkeypatch) -> None:
+    import ray
+    from ray.util import placement_group_table
+
+    from vadv_dist.config.search import SearchConfig
+    from vadv_dist.tuning.distributed_pool import DistributedPool
+    from vadv_dist.tuning.events import Epoch, Stopped
+
+    def groups() -> int:
+        return sum(group["state"] not in ("REMOVED",) for group in placement_group_table().values())
+
+    options = ["--trainer.num_workers=1", "--trainer.cpus_per_worker=1", "--trainer.epochs=400"]
+    config = load_config(write_config(), options)
+    try:
+        with DistributedPool(config, SearchConfig()) as pool:
+            before = groups()
+            pool.start("trial 0", config_to_dict(config))
+            key, event = pool.next()
+            assert (key, type(event)) == ("trial 0", Epoch)
+            assert groups() == before + 1
+            pool.answer(key, False)
+            assert pool.next() == ("trial 0", Stopped())
+            deadline = time.monotonic() + 60
+            while groups() > before and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert groups() == before
+    finally:
+        ray.shutdown()

@@ -1,0 +1,58 @@
+"""The verdict against numbers of a textbook and by hand."""
+
+import pytest
+
+from vadv_dist.tuning.events import Failed
+from vadv_dist.tuning.failures import too_many_failures
+from vadv_dist.tuning.verdict import candidate, decide, t_interval
+
+
+def test_the_interval_is_students() -> None:
+    # By hand: mean 2, deviation 1, t(0.975, 2) = 4.3027, so 4.3027 / sqrt(3) to either side.
+    mean, low, high = t_interval([1.0, 2.0, 3.0])
+    assert mean == 2
+    assert (low, high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
+
+
+def test_a_clear_gain_is_said_with_its_interval() -> None:
+    default = {2: 1.00, 3: 1.10, 4: 1.05}
+    verdict = decide(default, [candidate("trial 7", {2: 0.90, 3: 1.001, 4: 0.95}, default)])
+    assert verdict.is_better
+    assert verdict.winner is not None
+    assert verdict.winner.name == "trial 7"
+    assert verdict.sentence.startswith("better than the default by 0.0997 MAE (trial 7; 95 % interval +0.09")
+
+
+def test_seeds_that_disagree_are_no_gain() -> None:
+    default = {2: 1.00, 3: 1.00, 4: 1.00}
+    verdict = decide(default, [candidate("trial 7", {2: 0.80, 3: 1.02, 4: 1.01}, default)])
+    assert not verdict.is_better
+    assert verdict.sentence.startswith("no gain over the default: trial 7 errs by 0.0567 MAE less")
+
+
+def test_the_default_wins_where_all_others_err_more() -> None:
+    default = {2: 1.00, 3: 1.00, 4: 1.00}
+    assert decide(default, [candidate("trial 7", {2: 1.1, 3: 1.2, 4: 1.3}, default)]).winner is None
+
+
+def test_choosing_among_several_widens_the_interval() -> None:
+    default, mae = {2: 1.0, 3: 1.0, 4: 1.0}, {2: 0.9, 3: 0.93, 4: 0.88}
+    one, three = candidate("a", mae, default).gain, candidate("a", mae, default, rivals=3).gain
+    assert one is not None
+    assert three is not None
+    assert three.low < one.low < one.mean == three.mean
+
+
+def test_nothing_to_compare_is_no_gain() -> None:
+    assert decide({2: 1.0}, [candidate("trial 1", {2: 0.5}, {2: 1.0})]).sentence.startswith("no gain")
+
+
+def test_failures_in_a_row_are_told_with_what_they_share() -> None:
+    failed = [
+        ({"optimizer.lr": lr, "student.pooling": "mean"}, Failed("no numbers", "loss became nan")) for lr in (3, 5)
+    ]
+    error = too_many_failures(failed, [{"optimizer.lr": 0.1, "student.pooling": "mean"}, {"optimizer.lr": 1.0}])
+    assert error.exit_code == 2
+    assert "2 failed trials in a row (2 × no numbers)" in str(error)
+    assert "optimizer.lr is at least 3 (at most 1 elsewhere)" in str(error)
+    assert "pooling" not in str(error)

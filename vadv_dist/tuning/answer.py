@@ -1,0 +1,130 @@
+"""What a search leaves behind: best.yaml, the best student, tune.json and tune-report.html."""
+
+import contextlib
+import dataclasses
+import math
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from vadv_dist.config import Config, config_to_yaml
+from vadv_dist.config.search import SearchConfig
+from vadv_dist.evaluation.paired import Interval
+from vadv_dist.inference.export import export_run
+from vadv_dist.storage import remove_tree, write_json, write_text
+from vadv_dist.training.run_folder import RunFolder, finite
+from vadv_dist.tuning.jobs import strip
+from vadv_dist.tuning.space import Space, Value, with_values
+from vadv_dist.tuning.study import Study
+from vadv_dist.tuning.study_folder import StudyFolder
+from vadv_dist.tuning.verdict import Candidate, Verdict
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All that a search found.
+
+    Args:
+        config, space, search, folder, study: the search.
+        noise: validation MAE of the default by seed.
+        candidates: the best trials, run again under those seeds.
+        verdict: whether one of them is better.
+        winner: its name, or `default`.
+        values: fields that the winner sets.
+        terms: the winner without each term; `gain` is against the winner, so what a term gives is its negative.
+    """
+
+    config: Config
+    space: Space
+    search: SearchConfig
+    folder: StudyFolder
+    study: Study
+    noise: dict[int, float]
+    candidates: list[Candidate]
+    verdict: Verdict
+    winner: str
+    values: dict[str, Value]
+    terms: list[Candidate]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain containers."""
+        states = [trial.state.name.lower() for trial in self.study.trials()]
+        noise = list(self.noise.values())
+        return {
+            "study": self.study.optuna.study_name,
+            "folder": str(self.folder.root),
+            "trials": {"all": len(states), **{state: states.count(state) for state in sorted(set(states))}},
+            "verdict": self.verdict.sentence,
+            "is_better": self.verdict.is_better,
+            "winner": {"name": self.winner, "values": self.values},
+            "noise": {
+                "mae": {str(seed): mae for seed, mae in self.noise.items()},
+                "mean": statistics.fmean(noise) if noise else None,
+                "deviation": statistics.stdev(noise) if len(noise) > 1 else None,
+            },
+            "candidates": [_candidate(c) for c in self.candidates],
+            "leave_one_term_out": [_candidate(c) for c in self.terms],
+            "failures": [
+                {"trial": trial.number, **failure}
+                for trial in self.study.trials()
+                if (failure := self.study.failure(trial)) is not None
+            ],
+        }
+
+
+def _candidate(c: Candidate) -> dict[str, Any]:
+    return {
+        "name": c.name,
+        "mae": {str(seed): mae for seed, mae in c.mae.items()},
+        "mean": c.mean,
+        "gain": _interval(c.gain),
+    }
+
+
+def _interval(interval: Interval | None) -> dict[str, float] | None:
+    return None if interval is None else interval._asdict()
+
+
+def write_answer(answer: Answer, best_run: Config | None) -> dict[str, Any]:
+    """Write all of it, tune.json last, and return that.
+
+    Args:
+        answer: what was found.
+        best_run: the winner's run whose student is exported; None where every one failed.
+    """
+    from vadv_dist.tuning.report import report_html
+
+    folder = answer.folder
+    if best_run is not None and RunFolder.of(best_run).student.is_dir():
+        with contextlib.suppress(FileNotFoundError):
+            remove_tree(folder.student)
+        export_run(RunFolder.of(best_run).root, folder.student)
+    best = with_values(answer.config, answer.values)
+    best = dataclasses.replace(best, run=dataclasses.replace(best.run, name=f"{best.run.name}-best"))
+    told = f"# From the search {folder.name}: {answer.verdict.sentence}.\n# Train it: vadv train --config best.yaml\n"
+    write_text(folder.best_path, told + config_to_yaml(best))
+    write_text(folder.report_path, report_html(answer))
+    document: dict[str, Any] = finite(answer.to_json())
+    write_json(folder.result_path, document)
+    _make_room(folder)
+    return document
+
+
+def _make_room(folder: StudyFolder) -> None:
+    """Remove weights that nothing will ask for; metrics stay.
+
+    Of each configuration that was run under several seeds the best student is kept: a search that goes on with more
+    trials may name another winner.
+    """
+    best: dict[str, tuple[float, RunFolder]] = {}
+    for path in folder.repeats.iterdir() if folder.repeats.is_dir() else ():
+        run, variant = RunFolder(path), path.name.rsplit("-seed-", 1)[0]
+        if (result := run.result()) is None:
+            continue
+        mae = float(result["validation"]["mae"])
+        if "-without-" in variant or mae >= best.get(variant, (math.inf, run))[0]:
+            strip(run)
+            continue
+        if variant in best:
+            strip(best[variant][1])
+        best[variant] = (mae, run)

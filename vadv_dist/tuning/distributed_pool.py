@@ -1,0 +1,168 @@
+"""Trials that are Ray Train runs of their own, with as many workers as the configuration says."""
+
+import contextlib
+import json
+import os
+import time
+from typing import Any, Self
+
+from vadv_dist.config import Config, config_from_dict
+from vadv_dist.config.search import SearchConfig
+from vadv_dist.training.cluster import cluster_resource, ray_session
+from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.training.worker import GROUP
+from vadv_dist.tuning.events import Ended, Epoch, Event, Lost, Stopped, failure_of
+from vadv_dist.tuning.packed_pool import why_lost
+
+_POLL_S, _LOCK_WAIT_S = 0.5, 120.0
+
+
+class DistributedPool:
+    """A Ray actor per trial that starts the trial's workers; epochs are read from the trial's metrics.jsonl.
+
+    Whoever asked for workers owns them: killing the actor of a trial takes its workers and their placement group with
+    it. A trial that falls behind is stopped a little after the epoch that shows it, as its workers do not wait.
+
+    Args:
+        config: the run that is varied; says how many workers a trial has.
+        search: how many trials at a time.
+    """
+
+    def __init__(self, config: Config, search: SearchConfig) -> None:
+        self._config, self._search = config, search
+        self.slots = 1
+        self._stack = contextlib.ExitStack()
+        self._running: dict[str, _Running] = {}
+
+    def __enter__(self) -> Self:
+        """Join the cluster, or start one on this machine.
+
+        Raises:
+            UserError: a trial's workers do not fit it.
+        """
+        trainer = self._config.trainer
+        cpus = self._stack.enter_context(ray_session(trainer))
+        room = int(cluster_resource("CPU")) // (cpus * trainer.num_workers + 1)
+        if trainer.use_gpu is not False and cluster_resource("GPU"):
+            room = min(room, int(cluster_resource("GPU")) // trainer.num_workers)
+        self.slots = max(1, min(self._search.concurrent or room, room))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the trials that run; they go on from their checkpoints another time."""
+        for running in self._running.values():
+            running.kill()
+        self._stack.close()
+
+    def start(self, key: str, raw: dict[str, Any]) -> None:
+        """See `Pool`."""
+        self._running[key] = _Running(raw)
+
+    def next(self) -> tuple[str, Event]:
+        """See `Pool`."""
+        while True:
+            for key, running in self._running.items():
+                if (event := running.look()) is not None:
+                    if not isinstance(event, Epoch):
+                        del self._running[key]
+                    return key, event
+            time.sleep(_POLL_S)
+
+    def answer(self, key: str, go_on: bool) -> None:
+        """See `Pool`."""
+        if not go_on:
+            self._running[key].stop()
+
+
+class _Running:
+    """One trial's actor, and what its metrics.jsonl has told so far."""
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        import ray
+
+        self._folder = RunFolder.of(config_from_dict(raw))
+        self._seen = {epoch for epoch, _ in self._epochs()}
+        self._stopped = False
+        # No CPU of its own: it waits for its workers.
+        remote: Any = ray.remote(RunActor)
+        self._actor: Any = remote.options(num_cpus=0).remote(os.getcwd())
+        self._result: Any = self._actor.train.remote(raw)
+
+    def look(self) -> Event | None:
+        """The next event, if there is one."""
+        import ray
+
+        if self._stopped:
+            return Stopped()
+        for epoch, mae in self._epochs():
+            if epoch not in self._seen:
+                self._seen.add(epoch)
+                return Epoch(epoch, mae)
+        ready, _ = ray.wait([self._result], num_returns=1, timeout=0)
+        if not ready:
+            return None
+        try:
+            event: Event = ray.get(self._result)
+        except ray.exceptions.RayActorError as error:
+            return Lost(why_lost(error))
+        self.kill()
+        return event
+
+    def stop(self) -> None:
+        """End the trial and free what it has."""
+        self.kill()
+        self._stopped = True
+
+    def kill(self) -> None:
+        """End the actor, and with it the workers that it owns."""
+        import ray
+
+        with contextlib.suppress(Exception):
+            ray.kill(self._actor)
+        # Ray Train has a cleaner for this, but where a cluster has no dashboard, it waits for one without end.
+        with contextlib.suppress(Exception):
+            _remove_group((self._folder.root / ".ray" / GROUP).read_text(encoding="utf-8"))
+
+    def _epochs(self) -> list[tuple[int, float]]:
+        try:
+            text = self._folder.metrics_path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        found = []
+        for raw in text.splitlines():
+            with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
+                line = json.loads(raw)
+                if line["kind"] == "epoch":
+                    found.append((int(line["epoch"]), float(line["validation"]["student"]["mae"])))
+        return found
+
+
+def _remove_group(group: str) -> None:
+    """Free what the workers of a run were given."""
+    import ray
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
+
+
+class RunActor:
+    """Starts one run's workers and waits for them."""
+
+    def __init__(self, folder: str) -> None:
+        if os.path.isdir(folder):
+            os.chdir(folder)
+
+    def train(self, raw: dict[str, Any]) -> Event:
+        """Train to the end; every failure is told as an event."""
+        from rich.console import Console
+
+        from vadv_dist.training.launch import train
+
+        try:
+            config = config_from_dict(raw)
+            # The actor of a search that was killed may live on for some seconds.
+            with RunFolder.of(config).lock(wait_s=_LOCK_WAIT_S):
+                pass
+            return Ended(train(config, Console(quiet=True, stderr=True)))
+        except BaseException as error:
+            return failure_of(error)

@@ -1,0 +1,179 @@
+"""Trainings of a search: a trial, or the repeat of one; and the loop that keeps a pool's slots filled with them."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from vadv_dist.config import Config, config_to_dict
+from vadv_dist.errors import VadvError
+from vadv_dist.storage import remove_tree, write_json
+from vadv_dist.training.checkpoint import list_checkpoints
+from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.tuning.events import Ended, Epoch, Event, Failed, Lost, Stopped
+from vadv_dist.tuning.pools import Pool
+from vadv_dist.tuning.study import Asked, Study
+
+# Of a repeat that failed: kept beside its run, so that a search that goes on does not try it again.
+FAILURE = "failure.json"
+
+
+class Job(Protocol):
+    """One training, and what becomes of its events."""
+
+    key: str
+    config: Config
+
+    def begin(self) -> Event | None:
+        """Note that it starts; or return how it ended, where there is nothing left to train."""
+        ...
+
+    def on_epoch(self, event: Epoch) -> bool:
+        """Whether to go on after an epoch."""
+        ...
+
+    def on_end(self, event: Event) -> bool:
+        """Record the end; True starts it again, from its last checkpoint."""
+        ...
+
+
+def drive(pool: Pool, next_job: Callable[[], Job | None]) -> None:
+    """Run jobs until there are no more, as many at a time as the pool has slots."""
+    running: dict[str, Job] = {}
+    while True:
+        while len(running) < pool.slots and (job := next_job()) is not None:
+            _start(pool, job, running)
+        if not running:
+            return
+        key, event = pool.next()
+        job = running[key]
+        if isinstance(event, Epoch):
+            pool.answer(key, job.on_epoch(event))
+            continue
+        del running[key]
+        if job.on_end(event):
+            _start(pool, job, running)
+
+
+def _start(pool: Pool, job: Job, running: dict[str, Job]) -> None:
+    while (event := job.begin()) is not None:
+        if not job.on_end(event):
+            return
+    running[job.key] = job
+    pool.start(job.key, config_to_dict(job.config))
+
+
+class TrialJob:
+    """A trial of the study."""
+
+    def __init__(self, study: Study, asked: Asked, config: Config, on_end: Callable[[Asked, Event], None]) -> None:
+        self.key, self.config = f"trial {asked.number}", config
+        self._study, self._asked, self._told = study, asked, on_end
+        self._folder = RunFolder.of(config)
+        self._lost = ""
+
+    def begin(self) -> Event | None:
+        """See `Job`: a trial that was running catches up on the epochs that it ended without being heard."""
+        result = self._folder.result()
+        for epoch, mae in epochs_of(self._folder):
+            if epoch not in self._asked.reported and not self._study.report(self._asked, epoch, mae) and result is None:
+                return Stopped()
+        if result is not None:
+            return Ended(result)
+        if self._study.falls_behind(self._asked):
+            return Stopped()
+        allowed = self.config.trainer.max_failures + 1
+        if self._study.begin(self._asked) > allowed:
+            return Failed("lost", f"lost {allowed} times without an epoch coming to its end. {self._lost}")
+        return None
+
+    def on_epoch(self, event: Epoch) -> bool:
+        """See `Job`."""
+        return self._study.report(self._asked, event.epoch, event.mae)
+
+    def on_end(self, event: Event) -> bool:
+        """See `Job`; a lost process is started again until `begin` says that it was lost too often."""
+        if isinstance(event, Lost):
+            self._lost = event.reason
+            return True
+        if isinstance(event, Ended):
+            for epoch, mae in epochs_of(self._folder):  # one that ended the run may not have been asked about
+                self._study.report(self._asked, epoch, mae)
+            self._study.complete(self._asked, float(event.result["validation"]["mae"]), event.result)
+        elif isinstance(event, Failed):
+            self._study.fail(self._asked, event)
+        else:
+            self._study.prune(self._asked)
+        # What is good is trained again under other seeds, so no trial's weights are needed.
+        strip(self._folder)
+        self._told(self._asked, event)
+        return False
+
+
+class RepeatJob:
+    """A run outside of the study: nothing stops it, and its own folder remembers how it ended."""
+
+    def __init__(self, key: str, config: Config, on_end: Callable[[str, Event], None]) -> None:
+        self.key, self.config = key, config
+        self._told = on_end
+        self._folder = RunFolder.of(config)
+        self._lost = ""
+        self._starts = 0
+
+    def begin(self) -> Event | None:
+        """See `Job`."""
+        if (event := outcome(self._folder)) is not None:
+            return event
+        self._starts += 1
+        if self._starts > self.config.trainer.max_failures + 1:
+            return Failed("lost", f"lost {self._starts - 1} times. {self._lost}")
+        return None
+
+    def on_epoch(self, event: Epoch) -> bool:
+        """See `Job`."""
+        return True
+
+    def on_end(self, event: Event) -> bool:
+        """See `Job`."""
+        if isinstance(event, Lost):
+            self._lost = event.reason
+            return True
+        if isinstance(event, Failed):
+            write_json(self._folder.root / FAILURE, {"kind": event.kind, "message": event.message})
+        strip(self._folder, student=False)
+        self._told(self.key, event)
+        return False
+
+
+def outcome(folder: RunFolder) -> Ended | Failed | None:
+    """How a repeat ended, or None where it has not."""
+    if (result := folder.result()) is not None:
+        return Ended(result)
+    path = folder.root / FAILURE
+    if path.is_file():
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        return Failed(noted["kind"], noted["message"])
+    return None
+
+
+def epochs_of(folder: RunFolder) -> Iterator[tuple[int, float]]:
+    """Epoch and validation MAE of the epochs that a run's checkpoints or its end have made sure of."""
+    checkpoints = list_checkpoints(folder.checkpoints)
+    result = folder.result()
+    last = int(result["steps"]) if result else checkpoints[-1].step if checkpoints else -1
+    try:
+        text = folder.metrics_path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    for raw in text.splitlines():
+        with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
+            line = json.loads(raw)
+            if line["kind"] == "epoch" and line["step"] <= last:
+                yield int(line["epoch"]), float(line["validation"]["student"]["mae"])
+
+
+def strip(folder: RunFolder, *, student: bool = True) -> None:
+    """Remove what takes room in a run that has ended: checkpoints, and its student."""
+    for path in (folder.checkpoints, *((folder.student,) if student else ())):
+        with contextlib.suppress(FileNotFoundError, VadvError):
+            remove_tree(path)

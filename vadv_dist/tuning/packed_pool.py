@@ -1,0 +1,142 @@
+"""Trials that fit one device, or a share of one: each trains inside a Ray actor that then takes the next."""
+
+import contextlib
+import dataclasses
+import os
+from typing import Any, Self
+
+from vadv_dist.config import Config
+from vadv_dist.config.search import SearchConfig
+from vadv_dist.errors import UserError
+from vadv_dist.training.allocator import THREAD_ENVIRONMENT
+from vadv_dist.training.cluster import cluster_resource, is_ours, ray_session
+from vadv_dist.tuning.events import Epoch, Event, Lost
+from vadv_dist.tuning.session import TrainingSession
+
+
+class PackedPool:
+    """A Ray actor per slot. Actors start with their first trial and live as long as the search.
+
+    Args:
+        config: the run that is varied; says whether a GPU is used.
+        search: how many trials at a time, and what each gets.
+    """
+
+    def __init__(self, config: Config, search: SearchConfig) -> None:
+        self._config, self._search = config, search
+        self.slots = 1
+        self._stack = contextlib.ExitStack()
+        self._idle: list[Any] = []
+        self._actor_of: dict[str, Any] = {}
+        self._waiting: dict[Any, str] = {}
+
+    def __enter__(self) -> Self:
+        """Join the cluster, or start one on this machine.
+
+        Raises:
+            UserError: what a trial needs does not fit it.
+        """
+        cpus = self._search.cpus_per_trial
+        wanted = self._search.concurrent
+        # The GPUs of trials are shares, which `ray_session` does not know: they are looked at below.
+        trainer = dataclasses.replace(
+            self._config.trainer, num_workers=wanted or 1, cpus_per_worker=cpus, use_gpu=False
+        )
+        self._stack.enter_context(ray_session(trainer))
+        gpus = self._gpus()
+        # A cluster that was started here has two CPUs more than the machine has cores.
+        cores = os.cpu_count() or 1 if wanted is None and is_ours() else cluster_resource("CPU") - 1
+        room = int(cores) // cpus
+        if gpus:
+            room = min(room, int(cluster_resource("GPU") / gpus + 1e-6))
+        self.slots = min(wanted or room, room)
+        if self.slots < 1:
+            have = f"{cluster_resource('CPU'):g} CPUs and {cluster_resource('GPU'):g} GPUs"
+            raise UserError(
+                f"A trial of {cpus} CPUs and {gpus:g} GPUs, and one CPU more, do not fit the Ray cluster, which has "
+                f"{have}. Lower search.cpus_per_trial or search.gpus_per_trial."
+            )
+        self._resources = {"num_cpus": cpus, "num_gpus": gpus}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the actors; a trial that still runs goes on from its checkpoint another time."""
+        import ray
+
+        for actor in (*self._idle, *self._actor_of.values()):
+            with contextlib.suppress(Exception):
+                ray.kill(actor)
+        self._stack.close()
+
+    def start(self, key: str, raw: dict[str, Any]) -> None:
+        """See `Pool`."""
+        actor = self._idle.pop() if self._idle else self._new_actor()
+        self._actor_of[key] = actor
+        self._waiting[actor.begin.remote(raw)] = key
+
+    def next(self) -> tuple[str, Event]:
+        """See `Pool`."""
+        import ray
+
+        (ready,), _ = ray.wait(list(self._waiting), num_returns=1)
+        key = self._waiting.pop(ready)
+        try:
+            event: Event = ray.get(ready)
+        except ray.exceptions.RayActorError as error:
+            self._actor_of.pop(key)
+            return key, Lost(why_lost(error))
+        if not isinstance(event, Epoch):
+            self._idle.append(self._actor_of.pop(key))
+        return key, event
+
+    def answer(self, key: str, go_on: bool) -> None:
+        """See `Pool`."""
+        self._waiting[self._actor_of[key].answer.remote(go_on)] = key
+
+    def _gpus(self) -> float:
+        use = self._config.trainer.use_gpu
+        if use is False:
+            return 0.0
+        if self._search.gpus_per_trial is not None:
+            return self._search.gpus_per_trial
+        return 1.0 if use is True or cluster_resource("GPU") else 0.0
+
+    def _new_actor(self) -> Any:
+        import ray
+
+        environment = {**THREAD_ENVIRONMENT, "OMP_NUM_THREADS": str(self._search.cpus_per_trial)}
+        actor: Any = (
+            ray.remote(TrialActor)
+            .options(**self._resources, runtime_env={"env_vars": environment})
+            .remote(os.getcwd(), self._search.cpus_per_trial)
+        )
+        return actor
+
+
+class TrialActor:
+    """A `TrainingSession` in a process of its own."""
+
+    def __init__(self, folder: str, threads: int) -> None:
+        import torch
+
+        if os.path.isdir(folder):  # paths of a configuration are relative to where the command was given
+            os.chdir(folder)
+        torch.set_num_threads(threads)
+        self._session = TrainingSession()
+
+    def begin(self, raw: dict[str, Any]) -> Event:
+        """See `TrainingSession.begin`."""
+        return self._session.begin(raw)
+
+    def answer(self, go_on: bool) -> Event:
+        """See `TrainingSession.answer`."""
+        return self._session.answer(go_on)
+
+
+def why_lost(error: BaseException) -> str:
+    """Say in a line why an actor is gone."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = next(
+        (line for line in reversed(lines) if "Error" in line or "exit" in line.lower()), lines[-1] if lines else ""
+    )
+    return f"{type(error).__name__}: {told[:300]}"

@@ -1,0 +1,64 @@
+"""Where trainings run, as the search sees it; and the simplest of such places, this process."""
+
+from typing import Any, Protocol, Self
+
+from vadv_dist.tuning.events import Event
+from vadv_dist.tuning.session import TrainingSession
+
+
+class Pool(Protocol):
+    """Runs up to `slots` trainings at a time. Each is known by a key; after an `Epoch` it waits for `answer`."""
+
+    slots: int
+
+    def __enter__(self) -> Self:
+        """Get hold of what the trainings need."""
+        ...
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of it."""
+        ...
+
+    def start(self, key: str, raw: dict[str, Any]) -> None:
+        """Start the training of a configuration; there must be a free slot."""
+        ...
+
+    def next(self) -> tuple[str, Event]:
+        """Wait for the next event of any training."""
+        ...
+
+    def answer(self, key: str, go_on: bool) -> None:
+        """Answer a training's `Epoch`."""
+        ...
+
+
+class LocalPool:
+    """One training at a time in this process, without Ray."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self._session = TrainingSession()
+        self._key = ""
+        self._pending: tuple[str, Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def start(self, key: str, raw: dict[str, Any]) -> None:
+        """See `Pool`."""
+        self._key, self._pending = key, ("begin", raw)
+
+    def next(self) -> tuple[str, Event]:
+        """See `Pool`."""
+        assert self._pending is not None, "nothing runs"
+        what, argument = self._pending
+        self._pending = None
+        return self._key, (self._session.begin if what == "begin" else self._session.answer)(argument)
+
+    def answer(self, key: str, go_on: bool) -> None:
+        """See `Pool`."""
+        self._pending = ("answer", go_on)

@@ -1,0 +1,196 @@
+"""`tune-report.html`: whether a search gained anything, and what it tried. It loads nothing and needs no script."""
+
+import statistics
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from optuna.trial import FrozenTrial, TrialState
+
+from vadv_dist import __version__
+from vadv_dist.config import config_to_yaml
+from vadv_dist.reporting.markup import Markup, join, tag
+from vadv_dist.reporting.page import Section, document, folded, grid
+from vadv_dist.reporting.tables import facts_list, plain_table
+from vadv_dist.reporting.words import MISSING, decimals
+from vadv_dist.tuning.figures import (
+    curves_figure,
+    history_figure,
+    importance_bars,
+    parallel_figure,
+    reached,
+    slice_figures,
+)
+from vadv_dist.tuning.importance import importances
+from vadv_dist.tuning.space import Value, with_values
+from vadv_dist.tuning.verdict import Candidate, signed_mae, spread
+
+if TYPE_CHECKING:
+    from vadv_dist.tuning.answer import Answer
+
+
+def report_html(answer: "Answer") -> str:
+    """The page: the same bytes for the same search."""
+    trials = answer.study.trials()
+    sections = [
+        _answer_section(answer),
+        _terms_section(answer),
+        _history_section(trials),
+        _fields_section(answer, trials),
+        _trials_section(answer, trials),
+        _facts_section(answer, trials),
+    ]
+    footer = join("Written by ", tag("code", "vadv tune"), f" of vadv {__version__}. This page loads nothing.")
+    shown = [section for section in sections if section is not None]
+    return document(f"{answer.folder.name} · vadv tune", _header(answer), shown, footer)
+
+
+def _header(answer: "Answer") -> Markup:
+    sentence = answer.verdict.sentence
+    title = "Better than the default" if answer.verdict.is_better else "No gain over the default"
+    caveat = (
+        "Validation clips chose checkpoints, trials and the winner, so these numbers flatter them all. The test split "
+        "was not opened; score the winner on it once, with vadv evaluate."
+    )
+    return join(
+        tag("p", tag("b", answer.folder.name), " · a search", class_="over"),
+        tag("h1", title),
+        tag("p", f"{sentence[0].upper()}{sentence[1:]}.", class_="lede"),
+        tag("p", f"Noise of training, from the default alone: {spread(answer.noise)}. {caveat}", class_="caveat"),
+    )
+
+
+def _answer_section(answer: "Answer") -> Section:
+    rows = [(_row_class(answer, "default"), _row("default", answer.noise, None))]
+    rows += [(_row_class(answer, c.name), _row(c.name, c.mae, c)) for c in answer.candidates]
+    values = {name: _text(value) for name, value in answer.values.items()}
+    table = plain_table("The best, run again", ("Configuration", "Seeds", "MAE ↓", "Gain ↑", "Interval"), rows)
+    winner = tag("p", "The winner, ", tag("code", "best.yaml"), f" ({answer.winner}):", class_="about")
+    return Section(
+        "answer",
+        "The best, run again",
+        "Under seeds that the search did not see, beside the default under the same ones. The intervals are Student’s "
+        "over seeds, widened for the choice among the configurations.",
+        join(table, winner, facts_list(values)),
+    )
+
+
+def _terms_section(answer: "Answer") -> Section | None:
+    if not answer.terms:
+        return None
+    rows: list[tuple[str | None, list[str]]] = []
+    for term in answer.terms:
+        loss = None if term.gain is None else -term.gain.mean
+        between = MISSING if term.gain is None else f"{signed_mae(-term.gain.high)} … {signed_mae(-term.gain.low)}"
+        mean = f"{term.mean:.4f}" if term.mae else "failed"
+        rows.append((None, [f"{term.name} = 0", mean, MISSING if loss is None else signed_mae(loss), between]))
+    return Section(
+        "terms",
+        "Without each term",
+        f"The winner ({answer.winner}) with one weight set to zero, under the same seeds. A term is worth its place "
+        "where the MAE rises without it. Weights that are zero already are not listed.",
+        plain_table("Without each term", ("Weight", "MAE ↓", "MAE rises by", "95 % interval"), rows),
+    )
+
+
+def _history_section(trials: list[FrozenTrial]) -> Section:
+    stopped = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
+    rows: list[tuple[str | None, list[str]]] = []
+    for trial in stopped:
+        when = trial.datetime_complete
+        at = f"{when:%Y-%m-%d %H:%M:%S}" if when else MISSING
+        step = max(trial.intermediate_values)
+        rows.append((None, [f"trial {trial.number}", str(step), f"{trial.intermediate_values[step]:.4f}", at]))
+    table = plain_table("Stopped trials", ("Trial", "After epoch", "MAE there", "When"), rows) if rows else ""
+    return Section(
+        "history",
+        "History",
+        "The line is the best of the trials that ended. Crosses failed. Values beyond the upper edge are drawn on it.",
+        join(
+            grid([history_figure(trials), curves_figure(trials)], "wide"),
+            folded(f"What was stopped, and when ({len(rows)})", table) if rows else "",
+        ),
+    )
+
+
+def _fields_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
+    shares = importances(answer.study.optuna)
+    told = (
+        join(
+            tag(
+                "p",
+                "Share of the variation among trials that ended which each field explains (fANOVA).",
+                class_="about",
+            ),
+            importance_bars(shares),
+        )
+        if shares
+        else tag("p", "Too few trials ended, or they do not differ, to tell which field matters.", class_="about")
+    )
+    entries = answer.space.searched
+    return Section(
+        "fields",
+        "What matters",
+        "A stretch of a log axis stands for a weight of zero; it is marked 0.",
+        join(told, grid([parallel_figure(trials, entries)], "wide"), grid(slice_figures(trials, entries))),
+    )
+
+
+def _trials_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
+    names = [entry.field for entry in answer.space.searched]
+    rows: list[tuple[str | None, list[str]]] = []
+    for trial in trials:
+        values = answer.study.values(trial)
+        failure = answer.study.failure(trial)
+        how = f"failed: {failure['kind']}" if failure else _STATES.get(trial.state, trial.state.name.lower())
+        mae = reached(trial)
+        cells = [_text(values[name]) if name in values else MISSING for name in names]
+        rows.append((None, [f"trial {trial.number}", how, MISSING if mae is None else f"{mae:.4f}", *cells]))
+    table = plain_table("All trials", ("Trial", "How it ended", "MAE", *names), rows)
+    failed = [(trial.number, answer.study.failure(trial)) for trial in trials]
+    failures = [tag("li", f"Trial {n}, {why['kind']}: {why['message']}") for n, why in failed if why is not None]
+    listed = tag("ul", *failures, class_="notes") if failures else ""
+    return Section("trials", "Trials", "", join(folded(f"All {len(trials)} trials", table), listed))
+
+
+_STATES = {TrialState.COMPLETE: "ended", TrialState.PRUNED: "stopped", TrialState.RUNNING: "running"}
+
+
+def _facts_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
+    search, states = answer.search, [trial.state for trial in trials]
+    facts = {
+        "Trials": str(len(trials)),
+        "Ended": str(states.count(TrialState.COMPLETE)),
+        "Stopped": str(states.count(TrialState.PRUNED)),
+        "Failed": str(states.count(TrialState.FAIL)),
+        "Sampler": f"{search.sampler}, seed {search.seed}",
+        "Scheduler": f"{search.pruner}, from epoch {search.min_epochs}, 1 in {search.reduction}"
+        if search.pruner != "none"
+        else "none",
+        "Study": answer.study.optuna.study_name,
+    }
+    best = config_to_yaml(with_values(answer.config, answer.values))
+    return Section(
+        "search",
+        "Search",
+        "",
+        join(facts_list(facts), folded("The winner’s configuration", tag("pre", best, tabindex=0))),
+    )
+
+
+def _row(name: str, mae: Mapping[int, float], compared: Candidate | None) -> list[str]:
+    gain = None if compared is None else compared.gain
+    return [
+        name,
+        str(len(mae)),
+        f"{statistics.fmean(mae.values()):.4f}" if mae else "failed",
+        MISSING if gain is None else signed_mae(gain.mean),
+        MISSING if gain is None else f"{signed_mae(gain.low)} … {signed_mae(gain.high)}",
+    ]
+
+
+def _row_class(answer: "Answer", name: str) -> str | None:
+    return "ours" if name == answer.winner else None
+
+
+def _text(value: Value) -> str:
+    return decimals(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,245 @@
+"""A search from its files to its answer: noise, trials, repeats of the best, the winner without each term.
+
+Every stage leaves what it did on storage, so that a search that was killed goes on by the same command.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vadv_dist.config import Config, load_config
+from vadv_dist.config.search import SearchConfig
+from vadv_dist.errors import UserError
+from vadv_dist.reporting.words import decimals
+from vadv_dist.tasks.sentiment import preflight
+from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.training.run_lock import run_lock
+from vadv_dist.training.worker import Splits
+from vadv_dist.tuning.answer import Answer, write_answer
+from vadv_dist.tuning.events import Ended, Event, Failed
+from vadv_dist.tuning.failures import too_many_failures
+from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
+from vadv_dist.tuning.pools import LocalPool, Pool
+from vadv_dist.tuning.settings import load_search, split_overrides
+from vadv_dist.tuning.space import WEIGHTS, Space, Value, with_values
+from vadv_dist.tuning.space_file import find_space, load_space
+from vadv_dist.tuning.study import Asked, Study
+from vadv_dist.tuning.study_folder import StudyFolder
+from vadv_dist.tuning.verdict import Candidate, candidate, decide, spread
+
+Values = dict[str, Value]
+
+
+def tune(
+    config_path: str | Path,
+    space_path: str | Path,
+    overrides: Sequence[str],
+    console: Console,
+    *,
+    use_ray: bool = True,
+) -> dict[str, Any]:
+    """Search a space to its end, or go on with a search, and return its answer.
+
+    Args:
+        config_path: the run that is varied.
+        space_path: what is varied, and how the search goes: a file, or the name of a shipped one.
+        overrides: `--section.field=value` of either.
+        console: where progress is told.
+        use_ray: False runs one trial after another in this process.
+    Raises:
+        UserError: a mistake in the files, or a folder that holds something else.
+        MachineError: the study's storage or the disk, or too many failed trials.
+    """
+    of_search, of_config = split_overrides(overrides)
+    config = load_config(config_path, of_config)
+    space_path = find_space(space_path)
+    space, raw = load_space(space_path, config)
+    search = load_search(raw, of_search, str(space_path))
+    _require_sense(config, space, use_ray)
+    splits = Splits.open(config)
+    preflight(config, splits.train.sources)
+    folder = StudyFolder.of(config, Path(space_path).stem)
+    with run_lock(folder.root, ".lock"):
+        name = folder.claim(config, space, search)
+        study = Study.open(folder.storage_url(search), name, space, config, search)
+        return Search(config, space, search, folder, study, console).run(_pool(config, search, use_ray))
+
+
+def _require_sense(config: Config, space: Space, use_ray: bool) -> None:
+    if config.objective.kind == "none" and any(e.field.startswith("objective.") for e in space.searched):
+        raise UserError("objective.kind is none, so weights change nothing. Search them with objective.kind: step.")
+    if not use_ray and config.trainer.num_workers:
+        raise UserError(
+            f"trainer.num_workers is {config.trainer.num_workers}, which needs Ray. Give --trainer.num_workers=0, or "
+            "leave --no-ray out."
+        )
+
+
+def _pool(config: Config, search: SearchConfig, use_ray: bool) -> Pool:
+    if not use_ray:
+        return LocalPool()
+    if config.trainer.num_workers == 0:
+        from vadv_dist.tuning.packed_pool import PackedPool
+
+        return PackedPool(config, search)
+    from vadv_dist.tuning.distributed_pool import DistributedPool
+
+    return DistributedPool(config, search)
+
+
+@dataclass
+class Search:
+    """One search, taken up wherever it stands."""
+
+    config: Config
+    space: Space
+    search: SearchConfig
+    folder: StudyFolder
+    study: Study
+    console: Console
+
+    def __post_init__(self) -> None:
+        # Seeds of repeats are none that the search has seen: the best trial was chosen for its luck, too.
+        first = self.config.run.seed
+        self.seeds = [first + number for number in range(1, self.search.seeds + 1)]
+        self._failed: list[tuple[Values, Failed]] = []
+
+    def run(self, pool: Pool) -> dict[str, Any]:
+        """Go through all stages and write the answer."""
+        default = self.space.default(self.config)
+        with pool:
+            self._say(f"searching {self.folder.root}: {self.search.num_trials} trials of {_fields(self.space)}")
+            noise = self._repeat(pool, {"default": default})["default"]
+            self._say(f"noise of training, from the default: {spread(noise)}")
+            self._trials(pool)
+            candidates = self._confirm(pool, default, noise)
+            verdict = decide(noise, candidates)
+            self._say(f"verdict: {verdict.sentence}")
+            winner = verdict.winner.name if verdict.winner else "default"
+            values = {f"trial {t.number}": self.study.values(t) for t in self.study.trials()} | {"default": default}
+            reference = dict(verdict.winner.mae) if verdict.winner else noise
+            terms = self._leave_out(pool, winner, values[winner], reference)
+        answer = Answer(
+            config=self.config,
+            space=self.space,
+            search=self.search,
+            folder=self.folder,
+            study=self.study,
+            noise=noise,
+            candidates=candidates,
+            verdict=verdict,
+            winner=winner,
+            values=values[winner],
+            terms=terms,
+        )
+        run = min(reference, key=lambda seed: reference[seed]) if reference else None
+        return write_answer(answer, None if run is None else self._repeat_config(winner, values[winner], run))
+
+    def _trials(self, pool: Pool) -> None:
+        unfinished = iter(self.study.unfinished())
+
+        def next_job() -> Job | None:
+            asked = next(unfinished, None) or self.study.ask()
+            if asked is None:
+                return None
+            return TrialJob(self.study, asked, self._trial_config(asked), self._told)
+
+        drive(pool, next_job)
+
+    def _trial_config(self, asked: Asked) -> Config:
+        return self._run_config(str(asked.number), str(self.folder.trials), asked.values, self.config.run.seed)
+
+    def _repeat_config(self, key: str, values: Values, seed: int) -> Config:
+        return self._run_config(f"{key.replace(' ', '-')}-seed-{seed}", str(self.folder.repeats), values, seed)
+
+    def _run_config(self, name: str, storage: str, values: Values, seed: int) -> Config:
+        config = with_values(self.config, values)
+        run = dataclasses.replace(config.run, name=name, storage=storage, seed=seed)
+        # A port cannot be served by several trials.
+        return dataclasses.replace(config, run=run, telemetry=dataclasses.replace(config.telemetry, port=None))
+
+    def _told(self, asked: Asked, event: Event) -> None:
+        """Tell how a trial ended, and end the search where too many in a row have failed."""
+        values = ", ".join(f"{n.split('.')[-1]} {_short(v)}" for n, v in asked.values.items())
+        total = self.search.num_trials
+        if isinstance(event, Failed):
+            how = f"failed ({event.kind}): {event.message.splitlines()[0][:160]}"
+            self._failed.append((asked.values, event))
+        else:
+            self._failed.clear()
+            reached = list(asked.reported.values())
+            ended = isinstance(event, Ended)
+            how = f"MAE {min(reached):.3f}" if ended else f"stopped after epoch {len(reached)} at MAE {reached[-1]:.3f}"
+        self._say(f"trial {asked.number} ({asked.number + 1} of {total}): {how}  ({values})")
+        if len(self._failed) >= self.search.max_failures:
+            others = [self.study.values(t) for t in self.study.trials() if self.study.failure(t) is None]
+            raise too_many_failures(self._failed, [v for v in others if v not in [f for f, _ in self._failed]])
+
+    def _confirm(self, pool: Pool, default: Values, noise: dict[int, float]) -> list[Candidate]:
+        """Run the best trials again under the seeds of the noise, and compare them with the default."""
+        best: dict[str, Values] = {}
+        for trial in self.study.complete_trials():
+            values = self.study.values(trial)
+            if values != default and values not in best.values() and len(best) < self.search.top:
+                best[f"trial {trial.number}"] = values
+        maes = self._repeat(pool, best)
+        return [candidate(name, mae, noise, rivals=len(maes)) for name, mae in maes.items()]
+
+    def _leave_out(self, pool: Pool, name: str, values: Values, reference: dict[int, float]) -> list[Candidate]:
+        """Run the winner again without each term of the objective."""
+        if not self.search.leave_one_out or self.config.objective.kind == "none":
+            return []
+        without: dict[str, Values] = {}
+        winner = with_values(self.config, values).objective
+        for weight in WEIGHTS:
+            left = {**values, f"objective.{weight}": 0.0}
+            try:
+                if getattr(winner, weight) > 0:
+                    with_values(self.config, left)
+                    without[f"{name} without {weight}"] = left
+            except UserError:
+                continue  # nothing would train the student
+        maes = self._repeat(pool, without)
+        return [candidate(left.rsplit(" ", 1)[1], mae, reference) for left, mae in maes.items()]
+
+    def _repeat(self, pool: Pool, variants: dict[str, Values]) -> dict[str, dict[int, float]]:
+        """Run configurations under each seed; return validation MAEs by variant and seed, of those that do not fail."""
+        configs = {
+            (name, seed): self._repeat_config(name, values, seed)
+            for name, values in variants.items()
+            for seed in self.seeds
+        }
+
+        def jobs() -> Iterator[Job]:
+            for (name, seed), config in configs.items():
+                if outcome(RunFolder.of(config)) is None:
+                    yield RepeatJob(f"{name}, seed {seed}", config, self._repeated)
+
+        todo = jobs()
+        drive(pool, lambda: next(todo, None))
+        maes: dict[str, dict[int, float]] = {name: {} for name in variants}
+        for (name, seed), config in configs.items():
+            if isinstance(ended := outcome(RunFolder.of(config)), Ended):
+                maes[name][seed] = float(ended.result["validation"]["mae"])
+        return maes
+
+    def _repeated(self, key: str, event: Event) -> None:
+        if isinstance(event, Ended):
+            self._say(f"{key}: MAE {event.result['validation']['mae']:.3f}")
+        elif isinstance(event, Failed):
+            self._say(f"{key}: failed ({event.kind}): {event.message.splitlines()[0][:160]}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _fields(space: Space) -> str:
+    return ", ".join(entry.field for entry in space.searched)
+
+
+def _short(value: Value) -> str:
+    return decimals(value) if isinstance(value, float) else str(value)

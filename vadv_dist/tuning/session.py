@@ -1,0 +1,90 @@
+"""One training after another in this process, each halted at the end of every epoch until it is told to go on."""
+
+import gc
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from vadv_dist.config import Config, config_from_dict
+from vadv_dist.tuning.events import Ended, Epoch, Event, Stopped, failure_of
+
+
+class _StopTrainingError(Exception):
+    """Leaves the training loop of a trial that is not to go on."""
+
+
+class TrainingSession:
+    """Runs trainings in a thread, so that whoever asks can decide between two epochs.
+
+    The process keeps what it has imported and set up: a second trial begins at once.
+    """
+
+    def __init__(self) -> None:
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._words: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def begin(self, raw: dict[str, Any]) -> Event:
+        """Start the training that a configuration (as a dict) names, or go on with it; return its first event."""
+        threading.Thread(target=self._run, args=(raw,), name="vadv-trial", daemon=True).start()
+        return self._events.get()
+
+    def answer(self, go_on: bool) -> Event:
+        """Answer an `Epoch`, and return the next event."""
+        self._words.put(go_on)
+        return self._events.get()
+
+    def _run(self, raw: dict[str, Any]) -> None:
+        event: Event
+        try:
+            event = Ended(train_here(config_from_dict(raw), self._end_epoch))
+        except _StopTrainingError:
+            event = Stopped()
+        except BaseException as error:
+            event = failure_of(error)
+        _let_go()
+        self._events.put(event)
+
+    def _end_epoch(self, metrics: dict[str, Any]) -> None:
+        self._events.put(Epoch(int(metrics["epoch"]), float(metrics["valid_mae"])))
+        if not self._words.get():
+            raise _StopTrainingError
+
+
+def train_here(config: Config, on_epoch: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Train a run in this process, or go on with it, and return its result.
+
+    Raises:
+        VadvError: see `vadv_dist.training.worker.train_rank`.
+    """
+    import torch
+
+    from vadv_dist.data.windows import LocalWindows
+    from vadv_dist.errors import MachineError
+    from vadv_dist.training.distributed import Distributed, choose_device
+    from vadv_dist.training.run_folder import RunFolder
+    from vadv_dist.training.worker import train_rank
+
+    folder = RunFolder.of(config)
+    # The process that a killed search has left behind may write for some seconds yet.
+    with folder.writer_lock():
+        folder.claim(config)
+    if (result := folder.result()) is not None:
+        return result
+    device = choose_device(config.trainer.use_gpu)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    train_rank(config, Distributed(device=device), LocalWindows, on_epoch=on_epoch)
+    result = folder.result()
+    if result is None:
+        raise MachineError(f"{folder.root} ended without a result.")
+    return result
+
+
+def _let_go() -> None:
+    """Free what the trial had on the device; the next one may need all of it."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

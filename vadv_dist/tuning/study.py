@@ -1,0 +1,225 @@
+"""The durable memory of a search: an Optuna study by ask and tell, which can be put down and taken up at any point.
+
+Ray Tune's OptunaSearch keeps its study in memory, prunes nothing itself and forgets with its driver, so the study is
+driven here. Everything that decides what comes next stands in Optuna's storage: which trials were begun, their
+parameters, the MAE of each of their epochs, how they ended. A process that takes a search up continues the trials that
+were running (their runs go on from their checkpoints) and asks for no more than are left.
+
+The sampler is built anew for every trial, from the search's seed and the trial's number. What is suggested therefore
+depends on those and on the trials known by then, not on how often the driver was started.
+"""
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from vadv_dist.config import Config
+from vadv_dist.config.search import SearchConfig
+from vadv_dist.errors import MachineError
+from vadv_dist.tuning.events import Failed
+from vadv_dist.tuning.space import Space, Value
+
+logger = logging.getLogger(__name__)
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+# Trials that TPE draws at random before it begins to model.
+_STARTUP = 10
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that is to run.
+
+    Args:
+        number: counted from 0, the default.
+        values: the fields it sets.
+        reported: validation MAE by epoch (from 0), as far as the study knows.
+    """
+
+    number: int
+    values: dict[str, Value]
+    reported: dict[int, float]
+    handle: optuna.trial.Trial
+
+
+class Study:
+    """A study in Optuna's storage.
+
+    Args:
+        study: of a name that is no other's.
+        space: what is searched.
+        base: the configuration that is varied.
+        search: settings.
+    """
+
+    def __init__(self, study: optuna.Study, space: Space, base: Config, search: SearchConfig) -> None:
+        self.optuna = study
+        self._space, self._base, self._search = space, base, search
+        if not study.get_trials(deepcopy=False):
+            self._enqueue(space.default(base))
+        # Killed between these, a search has queued some of them.
+        queued = sum("queued" in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+        for values in space.first[max(queued - 1, 0) :]:
+            self._enqueue(values)
+
+    @classmethod
+    def open(cls, url: str, name: str, space: Space, base: Config, search: SearchConfig) -> "Study":
+        """Open a study, or begin it.
+
+        Raises:
+            MachineError: the storage cannot be reached.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            return cls(
+                optuna.create_study(
+                    storage=open_storage(url),
+                    study_name=name,
+                    direction="minimize",
+                    pruner=_pruner(search),
+                    load_if_exists=True,
+                ),
+                space,
+                base,
+                search,
+            )
+        except Exception as error:
+            if type(error).__module__.startswith(("sqlalchemy", "optuna", "psycopg")) or isinstance(error, ImportError):
+                where = url.split("@")[-1]
+                raise MachineError(
+                    f"The study's storage {where} cannot be used: {str(error).splitlines()[0]}. Nothing was started. "
+                    "Check search.storage, and that its driver is installed."
+                ) from error
+            raise
+
+    def _enqueue(self, values: Mapping[str, Value]) -> None:
+        self.optuna.enqueue_trial(self._space.parameters(values, self._base), user_attrs={"queued": True})
+
+    def trials(self) -> list[FrozenTrial]:
+        """Trials that were begun, by number."""
+        return [t for t in self.optuna.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+
+    def unfinished(self) -> list[Asked]:
+        """Trials that were running when the search was put down."""
+        running = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
+        return [self._asked(trial.number, lambda t=trial: self._handle(t)) for trial in running]
+
+    def ask(self) -> Asked | None:
+        """The next trial, or None where as many as wanted were begun."""
+        begun = len(self.trials())
+        if begun >= self._search.num_trials:
+            return None
+        return self._asked(begun, self.optuna.ask)
+
+    def report(self, asked: Asked, epoch: int, mae: float) -> bool:
+        """Note the validation MAE of an epoch, and say whether the trial may go on."""
+        if epoch not in asked.reported:
+            asked.handle.report(mae, step=epoch + 1)
+            asked.reported[epoch] = mae
+        asked.handle.set_user_attr("fruitless_starts", 0)
+        # The default is what everything is compared with, so it is never stopped; and an end that is reached, stands.
+        if asked.number == 0 or epoch + 1 >= self._base.trainer.epochs:
+            return True
+        if not asked.handle.should_prune():
+            return True
+        # Asked again, the pruner would take this rung for passed: a search that is killed here must remember.
+        asked.handle.set_user_attr("falls_behind", True)
+        return False
+
+    def falls_behind(self, asked: Asked) -> bool:
+        """Whether it was decided already that the trial is to be stopped."""
+        return bool(self._frozen(asked.number).user_attrs.get("falls_behind"))
+
+    def begin(self, asked: Asked) -> int:
+        """Note that a trial starts, and return how often it did so since an epoch of it was last seen to end."""
+        starts = int(self._frozen(asked.number).user_attrs.get("fruitless_starts", 0)) + 1
+        asked.handle.set_user_attr("fruitless_starts", starts)
+        return starts
+
+    def complete(self, asked: Asked, mae: float, result: Mapping[str, Any]) -> None:
+        """Record a trial that ran to its end, by the best validation MAE of its epochs."""
+        asked.handle.set_user_attr("best_epoch", result.get("best_epoch"))
+        asked.handle.set_user_attr("wall_time_s", result.get("wall_time_s"))
+        self.optuna.tell(asked.handle, mae)
+
+    def prune(self, asked: Asked) -> None:
+        """Record a trial that was stopped for falling behind."""
+        self.optuna.tell(asked.handle, state=TrialState.PRUNED)
+
+    def fail(self, asked: Asked, failure: Failed) -> None:
+        """Record a trial that failed, with the reason."""
+        asked.handle.set_user_attr("failure", {"kind": failure.kind, "message": failure.message[:2000]})
+        self.optuna.tell(asked.handle, state=TrialState.FAIL)
+
+    def values(self, trial: FrozenTrial) -> dict[str, Value]:
+        """Values of the fields that a trial set."""
+        values: dict[str, Value] = trial.user_attrs.get("values", {})
+        return values
+
+    def failure(self, trial: FrozenTrial) -> dict[str, str] | None:
+        """Kind and message of a trial's failure; None where it has not failed."""
+        noted: dict[str, str] = trial.user_attrs.get("failure", {"kind": "crash", "message": ""})
+        return noted if trial.state == TrialState.FAIL else None
+
+    def complete_trials(self) -> list[FrozenTrial]:
+        """Trials that ran to their end, the best first."""
+        complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
+        return sorted(complete, key=lambda trial: (trial.value, trial.number))
+
+    def _asked(self, number: int, take: Any) -> Asked:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of experimental samplers
+            self.optuna.sampler = make_sampler(
+                self._search, number, grouped=any(e.condition for e in self._space.entries)
+            )
+            handle: optuna.trial.Trial = take()
+            values = self._space.suggest(handle, self._base)
+        handle.set_user_attr("values", values)
+        known = self._frozen(handle.number).intermediate_values
+        return Asked(handle.number, values, {step - 1: mae for step, mae in known.items()}, handle)
+
+    def _handle(self, trial: FrozenTrial) -> optuna.trial.Trial:
+        """Take hold of a trial that another process has begun."""
+        return optuna.trial.Trial(self.optuna, trial._trial_id)
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self.optuna.get_trials(deepcopy=False)[number]
+
+
+def open_storage(url: str) -> optuna.storages.BaseStorage:
+    """Open an RDB, or a journal file where `url` is a path."""
+    if "://" in url:
+        # Two processes may look at a SQLite file at once (a dashboard, say): wait for each other instead of failing.
+        options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+        return optuna.storages.RDBStorage(url, engine_kwargs=options)
+    Path(url).parent.mkdir(parents=True, exist_ok=True)
+    from optuna.storages.journal import JournalFileBackend
+
+    return optuna.storages.JournalStorage(JournalFileBackend(url))
+
+
+def make_sampler(search: SearchConfig, number: int, *, grouped: bool = False) -> optuna.samplers.BaseSampler:
+    """A sampler whose draws depend on the search's seed and the trial's number alone."""
+    digest = hashlib.sha256(json.dumps([search.seed, number]).encode()).digest()
+    seed = int.from_bytes(digest[:4], "big")
+    if search.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # multivariate sampling is called experimental
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=_STARTUP, multivariate=True, group=grouped, constant_liar=True
+        )
+
+
+def _pruner(search: SearchConfig) -> optuna.pruners.BasePruner:
+    if search.pruner == "none":
+        return optuna.pruners.NopPruner()
+    # Asynchronous successive halving (Li et al., arXiv:1810.05934): the state of its rungs is in the storage.
+    return optuna.pruners.SuccessiveHalvingPruner(min_resource=search.min_epochs, reduction_factor=search.reduction)

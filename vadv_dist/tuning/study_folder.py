@@ -1,0 +1,145 @@
+"""A study on storage: its paths, and the record of what it searches, which a search that goes on must agree with."""
+
+import dataclasses
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vadv_dist.config import Config, config_to_dict
+from vadv_dist.config.load import differing_keys
+from vadv_dist.config.search import SearchConfig
+from vadv_dist.errors import UserError
+from vadv_dist.storage import Location, location, write_text
+from vadv_dist.training.run_folder import MACHINE_FIELDS
+from vadv_dist.tuning.space import Space
+
+# Settings that decide what was searched so far; the others may change while a search goes on.
+_DECIDES = ("seed", "sampler", "pruner", "min_epochs", "reduction", "storage")
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Paths of one study below its storage."""
+
+    root: Location
+
+    @classmethod
+    def of(cls, config: Config, space_name: str) -> "StudyFolder":
+        """The folder of a search: named by the run that is varied and the space that it is varied in."""
+        return cls(location(config.run.storage) / f"{config.run.name}-{space_name}")
+
+    @property
+    def name(self) -> str:
+        """What a person calls the study."""
+        return self.root.name
+
+    @property
+    def record_path(self) -> Location:
+        """What is searched."""
+        return self.root / "study.yaml"
+
+    @property
+    def trials(self) -> Location:
+        """Runs of the trials, by number."""
+        return self.root / "trials"
+
+    @property
+    def repeats(self) -> Location:
+        """Runs of the default and the best trials under further seeds, and without a term."""
+        return self.root / "repeats"
+
+    @property
+    def best_path(self) -> Location:
+        """Configuration of the winner, for `vadv train`."""
+        return self.root / "best.yaml"
+
+    @property
+    def result_path(self) -> Location:
+        """The answer, as JSON."""
+        return self.root / "tune.json"
+
+    @property
+    def report_path(self) -> Location:
+        """The answer, as a page."""
+        return self.root / "tune-report.html"
+
+    @property
+    def student(self) -> Location:
+        """The winner's student."""
+        return self.root / "student"
+
+    def claim(self, config: Config, space: Space, search: SearchConfig) -> str:
+        """Make this folder the study of a search, or find that it already is.
+
+        Returns:
+            name of the study in Optuna's storage; it is no other's, so that many searches may share one storage.
+        Raises:
+            UserError: the folder holds another search, or something that is none.
+        """
+        if search.storage and "://" in search.storage and re.search(r"://[^/@:]*:[^/@$]+@", search.storage):
+            raise UserError(
+                "search.storage holds a password, which would be written into study.yaml. Put the URL into an "
+                "environment variable and give its name: search.storage: $VADV_STUDY."
+            )
+        what = _what(config, space, search)
+        if self.record_path.is_file():
+            record = yaml.safe_load(self.record_path.read_text(encoding="utf-8"))
+            rows = differing_keys(record["search"], what)
+            if rows:
+                listed = "\n  ".join(rows)
+                raise UserError(
+                    f"{self.root} holds another search:\n  {listed}\n"
+                    "Give this one a name of its own (--run.name=…), or take the values back."
+                )
+            return str(record["study"])
+        if self.root.is_dir() and any(not p.name.startswith(".") for p in self.root.iterdir()):
+            raise UserError(
+                f"{self.root} exists but is no study (it has no study.yaml), and nothing is written over it. "
+                "Give another run.name or run.storage."
+            )
+        study = f"{self.name}-{secrets.token_hex(4)}"
+        record = {"study": study, "search": what, "config": config_to_dict(config)}
+        write_text(self.record_path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
+        return study
+
+    def storage_url(self, search: SearchConfig) -> str:
+        """Where Optuna keeps the study.
+
+        Raises:
+            UserError: an environment variable is not set, or the folder is no place for a database.
+        """
+        if search.storage is None:
+            if not isinstance(self.root, Path):
+                raise UserError(
+                    f"{self.root} is in an object store, which cannot hold Optuna's database. Set search.storage to an "
+                    "RDB URL, or to a path of this machine that ends in .log."
+                )
+            return f"sqlite:///{self.root.resolve()}/study.db"
+        url = os.path.expandvars(search.storage)
+        if "$" in url:
+            raise UserError(f"search.storage is {search.storage}, but that environment variable is not set.")
+        if "://" not in url and not url.endswith(".log"):
+            raise UserError(
+                f"search.storage is {search.storage}, expected an RDB URL such as postgresql+psycopg://HOST/NAME, or "
+                "a path that ends in .log for a journal."
+            )
+        return url
+
+
+def _what(config: Config, space: Space, search: SearchConfig) -> dict[str, Any]:
+    """What a search is, without where and how it is computed."""
+    raw = {
+        section: {k: v for k, v in fields.items() if k not in MACHINE_FIELDS.get(section, ())}
+        for section, fields in config_to_dict(config).items()
+    }
+    settings = {k: v for k, v in dataclasses.asdict(search).items() if k in _DECIDES}
+    # Through YAML, so that what is compared is what a file gives back.
+    what: dict[str, Any] = yaml.safe_load(
+        yaml.safe_dump({"config": raw, "space": space.to_json(), "settings": settings}, allow_unicode=True)
+    )
+    return what
