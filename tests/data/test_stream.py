@@ -129,6 +129,7 @@ def test_missing_clips_are_dropped_masked_or_refused(many_windows, collator) -> 
         split_of(many_windows, "error")
 
 
+@pytest.mark.slow
 def test_at_most_two_windows_are_held_and_each_is_read_once_an_epoch(many_windows, collator, monkeypatch) -> None:
     live: weakref.WeakSet = weakref.WeakSet()
     most, reads = 0, 0

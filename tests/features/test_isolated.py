@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pytest
 from videos import write_video
 
 from vadv_dist.config.extract_sections import ExtractConfig, FacesConfig
@@ -27,6 +28,7 @@ def deadly(spec: StageSpec, number: int, clips: Located) -> ClipBatch:
     return ClipReader(spec).read(number, clips)
 
 
+@pytest.mark.slow
 def test_the_clip_that_crashes_is_rejected_and_the_others_are_as_ever(tmp_path: Path) -> None:
     clips = []
     for n, name in enumerate("abc"):

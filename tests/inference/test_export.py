@@ -48,6 +48,7 @@ print(json.dumps(answers))
 """
 
 
+@pytest.mark.slow
 def test_transformers_alone_gives_the_students_scores(tokenizer, tmp_path):
     kinds = {"standard": {}, "mean": {"pooling": "mean"}, "electra": {"model_type": "electra"}}
     expected = {}

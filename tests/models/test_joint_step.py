@@ -129,6 +129,7 @@ def test_a_step_asks_no_value_of_a_tensor(batch: dict[str, Tensor], encoder: str
     assert questions.asked > 0
 
 
+@pytest.mark.slow
 def test_a_few_steps_learn_a_batch_by_heart(batch: dict[str, Tensor]) -> None:
     model = Joint()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)

@@ -104,6 +104,7 @@ class CutOffError(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [3, 9, 14])
 def test_a_mixed_run_cut_off_anywhere_ends_with_the_same_weights(mixed_config, stop_at, monkeypatch) -> None:
     whole = load_config(mixed_config("whole"), OPTIONS)

@@ -62,6 +62,7 @@ def test_a_data_set_in_a_store_is_that_on_a_disk(made_s3: str, made_on_disk: Pat
     assert there["splits"] == here["splits"]
 
 
+@pytest.mark.slow
 def test_a_run_through_a_faulty_network_ends_with_the_weights_of_one_on_a_disk(
     made_s3, made_on_disk, s3, s3_port, write_config, monkeypatch
 ) -> None:

@@ -48,6 +48,7 @@ def ingest(place: Path, call: str) -> None:
     assert grown < MEBIBYTES
 
 
+@pytest.mark.slow
 def test_mmsa(tmp_path: Path) -> None:
     rows = 200
     values = np.ones((rows, FILE_BYTES // rows // 4 // 64, 64), np.float32)
@@ -61,6 +62,7 @@ def test_mmsa(tmp_path: Path) -> None:
     ingest(tmp_path, "ingest_mmsa(place / 'm.pkl', place / 'out', features=['vision'], **few)")
 
 
+@pytest.mark.slow
 def test_arrays_beside_a_table(tmp_path: Path) -> None:
     rows = 200
     (tmp_path / "t.csv").write_text("id,split,label,text\n" + "".join(f"a_{i},train,0,words\n" for i in range(rows)))
@@ -71,6 +73,7 @@ def test_arrays_beside_a_table(tmp_path: Path) -> None:
     ingest(tmp_path, f"ingest_table(place / 't.csv', place / 'out', {arrays})")
 
 
+@pytest.mark.slow
 def test_a_table_of_long_texts(tmp_path: Path) -> None:
     text = "word " * 4096
     with (tmp_path / "t.csv").open("w") as file:
@@ -79,6 +82,7 @@ def test_a_table_of_long_texts(tmp_path: Path) -> None:
     ingest(tmp_path, "ingest_table(place / 't.csv', place / 'out', **few)")
 
 
+@pytest.mark.slow
 def test_cmu_sdk(tmp_path: Path) -> None:
     videos = [f"v{i}" for i in range(40)]
     (tmp_path / "folds.json").write_text('{"train": [' + ", ".join(f'"{v}"' for v in videos) + "]}")
@@ -92,6 +96,7 @@ def test_cmu_sdk(tmp_path: Path) -> None:
     ingest(tmp_path, f"ingest_cmu_sdk({files}, audio=place / 'audio.csd', **few)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", [None, (64, 1024)])
 def test_vegas(tmp_path: Path, chunks: tuple[int, int] | None) -> None:
     rows = FILE_BYTES // 4 // 1024
