@@ -112,6 +112,7 @@ def test_an_upload_that_is_cut_off_is_not_seen(place, tmp_path, through: FaultyP
     assert uploads_left(place) == []
 
 
+@pytest.mark.slow
 def test_faults_are_tried_again_and_told(place: S3Path, through: FaultyProxy, caplog) -> None:
     through.share = 0.3
     for number in range(40):

@@ -57,6 +57,7 @@ def unknown_fields(value: object, schema: dict[str, Any], where: str = "") -> It
 
 
 @pytest.mark.parametrize("document", of_ray(), ids=lambda d: f"{d['kind']}-{d['metadata']['name']}")
+@pytest.mark.slow
 def test_ray_manifests_fit_the_operators_schemas(document: dict[str, Any]) -> None:
     if not SCHEMAS.is_dir():
         pytest.skip("../shared/schemas is not at hand")

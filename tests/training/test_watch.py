@@ -157,6 +157,7 @@ def test_durations_are_as_a_person_reads_them() -> None:
     assert [duration(s) for s in seconds] == ["?", "42 s", "3 min 05 s", "2 h 07 min", "3 d 04 h"]
 
 
+@pytest.mark.slow
 def test_a_training_in_an_object_store_is_followed_to_its_end(write_config, s3: str) -> None:
     storage = f"{s3}/watched"
     command = [sys.executable, "-m", "vadv_dist.cli"]

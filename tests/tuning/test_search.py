@@ -135,6 +135,7 @@ def test_a_finished_search_is_told_again_without_training(
     assert more["trials"]["all"] == 5
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_with_the_same_space_only(write_config: Callable[..., Path], space: Path) -> None:
     config = write_config()
     search(config, space, "--search.num_trials=1")
@@ -143,6 +144,7 @@ def test_a_search_goes_on_with_the_same_space_only(write_config: Callable[..., P
         search(config, space, "--search.num_trials=1")
 
 
+@pytest.mark.slow
 def test_a_trial_fails_alone_and_says_why(
     write_config: Callable[..., Path], space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +167,7 @@ def test_a_trial_fails_alone_and_says_why(
     assert [(f["trial"], f["kind"]) for f in answer["failures"]] == [(1, "no numbers"), (2, "out of memory")]
 
 
+@pytest.mark.slow
 def test_failures_in_a_row_end_the_search_with_what_they_share(
     write_config: Callable[..., Path], space: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

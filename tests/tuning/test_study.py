@@ -36,6 +36,7 @@ def score(values: dict) -> float:
 
 @pytest.mark.parametrize("storage", ["sqlite:///{}/study.db", "{}/study.log"])
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.slow
 def test_a_study_taken_up_at_every_trial_suggests_what_an_unbroken_one_does(
     tmp_path: Path, space: Space, storage: str, sampler: str
 ) -> None:
@@ -97,6 +98,7 @@ def test_rungs_stop_what_falls_behind_but_never_the_default(tmp_path: Path, spac
     assert study.trials()[1].user_attrs["failure"] == {"kind": "out of memory", "message": "2 GiB"}
 
 
+@pytest.mark.slow
 def test_tpe_finds_a_better_place_than_random_draws(tmp_path: Path, space: Space) -> None:
     # A smooth function of two weights, 30 trials, 5 seeds: the mean of the best values.
     best: dict[str, list[float]] = {"tpe": [], "random": []}
