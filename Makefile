@@ -26,11 +26,11 @@ run: $(READY) ## train a student alone and beside its teacher on made data, and 
 
 test: $(READY) ## all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not deepspeed and not slow'
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not ray and not deepspeed'
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not ray and not deepspeed and not nodes'
 	@# Ray and DeepSpeed fill both cores by themselves.
 	@$(BIN)/python -m pytest --durations=10 -m '(ray or deepspeed) and not nodes'
 
-test-nodes: $(READY) ## jobs on a Ray cluster of two nodes on this machine (some minutes, a quiet machine)
+test-nodes: $(READY) ## tests that want a quiet machine: jobs on two Ray nodes, a killed search
 	@$(BIN)/python -m pytest -m nodes
 
 test-fast: $(READY) ## tests without Ray and DeepSpeed
