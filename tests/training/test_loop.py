@@ -256,7 +256,7 @@ def test_a_gpu_that_runs_out_of_memory_is_a_fault_with_advice(write_config, monk
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it.")
 
     monkeypatch.setattr(TorchEngine, "accumulate", full)
-    with pytest.raises(MachineError, match=r"2.00 GiB. Checkpoints are complete.*engine.zero_stage"):
+    with pytest.raises(MachineError, match=r"2.00 GiB. This was at step 0; .*engine.zero_stage"):
         run(write_config())
 
 

@@ -14,7 +14,7 @@ from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.stream import BatchStream, StepBatches
 from vadv_dist.data.windows import Windows
-from vadv_dist.errors import UserError
+from vadv_dist.errors import MachineError, UserError
 from vadv_dist.tasks.base import Task
 from vadv_dist.training.checkpoint import list_checkpoints, prune, save_checkpoint
 from vadv_dist.training.distributed import Distributed
@@ -84,10 +84,13 @@ class Trainer:
                 "workers": self.distributed.world_size,
             }
         )
-        while self.state.stopped is None:
-            self._train_epoch()
-            if self.state.stopped is None or self.state.stopped == "max_steps":
-                self._end_epoch()
+        try:
+            while self.state.stopped is None:
+                self._train_epoch()
+                if self.state.stopped is None or self.state.stopped == "max_steps":
+                    self._end_epoch()
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(error, f"This was at step {self.state.step}; checkpoints are complete.") from error
         self._flush_log()
         return self.state
 
@@ -307,6 +310,14 @@ class _LogLine:
             **({"mfu": utilisation(self.samples, tokens, seconds)} if utilisation is not None else {}),
             **({"gpu_memory_bytes": torch.cuda.max_memory_allocated(device)} if device.type == "cuda" else {}),
         }
+
+
+def out_of_memory(error: torch.OutOfMemoryError, where: str) -> MachineError:
+    """What to say of a GPU whose memory is full, and of `where` the run then stood."""
+    return MachineError(
+        f"{str(error).partition(chr(10))[0]} {where} The run can go on with more workers or a higher "
+        "engine.zero_stage; a new run fits with a larger trainer.accumulate or student.gradient_checkpointing: true."
+    )
 
 
 def planned_steps(config: Config, train: SplitShards) -> int:

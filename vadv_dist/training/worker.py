@@ -24,7 +24,7 @@ from vadv_dist.training.allocator import keep_freed_memory
 from vadv_dist.training.distributed import Distributed, choose_device, choose_dtype, init_single_process
 from vadv_dist.training.engine import Engine, TorchEngine
 from vadv_dist.training.flops import utilisation
-from vadv_dist.training.loop import Trainer
+from vadv_dist.training.loop import Trainer, out_of_memory
 from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.state import TrainState
 
@@ -99,11 +99,7 @@ def train_rank(
         with folder.writer_lock() if distributed.is_main else contextlib.nullcontext():
             return _train_rank(config, folder, distributed, windows_of, show, on_epoch)
     except torch.OutOfMemoryError as error:
-        raise MachineError(
-            f"{str(error).partition(chr(10))[0]} Checkpoints are complete. The run can go on with more workers or a "
-            "higher engine.zero_stage; a new run fits with a larger trainer.accumulate or "
-            "student.gradient_checkpointing: true."
-        ) from error
+        raise out_of_memory(error, "Checkpoints are complete.") from error
 
 
 def _train_rank(
