@@ -13,7 +13,6 @@ MAY_IMPORT = {
     "storage": {"errors", "object_storage"},
     "object_storage": {"errors"},
     "recipes": BASE,
-    "cli_ingest": {"data", *BASE},
     "telemetry": {"errors", "telemetry"},
     "config": {"errors", "config"},
     "data": {"config", "data", *BASE},
