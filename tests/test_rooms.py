@@ -22,10 +22,10 @@ MAY_IMPORT = {
     "evaluation": {"errors", "evaluation"},
     "tasks": {"models", "objectives", "evaluation", "data", "config", "tasks", *BASE},
     "training": {"tasks", "data", "config", "inference", "telemetry", "training", *BASE},
-    "inference": {"models", "data", "config", "evaluation", "inference", *BASE},
+    "inference": {"models", "inference", *BASE},
     "submission": {"config", "submission", *BASE},
     "doctor": {"config", "models", "submission", "training", *BASE},
-    "reporting": {"evaluation", "config", "data", "reporting", *BASE},
+    "reporting": {"evaluation", "config", "reporting", *BASE},
     "tuning": {
         *("training", "evaluation", "inference", "reporting", "tasks", "data", "config", "recipes", "tuning"),
         *BASE,
