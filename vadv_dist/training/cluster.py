@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from vadv_dist.config.sections import TrainerConfig
+from vadv_dist.config.trainer_sections import TrainerConfig
 from vadv_dist.errors import UserError
 
 # Ray Train's second version, whose controller outlives a lost worker; it must be chosen before Ray is imported.
