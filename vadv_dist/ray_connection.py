@@ -1,12 +1,15 @@
 """The Ray cluster that a command uses: the one that is there already, or one started on this machine."""
 
 import os
+import socket
 from typing import Any
 
 from vadv_dist.errors import MachineError
 
 # Ray Train's second version, whose controller outlives a lost worker; it must be chosen before Ray is imported.
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+
+_ANSWER_S = 10.0
 
 
 def connect(num_cpus: int) -> bool:
@@ -28,6 +31,8 @@ def connect(num_cpus: int) -> bool:
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     named = os.environ.get("RAY_ADDRESS", "")
+    if named not in ("", "auto", "local"):
+        _require_answer(named)
     if named != "local":
         try:
             ray.init(address="auto", **options)
@@ -41,10 +46,22 @@ def connect(num_cpus: int) -> bool:
     return True
 
 
+def _require_answer(address: str) -> None:
+    """Ray itself would try for minutes, a warning at a time."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, ValueError, OverflowError):
+        raise MachineError(
+            f"RAY_ADDRESS names {address}, where no Ray cluster answers. Start it there, correct the address "
+            "(host:port of the head), or unset RAY_ADDRESS to work on this machine."
+        ) from None
+
+
 def _reason(error: BaseException) -> str:
     if "token" in str(error).lower():
         return (
             "which asks for a token that was not given. Put it into ~/.ray/auth_token (mode 600), or name its file in "
             "RAY_AUTH_TOKEN_PATH, and set RAY_AUTH_MODE=token."
         )
-    return "where no Ray cluster answers. Start it there, or unset RAY_ADDRESS to work on this machine."
+    return f"but the connection failed: {str(error).strip().splitlines()[-1][:200]}"
