@@ -8,6 +8,7 @@ reader never meets half of anything (promise 6 of docs/architecture.md).
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.object_storage import STORE_SETTINGS as STORE_SETTINGS
@@ -72,6 +73,20 @@ def sha256_file(path: Location) -> str:
         return digest.hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_binary(path: Location) -> IO[bytes]:
+    """Open a file for reading; of an object store it is fetched whole into memory.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return io.BytesIO(path.read_bytes()) if isinstance(path, S3Path) else path.open("rb")
+
+
+def store_settings() -> dict[str, str]:
+    """What this process knows of where object stores are, for processes elsewhere; secrets are each machine's own."""
+    return {name: os.environ[name] for name in STORE_SETTINGS if name in os.environ}
 
 
 def file_size(path: Location) -> int:

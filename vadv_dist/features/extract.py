@@ -9,7 +9,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from vadv_dist.features.stages import (
     encoder_stages,
 )
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder
-from vadv_dist.storage import local_path
+from vadv_dist.storage import location, store_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,7 +99,7 @@ def _finished(plan: Plan) -> ExtractSummary | None:
     Raises:
         UserError: the data set there is of another job.
     """
-    root = local_path(plan.config.output.uri)
+    root = location(plan.config.output.uri)
     if not (root / "dataset.json").is_file():
         return None
     manifest = Dataset.open(root).manifest
@@ -112,8 +112,9 @@ def _finished(plan: Plan) -> ExtractSummary | None:
             "another output.uri, or remove this one."
         )
     work = WorkFolder(root, plan.job)
-    if (work.folder / "job.json").is_file():
-        work.remove()  # what was killed between the last file and this
+    if work.is_left():  # by what was killed between the last file and this; or it is just about to be removed
+        with suppress(UserError), work.lock():
+            work.remove()
     return summary(root, manifest)
 
 
@@ -201,7 +202,7 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
     read: Any = _read  # Ray's types know no keyword arguments
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         read,
-        fn_kwargs={"spec": spec, "run": uuid.uuid4().hex},
+        fn_kwargs={"spec": spec, "run": uuid.uuid4().hex, "stores": store_settings()},
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=1,
@@ -231,8 +232,16 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
 _readers: dict[str, ClipReader] = {}
 
 
-def _read(table: pa.Table, spec: StageSpec, run: str) -> pa.Table:
-    """The reading stage in a task; the reader stays with the process, as opening a detector takes a clip's time."""
+def _read(table: pa.Table, spec: StageSpec, run: str, stores: dict[str, str]) -> pa.Table:
+    """The reading stage in a task; the reader stays with the process, as opening a detector takes a clip's time.
+
+    Args:
+        table: one row, the batch.
+        spec: what a `ClipReader` must know.
+        run: a name that no other run has.
+        stores: where object stores are.
+    """
+    os.environ.update(stores)  # before anything asks for a clip: the client is made once
     [row] = table.to_pylist()
     number = int(row["number"])
     clips = [(ListedClip(**clip), location) for clip, location in json.loads(row["clips"])]
