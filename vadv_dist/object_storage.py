@@ -12,7 +12,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -361,6 +361,18 @@ class S3Path:
 
 
 Location = Path | S3Path
+
+
+def store_settings() -> dict[str, str]:
+    """What this process knows of where object stores are, for processes elsewhere; secrets are each machine's own."""
+    return {name: os.environ[name] for name in STORE_SETTINGS if name in os.environ}
+
+
+def use_store_settings(settings: Mapping[str, str]) -> None:
+    """Find object stores where another process does."""
+    if any(os.environ.get(name) != value for name, value in settings.items()):
+        os.environ.update(settings)
+        _file_system.cache_clear()
 
 
 @functools.cache

@@ -23,6 +23,8 @@ from vadv_dist.object_storage import STORE_SETTINGS as STORE_SETTINGS
 from vadv_dist.object_storage import ConflictError as ConflictError
 from vadv_dist.object_storage import Location as Location
 from vadv_dist.object_storage import S3Path as S3Path
+from vadv_dist.object_storage import store_settings as store_settings
+from vadv_dist.object_storage import use_store_settings as use_store_settings
 
 _NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
 # A file where a folder should be or the other way round, a name too long, a circle of links.
@@ -82,11 +84,6 @@ def open_binary(path: Location) -> IO[bytes]:
         FileNotFoundError: there is none.
     """
     return io.BytesIO(path.read_bytes()) if isinstance(path, S3Path) else path.open("rb")
-
-
-def store_settings() -> dict[str, str]:
-    """What this process knows of where object stores are, for processes elsewhere; secrets are each machine's own."""
-    return {name: os.environ[name] for name in STORE_SETTINGS if name in os.environ}
 
 
 def file_size(path: Location) -> int:

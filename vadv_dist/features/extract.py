@@ -35,7 +35,7 @@ from vadv_dist.features.stages import (
     encoder_stages,
 )
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder
-from vadv_dist.storage import location, store_settings
+from vadv_dist.storage import location, store_settings, use_store_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -193,6 +193,7 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # a mistake met by a stage reaches the driver as itself
     compute = spec.config.compute
     actors = compute.max_actors or room.gpus or os.cpu_count() or 1
     rows = [
@@ -241,7 +242,7 @@ def _read(table: pa.Table, spec: StageSpec, run: str, stores: dict[str, str]) ->
         run: a name that no other run has.
         stores: where object stores are.
     """
-    os.environ.update(stores)  # before anything asks for a clip: the client is made once
+    use_store_settings(stores)
     [row] = table.to_pylist()
     number = int(row["number"])
     clips = [(ListedClip(**clip), location) for clip, location in json.loads(row["clips"])]
@@ -352,9 +353,12 @@ def runtime(config: ExtractConfig) -> Iterator[Room]:
 def _ours(error: BaseException | None) -> VadvError | None:
     """Find our own error among the causes of one that Ray raised."""
     while error is not None:
-        if isinstance(error, VadvError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
+        cause = getattr(error, "cause", None) or error.__cause__
+        # Ray's own error of a task is one of ours too by its class, but its text is a traceback; and Ray appends lines
+        # on attempts to the text of ours.
+        if isinstance(error, VadvError) and cause is None:
+            return type(error)(str(error).splitlines()[0])
+        error = cause
     return None
 
 
