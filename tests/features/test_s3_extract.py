@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from lists import HEADER, bad_list, contents, quiet
 from PIL import Image
 from rich.console import Console
 from s3_server import FaultyProxy
+from tiny_onnx import write_onnx
 from videos import write_list, write_video
 
 from vadv_dist import locks, object_storage
@@ -90,9 +92,7 @@ def test_from_store_to_store_the_data_set_is_that_of_a_disk(configure, place: S3
     assert (pictures / "train.png").read_bytes() == (tmp_path / "again" / "train.png").read_bytes()
 
 
-def test_mmsa_layout_and_openface_are_read_in_a_store(
-    configure, classifier_folder: Path, place: S3Path, tmp_path: Path
-) -> None:
+def test_mmsa_layout_openface_and_an_onnx_file_are_read_in_a_store(configure, place: S3Path, tmp_path: Path) -> None:
     folder = tmp_path / "MOSI"
     rows = []
     for clip in ("1", "2"):
@@ -108,11 +108,12 @@ def test_mmsa_layout_and_openface_are_read_in_a_store(
     for number in range(1, 4):
         image = Image.new("RGB", (16, 16), (80 * number, 0, 0))
         image.save(folder / "openface" / "vid_2_aligned" / f"frame_det_00_{number:06d}.bmp")
+    write_onnx(folder / "expression.onnx", np.arange(24).reshape(3, 8) / 24, 224)
     upload(folder, place / "MOSI")
     summaries = []
     for root, out in ((str(folder), tmp_path / "out"), (f"{place}/MOSI", place / "out")):
         faces = FacesConfig(kind="openface", path=f"{root}/openface")
-        config = configure(tmp_path / "none", out, expression=classifier_folder, faces=faces)
+        config = configure(tmp_path / "none", out, expression=f"{root}/expression.onnx", faces=faces)
         output = dataclasses.replace(config.output, uri=str(out))
         config = dataclasses.replace(config, clips=ClipsConfig(mmsa=root), output=output)
         summaries.append(extract(config, quiet()))

@@ -121,7 +121,7 @@ class FacesConfig:
 
     Args:
         kind: `yunet` runs a detector, `openface` reads what OpenFace wrote, `none` leaves face features out.
-        path: the YuNet ONNX file, or the folder or s3:// prefix of OpenFace's output.
+        path: the YuNet ONNX file, or the folder of OpenFace's output; either may be on s3://.
         min_score: detections below this score (OpenFace: confidence) are left out.
         min_share: a clip with faces in a smaller share of its frames has no face.
         detect_side: longest side, in pixels, of the image that the detector sees.
@@ -150,7 +150,7 @@ class ExpressionConfig:
     """The frozen classifier whose scores of each face crop are the face features.
 
     Args:
-        encoder: a Hugging Face image classifier by name or folder, or an `.onnx` file.
+        encoder: a Hugging Face image classifier by name or folder, or an `.onnx` file, which may be on s3://.
         num_scores: how many scores it gives (E). Section 4.1.
         scores: `probabilities` takes the softmax of its outputs, `raw` keeps them as they are.
         onnx_side, onnx_mean, onnx_std: what an ONNX file wants: a square image of this side, scaled to [0, 1], less

@@ -213,7 +213,7 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
     for stage in encoder_stages(spec):
         dataset = dataset.map_batches(
             _Encode,
-            fn_constructor_args=(stage, spec),
+            fn_constructor_args=(stage, spec, store_settings()),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=1, max_size=actors, max_tasks_in_flight_per_actor=_BATCHES_WAITING),
@@ -258,9 +258,10 @@ def _read(table: pa.Table, spec: StageSpec, run: str, stores: dict[str, str]) ->
 class _Encode:
     """An encoding stage in an actor."""
 
-    def __init__(self, stage: Any, spec: StageSpec) -> None:
+    def __init__(self, stage: Any, spec: StageSpec, stores: dict[str, str]) -> None:
         import torch
 
+        use_store_settings(stores)
         torch.set_num_threads(1)  # actors work side by side
         self._stage = stage(spec, choose_device(spec))
 

@@ -113,15 +113,20 @@ class WorkFolder:
             UserError: another process has it, or another job's work or something else is in the way.
             MachineError: the storage cannot lock files.
         """
-        if not (self.folder / _JOB).is_file():
-            advice = "Give another output.uri, or remove this one."
-            require_absent(self.root, "a data set", advice, manifest=MANIFEST)
-            if self.folder.exists() and any(p.name != _LOCK for p in self.folder.iterdir()):
-                raise UserError(f"{self.folder} exists but holds no work of vadv extract. Give another output.uri.")
+        self._require_room()
         taken = f"{self.root} is being extracted by another process. Wait for it, or give another output.uri."
         with exclusive(self.folder, _LOCK, taken=taken):
+            self._require_room()  # again: whoever had the lock may have completed a data set meanwhile
             self._claim()
             yield
+
+    def _require_room(self) -> None:
+        if self.is_left():
+            return
+        advice = "Give another output.uri, or remove this one."
+        require_absent(self.root, "a data set", advice, manifest=MANIFEST)
+        if self.folder.exists() and any(p.name != _LOCK for p in self.folder.iterdir()):
+            raise UserError(f"{self.folder} exists but holds no work of vadv extract. Give another output.uri.")
 
     def _claim(self) -> None:
         path = self.folder / _JOB
