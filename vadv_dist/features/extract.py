@@ -65,7 +65,7 @@ def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool =
         retry_rejected: do the groups again that hold rejected clips, which may have been mended.
     Raises:
         UserError: a mistake in the configuration or the list, or more bad clips than `output.max_rejected` allows.
-        MachineError: a full disk, or workers lost again and again.
+        MachineError: a full disk, an object store that does not answer, or workers lost again and again.
     """
     listed = list_clips(config.clips)
     with runtime(config) as room:
