@@ -27,8 +27,8 @@ run: $(READY) ## train a student alone and beside its teacher on made data, and 
 test: $(READY) ## all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not deepspeed and not slow'
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not ray and not deepspeed and not nodes'
-	@# Ray and DeepSpeed fill both cores by themselves.
-	@$(BIN)/python -m pytest --durations=10 -m '(ray or deepspeed) and not nodes'
+	@# Each of the two brings a Ray cluster of its own.
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10 -m '(ray or deepspeed) and not nodes'
 
 test-nodes: $(READY) ## tests that want a quiet machine: jobs on two Ray nodes, a killed search
 	@$(BIN)/python -m pytest -m nodes

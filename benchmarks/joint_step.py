@@ -21,7 +21,8 @@ from vadv_dist.data.windows import LocalWindows
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.allocator import keep_freed_memory
 from vadv_dist.training.distributed import Distributed
-from vadv_dist.training.worker import Splits, build_engine
+from vadv_dist.training.splits import Splits
+from vadv_dist.training.worker import build_engine
 
 _PAPER_TOKENS = 100
 

@@ -36,7 +36,7 @@ from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.allocator import THREAD_ENVIRONMENT
 from vadv_dist.training.distributed import Distributed
 from vadv_dist.training.engine import adamw
-from vadv_dist.training.worker import Splits
+from vadv_dist.training.splits import Splits
 
 _WARM_UPS = 2
 

@@ -13,7 +13,7 @@ from material import run_config, sentences, write_clips
 from measure import Row, alternate, ratio_of_medians
 
 from vadv_dist.data.windows import LocalWindows
-from vadv_dist.training.worker import Splits
+from vadv_dist.training.splits import Splits
 
 
 def measure(quick: bool) -> list[Row]:

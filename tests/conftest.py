@@ -1,13 +1,12 @@
 """What tests share: made data, small configurations, the real data where it is at hand."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from ray_nodes import Cluster, start_cluster
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -65,17 +64,10 @@ def s3(s3_port: int) -> str:
 
 
 @pytest.fixture(scope="session")
-def cluster(s3_port: int) -> Iterator[dict[str, str]]:
-    """A Ray head in processes of its own, which know the S3 server, and the environment that finds it."""
-    binaries = Path(sys.executable).parent
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    environment["RAY_metrics_report_interval_ms"] = "1000"  # metrics within a second, for tests that read them
-    command = [str(binaries / "ray"), "start", "--head", "--port=0", "--num-cpus=5", "--include-dashboard=false"]
-    command += ["--disable-usage-stats", "--object-store-memory=300000000"]
-    started = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert started.returncode == 0, started.stdout + started.stderr
-    yield environment
-    subprocess.run([str(binaries / "ray"), "stop", "--force"], capture_output=True, env=environment, timeout=60)
+def cluster(s3_port: int) -> Iterator[Cluster]:
+    """A Ray head in processes of its own, which know the S3 server."""
+    with start_cluster(cpus=5) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def _ray(config: Config | None) -> Iterator[Finding]:
 
 
 def _data(config: Config) -> Iterator[Finding]:
-    from vadv_dist.training.worker import Splits
+    from vadv_dist.training.splits import Splits
 
     try:
         splits = Splits.open(config)

@@ -1,6 +1,9 @@
+"""What no run can use is refused where it is read."""
+
 import pytest
 
-from vadv_dist.config import ObjectiveConfig
+from vadv_dist.config import DataConfig, ObjectiveConfig, TeacherConfig, TelemetryConfig, TrainerConfig
+from vadv_dist.config.extract_sections import ComputeConfig, FacesConfig, OutputConfig
 from vadv_dist.errors import UserError
 
 
@@ -12,3 +15,28 @@ def test_an_objective_that_trains_no_student_is_refused(switches: dict) -> None:
 
 def test_distillation_alone_may_train_the_student() -> None:
     assert ObjectiveConfig(beta=0.0).psi > 0
+
+
+@pytest.mark.parametrize(
+    ("section", "fields", "message"),
+    [
+        (DataConfig, {"bucket_batches": 0}, "data.bucket_batches is 0, expected at least 1. "),
+        (TeacherConfig, {"cct_layers": -1}, "teacher.cct_layers is -1, expected at least 0. "),
+        (TeacherConfig, {"heads": 0}, "teacher.heads is 0, expected at least 1, or null. "),
+        (TrainerConfig, {"epochs": 0}, "trainer.epochs is 0, expected at least 1. "),
+        (TrainerConfig, {"patience": 0}, "trainer.patience is 0, expected at least 1, or null. "),
+        (TelemetryConfig, {"log_every_steps": 0}, "telemetry.log_every_steps is 0, expected at least 1. "),
+        (OutputConfig, {"shard_rows": 0}, "output.shard_rows is 0, expected at least 1. "),
+        (FacesConfig, {"margin": -0.1}, "faces.margin is -0.1, expected at least 0. "),
+        (ComputeConfig, {"num_workers": -1}, "compute.num_workers is -1, expected at least 0, or null. "),
+    ],
+)
+def test_a_number_below_the_lowest_is_refused_by_name(section: type, fields: dict, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        section(**fields)
+    assert str(caught.value) == f"{message}Change it in the config file or override it."
+
+
+def test_the_lowest_numbers_and_null_are_taken() -> None:
+    assert TrainerConfig(num_workers=0, epochs=1, max_failures=0, patience=None, max_steps=1).patience is None
+    assert ComputeConfig(num_workers=None, max_actors=1).num_workers is None

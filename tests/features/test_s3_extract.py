@@ -184,15 +184,16 @@ def test_through_ray_and_a_faulty_network_the_bytes_are_those_of_one_process(
     upload(clips_csv.parent, place / "clips")
     plain = moved(configure(clips_csv), place, "plain")
     extract(plain, quiet())
-    with FaultyProxy(s3_port, share=0.05) as proxy:
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, cluster.environment[name])
+    with FaultyProxy(s3_port, share=0.05) as proxy, monkeypatch.context() as patch:
         # The cluster's processes know the server itself: what workers ask the proxy for, they were told where.
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
         object_storage._file_system.cache_clear()
         extract(moved(configure(clips_csv, num_workers=1), place, "ray"), quiet())
         for number in range(10):
             assert any(f"GET /tests/{place.key}/clips/v{number}.mp4" in asked for asked in proxy.asked)
         assert proxy.refused + proxy.cut > 0
-    monkeypatch.undo()
     object_storage._file_system.cache_clear()
     assert bytes_of(place / "ray") == bytes_of(place / "plain")
 

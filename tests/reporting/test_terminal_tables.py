@@ -44,8 +44,12 @@ def test_tables_fit_80_columns_whole_and_without_colour_codes(table):
 
 def test_cells_are_ascii_for_logs_and_old_terminals():
     table = comparison_table(METRICS, METRICS | {"mae": 0.7, "corr": None}, gain=Interval(-0.045, -0.1, 0.01))
-    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    Console(file=file, width=80).print(table)
+    written = io.BytesIO()
+    log = io.TextIOWrapper(written, encoding="ascii")
+    Console(file=log, width=80).print(table)
+    log.flush()
+    lines = [line.replace("|", " ").split() for line in written.getvalue().decode("ascii").splitlines()]
+    assert ["Gain", "-0.045", "-", "+0.0", "+0.0", "+0.0", "+0.0", "+0.0"] in lines
 
 
 def test_gain_is_positive_where_the_taught_student_is_better():

@@ -1,12 +1,9 @@
 """Jobs over HTTP on two nodes of this machine, one of which is killed inside an epoch."""
 
-import contextlib
 import json
 import os
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ray_nodes import free_port, kill_node, start_node
 from rich.console import Console
 
 from vadv_dist.config import load_config
@@ -25,12 +23,6 @@ from vadv_dist.training.run_folder import RunFolder
 pytestmark = [pytest.mark.nodes, pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class TwoNodes:
@@ -53,43 +45,19 @@ class TwoNodes:
             "PYTHONPATH": str(ROOT),
         }
         self.port, self.dashboard = free_port(), free_port()
-        self.head = self._start("--head", f"--port={self.port}", "--num-cpus=3", f"--dashboard-port={self.dashboard}")
+        head = ["--head", f"--port={self.port}", f"--dashboard-port={self.dashboard}"]
+        head += [f"--ray-client-server-port={free_port()}", "--num-cpus=3", "--object-store-memory=200000000"]
+        self.head = start_node(self.environment, *head)
         self.second = self.start_second()
 
     def start_second(self) -> subprocess.Popen:
         # A node that starts empties the folder of runtime environments, which must not be the head's.
-        return self._start(f"--address=127.0.0.1:{self.port}", "--num-cpus=2", f"--temp-dir={self.scratch}/2")
-
-    def _start(self, *options: str) -> subprocess.Popen:
-        command = [str(BIN / "ray"), "start", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
-        command += ["--object-store-memory=200000000", *options]
-        # Agents of two nodes, or of another cluster of this machine, must not ask for one port.
-        command += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}"]
-        process = subprocess.Popen(
-            command,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        assert process.stdout is not None
-        said = ""
-        for line in process.stdout:
-            said += line
-            if "--block" in line:
-                return process
-        raise AssertionError(said)
+        options = [f"--address=127.0.0.1:{self.port}", "--num-cpus=2", f"--temp-dir={self.scratch}/2"]
+        return start_node(self.environment, *options, "--object-store-memory=200000000")
 
     def close(self) -> None:
         for process in (self.second, self.head):
-            kill(process)
-
-
-def kill(process: subprocess.Popen) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
+            kill_node(process)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +105,7 @@ def test_a_run_outlives_the_node_of_one_of_its_workers(nodes, project, write_con
         assert first.poll() is None, first.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    kill(nodes.second)
+    kill_node(nodes.second)
     assert run.result() is None
 
     # The same command while the job still runs follows it, and starts no twin.

@@ -9,6 +9,7 @@ from urllib.request import urlopen
 
 import pytest
 from prometheus_server import needs_prometheus, prometheus
+from ray_nodes import Cluster
 
 from vadv_dist.training.run_folder import RunFolder
 
@@ -23,9 +24,11 @@ print(json.dumps(f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"))
 
 
 @pytest.fixture(scope="module")
-def agent(cluster: dict[str, str]) -> str:
+def agent(cluster: Cluster) -> str:
     """Address of the node's metrics agent."""
-    done = subprocess.run([sys.executable, "-c", AGENT], capture_output=True, text=True, env=cluster, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", AGENT], capture_output=True, text=True, env=cluster.environment, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -37,7 +40,9 @@ def test_rank_0_is_scraped_through_ray_as_the_series_of_a_local_run_and_its_seri
     command = [sys.executable, "-m", "vadv_dist.cli", "train", "--config", str(write_config("far"))]
     command += ["--trainer.num_workers=2", "--trainer.cpus_per_worker=1", "--trainer.epochs=12"]
     with prometheus(tmp_path / "prometheus", ray=[agent]) as server:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
+        )
         server.wait_for('vadv_step{run="far"} > 0', seconds=120)
         server.wait_for('run:vadv_loss:max{run="far", source="all", term="total"}')
         _, said = process.communicate(timeout=240)
@@ -70,7 +75,9 @@ def train():
 
 ray.get(train.remote())
 """
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, env=cluster)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, env=cluster.environment
+    )
     seen: list[dict[str, float]] = []
     while process.poll() is None:
         text = urlopen(f"http://{agent}/metrics").read().decode()

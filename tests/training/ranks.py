@@ -16,7 +16,8 @@ from vadv_dist.data.windows import LocalWindows
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.distributed import Distributed
 from vadv_dist.training.schedule import cosine_with_warmup
-from vadv_dist.training.worker import Splits, build_engine
+from vadv_dist.training.splits import Splits
+from vadv_dist.training.worker import build_engine
 
 NUM_STEPS = 20
 

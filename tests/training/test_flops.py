@@ -5,7 +5,7 @@ import pytest
 
 from vadv_dist.config import load_config
 from vadv_dist.training.flops import clip_flops, utilisation
-from vadv_dist.training.worker import Splits
+from vadv_dist.training.splits import Splits
 
 
 def test_a_student_costs_what_its_matrices_say(write_config, made: Path) -> None:

@@ -25,8 +25,8 @@ from vadv_dist.training.launch import train
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.metrics_log import MetricsLog
 from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.training.splits import Splits
 from vadv_dist.training.state import TrainState
-from vadv_dist.training.worker import Splits
 
 QUIET = Console(quiet=True, stderr=True)
 

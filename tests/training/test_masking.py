@@ -12,7 +12,7 @@ from vadv_dist.data.schema import Batch, Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.tasks.sentiment import SentimentTask
-from vadv_dist.training.worker import Splits
+from vadv_dist.training.splits import Splits
 
 ROWS = 8
 

@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
@@ -33,48 +32,41 @@ def wait_for_step(folder: RunFolder, step: int, process: subprocess.Popen) -> No
         time.sleep(0.02)
 
 
-def workers() -> list[psutil.Process]:
-    """Processes of Ray Train's workers."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        title = " ".join(process.info["cmdline"] or [])
-        if title.startswith("ray::") and "TrainWorker" in title:
-            found.append(process)
-    return found
-
-
 def test_runs_killed_under_ray_end_with_the_weights_of_one_that_was_not(cluster, write_config, tmp_path) -> None:
     options = ["--trainer.num_workers=2", "--engine.kind=deepspeed", "--engine.zero_stage=1", "--data.batch_size=4"]
     options += ["--trainer.checkpoint_every_steps=4", "--trainer.cpus_per_worker=1", "--trainer.epochs=4"]
 
-    def command(name: str) -> list[str]:
-        return [sys.executable, "-m", "vadv_dist.cli", "train", "--config", str(write_config(name)), *options]
+    def start(name: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "vadv_dist.cli", "train", "--config", str(write_config(name)), *options]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
+        )
 
     whole, killed = RunFolder(tmp_path / "runs" / "whole"), RunFolder(tmp_path / "runs" / "killed")
-    done = subprocess.run(command("whole"), capture_output=True, text=True, env=cluster, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert "starting 2 Ray Train workers" in done.stderr
-    assert "Traceback" not in done.stderr
+    undisturbed, driver = start("whole"), start("killed")
+    # The driver is killed inside the first epoch.
+    wait_for_step(killed, 7, driver)
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+
+    _, said = undisturbed.communicate(timeout=240)
+    assert undisturbed.returncode == 0, said
+    assert "starting 2 Ray Train workers" in said
+    assert "Traceback" not in said
     epochs = [line["step"] for line in lines(whole) if line["kind"] == "epoch"]
     result = json.loads(whole.result_path.read_text())
     assert result["workers"] == 2
     assert result["engine"] == "deepspeed zero-1"
-
-    # The driver is killed inside the first epoch.
-    driver = subprocess.Popen(command("killed"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster)
-    wait_for_step(killed, 7, driver)
-    driver.send_signal(signal.SIGKILL)
-    driver.communicate()
     assert list_checkpoints(killed.checkpoints)[-1].step < epochs[0]
     assert not killed.result_path.exists()
     deadline = time.monotonic() + 60
-    while workers() and time.monotonic() < deadline:
+    while cluster.processes("TrainWorker") and time.monotonic() < deadline:
         time.sleep(0.1)
 
     # The same command goes on; one of its workers is killed inside a later epoch, and Ray starts them again.
-    driver = subprocess.Popen(command("killed"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster)
+    driver = start("killed")
     wait_for_step(killed, epochs[1] + 6, driver)
-    victims = workers()
+    victims = cluster.processes("TrainWorker")
     assert len(victims) == 2
     victims[-1].send_signal(signal.SIGKILL)
     _, said = driver.communicate(timeout=240)
@@ -100,7 +92,7 @@ def test_a_mistake_met_by_a_worker_is_one_message(cluster, write_config, made, t
     path.write_bytes(bytes(data))
     command = [sys.executable, "-m", "vadv_dist.cli", "train", "--config", str(write_config(uri=damaged))]
     command += ["--trainer.num_workers=2", "--trainer.cpus_per_worker=1"]
-    done = subprocess.run(command, capture_output=True, text=True, env=cluster, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, env=cluster.environment, timeout=240)
     assert done.returncode == 2, done.stderr
     assert f"{path} has SHA-256" in done.stderr
     assert "Traceback" not in done.stderr

@@ -122,16 +122,17 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store(
     def start(name: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "vadv_dist.cli", "train", "--config"]
         command += [str(write_config(name, f"{s3}/words", f"{s3}/runs")), *options]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster)
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
+        )
 
     def finish(driver: subprocess.Popen) -> None:
         _, said = driver.communicate(timeout=300)
         assert driver.returncode == 0, said
         assert "Traceback" not in said
 
-    finish(start("ray-whole"))
     whole, killed = (RunFolder(S3Path.parse(f"{s3}/runs/{name}")) for name in ("ray-whole", "ray-killed"))
-    driver = start("ray-killed")
+    undisturbed, driver = start("ray-whole"), start("ray-killed")
     deadline = time.monotonic() + 180
     while not list_checkpoints(killed.checkpoints):
         assert driver.poll() is None, driver.communicate()
@@ -140,6 +141,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store(
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
     assert killed.result() is None
+    finish(undisturbed)
     finish(start("ray-killed"))
     assert equal(last_weights(whole), last_weights(killed))
 

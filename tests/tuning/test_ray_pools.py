@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import optuna
-import psutil
 import pytest
 from optuna.trial import TrialState
 
@@ -23,14 +22,6 @@ search: {num_trials: 5, reduction: 2, top: 1, leave_one_out: false, concurrent: 
 space:
   objective.psi: {distribution: float, low: 0.01, high: 100.0, log: true, zero: 0.1}
 """
-
-
-def actors() -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if " ".join(process.info["cmdline"] or []).startswith("ray::TrialActor"):
-            found.append(process)
-    return found
 
 
 def wait_for(what: Callable[[], object], process: subprocess.Popen) -> None:
@@ -51,14 +42,18 @@ def test_a_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster,
     def checkpoints(number: int) -> list:
         return list_checkpoints(root / "trials" / str(number) / "checkpoints")
 
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster)
+    driver = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
+    )
     wait_for(lambda: checkpoints(0), driver)
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
 
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster)
+    driver = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
+    )
     wait_for(lambda: (root / "trials" / "2").is_dir(), driver)
-    victims = actors()
+    victims = cluster.processes("TrialActor")
     assert victims
     victims[0].send_signal(signal.SIGKILL)
     _, said = driver.communicate(timeout=400)
@@ -90,6 +85,8 @@ def test_a_stopped_trial_of_several_workers_frees_its_placement_group(cluster, w
     def groups() -> int:
         return sum(group["state"] not in ("REMOVED",) for group in placement_group_table().values())
 
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, cluster.environment[name])
     options = ["--trainer.num_workers=1", "--trainer.cpus_per_worker=1", "--trainer.epochs=400"]
     config = load_config(write_config(), options)
     try:

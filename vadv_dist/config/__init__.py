@@ -1,19 +1,16 @@
 """A run's configuration: its sections, and how it is read."""
 
+from vadv_dist.config.data_sections import DataConfig, SourceConfig
 from vadv_dist.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
 from vadv_dist.config.sections import (
     Config,
-    DataConfig,
-    EngineConfig,
     ObjectiveConfig,
     OptimizerConfig,
     RunConfig,
-    SourceConfig,
     StudentConfig,
     TeacherConfig,
-    TelemetryConfig,
-    TrainerConfig,
 )
+from vadv_dist.config.trainer_sections import EngineConfig, TelemetryConfig, TrainerConfig
 
 __all__ = [
     "Config",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vadv_dist.config.sections import _require
+from vadv_dist.config.checks import require, require_at_least
 
 Precision = Literal["fp32", "bf16"]
 
@@ -28,10 +28,10 @@ class ClipsConfig:
     label_range: tuple[float, float] = (-3.0, 3.0)
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.csv is None or self.mmsa is None, "clips.mmsa", self.mmsa, "null where clips.csv is given: one of both"
         )
-        _require(
+        require(
             self.label_range[0] < self.label_range[1],
             "clips.label_range",
             list(self.label_range),
@@ -57,10 +57,9 @@ class OutputConfig:
     max_rejected: float = 0.01
 
     def __post_init__(self) -> None:
-        _require(bool(self.uri.strip("/ ")), "output.uri", self.uri, "a folder of its own")
-        _require(self.shard_rows >= 1, "output.shard_rows", self.shard_rows, "at least 1")
-        _require(self.shard_bytes >= 1, "output.shard_bytes", self.shard_bytes, "at least 1")
-        _require(0 <= self.max_rejected <= 1, "output.max_rejected", self.max_rejected, "a share from 0 to 1")
+        require(bool(self.uri.strip("/ ")), "output.uri", self.uri, "a folder of its own")
+        require_at_least("output", self, {"shard_rows": 1, "shard_bytes": 1})
+        require(0 <= self.max_rejected <= 1, "output.max_rejected", self.max_rejected, "a share from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,8 @@ class FramesConfig:
     face_side: int = 640
 
     def __post_init__(self) -> None:
-        _require(self.visual >= 1, "frames.visual", self.visual, "at least 1")
-        _require(self.face >= 1, "frames.face", self.face, "at least 1")
-        _require(self.face_side >= 32, "frames.face_side", self.face_side, "at least 32 pixels")
+        require_at_least("frames", self, {"visual": 1, "face": 1})
+        require(self.face_side >= 32, "frames.face_side", self.face_side, "at least 32 pixels")
 
 
 @dataclass(frozen=True)
@@ -111,8 +109,8 @@ class PromptsConfig:
     classes: tuple[str, ...] = ("negative", "positive")
 
     def __post_init__(self) -> None:
-        _require("{class}" in self.template, "prompts.template", self.template, "a sentence that holds {class}")
-        _require(len(self.classes) >= 2, "prompts.classes", list(self.classes), "at least two classes")
+        require("{class}" in self.template, "prompts.template", self.template, "a sentence that holds {class}")
+        require(len(self.classes) >= 2, "prompts.classes", list(self.classes), "at least two classes")
 
 
 @dataclass(frozen=True)
@@ -138,11 +136,10 @@ class FacesConfig:
     smoothing: float = 1.5
 
     def __post_init__(self) -> None:
-        _require(0 < self.min_score <= 1, "faces.min_score", self.min_score, "a score in (0, 1]")
-        _require(0 <= self.min_share <= 1, "faces.min_share", self.min_share, "a share from 0 to 1")
-        _require(self.detect_side >= 64, "faces.detect_side", self.detect_side, "at least 64 pixels")
-        _require(self.margin >= 0, "faces.margin", self.margin, "at least 0")
-        _require(self.smoothing >= 0, "faces.smoothing", self.smoothing, "at least 0")
+        require(0 < self.min_score <= 1, "faces.min_score", self.min_score, "a score in (0, 1]")
+        require(0 <= self.min_share <= 1, "faces.min_share", self.min_share, "a share from 0 to 1")
+        require(self.detect_side >= 64, "faces.detect_side", self.detect_side, "at least 64 pixels")
+        require_at_least("faces", self, {"margin": 0, "smoothing": 0})
 
 
 @dataclass(frozen=True)
@@ -165,9 +162,9 @@ class ExpressionConfig:
     onnx_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
-        _require(self.num_scores >= 1, "expression.num_scores", self.num_scores, "at least 1")
-        _require(self.onnx_side >= 8, "expression.onnx_side", self.onnx_side, "at least 8 pixels")
-        _require(all(s > 0 for s in self.onnx_std), "expression.onnx_std", list(self.onnx_std), "positive numbers")
+        require_at_least("expression", self, {"num_scores": 1})
+        require(self.onnx_side >= 8, "expression.onnx_side", self.onnx_side, "at least 8 pixels")
+        require(all(s > 0 for s in self.onnx_std), "expression.onnx_std", list(self.onnx_std), "positive numbers")
 
 
 @dataclass(frozen=True)
@@ -186,18 +183,7 @@ class ComputeConfig:
     max_actors: int | None = None
 
     def __post_init__(self) -> None:
-        _require(
-            self.num_workers is None or self.num_workers >= 0,
-            "compute.num_workers",
-            self.num_workers,
-            "at least 0, or null",
-        )
-        _require(
-            self.max_actors is None or self.max_actors >= 1,
-            "compute.max_actors",
-            self.max_actors,
-            "at least 1, or null",
-        )
+        require_at_least("compute", self, {"num_workers": 0, "max_actors": 1}, or_null=True)
 
 
 @dataclass(frozen=True)
@@ -213,7 +199,7 @@ class BatchingConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
-        _require(self.clips >= 1, "batching.clips", self.clips, "at least 1")
+        require_at_least("batching", self, {"clips": 1})
 
 
 @dataclass(frozen=True)
@@ -231,7 +217,7 @@ class ExtractConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.image.encoder is not None or self.faces.kind != "none",
             "image.encoder",
             None,
@@ -239,8 +225,8 @@ class ExtractConfig:
         )
         if self.faces.kind != "none":
             what = "the YuNet .onnx file" if self.faces.kind == "yunet" else "the folder of OpenFace's output"
-            _require(self.faces.path is not None, "faces.path", None, f"{what}, or faces.kind: none")
-            _require(
+            require(self.faces.path is not None, "faces.path", None, f"{what}, or faces.kind: none")
+            require(
                 self.expression.encoder is not None,
                 "expression.encoder",
                 None,

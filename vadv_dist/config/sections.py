@@ -1,5 +1,8 @@
 """The sections of a run's configuration: one frozen dataclass per concern, and the only place with defaults.
 
+Those of data are in `data_sections`, those of trainer, engine and telemetry in `trainer_sections`; the others, and the
+whole, are here.
+
 Every field can be set in a YAML file and overridden on the command line as `--section.field=value`. Values that no
 run can use are refused here; values that only a data set can refute are refused where the data set is opened.
 """
@@ -8,12 +11,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vadv_dist.errors import UserError
+from vadv_dist.config.checks import require, require_at_least
+from vadv_dist.config.data_sections import DataConfig
+from vadv_dist.config.trainer_sections import EngineConfig, TelemetryConfig, TrainerConfig
 
-
-def _require(condition: bool, field_name: str, value: object, expected: str) -> None:
-    if not condition:
-        raise UserError(f"{field_name} is {value!r}, expected {expected}. Change it in the config file or override it.")
+_require = require  # the name by which `search` takes it
 
 
 @dataclass(frozen=True)
@@ -38,82 +40,6 @@ class RunConfig:
             "a plain folder name without / \\ or :",
         )
         _require(self.seed >= 0, "run.seed", self.seed, "a whole number from 0")
-
-
-@dataclass(frozen=True)
-class SourceConfig:
-    """One data set to train on.
-
-    Args:
-        uri: folder that holds its `dataset.json`.
-        weight: under `data.mixing: repeats` how often an epoch reads each of its clips (2.5 reads every clip twice and
-            half of them a third time); under `equal` and `temperature` a factor on its share; otherwise 1.
-        name: what metrics by source call it; null takes the last part of `uri`.
-    """
-
-    uri: str
-    weight: float = 1.0
-    name: str | None = None
-
-    def __post_init__(self) -> None:
-        _require(bool(self.uri), "data.sources[].uri", self.uri, "the folder of a data set")
-        _require(
-            0 < self.weight <= 100,
-            "data.sources[].weight",
-            self.weight,
-            "a number above 0 and up to 100",
-        )
-        _require(self.name is None or bool(self.name.strip()), "data.sources[].name", self.name, "a name, or null")
-
-    @property
-    def title(self) -> str:
-        """What the source is called."""
-        return self.name or self.uri.rstrip("/").rsplit("/", 1)[-1] or self.uri
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """What is trained on, and how it is read.
-
-    Args:
-        sources: data sets, read as one.
-        batch_size: clips of a global batch, summed over ranks and accumulated micro-batches. Table 3.
-        window_bytes: bound on the shard bytes of one window; at most two windows are in memory on a node.
-        max_tokens: texts are cut after this many tokens. Section 5.1 of the paper.
-        bucket_batches: rows are sorted by length within groups of this many batches; 1 turns bucketing off.
-        missing: what becomes of clips without a feature that the teacher needs: left out (`drop`), kept with the
-            teacher's terms and the missing branch masked (`mask`), or refused (`error`).
-        mixing: how several sources are read as one. `proportional` reads every clip once per epoch, `repeats` reads it
-            `weight` times. `equal` and `temperature` keep the number of clips of an epoch, but share them out among
-            the sources: evenly, or by clips ** (1 / temperature), each times `weight`. Where that is less than a source
-            has, an epoch goes on in it where the one before ended.
-        temperature: of `mixing: temperature`; 1 is proportional, and the higher the nearer to `equal`. 5 is that of
-            Arivazhagan et al. 2019 (arXiv:1907.05019).
-    """
-
-    sources: list[SourceConfig] = field(default_factory=list)
-    batch_size: int = 4
-    window_bytes: int = 256 << 20
-    max_tokens: int = 100
-    bucket_batches: int = 16
-    missing: Literal["drop", "mask", "error"] = "error"
-    mixing: Literal["proportional", "equal", "temperature", "repeats"] = "proportional"
-    temperature: float = 5.0
-
-    def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, "data.batch_size", self.batch_size, "at least 1")
-        _require(self.window_bytes >= 1 << 16, "data.window_bytes", self.window_bytes, "at least 65536 bytes")
-        _require(self.max_tokens >= 3, "data.max_tokens", self.max_tokens, "at least 3 tokens")
-        _require(self.bucket_batches >= 1, "data.bucket_batches", self.bucket_batches, "at least 1")
-        _require(1 <= self.temperature < float("inf"), "data.temperature", self.temperature, "a number from 1")
-        if self.mixing == "proportional":
-            weights = [source.weight for source in self.sources if source.weight != 1]
-            what = "1 where data.mixing is proportional; set data.mixing to repeats, equal or temperature"
-            _require(not weights, "data.sources[].weight", weights[0] if weights else 1, what)
-        titles = [source.title for source in self.sources]
-        twice = next((title for title in titles if titles.count(title) > 1), None)
-        what = "another one for each source; give data.sources[].name"
-        _require(twice is None, "the name of two of data.sources", twice, what)
 
 
 @dataclass(frozen=True)
@@ -147,12 +73,8 @@ class TeacherConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.width is None or self.width >= 1, "teacher.width", self.width, "at least 1, or null")
-        _require(self.hidden >= 1, "teacher.hidden", self.hidden, "at least 1")
-        _require(self.heads is None or self.heads >= 1, "teacher.heads", self.heads, "at least 1, or null")
-        for name in ("cct_layers", "mit_layers"):
-            _require(getattr(self, name) >= 0, f"teacher.{name}", getattr(self, name), "at least 0")
-        _require(self.prompt_layers >= 1, "teacher.prompt_layers", self.prompt_layers, "at least 1")
+        require_at_least("teacher", self, {"width": 1, "heads": 1}, or_null=True)
+        require_at_least("teacher", self, {"hidden": 1, "cct_layers": 0, "mit_layers": 0, "prompt_layers": 1})
         _require(0 <= self.dropout < 1, "teacher.dropout", self.dropout, "a share in [0, 1)")
         _require(self.use_visual or self.use_face, "teacher.use_visual", False, "at least one branch switched on")
         _require(
@@ -281,104 +203,6 @@ class OptimizerConfig:
         for name in ("beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, f"optimizer.{name}", getattr(self, name), "a share in [0, 1)")
         _require(self.eps > 0, "optimizer.eps", self.eps, "positive")
-
-
-@dataclass(frozen=True)
-class TrainerConfig:
-    """How long, on what, and what is kept.
-
-    Args:
-        num_workers: 0 trains in this process; n ≥ 1 starts n Ray Train workers.
-        cpus_per_worker: CPUs, and so threads, of a Ray Train worker; null shares this machine's cores among the
-            workers, or takes 1 on a cluster that is there already.
-        use_gpu: true, false, or `auto`: a GPU where one is found.
-        epochs: passes over the training split. Table 3.
-        max_steps: stop after this many steps, whatever the epochs; null does not.
-        accumulate: micro-batches that one rank runs per step.
-        precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU that has it.
-        checkpoint_every_steps: also checkpoint inside an epoch; null checkpoints after each epoch only.
-        keep_best: checkpoints kept for their validation MAE, besides the last.
-        patience: epochs without a better validation MAE after which training ends; null never ends early.
-        eval_batch_size: clips per batch in validation and evaluation, over all ranks.
-        max_failures: times that Ray Train restarts lost workers before it gives up.
-        wait_for_room_s: seconds to wait for a cluster that grows to have room for the workers.
-    """
-
-    num_workers: int = 0
-    cpus_per_worker: int | None = None
-    use_gpu: Literal["auto"] | bool = "auto"
-    epochs: int = 100
-    max_steps: int | None = None
-    accumulate: int = 1
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    checkpoint_every_steps: int | None = None
-    keep_best: int = 1
-    patience: int | None = None
-    eval_batch_size: int = 64
-    max_failures: int = 2
-    wait_for_room_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, low in (
-            ("num_workers", 0),
-            ("epochs", 1),
-            ("accumulate", 1),
-            ("keep_best", 1),
-            ("eval_batch_size", 1),
-            ("max_failures", 0),
-        ):
-            _require(getattr(self, name) >= low, f"trainer.{name}", getattr(self, name), f"at least {low}")
-        for name in ("max_steps", "checkpoint_every_steps", "patience", "cpus_per_worker"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"trainer.{name}", value, "at least 1, or null")
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """What runs the steps.
-
-    Args:
-        kind: `torch`, or `deepspeed`.
-        zero_stage: DeepSpeed ZeRO stage: 0 replicates, 1 splits optimizer state, 2 gradients too, 3 weights too.
-        offload_optimizer: keep optimizer state in the host's memory (ZeRO 1 to 3).
-    """
-
-    kind: Literal["torch", "deepspeed"] = "torch"
-    zero_stage: int = 2
-    offload_optimizer: bool = False
-
-    def __post_init__(self) -> None:
-        _require(self.zero_stage in (0, 1, 2, 3), "engine.zero_stage", self.zero_stage, "0, 1, 2 or 3")
-        _require(
-            not self.offload_optimizer or (self.kind == "deepspeed" and self.zero_stage >= 1),
-            "engine.offload_optimizer",
-            True,
-            "false, unless engine.kind is deepspeed with zero_stage 1, 2 or 3",
-        )
-
-
-@dataclass(frozen=True)
-class TelemetryConfig:
-    """What a run tells while it runs.
-
-    Args:
-        port: serve Prometheus metrics on this port of the loopback address (local mode); null serves none.
-        log_every_steps: a line in metrics.jsonl every so many steps.
-        peak_flops: FLOP per second that one device can do in the precision of the run, from its data sheet (9.89e14
-            for bf16 on an H100 SXM); null tells no model FLOP utilisation.
-        track: also tell the numbers to an experiment tracker: `mlflow`, `wandb` or `tensorboard`.
-    """
-
-    port: int | None = None
-    log_every_steps: int = 10
-    peak_flops: float | None = None
-    track: Literal["none", "mlflow", "wandb", "tensorboard"] = "none"
-
-    def __post_init__(self) -> None:
-        _require(self.port is None or 0 <= self.port < 65536, "telemetry.port", self.port, "a port number, or null")
-        _require(self.log_every_steps >= 1, "telemetry.log_every_steps", self.log_every_steps, "at least 1")
-        peak = self.peak_flops
-        _require(peak is None or 0 < peak < math.inf, "telemetry.peak_flops", peak, "FLOP per second above 0, or null")
 
 
 @dataclass(frozen=True)

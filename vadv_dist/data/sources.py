@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from vadv_dist.config.sections import Config, DataConfig
+from vadv_dist.config import Config, DataConfig
 from vadv_dist.data.mixture import quotas
 from vadv_dist.data.plan import EpochPlan, Mix, ShardTable
 from vadv_dist.data.prompts import require_same_prompts

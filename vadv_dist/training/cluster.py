@@ -5,13 +5,10 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from vadv_dist.config.sections import TrainerConfig
+from vadv_dist.config.trainer_sections import TrainerConfig
 from vadv_dist.errors import UserError
-
-# Ray Train's second version, whose controller outlives a lost worker; it must be chosen before Ray is imported.
-os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+from vadv_dist.ray_connection import connect
 
 _ours = False  # whether the cluster that this process is connected to was started by it
 
@@ -28,26 +25,17 @@ def ray_session(trainer: TrainerConfig) -> Iterator[int]:
         CPUs per worker.
     Raises:
         UserError: the workers do not fit the cluster: Ray would wait for room without end.
+        MachineError: the cluster does not answer, or wants a token.
     """
     global _ours
     import ray
 
     started_here = False
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     workers, cores = trainer.num_workers, os.cpu_count() or 1
     mine = trainer.cpus_per_worker or max(1, cores // workers)
     if not ray.is_initialized():
-        # Without a usage prompt, and without the warning that accelerators are hidden from zero-GPU tasks.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        # Ray starts its workers at niceness 15: on a desktop, whatever else runs would starve the training.
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        try:
-            ray.init(address="auto", **options)
-        except ConnectionError:
-            # Two more than the workers take: one for reading windows, one for Ray Train's controller.
-            ray.init(num_cpus=max(cores, mine * workers) + 2, include_dashboard=False, **options)
-            _ours = started_here = True
+        # Two more than the workers take: one for reading windows, one for Ray Train's controller.
+        _ours = started_here = connect(max(cores, mine * workers) + 2)
     try:
         # On a cluster that was there, other work has cores too.
         cpus = mine if _ours or trainer.cpus_per_worker else 1

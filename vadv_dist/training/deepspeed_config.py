@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vadv_dist.config.sections import EngineConfig, OptimizerConfig
+from vadv_dist.config import EngineConfig, OptimizerConfig
 
 
 def micro_batch_size(batch_size: int, world_size: int, accumulate: int) -> int:

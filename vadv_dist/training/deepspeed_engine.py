@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vadv_dist.config.sections import EngineConfig, OptimizerConfig
+from vadv_dist.config import EngineConfig, OptimizerConfig
 from vadv_dist.tasks.base import ParameterGroup
 from vadv_dist.training.deepspeed_config import deepspeed_config
 from vadv_dist.training.distributed import Distributed

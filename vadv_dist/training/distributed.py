@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from vadv_dist.config.sections import TrainerConfig
+from vadv_dist.config.trainer_sections import TrainerConfig
 from vadv_dist.errors import UserError
 
 

@@ -13,7 +13,7 @@ from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.deepspeed_config import micro_batch_size
 from vadv_dist.training.distributed import has_bf16
 from vadv_dist.training.loop import planned_steps
-from vadv_dist.training.worker import Splits
+from vadv_dist.training.splits import Splits
 
 
 @dataclass(frozen=True)

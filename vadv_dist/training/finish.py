@@ -1,6 +1,8 @@
 """What rank 0 leaves behind when a run is complete: the best student as a text model, and result.json."""
 
+import importlib.metadata
 import os
+import platform
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +14,8 @@ from vadv_dist.tasks.sentiment import SentimentTask, build_student
 from vadv_dist.training.checkpoint import checkpoint_at
 from vadv_dist.training.distributed import Distributed
 from vadv_dist.training.run_folder import RunFolder, finite
+from vadv_dist.training.splits import Splits
 from vadv_dist.training.state import TrainState
-from vadv_dist.training.worker import Splits, versions
 
 
 def finish_run(
@@ -97,3 +99,9 @@ def data_facts(splits: Splits) -> list[dict[str, Any]]:
         }
         for name, dataset in zip(sources.names, sources.datasets, strict=True)
     ]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides numbers."""
+    names = ("vadv-dist", "torch", "transformers", "ray", "deepspeed", "pyarrow", "numpy")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}

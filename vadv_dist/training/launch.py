@@ -23,7 +23,8 @@ from vadv_dist.training.distributed import choose_device, choose_dtype
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.progress import MetricsTail, ProgressView
 from vadv_dist.training.run_folder import RunFolder
-from vadv_dist.training.worker import FAILURES, MISTAKE, Splits, raise_mistake, train_in_ray, train_locally
+from vadv_dist.training.splits import Splits
+from vadv_dist.training.worker import FAILURES, MISTAKE, raise_mistake, train_in_ray, train_locally
 
 
 def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any]:

@@ -16,7 +16,8 @@ from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.distributed import Distributed, choose_device
 from vadv_dist.training.loop import Trainer
 from vadv_dist.training.run_folder import RunFolder
-from vadv_dist.training.worker import Splits, build_engine
+from vadv_dist.training.splits import Splits
+from vadv_dist.training.worker import build_engine
 
 _NUM_BATCHES = 2
 

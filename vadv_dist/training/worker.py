@@ -2,18 +2,16 @@
 
 import contextlib
 import os
-import platform
 import secrets
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from vadv_dist.config import Config, config_from_dict
-from vadv_dist.data.sources import Sources, SplitShards
+from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.storage import Location, location, read_json, write_json, write_text
@@ -23,9 +21,11 @@ from vadv_dist.telemetry.ray_metrics import ray_metrics
 from vadv_dist.training.allocator import keep_freed_memory
 from vadv_dist.training.distributed import Distributed, choose_device, choose_dtype, init_single_process
 from vadv_dist.training.engine import Engine, TorchEngine
+from vadv_dist.training.finish import finish_run
 from vadv_dist.training.flops import utilisation
 from vadv_dist.training.loop import Trainer, out_of_memory
 from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.training.splits import Splits as Splits  # `tuning.search` takes it from here
 from vadv_dist.training.state import TrainState
 
 # Below a run: what a worker met that is no fault of the machine, and traces of what nobody expected.
@@ -34,26 +34,6 @@ MISTAKE, FAILURES = "mistake.json", "failures"
 GROUP = "placement-group"
 
 Show = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The splits that training sees: never the test split."""
-
-    train: SplitShards
-    valid: SplitShards
-
-    @classmethod
-    def open(cls, config: Config) -> "Splits":
-        """Open the data sets of a run and check that they can train it.
-
-        Raises:
-            UserError: see `Sources.open` and `Sources.split`.
-        """
-        sources = Sources.open(config)
-        return cls(
-            sources.split("train", missing=config.data.missing), sources.split("valid", missing=config.data.missing)
-        )
 
 
 def build_engine(config: Config, task: Task, distributed: Distributed) -> Engine:
@@ -136,8 +116,6 @@ def _train_rank(
         train_windows.close()
         valid_windows.close()
     if distributed.is_main:
-        from vadv_dist.training.finish import finish_run
-
         finish_run(config, folder, splits, task, state, distributed, counts)
     distributed.barrier()
     return state
@@ -228,11 +206,3 @@ def parameter_counts(task: Task) -> dict[str, int]:
         counts["teacher" if name.startswith("teacher.") else "student"] += parameter.numel()
         counts["trained"] += parameter.numel() if parameter.requires_grad else 0
     return counts
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides numbers."""
-    import importlib.metadata as metadata
-
-    names = ("vadv-dist", "torch", "transformers", "ray", "deepspeed", "pyarrow", "numpy")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}

@@ -355,22 +355,27 @@ def our_dataset(out: Path) -> None:
             writer.write("train" if i < 6 else "valid", Clip(f"c{i}", f"v{i}", "some words", i % 3, "s", features))
 
 
-def use(uri: Path) -> None:
-    """All that reads a data set."""
+def use(uri: Path) -> bool:
+    """All that reads a data set; return whether every row that it declares could be read."""
     started = time.monotonic()
+    whole = sound = False
     try:
         render_info(dataset_info(uri), Console(file=io.StringIO(), width=100))
         dataset = Dataset.open(uri)
         reader = ShardReader(dataset, tuple(dataset.manifest.features))
         for shards in filter(None, dataset.manifest.splits.values()):
-            to_window([reader.read(shard) for shard in shards], reader.specs)
+            window = to_window([reader.read(shard) for shard in shards], reader.specs)
+            assert len(window) == sum(shard.rows for shard in shards)
+        whole = True
     except UserError as error:
         told(error)
     try:
-        check_dataset(uri)
+        sound = check_dataset(uri).ok
     except UserError as error:
         told(error)
     assert time.monotonic() - started < SECONDS_PER_FILE
+    assert whole or not sound  # what the check passes can be read
+    return whole
 
 
 @how_many
@@ -378,6 +383,7 @@ def test_our_own_manifest(place: Path, files: int) -> None:
     our_dataset(place / "d")
     path = place / "d" / "dataset.json"
     good = path.read_bytes()
+    assert use(place / "d")
     values = [None, True, -1, 10**30, 1e400, float("nan"), "x", [], {}, [1], {"a": 1}, "../x", [[]], -0.5]
 
     def places(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -394,9 +400,12 @@ def test_our_own_manifest(place: Path, files: int) -> None:
             path.write_text(json.dumps(raw))
         else:
             path.write_bytes(damaged(good, chance))
-        use(place / "d")
+        refused.append(not use(place / "d"))
 
+    refused: list[bool] = []
     run(files, example)
+    assert any(refused)
+    assert [p.name for p in place.iterdir()] == ["d"]
 
 
 @how_many
@@ -404,15 +413,19 @@ def test_our_own_shards(place: Path, files: int) -> None:
     our_dataset(place / "d")
     manifest, path = place / "d" / "dataset.json", place / "d" / "train" / "00000.parquet"
     raw, good = json.loads(manifest.read_text()), path.read_bytes()
+    declared = raw["splits"]["train"]["shards"][0]
+    assert use(place / "d")
 
     def example(chance: random.Random) -> None:
         path.write_bytes(damaged(good, chance))
         if chance.random() < 0.9:  # as a faulty writer would leave it: the hash is that of the damaged file
-            raw["splits"]["train"]["shards"][0] |= {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            declared.update(bytes=path.stat().st_size, sha256=sha256_file(path))
             manifest.write_text(json.dumps(raw))
-        use(place / "d")
+        whole = use(place / "d")
+        assert not whole or sha256_file(path) == declared["sha256"]
 
     run(files, example)
+    assert [p.name for p in place.iterdir()] == ["d"]
 
 
 @how_many
@@ -431,9 +444,9 @@ def test_tables_to_predict(place: Path, files: int) -> None:
             table = table_kind(path)(path, "text", "prediction")
             rows = table.check_texts()
             table.write_with(place / "out", np.zeros(rows, np.float32))
+            (place / "out").unlink()
         except UserError as error:
             told(error)
-        finally:
-            (place / "out").unlink(missing_ok=True)
 
     run(files, example)
+    assert sorted(p.name for p in place.iterdir()) == ["t.csv", "t.parquet"]

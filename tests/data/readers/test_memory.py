@@ -38,14 +38,13 @@ few = {"shard_rows": 64}
 """
 
 
-def ingest(place: Path, call: str) -> None:
-    """Run one call in a process of its own, whose memory may grow by `MEBIBYTES`."""
+def ingest(place: Path, call: str) -> tuple[int, int]:
+    """Run one call in a process of its own; return the rows it wrote, and by how many mebibytes its memory grew."""
     script = SCRIPT + f"rows = {call}.rows_written\nprint(rows, (most - before) >> 10)"
     done = subprocess.run([sys.executable, "-c", script, str(place)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    rows, grown = map(int, done.stdout.split())
-    assert rows > 0
-    assert grown < MEBIBYTES
+    written, grown = map(int, done.stdout.split())
+    return written, grown
 
 
 @pytest.mark.slow
@@ -59,7 +58,9 @@ def test_mmsa(tmp_path: Path) -> None:
         "vision": values,
     }
     write_mmsa(tmp_path / "m.pkl", {"train": columns})
-    ingest(tmp_path, "ingest_mmsa(place / 'm.pkl', place / 'out', features=['vision'], **few)")
+    written, grown = ingest(tmp_path, "ingest_mmsa(place / 'm.pkl', place / 'out', features=['vision'], **few)")
+    assert written == rows
+    assert grown < MEBIBYTES
 
 
 @pytest.mark.slow
@@ -70,16 +71,21 @@ def test_arrays_beside_a_table(tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", id=[f"a_{i}" for i in range(rows)], x=values)
     # Frames are kept as they are, so a shard is as wide as the file: rows of half a mebibyte.
     arrays = f"arrays=['{tmp_path}/f.npz:x=audio'], shard_rows=8"
-    ingest(tmp_path, f"ingest_table(place / 't.csv', place / 'out', {arrays})")
+    written, grown = ingest(tmp_path, f"ingest_table(place / 't.csv', place / 'out', {arrays})")
+    assert written == rows
+    assert grown < MEBIBYTES
 
 
 @pytest.mark.slow
 def test_a_table_of_long_texts(tmp_path: Path) -> None:
     text = "word " * 4096
+    rows = FILE_BYTES // len(text)
     with (tmp_path / "t.csv").open("w") as file:
         file.write("id,split,label,text\n")
-        file.writelines(f"a_{i},train,0,{text}\n" for i in range(FILE_BYTES // len(text)))
-    ingest(tmp_path, "ingest_table(place / 't.csv', place / 'out', **few)")
+        file.writelines(f"a_{i},train,0,{text}\n" for i in range(rows))
+    written, grown = ingest(tmp_path, "ingest_table(place / 't.csv', place / 'out', **few)")
+    assert written == rows
+    assert grown < MEBIBYTES
 
 
 @pytest.mark.slow
@@ -93,7 +99,9 @@ def test_cmu_sdk(tmp_path: Path) -> None:
     audio = (np.stack([times[:-1], times[1:]], axis=1), np.ones((length, 64), np.float32))
     write_csd(tmp_path / "audio.csd", "audio", dict.fromkeys(videos, audio))
     files = "place / 'labels.csd', place / 'folds.json', place / 'out', words=place / 'words.csd'"
-    ingest(tmp_path, f"ingest_cmu_sdk({files}, audio=place / 'audio.csd', **few)")
+    written, grown = ingest(tmp_path, f"ingest_cmu_sdk({files}, audio=place / 'audio.csd', **few)")
+    assert written == len(videos)
+    assert grown < MEBIBYTES
 
 
 @pytest.mark.slow
@@ -107,4 +115,6 @@ def test_vegas(tmp_path: Path, chunks: tuple[int, int] | None) -> None:
             )
             file[f"audio_{split}"] = np.ones((count, 128), np.float32)
             file[f"lab_{split}"] = np.arange(count) % 10
-    ingest(tmp_path, "ingest_vegas(place / 'v.h5', place / 'out', **few)")
+    written, grown = ingest(tmp_path, "ingest_vegas(place / 'v.h5', place / 'out', **few)")
+    assert written == rows + 20
+    assert grown < MEBIBYTES

@@ -2,11 +2,11 @@
 
 import argparse
 import contextlib
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vadv_dist.cli.answers import print_json
 from vadv_dist.errors import UserError
 
 
@@ -157,11 +157,27 @@ def _add_common(parser: argparse.ArgumentParser, *, bad_rows: str, source: str) 
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON object")
 
 
-def _answer(options: argparse.Namespace, ingest: Callable[[], Any]) -> int:
-    with _local_files(options):
-        summary = ingest()
+def _answer(
+    options: argparse.Namespace,
+    ingest: Callable[..., Any],
+    files: Sequence[str],
+    names: Sequence[str],
+    **others: object,
+) -> int:
+    """Call a reader and print its counts.
+
+    Args:
+        options: what was typed.
+        ingest: the reader.
+        files: options that it takes by position, before `out`.
+        names: options that it takes under their own names, besides those of every format.
+        others: what it takes under another name or in another form.
+    """
+    with _local_files(options):  # may put other paths into the options, which are therefore read inside
+        given = {name: getattr(options, name) for name in (*names, "bad_rows", "source")}
+        summary = ingest(*(getattr(options, file) for file in files), options.out, **given, **others)
     if options.json:
-        print(json.dumps(summary.to_json(), ensure_ascii=False, allow_nan=False))
+        print_json(summary.to_json())
     else:
         print(summary)
     return 0
@@ -202,47 +218,18 @@ def _framing(options: argparse.Namespace) -> Any:
 def _table(options: argparse.Namespace) -> int:
     from vadv_dist.data.readers.table import ingest_table
 
-    low, high = options.label_range
-    return _answer(
-        options,
-        lambda: ingest_table(
-            options.csv,
-            options.out,
-            id_column=options.id_column,
-            split_column=options.split_column,
-            text_column=options.text_column,
-            fallback_text_column=options.fallback_text_column,
-            label_column=options.label_column,
-            video_column=options.video_column,
-            label_range=(low, high),
-            valid_fraction=options.valid_fraction,
-            seed=options.seed,
-            arrays=options.arrays,
-            allow_missing_arrays=options.allow_missing_arrays,
-            bad_rows=options.bad_rows,
-            source=options.source,
-            dtype=options.dtype,
-        ),
-    )
+    columns = ("id_column", "split_column", "text_column", "fallback_text_column", "label_column", "video_column")
+    cut = ("valid_fraction", "seed")
+    arrays = ("arrays", "allow_missing_arrays", "dtype")
+    return _answer(options, ingest_table, ["csv"], [*columns, *cut, *arrays], label_range=tuple(options.label_range))
 
 
 def _mmsa(options: argparse.Namespace) -> int:
     from vadv_dist.data.readers.mmsa import ingest_mmsa
 
-    low, high = options.label_range
+    names = ("label_key", "vision_as", "features")
     return _answer(
-        options,
-        lambda: ingest_mmsa(
-            options.file,
-            options.out,
-            label_key=options.label_key,
-            label_range=(low, high),
-            vision_as=options.vision_as,
-            features=options.features,
-            framing=_framing(options),
-            bad_rows=options.bad_rows,
-            source=options.source,
-        ),
+        options, ingest_mmsa, ["file"], names, label_range=tuple(options.label_range), framing=_framing(options)
     )
 
 
@@ -250,42 +237,19 @@ def _cmu_sdk(options: argparse.Namespace) -> int:
     from vadv_dist.data.readers.cmu_sdk import ingest_cmu_sdk
     from vadv_dist.data.readers.csv_rows import TextColumns
 
-    low, high = options.label_range
     return _answer(
         options,
-        lambda: ingest_cmu_sdk(
-            options.labels,
-            options.folds,
-            options.out,
-            words=options.words,
-            text_csv=options.text_csv,
-            text_columns=TextColumns(tuple(options.id_column), options.text_column, options.fallback_text_column),
-            visual=options.visual,
-            face=options.face,
-            audio=options.audio,
-            label_number=options.label_number,
-            label_range=(low, high),
-            framing=_framing(options),
-            bad_rows=options.bad_rows,
-            source=options.source,
-        ),
+        ingest_cmu_sdk,
+        ["labels", "folds"],
+        ["words", "text_csv", "visual", "face", "audio", "label_number"],
+        text_columns=TextColumns(tuple(options.id_column), options.text_column, options.fallback_text_column),
+        label_range=tuple(options.label_range),
+        framing=_framing(options),
     )
 
 
 def _vegas(options: argparse.Namespace) -> int:
     from vadv_dist.data.readers.vegas import ingest_vegas
 
-    return _answer(
-        options,
-        lambda: ingest_vegas(
-            options.file,
-            options.out,
-            num_classes=options.classes,
-            class_names=options.class_names,
-            valid_fraction=options.valid_fraction,
-            seed=options.seed,
-            framing=_framing(options),
-            bad_rows=options.bad_rows,
-            source=options.source,
-        ),
-    )
+    names = ("class_names", "valid_fraction", "seed")
+    return _answer(options, ingest_vegas, ["file"], names, num_classes=options.classes, framing=_framing(options))

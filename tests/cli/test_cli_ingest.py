@@ -10,7 +10,7 @@ import pytest
 from vadv_dist.cli import main
 from vadv_dist.data.shards import Dataset
 
-sys.path.append(str(Path(__file__).parent / "data" / "readers"))
+sys.path.append(str(Path(__file__).parents[1] / "data" / "readers"))
 from foreign_files import mmsa_content, sdk_files, write_mmsa, write_vegas  # beside its own tests
 
 

@@ -1,0 +1,144 @@
+"""A table as a data set: its splits, where it came from, a validation split cut from train, and MOSI's."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from csv_files import IDS, changed, table_of, write_csv
+
+from vadv_dist.data.readers.table import IngestSummary, ingest_table
+from vadv_dist.data.shards import Dataset
+from vadv_dist.errors import UserError
+from vadv_dist.storage import sha256_file
+
+MOSI = Path(__file__).parents[4] / "shared/data/cmu_mosi"
+
+
+def test_rows_arrive_in_their_splits(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "my clips.csv")
+    summary = ingest_table(path, tmp_path / "out")
+    assert summary == IngestSummary(
+        uri=str(tmp_path / "out"),
+        rows_read=4,
+        rows_written=4,
+        splits={"train": 2, "valid": 1, "test": 1},
+        videos={"train": 1, "valid": 1, "test": 1},
+        features={},
+        missing={},
+        fallback_texts=0,
+        cut_from_train=0,
+        fingerprint=Dataset.open(tmp_path / "out").manifest.fingerprint,
+    )
+    train = table_of(tmp_path / "out", "train")
+    assert train["clip_id"] == ["a_1", "a_2"]
+    assert train["text"] == ["it was good", "it was, well, dull"]
+    assert train["label"] == pytest.approx([1.5, -0.2])
+    assert train["num_words"] == [3, 4]
+    assert train["source"] == ["my clips"] * 2
+
+
+def test_provenance_names_files_and_options(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "clips.csv")
+    np.savez(tmp_path / "f.npz", id=IDS, video=np.ones((4, 3), np.float32))
+    ingest_table(path, tmp_path / "out", arrays=[f"{tmp_path}/f.npz:video=visual"], seed=7)
+    provenance = Dataset.open(tmp_path / "out").manifest.provenance
+    assert [(file["name"], file["sha256"]) for file in provenance["files"]] == [
+        (name, sha256_file(tmp_path / name)) for name in ("clips.csv", "f.npz")
+    ]
+    assert provenance["options"]["arrays"] == {"visual": "f.npz:video"}
+    assert provenance["options"]["seed"] == 7
+    assert str(tmp_path) not in str(provenance)
+
+
+def test_renamed_columns_and_another_label_range(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "c.csv", changed(0, "label", "9"), ["name", "film", "fold", "score", "words"])
+    ingest_table(
+        path,
+        tmp_path / "out",
+        id_column="name",
+        video_column="film",
+        split_column="fold",
+        label_column="score",
+        text_column="words",
+        label_range=(-3, 10),
+        source="films",
+    )
+    train = table_of(tmp_path / "out", "train")
+    assert train["label"][0] == 9
+    assert train["source"][0] == "films"
+    assert Dataset.open(tmp_path / "out").manifest.label.high == 10
+
+
+def long_table(path: Path) -> Path:
+    rows = [[f"v{v}_{c}", f"v{v}", "train", "0", "words"] for v in range(20) for c in range(5)]
+    return write_csv(path, [*rows, ["t_1", "t", "test", "0", "words"]])
+
+
+def test_validation_is_cut_from_train_by_whole_videos_and_by_seed(tmp_path: Path) -> None:
+    path = long_table(tmp_path / "c.csv")
+    chosen = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        summary = ingest_table(path, tmp_path / name, valid_fraction=0.1, seed=seed)
+        assert summary.splits == {"train": 90, "valid": 10, "test": 1}
+        assert summary.cut_from_train == 10
+        videos = {split: set(table_of(tmp_path / name, split)["video_id"]) for split in ("train", "valid")}
+        assert not videos["train"] & videos["valid"]
+        chosen.append(videos["valid"])
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_no_validation_split_is_cut_unasked(tmp_path: Path) -> None:
+    assert ingest_table(long_table(tmp_path / "c.csv"), tmp_path / "out").splits == {"train": 100, "test": 1}
+
+
+def test_a_tiny_fraction_still_leaves_both_splits(tmp_path: Path) -> None:
+    rows = [["a_1", "a", "train", "0", "x"], ["b_1", "b", "train", "0", "x"]]
+    for fraction in (0.01, 0.99):
+        out = tmp_path / f"{fraction}"
+        summary = ingest_table(write_csv(tmp_path / "c.csv", rows), out, valid_fraction=fraction)
+        assert summary.splits == {"train": 1, "valid": 1}
+
+
+def test_an_existing_data_set_is_not_written_over(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "c.csv")
+    first = ingest_table(path, tmp_path / "out")
+    with pytest.raises(UserError, match="exists already and a data set is never written over"):
+        ingest_table(path, tmp_path / "out", source="other")
+    assert Dataset.open(tmp_path / "out").manifest.fingerprint == first.fingerprint
+
+
+def test_the_reader_imports_no_torch() -> None:
+    code = "import sys, vadv_dist.data.readers.table; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def mosi(name: str) -> Path:
+    path = MOSI / name
+    if not path.is_file():
+        pytest.skip(f"{name} is not here")
+    return path
+
+
+@pytest.mark.real_data
+def test_mosi_words_under_the_official_split(tmp_path: Path) -> None:
+    path = mosi("mosi_segments.csv")
+    assert ingest_table(path, tmp_path / "text").splits == {"train": 1284, "valid": 229, "test": 686}
+    with pytest.raises(UserError, match="text_mmsa_style is empty"):
+        ingest_table(path, tmp_path / "cleaned", text_column="text_mmsa_style")
+    summary = ingest_table(path, tmp_path / "cleaned", text_column="text_mmsa_style", fallback_text_column="text")
+    assert summary.fallback_texts == 4
+    assert summary.rows_written == 2199
+
+
+@pytest.mark.real_data
+def test_mosi_words_with_video_vectors_under_the_split_they_came_from(tmp_path: Path) -> None:
+    path, features = mosi("mosi_segments.csv"), mosi("mosi_utterance_features.npz")
+    options = {"split_column": "bclstm_split", "arrays": [f"{features}:video=visual"]}
+    summary = ingest_table(path, tmp_path / "all", **options)
+    assert summary.splits == {"train": 1447, "test": 752}
+    assert summary.features == {"visual": [1, 1, 100]}
+    cut = ingest_table(path, tmp_path / "cut", valid_fraction=0.1, **options)
+    assert cut.splits["train"] + cut.splits["valid"] == 1447
+    assert cut.splits["valid"] == pytest.approx(145, abs=30)

@@ -1,0 +1,97 @@
+"""Ray nodes in processes of their own, on ports of their own, so that several clusters can be on one machine."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_RAY = Path(sys.executable).parent / "ray"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_node(environment: Mapping[str, str], *options: str) -> subprocess.Popen[str]:
+    """Start a node that lives as long as the process that is returned, and wait until it is up."""
+    command = [str(_RAY), "start", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
+    # Ray's defaults of these two are fixed numbers, the same for every node of a machine.
+    command += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}", *options]
+    process = subprocess.Popen(
+        command,
+        env=dict(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "--block" in line:
+            return process
+    raise AssertionError(said)
+
+
+def kill_node(process: subprocess.Popen[str]) -> None:
+    """Kill a node and all that runs on it."""
+    below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for child in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    process.wait(30)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A head without a dashboard, and the environment in which a process finds it."""
+
+    environment: dict[str, str]
+    head: subprocess.Popen[str]
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Its workers whose title holds these words."""
+        found = []
+        for process in psutil.Process(self.head.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                shown = " ".join(process.cmdline())
+                if shown.startswith("ray::") and title in shown:
+                    found.append(process)
+        return found
+
+
+@contextlib.contextmanager
+def start_cluster(cpus: int) -> Iterator[Cluster]:
+    """A cluster of one node for as long as the block lasts."""
+    scratch = tempfile.mkdtemp(prefix="vr", dir="/tmp")  # Ray's sockets want a short path
+    port = free_port()
+    environment = {
+        **os.environ,
+        "RAY_TMPDIR": scratch,
+        "RAY_AUTH_MODE": "disabled",  # else it depends on whether this machine's user has a token
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_metrics_report_interval_ms": "1000",  # metrics within a second, for tests that read them
+    }
+    options = ["--head", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"]
+    options += [f"--ray-client-server-port={free_port()}", "--object-store-memory=300000000"]
+    head = start_node(environment, *options)
+    try:
+        yield Cluster({**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}, head)
+    finally:
+        kill_node(head)
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,66 @@
+"""`submit`, which runs a command on a cluster, and `doctor`, which says what would go wrong."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from vadv_dist.cli.answers import console, print_json
+from vadv_dist.errors import MachineError
+
+
+def add_cluster_commands(commands: Any) -> None:
+    """Add `submit` and `doctor`."""
+    submit = commands.add_parser(
+        "submit",
+        help="run train, tune, extract or evaluate on a Ray cluster",
+        description="Packs what git tracks, submits, follows. What is typed after the command is the command's own. "
+        "Exit codes: 0 done, 1 a fault of the machine, 2 a mistake in what was given, 75 the job lost its node (submit "
+        "again), 130 stopped.",
+        allow_abbrev=False,
+    )
+    submit.add_argument("job", choices=("train", "tune", "extract", "evaluate"), metavar="train|tune|extract|evaluate")
+    submit.add_argument("--address", help="of the job server, http://HOST:8265 (default: RAY_ADDRESS, this machine)")
+    submit.add_argument("--working-dir", type=Path, default=Path("."), help="default: where this is typed")
+    submit.add_argument(
+        "--install", action="store_true", help="install the package and its exact versions on the nodes"
+    )
+    submit.add_argument("--detach", action="store_true", help="do not follow the job")
+    submit.set_defaults(call=_submit, takes_overrides=True)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="what will go wrong before it does",
+        description="Checks this machine, and what a config needs. Exit code 1 where there is a fault.",
+        allow_abbrev=False,
+    )
+    doctor.add_argument("--config", type=Path, help="check what this run needs, too")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.set_defaults(call=_doctor, takes_overrides=True)
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from vadv_dist.submission.job import Submission, submit
+
+    submission = Submission(
+        options.job,
+        tuple(options.overrides),
+        address=options.address,
+        working_dir=options.working_dir,
+        install=options.install,
+        detach=options.detach,
+    )
+    return submit(submission, lambda text: print(f"vadv: {text}", file=sys.stderr, flush=True))
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from vadv_dist.config import load_config
+    from vadv_dist.doctor import examine, render
+
+    config = load_config(options.config, options.overrides) if options.config else None
+    findings = examine(config)
+    if options.json:
+        print_json([finding.to_json() for finding in findings])
+    else:
+        render(findings, console())
+    return MachineError.exit_code if any(finding.level == "fault" for finding in findings) else 0

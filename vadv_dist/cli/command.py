@@ -1,0 +1,83 @@
+"""Runs one command: what it is called with, how it ends.
+
+Answers go to standard output, progress and messages to standard error. Exit codes: 0 done, 1 a fault of the machine,
+2 a mistake in what was given, 130 stopped.
+"""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+from vadv_dist import __version__
+from vadv_dist.cli.cluster import add_cluster_commands
+from vadv_dist.cli.datasets import add_data_commands
+from vadv_dist.cli.parser import Help, Parser
+from vadv_dist.cli.runs import add_run_commands
+from vadv_dist.cli.training import add_training_commands, add_tune_command
+from vadv_dist.errors import MachineError, UserError, VadvError
+
+# What is wrong with a path that was given: no permission, nothing there, a file for a folder, a name too long.
+_PLACES = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        parser = build_parser()
+        options, rest = parser.parse_known_args(arguments)
+        if rest and not getattr(options, "takes_overrides", False):
+            raise UserError(f"vadv {options.command}: unknown argument {rest[0]!r}. `vadv {options.command} --help`.")
+        options.overrides = rest
+        code: int = options.call(options)
+        sys.stdout.flush()
+        return code
+    except VadvError as error:
+        print(f"vadv: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("vadv: stopped. What was complete is safe; the same command goes on with a run.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            print(f"vadv: {error}. Nothing half-written was left; free some space and try again.", file=sys.stderr)
+            return MachineError.exit_code
+        if error.errno in _PLACES:
+            print(f"vadv: {error}. Give a place that may be read and written.", file=sys.stderr)
+            return UserError.exit_code
+        raise
+    except MemoryError:
+        print("vadv: out of memory. Lower data.window_bytes or data.batch_size.", file=sys.stderr)
+        return MachineError.exit_code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    parser = Parser(
+        prog="vadv",
+        description="Distil a video teacher into a student that reads only the words.",
+        formatter_class=Help,
+    )
+    parser.add_argument("--version", action="version", version=f"vadv {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    add_data_commands(commands)
+    add_training_commands(commands)
+    add_run_commands(commands)
+    add_cluster_commands(commands)
+    add_tune_command(commands)
+    return parser

@@ -1,0 +1,32 @@
+"""How a mistake on the command line is told, and how the help stands."""
+
+import argparse
+from typing import Any
+
+from vadv_dist.errors import UserError, did_you_mean
+
+
+class Parser(argparse.ArgumentParser):
+    """Says a mistake in one line, with the nearest name where a command is unknown."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]  # argparse declares NoReturn; raising is that
+        command = self.prog.removeprefix("vadv").strip()
+        where = f"{command}: " if command else ""
+        raise UserError(f"{where}{message}. `{self.prog} --help` shows what it takes.")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(c) for c in action.choices]
+            raise UserError(
+                f"{self.prog}: unknown {action.dest} {value!r} (there are: {', '.join(names)})."
+                f"{did_you_mean(str(value), names)}"
+            )
+
+
+class Help(argparse.HelpFormatter):
+    """Counts the indent of subcommands, which argparse forgets, so that their help stands beside them."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            self._action_max_length += self._indent_increment

@@ -1,0 +1,107 @@
+"""The commands that use a run: `evaluate`, `predict`, `export`, `watch`, `report`."""
+
+import argparse
+import sys
+from typing import Any
+
+from vadv_dist.cli.answers import console, print_json
+from vadv_dist.errors import UserError
+
+
+def add_run_commands(commands: Any) -> None:
+    """Add the commands that use a run."""
+    evaluate = commands.add_parser("evaluate", help="score a run's best student, and its teacher's logits, on a split")
+    evaluate.add_argument("run")
+    evaluate.add_argument("--split", default="test", help="default: %(default)s")
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+    evaluate.set_defaults(call=_evaluate)
+
+    predict = commands.add_parser("predict", help="read new text with the student alone")
+    predict.add_argument("run", metavar="RUN_OR_EXPORT")
+    predict.add_argument("--text", action="append", default=[], help="a text; may be repeated")
+    predict.add_argument("--input", help="a .csv or .parquet with a text column; a path or s3:// URI")
+    predict.add_argument("--output", help="a .csv or .parquet to write: the input and its predictions")
+    predict.add_argument("--text-column", default="text", help="default: %(default)s")
+    predict.add_argument("--json", action="store_true", help="print one JSON object")
+    predict.set_defaults(call=_predict)
+
+    export = commands.add_parser("export", help="write the student as a plain Hugging Face folder")
+    export.add_argument("run")
+    export.add_argument("--out", required=True, help="folder or s3:// prefix to write")
+    export.set_defaults(call=_export)
+
+    watch = commands.add_parser("watch", help="follow a run: loss terms, rates, validation, time left")
+    watch.add_argument("run", help="folder or s3:// prefix of the run")
+    watch.add_argument("--once", action="store_true", help="print how it stands and return")
+    watch.add_argument("--json", action="store_true", help="print how it stands as one JSON object, once")
+    watch.set_defaults(call=_watch)
+
+    report = commands.add_parser("report", help="write report.html")
+    report.add_argument("run")
+    report.add_argument("--compare", action="append", default=[], help="a run to set beside it; may be repeated")
+    report.set_defaults(call=_report)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from vadv_dist.reporting.terminal import metrics_table
+    from vadv_dist.training.evaluate import evaluate_run
+
+    document = evaluate_run(options.run, options.split)
+    for warning in document.get("leaks", []):
+        print(f"vadv: warning: {warning['told']} Its scores may profit from known speakers.", file=sys.stderr)
+    if options.json:
+        print_json(document)
+        return 0
+    rows: dict[str, Any] = {name: document[name] for name in ("student", "video", "prompt") if name in document}
+    terminal = console()
+    terminal.print(metrics_table(rows, f"{document['run']}, {options.split} split, {document['rows']} clips"))
+    if len(document["sources"]) > 1:
+        for source, metrics in document["sources"].items():
+            scores = {name: metrics[name] for name in rows if name in metrics}
+            terminal.print(metrics_table(scores, f"{source}, {metrics['rows']} clips"))
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from vadv_dist.inference.predict import predict_file, predict_texts, resolve_student
+
+    if bool(options.text) == (options.input is not None):
+        raise UserError('Give either --text "…" (as often as you like) or --input FILE --output FILE.')
+    if (options.input is None) != (options.output is None):
+        raise UserError("--input and --output go together: the output is the input with a column of predictions.")
+    folder = resolve_student(options.run)
+    if options.input is not None:
+        count = predict_file(folder, options.input, options.output, text_column=options.text_column)
+        print(f"wrote {options.output}: {count} predictions")
+        return 0
+    scores = [float(score) for score in predict_texts(folder, options.text)]
+    if options.json:
+        print_json([{"text": text, "prediction": score} for text, score in zip(options.text, scores, strict=True)])
+    else:
+        for text, score in zip(options.text, scores, strict=True):
+            print(f"{score:+.3f}  {text}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from vadv_dist.inference.export import export_run
+
+    print(f"wrote {export_run(options.run, options.out)}")
+    return 0
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from vadv_dist.training.watch import look, watch
+
+    if options.json:
+        print_json(look(options.run))
+    else:
+        watch(options.run, console(), once=options.once)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from vadv_dist.reporting.report import write_report
+
+    print(write_report(options.run, compare=options.compare))
+    return 0

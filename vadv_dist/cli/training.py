@@ -1,0 +1,117 @@
+"""The commands that train: `train` and the `recipes` it starts from, and `tune`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from vadv_dist.cli.answers import console, print_json
+from vadv_dist.cli.parser import Parser
+
+
+def add_training_commands(commands: Any) -> None:
+    """Add `train` and `recipes`."""
+    train = commands.add_parser(
+        "train",
+        help="train a student beside its teacher, or go on with a run",
+        description="Every field of the config can be overridden: --section.field=value, such as --trainer.epochs=3.",
+        allow_abbrev=False,
+    )
+    train.add_argument("--config", type=Path, required=True, help="a YAML file; `vadv recipes` lists the shipped ones")
+    train.add_argument("--print_config", action="store_true", help="print the resolved config and stop")
+    train.add_argument(
+        "--dry-run", action="store_true", help="print parameters, batches, windows, memory; start nothing"
+    )
+    train.add_argument("--smoke", action="store_true", help="two batches through train, validation, checkpoint, reload")
+    train.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    train.set_defaults(call=_train, takes_overrides=True)
+
+    recipes = commands.add_parser("recipes", help="the shipped configs: list them, or copy one")
+    actions = recipes.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
+    copy = actions.add_parser("copy", help="copy a recipe to a file of your own")
+    copy.add_argument("name")
+    copy.add_argument("file", type=Path)
+    recipes.set_defaults(call=_recipes)
+
+
+def add_tune_command(commands: Any) -> None:
+    """Add `tune`."""
+    tune = commands.add_parser(
+        "tune",
+        help="search a run's loss weights or other fields, or go on with a search",
+        description="Fields of the config can be overridden as --section.field=value, those of the space's search part "
+        "as --search.field=value, such as --search.sampler=random.",
+        allow_abbrev=False,
+    )
+    tune.add_argument("--config", type=Path, required=True, help="the run that is varied")
+    tune.add_argument(
+        "--space", type=Path, required=True, help="what is varied: a file, or the name of one in tune_spaces/"
+    )
+    tune.add_argument("--num-trials", type=int, help="trials of the whole search (default: the space's)")
+    tune.add_argument("--seed", type=int, help="decides what is suggested (default: the space's)")
+    tune.add_argument("--no-ray", action="store_true", help="one trial after another in this process")
+    tune.add_argument("--json", action="store_true", help="print the answer as one JSON object")
+    tune.set_defaults(call=_tune, takes_overrides=True)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from vadv_dist.config import config_to_yaml, load_config
+
+    config = load_config(options.config, options.overrides)
+    if options.print_config:
+        print(config_to_yaml(config), end="")
+        return 0
+    if options.dry_run:
+        from vadv_dist.training.dry_run import describe, render
+
+        facts = describe(config)
+        if options.json:
+            print_json(facts)
+        else:
+            render(facts, console())
+        return 0
+    if options.smoke:
+        from vadv_dist.training.smoke import smoke
+
+        for line in smoke(config):
+            print(line)
+        return 0
+    from vadv_dist.storage import location
+    from vadv_dist.training.launch import train
+
+    result = train(config, console(stderr=True))
+    if options.json:
+        print_json(result)
+    else:
+        folder = location(config.run.storage) / config.run.name
+        best = f"best validation MAE {result['validation']['mae']:.3f} at step {result['best_step']}"
+        print(f"{best} ({result['stopped']}); student in {folder}/student")
+        print(f"next: vadv evaluate {folder} --split test; vadv report {folder}")
+    return 0
+
+
+def _recipes(options: argparse.Namespace) -> int:
+    from vadv_dist.recipes import copy_recipe, find_recipe, list_recipes
+
+    if options.action == "copy":
+        copy_recipe(options.name, options.file)
+        print(f"wrote {options.file}; start it with: vadv {find_recipe(options.name).command} --config {options.file}")
+        return 0
+    recipes = list_recipes()
+    width = max(len(recipe.name) for recipe in recipes)
+    for recipe in recipes:
+        print(f"{recipe.name:<{width}}  {recipe.command:<7}  {recipe.summary}")
+    return 0
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from vadv_dist.tuning.search import tune
+
+    given = {"num_trials": options.num_trials, "seed": options.seed}
+    overrides = [*options.overrides, *(f"--search.{k}={v}" for k, v in given.items() if v is not None)]
+    answer = tune(options.config, options.space, overrides, console(stderr=True), use_ray=not options.no_ray)
+    if options.json:
+        print_json(answer)
+    else:
+        print(answer["verdict"])
+        print(f"report: {answer['folder']}/tune-report.html; next: vadv train --config {answer['folder']}/best.yaml")
+    return 0

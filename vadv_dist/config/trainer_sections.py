@@ -1,0 +1,97 @@
+"""The sections of a run's configuration that say how it is run: how long, on what, by which engine, telling what."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from vadv_dist.config.checks import require, require_at_least
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How long, on what, and what is kept.
+
+    Args:
+        num_workers: 0 trains in this process; n ≥ 1 starts n Ray Train workers.
+        cpus_per_worker: CPUs, and so threads, of a Ray Train worker; null shares this machine's cores among the
+            workers, or takes 1 on a cluster that is there already.
+        use_gpu: true, false, or `auto`: a GPU where one is found.
+        epochs: passes over the training split. Table 3.
+        max_steps: stop after this many steps, whatever the epochs; null does not.
+        accumulate: micro-batches that one rank runs per step.
+        precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU that has it.
+        checkpoint_every_steps: also checkpoint inside an epoch; null checkpoints after each epoch only.
+        keep_best: checkpoints kept for their validation MAE, besides the last.
+        patience: epochs without a better validation MAE after which training ends; null never ends early.
+        eval_batch_size: clips per batch in validation and evaluation, over all ranks.
+        max_failures: times that Ray Train restarts lost workers before it gives up.
+        wait_for_room_s: seconds to wait for a cluster that grows to have room for the workers.
+    """
+
+    num_workers: int = 0
+    cpus_per_worker: int | None = None
+    use_gpu: Literal["auto"] | bool = "auto"
+    epochs: int = 100
+    max_steps: int | None = None
+    accumulate: int = 1
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    checkpoint_every_steps: int | None = None
+    keep_best: int = 1
+    patience: int | None = None
+    eval_batch_size: int = 64
+    max_failures: int = 2
+    wait_for_room_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        counted = {"num_workers": 0, "epochs": 1, "accumulate": 1, "keep_best": 1, "eval_batch_size": 1}
+        require_at_least("trainer", self, {**counted, "max_failures": 0})
+        optional = ("max_steps", "checkpoint_every_steps", "patience", "cpus_per_worker")
+        require_at_least("trainer", self, dict.fromkeys(optional, 1), or_null=True)
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What runs the steps.
+
+    Args:
+        kind: `torch`, or `deepspeed`.
+        zero_stage: DeepSpeed ZeRO stage: 0 replicates, 1 splits optimizer state, 2 gradients too, 3 weights too.
+        offload_optimizer: keep optimizer state in the host's memory (ZeRO 1 to 3).
+    """
+
+    kind: Literal["torch", "deepspeed"] = "torch"
+    zero_stage: int = 2
+    offload_optimizer: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.zero_stage in (0, 1, 2, 3), "engine.zero_stage", self.zero_stage, "0, 1, 2 or 3")
+        require(
+            not self.offload_optimizer or (self.kind == "deepspeed" and self.zero_stage >= 1),
+            "engine.offload_optimizer",
+            True,
+            "false, unless engine.kind is deepspeed with zero_stage 1, 2 or 3",
+        )
+
+
+@dataclass(frozen=True)
+class TelemetryConfig:
+    """What a run tells while it runs.
+
+    Args:
+        port: serve Prometheus metrics on this port of the loopback address (local mode); null serves none.
+        log_every_steps: a line in metrics.jsonl every so many steps.
+        peak_flops: FLOP per second that one device can do in the precision of the run, from its data sheet (9.89e14
+            for bf16 on an H100 SXM); null tells no model FLOP utilisation.
+        track: also tell the numbers to an experiment tracker: `mlflow`, `wandb` or `tensorboard`.
+    """
+
+    port: int | None = None
+    log_every_steps: int = 10
+    peak_flops: float | None = None
+    track: Literal["none", "mlflow", "wandb", "tensorboard"] = "none"
+
+    def __post_init__(self) -> None:
+        require(self.port is None or 0 <= self.port < 65536, "telemetry.port", self.port, "a port number, or null")
+        require_at_least("telemetry", self, {"log_every_steps": 1})
+        peak = self.peak_flops
+        require(peak is None or 0 < peak < math.inf, "telemetry.peak_flops", peak, "FLOP per second above 0, or null")

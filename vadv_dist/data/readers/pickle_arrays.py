@@ -1,0 +1,238 @@
+"""What the names in a pickle of arrays stand for: numpy's arrays, their types and scalars, and bytes.
+
+The names are symbols, never looked up and never called; what they stand for is done here, with checked sizes. Arrays
+are views of the file's own bytes.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vadv_dist.data.readers.pickle_bytes import MAX_NAME, OBJECT_BYTES, PickleBytes, RefusedError
+from vadv_dist.data.schema import Array
+
+_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
+# What each allowed name stands for; `bytes` and `encode` are how protocol 2 writes bytes.
+_KNOWN = {
+    **{(module, "_reconstruct"): "reconstruct" for module in _MULTIARRAY},
+    **{(module, "scalar"): "scalar" for module in _MULTIARRAY},
+    **{(module, "_frombuffer"): "frombuffer" for module in _NUMERIC},
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): "dtype",
+    ("_codecs", "encode"): "encode",
+    ("builtins", "bytes"): "bytes",
+    ("__builtin__", "bytes"): "bytes",
+}
+_DTYPE = re.compile(r"[biufSUO][0-9]{1,9}")
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """One of the allowed names."""
+
+    meaning: str
+
+
+@dataclass
+class DType:
+    """A dtype that is being described."""
+
+    code: str
+    order: str = "="
+
+    def build(self) -> "np.dtype[Any]":
+        """The dtype.
+
+        Raises:
+            RefusedError: there is no such type, or its elements have no size.
+        """
+        try:
+            dtype = np.dtype("O") if self.code[0] == "O" else np.dtype(self.order + self.code)
+        except (TypeError, ValueError):
+            raise RefusedError(f"there is no array type {self.code!r}") from None
+        if dtype.itemsize == 0:
+            raise RefusedError(f"an array of type {self.code!r} has elements without a size")
+        return dtype
+
+
+@dataclass
+class Shell:
+    """An array that is made, but not yet filled; and the memo's entries that must show it when it is."""
+
+    keys: list[int] = field(default_factory=list)
+
+
+def symbol(source: PickleBytes, module: object, name: object) -> Symbol:
+    """The symbol of a name.
+
+    Raises:
+        RefusedError: it is none of those that arrays need.
+    """
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise source.damaged("a name is missing")
+    meaning = _KNOWN.get((module, name))
+    if meaning is None:
+        asked = ascii(f"{module}.{name}"[:MAX_NAME])[1:-1]
+        raise RefusedError(f"asks for {asked}, which is not an array or a plain container")
+    return Symbol(meaning)
+
+
+def call(source: PickleBytes, function: object, arguments: object) -> Any:
+    """What a call of a symbol makes.
+
+    Raises:
+        RefusedError: it cannot be called, or not so.
+    """
+    if not isinstance(function, Symbol) or type(arguments) is not tuple:
+        raise source.damaged("a call of nothing that can be called")
+    make = _CALLS.get(function.meaning)
+    if make is None:
+        raise source.damaged(f"a call of {function.meaning}")
+    return make(source, arguments)
+
+
+def described(source: PickleBytes, dtype: DType, state: tuple[Any, ...]) -> DType:
+    """A dtype, with the order of its bytes as its state says.
+
+    Raises:
+        RefusedError: it is none of plain numbers or strings.
+    """
+    order = _name(state[1]) if len(state) > 4 else None
+    if order not in ("<", ">", "|", "="):
+        raise source.damaged("an array type's state is not one")
+    if any(part is not None for part in state[2:5]):
+        raise RefusedError("has an array of records, expected plain numbers or strings")
+    dtype.order = order
+    return dtype
+
+
+def filled(source: PickleBytes, state: tuple[Any, ...]) -> Array:
+    """The array of a shell's state: (version, shape, dtype, whether in Fortran's order, content).
+
+    Raises:
+        RefusedError: they do not fit.
+    """
+    if len(state) not in (4, 5):  # the first releases had no version
+        raise source.damaged("an array's state has another length")
+    shape, dtype, fortran, content = state[-4:]
+    return _array(source, content, dtype, shape, "F" if fortran is True else "C")
+
+
+def _array(source: PickleBytes, content: Any, dtype: Any, shape: Any, order: str) -> Array:
+    if not isinstance(dtype, DType):
+        raise source.damaged("an array's type is missing")
+    if type(shape) is int:
+        shape = (shape,)
+    limit = len(source.data)
+    if type(shape) is not tuple or len(shape) > 8 or any(type(n) is not int or not 0 <= n <= limit for n in shape):
+        raise source.damaged("an array's shape is not one")
+    source.spend(OBJECT_BYTES["view"])
+    built = dtype.build()
+    size = math.prod(shape)
+    if built.kind == "O":
+        return _object_array(source, content, shape, size, order)
+    if isinstance(content, str):  # bytes of Python 2, read as the text that they are not
+        content = _encoded(source, content)
+    if not isinstance(content, memoryview) or len(content) != size * built.itemsize:
+        has = f"{len(content):,} bytes" if isinstance(content, memoryview) else f"a {type(content).__name__}"
+        raise source.damaged(f"an array of shape {list(shape)} and type {built} has {has}")
+    if not size:
+        return np.zeros(shape, built)
+    return np.frombuffer(content, built).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _object_array(source: PickleBytes, content: Any, shape: tuple[int, ...], size: int, order: str) -> Array:
+    if type(content) is not list or len(content) != size:
+        raise source.damaged(f"an array of {size:,} objects does not have them")
+    source.spend(8 * size)
+    values = np.empty(size, object)
+    for position, item in enumerate(content):
+        values[position] = item
+    return values.reshape(shape, order="F" if order == "F" else "C")
+
+
+def _encoded(source: PickleBytes, text: str) -> memoryview:
+    source.spend(len(text))
+    try:
+        return memoryview(text.encode("latin1"))
+    except UnicodeEncodeError:
+        raise source.damaged("bytes are written as a text that is none") from None
+
+
+def _call_reconstruct(source: PickleBytes, arguments: tuple[Any, ...]) -> Shell:
+    if not arguments or not isinstance(arguments[0], Symbol) or arguments[0].meaning != "ndarray":
+        raise source.damaged("an array of another class")
+    return Shell()
+
+
+def _call_dtype(source: PickleBytes, arguments: tuple[Any, ...]) -> DType:
+    code = _name(arguments[0]) if arguments else None
+    if code is None or not _DTYPE.fullmatch(code):
+        raise RefusedError(f"has an array of type {code!a}, expected numbers, strings or objects")
+    return DType(code)
+
+
+def _call_scalar(source: PickleBytes, arguments: tuple[Any, ...]) -> Any:
+    if len(arguments) != 2:
+        raise source.damaged("a number is not one")
+    dtype, content = arguments
+    if isinstance(dtype, DType) and dtype.code[0] == "O":
+        raise RefusedError("has a single object where a number belongs")
+    return _scalar(_array(source, content, dtype, (1,), "C"))
+
+
+def _call_frombuffer(source: PickleBytes, arguments: tuple[Any, ...]) -> Array:
+    order = _name(arguments[3]) if len(arguments) in (4, 5) else None
+    if order not in ("C", "F", "K"):
+        raise source.damaged("an array is not one")
+    content, dtype, shape = arguments[:3]
+    array = _array(source, content, dtype, shape, order)
+    axes = arguments[4] if len(arguments) == 5 else None
+    if order != "K" or axes is None:
+        return array
+    if type(axes) is not tuple or not all(type(n) is int for n in axes) or sorted(axes) != list(range(array.ndim)):
+        raise source.damaged("an array's order of axes is not one")
+    return array.transpose(axes)
+
+
+def _call_encode(source: PickleBytes, arguments: tuple[Any, ...]) -> memoryview:
+    how = _name(arguments[1]) if len(arguments) == 2 else None
+    if how not in ("latin1", "latin-1") or not isinstance(arguments[0], str):
+        raise source.damaged("bytes are written in an unknown way")
+    return _encoded(source, arguments[0])
+
+
+def _call_bytes(source: PickleBytes, arguments: tuple[Any, ...]) -> memoryview:
+    if arguments:
+        raise source.damaged("bytes are written in an unknown way")
+    return memoryview(b"")
+
+
+def _name(value: Any) -> str | None:
+    """A short string, which Python 2 wrote as bytes; None where it is something else."""
+    if isinstance(value, memoryview) and len(value) < MAX_NAME:
+        value = str(value, "latin1")
+    return value if type(value) is str and len(value) < MAX_NAME else None
+
+
+def _scalar(array: Array) -> Any:
+    try:
+        value = array[0].item()
+    except (ValueError, UnicodeError):
+        raise RefusedError("is damaged: a string holds what is no character") from None
+    return memoryview(value) if isinstance(value, bytes) else value
+
+
+_CALLS: dict[str, Callable[[PickleBytes, tuple[Any, ...]], Any]] = {
+    "reconstruct": _call_reconstruct,
+    "dtype": _call_dtype,
+    "scalar": _call_scalar,
+    "frombuffer": _call_frombuffer,
+    "encode": _call_encode,
+    "bytes": _call_bytes,
+}

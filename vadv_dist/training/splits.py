@@ -1,0 +1,26 @@
+"""The splits of a run's data sets that training sees."""
+
+from dataclasses import dataclass
+
+from vadv_dist.config import Config
+from vadv_dist.data.sources import Sources, SplitShards
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Train and valid: never the test split."""
+
+    train: SplitShards
+    valid: SplitShards
+
+    @classmethod
+    def open(cls, config: Config) -> "Splits":
+        """Open the data sets of a run and check that they can train it.
+
+        Raises:
+            UserError: see `Sources.open` and `Sources.split`.
+        """
+        sources = Sources.open(config)
+        return cls(
+            sources.split("train", missing=config.data.missing), sources.split("valid", missing=config.data.missing)
+        )
