@@ -1,4 +1,4 @@
-"""An S3 server in a process of its own, and a proxy before it that fails now and then."""
+"""An S3 server in a process of its own, and a proxy before it that fails or stalls."""
 
 import contextlib
 import http.client
@@ -51,6 +51,11 @@ class FaultyProxy(ThreadingHTTPServer):
         port: of the server behind it.
         share: of the requests that fail.
         seed: decides which.
+
+    Attributes:
+        asked: method and path of every request.
+        hold: requests whose method and path hold this text are kept waiting, and dropped in the end.
+        held: set when there was such a request.
     """
 
     daemon_threads = True
@@ -61,6 +66,9 @@ class FaultyProxy(ThreadingHTTPServer):
         self.share = share
         self.random = random.Random(seed)
         self.requests = self.refused = self.cut = 0
+        self.asked: list[str] = []
+        self.hold: str | None = None
+        self.held = threading.Event()
 
     def __enter__(self) -> "FaultyProxy":
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -85,6 +93,14 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         server.requests += 1
+        asked = f"{self.command} {self.path}"
+        server.asked.append(asked)
+        if server.hold is not None and server.hold in asked:
+            server.held.set()
+            while server.hold is not None:
+                time.sleep(0.01)
+            self.close_connection = True
+            return
         fails = server.random.random() < server.share
         if fails and server.random.random() < 0.5:
             server.refused += 1

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vadv_dist"
-BASE = {"errors", "storage", "__init__"}
+BASE = {"errors", "storage", "locks", "__init__"}
 MAY_IMPORT = {
     "errors": set(),
     "storage": {"errors", "object_storage"},
     "object_storage": {"errors"},
+    "locks": {"errors", "storage"},
     "recipes": BASE,
     "ray_connection": {"errors"},
     "telemetry": {"errors", "telemetry"},

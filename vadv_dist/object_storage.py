@@ -12,7 +12,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -46,6 +46,34 @@ T = TypeVar("T")
 
 class ConflictError(Exception):
     """An object was written by another hand since it was looked at."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An object that has begun to be read.
+
+    Attributes:
+        size: its bytes.
+        etag: what the store calls its content.
+        first: its first bytes, at most `PART_BYTES`.
+    """
+
+    place: "S3Path"
+    size: int
+    etag: str
+    first: bytes
+
+    def parts(self) -> Iterator[bytes]:
+        """The object's bytes in order; all are of the same content.
+
+        Raises:
+            ConflictError: the object was changed or removed since.
+        """
+        yield self.first
+        try:
+            yield from self.place.read_parts(self.size, start=len(self.first), etag=self.etag)
+        except FileNotFoundError as error:
+            raise ConflictError(str(self.place)) from error
 
 
 @dataclass(frozen=True)
@@ -177,17 +205,37 @@ class S3Path:
         """The object as text."""
         return self.read_bytes().decode(encoding)
 
-    def read_parts(self, size: int) -> Iterator[bytes]:
-        """The object's bytes in order, in parts of which the next ones are on their way."""
-        starts = range(0, size, PART_BYTES)
+    def open(self) -> Opened:
+        """Ask for the object's first part, which tells its size too: all of a small object in one request.
+
+        Raises:
+            FileNotFoundError: there is none.
+            UserError: there is no such bucket, or the store refuses.
+            MachineError: the store does not answer.
+        """
+        answer, data = self._get(0, PART_BYTES)
+        size = int(answer["ContentRange"].rpartition("/")[2]) if "ContentRange" in answer else len(data)
+        return Opened(self, size, str(answer.get("ETag", "")), data)
+
+    def read_parts(self, size: int, *, start: int = 0, etag: str | None = None) -> Iterator[bytes]:
+        """The object's bytes in order, in parts of which the next ones are on their way.
+
+        Args:
+            size: of the object.
+            start: where to begin.
+            etag: the content that is meant.
+        Raises:
+            ConflictError: the object has another content than `etag`.
+        """
+        starts = range(start, size, PART_BYTES)
         with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
-            waiting = [pool.submit(self._part, start, size) for start in starts[:_PARTS_AT_ONCE]]
+            waiting = [pool.submit(self._part, start, size, etag) for start in starts[:_PARTS_AT_ONCE]]
             for following in [*starts[_PARTS_AT_ONCE:], *[None] * len(waiting)]:
                 if not waiting:
                     break
                 data = waiting.pop(0).result()
                 if following is not None:
-                    waiting.append(pool.submit(self._part, following, size))
+                    waiting.append(pool.submit(self._part, following, size, etag))
                 yield data
 
     def read_whole(self, size: int) -> bytes:
@@ -248,7 +296,10 @@ class S3Path:
 
     def remove_tree(self) -> None:
         """Remove every object below it."""
-        files = self.files()
+        self.remove_files(self.files())
+
+    def remove_files(self, files: Sequence["S3Path"]) -> None:
+        """Remove some objects of this bucket."""
         for first in range(0, len(files), 1000):
             objects = [{"Key": file.key} for file in files[first : first + 1000]]
             self._call("delete_objects", Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
@@ -261,12 +312,38 @@ class S3Path:
             if self.size_or_none() != size:
                 raise
 
-    def _part(self, start: int, size: int) -> bytes:
+    def _part(self, start: int, size: int, etag: str | None = None) -> bytes:
         end = min(start + PART_BYTES, size)
-        data = self.read_bytes(start, end)
+        data = self.read_bytes(start, end) if etag is None else self._get(start, end, etag)[1]
         if len(data) != end - start:
             raise MachineError(f"{self} is shorter than its {size:,} bytes. It was changed while it was read.")
         return data
+
+    def _get(self, start: int, end: int, etag: str | None = None) -> tuple[dict[str, Any], bytes]:
+        """What the store answers to a request for some bytes, and the bytes."""
+        options = {"Bucket": self.bucket, "Key": self.key, "Range": f"bytes={start}-{end - 1}"}
+        if etag is not None:
+            options["IfMatch"] = etag
+
+        async def get(fs: Any) -> tuple[dict[str, Any], bytes]:
+            try:
+                answer = await fs._call_s3("get_object", **options)
+            except OSError as error:
+                if start == 0 and _code(error) == "InvalidRange":  # an empty object has no first byte
+                    return {}, b""
+                raise
+            try:
+                return answer, await answer["Body"].read()
+            finally:
+                answer["Body"].close()
+
+        def run(fs: Any) -> tuple[dict[str, Any], bytes]:
+            from fsspec.asyn import sync
+
+            found: tuple[dict[str, Any], bytes] = sync(fs.loop, get, fs)
+            return found
+
+        return _attempts(f"reading {self}", run)
 
     def _pages(self, limit: int) -> Iterator[list[str]]:
         """Keys below it, a page at a time."""
@@ -284,6 +361,18 @@ class S3Path:
 
 
 Location = Path | S3Path
+
+
+def store_settings() -> dict[str, str]:
+    """What this process knows of where object stores are, for processes elsewhere; secrets are each machine's own."""
+    return {name: os.environ[name] for name in STORE_SETTINGS if name in os.environ}
+
+
+def use_store_settings(settings: Mapping[str, str]) -> None:
+    """Find object stores where another process does."""
+    if any(os.environ.get(name) != value for name, value in settings.items()):
+        os.environ.update(settings)
+        _file_system.cache_clear()
 
 
 @functools.cache
@@ -333,7 +422,7 @@ def _attempts(what: str, action: Callable[[Any], T]) -> T:
             if isinstance(error, PermissionError):
                 raise UserError(
                     f"{what}: the object store refuses it ({_short(error)}). Check the credentials, and what they may "
-                    "do with this bucket."
+                    "do with this bucket; one that may not be listed answers so for missing objects too."
                 ) from None
             if getattr(error, "errno", None) in _LASTING and code not in ("BadDigest", "XAmzContentSHA256Mismatch"):
                 raise UserError(f"{what}: the object store refuses it ({_short(error)}).") from None

@@ -8,6 +8,7 @@ reader never meets half of anything (promise 6 of docs/architecture.md).
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -15,13 +16,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.object_storage import STORE_SETTINGS as STORE_SETTINGS
 from vadv_dist.object_storage import ConflictError as ConflictError
 from vadv_dist.object_storage import Location as Location
 from vadv_dist.object_storage import S3Path as S3Path
+from vadv_dist.object_storage import store_settings as store_settings
+from vadv_dist.object_storage import use_store_settings as use_store_settings
 
 _NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
 # A file where a folder should be or the other way round, a name too long, a circle of links.
@@ -72,6 +75,15 @@ def sha256_file(path: Location) -> str:
         return digest.hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_binary(path: Location) -> IO[bytes]:
+    """Open a file for reading; of an object store it is fetched whole into memory.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return io.BytesIO(path.read_bytes()) if isinstance(path, S3Path) else path.open("rb")
 
 
 def file_size(path: Location) -> int:

@@ -21,9 +21,10 @@ from vadv_dist.data.checks import check_dataset
 from vadv_dist.data.reading import ShardReader
 from vadv_dist.data.shards import Dataset
 from vadv_dist.errors import UserError
+from vadv_dist.features.clip_files import open_clip
 from vadv_dist.features.encoders import ImageEncoder, image_preprocessing
 from vadv_dist.features.extract import extract
-from vadv_dist.features.frames import Video, open_clip, to_image
+from vadv_dist.features.frames import Video, to_image
 from vadv_dist.storage import sha256_file
 
 

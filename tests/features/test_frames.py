@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from videos import read_number, write_sound, write_video
 
-from vadv_dist.features.frames import BadClipError, Span, Video, open_clip, to_image
+from vadv_dist.features.clip_files import open_clip
+from vadv_dist.features.frames import BadClipError, Span, Video, to_image
 
 
 def sampled(

@@ -73,6 +73,8 @@ def test_times_that_are_none_are_the_clips_fault_and_not_the_lists(
         ([(*GOOD[:2], "tran", *GOOD[3:])], HEADER, "the split is 'tran'"),
         ([(*GOOD[:3], "4", *GOOD[4:])], HEADER, r"label is '4', expected a number in \[-3, 3\]"),
         ([GOOD[:5]], HEADER, "line 2 has 5 cells, the header line has 8"),
+        ([(*GOOD[:5], "gs://b/a.mp4", "", "")], HEADER, "line 2: path is no place that can be read: gs://b/a.mp4"),
+        ([(*GOOD[:5], "s3://b/../a.mp4", "", "")], HEADER, "line 2: path is no place that can be read"),
         ([GOOD], HEADER.replace("path", "pth"), "has no columns named 'path'.*Did you mean 'pth'"),
     ],
 )

@@ -8,7 +8,8 @@ import pytest
 from lists import YUNET
 
 from vadv_dist.errors import UserError
-from vadv_dist.features.frames import Video, open_clip, to_image
+from vadv_dist.features.clip_files import open_clip
+from vadv_dist.features.frames import Video, to_image
 from vadv_dist.features.tracks import largest
 from vadv_dist.features.yunet import YuNet, decode, priors, suppress
 

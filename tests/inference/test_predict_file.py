@@ -8,8 +8,10 @@ import pytest
 from tiny_students import TEXTS, one_by_one
 
 import vadv_dist.inference.tables as tables
+from vadv_dist.cli import main
 from vadv_dist.errors import UserError
 from vadv_dist.inference.predict import predict_file
+from vadv_dist.object_storage import S3Path
 
 
 def write_csv(path, rows, encoding="utf-8"):
@@ -139,3 +141,34 @@ def test_output_appears_whole_or_not_at_all(export, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="interrupted"):
         predict_file(export, source, tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
+
+
+def test_a_table_in_a_store_is_predicted_into_the_store(export, student, tokenizer, tmp_path, s3, monkeypatch):
+    place = S3Path.parse(f"{s3}/predictions")
+    source = write_csv(tmp_path / "in.csv", [["text"], *([text] for text in TEXTS)])
+    (place / "in.csv").upload(source)
+    (place / "bad.csv").write_bytes(b"text\n \n")
+
+    def fail_after_a_row(table, path, values):
+        path.write_text("text,prediction\nfun,0.5\n")
+        raise RuntimeError("interrupted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tables.CsvTable, "write_with", fail_after_a_row)
+        with pytest.raises(RuntimeError, match="interrupted"):
+            predict_file(export, f"{place}/in.csv", f"{place}/out.csv")
+    assert sorted(path.name for path in place.iterdir()) == ["bad.csv", "in.csv"]
+    options = ["--input", f"{place}/in.csv", "--output", f"{place}/out.csv"]
+    assert main(["predict", str(export), *options]) == 0
+    predict_file(export, source, tmp_path / "out.csv")
+    assert (place / "out.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
+    for name, out, message in [
+        ("in.csv", "in.csv", f"Input and output are both {place}/in.csv"),
+        ("in.csv", "out.csv", f"{place}/out.csv exists already"),
+        ("none.csv", "new.csv", f"{place}/none.csv does not exist"),
+        ("bad.csv", "new.csv", f"{place}/bad.csv: row 1 has an empty 'text'"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            predict_file(export, place / name, place / out)
+    with pytest.raises(UserError, match="no such bucket"):
+        predict_file(export, place / "in.csv", "s3://no-such-bucket-here/out.csv")

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from s3_server import FaultyProxy
 
-from vadv_dist import object_storage
+from vadv_dist import locks, object_storage
 from vadv_dist.config import load_config
 from vadv_dist.data.checks import check_dataset
 from vadv_dist.data.readers.table import ingest_table
@@ -85,8 +85,8 @@ def test_a_run_through_a_faulty_network_ends_with_the_weights_of_one_on_a_disk(
 
 
 def test_a_run_in_use_is_not_joined(made_s3, s3, write_config, monkeypatch) -> None:
-    monkeypatch.setattr(run_lock, "RENEW_S", 0.3)
-    monkeypatch.setattr(run_lock, "LEASE_S", 2.5)
+    monkeypatch.setattr(locks, "RENEW_S", 0.3)
+    monkeypatch.setattr(locks, "LEASE_S", 2.5)
     config = load_config(write_config("used", made_s3, f"{s3}/runs"), OPTIONS)
     with RunFolder.of(config).lock(), pytest.raises(UserError, match="by another process"):
         train(config, QUIET)
@@ -94,7 +94,7 @@ def test_a_run_in_use_is_not_joined(made_s3, s3, write_config, monkeypatch) -> N
 
 
 def test_a_lease_that_nobody_renews_is_taken_over(s3: str, monkeypatch) -> None:
-    monkeypatch.setattr(run_lock, "LEASE_S", 1.5)
+    monkeypatch.setattr(locks, "LEASE_S", 1.5)
     root = S3Path.parse(f"{s3}/runs/abandoned")
     (root / ".lock").write_bytes(b"{}")
     began = time.monotonic()

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from vadv_dist.cli.answers import console, print_json
@@ -20,8 +19,8 @@ def add_run_commands(commands: Any) -> None:
     predict = commands.add_parser("predict", help="read new text with the student alone")
     predict.add_argument("run", metavar="RUN_OR_EXPORT")
     predict.add_argument("--text", action="append", default=[], help="a text; may be repeated")
-    predict.add_argument("--input", type=Path, help="a .csv or .parquet with a text column")
-    predict.add_argument("--output", type=Path, help="a .csv or .parquet to write: the input and its predictions")
+    predict.add_argument("--input", help="a .csv or .parquet with a text column; a path or s3:// URI")
+    predict.add_argument("--output", help="a .csv or .parquet to write: the input and its predictions")
     predict.add_argument("--text-column", default="text", help="default: %(default)s")
     predict.add_argument("--json", action="store_true", help="print one JSON object")
     predict.set_defaults(call=_predict)

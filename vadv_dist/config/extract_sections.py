@@ -10,10 +10,11 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class ClipsConfig:
-    """Which clips are read.
+    """Which clips are read. Every place may be a path or an s3:// URI.
 
     Args:
-        csv: a CSV of clips: `clip_id, video_id, split, label, text, path[, start_s, end_s]`.
+        csv: a CSV of clips: `clip_id, video_id, split, label, text, path[, start_s, end_s]`; a clip's path is relative
+            to `root`, absolute, or an s3:// URI of its own.
         mmsa: or a folder in MMSA's raw layout: `label.csv` beside `Raw/<video_id>/<clip_id>.mp4`.
         root: folder that the CSV's paths start from; null is the CSV's own.
         source: name that every clip carries; null takes the name of the CSV or of the folder.
@@ -43,7 +44,7 @@ class OutputConfig:
     """The data set that is made.
 
     Args:
-        uri: folder of the data set; unfinished work stands beside it in `<uri>.work`.
+        uri: folder or s3:// prefix of the data set; unfinished work stands beside it in `<uri>.work`.
         shard_rows, shard_bytes: a shard holds at most so many clips and so many bytes of features.
         dtype: type that features are stored in.
         max_rejected: share of bad clips above which the data set is not finished.
@@ -118,7 +119,7 @@ class FacesConfig:
 
     Args:
         kind: `yunet` runs a detector, `openface` reads what OpenFace wrote, `none` leaves face features out.
-        path: the YuNet ONNX file, or the folder of OpenFace's output.
+        path: the YuNet ONNX file, or the folder of OpenFace's output; either may be on s3://.
         min_score: detections below this score (OpenFace: confidence) are left out.
         min_share: a clip with faces in a smaller share of its frames has no face.
         detect_side: longest side, in pixels, of the image that the detector sees.
@@ -146,7 +147,7 @@ class ExpressionConfig:
     """The frozen classifier whose scores of each face crop are the face features.
 
     Args:
-        encoder: a Hugging Face image classifier by name or folder, or an `.onnx` file.
+        encoder: a Hugging Face image classifier by name or folder, or an `.onnx` file, which may be on s3://.
         num_scores: how many scores it gives (E). Section 4.1.
         scores: `probabilities` takes the softmax of its outputs, `raw` keeps them as they are.
         onnx_side, onnx_mean, onnx_std: what an ONNX file wants: a square image of this side, scaled to [0, 1], less

@@ -362,7 +362,7 @@ def shard_name(split: str, number: int) -> str:
     return f"{split}/{number:05d}.parquet"
 
 
-def write_shard(folder: Path, name: str, clips: list[Clip], features: Mapping[str, FeatureSpec]) -> ShardInfo:
+def write_shard(folder: Location, name: str, clips: list[Clip], features: Mapping[str, FeatureSpec]) -> ShardInfo:
     """Write some clips as the shard `<folder>/<name>`, whole or not at all, and say what it holds."""
     path = folder / name
     with atomic_file(path) as partial:
@@ -374,15 +374,16 @@ def write_shard(folder: Path, name: str, clips: list[Clip], features: Mapping[st
             use_dictionary=["video_id", "source"],
             write_statistics=False,
         )
+        size, digest = partial.stat().st_size, sha256_file(partial)
     missing: dict[str, int] = {}
     for clip in clips:
         lacking = "+".join(sorted(f for f in features if clip.features.get(f) is None))
         if lacking:
             missing[lacking] = missing.get(lacking, 0) + 1
-    return ShardInfo(name, len(clips), path.stat().st_size, sha256_file(path), missing)
+    return ShardInfo(name, len(clips), size, digest, missing)
 
 
-def write_prompts(path: Path, prompts: Array) -> str:
+def write_prompts(path: Location, prompts: Array) -> str:
     """Write prompt embeddings [C, D], whole or not at all, and return the file's SHA-256."""
     from safetensors.numpy import save
 

@@ -23,7 +23,7 @@ from vadv_dist.data.shards import (
 from vadv_dist.errors import UserError
 from vadv_dist.features.listing import ClipList
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder
-from vadv_dist.storage import atomic_file, sha256_file, write_json
+from vadv_dist.storage import Location, atomic_file, local_copy, sha256_file, write_json
 
 REJECTED_NAME = "rejected.parquet"
 SOURCES_NAME = "sources.parquet"
@@ -117,8 +117,8 @@ def finish(
     if share > config.output.max_rejected or len(rejected) == len(listed.clips):
         _write_parquet(rejected, work.folder / REJECTED_NAME)
         raise UserError(_too_many(config, listed, work, rejected, reasons))
-    _write_parquet(rejected, work.root / REJECTED_NAME)
-    without_face = _write_sources(listed, groups, work, work.root / SOURCES_NAME)
+    left_out = _write_parquet(rejected, work.root / REJECTED_NAME)
+    without_face, read = _write_sources(listed, groups, work, work.root / SOURCES_NAME)
     prompts_sha256 = None if prompts is None else write_prompts(work.root / PROMPTS_NAME, prompts)
     splits: dict[str, list[ShardInfo]] = {}
     labels: dict[str, list[float]] = {}
@@ -133,17 +133,13 @@ def finish(
                 labels.setdefault(group.split, []).append(listed.clips[number].label)
                 words.setdefault(group.split, []).append(count_words(listed.clips[number].text))
     label = LabelSpec(*config.clips.label_range)
-    files = [
-        {"name": name, "bytes": (work.root / name).stat().st_size, "sha256": sha256_file(work.root / name)}
-        for name in (SOURCES_NAME, REJECTED_NAME)
-    ]
     counts = {"listed": len(listed.clips), "rejected": len(rejected), "without_face": without_face}
     manifest = DatasetManifest(
         splits={split: splits[split] for split in SPLITS if split in splits},
         features=dict(features),
         label=label,
         statistics={s: statistics(labels[s], words[s], label) for s in SPLITS if s in splits},
-        provenance=stamped({**provenance, "clips": counts, "records": files}),
+        provenance=stamped({**provenance, "clips": counts, "records": [read, left_out]}),
         num_classes_prompts=0 if prompts is None else len(prompts),
         prompts_sha256=prompts_sha256,
     )
@@ -152,9 +148,10 @@ def finish(
     return summary(work.root, manifest)
 
 
-def summary(root: Path, manifest: DatasetManifest) -> ExtractSummary:
+def summary(root: Location, manifest: DatasetManifest) -> ExtractSummary:
     """Summarise a finished extraction from its manifest and its rejected clips."""
-    reasons = pq.read_table(root / REJECTED_NAME, columns=["reason"], partitioning=None).column("reason").to_pylist()
+    with local_copy(root / REJECTED_NAME) as path:
+        reasons = pq.read_table(path, columns=["reason"], partitioning=None).column("reason").to_pylist()
     counts = manifest.provenance["clips"]
     splits = {split: manifest.rows(split) for split in SPLITS if split in manifest.splits}
     return ExtractSummary(
@@ -185,27 +182,36 @@ def _rejected_table(
     return pa.Table.from_pylist(table, schema=_REJECTED_SCHEMA), reasons
 
 
-def _write_sources(listed: ClipList, groups: Sequence[Group], work: WorkFolder, path: Path) -> int:
-    """Write what was read for each accepted clip, group by group; return how many clips have no face."""
+def _write_sources(
+    listed: ClipList, groups: Sequence[Group], work: WorkFolder, path: Location
+) -> tuple[int, dict[str, Any]]:
+    """Write what was read for each accepted clip, group by group; return how many clips have no face, and the file."""
     names = ("bytes", "sha256", "start_s", "end_s", "width", "height", "faces", "boxes")
     without_face = 0
-    with atomic_file(path) as partial, pq.ParquetWriter(partial, _SOURCES_SCHEMA, compression="zstd") as writer:
-        for group in groups:
-            rows = []
-            for number, report in zip(group.clips, work.reports(group), strict=True):
-                if report.reason is None:
-                    clip = listed.clips[number]
-                    without_face += not report.has_face
-                    row = {"clip_id": clip.clip_id, "split": clip.split, "path": clip.path}
-                    rows.append({**row, **{name: getattr(report, name) for name in names}})
-            if rows:
-                writer.write_table(pa.Table.from_pylist(rows, schema=_SOURCES_SCHEMA))
-    return without_face
+    with atomic_file(path) as partial:
+        with pq.ParquetWriter(partial, _SOURCES_SCHEMA, compression="zstd") as writer:
+            for group in groups:
+                rows = []
+                for number, report in zip(group.clips, work.reports(group), strict=True):
+                    if report.reason is None:
+                        clip = listed.clips[number]
+                        without_face += not report.has_face
+                        row = {"clip_id": clip.clip_id, "split": clip.split, "path": clip.path}
+                        rows.append({**row, **{name: getattr(report, name) for name in names}})
+                if rows:
+                    writer.write_table(pa.Table.from_pylist(rows, schema=_SOURCES_SCHEMA))
+        return without_face, _entry(path.name, partial)
 
 
-def _write_parquet(table: pa.Table, path: Path) -> None:
+def _write_parquet(table: pa.Table, path: Location) -> dict[str, Any]:
+    """Write a table and return what `dataset.json` says of its file."""
     with atomic_file(path) as partial:
         pq.write_table(table, partial, compression="zstd")
+        return _entry(path.name, partial)
+
+
+def _entry(name: str, file: Path) -> dict[str, Any]:
+    return {"name": name, "bytes": file.stat().st_size, "sha256": sha256_file(file)}
 
 
 def _too_many(

@@ -1,6 +1,5 @@
 """Draws what an extraction saw: for a few clips, sampled frames with the face box of each."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +9,10 @@ from vadv_dist.data.schema import SPLITS
 from vadv_dist.data.shards import Dataset
 from vadv_dist.errors import UserError
 from vadv_dist.features.assemble import SOURCES_NAME
-from vadv_dist.features.frames import BadClipError, Span, Video, open_clip, to_image
-from vadv_dist.storage import atomic_file, local_path
+from vadv_dist.features.clip_files import open_clip
+from vadv_dist.features.frames import BadClipError, Span, Video, to_image
+from vadv_dist.features.listing import clip_location
+from vadv_dist.storage import Location, atomic_file, local_copy, location
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -23,7 +24,7 @@ _CAPTION_HEIGHT = 18
 _BOX_COLOUR, _INK, _PAPER = (60, 220, 90), (230, 230, 230), (24, 24, 28)
 
 
-def write_contact_sheets(uri: str | Path, folder: str | Path) -> list[Path]:
+def write_contact_sheets(uri: str | Location, folder: str | Location) -> list[Location]:
     """Write one picture per split, `<folder>/<split>.png`: a row of frames per clip, face boxes drawn in.
 
     Args:
@@ -32,15 +33,17 @@ def write_contact_sheets(uri: str | Path, folder: str | Path) -> list[Path]:
     Raises:
         UserError: no such data set, made otherwise, or not one of its clips is still there.
     """
-    dataset, target = Dataset.open(uri), local_path(folder)
+    dataset, target = Dataset.open(uri), location(folder)
     sources = dataset.root / SOURCES_NAME
     root = dataset.manifest.provenance.get("root")
     if SOURCES_NAME not in dataset.manifest.records or not sources.is_file() or not isinstance(root, str):
         raise UserError(
             f"{dataset.root} was not made by vadv extract, so there are no pictures to draw. Leave out --pictures."
         )
-    rows = pq.read_table(sources, partitioning=None).to_pylist()
-    written, faults = [], []
+    with local_copy(sources) as path:
+        rows = pq.read_table(path, partitioning=None).to_pylist()
+    written: list[Location] = []
+    faults = []
     for split in (split for split in SPLITS if split in dataset.manifest.splits):
         mine = [row for row in rows if row["split"] == split]
         # Clips without a face are the ones to look at: they come among the first.
@@ -51,14 +54,14 @@ def write_contact_sheets(uri: str | Path, folder: str | Path) -> list[Path]:
         strips = []
         for row in chosen:
             try:
-                strips.append(_strip(row, Path(root)))
+                strips.append(_strip(row, location(root)))
             except BadClipError as error:
                 faults.append(f"{row['clip_id']} ({error})")
         if strips:
-            path = target / f"{split}.png"
-            with atomic_file(path) as partial:
+            sheet = target / f"{split}.png"
+            with atomic_file(sheet) as partial:
                 _stacked(strips).save(partial, format="PNG")
-            written.append(path)
+            written.append(sheet)
     if not written:
         raise UserError(
             f"Not one of the clips of {dataset.root} can be read again under {root}: {', '.join(faults[:3])}. Pictures "
@@ -72,7 +75,7 @@ def _spread(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     return [rows[i] for i in places]
 
 
-def _strip(row: dict[str, Any], root: Path) -> "Picture":
+def _strip(row: dict[str, Any], root: Location) -> "Picture":
     """One clip: a caption and its frames."""
     from PIL import Image as Pillow
     from PIL import ImageDraw
@@ -82,7 +85,7 @@ def _strip(row: dict[str, Any], root: Path) -> "Picture":
     count = len(boxes) if boxes else _FRAMES
     chosen = [int((i + 0.5) / min(_FRAMES, count) * count) for i in range(min(_FRAMES, count))]
     times = Span(row["start_s"], row["end_s"]).middles(count)
-    with open_clip(str(root / row["path"])) as file, Video(file) as video:
+    with open_clip(clip_location(root, row["path"])) as file, Video(file) as video:
         images = [to_image(frame, 2 * _TILE_WIDTH) for _, frame in video.frames([times[i] for i in chosen])]
     height = round(_TILE_WIDTH * row["height"] / row["width"])
     strip = Pillow.new("RGB", (_TILE_WIDTH * len(images), height + _CAPTION_HEIGHT), _PAPER)

@@ -3,7 +3,6 @@
 Shape letters: B crops, S side in pixels, E scores.
 """
 
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +21,7 @@ from vadv_dist.features.encoders import (
 from vadv_dist.features.pixels import Preprocessing
 from vadv_dist.features.yunet import open_session
 from vadv_dist.models.pretrained import load_pretrained
-from vadv_dist.storage import sha256_file
+from vadv_dist.storage import file_size, location, sha256_file
 
 _FIELD = "expression.encoder"
 Scores = Literal["probabilities", "raw"]
@@ -98,7 +97,7 @@ def check_expression(config: ExpressionConfig) -> EncoderFacts:
     if not _is_onnx(config):
         _require_classifier(config)
         return encoder_facts(_name(config), _FIELD)
-    path = Path(_name(config))
+    path = location(_name(config))
     session = open_session(path, _FIELD, threads=1)
     outputs = [list(output.shape) for output in session.get_outputs()]
     if len(session.get_inputs()) != 1 or len(outputs[0]) != 2 or outputs[0][1] not in (config.num_scores, None):
@@ -108,7 +107,7 @@ def check_expression(config: ExpressionConfig) -> EncoderFacts:
                 f"{_FIELD} {path} takes {len(session.get_inputs())} inputs and gives {outputs}, expected one image and "
                 f"[B, {config.num_scores}] scores. Set expression.num_scores, or give another."
             )
-    facts = {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    facts = {"name": path.name, "bytes": file_size(path), "sha256": sha256_file(path)}
     return EncoderFacts(path.name, "onnx", None, [facts])
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from vadv_dist.features.stages import (
     encoder_stages,
 )
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder
-from vadv_dist.storage import local_path
+from vadv_dist.storage import location, store_settings, use_store_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +65,7 @@ def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool =
         retry_rejected: do the groups again that hold rejected clips, which may have been mended.
     Raises:
         UserError: a mistake in the configuration or the list, or more bad clips than `output.max_rejected` allows.
-        MachineError: a full disk, or workers lost again and again.
+        MachineError: a full disk, an object store that does not answer, or workers lost again and again.
     """
     listed = list_clips(config.clips)
     with runtime(config) as room:
@@ -99,7 +99,7 @@ def _finished(plan: Plan) -> ExtractSummary | None:
     Raises:
         UserError: the data set there is of another job.
     """
-    root = local_path(plan.config.output.uri)
+    root = location(plan.config.output.uri)
     if not (root / "dataset.json").is_file():
         return None
     manifest = Dataset.open(root).manifest
@@ -112,8 +112,9 @@ def _finished(plan: Plan) -> ExtractSummary | None:
             "another output.uri, or remove this one."
         )
     work = WorkFolder(root, plan.job)
-    if (work.folder / "job.json").is_file():
-        work.remove()  # what was killed between the last file and this
+    if work.is_left():  # by what was killed between the last file and this; or it is just about to be removed
+        with suppress(UserError), work.lock():
+            work.remove()
     return summary(root, manifest)
 
 
@@ -192,6 +193,7 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # a mistake met by a stage reaches the driver as itself
     compute = spec.config.compute
     actors = compute.max_actors or room.gpus or os.cpu_count() or 1
     rows = [
@@ -201,7 +203,7 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
     read: Any = _read  # Ray's types know no keyword arguments
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         read,
-        fn_kwargs={"spec": spec, "run": uuid.uuid4().hex},
+        fn_kwargs={"spec": spec, "run": uuid.uuid4().hex, "stores": store_settings()},
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=1,
@@ -211,7 +213,7 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
     for stage in encoder_stages(spec):
         dataset = dataset.map_batches(
             _Encode,
-            fn_constructor_args=(stage, spec),
+            fn_constructor_args=(stage, spec, store_settings()),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=1, max_size=actors, max_tasks_in_flight_per_actor=_BATCHES_WAITING),
@@ -231,8 +233,16 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
 _readers: dict[str, ClipReader] = {}
 
 
-def _read(table: pa.Table, spec: StageSpec, run: str) -> pa.Table:
-    """The reading stage in a task; the reader stays with the process, as opening a detector takes a clip's time."""
+def _read(table: pa.Table, spec: StageSpec, run: str, stores: dict[str, str]) -> pa.Table:
+    """The reading stage in a task; the reader stays with the process, as opening a detector takes a clip's time.
+
+    Args:
+        table: one row, the batch.
+        spec: what a `ClipReader` must know.
+        run: a name that no other run has.
+        stores: where object stores are.
+    """
+    use_store_settings(stores)
     [row] = table.to_pylist()
     number = int(row["number"])
     clips = [(ListedClip(**clip), location) for clip, location in json.loads(row["clips"])]
@@ -248,9 +258,10 @@ def _read(table: pa.Table, spec: StageSpec, run: str) -> pa.Table:
 class _Encode:
     """An encoding stage in an actor."""
 
-    def __init__(self, stage: Any, spec: StageSpec) -> None:
+    def __init__(self, stage: Any, spec: StageSpec, stores: dict[str, str]) -> None:
         import torch
 
+        use_store_settings(stores)
         torch.set_num_threads(1)  # actors work side by side
         self._stage = stage(spec, choose_device(spec))
 
@@ -343,9 +354,12 @@ def runtime(config: ExtractConfig) -> Iterator[Room]:
 def _ours(error: BaseException | None) -> VadvError | None:
     """Find our own error among the causes of one that Ray raised."""
     while error is not None:
-        if isinstance(error, VadvError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
+        cause = getattr(error, "cause", None) or error.__cause__
+        # Ray's own error of a task is one of ours too by its class, but its text is a traceback; and Ray appends lines
+        # on attempts to the text of ours.
+        if isinstance(error, VadvError) and cause is None:
+            return type(error)(str(error).splitlines()[0])
+        error = cause
     return None
 
 

@@ -4,12 +4,9 @@ The frame at a time is the last one shown by then: that of the largest presentat
 """
 
 import bisect
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +32,6 @@ _BLIND_SEEK_S = 5.0
 END_TOLERANCE_S = 0.5
 # Times are computed as binary fractions, and containers may round theirs.
 _ROUNDING_S = Fraction(1, 1_000_000)
-_HASH_PIECE = 1 << 20
 
 
 class BadClipError(Exception):
@@ -53,45 +49,6 @@ class Span:
         """Times of `count` frames: the middles of as many equal parts."""
         length = self.end_s - self.start_s
         return [self.start_s + (i + 0.5) / count * length for i in range(count)]
-
-
-def open_clip(location: str) -> IO[bytes]:
-    """Open a clip's file for reading; every access to clips goes through here.
-
-    Raises:
-        BadClipError: there is no such file, it is empty, or it cannot be read.
-    """
-    path = Path(location)
-    try:
-        if not path.is_file():
-            raise BadClipError("missing file")
-        if path.stat().st_size == 0:
-            raise BadClipError("empty file")
-        return path.open("rb")
-    except (OSError, ValueError) as error:
-        raise BadClipError(f"unreadable: {error}") from None
-
-
-def hash_clip(location: str) -> tuple[int, str]:
-    """Bytes and SHA-256 of a clip's file; many clips may be parts of one, which is then read once.
-
-    Raises:
-        BadClipError: as `open_clip`.
-    """
-    try:
-        return _hashed(location, Path(location).stat().st_mtime_ns)
-    except OSError as error:
-        raise BadClipError(f"unreadable: {error.strerror}") from None
-
-
-@lru_cache(maxsize=64)
-def _hashed(location: str, _modified_ns: int) -> tuple[int, str]:
-    digest, size = hashlib.sha256(), 0
-    with open_clip(location) as file:
-        while piece := file.read(_HASH_PIECE):
-            digest.update(piece)
-            size += len(piece)
-    return size, digest.hexdigest()
 
 
 class Video:

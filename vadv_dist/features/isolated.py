@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vadv_dist.errors import VadvError
 from vadv_dist.features.stages import ClipBatch, ClipReader, ClipReport, Located, StageSpec
 
 if TYPE_CHECKING:
@@ -37,7 +38,15 @@ def begun(run: str, number: int) -> Iterator[int]:
     with note.open("ab") as file:
         before = file.tell()
         file.write(b".")
-    yield before
+    try:
+        yield before
+    except VadvError:  # which ends the job
+        _forget(note)
+        raise
+    _forget(note)
+
+
+def _forget(note: Path) -> None:
     note.unlink(missing_ok=True)
     with suppress(OSError):  # while others have notes there
         note.parent.rmdir()

@@ -1,7 +1,9 @@
 """Lists the clips that an extraction reads: from a CSV, or from a folder in MMSA's raw layout."""
 
 import csv
+import io
 import math
+import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 from vadv_dist.config.extract_sections import ClipsConfig
 from vadv_dist.data.readers.csv_rows import SPLIT_NAMES
 from vadv_dist.errors import UserError, did_you_mean
-from vadv_dist.storage import local_path
+from vadv_dist.storage import Location, S3Path, location, open_binary
 
 CSV_COLUMNS = ("clip_id", "video_id", "split", "label", "text", "path")
 TIME_COLUMNS = ("start_s", "end_s")
@@ -23,7 +25,7 @@ class ListedClip:
     """One clip to read.
 
     Attributes:
-        path: of its file, relative to the list's root unless absolute.
+        path: of its file, relative to the list's root unless absolute or a URI.
         start_s, end_s: the part of the file that is the clip, in seconds; None is the file's start or end.
         fault: why the clip cannot be read, where the list says so already (times that are none).
     """
@@ -49,14 +51,30 @@ class ClipList:
         source: name that every clip carries.
     """
 
-    file: Path
-    root: Path
+    file: Location
+    root: Location
     source: str
     clips: tuple[ListedClip, ...]
 
     def location(self, clip: ListedClip) -> str:
         """Where a clip's file is."""
-        return str(self.root / clip.path)
+        return clip_location(self.root, clip.path)
+
+
+def clip_location(root: Location, path: str) -> str:
+    """Where the file is that a list calls `path`.
+
+    Args:
+        root: folder that relative paths start from; they may leave it by `..`, in an object store as on a disk.
+        path: relative, absolute on this machine, or a URI.
+    """
+    if "://" in path:
+        return str(location(path))
+    if isinstance(root, S3Path):
+        if path.startswith("/"):
+            return path
+        return str(S3Path(root.bucket, posixpath.normpath(f"/{root.key}/{path}").lstrip("/")))
+    return str(root / path)
 
 
 def list_clips(config: ClipsConfig) -> ClipList:
@@ -67,11 +85,11 @@ def list_clips(config: ClipsConfig) -> ClipList:
     """
     columns: tuple[str, ...]
     if config.csv is not None:
-        file = local_path(config.csv)
-        root = file.parent if config.root is None else local_path(config.root)
-        name, columns = file.stem, CSV_COLUMNS
+        file = location(config.csv)
+        root = file.parent if config.root is None else location(config.root)
+        name, columns = Path(file.name).stem, CSV_COLUMNS
     elif config.mmsa is not None:
-        folder = local_path(config.mmsa)
+        folder = location(config.mmsa)
         file, root, name, columns = folder / "label.csv", folder, folder.name, MMSA_COLUMNS
         if not (folder / "Raw").is_dir():
             raise UserError(
@@ -100,14 +118,14 @@ def list_clips(config: ClipsConfig) -> ClipList:
     return ClipList(file, root, config.source or name, tuple(clips))
 
 
-def _rows(file: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(file: Location, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield each row with its line (a quoted cell may span lines; the last one is named)."""
     if not file.is_file():
         what = "is a folder, expected a CSV file" if file.is_dir() else "does not exist"
         raise UserError(f"{file} {what}. Set clips.csv to the list of clips, or clips.mmsa to its folder.")
     reader = None
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
+        with io.TextIOWrapper(open_binary(file), encoding="utf-8-sig", newline="") as lines:
             reader = csv.reader(lines, strict=True)
             header = next(reader, [])
             for name in columns:
@@ -153,6 +171,10 @@ def _parse(where: str, row: Mapping[str, str], label_range: tuple[float, float])
             raise UserError(f"{where}: {name} is empty{named}. Fill it in, or leave the row out.")
         if "\0" in value:
             raise UserError(f"{where}: {name} holds a NUL byte. Mend the cell, or leave the row out.")
+    try:
+        clip_location(Path(), path)
+    except UserError as error:
+        raise UserError(f"{where}: path is no place that can be read: {error}") from None
     split = SPLIT_NAMES.get(row["split"].strip().lower())
     if split is None:
         raise UserError(f"{where}: the split is {row['split']!r}, expected one of {', '.join(SPLIT_NAMES)}.")

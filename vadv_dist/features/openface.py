@@ -5,6 +5,7 @@ Both are looked for under the clip's id and under the name of its file.
 """
 
 import csv
+import io
 import math
 import re
 from collections.abc import Sequence
@@ -15,20 +16,23 @@ import numpy as np
 from vadv_dist.errors import UserError
 from vadv_dist.features.frames import BadClipError, Image
 from vadv_dist.features.tracks import Floats
+from vadv_dist.storage import Location, location, open_binary
 
 _CROP = re.compile(r"frame_det_(\d+)_(\d+)\.(?:bmp|png|jpe?g)", re.IGNORECASE)
 
 
-def find_output(folder: Path, clip_id: str, path: str) -> Path | None:
+def find_output(folder: Location, clip_id: str, path: str) -> Location | None:
     """The folder of aligned crops of a clip, else its CSV, else None: OpenFace saw no such clip."""
     for stem in (clip_id, Path(path).stem):
-        for found in (folder / f"{stem}_aligned", folder / stem / f"{stem}_aligned", folder / f"{stem}.csv"):
-            if found.exists():
-                return found
+        for crops in (folder / f"{stem}_aligned", folder / stem / f"{stem}_aligned"):
+            if crops.is_dir():
+                return crops
+        if (landmarks := folder / f"{stem}.csv").is_file():
+            return landmarks
     return None
 
 
-def read_boxes(file: Path, times_s: Sequence[float], *, min_score: float) -> Floats:
+def read_boxes(file: Location, times_s: Sequence[float], *, min_score: float) -> Floats:
     """Boxes around the landmarks of the largest face at given times, [T, 4]; NaN where there is none.
 
     Args:
@@ -39,7 +43,7 @@ def read_boxes(file: Path, times_s: Sequence[float], *, min_score: float) -> Flo
         BadClipError: the file is not such a CSV.
     """
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
+        with io.TextIOWrapper(open_binary(file), encoding="utf-8-sig", newline="") as lines:
             reader = csv.reader(lines, skipinitialspace=True)
             header = [name.strip() for name in next(reader, [])]
             rows = [[float(cell) for cell in row] for row in reader if row]
@@ -72,7 +76,7 @@ def read_boxes(file: Path, times_s: Sequence[float], *, min_score: float) -> Flo
     return boxes
 
 
-def read_crops(folder: Path, count: int) -> list[Image] | None:
+def read_crops(folder: Location, count: int) -> list[Image] | None:
     """Aligned crops at evenly spaced frames of a clip; None where there is none.
 
     Of several faces in a frame, the first that OpenFace numbered is taken. A frame without a crop takes the nearest.
@@ -85,8 +89,9 @@ def read_crops(folder: Path, count: int) -> list[Image] | None:
     """
     from PIL import Image as Pillow
 
-    files: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
+    files: dict[int, Location] = {}
+    there: list[Location] = list(folder.iterdir())
+    for path in sorted(there, key=lambda path: path.name):
         found = _CROP.fullmatch(path.name)
         if found:
             files.setdefault(int(found[2]), path)
@@ -98,20 +103,20 @@ def read_crops(folder: Path, count: int) -> list[Image] | None:
     for number in wanted:
         path = files[int(numbers[np.abs(numbers - number).argmin()])]
         try:
-            with Pillow.open(path) as picture:
+            with open_binary(path) as file, Pillow.open(file) as picture:
                 images.append(np.asarray(picture.convert("RGB"), np.uint8))
         except (OSError, ValueError) as error:
             raise BadClipError(f"OpenFace's {path.name} is unreadable: {error}") from None
     return images
 
 
-def require_folder(path: str) -> Path:
+def require_folder(path: str) -> Location:
     """The folder of OpenFace's output.
 
     Raises:
         UserError: there is none.
     """
-    folder = Path(path)
+    folder = location(path)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder. Set faces.path to the folder that OpenFace wrote into (-out_dir).")
     return folder

@@ -10,7 +10,7 @@ from vadv_dist.data.schema import Array, FeatureSpec
 from vadv_dist.features.listing import ClipList
 from vadv_dist.features.stages import ClipReader, Preparations, StageSpec
 from vadv_dist.features.work import Group, cut_groups
-from vadv_dist.storage import local_path, sha256_file
+from vadv_dist.storage import Location, file_size, location, sha256_file
 
 MADE_BY = "vadv extract"
 
@@ -64,14 +64,13 @@ def make_plan(config: ExtractConfig, listed: ClipList, *, use_gpu: bool) -> Plan
     stages = StageSpec(config, Preparations(visual, face), precision)
     ClipReader(stages)
     if config.faces.kind == "yunet":
-        path = local_path(config.faces.path or "")
-        encoders["detector"] = {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        encoders["detector"] = _entry(location(config.faces.path or ""))
     plain = config_to_dict(config)
     # What decides the bytes: not where they go, what computes them, or how many clips may be bad.
     decisive = {name: section for name, section in plain.items() if name not in ("output", "compute")}
     decisive["output"] = {name: plain["output"][name] for name in ("shard_rows", "shard_bytes", "dtype")}
     decisive["batching"]["precision"] = precision
-    listing = {"name": listed.file.name, "bytes": listed.file.stat().st_size, "sha256": sha256_file(listed.file)}
+    listing = _entry(listed.file)
     encoders = json.loads(json.dumps(encoders))
     per_row = sum(spec.bytes_per_row for spec in features.values())
     rows = max(1, min(config.output.shard_rows, config.output.shard_bytes // per_row))
@@ -91,3 +90,7 @@ def make_plan(config: ExtractConfig, listed: ClipList, *, use_gpu: bool) -> Plan
             "options": decisive,
         },
     )
+
+
+def _entry(file: Location) -> dict[str, Any]:
+    return {"name": file.name, "bytes": file_size(file), "sha256": sha256_file(file)}

@@ -9,20 +9,21 @@ the encoders see, N tokens per frame, D width, E expression scores.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vadv_dist.config.extract_sections import ExtractConfig, Precision
 from vadv_dist.data.schema import Array
-from vadv_dist.errors import UserError
+from vadv_dist.errors import UserError, VadvError
 from vadv_dist.features import openface
-from vadv_dist.features.frames import BadClipError, Image, Video, hash_clip, open_clip, to_image
+from vadv_dist.features.clip_files import open_hashed
+from vadv_dist.features.frames import BadClipError, Image, Video, to_image
 from vadv_dist.features.listing import ListedClip
 from vadv_dist.features.pixels import Preprocessing
 from vadv_dist.features.tracks import crop, follow, largest, squares
 from vadv_dist.features.yunet import YuNet
+from vadv_dist.storage import Location
 
 if TYPE_CHECKING:
     import torch
@@ -107,14 +108,18 @@ class ClipReader:
         self._config, self._preparations = spec.config, spec.preparations
         faces = spec.config.faces
         self._detector: YuNet | None = None
-        self._openface: Path | None = None
+        self._openface: Location | None = None
         if faces.kind == "yunet":
             self._detector = YuNet(faces.path or "", min_score=faces.min_score, longest_side=faces.detect_side)
         elif faces.kind == "openface":
             self._openface = openface.require_folder(faces.path or "")
 
     def read(self, number: int, clips: Located) -> ClipBatch:
-        """Read a batch of (clip, location of its file); a bad clip is reported and left out."""
+        """Read a batch of (clip, location of its file); a bad clip is reported and left out.
+
+        Raises:
+            VadvError: an object store refuses access or does not answer.
+        """
         reports, visual, face = [], [], []
         for clip, location in clips:
             try:
@@ -122,6 +127,8 @@ class ClipReader:
             except BadClipError as error:
                 reports.append(ClipReport(clip.clip_id, reason=str(error)))
                 continue
+            except VadvError:  # of an object store: no fault of this clip, so that the next ones would meet it too
+                raise
             except Exception as error:  # whatever a damaged file does to a decoder, the others go on
                 reports.append(ClipReport(clip.clip_id, reason=f"unreadable: {type(error).__name__}: {error}"[:200]))
                 continue
@@ -142,35 +149,34 @@ class ClipReader:
             raise BadClipError(clip.fault)
         config, (visual, face) = self._config, (self._preparations.visual, self._preparations.face)
         from_crops = self._openface_crops(clip) if self._openface is not None and face is not None else None
-        with open_clip(location) as file:
-            size, digest = hash_clip(location)
-            with Video(file) as video:
-                span = video.span(clip.start_s, clip.end_s)
-                visual_times = span.middles(config.frames.visual) if visual is not None else []
-                face_times = span.middles(config.frames.face) if face is not None and from_crops is None else []
-                wanted = sorted({*visual_times, *face_times})
-                places: dict[float, int] = {time: i for i, time in enumerate(wanted)}
-                for_visual, for_face = {places[t] for t in visual_times}, {places[t] for t in face_times}
-                visual_of: dict[int, Image] = {}
-                face_of: dict[int, Image] = {}
-                seen: tuple[Any, Image] | None = None
-                for i, frame in video.frames(wanted):
-                    if i in for_visual and visual is not None:
-                        visual_of[i] = visual.resized(to_image(frame))
-                    if i in for_face:
-                        # Where there are fewer frames than times, neighbours share one image.
-                        if seen is None or seen[0] is not frame:
-                            seen = (frame, to_image(frame, config.frames.face_side))
-                        face_of[i] = seen[1]
-                report = ClipReport(
-                    clip.clip_id,
-                    bytes=size,
-                    sha256=digest,
-                    start_s=span.start_s,
-                    end_s=span.end_s,
-                    width=video.size[0],
-                    height=video.size[1],
-                )
+        file, size, digest = open_hashed(location)
+        with file, Video(file) as video:
+            span = video.span(clip.start_s, clip.end_s)
+            visual_times = span.middles(config.frames.visual) if visual is not None else []
+            face_times = span.middles(config.frames.face) if face is not None and from_crops is None else []
+            wanted = sorted({*visual_times, *face_times})
+            places: dict[float, int] = {time: i for i, time in enumerate(wanted)}
+            for_visual, for_face = {places[t] for t in visual_times}, {places[t] for t in face_times}
+            visual_of: dict[int, Image] = {}
+            face_of: dict[int, Image] = {}
+            seen: tuple[Any, Image] | None = None
+            for i, frame in video.frames(wanted):
+                if i in for_visual and visual is not None:
+                    visual_of[i] = visual.resized(to_image(frame))
+                if i in for_face:
+                    # Where there are fewer frames than times, neighbours share one image.
+                    if seen is None or seen[0] is not frame:
+                        seen = (frame, to_image(frame, config.frames.face_side))
+                    face_of[i] = seen[1]
+            report = ClipReport(
+                clip.clip_id,
+                bytes=size,
+                sha256=digest,
+                start_s=span.start_s,
+                end_s=span.end_s,
+                width=video.size[0],
+                height=video.size[1],
+            )
         frames = np.stack([visual_of[places[t]] for t in visual_times]) if visual is not None else None
         if face is None:
             return report, frames, None

@@ -2,24 +2,41 @@
 
 `<uri>.work/job.json` says what the work is for; `<uri>.work/<split>-00000.json` is written after the shard of that
 group, and says that the group is done: its shard, its rejected clips, and what was read. Shards stand in their final
-place, `<uri>/<split>/00000.parquet`; there is no data set before its `dataset.json`, which is written last.
+place, `<uri>/<split>/00000.parquet`; there is no data set before its `dataset.json`, which is written last. All of it
+stands beside the data set, also in an object store, so that another machine can go on.
 """
 
-import fcntl
+import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from vadv_dist.config.load import differing_keys
 from vadv_dist.data.schema import SPLITS, Clip, FeatureSpec
-from vadv_dist.data.shards import ShardInfo, shard_name, write_shard
-from vadv_dist.errors import MachineError, UserError
+from vadv_dist.data.shards import MANIFEST, ShardInfo, shard_name, write_shard
+from vadv_dist.errors import UserError, VadvError
 from vadv_dist.features.listing import ListedClip
 from vadv_dist.features.stages import ClipReport
-from vadv_dist.storage import disk_faults, local_path, read_json, require_absent, sha256_file, write_json
+from vadv_dist.locks import exclusive
+from vadv_dist.storage import (
+    Location,
+    S3Path,
+    file_size,
+    location,
+    read_json,
+    require_absent,
+    sha256_file,
+    write_json,
+)
+
+logger = logging.getLogger(__name__)
+
+_JOB, _LOCK = "job.json", ".lock"
+# Records of groups that are read side by side: each is a small file, or a request.
+_RECORDS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -77,11 +94,15 @@ class WorkFolder:
     Args:
         uri: of the data set.
         job: what decides its bytes: configuration, list, encoders. Plain containers.
+    Raises:
+        UserError: the place is a whole bucket.
     """
 
-    def __init__(self, uri: str | Path, job: Mapping[str, Any]) -> None:
-        self.root = local_path(uri)
-        self.folder = self.root.with_name(f"{self.root.name}.work")
+    def __init__(self, uri: str | Location, job: Mapping[str, Any]) -> None:
+        self.root = location(uri)
+        if not self.root.name:
+            raise UserError(f"output.uri is {self.root}, expected a place of its own inside it.")
+        self.folder: Location = self.root.with_name(f"{self.root.name}.work")
         self._job = dict(job)
 
     @contextmanager
@@ -92,30 +113,23 @@ class WorkFolder:
             UserError: another process has it, or another job's work or something else is in the way.
             MachineError: the storage cannot lock files.
         """
-        if not (self.folder / "job.json").is_file():
-            require_absent(self.root, "a data set", "Give another output.uri, or remove this one.")
-            if self.folder.exists() and any(p.name != ".lock" for p in self.folder.iterdir()):
-                raise UserError(f"{self.folder} exists but holds no work of vadv extract. Give another output.uri.")
-        with disk_faults(self.folder, "nothing was started."):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / ".lock").open("w")
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{self.root} is being extracted by another process. Wait for it, or give another output.uri."
-                ) from None
-            except OSError as error:
-                raise MachineError(
-                    f"{file.name} cannot be locked ({error.strerror}), so a second process could do the same work. "
-                    "Nothing was started. Give an output.uri on storage that knows file locks."
-                ) from error
+        self._require_room()
+        taken = f"{self.root} is being extracted by another process. Wait for it, or give another output.uri."
+        with exclusive(self.folder, _LOCK, taken=taken):
+            self._require_room()  # again: whoever had the lock may have completed a data set meanwhile
             self._claim()
             yield
 
+    def _require_room(self) -> None:
+        if self.is_left():
+            return
+        advice = "Give another output.uri, or remove this one."
+        require_absent(self.root, "a data set", advice, manifest=MANIFEST)
+        if self.folder.exists() and any(p.name != _LOCK for p in self.folder.iterdir()):
+            raise UserError(f"{self.folder} exists but holds no work of vadv extract. Give another output.uri.")
+
     def _claim(self) -> None:
-        path = self.folder / "job.json"
+        path = self.folder / _JOB
         if not path.is_file():
             write_json(path, self._job)
             return
@@ -126,24 +140,29 @@ class WorkFolder:
                 f"differs in {'; '.join(differing[:5])}{' and more' if len(differing) > 5 else ''}. Go back to it, "
                 f"give another output.uri, or remove {self.root} and {self.folder}."
             )
+        if isinstance(self.root, S3Path) or isinstance(self.folder, S3Path):
+            return
         for left in [*self.folder.glob(".*.partial-*"), *self.root.rglob(".*.partial-*")]:
             left.unlink()  # of an attempt that was killed: the lock says that nobody writes it
 
+    def is_left(self) -> bool:
+        """Whether there is unfinished work, or what was not removed of it."""
+        return (self.folder / _JOB).is_file()
+
     def done(self, groups: Sequence[Group]) -> dict[str, GroupRecord]:
         """Records of the groups that are done and whose shards are as they were written."""
-        found = {}
-        for group in groups:
-            path = self.folder / f"{group.name}.json"
-            if not path.is_file():
-                continue
-            raw = read_json(path)
-            shard = None if raw["shard"] is None else ShardInfo(**raw["shard"])
-            if shard is not None:
-                file = self.root / shard.path
-                if not file.is_file() or file.stat().st_size != shard.bytes or sha256_file(file) != shard.sha256:
-                    continue
-            found[group.name] = GroupRecord(shard, tuple(report["reason"] for report in raw["reports"]))
-        return found
+        there = {path.name for path in self.folder.iterdir()}
+        written = [group for group in groups if f"{group.name}.json" in there]
+        with ThreadPoolExecutor(_RECORDS_AT_ONCE) as pool:
+            records = pool.map(self._record, written)
+            return {group.name: record for group, record in zip(written, records, strict=True) if record is not None}
+
+    def _record(self, group: Group) -> GroupRecord | None:
+        raw = read_json(self.folder / f"{group.name}.json")
+        shard = None if raw["shard"] is None else ShardInfo(**raw["shard"])
+        if shard is not None and not _is_as_written(self.root / shard.path, shard, raw.get("etag")):
+            return None
+        return GroupRecord(shard, tuple(report["reason"] for report in raw["reports"]))
 
     def forget(self, group: Group) -> None:
         """Have a group done again."""
@@ -160,10 +179,13 @@ class WorkFolder:
             reports: of all its clips.
             features: what the data set declares.
         """
-        shard = None
+        shard = etag = None
         if clips:
             shard = write_shard(self.root, shard_name(group.split, group.number), clips, features)
+            path = self.root / shard.path
+            etag = path.etag() if isinstance(path, S3Path) else None
         document = {
+            **({} if etag is None else {"etag": etag}),
             "shard": None if shard is None else asdict(shard),
             "reports": [asdict(report) for report in reports],
         }
@@ -175,5 +197,22 @@ class WorkFolder:
         return [ClipReport(**report) for report in read_json(self.folder / f"{group.name}.json")["reports"]]
 
     def remove(self) -> None:
-        """Remove the work folder, when the data set is complete."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the work, when the data set is complete; a lock in an object store is left to its holder."""
+        if not isinstance(self.folder, S3Path):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        try:
+            self.folder.remove_files([file for file in self.folder.files() if file.name not in (_JOB, _LOCK)])
+            (self.folder / _JOB).unlink()  # last: without it nobody knew what the others are
+        except VadvError as error:
+            logger.warning("The data set is complete, but its work folder could not be removed: %s", error)
+
+
+def _is_as_written(path: Location, shard: ShardInfo, etag: str | None) -> bool:
+    """Whether a shard is what it was; an object that has its ETag still is not read again."""
+    if etag is not None and isinstance(path, S3Path) and path.etag() == etag:
+        return True
+    try:
+        return file_size(path) == shard.bytes and sha256_file(path) == shard.sha256
+    except FileNotFoundError:
+        return False

@@ -5,7 +5,6 @@ The model gives offsets from fixed anchors ("priors"); what they mean is that of
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from vadv_dist.errors import UserError
 from vadv_dist.features.frames import Image
+from vadv_dist.storage import Location, S3Path, location
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -53,7 +53,7 @@ class YuNet:
         UserError: no such file, or not this model.
     """
 
-    def __init__(self, path: str | Path, *, min_score: float, longest_side: int, threads: int = 1) -> None:
+    def __init__(self, path: str | Location, *, min_score: float, longest_side: int, threads: int = 1) -> None:
         self._session = open_session(path, "faces.path", threads)
         names = {output.name for output in self._session.get_outputs()}
         if not {"loc", "conf", "iou"} <= names:
@@ -132,7 +132,7 @@ def suppress(boxes: Floats, scores: Floats, overlap: float) -> npt.NDArray[np.in
     return np.array(kept, np.int64)
 
 
-def open_session(path: str | Path, field: str, threads: int) -> "InferenceSession":
+def open_session(path: str | Location, field: str, threads: int) -> "InferenceSession":
     """Open an ONNX file on the CPU.
 
     Args:
@@ -144,13 +144,16 @@ def open_session(path: str | Path, field: str, threads: int) -> "InferenceSessio
     """
     import onnxruntime
 
-    if not Path(path).is_file():
+    file = location(path)
+    if not file.is_file():
         raise UserError(f"{path} does not exist. Set {field} to an ONNX file.")
+    # From a disk it is read by its name, which finds weights that stand beside it.
+    model = file.read_bytes() if isinstance(file, S3Path) else str(file)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
     options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's kinds share no base of their own
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is not an ONNX model that onnxruntime runs ({reason}). Mend {field}.") from None

@@ -12,9 +12,9 @@ from vadv_dist.errors import UserError
 from vadv_dist.inference.batching import padded, token_budget_batches
 from vadv_dist.inference.export import load_student, resolve_student
 from vadv_dist.inference.fast_student import FastStudent, is_supported
-from vadv_dist.inference.tables import open_table
+from vadv_dist.inference.tables import table_kind
 from vadv_dist.models.text_student import TextStudent
-from vadv_dist.storage import Location, atomic_file, local_copy, local_path
+from vadv_dist.storage import Location, atomic_file, local_copy, location
 
 __all__ = ["PREDICTION_COLUMN", "Predictor", "Progress", "predict_file", "predict_texts", "resolve_student"]
 
@@ -131,8 +131,8 @@ def predict_texts(
 
 def predict_file(
     folder: str | Location,
-    input_path: str | Path,
-    output_path: str | Path,
+    input_path: str | Location,
+    output_path: str | Location,
     *,
     text_column: str = "text",
     batch_tokens: int | None = None,
@@ -145,7 +145,7 @@ def predict_file(
 
     Args:
         folder: a run, or a folder that `vadv export` wrote.
-        input_path: a .csv (UTF-8, with a header) or .parquet file.
+        input_path: a .csv (UTF-8, with a header) or .parquet file; one in an object store is copied to this machine.
         output_path: the file to make, of the same kind.
         text_column: column of `input_path` that holds the texts.
         batch_tokens, device: as `Predictor`.
@@ -156,30 +156,39 @@ def predict_file(
         UserError: input and output are one file or of different kinds, the output exists, the input cannot be read or
             lacks the text column, a text is empty, or as `Predictor.load`.
     """
-    input_path, output_path = local_path(input_path), local_path(output_path)
-    table = open_table(input_path, text_column, PREDICTION_COLUMN)
-    if output_path.exists() and output_path.samefile(input_path):
-        raise UserError(f"Input and output are both {input_path}. Give another file for the output.")
-    if output_path.suffix.lower() != input_path.suffix.lower():
-        raise UserError(
-            f"The output {output_path} ends in {output_path.suffix or 'nothing'!r}, the input in "
-            f"{input_path.suffix!r}. Give the output the input's ending."
-        )
-    if output_path.exists():
-        raise UserError(f"{output_path} exists already and is never written over. Give another file, or remove it.")
-    # The cheap checks come first: nobody should wait for predictions to learn of an empty text.
-    student = resolve_student(folder)
-    num_rows = table.check_texts()
-    predictor = Predictor.load(student, batch_tokens=batch_tokens, device=device)
-    predictions = np.empty(num_rows, np.float32)
-    done = 0
-    for texts in table.texts():
-        shifted = None if progress is None else _shifted(progress, done, num_rows)
-        predictions[done : done + len(texts)] = predictor([text for text in texts if text is not None], shifted)
-        done += len(texts)
-    with atomic_file(output_path) as partial:
-        table.write_with(partial, predictions)
+    source, target = location(input_path), location(output_path)
+    kind = table_kind(source)
+    with local_copy(source) as path:
+        table = kind(path, text_column, PREDICTION_COLUMN)
+        _require_new(source, target)
+        # The cheap checks come first: nobody should wait for predictions to learn of an empty text.
+        student = resolve_student(folder)
+        num_rows = table.check_texts()
+        predictor = Predictor.load(student, batch_tokens=batch_tokens, device=device)
+        predictions = np.empty(num_rows, np.float32)
+        done = 0
+        for texts in table.texts():
+            shifted = None if progress is None else _shifted(progress, done, num_rows)
+            predictions[done : done + len(texts)] = predictor([text for text in texts if text is not None], shifted)
+            done += len(texts)
+        with atomic_file(target) as partial:
+            table.write_with(partial, predictions)
     return num_rows
+
+
+def _require_new(source: Location, target: Location) -> None:
+    is_same = target == source
+    if isinstance(target, Path) and isinstance(source, Path):
+        is_same = target.exists() and target.samefile(source)
+    if is_same:
+        raise UserError(f"Input and output are both {source}. Give another file for the output.")
+    if target.suffix.lower() != source.suffix.lower():
+        raise UserError(
+            f"The output {target} ends in {target.suffix or 'nothing'!r}, the input in {source.suffix!r}. Give the "
+            "output the input's ending."
+        )
+    if target.exists():
+        raise UserError(f"{target} exists already and is never written over. Give another file, or remove it.")
 
 
 def _shifted(progress: Progress, before: int, total: int) -> Progress:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vadv_dist.errors import UserError, did_you_mean
+from vadv_dist.storage import Location
 
 CHUNK_ROWS = 16384
 # Rows of a Parquet file may hold features of megabytes each; this bounds what is in memory while they are copied.
@@ -191,15 +192,15 @@ class ParquetTable(Table):
 _KINDS: dict[str, type[Table]] = {".csv": CsvTable, ".parquet": ParquetTable}
 
 
-def open_table(path: Path, text_column: str, new_column: str) -> Table:
-    """Open a table by the ending of its name.
+def table_kind(path: Location) -> type[Table]:
+    """What a file is by the ending of its name; it is not opened.
 
     Raises:
-        UserError: another ending, no such file, or as `Table`.
+        UserError: another ending, or no such file.
     """
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}, expected {' or '.join(_KINDS)}.")
     if not path.is_file():
         raise UserError(f"{path} does not exist or is not a file. Give a {' or '.join(_KINDS)} file.")
-    return kind(path, text_column, new_column)
+    return kind

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from vadv_dist.config import Config, config_to_dict
 from vadv_dist.errors import MachineError, VadvError
-from vadv_dist.storage import STORE_SETTINGS, Location, remove_tree, scratch_folder
+from vadv_dist.storage import Location, remove_tree, scratch_folder, store_settings
 from vadv_dist.tasks.sentiment import preflight
 from vadv_dist.telemetry.endpoint import serve_metrics
 from vadv_dist.telemetry.trackers import flat, require_tracker, tracking
@@ -135,7 +135,7 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
                 name="workers",
                 storage_path=str(scratch),
                 failure_config=ray.train.FailureConfig(max_failures=config.trainer.max_failures),
-                worker_runtime_env={"env_vars": THREAD_ENVIRONMENT | _where_storage_is()},
+                worker_runtime_env={"env_vars": THREAD_ENVIRONMENT | store_settings()},
             ),
         )
         try:
@@ -158,11 +158,6 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
             ) from error
         raise_mistake(notes / MISTAKE)
     _remove(notes)
-
-
-def _where_storage_is() -> dict[str, str]:
-    """Settings that workers on other nodes need to find an object store; secrets are each node's own."""
-    return {name: os.environ[name] for name in STORE_SETTINGS if name in os.environ}
 
 
 def _remove(folder: Location) -> None:

@@ -38,7 +38,7 @@ from vadv_dist.data.reading import ShardReader, to_window
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import Dataset, DatasetWriter
 from vadv_dist.errors import UserError
-from vadv_dist.inference.tables import open_table
+from vadv_dist.inference.tables import table_kind
 from vadv_dist.storage import sha256_file
 
 FILES = 20
@@ -441,7 +441,7 @@ def test_tables_to_predict(place: Path, files: int) -> None:
         path = chance.choice(list(goods))
         path.write_bytes(damaged(goods[path], chance))
         try:
-            table = open_table(path, "text", "prediction")
+            table = table_kind(path)(path, "text", "prediction")
             rows = table.check_texts()
             table.write_with(place / "out", np.zeros(rows, np.float32))
             (place / "out").unlink()
