@@ -59,7 +59,7 @@ def _require_answer(address: str) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    if "token" in str(error).lower():
+    if "token" in f"{error} {error.__cause__}".lower():
         return (
             "which asks for a token that was not given. Put it into ~/.ray/auth_token (mode 600), or name its file in "
             "RAY_AUTH_TOKEN_PATH, and set RAY_AUTH_MODE=token."

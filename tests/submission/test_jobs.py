@@ -158,3 +158,19 @@ def test_a_wrong_token_is_the_users_mistake(nodes: TwoNodes, project: Path, tmp_
     assert done.returncode == 2, said + told
     assert "Traceback" not in told
     assert "refuses this token" in told
+
+
+def test_a_driver_without_the_token_is_told_what_to_do(nodes: TwoNodes, project: Path) -> None:
+    """`vadv train` with `RAY_ADDRESS`, as on the head itself."""
+    environment = {**nodes.environment, "RAY_ADDRESS": f"127.0.0.1:{nodes.port}", "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(
+        [sys.executable, "-m", "vadv_dist.cli", "train", "--config", "run.yaml", "--trainer.num_workers=2"],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "asks for a token that was not given" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -35,6 +35,7 @@ from vadv_dist.features.stages import (
     encoder_stages,
 )
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder
+from vadv_dist.ray_connection import connect
 from vadv_dist.storage import location, store_settings, use_store_settings
 
 if TYPE_CHECKING:
@@ -318,22 +319,9 @@ def runtime(config: ExtractConfig) -> Iterator[Room]:
     started_here = False
     stages = (config.image.encoder is not None) + (config.faces.kind != "none")
     if not ray.is_initialized():
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        # Ray starts its workers at niceness 15: on a desktop, whatever else runs would starve them.
-        os.environ.setdefault("RAY_worker_niceness", "0")
         os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")
-        started_here = os.environ.get("RAY_ADDRESS") == "local"
-        if not started_here:
-            try:
-                ray.init(address="auto", **options)
-            except ConnectionError:
-                started_here = True
-        if started_here:
-            # One more per encoder, whose actors wait for others most of the time.
-            cores = (os.cpu_count() or 1) + stages
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
+        # One more per encoder, whose actors wait for others most of the time.
+        started_here = connect((os.cpu_count() or 1) + stages)
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # untyped in Ray
         cpus, gpus = resources.get("CPU", 0.0), int(resources.get("GPU", 0.0))

@@ -176,6 +176,7 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 
 
 def _connect(address: str) -> Any:
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     for module in ("modules.dashboard_sdk", "modules.job.sdk"):
@@ -183,9 +184,10 @@ def _connect(address: str) -> Any:
     logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
     try:
         return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError) as error:
+    except (AuthenticationError, ConnectionError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        if "401" in reason or "403" in reason or "nauthorized" in reason or "token" in reason.lower():
+        refused = any(word in reason.lower() for word in ("401", "403", "unauthorized", "token"))
+        if refused or isinstance(error, AuthenticationError):
             raise UserError(
                 f"{address} refuses this token. Take the cluster's own into ~/.ray/auth_token and set "
                 "RAY_AUTH_MODE=token."
