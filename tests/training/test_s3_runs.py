@@ -1,13 +1,9 @@
 """Runs whose data and folder are in an object store: killed, through faults, and to the end of the road."""
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -15,18 +11,12 @@ from s3_server import FaultyProxy
 
 from vadv_dist import locks, object_storage
 from vadv_dist.config import load_config
-from vadv_dist.data.checks import check_dataset
-from vadv_dist.data.readers.table import ingest_table
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.errors import UserError
-from vadv_dist.inference.export import export_run
-from vadv_dist.inference.predict import predict_texts
 from vadv_dist.object_storage import S3Path
-from vadv_dist.reporting.report import write_report
 from vadv_dist.storage import location
 from vadv_dist.training import run_lock
 from vadv_dist.training.checkpoint import list_checkpoints
-from vadv_dist.training.evaluate import evaluate_run
 from vadv_dist.training.launch import train
 from vadv_dist.training.run_folder import RunFolder
 
@@ -101,57 +91,3 @@ def test_a_lease_that_nobody_renews_is_taken_over(s3: str, monkeypatch) -> None:
     with run_lock.run_lock(root, ".lock"):
         assert time.monotonic() - began > 0.4  # the store tells whole seconds
         assert (root / ".lock").read_bytes() != b"{}"
-
-
-@pytest.mark.ray
-@pytest.mark.deepspeed
-@pytest.mark.slow
-def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store(
-    cluster, s3, made_s3, write_config, made: Path, tmp_path: Path
-) -> None:
-    splits = ["train"] * 60 + ["valid"] * 12 + ["test"] * 12
-    rows = [f"c_{n},{split},{n % 7 - 3},words number {n}" for n, split in enumerate(splits)]
-    (tmp_path / "clips.csv").write_text("\n".join(["id,split,label,text", *rows]) + "\n")
-    ingest_table(tmp_path / "clips.csv", f"{s3}/words")
-    assert check_dataset(f"{s3}/words").ok
-
-    options = ["--objective.kind=none", "--trainer.num_workers=2", "--trainer.cpus_per_worker=1"]
-    options += ["--engine.kind=deepspeed", "--engine.zero_stage=1", "--data.batch_size=4", "--trainer.epochs=3"]
-    options += ["--trainer.checkpoint_every_steps=4"]
-
-    def start(name: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "vadv_dist.cli", "train", "--config"]
-        command += [str(write_config(name, f"{s3}/words", f"{s3}/runs")), *options]
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
-        )
-
-    def finish(driver: subprocess.Popen) -> None:
-        _, said = driver.communicate(timeout=300)
-        assert driver.returncode == 0, said
-        assert "Traceback" not in said
-
-    whole, killed = (RunFolder(S3Path.parse(f"{s3}/runs/{name}")) for name in ("ray-whole", "ray-killed"))
-    undisturbed, driver = start("ray-whole"), start("ray-killed")
-    deadline = time.monotonic() + 180
-    while not list_checkpoints(killed.checkpoints):
-        assert driver.poll() is None, driver.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    driver.send_signal(signal.SIGKILL)
-    driver.communicate()
-    assert killed.result() is None
-    finish(undisturbed)
-    finish(start("ray-killed"))
-    assert equal(last_weights(whole), last_weights(killed))
-
-    evaluated = evaluate_run(str(killed.root), "test")
-    assert evaluated["rows"] == 12
-    assert evaluated == json.loads((killed.root / "evaluation-test.json").read_text())
-    write_report(str(killed.root))
-    assert (killed.root / "report.html").read_text().endswith("</html>\n")
-    export_run(str(killed.root), f"{s3}/exports/one")
-    with pytest.raises(UserError, match="exists already"):
-        export_run(str(killed.root), f"{s3}/exports/one")
-    first, second = (predict_texts(place, ["words number 7"]) for place in (killed.root, f"{s3}/exports/one"))
-    assert np.array_equal(first, second)
