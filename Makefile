@@ -30,7 +30,7 @@ test: $(READY) ## all tests
 	@# Ray and DeepSpeed fill both cores by themselves.
 	@$(BIN)/python -m pytest --durations=10 -m '(ray or deepspeed) and not nodes'
 
-test-nodes: $(READY) ## tests that want a quiet machine: jobs on two Ray nodes, a killed search
+test-nodes: $(READY) ## tests that want a quiet machine: jobs on two Ray nodes
 	@$(BIN)/python -m pytest -m nodes
 
 test-fast: $(READY) ## tests without Ray and DeepSpeed

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -201,7 +202,6 @@ def test_the_command_tells_mistakes_before_anything_is_written(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.nodes  # its end depended on when it was killed, once, on a busy machine: to be found out
 @pytest.mark.slow
 def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
     write_config: Callable[..., Path], space: Path, tmp_path: Path
@@ -222,7 +222,8 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
     assert done.returncode == 0, done.stderr
     whole, killed = tmp_path / "runs" / "whole-weights", tmp_path / "runs" / "killed-weights"
 
-    # Killed inside the first trial, and again inside the second, after each had ended an epoch.
+    # Killed inside the first trial, and again inside the second, somewhere after each had ended an epoch. What comes of
+    # a kill at any one step is in test_kills.py.
     for number in (0, 1):
         process = subprocess.Popen(
             command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
@@ -232,11 +233,13 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.2))
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not (killed / "tune.json").exists()
     first = (killed / "trials" / "0" / "metrics.jsonl").stat().st_mtime
-    before = epochs(killed, 1)
+    checkpoints = list_checkpoints(killed / "trials" / "1" / "checkpoints")
+    before = [line for line in epochs(killed, 1) if not checkpoints or line["step"] <= checkpoints[-1].step]
     assert before
     done = subprocess.run(command("killed"), capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
