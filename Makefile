@@ -31,7 +31,7 @@ test: $(READY) ## all tests
 	@# Each of the two brings a Ray cluster of its own.
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10 -m '(ray or deepspeed) and not nodes'
 
-test-nodes: $(READY) ## tests that want a quiet machine: jobs on two Ray nodes, a killed search
+test-nodes: $(READY) ## tests that want a quiet machine: jobs on two Ray nodes
 	@$(BIN)/python -m pytest -m nodes
 
 test-fast: $(READY) ## tests without Ray and DeepSpeed

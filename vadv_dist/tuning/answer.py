@@ -128,3 +128,5 @@ def _make_room(folder: StudyFolder) -> None:
         if variant in best:
             strip(best[variant][1])
         best[variant] = (mae, run)
+    for _, run in best.values():
+        strip(run, student=False)  # a search that was killed when this run had ended has not done so

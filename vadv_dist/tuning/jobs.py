@@ -89,6 +89,11 @@ class TrialJob:
 
     def on_epoch(self, event: Epoch) -> bool:
         """See `Job`."""
+        if event.epoch and event.epoch - 1 not in self._asked.reported:
+            # What a killed search has left running may have ended an epoch since `begin` looked.
+            for epoch, mae in epochs_of(self._folder):
+                if epoch < event.epoch and not self._study.report(self._asked, epoch, mae):
+                    return False
         return self._study.report(self._asked, event.epoch, event.mae)
 
     def on_end(self, event: Event) -> bool:
@@ -96,16 +101,18 @@ class TrialJob:
         if isinstance(event, Lost):
             self._lost = event.reason
             return True
+        epochs = list(epochs_of(self._folder))
+        # What is good is trained again under other seeds, so no trial's weights are needed. They go before the end is
+        # recorded: nobody looks at a trial again that has ended.
+        strip(self._folder)
         if isinstance(event, Ended):
-            for epoch, mae in epochs_of(self._folder):  # one that ended the run may not have been asked about
+            for epoch, mae in epochs:  # one that ended the run may not have been asked about
                 self._study.report(self._asked, epoch, mae)
             self._study.complete(self._asked, float(event.result["validation"]["mae"]), event.result)
         elif isinstance(event, Failed):
             self._study.fail(self._asked, event)
         else:
             self._study.prune(self._asked)
-        # What is good is trained again under other seeds, so no trial's weights are needed.
-        strip(self._folder)
         self._told(self._asked, event)
         return False
 

@@ -2,8 +2,8 @@
 
 Ray Tune's OptunaSearch keeps its study in memory, prunes nothing itself and forgets with its driver, so the study is
 driven here. Everything that decides what comes next stands in Optuna's storage: which trials were begun, their
-parameters, the MAE of each of their epochs, how they ended. A process that takes a search up continues the trials that
-were running (their runs go on from their checkpoints) and asks for no more than are left.
+parameters, the MAE of each of their epochs, which of them may not go on, how they ended. A process that takes a search
+up continues the trials that were running (their runs go on from their checkpoints) and asks for no more than are left.
 
 The sampler is built anew for every trial, from the search's seed and the trial's number. What is suggested therefore
 depends on those and on the trials known by then, not on how often the driver was started.
@@ -25,6 +25,7 @@ from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import MachineError
 from vadv_dist.tuning.events import Failed
+from vadv_dist.tuning.rungs import is_rung, passes_rung
 from vadv_dist.tuning.space import Space, Value
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,6 @@ class Study:
                     storage=open_storage(url),
                     study_name=name,
                     direction="minimize",
-                    pruner=_pruner(search),
                     load_if_exists=True,
                 ),
                 space,
@@ -123,25 +123,35 @@ class Study:
         if epoch not in asked.reported:
             asked.handle.report(mae, step=epoch + 1)
             asked.reported[epoch] = mae
-        asked.handle.set_user_attr("fruitless_starts", 0)
-        # The default is what everything is compared with, so it is never stopped; and an end that is reached, stands.
-        if asked.number == 0 or epoch + 1 >= self._base.trainer.epochs:
-            return True
-        if not asked.handle.should_prune():
-            return True
-        # Asked again, the pruner would take this rung for passed: a search that is killed here must remember.
-        asked.handle.set_user_attr("falls_behind", True)
-        return False
+        return self._goes_on(asked, epoch)
 
     def falls_behind(self, asked: Asked) -> bool:
-        """Whether it was decided already that the trial is to be stopped."""
-        return bool(self._frozen(asked.number).user_attrs.get("falls_behind"))
+        """Whether the last epoch that is known of a trial shows that it is to be stopped."""
+        return bool(asked.reported) and not self._goes_on(asked, max(asked.reported))
+
+    def _goes_on(self, asked: Asked, epoch: int) -> bool:
+        # The default is what everything is compared with, so it is never stopped; and an end that is reached, stands.
+        if self._search.pruner == "none" or asked.number == 0 or epoch + 1 >= self._base.trainer.epochs:
+            return True
+        if not is_rung(self._search, epoch + 1):
+            return True
+        # A decision that was noted stands, whatever other trials have reported since. One that was not, as the search
+        # was killed right before, is taken from the same values now.
+        noted = self._frozen(asked.number).user_attrs.get("decision")
+        if noted is not None and noted["epoch"] >= epoch:
+            return bool(noted["goes_on"])
+        others = [t.intermediate_values for t in self.trials() if t.number not in (0, asked.number)]
+        goes_on = passes_rung(self._search, epoch + 1, asked.reported[epoch], others)
+        asked.handle.set_user_attr("decision", {"epoch": epoch, "goes_on": goes_on})
+        return goes_on
 
     def begin(self, asked: Asked) -> int:
         """Note that a trial starts, and return how often it did so since an epoch of it was last seen to end."""
-        starts = int(self._frozen(asked.number).user_attrs.get("fruitless_starts", 0)) + 1
-        asked.handle.set_user_attr("fruitless_starts", starts)
-        return starts
+        known = len(asked.reported)
+        noted = self._frozen(asked.number).user_attrs.get("starts", {})
+        count = noted["count"] + 1 if noted.get("epochs") == known else 1
+        asked.handle.set_user_attr("starts", {"epochs": known, "count": count})
+        return int(count)
 
     def complete(self, asked: Asked, mae: float, result: Mapping[str, Any]) -> None:
         """Record a trial that ran to its end, by the best validation MAE of its epochs."""
@@ -187,7 +197,15 @@ class Study:
 
     def _handle(self, trial: FrozenTrial) -> optuna.trial.Trial:
         """Take hold of a trial that another process has begun."""
-        return optuna.trial.Trial(self.optuna, trial._trial_id)
+        handle = optuna.trial.Trial(self.optuna, trial._trial_id)
+        if "values" not in trial.user_attrs:
+            # Killed while its parameters were drawn: those that stand there are drawn once more, for nothing, so that
+            # the generator gives the others what it would have given them.
+            given = {*handle.relative_params, *trial.system_attrs.get("fixed_params", ())}
+            for name, distribution in trial.distributions.items():
+                if name not in given and not distribution.single():
+                    self.optuna.sampler.sample_independent(self.optuna, trial, name, distribution)
+        return handle
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self.optuna.get_trials(deepcopy=False)[number]
@@ -216,10 +234,3 @@ def make_sampler(search: SearchConfig, number: int, *, grouped: bool = False) ->
         return optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=_STARTUP, multivariate=True, group=grouped, constant_liar=True
         )
-
-
-def _pruner(search: SearchConfig) -> optuna.pruners.BasePruner:
-    if search.pruner == "none":
-        return optuna.pruners.NopPruner()
-    # Asynchronous successive halving (Li et al., arXiv:1810.05934): the state of its rungs is in the storage.
-    return optuna.pruners.SuccessiveHalvingPruner(min_resource=search.min_epochs, reduction_factor=search.reduction)
