@@ -13,6 +13,7 @@ from vadv_dist.evaluation.paired import Interval
 from vadv_dist.inference.export import export_run
 from vadv_dist.storage import remove_tree, write_json, write_text
 from vadv_dist.training.run_folder import RunFolder, finite
+from vadv_dist.tuning.front import front_json
 from vadv_dist.tuning.jobs import strip
 from vadv_dist.tuning.space import Space, Value, with_values
 from vadv_dist.tuning.study import Study
@@ -62,6 +63,7 @@ class Answer:
                 "mean": statistics.fmean(noise) if noise else None,
                 "deviation": statistics.stdev(noise) if len(noise) > 1 else None,
             },
+            **({"front": front_json(self)} if self.study.has_several else {}),
             "candidates": [_candidate(c) for c in self.candidates],
             "leave_one_term_out": [_candidate(c) for c in self.terms],
             "failures": [

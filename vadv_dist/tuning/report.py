@@ -20,8 +20,11 @@ from vadv_dist.tuning.figures import (
     reached,
     slice_figures,
 )
+from vadv_dist.tuning.front import front_section
 from vadv_dist.tuning.importance import importances
+from vadv_dist.tuning.objectives import BY_KEY
 from vadv_dist.tuning.space import Value, with_values
+from vadv_dist.tuning.study import course
 from vadv_dist.tuning.verdict import Candidate, signed_mae, spread
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ def report_html(answer: "Answer") -> str:
     trials = answer.study.trials()
     sections = [
         _answer_section(answer),
+        front_section(answer),
         _terms_section(answer),
         _history_section(trials),
         _fields_section(answer, trials),
@@ -93,13 +97,14 @@ def _terms_section(answer: "Answer") -> Section | None:
 
 
 def _history_section(trials: list[FrozenTrial]) -> Section:
-    stopped = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
+    stopped = [t for t in trials if t.state == TrialState.PRUNED and course(t)]
     rows: list[tuple[str | None, list[str]]] = []
     for trial in stopped:
         when = trial.datetime_complete
         at = f"{when:%Y-%m-%d %H:%M:%S}" if when else MISSING
-        step = max(trial.intermediate_values)
-        rows.append((None, [f"trial {trial.number}", str(step), f"{trial.intermediate_values[step]:.4f}", at]))
+        known = course(trial)
+        step = max(known)
+        rows.append((None, [f"trial {trial.number}", str(step), f"{known[step]:.4f}", at]))
     table = plain_table("Stopped trials", ("Trial", "After epoch", "MAE there", "When"), rows) if rows else ""
     return Section(
         "history",
@@ -162,10 +167,9 @@ def _facts_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
         "Ended": str(states.count(TrialState.COMPLETE)),
         "Stopped": str(states.count(TrialState.PRUNED)),
         "Failed": str(states.count(TrialState.FAIL)),
+        "Objectives": ", ".join(BY_KEY[key].title for key in search.objectives),
         "Sampler": f"{search.sampler}, seed {search.seed}",
-        "Scheduler": f"{search.pruner}, from epoch {search.min_epochs}, 1 in {search.reduction}"
-        if search.pruner != "none"
-        else "none",
+        "Scheduler": _scheduler(answer),
         "Study": answer.study.optuna.study_name,
     }
     best = config_to_yaml(with_values(answer.config, answer.values))
@@ -174,6 +178,17 @@ def _facts_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
         "Search",
         "",
         join(facts_list(facts), folded("The winner’s configuration", tag("pre", best, tabindex=0))),
+    )
+
+
+def _scheduler(answer: "Answer") -> str:
+    search = answer.search
+    if answer.study.has_several:
+        return "none: there are several objectives"
+    return (
+        f"asha, from epoch {search.min_epochs}, 1 in {search.reduction}"
+        if search.scheduler == "asha"
+        else search.scheduler
     )
 
 

@@ -22,6 +22,7 @@ from vadv_dist.training.worker import Splits
 from vadv_dist.tuning.answer import Answer, write_answer
 from vadv_dist.tuning.events import Ended, Event, Failed
 from vadv_dist.tuning.failures import too_many_failures
+from vadv_dist.tuning.front import front_trials
 from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
 from vadv_dist.tuning.pools import LocalPool, Pool
 from vadv_dist.tuning.settings import load_search, split_overrides
@@ -113,6 +114,11 @@ class Search:
         default = self.space.default(self.config)
         with pool:
             self._say(f"searching {self.folder.root}: {self.search.num_trials} trials of {_fields(self.space)}")
+            if self.study.has_several and self.search.scheduler == "asha":
+                self._say(
+                    "every trial runs to its end: with several objectives nothing tells which trial falls behind "
+                    "(Optuna prunes studies of a single objective only)"
+                )
             noise = self._repeat(pool, {"default": default})["default"]
             self._say(f"noise of training, from the default: {spread(noise)}")
             self._trials(pool)
@@ -182,7 +188,11 @@ class Search:
     def _confirm(self, pool: Pool, default: Values, noise: dict[int, float]) -> list[Candidate]:
         """Run the best trials again under the seeds of the noise, and compare them with the default."""
         best: dict[str, Values] = {}
-        for trial in self.study.complete_trials():
+        ranked = self.study.complete_trials()
+        if self.study.has_several:
+            front = front_trials(self.study)
+            ranked = [*front, *(trial for trial in ranked if trial not in front)]
+        for trial in ranked:
             values = self.study.values(trial)
             if values != default and values not in best.values() and len(best) < self.search.top:
                 best[f"trial {trial.number}"] = values

@@ -25,6 +25,7 @@ from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import MachineError
 from vadv_dist.tuning.events import Failed
+from vadv_dist.tuning.objectives import directions, values_of
 from vadv_dist.tuning.space import Space, Value
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Study:
                 optuna.create_study(
                     storage=open_storage(url),
                     study_name=name,
-                    direction="minimize",
+                    directions=directions(search.objectives),
                     pruner=_pruner(search),
                     load_if_exists=True,
                 ),
@@ -98,6 +99,11 @@ class Study:
                     "Check search.storage, and that its driver is installed."
                 ) from error
             raise
+
+    @property
+    def has_several(self) -> bool:
+        """Whether there are several objectives."""
+        return len(self._search.objectives) > 1
 
     def _enqueue(self, values: Mapping[str, Value]) -> None:
         self.optuna.enqueue_trial(self._space.parameters(values, self._base), user_attrs={"queued": True})
@@ -121,13 +127,16 @@ class Study:
     def report(self, asked: Asked, epoch: int, mae: float) -> bool:
         """Note the validation MAE of an epoch, and say whether the trial may go on."""
         if epoch not in asked.reported:
-            asked.handle.report(mae, step=epoch + 1)
             asked.reported[epoch] = mae
+            if self.has_several:  # Optuna knows epochs and prunes where there is one objective only
+                asked.handle.set_user_attr("epochs", {str(e + 1): value for e, value in asked.reported.items()})
+            else:
+                asked.handle.report(mae, step=epoch + 1)
         asked.handle.set_user_attr("fruitless_starts", 0)
         # The default is what everything is compared with, so it is never stopped; and an end that is reached, stands.
         if asked.number == 0 or epoch + 1 >= self._base.trainer.epochs:
             return True
-        if not asked.handle.should_prune():
+        if self.has_several or not asked.handle.should_prune():
             return True
         # Asked again, the pruner would take this rung for passed: a search that is killed here must remember.
         asked.handle.set_user_attr("falls_behind", True)
@@ -144,10 +153,10 @@ class Study:
         return starts
 
     def complete(self, asked: Asked, mae: float, result: Mapping[str, Any]) -> None:
-        """Record a trial that ran to its end, by the best validation MAE of its epochs."""
+        """Record a trial that ran to its end, by the best validation MAE of its epochs and other objectives there."""
         asked.handle.set_user_attr("best_epoch", result.get("best_epoch"))
         asked.handle.set_user_attr("wall_time_s", result.get("wall_time_s"))
-        self.optuna.tell(asked.handle, mae)
+        self.optuna.tell(asked.handle, [mae, *values_of(result, self._search.objectives[1:])])
 
     def prune(self, asked: Asked) -> None:
         """Record a trial that was stopped for falling behind."""
@@ -171,7 +180,7 @@ class Study:
     def complete_trials(self) -> list[FrozenTrial]:
         """Trials that ran to their end, the best first."""
         complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        return sorted(complete, key=lambda trial: (trial.value, trial.number))
+        return sorted(complete, key=lambda trial: (trial.values[0], trial.number))
 
     def _asked(self, number: int, take: Any) -> Asked:
         with warnings.catch_warnings():
@@ -182,7 +191,7 @@ class Study:
             handle: optuna.trial.Trial = take()
             values = self._space.suggest(handle, self._base)
         handle.set_user_attr("values", values)
-        known = self._frozen(handle.number).intermediate_values
+        known = course(self._frozen(handle.number))
         return Asked(handle.number, values, {step - 1: mae for step, mae in known.items()}, handle)
 
     def _handle(self, trial: FrozenTrial) -> optuna.trial.Trial:
@@ -191,6 +200,12 @@ class Study:
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self.optuna.get_trials(deepcopy=False)[number]
+
+
+def course(trial: FrozenTrial) -> dict[int, float]:
+    """Validation MAE of a trial after each number of epochs that it has trained."""
+    known: dict[str, float] = trial.user_attrs.get("epochs", {})
+    return trial.intermediate_values or {int(step): mae for step, mae in known.items()}
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
@@ -211,6 +226,9 @@ def make_sampler(search: SearchConfig, number: int, *, grouped: bool = False) ->
     seed = int.from_bytes(digest[:4], "big")
     if search.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
+    if search.sampler == "nsga2":
+        # Deb et al., A fast and elitist multiobjective genetic algorithm: NSGA-II (2002). Its generations are stored.
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=search.generation)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # multivariate sampling is called experimental
         return optuna.samplers.TPESampler(
@@ -219,7 +237,7 @@ def make_sampler(search: SearchConfig, number: int, *, grouped: bool = False) ->
 
 
 def _pruner(search: SearchConfig) -> optuna.pruners.BasePruner:
-    if search.pruner == "none":
+    if search.scheduler == "none" or len(search.objectives) > 1:
         return optuna.pruners.NopPruner()
     # Asynchronous successive halving (Li et al., arXiv:1810.05934): the state of its rungs is in the storage.
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=search.min_epochs, reduction_factor=search.reduction)

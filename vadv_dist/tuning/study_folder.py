@@ -19,7 +19,7 @@ from vadv_dist.training.run_folder import MACHINE_FIELDS
 from vadv_dist.tuning.space import Space
 
 # Settings that decide what was searched so far; the others may change while a search goes on.
-_DECIDES = ("seed", "sampler", "pruner", "min_epochs", "reduction", "storage")
+_DECIDES = ("seed", "objectives", "sampler", "generation", "scheduler", "min_epochs", "reduction", "storage")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,10 @@ class StudyFolder:
         what = _what(config, space, search)
         if self.record_path.is_file():
             record = yaml.safe_load(self.record_path.read_text(encoding="utf-8"))
-            rows = differing_keys(record["search"], what)
+            # A setting that an earlier version did not have is its default.
+            earlier = record["search"]
+            earlier["settings"] = {**_decisive(SearchConfig()), **earlier["settings"]}
+            rows = differing_keys(earlier, what)
             if rows:
                 listed = "\n  ".join(rows)
                 raise UserError(
@@ -137,9 +140,13 @@ def _what(config: Config, space: Space, search: SearchConfig) -> dict[str, Any]:
         section: {k: v for k, v in fields.items() if k not in MACHINE_FIELDS.get(section, ())}
         for section, fields in config_to_dict(config).items()
     }
-    settings = {k: v for k, v in dataclasses.asdict(search).items() if k in _DECIDES}
+    settings = _decisive(search)
     # Through YAML, so that what is compared is what a file gives back.
     what: dict[str, Any] = yaml.safe_load(
         yaml.safe_dump({"config": raw, "space": space.to_json(), "settings": settings}, allow_unicode=True)
     )
     return what
+
+
+def _decisive(search: SearchConfig) -> dict[str, Any]:
+    return {k: v for k, v in dataclasses.asdict(search).items() if k in _DECIDES}
