@@ -28,7 +28,7 @@ from vadv_dist.tuning.pools import LocalPool, Pool
 from vadv_dist.tuning.settings import load_search, split_overrides
 from vadv_dist.tuning.space import WEIGHTS, Space, Value, with_values
 from vadv_dist.tuning.space_file import find_space, load_space
-from vadv_dist.tuning.study import Asked, Study
+from vadv_dist.tuning.study import Asked, Study, storage_faults
 from vadv_dist.tuning.study_folder import StudyFolder
 from vadv_dist.tuning.verdict import Candidate, candidate, decide, spread
 
@@ -66,8 +66,10 @@ def tune(
     folder = StudyFolder.of(config, Path(space_path).stem)
     with run_lock(folder.root, ".lock"):
         name = folder.claim(config, space, search)
-        study = Study.open(folder.storage_url(search), name, space, config, search)
-        return Search(config, space, search, folder, study, console).run(_pool(config, search, use_ray))
+        url = folder.storage_url(search)
+        study = Study.open(url, name, space, config, search)
+        with storage_faults(url, "What was told to it is safe; the same command goes on with the search."):
+            return Search(config, space, search, folder, study, console).run(_pool(config, search, use_ray))
 
 
 def _require_sense(config: Config, space: Space, use_ray: bool) -> None:

@@ -13,7 +13,8 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from vadv_dist.errors import MachineError
 from vadv_dist.tuning.events import Failed
 from vadv_dist.tuning.objectives import directions, values_of
 from vadv_dist.tuning.space import Space, Value
+from vadv_dist.tuning.storage_url import shown, without_secrets
 
 logger = logging.getLogger(__name__)
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -78,27 +80,15 @@ class Study:
             MachineError: the storage cannot be reached.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        try:
-            return cls(
-                optuna.create_study(
-                    storage=open_storage(url),
-                    study_name=name,
-                    directions=directions(search.objectives),
-                    pruner=_pruner(search),
-                    load_if_exists=True,
-                ),
-                space,
-                base,
-                search,
+        with storage_faults(url, "Nothing was started."):
+            study = optuna.create_study(
+                storage=open_storage(url),
+                study_name=name,
+                directions=directions(search.objectives),
+                pruner=_pruner(search),
+                load_if_exists=True,
             )
-        except Exception as error:
-            if type(error).__module__.startswith(("sqlalchemy", "optuna", "psycopg")) or isinstance(error, ImportError):
-                where = url.split("@")[-1]
-                raise MachineError(
-                    f"The study's storage {where} cannot be used: {str(error).splitlines()[0]}. Nothing was started. "
-                    "Check search.storage, and that its driver is installed."
-                ) from error
-            raise
+            return cls(study, space, base, search)
 
     @property
     def has_several(self) -> bool:
@@ -206,6 +196,24 @@ def course(trial: FrozenTrial) -> dict[int, float]:
     """Validation MAE of a trial after each number of epochs that it has trained."""
     known: dict[str, float] = trial.user_attrs.get("epochs", {})
     return trial.intermediate_values or {int(step): mae for step, mae in known.items()}
+
+
+@contextmanager
+def storage_faults(url: str, safe: str) -> Iterator[None]:
+    """Tell in one message, which holds no password, that the storage at `url` cannot be used, and what is safe."""
+    try:
+        yield
+    except Exception as error:
+        is_import = isinstance(error, ImportError)
+        if not is_import and not type(error).__module__.startswith(("sqlalchemy", "optuna", "psycopg")):
+            raise
+        # Optuna's own message hides what its database said.
+        cause = error.__cause__ or error.__context__ or error
+        told = without_secrets((str(cause).splitlines() or [type(cause).__name__])[0], url)
+        advice = "Check search.storage, and that the database runs."
+        if is_import:
+            advice = "Install its driver; postgresql+psycopg://… takes that of vadv-dist[postgres]."
+        raise MachineError(f"The study's storage {shown(url)} cannot be used: {told}. {safe} {advice}") from error
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:

@@ -1,8 +1,6 @@
 """A study on storage: its paths, and the record of what it searches, which a search that goes on must agree with."""
 
 import dataclasses
-import os
-import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, location, write_text
 from vadv_dist.training.run_folder import MACHINE_FIELDS
 from vadv_dist.tuning.space import Space
+from vadv_dist.tuning.storage_url import require_sound, resolve
 
 # Settings that decide what was searched so far; the others may change while a search goes on.
 _DECIDES = ("seed", "objectives", "sampler", "generation", "scheduler", "min_epochs", "reduction", "storage")
@@ -81,11 +80,8 @@ class StudyFolder:
         Raises:
             UserError: the folder holds another search, or something that is none.
         """
-        if search.storage and "://" in search.storage and re.search(r"://[^/@:]*:[^/@$]+@", search.storage):
-            raise UserError(
-                "search.storage holds a password, which would be written into study.yaml. Put the URL into an "
-                "environment variable and give its name: search.storage: $VADV_STUDY."
-            )
+        if search.storage is not None:
+            require_sound(search.storage)
         what = _what(config, space, search)
         if self.record_path.is_file():
             record = yaml.safe_load(self.record_path.read_text(encoding="utf-8"))
@@ -123,13 +119,11 @@ class StudyFolder:
                     "RDB URL, or to a path of this machine that ends in .log."
                 )
             return f"sqlite:///{self.root.resolve()}/study.db"
-        url = os.path.expandvars(search.storage)
-        if "$" in url:
-            raise UserError(f"search.storage is {search.storage}, but that environment variable is not set.")
+        url = resolve(search.storage)
         if "://" not in url and not url.endswith(".log"):
             raise UserError(
-                f"search.storage is {search.storage}, expected an RDB URL such as postgresql+psycopg://HOST/NAME, or "
-                "a path that ends in .log for a journal."
+                f"search.storage is {search.storage}, which stands for no RDB URL (such as "
+                "postgresql+psycopg://HOST/NAME) and no path that ends in .log. Change that environment variable."
             )
         return url
 
