@@ -22,6 +22,7 @@ from vadv_dist.tuning.figures import (
 )
 from vadv_dist.tuning.front import front_section
 from vadv_dist.tuning.importance import importances
+from vadv_dist.tuning.lineage import lineage_section
 from vadv_dist.tuning.objectives import BY_KEY
 from vadv_dist.tuning.space import Value, with_values
 from vadv_dist.tuning.study import course
@@ -39,7 +40,7 @@ def report_html(answer: "Answer") -> str:
         front_section(answer),
         _terms_section(answer),
         _history_section(trials),
-        _fields_section(answer, trials),
+        lineage_section(answer) if answer.search.scheduler == "pbt" else _fields_section(answer, trials),
         _trials_section(answer, trials),
         _facts_section(answer, trials),
     ]
@@ -68,7 +69,8 @@ def _answer_section(answer: "Answer") -> Section:
     rows += [(_row_class(answer, c.name), _row(c.name, c.mae, c)) for c in answer.candidates]
     values = {name: _text(value) for name, value in answer.values.items()}
     table = plain_table("The best, run again", ("Configuration", "Seeds", "MAE ↓", "Gain ↑", "Interval"), rows)
-    winner = tag("p", "The winner, ", tag("code", "best.yaml"), f" ({answer.winner}):", class_="about")
+    changed = ", its last values; it changed them while it trained" if len(answer.schedule) > 1 else ""
+    winner = tag("p", "The winner, ", tag("code", "best.yaml"), f" ({answer.winner}{changed}):", class_="about")
     return Section(
         "answer",
         "The best, run again",
@@ -154,7 +156,8 @@ def _trials_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
     failed = [(trial.number, answer.study.failure(trial)) for trial in trials]
     failures = [tag("li", f"Trial {n}, {why['kind']}: {why['message']}") for n, why in failed if why is not None]
     listed = tag("ul", *failures, class_="notes") if failures else ""
-    return Section("trials", "Trials", "", join(folded(f"All {len(trials)} trials", table), listed))
+    note = "Values are those that each began with." if answer.search.scheduler == "pbt" else ""
+    return Section("trials", "Trials", note, join(folded(f"All {len(trials)} trials", table), listed))
 
 
 _STATES = {TrialState.COMPLETE: "ended", TrialState.PRUNED: "stopped", TrialState.RUNNING: "running"}
@@ -185,11 +188,9 @@ def _scheduler(answer: "Answer") -> str:
     search = answer.search
     if answer.study.has_several:
         return "none: there are several objectives"
-    return (
-        f"asha, from epoch {search.min_epochs}, 1 in {search.reduction}"
-        if search.scheduler == "asha"
-        else search.scheduler
-    )
+    if search.scheduler == "pbt":
+        return f"pbt, every {search.interval} epochs, quantile {search.quantile:g}, drawn anew {search.resample:g}"
+    return f"asha, from epoch {search.min_epochs}, 1 in {search.reduction}" if search.scheduler == "asha" else "none"
 
 
 def _row(name: str, mae: Mapping[int, float], compared: Candidate | None) -> list[str]:

@@ -167,6 +167,19 @@ class Study:
         noted: dict[str, str] = trial.user_attrs.get("failure", {"kind": "crash", "message": ""})
         return noted if trial.state == TrialState.FAIL else None
 
+    def remember(self, key: str, value: dict[str, Any]) -> None:
+        """Keep a decision in the study, at once or not at all."""
+        self.optuna.set_user_attr(key, value)
+
+    def recall(self, key: str) -> dict[str, Any] | None:
+        """A decision that was kept."""
+        return self.memory().get(key)
+
+    def memory(self) -> dict[str, dict[str, Any]]:
+        """All decisions that were kept."""
+        kept: dict[str, dict[str, Any]] = self.optuna.user_attrs
+        return kept
+
     def complete_trials(self) -> list[FrozenTrial]:
         """Trials that ran to their end, the best first."""
         complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
@@ -245,7 +258,7 @@ def make_sampler(search: SearchConfig, number: int, *, grouped: bool = False) ->
 
 
 def _pruner(search: SearchConfig) -> optuna.pruners.BasePruner:
-    if search.scheduler == "none" or len(search.objectives) > 1:
+    if search.scheduler != "asha" or len(search.objectives) > 1:
         return optuna.pruners.NopPruner()
     # Asynchronous successive halving (Li et al., arXiv:1810.05934): the state of its rungs is in the storage.
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=search.min_epochs, reduction_factor=search.reduction)

@@ -18,7 +18,10 @@ from vadv_dist.tuning.space import Space
 from vadv_dist.tuning.storage_url import require_sound, resolve
 
 # Settings that decide what was searched so far; the others may change while a search goes on.
-_DECIDES = ("seed", "objectives", "sampler", "generation", "scheduler", "min_epochs", "reduction", "storage")
+_DECIDES = (
+    *("seed", "objectives", "sampler", "generation", "storage"),
+    *("scheduler", "min_epochs", "reduction", "interval", "quantile", "resample"),
+)
 
 
 @dataclass(frozen=True)
@@ -143,4 +146,6 @@ def _what(config: Config, space: Space, search: SearchConfig) -> dict[str, Any]:
 
 
 def _decisive(search: SearchConfig) -> dict[str, Any]:
-    return {k: v for k, v in dataclasses.asdict(search).items() if k in _DECIDES}
+    # A population is as large as it was begun.
+    decides = (*_DECIDES, "num_trials") if search.scheduler == "pbt" else _DECIDES
+    return {k: v for k, v in dataclasses.asdict(search).items() if k in decides}
