@@ -1,5 +1,7 @@
 """Searches for several objectives: the front against hand counts, and the same after every interruption."""
 
+import dataclasses
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
 from vadv_dist.storage import read_json
-from vadv_dist.tuning.front import _edge, front_trials
+from vadv_dist.tuning.front import _edge, front_table, front_trials
 from vadv_dist.tuning.objectives import values_of
 from vadv_dist.tuning.search import tune
 from vadv_dist.tuning.settings import load_search
@@ -57,6 +59,35 @@ def test_the_front_is_what_no_other_trial_beats(tmp_path: Path, space: Space) ->
     # By hand: 3 loses to 0 and 2, 5 to 1. A correlation that is no number counts as −1, but 6 has the least MAE.
     assert [trial.number for trial in front_trials(study)] == [6, 4, 1, 2, 0]
     assert study.trials()[6].values == [0.6, -1.0]
+
+
+def test_the_front_names_a_configuration_once(tmp_path: Path, space: Space) -> None:
+    search = SearchConfig(num_trials=3, objectives=KEYS)
+    again = dataclasses.replace(space, first=({"objective.psi": 1.0}, {"objective.psi": 2.0}))
+    study = Study.open(f"{tmp_path}/s.log", "s", again, Config(), search)
+    for mae, corr in [(0.9, 0.5), (0.9, 0.5), (0.8, 0.4)]:
+        asked = study.ask()
+        assert asked is not None
+        study.complete(asked, mae, result(mae, corr))
+    # The second has the default's values; the third has its own.
+    assert [trial.number for trial in front_trials(study)] == [2, 0]
+
+
+def test_the_table_is_ascii_and_shows_what_differs() -> None:
+    row = {"values": {"objective.beta": 10.0, "student.hidden": 64}, "trial": 3}
+    rows = [
+        {**row, "objectives": {"mae": 0.5, "corr": -0.25, "student_parameters": 12345}},
+        {**row, "values": {"objective.beta": 10.0}, "objectives": {"mae": 0.75, "corr": 0.5, "student_parameters": 99}},
+    ]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(front_table({"front": rows, "trials": {"all": 7}}))
+    text = console.export_text()
+    assert "Pareto front: 2 of 7 trials" in text
+    assert "0.5000" in text
+    assert "-0.250" in text
+    assert "12,345" in text
+    assert "beta" not in text
+    assert text.replace("─", "-").isascii()
 
 
 def test_costs_are_read_from_the_result() -> None:

@@ -279,3 +279,18 @@ def test_a_population_on_ray_ends_as_one_in_this_process(
     there = json.loads(done.stdout)
     for key in ("population", "winner", "candidates", "noise", "verdict"):
         assert there[key] == here[key], key
+
+
+@pytest.mark.slow
+def test_a_fork_in_an_object_store_goes_on_as_one_on_a_disk(
+    s3: str, write_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    ends = []
+    for storage in (s3 + "/forks", str(tmp_path / "runs")):
+        base = load_config(write_config("first", storage=storage), ["--trainer.epochs=2", "--data.batch_size=40"])
+        other = named(base, "second", objective__psi=7.0)
+        train(base, until=1)
+        fork(RunFolder.of(base), other, 1)
+        assert RunFolder.of(other).config() == other
+        ends.append(train(other)["validation"])
+    assert ends[0] == ends[1]

@@ -25,8 +25,12 @@ RULE = "best.yaml is chosen by MAE: the front’s trials of the lowest MAE are r
 
 
 def front_trials(study: "Study") -> list[FrozenTrial]:
-    """Trials of the front, the lowest MAE first."""
-    return sorted(study.optuna.best_trials, key=lambda trial: (trial.values[0], trial.number))
+    """Trials of the front, the lowest MAE first; of several of the same values, which NSGA-II may breed, the first."""
+    front: list[FrozenTrial] = []
+    for trial in sorted(study.optuna.best_trials, key=lambda trial: (trial.values[0], trial.number)):
+        if study.values(trial) not in [study.values(other) for other in front]:
+            front.append(trial)
+    return front
 
 
 def front_json(answer: "Answer") -> list[dict[str, Any]]:
@@ -44,7 +48,7 @@ def front_json(answer: "Answer") -> list[dict[str, Any]]:
 
 
 def front_table(document: Mapping[str, Any]) -> "Table":
-    """The front of an answer (tune.json) as a table for a terminal."""
+    """The front of an answer (tune.json) as a table for a terminal, in ASCII."""
     from rich import box
     from rich.table import Table
 
@@ -56,12 +60,17 @@ def front_table(document: Mapping[str, Any]) -> "Table":
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("Trial", justify="right")
     for name in (*(o.title for o in objectives), *(name.split(".")[-1] for name in fields)):
-        table.add_column(name, justify="right")
+        table.add_column(_ascii(name), justify="right")
     for row in front:
         values = (row["values"].get(name, MISSING) for name in fields)
         told = [decimals(value) if isinstance(value, float) else str(value) for value in values]
-        table.add_row(str(row["trial"]), *(o.text(row["objectives"][o.key]) for o in objectives), *told)
+        cells = (*(o.text(row["objectives"][o.key]) for o in objectives), *told)
+        table.add_row(str(row["trial"]), *map(_ascii, cells))
     return table
+
+
+def _ascii(text: str) -> str:
+    return text.replace("−", "-").replace(MISSING, "-").replace("’", "'").replace("\u202f", ",")
 
 
 def front_section(answer: "Answer") -> Section | None:

@@ -193,7 +193,8 @@ class Search:
 
     def _told(self, asked: Asked, event: Event) -> None:
         """Tell how a trial ended, and end the search where too many in a row have failed."""
-        values = ", ".join(f"{n.split('.')[-1]} {_short(v)}" for n, v in asked.values.items())
+        last = last_values(self._schedules()[f"trial {asked.number}"])
+        values = ", ".join(f"{n.split('.')[-1]} {_short(v)}" for n, v in last.items())
         total = self.search.num_trials
         if isinstance(event, Failed):
             how = f"failed ({event.kind}): {event.message.splitlines()[0][:160]}"
