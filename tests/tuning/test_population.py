@@ -16,7 +16,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from vadv_dist.config import Config, config_to_dict, load_config
+from vadv_dist.config import Config, OptimizerConfig, config_to_dict, load_config
+from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.storage import read_json
 from vadv_dist.training.checkpoint import list_checkpoints
@@ -26,10 +27,12 @@ from vadv_dist.tuning.events import Ended, Epoch, Stopped
 from vadv_dist.tuning.fork import fork
 from vadv_dist.tuning.jobs import drive
 from vadv_dist.tuning.pools import LocalPool
+from vadv_dist.tuning.population import histories, schedules
 from vadv_dist.tuning.schedule import ReplayJob
 from vadv_dist.tuning.search import tune
 from vadv_dist.tuning.session import TrainingSession
 from vadv_dist.tuning.space import with_values
+from vadv_dist.tuning.space_file import load_space
 from vadv_dist.tuning.study import Study
 
 SPACE = """
@@ -294,3 +297,26 @@ def test_a_fork_in_an_object_store_goes_on_as_one_on_a_disk(
         assert RunFolder.of(other).config() == other
         ends.append(train(other)["validation"])
     assert ends[0] == ends[1]
+
+
+def test_a_schedule_ends_with_what_led_to_the_best_checkpoint(tmp_path: Path, space: Path) -> None:
+    base = Config(optimizer=OptimizerConfig(lr=1e-3))
+    found, _ = load_space(space, base)
+    study = Study.open(f"{tmp_path}/s.log", "s", found, base, SearchConfig(num_trials=3, scheduler="pbt"))
+    for _ in range(3):
+        study.ask()
+    start = [study.values(trial) for trial in study.trials()]
+    changed = [{**start[0], "objective.psi": float(number)} for number in (4, 5, 6)]
+    for epoch, trial, source, values in ((2, 1, 0, changed[0]), (4, 2, 1, changed[1]), (6, 1, 0, changed[2])):
+        exploit = {"trial": trial, "source": source, "values": values, "how": {}}
+        study.remember(f"population after {epoch}", {"epoch": epoch, "scores": {}, "exploits": [exploit]})
+    by_hand = {
+        0: ((0, start[0]),),
+        1: ((0, start[0]), (6, changed[2])),
+        2: ((0, start[0]), (2, changed[0]), (4, changed[1])),
+    }
+    assert histories(study) == schedules(study) == by_hand
+    # Epochs count from 0: the sixth is the last before what changed after six, the fifth the first after four.
+    for asked, best_epoch in zip(study.unfinished(), (7, 5, 4), strict=True):
+        study.complete(asked, 1.0, {"best_epoch": best_epoch})
+    assert schedules(study) == {**by_hand, 1: ((0, start[0]),)}

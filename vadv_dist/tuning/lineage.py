@@ -21,7 +21,7 @@ _WIDE, _HIGH = 660, 300
 
 
 def lineage_section(answer: "Answer") -> Section:
-    """The population, its copies, and the values under which each trial's last weights were trained."""
+    """The population, its copies, and the values that led to each trial's best."""
     trials, noted = answer.study.trials(), records(answer.study)
     rows: list[tuple[str | None, list[str]]] = []
     for record in noted:
@@ -58,7 +58,9 @@ def lineage_section(answer: "Answer") -> Section:
         join(
             grid([lineage_figure(trials, noted)], "wide"),
             plain_table("Copies", columns, rows),
-            plain_table("Values of the last weights", ("Trial", "Best MAE", "Values, from which epoch on"), lives),
+            plain_table(
+                "Values of the best", ("Trial", "Best MAE", "Values that led there, from which epoch on"), lives
+            ),
         ),
     )
 

@@ -5,6 +5,7 @@ alike on any number of slots. A decision is written into the study before anythi
 whole or not at all and done once, and no trial trains on before all of them are done: a search may be killed anywhere.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -193,6 +194,15 @@ def records(study: Study) -> list[dict[str, Any]]:
 
 
 def schedules(study: Study) -> dict[int, Schedule]:
+    """By trial, the values that led to its best checkpoint: what came after that had no part in it."""
+    best = {trial.number: trial.user_attrs.get("best_epoch", math.inf) for trial in study.trials()}
+    return {
+        number: tuple((epoch, values) for epoch, values in schedule if epoch <= best[number])
+        for number, schedule in histories(study).items()
+    }
+
+
+def histories(study: Study) -> dict[int, Schedule]:
     """By trial, the values under which the weights were trained that it has now."""
     found = {trial.number: constant(study.values(trial)) for trial in study.trials()}
     for record in records(study):

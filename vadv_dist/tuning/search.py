@@ -25,7 +25,7 @@ from vadv_dist.tuning.failures import too_many_failures
 from vadv_dist.tuning.front import front_trials
 from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
 from vadv_dist.tuning.pools import LocalPool, Pool
-from vadv_dist.tuning.population import Population, require_population, schedules
+from vadv_dist.tuning.population import Population, histories, require_population, schedules
 from vadv_dist.tuning.schedule import ReplayJob, Schedule, constant, last_values
 from vadv_dist.tuning.settings import load_search, split_overrides
 from vadv_dist.tuning.space import WEIGHTS, Space, Value, with_values
@@ -218,7 +218,9 @@ class Search:
         """Run the best trials again under the seeds of the noise, and compare them with the default."""
         best: dict[str, Schedule] = {}
         found = self._schedules()
-        ranked = self.study.complete_trials()
+        # Of trials that share their best checkpoint, the one that came by it first-hand stands for all.
+        changes = {number: len(history) for number, history in histories(self.study).items()}
+        ranked = sorted(self.study.complete_trials(), key=lambda t: (t.values[0], changes[t.number], t.number))
         if self.study.has_several:
             front = front_trials(self.study)
             ranked = [*front, *(trial for trial in ranked if trial not in front)]
