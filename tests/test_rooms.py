@@ -46,7 +46,10 @@ MACHINERY = {
         *("tuning/packed_pool.py", "tuning/distributed_pool.py"),
     },
     "deepspeed": {"training/deepspeed_engine.py"},
-    "optuna": {f"tuning/{name}.py" for name in ("space", "study", "importance", "figures", "report")},
+    "optuna": {
+        f"tuning/{name}.py"
+        for name in ("space", "study", "importance", "figures", "front", "lineage", "population", "report")
+    },
     "s3fs": {"object_storage.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -112,6 +112,10 @@ def _tune(options: argparse.Namespace) -> int:
     if options.json:
         print_json(answer)
     else:
+        if "front" in answer:
+            from vadv_dist.tuning.front import front_table
+
+            console().print(front_table(answer))
         print(answer["verdict"])
         print(f"report: {answer['folder']}/tune-report.html; next: vadv train --config {answer['folder']}/best.yaml")
     return 0

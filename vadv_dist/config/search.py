@@ -1,9 +1,15 @@
 """How a search over configurations goes: the `search` part of a space file, and the only place with its defaults."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from vadv_dist.config.sections import _require
+
+# Metrics of the student on the validation clips, and what it costs.
+OBJECTIVES = (
+    *("mae", "corr", "a7", "a2_has0", "a2_non0", "f1_has0", "f1_non0"),
+    *("student_parameters", "wall_time_s"),
+)
 
 
 @dataclass(frozen=True)
@@ -13,8 +19,15 @@ class SearchConfig:
     Args:
         num_trials: trials of the whole search, the default one, stopped ones and failed ones included.
         seed: decides what is suggested.
-        sampler: `tpe` learns from earlier trials, `random` does not.
-        pruner: `asha` stops trials whose validation MAE falls behind at its rungs; `none` lets every trial end.
+        objectives: what is searched for, `mae` first. With several the answer holds their Pareto front, and no trial is
+            stopped early.
+        sampler: `tpe` learns from earlier trials; `nsga2` breeds generations of them; `random` draws blindly.
+        generation: trials of a generation of `nsga2`.
+        scheduler: `asha` stops trials whose validation MAE falls behind at its rungs; `pbt` trains all trials side by
+            side as a population, whose worst go on from the best with other values; `none` lets every trial end.
+        interval: epochs after which a population's worst are replaced.
+        quantile: share of a population that is replaced, and of those that are copied.
+        resample: probability with which a copied value is drawn anew instead of moved a little.
         min_epochs: epochs of the first rung.
         reduction: a rung lets one in so many go on to the next, which is so many times as long.
         storage: Optuna's storage: an RDB URL, a path that ends in `.log` for a journal file, or null for a SQLite file
@@ -30,8 +43,13 @@ class SearchConfig:
 
     num_trials: int = 30
     seed: int = 1
-    sampler: Literal["tpe", "random"] = "tpe"
-    pruner: Literal["asha", "none"] = "asha"
+    objectives: list[str] = field(default_factory=lambda: ["mae"])
+    sampler: Literal["tpe", "random", "nsga2"] = "tpe"
+    generation: int = 10
+    scheduler: Literal["asha", "pbt", "none"] = "asha"
+    interval: int = 1
+    quantile: float = 0.25
+    resample: float = 0.25
     min_epochs: int = 1
     reduction: int = 4
     storage: str | None = None
@@ -46,9 +64,21 @@ class SearchConfig:
     def __post_init__(self) -> None:
         lows = {"num_trials": 1, "seed": 0, "min_epochs": 1, "reduction": 2, "cpus_per_trial": 1, "max_failures": 1}
         # With fewer than three seeds no interval is worth the name.
-        for name, low in {**lows, "top": 1, "seeds": 3}.items():
+        for name, low in {**lows, "top": 1, "seeds": 3, "generation": 2, "interval": 1}.items():
             _require(getattr(self, name) >= low, f"search.{name}", getattr(self, name), f"at least {low}")
         _require(self.concurrent is None or self.concurrent >= 1, "search.concurrent", self.concurrent, "at least 1")
+        names = self.objectives
+        _require(
+            names[:1] == ["mae"] and len(set(names)) == len(names) and set(names) <= set(OBJECTIVES),
+            "search.objectives",
+            names,
+            f"mae, which chooses checkpoints and the winner, then any others of {', '.join(OBJECTIVES[1:])}",
+        )
+        if self.scheduler == "pbt":
+            _require(self.num_trials >= 2, "search.num_trials", self.num_trials, "at least 2 for search.scheduler: pbt")
+            _require(len(names) == 1, "search.objectives", names, "[mae] where search.scheduler is pbt")
+        _require(0 < self.quantile <= 0.5, "search.quantile", self.quantile, "a share above 0 and up to 0.5")
+        _require(0 <= self.resample <= 1, "search.resample", self.resample, "a probability")
         gpus = self.gpus_per_trial
         _require(
             gpus is None or 0 <= gpus <= 1, "search.gpus_per_trial", gpus, "a share of one GPU from 0 to 1, or null"

@@ -13,7 +13,10 @@ from vadv_dist.evaluation.paired import Interval
 from vadv_dist.inference.export import export_run
 from vadv_dist.storage import remove_tree, write_json, write_text
 from vadv_dist.training.run_folder import RunFolder, finite
+from vadv_dist.tuning.front import front_json
 from vadv_dist.tuning.jobs import strip
+from vadv_dist.tuning.population import records
+from vadv_dist.tuning.schedule import Schedule, last_values
 from vadv_dist.tuning.space import Space, Value, with_values
 from vadv_dist.tuning.study import Study
 from vadv_dist.tuning.study_folder import StudyFolder
@@ -30,7 +33,7 @@ class Answer:
         candidates: the best trials, run again under those seeds.
         verdict: whether one of them is better.
         winner: its name, or `default`.
-        values: fields that the winner sets.
+        schedule: fields that the winner sets, and from which epoch on.
         terms: the winner without each term; `gain` is against the winner, so what a term gives is its negative.
     """
 
@@ -43,8 +46,13 @@ class Answer:
     candidates: list[Candidate]
     verdict: Verdict
     winner: str
-    values: dict[str, Value]
+    schedule: Schedule
     terms: list[Candidate]
+
+    @property
+    def values(self) -> dict[str, Value]:
+        """Fields that the winner sets, those of its last epochs where they change."""
+        return last_values(self.schedule)
 
     def to_json(self) -> dict[str, Any]:
         """As plain containers."""
@@ -56,12 +64,14 @@ class Answer:
             "trials": {"all": len(states), **{state: states.count(state) for state in sorted(set(states))}},
             "verdict": self.verdict.sentence,
             "is_better": self.verdict.is_better,
-            "winner": {"name": self.winner, "values": self.values},
+            "winner": {"name": self.winner, "values": self.values, **_changes(self.schedule)},
             "noise": {
                 "mae": {str(seed): mae for seed, mae in self.noise.items()},
                 "mean": statistics.fmean(noise) if noise else None,
                 "deviation": statistics.stdev(noise) if len(noise) > 1 else None,
             },
+            **({"front": front_json(self)} if self.study.has_several else {}),
+            **({"population": records(self.study)} if self.search.scheduler == "pbt" else {}),
             "candidates": [_candidate(c) for c in self.candidates],
             "leave_one_term_out": [_candidate(c) for c in self.terms],
             "failures": [
@@ -70,6 +80,12 @@ class Answer:
                 if (failure := self.study.failure(trial)) is not None
             ],
         }
+
+
+def _changes(schedule: Schedule) -> dict[str, Any]:
+    """A schedule that has more than one entry."""
+    changes = [{"after_epoch": epoch, "values": dict(values)} for epoch, values in schedule]
+    return {"schedule": changes} if len(changes) > 1 else {}
 
 
 def _candidate(c: Candidate) -> dict[str, Any]:
@@ -102,6 +118,11 @@ def write_answer(answer: Answer, best_run: Config | None) -> dict[str, Any]:
     best = with_values(answer.config, answer.values)
     best = dataclasses.replace(best, run=dataclasses.replace(best.run, name=f"{best.run.name}-best"))
     told = f"# From the search {folder.name}: {answer.verdict.sentence}.\n# Train it: vadv train --config best.yaml\n"
+    if len(answer.schedule) > 1:
+        told += (
+            "# The winner changed its values while it trained: the sentence above is about that. These are its last "
+            "ones.\n# student/ was trained by all of them, which tune.json lists under winner.schedule.\n"
+        )
     write_text(folder.best_path, told + config_to_yaml(best))
     write_text(folder.report_path, report_html(answer))
     document: dict[str, Any] = finite(answer.to_json())

@@ -11,6 +11,7 @@ from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.svg import Axes, Point, Scale, axes, drawing, linear_ticks, number
 from vadv_dist.reporting.words import decimals
 from vadv_dist.tuning.space import Entry, Value
+from vadv_dist.tuning.study import course
 
 _WIDE, _HIGH = 660, 260
 _SMALL_WIDE, _SMALL_HIGH = 320, 190
@@ -30,9 +31,9 @@ class _FieldScale(Scale):
 def reached(trial: FrozenTrial) -> float | None:
     """MAE of a trial: the best of its epochs if it ended, the last one's if it was stopped."""
     if trial.state == TrialState.COMPLETE:
-        return trial.value
-    if trial.state == TrialState.PRUNED and trial.intermediate_values:
-        return trial.intermediate_values[max(trial.intermediate_values)]
+        return float(trial.values[0])
+    if trial.state == TrialState.PRUNED and (known := course(trial)):
+        return known[max(known)]
     return None
 
 
@@ -77,14 +78,14 @@ def history_figure(trials: Sequence[FrozenTrial]) -> Markup:
 
 def curves_figure(trials: Sequence[FrozenTrial]) -> Markup:
     """MAE by epoch of every trial; those that were stopped end in a mark."""
-    known = [trial for trial in trials if trial.intermediate_values]
+    known = [trial for trial in trials if course(trial)]
     if not known:
         return Markup()
-    values = [mae for trial in known for mae in trial.intermediate_values.values()]
-    area = axes(_WIDE, _HIGH, (0, max(step for trial in known for step in trial.intermediate_values)), _range(values))
+    values = [mae for trial in known for mae in course(trial).values()]
+    area = axes(_WIDE, _HIGH, (0, max(step for trial in known for step in course(trial))), _range(values))
     parts: list[str] = [area.frame(x_label="epoch")]
     for trial in sorted(known, key=lambda trial: trial.state == TrialState.COMPLETE):
-        points = [(float(step), mae) for step, mae in sorted(trial.intermediate_values.items())]
+        points = [(float(step), mae) for step, mae in sorted(course(trial).items())]
         stopped = trial.state == TrialState.PRUNED
         parts.append(area.line(points, "logged" if stopped else "student"))
         parts.append(area.dot(points[-1], _class(trial), 3, _title(trial, points[-1][1])))
@@ -224,6 +225,6 @@ def _keys() -> Markup:
 def _title(trial: FrozenTrial, mae: float) -> str:
     values = trial.user_attrs.get("values", trial.params)
     told = ", ".join(f"{n} {decimals(v) if isinstance(v, float) else v}" for n, v in values.items())
-    steps = trial.intermediate_values
+    steps = course(trial)
     how = f"stopped after epoch {max(steps)}" if trial.state == TrialState.PRUNED and steps else "ended"
     return f"Trial {trial.number}, {how}: MAE {mae:.4f} ({told})"

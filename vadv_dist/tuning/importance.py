@@ -19,12 +19,16 @@ def importances(study: optuna.Study) -> dict[str, float]:
         Hutter, Hoos and Leyton-Brown, An efficient approach for assessing hyperparameter importance (ICML 2014).
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(complete) < _FEWEST or len({trial.value for trial in complete}) < 2:
+    if len(complete) < _FEWEST or len({trial.values[0] for trial in complete}) < 2:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+            return dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=_mae))
         except (ValueError, RuntimeError):  # no field is common to all trials, or none varies
             return {}
+
+
+def _mae(trial: optuna.trial.FrozenTrial) -> float:
+    return float(trial.values[0])

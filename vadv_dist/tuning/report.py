@@ -20,8 +20,12 @@ from vadv_dist.tuning.figures import (
     reached,
     slice_figures,
 )
+from vadv_dist.tuning.front import front_section
 from vadv_dist.tuning.importance import importances
+from vadv_dist.tuning.lineage import lineage_section
+from vadv_dist.tuning.objectives import BY_KEY
 from vadv_dist.tuning.space import Value, with_values
+from vadv_dist.tuning.study import course
 from vadv_dist.tuning.verdict import Candidate, signed_mae, spread
 
 if TYPE_CHECKING:
@@ -33,9 +37,10 @@ def report_html(answer: "Answer") -> str:
     trials = answer.study.trials()
     sections = [
         _answer_section(answer),
+        front_section(answer),
         _terms_section(answer),
         _history_section(trials),
-        _fields_section(answer, trials),
+        lineage_section(answer) if answer.search.scheduler == "pbt" else _fields_section(answer, trials),
         _trials_section(answer, trials),
         _facts_section(answer, trials),
     ]
@@ -64,7 +69,8 @@ def _answer_section(answer: "Answer") -> Section:
     rows += [(_row_class(answer, c.name), _row(c.name, c.mae, c)) for c in answer.candidates]
     values = {name: _text(value) for name, value in answer.values.items()}
     table = plain_table("The best, run again", ("Configuration", "Seeds", "MAE ↓", "Gain ↑", "Interval"), rows)
-    winner = tag("p", "The winner, ", tag("code", "best.yaml"), f" ({answer.winner}):", class_="about")
+    changed = ", its last values; it changed them while it trained" if len(answer.schedule) > 1 else ""
+    winner = tag("p", "The winner, ", tag("code", "best.yaml"), f" ({answer.winner}{changed}):", class_="about")
     return Section(
         "answer",
         "The best, run again",
@@ -93,13 +99,14 @@ def _terms_section(answer: "Answer") -> Section | None:
 
 
 def _history_section(trials: list[FrozenTrial]) -> Section:
-    stopped = [t for t in trials if t.state == TrialState.PRUNED and t.intermediate_values]
+    stopped = [t for t in trials if t.state == TrialState.PRUNED and course(t)]
     rows: list[tuple[str | None, list[str]]] = []
     for trial in stopped:
         when = trial.datetime_complete
         at = f"{when:%Y-%m-%d %H:%M:%S}" if when else MISSING
-        step = max(trial.intermediate_values)
-        rows.append((None, [f"trial {trial.number}", str(step), f"{trial.intermediate_values[step]:.4f}", at]))
+        known = course(trial)
+        step = max(known)
+        rows.append((None, [f"trial {trial.number}", str(step), f"{known[step]:.4f}", at]))
     table = plain_table("Stopped trials", ("Trial", "After epoch", "MAE there", "When"), rows) if rows else ""
     return Section(
         "history",
@@ -149,7 +156,8 @@ def _trials_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
     failed = [(trial.number, answer.study.failure(trial)) for trial in trials]
     failures = [tag("li", f"Trial {n}, {why['kind']}: {why['message']}") for n, why in failed if why is not None]
     listed = tag("ul", *failures, class_="notes") if failures else ""
-    return Section("trials", "Trials", "", join(folded(f"All {len(trials)} trials", table), listed))
+    note = "Values are those that each began with." if answer.search.scheduler == "pbt" else ""
+    return Section("trials", "Trials", note, join(folded(f"All {len(trials)} trials", table), listed))
 
 
 _STATES = {TrialState.COMPLETE: "ended", TrialState.PRUNED: "stopped", TrialState.RUNNING: "running"}
@@ -162,10 +170,9 @@ def _facts_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
         "Ended": str(states.count(TrialState.COMPLETE)),
         "Stopped": str(states.count(TrialState.PRUNED)),
         "Failed": str(states.count(TrialState.FAIL)),
+        "Objectives": ", ".join(BY_KEY[key].title for key in search.objectives),
         "Sampler": f"{search.sampler}, seed {search.seed}",
-        "Scheduler": f"{search.pruner}, from epoch {search.min_epochs}, 1 in {search.reduction}"
-        if search.pruner != "none"
-        else "none",
+        "Scheduler": _scheduler(answer),
         "Study": answer.study.optuna.study_name,
     }
     best = config_to_yaml(with_values(answer.config, answer.values))
@@ -175,6 +182,15 @@ def _facts_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
         "",
         join(facts_list(facts), folded("The winner’s configuration", tag("pre", best, tabindex=0))),
     )
+
+
+def _scheduler(answer: "Answer") -> str:
+    search = answer.search
+    if answer.study.has_several:
+        return "none: there are several objectives"
+    if search.scheduler == "pbt":
+        return f"pbt, every {search.interval} epochs, quantile {search.quantile:g}, drawn anew {search.resample:g}"
+    return f"asha, from epoch {search.min_epochs}, 1 in {search.reduction}" if search.scheduler == "asha" else "none"
 
 
 def _row(name: str, mae: Mapping[int, float], compared: Candidate | None) -> list[str]:

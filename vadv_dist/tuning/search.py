@@ -4,7 +4,7 @@ Every stage leaves what it did on storage, so that a search that was killed goes
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,15 @@ from vadv_dist.training.worker import Splits
 from vadv_dist.tuning.answer import Answer, write_answer
 from vadv_dist.tuning.events import Ended, Event, Failed
 from vadv_dist.tuning.failures import too_many_failures
+from vadv_dist.tuning.front import front_trials
 from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
 from vadv_dist.tuning.pools import LocalPool, Pool
+from vadv_dist.tuning.population import Population, histories, require_population, schedules
+from vadv_dist.tuning.schedule import ReplayJob, Schedule, constant, last_values
 from vadv_dist.tuning.settings import load_search, split_overrides
 from vadv_dist.tuning.space import WEIGHTS, Space, Value, with_values
 from vadv_dist.tuning.space_file import find_space, load_space
-from vadv_dist.tuning.study import Asked, Study
+from vadv_dist.tuning.study import Asked, Study, storage_faults
 from vadv_dist.tuning.study_folder import StudyFolder
 from vadv_dist.tuning.verdict import Candidate, candidate, decide, spread
 
@@ -60,13 +63,17 @@ def tune(
     space, raw = load_space(space_path, config)
     search = load_search(raw, of_search, str(space_path))
     _require_sense(config, space, use_ray)
+    if search.scheduler == "pbt":
+        require_population(config, space, search)
     splits = Splits.open(config)
     preflight(config, splits.train.sources)
     folder = StudyFolder.of(config, Path(space_path).stem)
     with run_lock(folder.root, ".lock"):
         name = folder.claim(config, space, search)
-        study = Study.open(folder.storage_url(search), name, space, config, search)
-        return Search(config, space, search, folder, study, console).run(_pool(config, search, use_ray))
+        url = folder.storage_url(search)
+        study = Study.open(url, name, space, config, search)
+        with storage_faults(url, "What was told to it is safe; the same command goes on with the search."):
+            return Search(config, space, search, folder, study, console).run(_pool(config, search, use_ray))
 
 
 def _require_sense(config: Config, space: Space, use_ray: bool) -> None:
@@ -110,9 +117,14 @@ class Search:
 
     def run(self, pool: Pool) -> dict[str, Any]:
         """Go through all stages and write the answer."""
-        default = self.space.default(self.config)
+        default = constant(self.space.default(self.config))
         with pool:
             self._say(f"searching {self.folder.root}: {self.search.num_trials} trials of {_fields(self.space)}")
+            if self.study.has_several and self.search.scheduler == "asha":
+                self._say(
+                    "every trial runs to its end: with several objectives nothing tells which trial falls behind "
+                    "(Optuna prunes studies of a single objective only)"
+                )
             noise = self._repeat(pool, {"default": default})["default"]
             self._say(f"noise of training, from the default: {spread(noise)}")
             self._trials(pool)
@@ -120,9 +132,9 @@ class Search:
             verdict = decide(noise, candidates)
             self._say(f"verdict: {verdict.sentence}")
             winner = verdict.winner.name if verdict.winner else "default"
-            values = {f"trial {t.number}": self.study.values(t) for t in self.study.trials()} | {"default": default}
+            schedule = {"default": default, **self._schedules()}[winner]
             reference = dict(verdict.winner.mae) if verdict.winner else noise
-            terms = self._leave_out(pool, winner, values[winner], reference)
+            terms = self._leave_out(pool, winner, schedule, reference)
         answer = Answer(
             config=self.config,
             space=self.space,
@@ -133,13 +145,16 @@ class Search:
             candidates=candidates,
             verdict=verdict,
             winner=winner,
-            values=values[winner],
+            schedule=schedule,
             terms=terms,
         )
         run = min(reference, key=lambda seed: reference[seed]) if reference else None
-        return write_answer(answer, None if run is None else self._repeat_config(winner, values[winner], run))
+        return write_answer(answer, None if run is None else self._repeat_config(winner, answer.values, run))
 
     def _trials(self, pool: Pool) -> None:
+        if self.search.scheduler == "pbt":
+            self._population().run(pool)
+            return
         unfinished = iter(self.study.unfinished())
 
         def next_job() -> Job | None:
@@ -150,13 +165,27 @@ class Search:
 
         drive(pool, next_job)
 
+    def _population(self) -> Population:
+        return Population(
+            study=self.study,
+            space=self.space,
+            base=self.config,
+            search=self.search,
+            config_of=lambda name, values: self._run_config(
+                name, str(self.folder.trials), values, self.config.run.seed
+            ),
+            told=self._told,
+            say=self._say,
+        )
+
     def _trial_config(self, asked: Asked) -> Config:
         return self._run_config(str(asked.number), str(self.folder.trials), asked.values, self.config.run.seed)
 
-    def _repeat_config(self, key: str, values: Values, seed: int) -> Config:
-        return self._run_config(f"{key.replace(' ', '-')}-seed-{seed}", str(self.folder.repeats), values, seed)
+    def _repeat_config(self, key: str, values: Mapping[str, Value], seed: int, suffix: str = "") -> Config:
+        name = f"{key.replace(' ', '-')}-seed-{seed}{suffix}"
+        return self._run_config(name, str(self.folder.repeats), values, seed)
 
-    def _run_config(self, name: str, storage: str, values: Values, seed: int) -> Config:
+    def _run_config(self, name: str, storage: str, values: Mapping[str, Value], seed: int) -> Config:
         config = with_values(self.config, values)
         run = dataclasses.replace(config.run, name=name, storage=storage, seed=seed)
         # A port cannot be served by several trials.
@@ -164,7 +193,8 @@ class Search:
 
     def _told(self, asked: Asked, event: Event) -> None:
         """Tell how a trial ended, and end the search where too many in a row have failed."""
-        values = ", ".join(f"{n.split('.')[-1]} {_short(v)}" for n, v in asked.values.items())
+        last = last_values(self._schedules()[f"trial {asked.number}"])
+        values = ", ".join(f"{n.split('.')[-1]} {_short(v)}" for n, v in last.items())
         total = self.search.num_trials
         if isinstance(event, Failed):
             how = f"failed ({event.kind}): {event.message.splitlines()[0][:160]}"
@@ -172,52 +202,71 @@ class Search:
         else:
             self._failed.clear()
             reached = list(asked.reported.values())
-            ended = isinstance(event, Ended)
-            how = f"MAE {min(reached):.3f}" if ended else f"stopped after epoch {len(reached)} at MAE {reached[-1]:.3f}"
+            how = f"stopped after epoch {len(reached)} at MAE {reached[-1]:.3f}" if reached else "stopped"
+            if isinstance(event, Ended):
+                how = f"MAE {event.result['validation']['mae']:.3f}"
         self._say(f"trial {asked.number} ({asked.number + 1} of {total}): {how}  ({values})")
         if len(self._failed) >= self.search.max_failures:
             others = [self.study.values(t) for t in self.study.trials() if self.study.failure(t) is None]
             raise too_many_failures(self._failed, [v for v in others if v not in [f for f, _ in self._failed]])
 
-    def _confirm(self, pool: Pool, default: Values, noise: dict[int, float]) -> list[Candidate]:
+    def _schedules(self) -> dict[str, Schedule]:
+        """Values of every trial; only those of a population change in the middle."""
+        return {f"trial {number}": schedule for number, schedule in schedules(self.study).items()}
+
+    def _confirm(self, pool: Pool, default: Schedule, noise: dict[int, float]) -> list[Candidate]:
         """Run the best trials again under the seeds of the noise, and compare them with the default."""
-        best: dict[str, Values] = {}
-        for trial in self.study.complete_trials():
-            values = self.study.values(trial)
-            if values != default and values not in best.values() and len(best) < self.search.top:
-                best[f"trial {trial.number}"] = values
+        best: dict[str, Schedule] = {}
+        found = self._schedules()
+        # Of trials that share their best checkpoint, the one that came by it first-hand stands for all.
+        changes = {number: len(history) for number, history in histories(self.study).items()}
+        ranked = sorted(self.study.complete_trials(), key=lambda t: (t.values[0], changes[t.number], t.number))
+        if self.study.has_several:
+            front = front_trials(self.study)
+            ranked = [*front, *(trial for trial in ranked if trial not in front)]
+        for trial in ranked:
+            name = f"trial {trial.number}"
+            if found[name] != default and found[name] not in best.values() and len(best) < self.search.top:
+                best[name] = found[name]
         maes = self._repeat(pool, best)
         return [candidate(name, mae, noise, rivals=len(maes)) for name, mae in maes.items()]
 
-    def _leave_out(self, pool: Pool, name: str, values: Values, reference: dict[int, float]) -> list[Candidate]:
+    def _leave_out(self, pool: Pool, name: str, schedule: Schedule, reference: dict[int, float]) -> list[Candidate]:
         """Run the winner again without each term of the objective."""
         if not self.search.leave_one_out or self.config.objective.kind == "none":
             return []
-        without: dict[str, Values] = {}
-        winner = with_values(self.config, values).objective
+        without: dict[str, Schedule] = {}
+        objectives = [with_values(self.config, values).objective for _, values in schedule]
         for weight in WEIGHTS:
-            left = {**values, f"objective.{weight}": 0.0}
+            left = tuple((epoch, {**values, f"objective.{weight}": 0.0}) for epoch, values in schedule)
             try:
-                if getattr(winner, weight) > 0:
-                    with_values(self.config, left)
+                if any(getattr(objective, weight) > 0 for objective in objectives):
+                    for _, values in left:
+                        with_values(self.config, values)
                     without[f"{name} without {weight}"] = left
             except UserError:
                 continue  # nothing would train the student
         maes = self._repeat(pool, without)
         return [candidate(left.rsplit(" ", 1)[1], mae, reference) for left, mae in maes.items()]
 
-    def _repeat(self, pool: Pool, variants: dict[str, Values]) -> dict[str, dict[int, float]]:
+    def _repeat(self, pool: Pool, variants: dict[str, Schedule]) -> dict[str, dict[int, float]]:
         """Run configurations under each seed; return validation MAEs by variant and seed, of those that do not fail."""
         configs = {
-            (name, seed): self._repeat_config(name, values, seed)
-            for name, values in variants.items()
+            (name, seed): self._repeat_config(name, last_values(schedule), seed)
+            for name, schedule in variants.items()
             for seed in self.seeds
         }
 
         def jobs() -> Iterator[Job]:
             for (name, seed), config in configs.items():
                 if outcome(RunFolder.of(config)) is None:
-                    yield RepeatJob(f"{name}, seed {seed}", config, self._repeated)
+                    *earlier, (last, _) = variants[name]
+                    stretches = [(e, self._repeat_config(name, v, seed, f"-epoch-{e}")) for e, v in earlier]
+                    key = f"{name}, seed {seed}"
+                    if stretches:
+                        yield ReplayJob(key, [*stretches, (last, config)], self._repeated)
+                    else:
+                        yield RepeatJob(key, config, self._repeated)
 
         todo = jobs()
         drive(pool, lambda: next(todo, None))

@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
 from vadv_dist.config import Config, config_from_dict, config_to_dict
@@ -61,6 +62,20 @@ class Entry:
             return trial.suggest_int(self.field, int(self.low), int(self.high), step=step, log=self.log)
         return trial.suggest_categorical(self.field, self.choices)
 
+    def draw(self, draw: Random) -> Value:
+        """Draw a value as the `random` sampler would, from another generator."""
+        if self.kind in ("categorical", "fixed"):
+            return draw.choice(self.choices)
+        if self.step or (self.kind == "int" and not self.log):
+            step = self.step or 1
+            place = self.low + step * draw.randint(0, math.floor((self.high - self.low) / step + 1e-8))
+            return round(place) if self.kind == "int" else place
+        if not self.log:
+            return draw.uniform(self.low, self.high)
+        room = 0.5 if self.kind == "int" else 0.0  # each whole number stands for what is rounded to it
+        drawn = math.exp(draw.uniform(math.log(self.floor - room), math.log(self.high + room)))
+        return min(max(round(drawn), int(self.low)), int(self.high)) if self.kind == "int" else self.value(drawn)
+
     def value(self, parameter: Value) -> Value:
         """The field's value for a place on the axis."""
         if self.zero and isinstance(parameter, int | float) and parameter < self.low:
@@ -111,7 +126,7 @@ class Space:
         """Ask an Optuna trial for every field that its conditions switch on; parameters that it has already stay."""
         values: dict[str, Value] = {}
         for entry in self.entries:
-            if not self._applies(entry, values, base):
+            if not self.applies(entry, values, base):
                 continue
             if entry.kind == "fixed":
                 values[entry.field] = entry.choices[0]
@@ -122,7 +137,7 @@ class Space:
     def parameters(self, values: Mapping[str, Value], base: Config) -> dict[str, Value]:
         """Places on the axes for a set of values; fields that are not named keep those of `base`."""
         merged = {e.field: values.get(e.field, get_field(base, e.field)) for e in self.entries}
-        return {e.field: e.parameter(merged[e.field]) for e in self.searched if self._applies(e, dict(merged), base)}
+        return {e.field: e.parameter(merged[e.field]) for e in self.searched if self.applies(e, dict(merged), base)}
 
     def default(self, base: Config) -> dict[str, Value]:
         """The first trial: the paper's weights, and the config's own values for everything else.
@@ -145,7 +160,8 @@ class Space:
                 values[entry.field] = get_field(base, entry.field)
         return values
 
-    def _applies(self, entry: Entry, values: Mapping[str, Value], base: Config) -> bool:
+    def applies(self, entry: Entry, values: Mapping[str, Value], base: Config) -> bool:
+        """Whether an entry's conditions hold for the values of those before it."""
         return all(values.get(name, get_field(base, name)) in allowed for name, allowed in entry.condition.items())
 
     def to_json(self) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import MachineError
 from vadv_dist.tuning.events import Failed
+from vadv_dist.tuning.objectives import directions, values_of
 from vadv_dist.tuning.rungs import is_rung, passes_rung
 from vadv_dist.tuning.space import Space, Value
+from vadv_dist.tuning.storage_url import shown, without_secrets
 
 logger = logging.getLogger(__name__)
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -78,26 +81,19 @@ class Study:
             MachineError: the storage cannot be reached.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        try:
-            return cls(
-                optuna.create_study(
-                    storage=open_storage(url),
-                    study_name=name,
-                    direction="minimize",
-                    load_if_exists=True,
-                ),
-                space,
-                base,
-                search,
+        with storage_faults(url, "Nothing was started."):
+            study = optuna.create_study(
+                storage=open_storage(url),
+                study_name=name,
+                directions=directions(search.objectives),
+                load_if_exists=True,
             )
-        except Exception as error:
-            if type(error).__module__.startswith(("sqlalchemy", "optuna", "psycopg")) or isinstance(error, ImportError):
-                where = url.split("@")[-1]
-                raise MachineError(
-                    f"The study's storage {where} cannot be used: {str(error).splitlines()[0]}. Nothing was started. "
-                    "Check search.storage, and that its driver is installed."
-                ) from error
-            raise
+            return cls(study, space, base, search)
+
+    @property
+    def has_several(self) -> bool:
+        """Whether there are several objectives."""
+        return len(self._search.objectives) > 1
 
     def _enqueue(self, values: Mapping[str, Value]) -> None:
         self.optuna.enqueue_trial(self._space.parameters(values, self._base), user_attrs={"queued": True})
@@ -121,8 +117,11 @@ class Study:
     def report(self, asked: Asked, epoch: int, mae: float) -> bool:
         """Note the validation MAE of an epoch, and say whether the trial may go on."""
         if epoch not in asked.reported:
-            asked.handle.report(mae, step=epoch + 1)
             asked.reported[epoch] = mae
+            if self.has_several:  # Optuna knows epochs where there is one objective only
+                asked.handle.set_user_attr("epochs", {str(e + 1): value for e, value in asked.reported.items()})
+            else:
+                asked.handle.report(mae, step=epoch + 1)
         return self._goes_on(asked, epoch)
 
     def falls_behind(self, asked: Asked) -> bool:
@@ -131,7 +130,9 @@ class Study:
 
     def _goes_on(self, asked: Asked, epoch: int) -> bool:
         # The default is what everything is compared with, so it is never stopped; and an end that is reached, stands.
-        if self._search.pruner == "none" or asked.number == 0 or epoch + 1 >= self._base.trainer.epochs:
+        if asked.number == 0 or epoch + 1 >= self._base.trainer.epochs:
+            return True
+        if self._search.scheduler != "asha" or self.has_several:
             return True
         if not is_rung(self._search, epoch + 1):
             return True
@@ -154,10 +155,10 @@ class Study:
         return int(count)
 
     def complete(self, asked: Asked, mae: float, result: Mapping[str, Any]) -> None:
-        """Record a trial that ran to its end, by the best validation MAE of its epochs."""
+        """Record a trial that ran to its end, by the best validation MAE of its epochs and other objectives there."""
         asked.handle.set_user_attr("best_epoch", result.get("best_epoch"))
         asked.handle.set_user_attr("wall_time_s", result.get("wall_time_s"))
-        self.optuna.tell(asked.handle, mae)
+        self.optuna.tell(asked.handle, [mae, *values_of(result, self._search.objectives[1:])])
 
     def prune(self, asked: Asked) -> None:
         """Record a trial that was stopped for falling behind."""
@@ -178,10 +179,23 @@ class Study:
         noted: dict[str, str] = trial.user_attrs.get("failure", {"kind": "crash", "message": ""})
         return noted if trial.state == TrialState.FAIL else None
 
+    def remember(self, key: str, value: dict[str, Any]) -> None:
+        """Keep a decision in the study, at once or not at all."""
+        self.optuna.set_user_attr(key, value)
+
+    def recall(self, key: str) -> dict[str, Any] | None:
+        """A decision that was kept."""
+        return self.memory().get(key)
+
+    def memory(self) -> dict[str, dict[str, Any]]:
+        """All decisions that were kept."""
+        kept: dict[str, dict[str, Any]] = self.optuna.user_attrs
+        return kept
+
     def complete_trials(self) -> list[FrozenTrial]:
         """Trials that ran to their end, the best first."""
         complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        return sorted(complete, key=lambda trial: (trial.value, trial.number))
+        return sorted(complete, key=lambda trial: (trial.values[0], trial.number))
 
     def _asked(self, number: int, take: Any) -> Asked:
         with warnings.catch_warnings():
@@ -192,7 +206,7 @@ class Study:
             handle: optuna.trial.Trial = take()
             values = self._space.suggest(handle, self._base)
         handle.set_user_attr("values", values)
-        known = self._frozen(handle.number).intermediate_values
+        known = course(self._frozen(handle.number))
         return Asked(handle.number, values, {step - 1: mae for step, mae in known.items()}, handle)
 
     def _handle(self, trial: FrozenTrial) -> optuna.trial.Trial:
@@ -209,6 +223,30 @@ class Study:
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self.optuna.get_trials(deepcopy=False)[number]
+
+
+def course(trial: FrozenTrial) -> dict[int, float]:
+    """Validation MAE of a trial after each number of epochs that it has trained."""
+    known: dict[str, float] = trial.user_attrs.get("epochs", {})
+    return trial.intermediate_values or {int(step): mae for step, mae in known.items()}
+
+
+@contextmanager
+def storage_faults(url: str, safe: str) -> Iterator[None]:
+    """Tell in one message, which holds no password, that the storage at `url` cannot be used, and what is safe."""
+    try:
+        yield
+    except Exception as error:
+        is_import = isinstance(error, ImportError)
+        if not is_import and not type(error).__module__.startswith(("sqlalchemy", "optuna", "psycopg")):
+            raise
+        # Optuna's own message hides what its database said.
+        cause = error.__cause__ or error.__context__ or error
+        told = without_secrets((str(cause).splitlines() or [type(cause).__name__])[0], url)
+        advice = "Check search.storage, and that the database runs."
+        if is_import:
+            advice = "Install its driver; postgresql+psycopg://… takes that of vadv-dist[postgres]."
+        raise MachineError(f"The study's storage {shown(url)} cannot be used: {told}. {safe} {advice}") from error
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
@@ -229,6 +267,9 @@ def make_sampler(search: SearchConfig, number: int, *, grouped: bool = False) ->
     seed = int.from_bytes(digest[:4], "big")
     if search.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
+    if search.sampler == "nsga2":
+        # Deb et al., A fast and elitist multiobjective genetic algorithm: NSGA-II (2002). Its generations are stored.
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=search.generation)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # multivariate sampling is called experimental
         return optuna.samplers.TPESampler(

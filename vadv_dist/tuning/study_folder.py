@@ -1,8 +1,6 @@
 """A study on storage: its paths, and the record of what it searches, which a search that goes on must agree with."""
 
 import dataclasses
-import os
-import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +15,13 @@ from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, location, write_text
 from vadv_dist.training.run_folder import MACHINE_FIELDS
 from vadv_dist.tuning.space import Space
+from vadv_dist.tuning.storage_url import require_sound, resolve
 
 # Settings that decide what was searched so far; the others may change while a search goes on.
-_DECIDES = ("seed", "sampler", "pruner", "min_epochs", "reduction", "storage")
+_DECIDES = (
+    *("seed", "objectives", "sampler", "generation", "storage"),
+    *("scheduler", "min_epochs", "reduction", "interval", "quantile", "resample"),
+)
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,15 @@ class StudyFolder:
         Raises:
             UserError: the folder holds another search, or something that is none.
         """
-        if search.storage and "://" in search.storage and re.search(r"://[^/@:]*:[^/@$]+@", search.storage):
-            raise UserError(
-                "search.storage holds a password, which would be written into study.yaml. Put the URL into an "
-                "environment variable and give its name: search.storage: $VADV_STUDY."
-            )
+        if search.storage is not None:
+            require_sound(search.storage)
         what = _what(config, space, search)
         if self.record_path.is_file():
             record = yaml.safe_load(self.record_path.read_text(encoding="utf-8"))
-            rows = differing_keys(record["search"], what)
+            # A setting that an earlier version did not have is its default.
+            earlier = record["search"]
+            earlier["settings"] = {**_decisive(SearchConfig()), **earlier["settings"]}
+            rows = differing_keys(earlier, what)
             if rows:
                 listed = "\n  ".join(rows)
                 raise UserError(
@@ -120,13 +122,11 @@ class StudyFolder:
                     "RDB URL, or to a path of this machine that ends in .log."
                 )
             return f"sqlite:///{self.root.resolve()}/study.db"
-        url = os.path.expandvars(search.storage)
-        if "$" in url:
-            raise UserError(f"search.storage is {search.storage}, but that environment variable is not set.")
+        url = resolve(search.storage)
         if "://" not in url and not url.endswith(".log"):
             raise UserError(
-                f"search.storage is {search.storage}, expected an RDB URL such as postgresql+psycopg://HOST/NAME, or "
-                "a path that ends in .log for a journal."
+                f"search.storage is {search.storage}, which stands for no RDB URL (such as "
+                "postgresql+psycopg://HOST/NAME) and no path that ends in .log. Change that environment variable."
             )
         return url
 
@@ -137,9 +137,15 @@ def _what(config: Config, space: Space, search: SearchConfig) -> dict[str, Any]:
         section: {k: v for k, v in fields.items() if k not in MACHINE_FIELDS.get(section, ())}
         for section, fields in config_to_dict(config).items()
     }
-    settings = {k: v for k, v in dataclasses.asdict(search).items() if k in _DECIDES}
+    settings = _decisive(search)
     # Through YAML, so that what is compared is what a file gives back.
     what: dict[str, Any] = yaml.safe_load(
         yaml.safe_dump({"config": raw, "space": space.to_json(), "settings": settings}, allow_unicode=True)
     )
     return what
+
+
+def _decisive(search: SearchConfig) -> dict[str, Any]:
+    # A population is as large as it was begun.
+    decides = (*_DECIDES, "num_trials") if search.scheduler == "pbt" else _DECIDES
+    return {k: v for k, v in dataclasses.asdict(search).items() if k in decides}

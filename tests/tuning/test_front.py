@@ -1,0 +1,196 @@
+"""Searches for several objectives: the front against hand counts, and the same after every interruption."""
+
+import dataclasses
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from vadv_dist.cli import main
+from vadv_dist.config import Config
+from vadv_dist.config.search import SearchConfig
+from vadv_dist.errors import UserError
+from vadv_dist.storage import read_json
+from vadv_dist.tuning.front import _edge, front_table, front_trials
+from vadv_dist.tuning.objectives import values_of
+from vadv_dist.tuning.search import tune
+from vadv_dist.tuning.settings import load_search
+from vadv_dist.tuning.space import Space
+from vadv_dist.tuning.space_file import load_space
+from vadv_dist.tuning.study import Study, course
+
+SPACE = """
+search: {num_trials: 4, top: 1, leave_one_out: false, objectives: [mae, corr, student_parameters]}
+space:
+  objective.psi: {distribution: float, low: 0.01, high: 100.0, log: true}
+  student.hidden: {distribution: int, low: 16, high: 64, log: true}
+"""
+KEYS = ["mae", "corr"]
+
+
+@pytest.fixture
+def space_path(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Space:
+    (tmp_path / "space.yaml").write_text("space: {objective.psi: {distribution: float, low: 0.1, high: 10}}")
+    return load_space(tmp_path / "space.yaml", Config())[0]
+
+
+def result(mae: float, corr: float | None) -> dict:
+    return {"validation": {"mae": mae, "corr": corr}}
+
+
+def test_the_front_is_what_no_other_trial_beats(tmp_path: Path, space: Space) -> None:
+    found = [(0.9, 0.5), (0.8, 0.4), (0.85, 0.45), (0.95, 0.45), (0.7, 0.1), (0.8, 0.39), (0.6, None)]
+    search = SearchConfig(num_trials=len(found), objectives=KEYS, sampler="random")
+    study = Study.open(f"{tmp_path}/s.log", "s", space, Config(), search)
+    for mae, corr in found:
+        asked = study.ask()
+        assert asked is not None
+        study.complete(asked, mae, result(mae, corr))
+    # By hand: 3 loses to 0 and 2, 5 to 1. A correlation that is no number counts as −1, but 6 has the least MAE.
+    assert [trial.number for trial in front_trials(study)] == [6, 4, 1, 2, 0]
+    assert study.trials()[6].values == [0.6, -1.0]
+
+
+def test_the_front_names_a_configuration_once(tmp_path: Path, space: Space) -> None:
+    search = SearchConfig(num_trials=3, objectives=KEYS)
+    again = dataclasses.replace(space, first=({"objective.psi": 1.0}, {"objective.psi": 2.0}))
+    study = Study.open(f"{tmp_path}/s.log", "s", again, Config(), search)
+    for mae, corr in [(0.9, 0.5), (0.9, 0.5), (0.8, 0.4)]:
+        asked = study.ask()
+        assert asked is not None
+        study.complete(asked, mae, result(mae, corr))
+    # The second has the default's values; the third has its own.
+    assert [trial.number for trial in front_trials(study)] == [2, 0]
+
+
+def test_the_table_is_ascii_and_shows_what_differs() -> None:
+    row = {"values": {"objective.beta": 10.0, "student.hidden": 64}, "trial": 3}
+    rows = [
+        {**row, "objectives": {"mae": 0.5, "corr": -0.25, "student_parameters": 12345}},
+        {**row, "values": {"objective.beta": 10.0}, "objectives": {"mae": 0.75, "corr": 0.5, "student_parameters": 99}},
+    ]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(front_table({"front": rows, "trials": {"all": 7}}))
+    text = console.export_text()
+    assert "Pareto front: 2 of 7 trials" in text
+    assert "0.5000" in text
+    assert "-0.250" in text
+    assert "12,345" in text
+    assert "beta" not in text
+    assert text.replace("─", "-").isascii()
+
+
+def test_costs_are_read_from_the_result() -> None:
+    document = {**result(0.5, 0.2), "parameters": {"teacher": 7, "student": 40}, "wall_time_s": 2.5}
+    assert values_of(document, ["student_parameters", "wall_time_s", "corr"]) == [40.0, 2.5, 0.2]
+
+
+def test_the_edge_goes_in_stairs() -> None:
+    # Less MAE (upwards) costs more: between (1, 5) and (3, 2), what is at hand for less than 3 is 5.
+    assert _edge([(3, 2), (1, 5)]) == [(1, 5), (3, 5), (3, 2)]
+    # More correlation, more MAE: to have more than 1 takes the MAE of the point at 3.
+    assert _edge([(1, 2), (3, 5)]) == [(1, 2), (1, 5), (3, 5)]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_a_search_for_several_taken_up_at_every_trial_suggests_what_an_unbroken_one_does(
+    tmp_path: Path, space: Space, sampler: str
+) -> None:
+    search = SearchConfig(num_trials=13, objectives=KEYS, sampler=sampler, generation=4, seed=3)  # type: ignore[arg-type]
+
+    def take_up(name: str) -> Study:
+        return Study.open(f"{tmp_path}/{name}.log", name, space, Config(), search)
+
+    def told(values: dict) -> dict:
+        psi = values["objective.psi"]
+        return result((psi - 3) ** 2, -((psi - 5) ** 2) / 100)
+
+    whole = take_up("whole")
+    while (asked := whole.ask()) is not None:
+        document = told(asked.values)
+        # Nothing is stopped, however far behind.
+        assert whole.report(asked, 0, document["validation"]["mae"])
+        whole.complete(asked, document["validation"]["mae"], document)
+    for _ in range(13):
+        begun = take_up("broken").ask()
+        assert begun is not None
+        (asked,) = take_up("broken").unfinished()
+        assert asked.values == begun.values
+        document = told(asked.values)
+        take_up("broken").report(asked, 0, document["validation"]["mae"])
+        study = take_up("broken")
+        (asked,) = study.unfinished()
+        assert asked.reported == {0: document["validation"]["mae"]}
+        study.complete(asked, document["validation"]["mae"], document)
+    assert [trial.params for trial in take_up("broken").trials()] == [trial.params for trial in whole.trials()]
+    assert course(whole.trials()[3]) == {1: whole.trials()[3].values[0]}
+
+
+@pytest.mark.parametrize(
+    ("objectives", "told"),
+    [
+        (["corr"], "expected mae, which chooses"),
+        (["mae", "mae"], "expected mae, which chooses"),
+        (["mae", "speed"], "others of corr, .*student_parameters"),
+        ([], "expected mae"),
+    ],
+)
+def test_objectives_that_make_no_sense_are_refused(objectives: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        load_search({"objectives": objectives}, [], "space.yaml")
+    assert load_search({}, ["--search.objectives=[mae,corr]"], "f").objectives == KEYS
+
+
+@pytest.mark.slow
+def test_a_search_for_several_answers_with_the_front_of_its_trials(
+    write_config: Callable[..., Path], made: Path, space_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blind = tmp_path / "blind"
+    shutil.copytree(made, blind)
+    shutil.rmtree(blind / "test")
+    config = write_config("hunt", uri=blind)
+    command = ["tune", "--config", str(config), "--space", str(space_path), "--no-ray"]
+    assert main([*command, "--trainer.epochs=3"]) == 0
+    said = capsys.readouterr()
+    assert "every trial runs to its end: with several objectives" in " ".join(said.err.split())
+    root = tmp_path / "runs" / "hunt-small"
+    answer = read_json(root / "tune.json")
+    assert f"Pareto front: {len(answer['front'])} of 4 trials" in said.out
+    # Counted again, by brute force over what the runs themselves say.
+    points = {}
+    for number in range(4):
+        document = read_json(root / "trials" / str(number) / "result.json")
+        assert document["epochs"] == 3
+        mae, corr = document["validation"]["mae"], document["validation"]["corr"]
+        points[number] = (mae, -1.0 if corr is None else corr, document["parameters"]["student"])
+    front = []
+    for number, (mae, corr, size) in points.items():
+        others = [p for other, p in points.items() if other != number]
+        if not any(a <= mae and b >= corr and c <= size and (a, b, c) != (mae, corr, size) for a, b, c in others):
+            front.append((mae, number))
+    assert [row["trial"] for row in answer["front"]] == [number for _, number in sorted(front)]
+    first = answer["front"][0]
+    assert tuple(first["objectives"].values()) == points[first["trial"]]
+    assert Path(first["config"]).is_file()
+    page = (root / "tune-report.html").read_text()
+    assert 'id="front"' in page
+    assert page.count("of them on the front.") == 2
+    # Other objectives are another search.
+    with pytest.raises(UserError, match=r"settings.objectives: \['mae', 'corr', 'student_parameters'\] there"):
+        tune(
+            config,
+            space_path,
+            ["--trainer.epochs=3", "--search.objectives=[mae]"],
+            Console(quiet=True, stderr=True),
+            use_ray=False,
+        )

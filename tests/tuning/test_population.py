@@ -1,0 +1,322 @@
+"""Whole populations on tiny runs: what is copied, what goes on, and that a kill anywhere changes nothing."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from rich.console import Console
+
+from vadv_dist.config import Config, OptimizerConfig, config_to_dict, load_config
+from vadv_dist.config.search import SearchConfig
+from vadv_dist.errors import MachineError, UserError
+from vadv_dist.storage import read_json
+from vadv_dist.training.checkpoint import list_checkpoints
+from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.tuning import population
+from vadv_dist.tuning.events import Ended, Epoch, Stopped
+from vadv_dist.tuning.fork import fork
+from vadv_dist.tuning.jobs import drive
+from vadv_dist.tuning.pools import LocalPool
+from vadv_dist.tuning.population import histories, schedules
+from vadv_dist.tuning.schedule import ReplayJob
+from vadv_dist.tuning.search import tune
+from vadv_dist.tuning.session import TrainingSession
+from vadv_dist.tuning.space import with_values
+from vadv_dist.tuning.space_file import load_space
+from vadv_dist.tuning.study import Study
+
+SPACE = """
+search: {num_trials: 4, scheduler: pbt, top: 1, leave_one_out: false}
+space:
+  objective.psi: {distribution: float, low: 0.01, high: 100.0, log: true, zero: 0.1}
+  optimizer.lr: {distribution: float, low: 1.0e-4, high: 1.0e-2, log: true}
+"""
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    path = tmp_path / "rates.yaml"
+    path.write_text(SPACE)
+    return path
+
+
+def named(config: Config, name: str, **values: Any) -> Config:
+    config = with_values(config, {key.replace("__", "."): value for key, value in values.items()})
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
+
+
+def train(config: Config, until: int | None = None) -> dict[str, Any]:
+    """Train until some epochs have ended, or to the end."""
+    session = TrainingSession()
+    event = session.begin(config_to_dict(config))
+    while isinstance(event, Epoch):
+        event = session.answer(until is None or event.epoch + 1 < until)
+    assert isinstance(event, Ended if until is None else Stopped), event
+    return event.result if isinstance(event, Ended) else {}
+
+
+def weights(config: Config) -> dict[str, torch.Tensor]:
+    return list_checkpoints(RunFolder.of(config).checkpoints)[-1].weights()
+
+
+def lines(root: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (root / "metrics.jsonl").read_text().splitlines()]
+
+
+def epochs(root: Path) -> list[float]:
+    return [line["validation"]["student"]["mae"] for line in lines(root) if line["kind"] == "epoch"]
+
+
+def trials_of(root: Path) -> list[optuna.trial.FrozenTrial]:
+    storage = f"sqlite:///{root}/study.db"
+    (name,) = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage).get_trials()
+
+
+def test_a_fork_with_the_same_values_ends_as_the_run_it_came_from(write_config: Callable[..., Path]) -> None:
+    whole = load_config(write_config("whole"), ["--trainer.epochs=3"])
+    first, second = named(whole, "first"), named(whole, "second")
+    train(whole)
+    train(first, until=1)
+    fork(RunFolder.of(first), second, 1)
+    train(second)
+    assert all(torch.equal(value, weights(second)[name]) for name, value in weights(whole).items())
+    a, b = RunFolder.of(whole).root, RunFolder.of(second).root
+    assert epochs(a) == epochs(b)
+    assert read_json(a / "result.json")["validation"] == read_json(b / "result.json")["validation"]
+
+
+def test_a_fork_changes_values_in_the_middle_and_leaves_its_source_alone(write_config: Callable[..., Path]) -> None:
+    base = load_config(write_config("first"), ["--trainer.epochs=3"])
+    other = named(base, "second", objective__psi=7.0, optimizer__lr=5e-4)
+    train(base, until=2)
+    fork(RunFolder.of(base), other, 2)
+    fork(RunFolder.of(base), other, 2)  # once is enough
+    source, root = RunFolder.of(base).root, RunFolder.of(other).root
+    assert load_config(root / "config.yaml") == other
+    assert load_config(source / "config.yaml") == base
+    train(other)
+    train(base)
+    assert epochs(root)[:2] == epochs(source)[:2]
+    assert epochs(root)[2] != epochs(source)[2]
+    # The place on the cosine is that of the step; the peak is the new one, half of the old.
+    rates = {where: [line["lr"] for line in lines(where) if line["kind"] == "step"] for where in (root, source)}
+    count = len(rates[root]) // 3
+    assert rates[root][: 2 * count] == rates[source][: 2 * count]
+    assert rates[root][2 * count :] == pytest.approx([rate / 2 for rate in rates[source][2 * count :]])
+
+
+def test_a_fork_from_another_place_is_refused_and_leaves_nothing(write_config: Callable[..., Path]) -> None:
+    base = load_config(write_config("first"))
+    train(base, until=1)
+    other = named(base, "second")
+    with pytest.raises(MachineError, match=r"stands after 1 epochs, but .*second goes on from it after 2"):
+        fork(RunFolder.of(base), other, 2)
+    assert not RunFolder.of(other).root.exists()
+
+
+def search(config: Path, space: Path, *overrides: str) -> dict:
+    options = ["--data.batch_size=40", "--trainer.epochs=3", *overrides]
+    return tune(config, space, options, Console(quiet=True, stderr=True), use_ray=False)
+
+
+@pytest.mark.slow
+def test_a_population_ends_with_its_lineage_and_a_verdict_on_the_schedule(
+    write_config: Callable[..., Path], space: Path, tmp_path: Path
+) -> None:
+    answer = search(write_config("hunt"), space)
+    root = tmp_path / "runs" / "hunt-rates"
+    trials = trials_of(root)
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
+    assert answer["trials"]["all"] == 4
+    # A quarter of four gives up after epochs 1 and 2.
+    assert [record["epoch"] for record in answer["population"]] == [1, 2]
+    courses = {number: [(str(number), 0)] for number in range(4)}
+    for record in answer["population"]:
+        epoch, scores = record["epoch"], {int(n): mae for n, mae in record["scores"].items()}
+        (exploit,) = record["exploits"]
+        assert scores[exploit["trial"]] == max(scores.values())
+        assert scores[exploit["source"]] == min(scores.values())
+        assert scores == {trial.number: trial.intermediate_values[epoch] for trial in trials}
+        name = f"{exploit['trial']}-from-{epoch}"
+        source = courses[exploit["source"]][-1][0]
+        # The folder of the copy tells the history of its weights; its configuration is its own.
+        assert epochs(root / "trials" / name)[:epoch] == epochs(root / "trials" / source)[:epoch]
+        config = load_config(root / "trials" / name / "config.yaml")
+        assert config.objective.psi == exploit["values"]["objective.psi"]
+        assert config.optimizer.lr == exploit["values"]["optimizer.lr"]
+        courses[exploit["trial"]] = [*courses[exploit["source"]], (name, epoch)]
+    for trial in trials:
+        last = root / "trials" / courses[trial.number][-1][0]
+        assert trial.values == [min(epochs(last))]
+        assert trial.intermediate_values[3] == epochs(last)[2]
+    assert not list(root.glob("trials/*/checkpoints/step-*"))
+    page = (root / "tune-report.html").read_text()
+    assert 'id="lineage"' in page
+    assert "that gave up 2 times" in page
+    told = (root / "best.yaml").read_text()
+    assert ("# The winner changed its values" in told) == ("schedule" in answer["winner"])
+
+    # Anyone whose values changed can be repeated: under the same seed, with the very numbers.
+    number, course = next((n, c) for n, c in courses.items() if len(c) > 1)
+    stretches = []
+    for place, (name, epoch) in enumerate(course):
+        config = load_config(root / "trials" / name / "config.yaml")
+        run = dataclasses.replace(config.run, name=f"again-{place}", storage=str(tmp_path))
+        stretches.append((epoch, dataclasses.replace(config, run=run)))
+    ended = []
+    job = ReplayJob("again", stretches, lambda key, event: ended.append(event))
+    todo = iter([job])
+    with LocalPool() as pool:
+        drive(pool, lambda: next(todo, None))
+    assert epochs(tmp_path / f"again-{len(course) - 1}") == epochs(root / "trials" / course[-1][0])
+    assert ended[0].result["validation"]["mae"] == trials[number].values[0]
+    assert not list(tmp_path.glob("again-*/checkpoints/step-*"))
+
+    # A larger population is another search.
+    with pytest.raises(UserError, match=r"settings.num_trials: 4 there, 5 now"):
+        search(write_config("hunt"), space, "--search.num_trials=5")
+
+
+@pytest.mark.slow
+def test_a_population_that_breaks_before_and_after_every_decision_ends_as_one_that_does_not(
+    write_config: Callable[..., Path], space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = search(write_config("whole"), space)
+    seen: set[str] = set()
+
+    class Broken(BaseException):
+        """What nobody catches."""
+
+    def breaking(original: Callable, name_of: Callable[..., str]) -> Callable:
+        def call(*arguments: Any) -> Any:
+            name = name_of(*arguments)
+            for when in ("before", "after"):
+                if when == "after":
+                    result = original(*arguments)
+                if f"{when} {name}" not in seen:
+                    seen.add(f"{when} {name}")
+                    raise Broken
+            return result
+
+        return call
+
+    monkeypatch.setattr(population, "fork", breaking(fork, lambda source, config, epoch: f"fork {config.run.name}"))
+    monkeypatch.setattr(population, "strip", breaking(population.strip, lambda folder: f"strip {folder.root.name}"))
+    monkeypatch.setattr(Study, "remember", breaking(Study.remember, lambda study, key, value: key))
+    monkeypatch.setattr(
+        Study, "complete", breaking(Study.complete, lambda study, asked, mae, result: f"end {asked.number}")
+    )
+    config, answer = write_config("broken"), None
+    while answer is None:
+        try:
+            answer = search(config, space)
+        except Broken:
+            assert len(seen) < 100
+    # Two decisions, two copies, two folders let go of, four ends: each broken off twice.
+    assert len(seen) == 20
+    for key in ("population", "winner", "candidates", "trials", "noise"):
+        assert answer[key] == whole[key], key
+    a, b = (trials_of(tmp_path / "runs" / f"{name}-rates") for name in ("whole", "broken"))
+    assert [(t.values, t.params, t.intermediate_values) for t in a] == [
+        (t.values, t.params, t.intermediate_values) for t in b
+    ]
+
+
+@pytest.mark.nodes
+@pytest.mark.slow
+def test_a_killed_population_goes_on_and_ends_as_one_that_was_not(
+    write_config: Callable[..., Path], space: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def command(name: str) -> list[str]:
+        files = ["--config", str(write_config(name)), "--space", str(space), "--no-ray"]
+        return [sys.executable, "-m", "vadv_dist.cli", "tune", *files, "--data.batch_size=8", "--trainer.epochs=3"]
+
+    done = subprocess.run(command("whole"), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    whole, killed = tmp_path / "runs" / "whole-rates", tmp_path / "runs" / "killed-rates"
+    for sign in ("trials/1/checkpoints/step-*", "trials/*-from-1", "trials/*-from-1/checkpoints/step-*/manifest.json"):
+        process = subprocess.Popen(
+            command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        )
+        deadline = time.monotonic() + 180
+        while not list(killed.glob(sign)):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command("killed"), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    a, b = trials_of(whole), trials_of(killed)
+    assert [(t.values, t.params, t.intermediate_values) for t in a] == [
+        (t.values, t.params, t.intermediate_values) for t in b
+    ]
+    first, second = read_json(whole / "tune.json"), read_json(killed / "tune.json")
+    for key in ("population", "winner", "verdict", "candidates"):
+        assert first[key] == second[key], key
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_population_on_ray_ends_as_one_in_this_process(
+    cluster: dict[str, str], write_config: Callable[..., Path], space: Path, tmp_path: Path
+) -> None:
+    here = search(write_config("here"), space, "--data.batch_size=16")
+    files = ["--config", str(write_config("there")), "--space", str(space), "--search.concurrent=2"]
+    command = [sys.executable, "-m", "vadv_dist.cli", "tune", *files, "--trainer.epochs=3", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**cluster, "OMP_NUM_THREADS": "1"}, timeout=500)
+    assert done.returncode == 0, done.stderr
+    there = json.loads(done.stdout)
+    for key in ("population", "winner", "candidates", "noise", "verdict"):
+        assert there[key] == here[key], key
+
+
+@pytest.mark.slow
+def test_a_fork_in_an_object_store_goes_on_as_one_on_a_disk(
+    s3: str, write_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    ends = []
+    for storage in (s3 + "/forks", str(tmp_path / "runs")):
+        base = load_config(write_config("first", storage=storage), ["--trainer.epochs=2", "--data.batch_size=40"])
+        other = named(base, "second", objective__psi=7.0)
+        train(base, until=1)
+        fork(RunFolder.of(base), other, 1)
+        assert RunFolder.of(other).config() == other
+        ends.append(train(other)["validation"])
+    assert ends[0] == ends[1]
+
+
+def test_a_schedule_ends_with_what_led_to_the_best_checkpoint(tmp_path: Path, space: Path) -> None:
+    base = Config(optimizer=OptimizerConfig(lr=1e-3))
+    found, _ = load_space(space, base)
+    study = Study.open(f"{tmp_path}/s.log", "s", found, base, SearchConfig(num_trials=3, scheduler="pbt"))
+    for _ in range(3):
+        study.ask()
+    start = [study.values(trial) for trial in study.trials()]
+    changed = [{**start[0], "objective.psi": float(number)} for number in (4, 5, 6)]
+    for epoch, trial, source, values in ((2, 1, 0, changed[0]), (4, 2, 1, changed[1]), (6, 1, 0, changed[2])):
+        exploit = {"trial": trial, "source": source, "values": values, "how": {}}
+        study.remember(f"population after {epoch}", {"epoch": epoch, "scores": {}, "exploits": [exploit]})
+    by_hand = {
+        0: ((0, start[0]),),
+        1: ((0, start[0]), (6, changed[2])),
+        2: ((0, start[0]), (2, changed[0]), (4, changed[1])),
+    }
+    assert histories(study) == schedules(study) == by_hand
+    # Epochs count from 0: the sixth is the last before what changed after six, the fifth the first after four.
+    for asked, best_epoch in zip(study.unfinished(), (7, 5, 4), strict=True):
+        study.complete(asked, 1.0, {"best_epoch": best_epoch})
+    assert schedules(study) == {**by_hand, 1: ((0, start[0]),)}
