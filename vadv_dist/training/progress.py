@@ -35,6 +35,7 @@ class ProgressView:
         self._epochs = epochs
         self._bar: Progress | None = None
         self._shown = 0.0
+        self._starts = 0  # the first is that of this command
         if console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -67,8 +68,10 @@ class ProgressView:
             self._step(line)
         elif kind == "epoch":
             self._epoch(line)
-        elif kind == "restarted":
-            self._say("a worker was lost; Ray Train has started the workers again, from the last checkpoint")
+        elif kind == "start":
+            self._starts += 1
+            if self._starts > 1:
+                self._say(f"a worker was lost; the workers were started again, from step {line['step']}")
 
     def _step(self, line: dict[str, Any]) -> None:
         rate = f"{line['samples_per_s']:.0f} clips/s"
@@ -172,8 +175,6 @@ class MetricsTail:
         with self._path.open("rb") as file:
             file_id = os.fstat(file.fileno()).st_ino
             if file_id != self._file_id:
-                if self._file_id != -1:
-                    show({"kind": "restarted"})
                 self._file_id, self._offset = file_id, 0
             file.seek(self._offset)
             for raw in file:
