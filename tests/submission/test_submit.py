@@ -77,11 +77,22 @@ def test_relative_paths_become_absolute_here_and_are_refused_elsewhere(project: 
         (("--config", "other.yaml"), "no file below"),
         (("--config", "run.yaml", "--trainer.epoch=3"), "epoch"),
         (("--config", "run.yaml", "--trainer.num_workers=0"), "num_workers is 0"),
+        (("--config", "run.yaml", "--trainer.num_workers", "0"), "num_workers is 0"),
     ],
 )
 def test_mistakes_are_met_before_anything_is_sent(project: Path, arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         prepared_arguments(Submission("train", arguments, working_dir=project), HERE)
+
+
+def test_a_search_travels_with_its_settings_but_without_a_password(project: Path) -> None:
+    given = ("--config", "run.yaml", "--space", "loss_weights", "--search.num_trials=4", "--run.name", "hunt")
+    arguments, name = prepared_arguments(Submission("tune", given, working_dir=project), HERE)
+    assert (tuple(arguments[: len(given)]), name) == (given, "hunt")
+    for hidden in (["--search.storage=postgresql://me:pw@host/db"], ["--search.storage", "postgresql://me:pw@host/db"]):
+        with pytest.raises(UserError, match="holds a password") as refusal:
+            prepared_arguments(Submission("tune", (*given, *hidden), working_dir=project), HERE)
+        assert "pw@" not in str(refusal.value)
 
 
 def test_a_run_gives_the_same_id_each_time() -> None:

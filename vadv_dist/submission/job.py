@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vadv_dist.config import Config, load_config
+from vadv_dist.config.storage_url import require_sound
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.storage import STORE_SETTINGS, Location, location
 from vadv_dist.submission.address import is_this_machine, require_token, resolve_address
@@ -113,7 +114,11 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
         )
     if submission.command == "extract":
         return arguments, Path(config_path).stem
-    overrides = [a for a in arguments if a.startswith("--") and "." in a.partition("=")[0] and "=" in a]
+    overrides = _overrides(arguments)
+    for override in overrides:
+        if override.startswith("--search.storage="):
+            require_sound(override.partition("=")[2])  # whoever sees the job sees its arguments
+    overrides = [override for override in overrides if not override.startswith("--search.")]
     config = load_config(submission.working_dir / config_path, overrides)
     if submission.command == "train" and config.trainer.num_workers == 0:
         raise UserError(
@@ -121,6 +126,19 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
             "--trainer.num_workers=N."
         )
     return [*arguments, *_absolute_overrides(config, address)], config.run.name
+
+
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    """The arguments that set fields, `--section.field value` as `--section.field=value`."""
+    found = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        name, is_whole, _ = argument.partition("=")
+        if name.startswith("--") and "." in name:
+            if is_whole:
+                found.append(argument)
+            elif not following.startswith("--"):
+                found.append(f"{name}={following}")
+    return found
 
 
 def job_name(command: str, name: str) -> str:

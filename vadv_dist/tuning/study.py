@@ -24,12 +24,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
+from vadv_dist.config.storage_url import shown, without_secrets
 from vadv_dist.errors import MachineError
 from vadv_dist.tuning.events import Failed
 from vadv_dist.tuning.objectives import directions, values_of
 from vadv_dist.tuning.rungs import is_rung, passes_rung
 from vadv_dist.tuning.space import Space, Value
-from vadv_dist.tuning.storage_url import shown, without_secrets
 
 logger = logging.getLogger(__name__)
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

@@ -11,11 +11,11 @@ import yaml
 from vadv_dist.config import Config, config_to_dict
 from vadv_dist.config.load import differing_keys
 from vadv_dist.config.search import SearchConfig
+from vadv_dist.config.storage_url import require_sound, resolve
 from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, location, write_text
 from vadv_dist.training.run_folder import MACHINE_FIELDS
 from vadv_dist.tuning.space import Space
-from vadv_dist.tuning.storage_url import require_sound, resolve
 
 # Settings that decide what was searched so far; the others may change while a search goes on.
 _DECIDES = (

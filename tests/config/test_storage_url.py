@@ -2,8 +2,8 @@
 
 import pytest
 
+from vadv_dist.config.storage_url import passwords, require_sound, resolve, shown, without_secrets
 from vadv_dist.errors import UserError
-from vadv_dist.tuning.storage_url import passwords, require_sound, resolve, shown, without_secrets
 
 
 @pytest.mark.parametrize(
