@@ -47,6 +47,7 @@ MACHINERY = {
     "deepspeed": {"training/deepspeed_engine.py"},
     "optuna": {f"tuning/{name}.py" for name in ("space", "study", "importance", "figures", "report")},
     "s3fs": {"object_storage.py"},
+    "torchjd": {"objectives/weighting.py", "objectives/resumable_famo.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
