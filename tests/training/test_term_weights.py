@@ -101,7 +101,8 @@ def test_a_run_cut_off_ends_as_if_it_had_not_been(write_config, method: str, sto
     again = run(write_config("cut"), *options)
     first, second = (list_checkpoints(folder.checkpoints)[-1] for folder in (whole, again))
     assert first.step == second.step > stop_at
-    assert all(torch.equal(weight, second.weights()[name]) for name, weight in first.weights().items())
+    ours, theirs = first.weights(), second.weights()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert first.state()["weighting"] == second.state()["weighting"]
     assert [line["weights"] for line in lines(whole, "epoch")] == [line["weights"] for line in lines(again, "epoch")]
     if method == "dwa":

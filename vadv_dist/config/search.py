@@ -1,9 +1,9 @@
 """How a search over configurations goes: the `search` part of a space file, and the only place with its defaults."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from vadv_dist.config.sections import _require
+from vadv_dist.config.sections import WeightingName, _require
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class SearchConfig:
         max_failures: failed trials in a row after which the search stops.
         top: best trials that are run again.
         seeds: seeds under which the default and the best trials are run again.
+        rivals: values of `objective.weighting` that are trained before the first trial, under those seeds too. They may
+            win; and the weights at which the best of them ended begin a trial, where the space has weights.
         leave_one_out: run the winner again without each term of the objective.
     """
 
@@ -41,6 +43,7 @@ class SearchConfig:
     max_failures: int = 5
     top: int = 3
     seeds: int = 3
+    rivals: list[WeightingName] = field(default_factory=list)
     leave_one_out: bool = True
 
     def __post_init__(self) -> None:
@@ -49,6 +52,7 @@ class SearchConfig:
         for name, low in {**lows, "top": 1, "seeds": 3}.items():
             _require(getattr(self, name) >= low, f"search.{name}", getattr(self, name), f"at least {low}")
         _require(self.concurrent is None or self.concurrent >= 1, "search.concurrent", self.concurrent, "at least 1")
+        _require(len(set(self.rivals)) == len(self.rivals), "search.rivals", self.rivals, "each of them once")
         gpus = self.gpus_per_trial
         _require(
             gpus is None or 0 <= gpus <= 1, "search.gpus_per_trial", gpus, "a share of one GPU from 0 to 1, or null"

@@ -17,6 +17,8 @@ from vadv_dist.config.trainer_sections import EngineConfig, TelemetryConfig, Tra
 
 _require = require  # the name by which `search` takes it
 
+WeightingName = Literal["fixed", "equal", "uncertainty", "uw_so", "dwa", "rlw", "famo"]
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -154,7 +156,7 @@ class ObjectiveConfig:
     step1: bool = True
     step2: bool = True
     detach_targets: bool = False
-    weighting: Literal["fixed", "equal", "uncertainty", "uw_so", "dwa", "rlw", "famo"] = "fixed"
+    weighting: WeightingName = "fixed"
     uncertainty_lr: float = 0.01
     uw_so_temperature: float = 1.0
     dwa_temperature: float = 2.0

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vadv_dist.config import Config, config_to_yaml
@@ -31,6 +31,7 @@ class Answer:
         verdict: whether one of them is better.
         winner: its name, or `default`.
         values: fields that the winner sets.
+        rivals: weights at which each of the rivals ended; their candidates are among `candidates`.
         terms: the winner without each term; `gain` is against the winner, so what a term gives is its negative.
     """
 
@@ -45,6 +46,7 @@ class Answer:
     winner: str
     values: dict[str, Value]
     terms: list[Candidate]
+    rivals: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As plain containers."""
@@ -64,6 +66,7 @@ class Answer:
             },
             "candidates": [_candidate(c) for c in self.candidates],
             "leave_one_term_out": [_candidate(c) for c in self.terms],
+            "rivals": {name: {"end_weights": weights} for name, weights in self.rivals.items()},
             "failures": [
                 {"trial": trial.number, **failure}
                 for trial in self.study.trials()

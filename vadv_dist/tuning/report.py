@@ -21,6 +21,7 @@ from vadv_dist.tuning.figures import (
     slice_figures,
 )
 from vadv_dist.tuning.importance import importances
+from vadv_dist.tuning.rivals import rivals_section
 from vadv_dist.tuning.space import Value, with_values
 from vadv_dist.tuning.verdict import Candidate, signed_mae, spread
 
@@ -33,6 +34,7 @@ def report_html(answer: "Answer") -> str:
     trials = answer.study.trials()
     sections = [
         _answer_section(answer),
+        rivals_section(answer),
         _terms_section(answer),
         _history_section(trials),
         _fields_section(answer, trials),

@@ -24,6 +24,7 @@ from vadv_dist.tuning.events import Ended, Event, Failed
 from vadv_dist.tuning.failures import too_many_failures
 from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
 from vadv_dist.tuning.pools import LocalPool, Pool
+from vadv_dist.tuning.rivals import end_weights, require_sense, rival_values, seed_trial
 from vadv_dist.tuning.settings import load_search, split_overrides
 from vadv_dist.tuning.space import WEIGHTS, Space, Value, with_values
 from vadv_dist.tuning.space_file import find_space, load_space
@@ -59,7 +60,7 @@ def tune(
     space_path = find_space(space_path)
     space, raw = load_space(space_path, config)
     search = load_search(raw, of_search, str(space_path))
-    _require_sense(config, space, use_ray)
+    _require_sense(config, space, search, use_ray)
     splits = Splits.open(config)
     preflight(config, splits.train.sources)
     folder = StudyFolder.of(config, Path(space_path).stem)
@@ -69,9 +70,10 @@ def tune(
         return Search(config, space, search, folder, study, console).run(_pool(config, search, use_ray))
 
 
-def _require_sense(config: Config, space: Space, use_ray: bool) -> None:
+def _require_sense(config: Config, space: Space, search: SearchConfig, use_ray: bool) -> None:
     if config.objective.kind == "none" and any(e.field.startswith("objective.") for e in space.searched):
         raise UserError("objective.kind is none, so weights change nothing. Search them with objective.kind: step.")
+    require_sense(config, space, search)
     if not use_ray and config.trainer.num_workers:
         raise UserError(
             f"trainer.num_workers is {config.trainer.num_workers}, which needs Ray. Give --trainer.num_workers=0, or "
@@ -115,12 +117,16 @@ class Search:
             self._say(f"searching {self.folder.root}: {self.search.num_trials} trials of {_fields(self.space)}")
             noise = self._repeat(pool, {"default": default})["default"]
             self._say(f"noise of training, from the default: {spread(noise)}")
+            rivals = rival_values(self.space, self.config, self.search)
+            ended = end_weights(self._repeat(pool, rivals), lambda name, seed: self._repeat_folder(name, rivals, seed))
+            seed_trial(self.study, self.space, self.config, ended)
             self._trials(pool)
-            candidates = self._confirm(pool, default, noise)
+            candidates = self._confirm(pool, default, noise, rivals)
             verdict = decide(noise, candidates)
             self._say(f"verdict: {verdict.sentence}")
             winner = verdict.winner.name if verdict.winner else "default"
             values = {f"trial {t.number}": self.study.values(t) for t in self.study.trials()} | {"default": default}
+            values |= rivals
             reference = dict(verdict.winner.mae) if verdict.winner else noise
             terms = self._leave_out(pool, winner, values[winner], reference)
         answer = Answer(
@@ -135,6 +141,7 @@ class Search:
             winner=winner,
             values=values[winner],
             terms=terms,
+            rivals=ended,
         )
         run = min(reference, key=lambda seed: reference[seed]) if reference else None
         return write_answer(answer, None if run is None else self._repeat_config(winner, values[winner], run))
@@ -155,6 +162,9 @@ class Search:
 
     def _repeat_config(self, key: str, values: Values, seed: int) -> Config:
         return self._run_config(f"{key.replace(' ', '-')}-seed-{seed}", str(self.folder.repeats), values, seed)
+
+    def _repeat_folder(self, key: str, variants: dict[str, Values], seed: int) -> RunFolder:
+        return RunFolder.of(self._repeat_config(key, variants[key], seed))
 
     def _run_config(self, name: str, storage: str, values: Values, seed: int) -> Config:
         config = with_values(self.config, values)
@@ -179,14 +189,16 @@ class Search:
             others = [self.study.values(t) for t in self.study.trials() if self.study.failure(t) is None]
             raise too_many_failures(self._failed, [v for v in others if v not in [f for f, _ in self._failed]])
 
-    def _confirm(self, pool: Pool, default: Values, noise: dict[int, float]) -> list[Candidate]:
-        """Run the best trials again under the seeds of the noise, and compare them with the default."""
+    def _confirm(
+        self, pool: Pool, default: Values, noise: dict[int, float], rivals: dict[str, Values]
+    ) -> list[Candidate]:
+        """Run the best trials again under the seeds of the noise; compare them, and the rivals, with the default."""
         best: dict[str, Values] = {}
         for trial in self.study.complete_trials():
             values = self.study.values(trial)
             if values != default and values not in best.values() and len(best) < self.search.top:
                 best[f"trial {trial.number}"] = values
-        maes = self._repeat(pool, best)
+        maes = self._repeat(pool, best | rivals)
         return [candidate(name, mae, noise, rivals=len(maes)) for name, mae in maes.items()]
 
     def _leave_out(self, pool: Pool, name: str, values: Values, reference: dict[int, float]) -> list[Candidate]:
