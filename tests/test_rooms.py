@@ -51,6 +51,7 @@ MACHINERY = {
         for name in ("space", "study", "importance", "figures", "front", "lineage", "population", "report")
     },
     "s3fs": {"object_storage.py"},
+    "torchjd": {"objectives/weighting.py", "objectives/resumable_famo.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from vadv_dist.errors import UserError
 from vadv_dist.objectives.step_distillation import TERMS as OBJECTIVE_TERMS
@@ -67,6 +68,22 @@ def test_a_run_with_a_teacher_has_every_section(make_run):
     # Validation, five terms, total, rate and norm; three scatters; labels and three logits.
     assert len(page.all("svg")) == 9 + 3 + 4
     assert "weight ψ = 1" in page.text
+
+
+def test_weights_that_training_found_are_told_from_first_to_last_epoch(make_run):
+    path = make_run()
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    config["objective"]["weighting"] = "famo"
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "epoch":
+            line["weights"] = {"video_to_text": 0.5 - line["epoch"] / 8}
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = page_of(path)
+    assert "weight ψ 0.5 → 0.25" in page.text
+    assert "no α" in page.text
+    assert "step distillation, weighed by famo" in page.text
 
 
 def test_a_run_alone_shows_no_teacher(make_run):

@@ -29,7 +29,8 @@ def test_a_scrape_reads_back_the_lines_of_a_run(tmp_path) -> None:
         metrics({"kind": "start", "step": 0, "epoch": 0, "steps": 40, "epochs": 2, "workers": 1, "time": 100.0})
         rates = {"lr": 1e-3, "data_wait_s": 0.5, "line_s": 2.0, "mfu": 0.25, "gpu_memory_bytes": 1024}
         terms = {"total": 2.5, "video_to_text": 0.5}
-        metrics({"kind": "step", "step": 7, "epoch": 0, **terms, **rates, "time": 103.0})
+        weights = {"weights": {"video_to_text": 0.125}}
+        metrics({"kind": "step", "step": 7, "epoch": 0, **terms, **rates, **weights, "time": 103.0})
         metrics({"kind": "checkpoint", "step": 7, "epoch": 0, "seconds": 0.75, "time": 103.5})
         scores = {"student": {"mae": 0.7, "corr": None}}
         by_source = {"mosi": {"rows": 3, "student": {"mae": 0.9}}}
@@ -51,6 +52,8 @@ def test_a_scrape_reads_back_the_lines_of_a_run(tmp_path) -> None:
 
     assert value("vadv_loss", "term=total") == 2.5
     assert value("vadv_loss", "term=video_to_text") == 0.5
+    assert value("vadv_loss_weight", "term=video_to_text") == 0.125
+    assert not any(name == "vadv_loss" and "term=weights" in labels for name, *labels in found)
     assert not any(name == "vadv_loss" and "term=lr" in labels for name, *labels in found)
     assert value("vadv_validation", "metric=mae", "model=student") == 0.7
     assert found[("vadv_validation", "metric=mae", "model=student", "run=mine", "source=mosi", "trial=t7")] == 0.9

@@ -57,6 +57,8 @@ def expected(log: list[dict]) -> dict[tuple[str, int], float]:
 
 def test_lines_are_named_as_trackers_group_them() -> None:
     assert values_of(STEP) == {"loss/total": 2.5, "loss/text_regression": 0.25, "rate/lr": 1e-3}
+    weighed = values_of({**STEP, "weights": {"text_regression": 0.5}})
+    assert weighed == {**values_of(STEP), "weight/text_regression": 0.5}
     assert values_of(EPOCH) == {"validation/student/mae": 0.75, "validation/mosi/student/mae": 0.5}
     assert values_of({"kind": "checkpoint", "step": 4, "seconds": 1.0}) == {}
     assert flat({"run": {"name": "a"}, "data": {"batch": {"size": 4}}}) == {"run.name": "a", "data.batch.size": 4}

@@ -81,6 +81,15 @@ def test_once_prints_terms_rates_validation_and_the_time_left(run: Path) -> None
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_weights_that_training_finds_stand_beside_their_terms(run: Path) -> None:
+    write(run, {**step(21, time.time()), "weights": {"text_regression": 0.25}})
+    out = console()
+    watch(str(run), out, once=True)
+    rows = {line.split("  ")[0]: line.split() for line in said(out).splitlines() if line}
+    assert rows["text regression"][2:] == ["0.250", "1.500", "1.500"]
+    assert "weights" not in rows
+
+
 def test_json_is_one_object_of_the_same_values(run: Path, capsys) -> None:
     assert main(["watch", str(run), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vadv_dist.config.sections import _require
+from vadv_dist.config.sections import WeightingName, _require
 
 # Metrics of the student on the validation clips, and what it costs.
 OBJECTIVES = (
@@ -38,6 +38,8 @@ class SearchConfig:
         max_failures: failed trials in a row after which the search stops.
         top: best trials that are run again.
         seeds: seeds under which the default and the best trials are run again.
+        rivals: values of `objective.weighting` that are trained before the first trial, under those seeds too. They may
+            win; and the weights at which the best of them ended begin a trial, where the space has weights.
         leave_one_out: run the winner again without each term of the objective.
     """
 
@@ -59,6 +61,7 @@ class SearchConfig:
     max_failures: int = 5
     top: int = 3
     seeds: int = 3
+    rivals: list[WeightingName] = field(default_factory=list)
     leave_one_out: bool = True
 
     def __post_init__(self) -> None:
@@ -79,6 +82,7 @@ class SearchConfig:
             _require(len(names) == 1, "search.objectives", names, "[mae] where search.scheduler is pbt")
         _require(0 < self.quantile <= 0.5, "search.quantile", self.quantile, "a share above 0 and up to 0.5")
         _require(0 <= self.resample <= 1, "search.resample", self.resample, "a probability")
+        _require(len(set(self.rivals)) == len(self.rivals), "search.rivals", self.rivals, "each of them once")
         gpus = self.gpus_per_trial
         _require(
             gpus is None or 0 <= gpus <= 1, "search.gpus_per_trial", gpus, "a share of one GPU from 0 to 1, or null"

@@ -17,6 +17,8 @@ from vadv_dist.config.trainer_sections import EngineConfig, TelemetryConfig, Tra
 
 _require = require  # the name by which `search` takes it
 
+WeightingName = Literal["fixed", "equal", "uncertainty", "uw_so", "dwa", "rlw", "famo"]
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -135,6 +137,14 @@ class ObjectiveConfig:
         psi: weight of distillation step 2, video logit to text logit (eq. 14).
         step1, step2: switch a distillation step off.
         detach_targets: let no gradient of step 2 flow into the teacher.
+        weighting: `fixed` takes the five weights above. The others find weights while they train, and of the five
+            know only which are 0, as those terms stay out: `equal` (all 1), `uncertainty` (Kendall et al. 2018),
+            `uw_so` (Kirchdorfer et al. 2024), `dwa` (Liu et al. 2019), `rlw` (Lin et al. 2022), `famo` (Liu et al.
+            2023); see docs/tuning.md.
+        uncertainty_lr: rate at which `uncertainty` learns.
+        uw_so_temperature: of `uw_so`; the higher, the more alike the weights. 1 is that of its authors' code.
+        dwa_temperature: of `dwa`; likewise. 2 is the paper's.
+        famo_lr: rate at which `famo` learns. 0.025 is the paper's.
     """
 
     kind: Literal["step", "none"] = "step"
@@ -146,6 +156,11 @@ class ObjectiveConfig:
     step1: bool = True
     step2: bool = True
     detach_targets: bool = False
+    weighting: WeightingName = "fixed"
+    uncertainty_lr: float = 0.01
+    uw_so_temperature: float = 1.0
+    dwa_temperature: float = 2.0
+    famo_lr: float = 0.025
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta", "gamma", "delta", "psi"):
@@ -158,6 +173,15 @@ class ObjectiveConfig:
             self.beta,
             "a positive weight: nothing trains the student",
         )
+        _require(
+            self.weighting == "fixed" or self.kind != "none",
+            "objective.weighting",
+            self.weighting,
+            "fixed where objective.kind is none: there is one term, which nothing is weighed against",
+        )
+        for name in ("uncertainty_lr", "uw_so_temperature", "dwa_temperature", "famo_lr"):
+            value = getattr(self, name)
+            _require(0 < value < float("inf"), f"objective.{name}", value, "a positive number")
 
 
 @dataclass(frozen=True)
@@ -167,6 +191,9 @@ class OptimizerConfig:
     Args:
         lr: peak learning rate of pretrained weights.
         new_module_lr_factor: times `lr` for weights that start from nothing (X-CLIP takes 10).
+        layer_decay: the rate of each layer of the student's encoder is that of the layer above it times this, and
+            that of the embeddings is one step lower still; the top layer has the whole rate (Sun et al.,
+            arXiv:1905.05583, take 0.95). 1 gives all layers one rate.
         weight_decay: on matrices; biases and norms have none.
         warmup_steps: steps over which the rate rises from 0.
         clip_norm: bound on the gradient's norm; null does not clip.
@@ -175,6 +202,7 @@ class OptimizerConfig:
 
     lr: float = 8e-6
     new_module_lr_factor: float = 10.0
+    layer_decay: float = 1.0
     weight_decay: float = 0.01
     warmup_steps: int = 15
     clip_norm: float | None = 1.0
@@ -192,6 +220,7 @@ class OptimizerConfig:
             self.new_module_lr_factor,
             "positive",
         )
+        _require(0 < self.layer_decay <= 1, "optimizer.layer_decay", self.layer_decay, "a factor above 0, at most 1")
         _require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "at least 0")
         _require(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "at least 0")
         _require(

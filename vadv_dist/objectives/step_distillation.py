@@ -146,7 +146,7 @@ def loss_terms(
     return {name: terms[name] for name in TERMS if name in terms}
 
 
-def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]) -> Tensor:
     """Weigh the terms and add them up (eq. 15): what is optimised.
 
     Args:

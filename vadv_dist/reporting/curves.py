@@ -53,7 +53,6 @@ _OPTIMIZER = {"lr": "Learning rate", "grad_norm": "Gradient norm"}
 
 def loss_figures(run: RunRecord) -> list[Markup]:
     """One figure per unweighted term that the run has, then the weighted total."""
-    weights = run.section("objective")
     averaged = dict.fromkeys(name for record in run.epochs for name in _part(record, "train"))
     figures = []
     for name in dict.fromkeys((*TERMS, *averaged)):
@@ -61,8 +60,7 @@ def loss_figures(run: RunRecord) -> list[Markup]:
         if name == "total" or curve is None:
             continue
         term = TERMS.get(name, Term(name.replace("_", " ").capitalize()))
-        weight = _finite(weights.get(term.weight))
-        weighted = "" if weight is None else f" · weight {_WEIGHT_LETTERS[term.weight]} = {weight:g}"
+        weighted = _weight_note(run, name, term)
         note = tag("span", term.symbol, weighted)
         figures.append(_curve_figure(run, curve, term.title, note))
     if total := _curve(run, "total"):
@@ -111,6 +109,17 @@ def validation_points(run: RunRecord, reader: str) -> list[Point]:
 def figure(title: str, note: str, image: str) -> Markup:
     """A drawing under its title and a note."""
     return tag("figure", tag("figcaption", tag("b", title), tag("span", note, class_="note")), image)
+
+
+def _weight_note(run: RunRecord, name: str, term: Term) -> str:
+    """The weight of a term: a fixed one, or from where to where the one that training found has gone."""
+    letter = _WEIGHT_LETTERS.get(term.weight)
+    method = run.section("objective").get("weighting", "fixed")
+    if letter is None or method == "fixed":
+        weight = _finite(run.section("objective").get(term.weight))
+        return "" if letter is None or weight is None else f" · weight {letter} = {weight:g}"
+    found = [value for record in run.epochs if (value := _finite(_part(record, "weights").get(name))) is not None]
+    return f" · weight {letter} {decimals(found[0])} → {decimals(found[-1])}" if found else f" · no {letter}"
 
 
 def _curve(run: RunRecord, name: str) -> Curve | None:

@@ -101,7 +101,9 @@ def _objective(config: Record) -> str:
     if config.get("kind") == "none":
         return "student alone"
     off = [name for name in ("step1", "step2") if config.get(name) is False]
-    return f"{config.get('kind', 'step')} distillation" + (f" without {' and '.join(off)}" if off else "")
+    weighting = str(config.get("weighting", "fixed"))
+    weighed = "" if weighting == "fixed" else f", weighed by {weighting}"
+    return f"{config.get('kind', 'step')} distillation" + (f" without {' and '.join(off)}" if off else "") + weighed
 
 
 def _mixing(data: Record) -> str | None:

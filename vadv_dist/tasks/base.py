@@ -6,10 +6,12 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from vadv_dist.data.collate import Collator
 from vadv_dist.data.schema import Batch
+from vadv_dist.objectives.weighting import Weighting
 
 Metrics = dict[str, dict[str, float]]
 FloatArray = npt.NDArray[np.float32]
@@ -31,6 +33,7 @@ class Task(Protocol):
 
     model: nn.Module
     collator: Collator
+    weighted_terms: tuple[str, ...]
 
     def inputs(self, batch: Batch) -> dict[str, Tensor | None]:
         """Keyword arguments of the model's forward."""
@@ -40,8 +43,12 @@ class Task(Protocol):
         """Unweighted loss terms of the local rows over global counts, each []: ranks' terms add up."""
         ...
 
-    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum that is optimised, []."""
+    def weighting(self, device: torch.device) -> Weighting | None:
+        """Build what weighs the terms `weighted_terms`; None where they have fixed weights."""
+        ...
+
+    def total(self, terms: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The weighted sum that is optimised, []; `weights` by term, None for the fixed ones."""
         ...
 
     def parameter_groups(self) -> list[ParameterGroup]:

@@ -17,8 +17,11 @@ from vadv_dist.evaluation.metrics import regression_metrics
 from vadv_dist.models.teacher import Teacher
 from vadv_dist.models.text_student import TextStudent, build_encoder, build_tokenizer
 from vadv_dist.objectives.outputs import TeacherStudentOutputs
-from vadv_dist.objectives.step_distillation import loss_terms, weighted_total
+from vadv_dist.objectives.step_distillation import TERMS, loss_terms, weighted_total
+from vadv_dist.objectives.weighting import Weighting
 from vadv_dist.tasks.base import FloatArray, Metrics, ParameterGroup
+from vadv_dist.tasks.parameter_groups import parameter_groups
+from vadv_dist.tasks.weighting import build_weighting, weighted_terms
 
 # Names of the logits in predictions, and of the model whose metrics they give.
 LOGITS = {"text_logit": "student", "video_logit": "video", "prompt_logit": "prompt"}
@@ -77,6 +80,7 @@ class SentimentTask:
         self.model: nn.Module = TeacherStudent(self.student, teacher)
         self.tokenizer = build_tokenizer(config.student.encoder)
         self.collator = Collator(self.tokenizer, config.data.max_tokens, config.needed_features)
+        self.weighted_terms = weighted_terms(config)
         self._weights = {name: getattr(config.objective, name) for name in ("alpha", "beta", "gamma", "delta", "psi")}
 
     def inputs(self, batch: Batch) -> dict[str, Tensor | None]:
@@ -111,32 +115,21 @@ class SentimentTask:
             detach_targets=objective.detach_targets,
         )
 
-    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+    def weighting(self, device: torch.device) -> Weighting | None:
+        """See `Task.weighting`."""
+        return build_weighting(self._config.objective, len(self.weighted_terms), device)
+
+    def total(self, terms: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """See `Task.total`."""
-        return weighted_total(terms, self._weights)
+        if weights is None:
+            return weighted_total(terms, self._weights)
+        return weighted_total(terms, {TERMS[name]: weights.get(name, 0.0) for name in terms})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """See `Task.parameter_groups`: pretrained and new weights, each with and without weight decay."""
-        optimizer = self._config.optimizer
-        new_lr = optimizer.lr * optimizer.new_module_lr_factor
-        groups: dict[str, list[tuple[str, nn.Parameter]]] = {}
-        for name, parameter in self.model.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            pretrained = self._config.student.pretrained and name.startswith("student.encoder.")
-            decays = parameter.ndim >= 2
-            key = f"{'pretrained' if pretrained else 'new'}{'' if decays else '_no_decay'}"
-            groups.setdefault(key, []).append((name, parameter))
-        return [
-            ParameterGroup(
-                name=key,
-                names=[name for name, _ in members],
-                parameters=[parameter for _, parameter in members],
-                lr=optimizer.lr if key.startswith("pretrained") else new_lr,
-                weight_decay=0.0 if key.endswith("no_decay") else optimizer.weight_decay,
-            )
-            for key, members in groups.items()
-        ]
+        return parameter_groups(
+            self.model.named_parameters(), self._config.optimizer, pretrained=self._config.student.pretrained
+        )
 
     def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
         """See `Task.metrics`; the teacher is scored on the clips that it saw, whose logits are numbers."""

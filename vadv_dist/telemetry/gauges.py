@@ -29,6 +29,7 @@ class Gauge:
 
 GAUGES = {
     "vadv_loss": Gauge("Unweighted loss term, or the weighted total, mean since the line before", ("term",)),
+    "vadv_loss_weight": Gauge("Weight of a loss term where objective.weighting is not fixed, likewise", ("term",)),
     "vadv_validation": Gauge("Metric on the validation split", ("model", "metric")),
     "vadv_learning_rate": Gauge("Learning rate of pretrained weights"),
     "vadv_gradient_norm": Gauge("Norm of the gradient before clipping"),
@@ -96,6 +97,8 @@ class RunGauges:
                     self._set(name, line.get(field))
                 for term, value in loss_terms(line).items():
                     self._set("vadv_loss", value, term)
+                for term, value in line.get("weights", {}).items():
+                    self._set("vadv_loss_weight", value, term)
             elif kind == "epoch":
                 self._validation(ALL_SOURCES, line["validation"])
                 for source, metrics in line.get("sources", {}).items():

@@ -7,7 +7,7 @@ Line = Mapping[str, Any]
 
 # Fields of a step line that are no loss terms.
 RATES = ("lr", "grad_norm", "samples_per_s", "tokens_per_s", "data_wait_s", "line_s", "mfu", "gpu_memory_bytes")
-_POSITION = ("kind", "time", "step", "epoch")
+_POSITION = ("kind", "time", "step", "epoch", "weights")
 
 
 def loss_terms(line: Line) -> dict[str, float]:

@@ -135,9 +135,10 @@ def require_tracker(kind: str) -> None:
 
 
 def values_of(line: Line) -> dict[str, float]:
-    """Name what a line tells, as trackers group it: `loss/…`, `rate/…`, `validation/<model>/<metric>`."""
+    """Name what a line tells, as trackers group it: `loss/…`, `weight/…`, `rate/…`, `validation/<model>/<metric>`."""
     if line.get("kind") == "step":
         values = {f"loss/{name}": float(value) for name, value in loss_terms(line).items()}
+        values |= {f"weight/{name}": float(value) for name, value in line.get("weights", {}).items()}
         return values | {f"rate/{name}": float(line[name]) for name in RATES if line.get(name) is not None}
     if line.get("kind") != "epoch":
         return {}

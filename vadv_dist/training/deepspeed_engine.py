@@ -97,6 +97,13 @@ class DeepSpeedEngine:
         self._engine.step()
         return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32).detach()
 
+    def look(self, inputs: Inputs) -> Outputs:
+        """See `Engine.look`."""
+        self._engine.train()
+        with torch.no_grad():
+            outputs: Outputs = self._engine(**inputs)
+        return outputs
+
     def predict(self, inputs: Inputs) -> Outputs:
         """See `Engine.predict`."""
         self._engine.eval()

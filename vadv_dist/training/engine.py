@@ -36,6 +36,10 @@ class Engine(Protocol):
         """Clip, update the weights at `lr_factor` times the peak rates, and return the gradient's norm before, []."""
         ...
 
+    def look(self, inputs: Inputs) -> Outputs:
+        """Run the model as `accumulate` does, without gradient."""
+        ...
+
     def predict(self, inputs: Inputs) -> Outputs:
         """Run the model in evaluation mode without gradient."""
         ...
@@ -113,6 +117,13 @@ class TorchEngine:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return norm.detach()
+
+    def look(self, inputs: Inputs) -> Outputs:
+        """See `Engine.look`."""
+        self._model.train()
+        with torch.no_grad(), self._autocast():
+            outputs: Outputs = self._model(**inputs)
+        return outputs
 
     def predict(self, inputs: Inputs) -> Outputs:
         """See `Engine.predict`."""

@@ -24,6 +24,7 @@ from vadv_dist.training.run_folder import RunFolder, finite
 from vadv_dist.training.schedule import cosine_with_warmup
 from vadv_dist.training.scoring import metrics_by_source, score_split
 from vadv_dist.training.state import TrainState
+from vadv_dist.training.term_weights import TermWeights
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Trainer:
         self.state = TrainState(data=[dataset.manifest.fingerprint for dataset in self.train.sources.datasets])
         self.num_steps = planned_steps(self.config, self.train)
         self._meter = TermMeter()
+        self._weights = TermWeights(self.task, self.distributed)
         self._began = time.perf_counter()
         self._line = _LogLine()
         self._log = self.folder.metrics_log()
@@ -120,8 +122,11 @@ class Trainer:
 
     def _train_step(self, batches: StepBatches) -> None:
         state, config = self.state, self.config
-        # Dropout depends on the position alone, so a resumed run needs no generator's state.
-        torch.manual_seed(_mix(config.run.seed, state.step, self.distributed.rank))
+        # No rank has the number -1: all draw the same weights.
+        self._weights.begin(_mix(config.run.seed, state.step, -1))
+        if self._weights.looks and len(batches.micro) > 1:
+            self._look(batches)
+        self._seed_dropout()
         for number, prepared in enumerate(batches.micro):
             batch = prepared.to(self.distributed.device)
             self._line.tokens += int(prepared.attention_mask.sum())
@@ -132,15 +137,28 @@ class Trainer:
         self._line.samples += batches.num_rows
         self._line.wait_s += batches.wait_s
         self._meter.end_step()
+        self._weights.end_step()
         state.step += 1
         state.step_in_epoch += 1
         if state.step % config.telemetry.log_every_steps == 0:
             self._flush_terms()
 
+    def _look(self, batches: StepBatches) -> None:
+        """Weigh the terms by their values over the whole step, before its first micro-batch is trained on."""
+        self._seed_dropout()
+        for prepared in batches.micro:
+            batch = prepared.to(self.distributed.device)
+            self._weights.see(self.task.terms(self.engine.look(self.task.inputs(batch)), batch))
+        self._weights.decide()
+
+    def _seed_dropout(self) -> None:
+        # Dropout depends on the position alone, so a resumed run needs no generator's state.
+        torch.manual_seed(_mix(self.config.run.seed, self.state.step, self.distributed.rank))
+
     def _loss_of(self, batch: Batch) -> Callable[[Outputs], Tensor]:
         def loss_of(outputs: Outputs) -> Tensor:
             terms = self.task.terms(outputs, batch)
-            total = self.task.total(terms)
+            total = self.task.total(terms, self._weights.of(terms))
             self._meter.add({**terms, "total": total})
             return total
 
@@ -151,7 +169,8 @@ class Trainer:
         sums, steps = self._meter.total(self.distributed)
         if not steps:
             return
-        self.state.add_terms(sums, steps)
+        weights = self._weights.take_sums()
+        self.state.add_terms(sums, weights, steps)
         means = {name: value / steps for name, value in sums.items()}
         # The norm as well: an update by a gradient without one has spoilt the weights, which may be checkpointed next.
         norm = 0.0 if self._line.grad_norm is None else float(self._line.grad_norm)
@@ -165,8 +184,9 @@ class Trainer:
                 "shows whether the features are sound."
             )
         tokens = self.distributed.sum(torch.tensor([self._line.tokens], device=self.distributed.device))
-        line = self._line.fields(int(tokens), self.distributed.device, self.utilisation)
+        line: dict[str, Any] = self._line.fields(int(tokens), self.distributed.device, self.utilisation)
         self._line = _LogLine()
+        line |= {"weights": {name: value / steps for name, value in weights.items()}} if weights else {}
         self._emit({"kind": "step", "step": self.state.step, "epoch": self.state.epoch, **means, **line})
 
     def _end_epoch(self) -> None:
@@ -200,7 +220,8 @@ class Trainer:
         by_source = metrics_by_source(self.task, scored) if several else {}
         improved = state.record(score, metrics, keep=trainer.keep_best, by_source=by_source)
         epoch = state.epoch
-        means = state.end_epoch()
+        means, weights = state.end_epoch()
+        self._weights.end_epoch()
         if state.stopped is None and state.epoch >= trainer.epochs:
             state.stopped = "epochs"
         if state.stopped is None and trainer.patience is not None and state.bad_epochs >= trainer.patience:
@@ -215,6 +236,7 @@ class Trainer:
                 "validation": metrics,
                 **({"sources": by_source} if by_source else {}),
                 "train": means,
+                **({"weights": weights} if weights else {}),
                 "best": improved,
                 "seconds": state.seconds,
             }
@@ -229,6 +251,7 @@ class Trainer:
         began = time.perf_counter()
         self._count_seconds()
         weights, moments = self.engine.weights(), self.engine.moments()
+        self.state.weighting = self._weights.state()
         if self.distributed.is_main:
             self._log.flush()
             save_checkpoint(
@@ -278,6 +301,7 @@ class Trainer:
                 "own (--run.name=…)."
             )
         self.engine.load(last.weights(), last.moments(), self.state.step)
+        self._weights.load(self.state.weighting)
         if self.distributed.is_main:
             self._log.trim(self.state.step)
         self.distributed.barrier()
@@ -297,7 +321,7 @@ class _LogLine:
 
     def fields(
         self, tokens: int, device: torch.device, utilisation: Callable[[int, int, float], float] | None
-    ) -> dict[str, float | None]:
+    ) -> dict[str, Any]:
         """Return the line's fields; `tokens` are those of all ranks."""
         seconds = max(time.perf_counter() - self._began, 1e-9)
         return {

@@ -16,6 +16,8 @@ class TrainState:
         best_by_source: the same by source, where there are several.
         bad_epochs: epochs since the score last improved.
         epoch_sums, epoch_steps: loss terms summed over the epoch so far.
+        weight_sums: weights of the terms summed likewise; empty where they are fixed.
+        weighting: state of what weighs the terms.
         stopped: why training ended, or None while it goes on.
         seconds: wall time spent so far, over all attempts.
         data: fingerprints of the data sets: a position means nothing on other ones.
@@ -31,6 +33,8 @@ class TrainState:
     bad_epochs: int = 0
     epoch_sums: dict[str, float] = field(default_factory=dict)
     epoch_steps: int = 0
+    weight_sums: dict[str, float] = field(default_factory=dict)
+    weighting: dict[str, Any] = field(default_factory=dict)
     stopped: str | None = None
     seconds: float = 0.0
     data: list[str] = field(default_factory=list)
@@ -65,17 +69,22 @@ class TrainState:
             self.bad_epochs += 1
         return improved
 
-    def add_terms(self, sums: dict[str, float], steps: int) -> None:
-        """Add to the epoch's sums."""
-        for name, value in sums.items():
-            self.epoch_sums[name] = self.epoch_sums.get(name, 0.0) + value
+    def add_terms(self, sums: dict[str, float], weights: dict[str, float], steps: int) -> None:
+        """Add terms, and the weights that they had, to the epoch's sums."""
+        for own, more in ((self.epoch_sums, sums), (self.weight_sums, weights)):
+            for name, value in more.items():
+                own[name] = own.get(name, 0.0) + value
         self.epoch_steps += steps
 
-    def end_epoch(self) -> dict[str, float]:
-        """Return the epoch's mean terms and begin the next epoch."""
-        means = {name: value / max(1, self.epoch_steps) for name, value in self.epoch_sums.items()}
+    def end_epoch(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the epoch's mean terms and their mean weights, and begin the next epoch."""
+        steps = max(1, self.epoch_steps)
+        means, weights = (
+            {n: value / steps for n, value in sums.items()} for sums in (self.epoch_sums, self.weight_sums)
+        )
         self.epoch, self.step_in_epoch, self.epoch_sums, self.epoch_steps = self.epoch + 1, 0, {}, 0
-        return means
+        self.weight_sums = {}
+        return means, weights
 
 
 def _numbers(metrics: dict[str, dict[str, float | None]]) -> dict[str, dict[str, float]]:

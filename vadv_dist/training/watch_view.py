@@ -56,6 +56,7 @@ def snapshot(folder: RunFolder, history: RunHistory) -> dict[str, Any]:
         "elapsed_s": None if began is None or ended is None else ended - began,
         "left_s": 0.0 if complete else history.seconds_left,
         "terms": loss_terms(line),
+        "weights": dict(line.get("weights", {})),
         "epoch_terms": dict(history.epoch_lines[-1]["train"]) if history.epoch_lines else {},
         "rates": {name: line.get(name) for name in RATES},
         "data_wait_ratio": history.wait_ratio,
@@ -129,7 +130,7 @@ def _terms(found: Mapping[str, Any]) -> Table:
     for name in ordered:
         table.add_row(
             name.replace("_", " "),
-            _WEIGHTS.get(name, ""),
+            _number(found["weights"][name]) if name in found["weights"] else _WEIGHTS.get(name, ""),
             _number(found["terms"][name]),
             _number(found["epoch_terms"].get(name)),
         )

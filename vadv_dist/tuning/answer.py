@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vadv_dist.config import Config, config_to_yaml
@@ -34,6 +34,7 @@ class Answer:
         verdict: whether one of them is better.
         winner: its name, or `default`.
         schedule: fields that the winner sets, and from which epoch on.
+        rivals: weights at which each of the rivals ended; their candidates are among `candidates`.
         terms: the winner without each term; `gain` is against the winner, so what a term gives is its negative.
     """
 
@@ -48,6 +49,7 @@ class Answer:
     winner: str
     schedule: Schedule
     terms: list[Candidate]
+    rivals: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def values(self) -> dict[str, Value]:
@@ -74,6 +76,7 @@ class Answer:
             **({"population": records(self.study)} if self.search.scheduler == "pbt" else {}),
             "candidates": [_candidate(c) for c in self.candidates],
             "leave_one_term_out": [_candidate(c) for c in self.terms],
+            "rivals": {name: {"end_weights": weights} for name, weights in self.rivals.items()},
             "failures": [
                 {"trial": trial.number, **failure}
                 for trial in self.study.trials()

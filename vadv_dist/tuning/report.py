@@ -24,6 +24,7 @@ from vadv_dist.tuning.front import front_section
 from vadv_dist.tuning.importance import importances
 from vadv_dist.tuning.lineage import lineage_section
 from vadv_dist.tuning.objectives import BY_KEY
+from vadv_dist.tuning.rivals import rivals_section
 from vadv_dist.tuning.space import Value, with_values
 from vadv_dist.tuning.study import course
 from vadv_dist.tuning.verdict import Candidate, signed_mae, spread
@@ -38,6 +39,7 @@ def report_html(answer: "Answer") -> str:
     sections = [
         _answer_section(answer),
         front_section(answer),
+        rivals_section(answer),
         _terms_section(answer),
         _history_section(trials),
         lineage_section(answer) if answer.search.scheduler == "pbt" else _fields_section(answer, trials),

@@ -26,6 +26,7 @@ from vadv_dist.tuning.front import front_trials
 from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
 from vadv_dist.tuning.pools import LocalPool, Pool
 from vadv_dist.tuning.population import Population, histories, require_population, schedules
+from vadv_dist.tuning.rivals import end_weights, require_sense, rival_values, seed_trial
 from vadv_dist.tuning.schedule import ReplayJob, Schedule, constant, last_values
 from vadv_dist.tuning.settings import load_search, split_overrides
 from vadv_dist.tuning.space import WEIGHTS, Space, Value, with_values
@@ -62,7 +63,7 @@ def tune(
     space_path = find_space(space_path)
     space, raw = load_space(space_path, config)
     search = load_search(raw, of_search, str(space_path))
-    _require_sense(config, space, use_ray)
+    _require_sense(config, space, search, use_ray)
     if search.scheduler == "pbt":
         require_population(config, space, search)
     splits = Splits.open(config)
@@ -76,9 +77,10 @@ def tune(
             return Search(config, space, search, folder, study, console).run(_pool(config, search, use_ray))
 
 
-def _require_sense(config: Config, space: Space, use_ray: bool) -> None:
+def _require_sense(config: Config, space: Space, search: SearchConfig, use_ray: bool) -> None:
     if config.objective.kind == "none" and any(e.field.startswith("objective.") for e in space.searched):
         raise UserError("objective.kind is none, so weights change nothing. Search them with objective.kind: step.")
+    require_sense(config, space, search)
     if not use_ray and config.trainer.num_workers:
         raise UserError(
             f"trainer.num_workers is {config.trainer.num_workers}, which needs Ray. Give --trainer.num_workers=0, or "
@@ -127,12 +129,16 @@ class Search:
                 )
             noise = self._repeat(pool, {"default": default})["default"]
             self._say(f"noise of training, from the default: {spread(noise)}")
+            values = rival_values(self.space, self.config, self.search)
+            rivals = {name: constant(chosen) for name, chosen in values.items()}
+            ended = end_weights(self._repeat(pool, rivals), lambda name, seed: self._repeat_folder(name, rivals, seed))
+            seed_trial(self.study, self.space, self.config, ended)
             self._trials(pool)
-            candidates = self._confirm(pool, default, noise)
+            candidates = self._confirm(pool, default, noise, rivals)
             verdict = decide(noise, candidates)
             self._say(f"verdict: {verdict.sentence}")
             winner = verdict.winner.name if verdict.winner else "default"
-            schedule = {"default": default, **self._schedules()}[winner]
+            schedule = {"default": default, **rivals, **self._schedules()}[winner]
             reference = dict(verdict.winner.mae) if verdict.winner else noise
             terms = self._leave_out(pool, winner, schedule, reference)
         answer = Answer(
@@ -147,6 +153,7 @@ class Search:
             winner=winner,
             schedule=schedule,
             terms=terms,
+            rivals=ended,
         )
         run = min(reference, key=lambda seed: reference[seed]) if reference else None
         return write_answer(answer, None if run is None else self._repeat_config(winner, answer.values, run))
@@ -185,6 +192,9 @@ class Search:
         name = f"{key.replace(' ', '-')}-seed-{seed}{suffix}"
         return self._run_config(name, str(self.folder.repeats), values, seed)
 
+    def _repeat_folder(self, key: str, variants: Mapping[str, Schedule], seed: int) -> RunFolder:
+        return RunFolder.of(self._repeat_config(key, last_values(variants[key]), seed))
+
     def _run_config(self, name: str, storage: str, values: Mapping[str, Value], seed: int) -> Config:
         config = with_values(self.config, values)
         run = dataclasses.replace(config.run, name=name, storage=storage, seed=seed)
@@ -214,8 +224,10 @@ class Search:
         """Values of every trial; only those of a population change in the middle."""
         return {f"trial {number}": schedule for number, schedule in schedules(self.study).items()}
 
-    def _confirm(self, pool: Pool, default: Schedule, noise: dict[int, float]) -> list[Candidate]:
-        """Run the best trials again under the seeds of the noise, and compare them with the default."""
+    def _confirm(
+        self, pool: Pool, default: Schedule, noise: dict[int, float], rivals: dict[str, Schedule]
+    ) -> list[Candidate]:
+        """Run the best trials again under the seeds of the noise; compare them, and the rivals, with the default."""
         best: dict[str, Schedule] = {}
         found = self._schedules()
         # Of trials that share their best checkpoint, the one that came by it first-hand stands for all.
@@ -228,7 +240,7 @@ class Search:
             name = f"trial {trial.number}"
             if found[name] != default and found[name] not in best.values() and len(best) < self.search.top:
                 best[name] = found[name]
-        maes = self._repeat(pool, best)
+        maes = self._repeat(pool, best | rivals)
         return [candidate(name, mae, noise, rivals=len(maes)) for name, mae in maes.items()]
 
     def _leave_out(self, pool: Pool, name: str, schedule: Schedule, reference: dict[int, float]) -> list[Candidate]:

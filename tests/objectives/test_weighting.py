@@ -1,0 +1,193 @@
+"""Weights against the papers' formulas by hand, and against TorchJD trained as it is meant to be."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchjd.scalarization import DWA, FAMO, UW
+
+from vadv_dist.objectives.weighting import (
+    DynamicWeightAverage,
+    FastAdaptiveWeighting,
+    RandomWeighting,
+    SoftOptimalUncertaintyWeighting,
+    UncertaintyWeighting,
+    Weighting,
+    slope,
+)
+
+CPU = torch.device("cpu")
+LOSSES = torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64)
+MAKE = {
+    "equal": lambda: Weighting(3, CPU),
+    "uncertainty": lambda: UncertaintyWeighting(3, CPU, lr=0.1),
+    "uw_so": lambda: SoftOptimalUncertaintyWeighting(3, CPU, temperature=2.0),
+    "dwa": lambda: DynamicWeightAverage(3, CPU, temperature=2.0),
+    "rlw": lambda: RandomWeighting(3, CPU),
+    "famo": lambda: FastAdaptiveWeighting(3, CPU, lr=0.1),
+}
+
+
+def losses(step: int) -> Tensor:
+    return torch.rand(3, dtype=torch.float64, generator=torch.Generator().manual_seed(step)) + 0.1
+
+
+def run(weighting: Weighting, steps: range, *, epoch: int = 4) -> list[Tensor]:
+    """Weights of some steps whose losses are made up, with an epoch's end after every few."""
+    given = []
+    for step in steps:
+        given.append(weighting.weights(losses(step), seed=step))
+        if weighting.learns:
+            weighting.observe(losses(step))
+        if (step + 1) % epoch == 0:
+            weighting.end_epoch()
+    return given
+
+
+def test_equal_weights_are_one() -> None:
+    assert MAKE["equal"]().weights(LOSSES, 0).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_uncertainty_begins_at_a_half_and_ends_at_half_the_inverse_loss() -> None:
+    # Σ (e^-s L + s) / 2 is least at s = log L, where the weight e^-s / 2 is 1 / (2 L).
+    weighting = UncertaintyWeighting(3, CPU, lr=0.05)
+    assert weighting.weights(LOSSES, 0).tolist() == [0.5, 0.5, 0.5]
+    for _ in range(2000):
+        weighting.observe(LOSSES)
+    assert weighting.weights(LOSSES, 0).tolist() == pytest.approx([0.25, 1.0, 0.5], rel=1e-6)
+
+
+def test_uncertainty_takes_the_first_step_of_adam_by_hand() -> None:
+    # d/ds = (1 - e^0 L) / 2: s of the loss 2 rises, that of 0.5 falls, that of 1 stays; Adam's first step is lr · sign.
+    weighting = UncertaintyWeighting(3, CPU, lr=0.1)
+    weighting.observe(LOSSES)
+    by_hand = [0.5 * math.exp(-0.1), 0.5 * math.exp(0.1), 0.5]
+    assert weighting.weights(LOSSES, 0).tolist() == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_soft_optimal_uncertainty_is_the_softmax_of_inverse_losses() -> None:
+    # T = 2: exponents 1/4, 1, 1/2.
+    raw = [math.exp(0.25), math.exp(1.0), math.exp(0.5)]
+    by_hand = [value / sum(raw) for value in raw]
+    assert MAKE["uw_so"]().weights(LOSSES, 0).tolist() == pytest.approx(by_hand, rel=1e-12)
+    cold = SoftOptimalUncertaintyWeighting(3, CPU, temperature=0.01).weights(LOSSES, 0)
+    assert cold.tolist() == pytest.approx([0.0, 1.0, 0.0], abs=1e-12)
+
+
+def test_dynamic_average_weighs_what_falls_slowly() -> None:
+    weighting = MAKE["dwa"]()
+    for epoch in ([4.0, 1.0, 1.0], [2.0, 1.0, 2.0]):
+        assert weighting.weights(LOSSES, 0).tolist() == pytest.approx([1.0, 1.0, 1.0])
+        for share in (0.5, 1.5):  # two steps, whose mean is the epoch's
+            weighting.observe(torch.tensor(epoch, dtype=torch.float64) * share)
+        weighting.end_epoch()
+    raw = [math.exp(r / 2) for r in (0.5, 1.0, 2.0)]
+    by_hand = [3 * value / sum(raw) for value in raw]
+    assert weighting.weights(LOSSES, 0).tolist() == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_random_weights_are_the_seed_s_own_and_sum_to_one() -> None:
+    weighting = MAKE["rlw"]()
+    first, again, other = (weighting.weights(LOSSES, seed) for seed in (7, 7, 8))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.sum().item() == pytest.approx(1.0)
+    normal = torch.randn(3, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    torch.testing.assert_close(first, torch.softmax(normal, 0))
+
+
+def test_famo_begins_with_inverse_losses_and_weighs_up_what_falls_slowly() -> None:
+    weighting = MAKE["famo"]()
+    # z is even at first, so weights are as 1/2 : 2 : 1 and sum to one.
+    assert weighting.weights(LOSSES, 0).tolist() == pytest.approx([1 / 7, 4 / 7, 2 / 7], rel=1e-6)
+    after = torch.tensor([1.0, 0.5, 1.0], dtype=torch.float64)  # the first has halved, the others stand
+    # Gradient of the logits: J δ with δ = (log 2, 0, 0) and J that of an even softmax: (2/9, -1/9, -1/9) log 2. The
+    # first logit falls, the others rise, each by the rate: Adam's first step.
+    z = [math.exp(w) for w in (-0.1, 0.1, 0.1)]
+    raw = [a / b for a, b in zip(z, after.tolist(), strict=True)]
+    by_hand = [value / sum(raw) for value in raw]
+    assert weighting.weights(after, 0).tolist() == pytest.approx(by_hand, rel=1e-6)
+
+
+class TwoTerms(nn.Module):
+    """Two squares of one parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.tensor([0.3, -0.7], dtype=torch.float64))
+
+    def forward(self) -> Tensor:
+        return torch.stack([(self.x - 1).square().sum(), 3 * (self.x[0] + 2 * self.x[1]).square() + 0.2])
+
+
+def train_with_library(scalarizer: nn.Module, own_lr: float) -> list[float]:
+    """Train as TorchJD's documentation says, one batch for all, so that FAMO's next losses are those after the step."""
+    model = TwoTerms()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    learned = torch.optim.Adam(scalarizer.parameters(), lr=own_lr) if isinstance(scalarizer, UW) else None
+    for step in range(12):
+        optimizer.zero_grad()
+        if learned is not None:
+            learned.zero_grad()
+        scalarizer(model()).backward()
+        optimizer.step()
+        if learned is not None:
+            learned.step()
+        if isinstance(scalarizer, FAMO):
+            scalarizer.update(model())
+        if isinstance(scalarizer, DWA) and step % 3 == 2:
+            scalarizer.step()
+    return model.x.tolist()
+
+
+@pytest.mark.parametrize(
+    ("ours", "library"),
+    [
+        (lambda: UncertaintyWeighting(2, CPU, lr=0.05), lambda: UW(2).double()),
+        (lambda: DynamicWeightAverage(2, CPU, temperature=2.0), lambda: DWA(2.0)),
+        (lambda: FastAdaptiveWeighting(2, CPU, lr=0.05), lambda: FAMO(2, lr=0.05).double()),
+    ],
+    ids=["uncertainty", "dwa", "famo"],
+)
+def test_weighted_shares_train_as_the_library_s_own_sum(ours, library) -> None:
+    weighting, model = ours(), TwoTerms()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    for step in range(12):
+        optimizer.zero_grad()
+        terms = model()
+        weights = weighting.weights(terms.detach(), seed=step)
+        for share in (0.25, 0.75):  # as two ranks or micro-batches would
+            (weights * terms * share).sum().backward(retain_graph=True)
+        optimizer.step()
+        if weighting.learns:
+            weighting.observe(terms.detach())
+        if step % 3 == 2:
+            weighting.end_epoch()
+    torch.testing.assert_close(model.x.tolist(), train_with_library(library(), 0.05), rtol=1e-9, atol=0)
+
+
+def test_what_uncertainty_learns_has_the_gradient_of_its_sum() -> None:
+    def total(log_variance: Tensor, terms: Tensor) -> Tensor:
+        scalarizer = UW(3).double()
+        return torch.func.functional_call(scalarizer, {"log_var": log_variance}, (terms,))
+
+    s = torch.tensor([0.3, -0.2, 0.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(total, (s, LOSSES.clone().requires_grad_()))
+    scalarizer = UW(3).double()
+    with torch.no_grad():
+        scalarizer.log_var.copy_(s)
+    assert slope(scalarizer, LOSSES).tolist() == pytest.approx((0.5 * torch.exp(-s)).tolist())
+
+
+@pytest.mark.parametrize("method", MAKE)
+@pytest.mark.parametrize("cut", [0, 1, 6, 9])
+def test_a_saved_state_goes_on_bit_identically(method: str, cut: int) -> None:
+    whole = run(MAKE[method](), range(14))
+    first = MAKE[method]()
+    run(first, range(cut))
+    second = MAKE[method]()
+    second.load(json.loads(json.dumps(first.state())))
+    for a, b in zip(whole[cut:], run(second, range(cut, 14)), strict=True):
+        assert torch.equal(a, b)

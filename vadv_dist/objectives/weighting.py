@@ -1,0 +1,239 @@
+"""Weights of the loss terms that no search has to find: from the losses themselves, or from nothing at all.
+
+Each method turns the values of the terms into one number (TorchJD's scalarizations, and one of our own), and a term's
+weight is the derivative of that number by the term: what trains the model is the sum of the terms with these weights.
+So a method sees the values of the whole batch, while each rank and micro-batch weighs its share of the terms.
+
+Shape letters: K terms that are weighed.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torchjd.scalarization import Scalarizer
+
+State = dict[str, Any]
+
+
+class Weighting:
+    """Weights of K terms, step by step; this one weighs all alike.
+
+    Args:
+        num_terms: K.
+        device: where the losses lie.
+    """
+
+    # Whether the weights of a step depend on that step's own losses.
+    looks = False
+    # Whether the losses are needed at all.
+    learns = False
+
+    def __init__(self, num_terms: int, device: torch.device) -> None:
+        self._num_terms, self._device = num_terms, device
+
+    def weights(self, losses_K: Tensor, seed: int) -> Tensor:
+        """Return the weights of a step, [K], fp64; called once per step.
+
+        Args:
+            losses_K: values of the terms over the whole batch, above 0, fp64; read where `looks` is set.
+            seed: of this step, the same on all ranks.
+        """
+        return torch.ones(self._num_terms, dtype=torch.float64, device=self._device)
+
+    def observe(self, losses_K: Tensor) -> None:
+        """Take over the losses of a step after its update; called where `learns` is set."""
+
+    def end_epoch(self) -> None:
+        """Close an epoch."""
+
+    def state(self) -> State:
+        """All that decides the weights to come, as plain numbers: a JSON file holds them exactly."""
+        return {}
+
+    def load(self, state: State) -> None:
+        """Take over what `state` gave."""
+
+
+class RandomWeighting(Weighting):
+    """Weights drawn anew for each step: the softmax of normal numbers (RLW; Lin et al., arXiv:2111.10603)."""
+
+    def weights(self, losses_K: Tensor, seed: int) -> Tensor:
+        """See `Weighting.weights`; sets the seed of torch's generators."""
+        from torchjd.scalarization import Random
+
+        torch.manual_seed(seed)
+        # Drawn on the CPU: a GPU's generator gives other numbers.
+        return slope(Random(), torch.ones(self._num_terms, dtype=torch.float64)).to(self._device)
+
+
+class UncertaintyWeighting(Weighting):
+    """Weights e^-s / 2, where s is learned to minimise Σ (e^-s L + s) / 2 (Kendall et al., arXiv:1705.07115).
+
+    As in TorchJD, every term has the form of a Gaussian's; the paper leaves the half out for cross-entropy, which only
+    moves where s begins. s is learned by an Adam of its own, beside the model: its gradient needs nothing but the
+    losses, and takes no part in the clipping of the model's.
+
+    Args:
+        num_terms, device: see `Weighting`.
+        lr: rate of the s.
+    """
+
+    learns = True
+
+    def __init__(self, num_terms: int, device: torch.device, *, lr: float) -> None:
+        from torchjd.scalarization import UW
+
+        super().__init__(num_terms, device)
+        self._scalarizer = UW(num_terms).double().to(device)
+        self._adam = torch.optim.Adam(self._scalarizer.parameters(), lr=lr)
+
+    def weights(self, losses_K: Tensor, seed: int) -> Tensor:
+        """See `Weighting.weights`."""
+        return slope(self._scalarizer, torch.ones(self._num_terms, dtype=torch.float64, device=self._device))
+
+    def observe(self, losses_K: Tensor) -> None:
+        """See `Weighting.observe`: a step of Adam on s."""
+        self._adam.zero_grad()
+        torch.autograd.backward(self._scalarizer(losses_K.detach()))
+        self._adam.step()
+
+    def state(self) -> State:
+        """See `Weighting.state`."""
+        return {"log_variance": self._scalarizer.log_var.tolist(), "adam": adam_state(self._adam)}
+
+    def load(self, state: State) -> None:
+        """See `Weighting.load`."""
+        self._scalarizer.log_var.data.copy_(torch.tensor(state["log_variance"], dtype=torch.float64))
+        load_adam(self._adam, state["adam"])
+
+
+class SoftOptimalUncertaintyWeighting(Weighting):
+    """Weights softmax(1 / (T L)): the best s of the method above in closed form, softened.
+
+    Source: UW-SO, Kirchdorfer et al. 2024 (arXiv:2408.07985).
+
+    Args:
+        num_terms, device: see `Weighting`.
+        temperature: T; the higher, the more alike the weights.
+    """
+
+    looks = True
+
+    def __init__(self, num_terms: int, device: torch.device, *, temperature: float) -> None:
+        super().__init__(num_terms, device)
+        self._temperature = temperature
+
+    def weights(self, losses_K: Tensor, seed: int) -> Tensor:
+        """See `Weighting.weights`."""
+        return torch.softmax(1 / (self._temperature * losses_K.detach()), dim=0)
+
+
+class DynamicWeightAverage(Weighting):
+    """Weights K softmax(r / T), r the ratio of a term's means over the last epoch and the one before.
+
+    A term that falls more slowly than others weighs more. In the first two epochs all weigh alike.
+    Source: DWA, Liu et al., arXiv:1803.10704.
+
+    Args:
+        num_terms, device: see `Weighting`.
+        temperature: T (the paper: 2).
+    """
+
+    learns = True
+
+    def __init__(self, num_terms: int, device: torch.device, *, temperature: float) -> None:
+        super().__init__(num_terms, device)
+        self._temperature = temperature
+        self._means: list[Tensor] = []  # of the last epochs, at most two
+        self._sum = torch.zeros(num_terms, dtype=torch.float64, device=device)
+        self._steps = 0
+
+    def weights(self, losses_K: Tensor, seed: int) -> Tensor:
+        """See `Weighting.weights`."""
+        from torchjd.scalarization import DWA
+
+        scalarizer = DWA(self._temperature)
+        for mean_K in self._means:  # epochs of one step each
+            scalarizer(mean_K)
+            scalarizer.step()
+        return slope(scalarizer, torch.ones_like(self._sum))
+
+    def observe(self, losses_K: Tensor) -> None:
+        """See `Weighting.observe`."""
+        self._sum += losses_K.detach()
+        self._steps += 1
+
+    def end_epoch(self) -> None:
+        """See `Weighting.end_epoch`."""
+        if self._steps:
+            self._means = [*self._means, self._sum / self._steps][-2:]
+            self._sum, self._steps = torch.zeros_like(self._sum), 0
+
+    def state(self) -> State:
+        """See `Weighting.state`."""
+        return {"means": [m.tolist() for m in self._means], "sum": self._sum.tolist(), "steps": self._steps}
+
+    def load(self, state: State) -> None:
+        """See `Weighting.load`."""
+        self._means = [torch.tensor(mean, dtype=torch.float64, device=self._device) for mean in state["means"]]
+        self._sum = torch.tensor(state["sum"], dtype=torch.float64, device=self._device)
+        self._steps = int(state["steps"])
+
+
+class FastAdaptiveWeighting(Weighting):
+    """Weights in proportion to z / L, z the softmax of logits that learn to let all terms fall at the same pace.
+
+    The logits learn from the losses before and after an update. The paper takes both from one batch, which costs
+    another forward pass; here the losses after an update are those of the next batch, before its own update.
+    Source: FAMO, Liu et al., arXiv:2306.03792.
+
+    Args:
+        num_terms, device: see `Weighting`.
+        lr: rate of the logits (the paper: 0.025).
+    """
+
+    looks = True
+
+    def __init__(self, num_terms: int, device: torch.device, *, lr: float) -> None:
+        from vadv_dist.objectives.resumable_famo import ResumableFamo
+
+        super().__init__(num_terms, device)
+        self._scalarizer = ResumableFamo(num_terms, lr=lr).double().to(device)
+
+    def weights(self, losses_K: Tensor, seed: int) -> Tensor:
+        """See `Weighting.weights`."""
+        if self._scalarizer.has_seen_losses:
+            self._scalarizer.update(losses_K.detach())
+        return slope(self._scalarizer, losses_K)
+
+    def state(self) -> State:
+        """See `Weighting.state`."""
+        return self._scalarizer.plain_state()
+
+    def load(self, state: State) -> None:
+        """See `Weighting.load`."""
+        self._scalarizer.load_plain_state(state)
+
+
+def slope(scalarizer: "Scalarizer", losses_K: Tensor) -> Tensor:
+    """Derivative of a scalarization by each of the losses, [K]."""
+    leaf_K = losses_K.detach().requires_grad_()
+    with torch.enable_grad():
+        return torch.autograd.grad(scalarizer(leaf_K), leaf_K)[0]
+
+
+def adam_state(adam: torch.optim.Adam) -> State:
+    """State of the one tensor that an Adam trains; empty before its first step."""
+    (parameter,) = adam.param_groups[0]["params"]
+    return {name: value.tolist() for name, value in adam.state.get(parameter, {}).items()}
+
+
+def load_adam(adam: torch.optim.Adam, state: State) -> None:
+    """Take over what `adam_state` gave."""
+    (parameter,) = adam.param_groups[0]["params"]
+    if state:
+        moments = {name: torch.tensor(state[name], dtype=torch.float64, device=parameter.device) for name in state}
+        adam.state[parameter] = {**moments, "step": torch.tensor(float(state["step"]))}
