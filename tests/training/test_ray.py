@@ -59,7 +59,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     ingest_table(out=f"{s3}/words", **words)
     assert check_dataset(f"{s3}/words").ok
     options = ["--trainer.num_workers=2", "--engine.kind=deepspeed", "--engine.zero_stage=1", "--data.batch_size=4"]
-    options += ["--trainer.checkpoint_every_steps=5", "--trainer.cpus_per_worker=1", "--trainer.epochs=14"]
+    options += ["--trainer.checkpoint_every_steps=5", "--trainer.cpus_per_worker=1", "--trainer.epochs=5"]
     options += ["--teacher.use_face=false"]
 
     def start(name: str, place: object) -> subprocess.Popen:
