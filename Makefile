@@ -27,7 +27,7 @@ run: $(READY) ## train a student alone and beside its teacher on made data, and 
 
 test: $(READY) ## all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not deepspeed and not slow'
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not ray and not deepspeed and not nodes'
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 -m 'slow and not ray and not deepspeed and not nodes'
 	@# Each of the two brings a Ray cluster of its own.
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10 -m '(ray or deepspeed) and not nodes'
 
