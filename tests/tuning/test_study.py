@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.trial import TrialState
@@ -152,3 +153,19 @@ def test_the_command_line_wins_over_the_file() -> None:
     assert load_search({"num_trials": 9, "seed": 4}, ["--search.num_trials=3"], "f") == SearchConfig(
         num_trials=3, seed=4
     )
+
+
+def test_starts_are_counted_until_a_trial_gets_further(tmp_path: Path, space: Space) -> None:
+    def take_up() -> tuple[Study, Any]:
+        study = Study.open(f"{tmp_path}/study.log", "s", space, Config(), SearchConfig(storage="x", scheduler="none"))
+        return study, next(iter(study.unfinished()), None) or study.ask()
+
+    def begin(step: int) -> int:
+        study, asked = take_up()
+        return study.begin(asked, step)
+
+    assert [begin(0), begin(0), begin(8), begin(8), begin(8), begin(16)] == [1, 2, 1, 2, 3, 1]
+    study, asked = take_up()
+    study.report(asked, 0, 1.0)
+    assert begin(16) == 1
+    assert begin(16) == 2

@@ -83,8 +83,9 @@ class TrialJob:
         if self._study.falls_behind(self._asked):
             return Stopped()
         allowed = self.config.trainer.max_failures + 1
-        if self._study.begin(self._asked) > allowed:
-            return Failed("lost", f"lost {allowed} times without an epoch coming to its end. {self._lost}")
+        step = max((checkpoint.step for checkpoint in list_checkpoints(self._folder.checkpoints)), default=0)
+        if self._study.begin(self._asked, step) > allowed:
+            return Failed("lost", f"lost {allowed} times without coming to its next checkpoint. {self._lost}")
         return None
 
     def on_epoch(self, event: Epoch) -> bool:

@@ -146,12 +146,12 @@ class Study:
         asked.handle.set_user_attr("decision", {"epoch": epoch, "goes_on": goes_on})
         return goes_on
 
-    def begin(self, asked: Asked) -> int:
-        """Note that a trial starts, and return how often it did so since an epoch of it was last seen to end."""
-        known = len(asked.reported)
+    def begin(self, asked: Asked, step: int) -> int:
+        """Note that a trial starts from a checkpoint's step, and return how often it did so without getting further."""
+        place = {"epochs": len(asked.reported), "step": step}
         noted = self._frozen(asked.number).user_attrs.get("starts", {})
-        count = noted["count"] + 1 if noted.get("epochs") == known else 1
-        asked.handle.set_user_attr("starts", {"epochs": known, "count": count})
+        count = noted["count"] + 1 if noted.items() >= place.items() else 1
+        asked.handle.set_user_attr("starts", {**place, "count": count})
         return int(count)
 
     def complete(self, asked: Asked, mae: float, result: Mapping[str, Any]) -> None:
