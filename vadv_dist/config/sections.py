@@ -142,7 +142,7 @@ class ObjectiveConfig:
             `uw_so` (Kirchdorfer et al. 2024), `dwa` (Liu et al. 2019), `rlw` (Lin et al. 2022), `famo` (Liu et al.
             2023); see docs/tuning.md.
         uncertainty_lr: rate at which `uncertainty` learns.
-        uw_so_temperature: of `uw_so`; the higher, the more alike the weights. 1 is that of its authors' code.
+        uw_so_temperature: of `uw_so`; the higher, the more alike the weights..
         dwa_temperature: of `dwa`; likewise. 2 is the paper's.
         famo_lr: rate at which `famo` learns. 0.025 is the paper's.
     """
