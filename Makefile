@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup run test test-fast test-nodes lint types bench ci clean
+.PHONY: help setup run test test-fast test-long lint types bench ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -25,14 +25,14 @@ $(READY): pyproject.toml constraints.txt Makefile
 run: $(READY) ## train a student alone and beside its teacher on made data, and compare (about 2 minutes)
 	@$(BIN)/python jobs/demo.py
 
-test: $(READY) ## all tests
+test: $(READY) ## all tests but the longest
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not deepspeed and not slow'
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 -m 'slow and not ray and not deepspeed and not nodes'
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 -m 'slow and not ray and not deepspeed and not long'
 	@# Each of the two brings a Ray cluster of its own.
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10 -m '(ray or deepspeed) and not nodes'
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10 -m '(ray or deepspeed) and not long'
 
-test-nodes: $(READY) ## tests that want a quiet machine: jobs on two Ray nodes
-	@$(BIN)/python -m pytest -m nodes
+test-long: $(READY) ## the longest tests: a job on two Ray nodes of which one is lost, killed searches (about 10 minutes)
+	@$(BIN)/python -m pytest --durations=10 -m long
 
 test-fast: $(READY) ## tests without Ray and DeepSpeed
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not deepspeed and not slow'

@@ -20,7 +20,7 @@ from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.launch import train
 from vadv_dist.training.run_folder import RunFolder
 
-pytestmark = [pytest.mark.nodes, pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 

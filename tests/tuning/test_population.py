@@ -188,6 +188,7 @@ def test_a_population_ends_with_its_lineage_and_a_verdict_on_the_schedule(
         search(write_config("hunt"), space, "--search.num_trials=5")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_population_that_breaks_before_and_after_every_decision_ends_as_one_that_does_not(
     write_config: Callable[..., Path], space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -233,7 +234,7 @@ def test_a_population_that_breaks_before_and_after_every_decision_ends_as_one_th
     ]
 
 
-@pytest.mark.nodes
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_population_goes_on_and_ends_as_one_that_was_not(
     write_config: Callable[..., Path], space: Path, tmp_path: Path

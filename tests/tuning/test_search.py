@@ -202,6 +202,7 @@ def test_the_command_tells_mistakes_before_anything_is_written(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
     write_config: Callable[..., Path], space: Path, tmp_path: Path
