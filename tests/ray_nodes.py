@@ -85,6 +85,7 @@ def start_cluster(cpus: int) -> Iterator[Cluster]:
         "RAY_AUTH_MODE": "disabled",  # else it depends on whether this machine's user has a token
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_worker_niceness": "0",  # else whatever runs beside a cluster starves its workers
         "RAY_metrics_report_interval_ms": "1000",  # metrics within a second, for tests that read them
     }
     options = ["--head", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"]
