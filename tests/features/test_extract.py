@@ -180,6 +180,7 @@ def run_cli(config: Path, *options: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_and_started_again_it_ends_with_the_same_bytes(configure, clip_folder: Path, tmp_path: Path) -> None:
     csv = bad_list(tmp_path / "clips", good=40)

@@ -270,6 +270,7 @@ def test_a_killed_population_goes_on_and_ends_as_one_that_was_not(
         assert first[key] == second[key], key
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_population_on_ray_ends_as_one_in_this_process(

@@ -154,6 +154,10 @@ def run(files: int, example: Callable[[random.Random], None]) -> None:
 
 
 how_many = pytest.mark.parametrize("files", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+# Each file is read in a process of its own, as those of test_csd, which go through the same reader.
+how_many_of_vegas = pytest.mark.parametrize(
+    "files", [FEW, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.long])]
+)
 pytestmark = pytest.mark.usefixtures("bounded_memory")
 
 
@@ -328,7 +332,7 @@ def test_csd(place: Path, files: int, quick_hdf5: None) -> None:
     assert sorted(p.name for p in place.iterdir()) == sorted(p.name for p in good.values())
 
 
-@how_many
+@how_many_of_vegas
 def test_vegas(place: Path, files: int, quick_hdf5: None) -> None:
     path = place / "v.h5"
     goods = [
