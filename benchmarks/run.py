@@ -106,6 +106,7 @@ def _python(arguments: list[str]) -> str:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         **os.environ,
+        "RAY_ADDRESS": "local",  # what else runs on a cluster would be measured too
     }
     done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
     if done.returncode:

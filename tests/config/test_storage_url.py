@@ -38,8 +38,9 @@ def test_an_address_with_a_password_is_refused_without_repeating_it(address: str
         *("postgresql+psycopg://host:5432/db", "sqlite:////a/b@c:d/study.db", "/a/b/study.log", "$FOLDER/study.log"),
     ],
 )
-def test_an_address_without_one_is_taken(address: str) -> None:
+def test_an_address_without_one_is_taken_and_told_as_it_is_shown(address: str) -> None:
     require_sound(address)
+    assert without_secrets(f"at {address}", address) == f"at {shown(address)}"
 
 
 def test_a_password_is_known_as_it_is_written_and_as_it_is_meant() -> None:

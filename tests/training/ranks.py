@@ -63,8 +63,8 @@ def curve(
     raise AssertionError
 
 
-def main(rank: int, world_size: int, port: int, config_path: str, out: str) -> None:
-    """Run every engine in turn; rank 0 saves what each gave."""
+def join(rank: int, world_size: int, port: int) -> Distributed:
+    """Make this process a rank among others on this machine."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     os.environ |= {
@@ -75,8 +75,12 @@ def main(rank: int, world_size: int, port: int, config_path: str, out: str) -> N
         "MASTER_PORT": str(port),
     }
     dist.init_process_group("gloo", rank=rank, world_size=world_size)
-    base = load_config(Path(config_path))
-    distributed = Distributed(rank, world_size)
+    return Distributed(rank, world_size)
+
+
+def main(rank: int, world_size: int, port: int, config_path: str, out: str) -> None:
+    """Run every engine in turn; rank 0 saves what each gave."""
+    base, distributed = load_config(Path(config_path)), join(rank, world_size, port)
     answers: dict[str, Any] = {}
 
     def keep(name: str, value: Any) -> None:

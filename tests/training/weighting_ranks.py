@@ -1,14 +1,12 @@
 """Train with weightings on two gloo processes for the tests of engines: not a test itself."""
 
 import dataclasses
-import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
+from ranks import join
 
 from vadv_dist.config import Config, EngineConfig, load_config
 from vadv_dist.data.windows import LocalWindows
@@ -46,7 +44,7 @@ def fit(config: Config, distributed: Distributed, *, cut: bool = False) -> None:
             config, task, engine, splits.train, splits.valid, train, valid, distributed, folder, on_epoch=on_epoch
         ).fit()
     except EpochError:
-        pass
+        pass  # cut off on purpose: the next call takes the run up
     finally:
         train.close()
         valid.close()
@@ -66,17 +64,7 @@ def variant(base: Config, name: str, method: str, suffix: str = "") -> Config:
 
 def main(rank: int, world_size: int, port: int, config_path: str, plans: str) -> None:
     """Run every plan whole, and cut off after its first epoch and taken up again."""
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(world_size),
-        "LOCAL_RANK": str(rank),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    dist.init_process_group("gloo", rank=rank, world_size=world_size)
-    base, distributed = load_config(Path(config_path)), Distributed(rank, world_size)
+    base, distributed = load_config(Path(config_path)), join(rank, world_size, port)
     for plan in plans.split(","):
         name, method = plan.split("/")
         fit(variant(base, name, method), distributed)

@@ -1,5 +1,6 @@
 """Weightings that need no search, as rivals of one."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +113,12 @@ space:
     config = load_config(write_config())
     space: Space = load_space(space_path, config)[0]
     require_sense(config, space, SearchConfig())
+    assert [entry.field for entry in space.searched] == ["objective.weighting", "objective.alpha"]
+    # The condition is what makes it sound.
+    weighting, alpha = space.entries
+    ignored = dataclasses.replace(alpha, condition={"objective.weighting": ("famo",)})
+    with pytest.raises(UserError, match=r"objective\.alpha is searched, but objective\.weighting may be famo"):
+        require_sense(config, Space((weighting, ignored)), SearchConfig())
 
 
 @pytest.mark.slow

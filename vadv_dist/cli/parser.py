@@ -10,15 +10,18 @@ class Parser(argparse.ArgumentParser):
     """Says a mistake in one line, with the nearest name where a command is unknown."""
 
     def error(self, message: str) -> None:  # type: ignore[override]  # argparse declares NoReturn; raising is that
+        raise UserError(f"{self._where()}{message}. `{self.prog} --help` shows what it takes.")
+
+    def _where(self) -> str:
+        """The command, where there is one; `vadv:` stands before every message."""
         command = self.prog.removeprefix("vadv").strip()
-        where = f"{command}: " if command else ""
-        raise UserError(f"{where}{message}. `{self.prog} --help` shows what it takes.")
+        return f"{command}: " if command else ""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             names = [str(c) for c in action.choices]
             raise UserError(
-                f"{self.prog}: unknown {action.dest} {value!r} (there are: {', '.join(names)})."
+                f"{self._where()}unknown {action.dest} {value!r} (there are: {', '.join(names)})."
                 f"{did_you_mean(str(value), names)}"
             )
 

@@ -25,7 +25,7 @@ from vadv_dist.training.finish import finish_run
 from vadv_dist.training.flops import utilisation
 from vadv_dist.training.loop import Trainer, out_of_memory
 from vadv_dist.training.run_folder import RunFolder
-from vadv_dist.training.splits import Splits as Splits  # `tuning.search` takes it from here
+from vadv_dist.training.splits import Splits
 from vadv_dist.training.state import TrainState
 
 # Below a run: what a worker met that is no fault of the machine, and traces of what nobody expected.
