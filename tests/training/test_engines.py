@@ -14,8 +14,7 @@ from vadv_dist.config import load_config
 from vadv_dist.training.distributed import Distributed
 
 STAGES = ("zero-0", "zero-1", "zero-2", "zero-3")
-# One worker of the test run takes them all: they share what their fixture has trained.
-pytestmark = [pytest.mark.deepspeed, pytest.mark.slow, pytest.mark.xdist_group("engines")]
+pytestmark = [pytest.mark.deepspeed, pytest.mark.slow]
 
 
 def free_port() -> int:

@@ -4,6 +4,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,7 +52,8 @@ def load_sections(kind: type[T], path: str | Path | None, overrides: Sequence[st
     try:
         with redirect_stderr(io.StringIO()):
             parsed = parser.parse_object(_without_none_sections(raw)) if raw else parser.get_defaults()
-            parsed = parser.parse_args(list(overrides), namespace=parsed)
+            if overrides:
+                parsed = parser.parse_args(list(overrides), namespace=parsed)
             sections = parser.instantiate(parsed)
             return _build(kind, sections)
     except UserError:
@@ -124,6 +126,7 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -
     return rows
 
 
+@cache  # a search builds a configuration for every trial, and a parser takes half of that time
 def _parser(kind: type[Any]) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
     parser.add_class_arguments(kind)
