@@ -15,7 +15,14 @@ FILES = 150
 REASONS = ("unreadable", "empty file", "no video stream", "zero length", "wrong times", "truncated")
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.mpg", "mpeg1video")])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.mp4", "libx264"),
+        pytest.param("a.mkv", "libx264", marks=pytest.mark.slow),
+        pytest.param("a.mpg", "mpeg1video", marks=pytest.mark.slow),
+    ],
+)
 def test_a_damaged_clip_is_read_or_has_a_reason(tmp_path: Path, name: str, codec: str) -> None:
     prepared = Preparations(Preprocessing.square(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), None)
     reader = ClipReader(StageSpec(ExtractConfig(faces=FacesConfig(kind="none")), prepared, "fp32"))

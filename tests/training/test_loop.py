@@ -146,7 +146,7 @@ def cut_off_at(step: int, monkeypatch, config_path: Path, *options: str) -> None
             train(load_config(config_path, options), QUIET)
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 8])
+@pytest.mark.parametrize("stop_at", [4, *(pytest.param(at, marks=pytest.mark.slow) for at in (1, 8))])
 def test_a_run_cut_off_inside_an_epoch_ends_as_if_it_had_not_been(write_config, stop_at: int, monkeypatch) -> None:
     options = ("--trainer.checkpoint_every_steps=2", "--data.batch_size=20")
     whole, result = run(write_config("whole"), *options)

@@ -81,7 +81,15 @@ class CutOffError(Exception):
     pass
 
 
-@pytest.mark.parametrize(("method", "stop_at"), [("uncertainty", 3), ("dwa", 13), ("rlw", 3), ("famo", 3)])
+@pytest.mark.parametrize(
+    ("method", "stop_at"),
+    [
+        ("dwa", 13),
+        ("famo", 3),
+        pytest.param("uncertainty", 3, marks=pytest.mark.slow),
+        pytest.param("rlw", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_cut_off_ends_as_if_it_had_not_been(write_config, method: str, stop_at: int, monkeypatch) -> None:
     # Five steps an epoch; dwa has weights of its own from the third on.
     options = (f"--objective.weighting={method}", "--trainer.checkpoint_every_steps=2", "--data.batch_size=20")

@@ -83,6 +83,7 @@ def trials_of(root: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=name, storage=storage).get_trials()
 
 
+@pytest.mark.slow
 def test_a_fork_with_the_same_values_ends_as_the_run_it_came_from(write_config: Callable[..., Path]) -> None:
     whole = load_config(write_config("whole"), ["--trainer.epochs=3"])
     first, second = named(whole, "first"), named(whole, "second")
@@ -96,6 +97,7 @@ def test_a_fork_with_the_same_values_ends_as_the_run_it_came_from(write_config: 
     assert read_json(a / "result.json")["validation"] == read_json(b / "result.json")["validation"]
 
 
+@pytest.mark.slow
 def test_a_fork_changes_values_in_the_middle_and_leaves_its_source_alone(write_config: Callable[..., Path]) -> None:
     base = load_config(write_config("first"), ["--trainer.epochs=3"])
     other = named(base, "second", objective__psi=7.0, optimizer__lr=5e-4)
