@@ -48,7 +48,7 @@ def load_sections(kind: type[T], path: str | Path | None, overrides: Sequence[st
         if "=" not in argument:
             raise UserError(f"{argument} has no value. Write it as {argument}=VALUE.")
         _refuse_unknown_override(argument.split("=", 1)[0][2:], kind)
-    parser = _parser(kind)
+    parser = _parser(kind)  # type: ignore[arg-type]  # classes are hashable
     try:
         with redirect_stderr(io.StringIO()):
             parsed = parser.parse_object(_without_none_sections(raw)) if raw else parser.get_defaults()
