@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup run test test-fast test-long lint types bench ci clean
+.PHONY: help setup run test test-fast test-long lint types bench ci lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,14 @@ bench: $(READY) ## speed, as ratios measured side by side
 	@$(BIN)/python benchmarks/run.py
 
 ci: lint types test ## what continuous integration runs
+
+# What the images install, each file with its hash. The CPU image takes torch from elsewhere.
+LOCK := uv pip compile --quiet --generate-hashes --no-annotate --no-header -c ../../constraints.txt \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_28
+lock: ## write the images' requirements anew from constraints.txt (needs uv)
+	@cd infra/docker && $(LOCK) requirements-build.in -o requirements-build.txt
+	@cd infra/docker && $(LOCK) ../../pyproject.toml --extra cluster -o requirements-gpu.txt
+	@cd infra/docker && $(LOCK) ../../pyproject.toml requirements-cpu.in --extra cluster --override without-torch.in -o requirements-cpu.txt
 
 clean: ## remove the environment and caches; data/ and runs/ are yours
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -7,13 +7,14 @@ reader never meets half of anything (promise 6 of docs/architecture.md).
 
 import contextlib
 import errno
+import glob
 import hashlib
 import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -218,6 +219,21 @@ def atomic_directory(
             _flush_folder(path.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def sweep(folder: Location, names: Iterable[str]) -> None:
+    """Remove what killed writers of these files and folders left half-written; call it while nobody writes them.
+
+    An object store has no such thing.
+    """
+    if isinstance(folder, S3Path):
+        return
+    for name in names:
+        for left in folder.glob(f".{glob.escape(name)}.partial-*"):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 @contextmanager

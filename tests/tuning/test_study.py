@@ -169,3 +169,14 @@ def test_starts_are_counted_until_a_trial_gets_further(tmp_path: Path, space: Sp
     study.report(asked, 0, 1.0)
     assert begin(16) == 1
     assert begin(16) == 2
+
+
+def test_what_a_killed_search_left_half_written_is_swept_by_the_next(tmp_path: Path, space: Space) -> None:
+    folder = StudyFolder(tmp_path / "study")
+    name = folder.claim(Config(), space, SearchConfig())
+    (folder.root / ".tune.json.partial-77").write_text("{")
+    (folder.root / ".student.partial-77").mkdir()
+    (folder.root / ".student.partial-77" / "config.json").touch()
+    (folder.root / ".mine").touch()
+    assert folder.claim(Config(), space, SearchConfig()) == name
+    assert {path.name for path in folder.root.iterdir()} == {"study.yaml", ".mine"}

@@ -1,6 +1,5 @@
 """A run on storage: its paths, who may write to it, and the lines and documents it keeps."""
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 from vadv_dist.config import Config, config_to_dict, config_to_yaml
 from vadv_dist.config.load import differing_keys
 from vadv_dist.errors import UserError
-from vadv_dist.storage import Location, S3Path, local_copy, location, read_json, write_json, write_text
+from vadv_dist.storage import Location, local_copy, location, read_json, sweep, write_json, write_text
 from vadv_dist.training.metrics_log import MetricsLog
 from vadv_dist.training.run_lock import run_lock
 
@@ -129,15 +128,8 @@ class RunFolder:
             )
 
     def _sweep(self) -> None:
-        """Remove what killed attempts left half-written; an object store has no such thing."""
-        if isinstance(self.root, S3Path):
-            return
-        for name in ("config.yaml", "metrics.jsonl", "result.json", "student"):
-            for left in self.root.glob(f".{name}.partial-*"):
-                if left.is_dir():
-                    shutil.rmtree(left)
-                else:
-                    left.unlink()
+        """Remove what killed attempts left half-written."""
+        sweep(self.root, ("config.yaml", "metrics.jsonl", "result.json", "student"))
 
     @contextmanager
     def lock(self, wait_s: float = 0.0) -> Iterator[None]:

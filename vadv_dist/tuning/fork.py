@@ -8,11 +8,10 @@ import contextlib
 import json
 import os
 import shutil
-from pathlib import Path
 
 from vadv_dist.config import Config, config_to_yaml
 from vadv_dist.errors import MachineError
-from vadv_dist.storage import atomic_directory, local_copy
+from vadv_dist.storage import atomic_directory, local_copy, sweep
 from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.run_folder import RunFolder
 
@@ -46,7 +45,7 @@ def fork(source: RunFolder, config: Config, epochs: int) -> None:
             f"{source.root} stands after {state['epoch']} epochs, but {target.root} goes on from it after {epochs}. "
             "Its checkpoints were changed from outside. Give the search another name (--run.name=…)."
         )
-    _sweep(target)
+    sweep(target.root.parent, [target.root.name])  # of killed forks
     with atomic_directory(target.root, manifest="config.yaml") as upload:
         for checkpoint in checkpoints:
             with local_copy(checkpoint.path) as folder:
@@ -56,13 +55,6 @@ def fork(source: RunFolder, config: Config, epochs: int) -> None:
         ]
         (upload.folder / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
         (upload.folder / "config.yaml").write_text(config_to_yaml(config), encoding="utf-8")
-
-
-def _sweep(target: RunFolder) -> None:
-    """Remove what a killed fork left half-written."""
-    if isinstance(target.root, Path):
-        for left in target.root.parent.glob(f".{target.root.name}.partial-*"):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _link(source: str, copy: str) -> str:

@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -12,6 +11,7 @@ from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.page import Section, document, folded, grid
 from vadv_dist.reporting.tables import facts_list, plain_table
 from vadv_dist.reporting.words import MISSING, decimals
+from vadv_dist.tuning.answer import Answer
 from vadv_dist.tuning.figures import (
     curves_figure,
     history_figure,
@@ -29,11 +29,8 @@ from vadv_dist.tuning.space import Value, with_values
 from vadv_dist.tuning.study import course
 from vadv_dist.tuning.verdict import Candidate, signed_mae, spread
 
-if TYPE_CHECKING:
-    from vadv_dist.tuning.answer import Answer
 
-
-def report_html(answer: "Answer") -> str:
+def report_html(answer: Answer) -> str:
     """The page: the same bytes for the same search."""
     trials = answer.study.trials()
     sections = [
@@ -51,7 +48,7 @@ def report_html(answer: "Answer") -> str:
     return document(f"{answer.folder.name} · vadv tune", _header(answer), shown, footer)
 
 
-def _header(answer: "Answer") -> Markup:
+def _header(answer: Answer) -> Markup:
     sentence = answer.verdict.sentence
     title = "Better than the default" if answer.verdict.is_better else "No gain over the default"
     caveat = (
@@ -66,7 +63,7 @@ def _header(answer: "Answer") -> Markup:
     )
 
 
-def _answer_section(answer: "Answer") -> Section:
+def _answer_section(answer: Answer) -> Section:
     rows = [(_row_class(answer, "default"), _row("default", answer.noise, None))]
     rows += [(_row_class(answer, c.name), _row(c.name, c.mae, c)) for c in answer.candidates]
     values = {name: _text(value) for name, value in answer.values.items()}
@@ -82,7 +79,7 @@ def _answer_section(answer: "Answer") -> Section:
     )
 
 
-def _terms_section(answer: "Answer") -> Section | None:
+def _terms_section(answer: Answer) -> Section | None:
     if not answer.terms:
         return None
     rows: list[tuple[str | None, list[str]]] = []
@@ -121,7 +118,7 @@ def _history_section(trials: list[FrozenTrial]) -> Section:
     )
 
 
-def _fields_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
+def _fields_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
     shares = importances(answer.study.optuna)
     told = (
         join(
@@ -144,7 +141,7 @@ def _fields_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
     )
 
 
-def _trials_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
+def _trials_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
     names = [entry.field for entry in answer.space.searched]
     rows: list[tuple[str | None, list[str]]] = []
     for trial in trials:
@@ -165,7 +162,7 @@ def _trials_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
 _STATES = {TrialState.COMPLETE: "ended", TrialState.PRUNED: "stopped", TrialState.RUNNING: "running"}
 
 
-def _facts_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
+def _facts_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
     search, states = answer.search, [trial.state for trial in trials]
     facts = {
         "Trials": str(len(trials)),
@@ -186,7 +183,7 @@ def _facts_section(answer: "Answer", trials: list[FrozenTrial]) -> Section:
     )
 
 
-def _scheduler(answer: "Answer") -> str:
+def _scheduler(answer: Answer) -> str:
     search = answer.search
     if answer.study.has_several:
         return "none: there are several objectives"
@@ -206,7 +203,7 @@ def _row(name: str, mae: Mapping[int, float], compared: Candidate | None) -> lis
     ]
 
 
-def _row_class(answer: "Answer", name: str) -> str | None:
+def _row_class(answer: Answer, name: str) -> str | None:
     return "ours" if name == answer.winner else None
 
 

@@ -19,7 +19,8 @@ from vadv_dist.tasks.sentiment import preflight
 from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.run_lock import run_lock
 from vadv_dist.training.splits import Splits
-from vadv_dist.tuning.answer import Answer, write_answer
+from vadv_dist.tuning.answer import Answer
+from vadv_dist.tuning.answer_files import write_answer
 from vadv_dist.tuning.events import Ended, Event, Failed
 from vadv_dist.tuning.failures import too_many_failures
 from vadv_dist.tuning.front import front_trials

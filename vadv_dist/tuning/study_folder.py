@@ -13,7 +13,7 @@ from vadv_dist.config.load import differing_keys
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.storage_url import require_sound, resolve
 from vadv_dist.errors import UserError
-from vadv_dist.storage import Location, location, write_text
+from vadv_dist.storage import Location, location, sweep, write_text
 from vadv_dist.training.run_folder import MACHINE_FIELDS
 from vadv_dist.tuning.space import Space
 
@@ -76,7 +76,7 @@ class StudyFolder:
         return self.root / "student"
 
     def claim(self, config: Config, space: Space, search: SearchConfig) -> str:
-        """Make this folder the study of a search, or find that it already is.
+        """Make this folder the study of a search, or find that it already is; for the holder of its lock.
 
         Returns:
             name of the study in Optuna's storage; it is no other's, so that many searches may share one storage.
@@ -85,6 +85,8 @@ class StudyFolder:
         """
         if search.storage is not None:
             require_sound(search.storage)
+        written = (self.record_path, self.best_path, self.result_path, self.report_path, self.student)
+        sweep(self.root, [path.name for path in written])
         what = _what(config, space, search)
         if self.record_path.is_file():
             record = yaml.safe_load(self.record_path.read_text(encoding="utf-8"))
