@@ -29,7 +29,8 @@ test: $(READY) ## all tests but the longest
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not deepspeed and not slow'
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 -m 'slow and not ray and not deepspeed and not long'
 	@# Each of the two has a Ray cluster of its own; files stay whole, as their tests share what takes long.
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 -m '(ray or deepspeed) and not long'
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 \
+		-m '(ray or deepspeed) and not long'
 
 test-long: $(READY) ## the longest tests: a job on two Ray nodes of which one is lost, killed searches (about 10 minutes)
 	@$(BIN)/python -m pytest --durations=10 -m long

@@ -13,6 +13,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
+# Files that take longest, of those with Ray: two processes that take them first end at about the same time.
+_FIRST = ("test_ray.py", "test_ray_pools.py", "test_extract.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the others keep their order."""
+    items.sort(key=lambda item: _FIRST.index(item.path.name) if item.path.name in _FIRST else len(_FIRST))
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
