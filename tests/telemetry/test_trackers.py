@@ -166,3 +166,55 @@ def test_mlflow_holds_the_lines_of_the_log_and_goes_on_with_its_run(write_config
     train(config, "mlflow")
     assert only_run().info.run_id == run.info.run_id
     assert json.loads((tmp_path / "runs" / "told" / "result.json").read_text())["run"] == "told"
+
+
+def wandb_records(path: Path) -> list[bytes]:
+    """Records of a W&B file: blocks of 32 KiB, each record or part of one with checksum, length and kind."""
+    data, at, found, part = path.read_bytes(), 7, [], b""
+    while at + 7 <= len(data):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+        part += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            found.append(part)
+            part = b""
+    return found
+
+
+@pytest.mark.slow
+def test_wandb_offline_holds_the_lines_of_the_log(write_config, tmp_path) -> None:
+    pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2
+
+    log = train(write_config("told"), "wandb", WANDB_MODE="offline")
+    [path] = (tmp_path / "runs" / "told" / "wandb").glob("offline-run-*/*.wandb")
+    found = {}
+    for data in wandb_records(path):
+        record = wandb_internal_pb2.Record.FromString(data)
+        values = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        found |= {(name, values["step"]): value for name, value in values.items()}
+    for key, value in expected(log).items():
+        assert found[key] == value
+
+
+@pytest.mark.slow
+def test_wandb_without_a_key_is_a_mistake(write_config) -> None:
+    pytest.importorskip("wandb")
+    command = [
+        sys.executable,
+        "-m",
+        "vadv_dist.cli",
+        "train",
+        "--config",
+        str(write_config()),
+        "--telemetry.track=wandb",
+    ]
+    environment = {**os.environ, "WANDB_MODE": "online", "WANDB_API_KEY": "", "HOME": "/nonexistent"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 2
+    assert "telemetry.track is wandb, which cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr

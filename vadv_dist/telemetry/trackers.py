@@ -108,7 +108,12 @@ class WandbTracker:
 
         folder = str(storage / name) if storage is not None else None
         self._run: Any = wandb.init(
-            name=name, id=_key(root)[:32], resume="allow", dir=folder, config=dict(parameters), reinit=True
+            name=name,
+            id=_key(root)[:32],
+            resume="allow",
+            dir=folder,
+            config=dict(parameters),
+            reinit="finish_previous",  # of a packed trial before
         )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -181,7 +186,8 @@ def tracking(
         raise
     except Exception as error:  # whatever a service or its library raises
         raise UserError(
-            f"telemetry.track is {kind}, which cannot be reached: {error}. Set it up, or set telemetry.track to none."
+            f"telemetry.track is {kind}, which cannot be reached: {str(error).rstrip('.')}. Set it up, or set "
+            "telemetry.track to none."
         ) from error
     lines: queue.Queue[Line | None] = queue.Queue(_WAITING)
 
