@@ -1,20 +1,39 @@
-"""Damaged clips are rejected with a reason or read; nothing else happens."""
+"""Damaged clips, lists of clips and files of OpenFace: read, or refused with a reason; nothing else happens."""
 
 import random
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from damage import damaged, how_many, how_many_slow_ones, run
+from PIL import Image
 from videos import write_video
 
-from vadv_dist.config.extract_sections import ExtractConfig, FacesConfig
-from vadv_dist.features.listing import ListedClip
+from vadv_dist.config.extract_sections import ClipsConfig, ExtractConfig, FacesConfig
+from vadv_dist.errors import UserError
+from vadv_dist.features.frames import BadClipError
+from vadv_dist.features.listing import CSV_COLUMNS, MMSA_COLUMNS, TIME_COLUMNS, ListedClip, list_clips
+from vadv_dist.features.openface import read_boxes, read_crops
 from vadv_dist.features.pixels import Preprocessing
 from vadv_dist.features.stages import ClipReader, Preparations, StageSpec
 
-FILES = 150
 REASONS = ("unreadable", "empty file", "no video stream", "zero length", "wrong times", "truncated")
 
 
+def told(message: str, what: str = "") -> None:
+    """A message of some lines at most, that names what is damaged."""
+    assert 10 < len(message) < 4000
+    assert what in message
+
+
+def some(counts: Counter[str], files: int) -> bool:
+    """Whether all were tried, and neither outcome is the only one."""
+    return counts.total() == files and len(counts) == 2
+
+
+@how_many_slow_ones
 @pytest.mark.parametrize(
     ("name", "codec"),
     [
@@ -23,27 +42,98 @@ REASONS = ("unreadable", "empty file", "no video stream", "zero length", "wrong 
         pytest.param("a.mpg", "mpeg1video", marks=pytest.mark.slow),
     ],
 )
-def test_a_damaged_clip_is_read_or_has_a_reason(tmp_path: Path, name: str, codec: str) -> None:
+def test_a_damaged_clip_is_read_or_has_a_reason(tmp_path: Path, name: str, codec: str, files: int) -> None:
     prepared = Preparations(Preprocessing.square(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), None)
     reader = ClipReader(StageSpec(ExtractConfig(faces=FacesConfig(kind="none")), prepared, "fp32"))
     whole = write_video(tmp_path / name, frames=12, codec=codec).read_bytes()
-    dice = random.Random(0)
-    counts = {"read": 0, "rejected": 0}
-    damaged = tmp_path / f"damaged{Path(name).suffix}"
-    for _ in range(FILES):
-        content = bytearray(whole)
-        for _ in range(dice.choice((1, 3, 30))):
-            content[dice.randrange(len(content))] = dice.randrange(256)
-        kept = dice.choice((len(content), dice.randrange(len(content))))
-        damaged.write_bytes(bytes(content[:kept]))
-        clip = ListedClip("a", "a", "train", 0.0, "words", damaged.name)
-        batch = reader.read(0, [(clip, str(damaged))])
+    path = tmp_path / f"damaged{Path(name).suffix}"
+    counts: Counter[str] = Counter()
+
+    def example(chance: random.Random) -> None:
+        path.write_bytes(damaged(whole, chance))
+        batch = reader.read(0, [(ListedClip("a", "a", "train", 0.0, "words", path.name), str(path))])
         [report] = batch.reports
+        assert batch.visual is not None
         if report.reason is None:
             assert batch.visual.shape == (1, 8, 16, 16, 3)
-            counts["read"] += 1
         else:
             assert report.reason.split(":")[0] in REASONS
             assert len(batch.visual) == 0
+        counts["read" if report.reason is None else "rejected"] += 1
+
+    run(files, example)
+    assert some(counts, files)
+
+
+@how_many
+@pytest.mark.parametrize("kind", ["csv", "mmsa"])
+def test_a_damaged_list_is_read_or_refused(tmp_path: Path, kind: str, files: int) -> None:
+    (tmp_path / "Raw").mkdir()
+    path = tmp_path / "label.csv"
+    header = (*CSV_COLUMNS, *TIME_COLUMNS) if kind == "csv" else MMSA_COLUMNS
+    cell = {"label": "1.5", "split": "train", "mode": "train", "text": '"words, words"', "start_s": "0.5", "end_s": "2"}
+    rows = [",".join(cell.get(name, f"{name}{i}") for name in header) for i in range(7)]
+    whole = "\n".join([",".join(header), *rows, ""]).encode()
+    config = ClipsConfig(csv=str(path)) if kind == "csv" else ClipsConfig(mmsa=str(tmp_path))
+    counts: Counter[str] = Counter()
+
+    def example(chance: random.Random) -> None:
+        path.write_bytes(damaged(whole, chance))
+        try:
+            listed = list_clips(config)
+        except UserError as error:
+            told(str(error))
+            counts["refused"] += 1
+            return
+        assert len({clip.clip_id for clip in listed.clips}) == len(listed.clips) > 0
+        assert all(-3 <= clip.label <= 3 and clip.text and clip.path for clip in listed.clips)
+        counts["read"] += 1
+
+    run(files, example)
+    assert some(counts, files)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["Raw", "label.csv"]
+
+
+@how_many
+def test_damaged_landmarks_are_read_or_a_reason(tmp_path: Path, files: int) -> None:
+    path = tmp_path / "a.csv"
+    rows = [f"{i / 25}, 0.98, 1, 120, 240, 80, 220" for i in range(20)]
+    whole = "\n".join(["timestamp, confidence, success, x_0, x_1, y_0, y_1", *rows]).encode()
+    counts: Counter[str] = Counter()
+
+    def example(chance: random.Random) -> None:
+        path.write_bytes(damaged(whole, chance))
+        try:
+            boxes = read_boxes(path, [0.1, 0.5], min_score=0.5)
+        except BadClipError as error:
+            told(str(error), path.name)
             counts["rejected"] += 1
-    assert min(counts.values()) > 0
+            return
+        assert boxes.shape == (2, 4)
+        counts["read"] += 1
+
+    run(files, example)
+    assert some(counts, files)
+
+
+@how_many
+def test_damaged_crops_are_read_or_a_reason(tmp_path: Path, files: int) -> None:
+    path = tmp_path / "frame_det_00_000001.png"
+    Image.fromarray(np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)).save(path)
+    whole, read = path.read_bytes(), partial(read_crops, tmp_path, 2)
+    counts: Counter[str] = Counter()
+
+    def example(chance: random.Random) -> None:
+        path.write_bytes(damaged(whole, chance))
+        try:
+            crops = read()
+        except BadClipError as error:
+            told(str(error), path.name)
+            counts["rejected"] += 1
+            return
+        assert crops is not None
+        assert all(crop.ndim == 3 and crop.shape[2] == 3 and crop.dtype == np.uint8 for crop in crops)
+        counts["read"] += 1
+
+    run(files, example)
+    assert some(counts, files)

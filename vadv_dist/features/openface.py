@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vadv_dist.errors import UserError
+from vadv_dist.errors import UserError, VadvError
 from vadv_dist.features.frames import BadClipError, Image
 from vadv_dist.features.tracks import Floats
 from vadv_dist.storage import Location, location, open_binary
@@ -105,7 +105,9 @@ def read_crops(folder: Location, count: int) -> list[Image] | None:
         try:
             with open_binary(path) as file, Pillow.open(file) as picture:
                 images.append(np.asarray(picture.convert("RGB"), np.uint8))
-        except (OSError, ValueError) as error:
+        except VadvError:  # of an object store
+            raise
+        except Exception as error:  # a damaged picture makes Pillow raise SyntaxError, struct.error and others
             raise BadClipError(f"OpenFace's {path.name} is unreadable: {error}") from None
     return images
 

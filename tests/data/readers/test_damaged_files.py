@@ -1,7 +1,4 @@
-"""Damaged and hostile files: a clear error or a correct data set, and never a traceback, a hang, or a side effect.
-
-Each example damages `FILES` copies of a good file from one seed, so that thousands are cheap.
-"""
+"""Damaged and hostile files: a clear error or a correct data set, and never a traceback, a hang, or a side effect."""
 
 import contextlib
 import io
@@ -19,9 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import damaged, how_many, how_many_slow_ones, run
 from foreign_files import as_numpy_1, mmsa_content, sdk_files, write_mmsa, write_vegas
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from rich.console import Console
 
 from vadv_dist.data.checks import check_dataset
@@ -41,39 +37,8 @@ from vadv_dist.errors import UserError
 from vadv_dist.inference.tables import table_kind
 from vadv_dist.storage import sha256_file
 
-FILES = 20
-MANY = 2000
-FEW = 100  # of each kind in a fast run
 SECONDS_PER_FILE = 10
 MEMORY_BYTES = 1 << 30
-INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, ord("."), ord("R"), ord("c"), ord("'"), ord(","), ord("\n"), ord('"'))
-
-
-def damaged(data: bytes, chance: random.Random) -> bytes:
-    """A copy that is cut, or has bits flipped, bytes changed, put in, taken out or moved."""
-    changed = bytearray(data)
-    for _ in range(chance.choice((1, 1, 1, 2, 4, 16))):
-        if not changed:
-            break
-        at = chance.randrange(len(changed))
-        span = chance.choice((1, 2, 4, 8, 64))
-        kind = chance.randrange(7)
-        if kind == 0:
-            changed[at] ^= 1 << chance.randrange(8)
-        elif kind == 1:
-            changed[at] = chance.choice(INTERESTING)
-        elif kind == 2:
-            changed[at : at + span] = chance.randbytes(span)
-        elif kind == 3:
-            del changed[at : at + span]
-        elif kind == 4:
-            changed[at:at] = chance.randbytes(span)
-        elif kind == 5:
-            start = chance.randrange(len(changed))
-            changed[at : at + span] = changed[start : start + span]
-        elif chance.random() < 0.3:
-            del changed[at:]
-    return bytes(changed)
 
 
 @pytest.fixture
@@ -134,30 +99,6 @@ def try_one(read: Callable[[Path], Any], out: Path) -> bool:
     return True
 
 
-def run(files: int, example: Callable[[random.Random], None]) -> None:
-    """Run an example on so many damaged files; hypothesis names the seed of one that fails."""
-
-    @settings(
-        max_examples=files // FILES,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(seed=st.integers(0, 2**32 - 1))
-    def examples(seed: int) -> None:
-        chance = random.Random(seed)
-        for _ in range(FILES):
-            example(chance)
-
-    examples()
-
-
-how_many = pytest.mark.parametrize("files", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
-# Each file is read in a process of its own, as those of test_csd, which go through the same reader.
-how_many_of_vegas = pytest.mark.parametrize(
-    "files", [FEW, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.long])]
-)
 pytestmark = pytest.mark.usefixtures("bounded_memory")
 
 
@@ -332,7 +273,7 @@ def test_csd(place: Path, files: int, quick_hdf5: None) -> None:
     assert sorted(p.name for p in place.iterdir()) == sorted(p.name for p in good.values())
 
 
-@how_many_of_vegas
+@how_many_slow_ones
 def test_vegas(place: Path, files: int, quick_hdf5: None) -> None:
     path = place / "v.h5"
     goods = [
