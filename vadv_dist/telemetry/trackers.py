@@ -67,7 +67,8 @@ class MlflowTracker:
         from mlflow.entities import Param, RunStatus
         from mlflow.tracking import MlflowClient
 
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or (storage and f"sqlite:///{storage.resolve() / 'mlflow.db'}")
+        beside_runs = None if storage is None else f"sqlite:///{storage.resolve() / 'mlflow.db'}"
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or beside_runs
         if uri is None:
             raise UserError(
                 "telemetry.track is mlflow and run.storage is an object store, which holds no MLflow database. Set "
