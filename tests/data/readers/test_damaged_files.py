@@ -251,7 +251,7 @@ def test_programs_of_pickles(place: Path, files: int) -> None:
     assert not list(place.iterdir())
 
 
-@how_many
+@how_many_slow_ones
 def test_csd(place: Path, files: int, quick_hdf5: None) -> None:
     good = sdk_files(place, ("a", "d"))
     contents = {name: path.read_bytes() for name, path in good.items()}
