@@ -17,7 +17,7 @@ from measure import Row, ratio_of_medians
 from rich.console import Console
 
 from vadv_dist.config import Config, TeacherConfig, config_from_dict, config_to_dict
-from vadv_dist.data.shards import Dataset
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.synth.encoder import write_encoder
 from vadv_dist.training.launch import train
 

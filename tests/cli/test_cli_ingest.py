@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vadv_dist.cli import main
-from vadv_dist.data.shards import Dataset
+from vadv_dist.data.dataset import Dataset
 
 sys.path.append(str(Path(__file__).parents[1] / "data" / "readers"))
 from foreign_files import mmsa_content, sdk_files, write_mmsa, write_vegas  # beside its own tests

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from vadv_dist.data.across import check_datasets, render_check, shared_videos, video_clips
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
-from vadv_dist.data.shards import Dataset, DatasetWriter
+from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.errors import UserError
 from vadv_dist.storage import S3Path
 

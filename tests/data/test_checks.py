@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from vadv_dist.data.check_report import Finding
 from vadv_dist.data.checks import check_dataset, render_report
-from vadv_dist.data.shards import Dataset, manifest_json
+from vadv_dist.data.dataset import Dataset, manifest_json
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.errors import UserError
 from vadv_dist.storage import read_json, sha256_file, write_json

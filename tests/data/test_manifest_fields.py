@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
-from vadv_dist.data.shards import Dataset, DatasetWriter
+from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.errors import UserError
 
 

@@ -8,8 +8,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from vadv_dist.config import load_config
+from vadv_dist.data.dataset import Dataset, manifest_json
 from vadv_dist.data.prompts import load_prompts
-from vadv_dist.data.shards import Dataset, manifest_json, write_prompts
+from vadv_dist.data.shards import write_prompts
 from vadv_dist.data.sources import Sources
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.errors import UserError

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import SPLITS
-from vadv_dist.data.shards import Dataset
 from vadv_dist.data.synth import GenerativeModel, make_dataset
 from vadv_dist.data.synth.features import estimate_latent
 from vadv_dist.data.synth.grammar import draw_word_counts, read_level, render, vocabulary

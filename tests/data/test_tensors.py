@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
-from vadv_dist.data.shards import Dataset, DatasetWriter
+from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.tensors import tensor_chunks
 
 SPEC = FeatureSpec((3, 2))

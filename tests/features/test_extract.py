@@ -18,8 +18,8 @@ from videos import write_list, write_video
 from vadv_dist.config.extract_sections import FacesConfig
 from vadv_dist.config.load import config_to_yaml
 from vadv_dist.data.checks import check_dataset
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.reading import ShardReader
-from vadv_dist.data.shards import Dataset
 from vadv_dist.errors import UserError
 from vadv_dist.features.clip_files import open_clip
 from vadv_dist.features.encoders import ImageEncoder, image_preprocessing

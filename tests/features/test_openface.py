@@ -9,8 +9,8 @@ from PIL import Image
 from videos import write_list, write_video
 
 from vadv_dist.config.extract_sections import FacesConfig
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.reading import ShardReader
-from vadv_dist.data.shards import Dataset
 from vadv_dist.errors import UserError
 from vadv_dist.features.extract import extract
 from vadv_dist.features.frames import BadClipError

@@ -23,7 +23,7 @@ from vadv_dist.cli import main
 from vadv_dist.config.extract_sections import ClipsConfig, ExtractConfig, FacesConfig
 from vadv_dist.config.load import config_to_yaml
 from vadv_dist.data.checks import check_dataset
-from vadv_dist.data.shards import Dataset
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.errors import UserError
 from vadv_dist.features.extract import extract
 from vadv_dist.object_storage import S3Path

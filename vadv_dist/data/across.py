@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from vadv_dist.data.check_report import CheckReport, Finding, counted, render_finding, render_report
 from vadv_dist.data.checks import check_dataset
 from vadv_dist.data.columns import read_columns
-from vadv_dist.data.shards import Dataset
+from vadv_dist.data.dataset import Dataset
 
 if TYPE_CHECKING:
     from rich.console import Console

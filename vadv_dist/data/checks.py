@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vadv_dist.data.check_report import CheckReport, Finding, counted, render_report
+from vadv_dist.data.dataset import Dataset, DatasetManifest, ShardInfo
 from vadv_dist.data.reading import all_finite, shard_content, to_window
 from vadv_dist.data.schema import (
     FEATURE_AXES,
@@ -21,7 +22,7 @@ from vadv_dist.data.schema import (
     Window,
     count_words,
 )
-from vadv_dist.data.shards import Dataset, DatasetManifest, ShardInfo, arrow_schema
+from vadv_dist.data.shards import arrow_schema
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.storage import S3Path, file_size, local_copy, read_json, sha256_file
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vadv_dist.data.dataset import Dataset, ShardInfo
 from vadv_dist.data.reading import shard_content
-from vadv_dist.data.shards import Dataset, ShardInfo
 from vadv_dist.errors import UserError
 from vadv_dist.storage import S3Path
 

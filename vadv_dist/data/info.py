@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from vadv_dist.data.dataset import Dataset, DatasetManifest
 from vadv_dist.data.info_view import render_info
 from vadv_dist.data.schema import SPLITS
-from vadv_dist.data.shards import Dataset, DatasetManifest
 
 __all__ = ["dataset_info", "render_info"]
 

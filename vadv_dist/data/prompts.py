@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vadv_dist.data.shards import Dataset
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.errors import UserError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vadv_dist.data.dataset import Dataset, ShardInfo
 from vadv_dist.data.schema import META_COLUMNS, Array, FeatureColumn, FeatureSpec, Window
-from vadv_dist.data.shards import Dataset, ShardInfo
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, S3Path, file_size, sha256_bytes

@@ -1,14 +1,12 @@
-"""Write and read a data set: Parquet shards beside a `dataset.json` that is written last.
+"""Write a data set: Parquet shards beside a `dataset.json` that is written last.
 
 Layout (docs/architecture.md, "A data set on storage"): `<uri>/<split>/00000.parquet …`, `<uri>/dataset.json`, and
 `<uri>/prompts.safetensors` where the data set has prompt embeddings.
 """
 
 import datetime
-import hashlib
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,10 +17,10 @@ import pyarrow.parquet as pq
 
 from vadv_dist import __version__
 from vadv_dist.data import manifest_fields as fields
+from vadv_dist.data.dataset import MANIFEST, PROMPTS_NAME, DatasetManifest, ShardInfo, manifest_json
 from vadv_dist.data.schema import (
     FEATURE_AXES,
     FEATURE_LAYOUT,
-    SCHEMA_VERSION,
     SPLITS,
     Array,
     Clip,
@@ -36,212 +34,16 @@ from vadv_dist.storage import (
     atomic_directory,
     atomic_file,
     location,
-    read_json,
     require_absent,
     sha256_bytes,
     sha256_file,
     write_json,
 )
 
-MANIFEST = "dataset.json"
 DEFAULT_SHARD_ROWS = 1024
 DEFAULT_SHARD_BYTES = 64 << 20
-PROMPTS_NAME = "prompts.safetensors"
 # Half a point each on the scale of MOSI, -3 to 3.
 LABEL_BINS = 12
-
-
-@dataclass(frozen=True)
-class ShardInfo:
-    """One shard as `dataset.json` declares it.
-
-    `missing` counts rows by the exact set of features that they lack, as `{"face": 3, "face+visual": 1}`.
-    """
-
-    path: str
-    rows: int
-    bytes: int
-    sha256: str
-    missing: dict[str, int] = field(default_factory=dict)
-
-    def rows_lacking(self, features: Iterable[str]) -> int:
-        """Rows that lack at least one of `features`."""
-        wanted = set(features)
-        return sum(count for names, count in self.missing.items() if wanted & set(names.split("+")))
-
-
-@dataclass(frozen=True)
-class DatasetManifest:
-    """What `dataset.json` says."""
-
-    splits: dict[str, list[ShardInfo]]
-    features: dict[str, FeatureSpec]
-    label: LabelSpec
-    statistics: dict[str, Any]
-    provenance: dict[str, Any]
-    num_classes_prompts: int = 0
-    prompts_sha256: str | None = None
-    truth: dict[str, Any] | None = None
-    schema_version: int = SCHEMA_VERSION
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over all shards' hashes, and the prompts' where it is known: equal for sets of the same bytes."""
-        digest = hashlib.sha256()
-        for split in sorted(self.splits):
-            for shard in self.splits[split]:
-                digest.update(f"{split} {shard.rows} {shard.sha256}\n".encode())
-        if self.prompts_sha256 is not None:
-            digest.update(f"prompts {self.num_classes_prompts} {self.prompts_sha256}\n".encode())
-        return digest.hexdigest()
-
-    @property
-    def records(self) -> dict[str, str]:
-        """SHA-256 of each file beside the shards that provenance names under `records`, by its plain name."""
-        found = self.provenance.get("records", [])
-        return {
-            str(entry["name"]): str(entry["sha256"])
-            for entry in (found if isinstance(found, list) else [])
-            if isinstance(entry, dict) and {"name", "sha256"} <= entry.keys() and "/" not in str(entry["name"])
-        }
-
-    def rows(self, split: str) -> int:
-        """Number of rows of a split (0 where the data set has no such split)."""
-        return sum(shard.rows for shard in self.splits.get(split, []))
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set on storage: where it is and what its manifest says."""
-
-    root: Location
-    manifest: DatasetManifest
-
-    @classmethod
-    def open(cls, uri: str | Location) -> "Dataset":
-        """Read a data set's manifest; no shard is opened.
-
-        Raises:
-            UserError: nothing there, not a data set, or one of another schema version.
-        """
-        root = location(uri)
-        path = root / MANIFEST
-        if not path.is_file():
-            what = "has no dataset.json" if root.is_dir() else "does not exist"
-            raise UserError(
-                f"{root} {what}, so it is not a data set (dataset.json is written last, when a data set is "
-                "complete). Give the folder that `vadv synth` or `vadv ingest` wrote, or run it again."
-            )
-        try:
-            raw = read_json(path)
-        except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets nested thousandfold
-            raise UserError(f"{path} cannot be read as JSON: {error}.") from None
-        return cls(root, parse_manifest(raw, path))
-
-    @property
-    def prompts_path(self) -> Location:
-        """Where frozen prompt embeddings are, if the data set has any."""
-        return self.root / PROMPTS_NAME
-
-    def read_prompts(self) -> Array | None:
-        """Prompt embeddings [C, D], verified where their hash is declared; None where there are none.
-
-        Raises:
-            UserError: the file is gone, was changed, or does not hold what `dataset.json` declares.
-        """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        path, manifest = self.prompts_path, self.manifest
-        if not manifest.num_classes_prompts and not path.is_file():
-            return None
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            raise UserError(
-                f"{path} is gone, but dataset.json declares {manifest.num_classes_prompts} prompts. Restore it, or "
-                "make the data set again."
-            ) from None
-        if manifest.prompts_sha256 is not None and sha256_bytes(content) != manifest.prompts_sha256:
-            raise UserError(
-                f"{path} has SHA-256 {sha256_bytes(content)[:12]}…, dataset.json declares "
-                f"{manifest.prompts_sha256[:12]}…: it was changed after the data set was written. Restore it, or make "
-                "the data set again."
-            )
-        try:
-            prompts: Array | None = load(content).get("prompts")
-        except (SafetensorError, ValueError) as error:
-            raise UserError(f"{path} is not a readable safetensors file ({error}). Make the data set again.") from None
-        if prompts is None or prompts.ndim != 2:
-            shape = None if prompts is None else list(prompts.shape)
-            raise UserError(f"{path} holds prompts of shape {shape}, expected [C, D]. Make the data set again.")
-        return prompts
-
-    def shard_path(self, shard: ShardInfo) -> Location:
-        """Path of one shard."""
-        return self.root / shard.path
-
-    def split(self, name: str) -> list[ShardInfo]:
-        """Shards of a split.
-
-        Raises:
-            UserError: the data set has no such split.
-        """
-        shards = self.manifest.splits.get(name, [])
-        if not shards:
-            present = ", ".join(s for s in SPLITS if self.manifest.splits.get(s)) or "none"
-            advice = " Cut one from train with `vadv ingest table … --valid-fraction 0.1`." if name == "valid" else ""
-            raise UserError(f"{self.root} has no {name!r} split (it has: {present}).{advice}")
-        return shards
-
-
-def parse_manifest(raw: Mapping[str, Any], path: Location) -> DatasetManifest:
-    """Build a manifest from the JSON of `dataset.json`.
-
-    Raises:
-        UserError: another schema version, or a field that is missing or malformed.
-    """
-    version = raw.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise UserError(
-            f"{path} has schema_version {fields.brief(version)}, this version reads {SCHEMA_VERSION}. "
-            "Make the data set again with this version, or use the version that made it."
-        )
-    try:
-        splits = {
-            name: [_parse_shard(entry) for entry in fields.items(fields.mapping(split, name)["shards"], "shards")]
-            for name, split in fields.mapping(raw["splits"], "splits").items()
-        }
-        return DatasetManifest(
-            splits=splits,
-            features={
-                name: fields.feature(spec, name) for name, spec in fields.mapping(raw["features"], "features").items()
-            },
-            label=fields.label(raw["label"]),
-            statistics=fields.statistics(raw.get("statistics", {})),
-            provenance=fields.mapping(raw.get("provenance", {}), "provenance"),
-            num_classes_prompts=fields.count(raw.get("num_classes_prompts", 0), "num_classes_prompts"),
-            prompts_sha256=None
-            if raw.get("prompts_sha256") is None
-            else fields.text(raw["prompts_sha256"], "prompts_sha256"),
-            truth=fields.truth(raw.get("truth")),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is malformed ({type(error).__name__}: {error}). Make the data set again.") from None
-
-
-def _parse_shard(raw: Any) -> ShardInfo:
-    entry = fields.mapping(raw, "shard")
-    path = fields.text(entry["path"], "path")
-    if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
-        raise ValueError(f"shard path {path!r} leaves the data set")
-    return ShardInfo(
-        path,
-        fields.count(entry["rows"], "rows"),
-        fields.count(entry["bytes"], "bytes"),
-        fields.text(entry["sha256"], "sha256"),
-        fields.counts(entry.get("missing", {}), "missing"),
-    )
 
 
 class DatasetWriter:
@@ -397,18 +199,6 @@ def stamped(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Provenance with this version and the time."""
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {**provenance, "vadv_version": __version__, "created": created}
-
-
-def manifest_json(manifest: DatasetManifest) -> dict[str, Any]:
-    """The document that `dataset.json` holds."""
-    raw = asdict(manifest)
-    raw["splits"] = {
-        name: {"rows": manifest.rows(name), "shards": [asdict(shard) for shard in shards]}
-        for name, shards in manifest.splits.items()
-    }
-    raw["missing"] = "null"
-    raw["fingerprint"] = manifest.fingerprint
-    return dict(sorted(raw.items(), key=lambda item: item[0] != "schema_version"))
 
 
 def check_clip(clip: Clip, features: Mapping[str, FeatureSpec], label: LabelSpec) -> None:

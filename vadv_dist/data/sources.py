@@ -7,12 +7,12 @@ from functools import cached_property
 import numpy as np
 
 from vadv_dist.config import Config, DataConfig
+from vadv_dist.data.dataset import Dataset, ShardInfo
 from vadv_dist.data.mixture import quotas
 from vadv_dist.data.plan import EpochPlan, Mix, ShardTable
 from vadv_dist.data.prompts import require_same_prompts
 from vadv_dist.data.reading import ShardReader
 from vadv_dist.data.schema import FeatureSpec, IntArray, LabelSpec
-from vadv_dist.data.shards import Dataset, ShardInfo
 from vadv_dist.errors import UserError
 
 

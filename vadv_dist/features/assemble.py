@@ -10,16 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vadv_dist.config.extract_sections import ExtractConfig
+from vadv_dist.data.dataset import PROMPTS_NAME, DatasetManifest, ShardInfo, manifest_json
 from vadv_dist.data.schema import SPLITS, Array, FeatureSpec, LabelSpec, count_words
-from vadv_dist.data.shards import (
-    PROMPTS_NAME,
-    DatasetManifest,
-    ShardInfo,
-    manifest_json,
-    stamped,
-    statistics,
-    write_prompts,
-)
+from vadv_dist.data.shards import stamped, statistics, write_prompts
 from vadv_dist.errors import UserError
 from vadv_dist.features.listing import ClipList
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import SPLITS
-from vadv_dist.data.shards import Dataset
 from vadv_dist.errors import UserError
 from vadv_dist.features.assemble import SOURCES_NAME
 from vadv_dist.features.clip_files import open_clip

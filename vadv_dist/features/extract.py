@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from vadv_dist.config.extract_sections import ExtractConfig
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import Array, Clip, LabelSpec
-from vadv_dist.data.shards import Dataset, check_clip
+from vadv_dist.data.shards import check_clip
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.features.assemble import ExtractSummary, finish, summary
 from vadv_dist.features.isolated import begun, read_each_apart

@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.readers.table import ingest_table
-from vadv_dist.data.shards import Dataset
 from vadv_dist.errors import UserError
 
 HEADER = ["id", "video_id", "split", "label", "text"]

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from csv_files import IDS, refusal, table_of, write_csv
 
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.readers.table import ingest_table
-from vadv_dist.data.shards import Dataset
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from csv_files import HEADER, ROWS, changed, refusal, table_of, write_csv
 
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.readers.table import ingest_table
-from vadv_dist.data.shards import Dataset
 
 
 def test_without_a_video_column_the_video_is_the_id_up_to_its_last_underscore(tmp_path: Path) -> None:

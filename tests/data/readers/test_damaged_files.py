@@ -21,6 +21,7 @@ from foreign_files import as_numpy_1, mmsa_content, sdk_files, write_mmsa, write
 from rich.console import Console
 
 from vadv_dist.data.checks import check_dataset
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.info import dataset_info, render_info
 from vadv_dist.data.readers import hdf5
 from vadv_dist.data.readers.cmu_sdk import ingest_cmu_sdk
@@ -32,7 +33,7 @@ from vadv_dist.data.readers.table import ingest_table
 from vadv_dist.data.readers.vegas import ingest_vegas
 from vadv_dist.data.reading import ShardReader, to_window
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
-from vadv_dist.data.shards import Dataset, DatasetWriter
+from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.errors import UserError
 from vadv_dist.inference.tables import table_kind
 from vadv_dist.storage import sha256_file

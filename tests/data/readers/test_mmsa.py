@@ -9,9 +9,9 @@ import pytest
 from foreign_files import AUDIO_WIDTH, SPLIT_ROWS, VISION_WIDTH, as_numpy_1, mmsa_content, write_mmsa
 
 from vadv_dist.data.checks import check_dataset
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.readers.mmsa import ingest_mmsa
 from vadv_dist.data.readers.sequences import Framing
-from vadv_dist.data.shards import Dataset
 from vadv_dist.errors import UserError
 
 EXACT = Framing(dtype="float32")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from csv_files import IDS, changed, table_of, write_csv
 
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.readers.table import IngestSummary, ingest_table
-from vadv_dist.data.shards import Dataset
 from vadv_dist.errors import UserError
 from vadv_dist.storage import sha256_file
 

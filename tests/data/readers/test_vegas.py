@@ -11,11 +11,11 @@ import pytest
 from foreign_files import write_vegas
 
 from vadv_dist.data.checks import check_dataset
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.info import dataset_info, render_info
 from vadv_dist.data.readers.sequences import Framing
 from vadv_dist.data.readers.vegas import ingest_vegas, stratified_cut
 from vadv_dist.data.schema import LabelSpec
-from vadv_dist.data.shards import Dataset
 from vadv_dist.errors import UserError
 
 UNEVEN = [0] * 40 + [1] * 20 + [2] * 5 + [3]

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vadv_dist.data.dataset import MANIFEST
 from vadv_dist.data.readers.csv_rows import SPLIT_NAMES, TextColumns, TextRow, read_texts
 from vadv_dist.data.readers.hdf5 import ArrayInfo, Hdf5File
 from vadv_dist.data.readers.ingestion import BadRowError, Ingestion, IngestSummary, label_spec, printable
 from vadv_dist.data.readers.sequences import Framing
 from vadv_dist.data.schema import Array, Clip, FeatureSpec, LabelSpec
-from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, MANIFEST
+from vadv_dist.data.shards import DEFAULT_SHARD_ROWS
 from vadv_dist.errors import UserError
 from vadv_dist.storage import local_path, location, read_json, require_absent
 

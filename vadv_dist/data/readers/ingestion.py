@@ -10,9 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.readers.sequences import Framing, zero_non_finite
 from vadv_dist.data.schema import SPLITS, Array, Clip, FeatureSpec, LabelSpec
-from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, Dataset, DatasetWriter
+from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, DatasetWriter
 from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, location, sha256_file
 

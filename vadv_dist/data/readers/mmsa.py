@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from vadv_dist.data.dataset import MANIFEST
 from vadv_dist.data.readers.csv_rows import SPLIT_NAMES
 from vadv_dist.data.readers.ingestion import BadRowError, Ingestion, IngestSummary, label_spec, printable
 from vadv_dist.data.readers.pickles import read_pickle
 from vadv_dist.data.readers.sequences import Framing, trim_zeros
 from vadv_dist.data.schema import SPLITS, Array, Clip, FeatureSpec, LabelSpec
-from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, MANIFEST
+from vadv_dist.data.shards import DEFAULT_SHARD_ROWS
 from vadv_dist.errors import UserError, did_you_mean
 from vadv_dist.storage import local_path, location, require_absent
 

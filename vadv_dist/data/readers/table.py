@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vadv_dist.data.dataset import MANIFEST
 from vadv_dist.data.readers.arrays import (
     DTYPES,
     FeatureTable,
@@ -17,7 +18,7 @@ from vadv_dist.data.readers.arrays import (
 from vadv_dist.data.readers.csv_rows import Columns, CsvClip, read_csv
 from vadv_dist.data.readers.ingestion import BadRowError, Ingestion, IngestSummary, check_bad_rows, label_spec
 from vadv_dist.data.schema import Clip, LabelSpec
-from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, MANIFEST
+from vadv_dist.data.shards import DEFAULT_SHARD_ROWS
 from vadv_dist.errors import UserError
 from vadv_dist.storage import local_path, location, require_absent
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import SPLITS, Clip, FeatureSpec, LabelSpec
-from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, Dataset, DatasetWriter
+from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, DatasetWriter
 from vadv_dist.data.synth.encoder import write_encoder
 from vadv_dist.data.synth.features import draw_features, prompt_embeddings
 from vadv_dist.data.synth.grammar import draw_word_counts, render
