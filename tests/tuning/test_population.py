@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from ray_nodes import Cluster
 from rich.console import Console
 
 from vadv_dist.config import Config, OptimizerConfig, config_to_dict, load_config
@@ -276,12 +277,14 @@ def test_a_killed_population_goes_on_and_ends_as_one_that_was_not(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_population_on_ray_ends_as_one_in_this_process(
-    cluster: dict[str, str], write_config: Callable[..., Path], space: Path, tmp_path: Path
+    cluster: Cluster, write_config: Callable[..., Path], space: Path, tmp_path: Path
 ) -> None:
     here = search(write_config("here"), space, "--data.batch_size=16")
     files = ["--config", str(write_config("there")), "--space", str(space), "--search.concurrent=2"]
     command = [sys.executable, "-m", "vadv_dist.cli", "tune", *files, "--trainer.epochs=3", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**cluster, "OMP_NUM_THREADS": "1"}, timeout=500)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**cluster.environment, "OMP_NUM_THREADS": "1"}, timeout=500
+    )
     assert done.returncode == 0, done.stderr
     there = json.loads(done.stdout)
     for key in ("population", "winner", "candidates", "noise", "verdict"):
