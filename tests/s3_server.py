@@ -27,7 +27,7 @@ def s3_server() -> Iterator[int]:
         [str(binary), "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             try:
                 connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)

@@ -202,7 +202,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(configure, clip_fo
     damaged = sorted((tmp_path / "killed" / "train").glob("0*.parquet"))[0]
     damaged.write_bytes(damaged.read_bytes()[:-1])
     process = run_cli(config, "--json")
-    out, said = process.communicate(timeout=120)
+    out, said = process.communicate(timeout=900)
     assert process.returncode == 0, said
     assert "going on: " in said
     assert json.loads(out)["clips_written"] == 40
@@ -224,7 +224,7 @@ def test_through_ray_the_bytes_are_those_of_one_process_also_after_a_kill(
     process.send_signal(signal.SIGKILL)
     process.communicate()
     process = run_cli(config)
-    _, said = process.communicate(timeout=240)
+    _, said = process.communicate(timeout=900)
     assert process.returncode == 0, said
     assert "Traceback" not in said
     assert contents(tmp_path / "ray") == contents(tmp_path / "plain")

@@ -44,7 +44,7 @@ class Prometheus:
         assert answer["status"] == "success", answer
         return [(series["metric"], float(series["value"][1])) for series in answer["data"]["result"]]
 
-    def wait_for(self, expression: str, *, absent: bool = False, seconds: float = 30) -> None:
+    def wait_for(self, expression: str, *, absent: bool = False, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while bool(self.query(expression)) == absent:
             assert time.monotonic() < deadline, (expression, self.get("/api/v1/targets"))
@@ -72,7 +72,7 @@ def prometheus(folder: Path, *, local: list[str] = (), ray: list[str] = ()) -> I
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         server = Prometheus(port)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
                 with urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5):

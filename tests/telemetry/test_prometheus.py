@@ -86,12 +86,12 @@ def test_a_running_training_is_read_back_by_query_and_its_series_end(write_confi
     command += [f"--telemetry.port={port}", "--telemetry.peak_flops=1e12", "--trainer.epochs=25"]
     with prometheus(tmp_path / "prometheus", local=[f"127.0.0.1:{port}"]) as server:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        server.wait_for('vadv_step{run="watched"} > 0', seconds=60)
+        server.wait_for('vadv_step{run="watched"} > 0', seconds=600)
         assert process.poll() is None  # read while it trains
         for expression in expressions():
             server.query(expression)  # Prometheus itself understands every panel
         server.wait_for('run:vadv_loss:max{run="watched", term="total"}')
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=900)
         assert process.returncode == 0, said
         log = RunFolder.open(tmp_path / "runs" / "watched").metrics_log().lines()
         steps = {line["step"]: line for line in log if line["kind"] == "step"}

@@ -52,7 +52,7 @@ def two_ranks(config_path: Path) -> dict[str, Any]:
         )
         for rank in range(2)
     ]
-    said = [rank.communicate(timeout=400)[0] for rank in ranks]
+    said = [rank.communicate(timeout=900)[0] for rank in ranks]
     assert all(rank.returncode == 0 for rank in ranks), said[0][-3000:] + said[1][-3000:]
     return torch.load(out, weights_only=True)
 

@@ -54,7 +54,7 @@ def storage(config_path: Path) -> Path:
         )
         for rank in range(2)
     ]
-    said = [rank.communicate(timeout=400)[0] for rank in ranks]
+    said = [rank.communicate(timeout=900)[0] for rank in ranks]
     assert all(rank.returncode == 0 for rank in ranks), said[0][-4000:]
     return config_path.parent
 

@@ -54,7 +54,7 @@ class Server:
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=20"]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **self.as_user)  # type: ignore[call-overload]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         ready = [self.binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         while subprocess.run(ready).returncode != 0:
             assert self.process.poll() is None, (self.folder / "server.log").read_text()

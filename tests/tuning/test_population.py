@@ -255,7 +255,7 @@ def test_a_killed_population_goes_on_and_ends_as_one_that_was_not(
         process = subprocess.Popen(
             command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
         )
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         while not list(killed.glob(sign)):
             assert process.poll() is None
             assert time.monotonic() < deadline
@@ -283,7 +283,7 @@ def test_a_population_on_ray_ends_as_one_in_this_process(
     files = ["--config", str(write_config("there")), "--space", str(space), "--search.concurrent=2"]
     command = [sys.executable, "-m", "vadv_dist.cli", "tune", *files, "--trainer.epochs=3", "--json"]
     done = subprocess.run(
-        command, capture_output=True, text=True, env={**cluster.environment, "OMP_NUM_THREADS": "1"}, timeout=500
+        command, capture_output=True, text=True, env={**cluster.environment, "OMP_NUM_THREADS": "1"}, timeout=900
     )
     assert done.returncode == 0, done.stderr
     there = json.loads(done.stdout)

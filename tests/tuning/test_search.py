@@ -226,7 +226,7 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
     # a kill at any one step is in test_kills.py.
     for number in (0, 1):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         while not list_checkpoints(killed / "trials" / str(number) / "checkpoints"):
             assert process.poll() is None
             assert time.monotonic() < deadline
