@@ -32,7 +32,7 @@ test: $(READY) ## all tests but the longest
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 \
 		-m '(ray or deepspeed) and not long'
 
-test-long: $(READY) ## the longest tests: a job on two Ray nodes of which one is lost, killed searches (about 10 minutes)
+test-long: $(READY) ## the longest tests: a job on two Ray nodes of which one is lost, killed searches (about 8 minutes)
 	@$(BIN)/python -m pytest --durations=10 -m long
 
 test-fast: $(READY) ## tests without Ray and DeepSpeed

@@ -16,10 +16,6 @@ FEW = 100  # of each kind in a fast run
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, ord("."), ord("R"), ord("c"), ord("'"), ord(","), ord("\n"), ord('"'))
 
 how_many = pytest.mark.parametrize("files", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
-# Where each file takes long: it is read in a process of its own, or decoded.
-how_many_slow_ones = pytest.mark.parametrize(
-    "files", [FEW, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.long])]
-)
 
 
 def damaged(data: bytes, chance: random.Random) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damage import damaged, how_many, how_many_slow_ones, run
+from damage import MANY, damaged, how_many, run
 from PIL import Image
 from videos import write_video
 
@@ -33,7 +33,7 @@ def some(counts: Counter[str], files: int) -> bool:
     return counts.total() == files and len(counts) == 2
 
 
-@how_many_slow_ones
+@pytest.mark.parametrize("files", [160, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.long])])
 @pytest.mark.parametrize(
     ("name", "codec"),
     [

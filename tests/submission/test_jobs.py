@@ -100,7 +100,7 @@ def test_a_run_outlives_the_node_of_one_of_its_workers(nodes, project, write_con
     spread = ["--trainer.num_workers=2", "--trainer.cpus_per_worker=2"]
     run = RunFolder(tmp_path / "runs" / "job")
     first = submit(nodes, project, *options, *spread)
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 240
     while not list_checkpoints(run.checkpoints):
         assert first.poll() is None, first.communicate()
         assert time.monotonic() < deadline
@@ -111,11 +111,11 @@ def test_a_run_outlives_the_node_of_one_of_its_workers(nodes, project, write_con
     # The same command while the job still runs follows it, and starts no twin.
     twin = submit(nodes, project, *options, *spread)
     nodes.second = nodes.start_second()
-    said, told = first.communicate(timeout=900)
+    said, told = first.communicate(timeout=300)
     assert first.returncode == 0, said + told
     assert "submitted vadv-train-job to" in told
     assert "packed 1 files" in told
-    twin_said, twin_told = twin.communicate(timeout=900)
+    twin_said, twin_told = twin.communicate(timeout=60)
     assert twin.returncode == 0, twin_said + twin_told
     assert "vadv-train-job runs already" in twin_told
     assert "best validation MAE" in twin_said
@@ -140,7 +140,7 @@ def test_a_mistake_found_on_the_cluster_comes_back_as_one(nodes, project, made) 
     done = submit(
         nodes, project, "--trainer.num_workers=2", "--run.name=wrong", "--student.encoder=nowhere/to-be-found"
     )
-    said, told = done.communicate(timeout=900)
+    said, told = done.communicate(timeout=120)
     assert done.returncode == 2, said + told
     assert "nowhere/to-be-found" in said + told
 
@@ -152,7 +152,7 @@ def test_a_wrong_token_is_the_users_mistake(nodes: TwoNodes, project: Path, tmp_
     nodes.environment["RAY_AUTH_TOKEN_PATH"] = str(other)
     try:
         done = submit(nodes, project, "--trainer.num_workers=2", "--run.name=refused")
-        said, told = done.communicate(timeout=900)
+        said, told = done.communicate(timeout=60)
     finally:
         nodes.environment["RAY_AUTH_TOKEN_PATH"] = str(nodes.token)
     assert done.returncode == 2, said + told
@@ -169,7 +169,7 @@ def test_a_driver_without_the_token_is_told_what_to_do(nodes: TwoNodes, project:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=120,
     )
     assert done.returncode == 1, done.stderr
     assert "asks for a token that was not given" in done.stderr

@@ -44,7 +44,7 @@ class Prometheus:
         assert answer["status"] == "success", answer
         return [(series["metric"], float(series["value"][1])) for series in answer["data"]["result"]]
 
-    def wait_for(self, expression: str, *, absent: bool = False, seconds: float = 120) -> None:
+    def wait_for(self, expression: str, *, absent: bool = False, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
         while bool(self.query(expression)) == absent:
             assert time.monotonic() < deadline, (expression, self.get("/api/v1/targets"))

@@ -27,7 +27,7 @@ print(json.dumps(f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"))
 def agent(cluster: Cluster) -> str:
     """Address of the node's metrics agent."""
     done = subprocess.run(
-        [sys.executable, "-c", AGENT], capture_output=True, text=True, env=cluster.environment, timeout=900
+        [sys.executable, "-c", AGENT], capture_output=True, text=True, env=cluster.environment, timeout=120
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -43,9 +43,9 @@ def test_rank_0_is_scraped_through_ray_as_the_series_of_a_local_run_and_its_seri
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
         )
-        server.wait_for('vadv_step{run="far"} > 0', seconds=600)
+        server.wait_for('vadv_step{run="far"} > 0', seconds=300)
         server.wait_for('run:vadv_loss:max{run="far", source="all", term="total"}')
-        _, said = process.communicate(timeout=900)
+        _, said = process.communicate(timeout=400)
         assert process.returncode == 0, said
         log = RunFolder.open(tmp_path / "runs" / "far").metrics_log().lines()
         losses = {line["step"]: line["total"] for line in log if line["kind"] == "step"}
@@ -96,7 +96,7 @@ ray.get(train.remote())
     assert all("ray_vadv_step" in values for values in seen[first : last + 1])
     assert steps[0]["ray_vadv_loss_not_finite"] == 0
     assert any(values["ray_vadv_loss_not_finite"] == 1 for values in steps)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 10
     while 'run="blown"' in urlopen(f"http://{agent}/metrics").read().decode():
         assert time.monotonic() < deadline
         time.sleep(0.3)

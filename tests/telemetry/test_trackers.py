@@ -35,10 +35,11 @@ EPOCH = {
 }
 
 
-def tracked(config: Path, tracker: str) -> list[dict]:
+def tracked(config: Path, tracker: str, caplog: pytest.LogCaptureFixture) -> list[dict]:
     """Train a run with a tracker and return the lines of its log."""
     options = [f"--telemetry.track={tracker}", "--trainer.epochs=1", "--data.batch_size=40"]
     train(load_config(config, options), Console(file=io.StringIO()))
+    assert "failed and gets no more" not in caplog.text
     return RunFolder.open(config.parent / "runs" / config.stem).metrics_log().lines()
 
 
@@ -121,9 +122,9 @@ def event_values(path: Path) -> dict[tuple[str, int], float]:
 
 
 @pytest.mark.slow
-def test_tensorboard_files_hold_the_lines_of_the_log(write_config, tmp_path) -> None:
+def test_tensorboard_files_hold_the_lines_of_the_log(write_config, tmp_path, caplog) -> None:
     pytest.importorskip("tensorboardX")
-    log = tracked(write_config("shown"), "tensorboard")
+    log = tracked(write_config("shown"), "tensorboard", caplog)
     [path] = (tmp_path / "runs" / "shown" / "tensorboard").iterdir()
     found = event_values(path)
     for key, value in expected(log).items():
@@ -131,9 +132,9 @@ def test_tensorboard_files_hold_the_lines_of_the_log(write_config, tmp_path) -> 
 
 
 @pytest.mark.slow
-def test_tensorboard_itself_reads_them(write_config, tmp_path) -> None:
+def test_tensorboard_itself_reads_them(write_config, tmp_path, caplog) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    log = tracked(write_config("shown"), "tensorboard")
+    log = tracked(write_config("shown"), "tensorboard", caplog)
     events = accumulator.EventAccumulator(str(tmp_path / "runs" / "shown" / "tensorboard"))
     events.Reload()
     for (name, step), value in expected(log).items():
@@ -142,12 +143,12 @@ def test_tensorboard_itself_reads_them(write_config, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_mlflow_holds_the_lines_of_the_log_and_goes_on_with_its_run(write_config, tmp_path) -> None:
+def test_mlflow_holds_the_lines_of_the_log_and_goes_on_with_its_run(write_config, tmp_path, caplog) -> None:
     pytest.importorskip("mlflow")
     from mlflow.tracking import MlflowClient
 
     config = write_config("told")
-    log = tracked(config, "mlflow")
+    log = tracked(config, "mlflow", caplog)
     client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("vadv")
 
@@ -164,7 +165,7 @@ def test_mlflow_holds_the_lines_of_the_log_and_goes_on_with_its_run(write_config
         assert metric.value == value
     # The same run once more: it is found by its folder, not begun beside the first.
     (tmp_path / "runs" / "told" / "result.json").unlink()
-    tracked(config, "mlflow")
+    tracked(config, "mlflow", caplog)
     assert only_run().info.run_id == run.info.run_id
     assert json.loads((tmp_path / "runs" / "told" / "result.json").read_text())["run"] == "told"
 
@@ -187,12 +188,12 @@ def wandb_records(path: Path) -> list[bytes]:
 
 
 @pytest.mark.slow
-def test_wandb_offline_holds_the_lines_of_the_log(write_config, tmp_path, monkeypatch) -> None:
+def test_wandb_offline_holds_the_lines_of_the_log(write_config, tmp_path, caplog, monkeypatch) -> None:
     pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2
 
     monkeypatch.setenv("WANDB_MODE", "offline")
-    log = tracked(write_config("told"), "wandb")
+    log = tracked(write_config("told"), "wandb", caplog)
     [path] = (tmp_path / "runs" / "told" / "wandb").glob("offline-run-*/*.wandb")
     found = {}
     for data in wandb_records(path):

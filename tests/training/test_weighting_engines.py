@@ -15,7 +15,6 @@ from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.distributed import Distributed
 from vadv_dist.training.run_folder import RunFolder
 
-# One worker of the test run takes them all: they share what their fixtures have trained.
 pytestmark = [pytest.mark.deepspeed, pytest.mark.slow, pytest.mark.long]
 
 

@@ -157,14 +157,14 @@ def test_values_that_the_config_refuses_are_never_taken() -> None:
     space = Space((Entry("objective.beta", "float", low=0.01, high=100.0, log=True, zero=0.2),))
     search = SearchConfig(num_trials=4, scheduler="pbt", resample=1.0)
     betas = []
-    for epoch in range(25):
+    for epoch in range(60):
         scores = {0: 1.0, 1: 2.0}
         values = {trial: {"objective.beta": 10.0} for trial in scores}
         (exploit,) = decide(scores, values, epoch, space=space, base=base, search=search)
         with_values(base, exploit.values)
         betas.append(exploit.values["objective.beta"])
     assert min(betas) > 0
-    assert len(set(betas)) == 25
+    assert len(set(betas)) == 60
 
 
 def test_a_new_draw_covers_the_axis() -> None:

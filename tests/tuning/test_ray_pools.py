@@ -98,7 +98,7 @@ def test_a_stopped_trial_of_several_workers_frees_its_placement_group(cluster, w
             assert groups() == before + 1
             pool.answer(key, False)
             assert pool.next() == ("trial 0", Stopped())
-            deadline = time.monotonic() + 600
+            deadline = time.monotonic() + 60
             while groups() > before and time.monotonic() < deadline:
                 time.sleep(0.2)
             assert groups() == before

@@ -85,8 +85,6 @@ class StudyFolder:
         """
         if search.storage is not None:
             require_sound(search.storage)
-        written = (self.record_path, self.best_path, self.result_path, self.report_path, self.student)
-        sweep(self.root, [path.name for path in written])
         what = _what(config, space, search)
         if self.record_path.is_file():
             record = yaml.safe_load(self.record_path.read_text(encoding="utf-8"))
@@ -100,16 +98,23 @@ class StudyFolder:
                     f"{self.root} holds another search:\n  {listed}\n"
                     "Give this one a name of its own (--run.name=…), or take the values back."
                 )
+            self._sweep()
             return str(record["study"])
         if self.root.is_dir() and any(not p.name.startswith(".") for p in self.root.iterdir()):
             raise UserError(
                 f"{self.root} exists but is no study (it has no study.yaml), and nothing is written over it. "
                 "Give another run.name or run.storage."
             )
+        self._sweep()
         study = f"{self.name}-{secrets.token_hex(4)}"
         record = {"study": study, "search": what, "config": config_to_dict(config)}
         write_text(self.record_path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
         return study
+
+    def _sweep(self) -> None:
+        """Remove what killed searches left half-written."""
+        written = (self.record_path, self.best_path, self.result_path, self.report_path, self.student)
+        sweep(self.root, [path.name for path in written])
 
     def storage_url(self, search: SearchConfig) -> str:
         """Where Optuna keeps the study.

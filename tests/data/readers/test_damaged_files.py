@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import damaged, how_many, how_many_slow_ones, run
+from damage import FEW, MANY, damaged, how_many, run
 from foreign_files import as_numpy_1, mmsa_content, sdk_files, write_mmsa, write_vegas
 from rich.console import Console
 
@@ -252,7 +252,7 @@ def test_programs_of_pickles(place: Path, files: int) -> None:
     assert not list(place.iterdir())
 
 
-@how_many_slow_ones
+@how_many
 def test_csd(place: Path, files: int, quick_hdf5: None) -> None:
     good = sdk_files(place, ("a", "d"))
     contents = {name: path.read_bytes() for name, path in good.items()}
@@ -274,7 +274,8 @@ def test_csd(place: Path, files: int, quick_hdf5: None) -> None:
     assert sorted(p.name for p in place.iterdir()) == sorted(p.name for p in good.values())
 
 
-@how_many_slow_ones
+# Each file is read in a process of its own, as those of test_csd, which go through the same reader.
+@pytest.mark.parametrize("files", [FEW, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.long])])
 def test_vegas(place: Path, files: int, quick_hdf5: None) -> None:
     path = place / "v.h5"
     goods = [
