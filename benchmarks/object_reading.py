@@ -25,7 +25,8 @@ def measure(quick: bool) -> list[Row]:
 
 
 def _row(count: int, megabytes: int, repeats: int) -> Row:
-    from vadv_dist.object_storage import S3Path, _file_system
+    from vadv_dist.object_client import file_system
+    from vadv_dist.object_storage import S3Path
 
     places = [S3Path(BUCKET, f"{megabytes}/{number:05d}.parquet") for number in range(count)]
     with tempfile.NamedTemporaryFile() as file:
@@ -34,7 +35,7 @@ def _row(count: int, megabytes: int, repeats: int) -> Row:
         for place in places:
             place.upload(Path(file.name))
     names = [f"{place.bucket}/{place.key}" for place in places]
-    client = _file_system(os.getpid())
+    client = file_system(os.getpid())
 
     def ours() -> None:
         with ThreadPoolExecutor(_CONCURRENCY) as pool:

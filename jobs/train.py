@@ -2,7 +2,7 @@
 
 import sys
 
-from vadv_dist.cli import main
+from vadv_dist.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    run(["train", *sys.argv[1:]])

@@ -1,5 +1,6 @@
 """What tests share: made data, small configurations, the real data where it is at hand."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +14,28 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
-# Files that take longest, of those with Ray: two processes that take them first end at about the same time.
-_FIRST = ("test_ray.py", "test_ray_pools.py", "test_extract.py")
+# Files that take longest: two processes that take them first end at about the same time.
+_FIRST = ("test_ray.py", "test_ray_pools.py", "test_ray_metrics.py", "test_engines.py", "test_extract.py")
+
+gc.disable()  # until all test modules are imported
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage again, but not through what all the imports made."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; the others keep their order."""
-    items.sort(key=lambda item: _FIRST.index(item.path.name) if item.path.name in _FIRST else len(_FIRST))
+    """Put the longest files first, then those that take seconds; within these the order stays."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def rank(item: pytest.Item) -> int:
+        if item.path.name in _FIRST:
+            return _FIRST.index(item.path.name)
+        return len(_FIRST) + (item.path not in slow)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(autouse=True)
@@ -54,12 +70,12 @@ def s3_port() -> Iterator[int]:
     """Port of an S3 server in a process of its own, which the AWS variables of this process then name."""
     from s3_server import CREDENTIALS, s3_server
 
-    from vadv_dist import object_storage
+    from vadv_dist import object_client
 
     with s3_server() as port, pytest.MonkeyPatch.context() as patch:
         for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
             patch.setenv(name, value)
-        object_storage._file_system.cache_clear()  # a test before may have made a client without credentials
+        object_client.forget_client()  # a test before may have made a client without credentials
         yield port
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from s3_server import BUCKET, CREDENTIALS, FaultyProxy
 
-from vadv_dist import object_storage
+from vadv_dist import object_client, object_storage
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.object_storage import PART_BYTES, ConflictError, S3Path
 from vadv_dist.storage import atomic_directory, atomic_file, local_copy, location, read_json, require_absent, write_json
@@ -23,10 +23,10 @@ def through(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyPro
     """The same server behind a proxy, which fails once its `share` is set."""
     with FaultyProxy(s3_port, share=0.0) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
-        monkeypatch.setattr(object_storage, "_FIRST_WAIT_S", 0.001)
-        object_storage._file_system.cache_clear()
+        monkeypatch.setattr(object_client, "_FIRST_WAIT_S", 0.001)
+        object_client.forget_client()
         yield proxy
-    object_storage._file_system.cache_clear()
+    object_client.forget_client()
 
 
 def uploads_left(place: S3Path) -> list:
@@ -96,7 +96,7 @@ def test_a_large_object_travels_in_parts_and_appears_at_the_end(place: S3Path, t
 
 
 def test_an_upload_that_is_cut_off_is_not_seen(place, tmp_path, through: FaultyProxy, monkeypatch) -> None:
-    monkeypatch.setattr(object_storage, "MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(object_client, "MAX_ATTEMPTS", 2)
     (tmp_path / "large").write_bytes(os.urandom(2 * PART_BYTES))
     original = S3Path._call
 
@@ -129,7 +129,7 @@ def test_faults_are_tried_again_and_told(place: S3Path, through: FaultyProxy, ca
 
 def test_a_store_that_never_answers_is_a_fault_with_a_limit(place, through: FaultyProxy, monkeypatch) -> None:
     through.share = 1.0
-    monkeypatch.setattr(object_storage, "MAX_ATTEMPTS", 4)
+    monkeypatch.setattr(object_client, "MAX_ATTEMPTS", 4)
     before = through.requests
     with pytest.raises(MachineError, match="failed 4 times"):
         place.read_bytes()
@@ -166,12 +166,12 @@ def test_missing_credentials_are_one_message(s3: str, tmp_path, monkeypatch) -> 
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    object_storage._file_system.cache_clear()
+    object_client.forget_client()
     try:
         with pytest.raises(UserError, match="AWS_ACCESS_KEY_ID"):
             S3Path.parse(f"{s3}/key").write_bytes(b"")
     finally:
-        object_storage._file_system.cache_clear()
+        object_client.forget_client()
 
 
 def test_a_folder_is_complete_with_its_manifest(place: S3Path) -> None:

@@ -1,51 +1,25 @@
-"""Objects in an S3 store, with the part of pathlib's interface that readers use, retried where the network fails.
+"""Objects in an S3 store, with the part of pathlib's interface that readers use.
 
-Endpoint, region, profile and credentials come from the usual AWS variables and files (`AWS_ENDPOINT_URL`,
-`AWS_PROFILE`, …); `VADV_S3_ANONYMOUS=1` signs nothing. An object appears whole or not at all, also a large one,
-which is uploaded in parts.
+An object appears whole or not at all, also a large one, which is uploaded in parts.
 """
 
-import errno
 import fnmatch
-import functools
 import logging
-import os
-import random
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from vadv_dist.errors import MachineError, UserError
+from vadv_dist.object_client import ConflictError, error_code, with_retries
 
 logger = logging.getLogger(__name__)
 
-ANONYMOUS = "VADV_S3_ANONYMOUS"
-# What says where the store is and is no secret.
-STORE_SETTINGS = (
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "AWS_PROFILE",
-    ANONYMOUS,
-)
-MAX_ATTEMPTS = 8
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 8.0
 # Parts of a large object travel side by side, and each is tried again by itself. S3 wants at least 5 MB a part.
 PART_BYTES = 16 << 20
 _PARTS_AT_ONCE = 4
-# What stays wrong however often it is asked for: a malformed request, a name too long, the wrong region.
-_LASTING = {errno.EINVAL, errno.EPERM, errno.ENAMETOOLONG, errno.ENOSYS, getattr(errno, "EREMCHG", errno.ENOSYS)}
-
-T = TypeVar("T")
-
-
-class ConflictError(Exception):
-    """An object was written by another hand since it was looked at."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +172,7 @@ class S3Path:
             MachineError: the store does not answer.
         """
         options: dict[str, Any] = {"max_concurrency": 1} if start is None else {"start": start, "end": end}
-        data: bytes = _attempts(f"reading {self}", lambda fs: fs.cat_file(f"{self.bucket}/{self.key}", **options))
+        data: bytes = with_retries(f"reading {self}", lambda fs: fs.cat_file(f"{self.bucket}/{self.key}", **options))
         return data
 
     def read_text(self, encoding: str = "utf-8") -> str:
@@ -329,7 +303,7 @@ class S3Path:
             try:
                 answer = await fs._call_s3("get_object", **options)
             except OSError as error:
-                if start == 0 and _code(error) == "InvalidRange":  # an empty object has no first byte
+                if start == 0 and error_code(error) == "InvalidRange":  # an empty object has no first byte
                     return {}, b""
                 raise
             try:
@@ -343,7 +317,7 @@ class S3Path:
             found: tuple[dict[str, Any], bytes] = sync(fs.loop, get, fs)
             return found
 
-        return _attempts(f"reading {self}", run)
+        return with_retries(f"reading {self}", run)
 
     def _pages(self, limit: int) -> Iterator[list[str]]:
         """Keys below it, a page at a time."""
@@ -357,100 +331,11 @@ class S3Path:
             options["ContinuationToken"] = page["NextContinuationToken"]
 
     def _call(self, method: str, **arguments: Any) -> Any:
-        return _attempts(f"{method} {self}", lambda fs: fs.call_s3(method, **arguments))
+        return with_retries(f"{method} {self}", lambda fs: fs.call_s3(method, **arguments))
 
 
 Location = Path | S3Path
 
 
-def store_settings() -> dict[str, str]:
-    """What this process knows of where object stores are, for processes elsewhere; secrets are each machine's own."""
-    return {name: os.environ[name] for name in STORE_SETTINGS if name in os.environ}
-
-
-def use_store_settings(settings: Mapping[str, str]) -> None:
-    """Find object stores where another process does."""
-    if any(os.environ.get(name) != value for name, value in settings.items()):
-        os.environ.update(settings)
-        _file_system.cache_clear()
-
-
-@functools.cache
-def _file_system(process: int) -> Any:
-    """The client of this process: its thread does not live on in a fork."""
-    import s3fs
-
-    timeouts = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
-    client = s3fs.S3FileSystem(
-        anon=os.environ.get(ANONYMOUS, "").lower() in ("1", "true", "yes"),
-        config_kwargs=timeouts,
-        use_listings_cache=False,
-        skip_instance_cache=True,
-    )
-    client.retries = 1  # tries are counted and told of here
-    return client
-
-
-def _attempts(what: str, action: Callable[[Any], T]) -> T:
-    """Do something with the store, again after growing waits where the network or the store fails.
-
-    Raises:
-        FileNotFoundError: there is no such object or bucket.
-        ConflictError: a condition of a write does not hold.
-        UserError: the store refuses: no credentials, no permission, a malformed request.
-        MachineError: it failed `MAX_ATTEMPTS` times.
-    """
-    import aiohttp
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
-
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        try:
-            return action(_file_system(os.getpid()))
-        except FileNotFoundError as error:
-            if _code(error) == "NoSuchBucket":
-                raise UserError(f"{what}: there is no such bucket. Make it, or give another URI.") from None
-            raise
-        except (NoCredentialsError, PartialCredentialsError) as error:
-            raise UserError(
-                f"{what}: {error}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or {ANONYMOUS}=1 "
-                "for a public bucket."
-            ) from None
-        except (TimeoutError, OSError, BotoCoreError, ClientError, aiohttp.ClientError) as error:
-            code = _code(error)
-            if code in ("PreconditionFailed", "412", "ConditionalRequestConflict"):
-                raise ConflictError(what) from error
-            if isinstance(error, PermissionError):
-                raise UserError(
-                    f"{what}: the object store refuses it ({_short(error)}). Check the credentials, and what they may "
-                    "do with this bucket; one that may not be listed answers so for missing objects too."
-                ) from None
-            if getattr(error, "errno", None) in _LASTING and code not in ("BadDigest", "XAmzContentSHA256Mismatch"):
-                raise UserError(f"{what}: the object store refuses it ({_short(error)}).") from None
-            if attempt == MAX_ATTEMPTS:
-                raise MachineError(
-                    f"{what} failed {attempt} times, the last time because {_short(error)}. What was complete on the "
-                    "object store is safe; run the same command again when it answers."
-                ) from None
-            wait_s = min(_FIRST_WAIT_S * 2 ** (attempt - 1), _LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
-            logger.warning("%s: %s; attempt %d of %d in %.1f s", what, _short(error), attempt + 1, MAX_ATTEMPTS, wait_s)
-            time.sleep(wait_s)
-    raise AssertionError("unreachable")
-
-
 def _clock_s(answer: Any) -> float:
     return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
-
-
-def _code(error: BaseException | None) -> str:
-    """The store's own code of an error, or an empty string."""
-    while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code", ""))
-        error = error.__cause__
-    return ""
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:199]}…"

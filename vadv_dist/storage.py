@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from vadv_dist.errors import MachineError, UserError, VadvError
-from vadv_dist.object_storage import STORE_SETTINGS as STORE_SETTINGS
-from vadv_dist.object_storage import ConflictError as ConflictError
+from vadv_dist.object_client import STORE_SETTINGS as STORE_SETTINGS
+from vadv_dist.object_client import ConflictError as ConflictError
+from vadv_dist.object_client import store_settings as store_settings
+from vadv_dist.object_client import use_store_settings as use_store_settings
 from vadv_dist.object_storage import Location as Location
 from vadv_dist.object_storage import S3Path as S3Path
-from vadv_dist.object_storage import store_settings as store_settings
-from vadv_dist.object_storage import use_store_settings as use_store_settings
 
 _NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
 # A file where a folder should be or the other way round, a name too long, a circle of links.

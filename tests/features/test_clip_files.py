@@ -8,7 +8,7 @@ import pytest
 from s3_server import FaultyProxy
 from videos import write_video
 
-from vadv_dist import object_storage
+from vadv_dist import object_client, object_storage
 from vadv_dist.config.extract_sections import ExtractConfig, FacesConfig
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.features import clip_files
@@ -111,14 +111,14 @@ def test_bad_objects_have_the_reasons_of_bad_files(place: S3Path, tmp_path: Path
 
 def test_a_store_that_does_not_answer_ends_the_job_and_rejects_nothing(place, s3_port: int, monkeypatch) -> None:
     clip = ListedClip("a", "a", "train", 0.0, "words", "a.mp4")
-    monkeypatch.setattr(object_storage, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(object_storage, "MAX_ATTEMPTS", 3)
+    monkeypatch.setattr(object_client, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(object_client, "MAX_ATTEMPTS", 3)
     with FaultyProxy(s3_port, share=1.0) as proxy, monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
-        object_storage._file_system.cache_clear()
+        object_client.forget_client()
         with pytest.raises(MachineError, match="failed 3 times"):
             reader().read(0, [(clip, f"{place}/a.mp4")])
-    object_storage._file_system.cache_clear()
+    object_client.forget_client()
     with pytest.raises(UserError, match="no such bucket"):
         reader().read(0, [(clip, "s3://no-such-bucket-here/a.mp4")])
 

@@ -18,7 +18,7 @@ from s3_server import FaultyProxy
 from tiny_onnx import write_onnx
 from videos import write_list, write_video
 
-from vadv_dist import locks, object_storage
+from vadv_dist import locks, object_client
 from vadv_dist.cli import main
 from vadv_dist.config.extract_sections import ClipsConfig, ExtractConfig, FacesConfig
 from vadv_dist.config.load import config_to_yaml
@@ -189,12 +189,12 @@ def test_through_ray_and_a_faulty_network_the_bytes_are_those_of_one_process(
     with FaultyProxy(s3_port, share=0.05) as proxy, monkeypatch.context() as patch:
         # The cluster's processes know the server itself: what workers ask the proxy for, they were told where.
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
-        object_storage._file_system.cache_clear()
+        object_client.forget_client()
         extract(moved(configure(clips_csv, num_workers=1), place, "ray"), quiet())
         for number in range(10):
             assert any(f"GET /tests/{place.key}/clips/v{number}.mp4" in asked for asked in proxy.asked)
         assert proxy.refused + proxy.cut > 0
-    object_storage._file_system.cache_clear()
+    object_client.forget_client()
     assert bytes_of(place / "ray") == bytes_of(place / "plain")
 
     text = (place / "clips/clips.csv").read_text().replace(",v3.mp4", ",s3://no-such-bucket-here/v3.mp4")

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from s3_server import FaultyProxy
 
-from vadv_dist import locks, object_storage
+from vadv_dist import locks, object_client
 from vadv_dist.config import load_config
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.errors import UserError
@@ -60,13 +60,13 @@ def test_a_run_through_a_faulty_network_ends_with_the_weights_of_one_on_a_disk(
     train(on_disk, QUIET)
     with FaultyProxy(s3_port, share=0.05) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
-        object_storage._file_system.cache_clear()
+        object_client.forget_client()
         in_store = load_config(write_config("faulty", made_s3, f"{s3}/runs"), OPTIONS)
         train(in_store, QUIET)
         assert proxy.refused > 3
         assert proxy.cut > 3
     monkeypatch.undo()
-    object_storage._file_system.cache_clear()
+    object_client.forget_client()
     assert equal(last_weights(RunFolder.of(on_disk)), last_weights(RunFolder.of(in_store)))
     steps = [json.loads(line)["step"] for line in RunFolder.of(in_store).metrics_path.read_text().splitlines()]
     assert steps == [json.loads(line)["step"] for line in RunFolder.of(on_disk).metrics_path.read_text().splitlines()]

@@ -3,6 +3,6 @@
 Heavy imports stand inside the calls, so that `--help` answers at once.
 """
 
-from vadv_dist.cli.command import main
+from vadv_dist.cli.command import main, run
 
-__all__ = ["main"]
+__all__ = ["main", "run"]

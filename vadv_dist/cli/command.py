@@ -6,9 +6,11 @@ Answers go to standard output, progress and messages to standard error. Exit cod
 
 import argparse
 import errno
+import gc
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from vadv_dist import __version__
 from vadv_dist.cli.cluster import add_cluster_commands
@@ -17,6 +19,7 @@ from vadv_dist.cli.parser import Help, Parser
 from vadv_dist.cli.runs import add_run_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
 from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.garbage import collect_rarely
 
 # What is wrong with a path that was given: no permission, nothing there, a file for a folder, a name too long.
 _PLACES = (
@@ -29,6 +32,14 @@ _PLACES = (
     errno.ENAMETOOLONG,
     errno.ELOOP,
 )
+
+
+def run(argv: Sequence[str] | None = None) -> NoReturn:
+    """Be the process of one command: run it and exit with its code."""
+    collect_rarely()
+    code = main(argv)
+    gc.freeze()  # else Python looks through a million objects of torch and others before it ends
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from vadv_dist.config import Config, config_from_dict
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.garbage import collect_as_usual, collect_rarely
 from vadv_dist.storage import Location, location, read_json, write_json, write_text
 from vadv_dist.tasks.base import Task
 from vadv_dist.tasks.sentiment import SentimentTask
@@ -94,6 +95,7 @@ def _train_rank(
     task = SentimentTask(config, splits.train.sources)
     counts = parameter_counts(task)
     engine = build_engine(config, task, distributed)
+    collect_as_usual()  # all that is heavy is imported
     train_windows, valid_windows = windows_of(splits.train), windows_of(splits.valid)
     try:
         state = Trainer(
@@ -131,6 +133,7 @@ def train_locally(config: Config, show: Show) -> TrainState:
 
 def train_in_ray(arguments: dict[str, Any]) -> None:
     """Train one rank inside a Ray Train worker: translate Ray's context, nothing else."""
+    collect_rarely()
     import ray.train
     import ray.train.torch
     import ray.util

@@ -8,6 +8,7 @@ from typing import Any, Self
 from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
+from vadv_dist.garbage import collect_rarely
 from vadv_dist.training.allocator import THREAD_ENVIRONMENT
 from vadv_dist.training.cluster import cluster_resource, is_ours, ray_session
 from vadv_dist.tuning.events import Epoch, Event, Lost
@@ -117,6 +118,7 @@ class TrialActor:
     """A `TrainingSession` in a process of its own."""
 
     def __init__(self, folder: str, threads: int) -> None:
+        collect_rarely()
         import torch
 
         if os.path.isdir(folder):  # paths of a configuration are relative to where the command was given
