@@ -14,13 +14,17 @@ def collect_rarely() -> None:
     global _usual
     if _usual is None:
         _usual = gc.get_threshold()
-        gc.set_threshold(50_000, 20, 100)
+        gc.set_threshold(50_000, 10, 10)
 
 
 def collect_as_usual() -> None:
-    """End what `collect_rarely` began, and look no more at what is there; without that call, do nothing."""
+    """End what `collect_rarely` began; without that call, do nothing."""
     global _usual
     if _usual is not None:
-        gc.freeze()
         gc.set_threshold(*_usual)
         _usual = None
+
+
+def collect_no_more() -> None:
+    """Look for no garbage in what is there: the process ends, and gives back its memory anyway."""
+    gc.freeze()

@@ -6,7 +6,6 @@ Answers go to standard output, progress and messages to standard error. Exit cod
 
 import argparse
 import errno
-import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from vadv_dist.cli.parser import Help, Parser
 from vadv_dist.cli.runs import add_run_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
 from vadv_dist.errors import MachineError, UserError, VadvError
-from vadv_dist.garbage import collect_rarely
+from vadv_dist.garbage import collect_no_more, collect_rarely
 
 # What is wrong with a path that was given: no permission, nothing there, a file for a folder, a name too long.
 _PLACES = (
@@ -38,7 +37,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     """Be the process of one command: run it and exit with its code."""
     collect_rarely()
     code = main(argv)
-    gc.freeze()  # else Python looks through a million objects of torch and others before it ends
+    collect_no_more()
     sys.exit(code)
 
 
