@@ -28,6 +28,7 @@ MODULES = {
     "objects": "object_reading",
     "extract": "extract",
     "watching": "watching",
+    "start": "start",
 }
 PREDICT = "predict"
 _HERE = Path(__file__).parent
