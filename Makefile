@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 run: $(READY) ## train a student alone and beside its teacher on made data, and compare (about 2 minutes)
 	@$(BIN)/python jobs/demo.py
 
-test: $(READY) ## all tests but the longest
+test: $(READY) ## all tests but the longest (about 11 minutes on two cores)
 	@# Files stay whole, as their tests share what takes long; those that take longest come first.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m 'not long'
 

@@ -19,6 +19,7 @@ from vadv_dist.tasks.base import Task
 from vadv_dist.training.checkpoint import list_checkpoints, prune, save_checkpoint
 from vadv_dist.training.distributed import Distributed
 from vadv_dist.training.engine import Engine, Outputs
+from vadv_dist.training.log_line import LogLine
 from vadv_dist.training.meter import TermMeter
 from vadv_dist.training.run_folder import RunFolder, finite
 from vadv_dist.training.schedule import cosine_with_warmup
@@ -65,7 +66,7 @@ class Trainer:
         self._meter = TermMeter()
         self._weights = TermWeights(self.task, self.distributed)
         self._began = time.perf_counter()
-        self._line = _LogLine()
+        self._line = LogLine()
         self._log = self.folder.metrics_log()
 
     def fit(self) -> TrainState:
@@ -118,7 +119,7 @@ class Trainer:
             if every and state.step % every == 0 and state.step_in_epoch < plan.num_steps:
                 self._flush_terms()
                 self._checkpoint()
-                self._line = _LogLine()
+                self._line = LogLine()
 
     def _train_step(self, batches: StepBatches) -> None:
         state, config = self.state, self.config
@@ -185,7 +186,7 @@ class Trainer:
             )
         tokens = self.distributed.sum(torch.tensor([self._line.tokens], device=self.distributed.device))
         line: dict[str, Any] = self._line.fields(int(tokens), self.distributed.device, self.utilisation)
-        self._line = _LogLine()
+        self._line = LogLine()
         line |= {"weights": {name: value / steps for name, value in weights.items()}} if weights else {}
         self._emit({"kind": "step", "step": self.state.step, "epoch": self.state.epoch, **means, **line})
 
@@ -242,7 +243,7 @@ class Trainer:
             }
         )
         self._checkpoint()
-        self._line = _LogLine()
+        self._line = LogLine()
         if self.on_epoch is not None:
             self.on_epoch({"epoch": epoch, "step": state.step, "valid_mae": score, **means})
 
@@ -308,32 +309,6 @@ class Trainer:
 
     def _data_names(self) -> str:
         return " and ".join(str(dataset.root) for dataset in self.train.sources.datasets)
-
-
-class _LogLine:
-    """What a line of metrics.jsonl tells besides the loss terms, gathered since the line before."""
-
-    def __init__(self) -> None:
-        self.samples = self.tokens = 0
-        self.wait_s = self.lr = 0.0
-        self.grad_norm: Tensor | None = None
-        self._began = time.perf_counter()
-
-    def fields(
-        self, tokens: int, device: torch.device, utilisation: Callable[[int, int, float], float] | None
-    ) -> dict[str, Any]:
-        """Return the line's fields; `tokens` are those of all ranks."""
-        seconds = max(time.perf_counter() - self._began, 1e-9)
-        return {
-            "lr": self.lr,
-            "grad_norm": None if self.grad_norm is None else float(self.grad_norm),
-            "samples_per_s": self.samples / seconds,
-            "tokens_per_s": tokens / seconds,
-            "data_wait_s": self.wait_s,
-            "line_s": seconds,
-            **({"mfu": utilisation(self.samples, tokens, seconds)} if utilisation is not None else {}),
-            **({"gpu_memory_bytes": torch.cuda.max_memory_allocated(device)} if device.type == "cuda" else {}),
-        }
 
 
 def out_of_memory(error: torch.OutOfMemoryError, where: str) -> MachineError:
