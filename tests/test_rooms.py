@@ -39,7 +39,7 @@ MACHINERY = {
     "ray": {
         "telemetry/ray_metrics.py",
         "data/windows.py",
-        "features/extract.py",
+        "features/ray_pipeline.py",
         "training/worker.py",
         "training/launch.py",
         "training/cluster.py",

@@ -1,31 +1,22 @@
 """Raw clips to a data set: a Ray Data pipeline whose stages overlap, or the same stages in this process.
 
 Groups of clips become shards one by one, so that a run that was killed does again only the groups it had not finished.
-Batches of clips are the rows of the pipeline: each goes through the encoders as one, whatever ran before it, so that
-the features do not depend on where a run was cut.
 """
 
-import json
-import os
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import pyarrow as pa
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from vadv_dist.config.extract_sections import ExtractConfig
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import Array, Clip, LabelSpec
 from vadv_dist.data.shards import check_clip
-from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.errors import UserError
 from vadv_dist.features.assemble import ExtractSummary, finish, summary
-from vadv_dist.features.isolated import begun, read_each_apart
-from vadv_dist.features.listing import ListedClip, list_clips
+from vadv_dist.features.listing import list_clips
 from vadv_dist.features.plan import MADE_BY, Plan, make_plan
 from vadv_dist.features.progress import ExtractProgress
+from vadv_dist.features.ray_pipeline import Room, runtime, through_ray
 from vadv_dist.features.stages import (
     ClipBatch,
     ClipReader,
@@ -36,26 +27,10 @@ from vadv_dist.features.stages import (
     encoder_stages,
 )
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder
-from vadv_dist.ray_connection import connect
-from vadv_dist.storage import location, store_settings, use_store_settings
+from vadv_dist.storage import location
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-@dataclass(frozen=True)
-class Room:
-    """CPUs and GPUs that an extraction may use."""
-
-    cpus: int
-    gpus: int
-
-
-# Ray Data fuses a task into the actor that follows where both ask for the same: reading would then wait for encoding.
-# A byte of memory makes the difference.
-_OWN_OPERATOR = 1
-# What waits between two stages: enough to keep the next one busy, and no more however long the list is.
-_BATCHES_WAITING = 2
 
 
 def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool = False) -> ExtractSummary:
@@ -177,184 +152,6 @@ def in_process(spec: StageSpec, batches: Iterator[Located]) -> Iterator[ClipBatc
         for stage in stages:
             batch = stage.run(batch)
         yield batch
-
-
-def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iterator[ClipBatch]:
-    """Run the stages as operators of one streaming Ray Data pipeline.
-
-    They overlap, and a slow one holds back those before it, so that what waits between them stays bounded.
-
-    Raises:
-        VadvError: as a stage raised it.
-        MachineError: Ray lost workers more often than it tries.
-    """
-    import ray
-    from ray.data import ActorPoolStrategy, TaskPoolStrategy
-    from ray.exceptions import RayError
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.raise_original_map_exception = True  # a mistake met by a stage reaches the driver as itself
-    compute = spec.config.compute
-    actors = compute.max_actors or room.gpus or os.cpu_count() or 1
-    rows = [
-        {"number": number, "clips": json.dumps([(asdict(clip), location) for clip, location in clips])}
-        for number, clips in enumerate(batches)
-    ]
-    read: Any = _read  # Ray's types know no keyword arguments
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        read,
-        fn_kwargs={"spec": spec, "run": uuid.uuid4().hex, "stores": store_settings()},
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=1,
-        memory=_OWN_OPERATOR,
-        compute=TaskPoolStrategy(compute.num_workers or room.cpus),
-    )
-    for stage in encoder_stages(spec):
-        dataset = dataset.map_batches(
-            _Encode,
-            fn_constructor_args=(stage, spec, store_settings()),
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(min_size=1, max_size=actors, max_tasks_in_flight_per_actor=_BATCHES_WAITING),
-            # Both encoders' actors share the GPUs.
-            num_gpus=0.5 if room.gpus else None,
-            num_cpus=None if room.gpus else 1,
-        )
-    try:
-        for table in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
-            yield _from_table(table)
-    except RayError as error:
-        raise _ours(error) or MachineError(
-            f"Ray could not go on: {_last_line(error)}. Complete shards are safe: run the same command again."
-        ) from None
-
-
-_readers: dict[str, ClipReader] = {}
-
-
-def _read(table: pa.Table, spec: StageSpec, run: str, stores: dict[str, str]) -> pa.Table:
-    """The reading stage in a task; the reader stays with the process, as opening a detector takes a clip's time.
-
-    Args:
-        table: one row, the batch.
-        spec: what a `ClipReader` must know.
-        run: a name that no other run has.
-        stores: where object stores are.
-    """
-    use_store_settings(stores)
-    [row] = table.to_pylist()
-    number = int(row["number"])
-    clips = [(ListedClip(**clip), location) for clip, location in json.loads(row["clips"])]
-    with begun(run, number) as before:
-        if before:
-            return _to_table(read_each_apart(spec, number, clips))
-        if run not in _readers:
-            _readers.clear()
-            _readers[run] = ClipReader(spec)
-        return _to_table(_readers[run].read(number, clips))
-
-
-class _Encode:
-    """An encoding stage in an actor."""
-
-    def __init__(self, stage: Any, spec: StageSpec, stores: dict[str, str]) -> None:
-        import torch
-
-        use_store_settings(stores)
-        torch.set_num_threads(1)  # actors work side by side
-        self._stage = stage(spec, choose_device(spec))
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        return _to_table(self._stage.run(_from_table(table)))
-
-
-def _to_table(batch: ClipBatch) -> pa.Table:
-    """A batch as one row; its arrays are bytes, whose reading copies nothing."""
-    columns = {
-        "number": pa.array([batch.number], pa.int64()),
-        "reports": pa.array([json.dumps([asdict(report) for report in batch.reports])], pa.large_string()),
-    }
-    for name in ("visual", "face"):
-        values = getattr(batch, name)
-        if values is None:
-            continue
-        shape = {"shape": values.shape, "dtype": values.dtype.str}
-        columns[f"{name}_type"] = pa.array([json.dumps(shape)], pa.string())
-        data = pa.py_buffer(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
-        offsets = pa.py_buffer(np.array([0, data.size], np.int64))
-        columns[name] = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
-    return pa.table(columns)
-
-
-def _from_table(table: pa.Table) -> ClipBatch:
-    arrays = {}
-    for name in ("visual", "face"):
-        if name in table.column_names:
-            kind = json.loads(table.column(f"{name}_type")[0].as_py())
-            data = table.column(name)[0].as_buffer()
-            arrays[name] = np.frombuffer(data, np.dtype(kind["dtype"])).reshape(kind["shape"])
-    reports = [ClipReport(**report) for report in json.loads(table.column("reports")[0].as_py())]
-    return ClipBatch(int(table.column("number")[0].as_py()), reports, **arrays)
-
-
-@contextmanager
-def runtime(config: ExtractConfig) -> Iterator[Room]:
-    """Use the Ray cluster that is there, or start one on this machine for as long as the block lasts.
-
-    Yields:
-        what there is to use.
-    Raises:
-        UserError: the stages do not fit the cluster: Ray would wait for room without end.
-    """
-    compute = config.compute
-    if compute.num_workers == 0:
-        import torch
-
-        yield Room(1, int(torch.cuda.is_available() and compute.use_gpu is not False))
-        return
-    import ray
-
-    started_here = False
-    stages = (config.image.encoder is not None) + (config.faces.kind != "none")
-    if not ray.is_initialized():
-        os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")
-        # One more per encoder, whose actors wait for others most of the time.
-        started_here = connect((os.cpu_count() or 1) + stages)
-    try:
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # untyped in Ray
-        cpus, gpus = resources.get("CPU", 0.0), int(resources.get("GPU", 0.0))
-        if compute.use_gpu is True and not gpus:
-            raise UserError("compute.use_gpu is true, but the Ray cluster has no GPU. Set it to auto or false.")
-        gpus = 0 if compute.use_gpu is False else gpus
-        if cpus < 1 + (0 if gpus else stages):
-            raise UserError(
-                f"One CPU for reading{'' if gpus else ' and one per encoder'} do not fit the Ray cluster, which has "
-                f"{cpus:g} CPUs. Add nodes, or set compute.num_workers: 0 to work in one process without Ray."
-            )
-        yield Room(int(cpus), gpus)
-    finally:
-        if started_here:
-            ray.shutdown()
-
-
-def _ours(error: BaseException | None) -> VadvError | None:
-    """Find our own error among the causes of one that Ray raised."""
-    while error is not None:
-        cause = getattr(error, "cause", None) or error.__cause__
-        # Ray's own error of a task is one of ours too by its class, but its text is a traceback; and Ray appends lines
-        # on attempts to the text of ours.
-        if isinstance(error, VadvError) and cause is None:
-            return type(error)(str(error).splitlines()[0])
-        error = cause
-    return None
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1][:200] if lines else ''}"
 
 
 def _say(console: "Console", text: str) -> None:
