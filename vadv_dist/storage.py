@@ -208,9 +208,11 @@ def atomic_directory(
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             yield Upload(partial, path)
+            readable = partial.stat().st_mode & 0o666  # as this user's new files are; safetensors makes private ones
             for inner, _, names in os.walk(partial):
                 for name in names:
                     with open(os.path.join(inner, name), "rb") as file:
+                        os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o7777 | readable)
                         os.fsync(file.fileno())
                 _flush_folder(Path(inner))
             if path.is_dir():

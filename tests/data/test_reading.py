@@ -163,6 +163,9 @@ def test_a_bad_clip_is_refused_and_nothing_is_left(tmp_path: Path, changes, mess
 def test_an_unfinished_data_set_is_not_a_data_set(dataset: Dataset, tmp_path: Path) -> None:
     shutil.copytree(dataset.root, tmp_path / "partial")
     (tmp_path / "partial" / "dataset.json").unlink()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file is a file, so it is not a data set"):
+        Dataset.open(tmp_path / "file")
     with pytest.raises(UserError, match=r"has no dataset.json"):
         Dataset.open(tmp_path / "partial")
 

@@ -26,6 +26,12 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     assert all(torch.equal(found.moments()[name], value) for name, value in MOMENTS.items())
 
 
+def test_its_files_are_as_readable_as_any_that_this_user_makes(tmp_path: Path) -> None:
+    (tmp_path / "any").touch()
+    modes = {path.stat().st_mode for path in save(tmp_path, 7).path.iterdir()}
+    assert modes == {(tmp_path / "any").stat().st_mode}
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_changed_file_is_not_loaded(tmp_path: Path, name: str) -> None:
     saved = save(tmp_path, 7)

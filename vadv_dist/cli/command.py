@@ -20,6 +20,7 @@ from vadv_dist.cli.training import add_training_commands, add_tune_command
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.garbage import collect_no_more, collect_rarely
 
+STOPPED = 130  # as a shell has it for Ctrl-C: 128 and the number of the signal
 # What is wrong with a path that was given: no permission, nothing there, a file for a folder, a name too long.
 _PLACES = (
     errno.EACCES,
@@ -37,6 +38,10 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     """Be the process of one command: run it and exit with its code."""
     collect_rarely()
     code = main(argv)
+    if code == STOPPED:  # threads may train still, and are not waited for
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     collect_no_more()
     sys.exit(code)
 
@@ -58,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"vadv: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("vadv: stopped. What was complete is safe; the same command goes on with a run.", file=sys.stderr)
-        return 130
+        print("vadv: stopped. What was complete is safe; the same command goes on from there.", file=sys.stderr)
+        return STOPPED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from vadv_dist.config.sections import Config
+from vadv_dist.config.wrong_types import explain
 from vadv_dist.errors import UserError, did_you_mean
 
 T = TypeVar("T")
@@ -64,6 +65,8 @@ def load_sections(kind: type[T], path: str | Path | None, overrides: Sequence[st
             if isinstance(cause, UserError):
                 raise cause from None
             cause = cause.__cause__ or cause.__context__
+        if told := explain(error, kind, overrides, where):
+            raise UserError(told) from None
         message = " ".join(str(error).split())
         raise UserError(f"{where}: {message.rstrip('.')}. Change it in the config file or override it.") from None
 

@@ -95,7 +95,7 @@ class Dataset:
         root = location(uri)
         path = root / MANIFEST
         if not path.is_file():
-            what = "has no dataset.json" if root.is_dir() else "does not exist"
+            what = "has no dataset.json" if root.is_dir() else "is a file" if root.is_file() else "does not exist"
             raise UserError(
                 f"{root} {what}, so it is not a data set (dataset.json is written last, when a data set is "
                 "complete). Give the folder that `vadv synth` or `vadv ingest` wrote, or run it again."

@@ -145,10 +145,14 @@ def _rows(file: Location, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[
                     )
                 yield reader.line_num, dict(zip(header, cells, strict=True))
     except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not a CSV file in UTF-8 ({error.reason} at byte {error.start}).") from None
+        raise UserError(
+            f"{file} is not a CSV file in UTF-8 ({error.reason} at byte {error.start}). Save it as such."
+        ) from None
     except csv.Error as error:
         line = f" line {reader.line_num}" if reader is not None else ""
-        raise UserError(f"{file}{line} is not CSV: {error}.") from None
+        raise UserError(
+            f"{file}{line} is not CSV: {error}. Look for a quote that is opened and not closed, there or before."
+        ) from None
 
 
 def _from_mmsa(row: Mapping[str, str]) -> dict[str, str]:

@@ -83,7 +83,7 @@ def validation_figure(run: RunRecord) -> Markup:
     values = [mae for points in series.values() for _, mae in points]
     spread = max(values) - min(values)
     area = _axes(run, (min(values) - spread * 0.2, max(values) + spread * 0.05))
-    epochs = {record["step"]: record.get("epoch") for record in run.epochs}
+    epochs = {record["step"]: _counted(record.get("epoch")) for record in run.epochs}
     parts: list[str] = [area.frame(x_label="step")]
     for reader, points in reversed(series.items()):
         parts.append(area.line(points, reader))
@@ -122,13 +122,18 @@ def _weight_note(run: RunRecord, name: str, term: Term) -> str:
     return f" · weight {letter} {decimals(found[0])} → {decimals(found[-1])}" if found else f" · no {letter}"
 
 
+def _counted(epoch: object) -> object:
+    """An epoch as people count, from 1; the log counts from 0."""
+    return epoch + 1 if isinstance(epoch, int) else epoch
+
+
 def _curve(run: RunRecord, name: str) -> Curve | None:
     means, epochs, start = [], [], 0
     for record in run.epochs:
         if (mean := _finite(_part(record, "train").get(name))) is not None:
             # In the middle of its epoch, where the logged steps have that mean.
             means.append(((start + record["step"]) / 2, mean))
-            epochs.append(f"Epoch {record.get('epoch')} (to step {record['step']})")
+            epochs.append(f"Epoch {_counted(record.get('epoch'))} (to step {record['step']})")
         start = record["step"]
     logged = _points((record, record.get(name)) for record in run.steps)
     return Curve(logged, means, epochs) if logged or means else None

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import queue
 import sys
+import threading
 import warnings
 from collections.abc import Iterable
 from functools import partial
@@ -139,7 +141,7 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
             ),
         )
         try:
-            trainer.fit()
+            _fit(trainer)
         except WorkerGroupError as error:
             raise_mistake(notes / MISTAKE)
             for failure in error.worker_failures.values():
@@ -158,6 +160,31 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
             ) from error
         raise_mistake(notes / MISTAKE)
     _remove(notes)
+
+
+def _fit(trainer: Any) -> None:
+    """Run a Ray trainer in a thread: in the main one it would take Ctrl-C for itself, and end this process in silence.
+
+    Where this is left by Ctrl-C, Ray ends the workers with the session of this process.
+    """
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    threading.Thread(target=fit, name="vadv-fit", daemon=True).start()
+    error: BaseException | None = None
+    while True:
+        with contextlib.suppress(queue.Empty):
+            error = ended.get(timeout=1.0)  # a signal that another thread received is seen when this returns
+            break
+    if error is not None:
+        raise error
 
 
 def _remove(folder: Location) -> None:

@@ -45,7 +45,7 @@ class RunFolder:
         """
         root = location(path)
         if not (root / "config.yaml").is_file():
-            what = "holds no config.yaml" if root.is_dir() else "does not exist"
+            what = "holds no config.yaml" if root.is_dir() else "is a file" if root.is_file() else "does not exist"
             raise UserError(f"{root} {what}, so it is not a run. Give a folder that `vadv train` wrote (storage/name).")
         return cls(root)
 

@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from vadv_dist.config.search import SearchConfig
+from vadv_dist.config.wrong_types import explain
 from vadv_dist.errors import UserError, did_you_mean
 
 
@@ -16,6 +17,13 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Part `--search.field=value` from the overrides of the run's configuration."""
     mine = [argument for argument in overrides if argument.startswith("--search.")]
     return mine, [argument for argument in overrides if argument not in mine]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """Settings as a file and the command line name them: `search.<field>`."""
+
+    search: SearchConfig
 
 
 def load_search(raw: Mapping[str, Any], overrides: Sequence[str], where: str) -> SearchConfig:
@@ -52,5 +60,7 @@ def load_search(raw: Mapping[str, Any], overrides: Sequence[str], where: str) ->
             if isinstance(cause, UserError):
                 raise cause from None
             cause = cause.__cause__ or cause.__context__
+        if told := explain(error, _Settings, overrides, where):
+            raise UserError(told) from None
         raise UserError(f"{where}: {' '.join(str(error).split()).rstrip('.')}. Change it there.") from None
     return search

@@ -86,9 +86,11 @@ def decide(default: Mapping[int, float], candidates: Sequence[Candidate]) -> Ver
         return Verdict(None, "no gain over the default: no other trial could be compared with it", False)
     best = min(compared, key=lambda c: c.mean)
     assert best.gain is not None
-    low, high = (signed_mae(value) for value in (best.gain.low, best.gain.high))
     seeds = len(best.mae.keys() & default.keys())
     among = f", widened for the choice among {len(compared)}" if len(compared) > 1 else ""
+    # The interval has the sign of the words: of how much less it errs, or of how much more.
+    bounds = (best.gain.low, best.gain.high) if best.gain.mean >= 0 else (-best.gain.high, -best.gain.low)
+    low, high = (signed_mae(value) for value in bounds)
     interval = f"95 % interval {low} … {high} over {seeds} seeds{among}"
     size = f"{abs(best.gain.mean):.4f}"
     if best.gain.low > 0:

@@ -60,6 +60,13 @@ def test_each_mistake_in_the_table_or_options_gets_one_clear_message(
     assert message in refusal(write_csv(tmp_path / "c.csv", rows), tmp_path, **options)
 
 
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_another_separator_is_named(tmp_path: Path, sign: str, name: str) -> None:
+    path = write_csv(tmp_path / "c.csv", ROWS)
+    path.write_text(path.read_text().replace(",", sign))
+    assert f"Its cells are parted by {name}; save it with commas." in refusal(path, tmp_path)
+
+
 def test_rows_that_cannot_become_a_clip_are_dropped_on_request_and_counted(tmp_path: Path) -> None:
     rows = [
         *ROWS,

@@ -175,10 +175,23 @@ def _rows(
                     continue
                 yield where, dict(zip(header, cells, strict=True))
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a CSV file in UTF-8 ({error.reason} at byte {error.start}).") from None
+        raise UserError(
+            f"{path} is not a CSV file in UTF-8 ({error.reason} at byte {error.start}). Save it as such."
+        ) from None
     except csv.Error as error:
         line = f" line {reader.line_num}" if reader is not None else ""
-        raise UserError(f"{path}{line} is not CSV: {error}.") from None
+        raise UserError(
+            f"{path}{line} is not CSV: {error}. Look for a quote that is opened and not closed, there or before."
+        ) from None
+
+
+def _other_separator(header: Sequence[str]) -> str:
+    """What to say of a header line that commas do not part but other signs do."""
+    if len(header) == 1:
+        for sign, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+            if sign in header[0]:
+                return f"Its cells are parted by {name}; save it with commas."
+    return ""
 
 
 def _require_columns(path: Path, header: list[str], options: Mapping[str, str], optional: Sequence[str]) -> None:
@@ -194,7 +207,7 @@ def _require_columns(path: Path, header: list[str], options: Mapping[str, str], 
             shown = ", ".join(column[:_MAX_SHOWN] for column in header[:_MAX_SHOWN]) + more
             raise UserError(
                 f"{path} has no column {name!r} (columns: {shown}).{did_you_mean(name, header)} "
-                f"Name the right one with {option}."
+                + (_other_separator(header) or f"Name the right one with {option}.")
             )
         if header.count(name) > 1:
             raise UserError(f"{path} has {header.count(name)} columns named {name!r}. Rename all but one.")

@@ -1,0 +1,47 @@
+"""A value of the wrong type is told by its field, its place and what was expected."""
+
+from pathlib import Path
+
+import pytest
+
+from vadv_dist.config import load_config
+from vadv_dist.errors import UserError
+from vadv_dist.tuning.settings import load_search
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("--trainer.epochs=abc", "trainer.epochs is 'abc', expected an integer."),
+        ("--trainer.patience=x", "trainer.patience is 'x', expected an integer or null."),
+        ("--optimizer.lr=[1]", "optimizer.lr is '[1]', expected a number."),
+        ("--teacher.use_face=3", "teacher.use_face is '3', expected true or false."),
+        ("--trainer.precision=fp8", "trainer.precision is 'fp8', expected 'auto', 'fp32' or 'bf16'."),
+        ("--trainer.use_gpu=perhaps", "trainer.use_gpu is 'perhaps', expected 'auto' or true or false."),
+        (
+            "--data.sources=data/made",
+            "data.sources is 'data/made', expected a list such as [{uri: …}] (fields: uri, weight, name).",
+        ),
+    ],
+)
+def test_on_the_command_line_it_is_that_argument(override: str, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(None, ["--run.name=a", override])
+    assert str(caught.value) == f"{override}: {told}"
+
+
+def test_in_a_file_it_is_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("trainer: {epochs: many}")
+    with pytest.raises(UserError) as caught:
+        load_config(path, ["--trainer.patience=3"])
+    assert str(caught.value) == f"{path}: trainer.epochs is 'many', expected an integer."
+
+
+def test_settings_of_a_search_are_told_alike() -> None:
+    with pytest.raises(UserError) as caught:
+        load_search({"seeds": "many"}, [], "space.yaml")
+    assert str(caught.value) == "space.yaml: search.seeds is 'many', expected an integer."
+    with pytest.raises(UserError) as caught:
+        load_search({}, ["--search.sampler=foo"], "space.yaml")
+    assert str(caught.value) == "--search.sampler=foo: search.sampler is 'foo', expected 'tpe', 'random' or 'nsga2'."

@@ -1,0 +1,85 @@
+"""Ctrl-C ends a command within seconds, with one message and a shell's code for it."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vadv_dist.training import launch
+from vadv_dist.training.run_folder import RunFolder
+
+STOPPED = "vadv: stopped. What was complete is safe; the same command goes on from there.\n"
+
+
+class Trainer:
+    """Takes Ctrl-C for itself where it can, as Ray's does, and never ends."""
+
+    def fit(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        time.sleep(600)
+
+
+class FailingTrainer:
+    def fit(self) -> None:
+        raise ValueError("lost")
+
+
+def test_while_ray_trains_ctrl_c_is_ours() -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    timer = threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        launch._fit(Trainer())
+    timer.join()
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_what_ray_raises_comes_through() -> None:
+    with pytest.raises(ValueError, match="lost"):
+        launch._fit(FailingTrainer())
+
+
+def interrupt(command: list[str], when: Callable[[], bool]) -> tuple[int, str]:
+    """Send Ctrl-C to a command once something is there; return its code and what it told."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vadv_dist.cli", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not when():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    return process.returncode, told
+
+
+def has_begun(root: Path) -> bool:
+    log = RunFolder(root).metrics_path
+    return log.is_file() and '"kind": "step"' in log.read_text()
+
+
+@pytest.mark.slow
+def test_a_search_is_stopped_while_a_trial_trains(write_config, tmp_path: Path) -> None:
+    config = str(write_config("hunt"))
+    command = ["tune", "--config", config, "--space", "loss_weights", "--no-ray", "--trainer.epochs=400"]
+    repeats = tmp_path / "runs" / "hunt-loss_weights"
+    code, told = interrupt(command, lambda: any(has_begun(log.parent) for log in repeats.rglob("metrics.jsonl")))
+    assert code == 130
+    assert told.endswith(STOPPED)
+
+
+@pytest.mark.long
+@pytest.mark.ray
+def test_a_run_on_ray_is_stopped(write_config, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    command = ["train", "--config", str(write_config()), "--trainer.num_workers=2", "--trainer.epochs=400"]
+    code, told = interrupt(command, lambda: has_begun(tmp_path / "runs" / "run"))
+    assert code == 130
+    assert told.endswith(STOPPED)
