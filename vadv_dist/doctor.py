@@ -107,7 +107,8 @@ def _gpus(config: Config | None) -> Iterator[Finding]:
         build = torch.version.cuda
         found = "none found" + ("" if build else f" (torch {torch.__version__} is a CPU build)")
         if wanted:
-            yield Finding("fault", "GPU", found, "Install the driver, or set trainer.use_gpu to auto or false.")
+            missing = "the driver" if build else "a CUDA build of torch, and the driver"
+            yield Finding("fault", "GPU", found, f"Install {missing}, or set trainer.use_gpu to auto or false.")
         else:
             yield Finding("ok", "GPU", found)
         return

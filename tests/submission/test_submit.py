@@ -75,6 +75,7 @@ def test_relative_paths_become_absolute_here_and_are_refused_elsewhere(project: 
     [
         ((), "--config is missing"),
         (("--config", "other.yaml"), "no file below"),
+        (("--config", "notes.txt"), "notes.txt would not travel with the job.*Run `git add notes.txt`"),
         (("--config", "run.yaml", "--trainer.epoch=3"), "epoch"),
         (("--config", "run.yaml", "--trainer.num_workers=0"), "num_workers is 0"),
         (("--config", "run.yaml", "--trainer.num_workers", "0"), "num_workers is 0"),

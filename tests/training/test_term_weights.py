@@ -159,7 +159,7 @@ def test_a_batch_without_video_leaves_the_teacher_s_terms_as_they_were(write_con
 def test_weighting_needs_terms_to_weigh(write_config) -> None:
     with pytest.raises(UserError, match=r"objective.weighting is 'equal', expected fixed where objective.kind is none"):
         load_config(write_config(), ["--objective.kind=none", "--objective.weighting=equal"])
-    with pytest.raises(UserError, match=r"'uw_so', 'dwa'.*Got value: uw-so"):
+    with pytest.raises(UserError, match=r"'uw-so', expected 'fixed'.*'uw_so', 'dwa'"):
         load_config(write_config(), ["--objective.weighting=uw-so"])
     with pytest.raises(UserError, match=r"objective.dwa_temperature is 0"):
         load_config(write_config(), ["--objective.dwa_temperature=0"])

@@ -138,6 +138,7 @@ def test_steps_that_a_restart_repeats_are_taken_back(run: Path) -> None:
 def test_a_run_whose_loss_is_no_number_ends_the_watch_with_a_fault(run: Path) -> None:
     fault = {"kind": "fault", "step": 30, "epoch": 1, "what": "the loss is not finite", "time": time.time()}
     write(run, fault)
+    assert look(str(run))["step"] == 30
     with pytest.raises(MachineError, match="stopped at step 30: the loss is not finite"):
         watch(str(run), console())
 

@@ -19,7 +19,7 @@ from vadv_dist.errors import MachineError, UserError
 from vadv_dist.storage import STORE_SETTINGS, Location, location
 from vadv_dist.submission.address import is_this_machine, require_token, resolve_address
 from vadv_dist.submission.follow import follow
-from vadv_dist.submission.packing import pack
+from vadv_dist.submission.packing import pack, tracked_files
 
 T = TypeVar("T")
 COMMANDS = ("train", "tune", "extract", "evaluate")
@@ -111,6 +111,12 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
         raise UserError(
             f"{config_path} is no file below {submission.working_dir.resolve()}, which is what travels with the job. "
             "Give --config relative to that folder, of a file that git tracks."
+        )
+    tracked = {str(name) for name in tracked_files(submission.working_dir)}
+    if not os.path.isabs(config_path) and os.path.normpath(config_path) not in tracked:
+        raise UserError(
+            f"{config_path} would not travel with the job, which takes along what git tracks. Run `git add "
+            f"{config_path}`."
         )
     if submission.command == "extract":
         return arguments, Path(config_path).stem

@@ -22,7 +22,7 @@ class RunHistory:
     Where an attempt goes on from a checkpoint, the lines of steps after that are taken back: those steps are repeated.
 
     Attributes:
-        step, epoch: of the last step line.
+        step, epoch: of the last step line, or of the fault.
         num_steps, epochs, workers: of the whole run, as the last start says; None where no line tells.
         starts: times that the workers were started.
         first_time, last_time: when the first and the last line were written, in seconds since 1970.
@@ -63,6 +63,7 @@ class RunHistory:
             self.blocked_s += line["seconds"]
         elif kind == "fault":
             self.fault = line
+            self.step, self.epoch = line["step"], line["epoch"]
 
     @property
     def restarts(self) -> int:

@@ -181,8 +181,8 @@ class Trainer:
             where = f"within the {steps} steps before step {self.state.step} (epoch {self.state.epoch})"
             raise UserError(
                 f"The {what} {where}. Checkpoints before that are complete. Lower optimizer.lr "
-                "or optimizer.new_module_lr_factor, set optimizer.clip_norm, or train in fp32; `vadv data-check` "
-                "shows whether the features are sound."
+                "or optimizer.new_module_lr_factor, set optimizer.clip_norm, or train in fp32, as a run of its own "
+                "(--run.name=…); `vadv data-check` shows whether the features are sound."
             )
         tokens = self.distributed.sum(torch.tensor([self._line.tokens], device=self.distributed.device))
         line: dict[str, Any] = self._line.fields(int(tokens), self.distributed.device, self.utilisation)
@@ -215,7 +215,7 @@ class Trainer:
             self._tell_fault("the validation's score is not finite")
             raise UserError(
                 f"The validation MAE of epoch {state.epoch} is {score}: the model's predictions are no numbers. "
-                "Lower optimizer.lr, or train in fp32."
+                "Lower optimizer.lr, or train in fp32, as a run of its own (--run.name=…)."
             )
         several = len(self.valid.sources.datasets) > 1
         by_source = metrics_by_source(self.task, scored) if several else {}

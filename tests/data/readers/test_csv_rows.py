@@ -142,3 +142,9 @@ def test_what_is_not_a_csv_is_refused(tmp_path: Path, content: bytes, message: s
 def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
     assert "nowhere.csv does not exist" in refusal(tmp_path / "nowhere.csv", tmp_path)
     assert "is a folder" in refusal(tmp_path, tmp_path)
+
+
+def test_a_table_without_validation_clips_says_so(tmp_path: Path) -> None:
+    rows = [row for row in ROWS if row[HEADER.index("split")] != "val"]
+    assert "no validation split" in str(ingest_table(write_csv(tmp_path / "c.csv", rows), tmp_path / "out"))
+    assert "no validation split" not in str(ingest_table(write_csv(tmp_path / "d.csv", ROWS), tmp_path / "whole"))

@@ -80,6 +80,8 @@ class IngestSummary:
             lines.append(
                 f"  {self.cut_from_train:,} clips of {self.videos['valid']} videos cut from train for validation"
             )
+        if self.splits.get("train") and not self.splits.get("valid"):
+            lines.append("  no validation split, which training needs (`ingest table` cuts one: --valid-fraction 0.1)")
         if self.fallback_texts:
             lines.append(f"  {self.fallback_texts:,} texts from the fallback column")
         for name, shape in self.features.items():
