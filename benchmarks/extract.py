@@ -43,11 +43,11 @@ from vadv_dist.config.extract_sections import (
     OutputConfig,
     PromptsConfig,
 )
-from vadv_dist.features.extract import extract, in_process
+from vadv_dist.features.extract import extract
 from vadv_dist.features.listing import list_clips
 from vadv_dist.features.plan import make_plan
 from vadv_dist.features.ray_pipeline import Located, runtime, through_ray
-from vadv_dist.features.stages import ClipBatch, ClipReader, encoder_stages
+from vadv_dist.features.stages import ClipBatch, ClipReader, encoder_stages, in_process
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "data"
 YUNET = SAMPLES / "models" / "face_detection_yunet_2021sep.onnx"

@@ -1,7 +1,7 @@
 """How often Python looks for garbage while a process starts.
 
-Imports of torch, transformers and DeepSpeed make a million objects and no garbage; looking through them again and again
-is a fifth of a command's start, and once more most of its end.
+Imports of torch, transformers and DeepSpeed make a great many objects and no garbage; looking through them again and
+again slows a command's start, and once more its end (`python benchmarks/run.py --only start`).
 """
 
 import gc

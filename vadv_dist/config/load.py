@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from vadv_dist.config.sections import Config
-from vadv_dist.config.wrong_types import explain
+from vadv_dist.config.wrong_types import refusal
 from vadv_dist.errors import UserError, did_you_mean
 
 T = TypeVar("T")
@@ -59,16 +59,8 @@ def load_sections(kind: type[T], path: str | Path | None, overrides: Sequence[st
             return _build(kind, sections)
     except UserError:
         raise
-    except Exception as error:  # jsonargparse raises several kinds; each says which key and which type
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, UserError):
-                raise cause from None
-            cause = cause.__cause__ or cause.__context__
-        if told := explain(error, kind, overrides, where):
-            raise UserError(told) from None
-        message = " ".join(str(error).split())
-        raise UserError(f"{where}: {message.rstrip('.')}. Change it in the config file or override it.") from None
+    except Exception as error:
+        raise refusal(error, kind, overrides, where) from None
 
 
 def config_from_dict(raw: dict[str, Any]) -> Config:

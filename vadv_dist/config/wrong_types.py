@@ -1,4 +1,4 @@
-"""Says of a value of the wrong type what it is, where it was given, and what was expected."""
+"""Turns what jsonargparse raises into a message: what a value is, where it was given, and what was expected."""
 
 import dataclasses
 import re
@@ -6,23 +6,37 @@ import types
 from collections.abc import Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
+from vadv_dist.errors import UserError
+
 # What jsonargparse says of such a value: the field, its own words for the type, the value.
 _SAID = re.compile(r'Parser key "(?P<field>[\w.]+)": .*(?:Got|Given) value: (?P<value>.*?)\.?$')
 _WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 
 
-def explain(error: BaseException, kind: Any, overrides: Sequence[str], where: str) -> str | None:
-    """Put jsonargparse's message into words.
+def refusal(error: BaseException, kind: Any, overrides: Sequence[str], where: str) -> UserError:
+    """What to raise in place of an error of jsonargparse, which raises several kinds, some around our own.
 
     Args:
         error: what it raised.
         kind: the dataclass that was read, whose fields are sections.
         overrides: arguments of the command line, which win over the file.
         where: name of the file.
-    Returns:
-        the message, or None where the error is of another kind.
     """
-    found = _SAID.search(" ".join(str(error).split()))
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    said = " ".join(str(error).split())
+    return UserError(
+        _explained(said, kind, overrides, where)
+        or f"{where}: {said.rstrip('.')}. Change it in the config file or override it."
+    )
+
+
+def _explained(said: str, kind: Any, overrides: Sequence[str], where: str) -> str | None:
+    """The message on a wrong type, or None where another thing is wrong."""
+    found = _SAID.search(said)
     if found is None:
         return None
     field = found["field"]

@@ -17,15 +17,7 @@ from vadv_dist.features.listing import list_clips
 from vadv_dist.features.plan import MADE_BY, Plan, make_plan
 from vadv_dist.features.progress import ExtractProgress
 from vadv_dist.features.ray_pipeline import Room, runtime, through_ray
-from vadv_dist.features.stages import (
-    ClipBatch,
-    ClipReader,
-    ClipReport,
-    Located,
-    StageSpec,
-    choose_device,
-    encoder_stages,
-)
+from vadv_dist.features.stages import ClipBatch, ClipReport, in_process
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder
 from vadv_dist.storage import location
 
@@ -140,18 +132,6 @@ def _commit(plan: Plan, work: WorkFolder, group: Group, parts: list[ClipBatch]) 
                     report = ClipReport(report.clip_id, reason=f"features: {error}")
             reports.append(report)
     return work.commit(group, clips, reports, plan.features)
-
-
-def in_process(spec: StageSpec, batches: Iterator[Located]) -> Iterator[ClipBatch]:
-    """Run the stages one after the other, without Ray."""
-    device = choose_device(spec)
-    reader = ClipReader(spec)
-    stages = [stage(spec, device) for stage in encoder_stages(spec)]
-    for number, clips in enumerate(batches):
-        batch = reader.read(number, clips)
-        for stage in stages:
-            batch = stage.run(batch)
-        yield batch
 
 
 def _say(console: "Console", text: str) -> None:

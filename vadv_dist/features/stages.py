@@ -7,7 +7,7 @@ Shape letters: K accepted clips of a batch, M of them with a face, T visual fram
 the encoders see, N tokens per frame, D width, E expression scores.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -278,6 +278,18 @@ def encoder_stages(spec: StageSpec) -> list[type[EncodeImages] | type[ScoreExpre
     if spec.preparations.face is not None:
         stages.append(ScoreExpressions)
     return stages
+
+
+def in_process(spec: StageSpec, batches: Iterator[Located]) -> Iterator[ClipBatch]:
+    """Run the stages one after the other, without Ray."""
+    device = choose_device(spec)
+    reader = ClipReader(spec)
+    stages = [stage(spec, device) for stage in encoder_stages(spec)]
+    for number, clips in enumerate(batches):
+        batch = reader.read(number, clips)
+        for stage in stages:
+            batch = stage.run(batch)
+        yield batch
 
 
 def choose_device(spec: StageSpec) -> "torch.device":

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import queue
 import sys
 import threading
 import warnings
@@ -167,24 +166,20 @@ def _fit(trainer: Any) -> None:
 
     Where this is left by Ctrl-C, Ray ends the workers with the session of this process.
     """
-    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    errors: list[BaseException] = []
 
     def fit() -> None:
         try:
             trainer.fit()
         except BaseException as error:
-            ended.put(error)
-        else:
-            ended.put(None)
+            errors.append(error)
 
-    threading.Thread(target=fit, name="vadv-fit", daemon=True).start()
-    error: BaseException | None = None
-    while True:
-        with contextlib.suppress(queue.Empty):
-            error = ended.get(timeout=1.0)  # a signal that another thread received is seen when this returns
-            break
-    if error is not None:
-        raise error
+    thread = threading.Thread(target=fit, name="vadv-fit", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(1.0)  # a signal that another thread received is seen when this returns
+    if errors:
+        raise errors[0]
 
 
 def _remove(folder: Location) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from vadv_dist.config.search import SearchConfig
-from vadv_dist.config.wrong_types import explain
+from vadv_dist.config.wrong_types import refusal
 from vadv_dist.errors import UserError, did_you_mean
 
 
@@ -54,13 +54,6 @@ def load_search(raw: Mapping[str, Any], overrides: Sequence[str], where: str) ->
             parsed = parser.parse_object({"search": dict(raw)}) if raw else parser.get_defaults()
             parsed = parser.parse_args(list(overrides), namespace=parsed)
             search: SearchConfig = parser.instantiate(parsed).search
-    except Exception as error:  # jsonargparse raises several kinds, some around our own
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, UserError):
-                raise cause from None
-            cause = cause.__cause__ or cause.__context__
-        if told := explain(error, _Settings, overrides, where):
-            raise UserError(told) from None
-        raise UserError(f"{where}: {' '.join(str(error).split()).rstrip('.')}. Change it there.") from None
+    except Exception as error:
+        raise refusal(error, _Settings, overrides, where) from None
     return search

@@ -89,13 +89,13 @@ def decide(default: Mapping[int, float], candidates: Sequence[Candidate]) -> Ver
     seeds = len(best.mae.keys() & default.keys())
     among = f", widened for the choice among {len(compared)}" if len(compared) > 1 else ""
     # The interval has the sign of the words: of how much less it errs, or of how much more.
-    bounds = (best.gain.low, best.gain.high) if best.gain.mean >= 0 else (-best.gain.high, -best.gain.low)
+    way = "less" if best.gain.mean >= 0 else "more"
+    bounds = (best.gain.low, best.gain.high) if way == "less" else (-best.gain.high, -best.gain.low)
     low, high = (signed_mae(value) for value in bounds)
     interval = f"95 % interval {low} … {high} over {seeds} seeds{among}"
     size = f"{abs(best.gain.mean):.4f}"
     if best.gain.low > 0:
         return Verdict(best, f"better than the default by {size} MAE ({best.name}; {interval})", True)
-    way = "less" if best.gain.mean >= 0 else "more"
     sentence = f"no gain over the default: {best.name} errs by {size} MAE {way} ({interval})"
     return Verdict(best if best.gain.mean > 0 else None, sentence, False)
 
