@@ -37,7 +37,7 @@ def measure(quick: bool) -> list[Row]:
         config = run_config(Path(scratch), batch_size=4, teacher=True)
         splits = Splits.open(config)
         task = SentimentTask(config, splits.train.sources)
-        engine = build_engine(config, task, Distributed())
+        engine = build_engine(config, task.model, task.parameter_groups(), Distributed())
         plain = torch.optim.AdamW(task.model.parameters(), lr=config.optimizer.lr)
 
         windows = LocalWindows(splits.train)

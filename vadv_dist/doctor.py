@@ -28,6 +28,7 @@ _LEAST = {
 }
 _LOW_DISK_BYTES, _LOW_SHM_BYTES, _LOW_FILES = 10 << 30, 2 << 30, 4096
 _LARGEST_SKEW_S = 300.0
+_ENGINE_ADVICE = "Fix this first, or set engine.kind: a run with this engine ends in the same way."
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,11 @@ class Finding:
 
 
 def examine(config: Config | None = None) -> list[Finding]:
-    """Look at this machine, and at what a configuration needs; nothing is started."""
+    """Look at this machine, and at what a configuration needs; no cluster is started and no run begun."""
     findings = [*_versions(), *_machine(), *_gpus(config), *_ray(config)]
     if config is not None:
-        findings += [*_data(config), *_encoder(config), *_memory(config), *_storage(config), *_port(config)]
+        findings += [*_data(config), *_encoder(config), *_engine(config)]
+        findings += [*_memory(config), *_storage(config), *_port(config)]
     return findings
 
 
@@ -186,6 +188,17 @@ def _encoder(config: Config) -> Iterator[Finding]:
         )
         return
     yield Finding("ok", "encoder", f"{name} is on this machine")
+
+
+def _engine(config: Config) -> Iterator[Finding]:
+    from vadv_dist.training.engine_check import check_engine
+
+    name = config.engine.kind + (f" ZeRO-{config.engine.zero_stage}" if config.engine.kind == "deepspeed" else "")
+    works, found = check_engine(config)
+    if works:
+        yield Finding("ok", "engine", f"{name} trains a toy model: {found}")
+    else:
+        yield Finding("fault", "engine", f"{name} does not train a toy model: {found}", _ENGINE_ADVICE)
 
 
 def _memory(config: Config) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ def curve(
     """Train some steps; return the global loss and gradient norm of each, and the engine's full state."""
     splits = Splits.open(config)
     task = SentimentTask(config, splits.train.sources)
-    engine = build_engine(config, task, distributed)
+    engine = build_engine(config, task.model, task.parameter_groups(), distributed)
     if state is not None:
         engine.load(*state, start)
     windows = LocalWindows(splits.train)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vadv_dist.config import EngineConfig, OptimizerConfig
+from vadv_dist.errors import UserError
 from vadv_dist.tasks.base import ParameterGroup
 from vadv_dist.training.deepspeed_config import deepspeed_config
 from vadv_dist.training.distributed import Distributed
@@ -42,7 +43,7 @@ class DeepSpeedEngine:
         batch_size: int,
         accumulate: int,
     ) -> None:
-        deepspeed = _import_deepspeed(distributed.device)
+        deepspeed = import_deepspeed(distributed.device)
         self._groups = groups
         self._distributed = distributed
         self._stage = engine.zero_stage
@@ -255,18 +256,46 @@ class _FlatGradients(list[Tensor]):
         self.flat_partition = flat_partition
 
 
-def _import_deepspeed(device: torch.device) -> Any:
-    if device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
-    import deepspeed
-    from deepspeed.ops.op_builder import ShareMemCommBuilder
-    from deepspeed.utils import logger
+def import_deepspeed(device: torch.device) -> Any:
+    """Import DeepSpeed with the accelerator that a device needs.
 
+    Raises:
+        UserError: DeepSpeed has chosen another accelerator: `DS_ACCELERATOR` says so, or it was imported before.
+    """
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
+    with _chosen_accelerator(device):
+        import deepspeed
+        from deepspeed.accelerator import get_accelerator
+        from deepspeed.utils import logger
+
+        accelerator = get_accelerator()
+    if accelerator.device_name() != device.type:
+        raise UserError(
+            f"The run uses a {device.type} device, but DeepSpeed uses its {accelerator.device_name()} accelerator. "
+            "Unset DS_ACCELERATOR, or set trainer.use_gpu to match it."
+        )
     logger.setLevel(logging.ERROR)
-    # DeepSpeed calls collectives by names that torch 2.13 is about to retire, and torch says so at every call.
+    # DeepSpeed calls collectives by names that torch 2.13 is about to retire, and torch warns at every call.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    # On CPUs DeepSpeed compiles a shared-memory all-reduce with the machine's C++ compiler, for inference; training
-    # reduces through gloo, so that no compiler is needed.
-    deepspeed.ops.__compatible_ops__[ShareMemCommBuilder.NAME] = False
+    # On CPUs DeepSpeed compiles a shared-memory all-reduce with the machine's C++ compiler, for inference. Training
+    # reduces through gloo and needs no compiler. Other accelerators have no such operation.
+    shared_memory = accelerator.get_op_builder("ShareMemCommBuilder")
+    if shared_memory is not None:
+        deepspeed.ops.__compatible_ops__[shared_memory.NAME] = False
     return deepspeed
+
+
+@contextmanager
+def _chosen_accelerator(device: torch.device) -> Iterator[None]:
+    """Name the CPU accelerator while DeepSpeed is imported: on a machine with a GPU it would take that one.
+
+    The variable is removed afterwards, so that processes started from here choose for themselves.
+    """
+    if device.type != "cpu" or "DS_ACCELERATOR" in os.environ:
+        yield
+        return
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    try:
+        yield
+    finally:
+        del os.environ["DS_ACCELERATOR"]

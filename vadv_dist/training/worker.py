@@ -5,10 +5,11 @@ import os
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from vadv_dist.config import Config, config_from_dict
 from vadv_dist.data.sources import SplitShards
@@ -16,7 +17,7 @@ from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.garbage import collect_as_usual, collect_rarely
 from vadv_dist.storage import Location, location, read_json, write_json, write_text
-from vadv_dist.tasks.base import Task
+from vadv_dist.tasks.base import ParameterGroup, Task
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.telemetry.ray_metrics import ray_metrics
 from vadv_dist.training.allocator import keep_freed_memory
@@ -37,18 +38,19 @@ GROUP = "placement-group"
 Show = Callable[[dict[str, Any]], None]
 
 
-def build_engine(config: Config, task: Task, distributed: Distributed) -> Engine:
-    """Put a task's model on the engine that the configuration names."""
-    groups = task.parameter_groups()
+def build_engine(
+    config: Config, model: nn.Module, groups: Sequence[ParameterGroup], distributed: Distributed
+) -> Engine:
+    """Put a model and its trained parameters on the engine that the configuration names."""
     dtype = choose_dtype(config.trainer, distributed.device)
     if config.engine.kind == "torch":
-        return TorchEngine(task.model, groups, config.optimizer, distributed, dtype)
+        return TorchEngine(model, groups, config.optimizer, distributed, dtype)
     from vadv_dist.training.deepspeed_engine import DeepSpeedEngine
 
     if distributed.world_size == 1:
         init_single_process(distributed.device)
     return DeepSpeedEngine(
-        task.model,
+        model,
         groups,
         config.engine,
         config.optimizer,
@@ -94,7 +96,7 @@ def _train_rank(
     splits = Splits.open(config)
     task = SentimentTask(config, splits.train.sources)
     counts = parameter_counts(task)
-    engine = build_engine(config, task, distributed)
+    engine = build_engine(config, task.model, task.parameter_groups(), distributed)
     collect_as_usual()  # all that is heavy is imported
     train_windows, valid_windows = windows_of(splits.train), windows_of(splits.valid)
     try:
