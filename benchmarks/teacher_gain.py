@@ -1,85 +1,211 @@
-"""What the teacher gives the student on made data, paired over seeds: where video helps, and where it says nothing new.
+"""What the teacher gives the student on made data: three videos, the demo's and the paper's weights, and weightings.
 
-    python benchmarks/teacher_gain.py --seeds 8
+    OMP_NUM_THREADS=1 python benchmarks/teacher_gain.py run --out gains --seeds 1 2 3 4 5 6 7 8
+    python benchmarks/teacher_gain.py tables --out gains
 
-Each seed makes both data sets, and trains the student of jobs/configs/demo.yaml on each of them twice: alone, and
-beside its teacher. Both share data, order, initial weights and schedule. Printed is a Markdown table of test MAE and,
-over seeds, the mean paired difference with its 95 % interval (Student's t).
+Each seed makes its own words and labels, which the three videos share, and trains the student of jobs/configs/demo.yaml
+on them alone, and beside its teacher with each set of weights; all share order, initial weights and schedule. A run that
+is in the folder already is not repeated, so that several processes can share the work and a part of it can be shown.
+
+Tables are of test MAE. Differences are paired, positive where the student errs less than alone. Two 95 % intervals:
+Student's t over seeds, which holds the choice of clips as well since each seed draws its own; and over the clips of all
+seeds while the trained models stay as they are.
 """
 
 import argparse
 import dataclasses
+import json
 import math
 import statistics
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
+import torch
 from rich.console import Console
 
 from vadv_dist.config import Config, SourceConfig, load_config
 from vadv_dist.data.synth import make_dataset
+from vadv_dist.evaluation.paired import Interval, paired_bootstrap
+from vadv_dist.storage import write_json
 from vadv_dist.training.evaluate import evaluate_run
 from vadv_dist.training.launch import train
+from vadv_dist.tuning.verdict import t_interval
 
 RECIPE = Path(__file__).parents[1] / "jobs" / "configs" / "demo.yaml"
-# Two-sided 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom.
-T_QUANTILES = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
+NUM_CLIPS = 2400
+VIDEOS: dict[str, dict[str, Any]] = {
+    "strong": {},
+    "weak": {"s_video": 6.0},
+    "nothing new": {"informative_video": False},
+}
+DEMO = {"psi": 10.0, "delta": 1.0}
+PAPER = {"psi": 1.0, "delta": 10.0}
+READERS: dict[str, dict[str, Any]] = {
+    "alone": {"kind": "none"},
+    "demo": DEMO,
+    "paper": PAPER,
+    # Weightings that know nothing of the five weights.
+    **{name: {**PAPER, "weighting": name} for name in ("equal", "uncertainty", "uw_so", "dwa", "rlw", "famo")},
+}
+GAIN_READERS = ("alone", "demo", "paper")
 
 
 def main() -> None:
-    """Run the comparison and print its table."""
+    """Train what is missing, or print the tables of what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=8, help="at least 5 (default: %(default)s)")
-    parser.add_argument("--num-clips", type=int, default=None, help="clips of each data set (default: as `make run`)")
-    parser.add_argument("--only", choices=("informative", "uninformative"))
+    parser.add_argument("what", choices=("run", "tables"))
+    parser.add_argument("--out", type=Path, required=True, help="folder of results, one file per run")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 9)))
+    parser.add_argument("--videos", nargs="+", choices=tuple(VIDEOS), default=list(VIDEOS))
+    parser.add_argument("--readers", nargs="+", choices=tuple(READERS), default=list(GAIN_READERS))
+    parser.add_argument("--num-clips", type=int, default=NUM_CLIPS, help="clips of each data set, as in `make run`")
     options, overrides = parser.parse_known_args()
-    base = load_config(RECIPE, overrides)
-    num_clips = options.num_clips or 2400
-    for kind in ("informative", "uninformative"):
-        if options.only in (None, kind):
-            rows = [compare(base, kind == "informative", num_clips, seed) for seed in range(1, options.seeds + 1)]
-            print_table(kind, rows)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.what == "run":
+        base = load_config(RECIPE, overrides)
+        for seed in options.seeds:
+            for video in options.videos:
+                for reader in options.readers:
+                    measure(base, options.out, video, reader, seed, options.num_clips)
+    else:
+        for video in options.videos:
+            print_table(options.out, video, [name for name in options.readers if name != "alone"])
 
 
-def compare(base: Config, informative: bool, num_clips: int, seed: int) -> tuple[float, float, float]:
-    """Test MAE of the student alone, of the student beside its teacher, and of the teacher's video logit."""
+def measure(base: Config, out: Path, video: str, reader: str, seed: int, num_clips: int) -> None:
+    """Train and score one run, unless it has been."""
+    if reader == "alone":
+        video = "strong"  # it does not watch, and the words of all three are the same
+    path = result_path(out, video, reader, seed)
+    if path.exists():
+        return
+    began, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
-        make_dataset(data, num_clips=num_clips, seed=seed, informative_video=informative)
-        answers = {}
-        for objective in ("none", "step"):
-            config = dataclasses.replace(
-                base,
-                run=dataclasses.replace(base.run, name=objective, storage=scratch, seed=seed),
-                data=dataclasses.replace(base.data, sources=[SourceConfig(str(data))]),
-                student=dataclasses.replace(base.student, encoder=str(data / "encoder")),
-                objective=dataclasses.replace(base.objective, kind=objective),
-                trainer=dataclasses.replace(base.trainer, num_workers=0),
-                engine=dataclasses.replace(base.engine, kind="torch"),
-            )
-            train(config, Console(stderr=True, quiet=True))
-            answers[objective] = evaluate_run(Path(scratch) / objective, "test")
-        row = answers["none"]["student"]["mae"], answers["step"]["student"]["mae"], answers["step"]["video"]["mae"]
-        print(f"seed {seed}: alone {row[0]:.4f}, beside the teacher {row[1]:.4f}, video {row[2]:.4f}", file=sys.stderr)
-        return row
+        make_dataset(data, num_clips=num_clips, seed=seed, **VIDEOS[video])
+        config = dataclasses.replace(
+            base,
+            run=dataclasses.replace(base.run, name="run", storage=scratch, seed=seed),
+            data=dataclasses.replace(base.data, sources=[SourceConfig(str(data))]),
+            student=dataclasses.replace(base.student, encoder=str(data / "encoder")),
+            objective=dataclasses.replace(base.objective, **READERS[reader]),
+            trainer=dataclasses.replace(base.trainer, num_workers=0),
+            engine=dataclasses.replace(base.engine, kind="torch"),
+        )
+        train(config, Console(stderr=True, quiet=True))
+        run = Path(scratch) / "run"
+        scores = {split: evaluate_run(run, split) for split in ("valid", "test")}
+        tables = {split: pq.read_table(run / f"predictions-{split}.parquet") for split in scores}
+        epochs = [line for line in map(json.loads, (run / "metrics.jsonl").open()) if line["kind"] == "epoch"]
+    answer = {
+        "video": video, "reader": reader, "seed": seed, "threads": torch.get_num_threads(),
+        "test": {name: scores["test"][name] for name in ("student", "video") if name in scores["test"]},
+        "valid_mae": scores["valid"]["student"]["mae"],
+        "spread": spread_of(tables["valid"], tables["test"]),
+        "end_weights": epochs[-1].get("weights"),
+        "clip_id": tables["test"]["clip_id"].to_pylist(),
+        "error": np.abs(logit(tables["test"]) - label(tables["test"])).tolist(),
+        "wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - cpu,
+    }  # fmt: skip
+    write_json(path, answer)
+    print(f"{video}, {reader}, seed {seed}: {answer['test']['student']['mae']:.4f} ({answer['wall_s']:.0f} s)",
+          file=sys.stderr, flush=True)  # fmt: skip
 
 
-def print_table(kind: str, rows: list[tuple[float, float, float]]) -> None:
-    """Print one data set's rows and the paired difference."""
-    print(f"\n{kind} video\n\n| seed | student alone | student beside teacher | difference | video logit |")
-    print("|---|---|---|---|---|")
-    for seed, (alone, beside, video) in enumerate(rows, 1):
-        print(f"| {seed} | {alone:.4f} | {beside:.4f} | {alone - beside:+.4f} | {video:.4f} |")
-    gains = [alone - beside for alone, beside, _ in rows]
-    mean = statistics.mean(gains)
-    half = T_QUANTILES[len(gains) - 2] * statistics.stdev(gains) / math.sqrt(len(gains))
-    verdict = "a gain" if mean > half else "a loss" if mean < -half else "no gain shown"
-    interval = f"95 % interval {mean - half:+.4f} to {mean + half:+.4f}"
-    print(f"\ngain in test MAE {mean:+.4f}, {interval}: {verdict}", flush=True)
+def spread_of(valid: Any, test: Any) -> dict[str, float]:
+    """How wide predictions spread on the test split, and the MAE once a line fitted on validation widens them."""
+    slope, offset = np.polyfit(logit(valid), label(valid), 1)
+    answer = {
+        "predictions": float(logit(test).std()),
+        "labels": float(label(test).std()),
+        "slope": float(slope),
+        "mae_after_line": float(np.abs(slope * logit(test) + offset - label(test)).mean()),
+    }
+    if "video_logit" in test.column_names:
+        answer["video_logit"] = float(test["video_logit"].to_numpy().std())
+    return answer
+
+
+def logit(table: Any) -> Any:
+    """Predictions of the student, [R]."""
+    return table["text_logit"].to_numpy().astype(np.float64)
+
+
+def label(table: Any) -> Any:
+    """Labels, [R]."""
+    return table["label"].to_numpy().astype(np.float64)
+
+
+def result_path(out: Path, video: str, reader: str, seed: int) -> Path:
+    """Where the result of a run lies."""
+    return out / f"{(video if reader != 'alone' else 'words').replace(' ', '-')}_{reader}_{seed}.json"
+
+
+def print_table(out: Path, video: str, readers: Sequence[str]) -> None:
+    """Print one video's rows: the student alone, and each other reader with its gain over the same seeds."""
+    results = {
+        reader: {seed: json.loads(path.read_text()) for seed in range(1, 1000)
+                 if (path := result_path(out, video, reader, seed)).exists()}
+        for reader in ("alone", *readers)
+    }  # fmt: skip
+    alone = results["alone"]
+    threads = sorted({run["threads"] for runs in results.values() for run in runs.values()})
+    print(f"\n**{video} video** ({', '.join(map(str, threads))} thread)\n")
+    print("| student | seeds | test MAE | gain | over seeds | over clips | A2 has0 | video logit: MAE, A2 has0 "
+          "| spread: student, video | slope | MAE after a line |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for reader, runs in results.items():
+        seeds = sorted(runs.keys() & alone.keys())
+        if len(seeds) < 2:
+            continue
+        gains = [alone[s]["test"]["student"]["mae"] - runs[s]["test"]["student"]["mae"] for s in seeds]
+        cells = ["", "", ""]
+        if reader != "alone":
+            over_seeds = t_interval(gains)
+            errors = [np.concatenate([r[s]["error"] for s in seeds]) for r in (alone, runs)]
+            cells = [f"{statistics.fmean(gains):+.4f}", bounds(over_seeds), bounds(paired_bootstrap(*errors, seed=0))]
+        watch = ""
+        if "video" in runs[seeds[0]]["test"]:
+            watch = ", ".join(mean_of(runs, seeds, "test", "video", name) for name in ("mae", "a2_has0"))
+        spread = mean_of(runs, seeds, "spread", "predictions")
+        if "video_logit" in runs[seeds[0]]["spread"]:
+            spread += ", " + mean_of(runs, seeds, "spread", "video_logit")
+        print("| " + " | ".join([
+            reader, str(len(seeds)), mean_of(runs, seeds, "test", "student", "mae"), *cells,
+            mean_of(runs, seeds, "test", "student", "a2_has0"), watch, spread,
+            mean_of(runs, seeds, "spread", "slope"), mean_of(runs, seeds, "spread", "mae_after_line"),
+        ]) + " |")  # fmt: skip
+    for reader in readers:
+        ended = [run["end_weights"] for run in results[reader].values() if run["end_weights"]]
+        if ended:
+            means = {name: statistics.fmean(weights[name] for weights in ended) for name in ended[0]}
+            print(f"\n{reader} ends with {', '.join(f'{name} {value:.3g}' for name, value in means.items())}")
+    per_seed = [f"{s} {' '.join(f'{r[s]["test"]["student"]["mae"]:.4f}' for r in results.values() if s in r)}"
+                for s in sorted(alone)]  # fmt: skip
+    print(f"\nby seed: {'; '.join(per_seed)}", flush=True)
+
+
+def mean_of(runs: dict[int, Any], seeds: Sequence[int], *names: str) -> str:
+    """Mean of a number of each run."""
+    values = []
+    for seed in seeds:
+        value = runs[seed]
+        for name in names:
+            value = value[name]
+        values.append(value)
+    mean = statistics.fmean(values)
+    return f"{mean:.4f}" if not math.isnan(mean) else "none"
+
+
+def bounds(interval: Interval) -> str:
+    """An interval's ends."""
+    return f"{interval.low:+.4f} to {interval.high:+.4f}"
 
 
 if __name__ == "__main__":

@@ -100,7 +100,8 @@ def draw_clips(model: GenerativeModel, *, num_clips: int, seed: int, source: str
         latent_R = model.draw_latents(rng, len(speaker_R))
         label_R = model.draw_labels(rng, latent_R)
         half_R = model.draw_half_levels(rng, latent_R)
-        visual, face = draw_features(rng, model, latent_R, speaker_R)
+        # From a generator of their own: data sets that differ in their video alone share words and labels.
+        visual, face = draw_features(np.random.default_rng([seed, 3, chunk]), model, latent_R, speaker_R)
         words_R = draw_word_counts(rng, len(speaker_R))
         index_in_video_R = np.concatenate([np.arange(size) for size in sizes[first:last]])
         for r, speaker in enumerate(speaker_R):
