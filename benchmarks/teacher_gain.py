@@ -186,8 +186,10 @@ def print_table(out: Path, video: str, readers: Sequence[str]) -> None:
         if ended:
             means = {name: statistics.fmean(weights[name] for weights in ended) for name in ended[0]}
             print(f"\n{reader} ends with {', '.join(f'{name} {value:.3g}' for name, value in means.items())}")
-    per_seed = [f"{s} {' '.join(f'{r[s]["test"]["student"]["mae"]:.4f}' for r in results.values() if s in r)}"
-                for s in sorted(alone)]  # fmt: skip
+    per_seed = []
+    for seed in sorted(alone):
+        maes = [runs[seed]["test"]["student"]["mae"] for runs in results.values() if seed in runs]
+        per_seed.append(f"{seed}: " + " ".join(f"{mae:.4f}" for mae in maes))
     print(f"\nby seed: {'; '.join(per_seed)}", flush=True)
 
 
