@@ -68,7 +68,7 @@ class Joint(nn.Module):
             mit_layers=1,
             prompt_layers=2,
             prompt_alpha=0.1,
-            use_prompting=True,
+            prompting="video",
             similarity="dot",
         )
 

@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/teacher_gain.py run --out gains --seeds 1 2 3 4 5 6 7 8
     python benchmarks/teacher_gain.py tables --out gains
 
-Each seed makes its own words and labels, which the three videos share, and trains the student of jobs/configs/demo.yaml
-on them alone, and beside its teacher with each set of weights; all share order, initial weights and schedule. A run that
-is in the folder already is not repeated, so that several processes can share the work and a part of it can be shown.
+Each seed makes its own words and labels, which the three videos share, and trains the student of
+jobs/configs/demo.yaml on them: alone, and beside its teacher with each set of weights. All share order, initial weights
+and schedule. A run that is in the folder already is not repeated, so several processes can share the work and a part of
+it can be shown.
 
 Tables are of test MAE. Differences are paired, positive where the student errs less than alone. Two 95 % intervals:
 Student's t over seeds, which holds the choice of clips as well since each seed draws its own; and over the clips of all

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from vadv_dist.cli import main
+from vadv_dist.data.synth import GenerativeModel
 from vadv_dist.storage import read_json
 
 
@@ -76,6 +77,21 @@ def test_synth_info_and_check_agree(capsys, tmp_path: Path) -> None:
     code, out, _ = run(capsys, "data-check", tmp_path / "data")
     assert code == 2
     assert "train/00000.parquet" in out
+
+
+def test_synth_takes_the_noise_of_annotators_and_video(capsys, tmp_path: Path) -> None:
+    noise = ("--annotator-noise", 1.5, "--video-noise", 6)
+    assert run(capsys, "synth", tmp_path / "data", "--num-clips", 60, *noise)[0] == 0
+    parameters = read_json(tmp_path / "data" / "dataset.json")["truth"]["parameters"]
+    assert (parameters["s_annot"], parameters["s_video"]) == (1.5, 6)
+    assert "--annotator-noise) is 0.0" in mistake(capsys, "synth", tmp_path / "no", "--annotator-noise", 0)
+    assert "--video-noise) is inf" in mistake(capsys, "synth", tmp_path / "no", "--video-noise", "inf")
+    assert not (tmp_path / "no").exists()
+    with pytest.raises(SystemExit):
+        main(["synth", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for default in (GenerativeModel.s_annot, GenerativeModel.s_video):
+        assert f"(default: {default}" in said
 
 
 def test_a_run_is_evaluated_exported_reported_and_used(capsys, trained: Path, tmp_path: Path) -> None:

@@ -17,7 +17,13 @@ from vadv_dist.data.synth import GenerativeModel, make_dataset
 from vadv_dist.data.synth.features import estimate_latent
 from vadv_dist.data.synth.grammar import draw_word_counts, read_level, render, vocabulary
 from vadv_dist.data.synth.model import GRID, LEVELS, latent_shares
-from vadv_dist.data.synth.truth import best_errors, estimate_likelihood, posterior_medians
+from vadv_dist.data.synth.truth import (
+    annotator_metrics,
+    best_accuracies,
+    best_errors,
+    estimate_likelihood,
+    posterior_medians,
+)
 from vadv_dist.data.synth.words import (
     ASIDES,
     DEEDS,
@@ -30,6 +36,7 @@ from vadv_dist.data.synth.words import (
     PLACES,
 )
 from vadv_dist.errors import UserError
+from vadv_dist.evaluation.metrics import regression_metrics
 from vadv_dist.storage import sha256_file
 
 MOSI = Path(__file__).parents[3] / "shared/data/cmu_mosi/mosi_segments.csv"
@@ -103,6 +110,48 @@ def test_best_errors_fall_as_more_is_seen() -> None:
     best = best_errors(GenerativeModel())
     assert best["latent"] < best["text_and_video"] < best["video"] < best["text"] < best["constant"]
     assert best["text"] - best["text_and_video"] > 0.1
+
+
+@pytest.mark.parametrize("s_annot", [0.8, 1.5])
+def test_stated_annotator_reads_as_one_that_is_drawn(s_annot: float) -> None:
+    model, rng = GenerativeModel(s_annot=s_annot), np.random.default_rng(0)
+    latent_R = model.draw_latents(rng, 200_000)
+    label_R = model.draw_labels(rng, latent_R)
+    score_R = np.rint(np.clip(latent_R + rng.normal(0, s_annot, len(latent_R)), -3, 3))
+    drawn = regression_metrics(score_R, label_R)
+    stated = annotator_metrics(model)
+    assert stated == pytest.approx({name: drawn[name] for name in stated}, abs=0.006)
+
+
+def test_an_annotator_of_the_default_noise_reads_as_a_human_reads_mosi() -> None:
+    metrics = annotator_metrics(GenerativeModel())
+    assert metrics["mae"] == pytest.approx(0.71, abs=0.005)  # Table 2, "Human"
+    assert metrics["a2_has0"] == pytest.approx(0.857, abs=0.01)
+    assert metrics["corr"] == pytest.approx(0.82, abs=0.05)
+
+
+def test_best_accuracy_is_that_of_the_likelier_sign() -> None:
+    model, rng = GenerativeModel(s_video=6.0), np.random.default_rng(0)
+    latent_R = model.draw_latents(rng, 200_000)
+    positive_R = model.draw_labels(rng, latent_R) >= 0
+    estimate_R = latent_R + rng.normal(0, np.sqrt(model.video_variance), len(latent_R))
+    likelihood_RZ = estimate_likelihood(estimate_R, model) * latent_shares()
+    share_R = (likelihood_RZ @ model.label_given_latent().T[:, GRID >= 0]).sum(axis=1) / likelihood_RZ.sum(axis=1)
+    best = best_accuracies(model)
+    assert best["video"] == pytest.approx(((share_R > 0.5) == positive_R).mean(), abs=0.005)
+    assert best["constant"] < best["video"] < best["text"] <= best["text_and_video"] < best["latent"]
+    assert 0.60 < best["video"] < 0.63  # a weak video; the paper's teacher alone has 57 %
+
+
+def test_data_sets_of_one_seed_that_differ_in_their_video_share_words_and_labels(tmp_path: Path) -> None:
+    options: tuple[dict, ...] = ({}, {"s_video": 6.0}, {"informative_video": False})
+    strong, weak, idle = (
+        rows(make_dataset(tmp_path / str(n), num_clips=60, seed=1, **given)) for n, given in enumerate(options)
+    )
+    for name in ("clip_id", "text", "label", "split"):
+        assert strong[name] == weak[name] == idle[name]
+    assert not np.array_equal(strong["visual"], weak["visual"])
+    assert not np.array_equal(strong["visual"], idle["visual"])
 
 
 def test_uninformative_video_adds_nothing_to_the_best_errors() -> None:
@@ -237,7 +286,8 @@ def test_encoder_folder_knows_every_word_and_loads_offline(made: Dataset, monkey
         ({"num_clips": 11}, "--num-clips is 11, expected at least 12"),
         ({"num_clips": 20, "seed": -1}, "--seed is -1"),
         ({"num_clips": 20, "s_text": 0.0}, "s_text is 0.0, expected a positive"),
-        ({"num_clips": 20, "s_video": float("nan")}, "s_video is nan"),
+        ({"num_clips": 20, "s_video": float("nan")}, "s_video \\(--video-noise\\) is nan"),
+        ({"num_clips": 20, "s_annot": -1.0}, "s_annot \\(--annotator-noise\\) is -1.0"),
         ({"num_clips": 20, "visual_shape": (8, 0, 32)}, "visual_shape is \\[8, 0, 32\\]"),
     ],
 )

@@ -33,7 +33,7 @@ class Joint(nn.Module):
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.student = TextStudent(model, hidden=8, pooling="mean", dropout=0.0)
-        arguments: dict[str, Any] = {"visual_shape": (3, 2, 12), "face_shape": (5, 8), "use_prompting": True}
+        arguments: dict[str, Any] = {"visual_shape": (3, 2, 12), "face_shape": (5, 8), "prompting": "video"}
         self.teacher = Teacher(
             **{**arguments, **changes}, width=16, hidden=8, heads=4, cct_layers=1, mit_layers=1, prompt_layers=1,
             prompt_alpha=0.1, similarity="dot",
@@ -75,8 +75,10 @@ def batch() -> dict[str, Tensor]:
     [
         ({}, {}, set()),
         ({"face_shape": None}, {}, set()),
-        ({"visual_shape": None, "use_prompting": False}, {}, set()),
-        ({"use_prompting": False}, {}, set()),
+        ({"visual_shape": None, "prompting": "none"}, {}, set()),
+        ({"visual_shape": None, "prompting": "static"}, {}, set()),
+        ({"prompting": "static"}, {"step1": False}, {"teacher.prompt_head"}),
+        ({"prompting": "none"}, {}, set()),
         ({}, {"step2": False}, set()),
         ({}, {"step1": False}, {"teacher.prompt_head"}),
         ({}, {"step1": False, "step2": False}, {"teacher.prompt_head"}),

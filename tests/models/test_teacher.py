@@ -24,7 +24,7 @@ def make_teacher(**changes: Any) -> Teacher:
         "mit_layers": 1,
         "prompt_layers": 2,
         "prompt_alpha": 0.1,
-        "use_prompting": True,
+        "prompting": "video",
         "similarity": "dot",
     }
     return Teacher(**{**arguments, **changes})
@@ -49,8 +49,11 @@ def without_gradient(teacher: Teacher) -> set[str]:
 VARIANTS: dict[str, dict[str, Any]] = {
     "both branches": {},
     "visual only": {"face_shape": None},
-    "face only": {"visual_shape": None, "use_prompting": False},
-    "no prompting": {"use_prompting": False},
+    "face only": {"visual_shape": None, "prompting": "none"},
+    "face only, static prompts": {"visual_shape": None, "prompting": "static"},
+    "static prompts": {"prompting": "static"},
+    "static prompts, cosine": {"prompting": "static", "similarity": "cosine"},
+    "no prompts": {"prompting": "none"},
     "cosine": {"similarity": "cosine"},
     "frozen prompts of another width": {"prompts": torch.eye(2, 20)},
     "frozen prompts": {"prompts": torch.eye(2, WIDTH)},
@@ -64,7 +67,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def test_every_variant_gives_its_logits_and_trains_every_parameter(changes: dict[str, Any]) -> None:
     teacher = make_teacher(**changes)
     outputs = teacher(**features())
-    has_prompts = changes.get("use_prompting", True)
+    has_prompts = changes.get("prompting") != "none"
     assert outputs.video_logit.shape == (BATCH,)
     assert (outputs.class_logits is not None) == (outputs.prompt_logit is not None) == has_prompts
     if has_prompts:
@@ -117,6 +120,29 @@ def test_scores_of_a_row_without_video_compare_the_face_with_the_plain_prompts()
     face_BD = teacher.face_branch(given["face"])
     video_BD = teacher.fusion(torch.cat([torch.zeros_like(face_BD), face_BD], dim=-1))
     torch.testing.assert_close(outputs.class_logits, video_BD @ teacher.prompts.T)
+
+
+@pytest.mark.parametrize("prompts", [None, torch.eye(2, WIDTH), torch.eye(2, 20)])
+def test_static_prompts_score_the_video_as_they_are(prompts: Tensor | None) -> None:
+    teacher, given = make_teacher(prompting="static", prompts=prompts), features()
+    outputs = teacher(**given, has_visual=torch.tensor([1, 0, 1, 1]))
+    seen: list[Tensor] = []
+    teacher.video_head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    again = teacher(**given, has_visual=torch.tensor([1, 0, 1, 1]))
+    prompts_CD = teacher.prompts if teacher.prompt_projection is None else teacher.prompt_projection(teacher.prompts)
+    torch.testing.assert_close(again.class_logits, seen[0] @ prompts_CD.T)  # eq. 8 without eq. 7
+    torch.testing.assert_close(outputs.class_logits, again.class_logits)
+    assert not any(name.startswith("prompting.") for name in teacher.state_dict())
+
+
+def test_prompts_that_attend_to_the_video_differ_from_static_ones() -> None:
+    video, static = make_teacher(), make_teacher(prompting="static")
+    left = static.load_state_dict(video.state_dict(), strict=False)
+    assert {name.split(".")[0] for name in left.unexpected_keys} == {"prompting"}
+    assert not left.missing_keys
+    ours, theirs = video(**features()), static(**features())
+    torch.testing.assert_close(ours.video_logit, theirs.video_logit)
+    assert not torch.allclose(ours.class_logits, theirs.class_logits, atol=1e-4)
 
 
 def test_prompt_logit_is_a_function_of_the_softmax_alone() -> None:
@@ -196,8 +222,8 @@ def test_dropout_acts_in_training_only() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"visual_shape": None, "face_shape": None, "use_prompting": False}, "The teacher sees nothing"),
-        ({"visual_shape": None}, "use_prompting needs the visual branch"),
+        ({"visual_shape": None, "face_shape": None, "prompting": "none"}, "The teacher sees nothing"),
+        ({"visual_shape": None}, "teacher.prompting: video needs the visual branch"),
         ({"heads": 5}, "teacher.width is 16, which cannot be split among teacher.heads = 5"),
         ({"prompts": torch.zeros(3, WIDTH)}, r"shape \[3, 16\], expected \[2, width\]"),
     ],

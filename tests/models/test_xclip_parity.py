@@ -203,7 +203,7 @@ def test_the_modules_together_equal_the_whole_model_and_its_gradient(frames: int
 def test_cosine_scores_equal_xclips_with_its_temperature() -> None:
     teacher = Teacher(
         visual_shape=(1, 1, WIDTH), face_shape=None, width=WIDTH, hidden=8, heads=HEADS, cct_layers=1, mit_layers=1,
-        prompt_layers=1, prompt_alpha=0.1, use_prompting=True, similarity="cosine",
+        prompt_layers=1, prompt_alpha=0.1, prompting="video", similarity="cosine",
     )  # fmt: skip
     video_BD, prompts_BCD = torch.randn(BATCH, WIDTH), torch.randn(BATCH, 2, WIDTH)
     scale = make_xclip().logit_scale.exp()

@@ -121,7 +121,8 @@ def test_a_run_cut_off_ends_as_if_it_had_not_been(write_config, method: str, sto
     ("options", "names"),
     [
         (("--objective.gamma=0", "--objective.psi=0"), {"video_regression", "text_regression", "prompt_to_video"}),
-        (("--teacher.use_prompting=false",), {"video_regression", "text_regression", "video_to_text"}),
+        (("--teacher.prompting=none",), {"video_regression", "text_regression", "video_to_text"}),
+        (("--teacher.prompting=static",), set(TERMS)),
         (("--objective.step1=false", "--objective.step2=false"), set(TERMS[:3])),
     ],
 )

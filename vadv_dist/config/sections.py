@@ -17,6 +17,7 @@ from vadv_dist.config.trainer_sections import EngineConfig, TelemetryConfig, Tra
 
 _require = require  # the name by which `search` takes it
 
+PromptingName = Literal["video", "static", "none"]
 WeightingName = Literal["fixed", "equal", "uncertainty", "uw_so", "dwa", "rlw", "famo"]
 
 
@@ -56,7 +57,10 @@ class TeacherConfig:
         mit_layers: layers of each multi-frame integration transformer; 0 leaves them out.
         prompt_layers: layers of video-specific prompting (X-CLIP uses 2).
         prompt_alpha: initial scale of the prompts' video-specific part (X-CLIP: 0.1).
-        use_visual, use_face, use_prompting: switch off a branch.
+        use_visual, use_face: switch off a branch.
+        prompting: what the video is compared with (eq. 7). `video`: prompts that attend to the video; `static`: the
+            prompts as they are, which leaves the class term and distillation step 1 in place (Table 6, "w/o
+            video-specific prompting"); `none`: no prompts, and so neither class term nor step 1.
         similarity: prompts against video representation: plain dot product (eq. 8) or X-CLIP's cosine.
         dropout: dropout in the teacher's attention and MLPs.
     """
@@ -70,7 +74,7 @@ class TeacherConfig:
     prompt_alpha: float = 0.1
     use_visual: bool = True
     use_face: bool = True
-    use_prompting: bool = True
+    prompting: PromptingName = "video"
     similarity: Literal["dot", "cosine"] = "dot"
     dropout: float = 0.0
 
@@ -80,10 +84,10 @@ class TeacherConfig:
         _require(0 <= self.dropout < 1, "teacher.dropout", self.dropout, "a share in [0, 1)")
         _require(self.use_visual or self.use_face, "teacher.use_visual", False, "at least one branch switched on")
         _require(
-            self.use_visual or not self.use_prompting,
-            "teacher.use_prompting",
-            True,
-            "false where teacher.use_visual is false: prompting reads the visual branch",
+            self.use_visual or self.prompting != "video",
+            "teacher.prompting",
+            self.prompting,
+            "static or none where teacher.use_visual is false: video-specific prompts attend to the visual branch",
         )
 
 

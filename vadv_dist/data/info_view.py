@@ -128,7 +128,12 @@ def _truth(truth: dict[str, Any], width: int) -> "RenderableType":
         table.add_row(
             _SEEN.get(name, name), f"{error:.3f}", Text(_bar(error / max(best.values()) * cells), style="green")
         )
-    return Group(table, Text(f"\n{truth.get('model', '')}", style="dim"))
+    annotator = truth.get("annotator")
+    human = ""
+    if annotator:
+        human = f"\nOne more annotator reads the labels at MAE {annotator['mae']:.2f}, A2 {annotator['a2_has0']:.1%}"
+        human += " (a human reads CMU-MOSI at 0.71, 85.7%)."
+    return Group(table, Text(f"{human}\n{truth.get('model', '')}", style="dim"))
 
 
 def _provenance(provenance: dict[str, Any]) -> "Table":

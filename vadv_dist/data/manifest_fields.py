@@ -100,6 +100,9 @@ def truth(value: Any) -> dict[str, Any] | None:
     raw = mapping(value, "truth")
     for name, entry in mapping(raw.get("best_mae", {}), "truth.best_mae").items():
         number(mapping(entry, f"truth.best_mae.{name}")["mae"], f"truth.best_mae.{name}.mae")
+    if raw.get("annotator") is not None:
+        for name in ("mae", "a2_has0"):
+            number(mapping(raw["annotator"], "truth.annotator")[name], f"truth.annotator.{name}")
     return raw
 
 

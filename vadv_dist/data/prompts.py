@@ -50,7 +50,7 @@ def require_same_prompts(datasets: Sequence[Dataset]) -> None:
             raise UserError(
                 f"The prompts of {other.root} are not those of {first.root}: {difference}. Sources of one run must "
                 "share their prompts.safetensors: extract both with the same text encoder and the same words, or set "
-                "teacher.use_prompting: false."
+                "teacher.prompting: none."
             )
 
 

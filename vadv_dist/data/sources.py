@@ -50,7 +50,7 @@ class Sources:
             ShardReader(dataset, sources.needed)
             sources._require_alike(dataset)
         sources._require_apart()
-        if several and config.has_teacher and config.teacher.use_prompting:
+        if several and config.has_teacher and config.teacher.prompting != "none":
             require_same_prompts(datasets)
         return sources
 

@@ -25,8 +25,8 @@ class TeacherOutputs(NamedTuple):
 
     Attributes:
         video_logit: sentiment in label units, [B].
-        class_logits: similarity of video and prompts before the softmax of eq. 8, [B, C]; None without prompting.
-        prompt_logit: video-enhanced prompt logit in label units, [B]; None without prompting.
+        class_logits: similarity of video and prompts before the softmax of eq. 8, [B, C]; None without prompts.
+        prompt_logit: prompt logit in label units, [B]; None without prompts.
     """
 
     video_logit: Tensor
@@ -50,14 +50,15 @@ class Teacher(nn.Module):
         mit_layers: layers of each MIT, 0 for none.
         prompt_layers: layers of video-specific prompting.
         prompt_alpha: initial scale of the prompts' video-specific part.
-        use_prompting: whether there are prompts at all.
+        prompting: `video` adapts the prompts to each video (eq. 7), `static` compares the video with the prompts as
+            they are, `none` has no prompts.
         similarity: `dot`, the plain product of eq. 8, or X-CLIP's `cosine` with a learnable temperature.
         num_classes: C.
         prompts: frozen prompt embeddings [C, Dp]; None learns C embeddings from small random ones.
         dropout: dropout of attention weights and hidden values.
     Raises:
-        UserError: no branch, prompting without a visual branch, heads that do not divide the width, or prompts that
-            are not one per class.
+        UserError: no branch, video-specific prompting without a visual branch, heads that do not divide the width, or
+            prompts that are not one per class.
     """
 
     prompts: Tensor
@@ -74,7 +75,7 @@ class Teacher(nn.Module):
         mit_layers: int,
         prompt_layers: int,
         prompt_alpha: float,
-        use_prompting: bool,
+        prompting: Literal["video", "static", "none"],
         similarity: Literal["dot", "cosine"],
         num_classes: int = 2,
         prompts: Tensor | None = None,
@@ -83,10 +84,10 @@ class Teacher(nn.Module):
         super().__init__()
         if visual_shape is None and face_shape is None:
             raise UserError("The teacher sees nothing: switch teacher.use_visual or teacher.use_face on.")
-        if use_prompting and visual_shape is None:
+        if prompting == "video" and visual_shape is None:
             raise UserError(
-                "teacher.use_prompting needs the visual branch, which prompts attend to. "
-                "Set teacher.use_visual: true or teacher.use_prompting: false."
+                "teacher.prompting: video needs the visual branch, which prompts attend to. "
+                "Set teacher.use_visual: true or teacher.prompting: static."
             )
         if heads < 1 or width % heads:
             raise UserError(
@@ -114,8 +115,8 @@ class Teacher(nn.Module):
         self.fusion = TwoLayerMLP(num_branches * width, hidden, width, "gelu", dropout=dropout)  # eq. 6
         self.video_head = TwoLayerMLP(width, hidden, 1, "gelu", dropout=dropout)
         self.similarity = similarity
-        self.use_prompting = use_prompting
-        if not use_prompting:
+        self.has_prompts = prompting != "none"
+        if not self.has_prompts:
             return
 
         self.prompt_projection: nn.Linear | None = None
@@ -130,8 +131,10 @@ class Teacher(nn.Module):
             self.register_buffer("prompts", prompts.detach().clone().float())
             if prompts.shape[1] != width:
                 self.prompt_projection = linear(prompts.shape[1], width)
-        self.prompting = VideoSpecificPrompting(
-            width=width, heads=heads, layers=prompt_layers, alpha=prompt_alpha, dropout=dropout
+        self.prompting = (
+            VideoSpecificPrompting(width=width, heads=heads, layers=prompt_layers, alpha=prompt_alpha, dropout=dropout)
+            if prompting == "video"
+            else None
         )
         if similarity == "cosine":
             self.logit_scale = nn.Parameter(torch.full((1,), _LOGIT_SCALE))
@@ -172,15 +175,17 @@ class Teacher(nn.Module):
             representations.append(_zero_missing(self.face_branch(_zero_missing(face, has_face)), has_face))
         video_BD = self.fusion(torch.cat(representations, dim=-1))  # eq. 6
         video_logit_B = self.video_head(video_BD).squeeze(-1)
-        if not self.use_prompting or tokens_BTND is None:
+        if not self.has_prompts:
             return TeacherOutputs(video_logit_B, None, None)
 
         prompts_CD = self.prompts.to(video_BD.dtype)
         if self.prompt_projection is not None:
             prompts_CD = self.prompt_projection(prompts_CD)
-        prompts_BCD = self.prompting(prompts_CD, tokens_BTND)  # eq. 7
-        if has_visual is not None:
-            prompts_BCD = torch.where(has_visual.bool()[:, None, None], prompts_BCD, prompts_CD)
+        prompts_BCD = prompts_CD.expand(len(video_BD), -1, -1)
+        if self.prompting is not None and tokens_BTND is not None:
+            prompts_BCD = self.prompting(prompts_CD, tokens_BTND)  # eq. 7
+            if has_visual is not None:
+                prompts_BCD = torch.where(has_visual.bool()[:, None, None], prompts_BCD, prompts_CD)
         class_logits_BC = self._scores(video_BD, prompts_BCD)
         share_BC = class_logits_BC.softmax(dim=-1, dtype=torch.float32)  # eq. 8
         return TeacherOutputs(video_logit_B, class_logits_BC, self.prompt_head(share_BC).squeeze(-1))

@@ -210,9 +210,9 @@ def build_teacher(config: Config, sources: Sources) -> Teacher:
         mit_layers=teacher.mit_layers,
         prompt_layers=teacher.prompt_layers,
         prompt_alpha=teacher.prompt_alpha,
-        use_prompting=teacher.use_prompting,
+        prompting=teacher.prompting,
         similarity=teacher.similarity,
         num_classes=2,
-        prompts=load_prompts(sources.datasets[0]) if teacher.use_prompting else None,
+        prompts=load_prompts(sources.datasets[0]) if teacher.prompting != "none" else None,
         dropout=teacher.dropout,
     )

@@ -16,13 +16,13 @@ from vadv_dist.objectives.weighting import (
 
 def weighted_terms(config: Config) -> tuple[str, ...]:
     """Terms that the model has and whose weight is not 0, ordered as `TERMS`."""
-    objective, prompting = config.objective, config.teacher.use_prompting
+    objective, has_prompts = config.objective, config.teacher.prompting != "none"
     has_teacher = config.has_teacher
     exists = {
         "video_regression": has_teacher,
         "text_regression": True,
-        "video_classification": has_teacher and prompting,
-        "prompt_to_video": has_teacher and prompting and objective.step1,
+        "video_classification": has_teacher and has_prompts,
+        "prompt_to_video": has_teacher and has_prompts and objective.step1,
         "video_to_text": has_teacher and objective.step2,
     }
     return tuple(name for name, weight in TERMS.items() if exists[name] and getattr(objective, weight) > 0)

@@ -45,8 +45,8 @@ def truth_document(model: GenerativeModel) -> dict[str, Any]:
         "how": (
             "Best attainable mean absolute error over all clips that the model can make (posterior median; sums over "
             "labels, latents and levels, quadrature over the video's estimate). A finite test split lies around it. "
-            "best_a2_has0: best share of clips whose sign (0 counts as positive) is read rightly. annotator: metrics of "
-            "one more annotator against the mean of the five."
+            "best_a2_has0: best share of clips whose sign (0 counts as positive) is read rightly. annotator: metrics "
+            "of one more annotator against the mean of the five."
         ),
     }
 
