@@ -9,7 +9,7 @@ import pytest
 from vadv_dist.errors import UserError
 from vadv_dist.submission.address import has_token, is_this_machine, require_token, resolve_address
 from vadv_dist.submission.follow import PREEMPTED, STOPPED, exit_code
-from vadv_dist.submission.job import Submission, job_name, prepared_arguments, runtime_environment
+from vadv_dist.submission.job import Submission, prepared_arguments, runtime_environment
 from vadv_dist.submission.packing import pack
 
 HERE, AWAY = "http://127.0.0.1:8265", "http://10.1.2.3:8265"
@@ -89,15 +89,11 @@ def test_mistakes_are_met_before_anything_is_sent(project: Path, arguments: tupl
 def test_a_search_travels_with_its_settings_but_without_a_password(project: Path) -> None:
     given = ("--config", "run.yaml", "--space", "loss_weights", "--search.num_trials=4", "--run.name", "hunt")
     arguments, name = prepared_arguments(Submission("tune", given, working_dir=project), HERE)
-    assert (tuple(arguments[: len(given)]), name) == (given, "hunt")
+    assert (tuple(arguments[: len(given)]), name) == (given, "hunt-loss_weights")
     for hidden in (["--search.storage=postgresql://me:pw@host/db"], ["--search.storage", "postgresql://me:pw@host/db"]):
         with pytest.raises(UserError, match="holds a password") as refusal:
             prepared_arguments(Submission("tune", (*given, *hidden), working_dir=project), HERE)
         assert "pw@" not in str(refusal.value)
-
-
-def test_a_run_gives_the_same_id_each_time() -> None:
-    assert job_name("train", "MOSI, first try") == "vadv-train-MOSI-first-try"
 
 
 def test_secrets_do_not_travel() -> None:

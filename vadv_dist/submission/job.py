@@ -3,22 +3,25 @@
 import json
 import logging
 import os
-import re
 import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vadv_dist.config import Config, load_config
+from vadv_dist import __version__
+from vadv_dist.config import Config, config_to_dict, load_config
+from vadv_dist.config.extract_sections import ExtractConfig
+from vadv_dist.config.load import load_sections
 from vadv_dist.config.storage_url import require_sound
 from vadv_dist.errors import MachineError, UserError
-from vadv_dist.storage import STORE_SETTINGS, Location, location
+from vadv_dist.storage import STORE_SETTINGS, location, sha256_file
 from vadv_dist.submission.address import is_this_machine, require_token, resolve_address
 from vadv_dist.submission.follow import follow
+from vadv_dist.submission.job_id import code_digest, folder_digest, job_id, job_slug, shares_slug
 from vadv_dist.submission.packing import pack, tracked_files
 
 T = TypeVar("T")
@@ -52,6 +55,8 @@ class Submission:
 def submit(submission: Submission, say: Callable[[str], None]) -> int:
     """Start a job, or join the one that already does the same, and return its exit code (see `follow`).
 
+    A job is joined only where command, config, code and working folder are all equal.
+
     Args:
         submission: what to run where.
         say: where messages go; the job's own output goes to standard output.
@@ -63,25 +68,32 @@ def submit(submission: Submission, say: Callable[[str], None]) -> int:
     require_token(address)
     arguments, name = prepared_arguments(submission, address)
     client = _connect(address)
-    base = job_name(submission.command, name)
-    twin, submission_id = _running_or_free(client, base)
-    if twin:
-        say(f"{submission_id} runs already on {address}: following it (`ray job stop {submission_id}` would stop it)")
-    else:
-        with tempfile.TemporaryDirectory(prefix="vadv-job-") as scratch:
-            count, size = pack(submission.working_dir, Path(scratch))
+    # Another machine's python is that of its image; this one's is known.
+    python = sys.executable if is_this_machine(address) else "python"
+    entrypoint = shlex.join([python, "-m", "vadv_dist.cli", submission.command, *arguments])
+    slug = job_slug(submission.command, name)
+    with tempfile.TemporaryDirectory(prefix="vadv-job-") as scratch:
+        count, size = pack(submission.working_dir, Path(scratch))
+        base = job_id(slug, _facts(submission, entrypoint, Path(scratch)))
+        twin, submission_id, others = _running_or_free(client, base, slug)
+        if twin:
+            say(f"{submission_id} runs already on {address}: following it (`ray job stop {submission_id}` stops it)")
+        else:
+            for other in others:
+                say(
+                    f"{other.submission_id} runs there too, but its command, config, code or folder is another one, so "
+                    f"it is not joined ({other.entrypoint})"
+                )
             say(f"packed {count} files that git tracks, {size / 2**20:.1f} MiB")
-            # Another machine's python is that of its image; this one's is known.
-            python = sys.executable if is_this_machine(address) else "python"
             _answered(
                 lambda: client.submit_job(
-                    entrypoint=shlex.join([python, "-m", "vadv_dist.cli", submission.command, *arguments]),
+                    entrypoint=entrypoint,
                     submission_id=submission_id,
                     runtime_env=runtime_environment(scratch, submission.install, os.environ),
                     metadata={"job_name": base},
                 )
             )
-        say(f"submitted {submission_id} to {address}")
+            say(f"submitted {submission_id} to {address}")
     if submission.detach:
         say(f"follow it with the same command, or with: ray job logs -f {submission_id} --address {address}")
         return 0
@@ -97,13 +109,12 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
     Raises:
         UserError: a mistake in the configuration, or a path that the job could not use.
     """
-    arguments = list(submission.arguments)
+    arguments, reach = list(submission.arguments), _Reach(submission.working_dir, address)
     if submission.command == "evaluate":
         if not arguments or arguments[0].startswith("-"):
             raise UserError("submit evaluate: give the run, such as s3://BUCKET/runs/NAME.")
-        place = location(arguments[0])
-        arguments[0] = _reachable(place, "the run", address)
-        return arguments, place.name
+        arguments[0] = reach(arguments[0], "the run")
+        return arguments, f"{location(arguments[0]).name}-{_option(arguments, '--split') or 'test'}"
     config_path = _option(arguments, "--config")
     if config_path is None:
         raise UserError(f"submit {submission.command}: --config is missing.")
@@ -119,19 +130,26 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
             f"{config_path}`."
         )
     if submission.command == "extract":
-        return arguments, Path(config_path).stem
-    overrides = _overrides(arguments)
-    for override in overrides:
+        extraction = load_sections(ExtractConfig, submission.working_dir / config_path, _overrides(arguments))
+        return [*arguments, *_absolute_extraction(extraction, tracked, reach)], Path(config_path).stem
+    for override in _overrides(arguments):
         if override.startswith("--search.storage="):
             require_sound(override.partition("=")[2])  # whoever sees the job sees its arguments
-    overrides = [override for override in overrides if not override.startswith("--search.")]
-    config = load_config(submission.working_dir / config_path, overrides)
+    config = _config(submission)
     if submission.command == "train" and config.trainer.num_workers == 0:
         raise UserError(
             "trainer.num_workers is 0, so the run would train in the job's own process on the head node. Give "
             "--trainer.num_workers=N."
         )
-    return [*arguments, *_absolute_overrides(config, address)], config.run.name
+    space = _option(arguments, "--space") if submission.command == "tune" else None
+    name = config.run.name if space is None else f"{config.run.name}-{Path(space).stem}"
+    return [*arguments, *_absolute_overrides(config, reach)], name
+
+
+def _config(submission: Submission) -> Config:
+    """The configuration of a `train` or a `tune`."""
+    overrides = [o for o in _overrides(submission.arguments) if not o.startswith("--search.")]
+    return load_config(submission.working_dir / str(_option(submission.arguments, "--config")), overrides)
 
 
 def _overrides(arguments: Sequence[str]) -> list[str]:
@@ -147,9 +165,22 @@ def _overrides(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def job_name(command: str, name: str) -> str:
-    """Submission id of a run: the same run gives the same id."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"vadv-{command}-{name}").strip("-")
+def _facts(submission: Submission, entrypoint: str, packed: Path) -> dict[str, Any]:
+    """Everything that decides what a job does, as plain containers."""
+    arguments = submission.arguments
+    given = [value for name in ("--config", "--space") if (value := _option(arguments, name)) is not None]
+    read = {name: submission.working_dir / name for name in given}  # they may stand outside of what is packed
+    config = _config(submission) if submission.command in ("train", "tune") else None
+    return {
+        "entrypoint": entrypoint,
+        "environment": runtime_environment("", submission.install, os.environ),
+        "folder": str(submission.working_dir.resolve()),
+        "files": folder_digest(packed),
+        "read": {name: sha256_file(path) for name, path in read.items() if path.is_file()},
+        "config": None if config is None else config_to_dict(config),
+        "version": __version__,
+        "code": code_digest(),
+    }
 
 
 def runtime_environment(folder: str, install: bool, environment: Any) -> dict[str, Any]:
@@ -162,32 +193,52 @@ def runtime_environment(folder: str, install: bool, environment: Any) -> dict[st
     return settings
 
 
-def _absolute_overrides(config: Config, address: str) -> list[str]:
-    sources = [
-        replace(source, uri=_reachable(location(source.uri), "data.sources", address)) for source in config.data.sources
-    ]
-    storage = _reachable(location(config.run.storage), "run.storage", address)
+@dataclass(frozen=True)
+class _Reach:
+    """Turns a place into one that the job can reach; relative ones start from the folder that travels with it."""
+
+    folder: Path
+    address: str
+
+    def __call__(self, uri: str, what: str) -> str:
+        place = location(uri)
+        if not isinstance(place, Path) or place.is_absolute():
+            return str(place)
+        if is_this_machine(self.address):
+            return str((self.folder / place).resolve())
+        raise UserError(
+            f"{what} is {place}, a path relative to the job's folder, which is a copy that is removed when the job "
+            "ends. Give s3://… or the absolute path of a disk that all nodes see."
+        )
+
+
+def _absolute_overrides(config: Config, reach: _Reach) -> list[str]:
+    sources = [replace(source, uri=reach(source.uri, "data.sources")) for source in config.data.sources]
+    storage = reach(config.run.storage, "run.storage")
     overrides = []
     if storage != config.run.storage:
         overrides.append(f"--run.storage={storage}")
     if [source.uri for source in sources] != [source.uri for source in config.data.sources]:
         given = [{name: v for name, v in asdict(source).items() if v is not None} for source in sources]
         overrides.append(f"--data.sources={json.dumps(given)}")
-    encoder = Path(config.student.encoder)
-    if not encoder.is_absolute() and encoder.is_dir():
-        overrides.append(f"--student.encoder={_reachable(encoder, 'student.encoder', address)}")
+    encoder = config.student.encoder
+    if not Path(encoder).is_absolute() and (reach.folder / encoder).is_dir():
+        overrides.append(f"--student.encoder={reach(encoder, 'student.encoder')}")
     return overrides
 
 
-def _reachable(place: Location, what: str, address: str) -> str:
-    if not isinstance(place, Path) or place.is_absolute():
-        return str(place)
-    if is_this_machine(address):
-        return str(place.resolve())
-    raise UserError(
-        f"{what} is {place}, a path relative to the job's folder, which is a copy that is removed when the job ends. "
-        "Give s3://… or the absolute path of a disk that all nodes see."
-    )
+def _absolute_extraction(config: ExtractConfig, tracked: Collection[str], reach: _Reach) -> list[str]:
+    """The places of an extraction: all of them lead out of the job's folder, but for a list that travels with it."""
+    clips, encoders = config.clips, (config.image.encoder, config.expression.encoder)
+    places = {"output.uri": config.output.uri, "clips.csv": clips.csv, "clips.mmsa": clips.mmsa}
+    places |= {"clips.root": clips.root, "faces.path": config.faces.path}
+    for name, encoder in zip(("image.encoder", "expression.encoder"), encoders, strict=True):
+        if encoder is not None and (reach.folder / encoder).exists():  # not a name on the hub
+            places[name] = encoder
+    if not is_this_machine(reach.address) and clips.csv is not None and os.path.normpath(clips.csv) in tracked:
+        del places["clips.csv"]
+    reachable = {name: reach(uri, name) for name, uri in places.items() if uri is not None}
+    return [f"--{name}={uri}" for name, uri in reachable.items() if uri != places[name]]
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:
@@ -236,14 +287,15 @@ def _answered(ask: Callable[[], T]) -> T:
             time.sleep(1.0)
 
 
-def _running_or_free(client: Any, base: str) -> tuple[bool, str]:
-    """The job of this name that runs, or the first name that no job has had."""
-    jobs = _answered(client.list_jobs)
-    had = {job.submission_id: str(job.status.value) for job in jobs if job.submission_id}
+def _running_or_free(client: Any, base: str, slug: str) -> tuple[bool, str, list[Any]]:
+    """The job of this id that runs, or the first id that no job has had; and running jobs that share the slug."""
+    jobs = [job for job in _answered(client.list_jobs) if job.submission_id]
+    had = {job.submission_id: str(job.status.value) for job in jobs}
+    others = [job for job in jobs if had[job.submission_id] not in _ENDED and shares_slug(job.submission_id, slug)]
     for number in range(1, _MAX_TWINS):
         name = base if number == 1 else f"{base}-{number}"
         if name not in had:
-            return False, name
+            return False, name, others
         if had[name] not in _ENDED:
-            return True, name
+            return True, name, others
     raise UserError(f"{base} has run {_MAX_TWINS} times on this cluster. Give another --run.name.")
