@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vadv_dist"
-BASE = {"errors", "storage", "locks", "garbage", "__init__"}
+BASE = {"errors", "storage", "locks", "garbage", "terminal", "__init__"}
 MAY_IMPORT = {
     "errors": set(),
     "garbage": set(),
@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "object_storage": {"errors", "object_client"},
     "object_client": {"errors"},
     "locks": {"errors", "storage"},
+    "terminal": set(),
     "recipes": BASE,
     "ray_connection": {"errors"},
     "telemetry": {"errors", "telemetry"},

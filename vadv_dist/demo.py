@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from vadv_dist.config import Config, load_config
 from vadv_dist.data.synth import make_dataset
@@ -15,6 +16,7 @@ from vadv_dist.reporting.comparison import compare_runs
 from vadv_dist.reporting.report import write_report
 from vadv_dist.reporting.terminal import comparison_table
 from vadv_dist.storage import local_path, read_json
+from vadv_dist.terminal import console as terminal
 from vadv_dist.training.cluster import ray_session
 from vadv_dist.training.evaluate import evaluate_run
 from vadv_dist.training.launch import train
@@ -49,7 +51,7 @@ def run_demo(overrides: Sequence[str], console: Console) -> Path:
         metrics = [_train_and_evaluate(config, console) for config in (alone, taught)]
     gain = compare_runs(before, after).gain
     truth = read_json(data / "dataset.json")["truth"]
-    Console().print(comparison_table(*metrics, gain=gain, truth=truth))
+    terminal().print(comparison_table(*metrics, gain=gain, truth=truth))
     return Path(str(write_report(after, compare=[before])))
 
 
@@ -63,7 +65,7 @@ def _remove(folder: Path) -> None:
 
 def _train_and_evaluate(config: Config, console: Console) -> dict[str, Any]:
     what = "alone" if config.objective.kind == "none" else "beside its teacher"
-    console.print(f"\n[bold]the student {what}[/bold]", highlight=False)
+    console.print(Text(f"\nthe student {what}", style="bold"))
     train(config, console)
     metrics: dict[str, Any] = evaluate_run(RunFolder.of(config).root, "test")["student"]
     return metrics

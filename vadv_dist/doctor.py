@@ -56,9 +56,11 @@ def examine(config: Config | None = None) -> list[Finding]:
 
 def render(findings: list[Finding], console: "Console") -> None:
     """Print a line per finding, and advice beside what is not well."""
-    marks = {"ok": "[green]✓ ok     [/]", "warning": "[yellow]! warning[/]", "fault": "[red]✗ fault  [/]"}
+    from rich.text import Text
+
+    marks = {"ok": ("✓ ok     ", "green"), "warning": ("! warning", "yellow"), "fault": ("✗ fault  ", "red")}
     for finding in findings:
-        console.print(marks[finding.level], end=" ")
+        console.print(Text(*marks[finding.level]), end=" ")
         console.print(f"{finding.what}: {finding.found}", highlight=False, markup=False, soft_wrap=True)
         if finding.advice:
             console.print(f"          → {finding.advice}", highlight=False, markup=False, soft_wrap=True)

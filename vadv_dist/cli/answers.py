@@ -1,19 +1,24 @@
 """Where a command's answer goes: JSON or a table on standard output, progress on standard error."""
 
-import json
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from vadv_dist.terminal import console, json_line, visible
 
-
-def console(stderr: bool = False) -> "Console":
-    """The terminal, or what stands in its place."""
-    from rich.console import Console
-
-    return Console(stderr=stderr)
+__all__ = ["console", "print_config", "print_json"]
 
 
 def print_json(value: object) -> None:
     """Print one JSON object in one line."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    print(json_line(value))
+
+
+def print_config(config: Any) -> None:
+    """Print a configuration as YAML that gives it back exactly."""
+    import yaml
+
+    from vadv_dist.config import config_to_dict, config_to_yaml
+
+    text = config_to_yaml(config)
+    if visible(text) != text:  # characters that a terminal would obey, which YAML can also write as escapes
+        text = yaml.safe_dump(config_to_dict(config), sort_keys=False)
+    print(text, end="")

@@ -19,6 +19,7 @@ from vadv_dist.cli.runs import add_run_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.garbage import collect_no_more, collect_rarely
+from vadv_dist.terminal import harmless_streams
 
 STOPPED = 130  # as a shell has it for Ctrl-C: 128 and the number of the signal
 # What is wrong with a path that was given: no permission, nothing there, a file for a folder, a name too long.
@@ -48,7 +49,11 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with harmless_streams():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(arguments: list[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         parser = build_parser()

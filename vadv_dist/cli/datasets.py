@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vadv_dist.cli.answers import console, print_json
+from vadv_dist.cli.answers import console, print_config, print_json
 from vadv_dist.cli.ingest import add_ingest_command
 from vadv_dist.errors import UserError
 
@@ -75,13 +75,12 @@ def _synth(options: argparse.Namespace) -> int:
 
 
 def _extract(options: argparse.Namespace) -> int:
-    from vadv_dist.config import config_to_yaml
     from vadv_dist.config.extract_sections import ExtractConfig
     from vadv_dist.config.load import load_sections
 
     config = load_sections(ExtractConfig, options.config, options.overrides)
     if options.print_config:
-        print(config_to_yaml(config), end="")
+        print_config(config)
         return 0
     from vadv_dist.features.extract import extract
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vadv_dist.cli.answers import console, print_json
+from vadv_dist.cli.answers import console, print_config, print_json
 from vadv_dist.cli.parser import Parser
 
 
@@ -54,11 +54,11 @@ def add_tune_command(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from vadv_dist.config import config_to_yaml, load_config
+    from vadv_dist.config import load_config
 
     config = load_config(options.config, options.overrides)
     if options.print_config:
-        print(config_to_yaml(config), end="")
+        print_config(config)
         return 0
     if options.dry_run:
         from vadv_dist.training.dry_run import describe, render

@@ -62,29 +62,29 @@ class CheckReport:
 
 def render_report(report: CheckReport, console: "Console") -> None:
     """Print a report: one block per finding, errors first, and a line that sums up."""
-    from rich.markup import escape
+    from rich.text import Text
 
     for finding in report.findings:
         render_finding(finding, console)
     warnings = len(report.findings) - report.errors
     looked = f"{report.rows:,} clips in {report.shards:,} shards of {report.uri}"
     if not report.findings:
-        console.print(f"[green]✓[/] nothing wrong: {escape(looked)}", highlight=False)
+        console.print(Text.assemble(("✓", "green"), f" nothing wrong: {looked}"))
     else:
-        mark = "[yellow]![/]" if report.ok else "[red]✗[/]"
+        mark = ("!", "yellow") if report.ok else ("✗", "red")
         counts = f"{counted(report.errors, 'error')} and {counted(warnings, 'warning')}"
-        console.print(f"{mark} {counts}: {escape(looked)}", highlight=False)
+        console.print(Text.assemble(mark, f" {counts}: {looked}"))
 
 
 def render_finding(finding: Finding, console: "Console") -> None:
     """Print one finding."""
-    from rich.markup import escape
     from rich.padding import Padding
+    from rich.text import Text
 
     colour = "red" if finding.level == "error" else "yellow"
-    console.print(f"[bold {colour}]{finding.level}[/] [bold]{escape(finding.where)}[/]", highlight=False)
-    console.print(Padding(escape(finding.what), (0, 0, 0, 2)), highlight=False)
-    console.print(Padding(f"[dim]→ {escape(finding.advice)}[/]", (0, 0, 0, 2)), highlight=False)
+    console.print(Text.assemble((finding.level, f"bold {colour}"), " ", (finding.where, "bold")))
+    console.print(Padding(Text(finding.what), (0, 0, 0, 2)))
+    console.print(Padding(Text(f"→ {finding.advice}", style="dim"), (0, 0, 0, 2)))
 
 
 def counted(number: int, noun: str) -> str:

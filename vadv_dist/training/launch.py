@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 import threading
 import warnings
 from collections.abc import Iterable
@@ -215,8 +214,3 @@ def _short(error: BaseException) -> str:
 
 def _say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def stderr_console() -> Console:
-    """A console on standard error: progress and logs go there, answers to standard output."""
-    return Console(file=sys.stderr)

@@ -154,8 +154,7 @@ class RunActor:
 
     def train(self, raw: dict[str, Any]) -> Event:
         """Train to the end; every failure is told as an event."""
-        from rich.console import Console
-
+        from vadv_dist.terminal import console
         from vadv_dist.training.launch import train
 
         try:
@@ -163,6 +162,6 @@ class RunActor:
             # The actor of a search that was killed may live on for some seconds.
             with RunFolder.of(config).lock(wait_s=_LOCK_WAIT_S):
                 pass
-            return Ended(train(config, Console(quiet=True, stderr=True)))
+            return Ended(train(config, console(stderr=True, quiet=True)))
         except BaseException as error:
             return failure_of(error)
