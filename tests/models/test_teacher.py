@@ -178,17 +178,21 @@ def test_training_starts_with_logits_near_zero(width: int) -> None:
 def test_stored_float16_features_fit_any_weights(weights: torch.dtype) -> None:
     teacher = make_teacher(prompts=torch.eye(2, 20)).to(weights)
     outputs = teacher(**features(torch.float16), has_visual=torch.tensor([1, 1, 0, 1]))
-    assert {output.dtype for output in outputs} == {weights}
+    assert {output.dtype for output in outputs} == {torch.float32}
     reference = make_teacher(prompts=torch.eye(2, 20))(**features(), has_visual=torch.tensor([1, 1, 0, 1]))
     torch.testing.assert_close(outputs.video_logit.float(), reference.video_logit, atol=0.02, rtol=0.05)
     total(outputs).backward()
     assert without_gradient(teacher) == set()
 
 
-def test_logits_have_the_type_of_the_weights_under_autocast() -> None:
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_logits_are_fp32_and_not_rounded_under_autocast(similarity: str) -> None:
+    teacher = make_teacher(similarity=similarity)
     with torch.autocast("cpu", torch.bfloat16):
-        outputs = make_teacher()(**features(torch.float16))
-    assert {output.dtype for output in outputs} == {torch.float32}
+        outputs = teacher(**features(torch.float16))
+    for logits in outputs:
+        assert logits.dtype == torch.float32
+        assert not torch.equal(logits, logits.bfloat16().float())
 
 
 def test_unused_parameters_can_be_frozen() -> None:

@@ -1,3 +1,4 @@
+import copy
 import json
 import logging
 import time
@@ -131,13 +132,31 @@ def test_evaluation_turns_dropout_off(tmp_path: Path) -> None:
     assert torch.equal(student(*words()), student(*words()))
 
 
-def test_bf16_weights_give_bf16_logits(tmp_path: Path) -> None:
-    for pooling in ("cls", "mean"):
-        student = make_student(tmp_path, pooling=pooling)
-        reference = student(*words())
-        logit = student.to(torch.bfloat16)(*words())
-        assert logit.dtype == torch.bfloat16
-        torch.testing.assert_close(logit.float(), reference, atol=0.01, rtol=0.05)
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=["autocast", "bf16-weights"])
+def test_head_is_fp32_on_what_a_bf16_encoder_gives(tmp_path: Path, pooling: str, weights: torch.dtype) -> None:
+    student = make_student(tmp_path, pooling=pooling).to(weights).eval()
+    input_ids, mask = words()
+    with torch.autocast("cpu", torch.bfloat16, enabled=weights == torch.float32):
+        logit = student(input_ids, mask)
+        states = student.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state.double()
+    rows = [states[i, 0] if pooling == "cls" else states[i, :n].mean(0) for i, n in enumerate((7, 4, 1))]
+    head = copy.deepcopy(student).double()
+    by_hand = torch.stack([head.out(torch.tanh(head.dense(row))) for row in rows]).squeeze(-1)
+    assert logit.dtype == torch.float32
+    torch.testing.assert_close(logit.double(), by_hand, atol=1e-6, rtol=1e-6)
+
+
+def test_logits_of_a_bf16_run_are_not_rounded_to_bf16(tmp_path: Path) -> None:
+    # Between 2 and 4, bf16 has 128 numbers: 60 texts with logits there would share a few.
+    student = make_student(tmp_path).eval()
+    with torch.no_grad():
+        student.out.bias.fill_(2.5)
+    ids = torch.randint(3, 40, (60, 7), generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        logit = student(ids, torch.ones_like(ids))
+    assert len(set(logit.tolist())) > 55
+    assert (logit == logit.bfloat16().float()).float().mean() < 0.1
 
 
 def test_dropout_replaces_every_rate_of_the_encoder_or_none(tmp_path: Path) -> None:

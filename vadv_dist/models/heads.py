@@ -1,16 +1,49 @@
-"""Two-layer heads: from a representation to another one or to a logit."""
+"""Two-layer heads: from a representation to another one or to a logit, always in fp32.
+
+bfloat16 has 8 significant bits: between 2 and 4 its numbers are 1/64 apart. A logit of that type takes only a few
+values, however precise the representation below it is. Heads are small, so fp32 costs nothing that can be measured.
+"""
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
-from vadv_dist.models.attention import init_linear, linear
+from vadv_dist.models.attention import init_linear
 
 Activation = Literal["tanh", "gelu", "relu"]
 _ACTIVATIONS = {"tanh": nn.functional.tanh, "gelu": nn.functional.gelu, "relu": nn.functional.relu}
 # Of a last layer: a logit of 128 hidden values of unit size then starts within about 0.02 · sqrt(128) = 0.23 of 0, the
 # middle of the label range, and yet passes a gradient on from the first step, which zeros would not.
 OUTPUT_STD = 0.02
+
+
+def without_autocast(device: torch.device) -> torch.autocast:
+    """Switch autocast off for operations on a device; the meta device has none and takes the CPU's."""
+    kind = device.type if torch.amp.is_autocast_available(device.type) else "cpu"
+    return torch.autocast(kind, enabled=False)
+
+
+def at_least_fp32(dtype: torch.dtype) -> torch.dtype:
+    """Return float32 for the shorter types, and float64 for itself."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+class Fp32Linear(nn.Linear):
+    """A linear layer that computes in fp32 (fp64 where its weights are), also of bf16 input and under autocast."""
+
+    def forward(self, input: Tensor) -> Tensor:  # torch's name
+        """Map [..., in_features] to fp32 [..., out_features]."""
+        dtype = at_least_fp32(self.weight.dtype)
+        with without_autocast(input.device):
+            return nn.functional.linear(input.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
+
+
+def head_layer(in_features: int, out_features: int, std: float | None = None) -> Fp32Linear:
+    """Make a layer of a head: biases 0, weights normal with `std`, by default in_features^-0.5."""
+    layer = Fp32Linear(in_features, out_features)
+    init_linear(layer, in_features**-0.5 if std is None else std)
+    return layer
 
 
 class TwoLayerMLP(nn.Module):
@@ -33,12 +66,12 @@ class TwoLayerMLP(nn.Module):
         if activation not in _ACTIVATIONS:
             raise ValueError(f"activation is {activation!r}, expected one of {', '.join(get_args(Activation))}.")
         self.activation = activation
-        self.dense = linear(in_features, hidden)
+        self.dense = head_layer(in_features, hidden)
         self.drop = nn.Dropout(dropout)
-        self.out = init_linear(nn.Linear(hidden, out_features), OUTPUT_STD)
+        self.out = head_layer(hidden, out_features, OUTPUT_STD)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map [..., in_features] to [..., out_features], in the type of the weights."""
-        dtype = self.dense.weight.dtype
-        hidden = _ACTIVATIONS[self.activation](self.dense(features.to(dtype)))
-        return self.out(self.drop(hidden)).to(dtype)
+        """Map [..., in_features] to fp32 [..., out_features]."""
+        hidden = _ACTIVATIONS[self.activation](self.dense(features))
+        mapped: Tensor = self.out(self.drop(hidden))
+        return mapped

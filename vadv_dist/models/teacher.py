@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vadv_dist.errors import UserError
 from vadv_dist.models.attention import POSITION_STD, learnable, linear
 from vadv_dist.models.branches import FaceBranch, VisualBranch
-from vadv_dist.models.heads import TwoLayerMLP
+from vadv_dist.models.heads import TwoLayerMLP, without_autocast
 from vadv_dist.models.prompting import VideoSpecificPrompting
 
 _LOGIT_SCALE = 2.6592  # ln(1 / 0.07): CLIP's and X-CLIP's first temperature
@@ -158,7 +158,7 @@ class Teacher(nn.Module):
             face: expression scores, [B, T, E]; read where there is a facial branch.
             has_visual, has_face: 1 where a row has the feature, 0 where it misses it, [B]; None where all have it.
         Returns:
-            logits in the type of the weights.
+            logits in fp32.
         Raises:
             ValueError: a branch exists whose feature is not given.
         """
@@ -178,7 +178,7 @@ class Teacher(nn.Module):
         if not self.has_prompts:
             return TeacherOutputs(video_logit_B, None, None)
 
-        prompts_CD = self.prompts.to(video_BD.dtype)
+        prompts_CD = self.prompts.to(self.prompting.alpha.dtype)
         if self.prompt_projection is not None:
             prompts_CD = self.prompt_projection(prompts_CD)
         prompts_BCD = prompts_CD.expand(len(video_BD), -1, -1)
@@ -187,7 +187,7 @@ class Teacher(nn.Module):
             if has_visual is not None:
                 prompts_BCD = torch.where(has_visual.bool()[:, None, None], prompts_BCD, prompts_CD)
         class_logits_BC = self._scores(video_BD, prompts_BCD)
-        share_BC = class_logits_BC.softmax(dim=-1, dtype=torch.float32)  # eq. 8
+        share_BC = class_logits_BC.softmax(dim=-1)  # eq. 8
         return TeacherOutputs(video_logit_B, class_logits_BC, self.prompt_head(share_BC).squeeze(-1))
 
     def freeze_unused(
@@ -215,10 +215,12 @@ class Teacher(nn.Module):
         return frozen
 
     def _scores(self, video_BD: Tensor, prompts_BCD: Tensor) -> Tensor:
-        if self.similarity == "cosine":
-            video_BD = nn.functional.normalize(video_BD, dim=-1) * self.logit_scale.exp()
-            prompts_BCD = nn.functional.normalize(prompts_BCD, dim=-1)
-        return (prompts_BCD @ video_BD.unsqueeze(-1)).squeeze(-1).to(video_BD.dtype)
+        with without_autocast(video_BD.device):
+            prompts_BCD = prompts_BCD.to(video_BD.dtype)
+            if self.similarity == "cosine":
+                video_BD = nn.functional.normalize(video_BD, dim=-1) * self.logit_scale.to(video_BD.dtype).exp()
+                prompts_BCD = nn.functional.normalize(prompts_BCD, dim=-1)
+            return (prompts_BCD @ video_BD.unsqueeze(-1)).squeeze(-1)
 
 
 def _zero_missing(values: Tensor, present_B: Tensor | None) -> Tensor:

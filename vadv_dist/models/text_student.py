@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from vadv_dist.models.attention import init_linear, linear
 from vadv_dist.models.encoders import build_encoder, build_tokenizer
-from vadv_dist.models.heads import OUTPUT_STD
+from vadv_dist.models.heads import OUTPUT_STD, at_least_fp32, head_layer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -56,8 +55,8 @@ class TextStudent(nn.Module):
         self.pooling = pooling
         self.freeze_encoder = freeze_encoder
         self.drop = nn.Dropout(dropout)
-        self.dense = linear(encoder.config.hidden_size, hidden)
-        self.out = init_linear(nn.Linear(hidden, 1), OUTPUT_STD)
+        self.dense = head_layer(encoder.config.hidden_size, hidden)
+        self.out = head_layer(hidden, 1, OUTPUT_STD)
         self._takes_ready_mask = (
             encoder.config.model_type in _TAKE_READY_MASK
             and encoder.config._attn_implementation == "sdpa"
@@ -75,7 +74,7 @@ class TextStudent(nn.Module):
         return self
 
     def forward(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
-        """Return the text logit in label units, [B], in the type of the weights.
+        """Return the text logit in label units, [B]; pooling and head are fp32, whatever the encoder computes in.
 
         Args:
             input_ids_BL: token ids, [B, L].
@@ -90,8 +89,7 @@ class TextStudent(nn.Module):
         if self.pooling == "cls":
             pooled_BD = hidden_BLD[:, 0]
         else:
-            total_BD = hidden_BLD.masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1)
+            total_BD = hidden_BLD.to(at_least_fp32(hidden_BLD.dtype)).masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1)
             pooled_BD = total_BD / mask.sum(dim=1, keepdim=True).clamp(min=1)
-        dtype = self.dense.weight.dtype
-        activated_BH = torch.tanh(self.dense(self.drop(pooled_BD.to(dtype))))
-        return self.out(self.drop(activated_BH)).squeeze(-1).to(dtype)
+        logit_B1: Tensor = self.out(self.drop(torch.tanh(self.dense(self.drop(pooled_BD)))))
+        return logit_B1.squeeze(-1)
