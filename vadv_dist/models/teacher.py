@@ -178,7 +178,7 @@ class Teacher(nn.Module):
         if not self.has_prompts:
             return TeacherOutputs(video_logit_B, None, None)
 
-        prompts_CD = self.prompts.to(self.prompting.alpha.dtype)
+        prompts_CD = self.prompts.to(self.prompt_head.dense.weight.dtype)
         if self.prompt_projection is not None:
             prompts_CD = self.prompt_projection(prompts_CD)
         prompts_BCD = prompts_CD.expand(len(video_BD), -1, -1)
