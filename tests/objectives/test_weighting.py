@@ -11,9 +11,9 @@ from torchjd.scalarization import DWA, FAMO, UW
 from vadv_dist.objectives.weighting import (
     DynamicWeightAverage,
     FastAdaptiveWeighting,
+    LabelUncertaintyWeighting,
     RandomWeighting,
     SoftOptimalUncertaintyWeighting,
-    UncertaintyWeighting,
     Weighting,
     slope,
 )
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 LOSSES = torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64)
 MAKE = {
     "equal": lambda: Weighting(3, CPU),
-    "uncertainty": lambda: UncertaintyWeighting(3, CPU, lr=0.1),
+    "uncertainty": lambda: LabelUncertaintyWeighting([True, False, True], CPU, lr=0.1),
     "uw_so": lambda: SoftOptimalUncertaintyWeighting(3, CPU, temperature=2.0),
     "dwa": lambda: DynamicWeightAverage(3, CPU, temperature=2.0),
     "rlw": lambda: RandomWeighting(3, CPU),
@@ -52,16 +52,27 @@ def test_equal_weights_are_one() -> None:
 
 def test_uncertainty_begins_at_a_half_and_ends_at_half_the_inverse_loss() -> None:
     # Σ (e^-s L + s) / 2 is least at s = log L, where the weight e^-s / 2 is 1 / (2 L).
-    weighting = UncertaintyWeighting(3, CPU, lr=0.05)
+    weighting = LabelUncertaintyWeighting([True] * 3, CPU, lr=0.05)
     assert weighting.weights(LOSSES, 0).tolist() == [0.5, 0.5, 0.5]
     for _ in range(2000):
         weighting.observe(LOSSES)
     assert weighting.weights(LOSSES, 0).tolist() == pytest.approx([0.25, 1.0, 0.5], rel=1e-6)
 
 
+def test_a_tie_that_falls_to_nothing_keeps_its_weight_under_uncertainty() -> None:
+    weighting = LabelUncertaintyWeighting([True, False], CPU, lr=0.05)
+    for step in range(2000):
+        weighting.observe(torch.tensor([2.0, 0.9**step], dtype=torch.float64))
+    assert weighting.weights(LOSSES[:2], 0).tolist() == pytest.approx([0.25, 0.5], rel=1e-6)
+    ties = LabelUncertaintyWeighting([False, False], CPU, lr=0.05)
+    ties.observe(LOSSES[:2])
+    ties.load(ties.state())
+    assert ties.weights(LOSSES[:2], 0).tolist() == [0.5, 0.5]
+
+
 def test_uncertainty_takes_the_first_step_of_adam_by_hand() -> None:
     # d/ds = (1 - e^0 L) / 2: s of the loss 2 rises, that of 0.5 falls, that of 1 stays; Adam's first step is lr · sign.
-    weighting = UncertaintyWeighting(3, CPU, lr=0.1)
+    weighting = LabelUncertaintyWeighting([True] * 3, CPU, lr=0.1)
     weighting.observe(LOSSES)
     by_hand = [0.5 * math.exp(-0.1), 0.5 * math.exp(0.1), 0.5]
     assert weighting.weights(LOSSES, 0).tolist() == pytest.approx(by_hand, rel=1e-6)
@@ -145,7 +156,7 @@ def train_with_library(scalarizer: nn.Module, own_lr: float) -> list[float]:
 @pytest.mark.parametrize(
     ("ours", "library"),
     [
-        (lambda: UncertaintyWeighting(2, CPU, lr=0.05), lambda: UW(2).double()),
+        (lambda: LabelUncertaintyWeighting([True] * 2, CPU, lr=0.05), lambda: UW(2).double()),
         (lambda: DynamicWeightAverage(2, CPU, temperature=2.0), lambda: DWA(2.0)),
         (lambda: FastAdaptiveWeighting(2, CPU, lr=0.05), lambda: FAMO(2, lr=0.05).double()),
     ],

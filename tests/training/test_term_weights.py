@@ -1,5 +1,6 @@
 """Weightings inside a run: what is logged, what stays out, and that nothing depends on how the step is cut."""
 
+import io
 import json
 from pathlib import Path
 
@@ -50,6 +51,28 @@ def test_what_is_logged_is_the_sum_with_the_logged_weights(write_config, method:
     if method in ("uw_so", "rlw", "famo"):
         assert sum(means.values()) == pytest.approx(1.0)
     assert len({tuple(line["weights"].values()) for line in steps}) == (1 if method in ("equal", "dwa") else 4)
+
+
+def test_weights_that_hide_the_student_s_term_are_warned_of_and_recorded(write_config) -> None:
+    # At this temperature uw_so gives the least loss all the weight: a distance between two logits that begin near 0.
+    options = ("--objective.weighting=uw_so", "--objective.uw_so_temperature=0.1", "--trainer.max_steps=4")
+    config, said = load_config(write_config(), options), io.StringIO()
+    result = train(config, Console(file=said, width=200))
+    (epoch,) = lines(RunFolder.of(config), "epoch")
+    assert epoch["collapse"]["term"] in ("prompt_to_video", "video_to_text")
+    assert result["weights_collapsed"] == epoch["collapse"]
+    assert "warning: the weights have collapsed" in said.getvalue()
+
+    sound = load_config(write_config("sound"), ["--objective.weighting=equal", "--trainer.max_steps=2"])
+    assert "weights_collapsed" not in train(sound, QUIET)
+
+
+def test_uncertainty_learns_from_labels_alone(write_config) -> None:
+    folder = run(write_config(), "--objective.weighting=uncertainty", "--objective.uncertainty_lr=1")
+    steps = lines(folder, "step")
+    for name in ("prompt_to_video", "video_to_text"):
+        assert {line["weights"][name] for line in steps} == {0.5}
+    assert len({line["weights"]["text_regression"] for line in steps}) > 1
 
 
 def test_fixed_weights_are_not_logged(write_config) -> None:

@@ -85,6 +85,10 @@ def _train(options: argparse.Namespace) -> int:
         folder = location(config.run.storage) / config.run.name
         best = f"best validation MAE {result['validation']['mae']:.3f} at step {result['best_step']}"
         print(f"{best} ({result['stopped']}); student in {folder}/student")
+        if result.get("weights_collapsed"):
+            from vadv_dist.training.progress import collapse_words
+
+            print(f"warning: {collapse_words(result['weights_collapsed'])}")
         print(f"next: vadv evaluate {folder} --split test; vadv report {folder}")
     return 0
 

@@ -22,6 +22,10 @@ TERMS = {
     "video_to_text": "psi",
 }
 
+# Terms that compare an output with the label. The others tie two outputs of the model, a distance that training can
+# make as small as it likes.
+LABEL_TERMS = ("video_regression", "text_regression", "video_classification")
+
 
 def mean_squared_error(left_B: Tensor, right_B: Tensor, *, counts_B: Tensor, num_rows: int | Tensor) -> Tensor:
     """Mean squared distance of two logits, or of a logit and the label (eq. 10, 11, 13, 14).

@@ -7,6 +7,7 @@ So a method sees the values of the whole batch, while each rank and micro-batch 
 Shape letters: K terms that are weighed.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -69,45 +70,59 @@ class RandomWeighting(Weighting):
         return slope(Random(), torch.ones(self._num_terms, dtype=torch.float64)).to(self._device)
 
 
-class UncertaintyWeighting(Weighting):
-    """Weights e^-s / 2, where s is learned to minimise Σ (e^-s L + s) / 2 (Kendall et al., arXiv:1705.07115).
+class LabelUncertaintyWeighting(Weighting):
+    """Weights e^-s / 2 of terms against labels, s learned to minimise Σ (e^-s L + s) / 2; 1/2 of all others.
 
-    As in TorchJD, every term has the form of a Gaussian's; the paper leaves the half out for cross-entropy, which only
-    moves where s begins. s is learned by an Adam of its own, beside the model: its gradient needs nothing but the
+    Source: Kendall et al., arXiv:1705.07115, where e^s is the variance of a label about the output, and the sum is the
+    likelihood of the labels. A distance between two outputs of the model is no likelihood of anything observed: it can
+    fall to 0, its s to minus infinity, and its weight then hides every other term. Such terms keep s = 0, where every s
+    begins. As in TorchJD, every term has the form of a Gaussian's; the paper leaves the half out for cross-entropy,
+    which only moves where s begins. s is learned by an Adam of its own, beside the model: its gradient needs only the
     losses, and takes no part in the clipping of the model's.
 
     Args:
-        num_terms, device: see `Weighting`.
+        is_label_term: for each of the K terms, whether it compares an output with the label.
+        device: see `Weighting`.
         lr: rate of the s.
     """
 
     learns = True
 
-    def __init__(self, num_terms: int, device: torch.device, *, lr: float) -> None:
+    def __init__(self, is_label_term: Sequence[bool], device: torch.device, *, lr: float) -> None:
         from torchjd.scalarization import UW
 
-        super().__init__(num_terms, device)
-        self._scalarizer = UW(num_terms).double().to(device)
-        self._adam = torch.optim.Adam(self._scalarizer.parameters(), lr=lr)
+        super().__init__(len(is_label_term), device)
+        self._learned = torch.tensor(is_label_term, device=device).nonzero().squeeze(-1)
+        self._scalarizer = UW(len(self._learned)).double().to(device) if len(self._learned) else None
+        if self._scalarizer is not None:
+            self._adam = torch.optim.Adam(self._scalarizer.parameters(), lr=lr)
 
     def weights(self, losses_K: Tensor, seed: int) -> Tensor:
         """See `Weighting.weights`."""
-        return slope(self._scalarizer, torch.ones(self._num_terms, dtype=torch.float64, device=self._device))
+        weights_K = torch.full((self._num_terms,), 0.5, dtype=torch.float64, device=self._device)
+        if self._scalarizer is not None:
+            ones = torch.ones(len(self._learned), dtype=torch.float64, device=self._device)
+            weights_K[self._learned] = slope(self._scalarizer, ones)
+        return weights_K
 
     def observe(self, losses_K: Tensor) -> None:
         """See `Weighting.observe`: a step of Adam on s."""
-        self._adam.zero_grad()
-        torch.autograd.backward(self._scalarizer(losses_K.detach()))
-        self._adam.step()
+        if self._scalarizer is not None:
+            self._adam.zero_grad()
+            torch.autograd.backward(self._scalarizer(losses_K.detach()[self._learned]))
+            self._adam.step()
 
     def state(self) -> State:
         """See `Weighting.state`."""
+        if self._scalarizer is None:
+            return {}
         return {"log_variance": self._scalarizer.log_var.tolist(), "adam": adam_state(self._adam)}
 
     def load(self, state: State) -> None:
         """See `Weighting.load`."""
-        self._scalarizer.log_var.data.copy_(torch.tensor(state["log_variance"], dtype=torch.float64))
-        load_adam(self._adam, state["adam"])
+        if self._scalarizer is not None:
+            self._scalarizer.log_var.data.copy_(torch.tensor(state["log_variance"], dtype=torch.float64))
+            load_adam(self._adam, state["adam"])
 
 
 class SoftOptimalUncertaintyWeighting(Weighting):

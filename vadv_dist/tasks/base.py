@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,10 @@ class Task(Protocol):
 
     def weighting(self, device: torch.device) -> Weighting | None:
         """Build what weighs the terms `weighted_terms`; None where they have fixed weights."""
+        ...
+
+    def collapse(self, weights: Mapping[str, float]) -> dict[str, Any] | None:
+        """The term whose weight hides the one that trains the student, and by which ratio; None where none does."""
         ...
 
     def total(self, terms: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None) -> Tensor:

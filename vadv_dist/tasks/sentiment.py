@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.evaluation.metrics import regression_metrics
 from vadv_dist.models.teacher import Teacher
 from vadv_dist.models.text_student import TextStudent, build_encoder, build_tokenizer
+from vadv_dist.objectives.collapse import find_collapse
 from vadv_dist.objectives.outputs import TeacherStudentOutputs
 from vadv_dist.objectives.step_distillation import TERMS, loss_terms, weighted_total
 from vadv_dist.objectives.weighting import Weighting
@@ -117,7 +119,12 @@ class SentimentTask:
 
     def weighting(self, device: torch.device) -> Weighting | None:
         """See `Task.weighting`."""
-        return build_weighting(self._config.objective, len(self.weighted_terms), device)
+        return build_weighting(self._config.objective, self.weighted_terms, device)
+
+    def collapse(self, weights: Mapping[str, float]) -> dict[str, Any] | None:
+        """See `Task.collapse`."""
+        found = find_collapse(weights, "text_regression" if self._config.objective.beta > 0 else "video_to_text")
+        return None if found is None else found._asdict()
 
     def total(self, terms: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """See `Task.total`."""

@@ -3,13 +3,13 @@
 import torch
 
 from vadv_dist.config.sections import Config, ObjectiveConfig
-from vadv_dist.objectives.step_distillation import TERMS
+from vadv_dist.objectives.step_distillation import LABEL_TERMS, TERMS
 from vadv_dist.objectives.weighting import (
     DynamicWeightAverage,
     FastAdaptiveWeighting,
+    LabelUncertaintyWeighting,
     RandomWeighting,
     SoftOptimalUncertaintyWeighting,
-    UncertaintyWeighting,
     Weighting,
 )
 
@@ -28,21 +28,24 @@ def weighted_terms(config: Config) -> tuple[str, ...]:
     return tuple(name for name, weight in TERMS.items() if exists[name] and getattr(objective, weight) > 0)
 
 
-def build_weighting(objective: ObjectiveConfig, num_terms: int, device: torch.device) -> Weighting | None:
+def build_weighting(objective: ObjectiveConfig, terms: tuple[str, ...], device: torch.device) -> Weighting | None:
     """Build what weighs the terms; None where they have fixed weights.
 
     Args:
         objective: its settings.
-        num_terms: terms that are weighed.
+        terms: names of the terms that are weighed.
         device: where the losses lie.
     """
+    num_terms = len(terms)
     match objective.weighting:
         case "fixed":
             return None
         case "equal":
             return Weighting(num_terms, device)
         case "uncertainty":
-            return UncertaintyWeighting(num_terms, device, lr=objective.uncertainty_lr)
+            return LabelUncertaintyWeighting(
+                [name in LABEL_TERMS for name in terms], device, lr=objective.uncertainty_lr
+            )
         case "uw_so":
             return SoftOptimalUncertaintyWeighting(num_terms, device, temperature=objective.uw_so_temperature)
         case "dwa":

@@ -40,6 +40,7 @@ def finish_run(
                 "validation": state.best_metrics["student"],
                 "validation_all": state.best_metrics,
                 **({"validation_by_source": state.best_by_source} if state.best_by_source else {}),
+                **({"weights_collapsed": state.collapse} if state.collapse else {}),
                 "steps": state.step,
                 "epochs": state.epoch,
                 "stopped": state.stopped,

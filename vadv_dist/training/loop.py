@@ -222,6 +222,7 @@ class Trainer:
         improved = state.record(score, metrics, keep=trainer.keep_best, by_source=by_source)
         epoch = state.epoch
         means, weights = state.end_epoch()
+        state.collapse = self.task.collapse(weights)
         self._weights.end_epoch()
         if state.stopped is None and state.epoch >= trainer.epochs:
             state.stopped = "epochs"
@@ -238,6 +239,7 @@ class Trainer:
                 **({"sources": by_source} if by_source else {}),
                 "train": means,
                 **({"weights": weights} if weights else {}),
+                **({"collapse": state.collapse} if state.collapse else {}),
                 "best": improved,
                 "seconds": state.seconds,
             }

@@ -35,6 +35,7 @@ class ProgressView:
         self._epochs = epochs
         self._bar: Progress | None = None
         self._shown = 0.0
+        self._warned = False
         self._starts = 0  # the first is that of this command
         if console.is_terminal:
             self._bar = Progress(
@@ -98,6 +99,9 @@ class ProgressView:
             f"epoch {line['epoch'] + 1:>3}/{self._epochs}  step {line['step']:>5}  loss {line['train']['total']:.3f}  "
             f"validation MAE: {', '.join(parts)}{star}"
         )
+        if line.get("collapse") and not self._warned:
+            self._warned = True
+            self._say(f"warning: {collapse_words(line['collapse'])}")
 
     def _say(self, text: str) -> None:
         (self._bar.console if self._bar is not None else self._console).print(
@@ -114,6 +118,16 @@ _SHORT = {
     "prompt_to_video": "p→v",
     "video_to_text": "v→t",
 }
+
+
+def collapse_words(collapse: dict[str, Any]) -> str:
+    """What to say of weights under which the student's own term no longer counts."""
+    ratio = collapse["ratio"]
+    times = f"{ratio:.0f} times" if ratio is not None else "infinitely more than"
+    return (
+        f"the weights have collapsed: {collapse['term']} weighs {times} the student's own term, which hardly counts. "
+        "Set objective.weighting to equal, dwa or fixed."
+    )
 
 
 def _mae(metrics: dict[str, Any]) -> str:

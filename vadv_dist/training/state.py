@@ -18,6 +18,7 @@ class TrainState:
         epoch_sums, epoch_steps: loss terms summed over the epoch so far.
         weight_sums: weights of the terms summed likewise; empty where they are fixed.
         weighting: state of what weighs the terms.
+        collapse: the term that hid the student's own in the last epoch, and by which ratio of weights; else None.
         stopped: why training ended, or None while it goes on.
         seconds: wall time spent so far, over all attempts.
         data: fingerprints of the data sets: a position means nothing on other ones.
@@ -35,6 +36,7 @@ class TrainState:
     epoch_steps: int = 0
     weight_sums: dict[str, float] = field(default_factory=dict)
     weighting: dict[str, Any] = field(default_factory=dict)
+    collapse: dict[str, Any] | None = None
     stopped: str | None = None
     seconds: float = 0.0
     data: list[str] = field(default_factory=list)
