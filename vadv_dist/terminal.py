@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 if TYPE_CHECKING:
     from rich.console import Console
 
-# C0 but tab and line feed, DEL, C1, line and paragraph separators, bidirectional embeddings, overrides and isolates, and
-# halves of surrogate pairs, which cannot be written at all.
+# C0 but tab and line feed, DEL, C1, line and paragraph separators, bidirectional embeddings, overrides and isolates,
+# and halves of surrogate pairs, which cannot be written at all.
 _COMMANDING = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _COMMAND = re.compile(f"[{_COMMANDING}]")
 _REPLACEMENT = "\ufffd"

@@ -69,7 +69,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, make_run):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("config.yaml", "a: [", "cannot be read as YAML"),
+        ("config.yaml", "a: [", "is not YAML"),
         ("config.yaml", "- 1", "holds a list, expected sections"),
         ("result.json", "{", "cannot be read as JSON"),
         ("evaluation-test.json", "{}", "has no metrics of the student"),

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 
 from vadv_dist.config.sections import Config
 from vadv_dist.config.wrong_types import refusal
+from vadv_dist.config.yaml_text import MAX_BYTES, parse_yaml
 from vadv_dist.errors import UserError, did_you_mean
 
 T = TypeVar("T")
@@ -94,13 +95,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         UserError: no such file, not YAML, or something other than a mapping.
     """
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            raw = parse_yaml(file.read(MAX_BYTES + 1).decode(), path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Give a config file; `vadv recipes` lists the shipped ones.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):

@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from vadv_dist.config.yaml_text import parse_yaml
 from vadv_dist.errors import UserError
 from vadv_dist.storage import read_json
 
@@ -231,10 +230,10 @@ def evaluate_command(uri: str, split: str) -> str:
 def _read_config(path: Path) -> tuple[str, Record]:
     try:
         text = path.read_text(encoding="utf-8")
-        config = yaml.safe_load(text)
+        config = parse_yaml(text, path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist, so its folder is not a whole run. Give another folder.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(config, dict):
         raise UserError(f"{path} holds a {type(config).__name__}, expected sections such as `run:` and `data:`.")

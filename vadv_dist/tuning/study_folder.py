@@ -12,6 +12,7 @@ from vadv_dist.config import Config, config_to_dict
 from vadv_dist.config.load import differing_keys
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.storage_url import require_sound, resolve
+from vadv_dist.config.yaml_text import parse_yaml
 from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, location, sweep, write_text
 from vadv_dist.training.run_folder import MACHINE_FIELDS
@@ -87,7 +88,7 @@ class StudyFolder:
             require_sound(search.storage)
         what = _what(config, space, search)
         if self.record_path.is_file():
-            record = yaml.safe_load(self.record_path.read_text(encoding="utf-8"))
+            record = parse_yaml(self.record_path.read_text(encoding="utf-8"), self.record_path)
             # A setting that an earlier version did not have is its default.
             earlier = record["search"]
             earlier["settings"] = {**_decisive(SearchConfig()), **earlier["settings"]}
@@ -146,9 +147,8 @@ def _what(config: Config, space: Space, search: SearchConfig) -> dict[str, Any]:
     }
     settings = _decisive(search)
     # Through YAML, so that what is compared is what a file gives back.
-    what: dict[str, Any] = yaml.safe_load(
-        yaml.safe_dump({"config": raw, "space": space.to_json(), "settings": settings}, allow_unicode=True)
-    )
+    written = yaml.safe_dump({"config": raw, "space": space.to_json(), "settings": settings}, allow_unicode=True)
+    what: dict[str, Any] = parse_yaml(written, "the search")
     return what
 
 

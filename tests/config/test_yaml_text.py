@@ -1,0 +1,121 @@
+"""YAML is read within bounds, and every key once."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.limited import refused
+from vadv_dist.config import load_config
+from vadv_dist.config.yaml_text import MAX_DEPTH, MAX_VALUES, parse_yaml
+from vadv_dist.errors import UserError
+
+
+def bomb(levels: int = 10, merge: bool = False) -> str:
+    """Ten lines that stand for ten to the tenth values."""
+    if merge:
+        lines = ["a0: &a0 {k: 1}"]
+        return "\n".join(
+            [*lines, *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, levels))]
+        )
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    return "\n".join([*lines, *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels))])
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(UserError) as caught:
+        parse_yaml(text, "some.yaml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\nb: [1, 2.5, true, null, x]\nc: {d: {e: 2020-01-01}}",
+        "base: &base {x: 1, y: 2}\nother:\n  <<: *base\n  y: 3",
+        "one: &a [1, 2]\ntwo: *a\nthree: *a",
+        "- 0x1f\n- 1_000\n- 1:30\n- .inf\n- 1e3\n- 1.5e+3",
+        "1: a\n'1': b\n1.5: c",
+        "",
+        "text: |\n  many\n  lines",
+    ],
+)
+def test_ordinary_documents_read_as_pyyaml_reads_them(text: str) -> None:
+    assert parse_yaml(text, "some.yaml") == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_aliases_count_as_what_they_stand_for(merge: bool) -> None:
+    assert "stands for more than 100,000 values" in refusal(bomb(merge=merge))
+
+
+def test_a_file_of_many_values_is_refused_and_one_below_the_bound_is_not() -> None:
+    assert len(parse_yaml(f"[{'1,' * (MAX_VALUES - 2)}]", "x")) == MAX_VALUES - 2
+    assert "stands for more than" in refusal(f"[{'1,' * (MAX_VALUES + 1)}]")
+
+
+@pytest.mark.parametrize("signs", ["[]", "{}"])
+def test_nesting_is_bounded(signs: str) -> None:
+    assert parse_yaml(signs[0] * MAX_DEPTH + signs[1] * MAX_DEPTH if signs == "[]" else "{a: {}}", "x") is not None
+    assert "nested more than 50 levels deep" in refusal(signs[0] * 20_000)
+    assert "nested more than 50 levels deep" in refusal("\n".join(f"{' ' * n}a:" for n in range(200)))
+
+
+def test_nesting_by_aliases_is_bounded() -> None:
+    chain = "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 200))])
+    assert "nested more than 50 levels deep by its aliases" in refusal(chain)
+
+
+def test_an_alias_inside_of_what_it_names_is_refused() -> None:
+    assert "alias inside of what it names" in refusal("a: &a [1, *a]")
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a: 1\nb: 2\na: 3", ("line 3", "line 1")),
+        ("s:\n  epochs: 1\n  epochs: 1", ("line 3", "line 2")),
+        ("{a: 1, 'a': 2}", ("line 1", "line 1")),
+        ("1: x\n0x1: y", ("line 2", "line 1")),
+        ("b: &b {x: 1}\nc: {<<: *b, <<: *b}", ("line 2", "line 2")),
+        ("l:\n- {k: 1}\n- {k: 1, k: 1}", ("line 3", "line 3")),
+    ],
+)
+def test_a_key_given_twice_is_refused_with_both_lines(text: str, lines: tuple[str, str]) -> None:
+    message = refusal(text)
+    assert f"some.yaml {lines[0]} gives the key" in message
+    assert f"which {lines[1]} gives already" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !!python/object/apply:os.system [id]",
+        "a: 2020-99-99",
+        "a: !!binary '###'",
+        "? [1, 2]\n: x",
+        "a: 1\n---\nb: 2",
+        "a: *nothing",
+        f"a: {'9' * 5000}",
+        f"a: {':'.join(['59'] * 200_000)}",
+        f"a: 1.{'5' * 5000}",
+        "a: [",
+        "a: \x00",
+    ],
+)
+def test_what_is_no_plain_yaml_is_a_user_error(text: str) -> None:
+    assert refusal(text).startswith("some.yaml ")
+
+
+def test_a_config_with_a_key_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("trainer:\n  epochs: 3\n  seed: 1\n  epochs: 30\n")
+    with pytest.raises(UserError, match=r"run\.yaml line 4 gives the key 'epochs' again, which line 2 gives already"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("text", [bomb(), bomb(merge=True), "[" * 20_000, f"run: {{name: {'a' * (5 << 20)}}}"])
+def test_commands_refuse_bombs_with_a_gigabyte_of_memory(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bomb.yaml"
+    path.write_text(text)
+    assert "bomb.yaml" in refused("train", "--config", path, "--print_config")
