@@ -14,12 +14,11 @@ from vadv_dist.errors import UserError
 def bomb(levels: int = 10, merge: bool = False) -> str:
     """Ten lines that stand for ten to the tenth values."""
     if merge:
-        lines = ["a0: &a0 {k: 1}"]
-        return "\n".join(
-            [*lines, *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, levels))]
-        )
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    return "\n".join([*lines, *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels))])
+        first, before, after = "a0: &a0 {k: 1}", "{<<: [", "]}"
+    else:
+        first, before, after = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]", "[", "]"
+    later = (f"a{n}: &a{n} {before}{', '.join([f'*a{n - 1}'] * 10)}{after}" for n in range(1, levels))
+    return "\n".join([first, *later])
 
 
 def refusal(text: str) -> str:
@@ -92,7 +91,7 @@ def test_a_key_given_twice_is_refused_with_both_lines(text: str, lines: tuple[st
     [
         "a: !!python/object/apply:os.system [id]",
         "a: 2020-99-99",
-        "a: !!binary '###'",
+        "a: !!binary a",
         "? [1, 2]\n: x",
         "a: 1\n---\nb: 2",
         "a: *nothing",

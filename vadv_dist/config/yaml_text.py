@@ -60,7 +60,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Compose a node, or find the one that an alias names."""
         alias = self.check_event(yaml.AliasEvent)
-        line = self.peek_event().start_mark.line + 1
+        line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]  # untyped in PyYAML's stubs
         if self._depth >= MAX_DEPTH:
             raise _RefusedError(f"line {line} is nested more than {MAX_DEPTH} levels deep. Write it flatter.")
         self._composed += 1
