@@ -13,7 +13,7 @@ from vadv_dist.config.extract_sections import ExtractConfig, FacesConfig
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.features import clip_files
 from vadv_dist.features.clip_files import open_clip, open_hashed
-from vadv_dist.features.frames import BadClipError, Video
+from vadv_dist.features.frames import BadClipError, Video, to_image
 from vadv_dist.features.listing import ListedClip, clip_location
 from vadv_dist.features.pixels import Preprocessing
 from vadv_dist.features.stages import ClipReader, Preparations, StageSpec
@@ -70,9 +70,9 @@ def test_a_large_video_is_sought_in_without_being_in_memory(place, fetched, monk
         assert (size, digest) == (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
         with file, path.open("rb") as on_disk, Video(file) as video, Video(on_disk) as expected:
             times = video.span(None, None).middles(4)
-            frames = [frame.to_ndarray(format="rgb24") for _, frame in video.frames(times)]
+            frames = [to_image(picture) for _, picture in video.frames(times)]
             for frame, (_, wanted) in zip(frames, expected.frames(times), strict=True):
-                assert (frame == wanted.to_ndarray(format="rgb24")).all()
+                assert (frame == to_image(wanted)).all()
     assert fetched == ["large.mp4"]
     assert not isinstance(clip_files._last.content, bytes)
 

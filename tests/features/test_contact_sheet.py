@@ -47,3 +47,12 @@ def test_a_data_set_made_otherwise_has_no_pictures(made: Path, tmp_path: Path) -
     with pytest.raises(UserError, match="was not made by vadv extract"):
         write_contact_sheets(made, tmp_path / "pictures")
     assert not (tmp_path / "pictures").exists()
+
+
+def test_pictures_of_a_data_set_of_another_reader_are_refused(configure, clips_csv: Path, tmp_path: Path) -> None:
+    extract(configure(clips_csv), quiet())
+    manifest = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    del manifest["provenance"]["reader"]
+    (tmp_path / "out" / "dataset.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"by version 1 of the video reader.*Leave out --pictures"):
+        write_contact_sheets(tmp_path / "out", tmp_path / "pictures")

@@ -20,6 +20,7 @@ from vadv_dist.features.pixels import Preprocessing
 from vadv_dist.features.stages import ClipReader, Preparations, StageSpec
 
 REASONS = ("unreadable", "empty file", "no video stream", "zero length", "wrong times", "truncated")
+REASONS += ("out of order", "no times", "odd pixels", "odd angle")
 
 
 def told(message: str, what: str = "") -> None:

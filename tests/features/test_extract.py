@@ -25,7 +25,7 @@ from vadv_dist.features.clip_files import open_clip
 from vadv_dist.features.encoders import ImageEncoder, image_preprocessing
 from vadv_dist.features.extract import extract
 from vadv_dist.features.frames import Video, to_image
-from vadv_dist.storage import sha256_file
+from vadv_dist.storage import read_json, sha256_file
 
 
 def test_features_are_those_of_the_clips_own_frames(
@@ -164,6 +164,23 @@ def test_the_same_command_on_a_complete_set_does_nothing_and_another_is_refused(
     assert contents(tmp_path / "out") == before
     with pytest.raises(UserError, match="exists already, of another list or configuration"):
         extract(configure(clips_csv, tokens="patches"), quiet())
+
+
+def test_work_and_data_sets_of_another_version_of_the_reader_are_refused(
+    configure, clips_csv: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="7 of 15 clips"):
+        extract(configure(bad_list(tmp_path / "clips"), tmp_path / "begun"), quiet())
+    job = tmp_path / "begun.work" / "job.json"
+    job.write_text(json.dumps({key: value for key, value in json.loads(job.read_text()).items() if key != "reader"}))
+    with pytest.raises(UserError, match=r"begun for another configuration.*reader: None there, 2 now"):
+        extract(configure(tmp_path / "clips" / "clips.csv", tmp_path / "begun", max_rejected=0.5), quiet())
+    extract(configure(clips_csv), quiet())
+    manifest = read_json(tmp_path / "out" / "dataset.json")
+    del manifest["provenance"]["reader"]
+    (tmp_path / "out" / "dataset.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"version 1 of the video reader; this is version 2"):
+        extract(configure(clips_csv), quiet())
 
 
 def test_something_else_in_the_way_is_refused(configure, clips_csv: Path, tmp_path: Path) -> None:

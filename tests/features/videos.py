@@ -1,5 +1,6 @@
 """Small generated videos, of every good and bad kind."""
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -18,29 +19,79 @@ def write_video(
     gop: int = 12,
     b_frames: int = 2,
     seed: int = 0,
+    seconds_of_sound: float = 0,
+    times: Sequence[int] | None = None,
+    time_base: Fraction | None = None,
+    options: dict[str, str] | None = None,
+    container: dict[str, str] | None = None,
+    second_size: tuple[int, int] | None = None,
+    pixel_aspect: Fraction | None = None,
 ) -> Path:
     """Frame n shows n in the brightness of 16 blocks (a binary number), so that a decoded frame can be told.
 
     Args:
         size: width and height in pixels.
         gop: frames from one key frame to the next.
+        times, time_base: when each frame is shown; frame n at n / fps where they are not given.
+        options, container: of the encoder and the muxer.
+        pixel_aspect: width of a pixel over its height.
+        second_size: of the second half of the frames, where they change their size (MPEG-TS).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps)
-        stream.width, stream.height = size
-        stream.pix_fmt = "yuv420p"
-        stream.gop_size = gop
-        stream.codec_context.max_b_frames = b_frames
-        if codec == "libx264":
-            stream.options = {"preset": "ultrafast", "crf": "18", "bf": str(b_frames), "sc_threshold": "0"}
-        stream.time_base = Fraction(1, fps)
+    base = time_base or Fraction(1, fps)
+    x264 = {"preset": "ultrafast", "crf": "18", "bf": str(b_frames), "sc_threshold": "0"} if codec == "libx264" else {}
+    with av.open(str(path), "w", options=container or {}) as file:
+        stream = file.add_stream(codec, rate=fps)
+        encoders = []
+        for context, (width, height) in ((stream.codec_context, size), (None, second_size or (0, 0))):
+            if width:
+                context = context or av.CodecContext.create(codec, "w")
+                context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+                context.gop_size, context.max_b_frames, context.framerate = gop, b_frames, fps
+                context.time_base, context.options = base, {**x264, **(options or {})}
+                if pixel_aspect is not None:
+                    context.sample_aspect_ratio = pixel_aspect
+                encoders.append(context)
+        sound = file.add_stream("mp2" if codec.startswith("mpeg") else "aac", rate=44100) if seconds_of_sound else None
+        packets = []
         for number in range(frames):
-            image = av.VideoFrame.from_ndarray(numbered(number, size, seed), format="rgb24")
-            image.pts = number
-            image.time_base = Fraction(1, fps)
-            container.mux(stream.encode(image))
-        container.mux(stream.encode())
+            half = number * len(encoders) // frames
+            shape = (size, second_size or size)[half]
+            image = av.VideoFrame.from_ndarray(numbered(number, shape, seed), format="rgb24")
+            image.pts, image.time_base = number if times is None else times[number], base
+            packets += encoders[half].encode(image)
+            if number == frames - 1 or (number + 1) * len(encoders) // frames > half:
+                packets += encoders[half].encode()
+        for packet in packets:
+            packet.stream = stream
+        if sound is not None:
+            packets += _silence(sound, seconds_of_sound)
+        # Nothing but what a muxer takes: the end of an encoder has no time.
+        for packet in sorted((p for p in packets if p.dts is not None), key=lambda p: p.dts * p.time_base):
+            file.mux(packet)
+    return path
+
+
+def _silence(stream: av.AudioStream, seconds: float) -> list[av.Packet]:
+    packets, done = [], 0
+    samples = 1152 if stream.codec.name == "mp2" else 1024
+    kind, name = (np.int16, "s16") if stream.codec.name == "mp2" else (np.float32, "fltp")
+    while done < seconds * stream.rate:
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, samples), kind), format=name, layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = stream.rate, done, Fraction(1, stream.rate)
+        packets += stream.encode(frame)
+        done += samples
+    return packets + stream.encode()
+
+
+def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
+    """Have an MP4 say how its frames are to be turned: (p, q) is shown at (a p + c q, b p + d q)."""
+    content = bytearray(path.read_bytes())
+    # ISO/IEC 14496-12, 8.3.2: 40 bytes of the track header (version 0) come before its matrix.
+    place = content.index(b"tkhd") + 4 + 40
+    one = 1 << 16
+    content[place : place + 36] = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
     return path
 
 

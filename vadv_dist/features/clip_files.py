@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from vadv_dist.features.frames import BadClipError
+from vadv_dist.features.timeline import BadClipError
 from vadv_dist.storage import ConflictError, S3Path, disk_faults, location
 
 _HASH_PIECE = 1 << 20

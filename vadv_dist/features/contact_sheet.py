@@ -10,8 +10,9 @@ from vadv_dist.data.schema import SPLITS
 from vadv_dist.errors import UserError
 from vadv_dist.features.assemble import SOURCES_NAME
 from vadv_dist.features.clip_files import open_clip
-from vadv_dist.features.frames import BadClipError, Span, Video, to_image
+from vadv_dist.features.frames import READER_VERSION, Span, Video, to_image
 from vadv_dist.features.listing import clip_location
+from vadv_dist.features.timeline import BadClipError
 from vadv_dist.storage import Location, atomic_file, local_copy, location
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ def write_contact_sheets(uri: str | Location, folder: str | Location) -> list[Lo
     if SOURCES_NAME not in dataset.manifest.records or not sources.is_file() or not isinstance(root, str):
         raise UserError(
             f"{dataset.root} was not made by vadv extract, so there are no pictures to draw. Leave out --pictures."
+        )
+    if (made_with := dataset.manifest.provenance.get("reader")) != READER_VERSION:
+        raise UserError(
+            f"{dataset.root} was extracted by version {made_with or 1} of the video reader, and this is version "
+            f"{READER_VERSION}: the pictures might not show the frames that were encoded. Leave out --pictures."
         )
     with local_copy(sources) as path:
         rows = pq.read_table(path, partitioning=None).to_pylist()

@@ -13,6 +13,7 @@ from vadv_dist.data.schema import Array, Clip, LabelSpec
 from vadv_dist.data.shards import check_clip
 from vadv_dist.errors import UserError
 from vadv_dist.features.assemble import ExtractSummary, finish, summary
+from vadv_dist.features.frames import READER_VERSION
 from vadv_dist.features.listing import list_clips
 from vadv_dist.features.plan import MADE_BY, Plan, make_plan
 from vadv_dist.features.progress import ExtractProgress
@@ -79,6 +80,12 @@ def _finished(plan: Plan) -> ExtractSummary | None:
         raise UserError(
             f"{root} exists already, of another list or configuration, and a data set is never written over. Give "
             "another output.uri, or remove this one."
+        )
+    if made.get("reader") != READER_VERSION:
+        raise UserError(
+            f"{root} was extracted by version {made.get('reader', 1)} of the video reader; this is version "
+            f"{READER_VERSION}, which reads other frames or faces from some files. Give another output.uri to extract "
+            "the clips again, or go on using this data set as it is."
         )
     work = WorkFolder(root, plan.job)
     if work.is_left():  # by what was killed between the last file and this; or it is just about to be removed

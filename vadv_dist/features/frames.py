@@ -1,46 +1,42 @@
 """Reads the wanted frames of a clip in one pass over its file, seeking where that saves decoding.
 
-The frame at a time is the last one shown by then: that of the largest presentation time that is not later.
+The frame at a time is the last one shown by then: that of the largest presentation time that is not later. Times are
+those of a player and of `ffmpeg -ss`: 0 is where the file's earliest stream begins, which may be its sound.
 """
 
-import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import IO, TYPE_CHECKING, Any
+from functools import cached_property
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from vadv_dist.features.listing import WRONG_TIMES
+from vadv_dist.features.timeline import END_TOLERANCE_S, BadClipError, Timeline, choose_stream, read_timeline
+from vadv_dist.features.upright import Picture, picture_of
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from av import VideoFrame
     from av.container import InputContainer
-    from av.video.stream import VideoStream
 
 Image = npt.NDArray[np.uint8]
 """Height × width × RGB."""
 
-# Containers whose index tells key frames; that of MPEG program streams calls every packet one.
-_INDEXED = {"mov", "mp4", "matroska", "webm", "avi", "flv"}
+READER_VERSION = 2
+"""Raised when other frames, sizes or faces would be read from the same files."""
+
 # A seek drops what the decoder has begun and reads anew: worth about so many decoded frames.
 _SEEK_FRAMES = 4
-# Without an index, a seek goes this far before the time it wants, and is tried for gaps that are longer.
-_BLIND_SEEK_S = 5.0
-# How far a clip's end may lie past that of its video: labels and containers are cut in tenths, or in whole frames.
-END_TOLERANCE_S = 0.5
-# Times are computed as binary fractions, and containers may round theirs.
-_ROUNDING_S = Fraction(1, 1_000_000)
-
-
-class BadClipError(Exception):
-    """A clip that cannot be read; says why in a few words."""
+# A container may seek to a place behind a key frame; it is asked for times that lie so far before it, in seconds.
+_BACK_S = (0.0, 1.0, 10.0)
 
 
 @dataclass(frozen=True)
 class Span:
-    """The part of a video that is a clip, in seconds from the video's first frame."""
+    """The part of a video that is a clip, in a player's seconds."""
 
     start_s: float
     end_s: float
@@ -57,29 +53,25 @@ class Video:
     Args:
         file: as `open_clip` gives it; stays the caller's to close.
         seek: whether seeking is allowed (it changes the speed, never the frames).
+        timeline: that of this very file, where it is known already.
     Raises:
         BadClipError: not a video, or without a video stream.
     """
 
-    def __init__(self, file: IO[bytes], *, seek: bool = True) -> None:
-        import av
-
-        self._seek = seek
+    def __init__(self, file: IO[bytes], *, seek: bool = True, timeline: Timeline | None = None) -> None:
+        self._file, self._seek = file, seek
         self.decoded = 0
         """Frames decoded so far, for tests and measurements."""
-        try:
-            self._container: InputContainer = av.open(file, mode="r", metadata_errors="ignore")
-        except av.EOFError:
-            raise BadClipError("zero length") from None
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise BadClipError(f"unreadable: {_reason(error)}") from None
-        streams = [s for s in self._container.streams.video if not _is_cover(s)]
-        if not streams:
-            self._container.close()
-            raise BadClipError("no video stream")
-        self._stream: VideoStream = streams[0]
-        self._stream.thread_count = 1  # clips are read side by side; a clip's threads would wait for each other
-        self._moved = False  # whether anything has been read, so that its beginning has to be sought
+        self._open()
+        if timeline is None:
+            try:
+                timeline = read_timeline(self._container, self._stream)
+            finally:
+                self._container.close()
+            self._open()
+        self.timeline = timeline
+        self._begun: Iterator[tuple[int, Picture]] | None = None
+        self._ahead: tuple[int, Picture] | None = None
 
     def __enter__(self) -> "Video":
         return self
@@ -87,37 +79,71 @@ class Video:
     def __exit__(self, *_: object) -> None:
         self._container.close()
 
+    def _open(self) -> None:
+        import av
+
+        self._file.seek(0)
+        try:
+            self._container: InputContainer = av.open(self._file, mode="r", metadata_errors="ignore")
+        except av.EOFError:
+            raise BadClipError("zero length") from None
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise BadClipError(f"unreadable: {_reason(error)}") from None
+        try:
+            self._stream = choose_stream(self._container)
+        except BadClipError:
+            self._container.close()
+            raise
+        self._stream.thread_count = 1  # clips are read side by side; a clip's threads would wait for each other
+
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of a frame, in pixels."""
-        return self._stream.codec_context.width, self._stream.codec_context.height
+        """Width and height of the first frame as it is shown, in square pixels."""
+        return self._first[1].size
+
+    @cached_property
+    def shown_s(self) -> list[float]:
+        """When each frame is shown that can be decoded, in a player's seconds."""
+        first = self._first[0]
+        return [self.timeline.seconds(pts) for pts in self.timeline.shown if pts >= first]
+
+    @property
+    def whole(self) -> Span:
+        """From the first frame to the end of the last."""
+        return Span(self.timeline.seconds(self._first[0]), self.timeline.seconds(self.timeline.end))
 
     def span(self, start_s: float | None, end_s: float | None) -> Span:
         """The clip's part of the video, its end at most that of the video.
 
+        Args:
+            start_s, end_s: in a player's seconds; None is where the video begins or ends.
         Raises:
-            BadClipError: the video has no length, or the times lie outside it.
+            BadClipError: the video has no length or is truncated, or the times lie outside it.
         """
-        length = self._length(exact=end_s is None)
-        if length <= 0:
+        whole = self.whole
+        if whole.end_s <= whole.start_s:
             raise BadClipError("zero length")
-        start = start_s or 0.0
-        if start >= length:
-            raise BadClipError(f"{WRONG_TIMES}: it starts at {start:g} s, the video ends at {length:.2f} s")
-        if end_s is not None and end_s > length + END_TOLERANCE_S:
-            raise BadClipError(f"{WRONG_TIMES}: it ends at {end_s:g} s, the video at {length:.2f} s")
-        end = length if end_s is None else min(end_s, length)
-        if end <= start:
-            raise BadClipError(f"{WRONG_TIMES}: it ends at {end:g} s and starts at {start:g} s")
+        if self.timeline.breaks_off and (end_s is None or end_s > whole.end_s):
+            raise BadClipError(f"truncated: the video breaks off at {whole.end_s:.2f} s")
+        start = whole.start_s if start_s is None else start_s
+        if start >= whole.end_s:
+            raise BadClipError(f"{WRONG_TIMES}: it starts at {start:g} s, the video ends at {whole.end_s:.2f} s")
+        if start < whole.start_s - END_TOLERANCE_S:
+            raise BadClipError(f"{WRONG_TIMES}: it starts at {start:g} s, the video begins at {whole.start_s:.2f} s")
+        if end_s is not None and end_s > whole.end_s + END_TOLERANCE_S:
+            raise BadClipError(f"{WRONG_TIMES}: it ends at {end_s:g} s, the video at {whole.end_s:.2f} s")
+        end = whole.end_s if end_s is None else min(end_s, whole.end_s)
+        if end <= max(start, whole.start_s):
+            raise BadClipError(f"{WRONG_TIMES}: it ends at {end:g} s and starts at {max(start, whole.start_s):g} s")
         return Span(start, end)
 
-    def frames(self, times_s: Sequence[float]) -> Iterator[tuple[int, "VideoFrame"]]:
-        """Yield (index, frame) for each wanted time, in order; one frame may answer several times.
+    def frames(self, times_s: Sequence[float]) -> Iterator[tuple[int, Picture]]:
+        """Yield (index, picture) for each wanted time, in order; one picture may answer several times.
 
         Args:
-            times_s: ascending times from the video's first frame, in seconds.
+            times_s: ascending times, in a player's seconds.
         Raises:
-            BadClipError: a frame cannot be decoded, or the video ends before the last time.
+            BadClipError: a frame cannot be decoded, frames are out of order, or the video ends before the last time.
         """
         import av
 
@@ -126,127 +152,139 @@ class Video:
         except (av.FFmpegError, OSError, ValueError) as error:
             raise BadClipError(f"unreadable: {_reason(error)}") from None
 
-    def _frames(self, times_s: Sequence[float]) -> Iterator[tuple[int, "VideoFrame"]]:
-        keys = self._key_frames() if self._seek else []
-        source = self._decoded(0)
-        held: VideoFrame | None = None
+    def _frames(self, times_s: Sequence[float]) -> Iterator[tuple[int, Picture]]:
+        line = self.timeline
+        source = self._from_beginning()
+        held: tuple[int, Picture] | None = None
         upcoming = next(source, None)
-        if upcoming is None:
-            raise BadClipError("zero length")
-        first = _seconds(upcoming)
         for index, wanted in enumerate(times_s):
-            at = first + Fraction(wanted) + _ROUNDING_S
-            if upcoming is not None and _seconds(upcoming) <= at and self._worth_seeking(keys, upcoming, at):
-                found = self._seek_to(at)
+            at = line.pts_at(wanted)
+            if upcoming is not None and (key := self._key_worth_seeking(upcoming[0], at)) is not None:
+                found = self._decoded_at(key, line.frame_at(at))
                 if found is not None:
-                    source, held, upcoming = found[1], None, found[0]
-            while upcoming is not None and (held is None or _seconds(upcoming) <= at):
+                    held, source = found
+                else:
+                    self._seek, held, source = False, None, self._from_beginning()
+                upcoming = next(source, None)
+            while upcoming is not None and (held is None or upcoming[0] <= at):
+                if held is not None and upcoming[0] < held[0]:
+                    back = line.seconds(held[0]), line.seconds(upcoming[0])
+                    raise BadClipError(f"out of order: after {back[0]:.2f} s comes a frame of {back[1]:.2f} s")
                 held, upcoming = upcoming, next(source, None)
-            assert held is not None
-            if upcoming is None and at > _seconds(held) + Fraction(END_TOLERANCE_S) + _duration(held):
-                raise BadClipError(f"truncated: the last frame is at {float(_seconds(held) - first):.2f} s")
-            yield index, held
+            if held is None:
+                raise BadClipError("zero length")
+            if upcoming is None and wanted > line.seconds(held[0]) + END_TOLERANCE_S + self._length_of_last():
+                raise BadClipError(f"truncated: the last frame is at {line.seconds(held[0]):.2f} s")
+            yield index, held[1]
 
-    def _worth_seeking(self, keys: list[Fraction], upcoming: "VideoFrame", at: Fraction) -> bool:
-        if not self._seek:
-            return False
-        here = _seconds(upcoming)
-        if self._is_indexed():
-            # Index times are decoding times, at most a few frames before those of showing.
-            place = bisect.bisect_right(keys, at) - 1
-            return place >= 0 and keys[place] > here + _SEEK_FRAMES * _duration(upcoming)
-        return at - here > 2 * _BLIND_SEEK_S
+    def _length_of_last(self) -> float:
+        return float((self.timeline.end - self.timeline.shown[-1]) * self.timeline.base)
 
-    def _seek_to(self, at: Fraction) -> "tuple[VideoFrame, Iterator[VideoFrame]] | None":
-        """First key frame that can be had before a time, and what follows; None where seeking does not get there."""
-        base = self._stream.time_base or Fraction(1)
-        back = Fraction(0) if self._is_indexed() else Fraction(_BLIND_SEEK_S)
-        for _ in range(3):
-            source = self._decoded(int((at - back) / base))
-            # What comes before a key frame may lean on frames that were not read.
-            begin = next((frame for frame in source if frame.key_frame), None)
-            if begin is not None and _seconds(begin) <= at:
-                return begin, source
-            back = back * 2 + 1
-        self._seek = False
-        source = self._decoded(0)
-        begin = next(source, None)
-        return None if begin is None else (begin, source)
+    def _key_worth_seeking(self, here: int, at: int) -> int | None:
+        key = self.timeline.key_before(at) if self._seek else None
+        if key is None or key <= here or self.timeline.frames_between(here, key) <= _SEEK_FRAMES:
+            return None
+        return key
 
-    def _decoded(self, offset: int) -> "Iterator[VideoFrame]":
-        if self._moved:
-            first = self._stream.start_time or 0
-            self._container.seek(max(offset, first) if offset else first, stream=self._stream, backward=True)
-        self._moved = True
-        for packet in self._container.demux(self._stream):
-            for frame in packet.decode():
-                self.decoded += 1
-                if frame.pts is not None:
-                    yield frame
-
-    def _is_indexed(self) -> bool:
-        return bool(_INDEXED & set(self._container.format.name.split(",")))
-
-    def _key_frames(self) -> list[Fraction]:
-        base = self._stream.time_base or Fraction(1)
-        if not self._is_indexed():
-            return []
-        entries: Any = self._stream.index_entries
-        return sorted(entry.timestamp * base for entry in entries if entry.is_keyframe)
-
-    def _length(self, *, exact: bool) -> float:
-        """Length of the video stream; where no index says it, packets are read (not decoded) to its end.
-
-        Args:
-            exact: whether the container's length, which may be that of its sound, is not enough.
-        """
+    def _decoded_at(
+        self, key: int, wanted: int | None
+    ) -> tuple[tuple[int, Picture], Iterator[tuple[int, Picture]]] | None:
+        """Decode from a key frame to a frame; None where the container or the decoder does not get exactly there."""
         import av
 
-        stream = self._stream
-        base = stream.time_base or Fraction(1)
-        if stream.duration and self._is_indexed():  # elsewhere it is guessed from the bit rate
-            return float(stream.duration * base)
-        if not exact and self._container.duration:
-            return self._container.duration / av.time_base
-        first, last = None, Fraction(0)
-        self._moved = True
+        base = self.timeline.base
+        for back_s in _BACK_S:
+            self._container.seek(key - int(back_s / base), stream=self._stream, backward=True)
+            source = self._decoded(key)
+            try:
+                for pts, picture in source:
+                    if pts == wanted:
+                        return (pts, picture), source
+                    if wanted is None or pts > wanted:
+                        return None
+            except (av.FFmpegError, OSError, ValueError):
+                return None
+        return None
+
+    def _from_beginning(self) -> Iterator[tuple[int, Picture]]:
+        """All frames; what was decoded to know the first one is not decoded again."""
+        _ = self._first
+        begun, ahead = self._begun, self._ahead
+        self._begun = self._ahead = None
+        if begun is None:
+            self._container.close()
+            self._open()  # where seeking to the beginning ends depends on the container
+            begun = self._decoded(None)
+        elif ahead is not None:
+            yield ahead
+        yield from begun
+
+    @cached_property
+    def _first(self) -> tuple[int, Picture]:
+        """The first frame that can be decoded: streams may begin with frames that depend on others before them."""
+        import av
+
         try:
-            for packet in self._container.demux(stream):
-                if packet.pts is not None:
-                    first = packet.pts if first is None else min(first, packet.pts)
-                    last = max(last, (packet.pts + (packet.duration or 0)) * base)
-        except av.EOFError:
-            pass
+            self._begun = self._decoded(None)
+            self._ahead = next(self._begun, None)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise BadClipError(f"unreadable: {_reason(error)}") from None
-        return 0.0 if first is None else float(last - first * base)
+        if self._ahead is None:
+            raise BadClipError("zero length")
+        return self._ahead
+
+    def _decoded(self, key: int | None) -> Iterator[tuple[int, Picture]]:
+        """Decode what comes in the container, as (presentation time, picture).
+
+        Args:
+            key: presentation time of the key frame to begin with; frames shown before it are left out, since they may
+                depend on others that were not read. Nothing comes where it lies behind. None: all from here.
+        """
+        from av.video.frame import PictureType
+
+        shown, in_order = self.timeline.shown, self.timeline.in_order
+        number, last = 0, None
+        begun, unseen = key is None, key
+        for packet in self._container.demux(self._stream):
+            if not begun:
+                if packet.is_keyframe and packet.pts is not None and packet.pts > (key or 0):
+                    return
+                begun = packet.is_keyframe and packet.pts == key
+                if not begun:
+                    continue
+            for frame in packet.decode():
+                self.decoded += 1
+                pts = shown[min(number, len(shown) - 1)] if in_order else _time_of(frame, last)
+                number, last = number + 1, pts + (frame.duration or 0)
+                if unseen is not None and pts >= unseen:
+                    if pts > unseen or frame.pict_type != PictureType.I:
+                        return  # a "key frame" from which the picture is refreshed bit by bit
+                    unseen = None
+                if key is None or (pts >= key and not frame.is_corrupt):
+                    yield pts, picture_of(frame, self._pixel_aspect)
+
+    @property
+    def _pixel_aspect(self) -> "Fraction | None":
+        return self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
 
 
-def to_image(frame: "VideoFrame", longest_side: int | None = None) -> Image:
-    """A frame as RGB, scaled down to a longest side where it is longer.
+def to_image(picture: Picture, longest_side: int | None = None) -> Image:
+    """A picture as RGB, upright, scaled down to a longest side where it is longer.
 
     Args:
-        frame: as decoded.
+        picture: as `Video.frames` gives it.
         longest_side: in pixels; None keeps its size.
     """
-    width, height = frame.width, frame.height
-    share = 1.0 if longest_side is None else min(1.0, longest_side / max(width, height))
-    if share < 1:
-        frame = frame.reformat(max(1, round(width * share)), max(1, round(height * share)), "rgb24")
-    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    return picture.image(longest_side)
 
 
-def _seconds(frame: "VideoFrame") -> Fraction:
-    return Fraction(frame.pts or 0) * (frame.time_base or Fraction(1))
-
-
-def _duration(frame: "VideoFrame") -> Fraction:
-    return Fraction(frame.duration or 0) * (frame.time_base or Fraction(1))
-
-
-def _is_cover(stream: "VideoStream") -> bool:
-    """Whether a stream is the picture on a music file's cover."""
-    return bool(stream.disposition & stream.disposition.attached_pic)
+def _time_of(frame: "VideoFrame", expected: int | None) -> int:
+    """A frame's presentation time; some program streams give only that of the first frame of each group."""
+    if frame.pts is not None:
+        return frame.pts
+    if expected is None:
+        raise BadClipError("no times: a frame does not say when it is shown")
+    return expected
 
 
 def _reason(error: Exception) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from vadv_dist.errors import UserError, VadvError
-from vadv_dist.features.frames import BadClipError, Image
+from vadv_dist.features.frames import Image
+from vadv_dist.features.timeline import BadClipError
 from vadv_dist.features.tracks import Floats
 from vadv_dist.storage import Location, location, open_binary
 

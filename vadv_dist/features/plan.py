@@ -7,6 +7,7 @@ from typing import Any
 from vadv_dist.config.extract_sections import ExtractConfig, Precision
 from vadv_dist.config.load import config_to_dict
 from vadv_dist.data.schema import Array, FeatureSpec
+from vadv_dist.features.frames import READER_VERSION
 from vadv_dist.features.listing import ClipList
 from vadv_dist.features.stages import ClipReader, Preparations, StageSpec
 from vadv_dist.features.work import Group, cut_groups
@@ -81,9 +82,10 @@ def make_plan(config: ExtractConfig, listed: ClipList, *, use_gpu: bool) -> Plan
         features=features,
         stages=stages,
         prompts=prompts,
-        job={"config": decisive, "list": listing, "encoders": encoders},
+        job={"reader": READER_VERSION, "config": decisive, "list": listing, "encoders": encoders},
         provenance={
             "made_by": MADE_BY,
+            "reader": READER_VERSION,
             "files": [listing],
             "root": str(listed.root.resolve()),
             "encoders": encoders,

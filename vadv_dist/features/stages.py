@@ -18,9 +18,10 @@ from vadv_dist.data.schema import Array
 from vadv_dist.errors import UserError, VadvError
 from vadv_dist.features import openface
 from vadv_dist.features.clip_files import open_hashed
-from vadv_dist.features.frames import BadClipError, Image, Video, to_image
+from vadv_dist.features.frames import Image, Video, to_image
 from vadv_dist.features.listing import ListedClip
 from vadv_dist.features.pixels import Preprocessing
+from vadv_dist.features.timeline import BadClipError, Timeline
 from vadv_dist.features.tracks import crop, follow, largest, squares
 from vadv_dist.features.yunet import YuNet
 from vadv_dist.storage import Location
@@ -57,8 +58,8 @@ class ClipReport:
     Attributes:
         reason: why it was rejected; None where it was accepted.
         bytes, sha256: of its file; 0 and empty where that could not be read.
-        start_s, end_s: its part of the video, in seconds from the first frame.
-        width, height: of the video, in pixels.
+        start_s, end_s: its part of the video, in a player's seconds.
+        width, height: of the video as it is shown, in square pixels.
         faces: face frames in which a face was found.
         boxes: smoothed face box of each face frame as shares of width and height, F × (left, top, right, bottom);
             None where the clip has no face, or where no boxes are known (aligned crops).
@@ -107,6 +108,8 @@ class ClipReader:
     def __init__(self, spec: StageSpec) -> None:
         self._config, self._preparations = spec.config, spec.preparations
         faces = spec.config.faces
+        # Clips that are parts of one video stand together in most lists.
+        self._read_last: tuple[str, Timeline] | None = None
         self._detector: YuNet | None = None
         self._openface: Location | None = None
         if faces.kind == "yunet":
@@ -150,7 +153,9 @@ class ClipReader:
         config, (visual, face) = self._config, (self._preparations.visual, self._preparations.face)
         from_crops = self._openface_crops(clip) if self._openface is not None and face is not None else None
         file, size, digest = open_hashed(location)
-        with file, Video(file) as video:
+        known = self._read_last[1] if self._read_last is not None and self._read_last[0] == digest else None
+        with file, Video(file, timeline=known) as video:
+            self._read_last = digest, video.timeline
             span = video.span(clip.start_s, clip.end_s)
             visual_times = span.middles(config.frames.visual) if visual is not None else []
             face_times = span.middles(config.frames.face) if face is not None and from_crops is None else []
