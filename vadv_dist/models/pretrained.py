@@ -66,6 +66,23 @@ def load_pretrained(name_or_path: str, load: Callable[[str, bool], T], field: st
         ) from error
 
 
+def encoder_folder(name_or_path: str) -> Path | None:
+    """The folder that holds an encoder's files: the one that is named, or that of the local cache; None without one.
+
+    Raises:
+        UserError: it is in a package that is not installed.
+    """
+    folder = _folder(name_or_path, "student.encoder")
+    if (folder / "config.json").is_file():
+        return folder
+    if not _HUB_NAME.fullmatch(name_or_path):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name_or_path, "config.json")
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
 def _folder(name_or_path: str, field: str) -> Path:
     """The folder that a name means: itself, or for `package://NAME/FOLDER` one inside an installed package.
 

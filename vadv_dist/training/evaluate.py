@@ -1,8 +1,8 @@
 """Score the best checkpoint of a run on a split: the only place that may open the test split."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from vadv_dist.training.distributed import Distributed, choose_device, choose_dt
 from vadv_dist.training.engine import TorchEngine
 from vadv_dist.training.run_folder import RunFolder, finite
 from vadv_dist.training.scoring import Scored, metrics_by_source, score_split
+from vadv_dist.training.trained_on import find_again
 
 
 @dataclass(frozen=True)
@@ -34,22 +35,28 @@ class ClipFacts:
     text: list[str]
 
 
-def evaluate_run(run: str | Location, split: str) -> dict[str, Any]:
+def evaluate_run(
+    run: str | Location, split: str, *, data: Sequence[str] = (), encoder: str | None = None
+) -> dict[str, Any]:
     """Evaluate a run's best checkpoint and write `evaluation-<split>.json` and `predictions-<split>.parquet`.
 
+    Args:
+        run: its folder.
+        split: of the data sets that the run was trained on, which are known by their fingerprints.
+        data, encoder: places to which its data sets and its encoder were moved.
     Returns:
         the document that was written.
     Raises:
-        UserError: no such run or split, or the run is not complete.
+        UserError: no such run or split, the run is not complete, or what it was trained on is not found.
         MachineError: the checkpoint is damaged.
     """
-    if split not in SPLITS:
-        raise UserError(f"Unknown split {split!r}, expected one of {', '.join(SPLITS)}.")
+    require_split(split)
     folder = RunFolder.open(run)
     result = folder.result()
-    if result is None:
+    trained_on = folder.trained_on()
+    if result is None or trained_on is None:
         raise UserError(f"{folder.root} is not complete (no result.json). Run its `vadv train` again to go on with it.")
-    config = _found_from_here(folder.config(), result.get("folder"))
+    config = find_again(folder.config(), trained_on, data, encoder)
     sources = Sources.open(config)
     shards = sources.split(split, missing=config.data.missing)
     task, scored = score_checkpoint(config, folder, sources, shards, int(result["best_step"]))
@@ -64,7 +71,7 @@ def evaluate_run(run: str | Location, split: str) -> dict[str, Any]:
             "step": result["best_step"],
             "rows": len(scored.label),
             "dropped": shards.dropped,
-            "data": [{"uri": str(d.root), "fingerprint": d.manifest.fingerprint} for d in sources.datasets],
+            "data": [{"uri": str(d.root.resolve()), "fingerprint": d.manifest.fingerprint} for d in sources.datasets],
             **metrics,
             "sources": by_source,
             **leaks_of(sources, split),
@@ -75,18 +82,14 @@ def evaluate_run(run: str | Location, split: str) -> dict[str, Any]:
     return document
 
 
-def _found_from_here(config: Config, folder: str | None) -> Config:
-    """Paths of a configuration are relative to where the run was trained, which need not be where it is scored."""
+def require_split(split: str) -> None:
+    """Refuse the name of a split that there is not.
 
-    def find(name: str) -> str:
-        if folder is None or "://" in name or Path(name).exists():
-            return name
-        there = Path(folder) / name
-        return str(there) if there.exists() else name
-
-    sources = [replace(source, uri=find(source.uri)) for source in config.data.sources]
-    student = replace(config.student, encoder=find(config.student.encoder))
-    return replace(config, data=replace(config.data, sources=sources), student=student)
+    Raises:
+        UserError: with those that there are.
+    """
+    if split not in SPLITS:
+        raise UserError(f"Unknown split {split!r}, expected one of {', '.join(SPLITS)}.")
 
 
 def leaks_of(sources: Sources, split: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import importlib.metadata
 import os
 import platform
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from vadv_dist.config import Config, config_to_dict
@@ -16,6 +16,7 @@ from vadv_dist.training.distributed import Distributed
 from vadv_dist.training.run_folder import RunFolder, finite
 from vadv_dist.training.splits import Splits
 from vadv_dist.training.state import TrainState
+from vadv_dist.training.trained_on import SourceIdentity
 
 
 def finish_run(
@@ -89,13 +90,13 @@ def export_best(
 
 
 def data_facts(splits: Splits) -> list[dict[str, Any]]:
-    """Name, fingerprint and sizes of the data sets of a run."""
+    """Name, place, fingerprint, label range and sizes of the data sets of a run."""
     sources = splits.train.sources
     return [
         {
             "uri": str(dataset.root),
             **({"name": name} if name else {}),
-            "fingerprint": dataset.manifest.fingerprint,
+            **asdict(SourceIdentity.of(dataset)),
             "rows": {split: dataset.manifest.rows(split) for split in dataset.manifest.splits},
         }
         for name, dataset in zip(sources.names, sources.datasets, strict=True)

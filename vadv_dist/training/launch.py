@@ -24,6 +24,7 @@ from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.progress import MetricsTail, ProgressView
 from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.splits import Splits
+from vadv_dist.training.trained_on import TrainedOn
 from vadv_dist.training.worker import FAILURES, MISTAKE, raise_mistake, train_in_ray, train_locally
 
 
@@ -44,8 +45,9 @@ def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any
     preflight(config, splits.train.sources)
     if config.trainer.num_workers == 0:
         choose_dtype(config.trainer, choose_device(config.trainer.use_gpu))
+    trained_on = TrainedOn.of(config, splits.train.sources)
     with folder.lock():
-        continues = folder.claim(config)
+        continues = folder.claim(config, trained_on)
         result = folder.result()
         if result is not None:
             console.print(

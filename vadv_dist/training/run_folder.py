@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vadv_dist.config import Config, config_to_dict, config_to_yaml
+from vadv_dist.config import Config, SourceConfig, config_to_dict, config_to_yaml
 from vadv_dist.config.load import differing_keys
 from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, local_copy, location, read_json, sweep, write_json, write_text
 from vadv_dist.training.metrics_log import MetricsLog
 from vadv_dist.training.run_lock import run_lock
+from vadv_dist.training.trained_on import TrainedOn
 
 # Fields that change where and how a run computes, not what: a run may go on with other ones.
 MACHINE_FIELDS = {
@@ -22,6 +23,7 @@ MACHINE_FIELDS = {
 }
 
 _LOCK, _WRITER_LOCK = ".lock", ".writer-lock"
+_TRAINED_ON = "trained-on.json"
 _WRITER_WAIT_S = 120.0
 
 
@@ -53,6 +55,11 @@ class RunFolder:
     def config_path(self) -> Location:
         """Resolved configuration."""
         return self.root / "config.yaml"
+
+    @property
+    def trained_on_path(self) -> Location:
+        """Places and fingerprints of data sets and encoder."""
+        return self.root / _TRAINED_ON
 
     @property
     def metrics_path(self) -> Location:
@@ -90,29 +97,63 @@ class RunFolder:
         """What a complete run came to, or None."""
         return read_json(self.result_path) if self.result_path.is_file() else None
 
-    def claim(self, config: Config) -> bool:
+    def trained_on(self) -> TrainedOn | None:
+        """What the run is trained on; None where neither a record nor a result says so."""
+        if self.trained_on_path.is_file():
+            try:
+                return TrainedOn.from_json(read_json(self.trained_on_path))
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(f"{self.trained_on_path} is malformed ({type(error).__name__}: {error}).") from None
+        result = self.result()
+        return None if result is None else TrainedOn.from_result(result, self.config())
+
+    def claim(self, config: Config, trained_on: TrainedOn | None = None) -> bool:
         """Make this folder the run of `config`, or find that it already is.
 
+        Args:
+            config: the run's.
+            trained_on: what it names from here; where that is known of the folder's run too, the fingerprints of data
+                sets and encoder are compared instead of their places. None compares the places as they are written.
         Returns:
             whether there was such a run before.
         Raises:
-            UserError: the folder holds a run of another configuration, or something that is no run.
+            UserError: the folder holds a run of another configuration or of other data, or something that is no run.
         """
-        if self.config_path.is_file():
+        earlier = self.trained_on()
+        rows: list[str] = []
+        continues = self.config_path.is_file()
+        if not continues:
+            self._require_ours()
+        if trained_on is not None and earlier is not None:
+            rows += earlier.differing(trained_on)
+        if continues:
             # Read as a configuration, so that a field which an earlier version did not have takes its default.
-            rows = differing_keys(_what(config_to_dict(self.config())), _what(config_to_dict(config)))
-            if rows:
-                listed = "\n  ".join(rows)
-                raise UserError(
-                    f"{self.root} holds a run of another configuration:\n  {listed}\n"
-                    "Give this one a name of its own (--run.name=…), or take the values back."
-                )
-            self._sweep()
-            return True
-        self._require_ours()
+            before, now = _what(config_to_dict(self.config())), _what(config_to_dict(config))
+            if trained_on is not None and earlier is not None:
+                before, now = without_places(before), without_places(now)
+            rows += differing_keys(before, now)
+        if rows:
+            listed = "\n  ".join(rows)
+            raise UserError(
+                f"{self.root} holds a run of another configuration:\n  {listed}\n"
+                "Give this one a name of its own (--run.name=…), or take the values back."
+            )
         self._sweep()
-        write_text(self.config_path, config_to_yaml(config))
-        return False
+        if trained_on is not None and trained_on != earlier:
+            write_json(self.trained_on_path, trained_on.with_known(earlier).to_json())
+        if not continues:
+            write_text(self.config_path, config_to_yaml(config))
+        return continues
+
+    def require_same(self, trained_on: TrainedOn) -> None:
+        """Refuse what is not what the run is trained on, such as a worker's own disk under the same name.
+
+        Raises:
+            UserError: with both named.
+        """
+        earlier = self.trained_on()
+        if earlier is not None and (rows := earlier.differing(trained_on)):
+            raise UserError(f"{self.root} is trained on something else than is found here:\n  " + "\n  ".join(rows))
 
     def _require_ours(self) -> None:
         """Refuse a folder that holds something, but no run nor what a killed start of one has left."""
@@ -120,8 +161,9 @@ class RunFolder:
             raise UserError(f"{self.root} is a file. Give another run.name or run.storage.")
         if self.config_path.is_file() or not self.root.is_dir():
             return
-        ours = (_LOCK, _WRITER_LOCK, ".ray")
-        if any(p.name not in ours and not p.name.startswith(".config.yaml.partial-") for p in self.root.iterdir()):
+        ours = (_LOCK, _WRITER_LOCK, ".ray", _TRAINED_ON)
+        partial = (".config.yaml.partial-", f".{_TRAINED_ON}.partial-")
+        if any(p.name not in ours and not p.name.startswith(partial) for p in self.root.iterdir()):
             raise UserError(
                 f"{self.root} exists but is no run (it has no config.yaml), and nothing is written over it. "
                 "Give another run.name or run.storage."
@@ -129,7 +171,7 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Remove what killed attempts left half-written."""
-        sweep(self.root, ("config.yaml", "metrics.jsonl", "result.json", "student"))
+        sweep(self.root, ("config.yaml", _TRAINED_ON, "metrics.jsonl", "result.json", "student"))
 
     @contextmanager
     def lock(self, wait_s: float = 0.0) -> Iterator[None]:
@@ -167,6 +209,15 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def without_places(raw: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the places of its data sets and its encoder; the names of several sources stay."""
+    sources = [SourceConfig(**source) for source in raw["data"]["sources"]]
+    several = len(sources) > 1
+    named = [{"name": s.title if several else s.name, "weight": s.weight} for s in sources]
+    student = {key: value for key, value in raw["student"].items() if key != "encoder"}
+    return {**raw, "data": {**raw["data"], "sources": named}, "student": student}
 
 
 def _what(raw: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from vadv_dist.training.distributed import Distributed, choose_device
 from vadv_dist.training.loop import Trainer
 from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.splits import Splits
+from vadv_dist.training.trained_on import TrainedOn
 from vadv_dist.training.worker import build_engine
 
 _NUM_BATCHES = 2
@@ -63,7 +64,7 @@ def _trainer(config: Config, splits: Splits) -> Trainer:
     distributed = Distributed(device=device)
     task = SentimentTask(config, splits.train.sources)
     folder = RunFolder.of(config)
-    folder.claim(config)
+    folder.claim(config, TrainedOn.of(config, splits.train.sources))
     return Trainer(
         config=config,
         task=task,

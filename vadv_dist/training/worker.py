@@ -29,6 +29,7 @@ from vadv_dist.training.loop import Trainer, out_of_memory
 from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.splits import Splits
 from vadv_dist.training.state import TrainState
+from vadv_dist.training.trained_on import TrainedOn
 
 # Below a run: what a worker met that is no fault of the machine, and traces of what nobody expected.
 MISTAKE, FAILURES = "mistake.json", "failures"
@@ -94,6 +95,7 @@ def _train_rank(
     on_epoch: Show | None,
 ) -> TrainState:
     splits = Splits.open(config)
+    folder.require_same(TrainedOn.of(config, splits.train.sources, weights=distributed.is_main))
     task = SentimentTask(config, splits.train.sources)
     counts = parameter_counts(task)
     engine = build_engine(config, task.model, task.parameter_groups(), distributed)

@@ -19,6 +19,7 @@ from vadv_dist.tasks.sentiment import preflight
 from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.run_lock import run_lock
 from vadv_dist.training.splits import Splits
+from vadv_dist.training.trained_on import TrainedOn
 from vadv_dist.tuning.answer import Answer
 from vadv_dist.tuning.answer_files import write_answer
 from vadv_dist.tuning.events import Ended, Event, Failed
@@ -69,9 +70,10 @@ def tune(
         require_population(config, space, search)
     splits = Splits.open(config)
     preflight(config, splits.train.sources)
+    trained_on = TrainedOn.of(config, splits.train.sources)
     folder = StudyFolder.of(config, Path(space_path).stem)
     with run_lock(folder.root, ".lock"):
-        name = folder.claim(config, space, search)
+        name = folder.claim(config, space, search, trained_on)
         url = folder.storage_url(search)
         study = Study.open(url, name, space, config, search)
         with storage_faults(url, "What was told to it is safe; the same command goes on with the search."):

@@ -59,16 +59,18 @@ def train_here(config: Config, on_epoch: Callable[[dict[str, Any]], None]) -> di
     """
     import torch
 
+    from vadv_dist.data.sources import Sources
     from vadv_dist.data.windows import LocalWindows
     from vadv_dist.errors import MachineError
     from vadv_dist.training.distributed import Distributed, choose_device
     from vadv_dist.training.run_folder import RunFolder
+    from vadv_dist.training.trained_on import TrainedOn
     from vadv_dist.training.worker import train_rank
 
     folder = RunFolder.of(config)
     # The process that a killed search has left behind may write for some seconds yet.
     with folder.writer_lock():
-        folder.claim(config)
+        folder.claim(config, TrainedOn.of(config, Sources.open(config)))
     if (result := folder.result()) is not None:
         return result
     device = choose_device(config.trainer.use_gpu)

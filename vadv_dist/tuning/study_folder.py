@@ -15,7 +15,8 @@ from vadv_dist.config.storage_url import require_sound, resolve
 from vadv_dist.config.yaml_text import parse_yaml
 from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, location, sweep, write_text
-from vadv_dist.training.run_folder import MACHINE_FIELDS
+from vadv_dist.training.run_folder import MACHINE_FIELDS, without_places
+from vadv_dist.training.trained_on import TrainedOn
 from vadv_dist.tuning.space import Space
 
 # Settings that decide what was searched so far; the others may change while a search goes on.
@@ -76,9 +77,12 @@ class StudyFolder:
         """The winner's student."""
         return self.root / "student"
 
-    def claim(self, config: Config, space: Space, search: SearchConfig) -> str:
+    def claim(self, config: Config, space: Space, search: SearchConfig, trained_on: TrainedOn | None = None) -> str:
         """Make this folder the study of a search, or find that it already is; for the holder of its lock.
 
+        Args:
+            config, space, search: what is searched.
+            trained_on: what `config` names from here; see `RunFolder.claim`.
         Returns:
             name of the study in Optuna's storage; it is no other's, so that many searches may share one storage.
         Raises:
@@ -92,7 +96,11 @@ class StudyFolder:
             # A setting that an earlier version did not have is its default.
             earlier = record["search"]
             earlier["settings"] = {**_decisive(SearchConfig()), **earlier["settings"]}
-            rows = differing_keys(earlier, what)
+            rows: list[str] = []
+            if trained_on is not None and "trained_on" in record:
+                rows += TrainedOn.from_json(record["trained_on"]).differing(trained_on)
+                earlier["config"], what["config"] = map(without_places, (earlier["config"], what["config"]))
+            rows += differing_keys(earlier, what)
             if rows:
                 listed = "\n  ".join(rows)
                 raise UserError(
@@ -109,6 +117,7 @@ class StudyFolder:
         self._sweep()
         study = f"{self.name}-{secrets.token_hex(4)}"
         record = {"study": study, "search": what, "config": config_to_dict(config)}
+        record |= {} if trained_on is None else {"trained_on": trained_on.to_json()}
         write_text(self.record_path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
         return study
 
