@@ -120,24 +120,23 @@ class RunFolder:
             UserError: the folder holds a run of another configuration or of other data, or something that is no run.
         """
         earlier = self.trained_on()
-        rows: list[str] = []
         continues = self.config_path.is_file()
         if not continues:
             self._require_ours()
-        if trained_on is not None and earlier is not None:
-            rows += earlier.differing(trained_on)
+        if trained_on is not None:
+            self.require_same(trained_on)
         if continues:
             # Read as a configuration, so that a field which an earlier version did not have takes its default.
             before, now = _what(config_to_dict(self.config())), _what(config_to_dict(config))
             if trained_on is not None and earlier is not None:
                 before, now = without_places(before), without_places(now)
-            rows += differing_keys(before, now)
-        if rows:
-            listed = "\n  ".join(rows)
-            raise UserError(
-                f"{self.root} holds a run of another configuration:\n  {listed}\n"
-                "Give this one a name of its own (--run.name=…), or take the values back."
-            )
+            rows = differing_keys(before, now)
+            if rows:
+                listed = "\n  ".join(rows)
+                raise UserError(
+                    f"{self.root} holds a run of another configuration:\n  {listed}\n"
+                    "Give this one a name of its own (--run.name=…), or take the values back."
+                )
         self._sweep()
         if trained_on is not None and trained_on != earlier:
             write_json(self.trained_on_path, trained_on.with_known(earlier).to_json())
@@ -146,14 +145,17 @@ class RunFolder:
         return continues
 
     def require_same(self, trained_on: TrainedOn) -> None:
-        """Refuse what is not what the run is trained on, such as a worker's own disk under the same name.
+        """Refuse what is not what the run is trained on, such as another data set under the same name.
 
         Raises:
             UserError: with both named.
         """
         earlier = self.trained_on()
-        if earlier is not None and (rows := earlier.differing(trained_on)):
-            raise UserError(f"{self.root} is trained on something else than is found here:\n  " + "\n  ".join(rows))
+        if earlier is not None and (difference := earlier.differing(trained_on)):
+            raise UserError(
+                f"The run in {self.root} was begun {difference}. Name what it was begun on, or give this run a name of "
+                "its own (--run.name=…)."
+            )
 
     def _require_ours(self) -> None:
         """Refuse a folder that holds something, but no run nor what a killed start of one has left."""

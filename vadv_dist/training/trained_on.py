@@ -99,14 +99,14 @@ class TrainedOn:
         )
         return replace(self, encoder=encoder)
 
-    def differing(self, now: "TrainedOn") -> list[str]:
-        """What of `now` is something else than here, with both named."""
-        rows = []
+    def differing(self, now: "TrainedOn") -> str | None:
+        """How `now` is something else than this, with both named; None where it is the same."""
+        said = []
         if [source.fingerprint for source in self.data] != [source.fingerprint for source in now.data]:
-            rows.append(f"data: {_listed(self.data)} there, {_listed(now.data)} now")
+            said.append(f"on other data than is found now: {_listed(self.data)} then, {_listed(now.data)} now")
         if not self.encoder.is_as(now.encoder):
-            rows.append(f"encoder: {self.encoder} there, {now.encoder} now")
-        return rows
+            said.append(f"with another encoder than is found now: {self.encoder} then, {now.encoder} now")
+        return "; and ".join(said) or None
 
 
 def find_again(config: Config, trained_on: TrainedOn, data: Sequence[str] = (), encoder: str | None = None) -> Config:

@@ -96,11 +96,14 @@ class StudyFolder:
             # A setting that an earlier version did not have is its default.
             earlier = record["search"]
             earlier["settings"] = {**_decisive(SearchConfig()), **earlier["settings"]}
-            rows: list[str] = []
             if trained_on is not None and "trained_on" in record:
-                rows += TrainedOn.from_json(record["trained_on"]).differing(trained_on)
+                if difference := TrainedOn.from_json(record["trained_on"]).differing(trained_on):
+                    raise UserError(
+                        f"The search in {self.root} was begun {difference}. Name what it was begun on, or give this "
+                        "one a name of its own (--run.name=…)."
+                    )
                 earlier["config"], what["config"] = map(without_places, (earlier["config"], what["config"]))
-            rows += differing_keys(earlier, what)
+            rows = differing_keys(earlier, what)
             if rows:
                 listed = "\n  ".join(rows)
                 raise UserError(
