@@ -1,7 +1,7 @@
 """Whether the engine that a configuration names works here: two steps of a toy model on it, in a process of its own.
 
-`vadv doctor` starts it; a process of its own, because building DeepSpeed makes a process group, picks an accelerator for
-good and may end in C++.
+`vadv doctor` starts it. A process of its own, because building DeepSpeed makes a process group, picks an accelerator
+for good and may end in C++.
 """
 
 import json
