@@ -14,8 +14,8 @@ from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.sources import Sources
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.errors import UserError
-from vadv_dist.models.encoder_identity import EncoderIdentity
 from vadv_dist.storage import read_json
+from vadv_dist.tasks.encoder_identity import EncoderIdentity
 from vadv_dist.training.evaluate import evaluate_run
 from vadv_dist.training.launch import train
 from vadv_dist.training.run_folder import RunFolder

@@ -13,8 +13,8 @@ from vadv_dist.config import Config
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
-from vadv_dist.models.encoder_identity import EncoderIdentity
 from vadv_dist.storage import location
+from vadv_dist.tasks.encoder_identity import EncoderIdentity
 
 
 @dataclass(frozen=True)
