@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -147,6 +148,11 @@ def disk_faults(target: Location, safe: str) -> Iterator[None]:
         raise
 
 
+def _partial(path: Path) -> Path:
+    """A hidden name beside a path that no other writer has: process ids repeat between machines and containers."""
+    return path.with_name(f".{path.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
+
+
 @contextmanager
 def atomic_file(path: Location, safe: str = "earlier files are as they were.") -> Iterator[Path]:
     """Yield a path to write to; on success what was written there appears under `path`, whole.
@@ -158,7 +164,7 @@ def atomic_file(path: Location, safe: str = "earlier files are as they were.") -
             yield folder / path.name
             path.upload(folder / path.name)
         return
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = _partial(path)
     with disk_faults(path, safe):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,10 +208,9 @@ def atomic_directory(
             for name in sorted(names, key=lambda name: name == manifest):
                 upload.send(name)
         return
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = _partial(path)
     with disk_faults(path, safe):
         try:
-            shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             yield Upload(partial, path)
             readable = partial.stat().st_mode & 0o666  # as this user's new files are; safetensors makes private ones

@@ -3,9 +3,10 @@
 import copy
 import dataclasses
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vadv_dist.inference.manifest import (
     MANIFEST,
@@ -201,13 +202,19 @@ def _portable(tokenizer: "PreTrainedTokenizerBase", max_tokens: int) -> "PreTrai
 
 
 def _evaluations(run: Location) -> dict[str, dict[str, float | None]]:
-    """The student's metrics that `vadv evaluate` left in a run, by split, where they are of its best step."""
+    """The student's metrics that `vadv evaluate` left in a run, by split, where they are of its best step and data."""
     if not (run / "result.json").is_file():
         return {}
-    best_step = read_json(run / "result.json").get("best_step")
+    result = read_json(run / "result.json")
+    best_step, own = result.get("best_step"), _fingerprints(result)
     found = {}
     for path in sorted([*run.glob("evaluation-*.json")], key=str):
         evaluation = read_json(path)
-        if evaluation.get("step") == best_step and isinstance(evaluation.get("student"), dict):
+        of_this_run = evaluation.get("step") == best_step and _fingerprints(evaluation) in (own, [])
+        if of_this_run and isinstance(evaluation.get("student"), dict):
             found[path.name.removeprefix("evaluation-").removesuffix(".json")] = evaluation["student"]
     return found
+
+
+def _fingerprints(document: Mapping[str, Any]) -> list[str]:
+    return [str(entry.get("fingerprint")) for entry in document.get("data", [])]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vadv_dist.errors import UserError
+from vadv_dist.reporting.provenance import trained_on
 from vadv_dist.reporting.run_files import Evaluation, RunRecord, evaluate_command, read_evaluation, read_run
 from vadv_dist.reporting.words import SPLITS, clips, score
 
@@ -111,6 +112,10 @@ def compare_records(before: RunRecord, after: RunRecord, split: str) -> Comparis
     b = [errors_after[clip] for clip in errors_before]
     gain = paired_bootstrap(a, b, seed=_BOOTSTRAP_SEED)
     keys = [line.split(":", 1)[0] for line in differing_keys(dict(before.config), dict(after.config))]
+    data = trained_on(before.path), trained_on(after.path)
+    if all(data):  # known by what they are, whatever they are called
+        keys = [key for key in keys if key != "data.sources"]
+        keys += ["the data sets they were trained on"] if data[0] != data[1] else []
     return Comparison(
         before=before,
         after=after,

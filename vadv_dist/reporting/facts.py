@@ -46,7 +46,7 @@ def data_table(run: RunRecord) -> Markup:
         cells = [whole(n) if isinstance(n := counts.get(split), int) else MISSING for split in SPLITS]
         fingerprint = str(source.get("fingerprint", MISSING))
         short = tag("code", fingerprint[:16], title=fingerprint)
-        rows.append((None, (tag("code", str(source.get("uri", MISSING))), *cells, short)))
+        rows.append((None, (tag("code", str(source.get("place") or source.get("uri", MISSING))), *cells, short)))
     columns = ("Data set", *(f"{name.capitalize()} clips" for name in SPLITS.values()), "Fingerprint")
     return plain_table("Data sets", columns, rows) if rows else Markup()
 

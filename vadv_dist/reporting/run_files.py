@@ -11,12 +11,14 @@ from typing import Any
 
 from vadv_dist.config.yaml_text import parse_yaml
 from vadv_dist.errors import UserError
+from vadv_dist.reporting.provenance import TRAINED_ON, require_own_data
 from vadv_dist.storage import read_json
 
 # Readers of a clip, in the order of every table and figure; column of each in a predictions file.
 LOGIT_COLUMNS = {"student": "text_logit", "video": "video_logit", "prompt": "prompt_logit"}
 RUN_FILES = (
     "config.yaml",
+    TRAINED_ON,
     "metrics.jsonl",
     "result.json",
     *(f"evaluation-{split}.json" for split in ("valid", "test")),
@@ -175,6 +177,7 @@ def read_evaluation(run: Path, split: str) -> Evaluation | None:
         return None
     raw = read_json(document)
     again = evaluate_command(str(run), split)
+    require_own_data(run, document, raw, again)
     metrics = _metrics(raw)
     if "student" not in metrics:
         raise UserError(f"{document} has no metrics of the student. Evaluate the run again: {again}.")

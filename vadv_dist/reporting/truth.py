@@ -30,7 +30,7 @@ def best_attainable_of(run: RunRecord) -> dict[str, float]:
     data = (run.result or {}).get("data")
     if not isinstance(data, list) or len(data) != 1 or not isinstance(data[0], Mapping):
         return {}
-    document = Path(str(data[0].get("uri"))) / "dataset.json"
+    document = Path(str(data[0].get("place") or data[0].get("uri"))) / "dataset.json"
     if not document.is_file():
         return {}
     raw = read_json(document)
