@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vadv_dist.errors import UserError
+from vadv_dist.reporting.comparison import compare_runs
 from vadv_dist.reporting.run_files import read_log, read_run
 
 
@@ -119,3 +120,24 @@ def test_the_test_split_is_preferred_and_both_its_files_are_needed(make_run):
     assert read_run(run).evaluation.split == "valid"
     (run / "predictions-test.parquet").write_bytes((run / "predictions-valid.parquet").read_bytes())
     assert read_run(run).evaluation.split == "test"
+
+
+def test_an_evaluation_of_other_data_than_the_runs_own_is_refused(make_run) -> None:
+    run = make_run()
+    path = run / "evaluation-test.json"
+    document = json.loads(path.read_text())
+    document["data"] = [{"uri": "/elsewhere/data/made", "fingerprint": "abcd" * 16}]
+    path.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=r"of /elsewhere/data/made \(fingerprint abcdabcdabcd\).*trained on .*5f0c"):
+        read_run(run)
+
+
+def test_runs_differ_in_their_data_by_what_it_is_not_by_how_it_is_spelled(make_run) -> None:
+    alone, taught = make_run("alone", teacher=False), make_run()
+    config = (taught / "config.yaml").read_text()
+    (taught / "config.yaml").write_text(config.replace("uri: data/made", "uri: /elsewhere/data/made"))
+    assert compare_runs(alone, taught).differing == []
+    result = json.loads((taught / "result.json").read_text())
+    result["data"][0]["fingerprint"] = "abcd" * 16
+    (taught / "result.json").write_text(json.dumps(result))
+    assert compare_runs(alone, taught).differing == ["the data sets they were trained on"]

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from vadv_dist.config import load_config
 from vadv_dist.errors import UserError
+from vadv_dist.telemetry import trackers
 from vadv_dist.telemetry.trackers import flat, require_tracker, tracking, values_of
 from vadv_dist.training.launch import train
 from vadv_dist.training.run_folder import RunFolder
@@ -64,6 +65,13 @@ def test_lines_are_named_as_trackers_group_them() -> None:
     assert values_of(EPOCH) == {"validation/student/mae": 0.75, "validation/mosi/student/mae": 0.5}
     assert values_of({"kind": "checkpoint", "step": 4, "seconds": 1.0}) == {}
     assert flat({"run": {"name": "a"}, "data": {"batch": {"size": 4}}}) == {"run.name": "a", "data.batch.size": 4}
+
+
+def test_two_sources_do_not_become_one_where_a_tracker_refuses_their_signs() -> None:
+    names = ["validation/a+b/student/mae", "validation/a&b/student/mae", "validation/a_b/student/mae"]
+    for unwanted in (trackers._MLFLOW, trackers._TENSORBOARD):
+        assert len({trackers._plain_name(name, unwanted) for name in names}) == len(names)
+        assert trackers._plain_name(names[2], unwanted) == names[2]
 
 
 def test_a_tracker_that_is_not_installed_is_a_mistake(monkeypatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from vadv_dist.tasks.encoder_identity import EncoderIdentity
 from vadv_dist.training.evaluate import evaluate_run
 from vadv_dist.training.launch import train
 from vadv_dist.training.run_folder import RunFolder
-from vadv_dist.training.trained_on import TrainedOn
+from vadv_dist.training.trained_on import SourceIdentity, TrainedOn, with_absolute_places
 from vadv_dist.tuning.space_file import find_space, load_space
 from vadv_dist.tuning.study_folder import StudyFolder
 
@@ -190,6 +191,32 @@ def test_a_search_does_not_go_on_with_other_data(
     raw = config_to_dict(here)
     moved = config_from_dict({**raw, "data": {**raw["data"], "sources": [{"uri": str(tmp_path / "moved")}]}})
     assert folder.claim(moved, space, SearchConfig(), identity_of(moved)) == name
+
+
+def test_the_winner_of_a_search_names_the_same_data_from_every_folder(
+    trained: RunFolder, tmp_path: Path, write_config: Callable[..., Path], monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path / "here")
+    best = with_absolute_places(load_config(write_config(), RELATIVE))
+    monkeypatch.chdir(tmp_path / "there")
+    recorded = trained.trained_on()
+    assert recorded is not None
+    assert recorded.differing(identity_of(best)) is None
+    assert best.run.storage == str(trained.root.parent)
+    hub = load_config(write_config(), ("--student.encoder=roberta-large", "--data.sources=[{uri: s3://b/d}]"))
+    assert with_absolute_places(hub).student.encoder == "roberta-large"
+    assert with_absolute_places(hub).data.sources == hub.data.sources
+
+
+def test_labels_that_mean_something_else_are_another_data_set(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "stars")
+    raw = read_json(tmp_path / "stars" / "dataset.json")
+    raw["label"]["low"] = -5.0
+    (tmp_path / "stars" / "dataset.json").write_text(json.dumps(raw))
+    mine, theirs = (SourceIdentity.of(Dataset.open(place)) for place in (made, tmp_path / "stars"))
+    assert mine.fingerprint == theirs.fingerprint
+    assert not mine.is_as(theirs)
+    assert mine.is_as(replace(theirs, label={}))  # not recorded by an earlier version
 
 
 def test_an_encoder_is_known_by_its_content(made: Path, tmp_path: Path) -> None:

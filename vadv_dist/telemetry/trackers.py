@@ -49,7 +49,7 @@ class TensorBoardTracker:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """See `Tracker.log`."""
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            self._writer.add_scalar(_plain_name(name, _TENSORBOARD), value, step)
 
     def close(self) -> None:
         """See `Tracker.close`."""
@@ -93,7 +93,7 @@ class MlflowTracker:
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
-        metrics = [Metric(_mlflow_name(name), value, now_ms, step) for name, value in values.items()]
+        metrics = [Metric(_plain_name(name, _MLFLOW), value, now_ms, step) for name, value in values.items()]
         self._client.log_batch(self._run, metrics=metrics)
 
     def close(self) -> None:
@@ -254,6 +254,11 @@ def _key(root: str) -> str:
     return hashlib.sha256(root.encode()).hexdigest()
 
 
-def _mlflow_name(name: str) -> str:
-    """MLflow takes letters, digits and some signs."""
-    return re.sub(r"[^\w\-./: ]", "_", name)
+# Signs that a tracker would refuse, or replace by others, in the name of a metric.
+_MLFLOW, _TENSORBOARD = r"[^\w\-./: ]", r"[^\w\-./]"
+
+
+def _plain_name(name: str, unwanted: str) -> str:
+    """A name without unwanted signs; two names, such as those of two sources, never become one."""
+    plain = re.sub(unwanted, "_", name)
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"

@@ -16,6 +16,9 @@ from vadv_dist.errors import UserError
 from vadv_dist.storage import location
 from vadv_dist.tasks.encoder_identity import EncoderIdentity
 
+# Part of the path under which Ray lays out the folders of jobs.
+_RAY_FOLDER = "working_dir_files"
+
 
 @dataclass(frozen=True)
 class SourceIdentity:
@@ -40,6 +43,11 @@ class SourceIdentity:
             dataset.manifest.fingerprint,
             {"kind": label.kind, "low": label.low, "high": label.high},
         )
+
+    def is_as(self, other: "SourceIdentity") -> bool:
+        """Whether two are one data set: equal bytes, and labels that mean the same as far as is known of both."""
+        known = self.label.keys() & other.label.keys()
+        return self.fingerprint == other.fingerprint and all(self.label[k] == other.label[k] for k in known)
 
     def __str__(self) -> str:
         return f"{self.place} (fingerprint {self.fingerprint[:12]})"
@@ -99,10 +107,15 @@ class TrainedOn:
         )
         return replace(self, encoder=encoder)
 
+    def has_data_of(self, other: "TrainedOn") -> bool:
+        """Whether both are trained on the same data sets in the same order."""
+        pairs = zip(self.data, other.data, strict=False)
+        return len(self.data) == len(other.data) and all(mine.is_as(theirs) for mine, theirs in pairs)
+
     def differing(self, now: "TrainedOn") -> str | None:
         """How `now` is something else than this, with both named; None where it is the same."""
         said = []
-        if [source.fingerprint for source in self.data] != [source.fingerprint for source in now.data]:
+        if not self.has_data_of(now):
             said.append(f"on other data than is found now: {_listed(self.data)} then, {_listed(now.data)} now")
         if not self.encoder.is_as(now.encoder):
             said.append(f"with another encoder than is found now: {self.encoder} then, {now.encoder} now")
@@ -139,6 +152,22 @@ def find_again(config: Config, trained_on: TrainedOn, data: Sequence[str] = (), 
     return replace(config, data=replace(config.data, sources=sources), student=student)
 
 
+def with_absolute_places(config: Config) -> Config:
+    """A configuration that names the same data sets, encoder and storage from every folder.
+
+    In a Ray job's own folder, which is removed after the job, relative names stay: they are those of the project.
+    """
+    if _RAY_FOLDER in Path.cwd().parts:
+        return config
+    sources = [replace(source, uri=str(location(source.uri).resolve())) for source in config.data.sources]
+    if len(sources) > 1:
+        sources = [replace(s, name=given.title) for s, given in zip(sources, config.data.sources, strict=True)]
+    encoder = Path(config.student.encoder).expanduser()
+    student = replace(config.student, encoder=str(encoder.resolve())) if encoder.is_dir() else config.student
+    run = replace(config.run, storage=str(location(config.run.storage).resolve()))
+    return replace(config, run=run, data=replace(config.data, sources=sources), student=student)
+
+
 def _place_of(recorded: SourceIdentity, places: Sequence[str]) -> str:
     found: list[str] = []
     for place in dict.fromkeys(places):
@@ -146,7 +175,7 @@ def _place_of(recorded: SourceIdentity, places: Sequence[str]) -> str:
             there = SourceIdentity.of(Dataset.open(place))
         except UserError:
             continue  # nothing is there, or something unreadable
-        if there.fingerprint == recorded.fingerprint:
+        if there.is_as(recorded):
             return place
         if str(there) not in found:
             found.append(str(there))

@@ -9,6 +9,7 @@ from vadv_dist.config import Config, config_to_yaml
 from vadv_dist.inference.export import export_run
 from vadv_dist.storage import remove_tree, write_json, write_text
 from vadv_dist.training.run_folder import RunFolder, finite
+from vadv_dist.training.trained_on import with_absolute_places
 from vadv_dist.tuning.answer import Answer
 from vadv_dist.tuning.jobs import strip
 from vadv_dist.tuning.report import report_html
@@ -28,7 +29,7 @@ def write_answer(answer: Answer, best_run: Config | None) -> dict[str, Any]:
         with contextlib.suppress(FileNotFoundError):
             remove_tree(folder.student)
         export_run(RunFolder.of(best_run).root, folder.student)
-    best = with_values(answer.config, answer.values)
+    best = with_absolute_places(with_values(answer.config, answer.values))
     best = dataclasses.replace(best, run=dataclasses.replace(best.run, name=f"{best.run.name}-best"))
     told = f"# From the search {folder.name}: {answer.verdict.sentence}.\n# Train it: vadv train --config best.yaml\n"
     if len(answer.schedule) > 1:

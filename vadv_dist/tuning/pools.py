@@ -9,7 +9,10 @@ from vadv_dist.tuning.session import TrainingSession
 class Pool(Protocol):
     """Runs up to `slots` trainings at a time. Each is known by a key; after an `Epoch` it waits for `answer`."""
 
-    slots: int
+    @property
+    def slots(self) -> int:
+        """How many trainings it runs at a time."""
+        ...
 
     def __enter__(self) -> Self:
         """Get hold of what the trainings need."""

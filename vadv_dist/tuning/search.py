@@ -29,6 +29,7 @@ from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
 from vadv_dist.tuning.pools import LocalPool, Pool
 from vadv_dist.tuning.population import Population, histories, require_population, schedules
 from vadv_dist.tuning.rivals import end_weights, require_sense, rival_values, seed_trial
+from vadv_dist.tuning.same_data import SameData
 from vadv_dist.tuning.schedule import ReplayJob, Schedule, constant, last_values
 from vadv_dist.tuning.settings import load_search, split_overrides
 from vadv_dist.tuning.space import WEIGHTS, Space, Value, with_values
@@ -77,7 +78,9 @@ def tune(
         url = folder.storage_url(search)
         study = Study.open(url, name, space, config, search)
         with storage_faults(url, "What was told to it is safe; the same command goes on with the search."):
-            return Search(config, space, search, folder, study, console).run(_pool(config, search, use_ray))
+            return Search(config, space, search, folder, study, console).run(
+                SameData(_pool(config, search, use_ray), trained_on)
+            )
 
 
 def _require_sense(config: Config, space: Space, search: SearchConfig, use_ray: bool) -> None:

@@ -1,0 +1,61 @@
+"""Trials of one search can be compared only where all of them are trained on the same data."""
+
+from typing import Any, Self
+
+from vadv_dist.config import config_from_dict
+from vadv_dist.errors import UserError
+from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.training.trained_on import TrainedOn
+from vadv_dist.tuning.events import Event
+from vadv_dist.tuning.pools import Pool
+
+
+class SameData:
+    """A pool that ends the search where a training read other data, such as a data set replaced in the middle.
+
+    Args:
+        pool: what runs the trainings.
+        trained_on: what the search was begun on.
+    """
+
+    def __init__(self, pool: Pool, trained_on: TrainedOn) -> None:
+        self._pool, self._trained_on = pool, trained_on
+        self._unchecked: dict[str, RunFolder] = {}
+
+    @property
+    def slots(self) -> int:
+        """See `Pool`."""
+        return self._pool.slots
+
+    def __enter__(self) -> Self:
+        self._pool.__enter__()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._pool.__exit__(*details)
+
+    def start(self, key: str, raw: dict[str, Any]) -> None:
+        """See `Pool`."""
+        self._unchecked[key] = RunFolder.of(config_from_dict(raw))
+        self._pool.start(key, raw)
+
+    def next(self) -> tuple[str, Event]:
+        """See `Pool`; the first event of a training comes after it has recorded what it reads.
+
+        Raises:
+            UserError: that is not what the search was begun on.
+        """
+        key, event = self._pool.next()
+        folder = self._unchecked.pop(key, None)
+        record = None if folder is None else folder.trained_on()
+        if record is not None and not self._trained_on.has_data_of(record):
+            listed = [" and ".join(str(source) for source in each.data) for each in (self._trained_on, record)]
+            raise UserError(
+                f"The search was begun on {listed[0]}, but {key} was trained on {listed[1]}. Put the data back, remove "
+                f"{folder.root if folder else key}, and run the same command again."
+            )
+        return key, event
+
+    def answer(self, key: str, go_on: bool) -> None:
+        """See `Pool`."""
+        self._pool.answer(key, go_on)
