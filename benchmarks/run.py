@@ -22,6 +22,7 @@ MODULES = {
     "joint-step": "joint_step",
     "whole-stack": "whole_stack",
     "windows": "window_reading",
+    "ray-windows": "ray_windows",
     "memory": "rank_memory",
     "samples": "trainer_rate",
     "planning": "planning",

@@ -69,11 +69,18 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
         )
 
-    # On a disk, undisturbed.
+    # On a disk, its workers undisturbed.
     on_disk = RunFolder(tmp_path / "runs" / "whole")
+    # Its window readers are killed, which it survives without a worker being started again.
     driver = start("whole", tmp_path)
+    wait_for_step(on_disk, 3, driver)
+    readers = cluster.processes("_NodeWindows")
+    assert len(readers) == 2  # for training and for validation
+    for reader in readers:
+        reader.send_signal(signal.SIGKILL)
     _, said = driver.communicate(timeout=900)
     assert driver.returncode == 0, said
+    assert "a worker was lost" not in said, said
     assert "starting 2 Ray Train workers" in said
     assert "Traceback" not in said
     result = on_disk.result()

@@ -1,27 +1,32 @@
-"""Supply windows by the numbers of their shards: from the local disk, or held once per node through Ray Data.
+"""Supply windows by the numbers of their shards: to one process, or to all ranks of a node through Ray's object store.
 
 Two windows are in memory at most, whatever the number of ranks on a node: the one in use and the next, which is read
 while the first is trained on. Where an epoch is one window, it is read once and kept.
 """
 
 import os
+import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from itertools import chain
 from threading import Lock
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from vadv_dist.data.reading import ShardReader, to_window
+from vadv_dist.data.reading import to_window
 from vadv_dist.data.schema import Window
 from vadv_dist.data.sources import SplitShards
-from vadv_dist.errors import UserError, VadvError
+from vadv_dist.errors import VadvError
 from vadv_dist.storage import S3Path
 
 ShardIds = tuple[int, ...]
 _SHARDS_AT_ONCE = min(4, os.cpu_count() or 1)
+# Tables of small shards go into the object store together: each object there costs a round trip to write and to read.
+_OBJECT_BYTES = 4 << 20
 _OBJECTS_AT_ONCE = 4  # an object store answers late, and several at once
-_MISTAKE = "vadv_mistake"  # the column in which a reading task tells of a user's mistake
+# Ray starts an actor that died again and repeats the call; a window that kills the actor each time is given up.
+_CALL_RETRIES, _TRIES, _PAUSE_S = 4, 5, 1.0
 
 
 class Windows(Protocol):
@@ -40,16 +45,32 @@ class Windows(Protocol):
         ...
 
 
+class _Shards:
+    """Reads the shards of a window side by side, in threads: hashing and decoding let go of Python's lock."""
+
+    def __init__(self, split: SplitShards) -> None:
+        self._split = split
+        self._readers = split.readers()
+        remote = any(isinstance(dataset.root, S3Path) for dataset in split.sources.datasets)
+        at_once = _OBJECTS_AT_ONCE if remote else _SHARDS_AT_ONCE
+        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="vadv-shard")
+
+    def read(self, shards: ShardIds) -> Iterator[pa.Table]:
+        """Each shard's table, in the order of `shards`."""
+        return self._pool.map(lambda at: self._readers[at[0]].read(at[1]), self._split.take(shards))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
 class LocalWindows:
     """Reads windows in this process, the next one in the background."""
 
     def __init__(self, split: SplitShards) -> None:
         self._split = split
-        self._readers = split.readers()
+        self._shards = _Shards(split)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="vadv-window")
-        remote = any(isinstance(dataset.root, S3Path) for dataset in split.sources.datasets)
-        at_once = _OBJECTS_AT_ONCE if remote else _SHARDS_AT_ONCE
-        self._shard_pool = ThreadPoolExecutor(at_once, thread_name_prefix="vadv-shard")
         self._held: dict[ShardIds, Future[Window]] = {}
 
     def get(self, shards: ShardIds, upcoming: ShardIds | None) -> Window:
@@ -71,16 +92,17 @@ class LocalWindows:
         """See `Windows.close`."""
         self._held.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._shard_pool.shutdown(wait=True, cancel_futures=True)
+        self._shards.close()
 
     def _read(self, shards: ShardIds) -> Window:
-        # Hashing and decoding let go of Python's lock: shards are read side by side.
-        tables = self._shard_pool.map(lambda at: self._readers[at[0]].read(at[1]), self._split.take(shards))
-        return to_window(list(tables), self._split.sources.features, self._split.source_names(shards))
+        tables = list(self._shards.read(shards))
+        return to_window(tables, self._split.sources.features, self._split.source_names(shards))
 
 
 class RayWindows:
-    """Shares windows among the ranks of a node: one actor has Ray Data read them into the node's object store.
+    """Shares windows among the ranks of a node: one actor reads them into the node's object store.
+
+    The actor is a cache. Where it dies, Ray starts it again and the window is read again; no rank notices.
 
     Args:
         split: what to read.
@@ -88,34 +110,16 @@ class RayWindows:
     """
 
     def __init__(self, split: SplitShards, name: str) -> None:
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        node = ray.get_runtime_context().get_node_id()
-        split = split.absolute()  # Ray's processes stand in other folders
-        actor: Any = ray.remote(_NodeWindows)
-        self._split = split
-        self._actor: Any = actor.options(
-            name=f"{name}-{split.name}-{node}",
-            get_if_exists=True,
-            num_cpus=0,
-            max_concurrency=8,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-        ).remote(split, node)
+        self._split = split.absolute()  # Ray's processes have other working directories
+        self._name = name
+        self._actor = self._open()
         self._current: tuple[ShardIds, Window] | None = None
 
     def get(self, shards: ShardIds, upcoming: ShardIds | None) -> Window:
         """See `Windows.get`."""
-        import ray
-
         if self._current is None or self._current[0] != shards:
             self._current = None
-            answer = ray.get(self._actor.get.remote(shards))
-            if isinstance(answer, str):
-                raise UserError(answer)
-            # Arrow tables come out of the object store as views: ranks of a node share one copy.
-            tables: list[pa.Table] = ray.get(answer)
-            window = to_window(tables, self._split.sources.features, self._split.source_names(shards))
+            window = to_window(self._tables(shards), self._split.sources.features, self._split.source_names(shards))
             self._current = (shards, window)
         if upcoming is not None:
             self._actor.prefetch.remote(shards, upcoming)
@@ -130,24 +134,63 @@ class RayWindows:
         """See `Windows.close`."""
         self.release()
 
+    def _open(self) -> Any:
+        """The node's actor, made where there is none."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        node = ray.get_runtime_context().get_node_id()
+        actor: Any = ray.remote(_NodeWindows)
+        return actor.options(
+            name=f"{self._name}-{self._split.name}-{node}",
+            get_if_exists=True,
+            num_cpus=0,  # workers may take all CPUs of a node
+            max_concurrency=8,
+            max_restarts=-1,
+            max_task_retries=_CALL_RETRIES,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        ).remote(self._split)
+
+    def _tables(self, shards: ShardIds) -> list[pa.Table]:
+        """A window's tables. They are views into the object store: ranks of a node share one copy.
+
+        Raises:
+            VadvError: as the reader raised it.
+            ray.exceptions.RayError: the actor died again and again.
+        """
+        import ray
+        from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError
+
+        attempt = 1
+        while True:
+            try:
+                answer = ray.get(self._actor.get.remote(shards))
+                if isinstance(answer, VadvError):
+                    raise answer
+                return [pa.Table.from_batches([batch]) for batch in chain.from_iterable(ray.get(answer))]
+            except (RayActorError, ObjectLostError) as error:
+                if attempt == _TRIES:
+                    raise
+                if isinstance(error, ActorDiedError):  # for good, as by `ray.kill`: Ray does not start it again
+                    self._actor = self._open()
+                elif isinstance(error, ObjectLostError):
+                    self._actor.release.remote()  # an actor that still lives would answer the same references
+            time.sleep(_PAUSE_S)
+            attempt += 1
+
 
 class _NodeWindows:
     """The actor that keeps at most two windows of a node in its object store."""
 
-    def __init__(self, split: SplitShards, node: str) -> None:
-        self._split = split
-        # Tasks carry the readers along: those need no list of all shards.
-        self._readers = [
-            ShardReader(replace(reader.dataset, manifest=replace(reader.dataset.manifest, splits={})), reader.features)
-            for reader in split.readers()
-        ]
-        self._node = node
+    def __init__(self, split: SplitShards) -> None:
+        pa.chunked_array([[0]], pa.int64()).to_numpy()  # Arrow loads pandas for the first one: half a second
+        self._shards = _Shards(split)
         self._pool = ThreadPoolExecutor(1)
-        self._held: dict[ShardIds, Future[list[Any] | str]] = {}
+        self._held: dict[ShardIds, Future[list[Any] | VadvError]] = {}
         self._lock = Lock()  # ranks ask at the same time, and one may be a window ahead of another
 
-    def get(self, shards: ShardIds) -> list[Any] | str:
-        """References to the Arrow tables of a window, or the message of a user's mistake."""
+    def get(self, shards: ShardIds) -> list[Any] | VadvError:
+        """References to lists of Arrow batches, a window's rows in their order, or what the reader raised."""
         with self._lock:
             if shards not in self._held:
                 while len(self._held) > 1:
@@ -168,37 +211,16 @@ class _NodeWindows:
             if upcoming not in self._held:
                 self._held[upcoming] = self._pool.submit(self._read, upcoming)
 
-    def _read(self, shards: ShardIds) -> list[Any] | str:
+    def _read(self, shards: ShardIds) -> list[Any] | VadvError:
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        context = ray.data.DataContext.get_current()
-        context.execution_options.preserve_order = True
-        context.enable_progress_bars = False
-        readers, wanted = self._readers, self._split.take(shards)
-
-        def read(row: dict[str, Any]) -> pa.Table:
-            source, shard = wanted[int(row["item"][0])]
-            try:
-                return readers[source].read(shard)
-            except VadvError as error:  # Ray would pass on no more than its trace
-                return pa.table({_MISTAKE: [str(error)]})
-
-        blocks = (
-            ray.data.from_items(list(range(len(wanted))), override_num_blocks=len(wanted))
-            .map_batches(
-                read,
-                batch_size=1,
-                num_cpus=0,  # workers may take all CPUs of a node, and would wait for these for ever
-                scheduling_strategy=NodeAffinitySchedulingStrategy(self._node, soft=True),
-            )
-            .materialize()
-        )
-        references = list(blocks.to_arrow_refs())
-        for reference in references:
-            table = ray.get(reference)
-            if _MISTAKE in table.column_names:
-                return str(table.column(_MISTAKE)[0])
-        for source, shard in wanted:  # later tasks need not hash it again
-            self._readers[source].trust(shard)
-        return references
+        references, batches = [], []
+        try:
+            for table in self._shards.read(shards):
+                batches += table.to_batches()  # Ray takes twice as long to write tables
+                if sum(batch.nbytes for batch in batches) >= _OBJECT_BYTES:
+                    references.append(ray.put(batches))
+                    batches = []
+            return [*references, ray.put(batches)] if batches else references
+        except VadvError as error:  # Ray would pass on no more than its trace
+            return error

@@ -1,0 +1,117 @@
+"""Windows that the ranks of a node share: what is read, by how many processes, and what a reader's death costs."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from ray_nodes import Cluster
+
+from vadv_dist.data.dataset import Dataset
+from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec, Window
+from vadv_dist.data.shards import DatasetWriter
+from vadv_dist.data.sources import Sources, SplitShards
+from vadv_dist.data.windows import LocalWindows, RayWindows
+from vadv_dist.errors import UserError
+from vadv_dist.ray_connection import connect
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+NUM_SHARDS, SHARD_ROWS = 40, 3
+ALL = tuple(range(NUM_SHARDS))
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> SplitShards:
+    """40 shards of 3 clips, each clip with 64 numbers of its own."""
+    out = tmp_path_factory.mktemp("shards") / "data"
+    specs = {"visual": FeatureSpec((2, 1, 32))}
+    with DatasetWriter(out, features=specs, label=LabelSpec(), provenance={}, shard_rows=SHARD_ROWS) as writer:
+        for i in range(NUM_SHARDS * SHARD_ROWS):
+            writer.write("train", Clip(f"c{i}", f"v{i}", "words", 0.0, "test", {"visual": np.full((2, 1, 32), i)}))
+    return split_of(out)
+
+
+def split_of(uri: Path) -> SplitShards:
+    return Sources([Dataset.open(str(uri))], ("visual",), (None,)).split("train", missing="mask")
+
+
+@pytest.fixture
+def joined(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """This process as a driver of the tests' cluster."""
+    import ray
+
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, cluster.environment[name])
+    assert connect(1) is False
+    yield cluster
+    ray.shutdown()
+
+
+def first_values(window: Window) -> list[float]:
+    """One number of each row's feature."""
+    return [float(x) for chunk in window.features["visual"].chunks for x in chunk[:, 0, 0, 0]]
+
+
+def expected(shards: tuple[int, ...]) -> list[str]:
+    return [f"c{shard * SHARD_ROWS + row}" for shard in shards for row in range(SHARD_ROWS)]
+
+
+def test_many_small_shards_take_few_processes_and_are_what_the_local_reader_reads(joined: Cluster, split) -> None:
+    before, most = len(joined.processes("")), 0
+    over = threading.Event()
+
+    def look() -> None:
+        nonlocal most
+        while not over.wait(0.05):
+            most = max(most, len(joined.processes("")))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    windows = RayWindows(split, "few")
+    try:
+        read = windows.get(ALL, None)
+    finally:
+        over.set()
+        watcher.join()
+    assert 0 < most <= before + 4
+    assert read.clip_id == LocalWindows(split).get(ALL, None).clip_id == expected(ALL)
+    assert first_values(read) == list(range(NUM_SHARDS * SHARD_ROWS))
+
+
+def test_a_reader_that_is_killed_is_started_again_and_no_rank_sees_an_error(joined: Cluster, split) -> None:
+    windows = RayWindows(split, "killed")
+    first, second = ALL[:5], ALL[5:9]
+    held = windows.get(first, second)
+    (reader,) = joined.processes("_NodeWindows")
+    os.kill(reader.pid, signal.SIGKILL)
+    # What a rank holds stays readable: its memory is the store's, not the reader's.
+    assert first_values(held) == [float(i) for i in range(5 * SHARD_ROWS)]
+    assert windows.get(second, first).clip_id == expected(second)
+    assert windows.get(first, None).clip_id == expected(first)
+    assert not psutil.pid_exists(reader.pid)
+
+
+def test_a_reader_that_ray_will_not_start_again_is_made_anew(joined: Cluster, split) -> None:
+    import ray
+
+    windows = RayWindows(split, "removed")
+    assert windows.get((0,), (1,)).clip_id == expected((0,))
+    ray.kill(windows._actor)
+    begun = time.monotonic()
+    assert windows.get((1,), None).clip_id == expected((1,))
+    assert time.monotonic() - begun < 60
+
+
+def test_a_damaged_shard_is_the_readers_own_message(joined: Cluster, split, tmp_path: Path) -> None:
+    root = split.sources.datasets[0].root
+    shutil.copytree(root, tmp_path / "data")
+    victim = sorted((tmp_path / "data" / "train").iterdir())[7]
+    victim.write_bytes(victim.read_bytes()[:-1])
+    with pytest.raises(UserError, match=rf"{victim.name} has .* bytes, dataset.json declares"):
+        RayWindows(split_of(tmp_path / "data"), "damaged").get(ALL, None)
