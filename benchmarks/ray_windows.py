@@ -27,8 +27,7 @@ def measure(quick: bool) -> list[Row]:
 
     texts = (sentences()[1] * 20)[: NUM_SHARDS * SHARD_ROWS]
     seconds: dict[str, list[float]] = {"local": [], "ray": [], "start": []}
-    os.environ["RAY_ADDRESS"] = "local"
-    connect(NUM_THREADS + 2)
+    connect(NUM_THREADS + 2, given="local")
     try:
         with tempfile.TemporaryDirectory() as scratch:
             write_clips(Path(scratch) / "data", texts, features=True, shard_rows=SHARD_ROWS)

@@ -135,27 +135,30 @@ def _gpus(config: Config | None) -> Iterator[Finding]:
 
 
 def _ray(config: Config | None) -> Iterator[Finding]:
-    from vadv_dist.submission.address import has_token, is_this_machine
+    from vadv_dist.ray_connection import has_token, named_cluster, require_usable
+    from vadv_dist.submission.address import is_this_machine
 
-    address = os.environ.get("RAY_ADDRESS")
     try:
         token = has_token()
     except VadvError as error:
         yield Finding("fault", "Ray token", "may be read by others", str(error))
         token = True
-    if address is None:
-        yield Finding("ok", "Ray", "no RAY_ADDRESS: a run with workers uses this machine's cluster, or starts one")
-        return
-    http = address if "://" in address else f"http://{address}"
-    if not token and not is_this_machine(http.replace("ray://", "http://")):
-        advice = "Put its token into ~/.ray/auth_token (mode 600) and set RAY_AUTH_MODE=token."
-        yield Finding("fault", "Ray token", f"none, for a cluster off this machine ({address})", advice)
-    host, _, port = http.rpartition("://")[2].partition(":")
     try:
-        with socket.create_connection((host, int(port.rstrip("/") or 6379)), timeout=5):
-            yield Finding("ok", "Ray", f"{address} answers")
-    except (OSError, ValueError) as error:
-        yield Finding("fault", "Ray", f"{address} does not answer ({error})", "Start it, or unset RAY_ADDRESS.")
+        named = named_cluster("trainer.ray_address", config.trainer.ray_address if config else None)
+    except VadvError as error:
+        yield Finding("fault", "Ray", "no cluster is named", str(error))
+        return
+    if named.address is None:
+        yield Finding("ok", "Ray", f"a run with workers starts a cluster of its own on this machine ({named.by})")
+        return
+    http = f"http://{named.address.rpartition('://')[2]}"
+    if not token and named.address != "auto" and not is_this_machine(http):
+        advice = "Put its token into ~/.ray/auth_token (mode 600) and set RAY_AUTH_MODE=token."
+        yield Finding("fault", "Ray token", f"none, for a cluster off this machine ({named.address})", advice)
+    try:
+        yield Finding("ok", "Ray", f"a run with workers joins {require_usable(named)} ({named.by})")
+    except VadvError as error:
+        yield Finding("fault", "Ray", f"{named.address} cannot be joined", str(error))
 
 
 def _data(config: Config) -> Iterator[Finding]:

@@ -2,8 +2,8 @@
 # A Ray head on this machine that takes jobs on http://127.0.0.1:8265, with a token of its own.
 #
 #   cluster/local/start.sh
-#   export RAY_AUTH_MODE=token
-#   vadv submit train --address http://127.0.0.1:8265 --config jobs/configs/demo.yaml
+#   export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265
+#   vadv submit train --config jobs/configs/demo.yaml
 #   .venv/bin/ray stop
 set -eu
 bin=${VADV_BIN:-.venv/bin}
@@ -15,4 +15,4 @@ if [ ! -s "$token" ]; then
 fi
 RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token RAY_USAGE_STATS_ENABLED=0 RAY_TRAIN_V2_ENABLED=1 \
     "$bin/ray" start --head --node-ip-address=127.0.0.1 --dashboard-host=127.0.0.1 --dashboard-port=8265 --disable-usage-stats
-echo "jobs: http://127.0.0.1:8265 (export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token)"
+echo "jobs: http://127.0.0.1:8265 (export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265)"

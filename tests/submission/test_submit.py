@@ -105,7 +105,12 @@ def test_secrets_do_not_travel() -> None:
 
 
 def test_addresses(tmp_path: Path) -> None:
-    assert resolve_address(None, {}) == HERE
+    # A job server that merely runs on this machine may be another's.
+    with pytest.raises(UserError, match=r"No cluster is named\. Give --address"):
+        resolve_address(None, {"RAY_ADDRESS": ""})
+    for variable in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        with pytest.raises(UserError, match=f"{variable} is head:6379, no address of a job server"):
+            resolve_address(None, {variable: "head:6379"})
     assert resolve_address(None, {"RAY_ADDRESS": "http://head:8265/"}) == "http://head:8265"
     for bad in ("head:8265", "ray://head:10001", "http://"):
         with pytest.raises(UserError, match="no address of a job server"):

@@ -16,8 +16,8 @@ from vadv_dist.training.run_folder import RunFolder
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 AGENT = """
-import json, ray
-ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+import json, os, ray
+ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
 [node] = [node for node in ray.nodes() if node["Alive"]]
 print(json.dumps(f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"))
 """
@@ -61,8 +61,8 @@ def test_rank_0_is_scraped_through_ray_as_the_series_of_a_local_run_and_its_seri
 
 def test_values_last_as_long_as_the_block_and_a_fault_is_reported(cluster, agent) -> None:
     script = """
-import time, ray
-ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+import os, time, ray
+ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
 
 @ray.remote(num_cpus=1)
 def train():

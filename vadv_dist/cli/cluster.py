@@ -20,7 +20,7 @@ def add_cluster_commands(commands: Any) -> None:
         allow_abbrev=False,
     )
     submit.add_argument("job", choices=("train", "tune", "extract", "evaluate"), metavar="train|tune|extract|evaluate")
-    submit.add_argument("--address", help="of the job server, http://HOST:8265 (default: RAY_ADDRESS, this machine)")
+    submit.add_argument("--address", help="of the job server, http://HOST:8265 (default: RAY_API_SERVER_ADDRESS)")
     submit.add_argument("--working-dir", type=Path, default=Path("."), help="default: where this is typed")
     submit.add_argument(
         "--install", action="store_true", help="install the package and its exact versions on the nodes"

@@ -176,11 +176,14 @@ class ComputeConfig:
             all cores of the Ray cluster, or of this machine.
         use_gpu: true, false, or `auto`: a GPU per encoder where there are some.
         max_actors: processes of each encoder at most; null takes as many as there are cores or GPUs.
+        ray_address: `host:port` of the Ray cluster to join, or `local` to start one on this machine; null takes the one
+            that RAY_ADDRESS names, and starts one where it names none.
     """
 
     num_workers: int | None = None
     use_gpu: Literal["auto"] | bool = "auto"
     max_actors: int | None = None
+    ray_address: str | None = None
 
     def __post_init__(self) -> None:
         require_at_least("compute", self, {"num_workers": 0, "max_actors": 1}, or_null=True)

@@ -14,7 +14,7 @@ class TrainerConfig:
     Args:
         num_workers: 0 trains in this process; n ≥ 1 starts n Ray Train workers.
         cpus_per_worker: CPUs, and so threads, of a Ray Train worker; null shares this machine's cores among the
-            workers, or takes 1 on a cluster that is there already.
+            workers, or takes 1 on a cluster that is named.
         use_gpu: true, false, or `auto`: a GPU where one is found.
         epochs: passes over the training split. Table 3.
         max_steps: stop after this many steps, whatever the epochs; null does not.
@@ -25,6 +25,8 @@ class TrainerConfig:
         patience: epochs without a better validation MAE after which training ends; null never ends early.
         eval_batch_size: clips per batch in validation and evaluation, over all ranks.
         max_failures: times that Ray Train restarts lost workers before it gives up.
+        ray_address: `host:port` of the Ray cluster to join, or `local` to start one on this machine; null takes the one
+            that RAY_ADDRESS names, and starts one where it names none.
         wait_for_room_s: seconds to wait for a cluster that grows to have room for the workers.
     """
 
@@ -40,6 +42,7 @@ class TrainerConfig:
     patience: int | None = None
     eval_batch_size: int = 64
     max_failures: int = 2
+    ray_address: str | None = None
     wait_for_room_s: float = 0.0
 
     def __post_init__(self) -> None:

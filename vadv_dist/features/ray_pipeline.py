@@ -48,7 +48,7 @@ class Room:
 
 @contextmanager
 def runtime(config: ExtractConfig) -> Iterator[Room]:
-    """Use the Ray cluster that is there, or start one on this machine for as long as the block lasts.
+    """Join the Ray cluster that is named, or start one on this machine for as long as the block lasts.
 
     Yields:
         what there is to use.
@@ -68,7 +68,7 @@ def runtime(config: ExtractConfig) -> Iterator[Room]:
     if not ray.is_initialized():
         os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")
         # One more per encoder, whose actors wait for others most of the time.
-        started_here = connect((os.cpu_count() or 1) + stages)
+        started_here = connect((os.cpu_count() or 1) + stages, field="compute.ray_address", given=compute.ray_address)
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # untyped in Ray
         cpus, gpus = resources.get("CPU", 0.0), int(resources.get("GPU", 0.0))

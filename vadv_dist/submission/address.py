@@ -4,26 +4,32 @@ import ipaddress
 import os
 import socket
 from collections.abc import Mapping
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from vadv_dist.errors import UserError
+from vadv_dist.ray_connection import has_token as has_token
 
-DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-_TOKEN_FILE = Path.home() / ".ray" / "auth_token"
+_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
 def resolve_address(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
-    """The job server's address: as given, else `RAY_API_SERVER_ADDRESS` or `RAY_ADDRESS`, else this machine's.
+    """The job server's address: as given, else that of `RAY_API_SERVER_ADDRESS` or `RAY_ADDRESS`.
 
     Raises:
-        UserError: it is no http(s) address.
+        UserError: none is named, or it is no http(s) address.
     """
-    address = given or environment.get("RAY_API_SERVER_ADDRESS") or environment.get("RAY_ADDRESS") or DEFAULT_ADDRESS
+    named = {"--address": given, **{name: environment.get(name) for name in _VARIABLES}}
+    by, address = next(((by, address) for by, address in named.items() if address), (None, None))
+    if address is None:
+        raise UserError(
+            "No cluster is named. Give --address http://HOST:8265, or set RAY_API_SERVER_ADDRESS; the server of "
+            "cluster/local/start.sh is http://127.0.0.1:8265."
+        )
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(
-            f"{address} is no address of a job server, expected http://HOST:8265 (the dashboard's). Give --address."
+            f"{by} is {address}, no address of a job server, expected http://HOST:8265 (the dashboard's). Give "
+            "--address."
         )
     if parts.username or parts.password:
         raise UserError("The address holds a password. Take it out: a token comes from a file, see SECURITY.md.")
@@ -53,21 +59,3 @@ def require_token(address: str, environment: Mapping[str, str] = os.environ) -> 
         "code on it. Put the cluster's token into ~/.ray/auth_token (mode 600) or name its file in "
         "RAY_AUTH_TOKEN_PATH, and set RAY_AUTH_MODE=token. See SECURITY.md."
     )
-
-
-def has_token(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether Ray will send a token.
-
-    Raises:
-        UserError: its file may be read by others.
-    """
-    if environment.get("RAY_AUTH_MODE", "").lower() != "token":
-        return False
-    if environment.get("RAY_AUTH_TOKEN"):
-        return True
-    file = Path(environment.get("RAY_AUTH_TOKEN_PATH") or _TOKEN_FILE)
-    if not file.is_file() or not file.stat().st_size:
-        return False
-    if file.stat().st_mode & 0o077:
-        raise UserError(f"{file} may be read by others. Make it yours alone: chmod 600 {file}.")
-    return True

@@ -38,7 +38,7 @@ class Submission:
     Args:
         command: one of `COMMANDS`.
         arguments: its arguments, as they would be typed after `vadv <command>`.
-        address: of the job server; None takes Ray's variables, else this machine.
+        address: of the job server; None takes that of Ray's variables.
         working_dir: folder whose tracked files travel along.
         install: have each node install this package and its exact versions, for images that lack them.
         detach: do not follow the job.

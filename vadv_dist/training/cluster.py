@@ -1,4 +1,4 @@
-"""The Ray cluster that a run uses: one that is there already, or one started on this machine."""
+"""The Ray cluster that a run uses: the one that was named, or one started on this machine."""
 
 import contextlib
 import os
@@ -15,17 +15,17 @@ _ours = False  # whether the cluster that this process is connected to was start
 
 @contextmanager
 def ray_session(trainer: TrainerConfig) -> Iterator[int]:
-    """Use the Ray cluster that is there, or start one on this machine for as long as the block lasts.
+    """Join the Ray cluster that is named, or start one on this machine for as long as the block lasts.
 
     Sessions nest: an inner one uses what the outer one has.
 
     Args:
-        trainer: how many workers must fit, and how many CPUs each has.
+        trainer: which cluster, how many workers must fit, and how many CPUs each has.
     Yields:
         CPUs per worker.
     Raises:
         UserError: the workers do not fit the cluster: Ray would wait for room without end.
-        MachineError: the cluster does not answer, or wants a token.
+        MachineError: the cluster that is named cannot be joined.
     """
     global _ours
     import ray
@@ -35,9 +35,9 @@ def ray_session(trainer: TrainerConfig) -> Iterator[int]:
     mine = trainer.cpus_per_worker or max(1, cores // workers)
     if not ray.is_initialized():
         # Two more than the workers take: one for reading windows, one for Ray Train's controller.
-        _ours = started_here = connect(max(cores, mine * workers) + 2)
+        _ours = started_here = connect(max(cores, mine * workers) + 2, given=trainer.ray_address)
     try:
-        # On a cluster that was there, other work has cores too.
+        # On a cluster that was named, other work has cores too.
         cpus = mine if _ours or trainer.cpus_per_worker else 1
         if not _ours:
             wait_for_room(trainer, cpus)

@@ -17,7 +17,10 @@ from vadv_dist.training.trained_on import TrainedOn
 # Fields that change where and how a run computes, not what: a run may go on with other ones.
 MACHINE_FIELDS = {
     "run": ("storage",),  # where the folder stands, in whichever spelling: it is that folder all the same
-    "trainer": ("num_workers", "cpus_per_worker", "use_gpu", "max_failures", "wait_for_room_s", "eval_batch_size"),
+    "trainer": (
+        *("num_workers", "cpus_per_worker", "use_gpu", "max_failures", "ray_address", "wait_for_room_s"),
+        "eval_batch_size",
+    ),
     "engine": ("kind", "zero_stage", "offload_optimizer"),
     "telemetry": ("port", "log_every_steps", "peak_flops", "track"),
 }
