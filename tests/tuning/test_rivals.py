@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import optuna
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -144,6 +145,9 @@ def test_a_search_runs_its_rivals_and_shows_them(
     storage = f"sqlite:///{root}/study.db"
     trials = optuna.load_study(study_name=answer["study"], storage=storage).get_trials()
     assert trials[1].user_attrs["values"]["objective.psi"] == pytest.approx(10 * best["psi"])
+    clips = pq.read_table(root / "repeats" / "rival-equal-seed-2" / "validation-errors.parquet").num_rows
+    assert {c["clips"] for c in answer["candidates"]} == {clips}
     page = (root / "tune-report.html").read_text()
+    assert "hold the choice of seeds and of validation clips" in page
     assert "<h2>Rivals that need no search</h2>" in page
     assert f"{rivals['rival equal']['mean']:.4f}" in page

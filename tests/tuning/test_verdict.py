@@ -48,6 +48,31 @@ def test_choosing_among_several_widens_the_interval() -> None:
     assert three.low < one.low < one.mean == three.mean
 
 
+def clip_errors(mae: dict[int, float], spread: float) -> dict[int, dict[tuple[str, str], float]]:
+    """Errors of five clips whose mean is each seed's MAE."""
+    return {seed: {("set", f"c{i}"): m + spread * (i - 2) for i in range(5)} for seed, m in mae.items()}
+
+
+def test_with_errors_by_clip_the_interval_holds_the_choice_of_clips() -> None:
+    default, mae = {2: 1.00, 3: 1.10, 4: 1.05}, {2: 0.90, 3: 1.001, 4: 0.95}
+    given = {"errors": clip_errors(mae, 0.3), "default_errors": clip_errors(default, 0.1)}
+    alone, both = candidate("trial 7", mae, default), candidate("trial 7", mae, default, **given)
+    assert (alone.clips, both.clips) == (None, 5)
+    assert alone.gain.excludes_zero
+    assert not both.gain.excludes_zero  # the gain of 0.1 is made by some clips and lost on others
+    assert both.gain.mean == pytest.approx(alone.gain.mean)
+    assert decide(default, [both]).sentence.startswith("no gain over the default: trial 7 errs by 0.0997 MAE less")
+    assert "over 3 seeds and 5 clips" in decide(default, [both]).sentence
+
+
+def test_errors_of_other_clips_or_seeds_are_not_paired() -> None:
+    default, mae = {2: 1.00, 3: 1.10}, {2: 0.90, 3: 1.001}
+    errors, others = clip_errors(mae, 0.3), clip_errors(default, 0.1)
+    others[3] = {("another", name): error for (_, name), error in others[3].items()}
+    assert candidate("a", mae, default, errors=errors, default_errors=others).clips is None
+    assert candidate("a", mae, default, errors={2: errors[2]}, default_errors=errors).clips is None
+
+
 def test_nothing_to_compare_is_no_gain() -> None:
     assert decide({2: 1.0}, [candidate("trial 1", {2: 0.5}, {2: 1.0})]).sentence.startswith("no gain")
 

@@ -17,6 +17,7 @@ from vadv_dist.data.windows import Windows
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.tasks.base import Task
 from vadv_dist.training.checkpoint import list_checkpoints, prune, save_checkpoint
+from vadv_dist.training.clip_errors import write_clip_errors
 from vadv_dist.training.distributed import Distributed
 from vadv_dist.training.engine import Engine, Outputs
 from vadv_dist.training.log_line import LogLine
@@ -220,6 +221,8 @@ class Trainer:
         several = len(self.valid.sources.datasets) > 1
         by_source = metrics_by_source(self.task, scored) if several else {}
         improved = state.record(score, metrics, keep=trainer.keep_best, by_source=by_source)
+        if improved and self.distributed.is_main:
+            write_clip_errors(self.folder.root, scored, state.step)
         epoch = state.epoch
         means, weights = state.end_epoch()
         state.collapse = self.task.collapse(weights)

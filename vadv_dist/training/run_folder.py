@@ -176,7 +176,8 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Remove what killed attempts left half-written."""
-        sweep(self.root, ("config.yaml", _TRAINED_ON, "metrics.jsonl", "result.json", "student"))
+        written = ("config.yaml", _TRAINED_ON, "metrics.jsonl", "result.json", "student", "validation-errors.parquet")
+        sweep(self.root, written)
 
     @contextmanager
     def lock(self, wait_s: float = 0.0) -> Iterator[None]:

@@ -90,6 +90,7 @@ def _candidate(c: Candidate) -> dict[str, Any]:
         "mae": {str(seed): mae for seed, mae in c.mae.items()},
         "mean": c.mean,
         "gain": _interval(c.gain),
+        **({"clips": c.clips} if c.clips is not None else {}),
     }
 
 

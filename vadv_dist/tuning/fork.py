@@ -13,6 +13,7 @@ from vadv_dist.config import Config, config_to_yaml
 from vadv_dist.errors import MachineError
 from vadv_dist.storage import atomic_directory, local_copy, sweep, write_json
 from vadv_dist.training.checkpoint import list_checkpoints
+from vadv_dist.training.clip_errors import copy_clip_errors
 from vadv_dist.training.run_folder import RunFolder
 
 
@@ -56,6 +57,7 @@ def fork(source: RunFolder, config: Config, epochs: int) -> None:
         (upload.folder / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
         if (trained_on := source.trained_on()) is not None:
             write_json(upload.folder / target.trained_on_path.name, trained_on.to_json())
+        copy_clip_errors(source.root, upload.folder)
         (upload.folder / "config.yaml").write_text(config_to_yaml(config), encoding="utf-8")
 
 

@@ -73,10 +73,17 @@ def _answer_section(answer: Answer) -> Section:
     return Section(
         "answer",
         "The best, run again",
-        "Under seeds that the search did not see, beside the default under the same ones. The intervals are Student’s "
-        "over seeds, widened for the choice among the configurations.",
+        "Under seeds that the search did not see, beside the default under the same ones. The intervals hold the "
+        f"choice of {_sampled(answer)}, and are widened for the choice among the configurations.",
         join(table, winner, facts_list(values)),
     )
+
+
+def _sampled(answer: Answer) -> str:
+    """What the intervals hold the choice of."""
+    if answer.candidates and all(c.clips is not None for c in answer.candidates if c.gain is not None):
+        return "seeds and of validation clips"
+    return "seeds alone, not that of validation clips"
 
 
 def _terms_section(answer: Answer) -> Section | None:

@@ -16,6 +16,7 @@ from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
 from vadv_dist.reporting.words import decimals
 from vadv_dist.tasks.sentiment import preflight
+from vadv_dist.training.clip_errors import ClipErrors, read_clip_errors
 from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.run_lock import run_lock
 from vadv_dist.training.splits import Splits
@@ -122,6 +123,7 @@ class Search:
         first = self.config.run.seed
         self.seeds = [first + number for number in range(1, self.search.seeds + 1)]
         self._failed: list[tuple[Values, Failed]] = []
+        self._errors: dict[str, dict[int, ClipErrors]] = {}  # of each variant that was repeated, by seed
 
     def run(self, pool: Pool) -> dict[str, Any]:
         """Go through all stages and write the answer."""
@@ -247,7 +249,14 @@ class Search:
             if found[name] != default and found[name] not in best.values() and len(best) < self.search.top:
                 best[name] = found[name]
         maes = self._repeat(pool, best | rivals)
-        return [candidate(name, mae, noise, rivals=len(maes)) for name, mae in maes.items()]
+        return [self._compared(name, mae, "default", noise, rivals=len(maes)) for name, mae in maes.items()]
+
+    def _compared(
+        self, name: str, mae: dict[int, float], other: str, reference: dict[int, float], *, rivals: int = 1
+    ) -> Candidate:
+        """Compare one repeated variant with another."""
+        errors, others = self._errors.get(name), self._errors.get(other)
+        return candidate(name, mae, reference, errors=errors, default_errors=others, rivals=rivals)
 
     def _leave_out(self, pool: Pool, name: str, schedule: Schedule, reference: dict[int, float]) -> list[Candidate]:
         """Run the winner again without each term of the objective."""
@@ -265,7 +274,8 @@ class Search:
             except UserError:
                 continue  # nothing would train the student
         maes = self._repeat(pool, without)
-        return [candidate(left.rsplit(" ", 1)[1], mae, reference) for left, mae in maes.items()]
+        compared = [self._compared(left, mae, name, reference) for left, mae in maes.items()]
+        return [dataclasses.replace(each, name=each.name.rsplit(" ", 1)[1]) for each in compared]
 
     def _repeat(self, pool: Pool, variants: dict[str, Schedule]) -> dict[str, dict[int, float]]:
         """Run configurations under each seed; return validation MAEs by variant and seed, of those that do not fail."""
@@ -292,6 +302,9 @@ class Search:
         for (name, seed), config in configs.items():
             if isinstance(ended := outcome(RunFolder.of(config)), Ended):
                 maes[name][seed] = float(ended.result["validation"]["mae"])
+                errors = read_clip_errors(RunFolder.of(config).root, int(ended.result["best_step"]))
+                if errors is not None:
+                    self._errors.setdefault(name, {})[seed] = errors
         return maes
 
     def _repeated(self, key: str, event: Event) -> None:

@@ -5,7 +5,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
+from vadv_dist.evaluation.crossed import crossed_interval
 from vadv_dist.evaluation.paired import Interval
+from vadv_dist.training.clip_errors import ClipErrors
 
 
 @dataclass(frozen=True)
@@ -17,11 +22,14 @@ class Candidate:
         mae: validation MAE by seed.
         gain: how much less it errs than the default under the same seeds, with its interval; None with fewer than two
             seeds in common.
+        clips: validation clips whose choice the interval holds, beside that of the seeds; None where it holds the seeds
+            alone.
     """
 
     name: str
     mae: Mapping[int, float]
     gain: Interval | None
+    clips: int | None = None
 
     @property
     def mean(self) -> float:
@@ -61,17 +69,47 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - reach, mean + reach)
 
 
-def candidate(name: str, mae: Mapping[int, float], default: Mapping[int, float], *, rivals: int = 1) -> Candidate:
+def candidate(
+    name: str,
+    mae: Mapping[int, float],
+    default: Mapping[int, float],
+    *,
+    errors: Mapping[int, ClipErrors] | None = None,
+    default_errors: Mapping[int, ClipErrors] | None = None,
+    rivals: int = 1,
+) -> Candidate:
     """Compare a configuration with the default under the seeds that both have.
 
     Args:
         name: what it is called.
         mae, default: validation MAE by seed.
+        errors, default_errors: absolute error of each clip by seed. Where both have them for all common seeds, on the
+            same clips, the interval is one over seeds and clips (`crossed_interval`); otherwise Student's over seeds,
+            which takes these clips for all there are.
         rivals: configurations that are compared so. The interval of the one that looks best is widened for the choice
             among them (Bonferroni), or luck would pass for a gain.
     """
-    gains = [default[seed] - mae[seed] for seed in sorted(mae.keys() & default.keys())]
-    return Candidate(name, dict(mae), t_interval(gains, 1 - 0.05 / rivals) if len(gains) > 1 else None)
+    seeds = sorted(mae.keys() & default.keys())
+    if len(seeds) < 2:
+        return Candidate(name, dict(mae), None)
+    confidence = 1 - 0.05 / rivals
+    differences = _by_clip(seeds, errors or {}, default_errors or {})
+    if differences is not None:
+        return Candidate(name, dict(mae), crossed_interval(differences, confidence), clips=differences.shape[1])
+    return Candidate(name, dict(mae), t_interval([default[seed] - mae[seed] for seed in seeds], confidence))
+
+
+def _by_clip(
+    seeds: Sequence[int], errors: Mapping[int, ClipErrors], default: Mapping[int, ClipErrors]
+) -> npt.NDArray[np.float64] | None:
+    """How much less each clip is erred on than by the default, [seeds, clips]; None where that is not known."""
+    if not all(seed in errors and seed in default for seed in seeds):
+        return None
+    clips = list(default[seeds[0]])
+    known = [by_clip[seed] for by_clip in (errors, default) for seed in seeds]
+    if len(clips) < 2 or any(one.keys() != default[seeds[0]].keys() for one in known):
+        return None
+    return np.array([[default[seed][clip] - errors[seed][clip] for clip in clips] for seed in seeds])
 
 
 def decide(default: Mapping[int, float], candidates: Sequence[Candidate]) -> Verdict:
@@ -92,7 +130,8 @@ def decide(default: Mapping[int, float], candidates: Sequence[Candidate]) -> Ver
     way = "less" if best.gain.mean >= 0 else "more"
     bounds = (best.gain.low, best.gain.high) if way == "less" else (-best.gain.high, -best.gain.low)
     low, high = (signed_mae(value) for value in bounds)
-    interval = f"95 % interval {low} … {high} over {seeds} seeds{among}"
+    clips = "" if best.clips is None else f" and {best.clips} clips"
+    interval = f"95 % interval {low} … {high} over {seeds} seeds{clips}{among}"
     size = f"{abs(best.gain.mean):.4f}"
     if best.gain.low > 0:
         return Verdict(best, f"better than the default by {size} MAE ({best.name}; {interval})", True)
