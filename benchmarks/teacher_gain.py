@@ -16,7 +16,6 @@ seeds while the trained models stay as they are.
 import argparse
 import dataclasses
 import json
-import math
 import statistics
 import sys
 import tempfile
@@ -51,6 +50,9 @@ READERS: dict[str, dict[str, Any]] = {
     "alone": {"kind": "none"},
     "demo": DEMO,
     "paper": PAPER,
+    # One weight of the demo's and the paper's exchanged at a time.
+    "psi": {**PAPER, "psi": DEMO["psi"]},
+    "delta": {**PAPER, "delta": DEMO["delta"]},
     # Weightings that know nothing of the five weights.
     **{name: {**PAPER, "weighting": name} for name in ("equal", "uncertainty", "uw_so", "dwa", "rlw", "famo")},
 }
@@ -158,30 +160,26 @@ def print_table(out: Path, video: str, readers: Sequence[str]) -> None:
     alone = results["alone"]
     threads = sorted({run["threads"] for runs in results.values() for run in runs.values()})
     print(f"\n**{video} video** ({', '.join(map(str, threads))} thread)\n")
-    print("| student | seeds | test MAE | gain | over seeds | over clips | A2 has0 | video logit: MAE, A2 has0 "
-          "| spread: student, video | slope | MAE after a line |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print("| student | seeds | MAE | A2 | Corr | gain in MAE | over seeds | over clips | spread | after a line "
+          "| video: MAE | A2 | spread |")  # fmt: skip
+    print("|---" * 13 + "|")
     for reader, runs in results.items():
         seeds = sorted(runs.keys() & alone.keys())
         if len(seeds) < 2:
             continue
-        gains = [alone[s]["test"]["student"]["mae"] - runs[s]["test"]["student"]["mae"] for s in seeds]
         cells = ["", "", ""]
         if reader != "alone":
-            over_seeds = t_interval(gains)
+            gains = [alone[s]["test"]["student"]["mae"] - runs[s]["test"]["student"]["mae"] for s in seeds]
             errors = [np.concatenate([r[s]["error"] for s in seeds]) for r in (alone, runs)]
-            cells = [f"{statistics.fmean(gains):+.4f}", bounds(over_seeds), bounds(paired_bootstrap(*errors, seed=0))]
-        watch = ""
-        if "video" in runs[seeds[0]]["test"]:
-            watch = ", ".join(mean_of(runs, seeds, "test", "video", name) for name in ("mae", "a2_has0"))
-        spread = mean_of(runs, seeds, "spread", "predictions")
-        if "video_logit" in runs[seeds[0]]["spread"]:
-            spread += ", " + mean_of(runs, seeds, "spread", "video_logit")
-        print("| " + " | ".join([
-            reader, str(len(seeds)), mean_of(runs, seeds, "test", "student", "mae"), *cells,
-            mean_of(runs, seeds, "test", "student", "a2_has0"), watch, spread,
-            mean_of(runs, seeds, "spread", "slope"), mean_of(runs, seeds, "spread", "mae_after_line"),
-        ]) + " |")  # fmt: skip
+            over_clips = paired_bootstrap(*errors, seed=0)
+            cells = [f"{statistics.fmean(gains):+.3f}", bounds(t_interval(gains)), bounds(over_clips)]
+        watched = ["", "", ""]
+        if reader != "alone":
+            watched = [mean_of(runs, seeds, "test", "video", name) for name in ("mae", "a2_has0")]
+            watched.append(mean_of(runs, seeds, "spread", "video_logit"))
+        scores = [mean_of(runs, seeds, "test", "student", name) for name in ("mae", "a2_has0", "corr")]
+        spread = [mean_of(runs, seeds, "spread", name) for name in ("predictions", "mae_after_line")]
+        print("| " + " | ".join([reader, str(len(seeds)), *scores, *cells, *spread, *watched]) + " |")
     for reader in readers:
         ended = [run["end_weights"] for run in results[reader].values() if run["end_weights"]]
         if ended:
@@ -194,21 +192,21 @@ def print_table(out: Path, video: str, readers: Sequence[str]) -> None:
     print(f"\nby seed: {'; '.join(per_seed)}", flush=True)
 
 
-def mean_of(runs: dict[int, Any], seeds: Sequence[int], *names: str) -> str:
-    """Mean of a number of each run."""
+def mean_of(runs: dict[int, Any], seeds: Sequence[int], kind: str, *names: str) -> str:
+    """Mean over seeds of a number that each run has."""
     values = []
     for seed in seeds:
-        value = runs[seed]
+        value = runs[seed][kind]
         for name in names:
             value = value[name]
         values.append(value)
     mean = statistics.fmean(values)
-    return f"{mean:.4f}" if not math.isnan(mean) else "none"
+    return f"{mean:.1%}" if names[-1] == "a2_has0" else f"{mean:.3f}"
 
 
 def bounds(interval: Interval) -> str:
     """An interval's ends."""
-    return f"{interval.low:+.4f} to {interval.high:+.4f}"
+    return f"{interval.low:+.3f} to {interval.high:+.3f}"
 
 
 if __name__ == "__main__":

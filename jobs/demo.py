@@ -4,13 +4,13 @@ import sys
 
 from vadv_dist.demo import run_demo
 from vadv_dist.errors import VadvError
-from vadv_dist.training.launch import stderr_console
+from vadv_dist.terminal import console
 
 
 def main() -> int:
     """Run the demonstration and say where its report is."""
     try:
-        print(f"report: {run_demo(sys.argv[1:], stderr_console())}")
+        print(f"report: {run_demo(sys.argv[1:], console(stderr=True))}")
     except VadvError as error:
         print(f"vadv: {error}", file=sys.stderr)
         return error.exit_code

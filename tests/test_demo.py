@@ -1,9 +1,41 @@
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from vadv_dist import demo
+from vadv_dist.data.synth import GenerativeModel
+from vadv_dist.data.synth.truth import truth_document
+from vadv_dist.evaluation.paired import Interval
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [
+        (Interval(0.02, -0.01, 0.05), "No gain is shown"),
+        (Interval(-0.01, -0.03, 0.01), "No gain is shown"),
+        (Interval(0.04, 0.01, 0.07), "erred less beside its teacher"),
+        (Interval(-0.04, -0.07, -0.01), "erred more beside its teacher"),
+    ],
+)
+def test_what_is_told_is_what_the_interval_shows(gain: Interval, words: str) -> None:
+    assert words in demo.finding(gain)
+    assert "one seed" in demo.finding(gain)
+
+
+def test_how_hard_the_data_is_is_said_where_it_is_known() -> None:
+    assert "MAE 0.71 and A2 86.0%" in demo.hardness(truth_document(GenerativeModel()))
+    assert "MAE 1.17" in demo.hardness(truth_document(GenerativeModel(s_annot=1.5)))
+    assert demo.hardness({"best_mae": {}}) == ""
+
+
+def test_the_job_starts_from_a_shell(tmp_path: Path) -> None:
+    job = Path(__file__).parents[1] / "jobs" / "demo.py"
+    done = subprocess.run([sys.executable, job, "--no.field=1"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("vadv: --no.field: unknown section 'no'")
 
 
 def test_a_removal_that_is_cut_off_leaves_no_half_of_a_run(tmp_path: Path, monkeypatch) -> None:
