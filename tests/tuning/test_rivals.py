@@ -1,6 +1,7 @@
 """Weightings that need no search, as rivals of one."""
 
 import dataclasses
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +139,7 @@ def test_a_search_runs_its_rivals_and_shows_them(
             run = root / "repeats" / f"rival-{method}-seed-{seed}"
             assert load_config(run / "config.yaml").objective.weighting == method
             assert read_json(run / "result.json")["validation"]["mae"] == mae
+    assert not any(rival["collapsed"] for rival in answer["rivals"].values())
     assert answer["rivals"]["rival equal"]["end_weights"] == dict.fromkeys(
         ("alpha", "beta", "gamma", "delta", "psi"), 1.0
     )
@@ -152,3 +154,20 @@ def test_a_search_runs_its_rivals_and_shows_them(
     assert "hold the choice of seeds and of validation clips" in page
     assert "<h2>Rivals that need no search</h2>" in page
     assert f"{rivals['rival equal']['mean']:.4f}" in page
+
+
+@pytest.mark.slow
+def test_a_rival_whose_weights_collapse_is_named_and_begins_no_trial(
+    write_config: Callable[..., Path], space_path: Path, tmp_path: Path
+) -> None:
+    # At this temperature uw_so gives the least loss, a distance of two logits, all the weight.
+    space_path.write_text(SPACE.replace("[equal, uncertainty]", "[uw_so]"))
+    options = ["--data.batch_size=40", "--objective.uw_so_temperature=0.1"]
+    said = io.StringIO()
+    answer = tune(write_config(), space_path, options, Console(file=said, width=200), use_ray=False)
+    assert answer["rivals"]["rival uw_so"]["collapsed"]
+    assert "its weights collapsed" in said.getvalue()
+    root = tmp_path / "runs" / "run-weights"
+    assert "uw_so (collapsed)" in (root / "tune-report.html").read_text()
+    trials = optuna.load_study(study_name=answer["study"], storage=f"sqlite:///{root}/study.db").get_trials()
+    assert not any("from_rival" in trial.user_attrs for trial in trials)

@@ -28,6 +28,7 @@ class Answer:
         winner: its name, or `default`.
         schedule: fields that the winner sets, and from which epoch on.
         rivals: weights at which each of the rivals ended; their candidates are among `candidates`.
+        collapsed: configurations under some seed of which a term's weight hid the student's own term.
         terms: the winner without each term; `gain` is against the winner, so what a term gives is its negative.
     """
 
@@ -43,6 +44,7 @@ class Answer:
     schedule: Schedule
     terms: list[Candidate]
     rivals: dict[str, dict[str, float]] = field(default_factory=dict)
+    collapsed: frozenset[str] = frozenset()
 
     @property
     def values(self) -> dict[str, Value]:
@@ -69,7 +71,10 @@ class Answer:
             **({"population": records(self.study)} if self.search.scheduler == "pbt" else {}),
             "candidates": [_candidate(c) for c in self.candidates],
             "leave_one_term_out": [_candidate(c) for c in self.terms],
-            "rivals": {name: {"end_weights": weights} for name, weights in self.rivals.items()},
+            "rivals": {
+                name: {"end_weights": weights, "collapsed": name in self.collapsed}
+                for name, weights in self.rivals.items()
+            },
             "failures": [
                 {"trial": trial.number, **failure}
                 for trial in self.study.trials()

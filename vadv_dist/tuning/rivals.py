@@ -102,7 +102,7 @@ def rivals_section(answer: "Answer") -> Section | None:
             (
                 "ours" if rival.name == answer.winner else None,
                 [
-                    rival.name.removeprefix(_PREFIX),
+                    rival.name.removeprefix(_PREFIX) + (" (collapsed)" if rival.name in answer.collapsed else ""),
                     f"{rival.mean:.4f}" if rival.mae else "failed",
                     MISSING if gain is None else signed_mae(gain.mean),
                     MISSING if gain is None else f"{signed_mae(gain.low)} … {signed_mae(gain.high)}",
@@ -120,7 +120,8 @@ def rivals_section(answer: "Answer") -> Section | None:
         "rivals",
         "Rivals that need no search",
         "Other values of objective.weighting, under the same seeds as the default. Weights are means over the last "
-        "epoch and over seeds, with β at 1: only ratios matter.",
+        "epoch and over seeds, with β at 1: only ratios matter. Collapsed: a term weighs at least a hundred "
+        "times the text’s.",
         join(plain_table("Rivals that need no search", columns, rows), note),
     )
 

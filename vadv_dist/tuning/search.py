@@ -123,6 +123,7 @@ class Search:
         first = self.config.run.seed
         self.seeds = [first + number for number in range(1, self.search.seeds + 1)]
         self._failed: list[tuple[Values, Failed]] = []
+        self._collapsed: set[str] = set()  # variants under some seed of which a term hid the student's own
         self._errors: dict[str, dict[int, ClipErrors]] = {}  # of each variant that was repeated, by seed
 
     def run(self, pool: Pool) -> dict[str, Any]:
@@ -140,7 +141,8 @@ class Search:
             values = rival_values(self.space, self.config, self.search)
             rivals = {name: constant(chosen) for name, chosen in values.items()}
             ended = end_weights(self._repeat(pool, rivals), lambda name, seed: self._repeat_folder(name, rivals, seed))
-            seed_trial(self.study, self.space, self.config, ended)
+            sound = {name: weights for name, weights in ended.items() if name not in self._collapsed}
+            seed_trial(self.study, self.space, self.config, sound)
             self._trials(pool)
             candidates = self._confirm(pool, default, noise, rivals)
             verdict = decide(noise, candidates)
@@ -162,6 +164,7 @@ class Search:
             schedule=schedule,
             terms=terms,
             rivals=ended,
+            collapsed=frozenset(self._collapsed),
         )
         run = min(reference, key=lambda seed: reference[seed]) if reference else None
         return write_answer(answer, None if run is None else self._repeat_config(winner, answer.values, run))
@@ -222,7 +225,7 @@ class Search:
             reached = list(asked.reported.values())
             how = f"stopped after epoch {len(reached)} at MAE {reached[-1]:.3f}" if reached else "stopped"
             if isinstance(event, Ended):
-                how = f"MAE {event.result['validation']['mae']:.3f}"
+                how = f"MAE {event.result['validation']['mae']:.3f}{_collapsed(event)}"
         self._say(f"trial {asked.number} ({asked.number + 1} of {total}): {how}  ({values})")
         if len(self._failed) >= self.search.max_failures:
             others = [self.study.values(t) for t in self.study.trials() if self.study.failure(t) is None]
@@ -302,6 +305,7 @@ class Search:
         for (name, seed), config in configs.items():
             if isinstance(ended := outcome(RunFolder.of(config)), Ended):
                 maes[name][seed] = float(ended.result["validation"]["mae"])
+                self._collapsed |= {name} if _collapsed(ended) else set()
                 errors = read_clip_errors(RunFolder.of(config).root, int(ended.result["best_step"]))
                 if errors is not None:
                     self._errors.setdefault(name, {})[seed] = errors
@@ -309,7 +313,7 @@ class Search:
 
     def _repeated(self, key: str, event: Event) -> None:
         if isinstance(event, Ended):
-            self._say(f"{key}: MAE {event.result['validation']['mae']:.3f}")
+            self._say(f"{key}: MAE {event.result['validation']['mae']:.3f}{_collapsed(event)}")
         elif isinstance(event, Failed):
             self._say(f"{key}: failed ({event.kind}): {event.message.splitlines()[0][:160]}")
 
@@ -319,6 +323,12 @@ class Search:
 
 def _fields(space: Space) -> str:
     return ", ".join(entry.field for entry in space.searched)
+
+
+def _collapsed(event: Ended) -> str:
+    """What to add where a run's weights hid the student's own term in its last epoch; else nothing."""
+    collapse = event.result.get("weights_collapsed")
+    return f", its weights collapsed: {collapse['term']} hides the student's term" if collapse else ""
 
 
 def _short(value: Value) -> str:
