@@ -26,7 +26,9 @@ def _add_table(formats: Any) -> None:
     _add_id_and_text_columns(table)
     table.add_argument("--split-column", default="split", help="default: %(default)s")
     table.add_argument("--label-column", default="label", help="default: %(default)s")
-    table.add_argument("--video-column", default="video_id", help="default: %(default)s, or the id up to its last _")
+    table.add_argument(
+        "--video-column", default="video_id", help="default: %(default)s; else the id without its last number"
+    )
     _add_label_range(table)
     table.add_argument("--valid-fraction", type=float, help="cut a validation split from train, by whole videos")
     table.add_argument("--seed", type=int, default=1, help="decides that cut (default: %(default)s)")

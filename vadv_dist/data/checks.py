@@ -24,6 +24,7 @@ from vadv_dist.data.schema import (
 )
 from vadv_dist.data.shards import arrow_schema
 from vadv_dist.data.tensors import tensor_chunks
+from vadv_dist.data.video_ids import numbered_families
 from vadv_dist.storage import S3Path, file_size, local_copy, read_json, sha256_file
 
 __all__ = ["CheckReport", "Finding", "check_dataset", "render_report"]
@@ -238,6 +239,27 @@ class _Check:
             if shared:
                 what = f"{counted(len(shared), 'video')} in both {one} and {other}: {_examples(shared)}."
                 advice = "Split by whole videos, or judge whether scores may profit from known speakers."
+                self.warning(f"{one}/ and {other}/", "video_id", what, advice)
+        self._families_in_several_splits()
+
+    def _families_in_several_splits(self) -> None:
+        """Clips that count as videos of their own, though their ids look like numbered clips of the same videos."""
+        alone = [video for video, counts in self.clips_of_video.items() if counts.total() == 1]
+        if len(alone) <= self.rows / 2:
+            return
+        families = numbered_families(alone)
+        splits_of = {
+            name: {split for video in videos for split in self.clips_of_video[video]}
+            for name, videos in families.items()
+        }
+        for one, other in combinations(SPLITS, 2):
+            shared = sorted(name for name, splits in splits_of.items() if {one, other} <= splits)
+            if len(shared) > 1:  # a single one is the name of a file, or of its train split
+                what = (
+                    f"Clips count as videos of their own, but the ids of {counted(len(shared), 'group')} look numbered "
+                    f"and stand in both {one} and {other}: {_examples([f'{name}…' for name in shared])}."
+                )
+                advice = "If the groups are videos, make the data set again with their column (--video-column)."
                 self.warning(f"{one}/ and {other}/", "video_id", what, advice)
 
     def prompts(self) -> None:

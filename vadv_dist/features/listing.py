@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vadv_dist.config.extract_sections import ClipsConfig
 from vadv_dist.data.readers.csv_rows import SPLIT_NAMES
+from vadv_dist.data.video_ids import video_of
 from vadv_dist.errors import UserError, did_you_mean
 from vadv_dist.storage import Location, S3Path, location, open_binary
 
@@ -201,7 +202,7 @@ def _parse(where: str, row: Mapping[str, str], label_range: tuple[float, float])
     start, end = times
     if fault is None and end is not None and end <= (start or 0.0):
         fault = f"{WRONG_TIMES}: it ends at {end:g} s and starts at {start or 0.0:g} s"
-    video = row["video_id"].strip() or clip_id.rpartition("_")[0] or clip_id
+    video = row["video_id"].strip() or video_of(clip_id)
     return ListedClip(clip_id, video, split, label, text, path, start, end, fault)
 
 

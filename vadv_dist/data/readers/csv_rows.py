@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vadv_dist.data.readers.ingestion import BadRowError
 from vadv_dist.data.schema import LabelSpec
+from vadv_dist.data.video_ids import video_of
 from vadv_dist.errors import UserError, did_you_mean
 
 SPLIT_NAMES = {
@@ -27,7 +28,7 @@ class Columns:
     """Names of the columns that make a clip.
 
     Several id columns make one id, joined by `_`. `video_column` may be absent while it has its usual name: then a
-    clip's video is its id up to the last `_`.
+    clip's video is what all id columns but the last say, or, of a single one, what `video_ids.video_of` finds in it.
     """
 
     id_column: tuple[str, ...] = ("id",)
@@ -62,11 +63,15 @@ class TextRow:
 
 @dataclass(frozen=True)
 class CsvClip:
-    """One row: where it stands, and what it says."""
+    """One row: where it stands, and what it says.
+
+    `video_guessed` is true where nothing but the id says which video the clip is of.
+    """
 
     where: str
     clip_id: str
     video_id: str
+    video_guessed: bool
     split: str
     text: str
     label: float
@@ -236,8 +241,9 @@ def _parse(where: str, row: dict[str, str], columns: Columns, label: LabelSpec) 
                 "Fill it in, leave the row out, or name another column to take words from with --fallback-text-column."
             )
         raise BadRowError("no words", f"{where}: {what} (id {clip_id!r}). {advice}")
-    video_id = row.get(columns.video_column, "").strip() or clip_id.rpartition("_")[0] or clip_id
-    return CsvClip(where, clip_id, video_id, split, text, _parse_label(where, row, columns, label), used_fallback)
+    named = row.get(columns.video_column, "").strip() or _id(row, columns.id_column[:-1])
+    value = _parse_label(where, row, columns, label)
+    return CsvClip(where, clip_id, named or video_of(clip_id), not named, split, text, value, used_fallback)
 
 
 def _id(row: dict[str, str], columns: Sequence[str]) -> str:

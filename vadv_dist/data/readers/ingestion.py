@@ -173,6 +173,11 @@ class Ingestion:
         """Rows so far, written or dropped."""
         return self._written + self._dropped.total()
 
+    def note(self, what: str, count: int = 1) -> None:
+        """Count something that the summary tells; nothing where the count is 0."""
+        if count:
+            self.notes[what] += count
+
     def bad(self, reason: str, where: str, what: str) -> BadRowError:
         """The error of a row that cannot become a clip: `where` is a file and a place in it."""
         return BadRowError(reason, f"{where}: {what} Mend the row, or give --bad-rows drop to leave such rows out.")

@@ -23,6 +23,7 @@ from vadv_dist.data.readers.pickles import read_pickle
 from vadv_dist.data.readers.sequences import Framing, trim_zeros
 from vadv_dist.data.schema import SPLITS, Array, Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DEFAULT_SHARD_ROWS
+from vadv_dist.data.video_ids import video_of
 from vadv_dist.errors import UserError, did_you_mean
 from vadv_dist.storage import local_path, location, require_absent
 
@@ -246,6 +247,8 @@ def _clip(
     name = _text(ingestion, split.ids[row], "id", where)
     video_id, separator, clip = name.partition(_SEPARATOR)
     clip_id = f"{video_id}_{clip}" if separator else name
+    if not separator:
+        video_id = video_of(name)
     features: dict[str, Array | None] = {}
     for column, feature in stored_as.items():
         values = _sequence(ingestion, split, column, row, where)
@@ -256,7 +259,7 @@ def _clip(
         features[feature] = frames[:, None, :] if feature == "visual" else frames
     return Clip(
         clip_id=clip_id,
-        video_id=(video_id if separator else name.rpartition("_")[0]) or clip_id,
+        video_id=video_id or clip_id,
         text=_text(ingestion, split.texts[row], "raw_text", where).strip(),
         label=_label(split.labels[row]),
         source=source,

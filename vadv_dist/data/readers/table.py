@@ -19,6 +19,7 @@ from vadv_dist.data.readers.csv_rows import Columns, CsvClip, read_csv
 from vadv_dist.data.readers.ingestion import BadRowError, Ingestion, IngestSummary, check_bad_rows, label_spec
 from vadv_dist.data.schema import Clip, LabelSpec
 from vadv_dist.data.shards import DEFAULT_SHARD_ROWS
+from vadv_dist.data.video_ids import RULE, require_known_videos
 from vadv_dist.errors import UserError
 from vadv_dist.storage import local_path, location, require_absent
 
@@ -51,7 +52,8 @@ def ingest_table(
         csv: a UTF-8 file with a header line.
         out: the folder to make.
         id_column, split_column, text_column, label_column, video_column: names of columns. Without a `video_id` column
-            a clip's video is its id up to the last `_`. Several id columns make one id, joined by `_`.
+            a clip's video is its id without the number at its end (`video_ids.video_of`). Several id columns make one
+            id, joined by `_`; then all but the last name the video.
         fallback_text_column: where words are taken from in rows with an empty `text_column`.
         label_range: lowest and highest label.
         valid_fraction: share of train's clips to move to valid, by whole videos, where the file has no valid split.
@@ -119,6 +121,10 @@ def ingest_table(
             if row is None or row.clip_id != clip.clip_id:
                 raise UserError(f"{path} was changed while it was read. Run the same command again.")
             ingestion.add(clip.split, _to_clip(row, features, source or path.stem), row.where)
+        guessed = [clip for clip in clips if clip.video_guessed]
+        alone = sum(clip.video_id == clip.clip_id for clip in guessed)
+        ingestion.note(f"clips whose video is {RULE}", len(guessed) - alone)
+        ingestion.note("clips whose id names no video, each a video of its own", alone)
         ingestion.fallback_texts = sum(clip.used_fallback for clip in clips)
         ingestion.cut_from_train = sum(a.split != b.split for a, b in zip(rows, clips, strict=True))
     return ingestion.summary()
@@ -128,15 +134,18 @@ def cut_valid_split(clips: Sequence[CsvClip], fraction: float, seed: int, path: 
     """Move whole videos from train to valid until valid has about `fraction` of train's clips.
 
     Raises:
-        UserError: there is a validation split already, or train has fewer than two videos.
+        UserError: there is a validation split already, train has fewer than two videos, or which they are is not clear.
     """
     if any(clip.split == "valid" for clip in clips):
         raise UserError(f"{path} has a validation split already. Leave out --valid-fraction.")
-    clips_of_video = Counter(clip.video_id for clip in clips if clip.split == "train")
+    train = [clip for clip in clips if clip.split == "train"]
+    require_known_videos([(clip.clip_id, clip.video_id) for clip in train if clip.video_guessed], path)
+    clips_of_video = Counter(clip.video_id for clip in train)
     if len(clips_of_video) < 2:
         raise UserError(
             f"{path} has {len(clips_of_video)} videos in train, so no whole video can be cut from it for validation. "
-            "Leave out --valid-fraction, or give rows of more videos."
+            f"{_which_videos(train)}Leave out --valid-fraction, name the column of videos with --video-column, or give "
+            "rows of more videos."
         )
     wanted = fraction * clips_of_video.total()
     in_order = sorted(clips_of_video.items())
@@ -152,6 +161,11 @@ def cut_valid_split(clips: Sequence[CsvClip], fraction: float, seed: int, path: 
     return [
         replace(clip, split="valid") if clip.split == "train" and clip.video_id in moved else clip for clip in clips
     ]
+
+
+def _which_videos(clips: Sequence[CsvClip]) -> str:
+    """How the videos are known, where the ids alone say it."""
+    return f"The video of a clip is {RULE}. " if any(clip.video_guessed for clip in clips) else ""
 
 
 def _to_clip(clip: CsvClip, features: Mapping[str, FeatureTable], source: str) -> Clip:
