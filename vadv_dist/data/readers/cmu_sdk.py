@@ -4,7 +4,7 @@ A `.csd` is an HDF5 file: `/NAME/data/VIDEO/features` [L, D] and `/NAME/data/VID
 interval of the labels' file is a clip; what words, visual and acoustic files hold belongs to the clip in whose interval
 its middle lies. Shape letters: L rows of a video's sequence, T frames, D width.
 
-One video of each file is in memory at a time.
+All labels, and one video of each other file at a time, are in memory.
 """
 
 from contextlib import ExitStack
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from vadv_dist.data.dataset import MANIFEST
-from vadv_dist.data.readers.csv_rows import SPLIT_NAMES, TextColumns, TextRow, read_texts
-from vadv_dist.data.readers.hdf5 import ArrayInfo, Hdf5File
+from vadv_dist.data.readers.computational_sequence import ComputationalSequence, TimedRows, require_same_clock
+from vadv_dist.data.readers.csv_rows import SPLIT_NAMES, TextColumns, read_texts
 from vadv_dist.data.readers.ingestion import BadRowError, Ingestion, IngestSummary, label_spec, printable
+from vadv_dist.data.readers.sdk_texts import PairedTexts, VideoLabels, pair_texts
 from vadv_dist.data.readers.sequences import Framing
 from vadv_dist.data.schema import Array, Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DEFAULT_SHARD_ROWS
@@ -27,8 +27,6 @@ from vadv_dist.storage import local_path, location, read_json, require_absent
 
 # The SDK's words for silence.
 _SILENCE = ("sp", "sil", "")
-# A text's times come from the same annotation as the label's interval; more is another numbering.
-_MAX_TIME_DIFFERENCE_S = 0.05
 
 
 def ingest_cmu_sdk(
@@ -111,16 +109,44 @@ def ingest_cmu_sdk(
             bad_rows=bad_rows,
             shard_rows=shard_rows,
         )
-        reader = _Reader(ingestion, label_number, texts, words_file or None, sequences, framing)
+        known = read_labels(label_file, label_number)
+        paired = None if texts_path is None else pair_texts(texts, known, texts_path)
+        require_same_clock(label_file, [*sequences.values(), *([words_file] if words_file else [])])
+        reader = _Reader(ingestion, known, paired, words_file or None, sequences, framing)
         with ingestion:
             for video in label_file.videos:
                 reader.video(label_file, video, split_of_video.get(video), source or labels_path.stem)
             absent = len(set(split_of_video) - set(label_file.videos))
             if absent:
                 ingestion.notes["videos of the folds that have no labels"] += absent
-            if texts_path is not None and (unused := len(texts) - reader.used_texts):
-                ingestion.notes["texts that no clip took"] += unused
+            if paired is not None:
+                ingestion.note("texts that no clip took", len(texts) - reader.used_texts)
+                if paired.from_zero:
+                    ingestion.note("texts numbered from 0, which their labels or times prove", paired.compared)
     return ingestion.summary()
+
+
+def read_labels(file: ComputationalSequence, number: int) -> dict[str, VideoLabels]:
+    """Intervals and labels of every video.
+
+    Args:
+        file: the labels.
+        number: which number of a row is the label.
+
+    Raises:
+        UserError: a row has no such number, or the file is damaged.
+    """
+    labels = {}
+    for video in file.videos:
+        intervals = file.intervals(video)
+        values = file.features(video, len(intervals))
+        if values.shape[1] <= number:
+            raise UserError(
+                f"{file.path} {printable(video)} has {values.shape[1]} numbers per label, so there is no "
+                f"--label-number {number} (they are counted from 0)."
+            )
+        labels[video] = VideoLabels(intervals, values[:, number].astype(np.float64))
+    return labels
 
 
 def read_folds(path: Path) -> dict[str, str]:
@@ -148,83 +174,13 @@ def read_folds(path: Path) -> dict[str, str]:
     return split_of
 
 
-class ComputationalSequence:
-    """One `.csd`, for a `with` block.
-
-    Raises:
-        UserError: by every method, where the file is damaged or laid out in another way.
-    """
-
-    def __init__(self, path: Path, option: str) -> None:
-        self.path = path
-        self._file = Hdf5File(path, option)
-        self.name = ""
-        self.videos: dict[str, None] = {}  # in the file's order, and quick to look in
-
-    def __enter__(self) -> "ComputationalSequence":
-        self._file.__enter__()
-        try:
-            names = self._file.names("/")
-            if len(names) != 1:
-                shown = ", ".join(printable(name) for name in names[:10]) or "nothing"
-                raise UserError(f"{self.path} has {shown} at its root, expected one computational sequence.")
-            self.name = names[0]
-            self.videos = dict.fromkeys(self._file.names(f"{self.name}/data"))
-        except BaseException:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def width(self) -> int:
-        """D of the first video that has rows."""
-        for video in self.videos:
-            shape = self._file.describe(self._place(video, "features")).shape
-            if len(shape) == 2 and shape[0]:
-                return shape[1]
-        raise UserError(f"{self.path} has no features of shape [L, D] in any video.")
-
-    def intervals(self, video: str) -> npt.NDArray[np.float64]:
-        """Start and end of each row of a video in seconds, [L, 2]."""
-        info, values = self._file.whole(self._place(video, "intervals"))
-        if len(info.shape) != 2 or info.shape[1] != 2 or info.kind == "text":
-            raise UserError(f"{self.path}: intervals of {printable(video)} have shape {list(info.shape)}, not [L, 2].")
-        return np.asarray(values, np.float64)
-
-    def features(self, video: str, rows: int) -> Array:
-        """Numbers of each row of a video, [L, D]."""
-        info, values = self._file.whole(self._place(video, "features"))
-        if info.kind == "text" or len(info.shape) != 2 or info.shape[0] != rows or not info.shape[1]:
-            raise self._unfit(info, video, f"numbers of shape [{rows}, D]")
-        return np.asarray(values)
-
-    def words(self, video: str, rows: int) -> list[str]:
-        """The string of each row of a video."""
-        info, values = self._file.whole(self._place(video, "features"))
-        if info.kind != "text" or info.shape not in ((rows,), (rows, 1)):
-            raise self._unfit(info, video, f"strings of shape [{rows}, 1]")
-        return list(values)
-
-    def _unfit(self, info: ArrayInfo, video: str, expected: str) -> UserError:
-        kind = "strings" if info.kind == "text" else "numbers"
-        return UserError(
-            f"{self.path}: features of {printable(video)} are {kind} of shape {list(info.shape)}, expected {expected} "
-            "as there are intervals. Give another file, or get this one again."
-        )
-
-    def _place(self, video: str, what: str) -> str:
-        return f"{self.name}/data/{video}/{what}"
-
-
 @dataclass
 class _Reader:
     """What turns the intervals of a video into clips."""
 
     ingestion: Ingestion
-    label_number: int
-    texts: dict[str, TextRow]
+    labels: dict[str, VideoLabels]
+    texts: PairedTexts | None
     words: ComputationalSequence | None
     sequences: dict[str, ComputationalSequence]
     framing: Framing
@@ -232,24 +188,17 @@ class _Reader:
 
     def video(self, labels: ComputationalSequence, video: str, split: str | None, source: str) -> None:
         """Write the clips of one video."""
-        where = f"{labels.path} {printable(video)}"
-        intervals = labels.intervals(video)
-        values = labels.features(video, len(intervals))
-        if values.shape[1] <= self.label_number:
-            raise UserError(
-                f"{where} has {values.shape[1]} numbers per label, so there is no --label-number {self.label_number} "
-                "(they are counted from 0)."
-            )
+        where, known = f"{labels.path} {printable(video)}", self.labels[video]
         if split is None:
-            for row in range(len(intervals)):
+            for row in range(len(known.intervals)):
                 place = f"{printable(video)} interval {row + 1}"
                 bad = self.ingestion.bad("video in no fold", f"{where} interval {row + 1}", "no fold has this video.")
                 bad.place = place
                 self.ingestion.drop(bad)
             return
         words = self._words(video)
-        features = {name: _Timed.of(sequence, video) for name, sequence in self.sequences.items()}
-        for row, (start, end) in enumerate(intervals):
+        features = {name: TimedRows.of(sequence, video) for name, sequence in self.sequences.items()}
+        for row, (start, end) in enumerate(known.intervals):
             clip_id = f"{video}_{row + 1}"
             place = f"{where} interval {row + 1}"
             try:
@@ -258,8 +207,8 @@ class _Reader:
                 clip = Clip(
                     clip_id=clip_id,
                     video_id=video,
-                    text=" ".join(words.within(start, end)) if self.words else self._text(clip_id, start, end, place),
-                    label=float(values[row, self.label_number]),
+                    text=" ".join(words.within(start, end)) if self.words else self._text(video, row + 1, place),
+                    label=float(known.labels[row]),
                     source=source,
                     features={
                         name: self._frames(name, sequence.within(start, end), place)
@@ -272,57 +221,25 @@ class _Reader:
             else:
                 self.ingestion.add(split, clip, place)
 
-    def _text(self, clip_id: str, start: float, end: float, place: str) -> str:
-        row = self.texts.get(clip_id)
+    def _text(self, video: str, interval: int, place: str) -> str:
+        row = None if self.texts is None else self.texts.of(video, interval)
         if row is None:
-            raise self.ingestion.bad("no text for the clip", place, f"no text has the id {printable(clip_id)!r}.")
-        for what, mine, theirs in (("starts", start, row.start), ("ends", end, row.end)):
-            if theirs is not None and not abs(mine - theirs) <= _MAX_TIME_DIFFERENCE_S:
-                raise UserError(
-                    f"{row.where}: text {printable(clip_id)!r} {what} at {theirs:g} s, but the label's interval at "
-                    f"{mine:g} s. Number clips by the order of their labels, from 1."
-                )
+            name = printable(f"{video}_{interval}")
+            raise self.ingestion.bad("no text for the clip", place, f"no text has the id {name!r}.")
         self.used_texts += 1
         self.ingestion.fallback_texts += row.used_fallback
         return row.text
 
-    def _words(self, video: str) -> "_Timed":
+    def _words(self, video: str) -> "TimedRows":
         if self.words is None or video not in self.words.videos:
-            return _Timed(np.zeros(0), [])
+            return TimedRows.in_order(np.zeros((0, 2)), [])
         intervals = self.words.intervals(video)
         words = [word.strip() for word in self.words.words(video, len(intervals))]
         kept = [i for i, word in enumerate(words) if word.lower() not in _SILENCE]
-        return _Timed(middles(intervals)[kept], [words[i] for i in kept])
+        return TimedRows.in_order(intervals[kept], [words[i] for i in kept])
 
     def _frames(self, name: str, values_LD: Any, place: str) -> Array | None:
         if not len(values_LD):
             return None
         frames = self.ingestion.frames(name, values_LD, self.framing, place)
         return frames[:, None, :] if name == "visual" else frames
-
-
-def middles(intervals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Middle of each interval in seconds; NaN, which lies in no clip, where it has none."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        return np.asarray(intervals[:, 0] / 2 + intervals[:, 1] / 2)
-
-
-@dataclass(frozen=True)
-class _Timed:
-    """Rows of a video's sequence with the middle of each in seconds."""
-
-    middle_s: npt.NDArray[np.float64]
-    rows: Any
-
-    @classmethod
-    def of(cls, sequence: ComputationalSequence, video: str) -> "_Timed":
-        """The rows of a video; none where the sequence lacks it."""
-        if video not in sequence.videos:
-            return cls(np.zeros(0), np.zeros((0, 1), np.float32))
-        intervals = sequence.intervals(video)
-        return cls(middles(intervals), sequence.features(video, len(intervals)))
-
-    def within(self, start: float, end: float) -> Any:
-        """Rows whose middle lies in [start, end), in the file's order."""
-        chosen = np.flatnonzero((self.middle_s >= start) & (self.middle_s < end))
-        return [self.rows[i] for i in chosen] if isinstance(self.rows, list) else self.rows[chosen]

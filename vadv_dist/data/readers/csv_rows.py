@@ -41,24 +41,26 @@ class Columns:
 
 @dataclass(frozen=True)
 class TextColumns:
-    """Names of the columns of a CSV of texts; `start` and `end` are read where they are there."""
+    """Names of the columns of a CSV of texts; `start`, `end` and `label` are read where they are there."""
 
     id_column: tuple[str, ...] = ("id",)
     text_column: str = "text"
     fallback_text_column: str | None = None
     start_column: str = "start"
     end_column: str = "end"
+    label_column: str = "label"
 
 
 @dataclass(frozen=True)
 class TextRow:
-    """The text of a clip, and where in its video it starts and ends in seconds, if the file says so."""
+    """The text of a clip, where in its video it starts and ends in seconds, and its label, if the file says so."""
 
     where: str
     text: str
     used_fallback: bool
     start: float | None
     end: float | None
+    label: float | None
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,9 @@ def read_texts(path: Path, columns: TextColumns) -> dict[str, TextRow]:
         if clip_id in texts:
             raise UserError(f"{where}: id {clip_id!r} stands there before. Ids name clips: make them differ.")
         text, used_fallback = _text(row, columns.text_column, columns.fallback_text_column)
-        times = [_time(where, row, name) for name in (columns.start_column, columns.end_column)]
-        texts[clip_id] = TextRow(where, text, used_fallback, *times)
+        start, end = (_time(where, row, name) for name in (columns.start_column, columns.end_column))
+        label = _number(row.get(columns.label_column, ""))  # NaN where it is a word
+        texts[clip_id] = TextRow(where, text, used_fallback, start, end, label if math.isfinite(label) else None)
     return texts
 
 
