@@ -123,7 +123,7 @@ def test_intervals_out_of_the_order_of_time_need_a_proof(tmp_path: Path) -> None
 def test_two_ids_of_one_clip_are_refused(tmp_path: Path) -> None:
     path = texts(tmp_path, 1, "label")
     path.write_text(path.read_text() + "\naa_01,another,2.0")
-    with pytest.raises(UserError, match="'aa_01' names the clip that .*line 2 names too"):
+    with pytest.raises(UserError, match=r"'aa_01' names the clip that .*line 2 names too"):
         ingest(tmp_path, path)
 
 
