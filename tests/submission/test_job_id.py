@@ -190,3 +190,13 @@ def test_relative_places_start_from_the_folder_that_travels(project: Path, tmp_p
     arguments, _ = prepared_arguments(Submission("train", ("--config", "a.yaml"), working_dir=project), HERE)
     assert f"--run.storage={project / 'runs'}" in arguments
     assert f'--data.sources=[{{"uri": "{project / "d"}", "weight": 1.0}}]' in arguments
+
+
+def test_the_places_that_an_evaluation_names_lead_out_of_the_jobs_folder(project: Path) -> None:
+    given = ("runs/x", "--data", "d", "--data=s3://b/d", "--split", "valid", "--encoder=roberta-large")
+    arguments, name = prepared_arguments(Submission("evaluate", given, working_dir=project), HERE)
+    places = [str(project / "runs" / "x"), "--data", str(project / "d")]
+    assert arguments == [*places, *given[3:]]
+    assert name == "x-valid"
+    with pytest.raises(UserError, match="--data is d, a path relative"):
+        prepared_arguments(Submission("evaluate", ("s3://b/x", "--data", "d"), working_dir=project), AWAY)

@@ -7,12 +7,29 @@ from typing import Any
 from vadv_dist.cli.answers import console, print_json
 from vadv_dist.errors import UserError
 
+KNOWN_SPEAKERS = "Its scores may profit from known speakers."
+
 
 def add_run_commands(commands: Any) -> None:
     """Add the commands that use a run."""
-    evaluate = commands.add_parser("evaluate", help="score a run's best student, and its teacher's logits, on a split")
-    evaluate.add_argument("run")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="score a run's best student, and its teacher's logits, on a split",
+        description="Scores a run on what it was trained on, which is known by its fingerprint; the result is written "
+        "into the run. With --data, scores the student of a run or an export on another data set: of a run, the result "
+        "is written to other-data/ in its folder; of an export, it is printed only.",
+    )
+    evaluate.add_argument("run", metavar="RUN_OR_EXPORT")
     evaluate.add_argument("--split", default="test", help="default: %(default)s")
+    evaluate.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="URI",
+        help="another data set to score the student on, or the place to which the run's own was moved (repeated for a "
+        "run of several)",
+    )
+    evaluate.add_argument("--encoder", help="place to which the run's encoder was moved")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(call=_evaluate)
 
@@ -44,21 +61,26 @@ def add_run_commands(commands: Any) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from vadv_dist.reporting.terminal import metrics_table
-    from vadv_dist.training.evaluate import evaluate_run
+    from vadv_dist.training.evaluate_other import evaluate
 
-    document = evaluate_run(options.run, options.split)
+    document = evaluate(options.run, options.split, data=options.data, encoder=options.encoder)
     for warning in document.get("leaks", []):
-        print(f"vadv: warning: {warning['told']} Its scores may profit from known speakers.", file=sys.stderr)
+        print(f"vadv: warning: {warning['told']} {warning.get('why', KNOWN_SPEAKERS)}", file=sys.stderr)
     if options.json:
         print_json(document)
         return 0
     rows: dict[str, Any] = {name: document[name] for name in ("student", "video", "prompt") if name in document}
     terminal = console()
-    terminal.print(metrics_table(rows, f"{document['run']}, {options.split} split, {document['rows']} clips"))
+    what = f"{options.split} split"
+    if document.get("other_data"):
+        what += f" of {document['data'][0]['uri']}"
+    terminal.print(metrics_table(rows, f"{document['run']}, {what}, {document['rows']} clips"))
     if len(document["sources"]) > 1:
         for source, metrics in document["sources"].items():
             scores = {name: metrics[name] for name in rows if name in metrics}
             terminal.print(metrics_table(scores, f"{source}, {metrics['rows']} clips"))
+    if document.get("other_data"):
+        print(f"wrote {document['file']}" if "file" in document else "nothing was written: an export has no run folder")
     return 0
 
 

@@ -7,6 +7,7 @@ from vadv_dist import __version__
 from vadv_dist.reporting.comparison import Comparison, compare_records
 from vadv_dist.reporting.header import header
 from vadv_dist.reporting.markup import join, tag
+from vadv_dist.reporting.other_data import other_data_files, other_data_section
 from vadv_dist.reporting.page import document
 from vadv_dist.reporting.paper_section import paper_section
 from vadv_dist.reporting.run_files import RUN_FILES, RunRecord, read_run
@@ -36,7 +37,7 @@ def write_report(run: str | Location, *, compare: Sequence[str | Location] = ())
     run = location(run)
     with contextlib.ExitStack() as copies:
         records = [
-            read_run(copies.enter_context(local_copy(path, RUN_FILES)), str(path))
+            read_run(copies.enter_context(local_copy(path, (*RUN_FILES, *other_data_files(path)))), str(path))
             for path in (run, *map(location, compare))
         ]
         page = report_html(records[0], records[1:])
@@ -49,14 +50,17 @@ def report_html(run: RunRecord, others: Sequence[RunRecord] = ()) -> str:
     """The page, as `write_report` writes it: the same bytes for the same files."""
     evaluation = run.evaluation
     comparisons = [_compared(run, other, evaluation.split) for other in others] if evaluation else []
+    elsewhere = other_data_section(run)
+    on_other_data = [] if elsewhere is None else [elsewhere]
     if evaluation is None:
-        sections = [training_section(run), facts_section(run)]
+        sections = [*on_other_data, training_section(run), facts_section(run)]
     else:
         paper = paper_section(run, evaluation)
         sections = [
             metrics_section(run, evaluation, comparisons),
             *([sources_section(evaluation)] if len(evaluation.sources) > 1 else []),
             *([paper] if paper else []),
+            *on_other_data,
             training_section(run),
             *clip_sections(evaluation, comparisons),
             facts_section(run),

@@ -178,7 +178,7 @@ def read_evaluation(run: Path, split: str) -> Evaluation | None:
     raw = read_json(document)
     again = evaluate_command(str(run), split)
     require_own_data(run, document, raw, again)
-    metrics = _metrics(raw)
+    metrics = metrics_of(raw)
     if "student" not in metrics:
         raise UserError(f"{document} has no metrics of the student. Evaluate the run again: {again}.")
     predictions = read_predictions(table, again)
@@ -188,7 +188,7 @@ def read_evaluation(run: Path, split: str) -> Evaluation | None:
             f"evaluation. Evaluate the run again: {again}."
         )
     step, sources = raw.get("step"), raw.get("sources")
-    by_source = {name: _metrics(part) for name, part in sources.items()} if isinstance(sources, Mapping) else {}
+    by_source = {name: metrics_of(part) for name, part in sources.items()} if isinstance(sources, Mapping) else {}
     return Evaluation(split, step if isinstance(step, int) else None, metrics, by_source, predictions)
 
 
@@ -243,7 +243,7 @@ def _read_config(path: Path) -> tuple[str, Record]:
     return text, config
 
 
-def _metrics(raw: object) -> dict[str, Metrics]:
+def metrics_of(raw: object) -> dict[str, Metrics]:
     """Scores by reader; None where one has no value, as the correlation of a constant."""
     if not isinstance(raw, Mapping):
         return {}

@@ -114,6 +114,7 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
         if not arguments or arguments[0].startswith("-"):
             raise UserError("submit evaluate: give the run, such as s3://BUCKET/runs/NAME.")
         arguments[0] = reach(arguments[0], "the run")
+        arguments[1:] = _reachable_options(arguments[1:], reach)
         return arguments, f"{location(arguments[0]).name}-{_option(arguments, '--split') or 'test'}"
     config_path = _option(arguments, "--config")
     if config_path is None:
@@ -210,6 +211,22 @@ class _Reach:
             f"{what} is {place}, a path relative to the job's folder, which is a copy that is removed when the job "
             "ends. Give s3://… or the absolute path of a disk that all nodes see."
         )
+
+
+def _reachable_options(arguments: Sequence[str], reach: _Reach) -> list[str]:
+    """The options of an evaluation, with the places that they name made reachable."""
+    found: list[str] = []
+    previous = ""
+    for argument in arguments:
+        option, separator, value = argument.partition("=")
+        if previous in ("--data", "--encoder"):
+            option, separator, value = previous, "", argument
+        is_hub_name = option == "--encoder" and not (reach.folder / value).is_dir()
+        if option in ("--data", "--encoder") and value and not is_hub_name:
+            argument = f"{option}={reach(value, option)}" if separator else reach(value, option)
+        found.append(argument)
+        previous = argument
+    return found
 
 
 def _absolute_overrides(config: Config, reach: _Reach) -> list[str]:

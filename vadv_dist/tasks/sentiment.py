@@ -153,6 +153,11 @@ class SentimentTask:
         return metrics["student"]["mae"]
 
 
+def student_metrics(prediction: FloatArray, label: FloatArray) -> dict[str, float]:
+    """Metrics of a student's predictions, as `SentimentTask.metrics` gives them; [R] each, in label units."""
+    return regression_metrics(prediction, label)
+
+
 def preflight(config: Config, sources: Sources) -> None:
     """Build the task without its weights, to meet every mistake in a configuration before anything is started.
 
