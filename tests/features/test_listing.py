@@ -92,3 +92,13 @@ def test_no_list_and_no_layout_are_told(tmp_path: Path) -> None:
         list_clips(ClipsConfig(mmsa=str(tmp_path)))
     with pytest.raises(UserError, match="one of both"):
         ClipsConfig(csv="a", mmsa="b")
+
+
+def test_one_piece_of_video_with_two_texts_is_refused(tmp_path: Path) -> None:
+    header = "clip_id,video_id,split,label,text,path,start,end"
+    rows = [(f"a_{n}", "a", "train", "0", f"words {n}", "a.mp4", str(n), str(n + 1)) for n in range(2)]
+    csv = write_list(tmp_path / "clips.csv", rows, header)
+    with pytest.raises(UserError, match=r"'a_0' and 'a_1' .* both are the whole of a\.mp4\. .*start_s"):
+        list_clips(ClipsConfig(csv=str(csv)))
+    csv.write_text(csv.read_text().replace("start,end", "start_s,end_s"))
+    assert [clip.names for clip in list_clips(ClipsConfig(csv=str(csv))).clips] == [("a_0", "a"), ("a_1", "a")]

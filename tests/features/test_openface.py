@@ -1,20 +1,25 @@
-"""What OpenFace wrote: its CSV of landmarks and its folder of aligned crops."""
+"""What OpenFace wrote: its CSV of landmarks and its folder of aligned crops; whose they are, and of which frames."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from lists import HEADER, quiet
 from PIL import Image
-from videos import write_list, write_video
+from videos import set_display_matrix, write_list, write_video
 
-from vadv_dist.config.extract_sections import FacesConfig
+from vadv_dist.config.extract_sections import ClipsConfig, FacesConfig
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.reading import ShardReader
 from vadv_dist.errors import UserError
 from vadv_dist.features.extract import extract
-from vadv_dist.features.frames import BadClipError
-from vadv_dist.features.openface import find_output, read_boxes, read_crops, require_folder
+from vadv_dist.features.faces import ClipFace, FaceFinder, FaceFrame
+from vadv_dist.features.frames import Video, to_image
+from vadv_dist.features.listing import ListedClip
+from vadv_dist.features.openface import Output, find_output, read_crop, read_faces, require_folder
+from vadv_dist.features.timeline import BadClipError
 
 COLUMNS = "frame, face_id, timestamp, confidence, success, x_0, x_1, y_0, y_1"
 
@@ -24,7 +29,48 @@ def write_csv(path: Path, *rows: str) -> Path:
     return path
 
 
-def test_boxes_surround_the_landmarks_of_the_largest_face_at_the_nearest_time(tmp_path: Path) -> None:
+def moving(frames: int, *, fps: float = 25, first: int = 0, step: float = 1, face: int = 0) -> list[str]:
+    """Rows of one face whose left edge tells the frame: 2 + step × number from `first`."""
+    return [
+        f"{n + 1}, {face}, {n / fps:.3f}, 0.98, 1, {2 + step * n}, {12 + step * n}, 10, 30"
+        for n in range(first, frames)
+    ]
+
+
+def face_of(
+    video: Path,
+    made: Path,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    name: str = "talk_1",
+    **faces: float,
+) -> tuple[ClipFace, list[float]]:
+    """The face of clip `talk_1` in eight frames, and where these are in the video, in frames of 1/25 s."""
+    config = FacesConfig(kind="openface", path=str(made), **{"smoothing": 0, "margin": 0, **faces})
+    clip = ListedClip("talk_1", "talk", "train", 0.0, "w", "talk.mp4", start, end, names=("talk_1", "talk"))
+    with video.open("rb") as file, Video(file) as opened:
+        span = opened.span(start, end)
+        times = span.middles(8)
+        frames = [
+            FaceFrame(times[i], to_image(picture), picture.coded_size, picture.turn)
+            for i, picture in opened.frames(times)
+        ]
+        return FaceFinder(config).find(clip, opened, span, frames), [25 * time for time in times]
+
+
+def lefts(face: ClipFace, width: int = 160) -> list[int]:
+    assert face.boxes is not None
+    return [round(box[0] * width) for box in face.boxes]
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    """Four seconds."""
+    return write_video(tmp_path / "talk.mp4", frames=100, size=(160, 96), gop=50)
+
+
+def test_faces_that_openface_is_not_sure_of_are_left_out(tmp_path: Path) -> None:
     file = write_csv(
         tmp_path / "a.csv",
         "1, 0, 0.00, 0.98, 1, 10, 20, 30, 50",
@@ -32,11 +78,15 @@ def test_boxes_surround_the_landmarks_of_the_largest_face_at_the_nearest_time(tm
         "2, 0, 0.04, 0.50, 1, 11, 21, 31, 51",
         "3, 0, 0.08, 0.98, 0, 12, 22, 32, 52",
         "4, 0, 0.12, 0.98, 1, 23, 13, 33, 53",
+        "5, 0, 0.16, nan, 1, 23, 13, 33, 53",
+        "6, 0, 0.20, 0.98, 1, inf, 13, 33, 53",
     )
-    boxes = read_boxes(file, [0.01, 0.05, 0.08, 0.2], min_score=0.8)
-    assert boxes[0].tolist() == [10, 30, 20, 50]
-    assert np.isnan(boxes[1:3]).all()  # too unsure, and no success
-    assert boxes[3].tolist() == [13, 33, 23, 53]
+    faces = read_faces(Output("a", None, file), min_score=0.8)
+    assert faces is not None
+    assert faces.coverage.numbers == [1, 2, 3, 4, 5, 6]
+    assert [boxes.tolist() for boxes in faces.boxes] == [
+        [[10, 30, 20, 50], [0, 0, 5, 5]], [], [], [[13, 33, 23, 53]], [], []
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -45,28 +95,184 @@ def test_boxes_surround_the_landmarks_of_the_largest_face_at_the_nearest_time(tm
         ("frame, timestamp\n1, 0\n", "has no columns timestamp, x_0"),
         (COLUMNS + "\n1, 0, zero, 1, 1, 1, 2, 3, 4", "is unreadable"),
         (COLUMNS + "\n1, 0, 0, 1, 1, 1", "is cut off"),
+        (COLUMNS, "has no rows"),
+        (COLUMNS + "\n1, 0, 0.04, 1, 1, 1, 2, 3, 4\n2, 0, 0.0, 1, 1, 1, 2, 3, 4", "times that do not rise"),
+        (COLUMNS + "\n1, 0, nan, 1, 1, 1, 2, 3, 4", "frames without times"),
     ],
 )
 def test_a_csv_of_another_kind_is_the_clips_fault(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "a.csv").write_text(content)
     with pytest.raises(BadClipError, match=message):
-        read_boxes(tmp_path / "a.csv", [0.0], min_score=0.8)
+        read_faces(Output("a", None, tmp_path / "a.csv"), min_score=0.8)
 
 
-def test_crops_are_those_of_evenly_spaced_frames_and_gaps_take_the_nearest(tmp_path: Path) -> None:
-    folder = tmp_path / "a_aligned"
-    folder.mkdir()
-    for number in (1, 2, 3, 8):
-        image = np.full((4, 4, 3), number * 10, np.uint8)
-        Image.fromarray(image).save(folder / f"frame_det_00_{number:06d}.bmp")
-    assert [int(image[0, 0, 0]) for image in read_crops(folder, 4)] == [10, 30, 30, 80]
-    assert [int(image[0, 0, 0]) for image in read_crops(folder, 1)] == [30]
-    (folder / "frame_det_00_000008.bmp").write_bytes(b"no picture")
-    with pytest.raises(BadClipError, match="frame_det_00_000008"):
-        read_crops(folder, 4)
-    assert find_output(tmp_path, "a", "Raw/x/1.mp4") == folder
-    assert find_output(tmp_path, "b", "Raw/x/a.mp4") == folder
-    assert find_output(tmp_path, "b", "Raw/x/1.mp4") is None
+def test_output_is_found_under_the_clips_own_names(tmp_path: Path) -> None:
+    (tmp_path / "q").mkdir()
+    file = write_csv(tmp_path / "q" / "1.csv")
+    assert find_output(tmp_path, ("q_1", "Raw/q/1", "q/1")) == Output("q/1", None, file)
+    assert find_output(tmp_path, ("p_1", "Raw/p/1", "p/1")) is None
+    (tmp_path / "a" / "a_aligned").mkdir(parents=True)
+    assert find_output(tmp_path, ("a",)) == Output("a", tmp_path / "a" / "a_aligned", None)
+
+
+def test_frames_are_matched_by_their_numbers(talk: Path, tmp_path: Path) -> None:
+    write_csv(tmp_path / "talk_1.csv", *moving(100))
+    face, at = face_of(talk, tmp_path)
+    assert lefts(face) == [2 + int(frame) for frame in at]
+    assert face.seen == 8
+
+
+def test_frames_of_varying_length_are_matched_by_their_numbers_not_by_openfaces_times(tmp_path: Path) -> None:
+    times = [20 * n if n < 50 else 1000 + 60 * (n - 50) for n in range(100)]
+    talk = write_video(tmp_path / "talk.mp4", frames=100, size=(160, 96), times=times, time_base=Fraction(1, 1000))
+    write_csv(tmp_path / "talk_1.csv", *moving(100, fps=25))  # its mean rate: 100 frames in 4 s
+    face, at = face_of(talk, tmp_path)
+    assert lefts(face) == [2 + max(n for n in range(100) if times[n] <= 40 * frame) for frame in at]
+
+
+def test_a_file_of_the_same_video_at_another_rate_is_matched_by_its_times(talk: Path, tmp_path: Path) -> None:
+    write_csv(tmp_path / "talk_1.csv", *moving(40, fps=10, step=3))
+    face, at = face_of(talk, tmp_path)
+    assert np.abs(np.array(lefts(face)) - [2 + 3 * frame / 2.5 for frame in at]).max() <= 2
+
+
+@pytest.mark.parametrize(("rows", "first_frame"), [(moving(50), 50), (moving(100), 0)])
+def test_a_file_named_by_a_clip_is_of_the_clip_or_of_its_video_as_its_length_says(
+    talk: Path, tmp_path: Path, rows: list[str], first_frame: int
+) -> None:
+    write_csv(tmp_path / "talk_1.csv", *rows)
+    face, at = face_of(talk, tmp_path, start=2.0, end=4.0)
+    assert lefts(face) == [2 + int(frame) - first_frame for frame in at]
+
+
+def test_a_file_named_by_the_video_is_of_the_video(talk: Path, tmp_path: Path) -> None:
+    write_csv(tmp_path / "talk.csv", *moving(100))
+    face, at = face_of(talk, tmp_path, start=2.0, end=4.0)
+    assert lefts(face) == [2 + int(frame) for frame in at]
+    write_csv(tmp_path / "talk.csv", *moving(50))
+    with pytest.raises(BadClipError, match=r"talk\.csv covers frames up to number 50 and 2\.00 s"):
+        face_of(talk, tmp_path, start=2.0, end=4.0)
+
+
+@pytest.mark.parametrize("frames", [30, 70, 150])
+@pytest.mark.parametrize("part", [(None, None), (2.0, 4.0)])
+def test_a_file_of_neither_length_is_refused(
+    talk: Path, tmp_path: Path, frames: int, part: tuple[float | None, float | None]
+) -> None:
+    write_csv(tmp_path / "talk_1.csv", *moving(frames, step=0.5))
+    with pytest.raises(BadClipError, match=r"wrong OpenFace output: .* its video 100 in 4\.00 s"):
+        face_of(talk, tmp_path, start=part[0], end=part[1])
+
+
+def test_frames_without_rows_have_no_face(talk: Path, tmp_path: Path) -> None:
+    # OpenFace for several faces writes rows only where it sees one.
+    write_csv(tmp_path / "talk_1.csv", *moving(60, first=30), *moving(90, first=80))
+    face, at = face_of(talk, tmp_path)
+    assert [at[n] for n in (2, 3, 4, 6)] == [31.25, 43.75, 56.25, 81.25]
+    assert face.seen == 3  # the last one lies too far off to be known for the same person
+    assert lefts(face) == [33, 33, 33, 45, 58, 58, 58, 58]
+    write_csv(tmp_path / "talk_1.csv", *moving(25, first=10))
+    with pytest.raises(BadClipError, match="wrong OpenFace output"):  # of the clip, or of the video? nothing tells
+        face_of(talk, tmp_path, start=2.0, end=4.0)
+
+
+def test_one_of_two_people_is_followed_whatever_their_numbers_are(talk: Path, tmp_path: Path) -> None:
+    rows = []
+    for n in range(100):
+        pair = [(5 + n % 3, 45), (110, 150 + n % 2)]
+        for face, (left, right) in enumerate(pair if n % 2 else pair[::-1]):
+            rows.append(f"{n + 1}, {face}, {n / 25}, 0.98, 1, {left}, {right}, 10, 50")
+    write_csv(tmp_path / "talk_1.csv", *rows)
+    found = lefts(face_of(talk, tmp_path, smoothing=1.5)[0])
+    assert all(abs(left - 6) < 3 for left in found) or all(abs(left - 110) < 3 for left in found)
+
+
+def test_landmarks_of_another_picture_are_refused(talk: Path, tmp_path: Path) -> None:
+    write_csv(tmp_path / "talk_1.csv", *(f"{n + 1}, 0, {n / 25}, 0.98, 1, 500, 600, 300, 400" for n in range(100)))
+    with pytest.raises(BadClipError, match=r"talk_1\.csv lie outside the picture of 160 × 96 pixels"):
+        face_of(talk, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ("60, 90, 120, 150", [60 / 96, 120 / 160, 90 / 96, 150 / 160]),  # below the coded picture: of the turned one
+        ("100, 140, 20, 40", [1 - 40 / 96, 100 / 160, 1 - 20 / 96, 140 / 160]),  # right of the turned one: as coded
+    ],
+)
+def test_landmarks_of_a_phones_video_are_of_the_picture_that_they_fit(
+    talk: Path, tmp_path: Path, box: str, expected: list[float]
+) -> None:
+    set_display_matrix(talk, 0, 1, -1, 0)
+    write_csv(tmp_path / "talk_1.csv", *(f"{n + 1}, 0, {n / 25}, 0.98, 1, {box}" for n in range(100)))
+    face, _ = face_of(talk, tmp_path)
+    assert face.boxes is not None
+    np.testing.assert_allclose(face.boxes, [expected] * 8, atol=1e-3)
+
+
+def test_landmarks_that_fit_both_ways_to_hold_a_phone_are_refused(talk: Path, tmp_path: Path) -> None:
+    set_display_matrix(talk, 0, 1, -1, 0)
+    write_csv(tmp_path / "talk_1.csv", *(f"{n + 1}, 0, {n / 25}, 0.98, 1, 20, 40, 20, 40" for n in range(100)))
+    with pytest.raises(BadClipError, match=r"talk_1\.csv does not tell whether OpenFace did"):
+        face_of(talk, tmp_path)
+
+
+def write_crops(folder: Path, numbers: range | list[int], face: int = 0, brightness: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        image = np.full((4, 4, 3), brightness + number, np.uint8)
+        Image.fromarray(image).save(folder / f"frame_det_{face:02d}_{number:06d}.bmp")
+
+
+def shown(face: ClipFace) -> list[int]:
+    assert face.crops is not None
+    return [int(crop[0, 0, 0]) for crop in face.crops]
+
+
+def test_crops_are_those_of_the_frames_at_their_times(talk: Path, tmp_path: Path) -> None:
+    write_crops(tmp_path / "talk_aligned", range(1, 101))
+    face, at = face_of(talk, tmp_path)
+    assert shown(face) == [1 + int(frame) for frame in at]
+    face, at = face_of(talk, tmp_path, start=2.0, end=4.0)
+    assert shown(face) == [1 + int(frame) for frame in at]
+    assert face.boxes is None
+    (tmp_path / "talk_aligned" / "frame_det_00_000054.bmp").write_bytes(b"no picture")
+    with pytest.raises(BadClipError, match="frame_det_00_000054"):
+        face_of(talk, tmp_path, start=2.0, end=4.0)
+
+
+def test_frames_without_a_crop_take_the_nearest_and_do_not_stretch_the_others(talk: Path, tmp_path: Path) -> None:
+    write_crops(tmp_path / "talk_1_aligned", range(51, 101))
+    face, at = face_of(talk, tmp_path)
+    assert shown(face) == [57, 57, 57, 57, *(1 + int(frame) for frame in at[4:])]
+    assert face.seen == 4
+    write_crops(tmp_path / "talk_1_aligned", range(101, 140))
+    with pytest.raises(BadClipError, match=r"wrong OpenFace output: talk_1 covers frames up to number 139"):
+        face_of(talk, tmp_path)
+    (tmp_path / "empty" / "talk_1_aligned").mkdir(parents=True)
+    assert face_of(talk, tmp_path / "empty")[0] == ClipFace(missing="no face found")
+
+
+def test_crops_of_two_people_are_those_of_one(talk: Path, tmp_path: Path) -> None:
+    # Without landmarks, the number that OpenFace gave to a face in most frames.
+    write_crops(tmp_path / "talk_1_aligned", range(1, 31), face=0, brightness=0)
+    write_crops(tmp_path / "talk_1_aligned", range(1, 101), face=1, brightness=100)
+    assert min(shown(face_of(talk, tmp_path)[0])) > 100
+    # With them, the place: the numbers change hands in the middle.
+    write_crops(tmp_path / "talk_1_aligned", range(1, 101), face=0, brightness=0)
+    rows = []
+    for n in range(100):
+        left, right = (5, 110) if n < 50 else (110, 5)
+        rows += [f"{n + 1}, {i}, {n / 25}, 0.98, 1, {x}, {x + 40}, 10, 50" for i, x in enumerate((left, right))]
+    write_csv(tmp_path / "talk_1.csv", *rows)
+    person = [number > 100 for number in shown(face_of(talk, tmp_path)[0])]
+    assert person in ([False] * 4 + [True] * 4, [True] * 4 + [False] * 4)
+
+
+def test_a_damaged_crop_has_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "a.bmp").write_bytes(b"no picture")
+    with pytest.raises(BadClipError, match=r"OpenFace's a\.bmp is unreadable"):
+        read_crop(tmp_path / "a.bmp")
 
 
 def test_a_clip_takes_its_faces_from_what_openface_wrote(configure, classifier_folder: Path, tmp_path: Path) -> None:
@@ -75,23 +281,43 @@ def test_a_clip_takes_its_faces_from_what_openface_wrote(configure, classifier_f
         write_video(tmp_path / "clips" / f"{name}.mp4", frames=25)
     csv = write_list(tmp_path / "clips" / "clips.csv", rows, HEADER)
     made = tmp_path / "openface"
-    (made / "crops_aligned").mkdir(parents=True)
-    for number in range(1, 26):
-        image = np.full((16, 16, 3), number, np.uint8)
-        Image.fromarray(image).save(made / "crops_aligned" / f"frame_det_00_{number:06d}.bmp")
+    write_crops(made / "crops_aligned", range(1, 26))
     write_csv(made / "boxes.csv", *(f"{i + 1}, 0, {i / 25}, 0.98, 1, 16, 48, 8, 40" for i in range(25)))
     faces = FacesConfig(kind="openface", path=str(made))
     summary = extract(configure(csv, expression=classifier_folder, faces=faces), quiet())
     assert summary.without_face == 1
+    assert "null in 1 clips without a face (1 no OpenFace output)" in str(summary)
     dataset = Dataset.open(tmp_path / "out")
     table = ShardReader(dataset, ("face",)).read(dataset.manifest.splits["train"][0])
     assert table.column("face").is_null().to_pylist() == [False, False, True]
-    import pyarrow.parquet as pq
-
     sources = pq.read_table(tmp_path / "out" / "sources.parquet").to_pylist()
     np.testing.assert_allclose(sources[0]["boxes"], [[16 / 64, 8 / 48, 48 / 64, 40 / 48]] * 8, atol=1e-4)
     assert sources[1]["boxes"] is None
     assert [row["faces"] for row in sources] == [8, 8, 0]
+    assert [row["no_face"] for row in sources] == [None, None, "no OpenFace output"]
+
+
+def test_a_file_that_could_be_of_several_videos_is_of_none(configure, classifier_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    for name in ("p", "q"):
+        write_video(folder / "Raw" / name / "1.mp4", frames=25)
+    write_list(
+        folder / "label.csv",
+        [("p", "1", "good", "1", "train"), ("q", "1", "bad", "-1", "train")],
+        "video_id,clip_id,text,label,mode",
+    )
+    made = tmp_path / "openface"
+    made.mkdir()
+    write_csv(made / "1.csv", *moving(25))
+    (made / "p").mkdir()
+    write_csv(made / "p" / "1.csv", *moving(25))
+    config = configure(
+        folder / "label.csv", expression=classifier_folder, faces=FacesConfig(kind="openface", path=str(made))
+    )
+    config = type(config)(**{**vars(config), "clips": ClipsConfig(mmsa=str(folder))})
+    assert extract(config, quiet()).no_face == {"OpenFace output under a name that several videos share": 1}
+    sources = pq.read_table(tmp_path / "out" / "sources.parquet").to_pylist()
+    assert [(row["clip_id"], row["no_face"] is None) for row in sources] == [("p_1", True), ("q_1", False)]
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -105,8 +105,8 @@ def test_mmsa_layout_openface_and_an_onnx_file_are_read_in_a_store(configure, pl
         "\n".join(["timestamp, confidence, success, x_0, x_1, y_0, y_1", *lines])
     )
     (folder / "openface" / "vid_2_aligned").mkdir()
-    for number in range(1, 4):
-        image = Image.new("RGB", (16, 16), (80 * number, 0, 0))
+    for number in range(1, 26):
+        image = Image.new("RGB", (16, 16), (10 * number, 0, 0))
         image.save(folder / "openface" / "vid_2_aligned" / f"frame_det_00_{number:06d}.bmp")
     write_onnx(folder / "expression.onnx", np.arange(24).reshape(3, 8) / 24, 224)
     upload(folder, place / "MOSI")

@@ -1,39 +1,119 @@
-"""One face through a clip: gaps, smoothing, squares and crops, by hand."""
+"""One person through a clip: gaps, smoothing, who is followed, cuts; squares and crops, by hand."""
 
 import numpy as np
+import pytest
 
-from vadv_dist.features.tracks import crop, follow, largest, squares
+from vadv_dist.features.scenes import Scenes
+from vadv_dist.features.tracks import Track, choose_person, crop, follow, squares
 
-
-def boxes(*lefts: float | None) -> np.ndarray:
-    return np.array([[np.nan] * 4 if x is None else [x, 0, x + 10, 20] for x in lefts])
-
-
-def test_the_largest_face_is_taken() -> None:
-    found = np.array([[0, 0, 5, 5], [10, 10, 30, 20], [0, 0, 3, 40]], np.float32)
-    assert largest(found).tolist() == [10, 10, 30, 20]
-    assert np.isnan(largest(found[:0])).all()
+NOBODY = np.zeros((0, 4))
 
 
-def test_gaps_are_filled_on_straight_lines_and_ends_are_held() -> None:
-    track = follow(boxes(None, 4, None, None, 10, None), min_share=0.3, smoothing=0)
+def boxes(*lefts: float | None) -> list[np.ndarray]:
+    return [NOBODY if x is None else np.array([[x, 0, x + 10, 20]]) for x in lefts]
+
+
+def one_scene(a: int, b: int) -> bool:
+    return True
+
+
+def followed(faces: list[np.ndarray], scenes: Scenes | None = None, *, smoothing: float = 0) -> Track:
+    same = one_scene if scenes is None else scenes.same
+    track = follow(faces, choose_person(faces, same), same, min_share=0.2, smoothing=smoothing)
     assert track is not None
-    assert track[:, 0].tolist() == [4, 4, 6, 8, 10, 10]
-    assert track[:, 2].tolist() == [14, 14, 16, 18, 20, 20]
+    return track
+
+
+def test_gaps_are_filled_on_straight_lines_and_the_ends_take_the_nearest_frame() -> None:
+    track = followed(boxes(None, 4, None, None, 10, None))
+    assert track.boxes[:, 0].tolist() == [4, 4, 6, 8, 10, 10]
+    assert track.boxes[:, 2].tolist() == [14, 14, 16, 18, 20, 20]
+    assert track.sources == [1, 1, 2, 3, 4, 4]
+    assert track.seen == {1: 0, 4: 0}
 
 
 def test_too_few_faces_are_none() -> None:
-    assert follow(boxes(None, 4, None, None, None), min_share=0.25, smoothing=0) is None
-    assert follow(boxes(None, None), min_share=0.0, smoothing=0) is None
-    assert follow(boxes(1, None, None, None), min_share=0.25, smoothing=0) is not None
+    def has_face(*lefts: float | None, min_share: float) -> bool:
+        faces = boxes(*lefts)
+        seen = choose_person(faces, one_scene)
+        return follow(faces, seen, one_scene, min_share=min_share, smoothing=0) is not None
+
+    assert not has_face(None, 4, None, None, None, min_share=0.25)
+    assert not has_face(None, None, min_share=0)
+    assert has_face(1, None, None, None, min_share=0.25)
 
 
 def test_smoothing_is_a_gaussian_mean_that_keeps_a_still_face_still() -> None:
-    still = follow(boxes(3, 3, 3, 3), min_share=0, smoothing=1.5)
-    np.testing.assert_allclose(still[:, 0], 3)
-    jump = follow(boxes(0, 0, 9), min_share=0, smoothing=1.0)
+    np.testing.assert_allclose(followed(boxes(3, 3, 3, 3), smoothing=1.5).boxes[:, 0], 3)
     weights = np.exp(-0.5 * np.array([2.0, 1.0, 0.0]) ** 2)
-    np.testing.assert_allclose(jump[2, 0], 9 * weights[2] / weights.sum())
+    jump = followed(boxes(0, 0, 9), smoothing=1.0)
+    np.testing.assert_allclose(jump.boxes[2, 0], 9 * weights[2] / weights.sum())
+
+
+def two(left: float, right: float, sides: tuple[float, float] = (40, 40)) -> np.ndarray:
+    return np.array([[left, 10, left + sides[0], 10 + sides[0]], [right, 10, right + sides[1], 10 + sides[1]]])
+
+
+@pytest.mark.parametrize("order", ["as they are", "by turns", "the larger first"])
+def test_of_two_people_one_is_followed_whoever_is_larger_or_comes_first_in_a_frame(order: str) -> None:
+    faces = []
+    for frame in range(16):
+        pair = two(5 + frame % 3, 110 - frame % 2, (40, 41) if frame % 2 else (41, 40))
+        if order != "as they are" and frame % 2:
+            pair = pair[::-1]
+        faces.append(pair)
+    lefts = followed(faces, smoothing=1.5).boxes[:, 0]
+    assert (np.abs(lefts - 6) < 2).all() or (np.abs(lefts - 109) < 2).all()
+
+
+def test_the_person_who_is_seen_longer_is_followed_even_where_another_is_larger_for_a_moment() -> None:
+    faces = [two(5, 110)[:1] for _ in range(10)]
+    faces[3] = two(5, 90, (40, 70))
+    assert followed(faces).boxes[:, 0].tolist() == [5.0] * 10
+
+
+def test_where_the_person_is_not_seen_the_other_is_not_taken_for_them() -> None:
+    faces = [two(5, 110), two(5, 110), two(5, 110)[1:], two(5, 110)[1:], two(5, 110)] * 2
+    np.testing.assert_allclose(followed(faces, smoothing=1.5).boxes[:, 0], 110)
+    by_turns = [two(5, 110)[frame % 2 :][:1] for frame in range(10)]
+    assert len(set(followed(by_turns).boxes[:, 0].tolist())) == 1
+
+
+def test_people_who_cross_keep_who_they_are() -> None:
+    faces = [np.array([[x, 0, x + 40, 40], [200 - x, 60, 240 - x, 100]]) for x in range(0, 201, 20)]
+    track = followed([pair[:: (-1) ** n] for n, pair in enumerate(faces)])
+    assert len(set(track.boxes[:, 1].tolist())) == 1
+
+
+def pictures(*scenes: str) -> Scenes:
+    """Frames of rooms, each with some noise."""
+    chance = np.random.default_rng(0)
+    rooms = {name: chance.integers(0, 255, (6, 8, 3)) for name in sorted(set(scenes))}
+    large = [np.kron(rooms[name], np.ones((8, 8, 1))) for name in scenes]
+    return Scenes([np.clip(room + chance.normal(0, 4, room.shape), 0, 255).astype(np.uint8) for room in large])
+
+
+def test_nobody_is_followed_across_a_cut() -> None:
+    scenes = pictures(*"AAAAAAAABBBB")
+    assert scenes.same(0, 7)
+    assert not scenes.same(7, 8)
+    # Another person, almost where the first one was.
+    track = followed(boxes(*[0] * 8, *[4] * 4), scenes, smoothing=1.5)
+    np.testing.assert_allclose(track.boxes[:, 0], 0)
+    assert track.sources == [*range(8), 7, 7, 7, 7]
+
+
+def test_a_person_is_found_again_when_the_scene_comes_back() -> None:
+    track = followed(boxes(0, 0, 0, 4, 4, 0, 0, 0), pictures(*"AAABBAAA"))
+    assert track.boxes[:, 0].tolist() == [0] * 8
+    assert track.sources == [0, 1, 2, 2, 5, 5, 6, 7]
+    assert sorted(track.seen) == [0, 1, 2, 5, 6, 7]
+
+
+def test_a_camera_that_moves_all_the_time_makes_no_cuts() -> None:
+    wall = np.kron(np.random.default_rng(1).integers(0, 255, (6, 60, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    scenes = Scenes([wall[:, 6 * n : 6 * n + 64] for n in range(20)])
+    assert all(scenes.same(n, n + 1) for n in range(19))
 
 
 def test_squares_have_the_larger_side_and_its_margin() -> None:

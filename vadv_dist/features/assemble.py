@@ -46,6 +46,7 @@ _SOURCES_SCHEMA = pa.schema(
         pa.field("height", pa.int32(), nullable=False),
         pa.field("faces", pa.int32(), nullable=False),
         pa.field("boxes", pa.list_(pa.list_(pa.float32(), 4))),
+        pa.field("no_face", pa.string()),
     ]
 )
 
@@ -60,6 +61,7 @@ class ExtractSummary:
         splits: clips written to each split.
         rejected: clips by the reason why they were rejected.
         without_face: clips written whose face is null; None where no faces were sought.
+        no_face: these clips by the reason why.
         features: shape of each feature.
         fingerprint: of the data set.
     """
@@ -70,6 +72,7 @@ class ExtractSummary:
     splits: dict[str, int]
     rejected: dict[str, int]
     without_face: int | None
+    no_face: dict[str, int]
     features: dict[str, list[int]]
     fingerprint: str
 
@@ -84,8 +87,10 @@ class ExtractSummary:
             count = sum(self.rejected.values())
             lines.append(f"  {count:,} rejected, listed in {REJECTED_NAME}: {_reasons(self.rejected)}")
         for name, shape in self.features.items():
-            missing = f", null in {self.without_face:,} clips without a face" if name == "face" else ""
-            lines.append(f"  {name} {shape}{missing if self.without_face else ''}")
+            missing = ""
+            if name == "face" and self.without_face:
+                missing = f", null in {self.without_face:,} clips without a face ({_reasons(self.no_face)})"
+            lines.append(f"  {name} {shape}{missing}")
         return "\n".join(lines)
 
 
@@ -111,7 +116,7 @@ def finish(
         _write_parquet(rejected, work.folder / REJECTED_NAME)
         raise UserError(_too_many(config, listed, work, rejected, reasons))
     left_out = _write_parquet(rejected, work.root / REJECTED_NAME)
-    without_face, read = _write_sources(listed, groups, work, work.root / SOURCES_NAME)
+    no_face, read = _write_sources(listed, groups, work, work.root / SOURCES_NAME)
     prompts_sha256 = None if prompts is None else write_prompts(work.root / PROMPTS_NAME, prompts)
     splits: dict[str, list[ShardInfo]] = {}
     labels: dict[str, list[float]] = {}
@@ -126,13 +131,13 @@ def finish(
                 labels.setdefault(group.split, []).append(listed.clips[number].label)
                 words.setdefault(group.split, []).append(count_words(listed.clips[number].text))
     label = LabelSpec(*config.clips.label_range)
-    counts = {"listed": len(listed.clips), "rejected": len(rejected), "without_face": without_face}
+    counts = {"listed": len(listed.clips), "rejected": len(rejected), "without_face": sum(no_face.values())}
     manifest = DatasetManifest(
         splits={split: splits[split] for split in SPLITS if split in splits},
         features=dict(features),
         label=label,
         statistics={s: statistics(labels[s], words[s], label) for s in SPLITS if s in splits},
-        provenance=stamped({**provenance, "clips": counts, "records": [read, left_out]}),
+        provenance=stamped({**provenance, "clips": counts, "no_face": no_face, "records": [read, left_out]}),
         num_classes_prompts=0 if prompts is None else len(prompts),
         prompts_sha256=prompts_sha256,
     )
@@ -154,6 +159,7 @@ def summary(root: Location, manifest: DatasetManifest) -> ExtractSummary:
         splits=splits,
         rejected=dict(Counter(_kind(reason) for reason in reasons).most_common()),
         without_face=counts["without_face"] if "face" in manifest.features else None,
+        no_face=manifest.provenance["no_face"] if "face" in manifest.features else {},
         features={name: list(spec.shape) for name, spec in manifest.features.items()},
         fingerprint=manifest.fingerprint,
     )
@@ -177,10 +183,14 @@ def _rejected_table(
 
 def _write_sources(
     listed: ClipList, groups: Sequence[Group], work: WorkFolder, path: Location
-) -> tuple[int, dict[str, Any]]:
-    """Write what was read for each accepted clip, group by group; return how many clips have no face, and the file."""
-    names = ("bytes", "sha256", "start_s", "end_s", "width", "height", "faces", "boxes")
-    without_face = 0
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """Write what was read for each accepted clip, group by group.
+
+    Returns:
+        how many clips have no face, by reason, and what `dataset.json` says of the file.
+    """
+    names = ("bytes", "sha256", "start_s", "end_s", "width", "height", "faces", "boxes", "no_face")
+    without_face: Counter[str] = Counter()
     with atomic_file(path) as partial:
         with pq.ParquetWriter(partial, _SOURCES_SCHEMA, compression="zstd") as writer:
             for group in groups:
@@ -188,12 +198,13 @@ def _write_sources(
                 for number, report in zip(group.clips, work.reports(group), strict=True):
                     if report.reason is None:
                         clip = listed.clips[number]
-                        without_face += not report.has_face
+                        if not report.has_face:
+                            without_face[report.no_face or ""] += 1
                         row = {"clip_id": clip.clip_id, "split": clip.split, "path": clip.path}
                         rows.append({**row, **{name: getattr(report, name) for name in names}})
                 if rows:
                     writer.write_table(pa.Table.from_pylist(rows, schema=_SOURCES_SCHEMA))
-        return without_face, _entry(path.name, partial)
+        return dict(without_face.most_common()), _entry(path.name, partial)
 
 
 def _write_parquet(table: pa.Table, path: Location) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def _strip(row: dict[str, Any], root: Location) -> "Picture":
     height = round(_TILE_WIDTH * row["height"] / row["width"])
     strip = Pillow.new("RGB", (_TILE_WIDTH * len(images), height + _CAPTION_HEIGHT), _PAPER)
     draw = ImageDraw.Draw(strip)
-    seen = f"a face in {row['faces']} frames of {count}" if boxes else f"no face ({row['faces']} frames with one)"
+    seen = f"a face in {row['faces']} frames of {count}" if boxes else f"no face: {row['no_face'] or 'not sought'}"
     caption = (
         f"{row['clip_id']}   {row['width']} x {row['height']}   {row['start_s']:.2f} to {row['end_s']:.2f} s   {seen}"
     )

@@ -5,13 +5,14 @@ import io
 import math
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vadv_dist.config.extract_sections import ClipsConfig
 from vadv_dist.data.readers.csv_rows import SPLIT_NAMES
 from vadv_dist.data.video_ids import video_of
 from vadv_dist.errors import UserError, did_you_mean
+from vadv_dist.features.clip_names import own_names
 from vadv_dist.storage import Location, S3Path, location, open_binary
 
 CSV_COLUMNS = ("clip_id", "video_id", "split", "label", "text", "path")
@@ -28,6 +29,7 @@ class ListedClip:
     Attributes:
         path: of its file, relative to the list's root unless absolute or a URI.
         start_s, end_s: the part of the file that is the clip, in seconds; None is the file's start or end.
+        names: under which another program's output for the clip may stand, the likeliest first.
         fault: why the clip cannot be read, where the list says so already (times that are none).
     """
 
@@ -39,6 +41,7 @@ class ListedClip:
     path: str
     start_s: float | None = None
     end_s: float | None = None
+    names: tuple[str, ...] = ()
     fault: str | None = None
 
 
@@ -116,7 +119,26 @@ def list_clips(config: ClipsConfig) -> ClipList:
         clips.append(clip)
     if not clips:
         raise UserError(f"{file} has a header line, but not a single row.")
-    return ClipList(file, root, config.source or name, tuple(clips))
+    _require_parts(file, clips)
+    names = own_names([(clip.clip_id, clip.path) for clip in clips])
+    named = tuple(replace(clip, names=own) for clip, own in zip(clips, names, strict=True))
+    return ClipList(file, root, config.source or name, named)
+
+
+def _require_parts(file: Location, clips: list[ListedClip]) -> None:
+    """Refuse a list that gives one piece of video two texts, as one does whose columns of times are not read."""
+    found: dict[tuple[str, float | None, float | None], ListedClip] = {}
+    for clip in clips:
+        if clip.fault is not None:
+            continue
+        other = found.setdefault((posixpath.normpath(clip.path), clip.start_s, clip.end_s), clip)
+        if other.text != clip.text:
+            whole = clip.start_s is None and clip.end_s is None
+            piece = "the whole" if whole else f"{clip.start_s or 0:g} s to {clip.end_s or 'the end'}"
+            raise UserError(
+                f"{file}: clips {other.clip_id!r} and {clip.clip_id!r} have different texts, but both are {piece} of "
+                f"{clip.path}. Give the part that each of them is in the columns {' and '.join(TIME_COLUMNS)}."
+            )
 
 
 def _rows(file: Location, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -203,7 +225,7 @@ def _parse(where: str, row: Mapping[str, str], label_range: tuple[float, float])
     if fault is None and end is not None and end <= (start or 0.0):
         fault = f"{WRONG_TIMES}: it ends at {end:g} s and starts at {start or 0.0:g} s"
     video = row["video_id"].strip() or video_of(clip_id)
-    return ListedClip(clip_id, video, split, label, text, path, start, end, fault)
+    return ListedClip(clip_id, video, split, label, text, path, start, end, fault=fault)
 
 
 def _number(cell: str) -> float | None:

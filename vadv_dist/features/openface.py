@@ -1,48 +1,140 @@
-"""Reads what OpenFace 2 wrote for a clip: its CSV of landmarks, or its folder of aligned face crops.
+"""Reads what OpenFace 2 wrote for a clip: its CSV of landmarks, and its folder of aligned face crops.
 
 `FeatureExtraction -f clip.mp4` writes `clip.csv` and, with `-simalign`, `clip_aligned/frame_det_00_000001.bmp …`.
-Both are looked for under the clip's id and under the name of its file.
+Both are looked for under the names that mean this clip alone (`clip_names`).
 """
 
 import csv
 import io
-import math
 import re
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
 from vadv_dist.errors import UserError, VadvError
 from vadv_dist.features.frames import Image
+from vadv_dist.features.openface_times import Coverage
 from vadv_dist.features.timeline import BadClipError
 from vadv_dist.features.tracks import Floats
 from vadv_dist.storage import Location, location, open_binary
 
 _CROP = re.compile(r"frame_det_(\d+)_(\d+)\.(?:bmp|png|jpe?g)", re.IGNORECASE)
+_WHOLE_CROP = np.array([0.0, 0.0, 1.0, 1.0])
 
 
-def find_output(folder: Location, clip_id: str, path: str) -> Location | None:
-    """The folder of aligned crops of a clip, else its CSV, else None: OpenFace saw no such clip."""
-    for stem in (clip_id, Path(path).stem):
-        for crops in (folder / f"{stem}_aligned", folder / stem / f"{stem}_aligned"):
-            if crops.is_dir():
-                return crops
-        if (landmarks := folder / f"{stem}.csv").is_file():
-            return landmarks
+@dataclass(frozen=True)
+class Output:
+    """What OpenFace wrote for a clip or for its video.
+
+    Attributes:
+        name: under which it stands.
+        crops: folder of aligned crops.
+        landmarks: the CSV.
+    """
+
+    name: str
+    crops: Location | None
+    landmarks: Location | None
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The faces of an OpenFace file, frame by frame.
+
+    Attributes:
+        coverage: which frames the file has rows of.
+        boxes: per frame of the coverage, a box for each good face, in pixels of what OpenFace saw, [F, 4].
+        crops: per frame, the crop of each of these faces; empty where there are no crops.
+    """
+
+    coverage: Coverage
+    boxes: list[Floats]
+    crops: list[list[Location]]
+
+
+def find_output(folder: Location, names: Sequence[str]) -> Output | None:
+    """What stands under the first of a clip's names that OpenFace used; None: it saw no such clip."""
+    for name in names:
+        last = name.rpartition("/")[2]
+        crops = next((c for c in (folder / f"{name}_aligned", folder / name / f"{last}_aligned") if c.is_dir()), None)
+        landmarks = next((c for c in (folder / f"{name}.csv", folder / name / f"{last}.csv") if c.is_file()), None)
+        if crops is not None or landmarks is not None:
+            return Output(name, crops, landmarks)
     return None
 
 
-def read_boxes(file: Location, times_s: Sequence[float], *, min_score: float) -> Floats:
-    """Boxes around the landmarks of the largest face at given times, [T, 4]; NaN where there is none.
+def read_faces(output: Output, *, min_score: float) -> Faces | None:
+    """All faces that OpenFace is sure of; None where it kept crops, but not a single one.
+
+    Crops without a CSV do not say where in the picture they are from, nor how many frames there were; of several faces the one is taken that OpenFace
+    kept in most frames.
 
     Args:
-        file: OpenFace's CSV with 2D landmarks (`-2Dfp`); its times are those of the clip's own video.
-        times_s: in seconds from the video's first frame.
-        min_score: rows of a smaller confidence are left out.
+        output: the CSV with 2D landmarks (`-2Dfp`), the crops, or both.
+        min_score: faces of a smaller confidence are left out.
     Raises:
-        BadClipError: the file is not such a CSV.
+        BadClipError: the CSV is damaged or of another kind.
     """
+    crops = {} if output.crops is None else _crop_files(output.crops)
+    if output.crops is not None and not crops:
+        return None
+    if output.landmarks is None:
+        [(face, _)] = Counter(face for _, face in crops).most_common(1)
+        numbers = sorted(number for number, other in crops if other == face)
+        return Faces(
+            Coverage(output.name, numbers, [], is_complete=False),
+            [_WHOLE_CROP[None]] * len(numbers),
+            [[crops[number, face]] for number in numbers],
+        )
+    return _from_landmarks(output.landmarks, crops if output.crops is not None else None, min_score)
+
+
+def _from_landmarks(file: Location, crops: dict[tuple[int, int], Location] | None, min_score: float) -> Faces:
+    header, rows = _rows(file)
+    place = {name: column for column, name in enumerate(header)}
+    across = [place[name] for name in header if re.fullmatch(r"x_\d+", name)]
+    down = [place[name] for name in header if re.fullmatch(r"y_\d+", name)]
+    if not across or not down or "timestamp" not in place:
+        raise BadClipError(f"OpenFace's {file.name} has no columns timestamp, x_0 … and y_0 … (run it with -2Dfp)")
+    if crops is not None and "frame" not in place:
+        raise BadClipError(f"OpenFace's {file.name} has no column frame, which says whose the crops beside it are")
+    values = np.array(rows, np.float64).reshape(-1, len(header))
+    if not len(values):
+        raise BadClipError(f"OpenFace's {file.name} has no rows")
+    times = values[:, place["frame" if "frame" in place else "timestamp"]]
+    if not np.isfinite(values[:, [place["timestamp"]]]).all() or not np.isfinite(times).all():
+        raise BadClipError(f"OpenFace's {file.name} has frames without times")
+    ids = values[:, place["face_id"]] if "face_id" in place else np.zeros(len(values))
+    boxes_N4 = np.stack([f(values[:, columns], axis=1) for f in (np.min, np.max) for columns in (across, down)], axis=1)
+    good = np.isfinite(boxes_N4).all(axis=1) & (boxes_N4[:, 2:] > boxes_N4[:, :2]).all(axis=1)
+    if "success" in place:
+        good &= values[:, place["success"]] > 0
+    if "confidence" in place:
+        good &= values[:, place["confidence"]] >= min_score
+    if crops is not None:
+        good &= np.array([(int(n), int(face)) in crops for n, face in zip(times, ids, strict=True)])
+    frames, first, frame_of_N = np.unique(times, return_index=True, return_inverse=True)
+    stamps = values[first, place["timestamp"]]
+    if (np.diff(stamps) <= 0).any():
+        raise BadClipError(f"OpenFace's {file.name} has times that do not rise with the frames")
+    mine: list[list[int]] = [[] for _ in frames]
+    for row in np.flatnonzero(good):
+        mine[frame_of_N[row]].append(int(row))
+    numbers = [int(n) for n in frames] if "frame" in place else []
+    gaps = np.diff(stamps)
+    complete = (
+        numbers == list(range(1, len(numbers) + 1)) if numbers else bool((gaps < 1.5 * np.median(gaps)).all())
+    ) and len(set(ids.tolist())) == 1
+    return Faces(
+        Coverage(file.name, numbers, stamps.tolist(), is_complete=complete),
+        [boxes_N4[rows] for rows in mine],
+        [] if crops is None else [[crops[int(times[r]), int(ids[r])] for r in rows] for rows in mine],
+    )
+
+
+def _rows(file: Location) -> tuple[list[str], list[list[float]]]:
     try:
         with io.TextIOWrapper(open_binary(file), encoding="utf-8-sig", newline="") as lines:
             reader = csv.reader(lines, skipinitialspace=True)
@@ -50,67 +142,37 @@ def read_boxes(file: Location, times_s: Sequence[float], *, min_score: float) ->
             rows = [[float(cell) for cell in row] for row in reader if row]
     except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
         raise BadClipError(f"OpenFace's {file.name} is unreadable: {error}") from None
-    place = {name: column for column, name in enumerate(header)}
-    across = [place[name] for name in header if re.fullmatch(r"x_\d+", name)]
-    down = [place[name] for name in header if re.fullmatch(r"y_\d+", name)]
-    if not across or not down or "timestamp" not in place:
-        raise BadClipError(f"OpenFace's {file.name} has no columns timestamp, x_0 … and y_0 … (run it with -2Dfp)")
     if any(len(row) != len(header) for row in rows):
         raise BadClipError(f"OpenFace's {file.name} is cut off")
-    best: dict[float, tuple[float, Floats]] = {}
-    for row in rows:
-        good = row[place["success"]] > 0 if "success" in place else True
-        if not good or ("confidence" in place and row[place["confidence"]] < min_score):
-            continue
-        xs, ys = [row[c] for c in across], [row[c] for c in down]
-        box = np.array([min(xs), min(ys), max(xs), max(ys)])
-        area = float(np.prod(box[2:] - box[:2]))
-        if math.isfinite(area) and area > best.get(row[place["timestamp"]], (0.0, box))[0]:
-            best[row[place["timestamp"]]] = (area, box)
-    seen = sorted({row[place["timestamp"]] for row in rows})
-    boxes = np.full((len(times_s), 4), np.nan)
-    for i, wanted in enumerate(times_s):
-        if seen:
-            nearest = min(seen, key=lambda t: abs(t - wanted))
-            if nearest in best:
-                boxes[i] = best[nearest][1]
-    return boxes
+    return header, rows
 
 
-def read_crops(folder: Location, count: int) -> list[Image] | None:
-    """Aligned crops at evenly spaced frames of a clip; None where there is none.
+def _crop_files(folder: Location) -> dict[tuple[int, int], Location]:
+    """Crops by (number of the frame from 1, id of the face)."""
+    found: dict[tuple[int, int], Location] = {}
+    there: list[Location] = list(folder.iterdir())
+    for path in sorted(there, key=lambda path: path.name):
+        match = _CROP.fullmatch(path.name)
+        if match:
+            found.setdefault((int(match[2]), int(match[1])), path)
+    return found
 
-    Of several faces in a frame, the first that OpenFace numbered is taken. A frame without a crop takes the nearest.
 
-    Args:
-        folder: OpenFace's `…_aligned`.
-        count: crops to return.
+def read_crop(path: Location) -> Image:
+    """One aligned crop as RGB.
+
     Raises:
-        BadClipError: a crop cannot be read.
+        BadClipError: it cannot be read.
     """
     from PIL import Image as Pillow
 
-    files: dict[int, Location] = {}
-    there: list[Location] = list(folder.iterdir())
-    for path in sorted(there, key=lambda path: path.name):
-        found = _CROP.fullmatch(path.name)
-        if found:
-            files.setdefault(int(found[2]), path)
-    if not files:
-        return None
-    numbers = np.array(sorted(files))
-    wanted = numbers[0] + (np.arange(count) + 0.5) / count * (numbers[-1] - numbers[0] + 1) - 0.5
-    images = []
-    for number in wanted:
-        path = files[int(numbers[np.abs(numbers - number).argmin()])]
-        try:
-            with open_binary(path) as file, Pillow.open(file) as picture:
-                images.append(np.asarray(picture.convert("RGB"), np.uint8))
-        except VadvError:  # of an object store
-            raise
-        except Exception as error:  # a damaged picture makes Pillow raise SyntaxError, struct.error and others
-            raise BadClipError(f"OpenFace's {path.name} is unreadable: {error}") from None
-    return images
+    try:
+        with open_binary(path) as file, Pillow.open(file) as picture:
+            return np.asarray(picture.convert("RGB"), np.uint8)
+    except VadvError:  # of an object store
+        raise
+    except Exception as error:  # a damaged picture makes Pillow raise SyntaxError, struct.error and others
+        raise BadClipError(f"OpenFace's {path.name} is unreadable: {error}") from None
 
 
 def require_folder(path: str) -> Location:

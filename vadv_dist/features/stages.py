@@ -16,15 +16,12 @@ import numpy as np
 from vadv_dist.config.extract_sections import ExtractConfig, Precision
 from vadv_dist.data.schema import Array
 from vadv_dist.errors import UserError, VadvError
-from vadv_dist.features import openface
 from vadv_dist.features.clip_files import open_hashed
+from vadv_dist.features.faces import FaceFinder, FaceFrame
 from vadv_dist.features.frames import Image, Video, to_image
 from vadv_dist.features.listing import ListedClip
 from vadv_dist.features.pixels import Preprocessing
 from vadv_dist.features.timeline import BadClipError, Timeline
-from vadv_dist.features.tracks import crop, follow, largest, squares
-from vadv_dist.features.yunet import YuNet
-from vadv_dist.storage import Location
 
 if TYPE_CHECKING:
     import torch
@@ -60,10 +57,11 @@ class ClipReport:
         bytes, sha256: of its file; 0 and empty where that could not be read.
         start_s, end_s: its part of the video, in a player's seconds.
         width, height: of the video as it is shown, in square pixels.
-        faces: face frames in which a face was found.
+        faces: face frames in which the followed person was found; where nobody is followed, those with a face.
         boxes: smoothed face box of each face frame as shares of width and height, F × (left, top, right, bottom);
             None where the clip has no face, or where no boxes are known (aligned crops).
         has_face: whether the clip has face features.
+        no_face: why it has none, where faces are sought.
     """
 
     clip_id: str
@@ -77,6 +75,7 @@ class ClipReport:
     faces: int = 0
     boxes: list[list[float]] | None = None
     has_face: bool = False
+    no_face: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,15 +106,9 @@ class ClipReader:
 
     def __init__(self, spec: StageSpec) -> None:
         self._config, self._preparations = spec.config, spec.preparations
-        faces = spec.config.faces
+        self._faces = FaceFinder(spec.config.faces) if spec.config.faces.kind != "none" else None
         # Clips that are parts of one video stand together in most lists.
         self._read_last: tuple[str, Timeline] | None = None
-        self._detector: YuNet | None = None
-        self._openface: Location | None = None
-        if faces.kind == "yunet":
-            self._detector = YuNet(faces.path or "", min_score=faces.min_score, longest_side=faces.detect_side)
-        elif faces.kind == "openface":
-            self._openface = openface.require_folder(faces.path or "")
 
     def read(self, number: int, clips: Located) -> ClipBatch:
         """Read a batch of (clip, location of its file); a bad clip is reported and left out.
@@ -151,28 +144,27 @@ class ClipReader:
         if clip.fault is not None:
             raise BadClipError(clip.fault)
         config, (visual, face) = self._config, (self._preparations.visual, self._preparations.face)
-        from_crops = self._openface_crops(clip) if self._openface is not None and face is not None else None
         file, size, digest = open_hashed(location)
         known = self._read_last[1] if self._read_last is not None and self._read_last[0] == digest else None
         with file, Video(file, timeline=known) as video:
             self._read_last = digest, video.timeline
             span = video.span(clip.start_s, clip.end_s)
             visual_times = span.middles(config.frames.visual) if visual is not None else []
-            face_times = span.middles(config.frames.face) if face is not None and from_crops is None else []
+            face_times = span.middles(config.frames.face) if face is not None else []
             wanted = sorted({*visual_times, *face_times})
             places: dict[float, int] = {time: i for i, time in enumerate(wanted)}
             for_visual, for_face = {places[t] for t in visual_times}, {places[t] for t in face_times}
             visual_of: dict[int, Image] = {}
-            face_of: dict[int, Image] = {}
+            face_of: dict[int, FaceFrame] = {}
             seen: tuple[Any, Image] | None = None
-            for i, frame in video.frames(wanted):
+            for i, picture in video.frames(wanted):
                 if i in for_visual and visual is not None:
-                    visual_of[i] = visual.resized(to_image(frame))
+                    visual_of[i] = visual.resized(to_image(picture))
                 if i in for_face:
                     # Where there are fewer frames than times, neighbours share one image.
-                    if seen is None or seen[0] is not frame:
-                        seen = (frame, to_image(frame, config.frames.face_side))
-                    face_of[i] = seen[1]
+                    if seen is None or seen[0] is not picture:
+                        seen = (picture, to_image(picture, config.frames.face_side))
+                    face_of[i] = FaceFrame(wanted[i], seen[1], picture.coded_size, picture.turn)
             report = ClipReport(
                 clip.clip_id,
                 bytes=size,
@@ -182,57 +174,14 @@ class ClipReader:
                 width=video.size[0],
                 height=video.size[1],
             )
-        frames = np.stack([visual_of[places[t]] for t in visual_times]) if visual is not None else None
-        if face is None:
-            return report, frames, None
-        if from_crops is not None:
-            crops = np.stack([face.resized(image) for image in from_crops])
-            return replace(report, faces=len(crops), has_face=True), frames, crops
-        if self._openface is not None:
-            report, cut = self._openface_boxes(clip, report, [face_of[places[t]] for t in face_times], face_times)
-        else:
-            report, cut = self._detected(report, [face_of[places[t]] for t in face_times])
-        return report, frames, None if cut is None else np.stack([face.resized(image) for image in cut])
-
-    def _detected(self, report: ClipReport, images: list[Image]) -> tuple[ClipReport, list[Image] | None]:
-        assert self._detector is not None
-        found: dict[int, Any] = {}
-        boxes = []
-        for image in images:
-            if id(image) not in found:  # neighbours may share one image
-                found[id(image)] = largest(self._detector.detect(image).boxes)
-            boxes.append(found[id(image)])
-        return self._cut(report, images, np.stack(boxes))
-
-    def _openface_crops(self, clip: ListedClip) -> list[Image] | None:
-        assert self._openface is not None
-        output = openface.find_output(self._openface, clip.clip_id, clip.path)
-        if output is None or not output.is_dir():
-            return None
-        return openface.read_crops(output, self._config.frames.face)
-
-    def _openface_boxes(
-        self, clip: ListedClip, report: ClipReport, images: list[Image], times_s: list[float]
-    ) -> tuple[ClipReport, list[Image] | None]:
-        assert self._openface is not None
-        output = openface.find_output(self._openface, clip.clip_id, clip.path)
-        if output is None or output.is_dir():
-            return report, None
-        boxes = openface.read_boxes(output, times_s, min_score=self._config.faces.min_score)
-        height, width = images[0].shape[:2]
-        scale = np.array([width / report.width, height / report.height] * 2)
-        return self._cut(report, images, boxes * scale)
-
-    def _cut(self, report: ClipReport, images: list[Image], boxes: Any) -> tuple[ClipReport, list[Image] | None]:
-        faces = self._config.faces
-        report = replace(report, faces=int((~np.isnan(boxes).any(axis=1)).sum()))
-        track = follow(boxes, min_share=faces.min_share, smoothing=faces.smoothing)
-        if track is None:
-            return report, None
-        height, width = images[0].shape[:2]
-        shares = (track / np.array([width, height] * 2)).round(4).tolist()
-        cut = [crop(image, square) for image, square in zip(images, squares(track, faces.margin), strict=True)]
-        return replace(report, boxes=shares, has_face=True), cut
+            frames = np.stack([visual_of[places[t]] for t in visual_times]) if visual is not None else None
+            if face is None or self._faces is None:
+                return report, frames, None
+            found = self._faces.find(clip, video, span, [face_of[places[t]] for t in face_times])
+        report = replace(
+            report, faces=found.seen, boxes=found.boxes, has_face=found.crops is not None, no_face=found.missing
+        )
+        return report, frames, None if found.crops is None else np.stack([face.resized(c) for c in found.crops])
 
 
 class EncodeImages:

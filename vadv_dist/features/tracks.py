@@ -1,9 +1,14 @@
-"""One face followed through a clip: the largest of each frame, smoothed over time, cut out as a square.
+"""One person's face followed through a clip, smoothed over time, cut out as a square.
 
-Shape letters: T frames.
+Faces of neighbouring frames belong to one person where they lie close together, are about as large, and no cut is
+between them. Of all people, the one is taken who is seen longest and largest; nothing is averaged over two people.
+
+Shape letters: T frames, F faces of a frame.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,38 +16,117 @@ import numpy.typing as npt
 from vadv_dist.features.frames import Image
 
 Floats = npt.NDArray[np.float64]
+SameScene = Callable[[int, int], bool]
+
+# Two heads side by side are further apart, in sides of a face's box; between two frames, a head moves less.
+_FURTHEST = 1.0
+_LARGEST_CHANGE = 1.6
 
 
-def largest(boxes: npt.NDArray[np.float32]) -> Floats:
-    """The box of the largest area among [F, 4], [4]; NaN where there is none."""
-    if not len(boxes):
-        return np.full(4, np.nan)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    return np.asarray(boxes[int(areas.argmax())], np.float64)
+@dataclass(frozen=True)
+class Track:
+    """One person's face in every frame of a clip.
+
+    Attributes:
+        boxes: left, top, right, bottom, [T, 4].
+        sources: the frame that each box is of: the frame itself, or the nearest one that shows the person.
+        seen: which of its faces is the person's, for the frames in which the person was found.
+    """
+
+    boxes: Floats
+    sources: list[int]
+    seen: dict[int, int]
 
 
-def follow(boxes_T4: Floats, *, min_share: float, smoothing: float) -> Floats | None:
-    """Fill the frames without a face, and smooth centre and size over time.
-
-    Gaps are filled on straight lines between the frames around them; before the first face and after the last, its box
-    is held.
+def choose_person(faces_TF4: Sequence[Floats], same_scene: SameScene) -> dict[int, int]:
+    """Which face of which frame is that of the person who is seen longest and largest; empty where there are no faces.
 
     Args:
-        boxes_T4: left, top, right, bottom; NaN where a frame has no face.
-        min_share: a smaller share of frames with a face is no face at all.
-        smoothing: standard deviation of a Gaussian over frames; 0 does not smooth.
-    Returns:
-        a box for every frame, or None where the clip has no face.
+        faces_TF4: the faces of each frame: left, top, right, bottom, in one unit for all frames.
+        same_scene: whether two frames, by their numbers, show the same scene.
     """
-    found = ~np.isnan(boxes_T4).any(axis=1)
-    if not found.any() or found.mean() < min_share:
+    people: list[dict[int, int]] = []
+    last_seen: list[int] = []
+    for frame, faces in enumerate(faces_TF4):
+        near = []
+        for who, (person, last) in enumerate(zip(people, last_seen, strict=True)):
+            distances = [_distance(faces_TF4[last][person[last]], box) for box in faces]
+            if any(distance is not None for distance in distances) and same_scene(last, frame):
+                near += [(d, who, face) for face, d in enumerate(distances) if d is not None]
+        taken: set[int] = set()
+        for _, who, face in sorted(near):  # the closest pairs first
+            if last_seen[who] < frame and face not in taken:
+                people[who][frame] = face
+                last_seen[who] = frame
+                taken.add(face)
+        new = [face for face in range(len(faces)) if face not in taken]
+        people += [{frame: face} for face in new]
+        last_seen += [frame] * len(new)
+    return max(people, key=lambda person: sum(_side(faces_TF4[t][f]) for t, f in person.items()), default={})
+
+
+def follow(
+    faces_TF4: Sequence[Floats],
+    seen: dict[int, int],
+    same_scene: SameScene,
+    *,
+    min_share: float,
+    smoothing: float,
+) -> Track | None:
+    """A person's box in every frame.
+
+    Between two frames of one shot that show the person, the box moves on a straight line; elsewhere, the nearest frame
+    that shows the person is taken.
+
+    Args:
+        faces_TF4, same_scene: as for `choose_person`.
+        seen: which of its faces is the person's, for the frames that show them.
+        min_share: a person in a smaller share of frames is none.
+        smoothing: standard deviation of a Gaussian over the frames of a shot; 0 does not smooth.
+    Returns:
+        None where the clip has no face.
+    """
+    frames = len(faces_TF4)
+    if not seen or len(seen) / frames < min_share:
         return None
-    frames = np.arange(len(boxes_T4))
-    filled = np.stack([np.interp(frames, frames[found], boxes_T4[found, side]) for side in range(4)], axis=1)
-    if smoothing <= 0:
-        return filled
-    weights = np.exp(-0.5 * ((frames[:, None] - frames[None, :]) / smoothing) ** 2)
-    return np.asarray((weights / weights.sum(axis=1, keepdims=True)) @ filled)
+    boxes = np.zeros((frames, 4))
+    covered: list[int] = []
+    for shot in _shots(sorted(seen), same_scene):
+        inside = np.arange(shot[0], shot[-1] + 1)
+        known = np.stack([faces_TF4[t][seen[t]] for t in shot])
+        filled = np.stack([np.interp(inside, shot, known[:, side]) for side in range(4)], axis=1)
+        if smoothing > 0:
+            weights = np.exp(-0.5 * ((inside[:, None] - inside[None, :]) / smoothing) ** 2)
+            filled = (weights / weights.sum(axis=1, keepdims=True)) @ filled
+        boxes[inside] = filled
+        covered += inside.tolist()
+    sources = [min(covered, key=lambda t: abs(t - frame)) for frame in range(frames)]
+    return Track(boxes[sources], sources, seen)
+
+
+def _distance(a: Floats, b: Floats) -> float | None:
+    """How far two boxes are apart, in their mean side; None where they cannot be of one person."""
+    sides = _side(a), _side(b)
+    if not min(sides) > 0 or max(sides) > _LARGEST_CHANGE * min(sides):
+        return None
+    centres = (a[:2] + a[2:]) / 2, (b[:2] + b[2:]) / 2
+    distance = float(np.hypot(*(centres[0] - centres[1]))) / (sum(sides) / 2)
+    return distance if distance <= _FURTHEST else None
+
+
+def _side(box: Floats) -> float:
+    return float(np.sqrt(max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])))
+
+
+def _shots(frames: list[int], same_scene: SameScene) -> list[list[int]]:
+    """Cut the frames in which a person is seen where another scene lies between two of them."""
+    shots = [frames[:1]]
+    for before, frame in itertools.pairwise(frames):
+        if all(same_scene(before, other) for other in range(before + 1, frame + 1)):
+            shots[-1].append(frame)
+        else:
+            shots.append([frame])
+    return shots
 
 
 def squares(boxes_T4: Floats, margin: float) -> npt.NDArray[np.int64]:

@@ -1,0 +1,210 @@
+"""The face branch of one clip: finds faces in sampled frames, follows one person, cuts the face out.
+
+Shape letters: T frames, F faces of a frame.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vadv_dist.config.extract_sections import FacesConfig
+from vadv_dist.features import openface
+from vadv_dist.features.clip_names import path_tails
+from vadv_dist.features.frames import Image, Span, Video
+from vadv_dist.features.listing import ListedClip
+from vadv_dist.features.openface_times import recording_of
+from vadv_dist.features.scenes import Scenes
+from vadv_dist.features.timeline import BadClipError
+from vadv_dist.features.tracks import Floats, Track, choose_person, crop, follow, squares
+from vadv_dist.features.upright import Turn
+from vadv_dist.features.yunet import YuNet
+
+# Landmarks may leave the picture where a face does; most of the time they are in it.
+_INSIDE = 0.9
+_NOBODY: Floats = np.zeros((0, 4))
+
+
+@dataclass(frozen=True)
+class FaceFrame:
+    """A sampled frame.
+
+    Attributes:
+        time_s: in a player's seconds.
+        image: as it is shown, perhaps scaled down.
+        coded_size: width and height in the file, in pixels.
+        turn: what made it upright.
+    """
+
+    time_s: float
+    image: Image
+    coded_size: tuple[int, int]
+    turn: Turn
+
+
+@dataclass(frozen=True)
+class ClipFace:
+    """The face of a clip.
+
+    Attributes:
+        crops: one per frame; None where the clip has no face.
+        seen: frames in which the person was found.
+        boxes: of each frame, as shares of width and height, T × (left, top, right, bottom); None where they are not
+            known (aligned crops), or there is no face.
+        missing: why there is no face.
+    """
+
+    crops: list[Image] | None = None
+    seen: int = 0
+    boxes: list[list[float]] | None = None
+    missing: str | None = None
+
+
+class FaceFinder:
+    """Finds the faces of clips as the configuration says.
+
+    Args:
+        config: which detector, or whose output.
+    Raises:
+        UserError: the detector or OpenFace's folder is not there.
+    """
+
+    def __init__(self, config: FacesConfig) -> None:
+        self._config = config
+        self._detector: YuNet | None = None
+        if config.kind == "yunet":
+            self._detector = YuNet(config.path or "", min_score=config.min_score, longest_side=config.detect_side)
+        else:
+            self._folder = openface.require_folder(config.path or "")
+
+    def find(self, clip: ListedClip, video: Video, span: Span, frames: Sequence[FaceFrame]) -> ClipFace:
+        """Find the face of one clip.
+
+        Args:
+            clip: as it is listed.
+            video: its file.
+            span: its part of the video.
+            frames: sampled from it; frames of one picture may share an image.
+        Raises:
+            BadClipError: OpenFace's output is damaged, or is not of this clip.
+        """
+        if self._detector is not None:
+            shares, scenes = self._detected(self._detector, frames), Scenes([frame.image for frame in frames])
+            unit = _unit(frames)
+            seen = choose_person([boxes * unit for boxes in shares], scenes.same)
+            track = self._follow(shares, seen, scenes)
+            return _without(shares) if track is None else self._cut(frames, track)
+        output = openface.find_output(self._folder, clip.names)
+        if output is None:
+            shared = [name for name in path_tails(clip.path) if name not in clip.names]
+            if openface.find_output(self._folder, shared) is not None:
+                return ClipFace(missing="OpenFace output under a name that several videos share")
+            return ClipFace(missing="no OpenFace output")
+        return self._of_openface(output, clip, video, span, frames)
+
+    def _detected(self, detector: YuNet, frames: Sequence[FaceFrame]) -> list[Floats]:
+        found: dict[int, Floats] = {}
+        for image in (frame.image for frame in frames):
+            if id(image) not in found:
+                height, width = image.shape[:2]
+                found[id(image)] = detector.detect(image).boxes / np.array([width, height] * 2, np.float64)
+        return [found[id(frame.image)] for frame in frames]
+
+    def _of_openface(
+        self, output: openface.Output, clip: ListedClip, video: Video, span: Span, frames: Sequence[FaceFrame]
+    ) -> ClipFace:
+        faces = openface.read_faces(output, min_score=self._config.min_score)
+        if faces is None:
+            return ClipFace(missing="no face found")
+        is_part = clip.start_s is not None or clip.end_s is not None
+        recording = recording_of(faces.coverage, video, span, is_part=is_part, names_clip=output.name == clip.clip_id)
+        rows = [recording.row_at(faces.coverage, frame.time_s) for frame in frames]
+        if output.landmarks is None:
+            shares = faces.boxes
+        elif len({(frame.coded_size, frame.turn) for frame in frames}) > 1:
+            raise BadClipError("wrong OpenFace output: the video's size changes, so its landmarks have no place")
+        else:
+            shares = to_shares(faces.boxes, frames[0], output.landmarks.name)
+        unit, scenes = _unit(frames), Scenes([frame.image for frame in frames])
+        # All rows from the first sampled frame to the last: a face moves less from row to row.
+        known = [(row, frame) for frame, row in enumerate(rows) if row is not None]
+        first, last = (known[0][0], known[-1][0]) if known else (0, -1)
+        nearest = [min(known, key=lambda pair: abs(pair[0] - row))[1] for row in range(first, last + 1)]
+        person = choose_person(
+            [boxes * unit for boxes in shares[first : last + 1]], lambda a, b: scenes.same(nearest[a], nearest[b])
+        )
+        seen = {frame: person[row - first] for row, frame in known if row - first in person}
+        found = [_NOBODY if row is None else shares[row] for row in rows]
+        track = self._follow(found, seen, scenes)
+        if track is None:
+            return _without(found)
+        if not faces.crops:
+            return self._cut(frames, track)
+        crops = []
+        for frame in range(len(frames)):  # one without a crop takes the nearest
+            source = min(track.seen, key=lambda seen: abs(seen - frame))
+            row = rows[source]
+            assert row is not None
+            crops.append(openface.read_crop(faces.crops[row][track.seen[source]]))
+        return ClipFace(crops, len(track.seen))
+
+    def _follow(self, shares_TF4: Sequence[Floats], seen: dict[int, int], scenes: Scenes) -> Track | None:
+        config = self._config
+        return follow(shares_TF4, seen, scenes.same, min_share=config.min_share, smoothing=config.smoothing)
+
+    def _cut(self, frames: Sequence[FaceFrame], track: Track) -> ClipFace:
+        """Cut the face out of the frames."""
+        crops = []
+        for source, box in zip(track.sources, track.boxes, strict=True):
+            image = frames[source].image
+            height, width = image.shape[:2]
+            [square] = squares((box * [width, height, width, height])[None], self._config.margin)
+            crops.append(crop(image, square))
+        return ClipFace(crops, len(track.seen), track.boxes.round(4).tolist())
+
+
+def _unit(frames: Sequence[FaceFrame]) -> Floats:
+    """What turns shares of a picture into lengths that are alike across and down."""
+    height, width = frames[0].image.shape[:2]
+    return np.array([width, height] * 2, np.float64)
+
+
+def to_shares(boxes: Sequence[Floats], frame: FaceFrame, name: str) -> list[Floats]:
+    """Boxes in pixels of what OpenFace saw, as shares of the picture as it is shown.
+
+    Versions of OpenFace differ in whether they turn a phone's video upright; where most landmarks lie tells which.
+
+    Args:
+        boxes: per frame, [F, 4].
+        frame: one of the video.
+        name: of the file, for messages.
+    Raises:
+        BadClipError: they lie outside the picture, or it cannot be told how it was turned.
+    """
+    flat = np.concatenate([np.zeros((0, 4)), *boxes])
+    centres = (flat[:, :2] + flat[:, 2:]) / 2
+
+    def inside(size: tuple[int, int]) -> bool:
+        within = (centres >= 0).all(axis=1) & (centres <= np.array(size)).all(axis=1)
+        return not len(within) or within.mean() >= _INSIDE
+
+    coded = frame.coded_size
+    shown = coded[::-1] if frame.turn.transposed else coded
+    as_coded, as_shown = inside(coded), inside(shown)
+    if not as_coded and not as_shown:
+        raise BadClipError(
+            f"wrong OpenFace output: the landmarks of {name} lie outside the picture of {shown[0]} × {shown[1]} pixels"
+        )
+    if frame.turn and as_coded and as_shown and len(flat):
+        raise BadClipError(
+            f"wrong OpenFace output: the video is to be turned, and {name} does not tell whether OpenFace did. Encode "
+            "the clip upright and run OpenFace again"
+        )
+    if as_shown:
+        return [b / np.array(shown * 2) for b in boxes]
+    return [frame.turn.boxes(b / np.array(coded * 2)) for b in boxes]
+
+
+def _without(faces_TF4: Sequence[Floats]) -> ClipFace:
+    seen = sum(len(faces) > 0 for faces in faces_TF4)
+    return ClipFace(seen=seen, missing="no face found" if not seen else "a face in too few frames")

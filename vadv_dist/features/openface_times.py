@@ -1,0 +1,126 @@
+"""Which frames of a video the rows of an OpenFace file are of.
+
+OpenFace numbers the frames of the file that it was given from 1, and its times are (number - 1) / mean rate. That file
+may have been the whole video, or a clip that was cut out of it; how many frames the rows cover tells which.
+"""
+
+import bisect
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vadv_dist.features.frames import Span, Video
+from vadv_dist.features.timeline import BadClipError
+
+# Of what was cut, or recorded at another rate, the last frames may be missing.
+_SLACK_S, _SLACK_FRAMES = 0.25, 3
+# Rates that differ by less are one rate: OpenFace takes the container's mean.
+_SAME_RATE = 0.02
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The frames that an OpenFace file has rows of.
+
+    Attributes:
+        file: its name, for messages.
+        numbers: of the frames, ascending, from 1; empty where it does not number them.
+        stamps: their times; empty where it says none.
+        is_complete: whether frames without a face have rows, too, so that the last row is the last frame.
+    """
+
+    file: str
+    numbers: Sequence[int]
+    stamps: Sequence[float]
+    is_complete: bool
+
+
+class Recording:
+    """What OpenFace was given: a video, or a part of it.
+
+    Args:
+        shown_s: when each of its frames is shown, ascending, in a player's seconds.
+        begin_s, end_s: of it.
+    """
+
+    def __init__(self, shown_s: Sequence[float], begin_s: float, end_s: float) -> None:
+        self.shown_s, self.begin_s, self.length_s = shown_s, begin_s, end_s - begin_s
+
+    def fits(self, covered: Coverage) -> bool:
+        """Whether a file may be of this recording: of every frame of it, or of some where faces are missing."""
+        beyond = []
+        if covered.numbers:
+            beyond.append((covered.numbers[-1] - len(self.shown_s)) / _SLACK_FRAMES)
+        if covered.stamps:
+            beyond.append((covered.stamps[-1] + _spacing(covered.stamps) - self.length_s) / _SLACK_S)
+        return any(abs(b) <= 1 if covered.is_complete else b <= 1 for b in beyond)
+
+    def row_at(self, covered: Coverage, time_s: float) -> int | None:
+        """Place in the coverage of the frame that is shown at a player's time; None where it has no row."""
+        if covered.numbers and self._is_at_rate(covered):
+            number = max(1, bisect.bisect_right(self.shown_s, time_s + 1e-6))
+            place = bisect.bisect_left(covered.numbers, number)
+            return place if place < len(covered.numbers) and covered.numbers[place] == number else None
+        wanted = time_s - self.begin_s
+        after = bisect.bisect_left(covered.stamps, wanted)
+        near = range(max(0, after - 1), min(len(covered.stamps), after + 1))
+        place = min(near, key=lambda i: abs(covered.stamps[i] - wanted))
+        return place if abs(covered.stamps[place] - wanted) <= _spacing(covered.stamps) else None
+
+    def _is_at_rate(self, covered: Coverage) -> bool:
+        """Whether the file counts the very frames of this recording, not those of a copy at another rate."""
+        if len(covered.stamps) < 2 or len(covered.numbers) < 2:
+            return True
+        counted = (covered.stamps[-1] - covered.stamps[0]) / (covered.numbers[-1] - covered.numbers[0])
+        return abs(counted * len(self.shown_s) / self.length_s - 1) <= _SAME_RATE
+
+
+def recording_of(covered: Coverage, video: Video, span: Span, *, is_part: bool, names_clip: bool) -> Recording:
+    """Find out what OpenFace was given.
+
+    Args:
+        covered: its rows.
+        video: that the clip is of.
+        span: the clip's part of it.
+        is_part: whether the list cuts the clip out of its file.
+        names_clip: whether OpenFace's file has the clip's id for its name, not the video file's.
+    Raises:
+        BadClipError: neither the video nor the clip fits.
+    """
+    whole = Recording(video.shown_s, video.whole.start_s, video.whole.end_s)
+    first = bisect.bisect_left(video.shown_s, span.start_s - 1e-3)
+    last = bisect.bisect_left(video.shown_s, span.end_s - 1e-3)
+    cut = Recording(video.shown_s[first:last], span.start_s, span.end_s)
+    if not is_part:
+        candidates = [whole]
+    elif not names_clip:
+        candidates = [whole]  # a file that all clips of the video share is not of one of them
+    elif covered.is_complete:
+        candidates = [cut, whole]
+    else:  # what goes on after the clip's length is of the video; anything else could be of either
+        candidates = [] if cut.fits(covered) and abs(cut.length_s - whole.length_s) > _SLACK_S else [whole]
+        if not candidates and _reaches(covered, cut):
+            candidates = [cut]
+    for candidate in candidates:
+        if candidate.fits(covered):
+            return candidate
+    raise BadClipError(
+        f"wrong OpenFace output: {covered.file} covers {_extent(covered)}; the clip has "
+        f"{len(cut.shown_s)} frames in {cut.length_s:.2f} s, its video {len(whole.shown_s)} in {whole.length_s:.2f} s"
+    )
+
+
+def _reaches(covered: Coverage, recording: Recording) -> bool:
+    end = covered.stamps[-1] if covered.stamps else covered.numbers[-1] / len(recording.shown_s) * recording.length_s
+    return end > recording.length_s - 2 * _SLACK_S
+
+
+def _spacing(stamps: Sequence[float]) -> float:
+    gaps = sorted(b - a for a, b in itertools.pairwise(stamps))
+    return gaps[len(gaps) // 2] if gaps else 0.0
+
+
+def _extent(covered: Coverage) -> str:
+    frames = f"frames up to number {covered.numbers[-1]}" if covered.numbers else ""
+    seconds = f"{covered.stamps[-1] + _spacing(covered.stamps):.2f} s" if covered.stamps else ""
+    return " and ".join(part for part in (frames, seconds) if part)
