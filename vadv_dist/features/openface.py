@@ -68,8 +68,8 @@ def find_output(folder: Location, names: Sequence[str]) -> Output | None:
 def read_faces(output: Output, *, min_score: float) -> Faces | None:
     """All faces that OpenFace is sure of; None where it kept crops, but not a single one.
 
-    Crops without a CSV do not say where in the picture they are from, nor how many frames there were; of several faces the one is taken that OpenFace
-    kept in most frames.
+    Crops without a CSV do not say where in the picture they are from, nor how many frames there were. Of several faces,
+    the one is taken that OpenFace kept in most frames.
 
     Args:
         output: the CSV with 2D landmarks (`-2Dfp`), the crops, or both.
