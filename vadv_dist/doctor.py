@@ -174,25 +174,53 @@ def _data(config: Config) -> Iterator[Finding]:
 
 
 def _encoder(config: Config) -> Iterator[Finding]:
-    from vadv_dist.models.encoders import build_tokenizer
-    from vadv_dist.models.pretrained import load_pretrained
+    from vadv_dist.tasks.preflight import check_model
+    from vadv_dist.tasks.sentiment import SentimentTask
+    from vadv_dist.training.distributed import choose_device
+    from vadv_dist.training.splits import Splits
 
     name = config.student.encoder
-    try:
-        from transformers import AutoConfig
-
-        load_pretrained(name, lambda source, local: AutoConfig.from_pretrained(source, local_files_only=True))
-        build_tokenizer(name)
-    except (VadvError, OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
+    if (missing := _missing_encoder(config)) is not None:
         yield Finding(
             "warning" if "/" not in name else "fault",
             "encoder",
-            f"{name} is not on this machine ({first[:120]})",
+            f"{name} is not on this machine ({missing})",
             "Fetch it before the run (hf download), or the run will need the hub.",
         )
         return
-    yield Finding("ok", "encoder", f"{name} is on this machine")
+    try:
+        sources = Splits.open(config).train.sources
+    except (VadvError, OSError):
+        yield Finding("ok", "encoder", f"{name} is on this machine; without data it cannot be tried")
+        return
+    try:
+        device = choose_device(config.trainer.use_gpu)
+        check_model(SentimentTask(config, sources), config, sources, device)
+    except VadvError as error:
+        yield Finding("fault", "encoder", f"{name} cannot be trained as configured", str(error))
+        return
+    yield Finding("ok", "encoder", f"{name} heeds padding, and every trained parameter has a gradient")
+
+
+def _missing_encoder(config: Config) -> str | None:
+    """Say what of an encoder would have to come from the hub; None where all is in a folder or in the cache."""
+    from transformers import AutoConfig
+    from transformers.utils.hub import cached_file
+
+    from vadv_dist.models.pretrained import load_pretrained
+
+    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+    def find(source: str, local: bool) -> bool:
+        AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+        kinds = {"local_files_only": True, "_raise_exceptions_for_missing_entries": False}
+        return any(cached_file(source, file, **kinds) is not None for file in weights)
+
+    try:
+        has_weights = load_pretrained(config.student.encoder, find)
+    except (VadvError, OSError, ValueError) as error:
+        return str(error).splitlines()[0][:120]
+    return None if has_weights or not config.student.pretrained else "its config is, its weights are not"
 
 
 def _engine(config: Config) -> Iterator[Finding]:

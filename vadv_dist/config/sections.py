@@ -103,6 +103,8 @@ class StudentConfig:
         dropout: dropout before each layer of the head; the encoder keeps its own unless `encoder_dropout` is set.
         encoder_dropout: replaces every dropout rate of the encoder's config; null keeps them.
         freeze_encoder: train the head alone (an ablation).
+        freeze_unused: leave parameters of the encoder that no text uses (Longformer's global attention, XLNet's mask
+            embedding) as they are, instead of refusing the encoder.
         gradient_checkpointing: keep less of the forward pass in memory, and compute it again.
     """
 
@@ -113,6 +115,7 @@ class StudentConfig:
     dropout: float = 0.1
     encoder_dropout: float | None = None
     freeze_encoder: bool = False
+    freeze_unused: bool = False
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:

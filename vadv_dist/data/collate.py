@@ -41,6 +41,8 @@ class Collator:
             truncation=True,
             max_length=self.max_tokens,
             padding="longest",
+            return_attention_mask=True,
+            return_token_type_ids=False,
             return_tensors="np",
         )
         tensors: dict[str, torch.Tensor | None] = {

@@ -67,12 +67,15 @@ def build_encoder(
 
 
 def build_tokenizer(name_or_path: str) -> "PreTrainedTokenizerBase":
-    """Load the tokenizer of an encoder.
+    """Load the tokenizer of an encoder; it pads and cuts on the right, whatever its files say.
+
+    Padding on the left would shift the positions of a text by what else is in its batch, and put padding where the
+    first token is read.
 
     Args:
         name_or_path: folder, or name on the Hugging Face hub.
     Raises:
-        UserError: no such folder and not to be had from the hub, or no tokenizer there.
+        UserError: no such folder and not to be had from the hub, no tokenizer there, or one without a padding token.
     """
     from transformers import AutoTokenizer
 
@@ -86,7 +89,40 @@ def build_tokenizer(name_or_path: str) -> "PreTrainedTokenizerBase":
             f"Encoder {name_or_path!r} holds no tokenizer: its vocabulary is empty. "
             "Put its tokenizer.json or its vocabulary files beside its config.json."
         )
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"The tokenizer of encoder {name_or_path!r} has no padding token, so texts of different lengths cannot "
+            "share a batch. Give it one in a folder of your own, such as tokenizer.pad_token = tokenizer.eos_token "
+            "followed by tokenizer.save_pretrained(folder)."
+        )
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
     return tokenizer
+
+
+def require_fitting(
+    encoder: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", name_or_path: str, max_tokens: int
+) -> None:
+    """Check that an encoder has a row for every token of its tokenizer, and that a cut text keeps a word.
+
+    Raises:
+        UserError: the tokenizer knows more tokens than the encoder, or `max_tokens` leaves no room for words.
+    """
+    special = tokenizer.num_special_tokens_to_add(pair=False)
+    if max_tokens <= special:
+        raise UserError(
+            f"data.max_tokens is {max_tokens}, but the tokenizer of {name_or_path} adds {special} tokens to each text: "
+            f"no word would be left. Set data.max_tokens to at least {special + 1}."
+        )
+    try:
+        table = encoder.get_input_embeddings()
+    except NotImplementedError:  # an encoder without a table of tokens, such as one that hashes characters
+        return
+    if isinstance(table, torch.nn.Embedding) and len(tokenizer) > table.num_embeddings:
+        raise UserError(
+            f"The tokenizer of encoder {name_or_path!r} knows {len(tokenizer)} tokens, but the encoder holds "
+            f"{table.num_embeddings}. Give it its own tokenizer, or save the encoder after "
+            "model.resize_token_embeddings(len(tokenizer))."
+        )
 
 
 def _model_class(name_or_path: str, config: "PreTrainedConfig") -> "type[PreTrainedModel]":

@@ -1,7 +1,6 @@
 """Sentiment: a text student beside its video teacher, the five-term objective, regression metrics."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,10 @@ from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation.metrics import regression_metrics
+from vadv_dist.models.encoders import build_encoder, build_tokenizer, require_fitting
 from vadv_dist.models.teacher import Teacher
-from vadv_dist.models.text_student import TextStudent, build_encoder, build_tokenizer
+from vadv_dist.models.text_student import TextStudent
+from vadv_dist.models.token_limit import longest_text
 from vadv_dist.objectives.collapse import find_collapse
 from vadv_dist.objectives.outputs import TeacherStudentOutputs
 from vadv_dist.objectives.step_distillation import TERMS, loss_terms, weighted_total
@@ -81,6 +82,7 @@ class SentimentTask:
             teacher.freeze_unused(prompt_logit=config.objective.step1)
         self.model: nn.Module = TeacherStudent(self.student, teacher)
         self.tokenizer = build_tokenizer(config.student.encoder)
+        require_fitting(self.student.encoder, self.tokenizer, config.student.encoder, config.data.max_tokens)
         self.collator = Collator(self.tokenizer, config.data.max_tokens, config.needed_features)
         self.weighted_terms = weighted_terms(config)
         self._weights = {name: getattr(config.objective, name) for name in ("alpha", "beta", "gamma", "delta", "psi")}
@@ -158,17 +160,6 @@ def student_metrics(prediction: FloatArray, label: FloatArray) -> dict[str, floa
     return regression_metrics(prediction, label)
 
 
-def preflight(config: Config, sources: Sources) -> None:
-    """Build the task without its weights, to meet every mistake in a configuration before anything is started.
-
-    Raises:
-        UserError: as `SentimentTask`, but for an encoder whose weights alone are missing.
-    """
-    shell = replace(config, student=replace(config.student, pretrained=False))
-    with torch.device("meta"):
-        SentimentTask(shell, sources)
-
-
 def build_student(config: Config) -> TextStudent:
     """Build the text student.
 
@@ -182,7 +173,7 @@ def build_student(config: Config) -> TextStudent:
         dropout=student.encoder_dropout,
         gradient_checkpointing=student.gradient_checkpointing,
     )
-    longest = getattr(encoder.config, "max_position_embeddings", None)
+    longest = longest_text(encoder)
     if longest is not None and config.data.max_tokens > longest:
         raise UserError(
             f"data.max_tokens is {config.data.max_tokens}, but {student.encoder} reads at most {longest} tokens. "

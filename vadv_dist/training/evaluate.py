@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from vadv_dist.config import Config
 from vadv_dist.data.across import shared_videos
@@ -18,7 +19,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, atomic_file, write_json
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.checkpoint import checkpoint_at
-from vadv_dist.training.distributed import Distributed, choose_device, choose_dtype
+from vadv_dist.training.distributed import Distributed, choose_device
 from vadv_dist.training.engine import TorchEngine
 from vadv_dist.training.run_folder import RunFolder, finite
 from vadv_dist.training.scoring import Scored, metrics_by_source, score_split
@@ -110,13 +111,8 @@ def score_checkpoint(
     task.model.load_state_dict(checkpoint_at(folder.checkpoints, step).weights())
     # A run that was trained on GPUs may be scored on a machine without one.
     distributed = Distributed(device=choose_device(config.trainer.use_gpu and "auto"))
-    engine = TorchEngine(
-        task.model,
-        task.parameter_groups(),
-        config.optimizer,
-        distributed,
-        choose_dtype(config.trainer, distributed.device),
-    )
+    # In fp32 whatever the training computed in, so that the scores are those of the student that is exported.
+    engine = TorchEngine(task.model, task.parameter_groups(), config.optimizer, distributed, torch.float32)
     windows = LocalWindows(shards)
     try:
         return task, score_split(task, engine, shards, windows, config, distributed)

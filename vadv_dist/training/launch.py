@@ -13,7 +13,7 @@ from rich.console import Console
 from vadv_dist.config import Config, config_to_dict
 from vadv_dist.errors import MachineError, VadvError
 from vadv_dist.storage import Location, remove_tree, scratch_folder, store_settings
-from vadv_dist.tasks.sentiment import preflight
+from vadv_dist.tasks.preflight import preflight
 from vadv_dist.telemetry.endpoint import serve_metrics
 from vadv_dist.telemetry.trackers import flat, require_tracker, tracking
 from vadv_dist.training.allocator import THREAD_ENVIRONMENT

@@ -11,6 +11,7 @@ from vadv_dist.config import Config
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.errors import MachineError
 from vadv_dist.storage import file_size
+from vadv_dist.tasks.preflight import check_model
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.distributed import Distributed, choose_device
@@ -63,6 +64,7 @@ def _trainer(config: Config, splits: Splits) -> Trainer:
     device = choose_device(config.trainer.use_gpu)
     distributed = Distributed(device=device)
     task = SentimentTask(config, splits.train.sources)
+    check_model(task, config, splits.train.sources, device)
     folder = RunFolder.of(config)
     folder.claim(config, TrainedOn.of(config, splits.train.sources))
     return Trainer(

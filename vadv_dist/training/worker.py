@@ -18,6 +18,7 @@ from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.garbage import collect_as_usual, collect_rarely
 from vadv_dist.storage import Location, location, read_json, write_json, write_text
 from vadv_dist.tasks.base import ParameterGroup, Task
+from vadv_dist.tasks.preflight import check_model
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.telemetry.ray_metrics import ray_metrics
 from vadv_dist.training.allocator import keep_freed_memory
@@ -97,6 +98,7 @@ def _train_rank(
     splits = Splits.open(config)
     folder.require_same(TrainedOn.of(config, splits.train.sources, weights=distributed.is_main))
     task = SentimentTask(config, splits.train.sources)
+    check_model(task, config, splits.train.sources, distributed.device)
     counts = parameter_counts(task)
     engine = build_engine(config, task.model, task.parameter_groups(), distributed)
     collect_as_usual()  # all that is heavy is imported

@@ -15,7 +15,7 @@ from vadv_dist.config import Config, load_config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
 from vadv_dist.reporting.words import decimals
-from vadv_dist.tasks.sentiment import preflight
+from vadv_dist.tasks.preflight import preflight
 from vadv_dist.training.clip_errors import ClipErrors, read_clip_errors
 from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.run_lock import run_lock

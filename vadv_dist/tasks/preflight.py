@@ -1,0 +1,158 @@
+"""Checks of a run's model before its first step: without weights where it is asked for, and with them where it runs.
+
+A model can be wrong in ways that no error shows: an encoder that attends to padding, a causal one whose first token has
+seen no other, a parameter that nothing depends on (and whose gradient data-parallel training waits for). Two texts of
+different lengths show all three. They are answered by equality to the last bit, not by a tolerance: where an input has
+no influence, changing it changes nothing.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vadv_dist.config.sections import Config
+from vadv_dist.data.schema import Batch, FeatureColumn, Window
+from vadv_dist.data.sources import Sources
+from vadv_dist.errors import UserError
+from vadv_dist.models.text_student import TextStudent
+from vadv_dist.tasks.sentiment import SentimentTask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_TEXTS = ["good", "a longer text that others are padded to"]
+_SHORT, _LONG = 0, 1
+# A text in a row of another length is summed in another order. By how much its logit may differ: where the tokens under
+# the mask have no influence (TF32 alone makes 1e-3), and where they have one.
+_ROUNDING, _ROUNDING_OF_READERS = 1e-3, 2e-6
+_NAMES_SHOWN = 5
+
+
+def preflight(config: Config, sources: Sources) -> None:
+    """Build the task without its weights, to meet mistakes in a configuration before anything is started.
+
+    Raises:
+        UserError: as `SentimentTask`, but for an encoder whose weights alone are missing.
+    """
+    shell = replace(config, student=replace(config.student, pretrained=False))
+    with torch.device("meta"):
+        SentimentTask(shell, sources)
+
+
+def check_model(task: SentimentTask, config: Config, sources: Sources, device: torch.device) -> None:
+    """Run two texts through a task's model: padding must not matter, other tokens must, and all parameters learn.
+
+    Everything is computed in evaluation mode and fp32. Weights, gradients, random generators and the model's place stay
+    as they are.
+
+    Raises:
+        UserError: names the encoder and what is wrong with it, or the parameters without a gradient.
+    """
+    name = config.student.encoder
+    home = next(task.model.parameters()).device
+    model, student = task.model.to(device).eval(), task.student
+    batch = _two_rows(task, sources).to(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            outputs = model(**task.inputs(batch))
+            _check_padding(student, task.tokenizer, batch, outputs["text_logit"], name)
+            _check_pooling(student, task.tokenizer, batch, name)
+        except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise UserError(
+                f"Encoder {name!r} ({type(student.encoder).__name__}) cannot read two short texts, one of them padded: "
+                f"{type(error).__name__}: {' '.join(str(error).split())[:200]}. Give another encoder."
+            ) from error
+        _check_gradients(task, task.total(task.terms(outputs, batch)), config)
+    model.to(home).train()
+
+
+def _check_padding(
+    student: TextStudent, tokenizer: "PreTrainedTokenizerBase", batch: Batch, logit_B: Tensor, name: str
+) -> None:
+    """Padding has no influence on a row: neither what stands there nor how much of it there is."""
+    mask = batch.attention_mask.bool()
+    length = int(mask[_SHORT].sum())
+    if length == mask.shape[1]:  # max_tokens cuts both texts to one length
+        return
+    with torch.no_grad():
+        other = torch.where(mask, batch.input_ids, _other_tokens(batch.input_ids, tokenizer))
+        filled = student(other, batch.attention_mask)[_SHORT]
+        alone = student(batch.input_ids[_SHORT:_LONG, :length], batch.attention_mask[_SHORT:_LONG, :length])[0]
+    padded = logit_B[_SHORT].detach()
+    rounding = _ROUNDING if torch.equal(filled, padded) else _ROUNDING_OF_READERS
+    if float((alone - padded).abs()) > rounding * max(0.1, float(padded.abs())):
+        raise UserError(
+            f"Padding changes the output of encoder {name!r} ({type(student.encoder).__name__}): a short text has the "
+            f"logit {float(alone):.7f} alone and {float(padded):.7f} beside a longer one. It does not heed "
+            "attention_mask throughout, so predictions would depend on what else is in a batch. Give another encoder."
+        )
+
+
+def _check_pooling(student: TextStudent, tokenizer: "PreTrainedTokenizerBase", batch: Batch, name: str) -> None:
+    """The tokens after the first have an influence on what pooling reads."""
+    ids = batch.input_ids[_LONG:]
+    if ids.shape[1] < 2:
+        return
+    changed = torch.cat([ids[:, :1], _other_tokens(ids[:, 1:], tokenizer)], dim=1)
+    with torch.no_grad():
+        logits = [student(row, torch.ones_like(row)) for row in (ids, changed)]
+    if torch.equal(*logits):
+        raise UserError(
+            f"student.pooling is {student.pooling!r}, which reads the first token's state, but encoder {name!r} "
+            f"({type(student.encoder).__name__}) computes it without the tokens after it, as causal models do: all "
+            "texts that begin alike would get one prediction. Set student.pooling: mean, or give a bidirectional "
+            "encoder."
+        )
+
+
+def _check_gradients(task: SentimentTask, total: Tensor, config: Config) -> None:
+    trained = {n: p for n, p in task.model.named_parameters() if p.requires_grad}
+    gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+    unused = [n for n, gradient in zip(trained, gradients, strict=True) if gradient is None]
+    if config.student.freeze_unused:
+        for name in unused:
+            if name.startswith("student.encoder."):
+                trained[name].requires_grad_(False)
+        unused = [name for name in unused if trained[name].requires_grad]
+    if unused:
+        shown = ", ".join(unused[:_NAMES_SHOWN]) + (", …" if len(unused) > _NAMES_SHOWN else "")
+        raise UserError(
+            f"{len(unused)} of {len(trained)} trained parameters have no influence on the loss, so they would have no "
+            f"gradient: {shown}. Give another encoder than {config.student.encoder!r}, or set student.freeze_unused: "
+            "true if it is meant to leave them out."
+        )
+
+
+def _other_tokens(ids: Tensor, tokenizer: "PreTrainedTokenizerBase") -> Tensor:
+    """Another token in the place of each, none of them padding."""
+    other = (ids + 1) % len(tokenizer)
+    return torch.where(other == tokenizer.pad_token_id, (ids + 2) % len(tokenizer), other)
+
+
+def _two_rows(task: SentimentTask, sources: Sources) -> Batch:
+    """A short and a long text, with features of noise, collated as a run's own clips are."""
+    random = np.random.default_rng(0)
+    present = np.ones(len(_TEXTS), bool)
+    features = {
+        name: FeatureColumn(
+            (random.normal(size=(len(_TEXTS), *sources.features[name].shape)).astype(np.float16),), present
+        )
+        for name in task.collator.features
+    }
+    names = [str(row) for row in range(len(_TEXTS))]
+    window = Window(
+        clip_id=names,
+        video_id=names,
+        source=names,
+        text=_TEXTS,
+        label=np.array([-1.0, 1.0], np.float32),
+        num_words=np.array([len(text.split()) for text in _TEXTS], np.int32),
+        features=features,
+    )
+    rows = np.arange(len(_TEXTS))
+    return task.collator(window, rows, global_rows=rows)
