@@ -174,13 +174,11 @@ def _data(config: Config) -> Iterator[Finding]:
 
 
 def _encoder(config: Config) -> Iterator[Finding]:
-    from vadv_dist.tasks.preflight import check_model
-    from vadv_dist.tasks.sentiment import SentimentTask
-    from vadv_dist.training.distributed import choose_device
-    from vadv_dist.training.splits import Splits
+    from vadv_dist.models.pretrained import missing_files
+    from vadv_dist.training.model_check import try_model
 
     name = config.student.encoder
-    if (missing := _missing_encoder(config)) is not None:
+    if (missing := missing_files(name, weights=config.student.pretrained)) is not None:
         yield Finding(
             "warning" if "/" not in name else "fault",
             "encoder",
@@ -189,38 +187,17 @@ def _encoder(config: Config) -> Iterator[Finding]:
         )
         return
     try:
-        sources = Splits.open(config).train.sources
-    except (VadvError, OSError):
-        yield Finding("ok", "encoder", f"{name} is on this machine; without data it cannot be tried")
-        return
-    try:
-        device = choose_device(config.trainer.use_gpu)
-        check_model(SentimentTask(config, sources), config, sources, device)
+        tried = try_model(config)
     except VadvError as error:
         yield Finding("fault", "encoder", f"{name} cannot be trained as configured", str(error))
         return
-    yield Finding("ok", "encoder", f"{name} heeds padding, and every trained parameter has a gradient")
-
-
-def _missing_encoder(config: Config) -> str | None:
-    """Say what of an encoder would have to come from the hub; None where all is in a folder or in the cache."""
-    from transformers import AutoConfig
-    from transformers.utils.hub import cached_file
-
-    from vadv_dist.models.pretrained import load_pretrained
-
-    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-
-    def find(source: str, local: bool) -> bool:
-        AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-        kinds = {"local_files_only": True, "_raise_exceptions_for_missing_entries": False}
-        return any(cached_file(source, file, **kinds) is not None for file in weights)
-
-    try:
-        has_weights = load_pretrained(config.student.encoder, find)
-    except (VadvError, OSError, ValueError) as error:
-        return str(error).splitlines()[0][:120]
-    return None if has_weights or not config.student.pretrained else "its config is, its weights are not"
+    yield Finding(
+        "ok",
+        "encoder",
+        f"{name} heeds padding, and every trained parameter has a gradient"
+        if tried
+        else f"{name} is on this machine; it is tried once the data can be used",
+    )
 
 
 def _engine(config: Config) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from typing import TypeVar
 from vadv_dist.errors import UserError
 
 T = TypeVar("T")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _HUB_TIMEOUT_S = 5.0
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -81,6 +82,30 @@ def encoder_folder(name_or_path: str) -> Path | None:
 
     cached = try_to_load_from_cache(name_or_path, "config.json")
     return Path(cached).parent if isinstance(cached, str) else None
+
+
+def missing_files(name_or_path: str, *, weights: bool) -> str | None:
+    """Say what of an encoder would have to come from the hub; None where all is in a folder or in the cache.
+
+    Args:
+        name_or_path: as `load_pretrained`.
+        weights: whether its weights are needed, besides its config.
+    """
+    from transformers import AutoConfig
+    from transformers.utils.hub import cached_file
+
+    def find(source: str, local: bool) -> bool:
+        AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+        return any(
+            cached_file(source, file, local_files_only=True, _raise_exceptions_for_missing_entries=False) is not None
+            for file in _WEIGHTS
+        )
+
+    try:
+        has_weights = load_pretrained(name_or_path, find)
+    except UserError as error:
+        return str(error).splitlines()[0][:120]
+    return None if has_weights or not weights else "its config is, its weights are not"
 
 
 def _folder(name_or_path: str, field: str) -> Path:
