@@ -189,3 +189,22 @@ def test_an_onnx_file_scores_crops_as_its_arithmetic_says(tmp_path: Path) -> Non
         check_expression(replace(config, num_scores=7))
     with pytest.raises(UserError, match=r"Set expression\.encoder to an ONNX file"):
         check_expression(replace(config, encoder=str(tmp_path / "no.onnx")))
+
+
+def test_an_onnx_file_that_would_be_misread_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    matrix = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    path = tmp_path / "expression.onnx"
+    config = ExpressionConfig(encoder=str(path), onnx_side=SIDE)
+    write_onnx(path, matrix, SIDE, softmax=True)
+    with pytest.raises(UserError, match=r"gives probabilities already.*Set expression\.scores: raw"):
+        check_expression(config)
+    check_expression(replace(config, scores="raw"))
+    write_onnx(path, matrix, SIDE + 2)
+    with pytest.raises(UserError, match=r"does not take images \[2, 3, \d+, \d+\].*Set expression\.onnx_side"):
+        check_expression(config)
+    write_onnx(path, matrix, SIDE, batch=1)
+    with pytest.raises(UserError, match="does not take images"):
+        check_expression(config)
+    write_onnx(path, matrix * np.float32(np.nan), SIDE)
+    with pytest.raises(UserError, match="NaN or infinity"):
+        check_expression(config)

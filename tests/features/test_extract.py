@@ -21,6 +21,7 @@ from vadv_dist.data.checks import check_dataset
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.reading import ShardReader
 from vadv_dist.errors import UserError
+from vadv_dist.features import stages
 from vadv_dist.features.clip_files import open_clip
 from vadv_dist.features.encoders import ImageEncoder, image_preprocessing
 from vadv_dist.features.extract import extract
@@ -270,3 +271,16 @@ def test_faces_are_found_scored_and_null_where_there_is_none(
     scores = table.column("face").drop_null().combine_chunks().to_numpy_ndarray().astype(np.float32)
     np.testing.assert_allclose(scores.sum(axis=-1), 1, atol=3e-3)
     assert np.abs(scores[0] - scores[1]).max() > 1e-3
+
+
+def test_features_in_the_place_of_another_clips_stop_the_job(
+    configure, clips_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = stages.ClipReader.read
+
+    def swapped(self: stages.ClipReader, number: int, clips: stages.Located) -> stages.ClipBatch:
+        return original(self, number, clips[::-1])
+
+    monkeypatch.setattr(stages.ClipReader, "read", swapped)
+    with pytest.raises(RuntimeError, match=r"train-00000: the features of v1_0 came in the place of v0_0"):
+        extract(configure(clips_csv), quiet())

@@ -32,13 +32,15 @@ def tensor_info(field: int, name: str, shape: list[int | str]) -> bytes:
     return message(field, message(1, name) + message(2, message(1, number(1, 1) + message(2, axes))))
 
 
-def write_onnx(path: Path, matrix: np.ndarray, side: int) -> Path:
-    """Write a model [B, 3, side, side] → [B, E]: mean over the pixels, times `matrix` [3, E]."""
+def write_onnx(path: Path, matrix: np.ndarray, side: int, *, softmax: bool = False, batch: int | str = "batch") -> Path:
+    """Write a model [B, 3, side, side] → [B, E]: mean over the pixels, times `matrix` [3, E]; softmax where wanted."""
     rows, columns = matrix.shape
     values = number(1, rows) + number(1, columns) + number(2, 1) + message(8, "matrix")
     values += message(9, np.ascontiguousarray(matrix, np.float32).tobytes())
     graph = node("GlobalAveragePool", ["image"], "mean") + node("Flatten", ["mean"], "colour")
-    graph += node("MatMul", ["colour", "matrix"], "scores") + message(2, "graph") + message(5, values)
-    graph += tensor_info(11, "image", ["batch", 3, side, side]) + tensor_info(12, "scores", ["batch", columns])
+    graph += node("MatMul", ["colour", "matrix"], "logits" if softmax else "scores")
+    graph += node("Softmax", ["logits"], "scores") if softmax else b""
+    graph += message(2, "graph") + message(5, values)
+    graph += tensor_info(11, "image", [batch, 3, side, side]) + tensor_info(12, "scores", [batch, columns])
     path.write_bytes(number(1, 8) + message(7, graph) + message(8, message(1, "") + number(2, 13)))
     return path

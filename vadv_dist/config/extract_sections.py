@@ -14,7 +14,7 @@ class ClipsConfig:
 
     Args:
         csv: a CSV of clips: `clip_id, video_id, split, label, text, path[, start_s, end_s]`; a clip's path is relative
-            to `root`, absolute, or an s3:// URI of its own.
+            to `root`, absolute, or an s3:// URI of its own; times are those that a player shows, in seconds.
         mmsa: or a folder in MMSA's raw layout: `label.csv` beside `Raw/<video_id>/<clip_id>.mp4`.
         root: folder that the CSV's paths start from; null is the CSV's own.
         source: name that every clip carries; null takes the name of the CSV or of the folder.
@@ -119,7 +119,9 @@ class FacesConfig:
 
     Args:
         kind: `yunet` runs a detector, `openface` reads what OpenFace wrote, `none` leaves face features out.
-        path: the YuNet ONNX file, or the folder of OpenFace's output; either may be on s3://.
+        path: the YuNet ONNX file, or the folder of OpenFace's output; either may be on s3://. OpenFace's files are
+            found by a clip's id, or by the end of its file's path (`q/1.csv` or `1.csv` for `Raw/q/1.mp4`) where no
+            other file of the list ends so.
         min_score: detections below this score (OpenFace: confidence) are left out.
         min_share: a clip with faces in a smaller share of its frames has no face.
         detect_side: longest side, in pixels, of the image that the detector sees.

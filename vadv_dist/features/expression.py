@@ -107,8 +107,31 @@ def check_expression(config: ExpressionConfig) -> EncoderFacts:
                 f"{_FIELD} {path} takes {len(session.get_inputs())} inputs and gives {outputs}, expected one image and "
                 f"[B, {config.num_scores}] scores. Set expression.num_scores, or give another."
             )
+    _try_onnx(session, config)
     facts = {"name": path.name, "bytes": file_size(path), "sha256": sha256_file(path)}
     return EncoderFacts(path.name, "onnx", None, [facts])
+
+
+def _try_onnx(session: Any, config: ExpressionConfig) -> None:
+    """Score two images, as the extraction will: channels first, more than one at a time."""
+    images = np.random.default_rng(0).integers(0, 256, (2, config.onnx_side, config.onnx_side, 3)).astype(np.uint8)
+    pixels = expression_preprocessing(config).normalised_array(images)
+    try:
+        scores = np.asarray(session.run(None, {session.get_inputs()[0].name: pixels})[0], np.float64)
+    except Exception as error:  # onnxruntime's kinds share no base of their own
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{_FIELD} {_name(config)} does not take images {list(pixels.shape)} ({reason}). Set expression.onnx_side "
+            "to its side, or export it with inputs [batch, 3, side, side]."
+        ) from None
+    if not np.isfinite(scores).all():
+        raise UserError(f"{_FIELD} {_name(config)} scores images as NaN or infinity. Give another.")
+    are_shares = (scores >= 0).all() and np.allclose(scores.reshape(2, -1).sum(axis=1), 1, atol=1e-4)
+    if are_shares and config.scores == "probabilities" and config.num_scores > 1:
+        raise UserError(
+            f"{_FIELD} {_name(config)} gives probabilities already, and expression.scores: probabilities would take "
+            "the softmax of them. Set expression.scores: raw."
+        )
 
 
 def _require_classifier(config: ExpressionConfig) -> None:

@@ -125,6 +125,10 @@ def _commit(plan: Plan, work: WorkFolder, group: Group, parts: list[ClipBatch]) 
         visual, face = (iter([] if values is None else list(values)) for values in (part.visual, part.face))
         for report in part.reports:
             listed = plan.listed.clips[next(numbers)]
+            if listed.clip_id != report.clip_id:
+                raise RuntimeError(
+                    f"{group.name}: the features of {report.clip_id} came in the place of {listed.clip_id}"
+                )
             if report.reason is None:
                 values: dict[str, Array | None] = {}
                 if "visual" in plan.features:
@@ -138,6 +142,8 @@ def _commit(plan: Plan, work: WorkFolder, group: Group, parts: list[ClipBatch]) 
                 except UserError as error:
                     report = ClipReport(report.clip_id, reason=f"features: {error}")
             reports.append(report)
+        if next(visual, None) is not None or next(face, None) is not None:
+            raise RuntimeError(f"batch {part.number} of {group.name} has features of more clips than it accepted")
     return work.commit(group, clips, reports, plan.features)
 
 
