@@ -1,5 +1,7 @@
 """Pixels, features, scores and prompts are those that Hugging Face's own classes give."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +14,23 @@ from tiny_onnx import write_onnx
 from transformers import (
     AutoImageProcessor,
     AutoTokenizer,
+    BeitImageProcessorPil,
+    BitImageProcessorPil,
     CLIPImageProcessorPil,
     CLIPModel,
+    ConvNextImageProcessorPil,
+    DeiTImageProcessorPil,
+    EfficientNetImageProcessorPil,
+    LevitImageProcessorPil,
+    MobileNetV2ImageProcessorPil,
+    MobileViTImageProcessorPil,
+    Siglip2ImageProcessorPil,
     SiglipConfig,
     SiglipImageProcessorPil,
     SiglipModel,
     SiglipTextConfig,
     SiglipVisionConfig,
+    ViltImageProcessorPil,
     ViTForImageClassification,
     ViTImageProcessorPil,
 )
@@ -51,8 +63,24 @@ def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
         SiglipImageProcessorPil(size={"height": 56, "width": 48}),
         ViTImageProcessorPil(size={"height": 32, "width": 32}, do_normalize=False),
         ViTImageProcessorPil(do_rescale=False),
+        BitImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 56, "width": 56}),  # DINOv2's
+        MobileNetV2ImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 56, "width": 56}),
+        BeitImageProcessorPil(size={"height": 56, "width": 56}),
+        EfficientNetImageProcessorPil(size={"height": 56, "width": 56}, include_top=False),
+        EfficientNetImageProcessorPil(size={"height": 56, "width": 56}, include_top=False, rescale_factor=1 / 127.5),
     ],
-    ids=["clip", "clip-odd", "siglip", "vit-plain", "vit-bytes"],
+    ids=[
+        "clip",
+        "clip-odd",
+        "siglip",
+        "vit-plain",
+        "vit-bytes",
+        "bit",
+        "mobilenet",
+        "beit",
+        "efficientnet",
+        "efficientnet-scaled",
+    ],
 )
 def test_pixels_are_those_of_the_image_processor(processor) -> None:
     ours = Preprocessing.of_processor(processor, "tiny")
@@ -63,9 +91,57 @@ def test_pixels_are_those_of_the_image_processor(processor) -> None:
         np.testing.assert_allclose(ours.normalised_array(resized), expected.numpy(), atol=2e-6, rtol=1e-5)
 
 
-def test_a_processor_of_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(UserError, match="is of a kind that is not known here"):
-        Preprocessing.of_processor(ViTImageProcessorPil(do_resize=False), "tiny")
+@pytest.mark.parametrize(
+    ("processor", "message"),
+    [
+        (EfficientNetImageProcessorPil(), r"include_top \(True\)"),  # normalises twice
+        (EfficientNetImageProcessorPil(include_top=False, rescale_offset=True), r"rescale_offset \(True\)"),
+        (ConvNextImageProcessorPil(), r"crop_pct \(0\.875\)"),
+        (MobileViTImageProcessorPil(), r"do_flip_channel_order \(True\)"),
+        (ViTImageProcessorPil(do_pad=True), r"do_pad \(True\)"),
+        (ViltImageProcessorPil(), r"do_pad \(True\), size_divisor \(32\)"),
+        (Siglip2ImageProcessorPil(), r"max_num_patches \(256\), patch_size \(16\)"),
+        (ViTImageProcessorPil(do_resize=False), "do_resize False"),
+        (CLIPImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 50}), "is of a kind that is not known here"),
+        (DeiTImageProcessorPil(), "resizes to .*256.* but crops .*224"),
+        (LevitImageProcessorPil(), "makes other pixels than its configuration says"),  # scales its size by 256/224
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+def test_a_processor_that_does_something_else_is_refused_by_name(processor, message: str) -> None:
+    with pytest.raises(UserError, match=rf"The image processor of 'tiny'.*{message}"):
+        Preprocessing.of_processor(processor, "tiny")
+
+
+def test_a_key_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    write_classifier(tmp_path)
+    file = tmp_path / "preprocessor_config.json"
+    known = {"feature_extractor_type": "ViTFeatureExtractor", "processor_class": None, "do_convert_rgb": True}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **known}))
+    image_preprocessing(str(tmp_path), "expression.encoder")
+
+    class Sharpening(ViTImageProcessorPil):
+        def to_dict(self) -> dict:
+            return {**super().to_dict(), "sharpen": 0.5}
+
+    with pytest.raises(UserError, match=r"sharpen \(0\.5\)"):
+        Preprocessing.of_processor(Sharpening(), "tiny")
+
+
+def test_pixels_are_compared_with_the_processors_own_whatever_its_keys_say() -> None:
+    class Negative(ViTImageProcessorPil):
+        def _preprocess(self, images, **options):
+            return super()._preprocess([255 - image for image in images], **options)
+
+    with pytest.raises(UserError, match="makes other pixels than its configuration says"):
+        Preprocessing.of_processor(Negative(), "tiny")
+
+
+def test_images_of_another_size_than_the_tower_reads_are_refused(clip_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(clip_folder, tmp_path / "clip")
+    CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 40, "width": 40}).save_pretrained(folder)
+    with pytest.raises(UserError, match=f"makes images of 40 by 40 pixels, but its image tower reads {SIDE} by {SIDE}"):
+        ImageEncoder(str(folder), "pooled")
 
 
 def test_clip_features_are_those_of_its_own_model(clip_folder: Path) -> None:

@@ -64,7 +64,7 @@ class ImageEncoder:
         self.config = image_config(name)
         self._device = device or torch.device("cpu")
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self._preprocessing = image_preprocessing(name, _FIELD)
+        self._preprocessing = tower_preprocessing(name)
         tower = _tower(self.config, "vision_config")
         self._model = load_frozen(_vision_class(self.config), name, _FIELD, self._dtype, tower).to(self._device)
 
@@ -131,6 +131,21 @@ def image_preprocessing(name: str, field: str) -> Preprocessing:
         field=field,
     )
     return Preprocessing.of_processor(processor, name)
+
+
+def tower_preprocessing(name: str) -> Preprocessing:
+    """What the image processor of a CLIP or SigLIP does.
+
+    Raises:
+        UserError: as `image_preprocessing`, or it makes images of another size than the image tower reads.
+    """
+    preprocessing, side = image_preprocessing(name, _FIELD), _vision(image_config(name)).image_size
+    if (preprocessing.height, preprocessing.width) != (side, side):
+        raise UserError(
+            f"The image processor of {_FIELD} {name!r} makes images of {preprocessing.width} by {preprocessing.height} "
+            f"pixels, but its image tower reads {side} by {side}. Give a folder in which they agree."
+        )
+    return preprocessing
 
 
 def prompt_embeddings(name: str, template: str, classes: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -18,6 +18,43 @@ if TYPE_CHECKING:
 
 _RESCALE = 1 / 255
 
+# Keys of a processor's configuration that are carried out here …
+_FOLLOWED = frozenset(
+    {
+        "do_resize",
+        "size",
+        "resample",
+        "do_center_crop",
+        "crop_size",
+        "do_rescale",
+        "rescale_factor",
+        "do_normalize",
+        "image_mean",
+        "image_std",
+    }
+)
+# … and those that change no pixel of an RGB image. Any other key is refused, unless it is switched off.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "image_processor_type",
+        "feature_extractor_type",
+        "processor_class",
+        "model_input_names",
+        "_valid_processor_keys",
+        "do_convert_rgb",
+        "default_to_square",
+        "do_reduce_labels",
+        "data_format",
+        "input_data_format",
+        "device",
+        "disable_grouping",
+        "return_tensors",
+        "image_seq_length",
+    }
+)
+# Of a level of 256: what fp32 may differ by, while another filter or crop differs by whole levels.
+_TOLERANCE = 0.05
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -50,33 +87,67 @@ class Preprocessing:
             UserError: it does something that this version does not.
         """
         raw = processor.to_dict()
-        size, crop = dict(raw.get("size") or {}), dict(raw.get("crop_size") or {})
-        shortest = size.get("shortest_edge")
-        target = crop if raw.get("do_center_crop") else size
-        odd = [key for key in ("do_pad", "do_reduce_labels", "do_flip_channel_order") if raw.get(key)]
-        if odd or not raw.get("do_resize", True) or not {"height", "width"} <= target.keys():
+        kind = type(processor).__name__
+        unknown = {k: v for k, v in raw.items() if k not in _FOLLOWED | _WITHOUT_EFFECT and v not in (None, False)}
+        if unknown:
+            keys = ", ".join(f"{key} ({value!r})" for key, value in sorted(unknown.items()))
             raise UserError(
-                f"The image processor of {name!r} ({type(processor).__name__}, size {size}, crop {crop or None}"
-                f"{', ' + ', '.join(odd) if odd else ''}) is of a kind that is not known here. Expected a resize to "
-                "a fixed height and width, or to a shortest edge and a crop of the middle. Give another encoder."
+                f"The image processor of {name!r} ({kind}) asks for what is not supported: {keys}. Its pixels would "
+                "differ from those that the encoder was trained on. Give another encoder."
             )
-        if shortest is None and raw.get("do_center_crop") and crop != size:
+        size, crop = dict(raw.get("size") or {}), dict(raw.get("crop_size") or {})
+        crops = bool(raw.get("do_center_crop"))
+        target = crop if crops else size
+        known_size = size.keys() in ({"height", "width"}, {"shortest_edge"})
+        if not raw.get("do_resize") or not known_size or target.keys() != {"height", "width"}:
+            raise UserError(
+                f"The image processor of {name!r} ({kind}, do_resize {bool(raw.get('do_resize'))}, size {size}, crop "
+                f"{crop if crops else None}) is of a kind that is not known here. Expected a resize to a fixed height "
+                "and width, or to a shortest edge and a crop of the middle. Give another encoder."
+            )
+        shortest = size.get("shortest_edge")
+        if shortest is None and crops and crop != size:
             raise UserError(f"The image processor of {name!r} resizes to {size} but crops {crop}: expected the same.")
-        normalises = raw.get("do_normalize", True)
-        return cls(
+        normalises = bool(raw.get("do_normalize"))
+        ours = cls(
             height=int(target["height"]),
             width=int(target["width"]),
             shortest_edge=None if shortest is None else int(shortest),
             resample=int(raw.get("resample", 2)),
-            scale=float(raw.get("rescale_factor", _RESCALE)) if raw.get("do_rescale", True) else 1.0,
+            scale=float(raw.get("rescale_factor", _RESCALE)) if raw.get("do_rescale") else 1.0,
             mean=_three(raw.get("image_mean")) if normalises else (0.0, 0.0, 0.0),
             std=_three(raw.get("image_std")) if normalises else (1.0, 1.0, 1.0),
         )
+        ours._require_pixels_of(processor, name)
+        return ours
 
     @classmethod
     def square(cls, side: int, mean: tuple[float, float, float], std: tuple[float, float, float]) -> "Preprocessing":
         """A bilinear resize to a square, pixels scaled to [0, 1] and normalised."""
         return cls(side, side, None, 2, _RESCALE, mean, std)
+
+    def _require_pixels_of(self, processor: Any, name: str) -> None:
+        """Compare with what the processor itself makes of a few images: some do what no key says (LeViT's size)."""
+        from PIL import Image as Pillow
+
+        random = np.random.default_rng(0)
+        for height, width in ((self.height + 37, 2 * self.width + 11), (2 * self.height + 11, self.width), (5, 7)):
+            small = random.integers(0, 256, (7, 9, 3), dtype=np.uint8)
+            image = np.asarray(Pillow.fromarray(small).resize((width, height), Pillow.Resampling.BICUBIC), np.uint8)
+            try:
+                theirs = np.asarray(processor(images=Pillow.fromarray(image), return_tensors="np")["pixel_values"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"The image processor of {name!r} ({type(processor).__name__}) fails on an RGB image of "
+                    f"{width} by {height} pixels: {' '.join(str(error).split())[:200]}. Give another encoder."
+                ) from error
+            ours = self.normalised_array(self.resized(image)[None])
+            levels = np.asarray(self.std, np.float32).reshape(1, 3, 1, 1) / self.scale
+            if theirs.shape != ours.shape or not np.all(np.abs(theirs - ours) * levels < _TOLERANCE):
+                raise UserError(
+                    f"The image processor of {name!r} ({type(processor).__name__}) makes other pixels than its "
+                    f"configuration says, seen on an image of {width} by {height} pixels. Give another encoder."
+                )
 
     def resized(self, image: Image) -> Image:
         """Resize and crop one image, to [height, width, 3]."""

@@ -42,7 +42,7 @@ def make_plan(config: ExtractConfig, listed: ClipList, *, use_gpu: bool) -> Plan
     Raises:
         UserError: an encoder or a detector cannot be had, or is of the wrong kind.
     """
-    from vadv_dist.features.encoders import encoder_facts, feature_shape, image_preprocessing, prompt_embeddings
+    from vadv_dist.features.encoders import encoder_facts, feature_shape, prompt_embeddings, tower_preprocessing
     from vadv_dist.features.expression import check_expression, expression_preprocessing
 
     features: dict[str, FeatureSpec] = {}
@@ -50,7 +50,7 @@ def make_plan(config: ExtractConfig, listed: ClipList, *, use_gpu: bool) -> Plan
     visual = face = prompts = None
     image = config.image.encoder
     if image is not None:
-        visual = image_preprocessing(image, "image.encoder")
+        visual = tower_preprocessing(image)
         shape = (config.frames.visual, *feature_shape(image, config.image.tokens))
         features["visual"] = FeatureSpec(shape, config.output.dtype)
         encoders["image"] = {**asdict(encoder_facts(image)), "preprocessing": asdict(visual)}
