@@ -26,6 +26,7 @@ from vadv_dist.features.clip_files import open_clip
 from vadv_dist.features.encoders import ImageEncoder, image_preprocessing
 from vadv_dist.features.extract import extract
 from vadv_dist.features.frames import Video, to_image
+from vadv_dist.features.work import WorkFolder
 from vadv_dist.storage import read_json, sha256_file
 
 
@@ -182,6 +183,31 @@ def test_work_and_data_sets_of_another_version_of_the_reader_are_refused(
     (tmp_path / "out" / "dataset.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=r"version 1 of the video reader; this is version 2"):
         extract(configure(clips_csv), quiet())
+
+
+@pytest.mark.parametrize("is_complete", [True, False], ids=["complete", "half done"])
+def test_a_list_of_the_same_words_with_other_clips_is_refused(
+    configure, tmp_path: Path, monkeypatch, is_complete: bool
+) -> None:
+    for name, first_seed in (("here", 0), ("there", 10)):
+        (tmp_path / name).mkdir()
+        rows = []
+        for n in range(6):
+            write_video(tmp_path / name / f"v{n}.mp4", frames=6, seed=first_seed + n)
+            rows.append((f"v{n}_0", f"v{n}", "train", "1", "fine words", f"v{n}.mp4"))
+        write_list(tmp_path / name / "clips.csv", rows, HEADER)
+    config = configure(Path("clips.csv"))
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(WorkFolder, "remove", lambda work: None)
+    first = extract(config, quiet())
+    if not is_complete:  # as if it had been killed before the end
+        (tmp_path / "out" / "dataset.json").unlink()
+        (tmp_path / "out.work" / "train-00001.json").unlink()
+    monkeypatch.chdir(tmp_path / "there")
+    with pytest.raises(UserError, match=r"begun with other clips: v0_0 had SHA-256 .* then, v0.mp4 has"):
+        extract(config, quiet())
+    monkeypatch.chdir(tmp_path / "here")
+    assert extract(config, quiet()) == first
 
 
 def test_something_else_in_the_way_is_refused(configure, clips_csv: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from vadv_dist.errors import UserError
 from vadv_dist.reporting.comparison import compare_runs
+from vadv_dist.reporting.report import write_report
 
 
 def errors_of(run):
@@ -82,3 +83,10 @@ def test_a_run_that_was_not_evaluated_says_how_to(make_run):
     alone, taught = make_run("alone", teacher=False, split="valid"), make_run("taught")
     with pytest.raises(UserError, match=r"Evaluate it: vadv evaluate .*alone --split test\."):
         compare_runs(alone, taught)
+
+
+def test_two_runs_of_one_name_are_told_apart_by_their_places(make_run, tmp_path):
+    mine, theirs = make_run("mine/run"), make_run("theirs/run")
+    page = write_report(mine, compare=[theirs]).read_text()
+    assert f"in {theirs}" in page
+    assert f"in {mine}" in page

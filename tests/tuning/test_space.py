@@ -51,6 +51,12 @@ def test_a_shipped_space_is_found_by_its_name(tmp_path: Path, monkeypatch: pytes
         find_space("jiont")
 
 
+def test_a_folder_of_the_name_of_a_shipped_space_is_not_taken_for_it(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "student").mkdir()  # as in a run
+    monkeypatch.chdir(tmp_path)
+    assert find_space("student").name == "student.yaml"
+
+
 def test_zero_takes_its_share_of_a_log_axis_and_nothing_else_changes() -> None:
     entry = Entry("objective.alpha", "float", low=0.01, high=100.0, log=True, zero=0.2)
     # By hand: 4 decades are 80 % of the axis, so one more decade below stands for zero.

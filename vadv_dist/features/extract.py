@@ -3,16 +3,18 @@
 Groups of clips become shards one by one, so that a run that was killed does again only the groups it had not finished.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
 
 from vadv_dist.config.extract_sections import ExtractConfig
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import Array, Clip, LabelSpec
 from vadv_dist.data.shards import check_clip
 from vadv_dist.errors import UserError
-from vadv_dist.features.assemble import ExtractSummary, finish, summary
+from vadv_dist.features.assemble import SOURCES_NAME, ExtractSummary, finish, summary
 from vadv_dist.features.frames import READER_VERSION
 from vadv_dist.features.listing import list_clips
 from vadv_dist.features.plan import MADE_BY, Plan, make_plan
@@ -20,7 +22,7 @@ from vadv_dist.features.progress import ExtractProgress
 from vadv_dist.features.ray_pipeline import Room, runtime, through_ray
 from vadv_dist.features.stages import ClipBatch, ClipReport, in_process
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder
-from vadv_dist.storage import location
+from vadv_dist.storage import Location, local_copy, location, sha256_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,6 +54,10 @@ def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool =
                     if group.name in records and records[group.name].rejected:
                         work.forget(group)
                         del records[group.name]
+            begun = next((group for group in plan.groups if group.name in records), None)
+            if begun is not None:
+                reports = work.reports(begun)
+                _require_same_clips(plan, {r.clip_id: r.sha256 for r in reports if r.reason is None})
             if records:
                 _say(console, f"going on: {len(records):,} of {len(plan.groups):,} shards are there already")
             todo = [group for group in plan.groups if group.name not in records]
@@ -87,11 +93,44 @@ def _finished(plan: Plan) -> ExtractSummary | None:
             f"{READER_VERSION}, which reads other frames or faces from some files. Give another output.uri to extract "
             "the clips again, or go on using this data set as it is."
         )
+    if made.get("root") != plan.provenance["root"]:
+        _require_same_clips(plan, _source_hashes(root))
     work = WorkFolder(root, plan.job)
     if work.is_left():  # by what was killed between the last file and this; or it is just about to be removed
         with suppress(UserError), work.lock():
             work.remove()
     return summary(root, manifest)
+
+
+def _source_hashes(root: Location) -> dict[str, str]:
+    """SHA-256 of the file of each of the first clips of a data set, by the clip's id."""
+    if not (root / SOURCES_NAME).is_file():
+        return {}
+    with local_copy(root / SOURCES_NAME) as path, pq.ParquetFile(path) as file:
+        rows = next(file.iter_batches(1, columns=["clip_id", "sha256"])).to_pylist() if file.metadata.num_rows else []
+    return {str(row["clip_id"]): str(row["sha256"]) for row in rows}
+
+
+def _require_same_clips(plan: Plan, hashes: Mapping[str, str]) -> None:
+    """Refuse a list whose words are those of an earlier one, but whose clips are other files; one is looked at.
+
+    Args:
+        plan: what is to be extracted.
+        hashes: SHA-256 of files that were read, by clip.
+    Raises:
+        UserError: the first of them is another file now.
+    """
+    clip = next((clip for clip in plan.listed.clips if hashes.get(clip.clip_id)), None)
+    if clip is None:
+        return
+    place = location(plan.listed.location(clip))
+    with suppress(FileNotFoundError):
+        now, then = sha256_file(place), hashes[clip.clip_id]
+        if now != then:
+            raise UserError(
+                f"{plan.config.output.uri} was begun with other clips: {clip.clip_id} had SHA-256 {then[:12]} then, "
+                f"{place} has {now[:12]} now. Go back to those clips, or give another output.uri."
+            )
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vadv_dist import __version__
 from vadv_dist.reporting.comparison import Comparison, compare_records
@@ -40,6 +41,8 @@ def write_report(run: str | Location, *, compare: Sequence[str | Location] = ())
             read_run(copies.enter_context(local_copy(path, (*RUN_FILES, *other_data_files(path)))), str(path))
             for path in (run, *map(location, compare))
         ]
+        names = [record.name for record in records]
+        records = [replace(record, called=record.uri if names.count(record.name) > 1 else None) for record in records]
         page = report_html(records[0], records[1:])
     path = run / "report.html"
     write_text(path, page)

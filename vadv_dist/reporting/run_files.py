@@ -67,6 +67,7 @@ class RunRecord:
         result: `result.json`; None while the run has not ended.
         steps, epochs: lines of `metrics.jsonl` in order of step.
         evaluation: the test split's where it was evaluated, else the validation split's, else None.
+        called: what it is called beside another run of the same name.
     """
 
     path: Path
@@ -77,11 +78,12 @@ class RunRecord:
     steps: list[Record]
     epochs: list[Record]
     evaluation: Evaluation | None
+    called: str | None = None
 
     @cached_property
     def name(self) -> str:
-        """The run's name."""
-        return str(self.section("run").get("name") or self.path.resolve().name)
+        """The run's name, or what it is called here."""
+        return self.called or str(self.section("run").get("name") or self.path.resolve().name)
 
     @property
     def has_teacher(self) -> bool:

@@ -37,7 +37,7 @@ def find_space(space: str | Path) -> Path:
         UserError: there is neither.
     """
     path = Path(space)
-    if path.exists():
+    if path.is_file():
         return path
     places = (Path(__file__).parents[2] / "tune_spaces", Path(sys.prefix) / "share" / "vadv" / "tune_spaces")
     shipped = {found.stem: found for place in reversed(places) for found in sorted(place.glob("*.yaml"))}
