@@ -45,6 +45,7 @@ MACHINERY = {
         "training/worker.py",
         "training/launch.py",
         "training/cluster.py",
+        "training/shared_folder.py",
         "ray_connection.py",
         "ray_probe.py",
         "submission/job.py",

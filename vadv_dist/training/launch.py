@@ -23,6 +23,7 @@ from vadv_dist.training.distributed import choose_device, choose_dtype
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.progress import MetricsTail, ProgressView
 from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.training.shared_folder import leave_mark, require_shared
 from vadv_dist.training.splits import Splits
 from vadv_dist.training.trained_on import TrainedOn
 from vadv_dist.training.worker import FAILURES, MISTAKE, raise_mistake, train_in_ray, train_locally
@@ -116,6 +117,7 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
     # Ray Train keeps its own records there; checkpoints are ours, so that any engine can go on from them.
     notes = folder.root / ".ray"
     _remove(notes)
+    mark = leave_mark(notes)
     with scratch_folder() as scratch, ray_session(config.trainer) as cpus:
         use_gpu = config.trainer.use_gpu
         if use_gpu == "auto":
@@ -128,6 +130,7 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
                 "folder": os.getcwd(),
                 "trial": trial,
                 "mistake": str(notes.resolve() / MISTAKE),
+                "mark": mark,
             },
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
             scaling_config=ray.train.ScalingConfig(
@@ -158,6 +161,7 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
                 f"Ray Train could not run the workers: {_short(error)}. Checkpoints are complete: run the same command "
                 "to go on."
             ) from error
+        require_shared(folder.root, mark)
         raise_mistake(notes / MISTAKE)
     _remove(notes)
 

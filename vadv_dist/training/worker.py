@@ -28,6 +28,7 @@ from vadv_dist.training.finish import finish_run
 from vadv_dist.training.flops import utilisation
 from vadv_dist.training.loop import Trainer, out_of_memory
 from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.training.shared_folder import all_see_mark
 from vadv_dist.training.splits import Splits
 from vadv_dist.training.state import TrainState
 from vadv_dist.training.trained_on import TrainedOn
@@ -153,6 +154,8 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
     os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
     distributed = Distributed(context.get_world_rank(), context.get_world_size(), device)
     mistake = location(arguments["mistake"])
+    if not all_see_mark(RunFolder.of(config).root / ".ray", arguments["mark"], distributed):
+        return  # the driver tells why; Ray would start workers that fail again
     # Rank 0's word counts: a shared disk may show a new file to one node before another.
     met_before = distributed.gather(distributed.is_main and mistake.is_file())[0]
     if met_before:  # an earlier start met it, and so would this one: end well, so that Ray does not start again
