@@ -5,17 +5,20 @@ find reaches the driver through the cluster itself, since it is the disk that is
 """
 
 import json
+import os
 import secrets
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 from vadv_dist.errors import UserError, VadvError
 from vadv_dist.storage import Location, write_text
 from vadv_dist.training.distributed import Distributed
 
 _NAMESPACE = b"vadv"
-_WAIT_S, _POLL_S = 10.0, 0.5
+_WAIT_S, _POLL_S, _NODES_S = 10.0, 0.5, 60.0
+_ADVICE = "Give a run.storage that every node sees: s3://…, or the absolute path of a shared disk."
 
 
 def leave_mark(folder: Location) -> str:
@@ -36,6 +39,39 @@ def sees_mark(folder: Location, name: str, wait_s: float = _WAIT_S) -> bool:
             return False
         time.sleep(_POLL_S)
     return True
+
+
+def require_shared_by_nodes(folder: Location) -> None:
+    """Refuse a folder that not every node with CPUs sees, where it is not known yet which of them will work.
+
+    Raises:
+        UserError: a node does not see it.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    if not isinstance(folder, Path):  # a node that does not reach a store says so itself
+        return
+    name = leave_mark(folder)
+    mark = os.path.abspath(folder / name)  # links are followed on each node
+    look: Any = ray.remote(os.path.exists)
+    asked = {}
+    for node in ray.nodes():  # type: ignore[no-untyped-call]  # untyped in Ray
+        if node["Alive"] and node["Resources"].get("CPU"):
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked[look.options(num_cpus=0, scheduling_strategy=there).remote(mark)] = node["NodeManagerHostname"]
+    try:
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_NODES_S)
+        blind = [asked[answer] for answer in answered if not ray.get(answer)]
+    except ray.exceptions.RayError:  # a node was just lost: what it sees does not matter
+        blind = []
+    finally:
+        (folder / name).unlink(missing_ok=True)
+    if blind:
+        raise UserError(
+            f"{folder} is not shared by all nodes: what this process on {socket.gethostname()} has just written there "
+            f"({mark}) is not seen on {', '.join(sorted(blind))}. Nothing was started. {_ADVICE}"
+        )
 
 
 def all_see_mark(folder: Location, name: str, distributed: Distributed) -> bool:
@@ -71,6 +107,5 @@ def require_shared(folder: Location, name: str) -> None:
     blind = "; ".join(f"rank {rank} on {host} ({place})" for rank, host, place in json.loads(told))
     raise UserError(
         f"{folder} is not shared by all workers: what the driver on {socket.gethostname()} has just written there is "
-        f"not seen by {blind}. Nothing was trained. Give a run.storage that every node sees: s3://…, or the absolute "
-        "path of a shared disk."
+        f"not seen by {blind}. Nothing was trained. {_ADVICE}"
     )

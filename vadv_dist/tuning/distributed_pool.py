@@ -8,8 +8,10 @@ from typing import Any, Self
 
 from vadv_dist.config import Config, config_from_dict
 from vadv_dist.config.search import SearchConfig
+from vadv_dist.storage import location
 from vadv_dist.training.cluster import cluster_resource, ray_session
 from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.training.shared_folder import require_shared_by_nodes
 from vadv_dist.training.worker import GROUP
 from vadv_dist.tuning.events import Ended, Epoch, Event, Lost, Stopped, failure_of
 from vadv_dist.tuning.packed_pool import why_lost
@@ -42,6 +44,7 @@ class DistributedPool:
         """
         trainer = self._config.trainer
         cpus = self._stack.enter_context(ray_session(trainer))
+        require_shared_by_nodes(location(self._config.run.storage))
         room = int(cluster_resource("CPU")) // (cpus * trainer.num_workers + 1)
         if trainer.use_gpu is not False and cluster_resource("GPU"):
             room = min(room, int(cluster_resource("GPU")) // trainer.num_workers)

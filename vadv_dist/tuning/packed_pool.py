@@ -9,8 +9,10 @@ from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
 from vadv_dist.garbage import collect_rarely
+from vadv_dist.storage import location
 from vadv_dist.training.allocator import THREAD_ENVIRONMENT
 from vadv_dist.training.cluster import cluster_resource, is_ours, ray_session
+from vadv_dist.training.shared_folder import require_shared_by_nodes
 from vadv_dist.tuning.events import Epoch, Event, Lost
 from vadv_dist.tuning.session import TrainingSession
 
@@ -44,6 +46,7 @@ class PackedPool:
             self._config.trainer, num_workers=wanted or 1, cpus_per_worker=cpus, use_gpu=False
         )
         self._stack.enter_context(ray_session(trainer))
+        require_shared_by_nodes(location(self._config.run.storage))
         gpus = self._gpus()
         # A cluster that was started here has two CPUs more than the machine has cores.
         cores = os.cpu_count() or 1 if wanted is None and is_ours() else cluster_resource("CPU") - 1
