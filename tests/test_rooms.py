@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "object_client": {"errors"},
     "locks": {"errors", "storage"},
     "terminal": set(),
+    "lasting": BASE,
     "recipes": BASE,
     "ray_connection": {"errors"},
     "ray_probe": set(),
@@ -33,7 +34,18 @@ MAY_IMPORT = {
     "doctor": {"config", "models", "ray_connection", "submission", "training", *BASE},
     "reporting": {"evaluation", "config", "reporting", *BASE},
     "tuning": {
-        *("training", "evaluation", "inference", "reporting", "tasks", "data", "config", "recipes", "tuning"),
+        *(
+            "training",
+            "evaluation",
+            "inference",
+            "reporting",
+            "tasks",
+            "data",
+            "config",
+            "recipes",
+            "lasting",
+            "tuning",
+        ),
         *BASE,
     },
 }

@@ -12,6 +12,7 @@ from rich.text import Text
 from vadv_dist.config import Config, load_config
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.evaluation.paired import Interval
+from vadv_dist.lasting import with_lasting
 from vadv_dist.recipes import find_recipe
 from vadv_dist.reporting.comparison import compare_runs
 from vadv_dist.reporting.report import write_report
@@ -33,7 +34,7 @@ def run_demo(overrides: Sequence[str], console: Console) -> Path:
         overrides: `--section.field=value` on top of the recipe `demo`.
         console: where progress is shown; the table goes to standard output.
     """
-    taught = load_config(find_recipe("demo").path, overrides)
+    taught = with_lasting(load_config(find_recipe("demo").path, overrides), "run.storage")
     data = Path(taught.data.sources[0].uri)
     if not data.exists():
         console.print(f"making {NUM_CLIPS} clips in {data}, whose truth is known", highlight=False)

@@ -176,13 +176,18 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(
 @pytest.mark.slow
 @pytest.mark.ray
 def test_through_ray_and_a_faulty_network_the_bytes_are_those_of_one_process(
-    configure, cluster, clips_csv: Path, s3_port: int, place: S3Path, monkeypatch, request
+    configure, cluster, clip_folder: Path, clips_csv: Path, s3_port: int, place: S3Path, monkeypatch, request
 ) -> None:
     import ray
 
+    def relative(config: ExtractConfig) -> ExtractConfig:
+        """Its encoder by a path that processes of the cluster, which stand elsewhere, must not take for their own."""
+        return dataclasses.replace(config, image=dataclasses.replace(config.image, encoder=clip_folder.name))
+
     request.addfinalizer(ray.shutdown)
+    monkeypatch.chdir(clip_folder.parent)
     upload(clips_csv.parent, place / "clips")
-    plain = moved(configure(clips_csv), place, "plain")
+    plain = moved(relative(configure(clips_csv)), place, "plain")
     extract(plain, quiet())
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
         monkeypatch.setenv(name, cluster.environment[name])
@@ -190,7 +195,7 @@ def test_through_ray_and_a_faulty_network_the_bytes_are_those_of_one_process(
         # The cluster's processes know the server itself: what workers ask the proxy for, they were told where.
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
         object_client.forget_client()
-        extract(moved(configure(clips_csv, num_workers=1), place, "ray"), quiet())
+        extract(moved(relative(configure(clips_csv, num_workers=1)), place, "ray"), quiet())
         for number in range(10):
             assert any(f"GET /tests/{place.key}/clips/v{number}.mp4" in asked for asked in proxy.asked)
         assert proxy.refused + proxy.cut > 0

@@ -116,6 +116,7 @@ def test_a_run_outlives_the_node_of_one_of_its_workers(nodes, project, write_con
     assert first.returncode == 0, said + told
     assert "submitted vadv-train-job-" in told
     assert "packed 1 files" in told
+    assert "joined the Ray cluster of this job at" in said
     twin_said, twin_told = twin.communicate(timeout=60)
     assert twin.returncode == 0, twin_said + twin_told
     assert re.search("vadv-train-job-[0-9a-f]{12} runs already", twin_told)
@@ -135,6 +136,24 @@ def test_a_run_outlives_the_node_of_one_of_its_workers(nodes, project, write_con
     for path in run.root.rglob("*"):
         if path.is_file() and path.suffix in {".yaml", ".json", ".jsonl", ".html", ".md", ".txt"}:
             assert secret not in path.read_text()
+
+
+def test_a_job_that_would_write_into_its_working_directory_is_refused(nodes, project, monkeypatch) -> None:
+    """`ray job submit` sends the config as it is, where `vadv submit` makes its paths absolute."""
+    from ray.job_submission import JobSubmissionClient
+
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, nodes.environment[name])
+    client = JobSubmissionClient(f"http://127.0.0.1:{nodes.dashboard}")
+    command = f"{sys.executable} -m vadv_dist.cli train --config run.yaml --trainer.num_workers=2 --run.storage=runs"
+    job = client.submit_job(entrypoint=command, runtime_env={"working_dir": str(project)})
+    deadline = time.monotonic() + 120
+    while str(client.get_job_status(job).value) not in ("SUCCEEDED", "FAILED", "STOPPED"):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    said = client.get_job_logs(job)
+    assert client.get_job_info(job).driver_exit_code == 2, said
+    assert "run.storage is runs, relative to a Ray job's working directory, a copy that Ray removes" in said
 
 
 def test_a_mistake_found_on_the_cluster_comes_back_as_one(nodes, project, made) -> None:

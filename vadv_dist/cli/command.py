@@ -14,6 +14,7 @@ from typing import NoReturn
 from vadv_dist import __version__
 from vadv_dist.cli.cluster import add_cluster_commands
 from vadv_dist.cli.datasets import add_data_commands
+from vadv_dist.cli.outputs import keep_outputs
 from vadv_dist.cli.parser import Help, Parser
 from vadv_dist.cli.runs import add_run_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
@@ -61,6 +62,7 @@ def _main(arguments: list[str]) -> int:
         if rest and not getattr(options, "takes_overrides", False):
             raise UserError(f"vadv {options.command}: unknown argument {rest[0]!r}. `vadv {options.command} --help`.")
         options.overrides = rest
+        keep_outputs(options)
         code: int = options.call(options)
         sys.stdout.flush()
         return code

@@ -83,7 +83,9 @@ def _extract(options: argparse.Namespace) -> int:
         print_config(config)
         return 0
     from vadv_dist.features.extract import extract
+    from vadv_dist.lasting import with_lasting
 
+    config = with_lasting(config, "output.uri")
     summary = extract(config, console(stderr=True), retry_rejected=options.retry_rejected)
     if options.json:
         print_json(summary.to_json())

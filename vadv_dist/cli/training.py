@@ -75,9 +75,11 @@ def _train(options: argparse.Namespace) -> int:
         for line in smoke(config):
             print(line)
         return 0
+    from vadv_dist.lasting import with_lasting
     from vadv_dist.storage import location
     from vadv_dist.training.launch import train
 
+    config = with_lasting(config, "run.storage")
     result = train(config, console(stderr=True))
     if options.json:
         print_json(result)

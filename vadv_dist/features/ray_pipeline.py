@@ -112,7 +112,7 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
     read: Any = _read  # Ray's types know no keyword arguments
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         read,
-        fn_kwargs={"spec": spec, "run": uuid.uuid4().hex, "stores": store_settings()},
+        fn_kwargs={"spec": spec, "run": uuid.uuid4().hex, "place": _Place(os.getcwd(), store_settings())},
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=1,
@@ -122,7 +122,7 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
     for stage in encoder_stages(spec):
         dataset = dataset.map_batches(
             _Encode,
-            fn_constructor_args=(stage, spec, store_settings()),
+            fn_constructor_args=(stage, spec, _Place(os.getcwd(), store_settings())),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=1, max_size=actors, max_tasks_in_flight_per_actor=_BATCHES_WAITING),
@@ -139,19 +139,32 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
         ) from None
 
 
+@dataclass(frozen=True)
+class _Place:
+    """What a driver's paths and URIs are relative to: processes of a cluster that was joined know neither."""
+
+    folder: str
+    stores: dict[str, str]
+
+    def enter(self) -> None:
+        if os.path.isdir(self.folder):
+            os.chdir(self.folder)
+        use_store_settings(self.stores)
+
+
 _readers: dict[str, ClipReader] = {}
 
 
-def _read(table: pa.Table, spec: StageSpec, run: str, stores: dict[str, str]) -> pa.Table:
+def _read(table: pa.Table, spec: StageSpec, run: str, place: _Place) -> pa.Table:
     """The reading stage in a task; the reader stays with the process, as opening a detector takes a clip's time.
 
     Args:
         table: one row, the batch.
         spec: what a `ClipReader` must know.
         run: a name that no other run has.
-        stores: where object stores are.
+        place: what paths are relative to.
     """
-    use_store_settings(stores)
+    place.enter()
     [row] = table.to_pylist()
     number = int(row["number"])
     clips = [(ListedClip(**clip), location) for clip, location in json.loads(row["clips"])]
@@ -167,10 +180,10 @@ def _read(table: pa.Table, spec: StageSpec, run: str, stores: dict[str, str]) ->
 class _Encode:
     """An encoding stage in an actor."""
 
-    def __init__(self, stage: Any, spec: StageSpec, stores: dict[str, str]) -> None:
+    def __init__(self, stage: Any, spec: StageSpec, place: _Place) -> None:
         import torch
 
-        use_store_settings(stores)
+        place.enter()
         torch.set_num_threads(1)  # actors work side by side
         self._stage = stage(spec, choose_device(spec))
 

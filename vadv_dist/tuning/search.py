@@ -14,6 +14,7 @@ from rich.console import Console
 from vadv_dist.config import Config, load_config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
+from vadv_dist.lasting import with_lasting
 from vadv_dist.reporting.words import decimals
 from vadv_dist.tasks.preflight import preflight
 from vadv_dist.training.clip_errors import ClipErrors, read_clip_errors
@@ -63,7 +64,7 @@ def tune(
         MachineError: the study's storage or the disk, or too many failed trials.
     """
     of_search, of_config = split_overrides(overrides)
-    config = load_config(config_path, of_config)
+    config = with_lasting(load_config(config_path, of_config), "run.storage")
     space_path = find_space(space_path)
     space, raw = load_space(space_path, config)
     search = load_search(raw, of_search, str(space_path))

@@ -14,6 +14,7 @@ from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.storage_url import require_sound, resolve
 from vadv_dist.config.yaml_text import parse_yaml
 from vadv_dist.errors import UserError
+from vadv_dist.lasting import lasting
 from vadv_dist.storage import Location, location, sweep, write_text
 from vadv_dist.training.run_folder import MACHINE_FIELDS, without_places
 from vadv_dist.training.trained_on import TrainedOn
@@ -148,7 +149,8 @@ class StudyFolder:
                 f"search.storage is {search.storage}, which stands for no RDB URL (such as "
                 "postgresql+psycopg://HOST/NAME) and no path that ends in .log. Change that environment variable."
             )
-        return url
+        scheme, file = ("sqlite:///", url[10:]) if url.startswith("sqlite:///") else ("", url)
+        return url if "://" in file or not file else scheme + lasting(file, "search.storage")
 
 
 def _what(config: Config, space: Space, search: SearchConfig) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""Where output of a Ray job stands: never in the job's working directory, which is a copy that Ray removes."""
+
+import dataclasses
+import itertools
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from vadv_dist.errors import UserError
+from vadv_dist.storage import S3Path, location
+
+C = TypeVar("C")
+# Below it, relative places of a job stand.
+BASE = "VADV_STORAGE"
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray's job manager
+_REMOVED = ("runtime_resources", "working_dir_files")  # where Ray lays out working directories
+_WHY = "a Ray job's working directory, a copy that Ray removes"
+_INSTEAD = f"Give s3://… or the absolute path of a disk that stays, or name such a place in {BASE}"
+
+
+def lasting(uri: str, what: str, environment: Mapping[str, str] = os.environ) -> str:
+    """A place for output as it was given, or below `VADV_STORAGE` where it would be removed with a Ray job.
+
+    Args:
+        uri: where output goes.
+        what: the field or argument, for messages.
+        environment: variables of the process.
+    Raises:
+        UserError: the place is in a job's working directory, and `VADV_STORAGE` names no other.
+    """
+    place = location(uri)
+    if isinstance(place, S3Path):
+        return uri
+    if place.is_absolute():
+        if _is_removed(place):
+            raise UserError(f"{what} is {uri}, which is in {_WHY}. {_INSTEAD}, and give a path relative to that.")
+        return uri
+    if not (_is_removed(Path.cwd()) or _has_working_dir(environment)):
+        return uri
+    base = environment.get(BASE)
+    if not base:
+        raise UserError(f"{what} is {uri}, relative to {_WHY}. {_INSTEAD}, to which it is then relative.")
+    root = location(base)
+    if isinstance(root, Path) and (not root.is_absolute() or _is_removed(root)):
+        raise UserError(f"{BASE} is {base}, expected s3://… or an absolute path outside of {_WHY}.")
+    if ".." in PurePosixPath(place).parts:
+        raise UserError(f"{what} is {uri}, which leads out of {BASE} ({base}). Give a path without `..`.")
+    kept = str(root / str(place))
+    print(f"vadv: {what} is {uri}, relative to {_WHY}: {BASE} makes it {kept}", file=sys.stderr)
+    return kept
+
+
+def with_lasting(config: C, *names: str) -> C:
+    """A configuration whose fields, such as `run.storage`, name places that outlast a job."""
+    made: Any = config
+    for name in names:
+        section, field = name.split(".")
+        values = getattr(made, section)
+        kept = lasting(getattr(values, field), name)
+        made = dataclasses.replace(made, **{section: dataclasses.replace(values, **{field: kept})})
+    result: C = made
+    return result
+
+
+def _is_removed(path: Path) -> bool:
+    parts = Path(os.path.abspath(path)).parts
+    return _REMOVED in itertools.pairwise(parts)
+
+
+def _has_working_dir(environment: Mapping[str, str]) -> bool:
+    """Whether this is the process of a job whose files Ray has laid out."""
+    try:
+        return bool(json.loads(environment.get(_JOB, "{}"))["runtime_env"]["working_dir"])
+    except (ValueError, KeyError, TypeError):
+        return False
