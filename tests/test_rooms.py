@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "evaluation": {"errors", "evaluation"},
     "tasks": {"models", "objectives", "evaluation", "data", "config", "tasks", *BASE},
     "training": {"tasks", "data", "config", "inference", "telemetry", "ray_connection", "training", *BASE},
-    "inference": {"models", "inference", *BASE},
+    "inference": {"models", "evaluation", "inference", *BASE},
     "submission": {"config", "ray_connection", "submission", *BASE},
     "doctor": {"config", "models", "ray_connection", "submission", "training", *BASE},
     "reporting": {"evaluation", "config", "reporting", *BASE},

@@ -11,12 +11,13 @@ from rich.text import Text
 
 from vadv_dist.config import Config, load_config
 from vadv_dist.data.synth import make_dataset
+from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.paired import Interval
 from vadv_dist.lasting import with_lasting
 from vadv_dist.recipes import find_recipe
 from vadv_dist.reporting.comparison import compare_runs
 from vadv_dist.reporting.report import write_report
-from vadv_dist.reporting.terminal import comparison_table
+from vadv_dist.reporting.terminal import comparison_table, notes
 from vadv_dist.storage import local_path, read_json
 from vadv_dist.terminal import console as terminal
 from vadv_dist.training.cluster import ray_session
@@ -50,11 +51,16 @@ def run_demo(overrides: Sequence[str], console: Console) -> Path:
         _remove(before)
         _remove(after)
     with ray_session(taught.trainer):
-        metrics = [_train_and_evaluate(config, console) for config in (alone, taught)]
+        evaluations = [_train_and_evaluate(config, console) for config in (alone, taught)]
     gain = compare_runs(before, after).gain
     truth = read_json(data / "dataset.json")["truth"]
+    scale = LabelScale.from_json(evaluations[1]["labels"])
+    first, second = (document["student"] for document in evaluations)
     out = terminal()
-    out.print(comparison_table(*metrics, gain=gain, truth=truth))
+    out.print(comparison_table(first, second, scale=scale, gain=gain, truth=truth))
+    for document in evaluations:
+        if told := notes(document):
+            out.print(told)
     for sentence in (finding(gain), hardness(truth)):
         out.print(sentence, highlight=False)
     return Path(str(write_report(after, compare=[before])))
@@ -98,5 +104,4 @@ def _train_and_evaluate(config: Config, console: Console) -> dict[str, Any]:
     what = "alone" if config.objective.kind == "none" else "beside its teacher"
     console.print(Text(f"\nthe student {what}", style="bold"))
     train(config, console)
-    metrics: dict[str, Any] = evaluate_run(RunFolder.of(config).root, "test")["student"]
-    return metrics
+    return evaluate_run(RunFolder.of(config).root, "test")

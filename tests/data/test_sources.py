@@ -18,6 +18,7 @@ from vadv_dist.data.windows import LocalWindows
 from vadv_dist.errors import UserError
 
 SHAPE = (2, 1, 8)
+ALONE = ObjectiveConfig(kind="none")
 PROMPTS = np.arange(16, dtype=np.float32).reshape(2, 8)
 
 
@@ -211,3 +212,24 @@ def test_prompts_may_differ_where_no_teacher_reads_them_or_by_rounding(tmp_path)
     assert len(Sources.open(alone).datasets) == 2
     rounded = write(tmp_path / "rounded", 20, prompts=PROMPTS + np.float32(1e-4))
     assert len(Sources.open(config_of((first, rounded))).datasets) == 2
+
+
+def test_sources_with_another_threshold_are_refused(two, tmp_path: Path) -> None:
+    other = write(tmp_path / "other", 20, label=LabelSpec(threshold=1.0))
+    same = write(tmp_path / "same", 25, label=LabelSpec(threshold=0.0))
+    assert len(Sources.open(config_of([two[0], same])).datasets) == 2  # 0 is the middle, which is the default
+    with pytest.raises(UserError, match=r"positive from 1 on, in .*small from 0: .*share their threshold"):
+        Sources.open(config_of([two[0], other]))
+
+
+def test_a_statistic_of_training_labels_is_weighed_by_rows(tmp_path: Path) -> None:
+    for name, clips, value in (("a", 30, 1.0), ("b", 10, 3.0)):
+        with DatasetWriter(tmp_path / name, features={}, label=LabelSpec(), provenance={}) as writer:
+            for i in range(clips):
+                writer.write("train", Clip(f"{name}{i}", "v", "word", value, "s", {}))
+            writer.write("valid", Clip(f"{name}-valid", "w", "word", -2.0, "s", {}))
+    config = Config(data=DataConfig(sources=[SourceConfig(str(tmp_path / name)) for name in "ab"]), objective=ALONE)
+    sources = Sources.open(config)
+    assert sources.train_label("label_mean") == pytest.approx((30 * 1.0 + 10 * 3.0) / 40)
+    assert sources.label_statistic("valid", "label_min") == [(1, -2.0), (1, -2.0)]
+    assert sources.train_label("what no data set says") is None

@@ -222,3 +222,12 @@ def test_logits_of_another_length_are_refused() -> None:
     wrong = replace(outputs, text_logit=torch.zeros(2, 1))
     with pytest.raises(ValueError, match=r"text_logit has shape \[2, 1\], but the labels have \[2\]"):
         loss_terms(wrong, label, valid_B=ALL, has_video_B=ALL, num_rows=2, num_video_rows=2)
+
+
+def test_the_class_of_a_label_is_decided_at_the_threshold() -> None:
+    label = torch.tensor([1.0, 2.9, 3.0, 5.0])
+    logits = torch.tensor([[0.0, 2.0]]).repeat(4, 1)
+    counts = torch.ones(4, dtype=torch.bool)
+    found = class_cross_entropy(logits, label, counts_B=counts, num_rows=4, threshold=3.0)
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 0, 1, 1]))
+    torch.testing.assert_close(found, expected)

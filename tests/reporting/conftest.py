@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from vadv_dist.config import config_from_dict, config_to_dict
-from vadv_dist.evaluation.metrics import regression_metrics
+from vadv_dist.evaluation.label_scale import LabelScale
+from vadv_dist.evaluation.remarks import remarks, spread
 
 TERMS = ("text_regression", "video_regression", "video_classification", "prompt_to_video", "video_to_text")
 WORDS = ("the", "plot", "was", "slow", "but", "honestly", "I", "loved", "how", "every", "scene", "came", "together")
@@ -45,7 +46,9 @@ def write_metrics(folder: Path, *, teacher: bool, epochs: int, steps_per_epoch: 
     (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
 
 
-def write_evaluation(folder: Path, split: str, rows: dict[str, object], logits: dict[str, np.ndarray]) -> None:
+def write_evaluation(
+    folder: Path, split: str, rows: dict[str, object], logits: dict[str, np.ndarray], scale: LabelScale
+) -> None:
     """An evaluation and its predictions; `rows` holds the clips' own columns."""
     columns = rows | {name: np.asarray(values, np.float32) for name, values in logits.items()}
     pq.write_table(pa.table(columns), folder / f"predictions-{split}.parquet")
@@ -53,12 +56,15 @@ def write_evaluation(folder: Path, split: str, rows: dict[str, object], logits: 
     def scores(kept: np.ndarray) -> dict[str, dict[str, float | None]]:
         result = {}
         for column, values in logits.items():
-            metrics = regression_metrics(np.asarray(values)[kept], np.asarray(rows["label"])[kept])
+            answered = kept & np.isfinite(values)
+            pair = np.asarray(values)[answered], np.asarray(rows["label"])[answered]
+            metrics = scale.score(*pair) | spread(*pair, 0.2)
             result[LOGITS[column]] = {name: None if np.isnan(x) else x for name, x in metrics.items()}
         return result
 
     source = np.asarray(rows["source"])
     document = {"run": folder.name, "split": split, "step": 100, "data": []} | scores(np.ones(len(source), bool))
+    document |= scale.describe(rows["label"]) | {"remarks": remarks(document)}
     document["sources"] = {str(name): scores(source == name) for name in np.unique(source)}
     (folder / f"evaluation-{split}.json").write_text(json.dumps(document), encoding="utf-8")
 
@@ -77,6 +83,7 @@ def write_run(
     epochs: int = 3,
     steps_per_epoch: int = 20,
     ended: bool = True,
+    scale: LabelScale | None = None,
 ) -> Path:
     """A run's folder as training and evaluation leave it."""
     folder.mkdir(parents=True)
@@ -130,7 +137,7 @@ def write_run(
         if teacher:
             logits["video_logit"] = 0.6 * label + hard + rng.normal(0, 0.7, len(label))
             logits["prompt_logit"] = np.tanh(label) * 0.9 + rng.normal(0, 0.5, len(label))
-        write_evaluation(folder, split, rows, logits)
+        write_evaluation(folder, split, rows, logits, scale or LabelScale())
     return folder
 
 

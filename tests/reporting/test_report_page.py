@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from vadv_dist.errors import UserError
+from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.objectives.step_distillation import TERMS as OBJECTIVE_TERMS
 from vadv_dist.reporting.curves import TERMS
 from vadv_dist.reporting.report import write_report
@@ -68,6 +69,43 @@ def test_a_run_with_a_teacher_has_every_section(make_run):
     # Validation, five terms, total, rate and norm; three scatters; labels and three logits.
     assert len(page.all("svg")) == 9 + 3 + 4
     assert "weight ψ = 1" in page.text
+
+
+@pytest.mark.parametrize(
+    ("scale", "labels", "classes", "shown", "absent"),
+    [
+        (LabelScale(1, 5, 3), [1, 2, 3, 4, 5], "Two classes", ["A2 ↑has 3", "3 counts as positive"], "No A7: defined"),
+        (LabelScale(-1, 1, 0), [-0.8, -0.4, 0, 0.4, 1], "Five classes", ["A5", "A3", "A2 ↑neg0"], "No A7: defined"),
+        (LabelScale(), [0, 1, 1, 0, 1], "Seven classes", ["A7"], "No A2 has0, F1 has0: every label is on one side"),
+    ],
+    ids=["stars", "sims", "0/1 in [-3, 3]"],
+)
+def test_metrics_and_classes_are_those_of_the_labels(make_run, scale, labels, classes, shown, absent):
+    page = page_of(make_run(teacher=False, labels=[float(x) for x in labels], scale=scale))
+    assert classes in page.headings
+    assert absent in page.text
+    table = re.search(r"<table>.*?</thead>", page.source)[0]
+    assert ("A7" in table) == (scale == LabelScale())
+    assert "has0" not in table
+    joined = re.sub("<[^>]*>", "", page.source)
+    assert all(text in joined for text in shown)
+
+
+def test_an_evaluation_that_says_no_range_is_to_be_made_again(make_run):
+    path = make_run()
+    document = json.loads((path / "evaluation-test.json").read_text())
+    del document["labels"]
+    (path / "evaluation-test.json").write_text(json.dumps(document))
+    with pytest.raises(UserError, match=r"does not say what range the labels are in.*vadv evaluate"):
+        write_report(path)
+
+
+def test_a_constant_student_is_called_that(make_run):
+    path = make_run(teacher=False)
+    document = json.loads((path / "evaluation-test.json").read_text())
+    document["student"]["prediction_std"] = 0.001
+    (path / "evaluation-test.json").write_text(json.dumps(document))
+    assert "The student predicts one constant" in page_of(path).text
 
 
 def test_weights_that_training_found_are_told_from_first_to_last_epoch(make_run):

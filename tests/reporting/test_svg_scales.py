@@ -54,7 +54,7 @@ def test_numbers_are_short():
 
 
 def test_bars_are_centred_on_the_steps_of_labels():
-    labels = LabelRange.of([-3.0, 3.0])
+    labels = LabelRange(-3.0, 3.0)
     shares = bar_shares([-3.0, -0.2, 0.0, 0.0, 0.2, 3.0, 99.0, math.nan], labels)
     assert labels.bar == pytest.approx(0.2)
     assert sum(shares) == pytest.approx(1)
@@ -67,9 +67,3 @@ def test_every_step_of_mosis_labels_falls_into_a_bar_of_its_own():
     labels = LabelRange(-3.0, 3.0)
     shares = bar_shares([k / 5 for k in range(-15, 16)], labels)
     assert sorted(shares)[-31:] == pytest.approx([1 / 31] * 31)
-
-
-@pytest.mark.parametrize(("values", "expected"), [([-0.4, 2.8], (-3, 3)), ([0.1, 4.2], (0, 5)), ([1.0, 1.0], (1, 2))])
-def test_label_range_fits_the_labels(values, expected):
-    labels = LabelRange.of(values)
-    assert (labels.low, labels.high) == expected

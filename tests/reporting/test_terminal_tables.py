@@ -4,10 +4,12 @@ import math
 import pytest
 from rich.console import Console
 
+from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.paired import Interval
-from vadv_dist.reporting.terminal import comparison_table, metrics_table
+from vadv_dist.reporting.terminal import comparison_table, metrics_table, notes
 
 METRICS = {"mae": 0.655, "corr": -0.771, "a7": 0.421, "a2_has0": 1.0, "a2_non0": 0.8, "f1_has0": 0.8, "f1_non0": 0.8}
+SCALE = LabelScale()
 TRUTH = {"best_mae": {"text": {"mae": 0.61}, "text_and_video": {"mae": 0.5}, "latent": {"mae": 0.3}}}
 
 
@@ -18,7 +20,9 @@ def rendered(table, width=80):
 
 
 def test_metrics_stand_in_fixed_order_and_units():
-    text = rendered(metrics_table({"student": METRICS, "video": METRICS | {"corr": math.nan, "a7": None}}, "Test"))
+    text = rendered(
+        metrics_table({"student": METRICS, "video": METRICS | {"corr": math.nan, "a7": None}}, "Test", SCALE)
+    )
     heads = [line.split() for line in text.splitlines()[1:3]]
     assert heads == [["A2", "A2", "F1", "F1"], ["MAE", "Corr", "A7", "has0", "non0", "has0", "non0"]]
     student = next(line for line in text.splitlines() if line.startswith("Student"))
@@ -30,8 +34,8 @@ def test_metrics_stand_in_fixed_order_and_units():
 @pytest.mark.parametrize(
     "table",
     [
-        metrics_table({"a-long-name-of-a-run-that-someone-chose": METRICS}, "Test split"),
-        comparison_table(METRICS, METRICS, gain=Interval(0.1, 0.05, 0.15), truth=TRUTH),
+        metrics_table({"a-long-name-of-a-run-that-someone-chose": METRICS}, "Test split", SCALE),
+        comparison_table(METRICS, METRICS, scale=SCALE, gain=Interval(0.1, 0.05, 0.15), truth=TRUTH),
     ],
 )
 def test_tables_fit_80_columns_whole_and_without_colour_codes(table):
@@ -43,7 +47,9 @@ def test_tables_fit_80_columns_whole_and_without_colour_codes(table):
 
 
 def test_cells_are_ascii_for_logs_and_old_terminals():
-    table = comparison_table(METRICS, METRICS | {"mae": 0.7, "corr": None}, gain=Interval(-0.045, -0.1, 0.01))
+    table = comparison_table(
+        METRICS, METRICS | {"mae": 0.7, "corr": None}, scale=SCALE, gain=Interval(-0.045, -0.1, 0.01)
+    )
     written = io.BytesIO()
     log = io.TextIOWrapper(written, encoding="ascii")
     Console(file=log, width=80).print(table)
@@ -54,7 +60,9 @@ def test_cells_are_ascii_for_logs_and_old_terminals():
 
 def test_gain_is_positive_where_the_taught_student_is_better():
     alone = METRICS | {"mae": 0.712, "corr": 0.7, "a7": 0.4, "f1_non0": None}
-    text = rendered(comparison_table(alone, METRICS | {"corr": 0.75}, gain=Interval(0.057, 0.031, 0.083), truth=TRUTH))
+    text = rendered(
+        comparison_table(alone, METRICS | {"corr": 0.75}, scale=SCALE, gain=Interval(0.057, 0.031, 0.083), truth=TRUTH)
+    )
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "Gain +0.057 +0.050 +2.1 +0.0 +0.0 +0.0 -" in lines
     assert "Best from text 0.610" in lines
@@ -63,6 +71,28 @@ def test_gain_is_positive_where_the_taught_student_is_better():
 
 
 def test_without_truth_or_interval_only_what_is_known_is_shown():
-    text = rendered(comparison_table(METRICS, METRICS))
+    text = rendered(comparison_table(METRICS, METRICS, scale=SCALE))
     assert "Best" not in text
     assert "interval" not in text
+
+
+def test_columns_are_those_that_the_labels_define():
+    stars = LabelScale(1.0, 5.0, 3.0)
+    scores = stars.score([1.0, 2.0, 4.0], [1.0, 4.0, 5.0])
+    text = rendered(metrics_table({"student": scores}, "Test", stars))
+    heads = [line.split() for line in text.splitlines()[1:3]]
+    assert heads == [["A2", "A2", "F1", "F1"], ["MAE", "Corr", "has", "3", "non", "3", "has", "3", "non", "3"]]
+    told = rendered(notes(stars.describe([1.0, 4.0]) | {"remarks": ["The student is a constant."]}))
+    assert told.splitlines() == [
+        "No A7: defined for labels in [-3, 3], these are in [1, 5].",
+        "No A5, A3: defined for labels in [-1, 1], these are in [1, 5].",
+        "The student is a constant.",
+    ]
+
+
+def test_a_reader_of_fewer_clips_says_so():
+    rows = {"student": METRICS | {"clips": 30}, "video": METRICS | {"clips": 12}}
+    text = rendered(metrics_table(rows, "Test", SCALE))
+    assert "Student, 30 clips" in text
+    assert "Video logit, 12 clips" in text
+    assert "clips" not in rendered(metrics_table({"student": METRICS | {"clips": 30}}, "Test", SCALE))

@@ -12,8 +12,10 @@ from rich.console import Console
 
 from vadv_dist.cli import main
 from vadv_dist.errors import MachineError, UserError
+from vadv_dist.telemetry.history import RunHistory
+from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.watch import look, watch
-from vadv_dist.training.watch_view import duration
+from vadv_dist.training.watch_view import duration, render, snapshot
 
 TERMS = {"video_regression": 2.0, "text_regression": 1.5, "prompt_to_video": 0.25, "total": 19.5}
 RATES = {
@@ -195,3 +197,16 @@ def test_a_training_in_an_object_store_is_followed_to_its_end(write_config, s3: 
     assert f"{storage}/far: complete" in done.stdout
     assert "epoch 2" in done.stdout
     assert look(f"{storage}/far")["goodput"] > 0
+
+
+def test_metrics_that_do_not_exist_and_constant_readers_are_told(tmp_path: Path) -> None:
+    history = RunHistory()
+    reason = "defined for labels in [-3, 3], these are in [1, 5]"
+    history({**start(0, 1.0), "absent": {"a7": reason}})
+    history({**epoch(0, 2.0), "remarks": ["The student predicts one constant."]})
+    found = snapshot(RunFolder(tmp_path), history)
+    assert found["absent"] == {"a7": reason}
+    out = StringIO()
+    Console(file=out, width=80).print(render(found))
+    assert f"no a7: {reason}" in out.getvalue()
+    assert "The student predicts one constant." in out.getvalue()

@@ -10,12 +10,15 @@ import pytest
 from rich.console import Console
 
 from vadv_dist.cli import main
-from vadv_dist.config import Config
+from vadv_dist.config import Config, load_config
 from vadv_dist.config.search import SearchConfig
+from vadv_dist.data.schema import Clip, LabelSpec
+from vadv_dist.data.shards import DatasetWriter
+from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
 from vadv_dist.storage import read_json
 from vadv_dist.tuning.front import _edge, front_table, front_trials
-from vadv_dist.tuning.objectives import values_of
+from vadv_dist.tuning.objectives import require_objectives, values_of
 from vadv_dist.tuning.search import tune
 from vadv_dist.tuning.settings import load_search
 from vadv_dist.tuning.space import Space
@@ -149,6 +152,33 @@ def test_objectives_that_make_no_sense_are_refused(objectives: list[str], told: 
     with pytest.raises(UserError, match=told):
         load_search({"objectives": objectives}, [], "space.yaml")
     assert load_search({}, ["--search.objectives=[mae,corr]"], "f").objectives == KEYS
+
+
+def test_an_objective_that_the_labels_do_not_define_is_refused_with_those_that_exist(
+    write_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    def sources(name: str, label: LabelSpec, labels: list[float]) -> Sources:
+        with DatasetWriter(tmp_path / name, features={}, label=label, provenance={}) as writer:
+            for split in ("train", "valid"):
+                for i, value in enumerate(labels):
+                    writer.write(split, Clip(f"{split}{i}", split, "word", value, "s", {}))
+        extra = "objective: {kind: none}"
+        return Sources.open(load_config(write_config(name, uri=tmp_path / name, extra=extra), []))
+
+    stars = sources("stars", LabelSpec(1.0, 5.0), [1.0, 4.0])
+    require_objectives(["mae", "a2_has0", "wall_time_s"], stars)
+    told = r"search.objectives has a7, which does not exist for .*stars: defined for labels in \[-3, 3\].* Choose from "
+    with pytest.raises(UserError, match=told + "mae, corr, a2_has0, a2_non0, f1_has0, f1_non0, student_parameters"):
+        require_objectives(["mae", "a7"], stars)
+    # 0/1 on the default range: nothing lies below the threshold.
+    with pytest.raises(UserError, match=r"has f1_has0, .*one side of the threshold 0\. Choose from mae, corr, a7, stu"):
+        require_objectives(["mae", "f1_has0"], sources("binary", LabelSpec(), [0.0, 1.0]))
+    with pytest.raises(UserError, match=r"has a2_neg0, .*the labels are in \[-3, 3\]"):
+        require_objectives(["mae", "a2_neg0"], sources("mosi", LabelSpec(), [-1.0, 1.0]))
+
+
+def test_a_missing_metric_counts_as_the_worst() -> None:
+    assert values_of({"validation": {"mae": 1.0}}, ["corr", "a2_has0"]) == [-1.0, 0.0]
 
 
 @pytest.mark.slow

@@ -116,6 +116,12 @@ def _add_label_range(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--label-range", type=float, nargs=2, default=(-3.0, 3.0), metavar=("LOW", "HIGH"), help="default: -3 3"
     )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="labels from here on count as positive in A2, F1 and the teacher's classes (default: the middle of the "
+        "range, 0 for a symmetric one)",
+    )
 
 
 def _add_dtype(parser: argparse.ArgumentParser) -> None:
@@ -217,22 +223,24 @@ def _framing(options: argparse.Namespace) -> Any:
     return Framing(getattr(options, "frames", 1), getattr(options, "pool", "mean"), options.non_finite, options.dtype)
 
 
+def _labels(options: argparse.Namespace) -> dict[str, object]:
+    return {"label_range": tuple(options.label_range), "threshold": options.threshold}
+
+
 def _table(options: argparse.Namespace) -> int:
     from vadv_dist.data.readers.table import ingest_table
 
     columns = ("id_column", "split_column", "text_column", "fallback_text_column", "label_column", "video_column")
     cut = ("valid_fraction", "seed")
     arrays = ("arrays", "allow_missing_arrays", "dtype")
-    return _answer(options, ingest_table, ["csv"], [*columns, *cut, *arrays], label_range=tuple(options.label_range))
+    return _answer(options, ingest_table, ["csv"], [*columns, *cut, *arrays], **_labels(options))
 
 
 def _mmsa(options: argparse.Namespace) -> int:
     from vadv_dist.data.readers.mmsa import ingest_mmsa
 
     names = ("label_key", "vision_as", "features")
-    return _answer(
-        options, ingest_mmsa, ["file"], names, label_range=tuple(options.label_range), framing=_framing(options)
-    )
+    return _answer(options, ingest_mmsa, ["file"], names, framing=_framing(options), **_labels(options))
 
 
 def _cmu_sdk(options: argparse.Namespace) -> int:
@@ -245,8 +253,8 @@ def _cmu_sdk(options: argparse.Namespace) -> int:
         ["labels", "folds"],
         ["words", "text_csv", "visual", "face", "audio", "label_number"],
         text_columns=TextColumns(tuple(options.id_column), options.text_column, options.fallback_text_column),
-        label_range=tuple(options.label_range),
         framing=_framing(options),
+        **_labels(options),
     )
 
 

@@ -91,6 +91,8 @@ def _train(options: argparse.Namespace) -> int:
             from vadv_dist.training.progress import collapse_words
 
             print(f"warning: {collapse_words(result['weights_collapsed'])}")
+        for remark in result.get("remarks", []):
+            print(f"warning: {remark}")
         print(f"next: vadv evaluate {folder} --split test; vadv report {folder}")
     return 0
 

@@ -19,6 +19,7 @@ class ClipsConfig:
         root: folder that the CSV's paths start from; null is the CSV's own.
         source: name that every clip carries; null takes the name of the CSV or of the folder.
         label_range: lowest and highest label.
+        threshold: lowest label that counts as positive; null takes the middle of the range, 0 for a symmetric one.
     """
 
     csv: str | None = None
@@ -26,6 +27,7 @@ class ClipsConfig:
     root: str | None = None
     source: str | None = None
     label_range: tuple[float, float] = (-3.0, 3.0)
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         require(
@@ -36,6 +38,13 @@ class ClipsConfig:
             "clips.label_range",
             list(self.label_range),
             "the lower one first",
+        )
+        low, high = self.label_range
+        require(
+            self.threshold is None or low < self.threshold < high,
+            "clips.threshold",
+            self.threshold,
+            f"a number between the lowest and the highest label ({low:g} and {high:g}), or null for their middle",
         )
 
 

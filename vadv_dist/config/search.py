@@ -5,9 +5,10 @@ from typing import Literal
 
 from vadv_dist.config.sections import WeightingName, _require
 
-# Metrics of the student on the validation clips, and what it costs.
+# Metrics of the student on the validation clips, of whatever range of labels, and what it costs.
 OBJECTIVES = (
     *("mae", "corr", "a7", "a2_has0", "a2_non0", "f1_has0", "f1_non0"),
+    *("a5", "a3", "a2_neg0", "f1_neg0"),
     *("student_parameters", "wall_time_s"),
 )
 

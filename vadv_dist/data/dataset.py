@@ -219,6 +219,7 @@ def manifest_json(manifest: DatasetManifest) -> dict[str, Any]:
         name: {"rows": manifest.rows(name), "shards": [asdict(shard) for shard in shards]}
         for name, shards in manifest.splits.items()
     }
+    raw["label"]["threshold"] = None if manifest.label.is_class else manifest.label.positive_from
     raw["missing"] = "null"
     raw["fingerprint"] = manifest.fingerprint
     return dict(sorted(raw.items(), key=lambda item: item[0] != "schema_version"))

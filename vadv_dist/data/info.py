@@ -15,8 +15,8 @@ def dataset_info(uri: str | Path) -> dict[str, Any]:
 
     Returns:
         `uri`, `schema_version`, `fingerprint`, `rows`, `bytes`, `splits` (rows, shards, bytes, missing features, labels
-        and words of each), `features`, `label` (range, and a histogram over all splits), `prompts`, `provenance`, and
-        `truth` (None unless the data is made).
+        and words of each), `features`, `label` (range, threshold, and a histogram over all splits), `prompts`,
+        `provenance`, and `truth` (None unless the data is made).
 
     Raises:
         UserError: there is no data set.
@@ -39,6 +39,7 @@ def dataset_info(uri: str | Path) -> dict[str, Any]:
             "kind": manifest.label.kind,
             "low": manifest.label.low,
             "high": manifest.label.high,
+            "threshold": None if manifest.label.is_class else manifest.label.positive_from,
             "classes": list(manifest.label.classes),
             "histogram": _joint_histogram(splits),
         },
@@ -58,6 +59,9 @@ def _split_info(manifest: DatasetManifest, split: str) -> dict[str, Any]:
         "missing": {name: sum(shard.rows_lacking([name]) for shard in shards) for name in manifest.features},
         "label_mean": statistics.get("label_mean"),
         "label_std": statistics.get("label_std"),
+        "label_min": statistics.get("label_min"),
+        "label_median": statistics.get("label_median"),
+        "label_max": statistics.get("label_max"),
         "label_histogram": statistics.get("label_histogram"),
         "words": statistics.get("words"),
     }

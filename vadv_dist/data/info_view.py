@@ -36,10 +36,16 @@ def render_info(info: dict[str, Any], console: "Console") -> None:
     )
     _section(console, "Splits", _splits(info))
     _section(console, "Features", _features(info))
-    _section(console, "Labels", _histogram(info, console.width))
+    _section(console, _labels(info["label"]), _histogram(info, console.width))
     if info["truth"]:
         _section(console, "Best mean absolute error that anyone can reach", _truth(info["truth"], console.width))
     _section(console, "Provenance", _provenance(info["provenance"]))
+
+
+def _labels(label: dict[str, Any]) -> str:
+    if label["threshold"] is None:
+        return "Labels"
+    return f"Labels from {label['low']:g} to {label['high']:g}, positive from {label['threshold']:g}"
 
 
 def _section(console: "Console", title: str, content: "RenderableType") -> None:

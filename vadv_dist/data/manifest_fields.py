@@ -71,12 +71,16 @@ def feature(value: Any, name: str) -> FeatureSpec:
 
 
 def label(value: Any) -> LabelSpec:
-    """Range and kind of the labels."""
+    """Range, kind and threshold of the labels."""
     raw = mapping(value, "label")
     if raw["kind"] not in LABEL_KINDS:
         raise ValueError(f"label.kind is {brief(raw['kind'])}, expected one of {', '.join(LABEL_KINDS)}")
     names = tuple(text(name, "label.classes") for name in items(raw.get("classes", []), "label.classes"))
-    return LabelSpec(number(raw["low"], "label.low"), number(raw["high"], "label.high"), raw["kind"], names)
+    threshold = None if raw.get("threshold") is None else number(raw["threshold"], "label.threshold")
+    low, high = number(raw["low"], "label.low"), number(raw["high"], "label.high")
+    if threshold is not None and low < high and not low < threshold < high:
+        raise ValueError(f"label.threshold is {threshold:g}, expected a number between {low:g} and {high:g}")
+    return LabelSpec(low, high, raw["kind"], names, threshold)
 
 
 def statistics(value: Any) -> dict[str, Any]:
@@ -85,7 +89,7 @@ def statistics(value: Any) -> dict[str, Any]:
     for split, raw in splits.items():
         name = f"statistics.{split}"
         known = mapping(raw, name)
-        _each(known, name, number, ("label_mean", "label_std"))
+        _each(known, name, number, ("label_mean", "label_std", "label_min", "label_median", "label_max"))
         if known.get("words") is not None:
             _each(mapping(known["words"], f"{name}.words"), f"{name}.words", number, ("median", "max", "total"))
         if known.get("label_histogram") is not None:

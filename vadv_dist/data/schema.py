@@ -49,17 +49,25 @@ class LabelSpec:
         kind: `regression`, a real number in [low, high], or `class`, a whole number from 0 to `high`. Clips of
             classes may be without words.
         classes: name of each class, where they are known.
+        threshold: lowest positive label, between `low` and `high`; None takes the middle of the range, which is 0 for a
+            symmetric one.
     """
 
     low: float = -3.0
     high: float = 3.0
     kind: str = "regression"
     classes: tuple[str, ...] = ()
+    threshold: float | None = None
 
     @classmethod
     def of_classes(cls, count: int, names: Sequence[str] = ()) -> "LabelSpec":
         """Labels that are one of so many classes."""
         return cls(0.0, float(count - 1), "class", tuple(names))
+
+    @property
+    def positive_from(self) -> float:
+        """The threshold: the lowest positive label."""
+        return (self.low + self.high) / 2 if self.threshold is None else self.threshold
 
     @property
     def is_class(self) -> bool:

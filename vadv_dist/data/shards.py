@@ -285,6 +285,9 @@ def statistics(labels: list[float], words: list[int], label: LabelSpec) -> dict[
         "rows": len(y),
         "label_mean": round(float(y.mean()), 6),
         "label_std": round(float(y.std()), 6),
+        "label_min": float(y.min()),
+        "label_median": float(np.median(y)),
+        "label_max": float(y.max()),
         "label_histogram": {"edges": bounds.round(6).tolist(), "counts": counts.tolist()},
         "words": {
             "min": int(w.min()),

@@ -59,6 +59,20 @@ class Sources:
         """Label range that all sources share."""
         return self.datasets[0].manifest.label
 
+    def label_statistic(self, split: str, name: str) -> list[tuple[int, float]]:
+        """Rows of a split and a statistic of its labels, of each source; empty where one does not say it."""
+        manifests = [dataset.manifest for dataset in self.datasets]
+        values = [manifest.statistics.get(split, {}).get(name) for manifest in manifests]
+        if None in values:
+            return []
+        return [(manifest.rows(split), float(value)) for manifest, value in zip(manifests, values, strict=True)]
+
+    def train_label(self, name: str) -> float | None:
+        """A statistic of the training labels, of several sources the mean of theirs by rows; None where unknown."""
+        found = self.label_statistic("train", name)
+        rows = sum(rows for rows, _ in found)
+        return sum(rows * value for rows, value in found) / rows if rows else None
+
     @property
     def features(self) -> dict[str, FeatureSpec]:
         """Shapes of the features that the model reads."""
@@ -90,11 +104,17 @@ class Sources:
                 f"{other.root} has {theirs.kind} labels, {first.root} has {mine.kind} labels: sources of one run must "
                 "share their kind of label. Train on each alone."
             )
-        if theirs != mine:
+        if (theirs.low, theirs.high) != (mine.low, mine.high):
             raise UserError(
                 f"{other.root} has labels from {theirs.low:g} to {theirs.high:g}, {first.root} from {mine.low:g} to "
                 f"{mine.high:g}: sources of one run must share their label range. Ingest one again with the other's "
                 "range (--label-range)."
+            )
+        if theirs.positive_from != mine.positive_from:
+            raise UserError(
+                f"In {other.root} labels are positive from {theirs.positive_from:g} on, in {first.root} from "
+                f"{mine.positive_from:g}: sources of one run must share their threshold. Ingest one again with the "
+                "other's (--threshold)."
             )
         for name in self.needed:
             a, b = first.manifest.features[name], other.manifest.features[name]

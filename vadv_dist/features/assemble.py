@@ -130,7 +130,7 @@ def finish(
             if reason is None:
                 labels.setdefault(group.split, []).append(listed.clips[number].label)
                 words.setdefault(group.split, []).append(count_words(listed.clips[number].text))
-    label = LabelSpec(*config.clips.label_range)
+    label = LabelSpec(*config.clips.label_range, threshold=config.clips.threshold)
     counts = {"listed": len(listed.clips), "rejected": len(rejected), "without_face": sum(no_face.values())}
     manifest = DatasetManifest(
         splits={split: splits[split] for split in SPLITS if split in splits},

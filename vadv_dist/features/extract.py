@@ -157,7 +157,7 @@ def _run(
 
 def _commit(plan: Plan, work: WorkFolder, group: Group, parts: list[ClipBatch]) -> GroupRecord:
     """Write a group's shard; features that cannot be stored reject their clip."""
-    label = LabelSpec(*plan.config.clips.label_range)
+    label = LabelSpec(*plan.config.clips.label_range, threshold=plan.config.clips.threshold)
     clips, reports = [], []
     numbers = iter(group.clips)
     for part in parts:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from vadv_dist import __version__
 from vadv_dist.errors import UserError
+from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.inference.model_card import ModelCard
 from vadv_dist.storage import Location, location, read_json, sha256_file
 
@@ -117,6 +118,7 @@ def manifest_json(manifest: ExportManifest, files: Mapping[str, Any]) -> dict[st
         "metrics": metrics,
         "data": [dict(entry) for entry in card.data],
         "config": dict(card.config),
+        "labels": None if card.labels is None else card.labels.to_json(),
         "files": dict(files),
     }
 
@@ -133,6 +135,7 @@ def _parse_manifest(raw: Mapping[str, Any]) -> ExportManifest:
             metrics={str(split): dict(values) for split, values in raw["metrics"].items()},
             data=[dict(entry) for entry in raw["data"]],
             config=dict(raw["config"]),
+            labels=None if raw.get("labels") is None else LabelScale.from_json(raw["labels"]),
         ),
         pooling=pooling,
         hidden=int(raw["hidden"]),

@@ -6,15 +6,8 @@ from typing import Any
 
 import yaml
 
-METRIC_TITLES = {
-    "mae": "MAE",
-    "corr": "Corr",
-    "a7": "A7",
-    "a2_has0": "A2 (has 0)",
-    "a2_non0": "A2 (non 0)",
-    "f1_has0": "F1 (has 0)",
-    "f1_non0": "F1 (non 0)",
-}
+from vadv_dist.evaluation.label_scale import LabelScale
+from vadv_dist.evaluation.remarks import remark
 
 
 @dataclass(frozen=True)
@@ -25,10 +18,11 @@ class ModelCard:
         name: name of the run.
         encoder: name or path of the encoder that training started from.
         max_tokens: texts are cut after this many tokens, in training and in use.
-        metrics: the student's metrics by split (`valid`, `test`), keyed as `regression_metrics` gives them; nan or
-            None where one is undefined.
+        metrics: the student's metrics by split (`valid`, `test`), keyed as `LabelScale.score` gives them; nan or None
+            where one is undefined.
         data: one entry per data set trained on: `uri`, `fingerprint`, `rows` by split.
         config: the run's configuration, as plain containers.
+        labels: range and threshold of the labels, and so which metrics exist; None where an older version exported it.
     """
 
     name: str
@@ -37,6 +31,7 @@ class ModelCard:
     metrics: Mapping[str, Mapping[str, float | None]]
     data: Sequence[Mapping[str, Any]]
     config: Mapping[str, Any]
+    labels: LabelScale | None = None
 
 
 def render(card: ModelCard, *, pooling: str, hidden: int, architecture: str, custom_reason: str | None) -> str:
@@ -54,7 +49,7 @@ def render(card: ModelCard, *, pooling: str, hidden: int, architecture: str, cus
         "tags:\n- sentiment-regression\n- knowledge-distillation\n---",
         f"# {card.name}",
         "Predicts the sentiment of a spoken sentence from its words alone, as one number in the units of the training "
-        "labels (negative below 0, positive above). It is the text student of VideoAdviser "
+        f"labels{_range(card.labels)}. It is the text student of VideoAdviser "
         "([arXiv:2309.15494](https://arxiv.org/abs/2309.15494)), trained with "
         + ("a teacher that saw the video." if _has_teacher(card.config) else "no teacher."),
         f"Encoder `{card.encoder}`, every text its {'first token' if pooling == 'cls' else 'mean token'}, a head with "
@@ -65,8 +60,13 @@ def render(card: ModelCard, *, pooling: str, hidden: int, architecture: str, cus
         'predict("what a wonderful film", truncation=True)  # [{"label": "sentiment", "score": <the number>}]\n```',
         _loading(architecture, custom_reason),
         "## Metrics",
-        _metrics_table(card.metrics),
-        "`has 0`: zero counts as positive, all clips. `non 0`: clips labelled zero are left out. F1 is weighted.",
+        _metrics_table(card.metrics, card.labels or LabelScale()),
+        *(
+            [" ".join([*card.labels.notes, *card.labels.in_words(card.labels.absent())])]
+            if card.labels is not None
+            else []
+        ),
+        *_remarks(card.metrics),
         "## Training data",
         "\n".join(_data_line(entry) for entry in card.data) or "Not recorded.",
         "## Licence",
@@ -91,18 +91,29 @@ def _loading(architecture: str, custom_reason: str | None) -> str:
     )
 
 
-def _metrics_table(metrics: Mapping[str, Mapping[str, float | None]]) -> str:
+def _metrics_table(metrics: Mapping[str, Mapping[str, float | None]], labels: LabelScale) -> str:
     if not metrics:
         return "Not evaluated."
-    names = [name for name in METRIC_TITLES if any(name in values for values in metrics.values())]
+    shown = [metric for metric in labels.metrics if any(metric.key in values for values in metrics.values())]
     lines = [
-        "| split | " + " | ".join(METRIC_TITLES[name] for name in names) + " |",
-        "|---|" + "---:|" * len(names),
+        "| split | " + " | ".join(metric.title for metric in shown) + " |",
+        "|---|" + "---:|" * len(shown),
     ]
     for split, values in metrics.items():
-        cells = (values.get(name) for name in names)
+        cells = (values.get(metric.key) for metric in shown)
         lines.append(f"| {split} | " + " | ".join("–" if v is None or v != v else f"{v:.4f}" for v in cells) + " |")
     return "\n".join(lines)
+
+
+def _range(labels: LabelScale | None) -> str:
+    if labels is None:
+        return ""
+    return f", which lie in [{labels.low:g}, {labels.high:g}] and are positive from {labels.threshold:g} on"
+
+
+def _remarks(metrics: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    found = ((split, remark(values)) for split, values in metrics.items())
+    return [f"On the {split} split the student {text}." for split, text in found if text is not None]
 
 
 def _data_line(entry: Mapping[str, Any]) -> str:

@@ -43,20 +43,21 @@ def mean_squared_error(left_B: Tensor, right_B: Tensor, *, counts_B: Tensor, num
 
 
 def class_cross_entropy(
-    class_logits_BC: Tensor, label_B: Tensor, *, counts_B: Tensor, num_rows: int | Tensor
+    class_logits_BC: Tensor, label_B: Tensor, *, counts_B: Tensor, num_rows: int | Tensor, threshold: float = 0.0
 ) -> Tensor:
-    """Mean cross-entropy of p = softmax(class logits) with class(label) = [label ≥ 0] (eq. 8, 12).
+    """Mean cross-entropy of p = softmax(class logits) with class(label) = [label ≥ threshold] (eq. 8, 12).
 
     Args:
         class_logits_BC: scores before the softmax, [B, C], negative class first.
-        label_B: sentiment in label units, [B]; zero counts as positive.
+        label_B: sentiment in label units, [B].
         counts_B: true on the rows that count, [B]; others may hold anything.
         num_rows: rows of the global batch that count, at least 1.
+        threshold: lowest positive label; the paper's is 0.
     Returns:
         local share of the mean, [], fp32 or wider.
     """
     scores_BC = torch.where(counts_B[:, None], _at_least_fp32(class_logits_BC), 0.0)
-    entropy_B = nn.functional.cross_entropy(scores_BC, (label_B >= 0).long(), reduction="none")
+    entropy_B = nn.functional.cross_entropy(scores_BC, (label_B >= threshold).long(), reduction="none")
     return torch.where(counts_B, entropy_B, 0.0).sum() / num_rows
 
 
@@ -102,6 +103,7 @@ def loss_terms(
     has_video_B: Tensor | None,
     num_rows: int | Tensor,
     num_video_rows: int | Tensor,
+    threshold: float = 0.0,
     step1: bool = True,
     step2: bool = True,
     detach_targets: bool = False,
@@ -115,6 +117,7 @@ def loss_terms(
         has_video_B: 1 on rows that have what the teacher needs, [B]; None where all have it.
         num_rows: real rows of the global batch.
         num_video_rows: those of them that have what the teacher needs; taken as at least 1.
+        threshold: as `class_cross_entropy`.
         step1, step2, detach_targets: as `step_distillation`.
     Returns:
         local share of each term that exists, [], fp32 or wider, keyed and ordered as `TERMS`: without a teacher
@@ -137,7 +140,7 @@ def loss_terms(
         )
     if outputs.class_logits is not None:
         terms["video_classification"] = class_cross_entropy(  # eq. 12
-            outputs.class_logits, label_B, counts_B=video_B, num_rows=num_video_rows
+            outputs.class_logits, label_B, counts_B=video_B, num_rows=num_video_rows, threshold=threshold
         )
     terms |= step_distillation(
         outputs,

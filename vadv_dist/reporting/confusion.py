@@ -1,4 +1,4 @@
-"""The seven classes: which one each reader saw in clips of each label."""
+"""Classes of the labels: which one each reader saw in clips of each label."""
 
 import math
 
@@ -7,7 +7,8 @@ from vadv_dist.reporting.run_files import Evaluation
 from vadv_dist.reporting.tables import scrolling
 from vadv_dist.reporting.words import READERS, score
 
-_CLASSES = ("−3", "−2", "−1", "0", "+1", "+2", "+3")
+# What there is to say of classes beside their names, by the metric that counts the right ones.
+CLASS_NOTES = {"a7": "Both are clipped to [−3, 3] and rounded half to even."}
 
 
 def confusion_tables(evaluation: Evaluation) -> list[Markup]:
@@ -18,20 +19,19 @@ def confusion_tables(evaluation: Evaluation) -> list[Markup]:
 
 def _confusion(evaluation: Evaluation, reader: str) -> Markup:
     """Clips by class: the label's by row, the prediction's by column, shaded by the share of the row."""
-    from vadv_dist.evaluation.metrics import confusion_7
-
+    metric, classes = evaluation.scale.classes
     predictions = evaluation.predictions
     pairs = zip(predictions.logits[reader], predictions.label, strict=True)
     answered = [(logit, label) for logit, label in pairs if math.isfinite(logit)]
     if not answered:
         return Markup()
-    counts = confusion_7(*zip(*answered, strict=True))
+    counts = classes.confusion(*zip(*answered, strict=True))
     name = READERS[reader]
     body = []
-    for row, label in enumerate(_CLASSES):
+    for row, label in enumerate(classes.names):
         total = int(counts[row].sum())
         cells = []
-        for column, predicted in enumerate(_CLASSES):
+        for column, predicted in enumerate(classes.names):
             count = int(counts[row, column])
             cells.append(
                 tag(
@@ -46,10 +46,11 @@ def _confusion(evaluation: Evaluation, reader: str) -> Markup:
     head = tag(
         "tr",
         tag("th", "label", scope="col", class_="axis-name"),
-        *(tag("th", predicted, scope="col") for predicted in _CLASSES),
+        *(tag("th", predicted, scope="col") for predicted in classes.names),
         tag("th", "clips", scope="col", class_="axis-name"),
     )
-    a7 = score(evaluation.metrics[reader].get("a7"), percent=True)
-    caption = tag("caption", tag("b", name), tag("span", f"A7 {a7}", class_="note"))
+    right = evaluation.metrics[reader].get(metric.key)
+    note = "" if right is None else tag("span", f"{metric.title} {score(right, percent=True)}", class_="note")
+    caption = tag("caption", tag("b", name), note)
     table = tag("table", caption, tag("thead", head), tag("tbody", *body), class_="confusion")
     return scrolling(f"Clips by class of label and of {name.lower()}", table)

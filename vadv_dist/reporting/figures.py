@@ -26,15 +26,6 @@ class LabelRange:
     low: float
     high: float
 
-    @classmethod
-    def of(cls, labels: Sequence[float]) -> "LabelRange":
-        """[-3, 3] where all labels lie in it and some are negative, else whole numbers around the labels."""
-        low, high = min(labels), max(labels)
-        if -3 <= low < 0 and high <= 3:
-            return cls(-3.0, 3.0)
-        low, high = math.floor(low), math.ceil(high)
-        return cls(low, max(high, low + 1))
-
     @property
     def bar(self) -> float:
         """Width of a histogram's bar."""
@@ -43,7 +34,7 @@ class LabelRange:
 
 def scatter_figures(evaluation: Evaluation) -> list[Markup]:
     """Predictions against labels, one figure per reader."""
-    labels = LabelRange.of(evaluation.predictions.label)
+    labels = LabelRange(evaluation.scale.low, evaluation.scale.high)
     room, widest = (labels.high - labels.low) / 20, (labels.high - labels.low) / 2
     values = [value for logits in evaluation.predictions.logits.values() for value in logits if math.isfinite(value)]
     # One scale for all, which a few wild predictions may not squeeze: those are drawn on its edge.
@@ -61,7 +52,7 @@ def histogram_figures(evaluation: Evaluation, others: Sequence[tuple[str, list[f
         others: name and text logits of other runs, [R] each.
     """
     predictions = evaluation.predictions
-    labels = LabelRange.of(predictions.label)
+    labels = LabelRange(evaluation.scale.low, evaluation.scale.high)
     outline = bar_shares(predictions.label, labels)
     panels = [("Label", "label", predictions.label)]
     panels += [(READERS[reader], reader, logits) for reader, logits in predictions.logits.items()]

@@ -11,6 +11,8 @@ from vadv_dist.reporting.words import READERS, clips, score
 
 def header(run: RunRecord, others: Sequence[RunRecord], comparisons: Sequence[Comparison]) -> Markup:
     """Headline, the sentences on what was gained, and what is missing yet."""
+    from vadv_dist.evaluation.remarks import remarks
+
     encoder = run.section("student").get("encoder")
     kind = "trained beside its teacher" if run.has_teacher else "trained alone"
     over = tag("p", tag("b", run.name), f" · {encoder} {kind}" if encoder else f" · student {kind}", class_="over")
@@ -23,6 +25,7 @@ def header(run: RunRecord, others: Sequence[RunRecord], comparisons: Sequence[Co
         parts.append(tag("p", comparison.sentence, class_="lede"))
     if comparisons:
         parts.append(tag("p", _caveats(comparisons), class_="caveat"))
+    parts += [tag("p", remark, class_="notice") for remark in remarks(evaluation.metrics)]
     return join(*parts, _unended(run), _validation_only(run, evaluation))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.page import Section
-from vadv_dist.reporting.run_files import Record, RunRecord, metrics_of
+from vadv_dist.reporting.run_files import Record, RunRecord, metrics_of, scale_of
 from vadv_dist.reporting.tables import metrics_table
 from vadv_dist.reporting.words import READERS, clips
 from vadv_dist.storage import Location, read_json
@@ -41,8 +41,10 @@ def _part(document: Record, run: Path) -> Markup:
     fingerprint = str(scored.get("fingerprint", "?"))
     leaks = document.get("leaks")
     warnings = [str(leak["told"]) for leak in leaks if "told" in leak] if isinstance(leaks, list) else []
+    warnings += [str(remark) for remark in document.get("remarks", [])]
+    scale = scale_of(document, "An evaluation on other data", "vadv evaluate RUN --data URI")
     return join(
         tag("p", tag("b", str(scored.get("uri", "?"))), size, " · fingerprint ", tag("code", fingerprint[:16])),
-        metrics_table([(READERS["student"], "student", metrics_of(document)["student"])]),
+        metrics_table([(READERS["student"], "student", metrics_of(document)["student"])], scale),
         tag("ul", *(tag("li", warning) for warning in warnings), class_="notes") if warnings else "",
     )

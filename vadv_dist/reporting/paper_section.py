@@ -35,6 +35,10 @@ def paper_section(run: RunRecord, evaluation: Evaluation) -> Section | None:
 
 def mosi_scores(run: RunRecord, evaluation: Evaluation) -> dict[str, Metrics] | None:
     """Metrics on MOSI: of all clips where they are MOSI's, of one source where one of several is, else None."""
+    from vadv_dist.evaluation.label_scale import LabelScale
+
+    if evaluation.scale != LabelScale():  # MOSI's labels on another scale are not the paper's
+        return None
     if is_mosi(evaluation.predictions.source, rows_by_split(run)):
         return evaluation.metrics
     sources = [readers for source, readers in evaluation.sources.items() if is_mosi_name(source)]

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vadv_dist.config.yaml_text import parse_yaml
 from vadv_dist.errors import UserError
 from vadv_dist.reporting.provenance import TRAINED_ON, require_own_data
 from vadv_dist.storage import read_json
+
+if TYPE_CHECKING:
+    from vadv_dist.evaluation.label_scale import LabelScale
 
 # Readers of a clip, in the order of every table and figure; column of each in a predictions file.
 LOGIT_COLUMNS = {"student": "text_logit", "video": "video_logit", "prompt": "prompt_logit"}
@@ -53,6 +56,7 @@ class Evaluation:
     metrics: dict[str, Metrics]
     sources: dict[str, dict[str, Metrics]]
     predictions: Predictions
+    scale: "LabelScale"
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,7 @@ def read_evaluation(run: Path, split: str) -> Evaluation | None:
     metrics = metrics_of(raw)
     if "student" not in metrics:
         raise UserError(f"{document} has no metrics of the student. Evaluate the run again: {again}.")
+    scale = scale_of(raw, str(document), again)
     predictions = read_predictions(table, again)
     if missing := [reader for reader in metrics if reader not in predictions.logits]:
         raise UserError(
@@ -191,7 +196,23 @@ def read_evaluation(run: Path, split: str) -> Evaluation | None:
         )
     step, sources = raw.get("step"), raw.get("sources")
     by_source = {name: metrics_of(part) for name, part in sources.items()} if isinstance(sources, Mapping) else {}
-    return Evaluation(split, step if isinstance(step, int) else None, metrics, by_source, predictions)
+    return Evaluation(split, step if isinstance(step, int) else None, metrics, by_source, predictions, scale)
+
+
+def scale_of(raw: Record, name: str, again: str) -> "LabelScale":
+    """The range of labels that an evaluation was of.
+
+    Raises:
+        UserError: it does not say.
+    """
+    from vadv_dist.evaluation.label_scale import LabelScale
+
+    try:
+        return LabelScale.from_json(raw["labels"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{name} does not say what range the labels are in, as that of an older version. Evaluate again: {again}."
+        ) from None
 
 
 def read_predictions(path: Path, again: str) -> Predictions:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from vadv_dist.reporting.comparison import Comparison
-from vadv_dist.reporting.confusion import confusion_tables
+from vadv_dist.reporting.confusion import CLASS_NOTES, confusion_tables
 from vadv_dist.reporting.curves import loss_figures, optimizer_figures, validation_figure
 from vadv_dist.reporting.facts import data_table, run_facts, versions
 from vadv_dist.reporting.figures import histogram_figures, scatter_figures
@@ -21,25 +21,22 @@ from vadv_dist.reporting.tables import (
 from vadv_dist.reporting.truth import best_attainable_of
 from vadv_dist.reporting.words import READERS, SPLITS, clips
 
+_COUNTS = {2: "Two", 5: "Five", 7: "Seven"}
+
 
 def metrics_section(run: RunRecord, evaluation: Evaluation, comparisons: Sequence[Comparison]) -> Section:
     """Errors at a glance, then every metric; of the run's readers and of other runs' students."""
     predictions = evaluation.predictions
     errors = [error_row(READERS[name], name, predictions, name) for name in predictions.logits]
-    rows = [(READERS[name], name, scores) for name, scores in evaluation.metrics.items()]
+    rows = [(_reader(name, evaluation), name, scores) for name, scores in evaluation.metrics.items()]
     for comparison in comparisons:
         other, theirs = comparison.other_than(evaluation)
         name = _student_of(other)
         errors.insert(1, error_row(name, "other", theirs.predictions, "student"))
         rows.insert(1, (name, "other", theirs.metrics["student"]))
-    conventions = tag(
-        "ul",
-        tag(
-            "li", "MAE is in label units and unclipped; Corr is Pearson’s. A7 clips to [−3, 3] and rounds half to even."
-        ),
-        tag("li", "has0: every clip, zero counts as positive. non0: clips labelled zero are left out. F1 is weighted."),
-        class_="notes",
-    )
+    scale = evaluation.scale
+    told = [*scale.notes, *scale.in_words(scale.absent(predictions.label))]
+    conventions = tag("ul", *(tag("li", line) for line in told), class_="notes")
     best = best_attainable_of(run)
     computed = " The best is what this made data allows, computed from its random model." if best else ""
     size = clips(len(predictions), evaluation.split)
@@ -48,7 +45,7 @@ def metrics_section(run: RunRecord, evaluation: Evaluation, comparisons: Sequenc
         "metrics",
         "Metrics",
         f"On {size}{step}. Bars are 95 % bootstrap intervals over clips.{computed}",
-        join(error_table([row for row in errors if row], best), metrics_table(rows), conventions),
+        join(error_table([row for row in errors if row], best), metrics_table(rows, scale), conventions),
     )
 
 
@@ -59,7 +56,7 @@ def sources_section(evaluation: Evaluation) -> Section:
     for source, readers in evaluation.sources.items():
         size = f" · {clips(counts[source], evaluation.split)}" if counts[source] else ""
         rows = [(READERS[reader], reader, scores) for reader, scores in readers.items()]
-        parts.append(join(tag("p", tag("b", source), size, class_="about"), metrics_table(rows)))
+        parts.append(join(tag("p", tag("b", source), size, class_="about"), metrics_table(rows, evaluation.scale)))
     return Section("sources", "By source", "The same metrics on the clips of one source alone.", join(*parts))
 
 
@@ -98,16 +95,16 @@ def clip_sections(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> 
         ),
         Section(
             "classes",
-            "Seven classes",
-            "Clips by class of the label (row) and of the prediction (column), both clipped to [−3, 3] and rounded "
-            "half to even. Shades are shares of a row; outlined cells are right.",
+            f"{_COUNTS[len(evaluation.scale.classes[1].names)]} classes",
+            "Clips by class of the label (row) and of the prediction (column). Shades are shares of a row; outlined "
+            f"cells are right. {CLASS_NOTES.get(evaluation.scale.classes[0].key, '')}",
             grid(confusion_tables(evaluation), "wide"),
         ),
         Section(
             "worst",
             "Worst predictions",
             f"The {min(10, len(predictions))} {split} clips on which the student errs most.",
-            worst_table(predictions),
+            worst_table(predictions, evaluation.scale),
         ),
     ]
 
@@ -118,6 +115,12 @@ def facts_section(run: RunRecord) -> Section:
     names = versions(run)
     made_with = tag("p", "Made with ", names, ".", class_="about") if names else ""
     return Section("run", "Run", "", join(facts_list(run_facts(run)), data_table(run), made_with, config))
+
+
+def _reader(name: str, evaluation: Evaluation) -> str:
+    """A reader's name, with its number of clips where that is not all of them."""
+    count = evaluation.metrics[name].get("clips")
+    return READERS[name] + (f", {clips(int(count))}" if count not in (None, len(evaluation.predictions)) else "")
 
 
 def _student_of(run: RunRecord) -> str:

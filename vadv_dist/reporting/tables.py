@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.run_files import Metrics, Predictions
 from vadv_dist.reporting.svg import Scale, linear_ticks, number
-from vadv_dist.reporting.words import METRICS, READERS, score
+from vadv_dist.reporting.words import READERS, score
 
 if TYPE_CHECKING:
+    from vadv_dist.evaluation.label_scale import LabelScale
     from vadv_dist.evaluation.paired import Interval
 
 
@@ -75,19 +76,19 @@ def error_table(rows: Sequence[ErrorRow], best: Mapping[str, float]) -> Markup:
     return tag("table", head, tag("tbody", *body), tag("tfoot", foot, aria_hidden="true"), class_="errors")
 
 
-def metrics_table(rows: Iterable[tuple[str, str, Metrics]]) -> Markup:
-    """Metrics by reader: (name, class, scores) of each."""
+def metrics_table(rows: Sequence[tuple[str, str, Metrics]], scale: "LabelScale") -> Markup:
+    """Metrics by reader: (name, class, scores) of each; a column for each metric that one of them has."""
     head = [("Reader", "")]
+    shown = [metric for metric in scale.metrics if any(metric.key in scores for _, _, scores in rows)]
     names = [
-        join(metric.name, " ↓" if metric.lower_is_better else " ↑", tag("small", metric.convention))
-        for metric in METRICS
+        join(metric.name, " ↓" if metric.lower_is_better else " ↑", tag("small", metric.convention)) for metric in shown
     ]
     head += [(name, "number") for name in names]
     body = [
         tag(
             "tr",
             tag("th", tag("span", name, class_=f"key {class_}"), scope="row"),
-            *(tag("td", score(scores.get(m.key), percent=m.percent), class_="number") for m in METRICS),
+            *(tag("td", score(scores.get(m.key), percent=m.percent), class_="number") for m in shown),
             class_="lead" if class_ == "student" else None,
         )
         for name, class_, scores in rows
@@ -95,7 +96,7 @@ def metrics_table(rows: Iterable[tuple[str, str, Metrics]]) -> Markup:
     return scrolling("Metrics", tag("table", _head(*head), tag("tbody", *body)))
 
 
-def worst_table(predictions: Predictions, count: int = 10) -> Markup:
+def worst_table(predictions: Predictions, scale: "LabelScale", count: int = 10) -> Markup:
     """The clips on which the student errs most."""
     rows = range(len(predictions))
     errors = [abs(predictions.logits["student"][row] - predictions.label[row]) for row in rows]
@@ -107,7 +108,7 @@ def worst_table(predictions: Predictions, count: int = 10) -> Markup:
     for row in worst:
         words = join(tag("q", predictions.text[row]), tag("small", predictions.clip_id[row]))
         values = [predictions.label[row], *(predictions.logits[reader][row] for reader in readers)]
-        cells = [tag("td", in_label_units(value), class_="number") for value in values]
+        cells = [tag("td", in_label_units(value, scale), class_="number") for value in values]
         error = tag("td", f"{errors[row]:.2f}", class_="number strong")
         body.append(tag("tr", tag("th", words, scope="row", class_="words"), *cells, error))
     return scrolling("Worst predictions", tag("table", _head(*head), tag("tbody", *body), class_="worst"))
@@ -133,9 +134,12 @@ def scrolling(label: str, table: str) -> Markup:
     return tag("div", table, class_="scroll", role="region", aria_label=label, tabindex=0)
 
 
-def in_label_units(value: float) -> str:
-    """A label or a logit, in two decimals."""
-    return f"{value:+.2f}".replace("-", "−").replace("+0.00", "0.00") if math.isfinite(value) else "–"
+def in_label_units(value: float, scale: "LabelScale") -> str:
+    """A label or a logit, in two decimals; with its sign where labels may be negative."""
+    if not math.isfinite(value):
+        return "–"
+    text = f"{value:+.2f}".replace("+0.00", "0.00") if scale.low < 0 else f"{value:.2f}"
+    return text.replace("-", "−")
 
 
 def _head(*columns: tuple[str, str]) -> Markup:

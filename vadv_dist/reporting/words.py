@@ -1,33 +1,10 @@
 """How readers, metrics and quantities are named and written, on the page and on the terminal."""
 
 import math
-from dataclasses import dataclass
 
 READERS = {"student": "Student", "video": "Video logit", "prompt": "Prompt logit"}
 SPLITS = {"train": "training", "valid": "validation", "test": "test"}
 MISSING = "–"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric: its short name, the convention it follows, and how it is written."""
-
-    key: str
-    name: str
-    convention: str
-    percent: bool
-    lower_is_better: bool = False
-
-
-METRICS = (
-    Metric("mae", "MAE", "", percent=False, lower_is_better=True),
-    Metric("corr", "Corr", "", percent=False),
-    Metric("a7", "A7", "", percent=True),
-    Metric("a2_has0", "A2", "has0", percent=True),
-    Metric("a2_non0", "A2", "non0", percent=True),
-    Metric("f1_has0", "F1", "has0", percent=True),
-    Metric("f1_non0", "F1", "non0", percent=True),
-)
 
 
 def score(value: float | None, *, percent: bool) -> str:

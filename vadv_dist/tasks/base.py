@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vadv_dist.data.collate import Collator
 from vadv_dist.data.schema import Batch
+from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.objectives.weighting import Weighting
 
 Metrics = dict[str, dict[str, float]]
@@ -32,6 +33,7 @@ class Task(Protocol):
     """One task: its model, its objective and its metrics, built from a configuration."""
 
     model: nn.Module
+    scale: LabelScale
     collator: Collator
     weighted_terms: tuple[str, ...]
 
@@ -61,6 +63,10 @@ class Task(Protocol):
 
     def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
         """Metrics of each output; `student` is the one that counts."""
+        ...
+
+    def remarks(self, metrics: Metrics) -> list[str]:
+        """Sentences on outputs that are constant, or no better than a constant."""
         ...
 
     def score(self, metrics: Metrics) -> float:

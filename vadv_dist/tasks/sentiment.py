@@ -13,7 +13,8 @@ from vadv_dist.data.prompts import load_prompts
 from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
-from vadv_dist.evaluation.metrics import regression_metrics
+from vadv_dist.evaluation.label_scale import LabelScale
+from vadv_dist.evaluation.remarks import remarks, spread
 from vadv_dist.models.encoders import build_encoder, build_tokenizer, require_fitting
 from vadv_dist.models.teacher import Teacher
 from vadv_dist.models.text_student import TextStudent
@@ -75,6 +76,8 @@ class SentimentTask:
                 f"{sources.datasets[0].root} has classes as labels, and sentiment is a number. Give a data set of "
                 "sentiment labels."
             )
+        self.scale = label_scale(sources)
+        self._constant = sources.train_label("label_median")
         torch.manual_seed(config.run.seed)
         self.student = build_student(config)
         teacher = build_teacher(config, sources) if config.has_teacher else None
@@ -114,6 +117,7 @@ class SentimentTask:
             has_video_B=batch.has_video,
             num_rows=batch.num_rows,
             num_video_rows=batch.num_video_rows,
+            threshold=self.scale.threshold,
             step1=objective.step1,
             step2=objective.step2,
             detach_targets=objective.detach_targets,
@@ -147,17 +151,32 @@ class SentimentTask:
             if logit in predictions:
                 seen = ~np.isnan(predictions[logit]) if model != "student" else np.ones(len(label), bool)
                 if seen.any():
-                    metrics[model] = regression_metrics(predictions[logit][seen], label[seen])
+                    prediction, truth = predictions[logit][seen], label[seen]
+                    metrics[model] = self.scale.score(prediction, truth) | spread(prediction, truth, self._constant)
         return metrics
+
+    def remarks(self, metrics: Metrics) -> list[str]:
+        """See `Task.remarks`."""
+        return remarks(metrics)
 
     def score(self, metrics: Metrics) -> float:
         """Mean absolute error of the student."""
         return metrics["student"]["mae"]
 
 
-def student_metrics(prediction: FloatArray, label: FloatArray) -> dict[str, float]:
-    """Metrics of a student's predictions, as `SentimentTask.metrics` gives them; [R] each, in label units."""
-    return regression_metrics(prediction, label)
+def label_scale(sources: Sources) -> LabelScale:
+    """The range of a run's labels, and the metrics that it defines."""
+    return LabelScale(sources.label.low, sources.label.high, sources.label.positive_from)
+
+
+def student_metrics(scale: LabelScale, prediction: FloatArray, label: FloatArray) -> dict[str, float]:
+    """Metrics of a student on other data, as `SentimentTask.metrics` gives them; [R] each, in label units."""
+    return scale.score(prediction, label) | spread(prediction, label, None)
+
+
+def student_remarks(metrics: Mapping[str, float]) -> list[str]:
+    """Remarks on what `student_metrics` gave."""
+    return remarks({"student": metrics})
 
 
 def build_student(config: Config) -> TextStudent:

@@ -30,7 +30,7 @@ class Gauge:
 GAUGES = {
     "vadv_loss": Gauge("Unweighted loss term, or the weighted total, mean since the line before", ("term",)),
     "vadv_loss_weight": Gauge("Weight of a loss term where objective.weighting is not fixed, likewise", ("term",)),
-    "vadv_validation": Gauge("Metric on the validation split", ("model", "metric")),
+    "vadv_validation": Gauge("Metric on the validation split, where the labels define it", ("model", "metric")),
     "vadv_learning_rate": Gauge("Learning rate of pretrained weights"),
     "vadv_gradient_norm": Gauge("Norm of the gradient before clipping"),
     "vadv_samples_per_second": Gauge("Clips trained on per second, over all workers"),

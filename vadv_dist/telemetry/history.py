@@ -25,6 +25,7 @@ class RunHistory:
         step, epoch: of the last step line, or of the fault.
         num_steps, epochs, workers: of the whole run, as the last start says; None where no line tells.
         starts: times that the workers were started.
+        absent: metrics that the labels' range does not define, with the reason of each.
         first_time, last_time: when the first and the last line were written, in seconds since 1970.
         last_step, epoch_lines: the last step line, and the lines of all epochs.
         blocked_s: seconds for which checkpoints have kept training from going on.
@@ -37,6 +38,7 @@ class RunHistory:
         self.num_steps: int | None = None
         self.epochs: int | None = None
         self.workers: int | None = None
+        self.absent: dict[str, str] = {}
         self.first_time: float | None = None
         self.last_time: float | None = None
         self.last_step: Line | None = None
@@ -98,6 +100,7 @@ class RunHistory:
         self.starts += 1
         self.step, self.epoch = line["step"], line["epoch"]
         self.num_steps, self.epochs, self.workers = line["steps"], line["epochs"], line["workers"]
+        self.absent = dict(line.get("absent", {}))
         self.fault = None
         self._attempt = (line["step"], line["time"])
         self.epoch_lines = [epoch for epoch in self.epoch_lines if epoch["step"] <= line["step"]]

@@ -73,7 +73,9 @@ def evaluate_run(
             "rows": len(scored.label),
             "dropped": shards.dropped,
             "data": [{"uri": str(d.root.resolve()), "fingerprint": d.manifest.fingerprint} for d in sources.datasets],
+            **task.scale.describe(scored.label),
             **metrics,
+            "remarks": task.remarks(metrics),
             "sources": by_source,
             **leaks_of(sources, split),
         }

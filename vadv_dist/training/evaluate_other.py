@@ -22,7 +22,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.inference.manifest import resolve_student, verify_export
 from vadv_dist.inference.predict import Predictor
 from vadv_dist.storage import Location, local_copy, location, write_json
-from vadv_dist.tasks.sentiment import student_metrics
+from vadv_dist.tasks.sentiment import label_scale, student_metrics, student_remarks
 from vadv_dist.training.evaluate import clip_facts, evaluate_run, require_split, write_predictions
 from vadv_dist.training.run_folder import RunFolder, finite
 from vadv_dist.training.scoring import Scored
@@ -77,18 +77,20 @@ def score_on(source: Location, dataset: Dataset, split: str) -> dict[str, Any]:
         trained = _trained_on(source, card.data)
         _require_range(trained, dataset, source)
         predictor = Predictor.load(folder)
-    shards = SplitShards(
-        Sources([dataset], (), (None,)), split, [(0, shard) for shard in dataset.split(split)], dropped=0
-    )
+    sources = Sources([dataset], (), (None,))
+    scale = label_scale(sources)
+    shards = SplitShards(sources, split, [(0, shard) for shard in dataset.split(split)], dropped=0)
     scored = _score(predictor, shards)
     facts = clip_facts(shards, scored)
-    student = student_metrics(scored.logits["text_logit"], scored.label)
+    student = student_metrics(scale, scored.logits["text_logit"], scored.label)
     of_source = np.array(facts.source)
     document: dict[str, Any] = finite(
         {
             "run": card.name,
             "other_data": True,
+            **scale.describe(scored.label),
             "student": student,
+            "remarks": student_remarks(student),
             "split": split,
             "rows": len(scored.label),
             "data": [{"uri": str(dataset.root.resolve()), "fingerprint": dataset.manifest.fingerprint}],
@@ -96,7 +98,7 @@ def score_on(source: Location, dataset: Dataset, split: str) -> dict[str, Any]:
                 name: {
                     "rows": count,
                     "student": student_metrics(
-                        scored.logits["text_logit"][of_source == name], scored.label[of_source == name]
+                        scale, scored.logits["text_logit"][of_source == name], scored.label[of_source == name]
                     ),
                 }
                 for name, count in sorted(Counter(facts.source).items())

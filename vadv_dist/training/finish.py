@@ -40,6 +40,8 @@ def finish_run(
                 "best_epoch": state.best_epoch,
                 "validation": state.best_metrics["student"],
                 "validation_all": state.best_metrics,
+                "remarks": task.remarks(state.best_metrics),
+                **task.scale.describe(),
                 **({"validation_by_source": state.best_by_source} if state.best_by_source else {}),
                 **({"weights_collapsed": state.collapse} if state.collapse else {}),
                 "steps": state.step,
@@ -85,6 +87,7 @@ def export_best(
             metrics={"valid": finite(state.best_metrics["student"])},
             data=data,
             config=config_to_dict(config),
+            labels=task.scale,
         ),
     )
 

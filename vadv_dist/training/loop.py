@@ -86,6 +86,7 @@ class Trainer:
                 "steps": self.num_steps,
                 "epochs": self.config.trainer.epochs,
                 "workers": self.distributed.world_size,
+                **self.task.scale.describe(),
             }
         )
         try:
@@ -240,6 +241,7 @@ class Trainer:
                 "step": state.step,
                 "validation": metrics,
                 **({"sources": by_source} if by_source else {}),
+                **({"remarks": told} if (told := self.task.remarks(metrics)) else {}),
                 "train": means,
                 **({"weights": weights} if weights else {}),
                 **({"collapse": state.collapse} if state.collapse else {}),

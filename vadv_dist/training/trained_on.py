@@ -41,7 +41,7 @@ class SourceIdentity:
         return cls(
             str(dataset.root.resolve()),
             dataset.manifest.fingerprint,
-            {"kind": label.kind, "low": label.low, "high": label.high},
+            {"kind": label.kind, "low": label.low, "high": label.high, "threshold": label.positive_from},
         )
 
     def is_as(self, other: "SourceIdentity") -> bool:

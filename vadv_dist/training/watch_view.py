@@ -61,6 +61,8 @@ def snapshot(folder: RunFolder, history: RunHistory) -> dict[str, Any]:
         "rates": {name: line.get(name) for name in RATES},
         "data_wait_ratio": history.wait_ratio,
         "checkpoint_blocked_s": history.blocked_s,
+        "absent": history.absent,
+        "remarks": list(history.epoch_lines[-1].get("remarks", [])) if history.epoch_lines else [],
         "validation": [
             {
                 "epoch": epoch["epoch"],
@@ -85,6 +87,11 @@ def render(found: Mapping[str, Any]) -> Group:
         parts += [_terms(found), Text(_rates(found)), Text(_shares(found))]
     if found["validation"]:
         parts.append(_validation(found))
+        by_reason: dict[str, list[str]] = {}
+        for key, reason in found["absent"].items():
+            by_reason.setdefault(reason, []).append(key)
+        parts += [Text(f"no {', '.join(keys)}: {reason}", style="dim") for reason, keys in by_reason.items()]
+        parts += [Text(remark, style="yellow") for remark in found["remarks"]]
     return Group(*parts)
 
 

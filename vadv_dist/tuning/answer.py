@@ -75,6 +75,11 @@ class Answer:
                 name: {"end_weights": weights, "collapsed": name in self.collapsed}
                 for name, weights in self.rivals.items()
             },
+            "remarks": [
+                {"trial": trial.number, "remarks": remarks}
+                for trial in self.study.trials()
+                if (remarks := trial.user_attrs.get("remarks"))
+            ],
             "failures": [
                 {"trial": trial.number, **failure}
                 for trial in self.study.trials()

@@ -5,7 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vadv_dist.reporting.words import METRICS, decimals, score, whole
+from vadv_dist.data.sources import Sources
+from vadv_dist.errors import UserError
+from vadv_dist.evaluation.label_scale import METRICS
+from vadv_dist.reporting.words import decimals, score, whole
+from vadv_dist.tasks.sentiment import label_scale
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Objective:
             return float(result["parameters"]["student"])
         if self.key == "wall_time_s":
             return float(result["wall_time_s"])
-        value = result["validation"][self.key]
+        value = result["validation"].get(self.key)
         return self.worst if value is None or not math.isfinite(value) else float(value)
 
     def text(self, value: float) -> str:
@@ -49,15 +53,31 @@ class Objective:
         return f"{value:.4f}" if self.key == "mae" else score(value, percent=self.percent)
 
 
-_METRICS = (
-    Objective(m.key, f"{m.name} {m.convention}".strip(), m.lower_is_better, -1.0 if m.key == "corr" else 0.0, m.percent)
-    for m in METRICS
-)
+_METRICS = (Objective(m.key, m.title, m.lower_is_better, m.worst, m.percent) for m in METRICS.values())
 _COSTS = (
     Objective("student_parameters", "Student’s parameters", lower_is_better=True, worst=math.inf),
     Objective("wall_time_s", "Time of training", lower_is_better=True, worst=math.inf),
 )
 BY_KEY = {objective.key: objective for objective in (*_METRICS, *_COSTS)}
+
+
+def require_objectives(keys: Sequence[str], sources: Sources) -> None:
+    """Refuse objectives that the labels of the validation clips do not define.
+
+    Raises:
+        UserError: there is one; the message names those that exist.
+    """
+    scale = label_scale(sources)
+    ends = [value for end in ("label_min", "label_max") for _, value in sources.label_statistic("valid", end)]
+    absent = scale.absent(ends or None)
+    existing = [metric.key for metric in scale.metrics if metric.key not in absent]
+    for key in keys:
+        if key in METRICS and key not in existing:
+            reason = absent.get(key, f"the labels are in {scale}")
+            raise UserError(
+                f"search.objectives has {key}, which does not exist for {sources.datasets[0].root}: {reason}. Choose "
+                f"from {', '.join((*existing, *(cost.key for cost in _COSTS)))}."
+            )
 
 
 def directions(keys: Sequence[str]) -> list[Literal["minimize", "maximize"]]:

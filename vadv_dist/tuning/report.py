@@ -161,7 +161,8 @@ def _trials_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
     table = plain_table("All trials", ("Trial", "How it ended", "MAE", *names), rows)
     failed = [(trial.number, answer.study.failure(trial)) for trial in trials]
     failures = [tag("li", f"Trial {n}, {why['kind']}: {why['message']}") for n, why in failed if why is not None]
-    listed = tag("ul", *failures, class_="notes") if failures else ""
+    remarked = [tag("li", f"Trial {t.number}: {remark}") for t in trials for remark in t.user_attrs.get("remarks", [])]
+    listed = tag("ul", *failures, *remarked, class_="notes") if failures or remarked else ""
     note = "Values are those that each began with." if answer.search.scheduler == "pbt" else ""
     return Section("trials", "Trials", note, join(folded(f"All {len(trials)} trials", table), listed))
 

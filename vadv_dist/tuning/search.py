@@ -28,6 +28,7 @@ from vadv_dist.tuning.events import Ended, Event, Failed
 from vadv_dist.tuning.failures import too_many_failures
 from vadv_dist.tuning.front import front_trials
 from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
+from vadv_dist.tuning.objectives import require_objectives
 from vadv_dist.tuning.pools import LocalPool, Pool
 from vadv_dist.tuning.population import Population, histories, require_population, schedules
 from vadv_dist.tuning.rivals import end_weights, require_sense, rival_values, seed_trial
@@ -73,6 +74,7 @@ def tune(
         require_population(config, space, search)
     splits = Splits.open(config)
     preflight(config, splits.train.sources)
+    require_objectives(search.objectives, splits.train.sources)
     trained_on = TrainedOn.of(config, splits.train.sources)
     folder = StudyFolder.of(config, Path(space_path).stem)
     with run_lock(folder.root, ".lock"):
@@ -227,6 +229,7 @@ class Search:
             how = f"stopped after epoch {len(reached)} at MAE {reached[-1]:.3f}" if reached else "stopped"
             if isinstance(event, Ended):
                 how = f"MAE {event.result['validation']['mae']:.3f}{_collapsed(event)}"
+                how = " ".join([how, *event.result.get("remarks", [])])
         self._say(f"trial {asked.number} ({asked.number + 1} of {total}): {how}  ({values})")
         if len(self._failed) >= self.search.max_failures:
             others = [self.study.values(t) for t in self.study.trials() if self.study.failure(t) is None]

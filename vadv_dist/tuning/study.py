@@ -158,6 +158,7 @@ class Study:
         """Record a trial that ran to its end, by the best validation MAE of its epochs and other objectives there."""
         asked.handle.set_user_attr("best_epoch", result.get("best_epoch"))
         asked.handle.set_user_attr("wall_time_s", result.get("wall_time_s"))
+        asked.handle.set_user_attr("remarks", result.get("remarks", []))
         self.optuna.tell(asked.handle, [mae, *values_of(result, self._search.objectives[1:])])
 
     def prune(self, asked: Asked) -> None:

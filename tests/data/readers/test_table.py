@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from csv_files import IDS, changed, table_of, write_csv
+from csv_files import IDS, changed, refusal, table_of, write_csv
 
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.readers.table import IngestSummary, ingest_table
 from vadv_dist.errors import UserError
-from vadv_dist.storage import sha256_file
+from vadv_dist.storage import read_json, sha256_file
 
 MOSI = Path(__file__).parents[4] / "shared/data/cmu_mosi"
 
@@ -29,6 +29,7 @@ def test_rows_arrive_in_their_splits(tmp_path: Path) -> None:
         missing={},
         fallback_texts=0,
         cut_from_train=0,
+        label={"low": -3.0, "high": 3.0, "threshold": 0.0, "min": -3.0, "max": 3.0},
         fingerprint=Dataset.open(tmp_path / "out").manifest.fingerprint,
     )
     train = table_of(tmp_path / "out", "train")
@@ -142,3 +143,57 @@ def test_mosi_words_with_video_vectors_under_the_split_they_came_from(tmp_path: 
     cut = ingest_table(path, tmp_path / "cut", valid_fraction=0.1, **options)
     assert cut.splits["train"] + cut.splits["valid"] == 1447
     assert cut.splits["valid"] == pytest.approx(145, abs=30)
+
+
+STARS = [["a_1", "a", "train", "1", "bad"], ["b_1", "b", "train", "4", "good"], ["c_1", "c", "valid", "5", "superb"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "threshold"),
+    [
+        ({"label_range": (1.0, 5.0)}, 3.0),
+        ({"label_range": (1.0, 5.0), "threshold": 3.5}, 3.5),
+        ({"label_range": (-5.0, 5.0)}, 0.0),
+    ],
+)
+def test_a_data_set_states_its_threshold(tmp_path: Path, options: dict, threshold: float) -> None:
+    summary = ingest_table(write_csv(tmp_path / "w.csv", STARS), tmp_path / "out", **options)
+    assert read_json(tmp_path / "out" / "dataset.json")["label"]["threshold"] == threshold
+    assert Dataset.open(tmp_path / "out").manifest.label.positive_from == threshold
+    assert summary.label == {
+        "low": options["label_range"][0],
+        "high": 5.0,
+        "threshold": threshold,
+        "min": 1.0,
+        "max": 5.0,
+    }
+
+
+def test_statistics_hold_the_ends_and_the_median_of_labels(tmp_path: Path) -> None:
+    ingest_table(write_csv(tmp_path / "w.csv", STARS), tmp_path / "out", label_range=(1.0, 5.0))
+    train = Dataset.open(tmp_path / "out").manifest.statistics["train"]
+    assert [train[f"label_{name}"] for name in ("min", "median", "max")] == [1.0, 2.5, 4.0]
+
+
+@pytest.mark.parametrize("threshold", [1.0, 5.0, 0.0, float("nan")])
+def test_a_threshold_that_leaves_one_class_empty_is_refused(tmp_path: Path, threshold: float) -> None:
+    path = write_csv(tmp_path / "w.csv", STARS)
+    told = refusal(path, tmp_path, label_range=(1.0, 5.0), threshold=threshold)
+    assert "expected a number between the lowest and the highest label (1 and 5" in told
+
+
+@pytest.mark.parametrize(
+    ("label_range", "told"),
+    [
+        ((1.0, 5.0), None),
+        ((0.0, 100.0), "lie on one side of the threshold"),
+        ((-3.0, 8.0), "fill less than half of that range"),
+    ],
+)
+def test_labels_that_do_not_look_like_their_range_are_told(
+    tmp_path: Path, label_range: tuple, told: str | None
+) -> None:
+    text = str(ingest_table(write_csv(tmp_path / "w.csv", STARS), tmp_path / "out", label_range=label_range))
+    assert "labels from 1 to 5 in" in text
+    assert ("warning" in text) == (told is not None)
+    assert told is None or told in text

@@ -42,6 +42,7 @@ def ingest_cmu_sdk(
     audio: str | Path | None = None,
     label_number: int = 0,
     label_range: tuple[float, float] = (LabelSpec.low, LabelSpec.high),
+    threshold: float | None = None,
     framing: Framing | None = None,
     bad_rows: str = "drop",
     source: str | None = None,
@@ -59,6 +60,7 @@ def ingest_cmu_sdk(
         visual, face, audio: `.csd` of the sequences that become these features.
         label_number: which number of a label's row is the label (0 is the sentiment).
         label_range: lowest and highest label.
+        threshold: lowest label that counts as positive; None takes the middle of the range.
         framing: how sequences become frames.
         bad_rows: `drop` or `error`, for intervals that cannot become a clip.
         source: name that every clip carries; the label file's own unless given.
@@ -67,7 +69,7 @@ def ingest_cmu_sdk(
     Raises:
         UserError: something in the files or the options is wrong; says where, and what to do.
     """
-    framing, label = framing or Framing(), label_spec(label_range)
+    framing, label = framing or Framing(), label_spec(label_range, threshold)
     if (words is None) == (text_csv is None):
         raise UserError("Give the texts as either --words FILE.csd or --text-csv FILE.csv.")
     if label_number < 0:
@@ -95,6 +97,7 @@ def ingest_cmu_sdk(
             options={
                 "label_number": label_number,
                 "label_range": list(label_range),
+                "threshold": label.positive_from,
                 **framing.to_json(),
                 "alignment": "rows whose middle lies in the label's interval",
                 "bad_rows": bad_rows,

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from vadv_dist.data.dataset import Dataset
+from vadv_dist.data.dataset import Dataset, DatasetManifest
 from vadv_dist.data.readers.sequences import Framing, zero_non_finite
 from vadv_dist.data.schema import SPLITS, Array, Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, DatasetWriter
@@ -65,6 +65,7 @@ class IngestSummary:
     fallback_texts: int
     cut_from_train: int
     fingerprint: str
+    label: dict[str, float | None]
     dropped: dict[str, int] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
 
@@ -84,6 +85,7 @@ class IngestSummary:
             lines.append("  no validation split, which training needs (`ingest table` cuts one: --valid-fraction 0.1)")
         if self.fallback_texts:
             lines.append(f"  {self.fallback_texts:,} texts from the fallback column")
+        lines += [f"  {line}" for line in _labels_in_words(self.label)]
         for name, shape in self.features.items():
             missing = f", missing in {self.missing[name]:,} clips" if self.missing[name] else ""
             lines.append(f"  {name} {shape}{missing}")
@@ -249,6 +251,7 @@ class Ingestion:
             fallback_texts=self.fallback_texts,
             cut_from_train=self.cut_from_train,
             fingerprint=manifest.fingerprint,
+            label=_label_facts(manifest),
             dropped=dict(self._dropped),
             notes=dict(self.notes),
         )
@@ -297,16 +300,47 @@ def check_bad_rows(bad_rows: str) -> None:
         raise UserError(f"--bad-rows is {bad_rows!r}, expected one of {', '.join(BAD_ROWS)}.")
 
 
-def label_spec(label_range: tuple[float, float]) -> LabelSpec:
-    """Labels that are numbers in a range.
+def label_spec(label_range: tuple[float, float], threshold: float | None = None) -> LabelSpec:
+    """Labels that are numbers in a range, positive from a threshold on (None: the middle of the range).
 
     Raises:
-        UserError: it is no range.
+        UserError: it is no range, or the threshold does not lie inside it.
     """
     low, high = label_range
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UserError(f"--label-range is {low:g} {high:g}, expected two numbers, the lower one first.")
-    return LabelSpec(float(low), float(high))
+    if threshold is not None and not low < threshold < high:
+        raise UserError(
+            f"--threshold is {threshold:g}, expected a number between the lowest and the highest label ({low:g} and "
+            f"{high:g}, see --label-range): labels from it on count as positive, those below it as negative."
+        )
+    return LabelSpec(float(low), float(high), threshold=threshold)
+
+
+def _label_facts(manifest: DatasetManifest) -> dict[str, float | None]:
+    """Range and threshold of the labels (none for classes), and the lowest and highest one that is there."""
+    label, splits = manifest.label, manifest.statistics.values()
+    return {
+        "low": label.low,
+        "high": label.high,
+        "threshold": None if label.is_class else label.positive_from,
+        "min": min(split["label_min"] for split in splits),
+        "max": max(split["label_max"] for split in splits),
+    }
+
+
+def _labels_in_words(label: Mapping[str, float | None]) -> list[str]:
+    """What labels were found, with advice where they do not look like those of the range."""
+    low, high, threshold, least, most = (label[name] for name in ("low", "high", "threshold", "min", "max"))
+    if threshold is None or low is None or high is None or least is None or most is None:
+        return []
+    lines = [f"labels from {least:g} to {most:g} in [{low:g}, {high:g}], positive from {threshold:g}"]
+    if most - least < (high - low) / 2 or not least < threshold <= most:
+        why = "fill less than half of that range" if least < threshold <= most else "lie on one side of the threshold"
+        lines.append(
+            f"warning: these labels {why}, so metrics of classes may mean little; check --label-range and --threshold"
+        )
+    return lines
 
 
 def is_unicode(text: str) -> bool:

@@ -38,6 +38,7 @@ def ingest_mmsa(
     *,
     label_key: str = _LABELS,
     label_range: tuple[float, float] = (LabelSpec.low, LabelSpec.high),
+    threshold: float | None = None,
     vision_as: str = "visual",
     features: Sequence[str] = ("vision", "audio"),
     framing: Framing | None = None,
@@ -52,6 +53,7 @@ def ingest_mmsa(
         out: the folder to make.
         label_key: the column of labels.
         label_range: lowest and highest label.
+        threshold: lowest label that counts as positive; None takes the middle of the range.
         vision_as: feature that `vision` becomes, `visual` or `face`.
         features: which of `vision` and `audio` to take.
         framing: how sequences become frames.
@@ -62,7 +64,7 @@ def ingest_mmsa(
     Raises:
         UserError: something in the file or the options is wrong; says where, and what to do.
     """
-    path, label, framing = local_path(file), label_spec(label_range), framing or Framing()
+    path, label, framing = local_path(file), label_spec(label_range, threshold), framing or Framing()
     if vision_as not in VISION_FEATURES:
         raise UserError(f"--vision-as is {vision_as!r}, expected one of {', '.join(VISION_FEATURES)}.")
     for name in features:
@@ -79,6 +81,7 @@ def ingest_mmsa(
     options = {
         "label_key": label_key,
         "label_range": list(label_range),
+        "threshold": label.positive_from,
         "vision_as": vision_as,
         **framing.to_json(),
         "padding": ", ".join(given) + " are given" if given else "rows of zeros at either end are left out",

@@ -37,6 +37,7 @@ def ingest_table(
     video_column: str = Columns.video_column,
     fallback_text_column: str | None = None,
     label_range: tuple[float, float] = (LabelSpec.low, LabelSpec.high),
+    threshold: float | None = None,
     valid_fraction: float | None = None,
     arrays: Sequence[str] = (),
     allow_missing_arrays: bool = False,
@@ -56,6 +57,7 @@ def ingest_table(
             id, joined by `_`; then all but the last name the video.
         fallback_text_column: where words are taken from in rows with an empty `text_column`.
         label_range: lowest and highest label.
+        threshold: lowest label that counts as positive; None takes the middle of the range.
         valid_fraction: share of train's clips to move to valid, by whole videos, where the file has no valid split.
         arrays: `FILE.npz:ARRAY=FEATURE`, rows keyed by the file's `id` array. `visual` takes [R, D], [R, T, D] or
             [R, T, N, D], `face` [R, E] or [R, T, E], `audio` [R, D] or [R, T, D].
@@ -70,7 +72,7 @@ def ingest_table(
         UserError: something in the files or the options is wrong; says where, and what to do.
     """
     path, root = local_path(csv), location(out)
-    label = label_spec(label_range)
+    label = label_spec(label_range, threshold)
     if dtype not in DTYPES:
         raise UserError(f"--dtype is {dtype!r}, expected one of {', '.join(DTYPES)}.")
     if valid_fraction is not None and not 0 < valid_fraction < 1:
@@ -100,6 +102,7 @@ def ingest_table(
             **asdict(columns),
             "id_column": ids[0] if len(ids) == 1 else list(ids),
             "label_range": list(label_range),
+            "threshold": label.positive_from,
             "valid_fraction": valid_fraction,
             "arrays": {item.feature: f"{item.path.name}:{item.key}" for item in array_sources},
             "allow_missing_arrays": allow_missing_arrays,

@@ -1,0 +1,227 @@
+"""Which metrics exist for a data set's labels: what everything that scores, shows or searches for metrics reads."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vadv_dist.evaluation.classes import FIVE, SEVEN, THREE, Classes, FloatArray, IntArray, two_sides
+from vadv_dist.evaluation.metrics import accuracy, checked, pearson, weighted_f1
+
+_MOSI, _SIMS = (-3.0, 3.0), (-1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: its key in files, its short name, and how it is read.
+
+    Attributes:
+        convention: which rule a metric of two classes follows, as `has0`; empty for others.
+        unit: `label` (label units), `share` (a fraction, shown in percent) or empty.
+        worst: what counts in a search where a run has no such value.
+    """
+
+    key: str
+    name: str
+    unit: str = "share"
+    convention: str = ""
+    lower_is_better: bool = False
+    worst: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """Name and convention."""
+        return f"{self.name} {self.convention}".strip()
+
+    @property
+    def percent(self) -> bool:
+        """Whether it is written as a percentage."""
+        return self.unit == "share"
+
+
+@dataclass(frozen=True)
+class _Share:
+    """A metric over classes: which classes, which function, and whether rows at the threshold are left out."""
+
+    metric: Metric
+    classes: Classes
+    score: Callable[[IntArray, IntArray], float]
+    drops_threshold: bool = False
+
+
+@dataclass(frozen=True)
+class LabelScale:
+    """The range of a data set's labels and the threshold of its two classes, and the metrics that these define.
+
+    MAE and Pearson's correlation exist for all labels. Shares of right classes follow what is published for the range:
+
+    * [-3, 3] (CMU-MOSI, CMU-MOSEI): A7, of values clipped and rounded half to even;
+    * [-1, 1] (CH-SIMS): A5 and A3, in MMSA's intervals;
+    * every range: A2 and the weighted F1 of two classes. `has0` counts the threshold as positive and `non0` leaves out
+      clips labelled with it, whatever number it is; [-1, 1] has `neg0` instead, which counts it as negative.
+
+    All equal those of MMSA's `metricsTop`, but for MAE and correlation in [-1, 1], where MMSA clips predictions first.
+
+    Attributes:
+        low, high: lowest and highest label.
+        threshold: lowest positive label, between them.
+    """
+
+    low: float = -3.0
+    high: float = 3.0
+    threshold: float = 0.0
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> "LabelScale":
+        """Read what `to_json` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        low, high, threshold = (float(raw[name]) for name in ("low", "high", "threshold"))
+        if not low < threshold < high:
+            raise ValueError(f"label range {low:g} to {high:g} with threshold {threshold:g}")
+        return cls(low, high, threshold)
+
+    def to_json(self) -> dict[str, float]:
+        """As plain containers."""
+        return asdict(self)
+
+    def describe(self, label: npt.ArrayLike | None = None) -> dict[str, Any]:
+        """What files say of the labels: `labels`, the range, and `absent`, as `absent` gives it."""
+        return {"labels": self.to_json(), "absent": self.absent(label)}
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics that the range defines, in the order of every table."""
+        return (_MAE, _CORR, *(share.metric for share in self._shares))
+
+    @cached_property
+    def classes(self) -> tuple[Metric, Classes]:
+        """The finest classes that the range defines, and the metric that counts the right ones."""
+        return self._shares[0].metric, self._shares[0].classes
+
+    def score(self, prediction: npt.ArrayLike, label: npt.ArrayLike) -> dict[str, float]:
+        """Score predictions of R clips.
+
+        A share of right classes is left out where all labels are of one class: a constant would have 100 %.
+
+        Args:
+            prediction: in label units, [R], any finite numbers.
+            label: [R].
+        Returns:
+            value by key of `metrics`; `corr` is nan where either side is constant. Shares are fractions in [0, 1].
+        Raises:
+            ValueError: no rows, arrays of different or other than one dimension, or a value that is not finite.
+        """
+        p, y = checked(prediction, label)
+        scores = {"mae": float(np.abs(p - y).mean()), "corr": pearson(p, y)}
+        for share in self._shares:
+            kept = self._kept(share, y)
+            truth = share.classes.of(y[kept])
+            if np.unique(truth).size > 1:
+                scores[share.metric.key] = share.score(share.classes.of(p[kept]), truth)
+        return scores
+
+    def absent(self, label: npt.ArrayLike | None = None) -> dict[str, str]:
+        """Why metrics that one might look for are absent, by key.
+
+        Args:
+            label: labels that are scored, or their lowest and highest; None asks for the range alone.
+        """
+        reasons = dict(self._undefined)
+        if label is not None:
+            y = np.asarray(label, np.float64)
+            for share in self._shares:
+                truth = share.classes.of(y[self._kept(share, y)])
+                if np.unique(truth).size < 2:
+                    reasons[share.metric.key] = self._one_class(share, y)
+        return reasons
+
+    def in_words(self, absent: Mapping[str, str]) -> list[str]:
+        """What `absent` gave as sentences, one for each reason."""
+        titles = {key: metric.title for key, metric in METRICS.items()} | {m.key: m.title for m in self.metrics}
+        by_reason: dict[str, list[str]] = {}
+        for key, reason in absent.items():
+            by_reason.setdefault(reason, []).append(titles[key])
+        return [f"No {', '.join(names)}: {reason}." for reason, names in by_reason.items()]
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """How the metrics are computed, in sentences."""
+        at = self._at
+        notes = ["MAE is in label units and unclipped; Corr is Pearson’s."]
+        if self._is(_MOSI):
+            notes.append("A7 clips to [−3, 3] and rounds half to even.")
+        if self._is(_SIMS):
+            notes.append(
+                "A5 and A3 are MMSA’s for CH-SIMS: classes end at ±0.1 and, for A5, at ±0.7; a bound belongs to the "
+                f"class below it. {self._convention('neg')}: every clip, {at} counts as negative. F1 is weighted."
+            )
+        else:
+            notes.append(
+                f"{self._convention('has')}: every clip, {at} counts as positive. {self._convention('non')}: clips "
+                f"labelled {at} are left out. F1 is weighted."
+            )
+        return notes
+
+    def __str__(self) -> str:
+        return f"[{self.low:g}, {self.high:g}], threshold {self.threshold:g}"
+
+    @cached_property
+    def _shares(self) -> tuple[_Share, ...]:
+        shares = []
+        if self._is(_MOSI):
+            shares.append(_Share(Metric("a7", "A7"), SEVEN, accuracy))
+        if self._is(_SIMS):
+            shares += [_Share(Metric("a5", "A5"), FIVE, accuracy), _Share(Metric("a3", "A3"), THREE, accuracy)]
+        for key, name, score in (("a2", "A2", accuracy), ("f1", "F1", weighted_f1)):
+            for rule in ("neg",) if self._is(_SIMS) else ("has", "non"):
+                metric = Metric(f"{key}_{rule}0", name, convention=self._convention(rule))
+                classes = two_sides(self.threshold, threshold_is_positive=rule == "has")
+                shares.append(_Share(metric, classes, score, drops_threshold=rule == "non"))
+        return tuple(shares)
+
+    @cached_property
+    def _undefined(self) -> dict[str, str]:
+        """Metrics of other ranges that are known from publications, and why they are absent here."""
+        mine = f"these are in [{self.low:g}, {self.high:g}]"
+        reasons = {}
+        if not self._is(_MOSI):
+            reasons["a7"] = f"defined for labels in [-3, 3], {mine}"
+            if not self._is(_SIMS):
+                reasons |= dict.fromkeys(("a5", "a3"), f"defined for labels in [-1, 1], {mine}")
+        if self._is(_SIMS):
+            keys = ("a2_has0", "a2_non0", "f1_has0", "f1_non0")
+            reasons |= dict.fromkeys(keys, "labels in [-1, 1] follow CH-SIMS, where the threshold counts as negative")
+        return reasons
+
+    def _one_class(self, share: _Share, y: FloatArray) -> str:
+        if share.metric.convention:
+            rest = " other than that" if share.drops_threshold and (y == np.float32(self.threshold)).any() else ""
+            return f"every label{rest} is on one side of the threshold {self.threshold:g}"
+        return "every label is of the same class"
+
+    def _kept(self, share: _Share, y: FloatArray) -> npt.NDArray[np.bool_]:
+        with np.errstate(over="ignore"):
+            return (y.astype(np.float32) != np.float32(self.threshold)) | (not share.drops_threshold)
+
+    def _is(self, bounds: tuple[float, float]) -> bool:
+        return (self.low, self.high) == bounds
+
+    @property
+    def _at(self) -> str:
+        return "zero" if self.threshold == 0 else f"{self.threshold:g}".replace("-", "−")
+
+    def _convention(self, rule: str) -> str:
+        return f"{rule}0" if self.threshold == 0 else f"{rule} {self.threshold:g}"
+
+
+_MAE = Metric("mae", "MAE", "label", lower_is_better=True, worst=float("inf"))
+_CORR = Metric("corr", "Corr", "", worst=-1.0)
+# Every metric that some range of labels defines, by key; where a data set has another threshold than 0, its own
+# `LabelScale.metrics` name it.
+METRICS = {m.key: m for m in (*LabelScale().metrics, *LabelScale(-1.0, 1.0).metrics)}
