@@ -45,7 +45,7 @@ def render_info(info: dict[str, Any], console: "Console") -> None:
 def _labels(label: dict[str, Any]) -> str:
     if label["threshold"] is None:
         return "Labels"
-    return f"Labels from {label['low']:g} to {label['high']:g}, positive from {label['threshold']:g}"
+    return f"Labels in [{label['low']:g}, {label['high']:g}], positive from {label['threshold']:g}"
 
 
 def _section(console: "Console", title: str, content: "RenderableType") -> None:
