@@ -36,7 +36,7 @@ from vadv_dist.data.synth.words import (
     PLACES,
 )
 from vadv_dist.errors import UserError
-from vadv_dist.evaluation.metrics import regression_metrics
+from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.storage import sha256_file
 
 MOSI = Path(__file__).parents[3] / "shared/data/cmu_mosi/mosi_segments.csv"
@@ -118,7 +118,7 @@ def test_stated_annotator_reads_as_one_that_is_drawn(s_annot: float) -> None:
     latent_R = model.draw_latents(rng, 200_000)
     label_R = model.draw_labels(rng, latent_R)
     score_R = np.rint(np.clip(latent_R + rng.normal(0, s_annot, len(latent_R)), -3, 3))
-    drawn = regression_metrics(score_R, label_R)
+    drawn = LabelScale().score(score_R, label_R)
     stated = annotator_metrics(model)
     assert stated == pytest.approx({name: drawn[name] for name in stated}, abs=0.006)
 
