@@ -94,6 +94,16 @@ class LabelScale:
         """What files say of the labels: `labels`, the range, and `absent`, as `absent` gives it."""
         return {"labels": self.to_json(), "absent": self.absent(label)}
 
+    @property
+    def middle(self) -> float:
+        """The middle of the range."""
+        return (self.low + self.high) / 2
+
+    @property
+    def unit(self) -> float:
+        """What is 1 for labels in [-3, 3]: a sixth of the range."""
+        return (self.high - self.low) / 6
+
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
         """The metrics that the range defines, in the order of every table."""

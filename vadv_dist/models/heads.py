@@ -13,8 +13,8 @@ from vadv_dist.models.attention import init_linear
 
 Activation = Literal["tanh", "gelu", "relu"]
 _ACTIVATIONS = {"tanh": nn.functional.tanh, "gelu": nn.functional.gelu, "relu": nn.functional.relu}
-# Of a last layer: a logit of 128 hidden values of unit size then starts within about 0.02 · sqrt(128) = 0.23 of 0, the
-# middle of the label range, and yet passes a gradient on from the first step, which zeros would not.
+# Of a last layer: a logit of 128 hidden values of unit size then starts within about 0.02 · sqrt(128) = 0.23 of its
+# bias, and yet passes a gradient on from the first step, which zeros would not.
 OUTPUT_STD = 0.02
 
 
@@ -37,6 +37,19 @@ class Fp32Linear(nn.Linear):
         dtype = at_least_fp32(self.weight.dtype)
         with without_autocast(input.device):
             return nn.functional.linear(input.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
+
+
+def start_in_label_units(layer: nn.Linear, *, mean: float, unit: float) -> None:
+    """Let a last layer start near the mean label; around it, in a unit of the label scale instead of 1.
+
+    Args:
+        layer: the last layer of a head whose bias is 0.
+        mean: of the training labels.
+        unit: a sixth of the label range, 1 for the [-3, 3] that `OUTPUT_STD` is made for.
+    """
+    with torch.no_grad():
+        layer.weight.mul_(unit)
+        layer.bias.fill_(mean)
 
 
 def head_layer(in_features: int, out_features: int, std: float | None = None) -> Fp32Linear:

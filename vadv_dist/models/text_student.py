@@ -25,7 +25,7 @@ class TextStudent(nn.Module):
     """Sentiment from words: encoder, pooling, and a head D → H → 1 with tanh.
 
     The head has the form of transformers' `…ForSequenceClassification`, so that the student can leave as a plain
-    Hugging Face model. Its last layer starts small, hence logits near 0.
+    Hugging Face model. Its last layer starts small, hence logits near its bias.
 
     Source: VideoAdviser, arXiv:2309.15494, section 4.2.
 

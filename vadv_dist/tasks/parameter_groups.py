@@ -1,7 +1,7 @@
 """Which learning rate and weight decay each parameter of teacher and student gets."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from torch import nn
 
@@ -14,14 +14,25 @@ _LAYER = re.compile(r"\.(\d+)\.")
 
 
 def parameter_groups(
-    parameters: Iterable[tuple[str, nn.Parameter]], optimizer: OptimizerConfig, *, pretrained: bool
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    optimizer: OptimizerConfig,
+    *,
+    pretrained: bool,
+    last_layers: Container[str] = (),
+    label_unit: float = 1.0,
 ) -> list[ParameterGroup]:
     """Put each trained parameter into the group of its rate, with or without weight decay.
+
+    AdamW moves a weight by about its rate in a step, whatever unit the loss has. The weights of a last layer have the
+    unit of the labels, and so has their rate: training is then as fast on labels from 0 to 100 as from -3 to 3.
+    Weight decay is divided by it, because AdamW multiplies it by the rate.
 
     Args:
         parameters: names and parameters of the joint model.
         optimizer: rates, `layer_decay` and weight decay.
         pretrained: whether the student's encoder has pretrained weights.
+        last_layers: names of the parameters whose output is in label units.
+        label_unit: what is 1 for labels from -3 to 3.
     Raises:
         UserError: there is a layer-wise decay, but the encoder's layers cannot be told.
     """
@@ -30,24 +41,27 @@ def parameter_groups(
     depths: dict[str, int] = {}
     if optimizer.layer_decay < 1:
         depths = layer_depths([name for name, _ in members if name.startswith(_ENCODER)])
-    groups: dict[str, tuple[float, list[tuple[str, nn.Parameter]]]] = {}
+    groups: dict[str, tuple[float, float, list[tuple[str, nn.Parameter]]]] = {}
     for name, parameter in members:
         old = pretrained and name.startswith(_ENCODER)
         key, lr = ("pretrained", optimizer.lr) if old else ("new", new_lr)
         if depth := depths.get(name, 0):
             key, lr = f"{key}_{depth}_below_top", lr * optimizer.layer_decay**depth
+        decay = optimizer.weight_decay
+        if label_unit != 1 and name in last_layers:
+            key, lr, decay = f"{key}_in_label_units", lr * label_unit, decay / label_unit
         if parameter.ndim < 2:
-            key += "_no_decay"
-        groups.setdefault(key, (lr, []))[1].append((name, parameter))
+            key, decay = f"{key}_no_decay", 0.0
+        groups.setdefault(key, (lr, decay, []))[2].append((name, parameter))
     return [
         ParameterGroup(
             name=key,
             names=[name for name, _ in chosen],
             parameters=[parameter for _, parameter in chosen],
             lr=lr,
-            weight_decay=0.0 if key.endswith("no_decay") else optimizer.weight_decay,
+            weight_decay=decay,
         )
-        for key, (lr, chosen) in groups.items()
+        for key, (lr, decay, chosen) in groups.items()
     ]
 
 

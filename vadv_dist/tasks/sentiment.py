@@ -16,6 +16,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.remarks import remarks, spread
 from vadv_dist.models.encoders import build_encoder, build_tokenizer, require_fitting
+from vadv_dist.models.heads import start_in_label_units
 from vadv_dist.models.teacher import Teacher
 from vadv_dist.models.text_student import TextStudent
 from vadv_dist.models.token_limit import longest_text
@@ -29,6 +30,9 @@ from vadv_dist.tasks.weighting import build_weighting, weighted_terms
 
 # Names of the logits in predictions, and of the model whose metrics they give.
 LOGITS = {"text_logit": "student", "video_logit": "video", "prompt_logit": "prompt"}
+
+# Layers whose output is in label units.
+LAST_LAYERS = ("student.out", "teacher.video_head.out", "teacher.prompt_head.out")
 
 
 class TeacherStudent(nn.Module):
@@ -84,11 +88,19 @@ class SentimentTask:
         if teacher is not None:
             teacher.freeze_unused(prompt_logit=config.objective.step1)
         self.model: nn.Module = TeacherStudent(self.student, teacher)
+        self._start_at_the_labels(sources)
         self.tokenizer = build_tokenizer(config.student.encoder)
         require_fitting(self.student.encoder, self.tokenizer, config.student.encoder, config.data.max_tokens)
         self.collator = Collator(self.tokenizer, config.data.max_tokens, config.needed_features)
         self.weighted_terms = weighted_terms(config)
         self._weights = {name: getattr(config.objective, name) for name in ("alpha", "beta", "gamma", "delta", "psi")}
+
+    def _start_at_the_labels(self, sources: Sources) -> None:
+        """Let every logit begin at the mean training label, so that no epoch is spent on getting there."""
+        mean = sources.train_label("label_mean")
+        for name, module in self.model.named_modules():
+            if isinstance(module, nn.Linear) and name in LAST_LAYERS:
+                start_in_label_units(module, mean=self.scale.middle if mean is None else mean, unit=self.scale.unit)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor | None]:
         """See `Task.inputs`."""
@@ -141,7 +153,11 @@ class SentimentTask:
     def parameter_groups(self) -> list[ParameterGroup]:
         """See `Task.parameter_groups`: pretrained and new weights, each with and without weight decay."""
         return parameter_groups(
-            self.model.named_parameters(), self._config.optimizer, pretrained=self._config.student.pretrained
+            self.model.named_parameters(),
+            self._config.optimizer,
+            pretrained=self._config.student.pretrained,
+            last_layers={f"{name}.{kind}" for name in LAST_LAYERS for kind in ("weight", "bias")},
+            label_unit=self.scale.unit,
         )
 
     def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
