@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vadv_dist.config.yaml_text import parse_yaml
 from vadv_dist.errors import UserError
 from vadv_dist.reporting.provenance import TRAINED_ON, require_own_data
 from vadv_dist.storage import read_json
@@ -254,6 +253,8 @@ def evaluate_command(uri: str, split: str) -> str:
 
 
 def _read_config(path: Path) -> tuple[str, Record]:
+    from vadv_dist.config.yaml_text import parse_yaml
+
     try:
         text = path.read_text(encoding="utf-8")
         config = parse_yaml(text, path)
