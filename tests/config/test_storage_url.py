@@ -59,5 +59,5 @@ def test_an_address_that_is_none_is_not_repeated_where_it_may_hold_a_password() 
 def test_each_name_must_be_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PASSWORD", "se$cret")
     assert resolve("postgresql://me:$PASSWORD@host/db") == "postgresql://me:se$cret@host/db"
-    with pytest.raises(UserError, match=r"names \$HOST_OF_IT, but that environment variable is not set"):
+    with pytest.raises(UserError, match=r"search\.storage is .*, but the environment variable 'HOST_OF_IT' is not set"):
         resolve("postgresql://me:${PASSWORD}@$HOST_OF_IT/db")

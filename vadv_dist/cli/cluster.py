@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vadv_dist.cli.answers import console, print_json
-from vadv_dist.errors import MachineError
+from vadv_dist.config.places import path
+from vadv_dist.errors import MachineError, UserError
 
 
 def add_cluster_commands(commands: Any) -> None:
@@ -21,7 +22,7 @@ def add_cluster_commands(commands: Any) -> None:
     )
     submit.add_argument("job", choices=("train", "tune", "extract", "evaluate"), metavar="train|tune|extract|evaluate")
     submit.add_argument("--address", help="of the job server, http://HOST:8265 (default: RAY_API_SERVER_ADDRESS)")
-    submit.add_argument("--working-dir", type=Path, default=Path("."), help="default: where this is typed")
+    submit.add_argument("--working-dir", type=path, default=Path("."), help="default: where this is typed")
     submit.add_argument(
         "--install", action="store_true", help="install the package and its exact versions on the nodes"
     )
@@ -34,7 +35,7 @@ def add_cluster_commands(commands: Any) -> None:
         description="Checks this machine, and what a config needs. Exit code 1 where there is a fault.",
         allow_abbrev=False,
     )
-    doctor.add_argument("--config", type=Path, help="check what this run needs, too")
+    doctor.add_argument("--config", type=path, help="check what this run needs, too")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(call=_doctor, takes_overrides=True)
 
@@ -57,6 +58,8 @@ def _doctor(options: argparse.Namespace) -> int:
     from vadv_dist.config import load_config
     from vadv_dist.doctor import examine, render
 
+    if options.overrides and options.config is None:
+        raise UserError(f"doctor: {options.overrides[0]!r} has no meaning without --config, which it would change.")
     config = load_config(options.config, options.overrides) if options.config else None
     findings = examine(config)
     if options.json:

@@ -18,6 +18,7 @@ from vadv_dist.cli.outputs import keep_outputs
 from vadv_dist.cli.parser import Help, Parser
 from vadv_dist.cli.runs import add_run_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
+from vadv_dist.config.overrides import take_overrides
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.garbage import collect_no_more, collect_rarely
 from vadv_dist.terminal import harmless_streams
@@ -58,10 +59,13 @@ def _main(arguments: list[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         parser = build_parser()
+        overrides: list[str] = []
+        if _takes_overrides(parser, arguments):  # argparse would take a value that begins with a dash for an option
+            overrides, arguments = take_overrides(arguments)
         options, rest = parser.parse_known_args(arguments)
         if rest and not getattr(options, "takes_overrides", False):
             raise UserError(f"vadv {options.command}: unknown argument {rest[0]!r}. `vadv {options.command} --help`.")
-        options.overrides = rest
+        options.overrides = [*rest, *overrides]
         keep_outputs(options)
         code: int = options.call(options)
         sys.stdout.flush()
@@ -86,6 +90,13 @@ def _main(arguments: list[str]) -> int:
     except MemoryError:
         print("vadv: out of memory. Lower data.window_bytes or data.batch_size.", file=sys.stderr)
         return MachineError.exit_code
+
+
+def _takes_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> bool:
+    """Whether the command that is named has fields that `--section.field` sets."""
+    name = next((argument for argument in arguments if not argument.startswith("-")), "")
+    [commands] = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return name in commands and bool(commands[name].get_default("takes_overrides"))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,18 +1,18 @@
 """The commands that make and look at data sets: `synth`, `ingest`, `extract`, `data-info`, `data-check`."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from vadv_dist.cli.answers import console, print_config, print_json
 from vadv_dist.cli.ingest import add_ingest_command
+from vadv_dist.config.places import path, place
 from vadv_dist.errors import UserError
 
 
 def add_data_commands(commands: Any) -> None:
     """Add the commands of data sets."""
     synth = commands.add_parser("synth", help="make a data set whose truth is known")
-    synth.add_argument("out", metavar="OUT", help="folder or s3:// prefix to write")
+    synth.add_argument("out", type=place, metavar="OUT", help="folder or s3:// prefix to write")
     synth.add_argument("--num-clips", type=int, default=2000, help="clips over all splits (default: %(default)s)")
     synth.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     synth.add_argument("--uninformative-video", action="store_true", help="video and face say nothing of the label")
@@ -40,20 +40,20 @@ def add_data_commands(commands: Any) -> None:
         description="Every field of the config can be overridden: --section.field=value, as --image.tokens=patches.",
         allow_abbrev=False,
     )
-    extract.add_argument("--config", type=Path, required=True, help="a YAML file, such as the recipe extract-raw")
+    extract.add_argument("--config", type=path, required=True, help="a YAML file, such as the recipe extract-raw")
     extract.add_argument("--print_config", action="store_true", help="print the resolved config and stop")
     extract.add_argument("--retry-rejected", action="store_true", help="read again the clips that were rejected")
     extract.add_argument("--json", action="store_true", help="print the counts as one JSON object")
     extract.set_defaults(call=_extract, takes_overrides=True)
 
     info = commands.add_parser("data-info", help="what a data set holds")
-    info.add_argument("uri")
+    info.add_argument("uri", type=place)
     info.add_argument("--json", action="store_true", help="print one JSON object")
-    info.add_argument("--pictures", type=Path, metavar="DIR", help="draw some clips' frames with their face boxes")
+    info.add_argument("--pictures", type=path, metavar="DIR", help="draw some clips' frames with their face boxes")
     info.set_defaults(call=_data_info)
 
     check = commands.add_parser("data-check", help="verify data sets: hashes, schema, ranges, duplicates, leaks")
-    check.add_argument("uri", nargs="+", help="a data set; of several, also what they share")
+    check.add_argument("uri", type=place, nargs="+", help="a data set; of several, also what they share")
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.set_defaults(call=_data_check)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vadv_dist.cli.answers import print_json
+from vadv_dist.config.places import path, place
 from vadv_dist.errors import UserError
 
 
@@ -22,7 +23,7 @@ def add_ingest_command(commands: Any) -> None:
 
 def _add_table(formats: Any) -> None:
     table = formats.add_parser("table", help="a CSV with id, split, label and text, and arrays keyed by id")
-    table.add_argument("--csv", type=Path, required=True, help="the table")
+    table.add_argument("--csv", type=path, required=True, help="the table")
     _add_id_and_text_columns(table)
     table.add_argument("--split-column", default="split", help="default: %(default)s")
     table.add_argument("--label-column", default="label", help="default: %(default)s")
@@ -34,6 +35,7 @@ def _add_table(formats: Any) -> None:
     table.add_argument("--seed", type=int, default=1, help="decides that cut (default: %(default)s)")
     table.add_argument(
         "--arrays",
+        type=place,
         nargs="+",
         action="extend",
         default=[],
@@ -50,7 +52,7 @@ def _add_table(formats: Any) -> None:
 
 def _add_mmsa(formats: Any) -> None:
     mmsa = formats.add_parser("mmsa", help="a pickled feature file of MMSA; nothing in it is run")
-    mmsa.add_argument("--file", type=Path, required=True, help="the .pkl file, aligned or unaligned")
+    mmsa.add_argument("--file", type=path, required=True, help="the .pkl file, aligned or unaligned")
     mmsa.add_argument("--label-key", default="regression_labels", help="column of labels (default: %(default)s)")
     _add_label_range(mmsa)
     mmsa.add_argument(
@@ -66,13 +68,13 @@ def _add_mmsa(formats: Any) -> None:
 
 def _add_cmu_sdk(formats: Any) -> None:
     sdk = formats.add_parser("cmu-sdk", help="computational sequences (.csd) of the CMU-MultimodalSDK")
-    sdk.add_argument("--labels", type=Path, required=True, help="labels; interval k of a video is the clip VIDEO_k")
-    sdk.add_argument("--folds", type=Path, required=True, help="JSON of the video ids of train, valid and test")
-    sdk.add_argument("--words", type=Path, help="words, whose middle says to which clip they belong")
-    sdk.add_argument("--text-csv", type=Path, help="a CSV of texts by clip id, in place of --words")
+    sdk.add_argument("--labels", type=path, required=True, help="labels; interval k of a video is the clip VIDEO_k")
+    sdk.add_argument("--folds", type=path, required=True, help="JSON of the video ids of train, valid and test")
+    sdk.add_argument("--words", type=path, help="words, whose middle says to which clip they belong")
+    sdk.add_argument("--text-csv", type=path, help="a CSV of texts by clip id, in place of --words")
     _add_id_and_text_columns(sdk)
     for name in ("visual", "face", "audio"):
-        sdk.add_argument(f"--{name}", type=Path, help=f"the sequence that becomes {name}")
+        sdk.add_argument(f"--{name}", type=path, help=f"the sequence that becomes {name}")
     sdk.add_argument(
         "--label-number", type=int, default=0, help="which number of a label's row, from 0 (default: %(default)s)"
     )
@@ -84,7 +86,7 @@ def _add_cmu_sdk(formats: Any) -> None:
 
 def _add_vegas(formats: Any) -> None:
     vegas = formats.add_parser("vegas", help="audio and visual vectors with classes (vegas_feature_norm.h5)")
-    vegas.add_argument("--file", type=Path, required=True, help="the .h5 file")
+    vegas.add_argument("--file", type=path, required=True, help="the .h5 file")
     vegas.add_argument("--classes", type=int, default=10, help="number of classes (default: %(default)s)")
     vegas.add_argument("--class-names", nargs="+", default=[], metavar="NAME", help="in the order of their numbers")
     vegas.add_argument(
@@ -154,7 +156,7 @@ def _add_framing(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser, *, bad_rows: str, source: str) -> None:
-    parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument("--out", type=place, required=True, help="folder to write")
     parser.add_argument(
         "--bad-rows",
         choices=("error", "drop"),

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from vadv_dist.cli.answers import console, print_json
+from vadv_dist.config.places import place
 from vadv_dist.errors import UserError
 
 KNOWN_SPEAKERS = "Its scores may profit from known speakers."
@@ -19,43 +20,46 @@ def add_run_commands(commands: Any) -> None:
         "into the run. With --data, scores the student of a run or an export on another data set: of a run, the result "
         "is written to other-data/ in its folder; of an export, it is printed only.",
     )
-    evaluate.add_argument("run", metavar="RUN_OR_EXPORT")
+    evaluate.add_argument("run", type=place, metavar="RUN_OR_EXPORT")
     evaluate.add_argument("--split", default="test", help="default: %(default)s")
     evaluate.add_argument(
         "--data",
+        type=place,
         action="append",
         default=[],
         metavar="URI",
         help="another data set to score the student on, or the place to which the run's own was moved (repeated for a "
         "run of several)",
     )
-    evaluate.add_argument("--encoder", help="place to which the run's encoder was moved")
+    evaluate.add_argument("--encoder", type=place, help="place to which the run's encoder was moved")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(call=_evaluate)
 
     predict = commands.add_parser("predict", help="read new text with the student alone")
-    predict.add_argument("run", metavar="RUN_OR_EXPORT")
+    predict.add_argument("run", type=place, metavar="RUN_OR_EXPORT")
     predict.add_argument("--text", action="append", default=[], help="a text; may be repeated")
-    predict.add_argument("--input", help="a .csv or .parquet with a text column; a path or s3:// URI")
-    predict.add_argument("--output", help="a .csv or .parquet to write: the input and its predictions")
+    predict.add_argument("--input", type=place, help="a .csv or .parquet with a text column; a path or s3:// URI")
+    predict.add_argument("--output", type=place, help="a .csv or .parquet to write: the input and its predictions")
     predict.add_argument("--text-column", default="text", help="default: %(default)s")
     predict.add_argument("--json", action="store_true", help="print one JSON object")
     predict.set_defaults(call=_predict)
 
     export = commands.add_parser("export", help="write the student as a plain Hugging Face folder")
-    export.add_argument("run")
-    export.add_argument("--out", required=True, help="folder or s3:// prefix to write")
+    export.add_argument("run", type=place)
+    export.add_argument("--out", type=place, required=True, help="folder or s3:// prefix to write")
     export.set_defaults(call=_export)
 
     watch = commands.add_parser("watch", help="follow a run: loss terms, rates, validation, time left")
-    watch.add_argument("run", help="folder or s3:// prefix of the run")
+    watch.add_argument("run", type=place, help="folder or s3:// prefix of the run")
     watch.add_argument("--once", action="store_true", help="print how it stands and return")
     watch.add_argument("--json", action="store_true", help="print how it stands as one JSON object, once")
     watch.set_defaults(call=_watch)
 
     report = commands.add_parser("report", help="write report.html")
-    report.add_argument("run")
-    report.add_argument("--compare", action="append", default=[], help="a run to set beside it; may be repeated")
+    report.add_argument("run", type=place)
+    report.add_argument(
+        "--compare", type=place, action="append", default=[], help="a run to set beside it; may be repeated"
+    )
     report.set_defaults(call=_report)
 
 

@@ -1,11 +1,11 @@
 """The commands that train: `train` and the `recipes` it starts from, and `tune`."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from vadv_dist.cli.answers import console, print_config, print_json
 from vadv_dist.cli.parser import Parser
+from vadv_dist.config.places import path
 
 
 def add_training_commands(commands: Any) -> None:
@@ -13,10 +13,11 @@ def add_training_commands(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="train a student beside its teacher, or go on with a run",
-        description="Every field of the config can be overridden: --section.field=value, such as --trainer.epochs=3.",
+        description="Every field of the config can be overridden: --section.field=VALUE or --section.field VALUE, such "
+        "as --trainer.epochs=3.",
         allow_abbrev=False,
     )
-    train.add_argument("--config", type=Path, required=True, help="a YAML file; `vadv recipes` lists the shipped ones")
+    train.add_argument("--config", type=path, required=True, help="a YAML file; `vadv recipes` lists the shipped ones")
     train.add_argument("--print_config", action="store_true", help="print the resolved config and stop")
     train.add_argument(
         "--dry-run", action="store_true", help="print parameters, batches, windows, memory; start nothing"
@@ -29,7 +30,7 @@ def add_training_commands(commands: Any) -> None:
     actions = recipes.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
     copy = actions.add_parser("copy", help="copy a recipe to a file of your own")
     copy.add_argument("name")
-    copy.add_argument("file", type=Path)
+    copy.add_argument("file", type=path)
     recipes.set_defaults(call=_recipes)
 
 
@@ -42,9 +43,9 @@ def add_tune_command(commands: Any) -> None:
         "as --search.field=value, such as --search.sampler=random.",
         allow_abbrev=False,
     )
-    tune.add_argument("--config", type=Path, required=True, help="the run that is varied")
+    tune.add_argument("--config", type=path, required=True, help="the run that is varied")
     tune.add_argument(
-        "--space", type=Path, required=True, help="what is varied: a file, or the name of one in tune_spaces/"
+        "--space", type=path, required=True, help="what is varied: a file, or the name of one in tune_spaces/"
     )
     tune.add_argument("--num-trials", type=int, help="trials of the whole search (default: the space's)")
     tune.add_argument("--seed", type=int, help="decides what is suggested (default: the space's)")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vadv_dist.config.checks import require, require_at_least
+from vadv_dist.config.places import expand_fields
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class SourceConfig:
     name: str | None = None
 
     def __post_init__(self) -> None:
+        expand_fields(self, "data.sources[]", "uri")
         require(bool(self.uri), "data.sources[].uri", self.uri, "the folder of a data set")
         require(
             0 < self.weight <= 100,

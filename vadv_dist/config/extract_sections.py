@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vadv_dist.config.checks import require, require_at_least
+from vadv_dist.config.places import expand_fields
 
 Precision = Literal["fp32", "bf16"]
 
@@ -30,6 +31,7 @@ class ClipsConfig:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
+        expand_fields(self, "clips", "csv", "mmsa", "root")
         require(
             self.csv is None or self.mmsa is None, "clips.mmsa", self.mmsa, "null where clips.csv is given: one of both"
         )
@@ -66,6 +68,7 @@ class OutputConfig:
     max_rejected: float = 0.01
 
     def __post_init__(self) -> None:
+        expand_fields(self, "output", "uri")
         require(bool(self.uri.strip("/ ")), "output.uri", self.uri, "a folder of its own")
         require_at_least("output", self, {"shard_rows": 1, "shard_bytes": 1})
         require(0 <= self.max_rejected <= 1, "output.max_rejected", self.max_rejected, "a share from 0 to 1")
@@ -101,6 +104,9 @@ class ImageConfig:
 
     encoder: str | None = "openai/clip-vit-large-patch14"
     tokens: Literal["pooled", "patches"] = "pooled"
+
+    def __post_init__(self) -> None:
+        expand_fields(self, "image", "encoder")
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,7 @@ class FacesConfig:
     smoothing: float = 1.5
 
     def __post_init__(self) -> None:
+        expand_fields(self, "faces", "path")
         require(0 < self.min_score <= 1, "faces.min_score", self.min_score, "a score in (0, 1]")
         require(0 <= self.min_share <= 1, "faces.min_share", self.min_share, "a share from 0 to 1")
         require(self.detect_side >= 64, "faces.detect_side", self.detect_side, "at least 64 pixels")
@@ -173,6 +180,7 @@ class ExpressionConfig:
     onnx_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
+        expand_fields(self, "expression", "encoder")
         require_at_least("expression", self, {"num_scores": 1})
         require(self.onnx_side >= 8, "expression.onnx_side", self.onnx_side, "at least 8 pixels")
         require(all(s > 0 for s in self.onnx_std), "expression.onnx_std", list(self.onnx_std), "positive numbers")

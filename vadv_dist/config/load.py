@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from jsonargparse import ArgumentParser
 
+from vadv_dist.config.overrides import take_overrides
 from vadv_dist.config.sections import Config
 from vadv_dist.config.wrong_types import refusal
 from vadv_dist.config.yaml_text import MAX_BYTES, parse_yaml
@@ -41,14 +42,13 @@ def load_sections(kind: type[T], path: str | Path | None, overrides: Sequence[st
     raw = read_yaml(path) if path is not None else {}
     where = str(path) if path is not None else "the command line"
     _refuse_unknown(raw, kind, where, prefix="")
+    overrides, others = take_overrides(overrides)
+    if others:
+        raise UserError(
+            f"Unknown argument {others[0]!r}. Fields are overridden as --section.field=value, "
+            "for example --trainer.epochs=3."
+        )
     for argument in overrides:
-        if not argument.startswith("--") or "." not in argument.split("=", 1)[0]:
-            raise UserError(
-                f"Unknown argument {argument!r}. Fields are overridden as --section.field=value, "
-                "for example --trainer.epochs=3."
-            )
-        if "=" not in argument:
-            raise UserError(f"{argument} has no value. Write it as {argument}=VALUE.")
         _refuse_unknown_override(argument.split("=", 1)[0][2:], kind)
     parser = _parser(kind)  # type: ignore[arg-type]  # classes are hashable
     try:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from vadv_dist.config.checks import require, require_at_least
 from vadv_dist.config.data_sections import DataConfig
+from vadv_dist.config.places import expand_fields
 from vadv_dist.config.trainer_sections import EngineConfig, TelemetryConfig, TrainerConfig
 
 _require = require  # the name by which `search` takes it
@@ -36,6 +37,7 @@ class RunConfig:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        expand_fields(self, "run", "storage")
         _require(
             bool(self.name) and self.name == self.name.strip() and not set(self.name) & set("/\\:"),
             "run.name",
@@ -119,6 +121,7 @@ class StudentConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        expand_fields(self, "student", "encoder")
         _require(bool(self.encoder), "student.encoder", self.encoder, "a Hugging Face name or a folder")
         _require(self.hidden >= 1, "student.hidden", self.hidden, "at least 1")
         _require(0 <= self.dropout < 1, "student.dropout", self.dropout, "a share in [0, 1)")

@@ -1,10 +1,10 @@
 """The address of a study's storage: what may be written down of it, and what never is."""
 
 import contextlib
-import os
 import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from vadv_dist.config.places import expand
 from vadv_dist.errors import UserError
 
 _SECRETS = ("password", "passwd", "pwd", "sslpassword")
@@ -32,15 +32,12 @@ def require_sound(storage: str) -> None:
 
 
 def resolve(storage: str) -> str:
-    """Replace names by what the environment holds for them.
+    """Replace names by what the environment holds for them, and the `~` of a path.
 
     Raises:
         UserError: it does not hold one of them.
     """
-    missing = [match.group() for match in _NAME.finditer(storage) if match.group(1).strip("{}") not in os.environ]
-    if missing:
-        raise UserError(f"search.storage names {missing[0]}, but that environment variable is not set. Set it first.")
-    return os.path.expandvars(storage)
+    return expand(storage, "search.storage")
 
 
 def passwords(url: str) -> list[str]:

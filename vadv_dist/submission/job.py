@@ -16,6 +16,8 @@ from vadv_dist import __version__
 from vadv_dist.config import Config, config_to_dict, load_config
 from vadv_dist.config.extract_sections import ExtractConfig
 from vadv_dist.config.load import load_sections
+from vadv_dist.config.overrides import take_overrides
+from vadv_dist.config.places import expand
 from vadv_dist.config.storage_url import require_sound
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.storage import STORE_SETTINGS, location, sha256_file
@@ -50,6 +52,11 @@ class Submission:
     working_dir: Path = Path(".")
     install: bool = False
     detach: bool = False
+
+    def expands(self, config_path: str) -> bool:
+        """Whether `~` or a variable may stand in a place: this machine's are meant, so places are sent expanded."""
+        text = (self.working_dir / config_path).read_text(encoding="utf-8")
+        return any(sign in part for sign in "~$" for part in (text, *self.arguments))
 
 
 def submit(submission: Submission, say: Callable[[str], None]) -> int:
@@ -110,10 +117,11 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
         UserError: a mistake in the configuration, or a path that the job could not use.
     """
     arguments, reach = list(submission.arguments), _Reach(submission.working_dir, address)
+    overrides, _ = take_overrides(arguments)
     if submission.command == "evaluate":
         if not arguments or arguments[0].startswith("-"):
             raise UserError("submit evaluate: give the run, such as s3://BUCKET/runs/NAME.")
-        arguments[0] = reach(arguments[0], "the run")
+        arguments[0] = reach(expand(arguments[0], "the run"), "the run")
         arguments[1:] = _reachable_options(arguments[1:], reach)
         return arguments, f"{location(arguments[0]).name}-{_option(arguments, '--split') or 'test'}"
     config_path = _option(arguments, "--config")
@@ -131,9 +139,10 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
             f"{config_path}`."
         )
     if submission.command == "extract":
-        extraction = load_sections(ExtractConfig, submission.working_dir / config_path, _overrides(arguments))
-        return [*arguments, *_absolute_extraction(extraction, tracked, reach)], Path(config_path).stem
-    for override in _overrides(arguments):
+        extraction = load_sections(ExtractConfig, submission.working_dir / config_path, overrides)
+        places = _absolute_extraction(extraction, tracked, reach, submission.expands(config_path))
+        return [*arguments, *places], Path(config_path).stem
+    for override in overrides:
         if override.startswith("--search.storage="):
             require_sound(override.partition("=")[2])  # whoever sees the job sees its arguments
     config = _config(submission)
@@ -144,26 +153,13 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
         )
     space = _option(arguments, "--space") if submission.command == "tune" else None
     name = config.run.name if space is None else f"{config.run.name}-{Path(space).stem}"
-    return [*arguments, *_absolute_overrides(config, reach)], name
+    return [*arguments, *_absolute_overrides(config, reach, submission.expands(config_path))], name
 
 
 def _config(submission: Submission) -> Config:
     """The configuration of a `train` or a `tune`."""
-    overrides = [o for o in _overrides(submission.arguments) if not o.startswith("--search.")]
+    overrides = [o for o in take_overrides(submission.arguments)[0] if not o.startswith("--search.")]
     return load_config(submission.working_dir / str(_option(submission.arguments, "--config")), overrides)
-
-
-def _overrides(arguments: Sequence[str]) -> list[str]:
-    """The arguments that set fields, `--section.field value` as `--section.field=value`."""
-    found = []
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
-        name, is_whole, _ = argument.partition("=")
-        if name.startswith("--") and "." in name:
-            if is_whole:
-                found.append(argument)
-            elif not following.startswith("--"):
-                found.append(f"{name}={following}")
-    return found
 
 
 def _facts(submission: Submission, entrypoint: str, packed: Path) -> dict[str, Any]:
@@ -221,6 +217,8 @@ def _reachable_options(arguments: Sequence[str], reach: _Reach) -> list[str]:
         option, separator, value = argument.partition("=")
         if previous in ("--data", "--encoder"):
             option, separator, value = previous, "", argument
+        if option in ("--data", "--encoder"):
+            value = expand(value, option)
         is_hub_name = option == "--encoder" and not (reach.folder / value).is_dir()
         if option in ("--data", "--encoder") and value and not is_hub_name:
             argument = f"{option}={reach(value, option)}" if separator else reach(value, option)
@@ -229,22 +227,25 @@ def _reachable_options(arguments: Sequence[str], reach: _Reach) -> list[str]:
     return found
 
 
-def _absolute_overrides(config: Config, reach: _Reach) -> list[str]:
+def _absolute_overrides(config: Config, reach: _Reach, always: bool) -> list[str]:
+    """Places that the job could not find by itself, or `always` all of them, as overrides."""
     sources = [replace(source, uri=reach(source.uri, "data.sources")) for source in config.data.sources]
     storage = reach(config.run.storage, "run.storage")
     overrides = []
-    if storage != config.run.storage:
+    if always or storage != config.run.storage:
         overrides.append(f"--run.storage={storage}")
-    if [source.uri for source in sources] != [source.uri for source in config.data.sources]:
+    if always or [source.uri for source in sources] != [source.uri for source in config.data.sources]:
         given = [{name: v for name, v in asdict(source).items() if v is not None} for source in sources]
         overrides.append(f"--data.sources={json.dumps(given)}")
     encoder = config.student.encoder
     if not Path(encoder).is_absolute() and (reach.folder / encoder).is_dir():
         overrides.append(f"--student.encoder={reach(encoder, 'student.encoder')}")
+    elif always:
+        overrides.append(f"--student.encoder={encoder}")
     return overrides
 
 
-def _absolute_extraction(config: ExtractConfig, tracked: Collection[str], reach: _Reach) -> list[str]:
+def _absolute_extraction(config: ExtractConfig, tracked: Collection[str], reach: _Reach, always: bool) -> list[str]:
     """The places of an extraction: all of them lead out of the job's folder, but for a list that travels with it."""
     clips, encoders = config.clips, (config.image.encoder, config.expression.encoder)
     places = {"output.uri": config.output.uri, "clips.csv": clips.csv, "clips.mmsa": clips.mmsa}
@@ -255,7 +256,7 @@ def _absolute_extraction(config: ExtractConfig, tracked: Collection[str], reach:
     if not is_this_machine(reach.address) and clips.csv is not None and os.path.normpath(clips.csv) in tracked:
         del places["clips.csv"]
     reachable = {name: reach(uri, name) for name, uri in places.items() if uri is not None}
-    return [f"--{name}={uri}" for name, uri in reachable.items() if uri != places[name]]
+    return [f"--{name}={uri}" for name, uri in reachable.items() if always or uri != places[name]]
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from vadv_dist.config.overrides import take_overrides
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.wrong_types import refusal
 from vadv_dist.errors import UserError, did_you_mean
@@ -15,8 +16,9 @@ from vadv_dist.errors import UserError, did_you_mean
 
 def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Part `--search.field=value` from the overrides of the run's configuration."""
-    mine = [argument for argument in overrides if argument.startswith("--search.")]
-    return mine, [argument for argument in overrides if argument not in mine]
+    taken, others = take_overrides(overrides)
+    mine = [argument for argument in taken if argument.startswith("--search.")]
+    return mine, [argument for argument in taken if argument not in mine] + others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +39,6 @@ def load_search(raw: Mapping[str, Any], overrides: Sequence[str], where: str) ->
         UserError: an unknown setting (with the nearest name), or a value of the wrong type.
     """
     known = [field.name for field in dataclasses.fields(SearchConfig)]
-    for argument in overrides:
-        if "=" not in argument:
-            raise UserError(f"{argument} has no value. Write it as {argument}=VALUE.")
     names = [(where, str(name)) for name in raw]
     names += [(argument, argument.split("=", 1)[0].removeprefix("--search.")) for argument in overrides]
     for place, name in names:
