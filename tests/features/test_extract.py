@@ -157,6 +157,18 @@ def test_a_changed_configuration_does_not_mix_with_what_is_there(configure, tmp_
         extract(configure(csv, max_rejected=0.9), quiet())
 
 
+def test_a_job_that_found_no_clip_does_not_block_a_corrected_one(configure, tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    row = ("a_0", "a", "train", "1", "words", "a.mp4")
+    csv = write_list(folder / "clips.csv", [row], HEADER)
+    with pytest.raises(UserError, match="All 1 clips"):
+        extract(configure(csv), quiet())
+    write_video(folder / "videos" / "a.mp4", frames=6)
+    write_list(csv, [(*row[:5], "videos/a.mp4")], HEADER)
+    assert extract(configure(csv, tokens="patches"), quiet()).clips_written == 1
+
+
 def test_the_same_command_on_a_complete_set_does_nothing_and_another_is_refused(
     configure, clips_csv: Path, tmp_path: Path
 ) -> None:

@@ -207,6 +207,16 @@ def test_a_changed_config_under_an_old_name_is_refused_with_the_differing_keys(w
     assert "--run.name" in str(refused.value)
 
 
+def test_a_run_that_came_to_no_checkpoint_does_not_block_a_corrected_one(write_config) -> None:
+    with pytest.raises(UserError, match=r"Lower optimizer\.lr"):
+        run(write_config(), "--optimizer.lr=1e30", "--optimizer.clip_norm=null")
+    folder, result = run(write_config(), "--trainer.max_steps=2", "--data.batch_size=8")
+    assert result["steps"] == 2
+    assert RunFolder.open(folder.root).config().data.batch_size == 8
+    assert len(lines(folder, "start")) == 1  # the other run's lines are gone
+    assert not lines(folder, "fault")
+
+
 def test_a_folder_that_is_no_run_is_not_written_over(write_config, tmp_path: Path) -> None:
     (tmp_path / "runs" / "run").mkdir(parents=True)
     (tmp_path / "runs" / "run" / "thesis.txt").write_text("mine")

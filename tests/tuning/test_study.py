@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from vadv_dist.config import Config
+from vadv_dist.config import Config, OptimizerConfig
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.tuning.events import Failed
@@ -120,7 +120,7 @@ def test_a_password_is_kept_out_of_the_study(tmp_path: Path, space: Space, monke
     with pytest.raises(UserError, match=r"holds a password.*\$VADV_STUDY"):
         folder.claim(Config(), space, SearchConfig(storage="postgresql://me:secret@host/db"))
     hidden = SearchConfig(storage="$VADV_STUDY")
-    with pytest.raises(UserError, match="environment variable is not set"):
+    with pytest.raises(UserError, match="environment variable 'VADV_STUDY' is not set"):
         folder.storage_url(hidden)
     monkeypatch.setenv("VADV_STUDY", "postgresql://me:secret@host/db")
     assert folder.storage_url(hidden) == "postgresql://me:secret@host/db"
@@ -169,6 +169,28 @@ def test_starts_are_counted_until_a_trial_gets_further(tmp_path: Path, space: Sp
     study.report(asked, 0, 1.0)
     assert begin(16) == 1
     assert begin(16) == 2
+
+
+def test_a_search_that_trained_nothing_does_not_block_a_corrected_one(tmp_path: Path, space: Space) -> None:
+    folder = StudyFolder(tmp_path / "study")
+    first = folder.claim(Config(), space, SearchConfig())
+    corrected = Config(optimizer=OptimizerConfig(lr=1e-4))
+    second = folder.claim(corrected, space, SearchConfig())
+    assert second != first
+    failed = folder.repeats / "default-seed-2"
+    failed.mkdir(parents=True)
+    (failed / "failure.json").write_text('{"kind": "refused", "message": "no such encoder"}')
+    (folder.root / "study.db").touch()
+    third = folder.claim(corrected, space, SearchConfig())  # the encoder is there now: everything is tried again
+    assert third != second
+    assert {path.name for path in folder.root.iterdir()} == {"study.yaml"}
+    failed.mkdir(parents=True)
+    (failed / "failure.json").write_text('{"kind": "refused", "message": "no such encoder"}')
+    (folder.trials / "0").mkdir(parents=True)
+    (folder.trials / "0" / "result.json").write_text("{}")
+    assert folder.claim(corrected, space, SearchConfig()) == third  # there is work to keep
+    with pytest.raises(UserError, match="holds another search"):
+        folder.claim(Config(), space, SearchConfig())
 
 
 def test_what_a_killed_search_left_half_written_is_swept_by_the_next(tmp_path: Path, space: Space) -> None:

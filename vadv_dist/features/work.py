@@ -135,7 +135,9 @@ class WorkFolder:
             write_json(path, self._job)
             return
         differing = differing_keys(read_json(path), self._job)
-        if differing:
+        if differing and not self._holds_shards():
+            self._begin_anew()
+        elif differing:
             raise UserError(
                 f"{self.folder} holds work begun for another configuration; shards of two would not fit together. It "
                 f"differs in {'; '.join(differing[:5])}{' and more' if len(differing) > 5 else ''}. Go back to it, "
@@ -145,6 +147,20 @@ class WorkFolder:
             return
         for left in [*self.folder.glob(".*.partial-*"), *self.root.rglob(".*.partial-*")]:
             left.unlink()  # of an attempt that was killed: the lock says that nobody writes it
+
+    def _holds_shards(self) -> bool:
+        """Whether any group has accepted clips, which took time to encode."""
+        records = (p for p in self.folder.iterdir() if p.suffix == ".json" and p.name != _JOB)
+        return any(read_json(record)["shard"] is not None for record in records)
+
+    def _begin_anew(self) -> None:
+        """Take the place of a job of another configuration that has made nothing, such as one that found no clip."""
+        for file in [p for p in self.folder.iterdir() if p.suffix == ".json" and p.name != _JOB]:
+            file.unlink()
+        for split in SPLITS:  # a shard whose record was not written any more
+            for shard in (self.root / split).glob("*.parquet"):
+                shard.unlink()
+        write_json(self.folder / _JOB, self._job)
 
     def is_left(self) -> bool:
         """Whether there is unfinished work, or what was not removed of it."""

@@ -22,11 +22,11 @@ from vadv_dist.training.cluster import cluster_resource, ray_session
 from vadv_dist.training.distributed import choose_device, choose_dtype
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.progress import MetricsTail, ProgressView
-from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.training.run_folder import FAILURES, RunFolder
 from vadv_dist.training.shared_folder import leave_mark, require_shared
 from vadv_dist.training.splits import Splits
 from vadv_dist.training.trained_on import TrainedOn
-from vadv_dist.training.worker import FAILURES, MISTAKE, raise_mistake, train_in_ray, train_locally
+from vadv_dist.training.worker import MISTAKE, raise_mistake, train_in_ray, train_locally
 
 
 def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any]:

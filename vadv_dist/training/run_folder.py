@@ -9,7 +9,8 @@ from typing import Any
 from vadv_dist.config import Config, SourceConfig, config_to_dict, config_to_yaml
 from vadv_dist.config.load import differing_keys
 from vadv_dist.errors import UserError
-from vadv_dist.storage import Location, local_copy, location, read_json, sweep, write_json, write_text
+from vadv_dist.storage import Location, local_copy, location, read_json, remove_tree, sweep, write_json, write_text
+from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.metrics_log import MetricsLog
 from vadv_dist.training.run_lock import run_lock
 from vadv_dist.training.trained_on import TrainedOn
@@ -19,12 +20,14 @@ MACHINE_FIELDS = {
     "run": ("storage",),  # where the folder stands, in whichever spelling: it is that folder all the same
     "trainer": (
         *("num_workers", "cpus_per_worker", "use_gpu", "max_failures", "ray_address", "wait_for_room_s"),
-        "eval_batch_size",
+        *("eval_batch_size", "grace_s"),
     ),
     "engine": ("kind", "zero_stage", "offload_optimizer"),
     "telemetry": ("port", "log_every_steps", "peak_flops", "track"),
 }
 
+# Below a run: traces of what nobody expected.
+FAILURES = "failures"
 _LOCK, _WRITER_LOCK = ".lock", ".writer-lock"
 _TRAINED_ON = "trained-on.json"
 _WRITER_WAIT_S = 120.0
@@ -113,6 +116,9 @@ class RunFolder:
     def claim(self, config: Config, trained_on: TrainedOn | None = None) -> bool:
         """Make this folder the run of `config`, or find that it already is.
 
+        A run of another configuration or other data that never came to a checkpoint, because it was refused, failed or
+        was killed, has nothing to lose: its folder becomes the run of `config`.
+
         Args:
             config: the run's.
             trained_on: what it names from here; where that is known of the folder's run too, the fingerprints of data
@@ -122,30 +128,48 @@ class RunFolder:
         Raises:
             UserError: the folder holds a run of another configuration or of other data, or something that is no run.
         """
+        if self.config_path.is_file() and not self.holds_work() and self._is_another(config, trained_on):
+            self._forget()
         earlier = self.trained_on()
         continues = self.config_path.is_file()
         if not continues:
             self._require_ours()
         if trained_on is not None:
             self.require_same(trained_on)
-        if continues:
-            # Read as a configuration, so that a field which an earlier version did not have takes its default.
-            before, now = _what(config_to_dict(self.config())), _what(config_to_dict(config))
-            if trained_on is not None and earlier is not None:
-                before, now = without_places(before), without_places(now)
-            rows = differing_keys(before, now)
-            if rows:
-                listed = "\n  ".join(rows)
-                raise UserError(
-                    f"{self.root} holds a run of another configuration:\n  {listed}\n"
-                    "Give this one a name of its own (--run.name=…), or take the values back."
-                )
+        if continues and (rows := self._differing(config, trained_on)):
+            listed = "\n  ".join(rows)
+            raise UserError(
+                f"{self.root} holds a run of another configuration:\n  {listed}\n"
+                "Give this one a name of its own (--run.name=…), or take the values back."
+            )
         self._sweep()
         if trained_on is not None and trained_on != earlier:
             write_json(self.trained_on_path, trained_on.with_known(earlier).to_json())
         if not continues:
             write_text(self.config_path, config_to_yaml(config))
         return continues
+
+    def _differing(self, config: Config, trained_on: TrainedOn | None) -> list[str]:
+        """Fields in which a configuration is not that of the folder's run, with both values."""
+        # Read as a configuration, so that a field which an earlier version did not have takes its default.
+        before, now = _what(config_to_dict(self.config())), _what(config_to_dict(config))
+        if trained_on is not None and self.trained_on() is not None:
+            before, now = without_places(before), without_places(now)
+        return differing_keys(before, now)
+
+    def _is_another(self, config: Config, trained_on: TrainedOn | None) -> bool:
+        """Whether the folder's run has another configuration or other data."""
+        earlier = self.trained_on()
+        is_other_data = trained_on is not None and earlier is not None and earlier.differing(trained_on) is not None
+        return is_other_data or bool(self._differing(config, trained_on))
+
+    def _forget(self) -> None:
+        """Remove what a run without a checkpoint has left; its configuration last."""
+        for place in (self.checkpoints, self.root / FAILURES):
+            if place.is_dir():
+                remove_tree(place)
+        for path in (self.metrics_path, self.trained_on_path, self.config_path):
+            path.unlink(missing_ok=True)
 
     def require_same(self, trained_on: TrainedOn) -> None:
         """Refuse what is not what the run is trained on, such as another data set under the same name.
@@ -159,6 +183,10 @@ class RunFolder:
                 f"The run in {self.root} was begun {difference}. Name what it was begun on, or give this run a name of "
                 "its own (--run.name=…)."
             )
+
+    def holds_work(self) -> bool:
+        """Whether there is anything that training made."""
+        return self.result_path.is_file() or bool(list_checkpoints(self.checkpoints))
 
     def _require_ours(self) -> None:
         """Refuse a folder that holds something, but no run nor what a killed start of one has left."""

@@ -27,14 +27,14 @@ from vadv_dist.training.engine import Engine, TorchEngine
 from vadv_dist.training.finish import finish_run
 from vadv_dist.training.flops import utilisation
 from vadv_dist.training.loop import Trainer, out_of_memory
-from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.training.run_folder import FAILURES, RunFolder
 from vadv_dist.training.shared_folder import all_see_mark
 from vadv_dist.training.splits import Splits
 from vadv_dist.training.state import TrainState
 from vadv_dist.training.trained_on import TrainedOn
 
 # Below a run: what a worker met that is no fault of the machine, and traces of what nobody expected.
-MISTAKE, FAILURES = "mistake.json", "failures"
+MISTAKE = "mistake.json"
 # Beside `MISTAKE`: the id of the workers' placement group, for whoever ends them from outside.
 GROUP = "placement-group"
 

@@ -13,9 +13,7 @@ from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.tuning.events import Ended, Epoch, Event, Failed, Lost, Stopped
 from vadv_dist.tuning.pools import Pool
 from vadv_dist.tuning.study import Asked, Study
-
-# Of a repeat that failed: kept beside its run, so that a search that goes on does not try it again.
-FAILURE = "failure.json"
+from vadv_dist.tuning.study_folder import FAILURE
 
 
 class Job(Protocol):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from vadv_dist.config.storage_url import require_sound, resolve
 from vadv_dist.config.yaml_text import parse_yaml
 from vadv_dist.errors import UserError
 from vadv_dist.lasting import lasting
-from vadv_dist.storage import Location, location, sweep, write_text
-from vadv_dist.training.run_folder import MACHINE_FIELDS, without_places
+from vadv_dist.storage import Location, location, remove_tree, sweep, write_text
+from vadv_dist.training.run_folder import MACHINE_FIELDS, RunFolder, without_places
 from vadv_dist.training.trained_on import TrainedOn
 from vadv_dist.tuning.space import Space
+
+# Of a repeat that failed: kept beside its run, so that a search that goes on does not try it again.
+FAILURE = "failure.json"
+DATABASE = "study.db"
 
 # Settings that decide what was searched so far; the others may change while a search goes on.
 _DECIDES = (
@@ -81,6 +86,9 @@ class StudyFolder:
     def claim(self, config: Config, space: Space, search: SearchConfig, trained_on: TrainedOn | None = None) -> str:
         """Make this folder the study of a search, or find that it already is; for the holder of its lock.
 
+        A study in which no training came to a checkpoint has nothing to lose: where it is of another search, or has
+        failures that would not be tried again, it is begun anew.
+
         Args:
             config, space, search: what is searched.
             trained_on: what `config` names from here; see `RunFolder.claim`.
@@ -97,23 +105,28 @@ class StudyFolder:
             # A setting that an earlier version did not have is its default.
             earlier = record["search"]
             earlier["settings"] = {**_decisive(SearchConfig()), **earlier["settings"]}
+            works, difference, now = self._holds_work(), None, what
             if trained_on is not None and "trained_on" in record:
-                if difference := TrainedOn.from_json(record["trained_on"]).differing(trained_on):
+                difference = TrainedOn.from_json(record["trained_on"]).differing(trained_on)
+                if difference and works:
                     raise UserError(
                         f"The search in {self.root} was begun {difference}. Name what it was begun on, or give this "
                         "one a name of its own (--run.name=…)."
                     )
-                earlier["config"], what["config"] = map(without_places, (earlier["config"], what["config"]))
-            rows = differing_keys(earlier, what)
-            if rows:
+                earlier["config"] = without_places(earlier["config"])
+                now = {**what, "config": without_places(what["config"])}
+            rows = differing_keys(earlier, now)
+            if rows and works:
                 listed = "\n  ".join(rows)
                 raise UserError(
                     f"{self.root} holds another search:\n  {listed}\n"
                     "Give this one a name of its own (--run.name=…), or take the values back."
                 )
             self._sweep()
-            return str(record["study"])
-        if self.root.is_dir() and any(not p.name.startswith(".") for p in self.root.iterdir()):
+            if works or not (rows or difference or self._holds_failures()):
+                return str(record["study"])
+            self._clear()
+        elif self.root.is_dir() and any(not p.name.startswith(".") for p in self.root.iterdir()):
             raise UserError(
                 f"{self.root} exists but is no study (it has no study.yaml), and nothing is written over it. "
                 "Give another run.name or run.storage."
@@ -124,6 +137,25 @@ class StudyFolder:
         record |= {} if trained_on is None else {"trained_on": trained_on.to_json()}
         write_text(self.record_path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
         return study
+
+    def _runs(self) -> Iterator[RunFolder]:
+        for place in (self.trials, self.repeats):
+            if place.is_dir():
+                yield from (RunFolder(path) for path in place.iterdir())
+
+    def _holds_work(self) -> bool:
+        return any(run.holds_work() for run in self._runs())
+
+    def _holds_failures(self) -> bool:
+        return any((run.root / FAILURE).is_file() for run in self._runs())
+
+    def _clear(self) -> None:
+        """Remove what a search without a result has left; its study in another storage stays there, without use."""
+        for place in (self.trials, self.repeats):
+            if place.is_dir():
+                remove_tree(place)
+        for path in (self.root / DATABASE, self.record_path):
+            path.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         """Remove what killed searches left half-written."""
@@ -142,7 +174,7 @@ class StudyFolder:
                     f"{self.root} is in an object store, which cannot hold Optuna's database. Set search.storage to an "
                     "RDB URL, or to a path of this machine that ends in .log."
                 )
-            return f"sqlite:///{self.root.resolve()}/study.db"
+            return f"sqlite:///{self.root.resolve()}/{DATABASE}"
         url = resolve(search.storage)
         if "://" not in url and not url.endswith(".log"):
             raise UserError(
