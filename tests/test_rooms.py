@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vadv_dist"
-BASE = {"errors", "storage", "locks", "garbage", "terminal", "__init__"}
+BASE = {"errors", "storage", "locks", "garbage", "stopping", "terminal", "__init__"}
 MAY_IMPORT = {
     "errors": set(),
     "garbage": set(),
+    "stopping": set(),
     "storage": {"errors", "object_storage", "object_client"},
     "object_storage": {"errors", "object_client"},
     "object_client": {"errors"},
@@ -18,7 +19,7 @@ MAY_IMPORT = {
     "terminal": set(),
     "lasting": BASE,
     "recipes": BASE,
-    "ray_connection": {"errors"},
+    "ray_connection": {"errors", "stopping"},
     "ray_probe": set(),
     "telemetry": {"errors", "telemetry"},
     "config": {"errors", "config"},
@@ -57,6 +58,7 @@ MACHINERY = {
         "training/worker.py",
         "training/launch.py",
         "training/cluster.py",
+        "training/ray_stop.py",
         "training/shared_folder.py",
         "ray_connection.py",
         "ray_probe.py",

@@ -1,6 +1,7 @@
-"""The two ways a command can fail, and what each prints.
+"""The ways a command can fail, and what each prints.
 
-A user's mistake ends with exit code 2, a fault of the machine with exit code 1; neither shows a traceback.
+A user's mistake ends with exit code 2, a fault of the machine with exit code 1, a stop by SIGTERM with 143; none shows
+a traceback.
 """
 
 import difflib
@@ -23,6 +24,12 @@ class MachineError(VadvError):
     """A fault of the machine (disk, memory, a lost worker): says what is lost and what is safe."""
 
     exit_code = 1
+
+
+class StoppedError(VadvError):
+    """The command was asked to stop by SIGTERM, and has: says what is saved and how to continue."""
+
+    exit_code = 143
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vadv_dist.errors import MachineError, UserError
+from vadv_dist.stopping import sigterm_kept
 
 # Ray Train's second version, whose controller outlives a lost worker; it must be chosen before Ray is imported.
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
@@ -101,14 +102,14 @@ def connect(num_cpus: int, *, field: str = "trainer.ray_address", given: str | N
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if named.address is None:
-        with _without_job():
+        with _without_job(), sigterm_kept():
             ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **options)
         _say(f"started a Ray cluster on this machine for this command ({named.by})")
         return True
     address = require_usable(named)
     of_job = _JOB in os.environ and (named.by == _IN_JOB or address == os.environ.get(_ADDRESS))
     try:
-        with contextlib.nullcontext() if of_job else _without_job():
+        with contextlib.nullcontext() if of_job else _without_job(), sigterm_kept():
             ray.init(address=address, **options)
     except ray.exceptions.AuthenticationError:
         raise MachineError(f"{named.by} names {address}, which {_GIVE_TOKEN}") from None

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from vadv_dist.stopping import StopRequest
 from vadv_dist.training import launch
 from vadv_dist.training.run_folder import RunFolder
 
-STOPPED = "vadv: stopped. What was complete is safe; the same command goes on from there.\n"
+STOPPED = "vadv: stopped by Ctrl-C. Whatever was complete is saved; run the same command to continue.\n"
 
 
 class Trainer:
@@ -35,14 +36,14 @@ def test_while_ray_trains_ctrl_c_is_ours() -> None:
     timer = threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        launch._fit(Trainer())
+        launch._fit(Trainer(), StopRequest(), lambda: None)
     timer.join()
     assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_what_ray_raises_comes_through() -> None:
     with pytest.raises(ValueError, match="lost"):
-        launch._fit(FailingTrainer())
+        launch._fit(FailingTrainer(), StopRequest(), lambda: None)
 
 
 def interrupt(command: list[str], when: Callable[[], bool]) -> tuple[int, str]:

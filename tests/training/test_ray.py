@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from vadv_dist.config import load_config
 from vadv_dist.data.checks import check_dataset
 from vadv_dist.data.readers.table import ingest_table
 from vadv_dist.errors import UserError
@@ -100,12 +101,25 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     while cluster.processes("TrainWorker") and time.monotonic() < deadline:
         time.sleep(0.1)
 
+    # The same command goes on, and its driver is told to stop: the workers end with a checkpoint of their step.
+    before = list_checkpoints(in_store.checkpoints)[-1].step
+    driver = start("killed", s3)
+    wait_for_step(in_store, before + 1, driver)
+    driver.send_signal(signal.SIGTERM)
+    _, said = driver.communicate(timeout=900)
+    assert driver.returncode == 143, said
+    stopped = list_checkpoints(in_store.checkpoints)[-1].step
+    assert stopped > before
+    assert f"stopped by SIGTERM at step {stopped} of {result['steps']}, whose checkpoint is complete" in said
+    assert "Traceback" not in said
+    assert in_store.result() is None
+
     # The same command goes on; one of its workers is killed inside a later epoch, and Ray starts them again.
     driver = start("killed", s3)
-    wait_for_step(in_store, epochs[0], driver)
+    wait_for_step(in_store, max(epochs[0], stopped + 1), driver)
     victims = cluster.processes("TrainWorker")
     assert len(victims) == 2
-    wait_for_step(in_store, epochs[1] + 2, driver)
+    wait_for_step(in_store, max(epochs[1], stopped) + 2, driver)
     victims[-1].send_signal(signal.SIGKILL)
     _, said = driver.communicate(timeout=900)
     assert driver.returncode == 0, said
@@ -146,3 +160,5 @@ def test_a_mistake_met_by_a_worker_is_one_message(cluster, write_config, made, t
     assert done.returncode == 2, done.stderr
     assert f"{path} has SHA-256" in done.stderr
     assert "Traceback" not in done.stderr
+    corrected = load_config(write_config(uri=made), ["--trainer.num_workers=1"])
+    assert not RunFolder.of(corrected).claim(corrected)  # the name is free: nothing was trained under it

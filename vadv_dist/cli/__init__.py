@@ -3,6 +3,6 @@
 Heavy imports stand inside the calls, so that `--help` answers at once.
 """
 
-from vadv_dist.cli.command import main, run
+from vadv_dist.cli.command import exit_code_of, main, run
 
-__all__ = ["main", "run"]
+__all__ = ["exit_code_of", "main", "run"]

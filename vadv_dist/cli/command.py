@@ -1,14 +1,14 @@
 """Runs one command: what it is called with, how it ends.
 
 Answers go to standard output, progress and messages to standard error. Exit codes: 0 done, 1 a fault of the machine,
-2 a mistake in what was given, 130 stopped.
+2 a mistake in what was given, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 import argparse
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from vadv_dist import __version__
@@ -21,6 +21,7 @@ from vadv_dist.cli.training import add_training_commands, add_tune_command
 from vadv_dist.config.overrides import take_overrides
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.garbage import collect_no_more, collect_rarely
+from vadv_dist.stopping import TERMINATED, is_termination, sigterm_raises
 from vadv_dist.terminal import harmless_streams
 
 STOPPED = 130  # as a shell has it for Ctrl-C: 128 and the number of the signal
@@ -38,10 +39,11 @@ _PLACES = (
 
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:
-    """Be the process of one command: run it and exit with its code."""
+    """Run one command and exit with its code; SIGTERM is heard from here on."""
     collect_rarely()
-    code = main(argv)
-    if code == STOPPED:  # threads may train still, and are not waited for
+    with sigterm_raises():
+        code = main(argv)
+    if code in (STOPPED, TERMINATED):  # threads may be working still, and are not waited for
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -51,31 +53,29 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    with harmless_streams():
-        return _main(list(sys.argv[1:] if argv is None else argv))
-
-
-def _main(arguments: list[str]) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with harmless_streams():
+        return exit_code_of(lambda: _call(arguments))
+
+
+def exit_code_of(call: Callable[[], int]) -> int:
+    """Call a command; return its exit code, or tell what ended it and return the code for that."""
     try:
-        parser = build_parser()
-        overrides: list[str] = []
-        if _takes_overrides(parser, arguments):  # argparse would take a value that begins with a dash for an option
-            overrides, arguments = take_overrides(arguments)
-        options, rest = parser.parse_known_args(arguments)
-        if rest and not getattr(options, "takes_overrides", False):
-            raise UserError(f"vadv {options.command}: unknown argument {rest[0]!r}. `vadv {options.command} --help`.")
-        options.overrides = [*rest, *overrides]
-        keep_outputs(options)
-        code: int = options.call(options)
+        code = call()
         sys.stdout.flush()
         return code
     except VadvError as error:
         print(f"vadv: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("vadv: stopped. What was complete is safe; the same command goes on from there.", file=sys.stderr)
-        return STOPPED
+    except KeyboardInterrupt as error:
+        terminated = is_termination(error)
+        print(
+            f"vadv: stopped by {'SIGTERM' if terminated else 'Ctrl-C'}. Whatever was complete is saved; run the same "
+            "command to continue.",
+            file=sys.stderr,
+        )
+        return TERMINATED if terminated else STOPPED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -90,6 +90,20 @@ def _main(arguments: list[str]) -> int:
     except MemoryError:
         print("vadv: out of memory. Lower data.window_bytes or data.batch_size.", file=sys.stderr)
         return MachineError.exit_code
+
+
+def _call(arguments: Sequence[str]) -> int:
+    parser = build_parser()
+    overrides: list[str] = []
+    if _takes_overrides(parser, arguments):  # argparse would take a value that begins with a dash for an option
+        overrides, arguments = take_overrides(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not getattr(options, "takes_overrides", False):
+        raise UserError(f"vadv {options.command}: unknown argument {rest[0]!r}. `vadv {options.command} --help`.")
+    options.overrides = [*rest, *overrides]
+    keep_outputs(options)
+    code: int = options.call(options)
+    return code
 
 
 def _takes_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> bool:

@@ -28,6 +28,7 @@ class TrainerConfig:
         ray_address: `host:port` of the Ray cluster to join, or `local` to start one on this machine; null takes the one
             that RAY_ADDRESS names, and starts one where it names none.
         wait_for_room_s: seconds to wait for a cluster that grows to have room for the workers.
+        grace_s: seconds that SIGTERM leaves to finish a step and write a checkpoint; the process ends within them.
     """
 
     num_workers: int = 0
@@ -44,12 +45,14 @@ class TrainerConfig:
     max_failures: int = 2
     ray_address: str | None = None
     wait_for_room_s: float = 0.0
+    grace_s: float = 30.0
 
     def __post_init__(self) -> None:
         counted = {"num_workers": 0, "epochs": 1, "accumulate": 1, "keep_best": 1, "eval_batch_size": 1}
         require_at_least("trainer", self, {**counted, "max_failures": 0})
         optional = ("max_steps", "checkpoint_every_steps", "patience", "cpus_per_worker")
         require_at_least("trainer", self, dict.fromkeys(optional, 1), or_null=True)
+        require(0 < self.grace_s < math.inf, "trainer.grace_s", self.grace_s, "seconds above 0")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from vadv_dist.data.collate import Collator
@@ -12,6 +12,7 @@ from vadv_dist.data.schema import Batch, IntArray, Window
 from vadv_dist.data.windows import Windows
 
 _AHEAD = 4
+_LOOK_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class BatchStream:
         drop_missing: features whose absence leaves a row out, or none.
         pin_memory: prepare batches in pinned memory, for a GPU.
         read_ahead: read a window while the one before it is in use.
+        waiting: called every 0.2 s while a step is waited for; may raise, which leaves the epoch.
     """
 
     plan: EpochPlan
@@ -55,6 +57,7 @@ class BatchStream:
     drop_missing: tuple[str, ...] = ()
     pin_memory: bool = False
     read_ahead: bool = True
+    waiting: Callable[[], None] = lambda: None
 
     def steps(self, first_step: int = 0) -> Iterator[StepBatches]:
         """Yield the steps of the epoch from `first_step` on; an error of the preparing thread is raised here."""
@@ -88,10 +91,13 @@ class BatchStream:
 
         thread = threading.Thread(target=prepare, name="vadv-batches", daemon=True)
         thread.start()
+        is_waiting = True
         try:
             while True:
                 began = time.perf_counter()
-                item = ready.get()
+                is_waiting = True
+                item = self._next(ready)
+                is_waiting = False
                 if item is None:
                     return
                 if isinstance(item, BaseException):
@@ -99,7 +105,15 @@ class BatchStream:
                 yield StepBatches(item.step, item.micro, item.num_rows, time.perf_counter() - began)
         finally:
             stop.set()
-            thread.join()
+            if not is_waiting:  # else it reads, which may take long
+                thread.join()
+
+    def _next(self, ready: "queue.Queue[StepBatches | BaseException | None]") -> StepBatches | BaseException | None:
+        while True:
+            try:
+                return ready.get(timeout=_LOOK_S)
+            except queue.Empty:
+                self.waiting()
 
     def _global_batches(self, first_step: int) -> Iterator[tuple[int, Window, IntArray]]:
         plan = self.plan

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vadv_dist.errors import UserError
+from vadv_dist.errors import StoppedError, UserError
 from vadv_dist.telemetry.gauges import GAUGES, RunGauges
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def serve_metrics(
     """Serve a run's gauges on the loopback address while the block lasts; nothing where `port` is None.
 
     A scraper that comes every few seconds would miss what was told since its last visit: where there is one, the end
-    of the block waits for its next visit, 20 s at most, unless somebody presses Ctrl-C.
+    of the block waits for its next visit, 20 s at most, unless Ctrl-C or SIGTERM ends it.
 
     Args:
         run, trial, disk: see `RunGauges`.
@@ -84,7 +84,7 @@ def serve_metrics(
     try:
         try:
             yield gauges
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, StoppedError):
             raise
         except BaseException:
             _hold(collector, say)

@@ -4,14 +4,16 @@ import contextlib
 import os
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from rich.console import Console
 
 from vadv_dist.config import Config, config_to_dict
-from vadv_dist.errors import MachineError, VadvError
+from vadv_dist.errors import MachineError, StoppedError, VadvError
+from vadv_dist.stopping import StopRequest, finishing_first, listens
 from vadv_dist.storage import Location, remove_tree, scratch_folder, store_settings
 from vadv_dist.tasks.preflight import preflight
 from vadv_dist.telemetry.endpoint import serve_metrics
@@ -22,11 +24,14 @@ from vadv_dist.training.cluster import cluster_resource, ray_session
 from vadv_dist.training.distributed import choose_device, choose_dtype
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.progress import MetricsTail, ProgressView
+from vadv_dist.training.ray_stop import ask_to_stop, stop_flag
 from vadv_dist.training.run_folder import FAILURES, RunFolder
 from vadv_dist.training.shared_folder import leave_mark, require_shared
 from vadv_dist.training.splits import Splits
 from vadv_dist.training.trained_on import TrainedOn
 from vadv_dist.training.worker import MISTAKE, raise_mistake, train_in_ray, train_locally
+
+_LOOK_S = 0.5
 
 
 def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any]:
@@ -39,6 +44,7 @@ def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any
     Raises:
         UserError: a mistake in the configuration or the data, or a folder that holds something else.
         MachineError: a full disk, or workers lost more often than `trainer.max_failures`.
+        StoppedError: SIGTERM asked it to stop, and its last step is in a checkpoint.
     """
     folder = RunFolder.of(config)
     require_tracker(config.telemetry.track)
@@ -47,7 +53,11 @@ def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any
     if config.trainer.num_workers == 0:
         choose_dtype(config.trainer, choose_device(config.trainer.use_gpu))
     trained_on = TrainedOn.of(config, splits.train.sources)
-    with folder.lock():
+    stop = _Stop(console, config.trainer.grace_s, folder)
+    with (
+        finishing_first(config.trainer.grace_s, on_signal=stop.announce, safe=stop.safe) as request,
+        folder.lock(),
+    ):
         continues = folder.claim(config, trained_on)
         result = folder.result()
         if result is not None:
@@ -65,6 +75,7 @@ def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any
         checkpoints = list_checkpoints(folder.checkpoints)
         folder.metrics_log().trim(checkpoints[-1].step if checkpoints else -1)
         if checkpoints:
+            stop.saved_step = checkpoints[-1].step
             _say(console, f"going on from step {checkpoints[-1].step} of {steps}")
         with (
             serve_metrics(
@@ -87,20 +98,66 @@ def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any
                 if gauges is not None:
                     gauges(line)
                 track(line)
+                stop.see(line)
 
             if config.trainer.num_workers == 0:
-                train_locally(config, show)
+                train_locally(config, show, lambda: request.asked)
             else:
                 with MetricsTail(folder.metrics_path, show):
-                    _train_with_ray(config, folder, console, trial)
-        result = folder.result()
+                    _train_with_ray(config, folder, console, trial, request)
+            result = folder.result()
+            if request.asked:
+                raise stop.error(steps, is_complete=result is not None)
     if result is None:
         raise MachineError(f"{folder.root} ended without a result. Run the same command again to go on with it.")
     return result
 
 
-def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: str) -> None:
+@dataclass
+class _Stop:
+    """What a run says when SIGTERM asks it to stop."""
+
+    console: Console
+    grace_s: float
+    folder: RunFolder
+    saved_step: int = 0
+
+    def see(self, line: dict[str, Any]) -> None:
+        """Remember the last checkpoint from the run's lines."""
+        if line.get("kind") == "checkpoint":
+            self.saved_step = line["step"]
+
+    def announce(self) -> None:
+        """Say what happens now."""
+        _say(
+            self.console,
+            f"SIGTERM: finishing the step and writing a checkpoint, within {self.grace_s:g} s (trainer.grace_s); a "
+            "second SIGTERM ends at once",
+        )
+
+    def safe(self) -> str:
+        """What is saved, for a run whose grace is over."""
+        if self.saved_step:
+            return f"The checkpoint of step {self.saved_step} is complete: run the same command to continue from it."
+        return "There is no checkpoint yet: run the same command to start again."
+
+    def error(self, steps: int, *, is_complete: bool) -> StoppedError:
+        """How a run that has stopped ends."""
+        if is_complete:
+            return StoppedError(f"SIGTERM came while the run was ending. {self.folder.root} is complete.")
+        checkpoints = list_checkpoints(self.folder.checkpoints)
+        if not checkpoints:
+            return StoppedError("SIGTERM came before the first step. Run the same command to start again.")
+        return StoppedError(
+            f"stopped by SIGTERM at step {checkpoints[-1].step} of {steps}, whose checkpoint is complete. Run the same "
+            "command to continue."
+        )
+
+
+def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: str, request: StopRequest) -> None:
     """Run the workers; Ray Train starts them again where one is lost, and they go on from the last checkpoint.
+
+    They are asked to stop after their step once `request` is.
 
     Raises:
         VadvError: as a worker raised it.
@@ -122,6 +179,7 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
         use_gpu = config.trainer.use_gpu
         if use_gpu == "auto":
             use_gpu = cluster_resource("GPU") >= workers
+        flag = stop_flag() if listens() else None
         trainer = TorchTrainer(
             train_in_ray,
             train_loop_config={
@@ -131,6 +189,7 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
                 "trial": trial,
                 "mistake": str(notes.resolve() / MISTAKE),
                 "mark": mark,
+                "stop": flag,
             },
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
             scaling_config=ray.train.ScalingConfig(
@@ -144,7 +203,7 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
             ),
         )
         try:
-            _fit(trainer)
+            _fit(trainer, request, lambda: ask_to_stop(flag))
         except WorkerGroupError as error:
             raise_mistake(notes / MISTAKE)
             for failure in error.worker_failures.values():
@@ -166,10 +225,15 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
     _remove(notes)
 
 
-def _fit(trainer: Any) -> None:
+def _fit(trainer: Any, request: StopRequest, ask: Callable[[], None]) -> None:
     """Run a Ray trainer in a thread: in the main one it would take Ctrl-C for itself, and end this process in silence.
 
     Where this is left by Ctrl-C, Ray ends the workers with the session of this process.
+
+    Args:
+        trainer: the trainer.
+        request: whether the workers are to stop.
+        ask: called once when they are.
     """
     errors: list[BaseException] = []
 
@@ -181,8 +245,12 @@ def _fit(trainer: Any) -> None:
 
     thread = threading.Thread(target=fit, name="vadv-fit", daemon=True)
     thread.start()
+    is_told = False
     while thread.is_alive():
-        thread.join(1.0)  # a signal that another thread received is seen when this returns
+        thread.join(_LOOK_S)  # a signal that another thread received is seen when this returns
+        if request.asked and not is_told:
+            is_told = True
+            ask()
     if errors:
         raise errors[0]
 

@@ -16,6 +16,7 @@ from vadv_dist.data.stream import BatchStream, StepBatches
 from vadv_dist.data.windows import Windows
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.tasks.base import Task
+from vadv_dist.training.agreement import StopAgreement
 from vadv_dist.training.checkpoint import list_checkpoints, prune, save_checkpoint
 from vadv_dist.training.clip_errors import write_clip_errors
 from vadv_dist.training.distributed import Distributed
@@ -27,6 +28,10 @@ from vadv_dist.training.schedule import cosine_with_warmup
 from vadv_dist.training.scoring import metrics_by_source, score_split
 from vadv_dist.training.state import TrainState
 from vadv_dist.training.term_weights import TermWeights
+
+
+class _AskedToStopError(Exception):
+    """Leaves the loop."""
 
 
 @dataclass
@@ -45,6 +50,7 @@ class Trainer:
         max_valid_batches: bound on the batches of a validation, for a trial; None runs it whole.
         on_epoch: called on every rank after each epoch with its metrics (Ray Train's report).
         utilisation: model FLOP utilisation of clips and tokens trained on in some seconds; None tells none.
+        asked: whether rank 0 was asked to stop; all ranks then leave after the same step.
     """
 
     config: Config
@@ -60,6 +66,7 @@ class Trainer:
     on_epoch: Callable[[dict[str, Any]], None] | None = None
     max_valid_batches: int | None = None
     utilisation: Callable[[int, int, float], float] | None = None
+    asked: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         self.state = TrainState(data=[dataset.manifest.fingerprint for dataset in self.train.sources.datasets])
@@ -69,9 +76,14 @@ class Trainer:
         self._began = time.perf_counter()
         self._line = LogLine()
         self._log = self.folder.metrics_log()
+        self._saved_step = 0
+        self._stops_training = StopAgreement(self.distributed, self.asked)
+        self._stops_validating = StopAgreement(self.distributed, self.asked)
 
     def fit(self) -> TrainState:
-        """Train from wherever the run stands to its end, and return where it then stands.
+        """Train from wherever the run stands to its end, or until it is asked to stop, and return where it then stands.
+
+        A run that was asked to stop has `stopped` None, and a checkpoint of its last step.
 
         Raises:
             UserError: the data is damaged or not that of the checkpoint, or the loss is no longer a number.
@@ -92,8 +104,11 @@ class Trainer:
         try:
             while self.state.stopped is None:
                 self._train_epoch()
-                if self.state.stopped is None or self.state.stopped == "max_steps":
-                    self._end_epoch()
+                self._end_epoch()
+        except _AskedToStopError:
+            self._flush_terms()
+            if self.state.step > self._saved_step:
+                self._checkpoint()
         except torch.OutOfMemoryError as error:
             raise out_of_memory(error, f"This was at step {self.state.step}; checkpoints are complete.") from error
         self._flush_log()
@@ -111,17 +126,36 @@ class Trainer:
             accumulate=config.trainer.accumulate,
             drop_missing=self.train.sources.needed if self.train.drops_missing else (),
             pin_memory=self.distributed.device.type == "cuda",
+            waiting=self._leave_alone,
         )
+        self._leave_if_asked()
+        if state.step == config.trainer.max_steps:  # stopped before its validation had ended
+            return
         for batches in stream.steps(state.step_in_epoch):
             self._train_step(batches)
             if state.step == config.trainer.max_steps:
-                state.stopped = "max_steps"
                 return
             every = config.trainer.checkpoint_every_steps
             if every and state.step % every == 0 and state.step_in_epoch < plan.num_steps:
                 self._flush_terms()
                 self._checkpoint()
                 self._line = LogLine()
+            self._leave_if_asked()
+
+    def _leave_if_asked(self) -> None:
+        """Leave the loop where the run was asked to stop, all ranks after the same step."""
+        if self._stops_training():
+            raise _AskedToStopError
+
+    def _leave_validation(self) -> None:
+        """Leave in the middle of a validation, which is then repeated."""
+        if self._stops_validating():
+            raise _AskedToStopError
+
+    def _leave_alone(self) -> None:
+        """Leave while data are waited for, where no other rank waits for this one."""
+        if self.distributed.world_size == 1 and self.asked():
+            raise _AskedToStopError
 
     def _train_step(self, batches: StepBatches) -> None:
         state, config = self.state, self.config
@@ -208,6 +242,8 @@ class Trainer:
             self.config,
             self.distributed,
             max_batches=self.max_valid_batches,
+            on_batch=self._leave_validation,
+            waiting=self._leave_alone,
         )
         if makes_room:
             self.valid_windows.release()
@@ -228,7 +264,9 @@ class Trainer:
         means, weights = state.end_epoch()
         state.collapse = self.task.collapse(weights)
         self._weights.end_epoch()
-        if state.stopped is None and state.epoch >= trainer.epochs:
+        if state.step == trainer.max_steps:
+            state.stopped = "max_steps"
+        elif state.epoch >= trainer.epochs:
             state.stopped = "epochs"
         if state.stopped is None and trainer.patience is not None and state.bad_epochs >= trainer.patience:
             state.stopped = "patience"
@@ -271,6 +309,7 @@ class Trainer:
             )
             prune(self.folder.checkpoints, {self.state.step, *(step for _, step in self.state.best)})
         self.distributed.barrier()
+        self._saved_step = self.state.step
         blocked_s = time.perf_counter() - began
         self._emit({"kind": "checkpoint", "step": self.state.step, "epoch": self.state.epoch, "seconds": blocked_s})
 
@@ -309,6 +348,7 @@ class Trainer:
                 "own (--run.name=…)."
             )
         self.engine.load(last.weights(), last.moments(), self.state.step)
+        self._saved_step = self.state.step
         self._weights.load(self.state.weighting)
         if self.distributed.is_main:
             self._log.trim(self.state.step)

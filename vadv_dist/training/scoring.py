@@ -1,6 +1,7 @@
 """Run a model over a split and bring every clip's logits together."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +39,12 @@ def score_split(
     distributed: Distributed,
     *,
     max_batches: int | None = None,
+    on_batch: Callable[[], None] = lambda: None,
+    waiting: Callable[[], None] = lambda: None,
 ) -> Scored:
     """Predict every clip of a split once, shared over the ranks; or those of the first `max_batches`.
+
+    `on_batch` is called after each batch and `waiting` while one is waited for; either may raise to leave.
 
     Raises:
         UserError: a shard is damaged.
@@ -57,6 +62,7 @@ def score_split(
         pin_memory=distributed.device.type == "cuda",
         # The training split may hold a window meanwhile, and a node holds two at most.
         read_ahead=False,
+        waiting=waiting,
     )
     names: list[tuple[str, str]] = []
     columns: dict[str, list[np.ndarray]] = {}
@@ -71,6 +77,7 @@ def score_split(
                 if column in _TEACHERS and batch.has_video is not None:
                     value = value.masked_fill(batch.has_video == 0, float("nan"))
                 columns.setdefault(column, []).append(value.float().cpu()[keep].numpy())
+        on_batch()
     mine = (names, {name: np.concatenate(parts) for name, parts in columns.items()})
     shares = distributed.gather(mine)
     joined = {name: np.concatenate([share[1][name] for share in shares if share[0]]) for name in columns}

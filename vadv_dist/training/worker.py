@@ -27,6 +27,7 @@ from vadv_dist.training.engine import Engine, TorchEngine
 from vadv_dist.training.finish import finish_run
 from vadv_dist.training.flops import utilisation
 from vadv_dist.training.loop import Trainer, out_of_memory
+from vadv_dist.training.ray_stop import hearing
 from vadv_dist.training.run_folder import FAILURES, RunFolder
 from vadv_dist.training.shared_folder import all_see_mark
 from vadv_dist.training.splits import Splits
@@ -71,8 +72,11 @@ def train_rank(
     *,
     show: Show = lambda line: None,
     on_epoch: Show | None = None,
+    asked: Callable[[], bool] = lambda: False,
 ) -> TrainState:
     """Train one rank to the end of the run, and let rank 0 export the best student.
+
+    A run that `asked` told to stop has ended with a checkpoint instead: its state's `stopped` is None.
 
     Raises:
         UserError: a mistake in the configuration or the data.
@@ -83,7 +87,7 @@ def train_rank(
     folder = RunFolder.of(config)
     try:
         with folder.writer_lock() if distributed.is_main else contextlib.nullcontext():
-            return _train_rank(config, folder, distributed, windows_of, show, on_epoch)
+            return _train_rank(config, folder, distributed, windows_of, show, on_epoch, asked)
     except torch.OutOfMemoryError as error:
         raise out_of_memory(error, "Checkpoints are complete.") from error
 
@@ -95,6 +99,7 @@ def _train_rank(
     windows_of: Callable[[SplitShards], Windows],
     show: Show,
     on_epoch: Show | None,
+    asked: Callable[[], bool],
 ) -> TrainState:
     splits = Splits.open(config)
     folder.require_same(TrainedOn.of(config, splits.train.sources, weights=distributed.is_main))
@@ -120,22 +125,23 @@ def _train_rank(
             utilisation=utilisation(config, splits.train.sources, distributed.world_size)
             if distributed.is_main
             else None,
+            asked=asked,
         ).fit()
     finally:
         train_windows.close()
         valid_windows.close()
-    if distributed.is_main:
+    if distributed.is_main and state.stopped is not None:
         finish_run(config, folder, splits, task, state, distributed, counts)
     distributed.barrier()
     return state
 
 
-def train_locally(config: Config, show: Show) -> TrainState:
+def train_locally(config: Config, show: Show, asked: Callable[[], bool]) -> TrainState:
     """Train in this process, on the CPU or one GPU, without Ray."""
     device = choose_device(config.trainer.use_gpu)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    return train_rank(config, Distributed(device=device), LocalWindows, show=show)
+    return train_rank(config, Distributed(device=device), LocalWindows, show=show, asked=asked)
 
 
 def train_in_ray(arguments: dict[str, Any]) -> None:
@@ -166,13 +172,17 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
             write_text(mistake.parent / GROUP, group.id.hex())
     name = distributed.gather(f"vadv-{secrets.token_hex(4)}")[0]
     try:
-        with _metrics_of_rank(config, distributed, arguments["trial"]) as show:
+        with (
+            _metrics_of_rank(config, distributed, arguments["trial"]) as show,
+            hearing(arguments["stop"] if distributed.is_main else None) as asked,
+        ):
             train_rank(
                 config,
                 distributed,
                 lambda split: RayWindows(split, name),
                 show=show,
                 on_epoch=lambda metrics: ray.train.report(metrics),
+                asked=asked,
             )
     except VadvError as error:
         # On a full disk not even this can be written; the driver then looks through what Ray hands over.

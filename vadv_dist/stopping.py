@@ -1,0 +1,163 @@
+"""How a command hears SIGTERM (Slurm, Kubernetes, `docker stop`), and what it may finish before it ends.
+
+Only the command line takes the signal over (`sigterm_raises`); a program that uses this package keeps its own handlers.
+"""
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+TERMINATED = 128 + signal.SIGTERM  # the exit code that a shell gives a process that SIGTERM has ended
+# Share of the grace, and seconds at most, that are kept for leaving: a job manager kills when its own time is up.
+_LEAVING_SHARE, _LEAVING_S = 0.1, 1.0
+_AT_ONCE_S = 5.0  # for what cleans up after a second SIGTERM
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM ends a command like Ctrl-C.
+
+    It is a KeyboardInterrupt because that is the only exception of a signal handler that Ray's calls let through.
+    """
+
+
+class StopRequest:
+    """Whether work that can be left at certain points was asked to stop at the next one."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+
+    @property
+    def asked(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._asked.is_set()
+
+    def ask(self) -> None:
+        """Ask it to stop."""
+        self._asked.set()
+
+
+class _Listener:
+    """The handler of SIGTERM: asks what is running to stop; where nothing can be asked, raises."""
+
+    def __init__(self) -> None:
+        self.request: StopRequest | None = None
+        self.has_raised = False
+        self._pid = os.getpid()
+
+    def __call__(self, number: int, frame: object) -> None:
+        if os.getpid() != self._pid:  # a forked child that inherited the handler
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+        elif self.request is not None and not self.request.asked:
+            self.request.ask()
+        else:
+            self.has_raised = True
+            raise TerminatedError
+
+
+_listener: _Listener | None = None
+
+
+def listens() -> bool:
+    """Whether this process has taken SIGTERM over."""
+    return _listener is not None
+
+
+def is_termination(error: KeyboardInterrupt) -> bool:
+    """Whether SIGTERM caused this; Ray raises a KeyboardInterrupt of its own in place of the handler's."""
+    return isinstance(error, TerminatedError) or (_listener is not None and _listener.has_raised)
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Raise `TerminatedError` in the main thread on SIGTERM while the block lasts, as Python does for Ctrl-C.
+
+    A process that was started to ignore SIGTERM goes on ignoring it.
+    """
+    global _listener
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
+        yield
+        return
+    _listener = _Listener()
+    signal.signal(signal.SIGTERM, _listener)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _listener = None
+
+
+@contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM through a block that replaces it, as `ray.init` does (also in C++)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler: Any = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as error:
+        if _listener is not None and error.code == signal.SIGTERM:  # raised by the handler that `ray.init` installs
+            _listener.has_raised = True
+            raise TerminatedError from None
+        raise
+    finally:
+        if handler is not None:  # None: not installed by Python, which cannot restore it
+            signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def finishing_first(grace_s: float, *, on_signal: Callable[[], None], safe: Callable[[], str]) -> Iterator[StopRequest]:
+    """Yield a request that the first SIGTERM asks; a second one raises, and the process ends when the grace is over.
+
+    Without `sigterm_raises`, nothing asks it.
+
+    Args:
+        grace_s: seconds after the first SIGTERM within which the process ends.
+        on_signal: called in another thread at the first SIGTERM.
+        safe: says what is saved, for the message of a process whose grace is over.
+    """
+    request = StopRequest()
+    listener = _listener
+    if listener is None or threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def watch() -> None:
+        """Count the grace outside of the main thread, where a long call of C code holds back Python's handlers."""
+        deadline: float | None = None
+        while True:
+            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([reading], [], [], left_s)[0]:
+                told = f"vadv: SIGTERM: trainer.grace_s ({grace_s:g} s) is over. {safe()}\n"
+                os.write(2, told.encode())  # not through a console, whose lock the main thread may hold
+                os._exit(TERMINATED)
+            received = os.read(reading, 1)
+            if not received:  # the block has ended
+                return
+            if received[0] == signal.SIGTERM and deadline is None:
+                deadline = time.monotonic() + grace_s - min(_LEAVING_S, grace_s * _LEAVING_SHARE)
+                on_signal()
+            elif received[0] == signal.SIGTERM:
+                deadline = min(deadline or 0.0, time.monotonic() + _AT_ONCE_S)
+
+    thread = threading.Thread(target=watch, name="vadv-grace", daemon=True)
+    before, listener.request = listener.request, request
+    replaced = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    thread.start()
+    try:
+        yield request
+    finally:
+        signal.set_wakeup_fd(replaced)
+        listener.request = before
+        os.close(writing)
+        thread.join()
+        os.close(reading)
