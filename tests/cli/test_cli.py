@@ -152,6 +152,32 @@ def test_training_answers_in_json_and_prints_its_config(capsys, write_config) ->
     assert "validation MAE" in err
 
 
+def test_a_field_may_be_followed_by_its_value_and_a_place_may_start_at_home(
+    capsys, write_config, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_config()
+    fields = [
+        "--optimizer.clip_norm",
+        "null",
+        "--trainer.epochs",
+        "7",
+        "--run.storage",
+        "~/runs",
+        "--run.name",
+        "-hidden",
+    ]
+    code, out, _ = run(capsys, "train", *fields, "--config", "~/run.yaml", "--print_config")
+    assert code == 0
+    for line in ("clip_norm: null", "epochs: 7", f"storage: {tmp_path}/runs", "name: -hidden"):
+        assert line in out
+    said = mistake(capsys, "train", "--config", "~/run.yaml", "--objective.alpha", "-1e-3")
+    assert "objective.alpha is -0.001, expected a finite weight from 0" in said
+    assert "--trainer.epochs has no value" in mistake(capsys, "train", "--trainer.epochs", "--config", "~/run.yaml")
+    assert run(capsys, "synth", "~/made", "--num-clips", 30)[0] == 0
+    assert (tmp_path / "made" / "dataset.json").is_file()
+
+
 def test_a_dry_run_starts_nothing(capsys, write_config, tmp_path: Path) -> None:
     code, out, _ = run(capsys, "train", "--config", write_config(), "--dry-run", "--json", "--trainer.num_workers=2")
     facts = json.loads(out)
@@ -197,6 +223,11 @@ def test_recipes_are_listed_and_copied_but_never_over_a_file(capsys, tmp_path: P
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml does not exist"),
         (["synth", "x", "--num-clips", "many"], "invalid int value"),
         (["synth", "x", "--seeds", "3"], "unknown argument '--seeds'"),
+        (["synth", "x", "--search.seed", "3"], "unknown argument '--search.seed'"),
+        (["data-info", "s3://$NO_SUCH_BUCKET/x"], "environment variable 'NO_SUCH_BUCKET' is not set"),
+        (["data-check", "x", "~no-such-user/x"], "'~no-such-user' is no user's home"),
+        (["train", "--config", "${NO_SUCH_FOLDER}/run.yaml"], "environment variable 'NO_SUCH_FOLDER' is not set"),
+        (["doctor", "--trainer.epochs", "3"], "has no meaning without --config"),
     ],
 )
 def test_a_mistyped_command_is_answered_in_one_line(capsys, arguments, message, tmp_path, monkeypatch) -> None:

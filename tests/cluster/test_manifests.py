@@ -2,7 +2,9 @@
 
 import os
 import re
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,36 @@ def test_the_slurm_script_starts_head_workers_and_training(tmp_path: Path) -> No
     none = subprocess.run(["bash", script], capture_output=True, text=True, env=environment)
     assert none.returncode == 2
     assert "give the config" in none.stderr
+
+
+def test_the_slurm_script_lets_the_training_write_its_checkpoint(tmp_path: Path) -> None:
+    programs = {
+        "scontrol": "echo n1",
+        "srun": "echo 10.0.0.1",
+        "sleep": "exit 0",
+        "vadv": "trap 'kill $!; /bin/sleep 1; touch saved; exit 143' TERM; /bin/sleep 60 & touch begun; wait",
+    }
+    for name, body in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "VADV_BIN": str(tmp_path),
+        "SLURM_JOB_NODELIST": "n1",
+        "SLURM_JOB_ID": "4242",
+        "SLURM_CPUS_PER_TASK": "8",
+    }
+    job = subprocess.Popen(["bash", CLUSTER / "slurm" / "vadv.sbatch", "c.yaml"], cwd=tmp_path, env=environment)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert job.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(60) == 143
+    assert (tmp_path / "saved").exists()
 
 
 def order(line: str) -> int:

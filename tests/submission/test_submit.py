@@ -142,6 +142,7 @@ def test_a_cluster_off_this_machine_wants_a_token(tmp_path: Path) -> None:
     [
         ("SUCCEEDED", 0, "", 0),
         ("FAILED", 2, "Job entrypoint command failed with exit code 2", 2),
+        ("FAILED", 143, "Job entrypoint command failed with exit code 143", PREEMPTED),
         ("FAILED", 1, "Job entrypoint command failed with exit code 1", 1),
         ("FAILED", None, "Job supervisor actor died: the node was terminated", PREEMPTED),
         ("FAILED", None, "runtime_env setup failed", 1),

@@ -1,5 +1,6 @@
 """Ctrl-C ends a command within seconds, with one message and a shell's code for it."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from vadv_dist.stopping import StopRequest
 from vadv_dist.training import launch
 from vadv_dist.training.run_folder import RunFolder
 
-STOPPED = "vadv: stopped by Ctrl-C. Whatever was complete is saved; run the same command to continue.\n"
+STOPPED = "vadv: stopped by {}. Whatever was complete is saved; run the same command to continue.\n"
 
 
 class Trainer:
@@ -46,8 +47,8 @@ def test_what_ray_raises_comes_through() -> None:
         launch._fit(FailingTrainer(), StopRequest(), lambda: None)
 
 
-def interrupt(command: list[str], when: Callable[[], bool]) -> tuple[int, str]:
-    """Send Ctrl-C to a command once something is there; return its code and what it told."""
+def interrupt(command: list[str], when: Callable[[], bool], number: signal.Signals = signal.SIGINT) -> tuple[int, str]:
+    """Send a signal (Ctrl-C's) to a command once something is there; return its code and what it told."""
     process = subprocess.Popen(
         [sys.executable, "-m", "vadv_dist.cli", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -56,7 +57,7 @@ def interrupt(command: list[str], when: Callable[[], bool]) -> tuple[int, str]:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, told = process.communicate(timeout=120)
     return process.returncode, told
 
@@ -67,13 +68,23 @@ def has_begun(root: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_a_search_is_stopped_while_a_trial_trains(write_config, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_a_search_is_stopped_while_a_trial_trains(
+    write_config, tmp_path: Path, number: signal.Signals, code: int, name: str
+) -> None:
     config = str(write_config("hunt"))
     command = ["tune", "--config", config, "--space", "loss_weights", "--no-ray", "--trainer.epochs=400"]
     repeats = tmp_path / "runs" / "hunt-loss_weights"
-    code, told = interrupt(command, lambda: any(has_begun(log.parent) for log in repeats.rglob("metrics.jsonl")))
-    assert code == 130
-    assert told.endswith(STOPPED)
+    begun = lambda: any(has_begun(log.parent) for log in repeats.rglob("metrics.jsonl"))  # noqa: E731
+    found, told = interrupt(command, begun, number)
+    assert found == code
+    assert told.endswith(STOPPED.format(name))
+    if number == signal.SIGTERM:  # the trial that ran wrote a checkpoint of its last step
+        assert not list(repeats.rglob(".*.partial-*"))
+        [log] = repeats.rglob("metrics.jsonl")
+        last = [json.loads(line) for line in log.read_text().splitlines()][-1]
+        assert last["kind"] == "checkpoint"
+        assert (log.parent / "checkpoints" / f"step-{last['step']}" / "manifest.json").is_file()
 
 
 @pytest.mark.long
@@ -83,4 +94,4 @@ def test_a_run_on_ray_is_stopped(write_config, tmp_path: Path, monkeypatch) -> N
     command = ["train", "--config", str(write_config()), "--trainer.num_workers=2", "--trainer.epochs=400"]
     code, told = interrupt(command, lambda: has_begun(tmp_path / "runs" / "run"))
     assert code == 130
-    assert told.endswith(STOPPED)
+    assert told.endswith(STOPPED.format("Ctrl-C"))

@@ -180,7 +180,7 @@ def test_a_population_ends_with_its_lineage_and_a_verdict_on_the_schedule(
     ended = []
     job = ReplayJob("again", stretches, lambda key, event: ended.append(event))
     todo = iter([job])
-    with LocalPool() as pool:
+    with LocalPool(30.0) as pool:
         drive(pool, lambda: next(todo, None))
     assert epochs(tmp_path / f"again-{len(course) - 1}") == epochs(root / "trials" / course[-1][0])
     assert ended[0].result["validation"]["mae"] == trials[number].values[0]

@@ -52,6 +52,17 @@ def test_a_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster,
     driver = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
     )
+    wait_for(lambda: (root / "trials" / "1" / "metrics.jsonl").is_file(), driver)
+    driver.send_signal(signal.SIGTERM)
+    _, said = driver.communicate(timeout=120)
+    assert driver.returncode == 143, said
+    assert said.endswith("stopped by SIGTERM. Whatever was complete is saved; run the same command to continue.\n")
+    assert "Traceback" not in said
+    assert not list(root.rglob(".*.partial-*"))
+
+    driver = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
+    )
     wait_for(lambda: (root / "trials" / "2").is_dir(), driver)
     victims = cluster.processes("TrialActor")
     assert victims

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from vadv_dist.errors import MachineError, UserError
+from vadv_dist.stopping import TERMINATED, is_termination
 
 # How a followed job ended: 0 done, 1 a fault of the machine, 2 a mistake of the user's, 75 (EX_TEMPFAIL) taken from
 # its node, to be submitted again, 130 stopped by somebody.
@@ -25,7 +26,10 @@ def follow(client: Any, submission_id: str, say: Callable[[str], None], out: Tex
     """
     try:
         _print_output(client, submission_id, say, out)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if is_termination(error):
+            say(f"{submission_id} runs on; the same command follows it again")
+            raise
         return _interrupted(client, submission_id, say)
     return exit_code(client.get_job_info(submission_id), say)
 
@@ -42,6 +46,9 @@ def exit_code(job: Any, say: Callable[[str], None]) -> int:
     code = job.driver_exit_code
     if code == UserError.exit_code:
         return UserError.exit_code
+    if code == TERMINATED:
+        say("the job was asked to stop by SIGTERM; the same command goes on from its last checkpoint")
+        return PREEMPTED
     if code is None or code < 0:
         if any(word in message.lower() for word in _LOST_NODE):
             say(f"the job lost its node ({message[:200]}); the same command goes on from the last checkpoint")

@@ -9,11 +9,13 @@ from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
 from vadv_dist.garbage import collect_rarely
+from vadv_dist.stopping import is_termination
 from vadv_dist.storage import location
 from vadv_dist.training.allocator import THREAD_ENVIRONMENT
 from vadv_dist.training.cluster import cluster_resource, is_ours, ray_session
 from vadv_dist.training.shared_folder import require_shared_by_nodes
 from vadv_dist.tuning.events import Epoch, Event, Lost
+from vadv_dist.tuning.pools import GRACE_SHARE
 from vadv_dist.tuning.session import TrainingSession
 
 
@@ -63,10 +65,17 @@ class PackedPool:
         self._resources = {"num_cpus": cpus, "num_gpus": gpus}
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Let go of the actors; a trial that still runs goes on from its checkpoint another time."""
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Let go of the actors; a trial that still runs goes on from its checkpoint another time.
+
+        On SIGTERM, running trials write one of their step first.
+        """
         import ray
 
+        if self._actor_of and isinstance(error, KeyboardInterrupt) and is_termination(error):
+            grace_s = self._config.trainer.grace_s * GRACE_SHARE
+            leaving = [actor.leave.remote(grace_s) for actor in self._actor_of.values()]
+            ray.wait(leaving, num_returns=len(leaving), timeout=grace_s)
         for actor in (*self._idle, *self._actor_of.values()):
             with contextlib.suppress(Exception):
                 ray.kill(actor)
@@ -111,7 +120,8 @@ class PackedPool:
         environment = {**THREAD_ENVIRONMENT, "OMP_NUM_THREADS": str(self._search.cpus_per_trial)}
         actor: Any = (
             ray.remote(TrialActor)
-            .options(**self._resources, runtime_env={"env_vars": environment})
+            # Two calls at a time: a trial is asked to leave while another call waits for its next event.
+            .options(**self._resources, max_concurrency=2, runtime_env={"env_vars": environment})
             .remote(os.getcwd(), self._search.cpus_per_trial)
         )
         return actor
@@ -136,6 +146,10 @@ class TrialActor:
     def answer(self, go_on: bool) -> Event:
         """See `TrainingSession.answer`."""
         return self._session.answer(go_on)
+
+    def leave(self, wait_s: float) -> None:
+        """See `TrainingSession.leave`."""
+        self._session.leave(wait_s)
 
 
 def why_lost(error: BaseException) -> str:

@@ -2,8 +2,12 @@
 
 from typing import Any, Protocol, Self
 
+from vadv_dist.stopping import is_termination
 from vadv_dist.tuning.events import Event
 from vadv_dist.tuning.session import TrainingSession
+
+# Of `trainer.grace_s`, what trainings get; the rest is for leaving the cluster.
+GRACE_SHARE = 0.7
 
 
 class Pool(Protocol):
@@ -18,7 +22,7 @@ class Pool(Protocol):
         """Get hold of what the trainings need."""
         ...
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Let go of it."""
         ...
 
@@ -36,11 +40,16 @@ class Pool(Protocol):
 
 
 class LocalPool:
-    """One training at a time in this process, without Ray."""
+    """One training at a time in this process, without Ray.
+
+    Args:
+        grace_s: seconds that SIGTERM leaves a training to write a checkpoint.
+    """
 
     slots = 1
 
-    def __init__(self) -> None:
+    def __init__(self, grace_s: float) -> None:
+        self._grace_s = grace_s
         self._session = TrainingSession()
         self._key = ""
         self._pending: tuple[str, Any] | None = None
@@ -48,8 +57,10 @@ class LocalPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        return None
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """On SIGTERM, let the training that runs write a checkpoint."""
+        if isinstance(error, KeyboardInterrupt) and is_termination(error):
+            self._session.leave(self._grace_s * GRACE_SHARE)
 
     def start(self, key: str, raw: dict[str, Any]) -> None:
         """See `Pool`."""

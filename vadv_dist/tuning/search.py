@@ -100,7 +100,7 @@ def _require_sense(config: Config, space: Space, search: SearchConfig, use_ray: 
 
 def _pool(config: Config, search: SearchConfig, use_ray: bool) -> Pool:
     if not use_ray:
-        return LocalPool()
+        return LocalPool(config.trainer.grace_s)
     if config.trainer.num_workers == 0:
         from vadv_dist.tuning.packed_pool import PackedPool
 

@@ -23,10 +23,13 @@ class TrainingSession:
     def __init__(self) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._words: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._leaving = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def begin(self, raw: dict[str, Any]) -> Event:
         """Start the training that a configuration (as a dict) names, or go on with it; return its first event."""
-        threading.Thread(target=self._run, args=(raw,), name="vadv-trial", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=(raw,), name="vadv-trial", daemon=True)
+        self._thread.start()
         return self._events.get()
 
     def answer(self, go_on: bool) -> Event:
@@ -34,10 +37,17 @@ class TrainingSession:
         self._words.put(go_on)
         return self._events.get()
 
+    def leave(self, wait_s: float) -> None:
+        """Have the training write a checkpoint of its step and end; wait for that, `wait_s` at most."""
+        self._leaving.set()
+        self._words.put(False)
+        if self._thread is not None:
+            self._thread.join(wait_s)
+
     def _run(self, raw: dict[str, Any]) -> None:
         event: Event
         try:
-            event = Ended(train_here(config_from_dict(raw), self._end_epoch))
+            event = Ended(train_here(config_from_dict(raw), self._end_epoch, self._leaving.is_set))
         except _StopTrainingError:
             event = Stopped()
         except BaseException as error:
@@ -51,10 +61,17 @@ class TrainingSession:
             raise _StopTrainingError
 
 
-def train_here(config: Config, on_epoch: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def train_here(
+    config: Config, on_epoch: Callable[[dict[str, Any]], None], asked: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
     """Train a run in this process, or go on with it, and return its result.
 
+    Args:
+        config: the run.
+        on_epoch: called after each epoch with its metrics.
+        asked: whether to leave after the step, with a checkpoint.
     Raises:
+        MachineError: it was asked to leave.
         VadvError: see `vadv_dist.training.worker.train_rank`.
     """
     import torch
@@ -76,7 +93,7 @@ def train_here(config: Config, on_epoch: Callable[[dict[str, Any]], None]) -> di
     device = choose_device(config.trainer.use_gpu)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    train_rank(config, Distributed(device=device), LocalWindows, on_epoch=on_epoch)
+    train_rank(config, Distributed(device=device), LocalWindows, on_epoch=on_epoch, asked=asked)
     result = folder.result()
     if result is None:
         raise MachineError(f"{folder.root} ended without a result.")
