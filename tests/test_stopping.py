@@ -16,7 +16,8 @@ GRACE = """
 import hashlib, sys
 from vadv_dist.stopping import finishing_first, sigterm_raises
 with sigterm_raises(), finishing_first(float(sys.argv[1]), on_signal=lambda: print("heard", flush=True),
-                                       safe=lambda: "Step 7 is saved."):
+                                       safe=lambda: "Step 7 is saved.") as request:
+    request.is_working = True
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"a", b"b", 100_000_000)
 """
@@ -29,6 +30,9 @@ def start(*command: str) -> subprocess.Popen[str]:
 def test_the_first_signal_asks_and_the_second_raises() -> None:
     with sigterm_raises():
         with finishing_first(60, on_signal=lambda: None, safe=str) as request:
+            with pytest.raises(TerminatedError):  # nothing has begun
+                signal.raise_signal(signal.SIGTERM)
+            request.is_working = True
             assert not request.asked
             signal.raise_signal(signal.SIGTERM)
             assert request.asked

@@ -26,9 +26,14 @@ class TerminatedError(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Whether work that can be left at certain points was asked to stop at the next one."""
+    """Whether work that can be left at certain points was asked to stop at the next one.
+
+    Attributes:
+        is_working: whether that work has begun; before it, there is nothing to finish, and nothing is asked.
+    """
 
     def __init__(self) -> None:
+        self.is_working = False
         self._asked = threading.Event()
 
     @property
@@ -53,7 +58,7 @@ class _Listener:
         if os.getpid() != self._pid:  # a forked child that inherited the handler
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
-        elif self.request is not None and not self.request.asked:
+        elif self.request is not None and self.request.is_working and not self.request.asked:
             self.request.ask()
         else:
             self.has_raised = True
@@ -116,11 +121,11 @@ def sigterm_kept() -> Iterator[None]:
 def finishing_first(grace_s: float, *, on_signal: Callable[[], None], safe: Callable[[], str]) -> Iterator[StopRequest]:
     """Yield a request that the first SIGTERM asks; a second one raises, and the process ends when the grace is over.
 
-    Without `sigterm_raises`, nothing asks it.
+    Until `is_working` is set, the first one raises too. Without `sigterm_raises`, nothing asks.
 
     Args:
         grace_s: seconds after the first SIGTERM within which the process ends.
-        on_signal: called in another thread at the first SIGTERM.
+        on_signal: called in another thread when it is asked.
         safe: says what is saved, for the message of a process whose grace is over.
     """
     request = StopRequest()
@@ -145,7 +150,8 @@ def finishing_first(grace_s: float, *, on_signal: Callable[[], None], safe: Call
                 return
             if received[0] == signal.SIGTERM and deadline is None:
                 deadline = time.monotonic() + grace_s - min(_LEAVING_S, grace_s * _LEAVING_SHARE)
-                on_signal()
+                if request.is_working:
+                    on_signal()
             elif received[0] == signal.SIGTERM:
                 deadline = min(deadline or 0.0, time.monotonic() + _AT_ONCE_S)
 

@@ -185,6 +185,8 @@ def test_a_search_does_not_go_on_with_other_data(
     space, _ = load_space(find_space("loss_weights"), here)
     folder = StudyFolder(tmp_path / "study")
     name = folder.claim(here, space, SearchConfig(), identity_of(here))
+    (folder.trials / "0").mkdir(parents=True)
+    (folder.trials / "0" / "result.json").write_text("{}")  # else there is nothing to protect
     with pytest.raises(UserError, match=r"search in .* was begun on other data than .*/here/data .*/there/data"):
         folder.claim(there, space, SearchConfig(), identity_of(there))
     shutil.move(tmp_path / "here" / "data", tmp_path / "moved")

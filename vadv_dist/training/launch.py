@@ -101,6 +101,7 @@ def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any
                 stop.see(line)
 
             if config.trainer.num_workers == 0:
+                request.is_working = True
                 train_locally(config, show, lambda: request.asked)
             else:
                 with MetricsTail(folder.metrics_path, show):
@@ -202,6 +203,7 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
                 worker_runtime_env={"env_vars": THREAD_ENVIRONMENT | store_settings()},
             ),
         )
+        request.is_working = True
         try:
             _fit(trainer, request, lambda: ask_to_stop(flag))
         except WorkerGroupError as error:

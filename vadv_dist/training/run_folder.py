@@ -116,8 +116,8 @@ class RunFolder:
     def claim(self, config: Config, trained_on: TrainedOn | None = None) -> bool:
         """Make this folder the run of `config`, or find that it already is.
 
-        A run of another configuration or other data that never came to a checkpoint, because it was refused, failed or
-        was killed, has nothing to lose: its folder becomes the run of `config`.
+        A run of another configuration that never came to a checkpoint, because it was refused, failed or was killed,
+        has nothing to lose: its folder becomes the run of `config`.
 
         Args:
             config: the run's.
@@ -128,7 +128,7 @@ class RunFolder:
         Raises:
             UserError: the folder holds a run of another configuration or of other data, or something that is no run.
         """
-        if self.config_path.is_file() and not self.holds_work() and self._is_another(config, trained_on):
+        if self.config_path.is_file() and not self.holds_work() and self._differing(config, None):
             self._forget()
         earlier = self.trained_on()
         continues = self.config_path.is_file()
@@ -156,12 +156,6 @@ class RunFolder:
         if trained_on is not None and self.trained_on() is not None:
             before, now = without_places(before), without_places(now)
         return differing_keys(before, now)
-
-    def _is_another(self, config: Config, trained_on: TrainedOn | None) -> bool:
-        """Whether the folder's run has another configuration or other data."""
-        earlier = self.trained_on()
-        is_other_data = trained_on is not None and earlier is not None and earlier.differing(trained_on) is not None
-        return is_other_data or bool(self._differing(config, trained_on))
 
     def _forget(self) -> None:
         """Remove what a run without a checkpoint has left; its configuration last."""

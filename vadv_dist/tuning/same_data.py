@@ -31,8 +31,8 @@ class SameData:
         self._pool.__enter__()
         return self
 
-    def __exit__(self, *details: object) -> None:
-        self._pool.__exit__(*details)
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._pool.__exit__(kind, error, trace)
 
     def start(self, key: str, raw: dict[str, Any]) -> None:
         """See `Pool`."""

@@ -105,10 +105,12 @@ class StudyFolder:
             # A setting that an earlier version did not have is its default.
             earlier = record["search"]
             earlier["settings"] = {**_decisive(SearchConfig()), **earlier["settings"]}
-            works, difference, now = self._holds_work(), None, what
+            if not self._holds_work() and (differing_keys(earlier, what) or self._holds_failures()):
+                self._clear()
+                return self.claim(config, space, search, trained_on)
+            now = what
             if trained_on is not None and "trained_on" in record:
-                difference = TrainedOn.from_json(record["trained_on"]).differing(trained_on)
-                if difference and works:
+                if difference := TrainedOn.from_json(record["trained_on"]).differing(trained_on):
                     raise UserError(
                         f"The search in {self.root} was begun {difference}. Name what it was begun on, or give this "
                         "one a name of its own (--run.name=…)."
@@ -116,17 +118,15 @@ class StudyFolder:
                 earlier["config"] = without_places(earlier["config"])
                 now = {**what, "config": without_places(what["config"])}
             rows = differing_keys(earlier, now)
-            if rows and works:
+            if rows:
                 listed = "\n  ".join(rows)
                 raise UserError(
                     f"{self.root} holds another search:\n  {listed}\n"
                     "Give this one a name of its own (--run.name=…), or take the values back."
                 )
             self._sweep()
-            if works or not (rows or difference or self._holds_failures()):
-                return str(record["study"])
-            self._clear()
-        elif self.root.is_dir() and any(not p.name.startswith(".") for p in self.root.iterdir()):
+            return str(record["study"])
+        if self.root.is_dir() and any(not p.name.startswith(".") for p in self.root.iterdir()):
             raise UserError(
                 f"{self.root} exists but is no study (it has no study.yaml), and nothing is written over it. "
                 "Give another run.name or run.storage."
