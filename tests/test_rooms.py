@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vadv_dist"
-BASE = {"errors", "storage", "locks", "garbage", "stopping", "terminal", "__init__"}
+BASE = {"errors", "storage", "locks", "garbage", "stopping", "terminal", "parquet", "__init__"}
 MAY_IMPORT = {
     "errors": set(),
     "garbage": set(),
@@ -18,6 +18,8 @@ MAY_IMPORT = {
     "locks": {"errors", "storage"},
     "terminal": set(),
     "lasting": BASE,
+    "parquet": {"errors", "parquet_pages"},
+    "parquet_pages": set(),
     "recipes": BASE,
     "ray_connection": {"errors", "stopping"},
     "ray_probe": set(),

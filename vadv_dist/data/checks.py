@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vadv_dist.data.check_report import CheckReport, Finding, counted, render_report
 from vadv_dist.data.dataset import Dataset, DatasetManifest, ShardInfo
@@ -25,6 +24,7 @@ from vadv_dist.data.schema import (
 from vadv_dist.data.shards import arrow_schema
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.data.video_ids import numbered_families
+from vadv_dist.parquet import BoundedParquet, OversizedError
 from vadv_dist.storage import S3Path, file_size, local_copy, read_json, sha256_file
 
 __all__ = ["CheckReport", "Finding", "check_dataset", "render_report"]
@@ -125,9 +125,12 @@ class _Check:
             what = f"Its SHA-256 is {actual[:12]}…, dataset.json declares {shard.sha256[:12]}…: it was changed."
             self.error(shard.path, None, what, _RESTORE)
         try:
-            with shard_content(path, size) as content:
-                table = pq.read_table(pa.BufferReader(content), partitioning=None)
+            with shard_content(path, size) as content, BoundedParquet(pa.BufferReader(content), path) as file:
+                table = file.read()
             table.column_names  # noqa: B018  # decoded when they are asked for
+        except OversizedError as error:
+            self.error(shard.path, None, error.what, _RESTORE)
+            return
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             self.error(shard.path, None, f"It is not a readable Parquet file ({reason}).", _RESTORE)

@@ -4,12 +4,12 @@ import io
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vadv_dist.data.dataset import Dataset, ShardInfo
 from vadv_dist.data.reading import shard_content
 from vadv_dist.errors import UserError
-from vadv_dist.storage import S3Path
+from vadv_dist.parquet import BoundedParquet
+from vadv_dist.storage import Location, S3Path
 
 
 def read_columns(dataset: Dataset, shard: ShardInfo, names: Sequence[str]) -> pa.Table:
@@ -22,17 +22,17 @@ def read_columns(dataset: Dataset, shard: ShardInfo, names: Sequence[str]) -> pa
     path = dataset.shard_path(shard)
     try:
         if isinstance(path, S3Path):
-            return _read(pa.PythonFile(_Ranges(path, shard.bytes), "r"), names)
+            return _read(pa.PythonFile(_Ranges(path, shard.bytes), "r"), names, path)
         with shard_content(path, shard.bytes) as content:
-            return _read(pa.BufferReader(content), names)
+            return _read(pa.BufferReader(content), names, path)
     except (pa.ArrowException, KeyError, OSError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"{path} cannot be read ({reason}). `vadv data-check` says what is wrong with it.") from None
 
 
-def _read(file: pa.NativeFile, names: Sequence[str]) -> pa.Table:
-    with pq.ParquetFile(file) as parquet:
-        return parquet.read(columns=list(names), use_threads=False).select(list(names))
+def _read(file: pa.NativeFile, names: Sequence[str], where: Location) -> pa.Table:
+    with BoundedParquet(file, where) as parquet:
+        return parquet.read(names).select(list(names))
 
 
 class _Ranges(io.RawIOBase):

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vadv_dist.data.dataset import Dataset, ShardInfo
 from vadv_dist.data.schema import META_COLUMNS, Array, FeatureColumn, FeatureSpec, Window
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.errors import UserError
+from vadv_dist.parquet import BoundedParquet
 from vadv_dist.storage import Location, S3Path, file_size, sha256_bytes
 
 _AGAIN = "Make the data set again."
@@ -70,7 +70,7 @@ class ShardReader:
             verified = shard.path in self._verified
             if not verified:
                 _require_hash(path, sha256_bytes(content), shard)
-            table = _decode(path, content, [*META_COLUMNS, *self.features])
+            table = _decode(path, content, shard, [*META_COLUMNS, *self.features])
         if not verified:
             check_table(table, path, shard, self.specs)
             self._verified.add(shard.path)
@@ -98,14 +98,16 @@ def _require_hash(path: Location, actual: str, shard: ShardInfo) -> None:
         )
 
 
-def _decode(path: Location, content: pa.Buffer, columns: list[str]) -> pa.Table:
+def _decode(path: Location, content: pa.Buffer, shard: ShardInfo, columns: list[str]) -> pa.Table:
     try:
-        with pq.ParquetFile(pa.BufferReader(content)) as file:
-            lacking = [name for name in columns if name not in file.schema_arrow.names]
+        with BoundedParquet(pa.BufferReader(content), path) as file:
+            lacking = [name for name in columns if name not in file.schema.names]
             if lacking:
-                has = ", ".join(file.schema_arrow.names)
+                has = ", ".join(file.schema.names)
                 raise UserError(f"{path} has no column {lacking[0]!r} (it has: {has}). {_AGAIN}")
-            return file.read(columns=columns, use_threads=False)
+            if file.num_rows != shard.rows:
+                raise UserError(f"{path} has {file.num_rows} rows, dataset.json declares {shard.rows}. {_AGAIN}")
+            return file.read(columns)
     except MemoryError:  # Arrow's own is an ArrowException too, and says nothing of the file
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns

@@ -16,6 +16,7 @@ from vadv_dist.data.shards import stamped, statistics, write_prompts
 from vadv_dist.errors import UserError
 from vadv_dist.features.listing import ClipList
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder
+from vadv_dist.parquet import read_table
 from vadv_dist.storage import Location, atomic_file, local_copy, sha256_file, write_json
 
 REJECTED_NAME = "rejected.parquet"
@@ -149,7 +150,7 @@ def finish(
 def summary(root: Location, manifest: DatasetManifest) -> ExtractSummary:
     """Summarise a finished extraction from its manifest and its rejected clips."""
     with local_copy(root / REJECTED_NAME) as path:
-        reasons = pq.read_table(path, columns=["reason"], partitioning=None).column("reason").to_pylist()
+        reasons = read_table(path, ["reason"]).column("reason").to_pylist()
     counts = manifest.provenance["clips"]
     splits = {split: manifest.rows(split) for split in SPLITS if split in manifest.splits}
     return ExtractSummary(

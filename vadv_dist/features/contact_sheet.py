@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import SPLITS
@@ -13,6 +12,7 @@ from vadv_dist.features.clip_files import open_clip
 from vadv_dist.features.frames import READER_VERSION, Span, Video, to_image
 from vadv_dist.features.listing import clip_location
 from vadv_dist.features.timeline import BadClipError
+from vadv_dist.parquet import read_table
 from vadv_dist.storage import Location, atomic_file, local_copy, location
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def write_contact_sheets(uri: str | Location, folder: str | Location) -> list[Lo
             f"{READER_VERSION}: the pictures might not show the frames that were encoded. Leave out --pictures."
         )
     with local_copy(sources) as path:
-        rows = pq.read_table(path, partitioning=None).to_pylist()
+        rows = read_table(path).to_pylist()
     written: list[Location] = []
     faults = []
     for split in (split for split in SPLITS if split in dataset.manifest.splits):

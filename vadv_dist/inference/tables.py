@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vadv_dist.errors import UserError, did_you_mean
+from vadv_dist.parquet import BoundedParquet
 from vadv_dist.storage import Location
 
 CHUNK_ROWS = 16384
-# Rows of a Parquet file may hold features of megabytes each; this bounds what is in memory while they are copied.
-_COPY_BYTES = 64 << 20
 
 
 class Table(ABC):
@@ -128,7 +126,7 @@ class ParquetTable(Table):
     def columns(self) -> list[str]:
         """Names of the columns."""
         with self._open() as file:
-            return list(file.schema_arrow.names)
+            return list(file.schema.names)
 
     def texts(self) -> Iterator[list[str | None]]:
         """Read the text column in pieces, and no other.
@@ -137,38 +135,35 @@ class ParquetTable(Table):
             UserError: it holds something other than strings.
         """
         with self._open() as file:
-            kind = file.schema_arrow.field(self.text_column).type
+            kind = file.schema.field(self.text_column).type
             value_kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(value_kind) or pa.types.is_large_string(value_kind)):
                 raise UserError(f"{self.path}: column {self.text_column!r} holds {kind}, expected strings.")
-            for batch in self._batches(file, batch_size=CHUNK_ROWS, columns=[self.text_column]):
+            for batch in self._batches(file, CHUNK_ROWS, [self.text_column]):
                 yield batch.column(0).to_pylist()
 
     def write_with(self, path: Path, values: npt.NDArray[np.float32]) -> None:
         """Write the rows with their values, a float32 column."""
         with self._open() as file:
-            metadata = file.metadata
-            row_bytes = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-            rows = min(CHUNK_ROWS, max(1, _COPY_BYTES * metadata.num_rows // max(1, row_bytes)))
-            schema = file.schema_arrow.append(pa.field(self.new_column, pa.float32()))
+            schema = file.schema.append(pa.field(self.new_column, pa.float32()))
             with pq.ParquetWriter(path, schema) as writer:
                 done = 0
-                for batch in self._batches(file, batch_size=max(1, rows)):
+                for batch in self._batches(file, CHUNK_ROWS):
                     added = pa.array(values[done : done + batch.num_rows], pa.float32())
                     writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, added], schema=schema))
                     done += batch.num_rows
 
     @contextmanager
-    def _open(self) -> Iterator[pq.ParquetFile]:
+    def _open(self) -> Iterator[BoundedParquet]:
         with self._readable():
-            file = pq.ParquetFile(self.path)
-            file.schema_arrow.names  # noqa: B018  # decoded when they are asked for
+            file = BoundedParquet(pa.memory_map(str(self.path)), self.path)
+            file.schema.names  # noqa: B018  # decoded when they are asked for
         with file:
             yield file
 
-    def _batches(self, file: pq.ParquetFile, **options: Any) -> Iterator[pa.RecordBatch]:
+    def _batches(self, file: BoundedParquet, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Read pieces whose content is what their types say."""
-        batches = file.iter_batches(**options)
+        batches = file.batches(rows, columns)
         while True:
             with self._readable():
                 batch = next(batches, None)

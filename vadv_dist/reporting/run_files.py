@@ -224,10 +224,11 @@ def read_predictions(path: Path, again: str) -> Predictions:
         UserError: not Parquet, a column missing, no rows, or a label that is not a finite number.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from vadv_dist.parquet import read_table
 
     try:
-        table = pq.read_table(path)
+        table = read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read as Parquet: {error}. Evaluate the run again: {again}.") from None
     needed = (*_TEXT_COLUMNS, "label", LOGIT_COLUMNS["student"])

@@ -16,6 +16,7 @@ from vadv_dist.data.schema import SPLITS
 from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.errors import UserError
+from vadv_dist.parquet import BoundedParquet
 from vadv_dist.storage import Location, atomic_file, write_json
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.checkpoint import checkpoint_at
@@ -127,8 +128,8 @@ def clip_facts(shards: SplitShards, scored: Scored) -> ClipFacts:
     found: dict[tuple[str, str], tuple[str, str]] = {}
     for number, shard in shards.shards:
         path = shards.sources.datasets[number].shard_path(shard)
-        with shard_content(path, shard.bytes) as content:
-            table = pq.read_table(pa.BufferReader(content), columns=["source", "clip_id", "video_id", "text"])
+        with shard_content(path, shard.bytes) as content, BoundedParquet(pa.BufferReader(content), path) as file:
+            table = file.read(["source", "clip_id", "video_id", "text"])
         name = shards.sources.names[number]
         for source, clip_id, video_id, text in zip(*(c.to_pylist() for c in table.columns), strict=True):
             found[name or source, clip_id] = (video_id, text)
