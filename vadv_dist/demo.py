@@ -78,7 +78,7 @@ def finding(gain: Interval) -> str:
         found = "On these clips the student erred less beside its teacher."
     else:
         found = "On these clips the student erred more beside its teacher."
-    return f"{found} It is one seed of each, which cannot tell a gain from luck; docs/results.md has eight."
+    return f"{found} It is one seed of each, which cannot tell a gain from luck; docs/results.md has more."
 
 
 def hardness(truth: Mapping[str, Any]) -> str:
