@@ -28,7 +28,7 @@ class OneEvent(LocalPool):
 def test_a_trial_on_other_data_ends_the_search(write_config: Any, tmp_path: Path) -> None:
     config = load_config(write_config())
     begun_on = TrainedOn.of(config, Sources.open(config))
-    pool = SameData(OneEvent(), begun_on)
+    pool = SameData(OneEvent(1.0), begun_on)
     RunFolder.of(config).claim(config, begun_on)
     pool.start("trial 0", config_to_dict(config))
     assert pool.next() == ("trial 0", Epoch(0, 1.0))

@@ -27,7 +27,7 @@ class SourceIdentity:
     Attributes:
         place: its absolute place.
         fingerprint: of its shards and prompts.
-        label: kind and range of its labels; empty where they were not recorded.
+        label: kind, range and threshold of its labels; empty where they were not recorded.
     """
 
     place: str
