@@ -204,6 +204,22 @@ def test_prompts_are_the_text_features_of_clips_own_model(clip_folder: Path) -> 
     assert np.abs(ours[0] - ours[1]).max() > 1e-3
 
 
+def test_a_prompt_that_would_be_cut_is_refused(clip_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"is 18 tokens long; the text encoder of .* reads 16"):
+        prompt_embeddings(str(clip_folder), "a " * 15 + "{class}", ["negative", "positive"])
+    prompt_embeddings(str(clip_folder), "a " * 13 + "{class}", ["negative", "positive"])
+
+
+def test_a_classifier_of_several_labels_at_once_gives_no_probabilities(tmp_path: Path) -> None:
+    write_classifier(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "problem_type": "multi_label_classification"}))
+    config = ExpressionConfig(encoder=str(tmp_path), num_scores=8)
+    with pytest.raises(UserError, match=r"Set expression\.scores: raw"):
+        check_expression(config)
+    check_expression(replace(config, scores="raw"))
+
+
 def test_another_kind_of_encoder_is_refused(classifier_folder: Path) -> None:
     with pytest.raises(UserError, match="is a 'vit', expected a CLIP or a SigLIP"):
         ImageEncoder(str(classifier_folder), "pooled")

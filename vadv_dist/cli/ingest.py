@@ -4,11 +4,16 @@ import argparse
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vadv_dist.cli.answers import print_json
 from vadv_dist.config.places import path, place
 from vadv_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from vadv_dist.inference.token_counts import TokenCounts
 
 
 def add_ingest_command(commands: Any) -> None:
@@ -163,6 +168,10 @@ def _add_common(parser: argparse.ArgumentParser, *, bad_rows: str, source: str) 
         default=bad_rows,
         help="rows that cannot become a clip: end at the first, or leave out and count (default: %(default)s)",
     )
+    parser.add_argument(
+        "--tokenizer", help="folder or Hugging Face name of an encoder: count the texts that --max-tokens would cut"
+    )
+    parser.add_argument("--max-tokens", type=int, help="what data.max_tokens will be (default: the configuration's)")
     parser.add_argument("--source", help=f"name of the source (default: {source})")
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON object")
 
@@ -183,14 +192,52 @@ def _answer(
         names: options that it takes under their own names, besides those of every format.
         others: what it takes under another name or in another form.
     """
+    if options.max_tokens is not None and options.max_tokens < 1:
+        raise UserError(f"--max-tokens is {options.max_tokens}, expected at least 1.")
+    tokenizer = _tokenizer(options.tokenizer)
     with _local_files(options):  # may put other paths into the options, which are therefore read inside
         given = {name: getattr(options, name) for name in (*names, "bad_rows", "source")}
         summary = ingest(*(getattr(options, file) for file in files), options.out, **given, **others)
+    counts = _token_counts(options.out, tokenizer, options.max_tokens)
     if options.json:
-        print_json(summary.to_json())
-    else:
-        print(summary)
+        cut = {split: count.to_json() for split, count in counts.items()} if tokenizer is not None else None
+        print_json({**summary.to_json(), **({} if cut is None else {"texts_cut": cut})})
+        return 0
+    print(summary)
+    for split, count in counts.items():
+        if tokenizer is not None:
+            print(f"  {split}: {count.sentence()}")
+        elif count.cut:
+            print(
+                f"  {split}: {count.cut:,} of {count.texts:,} texts have more than {count.bound} words (the longest "
+                f"{count.longest:,}), so data.max_tokens: {count.bound} cuts at least those; --tokenizer counts all"
+            )
     return 0
+
+
+def _tokenizer(name: str | None) -> "PreTrainedTokenizerBase | None":
+    """Load a tokenizer before anything is read, so that a wrong name is met at once."""
+    if name is None:
+        return None
+    from vadv_dist.models.encoders import build_tokenizer
+
+    return build_tokenizer(name)
+
+
+def _token_counts(
+    out: str, tokenizer: "PreTrainedTokenizerBase | None", max_tokens: int | None
+) -> "dict[str, TokenCounts]":
+    """How many texts of each split `data.max_tokens` cuts; by their words where no tokenizer is known."""
+    from vadv_dist.config import DataConfig
+    from vadv_dist.data.dataset import Dataset
+    from vadv_dist.data.texts import texts_of_dataset
+    from vadv_dist.inference.token_counts import count_tokens, count_words
+
+    bound = DataConfig.max_tokens if max_tokens is None else max_tokens
+    counts = {}
+    for split, (texts, words) in texts_of_dataset(Dataset.open(out)).items():
+        counts[split] = count_words(words, bound) if tokenizer is None else count_tokens(tokenizer, texts, bound)
+    return counts
 
 
 @contextlib.contextmanager

@@ -2,11 +2,14 @@
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vadv_dist.cli.answers import console, print_json
 from vadv_dist.config.places import place
 from vadv_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from vadv_dist.inference.token_counts import TokenCounts
 
 KNOWN_SPEAKERS = "Its scores may profit from known speakers."
 
@@ -71,6 +74,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     document = evaluate(options.run, options.split, data=options.data, encoder=options.encoder)
     for warning in document.get("leaks", []):
         print(f"vadv: warning: {warning['told']} {warning.get('why', KNOWN_SPEAKERS)}", file=sys.stderr)
+    if (cut := document.get("texts_cut")) and cut["cut"]:
+        from vadv_dist.inference.token_counts import TokenCounts
+
+        _warn_of_cut_texts(TokenCounts.from_json(cut))
     if options.json:
         print_json(document)
         return 0
@@ -101,16 +108,23 @@ def _predict(options: argparse.Namespace) -> int:
         raise UserError("--input and --output go together: the output is the input with a column of predictions.")
     folder = resolve_student(options.run)
     if options.input is not None:
-        count = predict_file(folder, options.input, options.output, text_column=options.text_column)
+        count = predict_file(
+            folder, options.input, options.output, text_column=options.text_column, tell=_warn_of_cut_texts
+        )
         print(f"wrote {options.output}: {count} predictions")
         return 0
-    scores = [float(score) for score in predict_texts(folder, options.text)]
+    scores = [float(score) for score in predict_texts(folder, options.text, tell=_warn_of_cut_texts)]
     if options.json:
         print_json([{"text": text, "prediction": score} for text, score in zip(options.text, scores, strict=True)])
     else:
         for text, score in zip(options.text, scores, strict=True):
             print(f"{score:+.3f}  {text}")
     return 0
+
+
+def _warn_of_cut_texts(counts: "TokenCounts") -> None:
+    if counts.cut:
+        print(f"vadv: warning: {counts.sentence()}", file=sys.stderr)
 
 
 def _export(options: argparse.Namespace) -> int:

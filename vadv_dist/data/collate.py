@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from vadv_dist.data.schema import Batch, IntArray, Window
+from vadv_dist.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +33,8 @@ class Collator:
             window: where the rows are.
             rows: the micro-batch's rows; where empty, one row that counts for nothing takes its place.
             global_rows: all rows of the step's global batch, over which means are taken.
+        Raises:
+            UserError: a text without a token.
         """
         valid = np.ones(max(len(rows), 1), np.float32)
         if not len(rows):
@@ -45,6 +48,13 @@ class Collator:
             return_token_type_ids=False,
             return_tensors="np",
         )
+        empty = np.flatnonzero(np.asarray(encoded["attention_mask"]).sum(axis=1) == 0)
+        if empty.size:
+            row = rows[int(empty[0])]
+            raise UserError(
+                f"The tokenizer makes no token of clip {window.clip_id[row]!r} ({window.text[row][:60]!r}), "
+                "so nothing can be read. Give an encoder whose tokenizer knows its words, or leave the clip out."
+            )
         tensors: dict[str, torch.Tensor | None] = {
             "visual": None,
             "face": None,

@@ -180,6 +180,12 @@ def prompt_embeddings(name: str, template: str, classes: Sequence[str]) -> npt.N
         )
     model = load_frozen(_text_class(config), name, _FIELD, torch.float32, _tower(config, "text_config"))
     longest = config.text_config.max_position_embeddings
+    lengths = [len(row) for row in tokenizer(texts)["input_ids"]]
+    if max(lengths) > longest:
+        raise UserError(
+            f"prompts.template and prompts.classes give {texts[int(np.argmax(lengths))]!r}, which is {max(lengths)} "
+            f"tokens long; the text encoder of {name!r} reads {longest}. Shorten it."
+        )
     # SigLIP was trained on texts padded to its full length; CLIP reads them as they are.
     encoded = tokenizer(
         texts,

@@ -151,6 +151,11 @@ def _require_classifier(config: ExpressionConfig) -> None:
             f"{_FIELD} {_name(config)!r} gives {found.num_labels} scores, expression.num_scores is "
             f"{config.num_scores}. Make them agree."
         )
+    if found.problem_type == "multi_label_classification" and config.scores == "probabilities":
+        raise UserError(
+            f"{_FIELD} {_name(config)!r} was trained with labels that do not exclude each other, so the softmax over "
+            "its outputs is no probability. Set expression.scores: raw."
+        )
 
 
 def _is_onnx(config: ExpressionConfig) -> bool:

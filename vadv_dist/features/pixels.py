@@ -39,6 +39,7 @@ _WITHOUT_EFFECT = frozenset(
         "image_processor_type",
         "feature_extractor_type",
         "processor_class",
+        "use_fast",
         "model_input_names",
         "_valid_processor_keys",
         "do_convert_rgb",

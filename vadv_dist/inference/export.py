@@ -173,6 +173,7 @@ def load_student(folder: Path) -> tuple["TextStudent", "PreTrainedTokenizerBase"
 
     from vadv_dist.inference.layouts import build_student
     from vadv_dist.inference.modeling_text_student import TextStudentConfig
+    from vadv_dist.models.pretrained import quiet_transformers
 
     config: PreTrainedConfig
     if manifest.custom_reason is None:
@@ -186,7 +187,8 @@ def load_student(folder: Path) -> tuple["TextStudent", "PreTrainedTokenizerBase"
         hidden=manifest.hidden,
         dropout=manifest.dropout,
     )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with quiet_transformers():  # it does not know the model type of students that carry their own class
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return student.eval(), tokenizer, manifest.card.max_tokens
 
 

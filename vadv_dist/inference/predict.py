@@ -13,6 +13,7 @@ from vadv_dist.inference.batching import padded, token_budget_batches
 from vadv_dist.inference.export import load_student, resolve_student
 from vadv_dist.inference.fast_student import FastStudent, is_supported
 from vadv_dist.inference.tables import table_kind
+from vadv_dist.inference.token_counts import TokenCounts, count_tokens
 from vadv_dist.models.text_student import TextStudent
 from vadv_dist.storage import Location, atomic_file, local_copy, location
 
@@ -54,6 +55,7 @@ class Predictor:
         self.student = (FastStudent(student) if is_supported(student.encoder) else student).to(self.device).eval()
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.counts = TokenCounts(0, 0, 0, max_tokens)
         default = CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS
         self.batch_tokens = batch_tokens or default
 
@@ -88,6 +90,7 @@ class Predictor:
             return_token_type_ids=False,
         )["input_ids"]
         lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
+        self._count(texts, lengths)
         pad_id = self.tokenizer.pad_token_id or 0
         done = 0
         with torch.inference_mode():
@@ -102,6 +105,21 @@ class Predictor:
                     progress(done, len(texts))
         return predictions
 
+    def _count(self, texts: Sequence[str], lengths: npt.NDArray[np.int64]) -> None:
+        """Add to `counts` what was read, and what of it was cut: only texts that fill the bound can have been."""
+        empty = np.flatnonzero(lengths == 0)
+        if empty.size:
+            raise UserError(f"The tokenizer makes no token of {texts[int(empty[0])][:60]!r}, so nothing can be read.")
+        full = count_tokens(
+            self.tokenizer, [texts[int(row)] for row in np.flatnonzero(lengths >= self.max_tokens)], self.max_tokens
+        )
+        self.counts = TokenCounts(
+            self.counts.texts + len(texts),
+            self.counts.cut + full.cut,
+            max(self.counts.longest, full.longest, int(lengths.max())),
+            self.max_tokens,
+        )
+
 
 def predict_texts(
     folder: str | Location,
@@ -110,6 +128,7 @@ def predict_texts(
     batch_tokens: int | None = None,
     device: str | None = None,
     progress: Progress | None = None,
+    tell: Callable[[TokenCounts], None] = lambda counts: None,
 ) -> npt.NDArray[np.float32]:
     """Predict the sentiment of texts with the student of a run or an export.
 
@@ -118,6 +137,7 @@ def predict_texts(
         texts: R texts.
         batch_tokens, device: as `Predictor`.
         progress: called after each batch with the number of texts done and of all.
+        tell: called at the end with how many texts were cut.
     Returns:
         predictions in label units, [R], in the order of `texts`.
     Raises:
@@ -126,7 +146,10 @@ def predict_texts(
     for number, text in enumerate(texts, 1):
         if not text.strip():
             raise UserError(f"Text {number} is empty. Give at least one word.")
-    return Predictor.load(folder, batch_tokens=batch_tokens, device=device)(texts, progress)
+    predictor = Predictor.load(folder, batch_tokens=batch_tokens, device=device)
+    predictions = predictor(texts, progress)
+    tell(predictor.counts)
+    return predictions
 
 
 def predict_file(
@@ -138,6 +161,7 @@ def predict_file(
     batch_tokens: int | None = None,
     device: str | None = None,
     progress: Progress | None = None,
+    tell: Callable[[TokenCounts], None] = lambda counts: None,
 ) -> int:
     """Copy a table and add a column `prediction`, in label units.
 
@@ -150,6 +174,7 @@ def predict_file(
         text_column: column of `input_path` that holds the texts.
         batch_tokens, device: as `Predictor`.
         progress: called after each batch with the number of texts done and of all.
+        tell: called at the end with how many texts were cut.
     Returns:
         number of rows.
     Raises:
@@ -173,6 +198,7 @@ def predict_file(
             done += len(texts)
         with atomic_file(target) as partial:
             table.write_with(partial, predictions)
+    tell(predictor.counts)
     return num_rows
 
 

@@ -39,7 +39,7 @@ def load_pretrained(name_or_path: str, load: Callable[[str, bool], T], field: st
         if not (folder / "config.json").is_file():
             raise UserError(f"Encoder folder {name_or_path} has no config.json. Give the folder that holds it.")
         try:
-            with _quiet_transformers():
+            with quiet_transformers():
                 return load(str(folder), True)
         except faults as error:
             alone = "; student.pretrained: false needs its config.json alone" if field.startswith("student") else ""
@@ -53,13 +53,13 @@ def load_pretrained(name_or_path: str, load: Callable[[str, bool], T], field: st
             f"Set {field} to a folder that holds a config.json, or to a name on the Hugging Face hub."
         )
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             return load(name_or_path, True)
     except faults as error:
         not_cached = error
     _require_on_hub(name_or_path, not_cached, field)
     try:
-        with _quiet_transformers(bars=True):  # a download may take minutes
+        with quiet_transformers(bars=True):  # a download may take minutes
             return load(name_or_path, False)
     except faults as error:
         raise UserError(
@@ -148,7 +148,7 @@ def _require_on_hub(name: str, not_cached: Exception, field: str) -> None:
 
 
 @contextmanager
-def _quiet_transformers(*, bars: bool = False) -> Iterator[None]:
+def quiet_transformers(*, bars: bool = False) -> Iterator[None]:
     """Keep transformers' reports (and its bars) off the terminal; what matters of them the caller says itself."""
     from huggingface_hub import constants
     from transformers.utils import logging as transformers_logging

@@ -26,6 +26,7 @@ def run_facts(run: RunRecord) -> dict[str, str]:
         "Teacher’s weights": _count(result, "teacher") if run.has_teacher else "no teacher",
         "Objective": _objective(config["objective"]),
         "Sources": _mixing(config["data"]),
+        "Texts cut": _texts_cut(result),
         "Batch size": config["data"].get("batch_size"),
         "Peak learning rate": decimals(lr) if isinstance(lr := config["optimizer"].get("lr"), int | float) else None,
         "Seed": config["run"].get("seed"),
@@ -117,6 +118,15 @@ def _mixing(data: Record) -> str | None:
     weights = [str(source.get("weight", 1)) for source in sources if isinstance(source, Mapping)]
     weighed = "" if set(weights) <= {"1", "1.0"} else f", weights {' : '.join(weights)}"
     return f"{len(sources)}, mixed: {mixing}{weighed}"
+
+
+def _texts_cut(result: Record) -> str | None:
+    """How many texts were longer than the student reads."""
+    parts = []
+    for split, counts in _mapping(result, "texts_cut").items():
+        if isinstance(counts, Mapping) and counts.get("texts"):
+            parts.append(f"{counts['cut']} of {counts['texts']} {SPLITS.get(split, split)} ({counts['share']:.1%})")
+    return ", ".join(parts) or None
 
 
 def _workers(workers: object) -> object:

@@ -31,15 +31,17 @@ _ROUNDING, _ROUNDING_OF_READERS = 1e-3, 2e-6
 _NAMES_SHOWN = 5
 
 
-def preflight(config: Config, sources: Sources) -> None:
+def preflight(config: Config, sources: Sources) -> SentimentTask:
     """Build the task without its weights, to meet mistakes in a configuration before anything is started.
 
+    Returns:
+        the task, whose tokenizer is whole and whose model has no values.
     Raises:
         UserError: as `SentimentTask`, but for an encoder whose weights alone are missing.
     """
     shell = replace(config, student=replace(config.student, pretrained=False))
     with torch.device("meta"):
-        SentimentTask(shell, sources)
+        return SentimentTask(shell, sources)
 
 
 def check_model(task: SentimentTask, config: Config, sources: Sources, device: torch.device) -> None:

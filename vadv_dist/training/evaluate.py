@@ -16,6 +16,7 @@ from vadv_dist.data.schema import SPLITS
 from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.errors import UserError
+from vadv_dist.inference.token_counts import count_tokens
 from vadv_dist.parquet import BoundedParquet
 from vadv_dist.storage import Location, atomic_file, write_json
 from vadv_dist.tasks.sentiment import SentimentTask
@@ -73,6 +74,7 @@ def evaluate_run(
             "step": result["best_step"],
             "rows": len(scored.label),
             "dropped": shards.dropped,
+            "texts_cut": count_tokens(task.tokenizer, facts.text, config.data.max_tokens).to_json(),
             "data": [{"uri": str(d.root.resolve()), "fingerprint": d.manifest.fingerprint} for d in sources.datasets],
             **task.scale.describe(scored.label),
             **metrics,

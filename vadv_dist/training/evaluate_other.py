@@ -93,6 +93,7 @@ def score_on(source: Location, dataset: Dataset, split: str) -> dict[str, Any]:
             "remarks": student_remarks(student),
             "split": split,
             "rows": len(scored.label),
+            "texts_cut": predictor.counts.to_json(),
             "data": [{"uri": str(dataset.root.resolve()), "fingerprint": dataset.manifest.fingerprint}],
             "sources": {
                 name: {

@@ -7,8 +7,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from vadv_dist.config import Config, config_to_dict
+from vadv_dist.data.texts import texts_of
 from vadv_dist.inference.export import export_student
 from vadv_dist.inference.model_card import ModelCard
+from vadv_dist.inference.token_counts import count_tokens
 from vadv_dist.storage import Location
 from vadv_dist.tasks.sentiment import SentimentTask, build_student
 from vadv_dist.training.checkpoint import checkpoint_at
@@ -50,6 +52,10 @@ def finish_run(
                 "folder": os.getcwd(),
                 "wall_time_s": round(state.seconds, 3),
                 "data": data,
+                "texts_cut": {
+                    split.name: count_tokens(task.tokenizer, texts_of(split), config.data.max_tokens).to_json()
+                    for split in (splits.train, splits.valid)
+                },
                 "parameters": parameters,
                 "engine": config.engine.kind
                 + (f" zero-{config.engine.zero_stage}" if config.engine.kind == "deepspeed" else ""),
