@@ -13,7 +13,7 @@ from rich.console import Console
 
 from vadv_dist.config import Config, config_to_dict
 from vadv_dist.data.texts import texts_of
-from vadv_dist.errors import MachineError, StoppedError, VadvError
+from vadv_dist.errors import MachineError, StoppedError, UserError, VadvError
 from vadv_dist.inference.token_counts import count_tokens
 from vadv_dist.stopping import StopRequest, finishing_first, listens
 from vadv_dist.storage import Location, remove_tree, scratch_folder, store_settings
@@ -74,8 +74,9 @@ def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any
             f"{'continuing' if continues else 'training'} {folder.root}: {clips} clips, {steps} steps of "
             f"{config.data.batch_size} clips",
         )
-        for split, what in ((splits.train, "training texts"), (splits.valid, "validation texts")):
-            _say(console, count_tokens(tokenizer, texts_of(split), config.data.max_tokens).sentence(what))
+        with contextlib.suppress(UserError):  # of a damaged shard, training itself says more
+            for split, what in ((splits.train, "training texts"), (splits.valid, "validation texts")):
+                _say(console, count_tokens(tokenizer, texts_of(split), config.data.max_tokens).sentence(what))
         checkpoints = list_checkpoints(folder.checkpoints)
         folder.metrics_log().trim(checkpoints[-1].step if checkpoints else -1)
         if checkpoints:
