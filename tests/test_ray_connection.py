@@ -69,6 +69,22 @@ def test_what_answers_and_is_no_cluster_is_told(listener: str, monkeypatch) -> N
         connect(1)
 
 
+def test_a_cluster_that_is_lost_is_told_once(capsys) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        looks = iter([True] * 5)
+        ray_connection.tell_loss(address, lambda: next(looks, False), 0.0)
+        assert capsys.readouterr().err == ""
+    looks = iter([True] * 20)
+    ray_connection.tell_loss(address, lambda: next(looks, False), 0.0)
+    said = capsys.readouterr().err
+    assert said.count(f"the Ray cluster at {address} no longer answers") == 1
+    assert "run the same command again" in said
+    assert len(list(looks)) == 17  # told at the third failure in a row
+
+
 def test_a_token_that_is_missing_here_is_told(listener: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", listener)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")

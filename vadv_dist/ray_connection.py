@@ -9,7 +9,9 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ _ADDRESS, _JOB = "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _IN_JOB = "this Ray job"
 _TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 _ANSWER_S, _PROBE_S = 10.0, 60.0
+_LOOK_S, _LOST_AFTER = 5.0, 3
 _GIVE_TOKEN = (
     "asks for a token that was not given. Put it into ~/.ray/auth_token (mode 600), or name its file in "
     "RAY_AUTH_TOKEN_PATH, and set RAY_AUTH_MODE=token."
@@ -120,7 +123,33 @@ def connect(num_cpus: int, *, field: str = "trainer.ray_address", given: str | N
             f"there, or through `vadv submit`; or {named.advice}."
         ) from None
     _say(f"joined the Ray cluster{' of this job' if of_job else ''} at {address} ({named.by})")
+    arguments = (address, ray.is_initialized, _LOOK_S)
+    threading.Thread(target=tell_loss, args=arguments, name="vadv-cluster", daemon=True).start()
     return False
+
+
+def tell_loss(address: str, is_used: Callable[[], bool], look_s: float) -> None:
+    """Say that a cluster is gone. Ray itself ends this process a minute later, and not a word of it is ours.
+
+    Args:
+        address: of the cluster.
+        is_used: whether this process still uses it.
+        look_s: seconds between two looks; a few failures in a row are a loss.
+    """
+    failures = 0
+    while is_used():
+        try:
+            _require_listener(NamedCluster(address, ""))
+            failures = 0
+        except MachineError:
+            failures += 1
+        if failures == _LOST_AFTER:
+            _say(
+                f"the Ray cluster at {address} no longer answers. Ray ends this process within a minute (exit code 1) "
+                "unless it comes back. What was complete is saved: run the same command again once the cluster runs."
+            )
+            return
+        time.sleep(look_s)
 
 
 def require_usable(named: NamedCluster) -> str:
