@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vadv_dist"
-BASE = {"errors", "storage", "locks", "garbage", "stopping", "terminal", "parquet", "__init__"}
+BASE = {"errors", "storage", "locks", "garbage", "stopping", "terminal", "parquet", "json_text", "__init__"}
 MAY_IMPORT = {
     "errors": set(),
     "garbage": set(),
     "stopping": set(),
-    "storage": {"errors", "object_storage", "object_client"},
+    "storage": {"errors", "json_text", "object_storage", "object_client"},
     "object_storage": {"errors", "object_client"},
     "object_client": {"errors"},
     "locks": {"errors", "storage"},
     "terminal": set(),
+    "json_text": set(),
     "lasting": BASE,
     "parquet": {"errors", "parquet_pages"},
     "parquet_pages": set(),

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.json_text import MAX_BYTES, JsonError, parse_json
 from vadv_dist.object_client import STORE_SETTINGS as STORE_SETTINGS
 from vadv_dist.object_client import ConflictError as ConflictError
 from vadv_dist.object_client import store_settings as store_settings
@@ -104,14 +105,22 @@ def read_json(path: Location) -> dict[str, Any]:
         UserError: the file is missing, is not JSON, or holds something other than an object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(_read_at_most(path, MAX_BYTES + 1))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, JsonError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}.") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__}, expected an object.")
     return value
+
+
+def _read_at_most(path: Location, size: int) -> bytes:
+    """The first bytes of a file."""
+    if isinstance(path, S3Path):
+        return path.read_bytes(0, size) if path.size() > size else path.read_bytes()
+    with path.open("rb") as file:
+        return file.read(size)
 
 
 def write_json(path: Location, value: object) -> None:

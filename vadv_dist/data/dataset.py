@@ -100,11 +100,7 @@ class Dataset:
                 f"{root} {what}, so it is not a data set (dataset.json is written last, when a data set is "
                 "complete). Give the folder that `vadv synth` or `vadv ingest` wrote, or run it again."
             )
-        try:
-            raw = read_json(path)
-        except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets nested thousandfold
-            raise UserError(f"{path} cannot be read as JSON: {error}.") from None
-        return cls(root, parse_manifest(raw, path))
+        return cls(root, parse_manifest(read_json(path), path))
 
     @property
     def prompts_path(self) -> Location:
@@ -203,10 +199,13 @@ def _parse_shard(raw: Any) -> ShardInfo:
     path = fields.text(entry["path"], "path")
     if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
         raise ValueError(f"shard path {path!r} leaves the data set")
+    rows, size = fields.count(entry["rows"], "rows"), fields.count(entry["bytes"], "bytes")
+    if rows > size:
+        raise ValueError(f"shard {path!r} declares {rows:,} rows in {size:,} bytes")
     return ShardInfo(
         path,
-        fields.count(entry["rows"], "rows"),
-        fields.count(entry["bytes"], "bytes"),
+        rows,
+        size,
         fields.text(entry["sha256"], "sha256"),
         fields.counts(entry.get("missing", {}), "missing"),
     )

@@ -11,7 +11,7 @@ from vadv_dist.data.schema import LABEL_KINDS, FeatureSpec, LabelSpec
 FEATURE_TYPES = ("float16", "float32", "float64")
 # Arrow counts the values of one tensor in 32 bits, and rows in 64.
 MAX_VALUES = (1 << 31) - 1
-_MAX_COUNT = 1 << 60
+_MAX_COUNT = 1 << 50  # a petabyte; sums over all shards that a file can list fit 64 bits
 
 
 def text(value: Any, name: str) -> str:

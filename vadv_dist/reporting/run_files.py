@@ -1,6 +1,5 @@
 """Read what a run left in its folder, and say clearly what is missing or damaged."""
 
-import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vadv_dist.errors import UserError
+from vadv_dist.json_text import JsonError, parse_json
 from vadv_dist.reporting.provenance import TRAINED_ON, require_own_data
 from vadv_dist.storage import read_json
 
@@ -153,8 +153,8 @@ def read_log(path: Path) -> tuple[list[Record], list[Record]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except ValueError as error:
+            record = parse_json(line)
+        except JsonError as error:
             if number == len(lines):
                 break
             raise UserError(

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vadv_dist.models.pretrained import encoder_folder
+from vadv_dist.storage import read_json
 
 # Files from which transformers builds a tokenizer.
 _TOKENIZER_FILES = (
@@ -64,7 +65,7 @@ class EncoderIdentity:
 
 def _tokenizer_digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     decisive = {key: value for key, value in config.items() if key not in _NOT_DECISIVE}
     digest.update(json.dumps(decisive, sort_keys=True).encode())
     files = {path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()}

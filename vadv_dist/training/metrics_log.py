@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vadv_dist.json_text import JsonError, parse_json
 from vadv_dist.storage import Location, S3Path, disk_faults, write_text
 
 # An object cannot be appended to: it is written whole, at most this share of the time.
@@ -48,8 +49,8 @@ class MetricsLog:
         """Every line that stands there; one that broke off is left out."""
         found = []
         for line in _lines(self._path):
-            with contextlib.suppress(json.JSONDecodeError):
-                found.append(json.loads(line))
+            with contextlib.suppress(JsonError):
+                found.append(parse_json(line))
         return found
 
     def trim(self, last_step: int) -> None:
@@ -61,10 +62,10 @@ class MetricsLog:
         kept = []
         for line in before:
             try:
-                parsed = json.loads(line)
+                parsed = parse_json(line)
                 if parsed["step"] <= last_step or parsed.get("kind") == "start":
                     kept.append(line)
-            except (json.JSONDecodeError, KeyError, TypeError):
+            except (JsonError, KeyError, TypeError):
                 continue  # the half-written last line of a killed attempt
         if kept != before:
             write_text(self._path, "".join(kept))

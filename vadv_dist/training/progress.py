@@ -1,7 +1,6 @@
 """What a person sees of a training run: a bar on a terminal, plain lines elsewhere, both from metrics.jsonl's lines."""
 
 import contextlib
-import json
 import os
 import threading
 import time
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vadv_dist.errors import VadvError
+from vadv_dist.json_text import JsonError, parse_json
 from vadv_dist.storage import Location, S3Path
 
 _PLAIN_INTERVAL_S = 15.0
@@ -196,8 +196,8 @@ class MetricsTail:
                     break
                 self._offset += len(raw)
                 try:
-                    line = json.loads(raw)
-                except json.JSONDecodeError:
+                    line = parse_json(raw)
+                except JsonError:
                     continue  # half a line of a killed attempt, which the next one trims
                 self._show_new(line, show)
 
@@ -207,7 +207,7 @@ class MetricsTail:
             return
         self._etag = etag
         for raw in [] if etag is None else path.read_text().splitlines():
-            self._show_new(json.loads(raw), show)
+            self._show_new(parse_json(raw), show)
 
     def _show_new(self, line: dict[str, Any], show: Callable[[dict[str, Any]], None]) -> None:
         if line["time"] > self._seen:

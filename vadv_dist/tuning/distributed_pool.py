@@ -1,13 +1,13 @@
 """Trials that are Ray Train runs of their own, with as many workers as the configuration says."""
 
 import contextlib
-import json
 import os
 import time
 from typing import Any, Self
 
 from vadv_dist.config import Config, config_from_dict
 from vadv_dist.config.search import SearchConfig
+from vadv_dist.json_text import JsonError, parse_json
 from vadv_dist.storage import location
 from vadv_dist.training.cluster import cluster_resource, ray_session
 from vadv_dist.training.run_folder import RunFolder
@@ -133,8 +133,8 @@ class _Running:
             return []
         found = []
         for raw in text.splitlines():
-            with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
-                line = json.loads(raw)
+            with contextlib.suppress(JsonError, KeyError, TypeError):
+                line = parse_json(raw)
                 if line["kind"] == "epoch":
                     found.append((int(line["epoch"]), float(line["validation"]["student"]["mae"])))
         return found

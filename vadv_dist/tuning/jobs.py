@@ -1,13 +1,13 @@
 """Trainings of a search: a trial, or the repeat of one; and the loop that keeps a pool's slots filled with them."""
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from vadv_dist.config import Config, config_to_dict
 from vadv_dist.errors import VadvError
-from vadv_dist.storage import remove_tree, write_json
+from vadv_dist.json_text import JsonError, parse_json
+from vadv_dist.storage import read_json, remove_tree, write_json
 from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.tuning.events import Ended, Epoch, Event, Failed, Lost, Stopped
@@ -157,7 +157,7 @@ def outcome(folder: RunFolder) -> Ended | Failed | None:
         return Ended(result)
     path = folder.root / FAILURE
     if path.is_file():
-        noted = json.loads(path.read_text(encoding="utf-8"))
+        noted = read_json(path)
         return Failed(noted["kind"], noted["message"])
     return None
 
@@ -172,8 +172,8 @@ def epochs_of(folder: RunFolder) -> Iterator[tuple[int, float]]:
     except FileNotFoundError:
         return
     for raw in text.splitlines():
-        with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
-            line = json.loads(raw)
+        with contextlib.suppress(JsonError, KeyError, TypeError):
+            line = parse_json(raw)
             if line["kind"] == "epoch" and line["step"] <= last:
                 yield int(line["epoch"]), float(line["validation"]["student"]["mae"])
 

@@ -1,6 +1,5 @@
 """Rivals of a search: weightings of the loss that need none, trained under the seeds of the noise."""
 
-import json
 import statistics
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
+from vadv_dist.json_text import parse_json
 from vadv_dist.reporting.curves import TERMS
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.page import Section
@@ -128,7 +128,7 @@ def rivals_section(answer: "Answer") -> Section | None:
 
 def _last_weights(folder: RunFolder) -> dict[str, float] | None:
     """Weights over a run's last epoch by `alpha` to `psi`, β at 1; None where it has none, or the text's is 0."""
-    lines = [json.loads(line) for line in folder.metrics_path.read_text(encoding="utf-8").splitlines()]
+    lines = [parse_json(line) for line in folder.metrics_path.read_text(encoding="utf-8").splitlines()]
     logged = [line["weights"] for line in lines if line["kind"] == "epoch" and line.get("weights")]
     beta = logged[-1].get("text_regression") if logged else None
     if not beta:

@@ -3,12 +3,13 @@
 Shape letters: R rows of a file, T frames, N tokens per frame, D feature width, E expression scores.
 """
 
+import io
 import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -17,8 +18,11 @@ from vadv_dist.errors import UserError, did_you_mean
 
 DTYPES = ("float16", "float32")
 _ID_KEY = "id"
-# Deflate, the densest compression of a zip member in use, makes at most 1032 bytes of one.
-_MAX_EXPANSION = 1100
+# What is compressed is decompressed into memory. Padding compresses well, so a file may become some times its size.
+_FREE_BYTES = 256 << 20
+_MAX_EXPANSION = 20
+# Ids become strings of Python's, each many times its size in the array.
+_MAX_ID_BYTES = 64 << 20
 _PIECE_BYTES = 1 << 20
 _SYNTAX = "FILE.npz:ARRAY=FEATURE, for example features.npz:video=visual"
 # What an array of so many axes holds; without T a clip is one frame, without N a frame is one token.
@@ -175,6 +179,7 @@ def _member(archive: zipfile.ZipFile, key: str, source: ArraySource) -> Array:
         shown = ", ".join(name[:40] for name in names[:20])
         raise UserError(f"{source.path} has {what} (arrays: {shown}).{did_you_mean(key, names)}")
     info = archive.infolist()[names.index(key)]
+    _require_bounded(info, key, source)
     with archive.open(info) as file:
         shape, in_fortran_order, dtype = _header(file)
         if dtype.hasobject:
@@ -183,7 +188,7 @@ def _member(archive: zipfile.ZipFile, key: str, source: ArraySource) -> Array:
                 "Save plain numeric arrays, and ids as strings, with numpy.savez."
             )
         start, size = file.tell(), math.prod(shape) * dtype.itemsize
-        if start + size != info.file_size or size > _MAX_EXPANSION * info.compress_size:
+        if start + size != info.file_size:
             raise ValueError(f"{key!r} declares shape {list(shape)} of {dtype}, but has {info.file_size - start} bytes")
         if info.compress_type == zipfile.ZIP_STORED and size:
             while file.read(_PIECE_BYTES):  # to its end, where its checksum is compared
@@ -192,10 +197,27 @@ def _member(archive: zipfile.ZipFile, key: str, source: ArraySource) -> Array:
                 source.path, dtype, "r", _content_offset(source.path, info) + start, (math.prod(shape),)
             )
         else:
-            flat = np.frombuffer(file.read(size), dtype)
-            if len(flat) * dtype.itemsize != size or file.read(1):
+            content = memoryview(bytearray(size))
+            filled = 0
+            while got := cast(io.BufferedIOBase, file).readinto(content[filled : filled + _PIECE_BYTES]):
+                filled += got
+            if filled != size or file.read(1):
                 raise ValueError(f"{key!r} is cut off")
+            flat = np.frombuffer(content, dtype)
     return flat.reshape(shape, order="F" if in_fortran_order else "C")
+
+
+def _require_bounded(info: zipfile.ZipInfo, key: str, source: ArraySource) -> None:
+    """Refuse a member that declares more than its file may stand for, before anything of it is read."""
+    stored = info.compress_type == zipfile.ZIP_STORED
+    most = _MAX_ID_BYTES if key == _ID_KEY else max(_FREE_BYTES, _MAX_EXPANSION * info.compress_size)
+    if stored and key != _ID_KEY:
+        most = info.compress_size
+    if info.file_size > most:
+        raise UserError(
+            f"{source.path} would make {info.file_size:,} bytes of {key!r}, which has {info.compress_size:,} in the "
+            f"file; {most:,} at most. Save it again with numpy.savez, which does not compress."
+        )
 
 
 def _header(file: IO[bytes]) -> "tuple[tuple[int, ...], bool, np.dtype[Any]]":

@@ -158,10 +158,7 @@ def read_folds(path: Path) -> dict[str, str]:
     Raises:
         UserError: it is not JSON of lists of videos, or a video is in two of them.
     """
-    try:
-        raw = read_json(path)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}.") from None
+    raw = read_json(path)
     split_of: dict[str, str] = {}
     for key, videos in raw.items():
         split = SPLIT_NAMES.get(key.lower())

@@ -1,0 +1,54 @@
+"""JSON from a file, within bounds: as values it takes up to fifty times the room that it takes as text."""
+
+import json
+from typing import Any
+
+MAX_BYTES = 64 << 20
+MAX_VALUES = 1_000_000
+MAX_DEPTH = 64
+
+
+class JsonError(ValueError):
+    """Why a text is not read as JSON."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Read a JSON document.
+
+    Raises:
+        JsonError: not JSON, or more than `MAX_BYTES`, `MAX_VALUES` or `MAX_DEPTH`.
+    """
+    if len(text) > MAX_BYTES:
+        raise JsonError(f"it has more than {MAX_BYTES:,} bytes")
+    try:
+        decoded = text if isinstance(text, str) else text.decode()
+        if sum(decoded.count(sign) for sign in "[{,") > MAX_VALUES:
+            raise JsonError(f"it has more than {MAX_VALUES:,} values")
+        value = json.loads(decoded)
+    except RecursionError:
+        raise JsonError(f"it is nested more than {MAX_DEPTH} levels deep") from None
+    except JsonError:
+        raise
+    except ValueError as error:  # no UTF-8, no JSON, or a number of thousands of digits
+        raise JsonError(str(error)) from None
+    if _deeper_than(value, MAX_DEPTH):
+        raise JsonError(f"it is nested more than {MAX_DEPTH} levels deep")
+    return value
+
+
+def _deeper_than(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth + 1):
+        level = (
+            [
+                part
+                for container in level
+                for part in (container.values() if isinstance(container, dict) else container)
+                if isinstance(part, dict | list)
+            ]
+            if isinstance(value, dict | list)
+            else []
+        )
+        if not level:
+            return False
+    return True
