@@ -16,6 +16,7 @@ import torch
 from material import roberta, run_config, sentences, write_clips, write_untrained_encoder
 from measure import Row, alternate, ratio_of_medians
 
+from vadv_dist.data.collate import MASK, TOKENS
 from vadv_dist.data.schema import Batch
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.tasks.sentiment import SentimentTask
@@ -37,8 +38,8 @@ def measure(quick: bool) -> list[Row]:
         config = run_config(Path(scratch), batch_size=4, teacher=True)
         splits = Splits.open(config)
         task = SentimentTask(config, splits.train.sources)
-        engine = build_engine(config, task.model, task.parameter_groups(), Distributed())
-        plain = torch.optim.AdamW(task.model.parameters(), lr=config.optimizer.lr)
+        engine = build_engine(config, task.step, task.parameter_groups(), Distributed())
+        plain = torch.optim.AdamW(task.step.parameters(), lr=config.optimizer.lr)
 
         windows = LocalWindows(splits.train)
         plan = splits.train.plan(config.data, seed=config.run.seed, epoch=0)
@@ -53,27 +54,28 @@ def measure(quick: bool) -> list[Row]:
         windows.close()
 
     def ours(batch: Batch) -> None:
-        engine.accumulate(task.inputs(batch), lambda outputs: task.total(task.terms(outputs, batch)), last=True)
+        engine.accumulate(batch, task.total, last=True)
         engine.update(1.0)
 
     def as_published(batch: Batch) -> None:
-        missing = _PAPER_TOKENS - batch.input_ids.shape[1]
-        batch = replace(
-            batch,
-            input_ids=torch.nn.functional.pad(batch.input_ids, (0, missing), value=task.tokenizer.pad_token_id),
-            attention_mask=torch.nn.functional.pad(batch.attention_mask, (0, missing)),
-        )
-        task.total(task.terms(task.model(**task.inputs(batch)), batch)).backward()
+        ids, mask = batch.fields[TOKENS], batch.fields[MASK]
+        missing = _PAPER_TOKENS - ids.shape[1]
+        padded = {
+            TOKENS: torch.nn.functional.pad(ids, (0, missing), value=task.tokenizer.pad_token_id),
+            MASK: torch.nn.functional.pad(mask, (0, missing)),
+        }
+        batch = replace(batch, fields={**batch.fields, **padded})
+        task.total(task.step(batch)[1]).backward()
         plain.step()
         plain.zero_grad()
 
-    task.model.train()
+    task.step.train()
     turns = {"ours": iter(batches), "published": iter(batches)}
     seconds = alternate(
         {"ours": lambda: ours(next(turns["ours"])), "published": lambda: as_published(next(turns["published"]))},
         num_steps,
     )
-    lengths = [batch.input_ids.shape[1] for batch in batches[1:]]
+    lengths = [batch.fields[TOKENS].shape[1] for batch in batches[1:]]
     return [
         Row(
             f"joint training step, RoBERTa-Large student, batch 4, {source}",

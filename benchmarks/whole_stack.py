@@ -135,7 +135,7 @@ class _BareLoop:
     def __init__(self, config: Config) -> None:
         train = Splits.open(config).train
         self._task = SentimentTask(config, train.sources)
-        self._task.model.train()
+        self._task.step.train()
         groups = self._task.parameter_groups()
         self._parameters = [parameter for group in groups for parameter in group.parameters]
         self._optimizer = adamw(groups, config.optimizer)
@@ -152,8 +152,7 @@ class _BareLoop:
 
     def step(self, number: int) -> None:
         batch = self._batches[number]
-        outputs = self._task.model(**self._task.inputs(batch))
-        self._task.total(self._task.terms(outputs, batch)).backward()
+        self._task.total(self._task.step(batch)[1]).backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)

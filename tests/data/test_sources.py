@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from vadv_dist.config import Config, DataConfig, ObjectiveConfig, SourceConfig, TeacherConfig
-from vadv_dist.data.collate import Collator
+from vadv_dist.data.collate import Collator, FeatureField, TextField
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.sources import Sources, SplitShards
@@ -54,7 +54,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def collator(made: Path) -> Collator:
-    return Collator(AutoTokenizer.from_pretrained(made / "encoder"), 100, ("visual",))
+    return Collator([TextField(AutoTokenizer.from_pretrained(made / "encoder"), 100), FeatureField("visual")])
 
 
 def config_of(uris, *, weights=(1.0, 1.0), **data) -> Config:

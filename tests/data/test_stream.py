@@ -1,6 +1,6 @@
 import gc
 import weakref
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from vadv_dist.config import Config, DataConfig, ObjectiveConfig, SourceConfig
 from vadv_dist.data import windows as windows_module
-from vadv_dist.data.collate import Collator
+from vadv_dist.data.collate import Collator, FeatureField, TextField
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.sources import Sources, SplitShards
@@ -39,7 +39,9 @@ def many_windows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def collator(made: Path) -> Collator:
-    return Collator(AutoTokenizer.from_pretrained(made / "encoder"), 100, ("visual", "face"))
+    return Collator(
+        [TextField(AutoTokenizer.from_pretrained(made / "encoder"), 100), *map(FeatureField, ("visual", "face"))]
+    )
 
 
 def split_of(uri: Path, missing: str = "mask") -> SplitShards:
@@ -86,7 +88,7 @@ def test_a_stream_goes_on_in_the_middle_of_an_epoch(many_windows, collator) -> N
 def test_no_tensor_is_padded_past_its_longest_row(many_windows, collator) -> None:
     for step in batches(split_of(many_windows), collator, accumulate=2):
         for batch in step.micro:
-            assert batch.attention_mask.sum(dim=1).max() == batch.input_ids.shape[1]
+            assert batch.fields["attention_mask"].sum(dim=1).max() == batch.fields["input_ids"].shape[1]
 
 
 def test_features_stand_with_their_clip_and_missing_ones_are_zero_and_marked(many_windows, collator) -> None:
@@ -94,12 +96,24 @@ def test_features_stand_with_their_clip_and_missing_ones_are_zero_and_marked(man
         (batch,) = step.micro
         for row, (_, name) in enumerate(batch.names):
             number = int(name[1:])
-            assert batch.has_visual[row] == (number % 50 != 0)
-            assert batch.has_face[row] == (number % 7 != 0)
-            assert batch.visual[row].unique().tolist() == [number if number % 50 else 0]
-            assert batch.face[row].unique().tolist() == [number if number % 7 else 0]
-        assert batch.num_rows == len(batch.names)
-        assert batch.num_video_rows == batch.has_visual.sum()
+            assert batch.present["visual"][row] == (number % 50 != 0)
+            assert batch.present["face"][row] == (number % 7 != 0)
+            assert batch.fields["visual"][row].unique().tolist() == [number if number % 50 else 0]
+            assert batch.fields["face"][row].unique().tolist() == [number if number % 7 else 0]
+        assert batch.counts["rows"] == len(batch.names)
+        assert batch.counts["visual"] == batch.present["visual"].sum()
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_row_keeps_its_number_in_every_epoch_and_on_every_rank(many_windows, collator, world_size: int) -> None:
+    split = split_of(many_windows)
+    of_clip: dict[str, set[int]] = {}
+    for epoch, rank in product(range(2), range(world_size)):
+        for step in batches(split, collator, epoch=epoch, rank=rank, world_size=world_size):
+            for batch in step.micro:
+                for (_, name), row_id in zip(batch.names, batch.row_id.tolist(), strict=True):
+                    of_clip.setdefault(name, set()).add(row_id)
+    assert {name: ids.pop() for name, ids in of_clip.items() if len(ids) == 1} == {f"c{i}": i for i in range(200)}
 
 
 def test_counts_are_those_of_the_global_batch_on_every_rank(many_windows, collator) -> None:
@@ -107,10 +121,10 @@ def test_counts_are_those_of_the_global_batch_on_every_rank(many_windows, collat
     for a, b in zip(
         batches(split, collator, rank=0, world_size=2), batches(split, collator, rank=1, world_size=2), strict=True
     ):
-        assert a.micro[0].num_rows == b.micro[0].num_rows == a.num_rows
-        assert a.micro[0].num_video_rows == b.micro[0].num_video_rows
-        seen = a.micro[0].has_visual.sum() + b.micro[0].has_visual.sum()
-        assert seen == a.micro[0].num_video_rows
+        assert a.micro[0].counts == b.micro[0].counts
+        assert a.micro[0].counts["rows"] == a.num_rows
+        seen = a.micro[0].present["visual"].sum() + b.micro[0].present["visual"].sum()
+        assert seen == a.micro[0].counts["visual"]
 
 
 def test_an_empty_share_is_filled_by_a_row_that_counts_for_nothing(many_windows, collator) -> None:
@@ -203,7 +217,7 @@ def test_a_damaged_shard_stops_the_stream_with_its_message(tmp_path, collator, m
 def test_words_alone_need_no_features(many_windows, made) -> None:
     config = Config(data=DataConfig(sources=[SourceConfig(str(many_windows))]), objective=ObjectiveConfig(kind="none"))
     split = Sources.open(config).split("train", missing="error")
-    words_only = Collator(AutoTokenizer.from_pretrained(made / "encoder"), 100, ())
+    words_only = Collator([TextField(AutoTokenizer.from_pretrained(made / "encoder"), 100)])
     step = batches(split, words_only)[0]
-    assert step.micro[0].visual is None
-    assert step.micro[0].num_video_rows == step.num_rows
+    assert step.micro[0].fields.keys() == {"input_ids", "attention_mask"}
+    assert step.micro[0].counts == {"rows": step.num_rows}

@@ -91,7 +91,7 @@ def test_a_first_step_moves_each_layer_by_its_rate(write_config, tmp_path: Path)
     options = ["--optimizer.layer_decay=0.25", "--optimizer.warmup_steps=0", "--optimizer.weight_decay=0"]
     config = load_config(write_config(), [*options, "--trainer.max_steps=1", "--optimizer.clip_norm=null"])
     task = SentimentTask(config, Splits.open(config).train.sources)
-    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    before = {name: value.clone() for name, value in task.step.state_dict().items()}
     train(config, Console(quiet=True, stderr=True))
     after = list_checkpoints(RunFolder.of(config).checkpoints)[-1].weights()
     moved = {name: float((after[name] - value).abs().max()) for name, value in before.items()}

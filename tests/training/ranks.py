@@ -28,7 +28,7 @@ def curve(
     """Train some steps; return the global loss and gradient norm of each, and the engine's full state."""
     splits = Splits.open(config)
     task = SentimentTask(config, splits.train.sources)
-    engine = build_engine(config, task.model, task.parameter_groups(), distributed)
+    engine = build_engine(config, task.step, task.parameter_groups(), distributed)
     if state is not None:
         engine.load(*state, start)
     windows = LocalWindows(splits.train)
@@ -50,13 +50,13 @@ def curve(
                 total = torch.zeros(())
                 for number, batch in enumerate(batches.micro):
 
-                    def loss_of(outputs, batch=batch):
+                    def total_of(terms):
                         nonlocal total
-                        loss = task.total(task.terms(outputs, batch))
+                        loss = task.total(terms)
                         total = total + loss.detach()
                         return loss
 
-                    engine.accumulate(task.inputs(batch), loss_of, last=number == len(batches.micro) - 1)
+                    engine.accumulate(batch, total_of, last=number == len(batches.micro) - 1)
                 norm = engine.update(cosine_with_warmup(step, num_steps=60, warmup_steps=3))
                 losses.append((float(distributed.sum(total)), float(norm)))
             step += 1

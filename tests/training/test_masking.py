@@ -32,7 +32,7 @@ def task_and_batch(write_config, tmp_path: Path) -> tuple[SentimentTask, Batch]:
     config = load_config(write_config(uri=tmp_path / "gaps"), ["--data.missing=mask"])
     splits = Splits.open(config)
     task = SentimentTask(config, splits.train.sources)
-    task.model.eval()
+    task.step.eval()
     windows = LocalWindows(splits.train)
     window = windows.get((0,), None)
     windows.close()
@@ -41,23 +41,30 @@ def task_and_batch(write_config, tmp_path: Path) -> tuple[SentimentTask, Batch]:
 
 
 def logits(task: SentimentTask, batch: Batch) -> dict[str, torch.Tensor]:
-    outputs: dict[str, torch.Tensor] = task.model(**task.inputs(batch))
+    outputs: dict[str, torch.Tensor] = task.step(batch)[0]
     return outputs
 
 
+def with_field(batch: Batch, name: str, value: torch.Tensor) -> Batch:
+    return replace(batch, fields={**batch.fields, name: value})
+
+
+def with_presence(batch: Batch, name: str, value: torch.Tensor) -> Batch:
+    return replace(batch, present={**batch.present, name: value})
+
+
 def test_null_in_a_shard_reaches_the_model_as_a_mask(task_and_batch) -> None:
-    task, batch = task_and_batch
-    assert batch.has_face.tolist() == [1, 0] * 4
-    assert batch.has_visual.tolist() == [1] * ROWS
-    assert batch.num_video_rows == ROWS
-    assert task.inputs(batch)["has_face"] is batch.has_face
+    _, batch = task_and_batch
+    assert batch.present["face"].tolist() == [1, 0] * 4
+    assert batch.present["visual"].tolist() == [1] * ROWS
+    assert batch.counts == {"rows": ROWS, "visual": ROWS, "face": ROWS // 2}
 
 
 def test_what_stands_in_a_masked_face_changes_no_logit(task_and_batch) -> None:
     task, batch = task_and_batch
-    filled = batch.face.clone()
+    filled = batch.fields["face"].clone()
     filled[1::2] = float("nan")
-    plain, poisoned = logits(task, batch), logits(task, replace(batch, face=filled))
+    plain, poisoned = logits(task, batch), logits(task, with_field(batch, "face", filled))
     assert {"text_logit", "video_logit", "prompt_logit", "class_logits"} <= plain.keys()
     for name, values in plain.items():
         assert torch.isfinite(values).all()
@@ -67,18 +74,18 @@ def test_what_stands_in_a_masked_face_changes_no_logit(task_and_batch) -> None:
 def test_a_masked_face_is_not_a_face_of_zeros(task_and_batch) -> None:
     task, batch = task_and_batch
     masked = logits(task, batch)["video_logit"]
-    unmasked = logits(task, replace(batch, has_face=torch.ones(ROWS)))["video_logit"]
+    unmasked = logits(task, with_presence(batch, "face", torch.ones(ROWS)))["video_logit"]
     assert torch.equal(masked[::2], unmasked[::2])
     assert (masked[1::2] - unmasked[1::2]).abs().min() > 1e-6
 
 
 def test_masked_faces_alone_give_the_facial_branch_no_gradient(task_and_batch) -> None:
     task, batch = task_and_batch
-    for has_face, expected in ((torch.zeros(ROWS), False), (batch.has_face, True)):
-        task.model.zero_grad()
-        given = replace(batch, has_face=has_face)
-        task.total(task.terms(logits(task, given), given)).backward()
-        branch = task.model.teacher.face_branch.parameters()
+    for has_face, expected in ((torch.zeros(ROWS), False), (batch.present["face"], True)):
+        task.step.zero_grad()
+        given = with_presence(batch, "face", has_face)
+        task.total(task.step(given)[1]).backward()
+        branch = task.step.teacher.face_branch.parameters()
         moved = any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in branch)
         assert moved is expected
-        assert float(task.model.teacher.video_head.dense.weight.grad.abs().max()) > 0
+        assert float(task.step.teacher.video_head.dense.weight.grad.abs().max()) > 0

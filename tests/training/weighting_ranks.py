@@ -35,7 +35,7 @@ def fit(config: Config, distributed: Distributed, *, cut: bool = False) -> None:
     splits = Splits.open(config)
     task = SentimentTask(config, splits.train.sources)
     train, valid = LocalWindows(splits.train), LocalWindows(splits.valid)
-    engine, folder = build_engine(config, task.model, task.parameter_groups(), distributed), RunFolder.of(config)
+    engine, folder = build_engine(config, task.step, task.parameter_groups(), distributed), RunFolder.of(config)
     if distributed.is_main:
         folder.claim(config)
     distributed.barrier()

@@ -1,6 +1,8 @@
 """Turn some rows of a window into the batch that a model receives: no tensor is padded past its longest row."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -11,20 +13,74 @@ from vadv_dist.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+TOKENS, MASK = "input_ids", "attention_mask"
 
-class Collator:
-    """Tokenises texts and gathers features.
 
-    Args:
+class Field(Protocol):
+    """One thing that a task collates of every clip."""
+
+    def collate(self, window: Window, rows: IntArray) -> dict[str, torch.Tensor]:
+        """Tensors of some rows by name, each [len(rows), ...]."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextField:
+    """Token ids and attention mask of the words, [B, L] each.
+
+    Attributes:
         tokenizer: of the student's encoder.
         max_tokens: texts are cut after this many tokens.
-        features: features that the model reads; the first is the one without which the teacher sees no video.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", max_tokens: int, features: tuple[str, ...]) -> None:
-        self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
-        self.features = features
+    tokenizer: "PreTrainedTokenizerBase"
+    max_tokens: int
+
+    def collate(self, window: Window, rows: IntArray) -> dict[str, torch.Tensor]:
+        """See `Field.collate`."""
+        encoded = self.tokenizer(
+            [window.text[i] for i in rows],
+            truncation=True,
+            max_length=self.max_tokens,
+            padding="longest",
+            return_attention_mask=True,
+            return_token_type_ids=False,
+            return_tensors="np",
+        )
+        empty = np.flatnonzero(np.asarray(encoded[MASK]).sum(axis=1) == 0)
+        if empty.size:
+            row = rows[int(empty[0])]
+            raise UserError(
+                f"The tokenizer makes no token of clip {window.clip_id[row]!r} ({window.text[row][:60]!r}), "
+                "so nothing can be read. Give an encoder whose tokenizer knows its words, or leave the clip out."
+            )
+        return {name: torch.from_numpy(np.ascontiguousarray(encoded[name], np.int64)) for name in (TOKENS, MASK)}
+
+
+@dataclass(frozen=True)
+class FeatureField:
+    """A feature of the data set, [B, ...], zeros where a clip lacks it.
+
+    Attributes:
+        name: of the feature.
+    """
+
+    name: str
+
+    def collate(self, window: Window, rows: IntArray) -> dict[str, torch.Tensor]:
+        """See `Field.collate`."""
+        return {self.name: torch.from_numpy(window.features[self.name].take(rows))}
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Collates the fields of a task.
+
+    Attributes:
+        fields: what the model reads.
+    """
+
+    fields: Sequence[Field]
 
     def __call__(self, window: Window, rows: IntArray, *, global_rows: IntArray) -> Batch:
         """Collate one micro-batch.
@@ -39,42 +95,22 @@ class Collator:
         valid = np.ones(max(len(rows), 1), np.float32)
         if not len(rows):
             rows, valid[0] = global_rows[:1], 0.0
-        encoded = self.tokenizer(
-            [window.text[i] for i in rows],
-            truncation=True,
-            max_length=self.max_tokens,
-            padding="longest",
-            return_attention_mask=True,
-            return_token_type_ids=False,
-            return_tensors="np",
-        )
-        empty = np.flatnonzero(np.asarray(encoded["attention_mask"]).sum(axis=1) == 0)
-        if empty.size:
-            row = rows[int(empty[0])]
-            raise UserError(
-                f"The tokenizer makes no token of clip {window.clip_id[row]!r} ({window.text[row][:60]!r}), "
-                "so nothing can be read. Give an encoder whose tokenizer knows its words, or leave the clip out."
-            )
-        tensors: dict[str, torch.Tensor | None] = {
-            "visual": None,
-            "face": None,
-            "has_visual": None,
-            "has_face": None,
-        }
-        for name in self.features:
-            column = window.features[name]
-            tensors[name] = torch.from_numpy(column.take(rows))
-            tensors[f"has_{name}"] = torch.from_numpy(column.present[rows].astype(np.float32))
-        num_video_rows = len(global_rows)
-        if self.features:
-            num_video_rows = int(window.features[self.features[0]].present[global_rows].sum())
+        fields: dict[str, torch.Tensor] = {}
+        present: dict[str, torch.Tensor] = {}
+        counts = {"rows": len(global_rows)}
+        for field in self.fields:
+            fields |= field.collate(window, rows)
+            if isinstance(field, FeatureField):
+                has = window.features[field.name].present
+                present[field.name] = torch.from_numpy(has[rows].astype(np.float32))
+                counts[field.name] = int(has[global_rows].sum())
         return Batch(
-            input_ids=torch.from_numpy(np.ascontiguousarray(encoded["input_ids"], np.int64)),
-            attention_mask=torch.from_numpy(np.ascontiguousarray(encoded["attention_mask"], np.int64)),
+            fields=fields,
+            present=present,
             label=torch.from_numpy(window.label[rows]),
             valid=torch.from_numpy(valid),
-            num_rows=len(global_rows),
-            num_video_rows=num_video_rows,
+            row_id=torch.from_numpy(window.row_id[rows]),
+            counts=counts,
             names=tuple((window.source[i], window.clip_id[i]) for i in rows),
-            **tensors,
+            num_tokens=int(fields[MASK].sum()) if MASK in fields else 0,
         )

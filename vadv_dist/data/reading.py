@@ -169,13 +169,17 @@ def _require_utf8(column: pa.ChunkedArray, path: Location, name: str) -> None:
 
 
 def to_window(
-    tables: Sequence[pa.Table], features: Mapping[str, FeatureSpec], source: list[str] | None = None
+    tables: Sequence[pa.Table],
+    features: Mapping[str, FeatureSpec],
+    row_id: npt.NDArray[np.int64] | None = None,
+    source: list[str] | None = None,
 ) -> Window:
     """View checked tables as one window, rows in the order of the tables; features are not copied.
 
     Args:
         tables: as `ShardReader.read` gave them.
         features: what they hold.
+        row_id: number of each row in its split, [R]; None counts from 0.
         source: name of each row's source, [R]; None takes the one that the clips carry.
     """
 
@@ -198,6 +202,7 @@ def to_window(
         text=strings("text"),
         label=numbers("label").astype(np.float32, copy=False),
         num_words=numbers("num_words").astype(np.int32, copy=False),
+        row_id=np.arange(sum(len(table) for table in tables)) if row_id is None else row_id,
         features=columns,
     )
 

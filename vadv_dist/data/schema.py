@@ -130,7 +130,9 @@ class FeatureColumn:
 class Window:
     """The rows of some consecutive shards, in memory: what a plan orders and a collator takes rows from.
 
-    `source` is what the clips say of themselves, or the name of their data set where a run reads several.
+    Attributes:
+        source: what the clips say of themselves, or the name of their data set where a run reads several.
+        row_id: number of each row in its split, over all sources: the same in every epoch and on every rank.
     """
 
     clip_id: list[str]
@@ -139,6 +141,7 @@ class Window:
     text: list[str]
     label: npt.NDArray[np.float32]
     num_words: npt.NDArray[np.int32]
+    row_id: IntArray
     features: dict[str, FeatureColumn]
 
     def __len__(self) -> int:
@@ -155,36 +158,25 @@ class Batch:
     """What one rank's model receives for one micro-batch.
 
     Attributes:
-        input_ids: token ids, [B, L].
-        attention_mask: 1 on tokens, 0 on padding, [B, L].
-        label: sentiment in label units, [B].
+        fields: what the task collates, by name, each [B, ...]: token ids, features of clips.
+        present: for each field that a clip can lack, 1 where the row has it and 0 where it does not, [B].
+        label: in label units, or the number of a class, [B].
         valid: 1 on real rows, 0 on filler rows that keep ranks in step, [B].
-        visual: frame features [B, T, N, D], None where the model has no visual branch.
-        face: expression scores [B, T, E], None where the model has no facial branch.
-        has_visual, has_face: 1 where the row has the feature, [B] (0 on rows that miss it), or None like the feature.
-        num_rows: real rows of the *global* batch, the divisor of every mean over clips.
-        num_video_rows: those of them that have the features which the teacher needs, the divisor of its terms.
+        row_id: number of each row in its split, [B]: the same in every epoch and on every rank.
+        counts: rows of the *global* batch, the divisors of means: `rows` counts the real ones, and the name of a
+            field those of them that have it.
         names: (source, clip_id) of each row.
+        num_tokens: tokens of the rows, without padding.
     """
 
-    input_ids: "torch.Tensor"
-    attention_mask: "torch.Tensor"
+    fields: Mapping[str, "torch.Tensor"]
+    present: Mapping[str, "torch.Tensor"]
     label: "torch.Tensor"
     valid: "torch.Tensor"
-    visual: "torch.Tensor | None"
-    face: "torch.Tensor | None"
-    has_visual: "torch.Tensor | None"
-    has_face: "torch.Tensor | None"
-    num_rows: int
-    num_video_rows: int
+    row_id: "torch.Tensor"
+    counts: Mapping[str, int]
     names: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def has_video(self) -> "torch.Tensor | None":
-        """1 where the row has what the teacher cannot do without, [B]: visual features, or faces where it has no eye
-        for those. None where there is no teacher.
-        """
-        return self.has_visual if self.has_visual is not None else self.has_face
+    num_tokens: int = 0
 
     def to(self, device: "torch.device") -> "Batch":
         """Move every tensor to a device (asynchronously where the memory is pinned)."""
@@ -195,19 +187,13 @@ class Batch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, change: "Callable[[torch.Tensor], torch.Tensor]") -> "Batch":
-        def each(tensor: "torch.Tensor | None") -> "torch.Tensor | None":
-            return None if tensor is None else change(tensor)
-
         return replace(
             self,
-            input_ids=change(self.input_ids),
-            attention_mask=change(self.attention_mask),
+            fields={name: change(tensor) for name, tensor in self.fields.items()},
+            present={name: change(tensor) for name, tensor in self.present.items()},
             label=change(self.label),
             valid=change(self.valid),
-            visual=each(self.visual),
-            face=each(self.face),
-            has_visual=each(self.has_visual),
-            has_face=each(self.has_face),
+            row_id=change(self.row_id),
         )
 
 

@@ -199,6 +199,15 @@ class SplitShards:
             return None
         return [str(self.sources.names[number]) for number, shard in self.take(ids) for _ in range(shard.rows)]
 
+    def row_ids(self, ids: Sequence[int]) -> IntArray:
+        """Number in the split of each row of some shards, [R]."""
+        parts = [np.arange(shard.rows) + self._first_row[i] for i, (_, shard) in zip(ids, self.take(ids), strict=True)]
+        return np.concatenate(parts).astype(np.int64)
+
+    @cached_property
+    def _first_row(self) -> IntArray:
+        return np.cumsum([0, *(shard.rows for _, shard in self.shards)])
+
     def absolute(self) -> "SplitShards":
         """The same split with absolute paths, for processes that stand in another folder."""
         datasets = [replace(dataset, root=dataset.root.resolve()) for dataset in self.sources.datasets]

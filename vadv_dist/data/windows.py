@@ -64,6 +64,10 @@ class _Shards:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _window(split: SplitShards, shards: ShardIds, tables: list[pa.Table]) -> Window:
+    return to_window(tables, split.sources.features, split.row_ids(shards), split.source_names(shards))
+
+
 class LocalWindows:
     """Reads windows in this process, the next one in the background."""
 
@@ -95,8 +99,7 @@ class LocalWindows:
         self._shards.close()
 
     def _read(self, shards: ShardIds) -> Window:
-        tables = list(self._shards.read(shards))
-        return to_window(tables, self._split.sources.features, self._split.source_names(shards))
+        return _window(self._split, shards, list(self._shards.read(shards)))
 
 
 class RayWindows:
@@ -119,7 +122,7 @@ class RayWindows:
         """See `Windows.get`."""
         if self._current is None or self._current[0] != shards:
             self._current = None
-            window = to_window(self._tables(shards), self._split.sources.features, self._split.source_names(shards))
+            window = _window(self._split, shards, self._tables(shards))
             self._current = (shards, window)
         if upcoming is not None:
             self._actor.prefetch.remote(shards, upcoming)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from vadv_dist.objectives.outputs import TeacherStudentOutputs
+from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs
 
 # Each term and the name of its weight (eq. 15).
 TERMS = {
@@ -151,6 +151,37 @@ def loss_terms(
         detach_targets=detach_targets,
     )
     return {name: terms[name] for name in TERMS if name in terms}
+
+
+class StepDistillation(nn.Module):
+    """The five-term objective as a module (eq. 10-14).
+
+    Args:
+        threshold: lowest positive label.
+        step1, step2, detach_targets: as `step_distillation`.
+    """
+
+    def __init__(
+        self, *, threshold: float = 0.0, step1: bool = True, step2: bool = True, detach_targets: bool = False
+    ) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.step1, self.step2, self.detach_targets = step1, step2, detach_targets
+
+    def forward(self, outputs: TeacherStudentOutputs, rows: Rows) -> dict[str, Tensor]:
+        """Unweighted terms of one micro-batch, each []; see `loss_terms`."""
+        return loss_terms(
+            outputs,
+            rows.label,
+            valid_B=rows.valid,
+            has_video_B=rows.has_video,
+            num_rows=rows.num_rows,
+            num_video_rows=rows.num_video_rows,
+            threshold=self.threshold,
+            step1=self.step1,
+            step2=self.step2,
+            detach_targets=self.detach_targets,
+        )
 
 
 def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]) -> Tensor:

@@ -16,6 +16,8 @@ from vadv_dist.objectives.weighting import Weighting
 
 Metrics = dict[str, dict[str, float]]
 FloatArray = npt.NDArray[np.float32]
+Outputs = dict[str, Tensor]
+Terms = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,20 +31,40 @@ class ParameterGroup:
     weight_decay: float
 
 
+class TrainingStep(nn.Module):
+    """A task's model and objective as one module, which is what an engine runs.
+
+    All that is trained are its parameters, those of the objective among them, so that engines partition, reduce and
+    save them alike.
+    """
+
+    def forward(self, batch: Batch, *, with_terms: bool = True) -> tuple[Outputs, Terms]:
+        """Outputs of the models, and unweighted loss terms.
+
+        Args:
+            batch: one micro-batch.
+            with_terms: False leaves the objective out, for prediction.
+        Returns:
+            outputs by name, each [B, ...]; and terms by name, each []: the local rows' share of a mean over the global
+            batch, so that the shares of ranks and micro-batches add up.
+        """
+        raise NotImplementedError
+
+
 class Task(Protocol):
     """One task: its model, its objective and its metrics, built from a configuration."""
 
-    model: nn.Module
+    step: TrainingStep
     scale: LabelScale
     collator: Collator
     weighted_terms: tuple[str, ...]
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor | None]:
-        """Keyword arguments of the model's forward."""
+    def predictions(self, outputs: Outputs, batch: Batch) -> Outputs:
+        """What is scored of a batch's outputs, each [B], fp32; NaN on rows without what an output needs."""
         ...
 
-    def terms(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Unweighted loss terms of the local rows over global counts, each []: ranks' terms add up."""
+    def example(self, rows: int, tokens: int, device: torch.device) -> Batch:
+        """A batch of so many rows and tokens per row, of the shapes that the model receives."""
         ...
 
     def weighting(self, device: torch.device) -> Weighting | None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vadv_dist.config.sections import Config
+from vadv_dist.data.collate import MASK, TOKENS
 from vadv_dist.data.schema import Batch, FeatureColumn, Window
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
@@ -54,12 +55,12 @@ def check_model(task: SentimentTask, config: Config, sources: Sources, device: t
         UserError: names the encoder and what is wrong with it, or the parameters without a gradient.
     """
     name = config.student.encoder
-    home = next(task.model.parameters()).device
-    model, student = task.model.to(device).eval(), task.student
+    home = next(task.step.parameters()).device
+    step, student = task.step.to(device).eval(), task.student
     batch = _two_rows(task, sources).to(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
-            outputs = model(**task.inputs(batch))
+            outputs, terms = step(batch)
             _check_padding(student, task.tokenizer, batch, outputs["text_logit"], name)
             _check_pooling(student, task.tokenizer, batch, name)
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
@@ -69,22 +70,22 @@ def check_model(task: SentimentTask, config: Config, sources: Sources, device: t
                 f"Encoder {name!r} ({type(student.encoder).__name__}) cannot read two short texts, one of them padded: "
                 f"{type(error).__name__}: {' '.join(str(error).split())[:200]}. Give another encoder."
             ) from error
-        _check_gradients(task, task.total(task.terms(outputs, batch)), config)
-    model.to(home).train()
+        _check_gradients(task, task.total(terms), config)
+    step.to(home).train()
 
 
 def _check_padding(
     student: TextStudent, tokenizer: "PreTrainedTokenizerBase", batch: Batch, logit_B: Tensor, name: str
 ) -> None:
     """Padding has no influence on a row: neither what stands there nor how much of it there is."""
-    mask = batch.attention_mask.bool()
+    ids, mask = batch.fields[TOKENS], batch.fields[MASK].bool()
     length = int(mask[_SHORT].sum())
     if length == mask.shape[1]:  # max_tokens cuts both texts to one length
         return
     with torch.no_grad():
-        other = torch.where(mask, batch.input_ids, _other_tokens(batch.input_ids, tokenizer))
-        filled = student(other, batch.attention_mask)[_SHORT]
-        alone = student(batch.input_ids[_SHORT:_LONG, :length], batch.attention_mask[_SHORT:_LONG, :length])[0]
+        other = torch.where(mask, ids, _other_tokens(ids, tokenizer))
+        filled = student(other, batch.fields[MASK])[_SHORT]
+        alone = student(ids[_SHORT:_LONG, :length], batch.fields[MASK][_SHORT:_LONG, :length])[0]
     padded = logit_B[_SHORT].detach()
     rounding = _ROUNDING if torch.equal(filled, padded) else _ROUNDING_OF_READERS
     if float((alone - padded).abs()) > rounding * max(0.1, float(padded.abs())):
@@ -97,7 +98,7 @@ def _check_padding(
 
 def _check_pooling(student: TextStudent, tokenizer: "PreTrainedTokenizerBase", batch: Batch, name: str) -> None:
     """The tokens after the first have an influence on what pooling reads."""
-    ids = batch.input_ids[_LONG:]
+    ids = batch.fields[TOKENS][_LONG:]
     if ids.shape[1] < 2:
         return
     changed = torch.cat([ids[:, :1], _other_tokens(ids[:, 1:], tokenizer)], dim=1)
@@ -113,7 +114,7 @@ def _check_pooling(student: TextStudent, tokenizer: "PreTrainedTokenizerBase", b
 
 
 def _check_gradients(task: SentimentTask, total: Tensor, config: Config) -> None:
-    trained = {n: p for n, p in task.model.named_parameters() if p.requires_grad}
+    trained = {n: p for n, p in task.step.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
     unused = [n for n, gradient in zip(trained, gradients, strict=True) if gradient is None]
     if config.student.freeze_unused:
@@ -141,10 +142,8 @@ def _two_rows(task: SentimentTask, sources: Sources) -> Batch:
     random = np.random.default_rng(0)
     present = np.ones(len(_TEXTS), bool)
     features = {
-        name: FeatureColumn(
-            (random.normal(size=(len(_TEXTS), *sources.features[name].shape)).astype(np.float16),), present
-        )
-        for name in task.collator.features
+        name: FeatureColumn((random.normal(size=(len(_TEXTS), *spec.shape)).astype(np.float16),), present)
+        for name, spec in sources.features.items()
     }
     names = [str(row) for row in range(len(_TEXTS))]
     window = Window(
@@ -154,6 +153,7 @@ def _two_rows(task: SentimentTask, sources: Sources) -> Batch:
         text=_TEXTS,
         label=np.array([-1.0, 1.0], np.float32),
         num_words=np.array([len(text.split()) for text in _TEXTS], np.int32),
+        row_id=np.arange(len(_TEXTS)),
         features=features,
     )
     rows = np.arange(len(_TEXTS))

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vadv_dist.config.sections import Config
-from vadv_dist.data.collate import Collator
+from vadv_dist.data.collate import MASK, TOKENS, Collator, FeatureField, TextField
 from vadv_dist.data.prompts import load_prompts
 from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import Sources
@@ -21,10 +21,10 @@ from vadv_dist.models.teacher import Teacher
 from vadv_dist.models.text_student import TextStudent
 from vadv_dist.models.token_limit import longest_text
 from vadv_dist.objectives.collapse import find_collapse
-from vadv_dist.objectives.outputs import TeacherStudentOutputs
-from vadv_dist.objectives.step_distillation import TERMS, loss_terms, weighted_total
+from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs
+from vadv_dist.objectives.step_distillation import TERMS, StepDistillation, weighted_total
 from vadv_dist.objectives.weighting import Weighting
-from vadv_dist.tasks.base import FloatArray, Metrics, ParameterGroup
+from vadv_dist.tasks.base import FloatArray, Metrics, Outputs, ParameterGroup, Terms, TrainingStep
 from vadv_dist.tasks.parameter_groups import parameter_groups
 from vadv_dist.tasks.weighting import build_weighting, weighted_terms
 
@@ -35,39 +35,63 @@ LOGITS = {"text_logit": "student", "video_logit": "video", "prompt_logit": "prom
 LAST_LAYERS = ("student.out", "teacher.video_head.out", "teacher.prompt_head.out")
 
 
-class TeacherStudent(nn.Module):
-    """Teacher and student as one module, so that one engine trains both.
+class SentimentStep(TrainingStep):
+    """Student, teacher and objective as one module.
 
     Args:
         student: reads the words.
         teacher: watches the video, or None where the student is trained alone.
+        objective: compares their outputs with each other and with the label.
+        seen_by: the field without which the teacher sees no video; None without a teacher.
     """
 
-    def __init__(self, student: TextStudent, teacher: Teacher | None) -> None:
+    def __init__(
+        self, student: TextStudent, teacher: Teacher | None, objective: StepDistillation, seen_by: str | None
+    ) -> None:
         super().__init__()
         self.student = student
         self.teacher = teacher
+        self.objective = objective
+        self._seen_by = seen_by
 
-    def forward(
-        self,
-        *,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        visual: Tensor | None = None,
-        face: Tensor | None = None,
-        has_visual: Tensor | None = None,
-        has_face: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Return the logits that exist: text_logit [B], video_logit [B], class_logits [B, C], prompt_logit [B]."""
-        outputs = {"text_logit": self.student(input_ids, attention_mask)}
+    def forward(self, batch: Batch, *, with_terms: bool = True) -> tuple[Outputs, Terms]:
+        """See `TrainingStep.forward`.
+
+        Returns:
+            the logits that exist, text_logit [B], video_logit [B], class_logits [B, C] and prompt_logit [B]; and the
+            terms of `StepDistillation`.
+        """
+        fields, present = batch.fields, batch.present
+        outputs = {"text_logit": self.student(fields[TOKENS], fields[MASK])}
         if self.teacher is not None:
-            seen = self.teacher(visual=visual, face=face, has_visual=has_visual, has_face=has_face)
+            seen = self.teacher(
+                visual=fields.get("visual"),
+                face=fields.get("face"),
+                has_visual=present.get("visual"),
+                has_face=present.get("face"),
+            )
             outputs["video_logit"] = seen.video_logit
             if seen.class_logits is not None:
                 outputs["class_logits"] = seen.class_logits
             if seen.prompt_logit is not None:
                 outputs["prompt_logit"] = seen.prompt_logit
-        return outputs
+        return outputs, self.terms(outputs, batch) if with_terms else {}
+
+    def terms(self, outputs: Outputs, batch: Batch) -> Terms:
+        """Unweighted terms of a batch's outputs."""
+        seen_by = self._seen_by
+        rows = Rows(
+            label=batch.label,
+            valid=batch.valid,
+            row_id=batch.row_id,
+            has_video=None if seen_by is None else batch.present[seen_by],
+            num_rows=batch.counts["rows"],
+            num_video_rows=batch.counts["rows" if seen_by is None else seen_by],
+        )
+        # Losses in fp32, whatever the models compute in.
+        with torch.autocast(batch.label.device.type, enabled=False):
+            terms: Terms = self.objective(TeacherStudentOutputs(**outputs), rows)
+        return terms
 
 
 class SentimentTask:
@@ -87,52 +111,62 @@ class SentimentTask:
         teacher = build_teacher(config, sources) if config.has_teacher else None
         if teacher is not None:
             teacher.freeze_unused(prompt_logit=config.objective.step1)
-        self.model: nn.Module = TeacherStudent(self.student, teacher)
+        objective = config.objective
+        self._seen_by = config.needed_features[0] if config.needed_features else None
+        self.step: TrainingStep = SentimentStep(
+            self.student,
+            teacher,
+            StepDistillation(
+                threshold=self.scale.threshold,
+                step1=objective.step1,
+                step2=objective.step2,
+                detach_targets=objective.detach_targets,
+            ),
+            self._seen_by,
+        )
         self._start_at_the_labels(sources)
         self.tokenizer = build_tokenizer(config.student.encoder)
         require_fitting(self.student.encoder, self.tokenizer, config.student.encoder, config.data.max_tokens)
-        self.collator = Collator(self.tokenizer, config.data.max_tokens, config.needed_features)
+        text = TextField(self.tokenizer, config.data.max_tokens)
+        self.collator = Collator([text, *map(FeatureField, config.needed_features)])
+        self._features = sources.features
         self.weighted_terms = weighted_terms(config)
         self._weights = {name: getattr(config.objective, name) for name in ("alpha", "beta", "gamma", "delta", "psi")}
 
     def _start_at_the_labels(self, sources: Sources) -> None:
         """Let every logit begin at the mean training label, so that no epoch is spent on getting there."""
         mean = sources.train_label("label_mean")
-        for name, module in self.model.named_modules():
+        for name, module in self.step.named_modules():
             if isinstance(module, nn.Linear) and name in LAST_LAYERS:
                 start_in_label_units(module, mean=self.scale.middle if mean is None else mean, unit=self.scale.unit)
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor | None]:
-        """See `Task.inputs`."""
-        inputs: dict[str, Tensor | None] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        if self._config.has_teacher:
-            inputs |= {
-                "visual": batch.visual,
-                "face": batch.face,
-                "has_visual": batch.has_visual,
-                "has_face": batch.has_face,
-            }
-        return inputs
+    def predictions(self, outputs: Outputs, batch: Batch) -> Outputs:
+        """See `Task.predictions`: the logits; the teacher's are NaN on clips without video."""
+        found = {name: outputs[name].float() for name in LOGITS if name in outputs}
+        if self._seen_by is not None:
+            unseen = batch.present[self._seen_by] == 0
+            found |= {n: v.masked_fill(unseen, float("nan")) for n, v in found.items() if n != "text_logit"}
+        return found
 
-    def terms(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """See `Task.terms`."""
-        objective = self._config.objective
-        return loss_terms(
-            TeacherStudentOutputs(
-                text_logit=outputs["text_logit"],
-                video_logit=outputs.get("video_logit"),
-                prompt_logit=outputs.get("prompt_logit"),
-                class_logits=outputs.get("class_logits"),
-            ),
-            batch.label,
-            valid_B=batch.valid,
-            has_video_B=batch.has_video,
-            num_rows=batch.num_rows,
-            num_video_rows=batch.num_video_rows,
-            threshold=self.scale.threshold,
-            step1=objective.step1,
-            step2=objective.step2,
-            detach_targets=objective.detach_targets,
+    def example(self, rows: int, tokens: int, device: torch.device) -> Batch:
+        """See `Task.example`."""
+        ones, words = torch.ones(rows, device=device), (rows, tokens)
+        fields = {
+            name: torch.zeros(rows, *spec.shape, dtype=torch.float16, device=device)
+            for name, spec in self._features.items()
+        }
+        return Batch(
+            fields={
+                TOKENS: torch.zeros(words, dtype=torch.long, device=device),
+                MASK: torch.ones(words, dtype=torch.long, device=device),
+                **fields,
+            },
+            present=dict.fromkeys(fields, ones),
+            label=torch.zeros(rows, device=device),
+            valid=ones,
+            row_id=torch.arange(rows, device=device),
+            counts=dict.fromkeys(("rows", *fields), rows),
+            num_tokens=rows * tokens,
         )
 
     def weighting(self, device: torch.device) -> Weighting | None:
@@ -153,7 +187,7 @@ class SentimentTask:
     def parameter_groups(self) -> list[ParameterGroup]:
         """See `Task.parameter_groups`: pretrained and new weights, each with and without weight decay."""
         return parameter_groups(
-            self.model.named_parameters(),
+            self.step.named_parameters(),
             self._config.optimizer,
             pretrained=self._config.student.pretrained,
             last_layers={f"{name}.{kind}" for name in LAST_LAYERS for kind in ("weight", "bias")},

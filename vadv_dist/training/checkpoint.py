@@ -5,7 +5,7 @@ stage, another number of workers or another engine. Only safetensors and JSON ar
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,8 @@ from vadv_dist.storage import (
     write_json,
 )
 
-WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
+WEIGHTS, OPTIMIZER, RANKS = "model.safetensors", "optimizer.safetensors", "ranks.safetensors"
+STATE, MANIFEST = "state.json", "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,20 @@ class Checkpoint:
         with self._verified(OPTIMIZER) as file:
             return load_file(file)
 
+    def ranks(self) -> list[dict[str, Tensor]]:
+        """Verify and read what each rank kept for itself, in the order of ranks; empty where none kept anything."""
+        from safetensors.torch import load_file
+
+        if not (self.path / RANKS).is_file():
+            return []
+        with self._verified(RANKS) as file:
+            found = load_file(file)
+        parts: dict[int, dict[str, Tensor]] = {}
+        for key, value in found.items():
+            rank, _, name = key.partition("/")
+            parts.setdefault(int(rank), {})[name] = value
+        return [parts[rank] for rank in sorted(parts)]
+
     def state(self) -> dict[str, Any]:
         """Verify and read the position and the records of the training loop."""
         with self._verified(STATE) as file:
@@ -87,10 +102,17 @@ def save_checkpoint(
     *,
     weights: Mapping[str, Tensor],
     moments: Mapping[str, Tensor],
+    ranks: Sequence[Mapping[str, Tensor]] = (),
     state: Mapping[str, Any],
 ) -> Checkpoint:
     """Write `step-<n>` below a folder, its manifest last.
 
+    Args:
+        folder: of the run's checkpoints.
+        step: updates made so far.
+        weights, moments: full and in fp32, by parameter name.
+        ranks: what each rank keeps for itself (`objectives/rank_state.py`), in the order of ranks.
+        state: position and records of the training loop.
     Raises:
         MachineError: the disk is full; earlier checkpoints are as they were.
     """
@@ -104,6 +126,9 @@ def save_checkpoint(
         try:
             save_file(dict(weights), partial / WEIGHTS)
             save_file(dict(moments), partial / OPTIMIZER)
+            own = {f"{rank}/{name}": value for rank, part in enumerate(ranks) for name, value in part.items()}
+            if own:
+                save_file(own, partial / RANKS)
         except Exception as error:
             # safetensors reports a failed write as its own exception, whose text carries the system's message.
             if "space" in str(error).lower() or "os error 28" in str(error).lower():

@@ -11,18 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from vadv_dist.config import EngineConfig, OptimizerConfig
+from vadv_dist.data.schema import Batch
 from vadv_dist.errors import UserError
-from vadv_dist.tasks.base import ParameterGroup
+from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms, TrainingStep
 from vadv_dist.training.deepspeed_config import deepspeed_config
 from vadv_dist.training.distributed import Distributed
-from vadv_dist.training.engine import MOMENTS, Inputs, Outputs, adamw
+from vadv_dist.training.engine import MOMENTS, adamw
 
 
 class DeepSpeedEngine:
     """ZeRO 0 to 3 over fused AdamW; the process group must stand.
 
     Args:
-        model: weights in fp32; all ranks hold the same.
+        step: model and objective, weights in fp32; all ranks hold the same.
         groups: its trained parameters.
         engine: ZeRO stage and offload.
         optimizer: AdamW's constants and the clipping norm.
@@ -33,7 +34,7 @@ class DeepSpeedEngine:
 
     def __init__(
         self,
-        model: nn.Module,
+        step: TrainingStep,
         groups: Sequence[ParameterGroup],
         engine: EngineConfig,
         optimizer: OptimizerConfig,
@@ -52,7 +53,7 @@ class DeepSpeedEngine:
         fp32 = {n: p.detach().clone() for g in groups for n, p in zip(g.names, g.parameters, strict=True)}
         self._base = adamw(groups, optimizer)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=model.to(distributed.device),
+            model=step.to(distributed.device),
             optimizer=self._base,
             dist_init_required=False,
             config=deepspeed_config(
@@ -74,10 +75,10 @@ class DeepSpeedEngine:
         # bf16 masters would start from rounded weights.
         self._fill_state(fp32, None, 0)
 
-    def accumulate(self, inputs: Inputs, loss_of: Callable[[Outputs], Tensor], *, last: bool) -> None:
+    def accumulate(self, batch: Batch, total_of: Callable[[Terms], Tensor], *, last: bool) -> None:
         """See `Engine.accumulate`."""
         self._engine.train()
-        loss = loss_of(self._engine(**inputs))
+        loss = total_of(self._engine(batch)[1])
         # DeepSpeed averages over ranks and micro-batches, while their losses add up.
         self._engine.backward(loss * (self._distributed.world_size * self._accumulate))
         if not last:
@@ -98,18 +99,18 @@ class DeepSpeedEngine:
         self._engine.step()
         return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32).detach()
 
-    def look(self, inputs: Inputs) -> Outputs:
+    def look(self, batch: Batch) -> Terms:
         """See `Engine.look`."""
         self._engine.train()
         with torch.no_grad():
-            outputs: Outputs = self._engine(**inputs)
-        return outputs
+            terms: Terms = self._engine(batch)[1]
+        return terms
 
-    def predict(self, inputs: Inputs) -> Outputs:
+    def predict(self, batch: Batch) -> Outputs:
         """See `Engine.predict`."""
         self._engine.eval()
         with torch.no_grad():
-            outputs: Outputs = self._engine(**inputs)
+            outputs: Outputs = self._engine(batch, with_terms=False)[0]
         return outputs
 
     def weights(self) -> dict[str, Tensor]:

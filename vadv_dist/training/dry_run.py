@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vadv_dist.config import Config
-from vadv_dist.data.sources import Sources, SplitShards
+from vadv_dist.data.sources import SplitShards
+from vadv_dist.tasks.base import Task
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.deepspeed_config import micro_batch_size
 from vadv_dist.training.distributed import has_bf16
@@ -56,22 +57,14 @@ def memory_per_device(
     )
 
 
-def activation_bytes(task: SentimentTask, config: Config, micro: int) -> int:
+def activation_bytes(task: Task, max_tokens: int, micro: int) -> int:
     """Bytes that autograd keeps for the largest micro-batch at `data.max_tokens`, measured on the meta device.
 
     Every tensor saved for the backward pass is counted once, weights left out.
     """
-    sources = Sources.open(config)
-    model = task.model.to("meta").train()
-    weights = {id(p) for p in model.parameters()}
     meta = torch.device("meta")
-    inputs: dict[str, torch.Tensor | None] = {
-        "input_ids": torch.zeros(micro, config.data.max_tokens, dtype=torch.long, device=meta),
-        "attention_mask": torch.ones(micro, config.data.max_tokens, dtype=torch.long, device=meta),
-    }
-    for name, spec in sources.features.items():
-        inputs[name] = torch.zeros(micro, *spec.shape, dtype=torch.float16, device=meta)
-        inputs[f"has_{name}"] = torch.ones(micro, device=meta)
+    step = task.step.to(meta).train()
+    weights = {id(p) for p in step.parameters()}
     seen: dict[tuple[int, torch.Size], int] = {}
     kept: list[torch.Tensor] = []
 
@@ -83,7 +76,7 @@ def activation_bytes(task: SentimentTask, config: Config, micro: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model(**inputs)
+        step(task.example(micro, max_tokens, meta), with_terms=False)
     return sum(seen.values())
 
 
@@ -101,9 +94,9 @@ def describe(config: Config) -> dict[str, Any]:
     world = max(1, config.trainer.num_workers)
     micro = micro_batch_size(config.data.batch_size, world, config.trainer.accumulate)
     bf16 = config.trainer.precision == "bf16" or (config.trainer.precision == "auto" and has_bf16())
-    trained = sum(p.numel() for p in task.model.parameters() if p.requires_grad)
+    trained = sum(p.numel() for p in task.step.parameters() if p.requires_grad)
     try:
-        activations: int | None = activation_bytes(task, config, micro)
+        activations: int | None = activation_bytes(task, config.data.max_tokens, micro)
     except (RuntimeError, NotImplementedError):  # an encoder with an operation that the meta device lacks
         activations = None
     if activations is not None and bf16:
@@ -160,7 +153,7 @@ def describe_sources(config: Config, train: SplitShards) -> list[dict[str, Any]]
 def parameters_per_part(task: SentimentTask) -> dict[str, int]:
     """Parameters of each part of teacher and student."""
     parts: dict[str, int] = {}
-    for name, parameter in task.model.named_parameters():
+    for name, parameter in task.step.named_parameters():
         pieces = name.split(".")
         part = "student.head" if pieces[0] == "student" and pieces[1] != "encoder" else ".".join(pieces[:2])
         parts[part] = parts.get(part, 0) + parameter.numel()

@@ -11,23 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from vadv_dist.config.sections import OptimizerConfig
-from vadv_dist.tasks.base import ParameterGroup
+from vadv_dist.data.schema import Batch
+from vadv_dist.objectives.rank_state import rank_buffer_names
+from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms, TrainingStep
 from vadv_dist.training.distributed import Distributed
 
-Inputs = Mapping[str, Tensor | None]
-Outputs = dict[str, Tensor]
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Engine(Protocol):
-    """Runs one model on one rank, in step with the other ranks."""
+    """Runs one task's `TrainingStep` on one rank, in step with the other ranks."""
 
-    def accumulate(self, inputs: Inputs, loss_of: Callable[[Outputs], Tensor], *, last: bool) -> None:
+    def accumulate(self, batch: Batch, total_of: Callable[[Terms], Tensor], *, last: bool) -> None:
         """Add the gradient of one micro-batch.
 
         Args:
-            inputs: keyword arguments of the model.
-            loss_of: this rank's share of the global loss; the ranks' shares add up.
+            batch: on this rank's device.
+            total_of: weighs the terms and adds them up to this rank's share of the loss, []; the ranks' shares add up.
             last: whether the update follows.
         """
         ...
@@ -36,12 +36,12 @@ class Engine(Protocol):
         """Clip, update the weights at `lr_factor` times the peak rates, and return the gradient's norm before, []."""
         ...
 
-    def look(self, inputs: Inputs) -> Outputs:
-        """Run the model as `accumulate` does, without gradient."""
+    def look(self, batch: Batch) -> Terms:
+        """Terms of a micro-batch as `accumulate` meets them, without gradient."""
         ...
 
-    def predict(self, inputs: Inputs) -> Outputs:
-        """Run the model in evaluation mode without gradient."""
+    def predict(self, batch: Batch) -> Outputs:
+        """Outputs in evaluation mode, without gradient."""
         ...
 
     def weights(self) -> dict[str, Tensor]:
@@ -71,7 +71,7 @@ class TorchEngine:
     """Plain torch: fused AdamW, autocast for bf16, DistributedDataParallel where there are several ranks.
 
     Args:
-        model: weights in fp32; all ranks hold the same.
+        step: model and objective, weights in fp32; all ranks hold the same.
         groups: its trained parameters.
         optimizer: AdamW's constants and the clipping norm.
         distributed: this rank.
@@ -80,33 +80,37 @@ class TorchEngine:
 
     def __init__(
         self,
-        model: nn.Module,
+        step: TrainingStep,
         groups: Sequence[ParameterGroup],
         optimizer: OptimizerConfig,
         distributed: Distributed,
         dtype: torch.dtype,
     ) -> None:
-        self._model = model.to(distributed.device)
+        self._step = step.to(distributed.device)
         self._distributed = distributed
         self._dtype = dtype
         self._clip_norm = optimizer.clip_norm
         self._groups = groups
         self._parameters = [p for group in groups for p in group.parameters]
         self._optimizer = adamw(groups, optimizer)
-        self._module: nn.Module = self._model
+        self._module: nn.Module = self._step
         if distributed.world_size > 1:
             ids = [distributed.device] if distributed.device.type == "cuda" else None
-            self._module = nn.parallel.DistributedDataParallel(self._model, device_ids=ids)
+            ddp = nn.parallel.DistributedDataParallel
+            # Each forward would overwrite them with those of rank 0.
+            ignored = rank_buffer_names(self._step)
+            ddp._set_params_and_buffers_to_ignore_for_model(self._step, ignored)  # type: ignore[no-untyped-call]
+            self._module = ddp(self._step, device_ids=ids)
 
-    def accumulate(self, inputs: Inputs, loss_of: Callable[[Outputs], Tensor], *, last: bool) -> None:
+    def accumulate(self, batch: Batch, total_of: Callable[[Terms], Tensor], *, last: bool) -> None:
         """See `Engine.accumulate`."""
         self._module.train()
         synchronises = last or not isinstance(self._module, nn.parallel.DistributedDataParallel)
         with nullcontext() if synchronises else self._module.no_sync():  # type: ignore[operator]  # DDP's own
             with self._autocast():
-                outputs = self._module(**inputs)
+                _, terms = self._module(batch)
             # DDP averages gradients over ranks, while the ranks' losses add up.
-            torch.autograd.backward(loss_of(outputs) * self._distributed.world_size)
+            torch.autograd.backward(total_of(terms) * self._distributed.world_size)
 
     def update(self, lr_factor: float) -> Tensor:
         """See `Engine.update`."""
@@ -118,25 +122,25 @@ class TorchEngine:
         self._optimizer.zero_grad(set_to_none=True)
         return norm.detach()
 
-    def look(self, inputs: Inputs) -> Outputs:
+    def look(self, batch: Batch) -> Terms:
         """See `Engine.look`."""
-        self._model.train()
+        self._step.train()
         with torch.no_grad(), self._autocast():
-            outputs: Outputs = self._model(**inputs)
-        return outputs
+            terms: Terms = self._step(batch)[1]
+        return terms
 
-    def predict(self, inputs: Inputs) -> Outputs:
+    def predict(self, batch: Batch) -> Outputs:
         """See `Engine.predict`."""
-        self._model.eval()
+        self._step.eval()
         with torch.no_grad(), self._autocast():
-            outputs: Outputs = self._model(**inputs)
+            outputs: Outputs = self._step(batch, with_terms=False)[0]
         return outputs
 
     def weights(self) -> dict[str, Tensor]:
         """See `Engine.weights`."""
         if not self._distributed.is_main:
             return {}
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in self._model.state_dict().items()}
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in self._step.state_dict().items()}
 
     def moments(self) -> dict[str, Tensor]:
         """See `Engine.moments`."""
@@ -151,7 +155,7 @@ class TorchEngine:
 
     def load(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], num_updates: int) -> None:
         """See `Engine.load`."""
-        self._model.load_state_dict(dict(weights))
+        self._step.load_state_dict(dict(weights))
         for group in self._groups:
             for name, parameter in zip(group.names, group.parameters, strict=True):
                 self._optimizer.state[parameter] = {

@@ -42,18 +42,20 @@ def _try(config: Config) -> str:
     import torch
     from torch import nn
 
-    from vadv_dist.tasks.base import ParameterGroup
+    from vadv_dist.data.schema import Batch
+    from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms, TrainingStep
     from vadv_dist.training.distributed import Distributed, choose_device, choose_dtype
     from vadv_dist.training.worker import build_engine
 
-    class Toy(nn.Module):
+    class Toy(TrainingStep):
         def __init__(self) -> None:
             super().__init__()
             self.layers = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
 
-        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        def forward(self, batch: Batch, *, with_terms: bool = True) -> tuple[Outputs, Terms]:
             # ZeRO with bf16 gives the model weights in bf16.
-            return {"y": self.layers(x.to(next(self.parameters()).dtype)).float()}
+            y = self.layers(batch.fields["x"].to(next(self.parameters()).dtype)).float()
+            return {"y": y}, {"loss": (y - 1).square().mean()}
 
     torch.manual_seed(1)
     device = choose_device(config.trainer.use_gpu)
@@ -64,11 +66,19 @@ def _try(config: Config) -> str:
     groups = [ParameterGroup("toy", list(names), list(parameters), lr=0.1, weight_decay=0.0)]
     engine = build_engine(config, model, groups, distributed)
     before = {name: tensor.clone() for name, tensor in engine.weights().items()}
-    x = torch.randn(4, 8, device=device)
+    ones = torch.ones(4, device=device)
+    batch = Batch(
+        fields={"x": torch.randn(4, 8, device=device)},
+        present={},
+        label=ones,
+        valid=ones,
+        row_id=torch.arange(4, device=device),
+        counts={"rows": 4},
+    )
     for _ in range(2):
         for part in range(config.trainer.accumulate):
             last = part == config.trainer.accumulate - 1
-            engine.accumulate({"x": x}, lambda outputs: (outputs["y"] - 1).square().mean(), last=last)
+            engine.accumulate(batch, lambda terms: terms["loss"], last=last)
         norm = engine.update(1.0)
     after = {name: tensor.clone() for name, tensor in engine.weights().items()}
     moments = {name: tensor.clone() for name, tensor in engine.moments().items()}

@@ -113,11 +113,11 @@ def score_checkpoint(
     """Load a checkpoint's weights into a model and predict a split, in this process."""
     # The checkpoint holds every weight, so that the encoder's own are not needed.
     task = SentimentTask(replace(config, student=replace(config.student, pretrained=False)), sources)
-    task.model.load_state_dict(checkpoint_at(folder.checkpoints, step).weights())
+    task.step.load_state_dict(checkpoint_at(folder.checkpoints, step).weights())
     # A run that was trained on GPUs may be scored on a machine without one.
     distributed = Distributed(device=choose_device(config.trainer.use_gpu and "auto"))
     # In fp32 whatever the training computed in, so that the scores are those of the student that is exported.
-    engine = TorchEngine(task.model, task.parameter_groups(), config.optimizer, distributed, torch.float32)
+    engine = TorchEngine(task.step, task.parameter_groups(), config.optimizer, distributed, torch.float32)
     windows = LocalWindows(shards)
     try:
         return task, score_split(task, engine, shards, windows, config, distributed)

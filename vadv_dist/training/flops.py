@@ -7,6 +7,7 @@ import torch
 
 from vadv_dist.config import Config
 from vadv_dist.data.sources import Sources
+from vadv_dist.tasks.base import Task
 from vadv_dist.tasks.sentiment import SentimentTask
 
 
@@ -32,28 +33,21 @@ def clip_flops(config: Config, sources: Sources) -> ClipFlops:
     """
     with torch.device("meta"):
         task = SentimentTask(replace(config, student=replace(config.student, pretrained=False)), sources)
-    model = task.model.to("meta").train()
     few, many = 1, config.data.max_tokens
-    low = _count(model, sources, few)
+    low = _count(task, few)
     if many == few:
         return ClipFlops(per_clip=low, per_token=0.0)
-    per_token = (_count(model, sources, many) - low) / (many - few)
+    per_token = (_count(task, many) - low) / (many - few)
     return ClipFlops(per_clip=low - per_token * few, per_token=per_token)
 
 
-def _count(model: torch.nn.Module, sources: Sources, tokens: int) -> float:
+def _count(task: Task, tokens: int) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     meta = torch.device("meta")
-    inputs: dict[str, torch.Tensor | None] = {
-        "input_ids": torch.zeros(1, tokens, dtype=torch.long, device=meta),
-        "attention_mask": torch.ones(1, tokens, dtype=torch.long, device=meta),
-    }
-    for name, spec in sources.features.items():
-        inputs[name] = torch.zeros(1, *spec.shape, dtype=torch.float16, device=meta)
-        inputs[f"has_{name}"] = torch.ones(1, device=meta)
+    step = task.step.to(meta).train()
     with FlopCounterMode(display=False) as counter:
-        outputs = model(**inputs)
+        outputs, _ = step(task.example(1, tokens, meta), with_terms=False)
         total = torch.stack([value.float().sum() for value in outputs.values() if value.requires_grad]).sum()
         total.backward()  # type: ignore[no-untyped-call]  # untyped in torch
     return float(counter.get_total_flops())

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from vadv_dist.config.sections import Config
-from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.stream import BatchStream, StepBatches
 from vadv_dist.data.windows import Windows
 from vadv_dist.errors import MachineError, UserError
-from vadv_dist.tasks.base import Task
+from vadv_dist.objectives.rank_state import load_rank_state, rank_state
+from vadv_dist.tasks.base import Task, Terms
 from vadv_dist.training.agreement import StopAgreement
 from vadv_dist.training.checkpoint import list_checkpoints, prune, save_checkpoint
 from vadv_dist.training.clip_errors import write_clip_errors
 from vadv_dist.training.distributed import Distributed
-from vadv_dist.training.engine import Engine, Outputs
+from vadv_dist.training.engine import Engine
 from vadv_dist.training.log_line import LogLine
 from vadv_dist.training.meter import TermMeter
 from vadv_dist.training.run_folder import RunFolder, finite
@@ -166,8 +166,8 @@ class Trainer:
         self._seed_dropout()
         for number, prepared in enumerate(batches.micro):
             batch = prepared.to(self.distributed.device)
-            self._line.tokens += int(prepared.attention_mask.sum())
-            self.engine.accumulate(self.task.inputs(batch), self._loss_of(batch), last=number == len(batches.micro) - 1)
+            self._line.tokens += prepared.num_tokens
+            self.engine.accumulate(batch, self._total, last=number == len(batches.micro) - 1)
         factor = cosine_with_warmup(state.step, num_steps=self.num_steps, warmup_steps=config.optimizer.warmup_steps)
         self._line.grad_norm = self.engine.update(factor)
         self._line.lr = config.optimizer.lr * factor
@@ -184,31 +184,26 @@ class Trainer:
         """Weigh the terms by their values over the whole step, before its first micro-batch is trained on."""
         self._seed_dropout()
         for prepared in batches.micro:
-            batch = prepared.to(self.distributed.device)
-            self._weights.see(self.task.terms(self.engine.look(self.task.inputs(batch)), batch))
+            self._weights.see(self.engine.look(prepared.to(self.distributed.device)))
         self._weights.decide()
 
     def _seed_dropout(self) -> None:
         # Dropout depends on the position alone, so a resumed run needs no generator's state.
         torch.manual_seed(_mix(self.config.run.seed, self.state.step, self.distributed.rank))
 
-    def _loss_of(self, batch: Batch) -> Callable[[Outputs], Tensor]:
-        def loss_of(outputs: Outputs) -> Tensor:
-            terms = self.task.terms(outputs, batch)
-            total = self.task.total(terms, self._weights.of(terms))
-            self._meter.add({**terms, "total": total})
-            return total
-
-        return loss_of
+    def _total(self, terms: Terms) -> Tensor:
+        total = self.task.total(terms, self._weights.of(terms))
+        self._meter.add({**terms, "total": total})
+        return total
 
     def _flush_terms(self) -> None:
         """Write a line of the steps since the last one, and add them to the epoch's means."""
-        sums, steps = self._meter.total(self.distributed)
-        if not steps:
+        sums, counts = self._meter.take(self.distributed)
+        if not counts:
             return
-        weights = self._weights.take_sums()
-        self.state.add_terms(sums, weights, steps)
-        means = {name: value / steps for name, value in sums.items()}
+        steps, weights = counts["total"], self._weights.take_sums()
+        self.state.add_terms(sums, counts, weights)
+        means = {name: value / counts[name] for name, value in sums.items()}
         # The norm as well: an update by a gradient without one has spoilt the weights, which may be checkpointed next.
         norm = 0.0 if self._line.grad_norm is None else float(self._line.grad_norm)
         if not math.isfinite(means["total"]) or not math.isfinite(norm):
@@ -297,6 +292,7 @@ class Trainer:
         began = time.perf_counter()
         self._count_seconds()
         weights, moments = self.engine.weights(), self.engine.moments()
+        ranks = self.distributed.gather(rank_state(self.task.step))
         self.state.weighting = self._weights.state()
         if self.distributed.is_main:
             self._log.flush()
@@ -305,6 +301,7 @@ class Trainer:
                 self.state.step,
                 weights=weights,
                 moments=moments,
+                ranks=ranks,
                 state=finite(self.state.to_json()),
             )
             prune(self.folder.checkpoints, {self.state.step, *(step for _, step in self.state.best)})
@@ -349,6 +346,7 @@ class Trainer:
             )
         self.engine.load(last.weights(), last.moments(), self.state.step)
         self._saved_step = self.state.step
+        load_rank_state(self.task.step, last.ranks(), self.distributed.rank, self.distributed.world_size)
         self._weights.load(self.state.weighting)
         if self.distributed.is_main:
             self._log.trim(self.state.step)

@@ -9,31 +9,40 @@ from vadv_dist.training.distributed import Distributed
 
 
 class TermMeter:
-    """Sums each step's terms; a mean over steps is formed, over all ranks, only when it is asked for.
+    """Sums each step's terms by name; sums over ranks are formed only when they are asked for.
 
-    Nothing waits for the device until then.
+    Nothing waits for the device until then. A term may be absent from some steps, as before an objective begins: it is
+    counted over the steps that had it.
     """
 
     def __init__(self) -> None:
-        self._names: list[str] = []
-        self._sum: Tensor | None = None
-        self._steps = 0
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._seen: set[str] = set()
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
         """Add one micro-batch's share of the terms (all micro-batches of all ranks add up to the step's)."""
-        stacked = torch.stack([value.detach().double() for value in terms.values()])
-        self._names = list(terms)
-        self._sum = stacked if self._sum is None else self._sum + stacked
+        for name, value in terms.items():
+            value = value.detach().double()
+            self._sums[name] = value if name not in self._sums else self._sums[name] + value
+        self._seen |= terms.keys()
 
     def end_step(self) -> None:
         """Count one step."""
-        self._steps += 1
+        for name in self._seen:
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self._seen = set()
 
-    def total(self, distributed: Distributed) -> tuple[dict[str, float], int]:
-        """Sum of each term over steps and ranks, and the number of steps; then begin again."""
-        if self._sum is None:
-            return {}, 0
-        values = distributed.sum(self._sum).tolist()
-        answer = dict(zip(self._names, values, strict=True)), self._steps
-        self._sum, self._steps = None, 0
-        return answer
+    def take(self, distributed: Distributed) -> tuple[dict[str, float], dict[str, int]]:
+        """Sum of each term over steps and ranks, and the number of steps that had it; then begin again."""
+        counts: dict[str, int] = {}
+        for rank in distributed.gather(self._counts):
+            for name, count in rank.items():
+                counts[name] = max(count, counts.get(name, 0))
+        sums: dict[str, float] = {}
+        if counts:
+            zero = torch.zeros((), dtype=torch.float64, device=distributed.device)
+            stacked = torch.stack([self._sums.get(name, zero) for name in counts])
+            sums = dict(zip(counts, distributed.sum(stacked).tolist(), strict=True))
+        self._sums, self._counts = {}, {}
+        return sums, counts

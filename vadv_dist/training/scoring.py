@@ -14,9 +14,6 @@ from vadv_dist.tasks.base import FloatArray, Metrics, Task
 from vadv_dist.training.distributed import Distributed
 from vadv_dist.training.engine import Engine
 
-LOGITS = ("text_logit", "video_logit", "prompt_logit")
-_TEACHERS = ("video_logit", "prompt_logit")
-
 
 @dataclass(frozen=True)
 class Scored:
@@ -69,13 +66,10 @@ def score_split(
     for step in itertools.islice(stream.steps(), max_batches):
         for prepared in step.micro:
             batch = prepared.to(distributed.device)
-            outputs = engine.predict(task.inputs(batch))
+            found = task.predictions(engine.predict(batch), batch)
             keep = batch.valid.bool().cpu()
             names += [name for name, kept in zip(batch.names, keep.tolist(), strict=True) if kept]
-            values = {"label": batch.label, **{name: outputs[name] for name in LOGITS if name in outputs}}
-            for column, value in values.items():
-                if column in _TEACHERS and batch.has_video is not None:
-                    value = value.masked_fill(batch.has_video == 0, float("nan"))
+            for column, value in {"label": batch.label, **found}.items():
                 columns.setdefault(column, []).append(value.float().cpu()[keep].numpy())
         on_batch()
     mine = (names, {name: np.concatenate(parts) for name, parts in columns.items()})

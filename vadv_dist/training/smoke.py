@@ -70,7 +70,7 @@ def _trainer(config: Config, splits: Splits) -> Trainer:
     return Trainer(
         config=config,
         task=task,
-        engine=build_engine(config, task.model, task.parameter_groups(), distributed),
+        engine=build_engine(config, task.step, task.parameter_groups(), distributed),
         train=splits.train,
         valid=splits.valid,
         train_windows=LocalWindows(splits.train),

@@ -15,8 +15,8 @@ class TrainState:
         best_metrics, best_epoch: validation metrics of the best one.
         best_by_source: the same by source, where there are several.
         bad_epochs: epochs since the score last improved.
-        epoch_sums, epoch_steps: loss terms summed over the epoch so far.
-        weight_sums: weights of the terms summed likewise; empty where they are fixed.
+        epoch_sums, epoch_counts: loss terms summed over the epoch so far, and the steps that had each.
+        weight_sums, weight_steps: weights of the terms summed likewise; empty where they are fixed.
         weighting: state of what weighs the terms.
         collapse: the term that hid the student's own in the last epoch, and by which ratio of weights; else None.
         stopped: why training ended, or None while it goes on.
@@ -33,8 +33,9 @@ class TrainState:
     best_epoch: int = -1
     bad_epochs: int = 0
     epoch_sums: dict[str, float] = field(default_factory=dict)
-    epoch_steps: int = 0
+    epoch_counts: dict[str, int] = field(default_factory=dict)
     weight_sums: dict[str, float] = field(default_factory=dict)
+    weight_steps: int = 0
     weighting: dict[str, Any] = field(default_factory=dict)
     collapse: dict[str, Any] | None = None
     stopped: str | None = None
@@ -71,21 +72,21 @@ class TrainState:
             self.bad_epochs += 1
         return improved
 
-    def add_terms(self, sums: dict[str, float], weights: dict[str, float], steps: int) -> None:
-        """Add terms, and the weights that they had, to the epoch's sums."""
+    def add_terms(self, sums: dict[str, float], counts: dict[str, int], weights: dict[str, float]) -> None:
+        """Add terms, the number of steps that had each, and the weights that they had, to the epoch's sums."""
         for own, more in ((self.epoch_sums, sums), (self.weight_sums, weights)):
             for name, value in more.items():
                 own[name] = own.get(name, 0.0) + value
-        self.epoch_steps += steps
+        for name, count in counts.items():
+            self.epoch_counts[name] = self.epoch_counts.get(name, 0) + count
+        self.weight_steps += max(counts.values(), default=0)
 
     def end_epoch(self) -> tuple[dict[str, float], dict[str, float]]:
         """Return the epoch's mean terms and their mean weights, and begin the next epoch."""
-        steps = max(1, self.epoch_steps)
-        means, weights = (
-            {n: value / steps for n, value in sums.items()} for sums in (self.epoch_sums, self.weight_sums)
-        )
-        self.epoch, self.step_in_epoch, self.epoch_sums, self.epoch_steps = self.epoch + 1, 0, {}, 0
-        self.weight_sums = {}
+        means = {name: value / self.epoch_counts[name] for name, value in self.epoch_sums.items()}
+        weights = {name: value / max(1, self.weight_steps) for name, value in self.weight_sums.items()}
+        self.epoch, self.step_in_epoch = self.epoch + 1, 0
+        self.epoch_sums, self.epoch_counts, self.weight_sums, self.weight_steps = {}, {}, {}, 0
         return means, weights
 
 

@@ -16,7 +16,8 @@ class TermWeights:
     Its state is a few numbers, the same on all ranks and apart from the engine: it is saved with the position of the
     run, so that any engine and any number of workers goes on with it.
 
-    A term of which a batch has no clip has no value there (its sum is 0): it counts with the last one that it had.
+    A term that a batch lacks, or of which it has no clip, has no value there (its sum is 0). It counts with the last
+    value that it had.
 
     Args:
         task: names the terms and how they are weighed.
@@ -46,7 +47,8 @@ class TermWeights:
 
     def see(self, terms: Mapping[str, Tensor]) -> None:
         """Add this rank's share of a micro-batch's terms to the step's losses."""
-        share = torch.stack([terms[name].detach().double() for name in self._names])
+        zero = torch.zeros((), dtype=torch.float64, device=self._last.device)
+        share = torch.stack([terms.get(name, zero).detach().double() for name in self._names])
         self._seen = share if self._seen is None else self._seen + share
 
     def decide(self) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from vadv_dist.config import Config, config_from_dict
 from vadv_dist.data.sources import SplitShards
@@ -17,7 +16,7 @@ from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.garbage import collect_as_usual, collect_rarely
 from vadv_dist.storage import Location, location, read_json, write_json, write_text
-from vadv_dist.tasks.base import ParameterGroup, Task
+from vadv_dist.tasks.base import ParameterGroup, Task, TrainingStep
 from vadv_dist.tasks.preflight import check_model
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.telemetry.ray_metrics import ray_metrics
@@ -43,18 +42,18 @@ Show = Callable[[dict[str, Any]], None]
 
 
 def build_engine(
-    config: Config, model: nn.Module, groups: Sequence[ParameterGroup], distributed: Distributed
+    config: Config, step: TrainingStep, groups: Sequence[ParameterGroup], distributed: Distributed
 ) -> Engine:
-    """Put a model and its trained parameters on the engine that the configuration names."""
+    """Put a model with its objective, and its trained parameters, on the engine that the configuration names."""
     dtype = choose_dtype(config.trainer, distributed.device)
     if config.engine.kind == "torch":
-        return TorchEngine(model, groups, config.optimizer, distributed, dtype)
+        return TorchEngine(step, groups, config.optimizer, distributed, dtype)
     from vadv_dist.training.deepspeed_engine import DeepSpeedEngine
 
     if distributed.world_size == 1:
         init_single_process(distributed.device)
     return DeepSpeedEngine(
-        model,
+        step,
         groups,
         config.engine,
         config.optimizer,
@@ -106,7 +105,7 @@ def _train_rank(
     task = SentimentTask(config, splits.train.sources)
     check_model(task, config, splits.train.sources, distributed.device)
     counts = parameter_counts(task)
-    engine = build_engine(config, task.model, task.parameter_groups(), distributed)
+    engine = build_engine(config, task.step, task.parameter_groups(), distributed)
     collect_as_usual()  # all that is heavy is imported
     train_windows, valid_windows = windows_of(splits.train), windows_of(splits.valid)
     try:
@@ -224,7 +223,7 @@ def raise_mistake(path: Location) -> None:
 def parameter_counts(task: Task) -> dict[str, int]:
     """Parameters of the teacher and the student, and those that are trained."""
     counts = {"teacher": 0, "student": 0, "trained": 0}
-    for name, parameter in task.model.named_parameters():
+    for name, parameter in task.step.named_parameters():
         counts["teacher" if name.startswith("teacher.") else "student"] += parameter.numel()
         counts["trained"] += parameter.numel() if parameter.requires_grad else 0
     return counts
