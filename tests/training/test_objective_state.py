@@ -73,10 +73,10 @@ def test_each_rank_keeps_a_memory_bank_of_its_own(two_ranks, name: str) -> None:
     banks, half, continued = (two_ranks[f"{name}{part}"]["banks"] for part in ("", " half", " continued"))
     for rank in range(2):
         torch.testing.assert_close(banks[rank], continued[rank], rtol=0, atol=0, equal_nan=True)
-    # In one epoch every row is seen by one rank, and each rank sees half of them.
+    # In one epoch every row is seen by one rank, and each rank sees every second one.
     seen = torch.stack(half).isfinite()
     assert seen.sum(0).eq(1).all()
-    assert seen.sum(1).tolist() == [seen.shape[1] // 2] * 2
+    assert sorted(seen.sum(1).tolist()) == [seen.shape[1] // 2, -(-seen.shape[1] // 2)]
 
 
 def test_a_memory_bank_is_dealt_out_anew_for_another_number_of_ranks(two_ranks, config_path: Path) -> None:
