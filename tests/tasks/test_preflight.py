@@ -57,11 +57,11 @@ def test_sound_encoders_pass_and_nothing_of_them_changes(build, kind: str, pooli
         {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3} if kind == "modernbert" else {}
     )
     task, config = build(kind, f"--student.pooling={pooling}", **tokens)
-    before, state = {n: p.clone() for n, p in task.model.named_parameters()}, torch.get_rng_state()
+    before, state = {n: p.clone() for n, p in task.step.named_parameters()}, torch.get_rng_state()
     check(task, config)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(module.training for module in task.model.modules())
-    for name, parameter in task.model.named_parameters():
+    assert all(module.training for module in task.step.modules())
+    for name, parameter in task.step.named_parameters():
         assert torch.equal(parameter, before[name])
         assert parameter.grad is None
         assert parameter.requires_grad
@@ -134,7 +134,7 @@ def test_unused_parameters_of_an_encoder_can_be_left_out(build) -> None:
         check(*build("xlnet"))
     task, config = build("xlnet", "--student.freeze_unused=true")
     check(task, config)
-    left_out = {name.split(".")[-1] for name, p in task.model.named_parameters() if not p.requires_grad}
+    left_out = {name.split(".")[-1] for name, p in task.step.named_parameters() if not p.requires_grad}
     assert left_out == {"mask_emb", "r_s_bias", "seg_embed"}
     grouped = {name for group in task.parameter_groups() for name in group.names}
     assert not any(name.endswith("mask_emb") for name in grouped)
@@ -142,7 +142,7 @@ def test_unused_parameters_of_an_encoder_can_be_left_out(build) -> None:
 
 def test_an_unused_parameter_of_the_teacher_is_never_left_out(build) -> None:
     task, config = build("bert", "--student.freeze_unused=true")
-    task.model.teacher.ghost = nn.Parameter(torch.zeros(1))
+    task.step.teacher.ghost = nn.Parameter(torch.zeros(1))
     with pytest.raises(UserError, match=r"1 of .*teacher\.ghost"):
         check(task, config)
 
