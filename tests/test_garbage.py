@@ -41,7 +41,7 @@ def test_a_training_looks_as_usual_and_holds_on_to_no_model_when_it_ended(thresh
 
     def made(self, *arguments, **others) -> None:
         make(self, *arguments, **others)
-        alive.append(weakref.ref(self.model))
+        alive.append(weakref.ref(self.step))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sentiment.SentimentTask, "__init__", made)

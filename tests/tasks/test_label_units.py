@@ -1,6 +1,7 @@
 """Training goes alike whatever unit labels have, and begins at their mean."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +46,11 @@ def test_every_logit_begins_near_the_mean_label(write_config: Callable[..., Path
     assert mean is not None
     assert abs(mean - 50) < 20
     task = SentimentTask(config, sources)
-    shape = sources.features["visual"].shape, sources.features["face"].shape
+    batch = task.example(8, 6, torch.device("cpu"))
+    fields = {name: torch.randn(value.shape) for name, value in batch.fields.items() if name in sources.features}
+    words = {"input_ids": torch.randint(5, 20, (8, 6))}
     with torch.no_grad():
-        outputs = task.model.eval()(
-            input_ids=torch.randint(5, 20, (8, 6)),
-            attention_mask=torch.ones(8, 6, dtype=torch.long),
-            visual=torch.randn(8, *shape[0]),
-            face=torch.randn(8, *shape[1]),
-        )
+        outputs, _ = task.step.eval()(replace(batch, fields={**batch.fields, **fields, **words}))
     for name in ("text_logit", "video_logit", "prompt_logit"):
         assert outputs[name] == pytest.approx(np.full(8, mean), abs=0.5 * 100 / 6)
         assert outputs[name].std() > 0

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vadv_dist.config.sections import Config
 from vadv_dist.data.collate import MASK, TOKENS, Collator, FeatureField, TextField
