@@ -1,6 +1,6 @@
 """What the training loop knows of a task: a model, its loss terms, its parameters and its metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vadv_dist.data.collate import Collator
 from vadv_dist.data.schema import Batch
 from vadv_dist.evaluation.label_scale import LabelScale
+from vadv_dist.objectives.rank_state import load_rank_state, rank_buffer_names, rank_state
 from vadv_dist.objectives.weighting import Weighting
 
 Metrics = dict[str, dict[str, float]]
@@ -49,6 +50,18 @@ class TrainingStep(nn.Module):
             batch, so that the shares of ranks and micro-batches add up.
         """
         raise NotImplementedError
+
+    def rank_buffer_names(self) -> list[str]:
+        """Full names of the buffers that are each rank's own (`objectives/rank_state.py`)."""
+        return rank_buffer_names(self)
+
+    def rank_state(self) -> dict[str, Tensor]:
+        """Copies of these buffers on the CPU, by full name."""
+        return rank_state(self)
+
+    def load_rank_state(self, states: Sequence[Mapping[str, Tensor]], rank: int, world_size: int) -> None:
+        """Take over what `rank_state` gave on every rank of an earlier start, for any number of ranks."""
+        load_rank_state(self, states, rank, world_size)
 
 
 class Task(Protocol):

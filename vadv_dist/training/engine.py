@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from vadv_dist.config.sections import OptimizerConfig
 from vadv_dist.data.schema import Batch
-from vadv_dist.objectives.rank_state import rank_buffer_names
 from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms, TrainingStep
 from vadv_dist.training.distributed import Distributed
 
@@ -98,7 +97,7 @@ class TorchEngine:
             ids = [distributed.device] if distributed.device.type == "cuda" else None
             ddp = nn.parallel.DistributedDataParallel
             # Each forward would overwrite them with those of rank 0.
-            ignored = rank_buffer_names(self._step)
+            ignored = self._step.rank_buffer_names()
             ddp._set_params_and_buffers_to_ignore_for_model(self._step, ignored)  # type: ignore[no-untyped-call]
             self._module = ddp(self._step, device_ids=ids)
 

@@ -14,7 +14,6 @@ from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.stream import BatchStream, StepBatches
 from vadv_dist.data.windows import Windows
 from vadv_dist.errors import MachineError, UserError
-from vadv_dist.objectives.rank_state import load_rank_state, rank_state
 from vadv_dist.tasks.base import Task, Terms
 from vadv_dist.training.agreement import StopAgreement
 from vadv_dist.training.checkpoint import list_checkpoints, prune, save_checkpoint
@@ -292,7 +291,7 @@ class Trainer:
         began = time.perf_counter()
         self._count_seconds()
         weights, moments = self.engine.weights(), self.engine.moments()
-        ranks = self.distributed.gather(rank_state(self.task.step))
+        ranks = self.distributed.gather(self.task.step.rank_state())
         self.state.weighting = self._weights.state()
         if self.distributed.is_main:
             self._log.flush()
@@ -346,7 +345,7 @@ class Trainer:
             )
         self.engine.load(last.weights(), last.moments(), self.state.step)
         self._saved_step = self.state.step
-        load_rank_state(self.task.step, last.ranks(), self.distributed.rank, self.distributed.world_size)
+        self.task.step.load_rank_state(last.ranks(), self.distributed.rank, self.distributed.world_size)
         self._weights.load(self.state.weighting)
         if self.distributed.is_main:
             self._log.trim(self.state.step)
