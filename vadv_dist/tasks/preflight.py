@@ -24,7 +24,7 @@ from vadv_dist.tasks.sentiment import SentimentTask
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_TEXTS = ["good", "a longer text that others are padded to"]
+_TEXTS = ["good", "a longer text"]
 _SHORT, _LONG = 0, 1
 # A text in a row of another length is summed in another order. By how much its logit may differ: where the tokens under
 # the mask have no influence (TF32 alone makes 1e-3), and where they have one.
