@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vadv_dist"
-BASE = {"errors", "storage", "locks", "garbage", "stopping", "terminal", "parquet", "json_text", "__init__"}
+BASE = {
+    *("errors", "storage", "locks", "garbage", "stopping", "terminal", "parquet", "json_text", "csv_lines"),
+    "__init__",
+}
 MAY_IMPORT = {
     "errors": set(),
     "garbage": set(),
@@ -18,6 +21,7 @@ MAY_IMPORT = {
     "locks": {"errors", "storage"},
     "terminal": set(),
     "json_text": set(),
+    "csv_lines": {"errors"},
     "lasting": BASE,
     "parquet": {"errors", "parquet_pages"},
     "parquet_pages": set(),

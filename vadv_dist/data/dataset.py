@@ -13,10 +13,11 @@ from typing import Any
 from vadv_dist.data import manifest_fields as fields
 from vadv_dist.data.schema import SCHEMA_VERSION, SPLITS, Array, FeatureSpec, LabelSpec
 from vadv_dist.errors import UserError
-from vadv_dist.storage import Location, location, read_json, sha256_bytes
+from vadv_dist.storage import Location, file_size, location, read_json, sha256_bytes
 
 MANIFEST = "dataset.json"
 PROMPTS_NAME = "prompts.safetensors"
+_MAX_PROMPTS_BYTES = 64 << 20  # 2 × 1024 numbers take 8 KiB
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ class Dataset:
         if not manifest.num_classes_prompts and not path.is_file():
             return None
         try:
+            if file_size(path) > _MAX_PROMPTS_BYTES:
+                raise UserError(f"{path} has more than {_MAX_PROMPTS_BYTES:,} bytes, so it is no set of prompts.")
             content = path.read_bytes()
         except FileNotFoundError:
             raise UserError(

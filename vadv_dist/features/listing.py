@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vadv_dist.config.extract_sections import ClipsConfig
+from vadv_dist.csv_lines import bounded_lines, decimal_comma, number_of
 from vadv_dist.data.readers.csv_rows import SPLIT_NAMES
 from vadv_dist.data.video_ids import video_of
 from vadv_dist.errors import UserError, did_you_mean
@@ -149,7 +150,7 @@ def _rows(file: Location, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[
     reader = None
     try:
         with io.TextIOWrapper(open_binary(file), encoding="utf-8-sig", newline="") as lines:
-            reader = csv.reader(lines, strict=True)
+            reader = csv.reader(bounded_lines(lines, file), strict=True)
             header = next(reader, [])
             for name in columns:
                 if header.count(name) != 1:
@@ -196,8 +197,6 @@ def _parse(where: str, row: Mapping[str, str], label_range: tuple[float, float])
         if not value:
             named = f" (clip {clip_id!r})" if clip_id else ""
             raise UserError(f"{where}: {name} is empty{named}. Fill it in, or leave the row out.")
-        if "\0" in value:
-            raise UserError(f"{where}: {name} holds a NUL byte. Mend the cell, or leave the row out.")
     try:
         clip_location(Path(), path)
     except UserError as error:
@@ -209,8 +208,8 @@ def _parse(where: str, row: Mapping[str, str], label_range: tuple[float, float])
     label = _number(row["label"])
     if label is None or not low <= label <= high:
         raise UserError(
-            f"{where}: label is {row['label']!r}, expected a number in [{low:g}, {high:g}]. "
-            "Mend it, or set clips.label_range."
+            f"{where}: label is {row['label']!r}, expected a number in [{low:g}, {high:g}]."
+            f"{decimal_comma(row['label'])} Mend it, or set clips.label_range."
         )
     times: list[float | None] = []
     fault = None
@@ -229,8 +228,5 @@ def _parse(where: str, row: Mapping[str, str], label_range: tuple[float, float])
 
 
 def _number(cell: str) -> float | None:
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
+    value = number_of(cell)
     return value if math.isfinite(value) else None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vadv_dist.csv_lines import bounded_lines
 from vadv_dist.errors import UserError, VadvError
 from vadv_dist.features.frames import Image
 from vadv_dist.features.openface_times import Coverage
@@ -137,10 +138,10 @@ def _from_landmarks(file: Location, crops: dict[tuple[int, int], Location] | Non
 def _rows(file: Location) -> tuple[list[str], list[list[float]]]:
     try:
         with io.TextIOWrapper(open_binary(file), encoding="utf-8-sig", newline="") as lines:
-            reader = csv.reader(lines, skipinitialspace=True)
+            reader = csv.reader(bounded_lines(lines, file.name), skipinitialspace=True)
             header = [name.strip() for name in next(reader, [])]
             rows = [[float(cell) for cell in row] for row in reader if row]
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, ValueError, csv.Error, UserError) as error:
         raise BadClipError(f"OpenFace's {file.name} is unreadable: {error}") from None
     if any(len(row) != len(header) for row in rows):
         raise BadClipError(f"OpenFace's {file.name} is cut off")

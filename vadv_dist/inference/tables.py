@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vadv_dist.csv_lines import bounded_lines
 from vadv_dist.errors import UserError, did_you_mean
 from vadv_dist.parquet import BoundedParquet
 from vadv_dist.storage import Location
@@ -115,7 +116,7 @@ class CsvTable(Table):
     def _lines(self) -> Iterator[list[str]]:
         try:
             with self.path.open(encoding="utf-8-sig", newline="") as file:
-                yield from csv.reader(file, strict=True)
+                yield from csv.reader(bounded_lines(file, self.path), strict=True)
         except (UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"{self.path} cannot be read as CSV in UTF-8: {error}. Save it as such.") from None
 

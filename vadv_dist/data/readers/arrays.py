@@ -6,8 +6,8 @@ Shape letters: R rows of a file, T frames, N tokens per frame, D feature width, 
 import io
 import math
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -18,6 +18,8 @@ from vadv_dist.errors import UserError, did_you_mean
 
 DTYPES = ("float16", "float32")
 _ID_KEY = "id"
+# A table writes its labels with two digits or more.
+_MAX_LABEL_DIFFERENCE = 0.02
 # What is compressed is decompressed into memory. Padding compresses well, so a file may become some times its size.
 _FREE_BYTES = 256 << 20
 _MAX_EXPANSION = 20
@@ -47,12 +49,16 @@ class ArraySource:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """A feature of some clips: values [R, ...] in a data set's layout, the row of each clip id, the type to store."""
+    """A feature of some clips: values [R, ...] in a data set's layout, the row of each clip id, the type to store.
+
+    `facts` are other arrays of the file that say something of each clip, [R], by the name of the table's column.
+    """
 
     source: ArraySource
     values: Array
     row_of: dict[str, int]
     dtype: str = "float32"
+    facts: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def spec(self) -> FeatureSpec:
@@ -117,10 +123,14 @@ def parse_array_sources(texts: Sequence[str]) -> list[ArraySource]:
     return sources
 
 
-def load_features(source: ArraySource) -> FeatureTable:
+def load_features(source: ArraySource, facts: Sequence[str] = ()) -> FeatureTable:
     """Read one feature and the ids of its rows; nothing pickled is ever loaded.
 
     An array that is not compressed stays in the file until its rows are taken.
+
+    Args:
+        source: the file and its array.
+        facts: names of arrays that are read too, where the file has them with one number or text for each row.
 
     Raises:
         UserError: the file is missing, is not an `.npz`, holds pickled objects, lacks the array or its ids, or the
@@ -136,7 +146,14 @@ def load_features(source: ArraySource) -> FeatureTable:
     try:
         with zipfile.ZipFile(source.path) as archive:
             ids, values = (_member(archive, key, source) for key in (_ID_KEY, source.key))
-        return FeatureTable(source, _in_layout(values, source), _rows_by_id(ids, len(values), source))
+            found = {
+                key: _member(archive, key, source)
+                for key in facts
+                if f"{key}.npy" in archive.namelist() and key not in (_ID_KEY, source.key)
+            }
+        rows = _rows_by_id(ids, len(values), source)
+        told = {key: array.reshape(-1) for key, array in found.items() if array.size == len(rows) > 0}
+        return FeatureTable(source, _in_layout(values, source), rows, facts=told)
     except UserError:
         raise
     except Exception as error:  # zipfile, its decompressors and numpy raise nearly every type on damaged files
@@ -169,6 +186,45 @@ def select_features(table: FeatureTable, wanted: dict[str, str], dtype: str, all
     if not found:
         raise UserError(f"Not one id is in {table.source}. Check that its {_ID_KEY!r} array holds the same ids.")
     return replace(table, row_of=found, dtype=dtype)
+
+
+def require_agreement(table: FeatureTable, column: str, said: Mapping[str, str | float]) -> None:
+    """Refuse a file whose own labels or videos are not those of the table's clips of the same ids.
+
+    Args:
+        table: a feature, with the file's facts.
+        column: name of the fact.
+        said: what the table says of each clip, by id.
+
+    Raises:
+        UserError: with the first clip that differs.
+    """
+    values = table.facts.get(column)
+    if values is None:
+        return
+    differing, compared = [], 0
+    for clip_id, mine in said.items():
+        row = table.row_of.get(clip_id)
+        if row is None:
+            continue
+        theirs = values[row]
+        if isinstance(mine, float):
+            if values.dtype.kind not in "fiu" or not np.isfinite(theirs):
+                continue
+            same = abs(float(theirs) - mine) <= _MAX_LABEL_DIFFERENCE
+        else:
+            theirs = theirs.decode("utf-8", "replace") if isinstance(theirs, bytes) else str(theirs)
+            same = theirs == mine
+        compared += 1
+        if not same:
+            differing.append((clip_id, theirs, mine))
+    if differing:
+        clip_id, theirs, mine = differing[0]
+        raise UserError(
+            f"{table.source.path} has {column} {theirs!s:.80} for id {clip_id!r}, the table has {mine!s:.80} "
+            f"({len(differing):,} of {compared:,} clips differ so): the ids of the two files do not mean the same "
+            f"clips. If the file's {column!r} array is something else, rename it."
+        )
 
 
 def _member(archive: zipfile.ZipFile, key: str, source: ArraySource) -> Array:

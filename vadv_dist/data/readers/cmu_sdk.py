@@ -119,6 +119,7 @@ def ingest_cmu_sdk(
         with ingestion:
             for video in label_file.videos:
                 reader.video(label_file, video, split_of_video.get(video), source or labels_path.stem)
+            ingestion.require_present(f"Its intervals meet none of {labels_path}: are both files of one data set?")
             absent = len(set(split_of_video) - set(label_file.videos))
             if absent:
                 ingestion.notes["videos of the folds that have no labels"] += absent

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vadv_dist.csv_lines import bounded_lines, decimal_comma, number_of
 from vadv_dist.data.readers.ingestion import BadRowError
 from vadv_dist.data.schema import LabelSpec
 from vadv_dist.data.video_ids import video_of
@@ -149,7 +150,7 @@ def read_texts(path: Path, columns: TextColumns) -> dict[str, TextRow]:
             raise UserError(f"{where}: id {clip_id!r} stands there before. Ids name clips: make them differ.")
         text, used_fallback = _text(row, columns.text_column, columns.fallback_text_column)
         start, end = (_time(where, row, name) for name in (columns.start_column, columns.end_column))
-        label = _number(row.get(columns.label_column, ""))  # NaN where it is a word
+        label = number_of(row.get(columns.label_column, ""))  # NaN where it is a word
         texts[clip_id] = TextRow(where, text, used_fallback, start, end, label if math.isfinite(label) else None)
     return texts
 
@@ -164,7 +165,7 @@ def _rows(
     reader = None
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(bounded_lines(file, path), strict=True)
             header = next(reader, [])
             _require_columns(path, header, options, optional)
             for cells in reader:
@@ -205,8 +206,6 @@ def _other_separator(header: Sequence[str]) -> str:
 def _require_columns(path: Path, header: list[str], options: Mapping[str, str], optional: Sequence[str]) -> None:
     if not header:
         raise UserError(f"{path} is empty, expected a CSV file with a header line.")
-    if "\0" in "".join(header):
-        raise UserError(f"{path} is not a CSV file: its first line holds NUL bytes.")
     for name, option in options.items():
         if name in optional and name not in header:
             continue
@@ -266,24 +265,20 @@ def _text(row: dict[str, str], column: str, fallback: str | None) -> tuple[str, 
 def _time(where: str, row: dict[str, str], column: str) -> float | None:
     if column not in row:
         return None
-    value = _number(row[column])
+    value = number_of(row[column])
     if not math.isfinite(value):
         raise UserError(f"{where}: {column} is {row[column]!r}, expected seconds.")
     return value
 
 
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return math.nan
-
-
 def _parse_label(where: str, row: dict[str, str], columns: Columns, label: LabelSpec) -> float:
     cell = row[columns.label_column]
-    value = _number(cell)
+    value = number_of(cell)
     if not math.isfinite(value):
-        raise BadRowError("label is not a number", f"{where}: {columns.label_column} is {cell!r}, expected a number.")
+        raise BadRowError(
+            "label is not a number",
+            f"{where}: {columns.label_column} is {cell!r}, expected a number.{decimal_comma(cell)}",
+        )
     if not label.holds(value):
         raise BadRowError(
             "label out of range",

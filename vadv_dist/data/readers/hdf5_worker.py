@@ -27,8 +27,11 @@ MAX_EXPANSION = 1100
 MAX_NAMES = 1_000_000
 MAX_REMEMBERED = 1000
 CALLS = ("names", "arrays", "describe", "read", "whole")
-# Callers ask for pieces of some megabytes; only texts can be longer than was asked for.
+# Callers ask for pieces of some megabytes; only texts and names can be longer than was asked for. As strings of Python's
+# they take some times as much in the process that reads the answer.
 MAX_ANSWER_BYTES = 256 << 20
+MAX_TEXT_BYTES = 32 << 20
+MAX_TEXTS = 2_000_000
 
 
 class Refusal(Exception):  # noqa: N818  # an answer, not a fault
@@ -101,6 +104,8 @@ class OpenFile:
         self.describe(path)
         dataset = self.find(path)
         if h5py.check_string_dtype(dataset.dtype) is not None:
+            if math.prod(dataset.shape) > MAX_TEXTS:
+                raise Refusal(f"has {math.prod(dataset.shape):,} texts at {path!r}, {MAX_TEXTS:,} at most")
             values = dataset[start:stop].reshape(-1).tolist()
             return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values], b""
         values = np.asarray(dataset[start:stop])
@@ -129,7 +134,7 @@ def serve(connection: socket.socket, path: str, limits: dict[str, Any]) -> None:
         signal.setitimer(signal.ITIMER_REAL, limits["seconds"])
         said, data = (failure, b"") if file is None else answer(getattr(file, request["call"]), *request["with"])
         header = json.dumps({**said, "bytes": len(data)}).encode()
-        if len(header) + len(data) > MAX_ANSWER_BYTES:
+        if len(header) > MAX_TEXT_BYTES or len(data) > MAX_ANSWER_BYTES:
             header, data = json.dumps({"refused": "holds texts of many megabytes", "bytes": 0}).encode(), b""
         signal.setitimer(signal.ITIMER_REAL, 0)
         connection.sendall(LENGTH.pack(len(header)) + header)

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -127,7 +128,7 @@ class Ingestion:
         self.cut_from_train = 0
         self._dropped: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
-        self._seen: set[str] = set()
+        self._seen: dict[str, int] = {}  # what each clip says, in short
         self._videos: dict[str, set[str]] = {split: set() for split in SPLITS}
         self._missing = dict.fromkeys(features, 0)
         self._written = 0
@@ -161,6 +162,8 @@ class Ingestion:
                 )
                 self._writer.__exit__(type(error), error, None)
                 raise error
+            for one, other in combinations(SPLITS, 2):
+                self.note(f"videos in both {one} and {other}", len(self._videos[one] & self._videos[other]))
             self._writer.provenance["counts"] = {
                 "rows_read": self.rows_read,
                 "rows_written": self._written,
@@ -211,7 +214,7 @@ class Ingestion:
             return
         self._writer.write(split, clip)
         self._written += 1
-        self._seen.add(clip.clip_id)
+        self._seen[clip.clip_id] = hash((clip.text, clip.label))
         self._videos[split].add(clip.video_id)
         for name in self._missing:
             self._missing[name] += clip.features.get(name) is None
@@ -224,6 +227,8 @@ class Ingestion:
             if not is_unicode(text):
                 raise self.bad(f"{what} is not text", where, f"the {what} holds what is no character.")
         if clip.clip_id in self._seen:
+            if self._seen[clip.clip_id] != hash((clip.text, clip.label)):
+                self.note("ids again with other words or another label, of which the first counts")
             raise self.bad("an id again", where, f"id {printable(clip.clip_id)!r} was there before.")
         if not clip.text.strip() and not label.is_class:
             raise self.bad("no words", where, f"there are no words (id {printable(clip.clip_id)!r}).")
@@ -235,6 +240,16 @@ class Ingestion:
                 where,
                 f"the label is {clip.label:g}, expected {label}. Is --label-range right?",
             )
+
+    def require_present(self, advice: str) -> None:
+        """Refuse a feature that not one of the clips written so far has.
+
+        Raises:
+            UserError: with the advice.
+        """
+        for name, missing in self._missing.items():
+            if self._written and missing == self._written:
+                raise UserError(f"Not one of {self._written:,} clips has a row of {name}. {advice}")
 
     def summary(self) -> IngestSummary:
         """What was read and written, once the data set is there."""

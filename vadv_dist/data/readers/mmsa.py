@@ -20,7 +20,7 @@ from vadv_dist.data.dataset import MANIFEST
 from vadv_dist.data.readers.csv_rows import SPLIT_NAMES
 from vadv_dist.data.readers.ingestion import BadRowError, Ingestion, IngestSummary, label_spec, printable
 from vadv_dist.data.readers.pickles import read_pickle
-from vadv_dist.data.readers.sequences import Framing, trim_zeros
+from vadv_dist.data.readers.sequences import Framing, looks_transposed, trim_zeros
 from vadv_dist.data.schema import SPLITS, Array, Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DEFAULT_SHARD_ROWS
 from vadv_dist.data.video_ids import video_of
@@ -30,6 +30,8 @@ from vadv_dist.storage import local_path, location, require_absent
 _SEPARATOR = "$_$"
 _LABELS = "regression_labels"
 VISION_FEATURES = ("visual", "face")
+# Single rows of published files are annotated carelessly.
+_MAX_CONTRADICTIONS = 0.02
 
 
 def ingest_mmsa(
@@ -179,15 +181,40 @@ def _split(path: Path, key: str, name: str, raw: Any, label_key: str, columns: S
         values[one] = _sequences(column(one), f"{where} {one}", rows)
         if raw.get(f"{one}_lengths") is not None:
             lengths[one] = _flat(raw[f"{one}_lengths"], f"{where} {one}_lengths", rows)
+    labels = _flat(column(label_key), f"{where} {label_key}", rows)
+    if label_key == _LABELS and raw.get("annotations") is not None:
+        _require_agreement(labels, _flat(raw["annotations"], f"{where} annotations", rows), where)
     return _Split(
         key,
         name,
         ids,
         texts=_flat(column("raw_text"), f"{where} raw_text", rows),
-        labels=_flat(column(label_key), f"{where} {label_key}", rows),
+        labels=labels,
         values=values,
         lengths=lengths,
     )
+
+
+def _require_agreement(labels: Sequence[Any], annotations: Sequence[Any], where: str) -> None:
+    """Refuse labels whose signs are not those that the file's own words for them say: columns in different orders.
+
+    Raises:
+        UserError: with the first row that contradicts, where more than a few do.
+    """
+    signs = {"pos": 1, "neg": -1}
+    known = [
+        (row, _label(label), annotation)
+        for row, (label, annotation) in enumerate(zip(labels, annotations, strict=True))
+        if isinstance(annotation, str) and annotation[:3].lower() in signs
+    ]
+    wrong = [(row, label, word) for row, label, word in known if label * signs[word[:3].lower()] < 0]
+    if len(wrong) > _MAX_CONTRADICTIONS * len(known):
+        row, label, word = wrong[0]
+        raise UserError(
+            f"{where}: in {len(wrong):,} of {len(known):,} rows {_LABELS} and annotations contradict each other (row "
+            f"{row}: {label:g}, {printable(word)!r}), so the columns are not in one order. Get the file again, or name "
+            "another column with --label-key."
+        )
 
 
 def _flat(value: Any, where: str, rows: int | None) -> list[Any]:
@@ -213,7 +240,14 @@ def _sequences(value: Any, where: str, rows: int) -> Array | list[Any]:
                 f"{where} has shape {list(value.shape)} ({value.dtype}), expected numbers of shape [R, L, D] or [R, D]."
             )
         _require_rows(len(value), rows, where)
-        return value if value.ndim == 3 else value[:, None, :]
+        if value.ndim == 2:
+            return value[:, None, :]
+        if looks_transposed(value):
+            raise UserError(
+                f"{where} has shape {list(value.shape)} and is padded with columns of zeros, never with rows: it seems "
+                "to lie as [R, D, L], expected [R, L, D]. Transpose its last two axes."
+            )
+        return value
     return _flat(value, where, rows)
 
 
@@ -286,6 +320,9 @@ def _sequence(ingestion: Ingestion, split: _Split, column: str, row: int, where:
             f"{column}_lengths is {shown}, but {column} has {len(values):,} rows.",
         )
     if values[length:].any():
+        if length > 0 and not values[:-length].any():
+            ingestion.note(f"clips that are padded at the front of {column}")
+            return np.asarray(values[-length:])
         ingestion.notes[f"clips with values of {column} past its length, left out"] += 1
     return np.asarray(values[:length])
 

@@ -15,6 +15,7 @@ from vadv_dist.errors import UserError
 POOLS = ("mean", "sample")
 NON_FINITE = ("zero", "drop", "error")
 DTYPES = ("float16", "float32")
+_CLIPS_LOOKED_AT = 64
 
 
 @dataclass(frozen=True)
@@ -82,3 +83,18 @@ def zero_non_finite(values: Array) -> tuple[Array, int]:
     bad: npt.NDArray[np.bool_] = ~np.isfinite(values)
     count = int(bad.sum())
     return (np.where(bad, np.zeros((), values.dtype), values) if count else values), count
+
+
+def looks_transposed(values_RLD: Array) -> bool:
+    """Whether clips seem to lie as [D, L]: padded in columns, by another number of them in each, and never in rows."""
+    padded = []
+    for values_LD in values_RLD[:: max(1, len(values_RLD) // _CLIPS_LOOKED_AT)]:
+        used = values_LD != 0
+        rows, columns = np.flatnonzero(used.any(axis=1)), np.flatnonzero(used.any(axis=0))
+        if not len(columns):
+            continue  # a clip without the feature
+        solid = len(columns) == columns[-1] - columns[0] + 1
+        if len(rows) < values_LD.shape[0] or not solid:
+            return False
+        padded.append(values_LD.shape[1] - len(columns))
+    return len(set(padded)) > 1

@@ -13,6 +13,7 @@ from vadv_dist.data.readers.arrays import (
     FeatureTable,
     load_features,
     parse_array_sources,
+    require_agreement,
     select_features,
 )
 from vadv_dist.data.readers.csv_rows import Columns, CsvClip, read_csv
@@ -90,10 +91,12 @@ def ingest_table(
     rows = [replace(row, text="") for row in read_csv(path, columns, label, bad.append if bad_rows == "drop" else None)]
     clips = rows if valid_fraction is None else cut_valid_split(rows, valid_fraction, seed, path)
     wanted = {clip.clip_id: clip.where for clip in clips}
-    features = {
-        item.feature: select_features(load_features(item), wanted, dtype, allow_missing_arrays)
-        for item in array_sources
-    }
+    features = {}
+    for item in array_sources:
+        table = load_features(item, (label_column, video_column))
+        require_agreement(table, label_column, {clip.clip_id: clip.label for clip in clips})
+        require_agreement(table, video_column, {c.clip_id: c.video_id for c in clips if not c.video_guessed})
+        features[item.feature] = select_features(table, wanted, dtype, allow_missing_arrays)
     ingestion = Ingestion(
         root,
         made_by="vadv ingest table",

@@ -75,7 +75,7 @@ def ingest_vegas(
     with Hdf5File(path, "--file") as opened:
         shapes = _shapes(opened)
         labels = {split: _labels(opened, split, num_classes) for split in SPLITS_OF_FILE}
-        first = _first_class(labels, num_classes, path)
+        first = _first_class(labels, num_classes, class_names, path)
         widths = {name: shapes[f"{name}_train"].shape[1] for name in ("visual", "audio")}
         for name, width in widths.items():
             _require_alike(path, name, width, shapes, labels)
@@ -166,12 +166,18 @@ def _labels(file: Hdf5File, split: str, num_classes: int) -> _Ints:
     return np.where(single, values.argmax(axis=1), -1).astype(np.int64)
 
 
-def _first_class(labels: dict[str, _Ints], num_classes: int, path: Path) -> int:
+def _first_class(labels: dict[str, _Ints], num_classes: int, class_names: Sequence[str], path: Path) -> int:
     """Whether the file counts classes from 0 or from 1."""
     known = np.concatenate([values[values >= 0] for values in labels.values()])
     if not len(known):
         raise UserError(f"{path} has no class from 0 to {num_classes} in its labels. Is --classes right?")
     if known.max() < num_classes:
+        if class_names and known.min() == 1:
+            raise UserError(
+                f"{path} has classes from 1 to {int(known.max())}, so it is not clear whether they are counted from "
+                f"0 or from 1, and which names they have. Give --classes {int(known.max())} if they are counted from 1, or "
+                "leave --class-names out."
+            )
         return 0
     if known.min() == 0:
         raise UserError(

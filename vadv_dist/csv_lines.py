@@ -1,0 +1,43 @@
+"""Lines of a CSV file, none of them longer than a CSV has, and its numbers, as spreadsheets write them."""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import TextIO
+
+from vadv_dist.errors import UserError
+
+MAX_LINE = 4 << 20
+# Python's own `float` also takes 1_000, nan, infinity and digits of every script.
+_NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*", re.ASCII)
+
+
+def bounded_lines(file: TextIO, where: object) -> Iterator[str]:
+    """Lines of a text file, for `csv.reader`.
+
+    Raises:
+        UserError: a line of more than `MAX_LINE` characters, or one that holds a NUL.
+    """
+    number = 0
+    while line := file.readline(MAX_LINE + 1):
+        number += 1
+        if len(line) > MAX_LINE:
+            raise UserError(
+                f"{where} line {number} has more than {MAX_LINE:,} characters, so it is not a CSV file of clips. "
+                "Look for line breaks that are missing."
+            )
+        if "\0" in line:
+            line_name = "its first line" if number == 1 else f"line {number}"
+            raise UserError(f"{where} is not a CSV file: {line_name} holds NUL bytes. Save it as CSV in UTF-8.")
+        yield line
+
+
+def number_of(cell: str) -> float:
+    """The number that a cell holds; NaN where it holds none."""
+    return float(cell) if _NUMBER.fullmatch(cell) else math.nan
+
+
+def decimal_comma(cell: str) -> str:
+    """What to say of a cell such as `2,5`; nothing of another."""
+    return " Write its decimal comma as a point." if _DECIMAL_COMMA.fullmatch(cell) else ""
