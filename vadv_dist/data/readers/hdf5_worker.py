@@ -27,8 +27,8 @@ MAX_EXPANSION = 1100
 MAX_NAMES = 1_000_000
 MAX_REMEMBERED = 1000
 CALLS = ("names", "arrays", "describe", "read", "whole")
-# Callers ask for pieces of some megabytes; only texts and names can be longer than was asked for. As strings of Python's
-# they take some times as much in the process that reads the answer.
+# Callers ask for pieces of some megabytes; only texts and names can be longer than was asked for. As strings of
+# Python's they take some times as much in the process that reads the answer.
 MAX_ANSWER_BYTES = 256 << 20
 MAX_TEXT_BYTES = 32 << 20
 MAX_TEXTS = 2_000_000

@@ -175,8 +175,8 @@ def _first_class(labels: dict[str, _Ints], num_classes: int, class_names: Sequen
         if class_names and known.min() == 1:
             raise UserError(
                 f"{path} has classes from 1 to {int(known.max())}, so it is not clear whether they are counted from "
-                f"0 or from 1, and which names they have. Give --classes {int(known.max())} if they are counted from 1, or "
-                "leave --class-names out."
+                f"0 or from 1, and which names they have. Give --classes {int(known.max())} if they are counted from "
+                "1, or leave --class-names out."
             )
         return 0
     if known.min() == 0:
