@@ -110,3 +110,27 @@ def test_no_room_reaches_up(path: Path) -> None:
 
 def test_every_room_has_its_rule() -> None:
     assert {room(path) for path in FILES} - {"cli", "demo", "__init__"} == set(MAY_IMPORT)
+
+
+# Files from elsewhere are decoded in one place each, which bounds what they may ask for.
+DOORS = {
+    ("pq", "read_table"): {"parquet.py"},
+    ("pq", "ParquetFile"): {"parquet.py"},
+    ("yaml", "safe_load"): set(),
+    ("yaml", "load"): {"config/yaml_text.py"},
+    ("np", "load"): set(),
+    ("pickle", "load"): set(),
+    ("pickle", "loads"): set(),
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_from_elsewhere_are_decoded_in_one_place(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+        ):
+            allowed = DOORS.get((node.func.value.id, node.func.attr))
+            assert allowed is None or str(path.relative_to(PACKAGE)) in allowed, f"{path} line {node.lineno}"

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import pyarrow.parquet as pq
-
 from vadv_dist.config.extract_sections import ExtractConfig
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import Array, Clip, LabelSpec
@@ -22,6 +20,7 @@ from vadv_dist.features.progress import ExtractProgress
 from vadv_dist.features.ray_pipeline import Room, runtime, through_ray
 from vadv_dist.features.stages import ClipBatch, ClipReport, in_process
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder
+from vadv_dist.parquet import read_table
 from vadv_dist.storage import Location, local_copy, location, sha256_file
 
 if TYPE_CHECKING:
@@ -106,8 +105,8 @@ def _source_hashes(root: Location) -> dict[str, str]:
     """SHA-256 of the file of each of the first clips of a data set, by the clip's id."""
     if not (root / SOURCES_NAME).is_file():
         return {}
-    with local_copy(root / SOURCES_NAME) as path, pq.ParquetFile(path) as file:
-        rows = next(file.iter_batches(1, columns=["clip_id", "sha256"])).to_pylist() if file.metadata.num_rows else []
+    with local_copy(root / SOURCES_NAME) as path:
+        rows = read_table(path, ["clip_id", "sha256"]).slice(0, 1).to_pylist()
     return {str(row["clip_id"]): str(row["sha256"]) for row in rows}
 
 

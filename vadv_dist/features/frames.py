@@ -28,6 +28,8 @@ Image = npt.NDArray[np.uint8]
 READER_VERSION = 2
 """Raised when other frames, sizes or faces would be read from the same files."""
 
+# 8K; as RGB, a frame of this size takes 100 MB.
+MAX_PIXELS = 8192 * 4320
 # A seek drops what the decoder has begun and reads anew: worth about so many decoded frames.
 _SEEK_FRAMES = 4
 # A container may seek to a place behind a key frame; it is asked for times that lie so far before it, in seconds.
@@ -94,6 +96,11 @@ class Video:
         except BadClipError:
             self._container.close()
             raise
+        context = self._stream.codec_context
+        if context.width * context.height > MAX_PIXELS:
+            self._container.close()
+            raise BadClipError(f"too large: {context.width} × {context.height} pixels")
+        context.options = {"max_pixels": str(MAX_PIXELS)}  # a video may grow on its way
         self._stream.thread_count = 1  # clips are read side by side; a clip's threads would wait for each other
 
     @property

@@ -6,6 +6,7 @@ Both are looked for under the names that mean this clip alone (`clip_names`).
 
 import csv
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from vadv_dist.features.tracks import Floats
 from vadv_dist.storage import Location, location, open_binary
 
 _CROP = re.compile(r"frame_det_(\d+)_(\d+)\.(?:bmp|png|jpe?g)", re.IGNORECASE)
+_MAX_CROP_PIXELS = 4096 * 4096  # OpenFace writes 112 × 112 unless told otherwise
 _WHOLE_CROP = np.array([0.0, 0.0, 1.0, 1.0])
 
 
@@ -169,6 +171,8 @@ def read_crop(path: Location) -> Image:
 
     try:
         with open_binary(path) as file, Pillow.open(file) as picture:
+            if math.prod(picture.size) > _MAX_CROP_PIXELS:
+                raise BadClipError(f"it has {picture.width} × {picture.height} pixels")
             return np.asarray(picture.convert("RGB"), np.uint8)
     except VadvError:  # of an object store
         raise

@@ -1,11 +1,10 @@
 """How far the best student of a run errs on each validation clip, kept beside the run so that runs can be compared."""
 
-import io
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vadv_dist.parquet import BoundedParquet
 from vadv_dist.storage import Location, atomic_file
 from vadv_dist.training.scoring import Scored
 
@@ -37,7 +36,8 @@ def read_clip_errors(root: Location, step: int) -> ClipErrors | None:
     path = root / _NAME
     if not path.is_file():
         return None
-    table = pq.read_table(io.BytesIO(path.read_bytes()))
+    with BoundedParquet(pa.BufferReader(path.read_bytes()), path) as file:
+        table = file.read()
     if (table.schema.metadata or {}).get(_STEP) != str(step).encode():
         return None
     names = zip(table["source"].to_pylist(), table["clip_id"].to_pylist(), strict=True)
