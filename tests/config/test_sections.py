@@ -3,7 +3,7 @@
 import pytest
 
 from vadv_dist.config import DataConfig, ObjectiveConfig, TeacherConfig, TelemetryConfig, TrainerConfig
-from vadv_dist.config.extract_sections import ComputeConfig, FacesConfig, OutputConfig
+from vadv_dist.config.extract_sections import ClipsConfig, ComputeConfig, FacesConfig, OutputConfig
 from vadv_dist.errors import UserError
 
 
@@ -27,6 +27,11 @@ def test_distillation_alone_may_train_the_student() -> None:
         (TrainerConfig, {"patience": 0}, "trainer.patience is 0, expected at least 1, or null. "),
         (TelemetryConfig, {"log_every_steps": 0}, "telemetry.log_every_steps is 0, expected at least 1. "),
         (OutputConfig, {"shard_rows": 0}, "output.shard_rows is 0, expected at least 1. "),
+        (
+            ClipsConfig,
+            {"threshold": 3.0},
+            "clips.threshold is 3.0, expected a number between the lowest and the highest",
+        ),
         (FacesConfig, {"margin": -0.1}, "faces.margin is -0.1, expected at least 0. "),
         (ComputeConfig, {"num_workers": -1}, "compute.num_workers is -1, expected at least 0, or null. "),
     ],

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from vadv_dist.cli import main
 from vadv_dist.config import load_config
 from vadv_dist.data.schema import Batch, Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.windows import LocalWindows
+from vadv_dist.storage import read_json
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.splits import Splits
 
@@ -89,3 +91,28 @@ def test_masked_faces_alone_give_the_facial_branch_no_gradient(task_and_batch) -
         moved = any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in branch)
         assert moved is expected
         assert float(task.step.teacher.video_head.dense.weight.grad.abs().max()) > 0
+
+
+@pytest.mark.slow
+def test_an_evaluation_says_on_how_many_clips_each_reader_was_scored(
+    write_config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(1)
+    features = {"visual": FeatureSpec((2, 1, 8)), "face": FeatureSpec((4, 3))}
+    with DatasetWriter(tmp_path / "half", features=features, label=LabelSpec(), provenance={}) as writer:
+        for split in ("train", "valid"):
+            for i in range(ROWS):
+                visual = None if i % 4 == 0 else random.normal(size=(2, 1, 8))
+                values = {"visual": visual, "face": random.normal(size=(4, 3))}
+                label = float(random.integers(-3, 4))
+                writer.write(split, Clip(f"{split}{i}", f"{split}{i}", "some words", label, "test", values))
+    config = write_config(uri=tmp_path / "half")
+    assert main(["train", "--config", str(config), "--data.missing=mask", "--trainer.epochs=1"]) == 0
+    run = str(tmp_path / "runs" / "run")
+    assert main(["evaluate", run, "--split", "valid"]) == 0
+    said = capsys.readouterr().out
+    assert f"Student, {ROWS} clips" in said
+    assert f"Video logit, {ROWS * 3 // 4} clips" in said
+    document = read_json(tmp_path / "runs" / "run" / "evaluation-valid.json")
+    counts = [document[name]["clips"] for name in ("student", "video", "prompt")]
+    assert counts == [ROWS, ROWS * 3 // 4, ROWS * 3 // 4]
