@@ -6,6 +6,7 @@ page is read first (`parquet_pages`); texts are read as dictionaries, and writte
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vadv_dist.errors import UserError
-from vadv_dist.parquet_pages import PageError, chunk_bytes
+from vadv_dist.parquet_pages import Chunk, PageError, chunk_bytes, footer_chunks
 
 # A file of some kilobytes may need this much; a larger one, its own size some times over.
 _FREE_BYTES = 256 << 20
@@ -23,6 +24,7 @@ _GROWTH = 4
 _MAX_FOOTER_BYTES = 8 << 20
 _BATCH_BYTES = 64 << 20
 _LEVEL_BYTES = 4
+_TAIL_BYTES = 8  # the footer's length, and the magic number
 
 
 class OversizedError(UserError):
@@ -52,10 +54,11 @@ class BoundedParquet:
         self._source, self._where = source, where
         self._size = int(source.size())
         self.max_bytes = max(_FREE_BYTES, _GROWTH * self._size)
-        source.seek(max(0, self._size - 8))
+        source.seek(max(0, self._size - _TAIL_BYTES))
         footer = int.from_bytes(source.read(4), "little")
         if footer > _MAX_FOOTER_BYTES and footer < self._size:
             raise OversizedError(where, f"Its footer has {footer:,} bytes, {_MAX_FOOTER_BYTES:,} at most.")
+        self._footer_bytes = footer
         source.seek(0)
         self._file = pq.ParquetFile(source)
         self.schema: pa.Schema = self._file.schema_arrow
@@ -123,8 +126,10 @@ class BoundedParquet:
             if column.path != name and not column.path.startswith(f"{name}."):
                 continue
             levels = _LEVEL_BYTES if column.max_definition_level or column.max_repetition_level else 0
-            for group in range(self.metadata.num_row_groups):
-                chunk = self.metadata.row_group(group).column(position)
+            for chunks in self._chunks:
+                if position >= len(chunks):
+                    raise OversizedError(self._where, f"Column {column.path!r} lacks a chunk.")
+                chunk = chunks[position]
                 try:
                     total, largest = chunk_bytes(self._source, self._size, chunk, max(0, column.length or 0))
                 except PageError as error:
@@ -133,6 +138,14 @@ class BoundedParquet:
                 if largest > self.max_bytes:
                     raise self._oversized(largest, name)
         return max(taken, self.num_rows * _fixed_bytes(self.schema.field(name).type))
+
+    @cached_property
+    def _chunks(self) -> list[list[Chunk]]:
+        self._source.seek(max(0, self._size - _TAIL_BYTES - self._footer_bytes))
+        try:
+            return footer_chunks(bytes(self._source.read(self._footer_bytes)))
+        except PageError as error:
+            raise OversizedError(self._where, f"It {error}.") from None
 
     def _is_dictionary(self, name: str) -> bool:
         return bool(pa.types.is_dictionary(self.schema.field(name).type))

@@ -1,9 +1,13 @@
-"""Headers of the pages of a Parquet file: how large each page becomes.
+"""Footer and page headers of a Parquet file: how large each column chunk becomes.
 
 A column chunk is a sequence of pages; before each stands a header in Thrift's compact protocol (parquet.thrift,
-`PageHeader`). Decoders take sizes from these headers, whatever the footer says, so they are what has to be read.
+`PageHeader`). Decoders take sizes from these headers, whatever the footer says, so they are what has to be read. The
+footer's column chunks are read here too: pyarrow 26 ends the process in C++ (`RowGroupMetaData.column`) where the
+statistics of a damaged footer do not fit together.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 # parquet.thrift: field numbers of PageHeader, of its three kinds of page, and encodings.
@@ -11,24 +15,74 @@ _UNCOMPRESSED, _COMPRESSED, _DATA, _DICTIONARY, _DATA_V2 = 2, 3, 5, 7, 8
 _NUM_VALUES = 1
 _ENCODING = {_DATA: 2, _DICTIONARY: 2, _DATA_V2: 4}
 _DELTA_BYTE_ARRAY = 7  # a text may repeat the beginning of the one before it
-_WIDTH = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+# parquet.thrift, `Type`: BOOLEAN, INT32, INT64, INT96, FLOAT, DOUBLE.
+_WIDTH = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
+# parquet.thrift: fields of FileMetaData, RowGroup, ColumnChunk and ColumnMetaData.
+_ROW_GROUPS, _COLUMNS, _META_DATA = 4, 1, 3
+_TYPE, _CHUNK_VALUES, _CHUNK_BYTES, _DATA_OFFSET, _DICTIONARY_OFFSET = 1, 5, 7, 9, 11
 _REFERENCE_BYTES = 8  # a text's offset, or its place in a dictionary
 _MAX_HEADER_BYTES = 1 << 20
 _FIRST_HEADER_BYTES = 256
 _MAX_DEPTH = 16
+_DAMAGED, _DAMAGED_FOOTER = "has a page whose header is damaged", "has a damaged footer"
 
 
 class PageError(Exception):
     """Why the pages of a column cannot be measured."""
 
 
-def chunk_bytes(source: Any, size: int, chunk: Any, width: int) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Chunk:
+    """A column chunk as the footer declares it.
+
+    Attributes:
+        physical_type: number of its type in parquet.thrift.
+        num_values: values, nulls included.
+        num_bytes: bytes of its pages, compressed, with their headers.
+        first_page: where its first page begins.
+    """
+
+    physical_type: int
+    num_values: int
+    num_bytes: int
+    first_page: int
+
+
+def footer_chunks(footer: bytes) -> list[list[Chunk]]:
+    """Column chunks of each row group, in the order of the columns.
+
+    Args:
+        footer: the file's metadata, without its length and the magic number after it.
+
+    Raises:
+        PageError: it is damaged.
+    """
+    try:
+        metadata = _Compact(footer).struct(0)
+    except IndexError:
+        raise PageError(_DAMAGED_FOOTER) from None
+    groups = []
+    for group in _structs(metadata, _ROW_GROUPS):
+        chunks = []
+        for column in _structs(group, _COLUMNS):
+            told = column.get(_META_DATA)
+            if not isinstance(told, dict):
+                raise PageError(_DAMAGED_FOOTER)
+            first, dictionary = _number(told, _DATA_OFFSET), _number(told, _DICTIONARY_OFFSET)
+            if 0 < dictionary < first:
+                first = dictionary
+            chunks.append(Chunk(_number(told, _TYPE), _number(told, _CHUNK_VALUES), _number(told, _CHUNK_BYTES), first))
+        groups.append(chunks)
+    return groups
+
+
+def chunk_bytes(source: Any, size: int, chunk: Chunk, width: int) -> tuple[int, int]:
     """Most bytes that a column chunk takes when it is decoded, besides what a dictionary of texts stands for.
 
     Args:
         source: the file, a `pyarrow.NativeFile`.
         size: its bytes.
-        chunk: metadata of the chunk.
+        chunk: which.
         width: bytes of a value of a fixed length, else 0.
 
     Returns:
@@ -37,24 +91,25 @@ def chunk_bytes(source: Any, size: int, chunk: Any, width: int) -> tuple[int, in
     Raises:
         PageError: its pages lie outside of the file, or it has an encoding that no size can be told of.
     """
-    position = chunk.data_page_offset
-    if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < position:
-        position = chunk.dictionary_page_offset
+    position = chunk.first_page
     width = _WIDTH.get(chunk.physical_type, width)
-    end, left = position + chunk.total_compressed_size, chunk.num_values
+    end, left = position + chunk.num_bytes, chunk.num_values
     largest = pages = values_taken = 0
     if not 0 <= position <= end <= size:
         raise PageError("has pages outside of the file")
     while left > 0 and position < end:
         header, length = _header(source, position, end)
         kind = next((kind for kind in _ENCODING if kind in header), None)
-        uncompressed, compressed = header.get(_UNCOMPRESSED, 0), header.get(_COMPRESSED, 0)
+        uncompressed, compressed = _number(header, _UNCOMPRESSED), _number(header, _COMPRESSED)
         if uncompressed < 0 or compressed < 0:
             raise PageError("has a page of a size below 0")
         largest, pages = max(largest, uncompressed), pages + uncompressed
         if kind is not None:
-            values = header[kind].get(_NUM_VALUES, 0)
-            if header[kind].get(_ENCODING[kind]) == _DELTA_BYTE_ARRAY:
+            inner = header[kind]
+            if not isinstance(inner, dict):
+                raise PageError(_DAMAGED)
+            values = _number(inner, _NUM_VALUES)
+            if _number(inner, _ENCODING[kind]) == _DELTA_BYTE_ARRAY:
                 raise PageError("is encoded as DELTA_BYTE_ARRAY, whose size is not known before it is decoded")
             if values < 0:
                 raise PageError("has a page of fewer than 0 values")
@@ -63,6 +118,22 @@ def chunk_bytes(source: Any, size: int, chunk: Any, width: int) -> tuple[int, in
         position += length + compressed
     # Values of a fixed width leave their page one by one; texts are as long as their pages at most.
     return int(values_taken + (largest if width else pages)), int(largest)
+
+
+def _number(fields: dict[int, Any], number: int) -> int:
+    """A field that must be an integer; 0 where it is absent."""
+    value = fields.get(number, 0)
+    if not isinstance(value, int):
+        raise PageError(_DAMAGED)
+    return value
+
+
+def _structs(fields: dict[int, Any], number: int) -> Sequence[dict[int, Any]]:
+    """A field that must be a list of structs; empty where it is absent."""
+    found = fields.get(number, [])
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise PageError(_DAMAGED_FOOTER)
+    return found
 
 
 def _header(source: Any, position: int, end: int) -> tuple[dict[int, Any], int]:
@@ -76,7 +147,7 @@ def _header(source: Any, position: int, end: int) -> tuple[dict[int, Any], int]:
             return reader.struct(0), reader.position
         except IndexError:
             if length >= _MAX_HEADER_BYTES or len(data) < length:
-                raise PageError("has a page whose header is damaged") from None
+                raise PageError(_DAMAGED) from None
             length *= 16
 
 
@@ -90,7 +161,7 @@ class _Compact:
     def struct(self, depth: int) -> dict[int, Any]:
         """Fields by number."""
         if depth > _MAX_DEPTH:
-            raise PageError("has a page whose header is damaged")
+            raise PageError(_DAMAGED)
         fields: dict[int, Any] = {}
         number = 0
         while first := self._byte():
@@ -113,15 +184,15 @@ class _Compact:
                 return self._list(depth)
             case 12:
                 return self.struct(depth)
-        raise PageError("has a page whose header is damaged")
+        raise PageError(_DAMAGED)
 
-    def _list(self, depth: int) -> None:
+    def _list(self, depth: int) -> list[Any]:
         first = self._byte()
         count = self._varint() if first >> 4 == 15 else first >> 4
         if depth > _MAX_DEPTH:
-            raise PageError("has a page whose header is damaged")
-        for _ in range(count):
-            self._value(first & 0x0F, depth + 1)
+            raise PageError(_DAMAGED)
+        # Each item takes a byte at least, so that a list is no longer than the bytes left.
+        return [self._value(first & 0x0F, depth + 1) for _ in range(count)]
 
     def _byte(self) -> int:
         self.position += 1
@@ -141,7 +212,7 @@ class _Compact:
             if byte < 0x80:
                 return value
             if shift > 63:
-                raise PageError("has a page whose header is damaged")
+                raise PageError(_DAMAGED)
 
     def _integer(self) -> int:
         value = self._varint()
