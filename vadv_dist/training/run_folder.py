@@ -116,8 +116,8 @@ class RunFolder:
     def claim(self, config: Config, trained_on: TrainedOn | None = None) -> bool:
         """Make this folder the run of `config`, or find that it already is.
 
-        A run of another configuration that never came to a checkpoint, because it was refused, failed or was killed,
-        has nothing to lose: its folder becomes the run of `config`.
+        A run that never came to a checkpoint, because it was refused, failed or was killed, has nothing to lose: where
+        its configuration, data or encoder was another one, its folder becomes the run of `config`.
 
         Args:
             config: the run's.
@@ -128,8 +128,11 @@ class RunFolder:
         Raises:
             UserError: the folder holds a run of another configuration or of other data, or something that is no run.
         """
-        if self.config_path.is_file() and not self.holds_work() and self._differing(config, None):
-            self._forget()
+        if self.config_path.is_file() and not self.holds_work():
+            begun_on = self.trained_on()
+            is_other = begun_on is not None and trained_on is not None and begun_on.differing(trained_on)
+            if is_other or self._differing(config, None):
+                self._forget()
         earlier = self.trained_on()
         continues = self.config_path.is_file()
         if not continues:
