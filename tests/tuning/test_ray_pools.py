@@ -49,10 +49,12 @@ def test_a_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster,
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
 
+    began = time.time()
     driver = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
     )
-    wait_for(lambda: (root / "trials" / "1" / "metrics.jsonl").is_file(), driver)
+    log = root / "trials" / "1" / "metrics.jsonl"
+    wait_for(lambda: log.is_file() and log.stat().st_mtime > began, driver)  # the driver before may have begun it
     driver.send_signal(signal.SIGTERM)
     _, said = driver.communicate(timeout=120)
     assert driver.returncode == 143, said
