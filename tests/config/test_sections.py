@@ -30,8 +30,8 @@ def test_distillation_alone_may_train_the_student() -> None:
         (
             ClipsConfig,
             {"threshold": 3.0},
-            "clips.threshold is 3.0, expected a number between the lowest and the highest label (-3 and 3), or null for "
-            "their middle. ",
+            "clips.threshold is 3.0, expected a number between the lowest and the highest label (-3 and 3), "
+            "or null for their middle. ",
         ),
         (FacesConfig, {"margin": -0.1}, "faces.margin is -0.1, expected at least 0. "),
         (ComputeConfig, {"num_workers": -1}, "compute.num_workers is -1, expected at least 0, or null. "),
