@@ -26,10 +26,10 @@ $(READY): pyproject.toml constraints.txt Makefile
 	@$(BIN)/python -W ignore -c 'import deepspeed, optuna, ray.train.torch, ray.tune, s3fs, $(ENCODER)' >/dev/null
 	@touch $(READY)
 
-run: $(READY) ## train a student alone and beside its teacher on made data, and compare (about 2 minutes)
+run: $(READY) ## train a student alone and beside its teacher on made data, and compare (about 3 minutes)
 	@$(BIN)/python jobs/demo.py
 
-test: $(READY) ## all tests but the longest (about 11 minutes on two cores)
+test: $(READY) ## all tests but the longest (about 15 minutes on two cores)
 	@# Files stay whole, as their tests share what takes long; those that take longest come first.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m 'not long'
 
