@@ -75,7 +75,9 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     # Its window readers are killed, which it survives without a worker being started again.
     driver = start("whole", tmp_path)
     wait_for_step(on_disk, 3, driver)
-    readers = cluster.processes("_NodeWindows")
+    deadline = time.monotonic() + 60
+    while len(readers := cluster.processes("_NodeWindows")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)  # Ray starts an actor's process when it comes to it
     assert len(readers) == 2  # for training and for validation
     for reader in readers:
         reader.send_signal(signal.SIGKILL)
