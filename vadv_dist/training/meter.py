@@ -16,16 +16,16 @@ class TermMeter:
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
+        # By the names that a micro-batch had, so that its terms are added in one operation.
+        self._sums: dict[tuple[str, ...], Tensor] = {}
         self._counts: dict[str, int] = {}
         self._seen: set[str] = set()
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
         """Add one micro-batch's share of the terms (all micro-batches of all ranks add up to the step's)."""
-        for name, value in terms.items():
-            value = value.detach().double()
-            self._sums[name] = value if name not in self._sums else self._sums[name] + value
-        self._seen |= terms.keys()
+        names, stacked = tuple(terms), torch.stack([value.detach().double() for value in terms.values()])
+        self._sums[names] = stacked if names not in self._sums else self._sums[names] + stacked
+        self._seen.update(names)
 
     def end_step(self) -> None:
         """Count one step."""
@@ -41,8 +41,10 @@ class TermMeter:
                 counts[name] = max(count, counts.get(name, 0))
         sums: dict[str, float] = {}
         if counts:
-            zero = torch.zeros((), dtype=torch.float64, device=distributed.device)
-            stacked = torch.stack([self._sums.get(name, zero) for name in counts])
-            sums = dict(zip(counts, distributed.sum(stacked).tolist(), strict=True))
+            places = {name: place for place, name in enumerate(counts)}
+            mine = torch.zeros(len(counts), dtype=torch.float64, device=distributed.device)
+            for names, values in self._sums.items():
+                mine[[places[name] for name in names]] += values
+            sums = dict(zip(counts, distributed.sum(mine).tolist(), strict=True))
         self._sums, self._counts = {}, {}
         return sums, counts
