@@ -19,11 +19,11 @@ from measure import Row, alternate, ratio_of_medians
 from vadv_dist.data.collate import MASK, TOKENS
 from vadv_dist.data.schema import Batch
 from vadv_dist.data.windows import LocalWindows
+from vadv_dist.engines.allocator import keep_freed_memory
+from vadv_dist.engines.build import build_engine
+from vadv_dist.engines.distributed import Distributed
 from vadv_dist.tasks.sentiment import SentimentTask
-from vadv_dist.training.allocator import keep_freed_memory
-from vadv_dist.training.distributed import Distributed
 from vadv_dist.training.splits import Splits
-from vadv_dist.training.worker import build_engine
 
 _PAPER_TOKENS = 100
 

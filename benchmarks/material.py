@@ -24,9 +24,9 @@ from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.synth.encoder import write_encoder
 from vadv_dist.data.windows import Windows
-from vadv_dist.training.distributed import Distributed
-from vadv_dist.training.run_folder import RunFolder
-from vadv_dist.training.worker import train_rank
+from vadv_dist.engines.distributed import Distributed
+from vadv_dist.launch.worker import train_rank
+from vadv_dist.runs.folder import RunFolder
 
 # A clip of CLIP ViT-L/14 features and expression scores (paper, section 4.1).
 FEATURES = {"visual": FeatureSpec((8, 1, 768)), "face": FeatureSpec((64, 8))}

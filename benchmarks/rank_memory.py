@@ -19,7 +19,7 @@ from rich.console import Console
 from vadv_dist.config import Config, TeacherConfig, config_from_dict, config_to_dict
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.synth.encoder import write_encoder
-from vadv_dist.training.launch import train
+from vadv_dist.launch.driver import train
 
 _CLIPS, _GROWTH = 3_000, 10
 _SHARD_ROWS, _WINDOW_BYTES = 256, 8 << 20

@@ -15,7 +15,7 @@ from material import run_config, sentences, write_clips
 from measure import NUM_THREADS, Row, ratio_of_medians
 
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
-from vadv_dist.ray_connection import connect
+from vadv_dist.runtime.ray_connection import connect
 from vadv_dist.training.splits import Splits
 
 NUM_SHARDS, SHARD_ROWS = 64, 40

@@ -32,9 +32,9 @@ from rich.console import Console
 from vadv_dist.config import Config, SourceConfig, load_config
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.evaluation.paired import Interval, paired_bootstrap
+from vadv_dist.launch.driver import train
 from vadv_dist.storage import write_json
 from vadv_dist.training.evaluate import evaluate_run
-from vadv_dist.training.launch import train
 from vadv_dist.tuning.verdict import t_interval
 
 RECIPE = Path(__file__).parents[1] / "jobs" / "configs" / "demo.yaml"

@@ -35,7 +35,7 @@ from transformers import (
 from transformers.utils import logging
 
 from vadv_dist.data.windows import LocalWindows
-from vadv_dist.training.distributed import Distributed
+from vadv_dist.engines.distributed import Distributed
 
 _BATCH_SIZE = 16
 

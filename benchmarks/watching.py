@@ -31,11 +31,11 @@ from measure import Row
 from rich.console import Console
 
 from vadv_dist.data.windows import LocalWindows
-from vadv_dist.telemetry.endpoint import serve_metrics
-from vadv_dist.training.distributed import Distributed
+from vadv_dist.engines.distributed import Distributed
 from vadv_dist.training.loop import Trainer
 from vadv_dist.training.meter import TermMeter
-from vadv_dist.training.progress import ProgressView
+from vadv_dist.watching.endpoint import serve_metrics
+from vadv_dist.watching.progress import ProgressView
 
 _EVERY, _SCRAPE_INTERVAL_S = 10, 15.0
 
@@ -53,7 +53,7 @@ def measure(quick: bool) -> list[Row]:
         port = _free_port()
         gauges = stack.enter_context(serve_metrics("run", port, disk=Path(scratch)))
         view = stack.enter_context(ProgressView(Console(file=io.StringIO()), num_lines * _EVERY, 1))
-        stack.enter_context(patch("vadv_dist.telemetry.endpoint._HOLD_S", 0.0))
+        stack.enter_context(patch("vadv_dist.watching.endpoint._HOLD_S", 0.0))
         for owner, name in ((Trainer, "_flush_terms"), (TermMeter, "add"), (TermMeter, "end_step")):
             stack.enter_context(patch.object(owner, name, watching.around(getattr(owner, name))))
 

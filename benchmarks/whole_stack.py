@@ -32,10 +32,10 @@ from vadv_dist.config import Config, EngineConfig, RunConfig, config_from_dict, 
 from vadv_dist.data.plan import usable_rows
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
+from vadv_dist.engines.allocator import THREAD_ENVIRONMENT
+from vadv_dist.engines.distributed import Distributed
+from vadv_dist.engines.protocol import adamw
 from vadv_dist.tasks.sentiment import SentimentTask
-from vadv_dist.training.allocator import THREAD_ENVIRONMENT
-from vadv_dist.training.distributed import Distributed
-from vadv_dist.training.engine import adamw
 from vadv_dist.training.splits import Splits
 
 _WARM_UPS = 2

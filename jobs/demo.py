@@ -4,8 +4,8 @@ import sys
 
 from vadv_dist.cli import exit_code_of
 from vadv_dist.demo import run_demo
-from vadv_dist.stopping import sigterm_raises
-from vadv_dist.terminal import console
+from vadv_dist.runtime.signals import sigterm_raises
+from vadv_dist.runtime.terminal import console
 
 
 def main() -> int:

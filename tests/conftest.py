@@ -75,7 +75,7 @@ def s3_port() -> Iterator[int]:
     """Port of an S3 server in a process of its own, which the AWS variables of this process then name."""
     from s3_server import CREDENTIALS, s3_server
 
-    from vadv_dist import object_client
+    from vadv_dist.storage import object_client
 
     with s3_server() as port, pytest.MonkeyPatch.context() as patch:
         for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():

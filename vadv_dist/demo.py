@@ -13,17 +13,17 @@ from vadv_dist.config import Config, load_config
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.paired import Interval
-from vadv_dist.lasting import with_lasting
+from vadv_dist.launch.cluster import ray_session
+from vadv_dist.launch.driver import train
 from vadv_dist.recipes import find_recipe
 from vadv_dist.reporting.comparison import compare_runs
 from vadv_dist.reporting.report import write_report
 from vadv_dist.reporting.terminal import comparison_table, notes
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runtime.job_storage import with_lasting
+from vadv_dist.runtime.terminal import console as terminal
 from vadv_dist.storage import local_path, read_json
-from vadv_dist.terminal import console as terminal
-from vadv_dist.training.cluster import ray_session
 from vadv_dist.training.evaluate import evaluate_run
-from vadv_dist.training.launch import train
-from vadv_dist.training.run_folder import RunFolder
 
 NUM_CLIPS = 2400
 

@@ -135,7 +135,7 @@ def _gpus(config: Config | None) -> Iterator[Finding]:
 
 
 def _ray(config: Config | None) -> Iterator[Finding]:
-    from vadv_dist.ray_connection import has_token, named_cluster, require_usable
+    from vadv_dist.runtime.ray_connection import has_token, named_cluster, require_usable
     from vadv_dist.submission.address import is_this_machine
 
     try:
@@ -174,8 +174,8 @@ def _data(config: Config) -> Iterator[Finding]:
 
 
 def _encoder(config: Config) -> Iterator[Finding]:
+    from vadv_dist.launch.model_check import try_model
     from vadv_dist.models.pretrained import missing_files
-    from vadv_dist.training.model_check import try_model
 
     name = config.student.encoder
     if (missing := missing_files(name, weights=config.student.pretrained)) is not None:
@@ -201,7 +201,7 @@ def _encoder(config: Config) -> Iterator[Finding]:
 
 
 def _engine(config: Config) -> Iterator[Finding]:
-    from vadv_dist.training.engine_check import check_engine
+    from vadv_dist.engines.check import check_engine
 
     name = config.engine.kind + (f" ZeRO-{config.engine.zero_stage}" if config.engine.kind == "deepspeed" else "")
     works, found = check_engine(config)
@@ -212,7 +212,7 @@ def _engine(config: Config) -> Iterator[Finding]:
 
 
 def _memory(config: Config) -> Iterator[Finding]:
-    from vadv_dist.training.dry_run import describe
+    from vadv_dist.launch.dry_run import describe
 
     try:
         need = int(describe(config)["memory_per_device"]["total"])

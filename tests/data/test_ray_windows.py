@@ -19,7 +19,7 @@ from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows
 from vadv_dist.errors import UserError
-from vadv_dist.ray_connection import connect
+from vadv_dist.runtime.ray_connection import connect
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 NUM_SHARDS, SHARD_ROWS = 40, 3

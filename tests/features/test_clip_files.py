@@ -8,7 +8,6 @@ import pytest
 from s3_server import FaultyProxy
 from videos import write_video
 
-from vadv_dist import object_client, object_storage
 from vadv_dist.config.extract_sections import ExtractConfig, FacesConfig
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.features import clip_files
@@ -17,7 +16,8 @@ from vadv_dist.features.frames import BadClipError, Video, to_image
 from vadv_dist.features.listing import ListedClip, clip_location
 from vadv_dist.features.pixels import Preprocessing
 from vadv_dist.features.stages import ClipReader, Preparations, StageSpec
-from vadv_dist.object_storage import S3Path
+from vadv_dist.storage import S3Path, object_client
+from vadv_dist.storage import objects as object_storage
 
 
 @pytest.fixture

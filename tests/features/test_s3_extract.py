@@ -18,7 +18,6 @@ from s3_server import FaultyProxy
 from tiny_onnx import write_onnx
 from videos import write_list, write_video
 
-from vadv_dist import locks, object_client
 from vadv_dist.cli import main
 from vadv_dist.config.extract_sections import ClipsConfig, ExtractConfig, FacesConfig
 from vadv_dist.config.load import config_to_yaml
@@ -26,8 +25,7 @@ from vadv_dist.data.checks import check_dataset
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.errors import UserError
 from vadv_dist.features.extract import extract
-from vadv_dist.object_storage import S3Path
-from vadv_dist.storage import local_copy
+from vadv_dist.storage import S3Path, local_copy, locks, object_client
 
 
 @pytest.fixture

@@ -93,8 +93,8 @@ def test_training_says_how_many_texts_are_cut_and_the_result_keeps_it(
     table: Path, tmp_path: Path, write_config
 ) -> None:
     from vadv_dist.config import load_config
+    from vadv_dist.launch.driver import train
     from vadv_dist.training.evaluate import evaluate_run
-    from vadv_dist.training.launch import train
 
     ingest_table(table, tmp_path / "data")
     config = load_config(

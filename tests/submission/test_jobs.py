@@ -17,9 +17,9 @@ from ray_nodes import free_port, kill_node, start_node
 from rich.console import Console
 
 from vadv_dist.config import load_config
-from vadv_dist.training.checkpoint import list_checkpoints
-from vadv_dist.training.launch import train
-from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.launch.driver import train
+from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.folder import RunFolder
 
 pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]

@@ -14,10 +14,10 @@ from vadv_dist.config import load_config
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import Clip, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
+from vadv_dist.launch.driver import train
+from vadv_dist.runs.folder import RunFolder
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.evaluate import evaluate_run
-from vadv_dist.training.launch import train
-from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.splits import Splits
 
 

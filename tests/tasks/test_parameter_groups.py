@@ -10,11 +10,11 @@ from torch import nn
 
 from vadv_dist.config import OptimizerConfig, load_config
 from vadv_dist.errors import UserError
+from vadv_dist.launch.driver import train
+from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.folder import RunFolder
 from vadv_dist.tasks.parameter_groups import layer_depths, parameter_groups
 from vadv_dist.tasks.sentiment import SentimentTask
-from vadv_dist.training.checkpoint import list_checkpoints
-from vadv_dist.training.launch import train
-from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.splits import Splits
 
 TINY = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from vadv_dist.config import load_config
+from vadv_dist.launch.driver import train
+from vadv_dist.runs.folder import RunFolder
 from vadv_dist.training.clip_errors import copy_clip_errors, read_clip_errors, write_clip_errors
-from vadv_dist.training.launch import train
-from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.scoring import Scored
 
 

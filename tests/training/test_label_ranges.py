@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from vadv_dist.cli import main
+from vadv_dist.runs.metrics_log import MetricsLog
 from vadv_dist.storage import read_json
-from vadv_dist.training.metrics_log import MetricsLog
 
 WORDS = {-1: "awful", 0: "plain", 1: "superb"}
 

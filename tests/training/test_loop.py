@@ -16,17 +16,17 @@ from vadv_dist.config import load_config
 from vadv_dist.data.schema import Clip, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.synth import make_dataset
+from vadv_dist.engines.torch_engine import TorchEngine
 from vadv_dist.errors import MachineError, UserError
+from vadv_dist.launch.driver import train
+from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.metrics_log import MetricsLog
+from vadv_dist.runs.state import TrainState
 from vadv_dist.storage import read_json
 from vadv_dist.tasks.sentiment import SentimentTask
-from vadv_dist.training.checkpoint import list_checkpoints
-from vadv_dist.training.engine import TorchEngine
-from vadv_dist.training.launch import train
 from vadv_dist.training.loop import planned_steps
-from vadv_dist.training.metrics_log import MetricsLog
-from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.training.splits import Splits
-from vadv_dist.training.state import TrainState
 
 QUIET = Console(quiet=True, stderr=True)
 
@@ -432,7 +432,7 @@ def test_a_run_is_scored_from_another_folder_than_it_was_trained_in(write_config
 
 
 def test_the_smoke_test_takes_two_batches_of_validation(write_config) -> None:
-    from vadv_dist.training.smoke import smoke
+    from vadv_dist.launch.smoke import smoke
 
     said = list(smoke(load_config(write_config(), ["--trainer.eval_batch_size=4"])))
     assert said[1].startswith("validation: 8 clips")

@@ -2,9 +2,9 @@
 
 import torch
 
-from vadv_dist.training.distributed import Distributed
+from vadv_dist.engines.distributed import Distributed
+from vadv_dist.runs.state import TrainState
 from vadv_dist.training.meter import TermMeter
-from vadv_dist.training.state import TrainState
 
 
 def terms(**values: float) -> dict[str, torch.Tensor]:

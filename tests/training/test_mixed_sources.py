@@ -14,13 +14,13 @@ from vadv_dist.cli import main
 from vadv_dist.config import load_config
 from vadv_dist.data.schema import Clip, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
+from vadv_dist.launch.driver import train
+from vadv_dist.launch.dry_run import describe, render
+from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.metrics_log import MetricsLog
 from vadv_dist.storage import read_json
-from vadv_dist.training.checkpoint import list_checkpoints
-from vadv_dist.training.dry_run import describe, render
 from vadv_dist.training.evaluate import evaluate_run
-from vadv_dist.training.launch import train
-from vadv_dist.training.metrics_log import MetricsLog
-from vadv_dist.training.run_folder import RunFolder
 
 QUIET = Console(quiet=True, stderr=True)
 OPTIONS = (

@@ -3,7 +3,7 @@ import torch
 from transformers import get_cosine_schedule_with_warmup
 
 from vadv_dist.config import EngineConfig, OptimizerConfig
-from vadv_dist.training.deepspeed_config import deepspeed_config, micro_batch_size
+from vadv_dist.engines.deepspeed_config import deepspeed_config, micro_batch_size
 from vadv_dist.training.schedule import cosine_with_warmup
 
 

@@ -13,11 +13,11 @@ from vadv_dist.config import load_config
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.errors import UserError
+from vadv_dist.launch.driver import train
+from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.metrics_log import MetricsLog
 from vadv_dist.tasks.weighting import weighted_terms
-from vadv_dist.training.checkpoint import list_checkpoints
-from vadv_dist.training.launch import train
-from vadv_dist.training.metrics_log import MetricsLog
-from vadv_dist.training.run_folder import RunFolder
 
 QUIET = Console(quiet=True, stderr=True)
 METHODS = ("equal", "uncertainty", "uw_so", "dwa", "rlw", "famo")

@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 
 from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
-from vadv_dist.training.checkpoint import list_checkpoints
-from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.folder import RunFolder
 from vadv_dist.tuning import study as study_module
 from vadv_dist.tuning.events import Ended, Epoch, Event, Stopped
 from vadv_dist.tuning.jobs import TrialJob, drive

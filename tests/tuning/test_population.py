@@ -20,9 +20,9 @@ from rich.console import Console
 from vadv_dist.config import Config, OptimizerConfig, config_to_dict, load_config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import MachineError, UserError
+from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.folder import RunFolder
 from vadv_dist.storage import read_json
-from vadv_dist.training.checkpoint import list_checkpoints
-from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.tuning import population
 from vadv_dist.tuning.events import Ended, Epoch, Stopped
 from vadv_dist.tuning.fork import fork

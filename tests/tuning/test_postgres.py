@@ -15,8 +15,8 @@ from optuna.trial import TrialState
 from postgres_server import PASSWORD, Server, binaries, postgres
 
 from vadv_dist.cli import main
+from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.storage import read_json
-from vadv_dist.training.checkpoint import list_checkpoints
 
 pytest.importorskip("psycopg", reason="the driver is not installed: pip install 'vadv-dist[postgres]'")
 pytestmark = pytest.mark.slow

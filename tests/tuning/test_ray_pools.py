@@ -13,8 +13,8 @@ import pytest
 from optuna.trial import TrialState
 
 from vadv_dist.config import config_to_dict, load_config
+from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.storage import read_json
-from vadv_dist.training.checkpoint import list_checkpoints
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SPACE = """

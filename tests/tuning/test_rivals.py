@@ -13,8 +13,8 @@ from rich.console import Console
 from vadv_dist.config import load_config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
+from vadv_dist.runs.folder import RunFolder
 from vadv_dist.storage import read_json
-from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.tuning.rivals import end_weights, require_sense, seed_trial
 from vadv_dist.tuning.search import tune
 from vadv_dist.tuning.space import Space

@@ -8,8 +8,8 @@ import pytest
 from vadv_dist.config import config_to_dict, load_config
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
-from vadv_dist.training.run_folder import RunFolder
-from vadv_dist.training.trained_on import SourceIdentity, TrainedOn
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.trained_on import SourceIdentity, TrainedOn
 from vadv_dist.tuning.events import Epoch, Event
 from vadv_dist.tuning.pools import LocalPool
 from vadv_dist.tuning.same_data import SameData

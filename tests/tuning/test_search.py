@@ -20,10 +20,10 @@ from rich.console import Console
 
 from vadv_dist.cli import main
 from vadv_dist.config import load_config
+from vadv_dist.engines.torch_engine import TorchEngine
 from vadv_dist.errors import UserError, VadvError
+from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.storage import read_json
-from vadv_dist.training.checkpoint import list_checkpoints
-from vadv_dist.training.engine import TorchEngine
 from vadv_dist.training.loop import Trainer
 from vadv_dist.tuning.search import tune
 

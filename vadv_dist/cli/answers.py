@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vadv_dist.terminal import console, json_line, visible
+from vadv_dist.runtime.terminal import console, json_line, visible
 
 __all__ = ["console", "print_config", "print_json"]
 

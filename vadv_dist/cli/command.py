@@ -20,9 +20,9 @@ from vadv_dist.cli.runs import add_run_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
 from vadv_dist.config.overrides import take_overrides
 from vadv_dist.errors import MachineError, UserError, VadvError
-from vadv_dist.garbage import collect_no_more, collect_rarely
-from vadv_dist.stopping import TERMINATED, is_termination, sigterm_raises
-from vadv_dist.terminal import harmless_streams
+from vadv_dist.runtime.garbage_collection import collect_no_more, collect_rarely
+from vadv_dist.runtime.signals import TERMINATED, is_termination, sigterm_raises
+from vadv_dist.runtime.terminal import harmless_streams
 
 STOPPED = 130  # as a shell has it for Ctrl-C: 128 and the number of the signal
 # What is wrong with a path that was given: no permission, nothing there, a file for a folder, a name too long.

@@ -83,7 +83,7 @@ def _extract(options: argparse.Namespace) -> int:
         print_config(config)
         return 0
     from vadv_dist.features.extract import extract
-    from vadv_dist.lasting import with_lasting
+    from vadv_dist.runtime.job_storage import with_lasting
 
     config = with_lasting(config, "output.uri")
     summary = extract(config, console(stderr=True), retry_rejected=options.retry_rejected)
@@ -112,7 +112,7 @@ def _data_info(options: argparse.Namespace) -> int:
 
 
 def _data_check(options: argparse.Namespace) -> int:
-    from vadv_dist.data.across import check_datasets, render_check
+    from vadv_dist.data.shared_videos import check_datasets, render_check
 
     check = check_datasets(options.uri)
     if options.json:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from vadv_dist.lasting import lasting
+from vadv_dist.runtime.job_storage import lasting
 
 # Of `train`, `tune` and `extract` it is fields of their configurations.
 OUTPUTS = {

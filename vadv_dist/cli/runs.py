@@ -69,7 +69,7 @@ def add_run_commands(commands: Any) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     from vadv_dist.evaluation.label_scale import LabelScale
     from vadv_dist.reporting.terminal import metrics_table, notes
-    from vadv_dist.training.evaluate_other import evaluate
+    from vadv_dist.training.evaluate_other_data import evaluate
 
     document = evaluate(options.run, options.split, data=options.data, encoder=options.encoder)
     for warning in document.get("leaks", []):
@@ -135,7 +135,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from vadv_dist.training.watch import look, watch
+    from vadv_dist.watching.watch import look, watch
 
     if options.json:
         print_json(look(options.run))

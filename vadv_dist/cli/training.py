@@ -62,7 +62,7 @@ def _train(options: argparse.Namespace) -> int:
         print_config(config)
         return 0
     if options.dry_run:
-        from vadv_dist.training.dry_run import describe, render
+        from vadv_dist.launch.dry_run import describe, render
 
         facts = describe(config)
         if options.json:
@@ -71,14 +71,14 @@ def _train(options: argparse.Namespace) -> int:
             render(facts, console())
         return 0
     if options.smoke:
-        from vadv_dist.training.smoke import smoke
+        from vadv_dist.launch.smoke import smoke
 
         for line in smoke(config):
             print(line)
         return 0
-    from vadv_dist.lasting import with_lasting
+    from vadv_dist.launch.driver import train
+    from vadv_dist.runtime.job_storage import with_lasting
     from vadv_dist.storage import location
-    from vadv_dist.training.launch import train
 
     config = with_lasting(config, "run.storage")
     result = train(config, console(stderr=True))
@@ -89,7 +89,7 @@ def _train(options: argparse.Namespace) -> int:
         best = f"best validation MAE {result['validation']['mae']:.3f} at step {result['best_step']}"
         print(f"{best} ({result['stopped']}); student in {folder}/student")
         if result.get("weights_collapsed"):
-            from vadv_dist.training.progress import collapse_words
+            from vadv_dist.watching.progress import collapse_words
 
             print(f"warning: {collapse_words(result['weights_collapsed'])}")
         for remark in result.get("remarks", []):

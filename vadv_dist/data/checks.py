@@ -24,7 +24,7 @@ from vadv_dist.data.schema import (
 from vadv_dist.data.shards import arrow_schema
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.data.video_ids import numbered_families
-from vadv_dist.parquet import BoundedParquet, OversizedError
+from vadv_dist.formats.parquet import BoundedParquet, OversizedError
 from vadv_dist.storage import S3Path, file_size, local_copy, read_json, sha256_file
 
 __all__ = ["CheckReport", "Finding", "check_dataset", "render_report"]

@@ -8,7 +8,7 @@ import pyarrow as pa
 from vadv_dist.data.dataset import Dataset, ShardInfo
 from vadv_dist.data.reading import shard_content
 from vadv_dist.errors import UserError
-from vadv_dist.parquet import BoundedParquet
+from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.storage import Location, S3Path
 
 

@@ -13,7 +13,7 @@ from vadv_dist.data.dataset import Dataset, ShardInfo
 from vadv_dist.data.schema import META_COLUMNS, Array, FeatureColumn, FeatureSpec, Window
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.errors import UserError
-from vadv_dist.parquet import BoundedParquet
+from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.storage import Location, S3Path, file_size, sha256_bytes
 
 _AGAIN = "Make the data set again."

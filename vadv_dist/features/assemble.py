@@ -16,7 +16,7 @@ from vadv_dist.data.shards import stamped, statistics, write_prompts
 from vadv_dist.errors import UserError
 from vadv_dist.features.listing import ClipList
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder
-from vadv_dist.parquet import read_table
+from vadv_dist.formats.parquet import read_table
 from vadv_dist.storage import Location, atomic_file, local_copy, sha256_file, write_json
 
 REJECTED_NAME = "rejected.parquet"

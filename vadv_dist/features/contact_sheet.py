@@ -12,7 +12,7 @@ from vadv_dist.features.clip_files import open_clip
 from vadv_dist.features.frames import READER_VERSION, Span, Video, to_image
 from vadv_dist.features.listing import clip_location
 from vadv_dist.features.timeline import BadClipError
-from vadv_dist.parquet import read_table
+from vadv_dist.formats.parquet import read_table
 from vadv_dist.storage import Location, atomic_file, local_copy, location
 
 if TYPE_CHECKING:

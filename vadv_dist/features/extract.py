@@ -20,7 +20,7 @@ from vadv_dist.features.progress import ExtractProgress
 from vadv_dist.features.ray_pipeline import Room, runtime, through_ray
 from vadv_dist.features.stages import ClipBatch, ClipReport, in_process
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder
-from vadv_dist.parquet import read_table
+from vadv_dist.formats.parquet import read_table
 from vadv_dist.storage import Location, local_copy, location, sha256_file
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vadv_dist.config.extract_sections import ClipsConfig
-from vadv_dist.csv_lines import bounded_lines, decimal_comma, number_of
 from vadv_dist.data.readers.csv_rows import SPLIT_NAMES
 from vadv_dist.data.video_ids import video_of
 from vadv_dist.errors import UserError, did_you_mean
 from vadv_dist.features.clip_names import own_names
+from vadv_dist.formats.csv_lines import bounded_lines, decimal_comma, number_of
 from vadv_dist.storage import Location, S3Path, location, open_binary
 
 CSV_COLUMNS = ("clip_id", "video_id", "split", "label", "text", "path")

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vadv_dist.csv_lines import bounded_lines
 from vadv_dist.errors import UserError, VadvError
 from vadv_dist.features.frames import Image
 from vadv_dist.features.openface_times import Coverage
 from vadv_dist.features.timeline import BadClipError
 from vadv_dist.features.tracks import Floats
+from vadv_dist.formats.csv_lines import bounded_lines
 from vadv_dist.storage import Location, location, open_binary
 
 _CROP = re.compile(r"frame_det_(\d+)_(\d+)\.(?:bmp|png|jpe?g)", re.IGNORECASE)

@@ -28,7 +28,7 @@ from vadv_dist.features.stages import (
     choose_device,
     encoder_stages,
 )
-from vadv_dist.ray_connection import connect
+from vadv_dist.runtime.ray_connection import connect
 from vadv_dist.storage import store_settings, use_store_settings
 
 # Ray Data fuses a task into the actor that follows where both ask for the same: reading would then wait for encoding.

@@ -21,10 +21,10 @@ from vadv_dist.data.shards import shard_name, write_shard
 from vadv_dist.errors import UserError, VadvError
 from vadv_dist.features.listing import ListedClip
 from vadv_dist.features.stages import ClipReport
-from vadv_dist.locks import exclusive
 from vadv_dist.storage import (
     Location,
     S3Path,
+    exclusive,
     file_size,
     location,
     read_json,

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vadv_dist.csv_lines import bounded_lines
 from vadv_dist.errors import UserError, did_you_mean
-from vadv_dist.parquet import BoundedParquet
+from vadv_dist.formats.csv_lines import bounded_lines
+from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.storage import Location
 
 CHUNK_ROWS = 16384

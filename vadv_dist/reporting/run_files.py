@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vadv_dist.errors import UserError
-from vadv_dist.json_text import JsonError, parse_json
+from vadv_dist.formats.json_text import JsonError, parse_json
 from vadv_dist.reporting.provenance import TRAINED_ON, require_own_data
 from vadv_dist.storage import read_json
 
@@ -225,7 +225,7 @@ def read_predictions(path: Path, again: str) -> Predictions:
     """
     import pyarrow as pa
 
-    from vadv_dist.parquet import read_table
+    from vadv_dist.formats.parquet import read_table
 
     try:
         table = read_table(path)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from vadv_dist.errors import MachineError, UserError
-from vadv_dist.stopping import TERMINATED, is_termination
+from vadv_dist.runtime.signals import TERMINATED, is_termination
 
 # How a followed job ended: 0 done, 1 a fault of the machine, 2 a mistake of the user's, 75 (EX_TEMPFAIL) taken from
 # its node, to be submitted again, 130 stopped by somebody.

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vadv_dist.parquet import BoundedParquet
+from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.storage import Location, atomic_file
 from vadv_dist.training.scoring import Scored
 

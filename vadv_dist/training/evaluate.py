@@ -10,22 +10,22 @@ import pyarrow.parquet as pq
 import torch
 
 from vadv_dist.config import Config
-from vadv_dist.data.across import shared_videos
 from vadv_dist.data.reading import shard_content
 from vadv_dist.data.schema import SPLITS
+from vadv_dist.data.shared_videos import shared_videos
 from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.data.windows import LocalWindows
+from vadv_dist.engines.distributed import Distributed, choose_device
+from vadv_dist.engines.torch_engine import TorchEngine
 from vadv_dist.errors import UserError
+from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.inference.token_counts import count_tokens
-from vadv_dist.parquet import BoundedParquet
+from vadv_dist.runs.checkpoint import checkpoint_at
+from vadv_dist.runs.folder import RunFolder, finite
+from vadv_dist.runs.trained_on import find_again
 from vadv_dist.storage import Location, atomic_file, write_json
 from vadv_dist.tasks.sentiment import SentimentTask
-from vadv_dist.training.checkpoint import checkpoint_at
-from vadv_dist.training.distributed import Distributed, choose_device
-from vadv_dist.training.engine import TorchEngine
-from vadv_dist.training.run_folder import RunFolder, finite
 from vadv_dist.training.scoring import Scored, metrics_by_source, score_split
-from vadv_dist.training.trained_on import find_again
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,19 @@ from vadv_dist.config.sections import Config
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.stream import BatchStream, StepBatches
 from vadv_dist.data.windows import Windows
+from vadv_dist.engines.distributed import Distributed
+from vadv_dist.engines.protocol import Engine
 from vadv_dist.errors import MachineError, UserError
+from vadv_dist.runs.checkpoint import list_checkpoints, prune, save_checkpoint
+from vadv_dist.runs.folder import RunFolder, finite
+from vadv_dist.runs.state import TrainState
 from vadv_dist.tasks.base import Task, Terms
-from vadv_dist.training.agreement import StopAgreement
-from vadv_dist.training.checkpoint import list_checkpoints, prune, save_checkpoint
 from vadv_dist.training.clip_errors import write_clip_errors
-from vadv_dist.training.distributed import Distributed
-from vadv_dist.training.engine import Engine
 from vadv_dist.training.log_line import LogLine
 from vadv_dist.training.meter import TermMeter
-from vadv_dist.training.run_folder import RunFolder, finite
 from vadv_dist.training.schedule import cosine_with_warmup
 from vadv_dist.training.scoring import metrics_by_source, score_split
-from vadv_dist.training.state import TrainState
+from vadv_dist.training.stop_agreement import StopAgreement
 from vadv_dist.training.term_weights import TermWeights
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vadv_dist.training.distributed import Distributed
+from vadv_dist.engines.distributed import Distributed
 
 
 class TermMeter:

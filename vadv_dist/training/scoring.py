@@ -10,9 +10,9 @@ from vadv_dist.config.sections import Config
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.stream import BatchStream
 from vadv_dist.data.windows import Windows
+from vadv_dist.engines.distributed import Distributed
+from vadv_dist.engines.protocol import Engine
 from vadv_dist.tasks.base import FloatArray, Metrics, Task
-from vadv_dist.training.distributed import Distributed
-from vadv_dist.training.engine import Engine
 
 
 @dataclass(frozen=True)

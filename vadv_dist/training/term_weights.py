@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vadv_dist.engines.distributed import Distributed
 from vadv_dist.tasks.base import Task
-from vadv_dist.training.distributed import Distributed
 
 
 class TermWeights:

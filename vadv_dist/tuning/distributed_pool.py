@@ -7,12 +7,12 @@ from typing import Any, Self
 
 from vadv_dist.config import Config, config_from_dict
 from vadv_dist.config.search import SearchConfig
-from vadv_dist.json_text import JsonError, parse_json
+from vadv_dist.formats.json_text import JsonError, parse_json
+from vadv_dist.launch.cluster import cluster_resource, ray_session
+from vadv_dist.launch.shared_folder import require_shared_by_nodes
+from vadv_dist.launch.worker import GROUP
+from vadv_dist.runs.folder import RunFolder
 from vadv_dist.storage import location
-from vadv_dist.training.cluster import cluster_resource, ray_session
-from vadv_dist.training.run_folder import RunFolder
-from vadv_dist.training.shared_folder import require_shared_by_nodes
-from vadv_dist.training.worker import GROUP
 from vadv_dist.tuning.events import Ended, Epoch, Event, Lost, Stopped, failure_of
 from vadv_dist.tuning.packed_pool import why_lost
 
@@ -157,8 +157,8 @@ class RunActor:
 
     def train(self, raw: dict[str, Any]) -> Event:
         """Train to the end; every failure is told as an event."""
-        from vadv_dist.terminal import console
-        from vadv_dist.training.launch import train
+        from vadv_dist.launch.driver import train
+        from vadv_dist.runtime.terminal import console
 
         try:
             config = config_from_dict(raw)

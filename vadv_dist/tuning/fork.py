@@ -11,10 +11,10 @@ import shutil
 
 from vadv_dist.config import Config, config_to_yaml
 from vadv_dist.errors import MachineError
+from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.folder import RunFolder
 from vadv_dist.storage import atomic_directory, local_copy, sweep, write_json
-from vadv_dist.training.checkpoint import list_checkpoints
 from vadv_dist.training.clip_errors import copy_clip_errors
-from vadv_dist.training.run_folder import RunFolder
 
 
 def epochs_behind(folder: RunFolder) -> int:

@@ -17,7 +17,7 @@ from vadv_dist.tuning.objectives import BY_KEY, Objective
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vadv_dist.tuning.answer import Answer
+    from vadv_dist.tuning.result import Answer
     from vadv_dist.tuning.study import Study
 
 _WIDE, _HIGH = 660, 300

@@ -6,10 +6,10 @@ from typing import Protocol
 
 from vadv_dist.config import Config, config_to_dict
 from vadv_dist.errors import VadvError
-from vadv_dist.json_text import JsonError, parse_json
+from vadv_dist.formats.json_text import JsonError, parse_json
+from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.folder import RunFolder
 from vadv_dist.storage import read_json, remove_tree, write_json
-from vadv_dist.training.checkpoint import list_checkpoints
-from vadv_dist.training.run_folder import RunFolder
 from vadv_dist.tuning.events import Ended, Epoch, Event, Failed, Lost, Stopped
 from vadv_dist.tuning.pools import Pool
 from vadv_dist.tuning.study import Asked, Study

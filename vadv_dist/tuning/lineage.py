@@ -15,7 +15,7 @@ from vadv_dist.tuning.schedule import Schedule
 from vadv_dist.tuning.space import Value
 
 if TYPE_CHECKING:
-    from vadv_dist.tuning.answer import Answer
+    from vadv_dist.tuning.result import Answer
 
 _WIDE, _HIGH = 660, 300
 

@@ -7,13 +7,13 @@ from typing import Any, Self
 
 from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
+from vadv_dist.engines.allocator import THREAD_ENVIRONMENT
 from vadv_dist.errors import UserError
-from vadv_dist.garbage import collect_rarely
-from vadv_dist.stopping import is_termination
+from vadv_dist.launch.cluster import cluster_resource, is_ours, ray_session
+from vadv_dist.launch.shared_folder import require_shared_by_nodes
+from vadv_dist.runtime.garbage_collection import collect_rarely
+from vadv_dist.runtime.signals import is_termination
 from vadv_dist.storage import location
-from vadv_dist.training.allocator import THREAD_ENVIRONMENT
-from vadv_dist.training.cluster import cluster_resource, is_ours, ray_session
-from vadv_dist.training.shared_folder import require_shared_by_nodes
 from vadv_dist.tuning.events import Epoch, Event, Lost
 from vadv_dist.tuning.pools import GRACE_SHARE
 from vadv_dist.tuning.session import TrainingSession

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol, Self
 
-from vadv_dist.stopping import is_termination
+from vadv_dist.runtime.signals import is_termination
 from vadv_dist.tuning.events import Event
 from vadv_dist.tuning.session import TrainingSession
 

@@ -16,7 +16,7 @@ from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.reporting.words import decimals
-from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.runs.folder import RunFolder
 from vadv_dist.tuning.events import Epoch, Event, Stopped
 from vadv_dist.tuning.fork import epochs_behind, fork
 from vadv_dist.tuning.jobs import Job, TrialJob, drive, epochs_of, strip

@@ -11,7 +11,6 @@ from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.page import Section, document, folded, grid
 from vadv_dist.reporting.tables import facts_list, plain_table
 from vadv_dist.reporting.words import MISSING, decimals
-from vadv_dist.tuning.answer import Answer
 from vadv_dist.tuning.figures import (
     curves_figure,
     history_figure,
@@ -24,6 +23,7 @@ from vadv_dist.tuning.front import front_section
 from vadv_dist.tuning.importance import importances
 from vadv_dist.tuning.lineage import lineage_section
 from vadv_dist.tuning.objectives import BY_KEY
+from vadv_dist.tuning.result import Answer
 from vadv_dist.tuning.rivals import rivals_section
 from vadv_dist.tuning.space import Value, with_values
 from vadv_dist.tuning.study import course

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
-from vadv_dist.json_text import parse_json
+from vadv_dist.formats.json_text import parse_json
 from vadv_dist.reporting.curves import TERMS
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.page import Section
 from vadv_dist.reporting.tables import plain_table
 from vadv_dist.reporting.words import MISSING
-from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.runs.folder import RunFolder
 from vadv_dist.tuning.space import WEIGHTS, Entry, Space, Value, get_field, with_values
 from vadv_dist.tuning.study import Study
 from vadv_dist.tuning.verdict import signed_mae
 
 if TYPE_CHECKING:
-    from vadv_dist.tuning.answer import Answer
+    from vadv_dist.tuning.result import Answer
 
 _FIELD = "objective.weighting"
 _PREFIX = "rival "

@@ -4,8 +4,8 @@ from typing import Any, Self
 
 from vadv_dist.config import config_from_dict
 from vadv_dist.errors import UserError
-from vadv_dist.training.run_folder import RunFolder
-from vadv_dist.training.trained_on import TrainedOn
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.tuning.events import Event
 from vadv_dist.tuning.pools import Pool
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from vadv_dist.config import Config
-from vadv_dist.training.run_folder import RunFolder
+from vadv_dist.runs.folder import RunFolder
 from vadv_dist.tuning.events import Epoch, Event, Stopped
 from vadv_dist.tuning.fork import epochs_behind, fork
 from vadv_dist.tuning.jobs import RepeatJob, strip

@@ -14,16 +14,14 @@ from rich.console import Console
 from vadv_dist.config import Config, load_config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
-from vadv_dist.lasting import with_lasting
 from vadv_dist.reporting.words import decimals
-from vadv_dist.tasks.preflight import preflight
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.lock import run_lock
+from vadv_dist.runs.trained_on import TrainedOn
+from vadv_dist.runtime.job_storage import with_lasting
+from vadv_dist.tasks.model_check import preflight
 from vadv_dist.training.clip_errors import ClipErrors, read_clip_errors
-from vadv_dist.training.run_folder import RunFolder
-from vadv_dist.training.run_lock import run_lock
 from vadv_dist.training.splits import Splits
-from vadv_dist.training.trained_on import TrainedOn
-from vadv_dist.tuning.answer import Answer
-from vadv_dist.tuning.answer_files import write_answer
 from vadv_dist.tuning.events import Ended, Event, Failed
 from vadv_dist.tuning.failures import too_many_failures
 from vadv_dist.tuning.front import front_trials
@@ -31,6 +29,8 @@ from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
 from vadv_dist.tuning.objectives import require_objectives
 from vadv_dist.tuning.pools import LocalPool, Pool
 from vadv_dist.tuning.population import Population, histories, require_population, schedules
+from vadv_dist.tuning.result import Answer
+from vadv_dist.tuning.result_files import write_answer
 from vadv_dist.tuning.rivals import end_weights, require_sense, rival_values, seed_trial
 from vadv_dist.tuning.same_data import SameData
 from vadv_dist.tuning.schedule import ReplayJob, Schedule, constant, last_values

@@ -72,17 +72,17 @@ def train_here(
         asked: whether to leave after the step, with a checkpoint.
     Raises:
         MachineError: it was asked to leave.
-        VadvError: see `vadv_dist.training.worker.train_rank`.
+        VadvError: see `vadv_dist.launch.worker.train_rank`.
     """
     import torch
 
     from vadv_dist.data.sources import Sources
     from vadv_dist.data.windows import LocalWindows
+    from vadv_dist.engines.distributed import Distributed, choose_device
     from vadv_dist.errors import MachineError
-    from vadv_dist.training.distributed import Distributed, choose_device
-    from vadv_dist.training.run_folder import RunFolder
-    from vadv_dist.training.trained_on import TrainedOn
-    from vadv_dist.training.worker import train_rank
+    from vadv_dist.launch.worker import train_rank
+    from vadv_dist.runs.folder import RunFolder
+    from vadv_dist.runs.trained_on import TrainedOn
 
     folder = RunFolder.of(config)
     # The process that a killed search has left behind may write for some seconds yet.

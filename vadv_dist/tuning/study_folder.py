@@ -15,10 +15,10 @@ from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.storage_url import require_sound, resolve
 from vadv_dist.config.yaml_text import parse_yaml
 from vadv_dist.errors import UserError
-from vadv_dist.lasting import lasting
+from vadv_dist.runs.folder import MACHINE_FIELDS, RunFolder, without_places
+from vadv_dist.runs.trained_on import TrainedOn
+from vadv_dist.runtime.job_storage import lasting
 from vadv_dist.storage import Location, location, remove_tree, sweep, write_text
-from vadv_dist.training.run_folder import MACHINE_FIELDS, RunFolder, without_places
-from vadv_dist.training.trained_on import TrainedOn
 from vadv_dist.tuning.space import Space
 
 # Of a repeat that failed: kept beside its run, so that a search that goes on does not try it again.

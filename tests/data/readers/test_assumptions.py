@@ -7,13 +7,13 @@ import pytest
 from csv_files import HEADER, IDS, ROWS, changed, refusal, table_of, write_csv
 from foreign_files import mmsa_content, sdk_files, write_csd, write_mmsa, write_vegas
 
-from vadv_dist.csv_lines import MAX_LINE, number_of
 from vadv_dist.data.readers.cmu_sdk import ingest_cmu_sdk
 from vadv_dist.data.readers.mmsa import ingest_mmsa
 from vadv_dist.data.readers.sequences import Framing, looks_transposed
 from vadv_dist.data.readers.table import ingest_table
 from vadv_dist.data.readers.vegas import ingest_vegas
 from vadv_dist.errors import UserError
+from vadv_dist.formats.csv_lines import MAX_LINE, number_of
 
 LABELS = [float(row[3]) for row in ROWS]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vadv_dist.csv_lines import bounded_lines, decimal_comma, number_of
 from vadv_dist.data.readers.ingestion import BadRowError
 from vadv_dist.data.schema import LabelSpec
 from vadv_dist.data.video_ids import video_of
 from vadv_dist.errors import UserError, did_you_mean
+from vadv_dist.formats.csv_lines import bounded_lines, decimal_comma, number_of
 
 SPLIT_NAMES = {
     "train": "train",

@@ -1,0 +1,115 @@
+"""Videos that one data set trains and another tests on are named, and only video ids are read for it."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from vadv_dist.data.dataset import Dataset
+from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
+from vadv_dist.data.shards import DatasetWriter
+from vadv_dist.data.shared_videos import check_datasets, render_check, shared_videos, video_clips
+from vadv_dist.errors import UserError
+from vadv_dist.storage import S3Path
+
+
+def write(out: Path, **splits: list[str]) -> Dataset:
+    """Two clips of each video, in shards of three."""
+    with DatasetWriter(out, features={}, label=LabelSpec(), provenance={}, shard_rows=3) as writer:
+        for split, videos in splits.items():
+            for video in videos:
+                for i in range(2):
+                    writer.write(split, Clip(f"{video}_{i}", video, f"{out.name} words", 1.0, "test"))
+    return Dataset.open(out)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> dict[str, Dataset]:
+    one = write(tmp_path / "one", train=["a", "b", "c"], valid=["d"], test=["e"])
+    two = write(tmp_path / "two", train=["e", "x"], valid=["y"], test=["b", "c", "z"])
+    return {"one": one, "two": two}
+
+
+def test_videos_of_a_split_are_counted_over_its_shards(pair) -> None:
+    assert video_clips(pair["one"], "train") == {"a": 2, "b": 2, "c": 2}
+    assert video_clips(pair["one"], "nowhere") == {}
+
+
+def test_videos_that_one_trains_and_the_other_tests_on_are_found_both_ways(pair) -> None:
+    found = {(s.seen, s.seen_split, s.judged, s.judged_split): (s.videos, s.clips) for s in shared_videos(pair)}
+    assert found == {
+        ("one", "train", "two", "test"): (["b", "c"], 4),
+        ("two", "train", "one", "test"): (["e"], 2),
+    }
+
+
+def test_splits_that_do_not_judge_are_not_opened(pair) -> None:
+    for shard in pair["one"].split("test"):
+        pair["one"].shard_path(shard).unlink()
+    assert shared_videos(pair, ("valid",)) == []
+    with pytest.raises(UserError, match=r"test/00000\.parquet cannot be read"):
+        shared_videos(pair, ("test",))
+
+
+def test_an_object_gives_the_column_without_its_features(s3, tmp_path, monkeypatch) -> None:
+    uri = f"{s3}/across"
+    features = {"visual": FeatureSpec((8, 1, 768))}
+    with DatasetWriter(uri, features=features, label=LabelSpec(), provenance={}) as writer:
+        for i in range(40):
+            visual = {"visual": np.zeros((8, 1, 768))}
+            writer.write("train", Clip(f"c{i}", f"v{i % 7}", "some words", 1.0, "test", visual))
+    dataset = Dataset.open(uri)
+    read = 0
+    original = S3Path.read_bytes
+
+    def counted(self: S3Path, start: int | None = None, end: int | None = None) -> bytes:
+        nonlocal read
+        data = original(self, start, end)
+        read += len(data)
+        return data
+
+    monkeypatch.setattr(S3Path, "read_bytes", counted)
+    assert video_clips(dataset, "train") == {f"v{i}": 6 if i < 5 else 5 for i in range(7)}
+    assert 0 < read < dataset.split("train")[0].bytes / 4
+
+
+def test_a_check_of_several_names_the_videos_and_reports_on_each(pair) -> None:
+    check = check_datasets([dataset.root for dataset in pair.values()])
+    assert check.ok
+    assert [report.rows for report in check.reports] == [10, 12]
+    assert [f.level for f in check.between] == ["warning", "warning"]
+    assert "2 videos of " in check.between[0].what
+    assert "also in" in check.between[0].what
+    assert check.between[0].what.endswith(": b, c.")
+    assert set(check.to_json()) == {"reports", "between", "ok"}
+    out = io.StringIO()
+    render_check(check, Console(file=out, width=200))
+    assert "e." in out.getvalue()
+
+
+def test_a_check_of_one_is_its_report(pair) -> None:
+    check = check_datasets([pair["one"].root])
+    assert check.between == ()
+    assert check.to_json() == check.reports[0].to_json()
+
+
+def test_what_is_shared_waits_until_each_is_sound(pair) -> None:
+    shard = pair["two"].split("train")[0]
+    path = pair["two"].shard_path(shard)
+    path.write_bytes(path.read_bytes()[:-1])
+    check = check_datasets([dataset.root for dataset in pair.values()])
+    assert not check.ok
+    assert check.between == ()
+    out = io.StringIO()
+    render_check(check, Console(file=out, width=200))
+    assert "looked for once all are sound" in out.getvalue()
+
+
+def test_labels_and_copies_that_cannot_be_one_run_are_told(pair, tmp_path) -> None:
+    with DatasetWriter(tmp_path / "wide", features={}, label=LabelSpec(-5, 5), provenance={}) as writer:
+        for split in ("train", "valid", "test"):
+            writer.write(split, Clip(split, f"w-{split}", "words", 4.0, "test"))
+    between = check_datasets([pair["one"].root, tmp_path / "wide"]).between
+    assert [f.field for f in between] == ["label"]

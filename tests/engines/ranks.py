@@ -1,0 +1,116 @@
+"""Run a small joint model on two gloo processes for the tests of engines: not a test itself."""
+
+import dataclasses
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from vadv_dist.config import Config, EngineConfig, load_config
+from vadv_dist.data.stream import BatchStream
+from vadv_dist.data.windows import LocalWindows
+from vadv_dist.engines.build import build_engine
+from vadv_dist.engines.distributed import Distributed
+from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.training.schedule import cosine_with_warmup
+from vadv_dist.training.splits import Splits
+
+NUM_STEPS = 20
+
+
+def curve(
+    config: Config, distributed: Distributed, *, start: int = 0, stop: int = NUM_STEPS, state: Any = None
+) -> tuple:
+    """Train some steps; return the global loss and gradient norm of each, and the engine's full state."""
+    splits = Splits.open(config)
+    task = SentimentTask(config, splits.train.sources)
+    engine = build_engine(config, task.step, task.parameter_groups(), distributed)
+    if state is not None:
+        engine.load(*state, start)
+    windows = LocalWindows(splits.train)
+    losses, step = [], 0
+    for epoch in range(99):
+        stream = BatchStream(
+            plan=splits.train.plan(config.data, seed=1, epoch=epoch),
+            windows=windows,
+            collator=task.collator,
+            rank=distributed.rank,
+            world_size=distributed.world_size,
+            accumulate=config.trainer.accumulate,
+        )
+        for batches in stream.steps():
+            if step >= stop:
+                windows.close()
+                return losses, engine.weights(), engine.moments()
+            if step >= start:
+                total = torch.zeros(())
+                for number, batch in enumerate(batches.micro):
+
+                    def total_of(terms):
+                        nonlocal total
+                        loss = task.total(terms)
+                        total = total + loss.detach()
+                        return loss
+
+                    engine.accumulate(batch, total_of, last=number == len(batches.micro) - 1)
+                norm = engine.update(cosine_with_warmup(step, num_steps=60, warmup_steps=3))
+                losses.append((float(distributed.sum(total)), float(norm)))
+            step += 1
+    raise AssertionError
+
+
+def join(rank: int, world_size: int, port: int) -> Distributed:
+    """Make this process a rank among others on this machine."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    dist.init_process_group("gloo", rank=rank, world_size=world_size)
+    return Distributed(rank, world_size)
+
+
+def main(rank: int, world_size: int, port: int, config_path: str, out: str) -> None:
+    """Run every engine in turn; rank 0 saves what each gave."""
+    base, distributed = load_config(Path(config_path)), join(rank, world_size, port)
+    answers: dict[str, Any] = {}
+
+    def keep(name: str, value: Any) -> None:
+        if rank == 0:
+            answers[name] = value
+
+    keep("torch", curve(base, distributed))
+    for stage, offload in ((0, False), (1, False), (2, False), (3, False), (2, True)):
+        name = f"zero-{stage}{'-offload' if offload else ''}"
+        engine = EngineConfig(kind="deepspeed", zero_stage=stage, offload_optimizer=offload)
+        config = dataclasses.replace(base, engine=engine)
+        whole = curve(config, distributed)
+        keep(name, whole)
+        if not offload:
+            half = curve(config, distributed, stop=11)
+            shared = [half[1:]]
+            dist.broadcast_object_list(shared, 0)
+            keep(f"{name} continued", curve(config, distributed, start=11, state=shared[0]))
+    shared = [answers.get("zero-3")]
+    dist.broadcast_object_list(shared, 0)
+    state = shared[0][1:]
+    more = {"start": NUM_STEPS, "stop": NUM_STEPS + 5, "state": state}
+    keep("torch after zero-3", curve(base, distributed, **more))
+    config = dataclasses.replace(base, engine=EngineConfig(kind="deepspeed", zero_stage=1))
+    keep("zero-1 after zero-3", curve(config, distributed, **more))
+    if rank == 0:
+        torch.save(answers, out)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5])

@@ -1,0 +1,43 @@
+"""Which device and type a process computes on, and whether a cluster has room; no GPU is needed."""
+
+import pytest
+import torch
+
+from vadv_dist.config import TrainerConfig
+from vadv_dist.engines.distributed import choose_device, choose_dtype
+from vadv_dist.errors import UserError
+from vadv_dist.launch.cluster import require_room
+
+GPU = torch.device("cuda", 0)
+
+
+def pretend_gpu(monkeypatch, *, native_bf16: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: native_bf16 or including_emulation
+    )
+
+
+def test_auto_takes_bf16_where_the_gpu_has_it_and_fp32_where_it_only_emulates_it(monkeypatch) -> None:
+    pretend_gpu(monkeypatch, native_bf16=True)
+    assert choose_dtype(TrainerConfig(), GPU) == torch.bfloat16
+    pretend_gpu(monkeypatch, native_bf16=False)
+    assert choose_dtype(TrainerConfig(), GPU) == torch.float32
+    with pytest.raises(UserError, match="bf16, but this GPU has none"):
+        choose_dtype(TrainerConfig(precision="bf16"), GPU)
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_a_mistake(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == torch.device("cpu")
+    with pytest.raises(UserError, match="no CUDA device is found"):
+        choose_device(True)
+
+
+def test_workers_without_room_are_refused_instead_of_waited_for() -> None:
+    require_room(TrainerConfig(num_workers=2, use_gpu=True), 4, have_cpus=9, have_gpus=2)
+    require_room(TrainerConfig(num_workers=2, use_gpu="auto"), 4, have_cpus=9, have_gpus=0)
+    with pytest.raises(UserError, match="2 workers of 4 CPUs each"):
+        require_room(TrainerConfig(num_workers=2), 4, have_cpus=8, have_gpus=0)
+    with pytest.raises(UserError, match="which has 1 GPUs"):
+        require_room(TrainerConfig(num_workers=2, use_gpu=True), 4, have_cpus=9, have_gpus=1)

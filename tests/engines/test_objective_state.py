@@ -1,0 +1,90 @@
+"""A parameter and per-rank state of an objective are trained, saved and restored by every engine."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from objective_ranks import ENGINES, fit, variant
+
+from vadv_dist.config import load_config
+from vadv_dist.engines.distributed import Distributed
+from vadv_dist.runs.checkpoint import list_checkpoints
+
+pytestmark = [pytest.mark.deepspeed, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def config_path(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("objectives") / "run.yaml"
+    path.write_text(
+        f"""
+run: {{name: objectives, storage: {path.parent}, seed: 5}}
+data: {{sources: [{{uri: {made}}}], batch_size: 40}}
+teacher: {{width: 16, heads: 2, hidden: 16}}
+student: {{encoder: {made / "encoder"}, pretrained: false, hidden: 32, dropout: 0, encoder_dropout: 0}}
+optimizer: {{lr: 1.0e-2, new_module_lr_factor: 1.0, warmup_steps: 0}}
+trainer: {{use_gpu: false, epochs: 2}}
+"""
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def two_ranks(config_path: Path) -> dict[str, Any]:
+    out, script = config_path.parent / "answers.pt", Path(__file__).with_name("objective_ranks.py")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), "2", port, str(config_path), str(out)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [rank.communicate(timeout=900)[0] for rank in ranks]
+    assert all(rank.returncode == 0 for rank in ranks), said[0][-3000:] + said[1][-3000:]
+    return torch.load(out, weights_only=True)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_parameter_of_the_objective_is_trained_saved_and_restored(two_ranks, name: str) -> None:
+    whole, half, continued = two_ranks[name], two_ranks[f"{name} half"], two_ranks[f"{name} continued"]
+    assert whole["scale"].shape == (3,)
+    assert (whole["scale"] - 1).abs().min() > 1e-3
+    assert not torch.equal(whole["scale"], half["scale"])
+    assert torch.equal(whole["scale"], continued["scale"])
+    assert torch.equal(whole["moment"], continued["moment"])
+
+
+def test_engines_agree_on_a_parameter_of_the_objective(two_ranks) -> None:
+    for name in ENGINES[1:]:
+        torch.testing.assert_close(two_ranks[name]["scale"], two_ranks["torch"]["scale"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_each_rank_keeps_a_memory_bank_of_its_own(two_ranks, name: str) -> None:
+    banks, half, continued = (two_ranks[f"{name}{part}"]["banks"] for part in ("", " half", " continued"))
+    for rank in range(2):
+        torch.testing.assert_close(banks[rank], continued[rank], rtol=0, atol=0, equal_nan=True)
+    # In one epoch every row is seen by one rank, and each rank sees every second one.
+    seen = torch.stack(half).isfinite()
+    assert seen.sum(0).eq(1).all()
+    assert sorted(seen.sum(1).tolist()) == [seen.shape[1] // 2, -(-seen.shape[1] // 2)]
+
+
+def test_a_memory_bank_is_dealt_out_anew_for_another_number_of_ranks(two_ranks, config_path: Path) -> None:
+    base = load_config(config_path)
+    saved = list_checkpoints(Path(base.run.storage) / "zero-1" / "checkpoints")[-1].ranks()
+    assert [state["objective.bank.value"].isnan().sum() > 0 for state in saved] == [True, True]
+    # Two ranks wrote the run; it is complete, so that one rank loads it and trains no further.
+    (bank,) = fit(variant(base, "zero-1", ""), Distributed())["banks"]
+    stacked = torch.stack([state["objective.bank.value"] for state in saved])
+    expected = stacked.nansum(0) / stacked.isfinite().sum(0)
+    torch.testing.assert_close(bank, expected, equal_nan=True)

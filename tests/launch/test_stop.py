@@ -1,0 +1,237 @@
+"""A run that SIGTERM stops writes a checkpoint, says so, and goes on bit-identically."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from vadv_dist.config import load_config
+from vadv_dist.data.windows import LocalWindows
+from vadv_dist.engines.torch_engine import TorchEngine
+from vadv_dist.errors import StoppedError
+from vadv_dist.launch import driver as launch
+from vadv_dist.launch.worker import train_locally
+from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runtime.signals import TerminatedError, sigterm_raises
+from vadv_dist.training import completion as finish
+from vadv_dist.training import loop
+
+QUIET = Console(quiet=True, stderr=True)
+OPTIONS = ("--data.batch_size=20", "--trainer.eval_batch_size=4")
+
+
+def final_weights(folder: RunFolder) -> dict[str, torch.Tensor]:
+    return list_checkpoints(folder.checkpoints)[-1].weights()
+
+
+def same(a: RunFolder, b: RunFolder) -> bool:
+    first, second = final_weights(a), final_weights(b)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def kinds(folder: RunFolder, kind: str) -> list[dict]:
+    """Lines of a kind in a run's log."""
+    return [line for line in map(json.loads, folder.metrics_path.read_text().splitlines()) if line["kind"] == kind]
+
+
+def on_call(number: int, act: Callable[[], object]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Have a function do something else first at its `number`-th call, counted from 0."""
+    count = itertools.count()
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            if next(count) == number:
+                act()
+            return function(*arguments, **options)
+
+        return wrapped
+
+    return decorate
+
+
+def sigterm() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+class Looks:
+    """Replaces the agreement of ranks: counts how often each phase asks, and stops one of them at one such look."""
+
+    def __init__(self, phase: str = "", at: int = -1) -> None:
+        self.phase, self.at = phase, at
+        self.counts = {"train": 0, "validate": 0}
+        self._names = iter(self.counts)
+
+    def __call__(self, *_: object) -> Callable[[], bool]:
+        name = next(self._names)
+
+        def look() -> bool:
+            self.counts[name] += 1
+            return name == self.phase and self.counts[name] - 1 == self.at
+
+        return look
+
+
+# An epoch has 5 steps here. Training looks at an epoch's start and after each step, validation after each batch.
+@pytest.mark.parametrize(
+    ("phase", "at", "bound", "step", "epochs"),
+    [
+        ("train", 0, None, 0, 0),  # before the first step
+        ("train", 3, None, 3, 0),
+        ("train", 5, None, 5, 0),  # after the epoch's last step
+        ("validate", 1, None, 5, 0),
+        ("train", 6, None, 5, 1),  # at the next epoch's start
+        ("validate", "last", None, 10, 1),
+        ("validate", 1, 3, 3, 0),  # in the validation after `trainer.max_steps`
+    ],
+)
+def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(
+    write_config, monkeypatch, phase: str, at: int | str, bound: int | None, step: int, epochs: int
+) -> None:
+    options = (*OPTIONS, *(() if bound is None else (f"--trainer.max_steps={bound}",)))
+    whole = load_config(write_config("whole"), options)
+    undisturbed = Looks()
+    monkeypatch.setattr(loop, "StopAgreement", undisturbed)
+    result = launch.train(whole, QUIET)
+    assert result["steps"] == (bound or 10)
+
+    config = load_config(write_config("told"), options)
+    folder = RunFolder.of(config)
+    with folder.lock():
+        folder.claim(config)
+    monkeypatch.setattr(loop, "StopAgreement", Looks(phase, undisturbed.counts[phase] - 1 if at == "last" else int(at)))
+    state = train_locally(config, lambda line: None, lambda: False)
+    assert (state.stopped, state.step) == (None, step)
+    assert [checkpoint.step for checkpoint in list_checkpoints(folder.checkpoints)][-1:] == ([step] if step else [])
+    assert len(kinds(folder, "epoch")) == epochs
+    assert folder.result() is None
+    assert not folder.student.exists()
+
+    monkeypatch.setattr(loop, "StopAgreement", Looks())
+    again = launch.train(config, QUIET)
+    assert same(RunFolder.of(whole), folder)
+    assert {again[key] == result[key] for key in ("validation", "best_step", "steps", "epochs", "stopped")} == {True}
+    steps = [line["step"] for line in kinds(folder, "step")]
+    assert steps == list(range(1, result["steps"] + 1))
+
+
+def test_the_signal_finishes_the_step_and_says_where_the_run_stands(write_config, monkeypatch, capsys) -> None:
+    config = load_config(write_config(), OPTIONS)
+    monkeypatch.setattr(TorchEngine, "update", on_call(1, sigterm)(TorchEngine.update))
+    with sigterm_raises(), pytest.raises(StoppedError) as stopped:
+        launch.train(config, Console(stderr=True, width=400))
+    assert stopped.value.exit_code == 143
+    assert str(stopped.value) == (
+        "stopped by SIGTERM at step 2 of 10, whose checkpoint is complete. Run the same command to continue."
+    )
+    assert (
+        "SIGTERM: finishing the step and writing a checkpoint, within 30 s (trainer.grace_s)" in capsys.readouterr().err
+    )
+    with RunFolder.of(config).lock():  # nobody holds it any more
+        pass
+
+
+def test_a_signal_before_the_first_step_leaves_no_checkpoint(write_config, monkeypatch) -> None:
+    monkeypatch.setattr(loop.Trainer, "fit", on_call(0, sigterm)(loop.Trainer.fit))
+    with sigterm_raises(), pytest.raises(StoppedError, match=r"^SIGTERM came before the first step\. Run the same"):
+        launch.train(load_config(write_config(), OPTIONS), QUIET)
+
+
+def test_a_checkpoint_that_is_being_written_is_completed(write_config, monkeypatch) -> None:
+    config = load_config(write_config(), (*OPTIONS, "--trainer.checkpoint_every_steps=2"))
+    monkeypatch.setattr(loop, "save_checkpoint", on_call(0, sigterm)(loop.save_checkpoint))
+    with sigterm_raises(), pytest.raises(StoppedError, match="at step 2 of 10"):
+        launch.train(config, QUIET)
+    folder = RunFolder.of(config)
+    assert [line["step"] for line in kinds(folder, "checkpoint")] == [2]  # once
+    list_checkpoints(folder.checkpoints)[-1].verify()
+
+
+def test_an_export_that_is_being_written_is_completed(write_config, monkeypatch) -> None:
+    config = load_config(write_config(), OPTIONS)
+    monkeypatch.setattr(finish, "export_student", on_call(0, sigterm)(finish.export_student))
+    with sigterm_raises(), pytest.raises(StoppedError, match=r"while the run was ending\. .* is complete\.$"):
+        launch.train(config, QUIET)
+    assert launch.train(config, QUIET)["steps"] == 10
+    assert (RunFolder.of(config).student / "model.safetensors").is_file()
+
+
+def test_a_second_signal_ends_at_once_and_leaves_nothing_half_written(write_config, monkeypatch) -> None:
+    config = load_config(write_config(), (*OPTIONS, "--trainer.checkpoint_every_steps=1"))
+
+    def twice() -> None:
+        sigterm()
+        sigterm()
+
+    monkeypatch.setattr("vadv_dist.runs.checkpoint.file_entries", on_call(1, twice)(lambda folder: {}))
+    with sigterm_raises(), pytest.raises(TerminatedError):
+        launch.train(config, QUIET)
+    assert [path.name for path in RunFolder.of(config).checkpoints.iterdir()] == ["step-1"]
+
+
+def test_a_run_that_waits_for_its_data_is_left_with_a_checkpoint(write_config, monkeypatch) -> None:
+    """A store that does not answer holds back the reading thread, not the end of the run."""
+    config = load_config(write_config(), OPTIONS)
+    answers = threading.Event()
+    original = LocalWindows.get
+    count = itertools.count()
+
+    def get(self: LocalWindows, shards: Any, upcoming: Any) -> Any:
+        if next(count) == 2:  # that of the second epoch, after the validation's
+            sigterm_soon.start()
+            answers.wait(60)
+        return original(self, shards, upcoming)
+
+    sigterm_soon = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(LocalWindows, "get", get)
+    began = time.monotonic()
+    with sigterm_raises(), pytest.raises(StoppedError, match="at step 5 of 10"):
+        launch.train(config, QUIET)
+    assert time.monotonic() - began < 30
+    answers.set()
+
+
+@pytest.mark.slow
+def test_a_command_that_is_told_to_stop_goes_on_bit_identically(write_config, tmp_path: Path) -> None:
+    options = ["--data.batch_size=4", "--trainer.epochs=4"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def command(name: str) -> list[str]:
+        return [sys.executable, "-m", "vadv_dist.cli", "train", "--config", str(write_config(name)), *options]
+
+    subprocess.run(command("whole"), check=True, capture_output=True, env=environment)
+    whole, told = RunFolder(tmp_path / "runs" / "whole"), RunFolder(tmp_path / "runs" / "told")
+    process = subprocess.Popen(
+        command("told"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    deadline = time.monotonic() + 600
+    while not (told.metrics_path.is_file() and len(kinds(told, "step")) >= 5):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    said, errors = process.communicate(timeout=60)
+    assert (process.returncode, said) == (143, "")
+    [checkpoint] = list_checkpoints(told.checkpoints)[-1:]
+    total = list_checkpoints(whole.checkpoints)[-1].step
+    assert errors.endswith(
+        f"vadv: stopped by SIGTERM at step {checkpoint.step} of {total}, whose checkpoint is complete. Run the same "
+        "command to continue.\n"
+    )
+    assert 5 <= checkpoint.step < total
+    assert not list(told.root.rglob(".*.partial-*"))
+    done = subprocess.run(command("told"), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert f"going on from step {checkpoint.step}" in done.stderr
+    assert same(whole, told)

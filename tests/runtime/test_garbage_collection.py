@@ -1,0 +1,53 @@
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from vadv_dist.runtime.garbage_collection import collect_as_usual, collect_rarely
+
+
+@pytest.fixture(autouse=True)
+def thresholds() -> Iterator[tuple[int, int, int]]:
+    before = gc.get_threshold()
+    yield before
+    gc.set_threshold(*before)
+
+
+def test_a_started_process_looks_for_garbage_as_before(thresholds) -> None:
+    collect_rarely()
+    collect_rarely()
+    assert gc.get_threshold() > thresholds
+    collect_as_usual()
+    assert gc.get_threshold() == thresholds
+
+
+def test_what_nobody_began_is_not_ended(thresholds) -> None:
+    gc.set_threshold(123, 4, 5)
+    collect_as_usual()
+    assert gc.get_threshold() == (123, 4, 5)
+
+
+def test_a_training_looks_as_usual_and_holds_on_to_no_model_when_it_ended(thresholds, write_config) -> None:
+    import weakref
+
+    from rich.console import Console
+
+    from vadv_dist.config import load_config
+    from vadv_dist.launch.driver import train
+    from vadv_dist.tasks import sentiment
+
+    alive: list[weakref.ref] = []
+    make = sentiment.SentimentTask.__init__
+
+    def made(self, *arguments, **others) -> None:
+        make(self, *arguments, **others)
+        alive.append(weakref.ref(self.step))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sentiment.SentimentTask, "__init__", made)
+        collect_rarely()
+        train(load_config(write_config(), ["--trainer.max_steps=1"]), Console(quiet=True))
+    assert gc.get_threshold() == thresholds
+    gc.collect()
+    assert alive
+    assert all(model() is None for model in alive)

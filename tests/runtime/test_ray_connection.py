@@ -1,0 +1,162 @@
+"""Only a cluster that was named is joined; one that cannot be joined is one message at once, not minutes later."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray_nodes import Cluster, free_port
+
+from vadv_dist.doctor import examine
+from vadv_dist.errors import MachineError, UserError
+from vadv_dist.runtime import ray_connection
+from vadv_dist.runtime.ray_connection import NamedCluster, connect, named_cluster
+
+FIELD = "trainer.ray_address"
+CONNECT = """
+import ray
+from vadv_dist.runtime.ray_connection import connect
+print(connect(1), ray.get_runtime_context().gcs_address)
+"""
+
+
+def test_a_cluster_is_named_by_the_field_else_the_variable_else_the_job() -> None:
+    job = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
+    variable = {"RAY_ADDRESS": "10.0.0.1:6379"}
+    assert named_cluster(FIELD, "10.0.0.2:6379", {**job, **variable}) == NamedCluster("10.0.0.2:6379", FIELD)
+    assert named_cluster(FIELD, None, {**job, **variable}) == NamedCluster("10.0.0.1:6379", "RAY_ADDRESS")
+    assert named_cluster(FIELD, None, job) == NamedCluster("auto", "this Ray job")
+    assert named_cluster(FIELD, "local", variable).address is None
+    assert named_cluster(FIELD, None, {"RAY_ADDRESS": "local"}).address is None
+    assert named_cluster(FIELD, None, {"RAY_ADDRESS": ""}).address is None
+    assert named_cluster(FIELD, None, {}).address is None
+    with pytest.raises(UserError, match=r"RAY_ADDRESS names http://head:8265, a job server.*`vadv submit`"):
+        named_cluster(FIELD, None, {"RAY_ADDRESS": "http://head:8265"})
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "not-an-address", "127.0.0.1:99999999"])
+def test_a_named_cluster_that_does_not_answer_is_told_at_once(address: str, monkeypatch) -> None:
+    named = address.format(free_port())
+    monkeypatch.setenv("RAY_ADDRESS", named)
+    begun = time.monotonic()
+    with pytest.raises(MachineError, match=f"RAY_ADDRESS names {named}, where no Ray cluster answers"):
+        connect(1)
+    with pytest.raises(MachineError, match=r"trainer\.ray_address names 127\.0\.0\.1:1, where no Ray cluster answers"):
+        connect(1, given="127.0.0.1:1")
+    assert time.monotonic() - begun < 10
+
+
+@pytest.fixture
+def listener() -> Iterator[str]:
+    """Address of something that accepts connections and says nothing."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.slow
+def test_what_answers_and_is_no_cluster_is_told(listener: str, monkeypatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", listener)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr(ray_connection, "_PROBE_S", 8.0)
+    with pytest.raises(MachineError, match=f"RAY_ADDRESS names {listener}, where no Ray cluster answers"):
+        connect(1)
+
+
+def test_a_cluster_that_is_lost_is_told_once(capsys) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        looks = iter([True] * 5)
+        ray_connection.tell_loss(address, lambda: next(looks, False), 0.0)
+        assert capsys.readouterr().err == ""
+    looks = iter([True] * 20)
+    ray_connection.tell_loss(address, lambda: next(looks, False), 0.0)
+    said = capsys.readouterr().err
+    assert said.count(f"the Ray cluster at {address} no longer answers") == 1
+    assert "run the same command again" in said
+    assert len(list(looks)) == 17  # told at the third failure in a row
+
+
+def test_a_token_that_is_missing_here_is_told(listener: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", listener)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(MachineError, match="asks for a token that was not given"):
+        connect(1)
+
+
+def test_doctor_knows_what_names_a_cluster(monkeypatch) -> None:
+    def ray_lines() -> list[tuple[str, str]]:
+        return [(finding.level, finding.found) for finding in examine() if finding.what == "Ray"]
+
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    ((level, found),) = ray_lines()
+    assert level == "ok"
+    assert "of its own on this machine (RAY_ADDRESS is local)" in found
+    monkeypatch.delenv("RAY_ADDRESS")
+    ((level, found),) = ray_lines()
+    assert (level, "neither RAY_ADDRESS nor trainer.ray_address names a cluster" in found) == ("ok", True)
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
+    assert ray_lines()[0][0] == "fault"
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    assert ray_lines()[0][0] == "fault"
+
+
+def run_connect(environment: dict[str, str]) -> tuple[str, str, str]:
+    """Whether a cluster was started, its address, and what was said."""
+    done = subprocess.run([sys.executable, "-c", CONNECT], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    started, address = done.stdout.split()
+    return started, address, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_cluster_that_merely_runs_on_this_machine_is_not_joined(cluster: Cluster) -> None:
+    theirs = cluster.environment["RAY_ADDRESS"].rpartition(":")[2]
+    environment = {name: value for name, value in cluster.environment.items() if name != "RAY_ADDRESS"}
+    started, address, said = run_connect(environment)
+    assert (started, address.rpartition(":")[2] != theirs) == ("True", True)
+    assert "vadv: started a Ray cluster on this machine for this command (neither RAY_ADDRESS" in said
+
+    # What `ray start` has noted on this machine is joined where that is asked for.
+    started, address, said = run_connect({**environment, "RAY_ADDRESS": "auto"})
+    assert (started, address.rpartition(":")[2]) == ("False", theirs)
+    assert f"vadv: joined the Ray cluster at {address} (RAY_ADDRESS)" in said
+
+    # A job's settings are for its own cluster: one that is started here does not know the job's working directory.
+    job = {"runtime_env": {"working_dir": "gcs://_ray_pkg_0123456789abcdef.zip"}, "metadata": {}}
+    alone = {**environment, "RAY_ADDRESS": "local", "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)}
+    assert run_connect(alone)[0] == "True"
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_cluster_of_other_versions_is_told_with_both(cluster: Cluster, monkeypatch) -> None:
+    import ray
+    from ray._common.usage.usage_constants import CLUSTER_METADATA_KEY
+    from ray._private.ray_constants import KV_NAMESPACE_CLUSTER
+    from ray._raylet import GcsClient
+
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, cluster.environment[name])
+    store = GcsClient(address=cluster.environment["RAY_ADDRESS"])
+    true = store.internal_kv_get(CLUSTER_METADATA_KEY, namespace=KV_NAMESPACE_CLUSTER)
+    false = json.dumps({**json.loads(true), "ray_version": "2.9.1"}).encode()
+    store.internal_kv_put(CLUSTER_METADATA_KEY, false, True, namespace=KV_NAMESPACE_CLUSTER)
+    try:
+        with pytest.raises(MachineError, match=rf"which runs Ray 2\.9\.1 .* here is Ray {ray.__version__}") as met:
+            connect(1)
+        assert "\n" not in str(met.value)
+        assert os.environ["RAY_ADDRESS"] in str(met.value)
+    finally:
+        store.internal_kv_put(CLUSTER_METADATA_KEY, true, True, namespace=KV_NAMESPACE_CLUSTER)

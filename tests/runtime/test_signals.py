@@ -1,0 +1,111 @@
+"""SIGTERM ends a command with 143 and a message; what may finish first does so within its grace."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vadv_dist.cli import main
+from vadv_dist.runtime.signals import TerminatedError, finishing_first, is_termination, sigterm_kept, sigterm_raises
+
+# Hashing takes a minute of C code, which lets go of Python's lock but runs no handler.
+GRACE = """
+import hashlib, sys
+from vadv_dist.runtime.signals import finishing_first, sigterm_raises
+with sigterm_raises(), finishing_first(float(sys.argv[1]), on_signal=lambda: print("heard", flush=True),
+                                       safe=lambda: "Step 7 is saved.") as request:
+    request.is_working = True
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"a", b"b", 100_000_000)
+"""
+
+
+def start(*command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_first_signal_asks_and_the_second_raises() -> None:
+    with sigterm_raises():
+        with finishing_first(60, on_signal=lambda: None, safe=str) as request:
+            with pytest.raises(TerminatedError):  # nothing has begun
+                signal.raise_signal(signal.SIGTERM)
+            request.is_working = True
+            assert not request.asked
+            signal.raise_signal(signal.SIGTERM)
+            assert request.asked
+            with pytest.raises(TerminatedError):
+                signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt) as raised:  # outside, nothing can be asked
+            signal.raise_signal(signal.SIGTERM)
+        assert is_termination(raised.value)
+
+
+def test_handlers_of_a_program_that_uses_the_package_stay_its_own() -> None:
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("mine"))
+    try:
+        mine = signal.getsignal(signal.SIGTERM)
+        assert main(["recipes"]) == 0
+        with finishing_first(60, on_signal=lambda: heard.append("theirs"), safe=str) as request:
+            signal.raise_signal(signal.SIGTERM)
+        assert (heard, request.asked) == (["mine"], False)
+        with sigterm_raises():
+            assert signal.getsignal(signal.SIGTERM) is not mine
+        assert signal.getsignal(signal.SIGTERM) is mine
+        with sigterm_kept():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as `ray.init` does
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_process_that_was_started_to_ignore_the_signal_does() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with sigterm_raises():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_what_the_handler_of_ray_init_raises_is_a_termination() -> None:
+    with sigterm_raises(), pytest.raises(TerminatedError), sigterm_kept():
+        sys.exit(signal.SIGTERM)
+    with pytest.raises(SystemExit), sigterm_kept():
+        sys.exit(3)
+
+
+@pytest.mark.parametrize(("grace_s", "signals", "at_most_s"), [("1", 1, 20), ("600", 2, 40)])
+def test_a_process_stuck_in_c_ends_when_the_grace_is_over(grace_s: str, signals: int, at_most_s: float) -> None:
+    process = start("-c", GRACE, grace_s)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "heard\n"
+    for _ in range(signals - 1):
+        process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert time.monotonic() - began < at_most_s
+    assert told == f"vadv: SIGTERM: trainer.grace_s ({grace_s} s) is over. Step 7 is saved.\n"
+
+
+@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")])
+def test_a_command_that_makes_a_data_set_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals, code: int, name: str
+) -> None:
+    process = start("-m", "vadv_dist.cli", "synth", str(tmp_path / "made"), "--num-clips", "1000000")
+    deadline = time.monotonic() + 120
+    while not any(tmp_path.rglob("*.parquet")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert told == f"vadv: stopped by {name}. Whatever was complete is saved; run the same command to continue.\n"
+    assert list(tmp_path.iterdir()) == []

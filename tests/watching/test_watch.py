@@ -1,0 +1,212 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from vadv_dist.cli import main
+from vadv_dist.errors import MachineError, UserError
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.watching.history import RunHistory
+from vadv_dist.watching.watch import look, watch
+from vadv_dist.watching.watch_view import duration, render, snapshot
+
+TERMS = {"video_regression": 2.0, "text_regression": 1.5, "prompt_to_video": 0.25, "total": 19.5}
+RATES = {
+    "lr": 1e-3,
+    "grad_norm": 4.0,
+    "samples_per_s": 120.5,
+    "tokens_per_s": 2400.0,
+    "data_wait_s": 0.5,
+    "line_s": 5.0,
+}
+
+
+def start(step: int, at: float) -> dict:
+    return {"kind": "start", "step": step, "epoch": 0, "steps": 40, "epochs": 2, "workers": 1, "time": at}
+
+
+def step(number: int, at: float) -> dict:
+    return {"kind": "step", "step": number, "epoch": number // 21, **TERMS, **RATES, "time": at}
+
+
+def epoch(number: int, at: float) -> dict:
+    scores = {"student": {"mae": 0.75 - number / 10, "corr": 0.5}, "video": {"mae": 0.5, "corr": None}}
+    kind = {"kind": "epoch", "epoch": number, "step": 20 * (number + 1), "validation": scores}
+    return {**kind, "train": {**TERMS, "total": 18.25}, "best": True, "seconds": 1.0, "time": at}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run half way, one second ago."""
+    folder = tmp_path / "half"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("run: {name: half}\n")
+    now = time.time()
+    write(folder, start(0, now - 21), step(10, now - 11), step(20, now - 1), epoch(0, now - 0.9))
+    return folder
+
+
+def write(folder: Path, *lines: dict) -> None:
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def console(width: int = 80) -> Console:
+    return Console(file=StringIO(), width=width, force_terminal=False)
+
+
+def said(console: Console) -> str:
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def test_once_prints_terms_rates_validation_and_the_time_left(run: Path) -> None:
+    out = console()
+    watch(str(run), out, once=True)
+    text = said(out)
+    assert f"{run}: running" in text.replace("\n", "")
+    assert "step 20/40 (50%), epoch 1/2, 20 s so far, 20 s left" in text
+    rows = {line.split("  ")[0]: line.split() for line in text.splitlines() if line}
+    assert rows["text regression"][2:] == ["beta", "1.500", "1.500"]
+    assert rows["total"] == ["total", "19.500", "18.250"]
+    assert rows["epoch 1"] == ["epoch", "1", "20", "0.750", "0.500", "0.500", "best"]
+    assert "120 clips/s, 2,400 tokens/s" in text
+    assert "waiting for data 10.0%" in text
+    assert "goodput 45%" in text  # (5 - 0.5) + (5 - 0.5) of 20 s
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_weights_that_training_finds_stand_beside_their_terms(run: Path) -> None:
+    write(run, {**step(21, time.time()), "weights": {"text_regression": 0.25}})
+    out = console()
+    watch(str(run), out, once=True)
+    rows = {line.split("  ")[0]: line.split() for line in said(out).splitlines() if line}
+    assert rows["text regression"][2:] == ["0.250", "1.500", "1.500"]
+    assert "weights" not in rows
+
+
+def test_json_is_one_object_of_the_same_values(run: Path, capsys) -> None:
+    assert main(["watch", str(run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["state"], found["step"], found["steps"]) == ("running", 20, 40)
+    assert found["terms"] == TERMS
+    assert found["left_s"] == pytest.approx(20)
+    assert found["validation"][0]["models"]["student"]["mae"] == 0.75
+
+
+def test_it_follows_a_run_until_it_is_complete(run: Path) -> None:
+    out = console()
+    looks = []
+
+    def later(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 1:
+            write(run, step(40, time.time()), epoch(1, time.time() + 0.1))
+        else:
+            (run / "result.json").write_text("{}")
+
+    watch(str(run), out, sleep=later)
+    assert len(looks) == 2
+    assert "epoch   2/2  step    40  loss 18.250  validation MAE: student 0.650, video 0.500" in said(out)
+    assert f"{run}: complete" in said(out).replace("\n", "")
+
+
+def test_on_a_terminal_the_table_is_drawn_anew(run: Path) -> None:
+    out = Console(file=StringIO(), width=80, force_terminal=True)
+
+    def later(seconds: float) -> None:
+        write(run, step(30, time.time()))
+        (run / "result.json").write_text("{}")
+
+    watch(str(run), out, sleep=later)
+    assert "step 20/40" in said(out)
+    assert "step 30/40" in said(out)
+
+
+def test_steps_that_a_restart_repeats_are_taken_back(run: Path) -> None:
+    write(run, start(10, time.time()))
+    found = look(str(run))
+    assert (found["step"], found["restarts"]) == (10, 1)
+    assert found["validation"] == []
+
+
+def test_a_run_whose_loss_is_no_number_ends_the_watch_with_a_fault(run: Path) -> None:
+    fault = {"kind": "fault", "step": 30, "epoch": 1, "what": "the loss is not finite", "time": time.time()}
+    write(run, fault)
+    assert look(str(run))["step"] == 30
+    with pytest.raises(MachineError, match="stopped at step 30: the loss is not finite"):
+        watch(str(run), console())
+
+
+def test_a_silent_run_and_one_without_lines_are_told(run: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "config.yaml").write_text("run: {name: empty}\n")
+    assert look(str(empty))["state"] == "no line yet"
+    (run / "metrics.jsonl").write_text(json.dumps(step(10, time.time() - 3600)) + "\n")  # by a version without starts
+    found = look(str(run))
+    assert found["state"] == "silent"
+    assert found["left_s"] is None
+    out = console()
+    watch(str(run), out, once=True)
+    assert "no line for 1 h 00 min" in said(out)
+
+
+def test_what_is_no_run_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a run"):
+        watch(str(tmp_path), console(), once=True)
+
+
+def test_durations_are_as_a_person_reads_them() -> None:
+    seconds = (None, 42.4, 185, 7620, 273600)
+    assert [duration(s) for s in seconds] == ["?", "42 s", "3 min 05 s", "2 h 07 min", "3 d 04 h"]
+
+
+@pytest.mark.slow
+def test_a_training_in_an_object_store_is_followed_to_its_end(write_config, s3: str) -> None:
+    storage = f"{s3}/watched"
+    command = [sys.executable, "-m", "vadv_dist.cli"]
+    config = str(write_config("far", storage=storage))
+    training = subprocess.Popen(
+        [*command, "train", "--config", config], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    errors: list[str] = []
+    reader = threading.Thread(target=lambda: errors.append(training.communicate()[1]))
+    reader.start()
+    deadline = time.monotonic() + 600
+    while True:
+        try:
+            look(f"{storage}/far")
+            break
+        except UserError:
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+    done = subprocess.run(
+        [*command, "watch", f"{storage}/far"], capture_output=True, text=True, timeout=900, env={**os.environ}
+    )
+    reader.join()
+    assert training.returncode == 0, errors
+    assert done.returncode == 0, done.stderr
+    assert f"{storage}/far: complete" in done.stdout
+    assert "epoch 2" in done.stdout
+    assert look(f"{storage}/far")["goodput"] > 0
+
+
+def test_metrics_that_do_not_exist_and_constant_readers_are_told(tmp_path: Path) -> None:
+    history = RunHistory()
+    reason = "defined for labels in [-3, 3], these are in [1, 5]"
+    history({**start(0, 1.0), "absent": {"a7": reason}})
+    history({**epoch(0, 2.0), "remarks": ["The student predicts one constant."]})
+    found = snapshot(RunFolder(tmp_path), history)
+    assert found["absent"] == {"a7": reason}
+    out = StringIO()
+    Console(file=out, width=80).print(render(found))
+    assert f"no a7: {reason}" in out.getvalue()
+    assert "The student predicts one constant." in out.getvalue()

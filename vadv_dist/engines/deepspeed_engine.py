@@ -1,0 +1,302 @@
+"""DeepSpeed ZeRO behind the `Engine` interface: the only module that imports DeepSpeed."""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vadv_dist.config import EngineConfig, OptimizerConfig
+from vadv_dist.data.schema import Batch
+from vadv_dist.engines.deepspeed_config import deepspeed_config
+from vadv_dist.engines.distributed import Distributed
+from vadv_dist.engines.protocol import MOMENTS, adamw
+from vadv_dist.errors import UserError
+from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms, TrainingStep
+
+
+class DeepSpeedEngine:
+    """ZeRO 0 to 3 over fused AdamW; the process group must stand.
+
+    Args:
+        step: model and objective, weights in fp32; all ranks hold the same.
+        groups: its trained parameters.
+        engine: ZeRO stage and offload.
+        optimizer: AdamW's constants and the clipping norm.
+        distributed: this rank.
+        dtype: type in which the model computes; with bfloat16, weights are bfloat16 beside fp32 masters.
+        batch_size, accumulate: rows of a global batch, and micro-batches per step.
+    """
+
+    def __init__(
+        self,
+        step: TrainingStep,
+        groups: Sequence[ParameterGroup],
+        engine: EngineConfig,
+        optimizer: OptimizerConfig,
+        distributed: Distributed,
+        dtype: torch.dtype,
+        *,
+        batch_size: int,
+        accumulate: int,
+    ) -> None:
+        deepspeed = import_deepspeed(distributed.device)
+        self._groups = groups
+        self._distributed = distributed
+        self._stage = engine.zero_stage
+        self._accumulate = accumulate
+        self._clip_norm = optimizer.clip_norm
+        fp32 = {n: p.detach().clone() for g in groups for n, p in zip(g.names, g.parameters, strict=True)}
+        self._base = adamw(groups, optimizer)
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=step.to(distributed.device),
+            optimizer=self._base,
+            dist_init_required=False,
+            config=deepspeed_config(
+                engine,
+                optimizer,
+                batch_size=batch_size,
+                accumulate=accumulate,
+                world_size=distributed.world_size,
+                bf16=dtype == torch.bfloat16,
+                on_cpu=distributed.device.type == "cpu",
+            ),
+        )
+        self._module: nn.Module = self._engine.module
+        self._flattens = distributed.device.type == "cpu" and self._stage in (1, 2) and not engine.offload_optimizer
+        self._flat_gradients: dict[int, Tensor] = {}
+        if self._flattens:
+            # DeepSpeed's own copies every gradient to fp64 first.
+            self._optimizer.scaled_global_norm = self._gradient_norm
+        # bf16 masters would start from rounded weights.
+        self._fill_state(fp32, None, 0)
+
+    def accumulate(self, batch: Batch, total_of: Callable[[Terms], Tensor], *, last: bool) -> None:
+        """See `Engine.accumulate`."""
+        self._engine.train()
+        loss = total_of(self._engine(batch)[1])
+        # DeepSpeed averages over ranks and micro-batches, while their losses add up.
+        self._engine.backward(loss * (self._distributed.world_size * self._accumulate))
+        if not last:
+            self._engine.step()
+
+    def update(self, lr_factor: float) -> Tensor:
+        """See `Engine.update`."""
+        for group, own in zip(self._groups, self._optimizer.param_groups, strict=True):
+            own["lr"] = group.lr * lr_factor
+        if self._stage == 0:
+            # Stage 0 clips inside its step and does not tell the norm; its gradients are whole and averaged by now.
+            bound = float("inf") if self._clip_norm is None else self._clip_norm
+            norm = nn.utils.clip_grad_norm_([p for _, p in self._trained()], bound)
+            self._engine.step()
+            return norm.detach()
+        if self._flattens:
+            self._flatten_gradients()
+        self._engine.step()
+        return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32).detach()
+
+    def look(self, batch: Batch) -> Terms:
+        """See `Engine.look`."""
+        self._engine.train()
+        with torch.no_grad():
+            terms: Terms = self._engine(batch)[1]
+        return terms
+
+    def predict(self, batch: Batch) -> Outputs:
+        """See `Engine.predict`."""
+        self._engine.eval()
+        with torch.no_grad():
+            outputs: Outputs = self._engine(batch, with_terms=False)[0]
+        return outputs
+
+    def weights(self) -> dict[str, Tensor]:
+        """See `Engine.weights`."""
+        trained = {n for group in self._groups for n in group.names}
+        full: dict[str, Tensor] = {}
+        for name, parameter in self._module.named_parameters():
+            value = self._master(parameter) if name in trained else self._frozen(parameter)
+            if self._distributed.is_main:
+                full[name] = value.detach().to("cpu", torch.float32, copy=True).contiguous()
+        if self._distributed.is_main:
+            stored = self._module.state_dict().keys()
+            full |= {n: b.detach().cpu().contiguous() for n, b in self._module.named_buffers() if n in stored}
+        return full
+
+    def moments(self) -> dict[str, Tensor]:
+        """See `Engine.moments`."""
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        full: dict[str, Tensor] = {}
+        for name, parameter in self._trained():
+            for moment in MOMENTS:
+                value = safe_get_full_optimizer_state(parameter, moment)
+                if value is None:  # stage 0 in fp32 leaves the optimizer as it is
+                    value = self._base.state[parameter][moment]
+                if self._distributed.is_main:
+                    full[f"{moment}/{name}"] = value.detach().to("cpu", torch.float32, copy=True).contiguous()
+        return full
+
+    def load(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], num_updates: int) -> None:
+        """See `Engine.load`."""
+        trained = {n for group in self._groups for n in group.names}
+        with torch.no_grad():
+            for name, parameter in self._module.named_parameters():
+                with self._gathered(parameter):
+                    parameter.copy_(weights[name])
+            for name, buffer in self._module.named_buffers():
+                if name in weights:
+                    buffer.copy_(weights[name])
+        self._fill_state({name: weights[name] for name in trained}, moments, num_updates)
+
+    def _fill_state(
+        self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor] | None, num_updates: int
+    ) -> None:
+        """Set fp32 masters, moments (zeros where None) and the count of updates."""
+        self._make_state()
+        for state in self._base.state.values():
+            state["step"].fill_(num_updates)
+        for name, parameter in self._trained():
+            value = weights[name].to(self._distributed.device, torch.float32)
+            self._set(parameter, value, None)
+            for moment in MOMENTS:
+                full = torch.zeros_like(value) if moments is None else moments[f"{moment}/{name}"].to(value.device)
+                self._set(parameter, full, moment)
+
+    def _set(self, parameter: nn.Parameter, value: Tensor, moment: str | None) -> None:
+        """Set a parameter's fp32 master, or one of its moments, from the full value."""
+        from deepspeed import utils
+
+        if self._stage == 0:
+            (parameter.data if moment is None else self._base.state[parameter][moment]).copy_(value)
+        elif self._stage == 3:
+            # Each rank holds an equal part of the flattened parameter, the last one padded.
+            size = -(-value.numel() // self._distributed.world_size)
+            part = value.flatten()[self._distributed.rank * size :][:size]
+            part = nn.functional.pad(part, (0, size - part.numel()))
+            if moment is None:
+                utils.safe_set_local_fp32_param(parameter, part)
+            else:
+                utils.safe_set_local_optimizer_state(parameter, part, moment)
+        elif moment is None:
+            utils.safe_set_full_fp32_param(parameter, value)
+        else:
+            utils.safe_set_full_optimizer_state(parameter, value, moment)
+
+    def _make_state(self) -> None:
+        """Give every tensor that AdamW updates its state, as its first update would."""
+        if self._stage == 3:
+            tensors = self._optimizer.fp32_partitioned_groups_flat
+        else:
+            tensors = [tensor for group in self._base.param_groups for tensor in group["params"]]
+        for tensor in tensors:
+            self._base.state[tensor] = {
+                "step": torch.zeros((), dtype=torch.float32, device=tensor.device),
+                **{moment: torch.zeros_like(tensor, dtype=torch.float32) for moment in MOMENTS},
+            }
+        if self._stage in (1, 2):
+            self._optimizer._hp_optimizer_states_linked = False
+            self._optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _flatten_gradients(self) -> None:
+        """Copy this rank's gradients into the flat tensor that its AdamW reads, before DeepSpeed concatenates them.
+
+        On a CPU `torch.cat` runs in one thread: a tenth of RoBERTa-Base's step.
+        """
+        for number, gradients in self._optimizer.averaged_gradients.items():
+            if gradients is None or hasattr(gradients, "flat_partition"):
+                continue
+            sizes = [gradient.numel() for gradient in gradients]
+            if number not in self._flat_gradients:
+                self._flat_gradients[number] = torch.empty(sum(sizes), dtype=gradients[0].dtype)
+            flat = self._flat_gradients[number]
+            parts = [part.view_as(g) for part, g in zip(torch.split(flat, sizes), gradients, strict=True)]
+            torch._foreach_copy_(parts, gradients)
+            self._optimizer.averaged_gradients[number] = _FlatGradients(parts, flat)
+
+    def _gradient_norm(self, norm_type: int = 2) -> Tensor:
+        """Norm of the gradients over all ranks, [], in fp32 as plain torch has it; -1, as DeepSpeed, if not finite."""
+        parts = [part for gradients in self._optimizer.averaged_gradients.values() for part in gradients]
+        norm = self._distributed.sum(nn.utils.get_total_norm(parts, norm_type).square()).sqrt()
+        return torch.where(norm.isfinite(), norm, -1.0)
+
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for group in self._groups:
+            yield from zip(group.names, group.parameters, strict=True)
+
+    def _master(self, parameter: nn.Parameter) -> Tensor:
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        full = safe_get_full_fp32_param(parameter)
+        return parameter if full is None else full
+
+    def _frozen(self, parameter: nn.Parameter) -> Tensor:
+        with self._gathered(parameter):
+            return parameter.detach().clone()
+
+    @contextmanager
+    def _gathered(self, parameter: nn.Parameter) -> Iterator[None]:
+        if not hasattr(parameter, "ds_id"):
+            yield
+            return
+        import deepspeed
+
+        # With modifier_rank all ranks must write the same; rank 0's is what is kept.
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            yield
+
+
+class _FlatGradients(list[Tensor]):
+    """Gradients of one group that DeepSpeed knows, by the name of this attribute, to be views of one flat tensor."""
+
+    def __init__(self, parts: Sequence[Tensor], flat_partition: Tensor) -> None:
+        super().__init__(parts)
+        self.flat_partition = flat_partition
+
+
+def import_deepspeed(device: torch.device) -> Any:
+    """Import DeepSpeed with the accelerator that a device needs.
+
+    Raises:
+        UserError: DeepSpeed has chosen another accelerator: `DS_ACCELERATOR` says so, or it was imported before.
+    """
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
+    with _chosen_accelerator(device):
+        import deepspeed
+        from deepspeed.accelerator import get_accelerator
+        from deepspeed.utils import logger
+
+        accelerator = get_accelerator()
+    if accelerator.device_name() != device.type:
+        raise UserError(
+            f"The run uses a {device.type} device, but DeepSpeed uses its {accelerator.device_name()} accelerator. "
+            "Unset DS_ACCELERATOR, or set trainer.use_gpu to match it."
+        )
+    logger.setLevel(logging.ERROR)
+    # DeepSpeed calls collectives by names that torch 2.13 is about to retire, and torch warns at every call.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    # On CPUs DeepSpeed compiles a shared-memory all-reduce with the machine's C++ compiler, for inference. Training
+    # reduces through gloo and needs no compiler. Other accelerators have no such operation.
+    shared_memory = accelerator.get_op_builder("ShareMemCommBuilder")
+    if shared_memory is not None:
+        deepspeed.ops.__compatible_ops__[shared_memory.NAME] = False
+    return deepspeed
+
+
+@contextmanager
+def _chosen_accelerator(device: torch.device) -> Iterator[None]:
+    """Name the CPU accelerator while DeepSpeed is imported: on a machine with a GPU it would take that one.
+
+    The variable is removed afterwards, so that processes started from here choose for themselves.
+    """
+    if device.type != "cpu" or "DS_ACCELERATOR" in os.environ:
+        yield
+        return
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    try:
+        yield
+    finally:
+        del os.environ["DS_ACCELERATOR"]

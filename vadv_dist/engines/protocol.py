@@ -1,0 +1,64 @@
+"""What runs forward, backward and update: the interface that the training loop knows, and what engines share.
+
+An engine's state is full fp32 tensors by parameter name, whatever it keeps in memory, so that checkpoints are alike.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from vadv_dist.config.sections import OptimizerConfig
+from vadv_dist.data.schema import Batch
+from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Engine(Protocol):
+    """Runs one task's `TrainingStep` on one rank, in step with the other ranks."""
+
+    def accumulate(self, batch: Batch, total_of: Callable[[Terms], Tensor], *, last: bool) -> None:
+        """Add the gradient of one micro-batch.
+
+        Args:
+            batch: on this rank's device.
+            total_of: weighs the terms and adds them up to this rank's share of the loss, []; the ranks' shares add up.
+            last: whether the update follows.
+        """
+        ...
+
+    def update(self, lr_factor: float) -> Tensor:
+        """Clip, update the weights at `lr_factor` times the peak rates, and return the gradient's norm before, []."""
+        ...
+
+    def look(self, batch: Batch) -> Terms:
+        """Terms of a micro-batch as `accumulate` meets them, without gradient."""
+        ...
+
+    def predict(self, batch: Batch) -> Outputs:
+        """Outputs in evaluation mode, without gradient."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """Full fp32 weights and buffers on the CPU; every rank must call it, rank 0 alone gets them."""
+        ...
+
+    def moments(self) -> dict[str, Tensor]:
+        """AdamW's full moments on the CPU, keyed `<moment>/<parameter>`; like `weights`."""
+        ...
+
+    def load(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], num_updates: int) -> None:
+        """Take over the state of a checkpoint."""
+        ...
+
+
+def adamw(groups: Sequence[ParameterGroup], optimizer: OptimizerConfig) -> torch.optim.AdamW:
+    """Build AdamW over parameter groups; the fused kernel is several times faster, on a CPU too."""
+    return torch.optim.AdamW(
+        [{"params": g.parameters, "lr": g.lr, "weight_decay": g.weight_decay, "name": g.name} for g in groups],
+        betas=(optimizer.beta1, optimizer.beta2),
+        eps=optimizer.eps,
+        fused=True,
+    )

@@ -1,0 +1,202 @@
+"""Parquet files from elsewhere, whose size in memory is known before anything is decoded.
+
+A few hundred bytes of Parquet can stand for gigabytes: a dictionary holds a long text once and each row refers to it,
+runs of equal values take a few bits, nulls of a fixed size take none, and pages are compressed. So the header of every
+page is read first (`parquet_pages`); texts are read as dictionaries, and written out only when their lengths are known.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vadv_dist.errors import UserError
+from vadv_dist.formats.parquet_pages import Chunk, PageError, chunk_bytes, footer_chunks
+
+# A file of some kilobytes may need this much; a larger one, its own size some times over.
+_FREE_BYTES = 256 << 20
+_GROWTH = 4
+# The footer becomes objects of several times its size. Those of data sets take some kilobytes.
+_MAX_FOOTER_BYTES = 8 << 20
+_BATCH_BYTES = 64 << 20
+_LEVEL_BYTES = 4
+_TAIL_BYTES = 8  # the footer's length, and the magic number
+
+
+class OversizedError(UserError):
+    """A file that would take too much memory.
+
+    Attributes:
+        what: what it would take, without the file's name.
+    """
+
+    def __init__(self, where: object, what: str) -> None:
+        super().__init__(f"{where}: {what} Get the file again from where it came, or make it again.")
+        self.what = what
+
+
+class BoundedParquet:
+    """A Parquet file, open for reading in a `with` block; Arrow's own errors pass through.
+
+    Args:
+        source: the file.
+        where: its name, for messages.
+
+    Raises:
+        OversizedError: by every method, where the file is not of a size that can be decoded.
+    """
+
+    def __init__(self, source: pa.NativeFile, where: object) -> None:
+        self._source, self._where = source, where
+        self._size = int(source.size())
+        self.max_bytes = max(_FREE_BYTES, _GROWTH * self._size)
+        source.seek(max(0, self._size - _TAIL_BYTES))
+        footer = int.from_bytes(source.read(4), "little")
+        if footer > _MAX_FOOTER_BYTES and footer < self._size:
+            raise OversizedError(where, f"Its footer has {footer:,} bytes, {_MAX_FOOTER_BYTES:,} at most.")
+        self._footer_bytes = footer
+        source.seek(0)
+        self._file = pq.ParquetFile(source)
+        self.schema: pa.Schema = self._file.schema_arrow
+        self.metadata: pq.FileMetaData = self._file.metadata
+        if len(set(self.schema.names)) < len(self.schema.names):
+            raise pa.ArrowInvalid("it has two columns of one name")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def num_rows(self) -> int:
+        """Rows as the footer declares them, for the file or for its row groups, whichever is more."""
+        groups = sum(self.metadata.row_group(i).num_rows for i in range(self.metadata.num_row_groups))
+        return int(max(self.metadata.num_rows, groups))
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Decode some columns, or all of them."""
+        names = list(self.schema.names if columns is None else columns)
+        taken = 0
+        for name in names:
+            taken += self._bytes_of(name)
+            if taken > self.max_bytes:
+                raise self._oversized(taken, name)
+        rest = self.max_bytes - taken
+        table = self._texts_as_dictionaries(names).read(columns=names, use_threads=False)
+        for position, name in enumerate(table.column_names):
+            rest -= _length(table.column(position))
+            if rest < 0:
+                raise self._oversized(self.max_bytes - rest, name)
+            if pa.types.is_dictionary(table.field(position).type) and not self._is_dictionary(name):
+                table = table.set_column(position, self.schema.field(name), _plain(table.column(position)))
+        return table
+
+    def batches(self, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Decode so many rows at a time, or fewer, so that a batch takes no more than a small file may."""
+        names = list(self.schema.names if columns is None else columns)
+        row_bytes = sum(self._bytes_of(name) for name in names) // max(1, self.num_rows)
+        rows = max(1, min(rows, _BATCH_BYTES // max(1, row_bytes)))
+        schema = pa.schema([self.schema.field(name) for name in names])
+        for batch in self._texts_as_dictionaries(names).iter_batches(rows, columns=names):
+            arrays, taken = [], 0
+            for name, array in zip(batch.schema.names, batch.columns, strict=True):
+                taken += _length(pa.chunked_array([array]))
+                if taken > self.max_bytes:
+                    raise self._oversized(taken, name)
+                if pa.types.is_dictionary(array.type) and not self._is_dictionary(name):
+                    array = array.dictionary_decode()
+                arrays.append(array)
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _texts_as_dictionaries(self, names: Sequence[str]) -> pq.ParquetFile:
+        texts = [name for name in names if _is_text(self.schema.field(name).type)]
+        self._source.seek(0)
+        return pq.ParquetFile(self._source, metadata=self.metadata, read_dictionary=texts)
+
+    def _bytes_of(self, name: str) -> int:
+        """Bytes that a column takes, besides what a dictionary of texts stands for."""
+        taken = 0
+        for position in range(self.metadata.num_columns):
+            column = self.metadata.schema.column(position)
+            if column.path != name and not column.path.startswith(f"{name}."):
+                continue
+            levels = _LEVEL_BYTES if column.max_definition_level or column.max_repetition_level else 0
+            for chunks in self._chunks:
+                if position >= len(chunks):
+                    raise OversizedError(self._where, f"Column {column.path!r} lacks a chunk.")
+                chunk = chunks[position]
+                try:
+                    total, largest = chunk_bytes(self._source, self._size, chunk, max(0, column.length or 0))
+                except PageError as error:
+                    raise OversizedError(self._where, f"Column {column.path!r} {error}.") from None
+                taken += total + levels * chunk.num_values
+                if largest > self.max_bytes:
+                    raise self._oversized(largest, name)
+        return max(taken, self.num_rows * _fixed_bytes(self.schema.field(name).type))
+
+    @cached_property
+    def _chunks(self) -> list[list[Chunk]]:
+        self._source.seek(max(0, self._size - _TAIL_BYTES - self._footer_bytes))
+        try:
+            return footer_chunks(bytes(self._source.read(self._footer_bytes)))
+        except PageError as error:
+            raise OversizedError(self._where, f"It {error}.") from None
+
+    def _is_dictionary(self, name: str) -> bool:
+        return bool(pa.types.is_dictionary(self.schema.field(name).type))
+
+    def _oversized(self, taken: int, name: str) -> OversizedError:
+        return OversizedError(
+            self._where,
+            f"It would take {taken:,} bytes or more when it is decoded (up to column {name!r}), expected "
+            f"{self.max_bytes:,} at most of a file of {self._size:,} bytes.",
+        )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(check(kind) for check in (pa.types.is_string, pa.types.is_binary))
+
+
+def _fixed_bytes(kind: pa.DataType) -> int:
+    """Bytes that a row takes whatever it holds, a null too."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _fixed_bytes(kind.storage_type)
+    if pa.types.is_fixed_size_list(kind):
+        return int(kind.list_size) * _fixed_bytes(kind.value_type)
+    if pa.types.is_struct(kind):
+        return sum(_fixed_bytes(kind.field(i).type) for i in range(kind.num_fields))
+    try:
+        return max(1, int(kind.bit_width) // 8)
+    except ValueError:  # of no fixed width
+        return 4
+
+
+def _length(column: pa.ChunkedArray) -> int:
+    """Bytes that a column stands for where it is a dictionary of texts, else 0."""
+    total = 0
+    if not pa.types.is_dictionary(column.type) or not _is_text(column.type.value_type):
+        return 0
+    for chunk in column.chunks:
+        lengths = pc.take(pc.binary_length(chunk.dictionary), chunk.indices)
+        total += int(pc.sum(pc.cast(lengths, pa.int64())).as_py() or 0)
+    return total
+
+
+def _plain(column: pa.ChunkedArray) -> Any:
+    kind = column.type.value_type
+    return pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], kind)
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file of this machine, or some columns of it; Arrow's own errors pass through.
+
+    Raises:
+        OversizedError: it is not of a size that can be decoded.
+    """
+    with pa.memory_map(str(path)) as source, BoundedParquet(source, path) as file:
+        return file.read(columns)

@@ -1,0 +1,206 @@
+"""What a run would be, before anything starts: parameters, batches, windows, and the memory that a GPU needs."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from vadv_dist.config import Config
+from vadv_dist.data.sources import SplitShards
+from vadv_dist.engines.deepspeed_config import micro_batch_size
+from vadv_dist.engines.distributed import has_bf16
+from vadv_dist.tasks.base import Task
+from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.training.loop import planned_steps
+from vadv_dist.training.splits import Splits
+
+
+@dataclass(frozen=True)
+class MemoryPerDevice:
+    """Bytes that one device holds, by what they are."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def memory_per_device(
+    config: Config, parameters: int, trained: int, activations: int, *, bf16: bool
+) -> MemoryPerDevice:
+    """Memory of one device under the chosen engine (Rajbhandari et al. 2020, arXiv:1910.02054, section 3).
+
+    Args:
+        parameters, trained: all parameters, and those with gradients.
+        activations: bytes kept for the backward pass.
+        bf16: whether ZeRO keeps bf16 weights beside fp32 masters; the plain engine and stage 0 keep fp32 weights.
+    """
+    world = max(1, config.trainer.num_workers)
+    zero = config.engine.zero_stage if config.engine.kind == "deepspeed" else 0
+    mixed = bf16 and zero > 0
+    weight, gradient = (2, 2) if mixed else (4, 4)
+    # The two moments of AdamW; ZeRO keeps fp32 masters beside them, in fp32 training too.
+    optimizer = 12 if zero >= 1 else 8
+    share = -(-trained // world)
+    return MemoryPerDevice(
+        weights=weight * (-(-parameters // world) if zero == 3 else parameters),
+        gradients=gradient * (share if zero >= 2 else trained),
+        optimizer=0 if config.engine.offload_optimizer else optimizer * (share if zero >= 1 else trained),
+        activations=activations,
+    )
+
+
+def activation_bytes(task: Task, max_tokens: int, micro: int) -> int:
+    """Bytes that autograd keeps for the largest micro-batch at `data.max_tokens`, measured on the meta device.
+
+    Every tensor saved for the backward pass is counted once, weights left out.
+    """
+    meta = torch.device("meta")
+    step = task.step.to(meta).train()
+    weights = {id(p) for p in step.parameters()}
+    seen: dict[tuple[int, torch.Size], int] = {}
+    kept: list[torch.Tensor] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        base = tensor if tensor._base is None else tensor._base
+        if id(tensor) not in weights and id(base) not in weights:
+            seen[(id(base), base.shape)] = base.numel() * base.element_size()
+            kept.append(base)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        step(task.example(micro, max_tokens, meta), with_terms=False)
+    return sum(seen.values())
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """Work out what a run would be; nothing is started and nothing is written.
+
+    Raises:
+        UserError: whatever would keep the run from starting.
+    """
+    splits = Splits.open(config)
+    with torch.device("meta"):  # shapes alone: no weights are read or drawn
+        task = SentimentTask(replace(config, student=replace(config.student, pretrained=False)), splits.train.sources)
+    parts = parameters_per_part(task)
+    plan = splits.train.plan(config.data, seed=config.run.seed, epoch=0)
+    world = max(1, config.trainer.num_workers)
+    micro = micro_batch_size(config.data.batch_size, world, config.trainer.accumulate)
+    bf16 = config.trainer.precision == "bf16" or (config.trainer.precision == "auto" and has_bf16())
+    trained = sum(p.numel() for p in task.step.parameters() if p.requires_grad)
+    try:
+        activations: int | None = activation_bytes(task, config.data.max_tokens, micro)
+    except (RuntimeError, NotImplementedError):  # an encoder with an operation that the meta device lacks
+        activations = None
+    if activations is not None and bf16:
+        activations //= 2
+    memory = memory_per_device(config, sum(parts.values()), trained, activations or 0, bf16=bf16)
+    windows = [plan.window(i) for i in range(min(plan.num_windows, 8))]
+    return {
+        "parameters": parts,
+        "trained": trained,
+        "batch": {
+            "global": config.data.batch_size,
+            "workers": world,
+            "accumulate": config.trainer.accumulate,
+            "micro": micro,
+        },
+        "clips": {
+            "train": sum(splits.train.rows_per_source),
+            "valid": int(splits.valid.table.rows.sum()),
+            "dropped": splits.train.dropped,
+        },
+        "sources": describe_sources(config, splits.train),
+        "steps": {"per_epoch": plan.num_steps, "total": planned_steps(config, splits.train)},
+        "windows": {
+            "number": plan.num_windows,
+            "bytes": config.data.window_bytes,
+            "first": [
+                {"shards": len(w.shards), "rows": w.reads, "first_step": w.first_step, "batches": w.num_batches}
+                for w in windows
+            ],
+        },
+        "memory_per_device": {
+            "weights": memory.weights,
+            "gradients": memory.gradients,
+            "optimizer": memory.optimizer,
+            "activations": activations,
+            "total": memory.total,
+            "precision": "bf16" if bf16 else "fp32",
+            "engine": config.engine.kind
+            + (f", ZeRO-{config.engine.zero_stage}" if config.engine.kind == "deepspeed" else ""),
+        },
+    }
+
+
+def describe_sources(config: Config, train: SplitShards) -> list[dict[str, Any]]:
+    """Training clips of each source, and how many an epoch takes from it."""
+    return [
+        {"uri": str(dataset.root), "name": source.title, "clips": clips, "per_epoch": quota}
+        for dataset, source, clips, quota in zip(
+            train.sources.datasets, config.data.sources, train.rows_per_source, train.quotas(config.data), strict=True
+        )
+    ]
+
+
+def parameters_per_part(task: SentimentTask) -> dict[str, int]:
+    """Parameters of each part of teacher and student."""
+    parts: dict[str, int] = {}
+    for name, parameter in task.step.named_parameters():
+        pieces = name.split(".")
+        part = "student.head" if pieces[0] == "student" and pieces[1] != "encoder" else ".".join(pieces[:2])
+        parts[part] = parts.get(part, 0) + parameter.numel()
+    return parts
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**28 else f"{num_bytes / 2**20:.1f} MiB"
+
+
+def render(facts: dict[str, Any], console: Console) -> None:
+    """Print what `describe` worked out."""
+    table = Table("part", "parameters", title="Parameters", title_justify="left")
+    table.columns[1].justify = "right"
+    for part, count in facts["parameters"].items():
+        table.add_row(part, f"{count:,}")
+    table.add_section()
+    table.add_row("all", f"{sum(facts['parameters'].values()):,}")
+    table.add_row("trained", f"{facts['trained']:,}")
+    console.print(table)
+    batch, steps, clips, windows = facts["batch"], facts["steps"], facts["clips"], facts["windows"]
+    ranks = f"{batch['workers']} rank(s) × {batch['accumulate']} micro-batch(es) of at most {batch['micro']}"
+    dropped = f", {clips['dropped']:,} left out for missing features" if clips["dropped"] else ""
+    lines = [
+        f"Batch: {batch['global']} clips a step = {ranks}",
+        f"Clips: {clips['train']:,} train, {clips['valid']:,} valid{dropped}",
+        *(
+            f"  {source['name']}: {source['clips']:,} train, of which an epoch takes {source['per_epoch']:,} "
+            f"({source['per_epoch'] / source['clips']:.3g} times each)"
+            for source in facts["sources"]
+            if len(facts["sources"]) > 1 and source["clips"]
+        ),
+        f"Steps: {steps['per_epoch']:,} an epoch, {steps['total']:,} in all",
+        f"Windows: {windows['number']} an epoch, each of at most {windows['bytes'] / 2**20:.0f} MiB of shards",
+    ]
+    for number, window in enumerate(windows["first"]):
+        span = f"{window['first_step']} to {window['first_step'] + window['batches'] - 1}"
+        lines.append(f"  window {number}: {window['shards']} shard(s), {window['rows']:,} rows, steps {span}")
+    if windows["number"] > len(windows["first"]):
+        lines.append(f"  … and {windows['number'] - len(windows['first'])} more")
+    memory = facts["memory_per_device"]
+    unknown = "not measurable" if memory["activations"] is None else _size(memory["activations"])
+    held = ", ".join(f"{name} {_size(memory[name])}" for name in ("weights", "gradients", "optimizer"))
+    lines.append(
+        f"Memory per device ({memory['engine']}, {memory['precision']}): {_size(memory['total'])} = {held}, "
+        f"activations {unknown}"
+    )
+    lines.append("Nothing was started.")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

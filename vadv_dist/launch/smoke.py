@@ -1,0 +1,81 @@
+"""Two batches through everything that a run does: train, validate, checkpoint, reload. Nothing is kept."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from vadv_dist.config import Config
+from vadv_dist.data.windows import LocalWindows
+from vadv_dist.engines.build import build_engine
+from vadv_dist.engines.distributed import Distributed, choose_device
+from vadv_dist.errors import MachineError
+from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.trained_on import TrainedOn
+from vadv_dist.storage import file_size
+from vadv_dist.tasks.model_check import check_model
+from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.training.loop import Trainer
+from vadv_dist.training.splits import Splits
+
+_NUM_BATCHES = 2
+
+
+def smoke(config: Config) -> Iterator[str]:
+    """Run two steps in this process, in a folder that is removed afterwards; yield a line per part that works.
+
+    Raises:
+        UserError: whatever would keep the run from working.
+        MachineError: a reloaded checkpoint differs from what was saved.
+    """
+    config = replace(
+        config, trainer=replace(config.trainer, num_workers=0, max_steps=_NUM_BATCHES, checkpoint_every_steps=1)
+    )
+    splits = Splits.open(config)
+    with tempfile.TemporaryDirectory(prefix="vadv-smoke-") as scratch:
+        config = replace(config, run=replace(config.run, storage=scratch))
+        first = _trainer(config, splits)
+        state = first.fit()
+        yield f"train: {_NUM_BATCHES} steps of {config.data.batch_size} clips"
+        metrics = state.best_metrics["student"]
+        clips = min(int(splits.valid.table.rows.sum()), _NUM_BATCHES * config.trainer.eval_batch_size)
+        yield f"validation: {clips} clips, student MAE {metrics['mae']:.3f}"
+        saved = list_checkpoints(RunFolder.of(config).checkpoints)[-1]
+        size = sum(file_size(path) for path in saved.path.iterdir())
+        yield f"checkpoint: step {saved.step}, {size / 2**20:.1f} MiB, hashes verified"
+        second = _trainer(config, splits)
+        second.fit()
+        for trainer in (first, second):
+            trainer.train_windows.close()
+            trainer.valid_windows.close()
+        weights, again = first.engine.weights(), second.engine.weights()
+        if not all(torch.equal(weights[name], again[name]) for name in weights):
+            raise MachineError(
+                "The reloaded checkpoint differs from what was saved. This is a defect: please report it."
+            )
+        yield "reload: bit-identical"
+        yield f"smoke test passed on {first.distributed.device}; nothing was kept in {Path(scratch).parent}"
+
+
+def _trainer(config: Config, splits: Splits) -> Trainer:
+    device = choose_device(config.trainer.use_gpu)
+    distributed = Distributed(device=device)
+    task = SentimentTask(config, splits.train.sources)
+    check_model(task, config, splits.train.sources, device)
+    folder = RunFolder.of(config)
+    folder.claim(config, TrainedOn.of(config, splits.train.sources))
+    return Trainer(
+        config=config,
+        task=task,
+        engine=build_engine(config, task.step, task.parameter_groups(), distributed),
+        train=splits.train,
+        valid=splits.valid,
+        train_windows=LocalWindows(splits.train),
+        valid_windows=LocalWindows(splits.valid),
+        distributed=distributed,
+        folder=folder,
+        max_valid_batches=_NUM_BATCHES,
+    )

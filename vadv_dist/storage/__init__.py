@@ -1,0 +1,55 @@
+"""The one door to files and objects: places, and writes that exist whole or not at all."""
+
+from vadv_dist.storage.files import (
+    Upload,
+    atomic_directory,
+    atomic_file,
+    disk_faults,
+    file_entries,
+    file_size,
+    local_copy,
+    local_path,
+    location,
+    open_binary,
+    read_json,
+    remove_tree,
+    require_absent,
+    scratch_folder,
+    sha256_bytes,
+    sha256_file,
+    sweep,
+    write_json,
+    write_text,
+)
+from vadv_dist.storage.locks import exclusive
+from vadv_dist.storage.object_client import STORE_SETTINGS, ConflictError, store_settings, use_store_settings
+from vadv_dist.storage.objects import Location, S3Path
+
+__all__ = [
+    "STORE_SETTINGS",
+    "ConflictError",
+    "Location",
+    "S3Path",
+    "Upload",
+    "atomic_directory",
+    "atomic_file",
+    "disk_faults",
+    "exclusive",
+    "file_entries",
+    "file_size",
+    "local_copy",
+    "local_path",
+    "location",
+    "open_binary",
+    "read_json",
+    "remove_tree",
+    "require_absent",
+    "scratch_folder",
+    "sha256_bytes",
+    "sha256_file",
+    "store_settings",
+    "sweep",
+    "use_store_settings",
+    "write_json",
+    "write_text",
+]

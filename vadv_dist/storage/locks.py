@@ -1,0 +1,135 @@
+"""Keep two processes from writing to one folder: a file lock on a disk, a lease in an object store."""
+
+import fcntl
+import json
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vadv_dist.errors import MachineError, UserError
+from vadv_dist.storage.files import disk_faults
+from vadv_dist.storage.object_client import ConflictError
+from vadv_dist.storage.objects import Location, S3Path
+
+logger = logging.getLogger(__name__)
+
+# A holder renews its lease far more often than others wait for a renewal before they take the lease over. Its age is
+# told by the store's clock, so those of the machines need not agree.
+RENEW_S, LEASE_S = 5.0, 25.0
+
+
+@contextmanager
+def exclusive(root: Location, name: str, *, taken: str, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock `name` of a folder; it ends with the process, however that ends.
+
+    Args:
+        root: the folder; made on a disk.
+        name: name of the file or object.
+        taken: what to say where another process has it.
+        wait_s: how long to wait for another holder to let go.
+    Raises:
+        UserError: another process has it.
+        MachineError: the storage cannot lock.
+    """
+    held = _lease(root / name, taken, wait_s) if isinstance(root, S3Path) else _file_lock(root, name, taken, wait_s)
+    with held:
+        yield
+
+
+@contextmanager
+def _file_lock(root: Path, name: str, taken: str, wait_s: float) -> Iterator[None]:
+    with disk_faults(root, "nothing was started."):
+        root.mkdir(parents=True, exist_ok=True)
+        file = (root / name).open("w")
+    deadline = time.monotonic() + wait_s
+    with file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise UserError(taken) from None
+                time.sleep(0.2)
+            except OSError as error:
+                raise MachineError(
+                    f"{file.name} cannot be locked ({error.strerror}), so a second process could write to the same "
+                    "folder. Nothing was started. Give a place on storage that knows file locks."
+                ) from error
+        yield
+
+
+@contextmanager
+def _lease(place: S3Path, taken: str, wait_s: float) -> Iterator[None]:
+    """Hold a lease: an object that only its holder replaces, and does so every few seconds."""
+    owner = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}"
+    etag = _take(place, owner, taken, wait_s)
+    ended = threading.Event()
+
+    def renew() -> None:
+        nonlocal etag
+        count = 0
+        while not ended.wait(RENEW_S):
+            count += 1
+            try:
+                etag = _put(place, owner, count, if_etag=etag)
+            except ConflictError:
+                logger.error("%s was taken over by another process; this one must not write any more.", place)
+                os._exit(MachineError.exit_code)
+            except MachineError as error:
+                logger.warning("the lease %s could not be renewed: %s", place, error)
+
+    thread = threading.Thread(target=renew, name="vadv-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        place.unlink()
+
+
+def _take(place: S3Path, owner: str, taken: str, wait_s: float) -> str:
+    deadline = time.monotonic() + wait_s
+    while True:
+        seen = place.etag()
+        try:
+            if seen is None:
+                return _put(place, owner, 0, if_absent=True)
+            # Whoever holds it lives if it is renewed while we look.
+            until = time.monotonic() + LEASE_S - (place.age_s() or 0.0)
+            told = False
+            while place.etag() == seen:
+                if time.monotonic() >= until:
+                    logger.warning("%s was not renewed for %.0f s: its holder is gone, going on.", place, LEASE_S)
+                    return _put(place, owner, 0, if_etag=seen)
+                if not told:
+                    logger.warning("%s is held; waiting whether its holder still lives …", place)
+                    told = True
+                time.sleep(min(1.0, RENEW_S / 2))
+        except ConflictError:
+            pass
+        if time.monotonic() >= deadline:
+            if place.etag() is None:
+                continue
+            raise UserError(taken)
+
+
+def _put(place: S3Path, owner: str, count: int, *, if_etag: str | None = None, if_absent: bool = False) -> str:
+    body = json.dumps({"owner": owner, "renewals": count, "time": time.time()}).encode()
+    try:
+        return place.write_bytes(body, if_etag=if_etag, if_absent=if_absent)
+    except ConflictError:
+        # A write whose answer was lost is tried again, and then meets itself.
+        try:
+            if place.read_bytes() == body and (etag := place.etag()):
+                return etag
+        except FileNotFoundError:
+            pass
+        raise

@@ -1,0 +1,208 @@
+"""Score a student on data that it was not trained on: of a run, or of a folder that `vadv export` wrote.
+
+The student alone is scored, as it is deployed: it needs the words of a data set and nothing else. What is found never
+takes the place of a run's own evaluation; it is kept under the name of the data set, and of an export it is returned
+and not written.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from vadv_dist.data.dataset import Dataset
+from vadv_dist.data.reading import ShardReader
+from vadv_dist.data.shared_videos import SharedVideos, video_clips
+from vadv_dist.data.sources import Sources, SplitShards
+from vadv_dist.errors import UserError
+from vadv_dist.inference.manifest import resolve_student, verify_export
+from vadv_dist.inference.predict import Predictor
+from vadv_dist.runs.folder import RunFolder, finite
+from vadv_dist.runs.trained_on import SourceIdentity, TrainedOn
+from vadv_dist.storage import Location, local_copy, location, write_json
+from vadv_dist.tasks.sentiment import label_scale, student_metrics, student_remarks
+from vadv_dist.training.evaluate import clip_facts, evaluate_run, require_split, write_predictions
+from vadv_dist.training.scoring import Scored
+
+# Below a run: evaluations on other data, a document and a table of predictions each.
+OTHER_DATA = "other-data"
+
+
+def evaluate(
+    source: str | Location, split: str, *, data: Iterable[str] = (), encoder: str | None = None
+) -> dict[str, Any]:
+    """Score a run or an export.
+
+    Args:
+        source: a run, or a folder that `vadv export` wrote.
+        split: which clips.
+        data: data sets to score on. None of them stands for what a run was trained on; where they are that (by their
+            fingerprints), they only say where it is now.
+        encoder: where a run's encoder is now.
+    Returns:
+        the evaluation; of other data also `other_data`, and under `file` where its document was written, if it was.
+    Raises:
+        UserError: as `evaluate_run`; or an export without data, several other data sets, or labels of another range.
+    """
+    require_split(split)
+    given = list(data)
+    place = location(source)
+    trained_on = RunFolder.open(place).trained_on() if (place / "config.yaml").is_file() else None
+    datasets = [Dataset.open(uri) for uri in given]
+    if not given or (trained_on is not None and _are_its_own(datasets, trained_on)):
+        if not (place / "config.yaml").is_file() and (place / "vadv_export.json").is_file():
+            raise UserError(f"{place} is an exported student, not a run. Name the data set to score it on: --data URI.")
+        return evaluate_run(place, split, data=given, encoder=encoder)
+    if encoder is not None:
+        raise UserError("--encoder names where a run's encoder is now; scoring other data does not need it.")
+    if len(datasets) > 1:
+        raise UserError("Several data sets were given that are not those of the run. Score one after another.")
+    return score_on(place, datasets[0], split)
+
+
+def _are_its_own(datasets: list[Dataset], trained_on: TrainedOn) -> bool:
+    """Whether data sets are all that a run was trained on, in any order."""
+    found = [SourceIdentity.of(dataset) for dataset in datasets]
+    return len(found) == len(trained_on.data) and all(any(own.is_as(f) for f in found) for own in trained_on.data)
+
+
+def score_on(source: Location, dataset: Dataset, split: str) -> dict[str, Any]:
+    """Score the student of a run or an export on a data set; see `evaluate`."""
+    with local_copy(resolve_student(source)) as folder:
+        card = verify_export(folder).card
+        trained = _trained_on(source, card.data)
+        _require_range(trained, dataset, source)
+        predictor = Predictor.load(folder)
+    sources = Sources([dataset], (), (None,))
+    scale = label_scale(sources)
+    shards = SplitShards(sources, split, [(0, shard) for shard in dataset.split(split)], dropped=0)
+    scored = _score(predictor, shards)
+    facts = clip_facts(shards, scored)
+    student = student_metrics(scale, scored.logits["text_logit"], scored.label)
+    of_source = np.array(facts.source)
+    document: dict[str, Any] = finite(
+        {
+            "run": card.name,
+            "other_data": True,
+            **scale.describe(scored.label),
+            "student": student,
+            "remarks": student_remarks(student),
+            "split": split,
+            "rows": len(scored.label),
+            "texts_cut": predictor.counts.to_json(),
+            "data": [{"uri": str(dataset.root.resolve()), "fingerprint": dataset.manifest.fingerprint}],
+            "sources": {
+                name: {
+                    "rows": count,
+                    "student": student_metrics(
+                        scale, scored.logits["text_logit"][of_source == name], scored.label[of_source == name]
+                    ),
+                }
+                for name, count in sorted(Counter(facts.source).items())
+            },
+            "leaks": [leak for own in trained for leak in _leaks(own, dataset, split)],
+        }
+    )
+    if not (source / "config.yaml").is_file():
+        return document
+    stem = f"{evaluation_name(dataset)}-{split}"
+    write_predictions(source / OTHER_DATA / f"{stem}.parquet", facts, scored)
+    write_json(source / OTHER_DATA / f"{stem}.json", document)
+    return {**document, "file": str(source / OTHER_DATA / f"{stem}.json")}
+
+
+def evaluation_name(dataset: Dataset) -> str:
+    """A readable name that no two data sets share, whatever they are called."""
+    identity = SourceIdentity.of(dataset)
+    digest = hashlib.sha256(json.dumps([identity.fingerprint, dict(identity.label)]).encode()).hexdigest()[:12]
+    words = re.sub(r"[^A-Za-z0-9_.]+", "-", dataset.root.resolve().name)[:40].strip("-.")
+    return f"{words}-{digest}" if words else digest
+
+
+def _score(predictor: Predictor, shards: SplitShards) -> Scored:
+    """Read a split's words shard by shard, each verified first, and predict them."""
+    (dataset,) = shards.sources.datasets
+    reader = ShardReader(dataset, ())
+    names: list[tuple[str, str]] = []
+    labels, logits = [], []
+    for _, shard in shards.shards:
+        table = reader.read(shard)
+        names += zip(table.column("source").to_pylist(), table.column("clip_id").to_pylist(), strict=True)
+        labels.append(table.column("label").to_numpy().astype(np.float32))
+        logits.append(predictor(table.column("text").to_pylist()))
+    return Scored(names, np.concatenate(labels), {"text_logit": np.concatenate(logits)})
+
+
+def _trained_on(source: Location, card_data: Iterable[Any]) -> list[SourceIdentity]:
+    """What a student was trained on, as its run or its export records it."""
+    if (source / "config.yaml").is_file() and (trained_on := RunFolder.open(source).trained_on()) is not None:
+        return list(trained_on.data)
+    return [
+        SourceIdentity(
+            str(entry.get("place") or entry.get("uri")), str(entry.get("fingerprint")), entry.get("label") or {}
+        )
+        for entry in card_data
+    ]
+
+
+def _require_range(trained: list[SourceIdentity], dataset: Dataset, source: Location) -> None:
+    """Refuse labels of another range than those that a student predicts.
+
+    Raises:
+        UserError: they are of another kind or range, or nothing says what the student's are.
+    """
+    theirs = dataset.manifest.label
+    if theirs.is_class:
+        raise UserError(f"{dataset.root} has classes as labels, and the student of {source} predicts a number.")
+    own = next((found for identity in trained if (found := _range_of(identity)) is not None), None)
+    if own is None:
+        raise UserError(
+            f"Nothing says what range the labels of {source} are in: an earlier version wrote it, and what it was "
+            "trained on is not found. Train and export it again."
+        )
+    if own != (theirs.low, theirs.high):
+        raise UserError(
+            f"{dataset.root} has labels in [{theirs.low:g}, {theirs.high:g}], the student of {source} predicts labels "
+            f"in [{own[0]:g}, {own[1]:g}]: errors between them mean nothing. Ingest that data set again with labels "
+            "in the student's range (--label-range)."
+        )
+
+
+def _range_of(identity: SourceIdentity) -> tuple[float, float] | None:
+    if identity.label:
+        return float(identity.label["low"]), float(identity.label["high"])
+    found = _opened(identity)
+    return None if found is None else (found.manifest.label.low, found.manifest.label.high)
+
+
+def _opened(identity: SourceIdentity) -> Dataset | None:
+    """A data set that a student was trained on, if it is where it was."""
+    try:
+        found = Dataset.open(identity.place)
+    except UserError:
+        return None
+    return found if found.manifest.fingerprint == identity.fingerprint else None
+
+
+def _leaks(own: SourceIdentity, dataset: Dataset, split: str) -> list[dict[str, Any]]:
+    """What of the scored clips the student was trained on, as far as it is known."""
+    scored = dataset.root.resolve()
+    is_same = own.fingerprint == dataset.manifest.fingerprint
+    if is_same and split != "test":
+        use = "trained on" if split == "train" else "chosen by"
+        told = f"The student was {use} these very clips, the {split} split of {scored}."
+        return [{"told": told, "why": "Its scores say nothing of new clips."}]
+    trained = dataset if is_same else _opened(own)
+    if trained is None:
+        told = f"It is not known whether the student was trained on videos of {scored}: {own} is not found."
+        return [{"told": told, "why": "If it was, its scores profit from known speakers."}]
+    seen, judged = video_clips(trained, "train"), video_clips(dataset, split)
+    videos = sorted(seen.keys() & judged.keys())
+    if not videos:
+        return []
+    clips = sum(judged[video] for video in videos)
+    return [SharedVideos(str(trained.root), "train", str(scored), split, videos, clips).to_json()]

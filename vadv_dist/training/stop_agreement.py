@@ -1,0 +1,51 @@
+"""How all ranks of a run come to stop after the same step."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from vadv_dist.engines.distributed import Distributed
+
+# Seconds between two exchanges: often enough for a grace of seconds, and so rare that a step does not notice.
+_EVERY_S = 0.5
+
+
+class StopAgreement:
+    """Whether to stop here; every rank asks at the same points, such as after each step, and gets the same answer.
+
+    One rank looks at its own flag. Several exchange rank 0's flag about every half second: at each exchange rank 0 also
+    says after how many calls the next one is, so that ranks agree on that too. In between, a call compares two numbers.
+
+    Args:
+        distributed: this rank.
+        asked: whether this rank was asked to stop; only rank 0's answer counts.
+        every_s: seconds between two exchanges.
+    """
+
+    def __init__(self, distributed: Distributed, asked: Callable[[], bool], every_s: float = _EVERY_S) -> None:
+        self._distributed = distributed
+        self._asked = asked
+        self._every_s = every_s
+        self._calls, self._until = 0, 1
+        self._since = time.monotonic()
+
+    def __call__(self) -> bool:
+        """Whether all ranks stop here."""
+        if self._distributed.world_size == 1:
+            return self._asked()
+        self._calls += 1
+        if self._calls < self._until:
+            return False
+        word = torch.zeros(2, dtype=torch.long, device=self._distributed.device)
+        if self._distributed.is_main:
+            word += torch.tensor([int(self._asked()), self._next_in()], device=word.device)
+        stops, calls = self._distributed.sum(word).tolist()
+        self._calls, self._until = 0, calls
+        self._since = time.monotonic()
+        return bool(stops)
+
+    def _next_in(self) -> int:
+        """Calls until the next exchange, by the pace since the last one; at most twice as many as last time."""
+        seconds = (time.monotonic() - self._since) / self._calls
+        return max(1, min(int(self._every_s / max(seconds, 1e-6)), 2 * self._until))
