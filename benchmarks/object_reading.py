@@ -25,8 +25,8 @@ def measure(quick: bool) -> list[Row]:
 
 
 def _row(count: int, megabytes: int, repeats: int) -> Row:
-    from vadv_dist.storage import S3Path
     from vadv_dist.storage.object_client import file_system
+    from vadv_dist.storage.objects import S3Path
 
     places = [S3Path(BUCKET, f"{megabytes}/{number:05d}.parquet") for number in range(count)]
     with tempfile.NamedTemporaryFile() as file:

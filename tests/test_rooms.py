@@ -105,3 +105,14 @@ def test_files_from_elsewhere_are_decoded_in_one_place(path: Path) -> None:
         ):
             allowed = DOORS.get((node.func.value.id, node.func.attr))
             assert allowed is None or str(path.relative_to(PACKAGE)) in allowed, f"{path} line {node.lineno}"
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if room(f) != "storage"], ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_storage_knows_where_a_place_is(path: Path) -> None:
+    """A place has verbs; nobody asks whether it is on a disk or in an object store."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert not str(node.module).startswith("vadv_dist.storage."), f"{path} line {node.lineno}"
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "isinstance" and room(path) != "cli":
+            kinds = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)}
+            assert not kinds & {"Path", "S3Path", "Location"}, f"{path} line {node.lineno}"

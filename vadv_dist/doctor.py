@@ -5,7 +5,6 @@ import os
 import platform
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vadv_dist.config import Config
 from vadv_dist.errors import VadvError
-from vadv_dist.storage import Location, S3Path, location, write_text
+from vadv_dist.storage import clock_skew_s, free_bytes, location, on_disk, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -235,10 +234,11 @@ def _memory(config: Config) -> Iterator[Finding]:
 def _storage(config: Config) -> Iterator[Finding]:
     place = location(config.run.storage)
     probe = place / f".vadv-doctor-{os.getpid()}"
-    made = isinstance(place, Path) and not place.exists()
+    disk = on_disk(place)
+    made = disk is not None and not disk.exists()
     try:
         write_text(probe, "probe")
-        skew = _clock_skew_s(probe)
+        skew = clock_skew_s(probe)
         probe.unlink(missing_ok=True)
     except (VadvError, OSError) as error:
         yield Finding("fault", "run.storage", f"{place} cannot be written", str(error))
@@ -248,18 +248,12 @@ def _storage(config: Config) -> Iterator[Finding]:
         off = abs(skew) > _LARGEST_SKEW_S
         advice = "Set the clock: stores refuse requests signed more than minutes off." if off else ""
         yield Finding("fault" if off else "ok", "clock", f"{skew:+.0f} s against the store's", advice)
-    if isinstance(place, Path):
-        if made:
-            place.rmdir()
-            place = next(parent for parent in place.resolve().parents if parent.is_dir())
-        free = shutil.disk_usage(place).free
+    if disk is not None and made:
+        disk.rmdir()
+    if (free := free_bytes(place)) is not None:
         low = free < _LOW_DISK_BYTES
         advice = "Free some: a checkpoint of RoBERTa-Large is 5 GB." if low else ""
         yield Finding("warning" if low else "ok", "disk", f"{_gib(free)} free", advice)
-
-
-def _clock_skew_s(probe: Location) -> float | None:
-    return probe.clock_s() - time.time() if isinstance(probe, S3Path) else None
 
 
 def _port(config: Config) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.shared_videos import check_datasets, render_check, shared_videos, video_clips
 from vadv_dist.errors import UserError
-from vadv_dist.storage import S3Path
+from vadv_dist.storage.objects import S3Path
 
 
 def write(out: Path, **splits: list[str]) -> Dataset:

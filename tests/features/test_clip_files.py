@@ -10,14 +10,14 @@ from videos import write_video
 
 from vadv_dist.config.extract_sections import ExtractConfig, FacesConfig
 from vadv_dist.errors import MachineError, UserError
-from vadv_dist.features import clip_files
 from vadv_dist.features.clip_files import open_clip, open_hashed
 from vadv_dist.features.frames import BadClipError, Video, to_image
-from vadv_dist.features.listing import ListedClip, clip_location
+from vadv_dist.features.listing import ListedClip
 from vadv_dist.features.pixels import Preprocessing
 from vadv_dist.features.stages import ClipReader, Preparations, StageSpec
-from vadv_dist.storage import S3Path, object_client
+from vadv_dist.storage import copies, join, location, object_client
 from vadv_dist.storage import objects as object_storage
+from vadv_dist.storage.objects import S3Path
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def place(s3: str, request: pytest.FixtureRequest) -> S3Path:
 def fetched(monkeypatch) -> list[str]:
     """What was fetched from the store, one entry for each time."""
     seen: list[str] = []
-    original = clip_files._fetch
+    original = copies._fetch
 
-    def fetch(path: S3Path) -> object:
+    def fetch(path: S3Path, safe: str) -> object:
         seen.append(path.name)
-        return original(path)
+        return original(path, safe)
 
-    monkeypatch.setattr(clip_files, "_fetch", fetch)
-    monkeypatch.setattr(clip_files, "_last", None)
+    monkeypatch.setattr(copies, "_fetch", fetch)
+    monkeypatch.setattr(copies, "_last", None)
     return seen
 
 
@@ -74,7 +74,7 @@ def test_a_large_video_is_sought_in_without_being_in_memory(place, fetched, monk
             for frame, (_, wanted) in zip(frames, expected.frames(times), strict=True):
                 assert (frame == to_image(wanted)).all()
     assert fetched == ["large.mp4"]
-    assert not isinstance(clip_files._last.content, bytes)
+    assert not isinstance(copies._last.content, bytes)
 
 
 def test_a_video_that_changes_while_it_is_read_is_rejected(place, fetched, monkeypatch) -> None:
@@ -100,8 +100,7 @@ def test_bad_objects_have_the_reasons_of_bad_files(place: S3Path, tmp_path: Path
     names = ["missing.mp4", "empty.mp4", "broken.mp4", "n" * 2000]
     clips = [ListedClip(name, "v", "train", 0.0, "words", name) for name in names]
     there, here = (
-        reader().read(0, [(clip, clip_location(root, clip.path)) for clip in clips]).reports
-        for root in (place, tmp_path)
+        reader().read(0, [(clip, str(join(root, clip.path))) for clip in clips]).reports for root in (place, tmp_path)
     )
     reasons = [str(report.reason) for report in there]
     assert reasons[:3] == [report.reason for report in here[:3]]
@@ -137,4 +136,4 @@ def test_a_store_that_does_not_answer_ends_the_job_and_rejects_nothing(place, s3
     ],
 )
 def test_paths_start_from_the_list_wherever_it_is(root: str, path: str, expected: str) -> None:
-    assert clip_location(object_storage.S3Path.parse(root) if "://" in root else Path(root), path) == expected
+    assert str(join(location(root), path)) == expected

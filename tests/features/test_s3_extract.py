@@ -25,7 +25,8 @@ from vadv_dist.data.checks import check_dataset
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.errors import UserError
 from vadv_dist.features.extract import extract
-from vadv_dist.storage import S3Path, local_copy, locks, object_client
+from vadv_dist.storage import local_copy, locks, object_client
+from vadv_dist.storage.objects import S3Path
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import vadv_dist.inference.tables as tables
 from vadv_dist.cli import main
 from vadv_dist.errors import UserError
 from vadv_dist.inference.predict import predict_file
-from vadv_dist.storage import S3Path
+from vadv_dist.storage.objects import S3Path
 
 
 def write_csv(path, rows, encoding="utf-8"):

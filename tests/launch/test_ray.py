@@ -20,7 +20,7 @@ from vadv_dist.inference.predict import predict_texts
 from vadv_dist.reporting.report import write_report
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
-from vadv_dist.storage import S3Path
+from vadv_dist.storage.objects import S3Path
 from vadv_dist.training.evaluate import evaluate_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.deepspeed, pytest.mark.slow]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from vadv_dist.errors import MachineError
-from vadv_dist.runs.checkpoint import checkpoint_at, list_checkpoints, prune, save_checkpoint
 from vadv_dist.runs import checkpoint as module
+from vadv_dist.runs.checkpoint import checkpoint_at, list_checkpoints, prune, save_checkpoint
 
 WEIGHTS = {"a.weight": torch.randn(3, 4), "b": torch.randn(5)}
 MOMENTS = {f"{moment}/{name}": value * 2 for name, value in WEIGHTS.items() for moment in ("exp_avg", "exp_avg_sq")}

@@ -13,10 +13,10 @@ from vadv_dist.config import load_config
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.errors import UserError
 from vadv_dist.launch.driver import train
-from vadv_dist.runs import lock as run_lock
 from vadv_dist.runs.checkpoint import list_checkpoints
-from vadv_dist.runs.folder import RunFolder
-from vadv_dist.storage import S3Path, location, locks, object_client
+from vadv_dist.runs.folder import RunFolder, run_lock
+from vadv_dist.storage import location, locks, object_client
+from vadv_dist.storage.objects import S3Path
 
 QUIET = Console(quiet=True)
 OPTIONS = ("--trainer.checkpoint_every_steps=2", "--data.window_bytes=65536", "--trainer.keep_best=2")
@@ -86,6 +86,6 @@ def test_a_lease_that_nobody_renews_is_taken_over(s3: str, monkeypatch) -> None:
     root = S3Path.parse(f"{s3}/runs/abandoned")
     (root / ".lock").write_bytes(b"{}")
     began = time.monotonic()
-    with run_lock.run_lock(root, ".lock"):
+    with run_lock(root, ".lock"):
         assert time.monotonic() - began > 0.4  # the store tells whole seconds
         assert (root / ".lock").read_bytes() != b"{}"

@@ -243,7 +243,7 @@ def _token_counts(
 @contextlib.contextmanager
 def _local_files(options: argparse.Namespace) -> Iterator[None]:
     """Fetch files that are given as s3:// URIs for as long as they are read."""
-    from vadv_dist.storage import S3Path, local_copy, location
+    from vadv_dist.storage import local_copy, location
 
     with contextlib.ExitStack() as copies:
 
@@ -255,14 +255,11 @@ def _local_files(options: argparse.Namespace) -> Iterator[None]:
                 raise UserError(f"{place} does not exist. Give a file that does.") from None
 
         for name, value in vars(options).items():
-            if isinstance(value, Path) and isinstance(location(value), S3Path):
+            if isinstance(value, Path):
                 setattr(options, name, fetch(str(value)))
             elif name == "arrays":
                 parts = [item.rpartition(":") for item in value]
-                value[:] = [
-                    f"{fetch(file)}:{array}" if file.startswith("s3://") else f"{file}{colon}{array}"
-                    for file, colon, array in parts
-                ]
+                value[:] = [f"{fetch(file)}:{array}" if file else f"{colon}{array}" for file, colon, array in parts]
         yield
 
 

@@ -25,7 +25,7 @@ from vadv_dist.data.shards import arrow_schema
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.data.video_ids import numbered_families
 from vadv_dist.formats.parquet import BoundedParquet, OversizedError
-from vadv_dist.storage import S3Path, file_size, local_copy, read_json, sha256_file
+from vadv_dist.storage import file_size, files_below, local_copy, read_json, sha256_file
 
 __all__ = ["CheckReport", "Finding", "check_dataset", "render_report"]
 
@@ -125,7 +125,7 @@ class _Check:
             what = f"Its SHA-256 is {actual[:12]}…, dataset.json declares {shard.sha256[:12]}…: it was changed."
             self.error(shard.path, None, what, _RESTORE)
         try:
-            with shard_content(path, size) as content, BoundedParquet(pa.BufferReader(content), path) as file:
+            with BoundedParquet(pa.BufferReader(shard_content(path, size)), path) as file:
                 table = file.read()
             table.column_names  # noqa: B018  # decoded when they are asked for
         except OversizedError as error:
@@ -309,9 +309,7 @@ class _Check:
         """Shards that nothing reads."""
         listed = {shard.path for shards in self._manifest.splits.values() for shard in shards}
         listed |= set(self._manifest.records)
-        root = self.dataset.root
-        files = root.files() if isinstance(root, S3Path) else root.rglob("*")
-        found = {str(path)[len(str(root)) + 1 :] for path in files if path.suffix == ".parquet"}
+        found = {name for name in files_below(self.dataset.root) if name.endswith(".parquet")}
         for path in sorted(found - listed):
             self.warning(path, None, "dataset.json does not list this shard; nothing reads it.", "Remove it.")
 

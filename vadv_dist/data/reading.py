@@ -1,8 +1,7 @@
 """Decode shards into a window, and refuse one that is not what `dataset.json` declares."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +13,7 @@ from vadv_dist.data.schema import META_COLUMNS, Array, FeatureColumn, FeatureSpe
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.errors import UserError
 from vadv_dist.formats.parquet import BoundedParquet
-from vadv_dist.storage import Location, S3Path, file_size, sha256_bytes
+from vadv_dist.storage import Location, file_content, file_size, sha256_bytes
 
 _AGAIN = "Make the data set again."
 
@@ -66,26 +65,25 @@ class ShardReader:
                 f"{path} has {size:,} bytes, dataset.json declares {shard.bytes:,}: it is truncated or was changed. "
                 "Restore it, or make the data set again."
             )
-        with shard_content(path, size) as content:
-            verified = shard.path in self._verified
-            if not verified:
-                _require_hash(path, sha256_bytes(content), shard)
-            table = _decode(path, content, shard, [*META_COLUMNS, *self.features])
+        content = shard_content(path, size)
+        verified = shard.path in self._verified
+        if not verified:
+            _require_hash(path, sha256_bytes(content), shard)
+        table = _decode(path, content, shard, [*META_COLUMNS, *self.features])
         if not verified:
             check_table(table, path, shard, self.specs)
             self._verified.add(shard.path)
         return table
 
 
-@contextmanager
-def shard_content(path: Location, size: int) -> Iterator[pa.Buffer]:
-    """A shard's bytes, from a disk without a copy: what is hashed is what is decoded."""
-    if isinstance(path, S3Path):
-        yield pa.py_buffer(path.read_whole(size))
-        return
+def shard_content(path: Location, size: int) -> pa.Buffer:
+    """Return a shard's bytes, from a disk without a copy: what is hashed is what is decoded.
+
+    Raises:
+        UserError: it is gone or cannot be read.
+    """
     try:
-        with pa.memory_map(str(path)) as file:
-            yield file.read_buffer()
+        return pa.py_buffer(file_content(path, size))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or _first_line(error)}). {_AGAIN}") from None
 

@@ -4,7 +4,6 @@ Two windows are in memory at most, whatever the number of ranks on a node: the o
 while the first is trained on. Where an epoch is one window, it is read once and kept.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,13 +17,11 @@ from vadv_dist.data.reading import to_window
 from vadv_dist.data.schema import Window
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.errors import VadvError
-from vadv_dist.storage import S3Path
+from vadv_dist.storage import reads_at_once
 
 ShardIds = tuple[int, ...]
-_SHARDS_AT_ONCE = min(4, os.cpu_count() or 1)
 # Tables of small shards go into the object store together: each object there costs a round trip to write and to read.
 _OBJECT_BYTES = 4 << 20
-_OBJECTS_AT_ONCE = 4  # an object store answers late, and several at once
 # Ray starts an actor that died again and repeats the call; a window that kills the actor each time is given up.
 _CALL_RETRIES, _TRIES, _PAUSE_S = 4, 5, 1.0
 
@@ -51,8 +48,7 @@ class _Shards:
     def __init__(self, split: SplitShards) -> None:
         self._split = split
         self._readers = split.readers()
-        remote = any(isinstance(dataset.root, S3Path) for dataset in split.sources.datasets)
-        at_once = _OBJECTS_AT_ONCE if remote else _SHARDS_AT_ONCE
+        at_once = max(reads_at_once(dataset.root) for dataset in split.sources.datasets)
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="vadv-shard")
 
     def read(self, shards: ShardIds) -> Iterator[pa.Table]:

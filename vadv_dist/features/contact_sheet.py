@@ -10,10 +10,9 @@ from vadv_dist.errors import UserError
 from vadv_dist.features.assemble import SOURCES_NAME
 from vadv_dist.features.clip_files import open_clip
 from vadv_dist.features.frames import READER_VERSION, Span, Video, to_image
-from vadv_dist.features.listing import clip_location
 from vadv_dist.features.timeline import BadClipError
 from vadv_dist.formats.parquet import read_table
-from vadv_dist.storage import Location, atomic_file, local_copy, location
+from vadv_dist.storage import Location, atomic_file, join, local_copy, location
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -91,7 +90,7 @@ def _strip(row: dict[str, Any], root: Location) -> "Picture":
     count = len(boxes) if boxes else _FRAMES
     chosen = [int((i + 0.5) / min(_FRAMES, count) * count) for i in range(min(_FRAMES, count))]
     times = Span(row["start_s"], row["end_s"]).middles(count)
-    with open_clip(clip_location(root, row["path"])) as file, Video(file) as video:
+    with open_clip(str(join(root, row["path"]))) as file, Video(file) as video:
         images = [to_image(frame, 2 * _TILE_WIDTH) for _, frame in video.frames([times[i] for i in chosen])]
     height = round(_TILE_WIDTH * row["height"] / row["width"])
     strip = Pillow.new("RGB", (_TILE_WIDTH * len(images), height + _CAPTION_HEIGHT), _PAPER)

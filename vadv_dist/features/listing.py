@@ -14,7 +14,7 @@ from vadv_dist.data.video_ids import video_of
 from vadv_dist.errors import UserError, did_you_mean
 from vadv_dist.features.clip_names import own_names
 from vadv_dist.formats.csv_lines import bounded_lines, decimal_comma, number_of
-from vadv_dist.storage import Location, S3Path, location, open_binary
+from vadv_dist.storage import Location, join, location, open_binary
 
 CSV_COLUMNS = ("clip_id", "video_id", "split", "label", "text", "path")
 TIME_COLUMNS = ("start_s", "end_s")
@@ -63,23 +63,7 @@ class ClipList:
 
     def location(self, clip: ListedClip) -> str:
         """Where a clip's file is."""
-        return clip_location(self.root, clip.path)
-
-
-def clip_location(root: Location, path: str) -> str:
-    """Where the file is that a list calls `path`.
-
-    Args:
-        root: folder that relative paths start from; they may leave it by `..`, in an object store as on a disk.
-        path: relative, absolute on this machine, or a URI.
-    """
-    if "://" in path:
-        return str(location(path))
-    if isinstance(root, S3Path):
-        if path.startswith("/"):
-            return path
-        return str(S3Path(root.bucket, posixpath.normpath(f"/{root.key}/{path}").lstrip("/")))
-    return str(root / path)
+        return str(join(self.root, clip.path))
 
 
 def list_clips(config: ClipsConfig) -> ClipList:
@@ -198,7 +182,7 @@ def _parse(where: str, row: Mapping[str, str], label_range: tuple[float, float])
             named = f" (clip {clip_id!r})" if clip_id else ""
             raise UserError(f"{where}: {name} is empty{named}. Fill it in, or leave the row out.")
     try:
-        clip_location(Path(), path)
+        join(Path(), path)
     except UserError as error:
         raise UserError(f"{where}: path is no place that can be read: {error}") from None
     split = SPLIT_NAMES.get(row["split"].strip().lower())

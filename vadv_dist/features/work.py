@@ -6,8 +6,6 @@ place, `<uri>/<split>/00000.parquet`; there is no data set before its `dataset.j
 stands beside the data set, also in an object store, so that another machine can go on.
 """
 
-import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,22 +16,22 @@ from vadv_dist.config.load import differing_keys
 from vadv_dist.data.dataset import MANIFEST, ShardInfo
 from vadv_dist.data.schema import SPLITS, Clip, FeatureSpec
 from vadv_dist.data.shards import shard_name, write_shard
-from vadv_dist.errors import UserError, VadvError
+from vadv_dist.errors import UserError
 from vadv_dist.features.listing import ListedClip
 from vadv_dist.features.stages import ClipReport
 from vadv_dist.storage import (
     Location,
-    S3Path,
+    discard,
+    etag,
     exclusive,
     file_size,
     location,
     read_json,
     require_absent,
     sha256_file,
+    sweep,
     write_json,
 )
-
-logger = logging.getLogger(__name__)
 
 _JOB, _LOCK = "job.json", ".lock"
 # Records of groups that are read side by side: each is a small file, or a request.
@@ -143,10 +141,8 @@ class WorkFolder:
                 f"differs in {'; '.join(differing[:5])}{' and more' if len(differing) > 5 else ''}. Go back to it, "
                 f"give another output.uri, or remove {self.root} and {self.folder}."
             )
-        if isinstance(self.root, S3Path) or isinstance(self.folder, S3Path):
-            return
-        for left in [*self.folder.glob(".*.partial-*"), *self.root.rglob(".*.partial-*")]:
-            left.unlink()  # of an attempt that was killed: the lock says that nobody writes it
+        for folder in (self.folder, self.root):  # the lock says that nobody writes there
+            sweep(folder)
 
     def _holds_shards(self) -> bool:
         """Whether any group has accepted clips, which took time to encode."""
@@ -196,13 +192,12 @@ class WorkFolder:
             reports: of all its clips.
             features: what the data set declares.
         """
-        shard = etag = None
+        shard = tag = None
         if clips:
             shard = write_shard(self.root, shard_name(group.split, group.number), clips, features)
-            path = self.root / shard.path
-            etag = path.etag() if isinstance(path, S3Path) else None
+            tag = etag(self.root / shard.path)
         document = {
-            **({} if etag is None else {"etag": etag}),
+            **({} if tag is None else {"etag": tag}),
             "shard": None if shard is None else asdict(shard),
             "reports": [asdict(report) for report in reports],
         }
@@ -215,19 +210,12 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Remove the work, when the data set is complete; a lock in an object store is left to its holder."""
-        if not isinstance(self.folder, S3Path):
-            shutil.rmtree(self.folder, ignore_errors=True)
-            return
-        try:
-            self.folder.remove_files([file for file in self.folder.files() if file.name not in (_JOB, _LOCK)])
-            (self.folder / _JOB).unlink()  # last: without it nobody knew what the others are
-        except VadvError as error:
-            logger.warning("The data set is complete, but its work folder could not be removed: %s", error)
+        discard(self.folder, last=_JOB, held=_LOCK)
 
 
-def _is_as_written(path: Location, shard: ShardInfo, etag: str | None) -> bool:
+def _is_as_written(path: Location, shard: ShardInfo, tag: str | None) -> bool:
     """Whether a shard is what it was; an object that has its ETag still is not read again."""
-    if etag is not None and isinstance(path, S3Path) and path.etag() == etag:
+    if tag is not None and etag(path) == tag:
         return True
     try:
         return file_size(path) == shard.bytes and sha256_file(path) == shard.sha256

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vadv_dist.errors import UserError
 from vadv_dist.features.frames import Image
-from vadv_dist.storage import Location, S3Path, location
+from vadv_dist.storage import Location, location, on_disk
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -148,7 +148,8 @@ def open_session(path: str | Location, field: str, threads: int) -> "InferenceSe
     if not file.is_file():
         raise UserError(f"{path} does not exist. Set {field} to an ONNX file.")
     # From a disk it is read by its name, which finds weights that stand beside it.
-    model = file.read_bytes() if isinstance(file, S3Path) else str(file)
+    path_on_disk = on_disk(file)
+    model = file.read_bytes() if path_on_disk is None else str(path_on_disk)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
     options.log_severity_level = 4

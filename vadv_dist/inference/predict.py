@@ -1,7 +1,6 @@
 """Predict the sentiment of texts with an exported student: words in, numbers out, no teacher."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from vadv_dist.inference.fast_student import FastStudent, is_supported
 from vadv_dist.inference.tables import table_kind
 from vadv_dist.inference.token_counts import TokenCounts, count_tokens
 from vadv_dist.models.text_student import TextStudent
-from vadv_dist.storage import Location, atomic_file, local_copy, location
+from vadv_dist.storage import Location, atomic_file, local_copy, location, same_place
 
 __all__ = ["PREDICTION_COLUMN", "Predictor", "Progress", "predict_file", "predict_texts", "resolve_student"]
 
@@ -203,10 +202,7 @@ def predict_file(
 
 
 def _require_new(source: Location, target: Location) -> None:
-    is_same = target == source
-    if isinstance(target, Path) and isinstance(source, Path):
-        is_same = target.exists() and target.samefile(source)
-    if is_same:
+    if same_place(source, target):
         raise UserError(f"Input and output are both {source}. Give another file for the output.")
     if target.suffix.lower() != source.suffix.lower():
         raise UserError(

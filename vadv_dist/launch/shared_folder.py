@@ -9,12 +9,11 @@ import os
 import secrets
 import socket
 import time
-from pathlib import Path
 from typing import Any
 
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.errors import UserError, VadvError
-from vadv_dist.storage import Location, write_text
+from vadv_dist.storage import Location, on_disk, write_text
 
 _NAMESPACE = b"vadv"
 _WAIT_S, _POLL_S, _NODES_S = 10.0, 0.5, 60.0
@@ -50,10 +49,11 @@ def require_shared_by_nodes(folder: Location) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    if not isinstance(folder, Path):  # a node that does not reach a store says so itself
+    disk = on_disk(folder)
+    if disk is None:  # a node that does not reach a store says so itself
         return
-    name = leave_mark(folder)
-    mark = os.path.abspath(folder / name)  # links are followed on each node
+    name = leave_mark(disk)
+    mark = os.path.abspath(disk / name)  # links are followed on each node
     look: Any = ray.remote(os.path.exists)
     asked = {}
     for node in ray.nodes():  # type: ignore[no-untyped-call]  # untyped in Ray
@@ -76,7 +76,7 @@ def require_shared_by_nodes(folder: Location) -> None:
 
 def all_see_mark(folder: Location, name: str, distributed: Distributed) -> bool:
     """Whether every rank sees the driver's mark; rank 0 tells the driver which do not."""
-    place = folder.resolve() if isinstance(folder, Path) else folder
+    place = folder.resolve()
     try:
         blind = None if sees_mark(folder, name) else [socket.gethostname(), str(place)]
     except (VadvError, OSError) as error:  # other ranks wait for what this one has found

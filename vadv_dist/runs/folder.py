@@ -10,10 +10,20 @@ from vadv_dist.config import Config, SourceConfig, config_to_dict, config_to_yam
 from vadv_dist.config.load import differing_keys
 from vadv_dist.errors import UserError
 from vadv_dist.runs.checkpoint import list_checkpoints
-from vadv_dist.runs.lock import run_lock
 from vadv_dist.runs.metrics_log import MetricsLog
 from vadv_dist.runs.trained_on import TrainedOn
-from vadv_dist.storage import Location, local_copy, location, read_json, remove_tree, sweep, write_json, write_text
+from vadv_dist.storage import (
+    Location,
+    exclusive,
+    local_copy,
+    location,
+    on_disk,
+    read_json,
+    remove_tree,
+    sweep,
+    write_json,
+    write_text,
+)
 
 # Fields that change where and how a run computes, not what: a run may go on with other ones.
 MACHINE_FIELDS = {
@@ -90,7 +100,7 @@ class RunFolder:
     @property
     def disk(self) -> Path | None:
         """A folder on the disk that holds the run; None in an object store."""
-        return self.root if isinstance(self.root, Path) else None
+        return on_disk(self.root)
 
     def config(self) -> Config:
         """Read the run's own configuration."""
@@ -229,6 +239,21 @@ class RunFolder:
     def write_result(self, result: Mapping[str, object]) -> None:
         """Write result.json."""
         write_json(self.result_path, finite(result))
+
+
+def run_lock(root: Location, name: str, *, wait_s: float = 0.0) -> AbstractContextManager[None]:
+    """Hold the lock `name` of a run; it ends with the process, however that ends.
+
+    Args:
+        root: the run's folder.
+        name: name of the file or object.
+        wait_s: how long to wait for another holder to let go.
+    Raises:
+        UserError: another process has it.
+        MachineError: the storage cannot lock.
+    """
+    taken = f"{root} is being trained by another process. Wait for it, or give another --run.name."
+    return exclusive(root, name, taken=taken, wait_s=wait_s)
 
 
 def finite(value: Any) -> Any:

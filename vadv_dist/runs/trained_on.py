@@ -210,7 +210,7 @@ def _encoder_of(config: Config, recorded: EncoderIdentity, moved: str | None) ->
 def _from(folder: str, name: str) -> str:
     """A place that was named in another folder."""
     place = location(name)
-    return os.path.join(folder, name) if isinstance(place, Path) and not place.is_absolute() else str(place)
+    return os.path.join(folder, name) if not place.is_absolute() else str(place)
 
 
 def _listed(sources: Sequence[SourceIdentity]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from vadv_dist.errors import UserError
-from vadv_dist.storage import S3Path, location
+from vadv_dist.storage import Location, location, on_disk
 
 C = TypeVar("C")
 # Below it, relative places of a job stand.
@@ -32,8 +32,6 @@ def lasting(uri: str, what: str, environment: Mapping[str, str] = os.environ) ->
         UserError: the place is in a job's working directory, and `VADV_STORAGE` names no other.
     """
     place = location(uri)
-    if isinstance(place, S3Path):
-        return uri
     if place.is_absolute():
         if _is_removed(place):
             raise UserError(f"{what} is {uri}, which is in {_WHY}. {_INSTEAD}, and give a path relative to that.")
@@ -44,9 +42,9 @@ def lasting(uri: str, what: str, environment: Mapping[str, str] = os.environ) ->
     if not base:
         raise UserError(f"{what} is {uri}, relative to {_WHY}. {_INSTEAD}, to which it is then relative.")
     root = location(base)
-    if isinstance(root, Path) and (not root.is_absolute() or _is_removed(root)):
+    if not root.is_absolute() or _is_removed(root):
         raise UserError(f"{BASE} is {base}, expected s3://… or an absolute path outside of {_WHY}.")
-    if ".." in PurePosixPath(place).parts:
+    if ".." in PurePosixPath(str(place)).parts:
         raise UserError(f"{what} is {uri}, which leads out of {BASE} ({base}). Give a path without `..`.")
     kept = str(root / str(place))
     print(f"vadv: {what} is {uri}, relative to {_WHY}: {BASE} makes it {kept}", file=sys.stderr)
@@ -65,9 +63,9 @@ def with_lasting(config: C, *names: str) -> C:
     return result
 
 
-def _is_removed(path: Path) -> bool:
-    parts = Path(os.path.abspath(path)).parts
-    return _REMOVED in itertools.pairwise(parts)
+def _is_removed(place: Location) -> bool:
+    path = on_disk(place)
+    return path is not None and _REMOVED in itertools.pairwise(Path(os.path.abspath(path)).parts)
 
 
 def _has_working_dir(environment: Mapping[str, str]) -> bool:

@@ -1,4 +1,7 @@
-"""Keep two processes from writing to one folder: a file lock on a disk, a lease in an object store."""
+"""Keep two processes from writing to one folder: a file lock on a disk, a lease in an object store.
+
+The lease is built on conditional writes (If-Match, If-None-Match): neither S3 nor s3fs has locks.
+"""
 
 import fcntl
 import json
@@ -13,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vadv_dist.errors import MachineError, UserError
-from vadv_dist.storage.files import disk_faults
 from vadv_dist.storage.object_client import ConflictError
 from vadv_dist.storage.objects import Location, S3Path
+from vadv_dist.storage.writes import disk_faults
 
 logger = logging.getLogger(__name__)
 

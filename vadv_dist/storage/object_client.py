@@ -1,7 +1,8 @@
 """The client of an S3 store: where the store is, and what is tried again where the network fails.
 
 Endpoint, region, profile and credentials come from the usual AWS variables and files (`AWS_ENDPOINT_URL`,
-`AWS_PROFILE`, …); `VADV_S3_ANONYMOUS=1` signs nothing.
+`AWS_PROFILE`, …); `VADV_S3_ANONYMOUS=1` signs nothing. Attempts are repeated here, as s3fs repeats some of them inside
+each other, silently, and stops at errors that pass, such as a refused connection.
 """
 
 import errno

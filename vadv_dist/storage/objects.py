@@ -1,6 +1,9 @@
 """Objects in an S3 store, with the part of pathlib's interface that readers use.
 
-An object appears whole or not at all, also a large one, which is uploaded in parts.
+An object appears whole or not at all, also a large one, which is uploaded in parts. s3fs gives the connection and
+sends the requests. Its verbs for files are not used where they lack a condition on the ETag or do not return it
+(`pipe_file`, `cat_file`), send a whole file again when one part fails (`put_file`, `get_file`), or list more than is
+asked for (`ls`, `isdir`).
 """
 
 import fnmatch
@@ -99,13 +102,17 @@ class S3Path:
         """Itself: such a place is the same from every folder."""
         return self
 
+    def is_absolute(self) -> bool:
+        """Always: such a place is the same from every folder."""
+        return True
+
     def exists(self) -> bool:
         """Whether it is an object or a prefix of one."""
         return self.is_file() or self.is_dir()
 
     def is_file(self) -> bool:
         """Whether there is such an object."""
-        return self.size_or_none() is not None
+        return self._head() is not None
 
     def is_dir(self) -> bool:
         """Whether any object stands below it."""
@@ -113,14 +120,9 @@ class S3Path:
 
     def iterdir(self) -> Iterator["S3Path"]:
         """What stands right below it: objects, and prefixes once each."""
-        seen: set[str] = set()
         start = len(self.key) + 1 if self.key else 0
-        for page in self._pages(1000):
-            for key in page:
-                name = key[start:].partition("/")[0]
-                if name and name not in seen:
-                    seen.add(name)
-                    yield self / name
+        for page in self._pages(1000, Delimiter="/"):
+            yield from (self / key[start:] for key in page if key[start:])
 
     def glob(self, pattern: str) -> Iterator["S3Path"]:
         """What stands right below it and has a name like `pattern`."""
@@ -138,27 +140,15 @@ class S3Path:
         """
         return int(self._call("head_object", Bucket=self.bucket, Key=self.key)["ContentLength"])
 
-    def size_or_none(self) -> int | None:
-        """Bytes of the object, or None where there is none."""
-        try:
-            return self.size() if self.key else None
-        except FileNotFoundError:
-            return None
-
     def etag(self) -> str | None:
         """What the store calls the object's present content, or None where there is none."""
-        try:
-            return str(self._call("head_object", Bucket=self.bucket, Key=self.key)["ETag"])
-        except FileNotFoundError:
-            return None
+        head = self._head()
+        return None if head is None else str(head["ETag"])
 
     def age_s(self) -> float | None:
         """Seconds since the object was written, by the store's own clock, or None where there is none."""
-        try:
-            head = self._call("head_object", Bucket=self.bucket, Key=self.key)
-        except FileNotFoundError:
-            return None
-        return _clock_s(head) - float(head["LastModified"].timestamp())
+        head = self._head()
+        return None if head is None else _clock_s(head) - float(head["LastModified"].timestamp())
 
     def clock_s(self) -> float:
         """What the store's clock says, in seconds since 1970, to the second."""
@@ -283,7 +273,7 @@ class S3Path:
             self._call("complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
         except FileNotFoundError:
             # An answer that was lost on its way leaves an upload that is complete, and then unknown.
-            if self.size_or_none() != size:
+            if not self.is_file() or self.size() != size:
                 raise
 
     def _part(self, start: int, size: int, etag: str | None = None) -> bytes:
@@ -319,16 +309,23 @@ class S3Path:
 
         return with_retries(f"reading {self}", run)
 
-    def _pages(self, limit: int) -> Iterator[list[str]]:
-        """Keys below it, a page at a time."""
-        prefix = f"{self.key}/" if self.key else ""
-        options: dict[str, Any] = {"Bucket": self.bucket, "Prefix": prefix, "MaxKeys": limit}
+    def _pages(self, limit: int, **options: str) -> Iterator[list[str]]:
+        """Keys below it, a page at a time; with a delimiter, those right below it and the prefixes that end with it."""
+        options = {"Bucket": self.bucket, "Prefix": f"{self.key}/" if self.key else "", **options}
         while True:
-            page = self._call("list_objects_v2", **options)
-            yield [entry["Key"] for entry in page.get("Contents", [])]
+            page = self._call("list_objects_v2", MaxKeys=limit, **options)
+            prefixes = [entry["Prefix"] for entry in page.get("CommonPrefixes", [])]
+            yield [*(entry["Key"] for entry in page.get("Contents", [])), *prefixes]
             if not page.get("IsTruncated"):
                 return
             options["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _head(self) -> Any:
+        """What the store knows of the object, or None where there is none."""
+        try:
+            return self._call("head_object", Bucket=self.bucket, Key=self.key) if self.key else None
+        except FileNotFoundError:
+            return None
 
     def _call(self, method: str, **arguments: Any) -> Any:
         return with_retries(f"{method} {self}", lambda fs: fs.call_s3(method, **arguments))

@@ -199,10 +199,10 @@ class _Reach:
 
     def __call__(self, uri: str, what: str) -> str:
         place = location(uri)
-        if not isinstance(place, Path) or place.is_absolute():
+        if place.is_absolute():
             return str(place)
         if is_this_machine(self.address):
-            return str((self.folder / place).resolve())
+            return str((self.folder / str(place)).resolve())
         raise UserError(
             f"{what} is {place}, a path relative to the job's folder, which is a copy that is removed when the job "
             "ends. Give s3://… or the absolute path of a disk that all nodes see."

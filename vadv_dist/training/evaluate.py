@@ -130,7 +130,7 @@ def clip_facts(shards: SplitShards, scored: Scored) -> ClipFacts:
     found: dict[tuple[str, str], tuple[str, str]] = {}
     for number, shard in shards.shards:
         path = shards.sources.datasets[number].shard_path(shard)
-        with shard_content(path, shard.bytes) as content, BoundedParquet(pa.BufferReader(content), path) as file:
+        with BoundedParquet(pa.BufferReader(shard_content(path, shard.bytes)), path) as file:
             table = file.read(["source", "clip_id", "video_id", "text"])
         name = shards.sources.names[number]
         for source, clip_id, video_id, text in zip(*(c.to_pylist() for c in table.columns), strict=True):

@@ -15,8 +15,7 @@ from vadv_dist.config import Config, load_config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
 from vadv_dist.reporting.words import decimals
-from vadv_dist.runs.folder import RunFolder
-from vadv_dist.runs.lock import run_lock
+from vadv_dist.runs.folder import RunFolder, run_lock
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.runtime.job_storage import with_lasting
 from vadv_dist.tasks.model_check import preflight

@@ -4,7 +4,6 @@ import dataclasses
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -18,7 +17,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.runs.folder import MACHINE_FIELDS, RunFolder, without_places
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.runtime.job_storage import lasting
-from vadv_dist.storage import Location, location, remove_tree, sweep, write_text
+from vadv_dist.storage import Location, location, on_disk, remove_tree, sweep, write_text
 from vadv_dist.tuning.space import Space
 
 # Of a repeat that failed: kept beside its run, so that a search that goes on does not try it again.
@@ -169,12 +168,13 @@ class StudyFolder:
             UserError: an environment variable is not set, or the folder is no place for a database.
         """
         if search.storage is None:
-            if not isinstance(self.root, Path):
+            folder = on_disk(self.root)
+            if folder is None:
                 raise UserError(
                     f"{self.root} is in an object store, which cannot hold Optuna's database. Set search.storage to an "
                     "RDB URL, or to a path of this machine that ends in .log."
                 )
-            return f"sqlite:///{self.root.resolve()}/{DATABASE}"
+            return f"sqlite:///{folder.resolve()}/{DATABASE}"
         url = resolve(search.storage)
         if "://" not in url and not url.endswith(".log"):
             raise UserError(

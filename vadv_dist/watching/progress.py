@@ -1,7 +1,5 @@
 """What a person sees of a training run: a bar on a terminal, plain lines elsewhere, both from metrics.jsonl's lines."""
 
-import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -11,13 +9,11 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from vadv_dist.errors import VadvError
 from vadv_dist.formats.json_text import JsonError, parse_json
-from vadv_dist.storage import Location, S3Path
+from vadv_dist.storage import LineReader, Location
 
 _PLAIN_INTERVAL_S = 15.0
 _MAX_SOURCES = 4  # more would not fit a line
-_OBJECT_INTERVAL_S = 2.0
 
 
 class ProgressView:
@@ -144,20 +140,16 @@ class MetricsTail:
     """
 
     def __init__(self, path: Location, show: Callable[[dict[str, Any]], None], interval_s: float = 0.5) -> None:
-        self._path = path
+        self._lines = LineReader(path, interval_s)
         self._show = show
-        self._interval_s = interval_s
-        self._offset, self._file_id, self._seen = 0, -1, 0.0
-        self._etag: str | None = None
-        if isinstance(path, S3Path):
-            self._interval_s = max(interval_s, _OBJECT_INTERVAL_S)
+        self._seen = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="vadv-progress", daemon=True)
 
     @property
     def interval_s(self) -> float:
         """Seconds between two looks."""
-        return self._interval_s
+        return self._lines.interval_s
 
     def poll(self) -> None:
         """Look once, and hand over what is new."""
@@ -175,41 +167,16 @@ class MetricsTail:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._interval_s):
+        while not self._stop.wait(self.interval_s):
             self._read(self._show)
         self._read(self._show)
 
     def _read(self, show: Callable[[dict[str, Any]], None]) -> None:
-        if isinstance(self._path, S3Path):
-            with contextlib.suppress(OSError, VadvError):  # what cannot be read now can be a little later
-                self._read_object(self._path, show)
-            return
-        if not self._path.is_file():
-            return
-        with self._path.open("rb") as file:
-            file_id = os.fstat(file.fileno()).st_ino
-            if file_id != self._file_id:
-                self._file_id, self._offset = file_id, 0
-            file.seek(self._offset)
-            for raw in file:
-                if not raw.endswith(b"\n"):
-                    break
-                self._offset += len(raw)
-                try:
-                    line = parse_json(raw)
-                except JsonError:
-                    continue  # half a line of a killed attempt, which the next one trims
-                self._show_new(line, show)
-
-    def _read_object(self, path: S3Path, show: Callable[[dict[str, Any]], None]) -> None:
-        etag = path.etag()
-        if etag == self._etag:
-            return
-        self._etag = etag
-        for raw in [] if etag is None else path.read_text().splitlines():
-            self._show_new(parse_json(raw), show)
-
-    def _show_new(self, line: dict[str, Any], show: Callable[[dict[str, Any]], None]) -> None:
-        if line["time"] > self._seen:
-            self._seen = line["time"]
-            show(line)
+        for raw in self._lines.new():
+            try:
+                line = parse_json(raw)
+            except JsonError:
+                continue  # half a line of a killed attempt, which the next one trims
+            if line["time"] > self._seen:
+                self._seen = line["time"]
+                show(line)

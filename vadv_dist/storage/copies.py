@@ -1,0 +1,113 @@
+"""Content of files that is read by seeking in it, such as videos, and their hashes.
+
+An object is fetched whole and then read as a file, since its hash needs every byte anyway: a small one into memory, a
+larger one into a nameless file of this machine that ends with the process. The one fetched last is kept, as files that
+are read several times mostly follow each other.
+"""
+
+import errno
+import hashlib
+import io
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO
+
+from vadv_dist.storage.objects import Location, S3Path
+from vadv_dist.storage.reads import sha256_file
+from vadv_dist.storage.writes import disk_faults
+
+# Bytes of an object's key, https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
+_LONGEST_KEY = 1024
+
+
+@dataclass(frozen=True)
+class DiskContent:
+    """A file of this machine."""
+
+    path: Path
+    size: int
+    modified_ns: int
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 in hex; computed once while the file stays as it is."""
+        return _sha256(self)
+
+    def open(self) -> IO[bytes]:
+        """Open it for reading."""
+        return self.path.open("rb")
+
+
+@dataclass(frozen=True)
+class ObjectContent:
+    """An object as it was when it was fetched."""
+
+    place: S3Path
+    etag: str
+    size: int
+    sha256: str
+    content: bytes | IO[bytes]
+
+    def open(self) -> IO[bytes]:
+        """Open it for reading; readers take turns, as they share one position."""
+        if isinstance(self.content, bytes):
+            return io.BytesIO(self.content)
+        file = os.fdopen(os.dup(self.content.fileno()), "rb")
+        file.seek(0)
+        return file
+
+
+FileContent = DiskContent | ObjectContent
+_last: ObjectContent | None = None
+
+
+def content_of(place: Location, safe: str) -> FileContent:
+    """Return a file's content, to be opened and hashed: what was fetched last where it is still that.
+
+    Args:
+        place: the file.
+        safe: what is safe if the disk for copies is full, for the message.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConflictError: the object was changed while it was fetched.
+        OSError: the name is too long.
+        UserError: there is no such bucket, or the object store refuses access.
+        MachineError: the object store does not answer, or the disk for copies is full.
+    """
+    global _last
+    if isinstance(place, Path):
+        if not place.is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place))
+        status = place.stat()
+        return DiskContent(place, status.st_size, status.st_mtime_ns)
+    if len(place.key.encode()) > _LONGEST_KEY:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(place))
+    if _last is None or _last.place != place or place.etag() != _last.etag:
+        _last = None  # its room is free before the next one takes some
+        _last = _fetch(place, safe)
+    return _last
+
+
+@lru_cache(maxsize=64)
+def _sha256(content: DiskContent) -> str:
+    return sha256_file(content.path)
+
+
+def _fetch(place: S3Path, safe: str) -> ObjectContent:
+    if not place.key:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place))
+    opened = place.open()
+    if opened.size == len(opened.first):
+        digest = hashlib.sha256(opened.first).hexdigest()
+        return ObjectContent(place, opened.etag, opened.size, digest, opened.first)
+    running = hashlib.sha256()
+    with disk_faults(Path(tempfile.gettempdir()), safe):
+        file = tempfile.TemporaryFile(prefix="vadv-clip-")  # noqa: SIM115  # open as long as its copy is kept
+        for part in opened.parts():
+            running.update(part)
+            file.write(part)
+        file.flush()
+    return ObjectContent(place, opened.etag, opened.size, running.hexdigest(), file)

@@ -1,0 +1,109 @@
+"""A growing file of lines: one process appends, others follow.
+
+On a disk lines are appended to the file. An object cannot be appended to: it is written anew every few seconds.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vadv_dist.errors import VadvError
+from vadv_dist.storage.objects import Location, S3Path
+from vadv_dist.storage.writes import disk_faults, write_text
+
+# Writing an object takes at most this share of the time.
+_SHORTEST_INTERVAL_S, _WRITING_SHARE = 3.0, 0.02
+# Seconds between two looks at an object.
+_OBJECT_LOOK_S = 2.0
+
+
+class LineFile:
+    """A file of lines, each with its line break; one process writes it.
+
+    Args:
+        path: the file.
+        safe: what is safe if the disk is full, for the message.
+    """
+
+    def __init__(self, path: Location, safe: str) -> None:
+        self._path, self._safe = path, safe
+        self._lines: list[str] | None = None  # of an object, all of them
+        self._unwritten = False
+        self._due = 0.0
+
+    def append(self, line: str) -> None:
+        """Add a line; in an object it appears a few seconds later, or with `flush`."""
+        if isinstance(self._path, Path):
+            with disk_faults(self._path, self._safe), self._path.open("a", encoding="utf-8") as file:
+                file.write(line)
+            return
+        self._lines = self.lines() if self._lines is None else self._lines
+        self._lines.append(line)
+        self._unwritten = True
+        if time.monotonic() >= self._due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was appended."""
+        if self._unwritten:
+            began = time.monotonic()
+            write_text(self._path, "".join(self._lines or []))
+            now = time.monotonic()
+            self._due = now + max(_SHORTEST_INTERVAL_S, (now - began) / _WRITING_SHARE)
+            self._unwritten = False
+
+    def lines(self) -> list[str]:
+        """Every line that is written; the last one may have broken off."""
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        return [f"{line}\n" for line in text.splitlines()]
+
+    def replace(self, lines: Sequence[str]) -> None:
+        """Write these lines in place of all others."""
+        write_text(self._path, "".join(lines))
+        self._lines, self._unwritten = [*lines] if isinstance(self._path, S3Path) else None, False
+
+
+class LineReader:
+    """Follows a file of lines that another process writes, from its first line.
+
+    Attributes:
+        interval_s: seconds between two looks that are worth their cost.
+    """
+
+    def __init__(self, path: Location, interval_s: float) -> None:
+        self._path = path
+        self.interval_s = max(interval_s, _OBJECT_LOOK_S) if isinstance(path, S3Path) else interval_s
+        self._offset = 0
+        self._version: int | str | None = None
+
+    def new(self) -> Iterator[bytes]:
+        """Lines written since the last look; all of them again where the file was replaced by another one.
+
+        An object is always another one. What cannot be read now is left for the next look.
+        """
+        if isinstance(self._path, S3Path):
+            with contextlib.suppress(OSError, VadvError):
+                yield from self._of_object(self._path)
+        elif self._path.is_file():
+            with self._path.open("rb") as file:
+                version = os.fstat(file.fileno()).st_ino
+                if version != self._version:
+                    self._version, self._offset = version, 0
+                file.seek(self._offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._offset += len(line)
+                    yield line
+
+    def _of_object(self, path: S3Path) -> list[bytes]:
+        version = path.etag()
+        if version == self._version:
+            return []
+        self._version = version
+        return [] if version is None else path.read_bytes().splitlines(keepends=True)
