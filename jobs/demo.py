@@ -1,4 +1,4 @@
-"""`make run`: train on made data, alone and beside the teacher. Takes --section.field=value overrides."""
+"""`make run`: train on synthetic data with and without the teacher. Accepts --section.field=value overrides."""
 
 import sys
 
@@ -9,7 +9,7 @@ from vadv_dist.runtime.terminal import console
 
 
 def main() -> int:
-    """Run the demonstration and say where its report is."""
+    """Run the demo and print the path of its report."""
     print(f"report: {run_demo(sys.argv[1:], console(stderr=True))}")
     return 0
 

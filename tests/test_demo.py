@@ -14,15 +14,15 @@ from vadv_dist.evaluation.paired import Interval
 @pytest.mark.parametrize(
     ("gain", "words"),
     [
-        (Interval(0.02, -0.01, 0.05), "No gain is shown"),
-        (Interval(-0.01, -0.03, 0.01), "No gain is shown"),
-        (Interval(0.04, 0.01, 0.07), "erred less beside its teacher"),
-        (Interval(-0.04, -0.07, -0.01), "erred more beside its teacher"),
+        (Interval(0.02, -0.01, 0.05), "shows no gain"),
+        (Interval(-0.01, -0.03, 0.01), "shows no gain"),
+        (Interval(0.04, 0.01, 0.07), "more accurate with its teacher"),
+        (Interval(-0.04, -0.07, -0.01), "less accurate with its teacher"),
     ],
 )
-def test_what_is_told_is_what_the_interval_shows(gain: Interval, words: str) -> None:
+def test_finding_follows_the_interval(gain: Interval, words: str) -> None:
     assert words in demo.finding(gain)
-    assert "one seed" in demo.finding(gain)
+    assert "One seed" in demo.finding(gain)
 
 
 def test_how_hard_the_data_is_is_said_where_it_is_known() -> None:

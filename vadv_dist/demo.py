@@ -1,4 +1,4 @@
-"""The main job on made data: a student alone, the same student beside its teacher, evaluation, table and report."""
+"""The demo on synthetic data: train a student with and without its teacher, evaluate both, write table and report."""
 
 import dataclasses
 import shutil
@@ -29,16 +29,16 @@ NUM_CLIPS = 2400
 
 
 def run_demo(overrides: Sequence[str], console: Console) -> Path:
-    """Make the data where it is missing, train twice, print what was found, and return the report's path.
+    """Generate the data if necessary, train twice, print the comparison, and return the report's path.
 
     Args:
-        overrides: `--section.field=value` on top of the recipe `demo`.
-        console: where progress is shown; the table goes to standard output.
+        overrides: `--section.field=value` arguments applied to the recipe `demo`.
+        console: shows progress; the table goes to standard output.
     """
     taught = with_lasting(load_config(find_recipe("demo").path, overrides), "run.storage")
     data = Path(taught.data.sources[0].uri)
     if not data.exists():
-        console.print(f"making {NUM_CLIPS} clips in {data}, whose truth is known", highlight=False)
+        console.print(f"generating {NUM_CLIPS} synthetic clips in {data}", highlight=False)
         make_dataset(data, num_clips=NUM_CLIPS, seed=1)
     alone = dataclasses.replace(
         taught,
@@ -47,7 +47,7 @@ def run_demo(overrides: Sequence[str], console: Console) -> Path:
     )
     before, after = (local_path(taught.run.storage) / config.run.name for config in (alone, taught))
     if all((folder / "result.json").is_file() for folder in (before, after)):
-        console.print("both runs are complete: removing them to train afresh", highlight=False)
+        console.print("both runs are complete; removing them to train again", highlight=False)
         _remove(before)
         _remove(after)
     with ray_session(taught.trainer):
@@ -59,41 +59,41 @@ def run_demo(overrides: Sequence[str], console: Console) -> Path:
     out = terminal()
     out.print(comparison_table(first, second, scale=scale, gain=gain, truth=truth))
     for document in evaluations:
-        if told := notes(document):
-            out.print(told)
+        if remarks := notes(document):
+            out.print(remarks)
     for sentence in (finding(gain), hardness(truth)):
         out.print(sentence, highlight=False)
     return Path(str(write_report(after, compare=[before])))
 
 
 def finding(gain: Interval) -> str:
-    """What one pair of runs shows, in words.
+    """Say in words what one pair of runs shows.
 
     Args:
-        gain: how much less the taught student errs, with its interval over the test clips.
+        gain: reduction of the student's MAE by the teacher, with its interval over the test clips.
     """
     if not gain.excludes_zero:
-        found = "No gain is shown: the interval holds zero."
+        found = "This shows no gain: the interval contains zero."
     elif gain.mean > 0:
-        found = "On these clips the student erred less beside its teacher."
+        found = "On these clips the student is more accurate with its teacher."
     else:
-        found = "On these clips the student erred more beside its teacher."
-    return f"{found} It is one seed of each, which cannot tell a gain from luck; docs/results.md has more."
+        found = "On these clips the student is less accurate with its teacher."
+    return f"{found} One seed each cannot tell a gain from chance; see docs/results.md."
 
 
 def hardness(truth: Mapping[str, Any]) -> str:
-    """How well a human would read the made data, in words; empty for data that does not state it."""
+    """Say how well a human would read the synthetic data; empty if the data set does not record it."""
     annotator = truth.get("annotator")
     if not annotator:
         return ""
     return (
-        f"One more annotator would read these labels at MAE {annotator['mae']:.2f} and A2 {annotator['a2_has0']:.1%}; "
-        "a human reads CMU-MOSI at 0.71 and 85.7%."
+        f"Another annotator would reach MAE {annotator['mae']:.2f} and A2 {annotator['a2_has0']:.1%} on these labels; "
+        "a human reaches 0.71 and 85.7% on CMU-MOSI."
     )
 
 
 def _remove(folder: Path) -> None:
-    """Remove a run whole or not at all: half of one would be taken for a folder of the user's."""
+    """Remove a run completely or not at all, because a partial run would be taken for a user's folder."""
     aside = folder.with_name(f".{folder.name}.removed")
     shutil.rmtree(aside, ignore_errors=True)
     folder.rename(aside)
@@ -101,7 +101,7 @@ def _remove(folder: Path) -> None:
 
 
 def _train_and_evaluate(config: Config, console: Console) -> dict[str, Any]:
-    what = "alone" if config.objective.kind == "none" else "beside its teacher"
-    console.print(Text(f"\nthe student {what}", style="bold"))
+    what = "alone" if config.objective.kind == "none" else "with its teacher"
+    console.print(Text(f"\ntraining the student {what}", style="bold"))
     train(config, console)
     return evaluate_run(RunFolder.of(config).root, "test")

@@ -1,7 +1,6 @@
-"""The ways a command can fail, and what each prints.
+"""The errors that end a command, each with one message, an exit code and no traceback.
 
-A user's mistake ends with exit code 2, a fault of the machine with exit code 1, a stop by SIGTERM with 143; none shows
-a traceback.
+A user error has exit code 2, a system failure exit code 1, a stop by SIGTERM exit code 143.
 """
 
 import difflib
@@ -15,24 +14,24 @@ class VadvError(Exception):
 
 
 class UserError(VadvError):
-    """A mistake in what the user gave: says what was wrong, where, what was expected and what to do."""
+    """A mistake in the user's input. The message says what was wrong, where, what was expected and what to do."""
 
     exit_code = 2
 
 
 class MachineError(VadvError):
-    """A fault of the machine (disk, memory, a lost worker): says what is lost and what is safe."""
+    """A system failure (disk, memory, a lost worker). The message says what is lost and what is saved."""
 
     exit_code = 1
 
 
 class StoppedError(VadvError):
-    """The command was asked to stop by SIGTERM, and has: says what is saved and how to continue."""
+    """The command stopped on SIGTERM. The message says what is saved and how to resume."""
 
     exit_code = 143
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the nearest known name, or an empty string where none is near."""
+    """Return `` Did you mean 'x'?`` for the closest known name, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""

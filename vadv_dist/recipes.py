@@ -18,7 +18,7 @@ class Recipe:
 
     @property
     def command(self) -> str:
-        """The command that takes it."""
+        """The command that accepts it."""
         return "extract" if self.name.startswith("extract-") else "train"
 
 
@@ -26,18 +26,18 @@ def list_recipes() -> list[Recipe]:
     """Return the shipped recipes by name; a recipe's first comment line is its summary.
 
     Raises:
-        UserError: the installation holds none.
+        UserError: the installation has none.
     """
     places = (Path(__file__).parents[1] / "jobs" / "configs", Path(sys.prefix) / "share" / "vadv" / "recipes")
     for place in places:
         found = [Recipe(path.stem, path, _summary(path)) for path in sorted(place.glob("*.yaml"))]
         if found:
             return found
-    raise UserError("This installation has no recipes. Take jobs/configs from the project's repository.")
+    raise UserError("This installation has no recipes. Copy jobs/configs from the project's repository.")
 
 
 def find_recipe(name: str) -> Recipe:
-    """Return a recipe by its name.
+    """Return a recipe by name.
 
     Raises:
         UserError: there is no such recipe.
@@ -45,7 +45,7 @@ def find_recipe(name: str) -> Recipe:
     recipes = {recipe.name: recipe for recipe in list_recipes()}
     recipe = recipes.get(name.removesuffix(".yaml"))
     if recipe is None:
-        raise UserError(f"There is no recipe {name!r} (there are: {', '.join(recipes)}).{did_you_mean(name, recipes)}")
+        raise UserError(f"There is no recipe {name!r} (available: {', '.join(recipes)}).{did_you_mean(name, recipes)}")
     return recipe
 
 
@@ -56,7 +56,7 @@ def copy_recipe(name: str, target: Path) -> None:
         UserError: no such recipe, or the file exists.
     """
     source = find_recipe(name).path
-    require_absent(target, "a config", "Give another file name.")
+    require_absent(target, "a config", "Choose another file name.")
     with atomic_file(target) as partial:
         partial.write_bytes(source.read_bytes())
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A Ray head on this machine that takes jobs on http://127.0.0.1:8265, with a token of its own.
+# Start a Ray head on this machine that accepts jobs at http://127.0.0.1:8265 with its own token.
 #
 #   cluster/local/start.sh
 #   export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265
@@ -11,7 +11,7 @@ token=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
 if [ ! -s "$token" ]; then
     mkdir -p -m 700 "$(dirname "$token")"
     (umask 077 && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' > "$token")
-    echo "made the token $token"
+    echo "created the token $token"
 fi
 RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token RAY_USAGE_STATS_ENABLED=0 RAY_TRAIN_V2_ENABLED=1 \
     "$bin/ray" start --head --node-ip-address=127.0.0.1 --dashboard-host=127.0.0.1 --dashboard-port=8265 --disable-usage-stats

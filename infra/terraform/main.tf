@@ -1,4 +1,4 @@
-# A Kubernetes cluster on AWS with a GPU pool on spot machines, a bucket, and the least role that training needs.
+# A Kubernetes cluster on AWS with a GPU pool on spot machines, a bucket, and a least-privilege role for training.
 #
 #   terraform -chdir=infra/terraform init
 #   terraform -chdir=infra/terraform apply -var bucket=YOUR-BUCKET
@@ -37,7 +37,7 @@ module "vpc" {
   single_nat_gateway = true
 }
 
-# Traffic between workers and the bucket stays inside the network, and is free.
+# Traffic between workers and the bucket stays inside the network and is free.
 resource "aws_vpc_endpoint" "s3" {
   vpc_id            = module.vpc.vpc_id
   service_name      = "com.amazonaws.${var.region}.s3"
@@ -103,7 +103,7 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "runs" {
   }
 }
 
-# Parts of uploads that were cut off are seen by nobody, and cost all the same.
+# Parts of aborted uploads are invisible but still billed.
 resource "aws_s3_bucket_lifecycle_configuration" "runs" {
   bucket = aws_s3_bucket.runs.id
   rule {

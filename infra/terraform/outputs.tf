@@ -4,7 +4,7 @@ output "worker_role_arn" {
 }
 
 output "bucket" {
-  description = "Where data sets and runs go: s3://<bucket>/data, s3://<bucket>/runs."
+  description = "Location of data sets and runs: s3://<bucket>/data, s3://<bucket>/runs."
   value       = aws_s3_bucket.runs.id
 }
 

@@ -1,28 +1,28 @@
 variable "name" {
-  description = "Name of the cluster and of what belongs to it."
+  description = "Name of the cluster and prefix of its resources."
   type        = string
   default     = "vadv"
 }
 
 variable "region" {
-  description = "AWS region; GPU spot machines differ much between regions."
+  description = "AWS region; GPU spot capacity varies widely between regions."
   type        = string
   default     = "eu-central-1"
 }
 
 variable "bucket" {
-  description = "Name of the bucket for data sets and runs; must be free in all of S3."
+  description = "Name of the bucket for data sets and runs; must be unique across S3."
   type        = string
 }
 
 variable "writable_prefixes" {
-  description = "Prefixes of the bucket that training may write to; everything else it can only read."
+  description = "Prefixes of the bucket that training may write to; the rest is read-only."
   type        = list(string)
   default     = ["runs", "exports"]
 }
 
 variable "admin_cidrs" {
-  description = "Addresses from which the Kubernetes API may be reached."
+  description = "Address ranges allowed to reach the Kubernetes API."
   type        = list(string)
   validation {
     condition     = length(var.admin_cidrs) > 0 && !contains(var.admin_cidrs, "0.0.0.0/0")
@@ -31,13 +31,13 @@ variable "admin_cidrs" {
 }
 
 variable "gpu_instance_types" {
-  description = "Kinds of GPU machine, any of which will do: more kinds, fewer waits for spot capacity."
+  description = "Acceptable GPU instance types; more types mean shorter waits for spot capacity."
   type        = list(string)
   default     = ["g6.2xlarge", "g5.2xlarge"]
 }
 
 variable "max_gpu_nodes" {
-  description = "GPU machines at most: the bound on what a mistake costs."
+  description = "Maximum number of GPU machines; bounds the cost of a mistake."
   type        = number
   default     = 4
 }
