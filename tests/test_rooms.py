@@ -40,7 +40,13 @@ MACHINERY = {
     "ray": {
         *("watching/ray_metrics.py", "data/windows.py", "features/ray_pipeline.py"),
         *("launch/worker.py", "launch/driver.py", "launch/cluster.py", "launch/stop_actor.py"),
-        *("launch/shared_folder.py", "runtime/ray_connection.py", "runtime/ray_probe.py", "submission/job.py"),
+        *(
+            "launch/shared_folder.py",
+            "runtime/ray_connection.py",
+            "runtime/ray_errors.py",
+            "runtime/ray_probe.py",
+            "submission/job.py",
+        ),
         *("tuning/packed_pool.py", "tuning/distributed_pool.py"),
     },
     "deepspeed": {"engines/deepspeed_engine.py"},

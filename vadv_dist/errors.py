@@ -1,16 +1,33 @@
 """The errors that end a command, each with one message, an exit code and no traceback.
 
 A user error has exit code 2, a system failure exit code 1, a stop by SIGTERM exit code 143.
+What a caller must know of an error is its class and its fields; nothing is decided by its text.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class VadvError(Exception):
-    """Ends a command with one message and an exit code."""
+    """Ends a command with one message and an exit code.
+
+    Attributes:
+        message: what a person is told.
+        copies: paths of temporary copies, each with the place that it was copied from, which the message then names.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.copies: dict[str, str] = {}
+
+    def __str__(self) -> str:
+        text = self.message
+        for copy, place in self.copies.items():
+            text = text.replace(copy, place)
+        return text
 
 
 class UserError(VadvError):
@@ -19,16 +36,38 @@ class UserError(VadvError):
     exit_code = 2
 
 
+class DivergedError(UserError):
+    """The numbers of a run became NaN or infinite."""
+
+
 class MachineError(VadvError):
     """A system failure (disk, memory, a lost worker). The message says what is lost and what is saved."""
 
     exit_code = 1
 
 
+class MemoryFullError(MachineError):
+    """The memory of the machine or of a GPU is full."""
+
+
 class StoppedError(VadvError):
     """The command stopped on SIGTERM. The message says what is saved and how to resume."""
 
     exit_code = 143
+
+
+_KINDS = {kind.__name__: kind for kind in (UserError, DivergedError, MachineError, MemoryFullError, StoppedError)}
+
+
+def error_to_json(error: VadvError) -> dict[str, str]:
+    """Describe an error for another process: its nearest class in this file, and its message."""
+    kind = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _KINDS), MachineError.__name__)
+    return {"error": kind, "message": str(error)}
+
+
+def error_from_json(described: Mapping[str, str]) -> VadvError:
+    """Return the error that `error_to_json` described."""
+    return _KINDS[described["error"]](described["message"])
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

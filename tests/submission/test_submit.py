@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray.dashboard.modules.job.common import JobErrorType
 
 from vadv_dist.errors import UserError
 from vadv_dist.submission.address import has_token, is_this_machine, require_token, resolve_address
@@ -138,17 +139,21 @@ def test_a_cluster_off_this_machine_wants_a_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "message", "expected"),
+    ("status", "code", "error_type", "expected"),
     [
-        ("SUCCEEDED", 0, "", 0),
-        ("FAILED", 2, "Job entrypoint command failed with exit code 2", 2),
-        ("FAILED", 143, "Job entrypoint command failed with exit code 143", PREEMPTED),
-        ("FAILED", 1, "Job entrypoint command failed with exit code 1", 1),
-        ("FAILED", None, "Job supervisor actor died: the node was terminated", PREEMPTED),
-        ("FAILED", None, "runtime_env setup failed", 1),
-        ("STOPPED", None, "", STOPPED),
+        ("SUCCEEDED", 0, None, 0),
+        ("FAILED", 2, JobErrorType.JOB_ENTRYPOINT_COMMAND_ERROR, 2),
+        ("FAILED", 143, JobErrorType.JOB_ENTRYPOINT_COMMAND_ERROR, PREEMPTED),
+        ("FAILED", 1, JobErrorType.JOB_ENTRYPOINT_COMMAND_ERROR, 1),
+        ("FAILED", -9, JobErrorType.JOB_ENTRYPOINT_COMMAND_ERROR, 1),
+        ("FAILED", None, JobErrorType.JOB_SUPERVISOR_ACTOR_DIED, PREEMPTED),
+        ("FAILED", None, JobErrorType.RUNTIME_ENV_SETUP_FAILURE, 1),
+        ("STOPPED", None, None, STOPPED),
     ],
 )
-def test_the_end_of_a_job_is_told_by_its_exit_code(status, code, message, expected) -> None:
-    job = SimpleNamespace(status=SimpleNamespace(value=status), driver_exit_code=code, message=message)
+def test_the_end_of_a_job_is_told_by_its_exit_code(status, code, error_type, expected) -> None:
+    said = "the last lines of its output, which may speak of a node that died"
+    job = SimpleNamespace(
+        status=SimpleNamespace(value=status), driver_exit_code=code, message=said, error_type=error_type
+    )
     assert exit_code(job, lambda text: None) == expected

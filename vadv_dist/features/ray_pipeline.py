@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from vadv_dist.config.extract_sections import ExtractConfig
-from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.errors import MachineError, UserError
 from vadv_dist.features.isolated import begun, read_each_apart
 from vadv_dist.features.listing import ListedClip
 from vadv_dist.features.stages import (
@@ -29,6 +29,7 @@ from vadv_dist.features.stages import (
     encoder_stages,
 )
 from vadv_dist.runtime.ray_connection import connect
+from vadv_dist.runtime.ray_errors import last_line, own_error
 from vadv_dist.storage import store_settings, use_store_settings
 
 # Ray Data fuses a task into the actor that follows where both ask for the same: reading would then wait for encoding.
@@ -134,8 +135,8 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
         for table in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
             yield _from_table(table)
     except RayError as error:
-        raise _ours(error) or MachineError(
-            f"Ray could not go on: {_last_line(error)}. Complete shards are safe: run the same command again."
+        raise own_error(error) or MachineError(
+            f"Ray could not go on: {last_line(error)}. Complete shards are safe: run the same command again."
         ) from None
 
 
@@ -218,20 +219,3 @@ def _from_table(table: pa.Table) -> ClipBatch:
             arrays[name] = np.frombuffer(data, np.dtype(kind["dtype"])).reshape(kind["shape"])
     reports = [ClipReport(**report) for report in json.loads(table.column("reports")[0].as_py())]
     return ClipBatch(int(table.column("number")[0].as_py()), reports, **arrays)
-
-
-def _ours(error: BaseException | None) -> VadvError | None:
-    """Find our own error among the causes of one that Ray raised."""
-    while error is not None:
-        cause = getattr(error, "cause", None) or error.__cause__
-        # Ray's own error of a task is one of ours too by its class, but its text is a traceback; and Ray appends lines
-        # on attempts to the text of ours.
-        if isinstance(error, VadvError) and cause is None:
-            return type(error)(str(error).splitlines()[0])
-        error = cause
-    return None
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1][:200] if lines else ''}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vadv_dist.formats.tensors import save_tensors
 from vadv_dist.inference.manifest import (
     MANIFEST,
     WEIGHTS,
@@ -96,7 +97,6 @@ def export_student(
     Raises:
         UserError: `out` exists and `replace` is false.
     """
-    from safetensors.torch import save_file
 
     from vadv_dist.inference import modeling_text_student
     from vadv_dist.inference.layouts import MODELING_FILE, to_layout
@@ -115,7 +115,7 @@ def export_student(
     with atomic_directory(out, manifest=MANIFEST) as upload:
         folder = upload.folder
         layout.config.save_pretrained(folder)
-        save_file(layout.weights, folder / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(layout.weights, folder / WEIGHTS, metadata={"format": "pt"})
         _portable(tokenizer, card.max_tokens).save_pretrained(folder)
         if layout.custom_reason is not None:
             shutil.copyfile(modeling_text_student.__file__, folder / MODELING_FILE)

@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,8 @@ from vadv_dist.config import Config, config_to_dict
 from vadv_dist.data.texts import texts_of
 from vadv_dist.engines.allocator import THREAD_ENVIRONMENT
 from vadv_dist.engines.distributed import choose_device, choose_dtype
-from vadv_dist.errors import MachineError, StoppedError, UserError, VadvError
+from vadv_dist.engines.faults import is_lost_peer
+from vadv_dist.errors import MachineError, StoppedError, UserError
 from vadv_dist.inference.token_counts import count_tokens
 from vadv_dist.launch.cluster import cluster_resource, ray_session
 from vadv_dist.launch.shared_folder import leave_mark, require_shared
@@ -24,6 +25,7 @@ from vadv_dist.launch.worker import MISTAKE, raise_mistake, train_in_ray, train_
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import FAILURES, RunFolder
 from vadv_dist.runs.trained_on import TrainedOn
+from vadv_dist.runtime.ray_errors import last_line, own_error, why_lost
 from vadv_dist.runtime.signals import StopRequest, finishing_first, listens
 from vadv_dist.storage import Location, remove_tree, scratch_folder, store_settings
 from vadv_dist.tasks.model_check import preflight
@@ -213,19 +215,22 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
             _fit(trainer, request, lambda: ask_to_stop(flag))
         except WorkerGroupError as error:
             raise_mistake(notes / MISTAKE)
-            for failure in error.worker_failures.values():
-                if (ours := _vadv_error(failure)) is not None:
+            failures = error.worker_failures.values()
+            for failure in failures:
+                if (ours := own_error(failure)) is not None:
                     raise ours from None
+            # That others then lost touch with a lost worker is no reason.
+            reason = why_lost(failure for failure in failures if not is_lost_peer(failure)) or "its connection closed"
             raise MachineError(
                 f"Workers were lost more than {config.trainer.max_failures} times, the last time because "
-                f"{_why_lost(error.worker_failures.values())}. Checkpoints in {folder.checkpoints} are complete: run "
+                f"{reason}. Checkpoints in {folder.checkpoints} are complete: run "
                 "the same command to go on, with a larger trainer.max_failures if losses are expected. What a worker "
                 f"itself could say of it stands in {folder.root / FAILURES}."
             ) from error
         except TrainingFailedError as error:
             raise MachineError(
-                f"Ray Train could not run the workers: {_short(error)}. Checkpoints are complete: run the same command "
-                "to go on."
+                f"Ray Train could not run the workers: {last_line(error)}. Checkpoints are complete: run the same "
+                "command to continue."
             ) from error
         require_shared(folder.root, mark)
         raise_mistake(notes / MISTAKE)
@@ -265,32 +270,6 @@ def _fit(trainer: Any, request: StopRequest, ask: Callable[[], None]) -> None:
 def _remove(folder: Location) -> None:
     with contextlib.suppress(FileNotFoundError):
         remove_tree(folder)
-
-
-def _vadv_error(error: BaseException | None) -> VadvError | None:
-    """Find our own error among the causes of one that Ray raised."""
-    while error is not None:
-        if isinstance(error, VadvError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None
-
-
-def _why_lost(errors: Iterable[BaseException]) -> str:
-    """Say in a few words why workers were lost; that others then lost touch with them is left out."""
-    reasons = set()
-    for error in errors:
-        text = str(error)
-        if "out of memory" in text.lower():
-            reasons.add("Ray stopped it because the machine's memory ran out")
-        elif "Connection closed by peer" not in text and "Connection reset by peer" not in text:
-            reasons.add(_short(error))
-    return "; ".join(sorted(reasons)) or "its connection closed"
-
-
-def _short(error: BaseException) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1].strip()[:200] if lines else ''}"
 
 
 def _say(console: Console, text: str) -> None:

@@ -16,7 +16,8 @@ from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.engines.allocator import keep_freed_memory
 from vadv_dist.engines.build import build_engine
 from vadv_dist.engines.distributed import Distributed, choose_device
-from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.engines.faults import is_out_of_memory
+from vadv_dist.errors import VadvError, error_from_json, error_to_json
 from vadv_dist.launch.shared_folder import all_see_mark
 from vadv_dist.launch.stop_actor import hearing
 from vadv_dist.runs.folder import FAILURES, RunFolder
@@ -64,7 +65,9 @@ def train_rank(
     try:
         with folder.writer_lock() if distributed.is_main else contextlib.nullcontext():
             return _train_rank(config, folder, distributed, windows_of, show, on_epoch, asked)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise out_of_memory(error, "Checkpoints are complete.") from error
 
 
@@ -163,7 +166,7 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
     except VadvError as error:
         # On a full disk not even this can be written; the driver then looks through what Ray hands over.
         with contextlib.suppress(VadvError, OSError):
-            write_json(mistake, {"exit_code": error.exit_code, "message": str(error)})
+            write_json(mistake, error_to_json(error))
         raise
     except Exception:
         # Ray starts the workers again, and its own logs may be gone by the time that somebody asks.
@@ -192,9 +195,7 @@ def raise_mistake(path: Location) -> None:
         VadvError: of the kind that the worker raised.
     """
     if path.is_file():
-        noted = read_json(path)
-        kind = UserError if noted["exit_code"] == UserError.exit_code else MachineError
-        raise kind(str(noted["message"]))
+        raise error_from_json(read_json(path))
 
 
 def parameter_counts(task: Task) -> dict[str, int]:

@@ -171,5 +171,4 @@ def quiet_transformers(*, bars: bool = False) -> Iterator[None]:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    text = text if len(text) <= 200 else f"{text[:200]}…"
-    return text if text.endswith((".", "…")) else f"{text}."
+    return f"{text.rstrip('.')}." if len(text) <= 200 else f"{text[:200]}…"

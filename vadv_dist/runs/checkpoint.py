@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from vadv_dist.errors import MachineError, UserError
+from vadv_dist.formats.tensors import save_tensors
 from vadv_dist.storage import (
     Location,
     atomic_directory,
@@ -116,24 +117,16 @@ def save_checkpoint(
     Raises:
         MachineError: the disk is full; earlier checkpoints are as they were.
     """
-    from safetensors.torch import save_file
-
     path = folder / f"step-{step}"
     if path.exists():
         _remove(path)
     with atomic_directory(path, manifest=MANIFEST, safe="earlier checkpoints are complete.") as upload:
         partial = upload.folder
-        try:
-            save_file(dict(weights), partial / WEIGHTS)
-            save_file(dict(moments), partial / OPTIMIZER)
-            own = {f"{rank}/{name}": value for rank, part in enumerate(ranks) for name, value in part.items()}
-            if own:
-                save_file(own, partial / RANKS)
-        except Exception as error:
-            # safetensors reports a failed write as its own exception, whose text carries the system's message.
-            if "space" in str(error).lower() or "os error 28" in str(error).lower():
-                raise OSError(28, "No space left on device") from error
-            raise
+        save_tensors(weights, partial / WEIGHTS)
+        save_tensors(moments, partial / OPTIMIZER)
+        own = {f"{rank}/{name}": value for rank, part in enumerate(ranks) for name, value in part.items()}
+        if own:
+            save_tensors(own, partial / RANKS)
         write_json(partial / STATE, state)
         write_json(partial / MANIFEST, {"step": step, "files": file_entries(partial)})
     return Checkpoint(path, step)

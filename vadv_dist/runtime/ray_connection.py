@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vadv_dist.errors import MachineError, UserError
+from vadv_dist.runtime.ray_errors import last_line
 from vadv_dist.runtime.signals import sigterm_kept
 
 # Ray Train's second version, whose controller outlives a lost worker; it must be chosen before Ray is imported.
@@ -119,7 +120,7 @@ def connect(num_cpus: int, *, field: str = "trainer.ray_address", given: str | N
     except Exception as error:  # Ray raises its own kinds, built-in ones and plain Exception
         raise MachineError(
             f"{named.by} names {address}, which answers, but this process could not join it "
-            f"({type(error).__name__}: {_last_line(error)}). A driver runs on a node of its cluster: run the command "
+            f"({last_line(error)}). A driver runs on a node of its cluster: run the command "
             f"there, or through `vadv submit`; or {named.advice}."
         ) from None
     _say(f"joined the Ray cluster{' of this job' if of_job else ''} at {address} ({named.by})")
@@ -237,11 +238,6 @@ def _without_job() -> Iterator[None]:
     finally:
         if job is not None:
             os.environ[_JOB] = job
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else ""
 
 
 def _say(text: str) -> None:

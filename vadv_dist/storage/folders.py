@@ -88,7 +88,8 @@ def local_copy(path: Location, names: Sequence[str] | None = None) -> Iterator[P
         try:
             yield copy
         except VadvError as error:
-            raise type(error)(str(error).replace(str(copy), str(path))) from error
+            error.copies[str(copy)] = str(path)
+            raise
 
 
 def _download(path: S3Path, copy: Path, names: Sequence[str] | None) -> None:

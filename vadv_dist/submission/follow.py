@@ -13,7 +13,14 @@ from vadv_dist.runtime.signals import TERMINATED, is_termination
 # its node, to be submitted again, 130 stopped by somebody.
 PREEMPTED, STOPPED = 75, 130
 _RETRY_S, _GIVE_UP_S = 2.0, 300.0
-_LOST_NODE = ("node", "died", "preempt", "actor died", "head node", "supervisor")
+# What Ray calls the end of a job whose command did not fail by itself (`JobErrorType`).
+_LOST_NODE = (
+    "JOB_SUPERVISOR_ACTOR_DIED",
+    "JOB_SUPERVISOR_ACTOR_START_FAILURE",
+    "JOB_SUPERVISOR_ACTOR_START_TIMEOUT",
+    "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE",
+    "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE",
+)
 
 
 def follow(client: Any, submission_id: str, say: Callable[[str], None], out: TextIO) -> int:
@@ -50,7 +57,7 @@ def exit_code(job: Any, say: Callable[[str], None]) -> int:
         say("the job was asked to stop by SIGTERM; the same command goes on from its last checkpoint")
         return PREEMPTED
     if code is None or code < 0:
-        if any(word in message.lower() for word in _LOST_NODE):
+        if job.error_type in _LOST_NODE:
             say(f"the job lost its node ({message[:200]}); the same command goes on from the last checkpoint")
             return PREEMPTED
         say(f"the job failed: {message[:300]}")

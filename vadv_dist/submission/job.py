@@ -277,14 +277,12 @@ def _connect(address: str) -> Any:
     logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
     try:
         return JobSubmissionClient(address)
-    except (AuthenticationError, ConnectionError, RuntimeError) as error:
+    except AuthenticationError:  # 401 or 403
+        raise UserError(
+            f"{address} refuses this token. Copy the cluster's own to ~/.ray/auth_token and set RAY_AUTH_MODE=token."
+        ) from None
+    except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        refused = any(word in reason.lower() for word in ("401", "403", "unauthorized", "token"))
-        if refused or isinstance(error, AuthenticationError):
-            raise UserError(
-                f"{address} refuses this token. Take the cluster's own into ~/.ray/auth_token and set "
-                "RAY_AUTH_MODE=token."
-            ) from None
         raise MachineError(
             f"No job server answers on {address} ({reason[:200]}). Is the port forwarded "
             "(kubectl -n vadv port-forward service/vadv-head-svc 8265:8265, ray dashboard …)? Nothing was submitted."
@@ -298,11 +296,16 @@ def _answered(ask: Callable[[], T]) -> T:
         try:
             return ask()
         except (RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split())
-            passing = isinstance(error, OSError) or "No available agent" in reason
+            passing = isinstance(error, OSError) or is_without_agent(error)
             if not passing or time.monotonic() > deadline:
+                reason = " ".join(str(error).split())
                 raise MachineError(f"The job server did not do it: {reason[:300]}.") from None
             time.sleep(1.0)
+
+
+def is_without_agent(error: RuntimeError) -> bool:
+    """Whether a job server has just started; Ray answers 500 to every failure and gives the reason as text alone."""
+    return "No available agent" in str(error)
 
 
 def _running_or_free(client: Any, base: str, slug: str) -> tuple[bool, str, list[Any]]:

@@ -14,8 +14,9 @@ from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.stream import BatchStream, StepBatches
 from vadv_dist.data.windows import Windows
 from vadv_dist.engines.distributed import Distributed
+from vadv_dist.engines.faults import is_out_of_memory
 from vadv_dist.engines.protocol import Engine
-from vadv_dist.errors import MachineError, UserError
+from vadv_dist.errors import DivergedError, MemoryFullError, UserError
 from vadv_dist.runs.checkpoint import list_checkpoints, prune, save_checkpoint
 from vadv_dist.runs.folder import RunFolder, finite
 from vadv_dist.runs.state import TrainState
@@ -108,7 +109,9 @@ class Trainer:
             self._flush_terms()
             if self.state.step > self._saved_step:
                 self._checkpoint()
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             raise out_of_memory(error, f"This was at step {self.state.step}; checkpoints are complete.") from error
         self._flush_log()
         return self.state
@@ -209,7 +212,7 @@ class Trainer:
             what = f"loss became {means['total']}, with a gradient of norm {norm},"
             self._tell_fault("the loss is not finite")
             where = f"within the {steps} steps before step {self.state.step} (epoch {self.state.epoch})"
-            raise UserError(
+            raise DivergedError(
                 f"The {what} {where}. Checkpoints before that are complete. Lower optimizer.lr "
                 "or optimizer.new_module_lr_factor, set optimizer.clip_norm, or train in fp32, as a run of its own "
                 "(--run.name=…); `vadv data-check` shows whether the features are sound."
@@ -245,7 +248,7 @@ class Trainer:
         score = self.task.score(metrics)
         if not math.isfinite(score):
             self._tell_fault("the validation's score is not finite")
-            raise UserError(
+            raise DivergedError(
                 f"The validation MAE of epoch {state.epoch} is {score}: the model's predictions are no numbers. "
                 "Lower optimizer.lr, or train in fp32, as a run of its own (--run.name=…)."
             )
@@ -355,9 +358,9 @@ class Trainer:
         return " and ".join(str(dataset.root) for dataset in self.train.sources.datasets)
 
 
-def out_of_memory(error: torch.OutOfMemoryError, where: str) -> MachineError:
-    """What to say of a GPU whose memory is full, and of `where` the run then stood."""
-    return MachineError(
+def out_of_memory(error: RuntimeError, where: str) -> MemoryFullError:
+    """What to say of memory that is full, and of `where` the run then stood."""
+    return MemoryFullError(
         f"{str(error).partition(chr(10))[0]} {where} The run can go on with more workers or a higher "
         "engine.zero_stage; a new run fits with a larger trainer.accumulate or student.gradient_checkpointing: true."
     )

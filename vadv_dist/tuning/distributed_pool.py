@@ -12,9 +12,9 @@ from vadv_dist.launch.cluster import cluster_resource, ray_session
 from vadv_dist.launch.shared_folder import require_shared_by_nodes
 from vadv_dist.launch.worker import GROUP
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runtime.ray_errors import why_lost
 from vadv_dist.storage import location
 from vadv_dist.tuning.events import Ended, Epoch, Event, Lost, Stopped, failure_of
-from vadv_dist.tuning.packed_pool import why_lost
 
 _POLL_S, _LOCK_WAIT_S = 0.5, 120.0
 
@@ -107,7 +107,7 @@ class _Running:
         try:
             event: Event = ray.get(self._result)
         except ray.exceptions.RayActorError as error:
-            return Lost(why_lost(error))
+            return Lost(why_lost([error]))
         self.kill()
         return event
 

@@ -1,9 +1,10 @@
 """What a trial tells: an epoch's validation, its end, or why it failed."""
 
+import errno
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vadv_dist.errors import UserError
+from vadv_dist.errors import DivergedError, MemoryFullError, UserError
 
 Kind = Literal["out of memory", "no numbers", "refused", "lost", "crash"]
 
@@ -55,18 +56,12 @@ class Failed:
 
 Event = Epoch | Ended | Stopped | Lost | Failed
 
-# How torch and the allocators say that memory ran out.
-_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
-# How training/loop.py says that a loss or a metric is NaN or infinite.
-_NO_NUMBERS = ("loss became", "are no numbers")
-
 
 def failure_of(error: BaseException) -> Failed:
-    """Tell a failure by the error that ended a trial."""
+    """Return the failure for the error that ended a trial."""
     text = str(error) or type(error).__name__
-    lowered = text.lower()
-    if isinstance(error, MemoryError) or any(words in lowered for words in _MEMORY):
+    if isinstance(error, MemoryError | MemoryFullError) or getattr(error, "errno", None) == errno.ENOMEM:
         return Failed("out of memory", text)
     if isinstance(error, UserError):
-        return Failed("no numbers" if any(words in text for words in _NO_NUMBERS) else "refused", text)
+        return Failed("no numbers" if isinstance(error, DivergedError) else "refused", text)
     return Failed("crash", f"{type(error).__name__}: {text}")

@@ -12,6 +12,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.launch.cluster import cluster_resource, is_ours, ray_session
 from vadv_dist.launch.shared_folder import require_shared_by_nodes
 from vadv_dist.runtime.garbage_collection import collect_rarely
+from vadv_dist.runtime.ray_errors import why_lost
 from vadv_dist.runtime.signals import is_termination
 from vadv_dist.storage import location
 from vadv_dist.tuning.events import Epoch, Event, Lost
@@ -97,7 +98,7 @@ class PackedPool:
             event: Event = ray.get(ready)
         except ray.exceptions.RayActorError as error:
             self._actor_of.pop(key)
-            return key, Lost(why_lost(error))
+            return key, Lost(why_lost([error]))
         if not isinstance(event, Epoch):
             self._idle.append(self._actor_of.pop(key))
         return key, event
@@ -150,12 +151,3 @@ class TrialActor:
     def leave(self, wait_s: float) -> None:
         """See `TrainingSession.leave`."""
         self._session.leave(wait_s)
-
-
-def why_lost(error: BaseException) -> str:
-    """Say in a line why an actor is gone."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = next(
-        (line for line in reversed(lines) if "Error" in line or "exit" in line.lower()), lines[-1] if lines else ""
-    )
-    return f"{type(error).__name__}: {told[:300]}"

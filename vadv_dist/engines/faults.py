@@ -1,0 +1,20 @@
+"""Faults of torch that have no class of their own: torch raises a plain `RuntimeError` with nothing but a text."""
+
+import torch
+
+_CUDA_MEMORY = 2  # cudaErrorMemoryAllocation
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of a GPU or of the machine ran out; the CPU's allocator says so in its text alone."""
+    if isinstance(error, torch.AcceleratorError):
+        return getattr(error, "error_code", None) == _CUDA_MEMORY
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether a rank lost touch with another one; gloo says so in its text alone."""
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return "Connection closed by peer" in text or "Connection reset by peer" in text

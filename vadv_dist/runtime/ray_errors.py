@@ -1,0 +1,35 @@
+"""What errors of Ray mean: our own among their causes, and why a worker or an actor was lost."""
+
+from collections.abc import Iterable
+
+from vadv_dist.errors import VadvError
+
+
+def own_error(error: BaseException | None) -> VadvError | None:
+    """Return our own error among the causes of one that Ray raised."""
+    from ray.exceptions import RayError
+
+    while error is not None:
+        # Ray's error of a task is of the class of its cause as well.
+        if isinstance(error, VadvError) and not isinstance(error, RayError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
+
+
+def why_lost(errors: Iterable[BaseException]) -> str:
+    """Say in a line why workers or actors are gone; an empty string where there are no errors."""
+    from ray.exceptions import OutOfMemoryError
+
+    reasons = set()
+    for error in errors:
+        cause = getattr(error, "health_check_failure", error)  # of a worker of Ray Train
+        memory = isinstance(cause, OutOfMemoryError)
+        reasons.add("Ray stopped it because the machine's memory ran out" if memory else last_line(cause))
+    return "; ".join(sorted(reasons))
+
+
+def last_line(error: BaseException) -> str:
+    """An error's class and the last line of its text, where Ray puts the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1][:300] if lines else ''}"
