@@ -29,10 +29,11 @@ from transformers import RobertaConfig, RobertaModel
 
 from vadv_dist.models.teacher import Teacher
 from vadv_dist.models.text_student import TextStudent
+from vadv_dist.objectives.base import weighted_total
 from vadv_dist.objectives.outputs import TeacherStudentOutputs
-from vadv_dist.objectives.step_distillation import loss_terms, weighted_total
+from vadv_dist.objectives.step_distillation import TERMS, loss_terms
 
-WEIGHTS = {"alpha": 1.0, "beta": 10.0, "gamma": 1.0, "delta": 10.0, "psi": 1.0}
+WEIGHTS = dict(zip((term.name for term in TERMS), (1.0, 10.0, 1.0, 10.0, 1.0), strict=True))
 MOSI_CLIPS, PAPER_EPOCHS = 1284, 100
 Step = Callable[[], None]
 

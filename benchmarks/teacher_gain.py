@@ -103,7 +103,7 @@ def measure(base: Config, out: Path, video: str, reader: str, seed: int, num_cli
         )
         train(config, Console(stderr=True, quiet=True))
         run = Path(scratch) / "run"
-        scores = {split: evaluate_run(run, split) for split in ("valid", "test")}
+        scores = {split: evaluate_run(run, split).to_json() for split in ("valid", "test")}
         tables = {split: pq.read_table(run / f"predictions-{split}.parquet") for split in scores}
         epochs = [line for line in map(json.loads, (run / "metrics.jsonl").open()) if line["kind"] == "epoch"]
     answer = {

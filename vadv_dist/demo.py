@@ -11,8 +11,8 @@ from rich.text import Text
 
 from vadv_dist.config import Config, load_config
 from vadv_dist.data.synth import make_dataset
-from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.paired import Interval
+from vadv_dist.evaluation.published import MOSI_HUMAN, human
 from vadv_dist.launch.cluster import ray_session
 from vadv_dist.launch.driver import train
 from vadv_dist.recipes import find_recipe
@@ -20,6 +20,7 @@ from vadv_dist.reporting.comparison import compare_runs
 from vadv_dist.reporting.report import write_report
 from vadv_dist.reporting.terminal import comparison_table, notes
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.records import Evaluation
 from vadv_dist.runtime.job_storage import with_lasting
 from vadv_dist.runtime.terminal import console as terminal
 from vadv_dist.storage import local_path, read_json
@@ -54,12 +55,11 @@ def run_demo(overrides: Sequence[str], console: Console) -> Path:
         evaluations = [_train_and_evaluate(config, console) for config in (alone, taught)]
     gain = compare_runs(before, after).gain
     truth = read_json(data / "dataset.json")["truth"]
-    scale = LabelScale.from_json(evaluations[1]["labels"])
-    first, second = (document["student"] for document in evaluations)
+    alone_, taught_ = evaluations
     out = terminal()
-    out.print(comparison_table(first, second, scale=scale, gain=gain, truth=truth))
-    for document in evaluations:
-        if remarks := notes(document):
+    out.print(comparison_table(alone_, taught_, gain=gain, truth=truth))
+    for evaluation in evaluations:
+        if remarks := notes(evaluation):
             out.print(remarks)
     for sentence in (finding(gain), hardness(truth)):
         out.print(sentence, highlight=False)
@@ -87,8 +87,7 @@ def hardness(truth: Mapping[str, Any]) -> str:
     if not annotator:
         return ""
     return (
-        f"Another annotator would reach MAE {annotator['mae']:.2f} and A2 {annotator['a2_has0']:.1%} on these labels; "
-        "a human reaches 0.71 and 85.7% on CMU-MOSI."
+        f"Another annotator would reach {human(annotator)} on these labels; a human reaches {MOSI_HUMAN} on CMU-MOSI."
     )
 
 
@@ -100,7 +99,7 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(aside)
 
 
-def _train_and_evaluate(config: Config, console: Console) -> dict[str, Any]:
+def _train_and_evaluate(config: Config, console: Console) -> Evaluation:
     what = "alone" if config.objective.kind == "none" else "with its teacher"
     console.print(Text(f"\ntraining the student {what}", style="bold"))
     train(config, console)

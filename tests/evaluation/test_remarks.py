@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from vadv_dist.evaluation.description import Output
 from vadv_dist.evaluation.remarks import remark, remarks, spread
 
 LABEL = np.array([-2.0, -1.0, 1.0, 2.0])  # standard deviation sqrt(2.5)
@@ -28,11 +29,9 @@ def test_a_reader_that_errs_as_the_constant_does_is_no_better_than_it() -> None:
     text = "is no better than a constant: the median of the training labels has an MAE of 1.500 on these clips"
     assert text in str(remark(scores(-LABEL)))
     assert remark(scores(LABEL)) is None
-    told = remarks({"student": scores(LABEL), "video": scores(-LABEL), "prompt": scores(np.zeros(4))})
-    assert [line.split(" is ")[0].split(" predicts ")[0] for line in told] == [
-        "The teacher’s video logit",
-        "The teacher’s prompt logit",
-    ]
+    outputs = [Output(name, name, f"{name}_logit", name) for name in ("student", "video", "prompt", "absent")]
+    told = remarks({"student": scores(LABEL), "video": scores(-LABEL), "prompt": scores(np.zeros(4))}, outputs)
+    assert [line.split(" is ")[0].split(" predicts ")[0] for line in told] == ["The video", "The prompt"]
 
 
 def test_labels_of_one_value_say_nothing_of_spread() -> None:

@@ -71,7 +71,7 @@ def test_recipes_name_the_command_that_takes_them(capsys) -> None:
     assert commands["extract-raw"] == commands["extract-mmsa"] == "extract"
     assert commands["mosi"] == commands["demo"] == "train"
     assert main(["recipes"]) == 0
-    assert "extract-raw        extract  Raw clips to features" in capsys.readouterr().out
+    assert "extract-raw        extract  Raw clips to the paper's features" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["extract-raw", "extract-mmsa"])

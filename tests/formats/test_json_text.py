@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from run_lines import whole
 
 from tests.limited import refused
 from vadv_dist.data.dataset import Dataset
@@ -51,10 +52,11 @@ def test_readers_of_files_name_the_file(tmp_path: Path, text: str) -> None:
 
 def test_a_log_with_a_line_that_is_too_deep_is_refused_or_leaves_it_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text(f'{{"kind": "step", "step": 1}}\n{PAIRS}\n{{"kind": "step", "step": 2}}\n')
+    lines = [json.dumps(whole({"kind": "step", "step": step, "total": 1.0})) for step in (1, 2)]
+    path.write_text(f"{lines[0]}\n{PAIRS}\n{lines[1]}\n")
     with pytest.raises(UserError, match="line 2, is damaged"):
         read_log(path)
-    assert [line["step"] for line in MetricsLog(path).lines()] == [1, 2]
+    assert [line.step for line in MetricsLog(path).lines()] == [1, 2]
 
 
 @pytest.mark.parametrize(

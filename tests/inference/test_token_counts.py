@@ -107,12 +107,12 @@ def test_training_says_how_many_texts_are_cut_and_the_result_keeps_it(
         ],
     )
     console = Console(record=True, width=200, file=io.StringIO())
-    result = train(config, console)
+    result = train(config, console).to_json()
     said = console.export_text()
     assert "2 of 4 training texts (50.0%) are cut at 10 tokens; the longest has 14" in said
     assert "2 of 4 validation texts (50.0%) are cut at 10 tokens" in said
     assert result["texts_cut"]["valid"] == {"texts": 4, "cut": 2, "longest": 14, "bound": 10, "share": 0.5}
-    assert evaluate_run(tmp_path / "runs" / "run", "test")["texts_cut"]["cut"] == 2
+    assert evaluate_run(tmp_path / "runs" / "run", "test").to_json()["texts_cut"]["cut"] == 2
 
 
 def encoder(tmp_path: Path) -> Path:

@@ -135,7 +135,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     steps = [line["step"] for line in lines(in_store) if line["kind"] == "step"]
     assert steps == list(range(1, result["steps"] + 1))
 
-    evaluated = evaluate_run(str(in_store.root), "test")
+    evaluated = evaluate_run(str(in_store.root), "test").to_json()
     assert evaluated["rows"] == 12
     assert evaluated == json.loads((in_store.root / "evaluation-test.json").read_text())
     write_report(str(in_store.root))

@@ -25,7 +25,7 @@ from vadv_dist.launch.worker import train_locally
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runtime.signals import TerminatedError, sigterm_raises
-from vadv_dist.training import completion as finish
+from vadv_dist.tasks import sentiment
 from vadv_dist.training import loop
 
 QUIET = Console(quiet=True, stderr=True)
@@ -103,7 +103,7 @@ def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(
     whole = load_config(write_config("whole"), options)
     undisturbed = Looks()
     monkeypatch.setattr(loop, "StopAgreement", undisturbed)
-    result = launch.train(whole, QUIET)
+    result = launch.train(whole, QUIET).to_json()
     assert result["steps"] == (bound or 10)
 
     config = load_config(write_config("told"), options)
@@ -119,7 +119,7 @@ def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(
     assert not folder.student.exists()
 
     monkeypatch.setattr(loop, "StopAgreement", Looks())
-    again = launch.train(config, QUIET)
+    again = launch.train(config, QUIET).to_json()
     assert same(RunFolder.of(whole), folder)
     assert {again[key] == result[key] for key in ("validation", "best_step", "steps", "epochs", "stopped")} == {True}
     steps = [line["step"] for line in kinds(folder, "step")]
@@ -152,7 +152,7 @@ def test_a_checkpoint_that_is_being_written_is_completed(write_config, monkeypat
     config = load_config(write_config(), (*OPTIONS, "--trainer.checkpoint_every_steps=2"))
     monkeypatch.setattr(loop, "save_checkpoint", on_call(0, sigterm)(loop.save_checkpoint))
     with sigterm_raises(), pytest.raises(StoppedError, match="at step 2 of 10"):
-        launch.train(config, QUIET)
+        launch.train(config, QUIET).to_json()
     folder = RunFolder.of(config)
     assert [line["step"] for line in kinds(folder, "checkpoint")] == [2]  # once
     list_checkpoints(folder.checkpoints)[-1].verify()
@@ -160,10 +160,10 @@ def test_a_checkpoint_that_is_being_written_is_completed(write_config, monkeypat
 
 def test_an_export_that_is_being_written_is_completed(write_config, monkeypatch) -> None:
     config = load_config(write_config(), OPTIONS)
-    monkeypatch.setattr(finish, "export_student", on_call(0, sigterm)(finish.export_student))
+    monkeypatch.setattr(sentiment, "export_student", on_call(0, sigterm)(sentiment.export_student))
     with sigterm_raises(), pytest.raises(StoppedError, match=r"while the run was ending\. .* is complete\.$"):
         launch.train(config, QUIET)
-    assert launch.train(config, QUIET)["steps"] == 10
+    assert launch.train(config, QUIET).steps == 10
     assert (RunFolder.of(config).student / "model.safetensors").is_file()
 
 
@@ -176,7 +176,7 @@ def test_a_second_signal_ends_at_once_and_leaves_nothing_half_written(write_conf
 
     monkeypatch.setattr("vadv_dist.runs.checkpoint.file_entries", on_call(1, twice)(lambda folder: {}))
     with sigterm_raises(), pytest.raises(TerminatedError):
-        launch.train(config, QUIET)
+        launch.train(config, QUIET).to_json()
     assert [path.name for path in RunFolder.of(config).checkpoints.iterdir()] == ["step-1"]
 
 
@@ -197,7 +197,7 @@ def test_a_run_that_waits_for_its_data_is_left_with_a_checkpoint(write_config, m
     monkeypatch.setattr(LocalWindows, "get", get)
     began = time.monotonic()
     with sigterm_raises(), pytest.raises(StoppedError, match="at step 5 of 10"):
-        launch.train(config, QUIET)
+        launch.train(config, QUIET).to_json()
     assert time.monotonic() - began < 30
     answers.set()
 

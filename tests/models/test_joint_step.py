@@ -10,8 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vadv_dist.models import Teacher, TextStudent
 from vadv_dist.objectives import TeacherStudentOutputs, loss_terms, weighted_total
+from vadv_dist.objectives.step_distillation import TERMS
 
-WEIGHTS = {"alpha": 1.0, "beta": 10.0, "gamma": 1.0, "delta": 10.0, "psi": 1.0}
+WEIGHTS = dict(zip((term.name for term in TERMS), (1.0, 10.0, 1.0, 10.0, 1.0), strict=True))
 ENCODERS = {"bert": transformers.BertConfig, "roberta": transformers.RobertaConfig}
 
 

@@ -6,19 +6,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from run_lines import run_result
 
 from vadv_dist.config import config_from_dict, config_to_dict
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.remarks import remarks, spread
+from vadv_dist.objectives.step_distillation import TERMS as OBJECTIVE
+from vadv_dist.runs.records import Evaluation, Metrics, SourceScores, StartLine, finite
+from vadv_dist.tasks.sentiment import describe
 
 TERMS = ("text_regression", "video_regression", "video_classification", "prompt_to_video", "video_to_text")
 WORDS = ("the", "plot", "was", "slow", "but", "honestly", "I", "loved", "how", "every", "scene", "came", "together")
-LOGITS = {"text_logit": "student", "video_logit": "video", "prompt_logit": "prompt"}
 
 
-def write_metrics(folder: Path, *, teacher: bool, epochs: int, steps_per_epoch: int, rng: np.random.Generator) -> None:
+def write_metrics(
+    folder: Path, *, teacher: bool, epochs: int, steps_per_epoch: int, rng: np.random.Generator, scale: LabelScale
+) -> None:
     """A metrics.jsonl whose terms fall with noise, logged every fifth step."""
-    lines, terms = [], TERMS if teacher else TERMS[:1]
+    terms = TERMS if teacher else TERMS[:1]
+    described = tuple(term for term in OBJECTIVE if term.name in terms)
+    task = describe(scale, described, video=teacher, prompt=teacher)
+    start = StartLine(step=0, epoch=0, steps=1, epochs=epochs, workers=1, task=task, labels=scale, time=1.7e9)
+    lines = [start.to_json()]
     seen: dict[str, list[float]] = {name: [] for name in (*terms, "total")}
     for step in range(1, epochs * steps_per_epoch + 1):
         epoch = (step - 1) // steps_per_epoch
@@ -33,13 +42,13 @@ def write_metrics(folder: Path, *, teacher: bool, epochs: int, steps_per_epoch: 
         record = {"kind": "step", "step": step, "epoch": epoch, **values, "lr": 5e-5 * (1 - step / 1e4)}
         record |= {"grad_norm": 1.0 + float(rng.random()), "samples_per_s": 100.0, "tokens_per_s": 1500.0}
         if step % 5 == 0:
-            lines.append(record | {"data_wait_s": 0.001, "time": 1_760_000_000 + step})
+            lines.append(record | {"data_wait_s": 0.001, "line_s": 0.5, "time": 1_760_000_000 + step})
         if step % steps_per_epoch == 0:
             readers = ("student", "video", "prompt") if teacher else ("student",)
             maes = {name: {"mae": 0.6 + 0.08 * i + 0.2 * fall, "corr": 0.7} for i, name in enumerate(readers)}
             train = {name: float(np.mean(part[-steps_per_epoch:])) for name, part in seen.items()}
             lines.append(
-                {"kind": "epoch", "epoch": epoch, "step": step, "validation": maes, "train": train}
+                {"kind": "epoch", "epoch": epoch, "step": step, "validation": maes, "train": train, "best": False}
                 | {"seconds": 9.5, "time": 1_760_000_000 + step}
             )
     text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -53,20 +62,37 @@ def write_evaluation(
     columns = rows | {name: np.asarray(values, np.float32) for name, values in logits.items()}
     pq.write_table(pa.table(columns), folder / f"predictions-{split}.parquet")
 
-    def scores(kept: np.ndarray) -> dict[str, dict[str, float | None]]:
+    task = describe(scale, video="video_logit" in logits, prompt="prompt_logit" in logits)
+
+    def scores(kept: np.ndarray) -> Metrics:
         result = {}
-        for column, values in logits.items():
-            answered = kept & np.isfinite(values)
-            pair = np.asarray(values)[answered], np.asarray(rows["label"])[answered]
-            metrics = scale.score(*pair) | spread(*pair, 0.2)
-            result[LOGITS[column]] = {name: None if np.isnan(x) else x for name, x in metrics.items()}
+        for output in task.outputs:
+            answered = kept & np.isfinite(logits[output.column])
+            pair = np.asarray(logits[output.column])[answered], np.asarray(rows["label"])[answered]
+            result[output.name] = finite(scale.score(*pair) | spread(*pair, 0.2))
         return result
 
     source = np.asarray(rows["source"])
-    document = {"run": folder.name, "split": split, "step": 100, "data": []} | scores(np.ones(len(source), bool))
-    document |= scale.describe(rows["label"]) | {"remarks": remarks(document)}
-    document["sources"] = {str(name): scores(source == name) for name in np.unique(source)}
-    (folder / f"evaluation-{split}.json").write_text(json.dumps(document), encoding="utf-8")
+    metrics = scores(np.ones(len(source), bool))
+    document = Evaluation(
+        run=folder.name,
+        split=split,
+        step=100,
+        rows=len(source),
+        dropped=0,
+        data=[],
+        texts_cut={},
+        task=task,
+        labels=scale,
+        absent=scale.absent(rows["label"]),
+        metrics=metrics,
+        remarks=remarks(metrics, task.outputs),
+        sources={
+            str(name): SourceScores(rows=int((source == name).sum()), metrics=scores(source == name))
+            for name in np.unique(source)
+        },
+    )
+    (folder / f"evaluation-{split}.json").write_text(json.dumps(document.to_json()), encoding="utf-8")
 
 
 def write_run(
@@ -94,32 +120,27 @@ def write_run(
     raw["student"]["encoder"] = "sentence-transformers/all-MiniLM-L6-v2"
     raw["objective"]["kind"] = "step" if teacher else "none"
     (folder / "config.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
-    write_metrics(folder, teacher=teacher, epochs=epochs, steps_per_epoch=steps_per_epoch, rng=rng)
+    write_metrics(
+        folder, teacher=teacher, epochs=epochs, steps_per_epoch=steps_per_epoch, rng=rng, scale=scale or LabelScale()
+    )
     if ended:
         steps = epochs * steps_per_epoch
-        result = {
-            "run": folder.name,
-            "best_step": steps,
-            "best_epoch": epochs - 1,
-            "validation": {"mae": 0.7},
-            "steps": steps,
-            "epochs": epochs,
-            "wall_time_s": 95.0,
-            "data": [
-                {
-                    "uri": "data/made",
-                    "fingerprint": "5f0c" * 16,
-                    "rows": data_rows or {"train": 2400, "valid": 300, "test": clips},
-                }
-            ],
-            "parameters": {"teacher": 1_230_000 if teacher else 0, "student": 22_700_000},
-            "versions": {"vadv": "0.1.0", "torch": "2.10.0", "ray": "2.56.0"},
-            "stopped": "epochs",
-            "engine": "deepspeed ZeRO-1",
-            "workers": 2,
-            "device": "cpu",
-        }
-        (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+        rows_by_split = data_rows or {"train": 2400, "valid": 300, "test": clips}
+        result = run_result(
+            {"mae": 0.7},
+            run=folder.name,
+            best_step=steps,
+            best_epoch=epochs - 1,
+            steps=steps,
+            epochs=epochs,
+            wall_time_s=95.0,
+            data=[{"uri": "data/made", "fingerprint": "5f0c" * 16, "rows": rows_by_split}],
+            parameters={"teacher": 1_230_000 if teacher else 0, "student": 22_700_000},
+            versions={"vadv": "0.1.0", "torch": "2.10.0", "ray": "2.56.0"},
+            engine="deepspeed ZeRO-1",
+            workers=2,
+        )
+        (folder / "result.json").write_text(json.dumps(result.to_json()), encoding="utf-8")
     if split is not None:
         shared = np.random.default_rng(7)
         label = np.asarray(labels if labels is not None else shared.integers(-15, 16, clips) / 5, np.float32)

@@ -3,6 +3,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from run_lines import whole
 
 from vadv_dist.errors import UserError
 from vadv_dist.reporting.comparison import compare_runs
@@ -15,25 +16,27 @@ def log_of(folder, *lines):
     return path
 
 
-STEP_1 = '{"kind": "step", "step": 1, "total": 2.0}'
-STEP_2 = '{"kind": "step", "step": 2, "total": 1.0}'
+START = json.dumps(whole({"kind": "start"}))
+STEP_1 = json.dumps(whole({"kind": "step", "step": 1, "total": 2.0}))
+STEP_2 = json.dumps(whole({"kind": "step", "step": 2, "total": 1.0}))
 
 
 def test_a_line_that_breaks_off_at_the_end_is_left_out(tmp_path):
-    steps, _ = read_log(log_of(tmp_path, STEP_1, STEP_2[:20]))
-    assert [record["step"] for record in steps] == [1]
+    _, steps, _ = read_log(log_of(tmp_path, START, STEP_1, STEP_2[:20]))
+    assert [line.step for line in steps] == [1]
 
 
 def test_a_whole_last_line_without_a_line_end_counts(tmp_path):
-    steps, _ = read_log(log_of(tmp_path, STEP_1, STEP_2))
-    assert [record["step"] for record in steps] == [1, 2]
+    _, steps, _ = read_log(log_of(tmp_path, START, STEP_1, STEP_2))
+    assert [line.step for line in steps] == [1, 2]
 
 
 def test_a_continued_run_replaces_the_steps_that_it_repeats(tmp_path):
-    again = '{"kind": "step", "step": 1, "total": 7.0}'
-    epoch = '{"kind": "epoch", "step": 1, "epoch": 0}'
-    steps, epochs = read_log(log_of(tmp_path, STEP_1, STEP_2, epoch, again, epoch, '{"kind": "resumed"}', ""))
-    assert [(record["step"], record["total"]) for record in steps] == [(1, 7.0), (2, 1.0)]
+    again = json.dumps(whole({"kind": "step", "step": 1, "total": 7.0}))
+    epoch = json.dumps(whole({"kind": "epoch", "step": 1}))
+    lines = (START, STEP_1, STEP_2, epoch, again, epoch, '{"kind": "resumed"}', "")
+    _, steps, epochs = read_log(log_of(tmp_path, *lines))
+    assert [(line.step, line.terms["total"]) for line in steps] == [(1, 7.0), (2, 1.0)]
     assert len(epochs) == 1
 
 
@@ -43,7 +46,10 @@ def test_a_continued_run_replaces_the_steps_that_it_repeats(tmp_path):
         (STEP_1[:20], "line 2, is damaged"),
         ("[1, 2]", r"line 2, is '\[1, 2\]', expected an object with a `kind`"),
         ('{"step": 1}', "expected an object with a `kind`"),
-        ('{"kind": "step", "step": "one"}', "line 2, has step 'one', expected a whole number"),
+        (
+            '{"kind": "step", "step": "one"}',
+            "line 2, .* another version of vadv: step: input should be",
+        ),
         ("\udcff\udcfe", "line 2, is damaged"),
     ],
 )
@@ -73,7 +79,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, make_run):
         ("config.yaml", "a: [", "is not YAML"),
         ("config.yaml", "- 1", "holds a list, expected sections"),
         ("result.json", "{", "cannot be read as JSON"),
-        ("evaluation-test.json", "{}", "has no metrics of the student"),
+        ("evaluation-test.json", "{}", "is damaged, or was written by another version of vadv: run: field required"),
         ("predictions-test.parquet", "PAR1", "cannot be read as Parquet"),
     ],
 )
@@ -89,7 +95,7 @@ def test_a_damaged_file_is_named(make_run, name, content, message):
     ("change", "message"),
     [
         (lambda t: t.drop(["text"]), "has no column text"),
-        (lambda t: t.drop(["video_logit"]), "scores video but predictions-test.parquet has no such column"),
+        (lambda t: t.drop(["video_logit"]), "has no column video_logit"),
         (lambda t: t.slice(0, 0), "holds no clips"),
         (
             lambda t: t.set_column(4, "label", pa.array([None] * len(t), pa.float32())),

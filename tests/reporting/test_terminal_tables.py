@@ -3,14 +3,23 @@ import math
 
 import pytest
 from rich.console import Console
+from run_lines import TASK
 
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.paired import Interval
 from vadv_dist.reporting.terminal import comparison_table, metrics_table, notes
+from vadv_dist.runs.records import Evaluation
+from vadv_dist.tasks.sentiment import describe
 
 METRICS = {"mae": 0.655, "corr": -0.771, "a7": 0.421, "a2_has0": 1.0, "a2_non0": 0.8, "f1_has0": 0.8, "f1_non0": 0.8}
-SCALE = LabelScale()
 TRUTH = {"best_mae": {"text": {"mae": 0.61}, "text_and_video": {"mae": 0.5}, "latent": {"mae": 0.3}}}
+
+
+def scored(student: dict, labels: LabelScale | None = None, **fields) -> Evaluation:
+    plain = {"absent": {}, "remarks": [], "texts_cut": {}, "data": [], "sources": {}, "dropped": 0, **fields}
+    return Evaluation(
+        run="run", split="test", rows=3, task=TASK, labels=labels or LabelScale(), metrics={"student": student}, **plain
+    )
 
 
 def rendered(table, width=80):
@@ -21,7 +30,7 @@ def rendered(table, width=80):
 
 def test_metrics_stand_in_fixed_order_and_units():
     text = rendered(
-        metrics_table({"student": METRICS, "video": METRICS | {"corr": math.nan, "a7": None}}, "Test", SCALE)
+        metrics_table({"student": METRICS, "video": METRICS | {"corr": math.nan, "a7": None}}, TASK, "Test")
     )
     heads = [line.split() for line in text.splitlines()[1:3]]
     assert heads == [["A2", "A2", "F1", "F1"], ["MAE", "Corr", "A7", "has0", "non0", "has0", "non0"]]
@@ -34,8 +43,8 @@ def test_metrics_stand_in_fixed_order_and_units():
 @pytest.mark.parametrize(
     "table",
     [
-        metrics_table({"a-long-name-of-a-run-that-someone-chose": METRICS}, "Test split", SCALE),
-        comparison_table(METRICS, METRICS, scale=SCALE, gain=Interval(0.1, 0.05, 0.15), truth=TRUTH),
+        metrics_table({"a-long-name-of-a-run-that-someone-chose": METRICS}, TASK, "Test split"),
+        comparison_table(scored(METRICS), scored(METRICS), gain=Interval(0.1, 0.05, 0.15), truth=TRUTH),
     ],
 )
 def test_tables_fit_80_columns_whole_and_without_colour_codes(table):
@@ -47,9 +56,8 @@ def test_tables_fit_80_columns_whole_and_without_colour_codes(table):
 
 
 def test_cells_are_ascii_for_logs_and_old_terminals():
-    table = comparison_table(
-        METRICS, METRICS | {"mae": 0.7, "corr": None}, scale=SCALE, gain=Interval(-0.045, -0.1, 0.01)
-    )
+    worse = scored(METRICS | {"mae": 0.7, "corr": None})
+    table = comparison_table(scored(METRICS), worse, gain=Interval(-0.045, -0.1, 0.01))
     written = io.BytesIO()
     log = io.TextIOWrapper(written, encoding="ascii")
     Console(file=log, width=80).print(table)
@@ -61,7 +69,9 @@ def test_cells_are_ascii_for_logs_and_old_terminals():
 def test_gain_is_positive_where_the_taught_student_is_better():
     alone = METRICS | {"mae": 0.712, "corr": 0.7, "a7": 0.4, "f1_non0": None}
     text = rendered(
-        comparison_table(alone, METRICS | {"corr": 0.75}, scale=SCALE, gain=Interval(0.057, 0.031, 0.083), truth=TRUTH)
+        comparison_table(
+            scored(alone), scored(METRICS | {"corr": 0.75}), gain=Interval(0.057, 0.031, 0.083), truth=TRUTH
+        )
     )
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "Gain +0.057 +0.050 +2.1 +0.0 +0.0 +0.0 -" in lines
@@ -71,7 +81,7 @@ def test_gain_is_positive_where_the_taught_student_is_better():
 
 
 def test_without_truth_or_interval_only_what_is_known_is_shown():
-    text = rendered(comparison_table(METRICS, METRICS, scale=SCALE))
+    text = rendered(comparison_table(scored(METRICS), scored(METRICS)))
     assert "Best" not in text
     assert "interval" not in text
 
@@ -79,10 +89,12 @@ def test_without_truth_or_interval_only_what_is_known_is_shown():
 def test_columns_are_those_that_the_labels_define():
     stars = LabelScale(1.0, 5.0, 3.0)
     scores = stars.score([1.0, 2.0, 4.0], [1.0, 4.0, 5.0])
-    text = rendered(metrics_table({"student": scores}, "Test", stars))
+    text = rendered(metrics_table({"student": scores}, describe(stars), "Test"))
     heads = [line.split() for line in text.splitlines()[1:3]]
     assert heads == [["A2", "A2", "F1", "F1"], ["MAE", "Corr", "has", "3", "non", "3", "has", "3", "non", "3"]]
-    told = rendered(notes(stars.describe([1.0, 4.0]) | {"remarks": ["The student is a constant."]}))
+    told = rendered(
+        notes(scored(scores, labels=stars, absent=stars.absent([1.0, 4.0]), remarks=["The student is a constant."]))
+    )
     assert told.splitlines() == [
         "No A7: defined for labels in [-3, 3], these are in [1, 5].",
         "No A5, A3: defined for labels in [-1, 1], these are in [1, 5].",
@@ -92,7 +104,7 @@ def test_columns_are_those_that_the_labels_define():
 
 def test_a_reader_of_fewer_clips_says_so():
     rows = {"student": METRICS | {"clips": 30}, "video": METRICS | {"clips": 12}}
-    text = rendered(metrics_table(rows, "Test", SCALE))
+    text = rendered(metrics_table(rows, TASK, "Test"))
     assert "Student, 30 clips" in text
     assert "Video logit, 12 clips" in text
-    assert "clips" not in rendered(metrics_table({"student": METRICS | {"clips": 30}}, "Test", SCALE))
+    assert "clips" not in rendered(metrics_table({"student": METRICS | {"clips": 30}}, TASK, "Test"))

@@ -10,14 +10,13 @@ from vadv_dist.config import load_config
 from vadv_dist.launch.driver import train
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.training.clip_errors import copy_clip_errors, read_clip_errors, write_clip_errors
-from vadv_dist.training.scoring import Scored
 
 
 def test_errors_are_those_of_the_step_that_wrote_them_last(tmp_path: Path) -> None:
     names = [("a", "1"), ("b", "1")]
     label = np.array([1.0, -2.0], np.float32)
     for step, logit in ((3, [0.0, 0.0]), (7, [1.5, -1.0])):
-        write_clip_errors(tmp_path, Scored(names, label, {"text_logit": np.array(logit, np.float32)}), step)
+        write_clip_errors(tmp_path, names, np.abs(np.array(logit, np.float32) - label), step)
     assert read_clip_errors(tmp_path, 7) == {("a", "1"): 0.5, ("b", "1"): 1.0}
     assert read_clip_errors(tmp_path, 3) is None
     (tmp_path / "copy").mkdir()
@@ -29,7 +28,7 @@ def test_errors_are_those_of_the_step_that_wrote_them_last(tmp_path: Path) -> No
 
 def test_a_run_keeps_the_errors_of_its_best_checkpoint(write_config) -> None:
     config = load_config(write_config(), ["--trainer.epochs=3", "--optimizer.lr=0.01"])
-    result = train(config, Console(quiet=True, stderr=True))
+    result = train(config, Console(quiet=True, stderr=True)).to_json()
     errors = read_clip_errors(RunFolder.of(config).root, result["best_step"])
     assert errors is not None
     assert np.mean(list(errors.values())) == pytest.approx(result["validation"]["mae"], rel=1e-5)

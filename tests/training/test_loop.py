@@ -22,6 +22,7 @@ from vadv_dist.launch.driver import train
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.metrics_log import MetricsLog
+from vadv_dist.runs.records import Line
 from vadv_dist.runs.state import TrainState
 from vadv_dist.storage import read_json
 from vadv_dist.tasks.sentiment import SentimentTask
@@ -33,7 +34,7 @@ QUIET = Console(quiet=True, stderr=True)
 
 def run(config_path: Path, *overrides: str) -> tuple[RunFolder, dict]:
     config = load_config(config_path, overrides)
-    return RunFolder.of(config), train(config, QUIET)
+    return RunFolder.of(config), train(config, QUIET).to_json()
 
 
 def lines(folder: RunFolder, kind: str) -> list[dict]:
@@ -135,9 +136,9 @@ def cut_off_at(step: int, monkeypatch, config_path: Path, *options: str) -> None
     """Run until a step's line is written, and no further."""
     original = MetricsLog.append
 
-    def cut(self: MetricsLog, line: dict) -> None:
+    def cut(self: MetricsLog, line: Line) -> None:
         original(self, line)
-        if line["step"] == step:
+        if line.step == step:
             raise CutOffError
 
     with monkeypatch.context() as patched:
@@ -380,7 +381,7 @@ def test_the_teacher_is_scored_on_the_clips_that_it_saw(write_config, tmp_path: 
     masking = write_config("masked", uri=tmp_path / "gaps")
     options = ("--data.missing=mask", "--teacher.use_face=false", "--trainer.max_steps=2")
     folder, _ = run(masking, *options)
-    document = evaluate_run(folder.root, "test")
+    document = evaluate_run(folder.root, "test").to_json()
     table = pq.read_table(folder.root / "predictions-test.parquet").to_pydict()
     seen = [v is not None for v in table["video_logit"]]
     assert 0 < sum(seen) < len(seen)
@@ -428,7 +429,7 @@ def test_a_run_is_scored_from_another_folder_than_it_was_trained_in(write_config
     monkeypatch.chdir(there)
     folder, _ = run(write_config(uri=Path("data")), "--student.encoder=data/encoder", "--trainer.max_steps=2")
     monkeypatch.chdir(elsewhere)
-    assert evaluate_run(folder.root, "valid")["rows"] == 21
+    assert evaluate_run(folder.root, "valid").to_json()["rows"] == 21
 
 
 def test_the_smoke_test_takes_two_batches_of_validation(write_config) -> None:

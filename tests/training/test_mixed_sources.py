@@ -71,7 +71,7 @@ def epochs(folder: RunFolder) -> list[dict]:
 
 def test_metrics_by_source_stand_in_the_log_the_result_and_the_evaluation(mixed_config, capsys) -> None:
     config = load_config(mixed_config("run"), OPTIONS)
-    result = train(config, QUIET)
+    result = train(config, QUIET).to_json()
     folder = RunFolder.of(config)
     for line in epochs(folder):
         maes = {name: scores["student"]["mae"] for name, scores in line["sources"].items()}
@@ -81,7 +81,7 @@ def test_metrics_by_source_stand_in_the_log_the_result_and_the_evaluation(mixed_
     assert result["validation_by_source"] == best["sources"]
     assert [data["name"] for data in result["data"]] == ["small", "large"]
 
-    document = evaluate_run(folder.root, "test")
+    document = evaluate_run(folder.root, "test").to_json()
     assert {name: part["rows"] for name, part in document["sources"].items()} == {"small": 6, "large": 30}
     assert "leaks" not in document
     table = pq.read_table(folder.root / "predictions-test.parquet").to_pydict()
@@ -108,7 +108,7 @@ class CutOffError(Exception):
 @pytest.mark.parametrize("stop_at", [3, 9, 14])
 def test_a_mixed_run_cut_off_anywhere_ends_with_the_same_weights(mixed_config, stop_at, monkeypatch) -> None:
     whole = load_config(mixed_config("whole"), OPTIONS)
-    assert train(whole, QUIET)["steps"] > stop_at
+    assert train(whole, QUIET).to_json()["steps"] > stop_at
     cut = load_config(mixed_config("cut"), OPTIONS)
     original = MetricsLog.append
 

@@ -17,7 +17,9 @@ from vadv_dist.launch.driver import train
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.metrics_log import MetricsLog
-from vadv_dist.tasks.weighting import weighted_terms
+from vadv_dist.runs.records import Line
+from vadv_dist.tasks import build
+from vadv_dist.training.splits import Splits
 
 QUIET = Console(quiet=True, stderr=True)
 METHODS = ("equal", "uncertainty", "uw_so", "dwa", "rlw", "famo")
@@ -57,14 +59,14 @@ def test_weights_that_hide_the_student_s_term_are_warned_of_and_recorded(write_c
     # At this temperature uw_so gives the least loss all the weight: a distance between two logits that begin near 0.
     options = ("--objective.weighting=uw_so", "--objective.uw_so_temperature=0.1", "--trainer.max_steps=4")
     config, said = load_config(write_config(), options), io.StringIO()
-    result = train(config, Console(file=said, width=200))
+    result = train(config, Console(file=said, width=200)).to_json()
     (epoch,) = lines(RunFolder.of(config), "epoch")
     assert epoch["collapse"]["term"] in ("prompt_to_video", "video_to_text")
     assert result["weights_collapsed"] == epoch["collapse"]
     assert "warning: the weights have collapsed" in said.getvalue()
 
     sound = load_config(write_config("sound"), ["--objective.weighting=equal", "--trainer.max_steps=2"])
-    assert "weights_collapsed" not in train(sound, QUIET)
+    assert "weights_collapsed" not in train(sound, QUIET).to_json()
 
 
 def test_uncertainty_learns_from_labels_alone(write_config) -> None:
@@ -120,9 +122,9 @@ def test_a_run_cut_off_ends_as_if_it_had_not_been(write_config, method: str, sto
     whole = run(write_config("whole"), *options)
     original = MetricsLog.append
 
-    def cut(self: MetricsLog, line: dict) -> None:
+    def cut(self: MetricsLog, line: Line) -> None:
         original(self, line)
-        if line["step"] == stop_at:
+        if line.step == stop_at:
             raise CutOffError
 
     with monkeypatch.context() as patched:
@@ -157,7 +159,8 @@ def test_what_is_switched_off_stays_out(write_config, options: tuple[str, ...], 
         expected = sum(weight * line[name] for name, weight in line["weights"].items())
         assert line["total"] == pytest.approx(expected, rel=1e-5)
     config = load_config(write_config(), options)
-    assert set(weighted_terms(config)) == names <= lines(folder, "step")[0].keys()
+    task = build(config, Splits.open(config).train.sources)
+    assert set(task.weighted_terms) == names <= lines(folder, "step")[0].keys()
 
 
 @pytest.mark.parametrize("method", ["uw_so", "famo"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from run_lines import run_result
 
 from vadv_dist.cli import main
 from vadv_dist.config import Config, load_config
@@ -16,9 +17,11 @@ from vadv_dist.data.schema import Clip, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
+from vadv_dist.runs.records import RunResult
 from vadv_dist.storage import read_json
+from vadv_dist.tasks import Task, build
 from vadv_dist.tuning.front import _edge, front_table, front_trials
-from vadv_dist.tuning.objectives import require_objectives, values_of
+from vadv_dist.tuning.objectives import values_of, with_objectives
 from vadv_dist.tuning.search import tune
 from vadv_dist.tuning.settings import load_search
 from vadv_dist.tuning.space import Space
@@ -47,8 +50,8 @@ def space(tmp_path: Path) -> Space:
     return load_space(tmp_path / "space.yaml", Config())[0]
 
 
-def result(mae: float, corr: float | None) -> dict:
-    return {"validation": {"mae": mae, "corr": corr}}
+def result(mae: float, corr: float | None) -> RunResult:
+    return run_result({"mae": mae, "corr": corr})
 
 
 def test_the_front_is_what_no_other_trial_beats(tmp_path: Path, space: Space) -> None:
@@ -58,7 +61,7 @@ def test_the_front_is_what_no_other_trial_beats(tmp_path: Path, space: Space) ->
     for mae, corr in found:
         asked = study.ask()
         assert asked is not None
-        study.complete(asked, mae, result(mae, corr))
+        study.complete(asked, result(mae, corr))
     # By hand: 3 loses to 0 and 2, 5 to 1. A correlation that is no number counts as −1, but 6 has the least MAE.
     assert [trial.number for trial in front_trials(study)] == [6, 4, 1, 2, 0]
     assert study.trials()[6].values == [0.6, -1.0]
@@ -71,7 +74,7 @@ def test_the_front_names_a_configuration_once(tmp_path: Path, space: Space) -> N
     for mae, corr in [(0.9, 0.5), (0.9, 0.5), (0.8, 0.4)]:
         asked = study.ask()
         assert asked is not None
-        study.complete(asked, mae, result(mae, corr))
+        study.complete(asked, result(mae, corr))
     # The second has the default's values; the third has its own.
     assert [trial.number for trial in front_trials(study)] == [2, 0]
 
@@ -94,7 +97,7 @@ def test_the_table_is_ascii_and_shows_what_differs() -> None:
 
 
 def test_costs_are_read_from_the_result() -> None:
-    document = {**result(0.5, 0.2), "parameters": {"teacher": 7, "student": 40}, "wall_time_s": 2.5}
+    document = run_result({"mae": 0.5, "corr": 0.2}, parameters={"teacher": 7, "student": 40}, wall_time_s=2.5)
     assert values_of(document, ["student_parameters", "wall_time_s", "corr"]) == [40.0, 2.5, 0.2]
 
 
@@ -114,7 +117,7 @@ def test_a_search_for_several_taken_up_at_every_trial_suggests_what_an_unbroken_
     def take_up(name: str) -> Study:
         return Study.open(f"{tmp_path}/{name}.log", name, space, Config(), search)
 
-    def told(values: dict) -> dict:
+    def told(values: dict) -> RunResult:
         psi = values["objective.psi"]
         return result((psi - 3) ** 2, -((psi - 5) ** 2) / 100)
 
@@ -122,63 +125,63 @@ def test_a_search_for_several_taken_up_at_every_trial_suggests_what_an_unbroken_
     while (asked := whole.ask()) is not None:
         document = told(asked.values)
         # Nothing is stopped, however far behind.
-        assert whole.report(asked, 0, document["validation"]["mae"])
-        whole.complete(asked, document["validation"]["mae"], document)
+        assert whole.report(asked, 0, document.score)
+        whole.complete(asked, document)
     for _ in range(13):
         begun = take_up("broken").ask()
         assert begun is not None
         (asked,) = take_up("broken").unfinished()
         assert asked.values == begun.values
         document = told(asked.values)
-        take_up("broken").report(asked, 0, document["validation"]["mae"])
+        take_up("broken").report(asked, 0, document.score)
         study = take_up("broken")
         (asked,) = study.unfinished()
-        assert asked.reported == {0: document["validation"]["mae"]}
-        study.complete(asked, document["validation"]["mae"], document)
+        assert asked.reported == {0: document.score}
+        study.complete(asked, document)
     assert [trial.params for trial in take_up("broken").trials()] == [trial.params for trial in whole.trials()]
     assert course(whole.trials()[3]) == {1: whole.trials()[3].values[0]}
 
 
-@pytest.mark.parametrize(
-    ("objectives", "told"),
-    [
-        (["corr"], "expected mae, which chooses"),
-        (["mae", "mae"], "expected mae, which chooses"),
-        (["mae", "speed"], "others of corr, .*student_parameters"),
-        ([], "expected mae"),
-    ],
-)
-def test_objectives_that_make_no_sense_are_refused(objectives: list[str], told: str) -> None:
-    with pytest.raises(UserError, match=told):
-        load_search({"objectives": objectives}, [], "space.yaml")
+def test_objectives_are_named_once() -> None:
+    with pytest.raises(UserError, match="each of them once"):
+        load_search({"objectives": ["mae", "mae"]}, [], "space.yaml")
     assert load_search({}, ["--search.objectives=[mae,corr]"], "f").objectives == KEYS
 
 
-def test_an_objective_that_the_labels_do_not_define_is_refused_with_those_that_exist(
+def test_objectives_are_those_that_the_task_and_the_labels_define(
     write_config: Callable[..., Path], tmp_path: Path
 ) -> None:
-    def sources(name: str, label: LabelSpec, labels: list[float]) -> Sources:
+    def made(name: str, label: LabelSpec, labels: list[float]) -> tuple[Task, Sources]:
         with DatasetWriter(tmp_path / name, features={}, label=label, provenance={}) as writer:
             for split in ("train", "valid"):
                 for i, value in enumerate(labels):
                     writer.write(split, Clip(f"{split}{i}", split, "word", value, "s", {}))
-        extra = "objective: {kind: none}"
-        return Sources.open(load_config(write_config(name, uri=tmp_path / name, extra=extra), []))
+        config = load_config(write_config(name, uri=tmp_path / name, extra="objective: {kind: none}"), [])
+        sources = Sources.open(config)
+        return build(config, sources, weights=False), sources
 
-    stars = sources("stars", LabelSpec(1.0, 5.0), [1.0, 4.0])
-    require_objectives(["mae", "a2_has0", "wall_time_s"], stars)
+    def objectives(of: tuple[Task, Sources], *keys: str) -> list[str]:
+        return with_objectives(SearchConfig(objectives=[*keys]), *of).objectives
+
+    stars = made("stars", LabelSpec(1.0, 5.0), [1.0, 4.0])
+    assert objectives(stars) == ["mae"]
+    assert objectives(stars, "mae", "a2_has0", "wall_time_s") == ["mae", "a2_has0", "wall_time_s"]
+    with pytest.raises(UserError, match="begins with corr, expected mae, which chooses"):
+        objectives(stars, "corr")
+    with pytest.raises(UserError, match=r"has speed, .*there is no such objective.*student_parameters"):
+        objectives(stars, "mae", "speed")
     told = r"search.objectives has a7, which does not exist for .*stars: defined for labels in \[-3, 3\].* Choose from "
     with pytest.raises(UserError, match=told + "mae, corr, a2_has0, a2_non0, f1_has0, f1_non0, student_parameters"):
-        require_objectives(["mae", "a7"], stars)
+        objectives(stars, "mae", "a7")
     # 0/1 on the default range: nothing lies below the threshold.
     with pytest.raises(UserError, match=r"has f1_has0, .*one side of the threshold 0\. Choose from mae, corr, a7, stu"):
-        require_objectives(["mae", "f1_has0"], sources("binary", LabelSpec(), [0.0, 1.0]))
-    with pytest.raises(UserError, match=r"has a2_neg0, .*the labels are in \[-3, 3\]"):
-        require_objectives(["mae", "a2_neg0"], sources("mosi", LabelSpec(), [-1.0, 1.0]))
+        objectives(made("binary", LabelSpec(), [0.0, 1.0]), "mae", "f1_has0")
+    with pytest.raises(UserError, match=r"has a2_neg0, .*there is no such objective"):
+        objectives(made("mosi", LabelSpec(), [-1.0, 1.0]), "mae", "a2_neg0")
 
 
 def test_a_missing_metric_counts_as_the_worst() -> None:
-    assert values_of({"validation": {"mae": 1.0}}, ["corr", "a2_has0"]) == [-1.0, 0.0]
+    assert values_of(run_result({"mae": 1.0}), ["corr", "a2_has0"]) == [-1.0, 0.0]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+from run_lines import line, run_result
 
 from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
@@ -94,8 +95,8 @@ class ScoringPool:
         epoch = len(list_checkpoints(folder.checkpoints))
         if epoch == EPOCHS:
             maes = [mae_of(self._raw, e) for e in range(EPOCHS)]
-            result = {"steps": EPOCHS, "best_epoch": maes.index(min(maes)), "validation": {"mae": min(maes)}}
-            self._process.step(lambda: folder.result_path.write_text(json.dumps(result)))
+            result = run_result({"mae": min(maes)}, steps=EPOCHS, best_epoch=maes.index(min(maes)))
+            self._process.step(lambda: folder.result_path.write_text(json.dumps(result.to_json())))
             return self._key, Ended(result)
         self._process.step(lambda: self._train(folder, epoch))
         self._process.step(lambda: (folder.checkpoints / f"step-{epoch + 1}" / "manifest.json").touch())
@@ -106,7 +107,10 @@ class ScoringPool:
         log = folder.metrics_log()
         log.trim(epoch)
         mae = mae_of(self._raw, epoch)
-        log.append({"kind": "epoch", "epoch": epoch, "step": epoch + 1, "validation": {"student": {"mae": mae}}})
+        validation = {"student": {"mae": mae}}
+        if epoch == 0:
+            log.append(line({"kind": "start"}))
+        log.append(line({"kind": "epoch", "epoch": epoch, "step": epoch + 1, "validation": validation}))
         (folder.checkpoints / f"step-{epoch + 1}").mkdir(exist_ok=True)
 
 
@@ -211,8 +215,9 @@ def test_an_epoch_that_ended_after_its_search_was_killed_is_told_before_the_next
     folder = RunFolder(tmp_path / "runs" / "1")
     (folder.checkpoints / "step-3").mkdir(parents=True)
     (folder.checkpoints / "step-3" / "manifest.json").touch()
+    folder.metrics_log().append(line({"kind": "start"}))
     for epoch, mae in enumerate((3.0, 2.0, 1.0)):
-        line = {"kind": "epoch", "epoch": epoch, "step": epoch + 1, "validation": {"student": {"mae": mae}}}
-        folder.metrics_log().append(line)
+        ended = {"kind": "epoch", "epoch": epoch, "step": epoch + 1, "validation": {"student": {"mae": mae}}}
+        folder.metrics_log().append(line(ended))
     assert job.on_epoch(Epoch(2, 1.0))
     assert machine.open().trials()[1].intermediate_values == {1: 3.0, 2: 2.0, 3: 1.0}

@@ -16,6 +16,7 @@ import pytest
 import torch
 from ray_nodes import Cluster
 from rich.console import Console
+from run_lines import run_result
 
 from vadv_dist.config import Config, OptimizerConfig, config_to_dict, load_config
 from vadv_dist.config.search import SearchConfig
@@ -183,7 +184,7 @@ def test_a_population_ends_with_its_lineage_and_a_verdict_on_the_schedule(
     with LocalPool(30.0) as pool:
         drive(pool, lambda: next(todo, None))
     assert epochs(tmp_path / f"again-{len(course) - 1}") == epochs(root / "trials" / course[-1][0])
-    assert ended[0].result["validation"]["mae"] == trials[number].values[0]
+    assert ended[0].result.score == trials[number].values[0]
     assert not list(tmp_path.glob("again-*/checkpoints/step-*"))
 
     # A larger population is another search.
@@ -218,9 +219,7 @@ def test_a_population_that_breaks_before_and_after_every_decision_ends_as_one_th
     monkeypatch.setattr(population, "fork", breaking(fork, lambda source, config, epoch: f"fork {config.run.name}"))
     monkeypatch.setattr(population, "strip", breaking(population.strip, lambda folder: f"strip {folder.root.name}"))
     monkeypatch.setattr(Study, "remember", breaking(Study.remember, lambda study, key, value: key))
-    monkeypatch.setattr(
-        Study, "complete", breaking(Study.complete, lambda study, asked, mae, result: f"end {asked.number}")
-    )
+    monkeypatch.setattr(Study, "complete", breaking(Study.complete, lambda study, asked, result: f"end {asked.number}"))
     config, answer = write_config("broken"), None
     while answer is None:
         try:
@@ -325,5 +324,5 @@ def test_a_schedule_ends_with_what_led_to_the_best_checkpoint(tmp_path: Path, sp
     assert histories(study) == schedules(study) == by_hand
     # Epochs count from 0: the sixth is the last before what changed after six, the fifth the first after four.
     for asked, best_epoch in zip(study.unfinished(), (7, 5, 4), strict=True):
-        study.complete(asked, 1.0, {"best_epoch": best_epoch})
+        study.complete(asked, run_result({"mae": 1.0}, best_epoch=best_epoch))
     assert schedules(study) == {**by_hand, 1: ((0, start[0]),)}

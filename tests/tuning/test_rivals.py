@@ -9,6 +9,7 @@ import optuna
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
+from run_lines import line
 
 from vadv_dist.config import load_config
 from vadv_dist.config.search import SearchConfig
@@ -39,9 +40,11 @@ def space_path(tmp_path: Path) -> Path:
 
 def write_run(root: Path, *epochs: dict[str, float]) -> RunFolder:
     root.mkdir()
-    lines = (f'{{"kind": "epoch", "weights": {str(weights).replace(chr(39), chr(34))}}}\n' for weights in epochs)
-    (root / "metrics.jsonl").write_text("".join(lines))
-    return RunFolder(root)
+    folder = RunFolder(root)
+    folder.metrics_log().append(line({"kind": "start"}))
+    for weights in epochs:
+        folder.metrics_log().append(line({"kind": "epoch", "weights": weights}))
+    return folder
 
 
 def test_end_weights_are_those_of_the_last_epoch_over_the_text_s(tmp_path: Path) -> None:

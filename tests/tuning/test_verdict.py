@@ -4,7 +4,10 @@ import pytest
 
 from vadv_dist.tuning.events import Failed
 from vadv_dist.tuning.failures import too_many_failures
+from vadv_dist.tuning.objectives import BY_KEY
 from vadv_dist.tuning.verdict import candidate, decide, t_interval
+
+MAE = BY_KEY["mae"]
 
 
 def test_the_interval_is_students() -> None:
@@ -16,7 +19,7 @@ def test_the_interval_is_students() -> None:
 
 def test_a_clear_gain_is_said_with_its_interval() -> None:
     default = {2: 1.00, 3: 1.10, 4: 1.05}
-    verdict = decide(default, [candidate("trial 7", {2: 0.90, 3: 1.001, 4: 0.95}, default)])
+    verdict = decide(default, [candidate("trial 7", {2: 0.90, 3: 1.001, 4: 0.95}, default)], MAE)
     assert verdict.is_better
     assert verdict.winner is not None
     assert verdict.winner.name == "trial 7"
@@ -25,14 +28,14 @@ def test_a_clear_gain_is_said_with_its_interval() -> None:
 
 def test_seeds_that_disagree_are_no_gain() -> None:
     default = {2: 1.00, 3: 1.00, 4: 1.00}
-    verdict = decide(default, [candidate("trial 7", {2: 0.80, 3: 1.02, 4: 1.01}, default)])
+    verdict = decide(default, [candidate("trial 7", {2: 0.80, 3: 1.02, 4: 1.01}, default)], MAE)
     assert not verdict.is_better
     assert verdict.sentence.startswith("no gain over the default: trial 7 errs by 0.0567 MAE less")
 
 
 def test_the_default_wins_where_all_others_err_more() -> None:
     default = {2: 1.00, 3: 1.00, 4: 1.00}
-    verdict = decide(default, [candidate("trial 7", {2: 1.1, 3: 1.2, 4: 1.3}, default)])
+    verdict = decide(default, [candidate("trial 7", {2: 1.1, 3: 1.2, 4: 1.3}, default)], MAE)
     assert verdict.winner is None
     # The interval is one of how much more it errs, around the number that is told.
     assert verdict.sentence.startswith(
@@ -61,8 +64,8 @@ def test_with_errors_by_clip_the_interval_holds_the_choice_of_clips() -> None:
     assert alone.gain.excludes_zero
     assert not both.gain.excludes_zero  # the gain of 0.1 is made by some clips and lost on others
     assert both.gain.mean == pytest.approx(alone.gain.mean)
-    assert decide(default, [both]).sentence.startswith("no gain over the default: trial 7 errs by 0.0997 MAE less")
-    assert "over 3 seeds and 5 clips" in decide(default, [both]).sentence
+    assert decide(default, [both], MAE).sentence.startswith("no gain over the default: trial 7 errs by 0.0997 MAE less")
+    assert "over 3 seeds and 5 clips" in decide(default, [both], MAE).sentence
 
 
 def test_errors_of_other_clips_or_seeds_are_not_paired() -> None:
@@ -74,7 +77,7 @@ def test_errors_of_other_clips_or_seeds_are_not_paired() -> None:
 
 
 def test_nothing_to_compare_is_no_gain() -> None:
-    assert decide({2: 1.0}, [candidate("trial 1", {2: 0.5}, {2: 1.0})]).sentence.startswith("no gain")
+    assert decide({2: 1.0}, [candidate("trial 1", {2: 0.5}, {2: 1.0})], MAE).sentence.startswith("no gain")
 
 
 def test_failures_in_a_row_are_told_with_what_they_share() -> None:

@@ -6,6 +6,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_server import free_port
+from run_lines import line
 
 from vadv_dist.errors import UserError
 from vadv_dist.watching.endpoint import serve_metrics
@@ -26,25 +27,15 @@ def test_a_scrape_reads_back_the_lines_of_a_run(tmp_path) -> None:
     port = free_port()
     with serve_metrics("mine", port, trial="t7", disk=tmp_path) as metrics:
         assert metrics is not None
-        metrics({"kind": "start", "step": 0, "epoch": 0, "steps": 40, "epochs": 2, "workers": 1, "time": 100.0})
+        metrics(line({"kind": "start", "step": 0, "epoch": 0, "steps": 40, "epochs": 2, "workers": 1, "time": 100.0}))
         rates = {"lr": 1e-3, "data_wait_s": 0.5, "line_s": 2.0, "mfu": 0.25, "gpu_memory_bytes": 1024}
         terms = {"total": 2.5, "video_to_text": 0.5}
         weights = {"weights": {"video_to_text": 0.125}}
-        metrics({"kind": "step", "step": 7, "epoch": 0, **terms, **rates, **weights, "time": 103.0})
-        metrics({"kind": "checkpoint", "step": 7, "epoch": 0, "seconds": 0.75, "time": 103.5})
+        metrics(line({"kind": "step", "step": 7, "epoch": 0, **terms, **rates, **weights, "time": 103.0}))
+        metrics(line({"kind": "checkpoint", "step": 7, "epoch": 0, "seconds": 0.75, "time": 103.5}))
         scores = {"student": {"mae": 0.7, "corr": None}}
-        by_source = {"mosi": {"rows": 3, "student": {"mae": 0.9}}}
-        metrics(
-            {
-                "kind": "epoch",
-                "step": 9,
-                "epoch": 0,
-                "validation": scores,
-                "sources": by_source,
-                "train": {},
-                "time": 104,
-            }
-        )
+        by_source = {"mosi": {"student": {"mae": 0.9}}}
+        metrics(line({"kind": "epoch", "step": 9, "validation": scores, "sources": by_source, "time": 104}))
         found = scrape(port)
 
     def value(name: str, *labels: str) -> float:
@@ -77,9 +68,9 @@ def test_a_scrape_reads_back_the_lines_of_a_run(tmp_path) -> None:
 
 def test_a_value_that_is_not_told_any_more_ends() -> None:
     gauges = RunGauges("mine")
-    gauges({"kind": "step", "step": 1, "epoch": 0, "total": 1.0, "grad_norm": 3.0, "time": 1.0})
+    gauges(line({"kind": "step", "step": 1, "epoch": 0, "total": 1.0, "grad_norm": 3.0, "time": 1.0}))
     assert "vadv_gradient_norm" in {sample.name for sample in gauges.samples()}
-    gauges({"kind": "step", "step": 2, "epoch": 0, "total": 1.0, "grad_norm": None, "time": 2.0})
+    gauges(line({"kind": "step", "step": 2, "epoch": 0, "total": 1.0, "grad_norm": None, "time": 2.0}))
     assert "vadv_gradient_norm" not in {sample.name for sample in gauges.samples()}
 
 
@@ -94,7 +85,7 @@ def test_a_regular_reader_gets_the_last_values() -> None:
             0.5, lambda: last.append(scrape(port)[("vadv_loss_not_finite", "run=mine", "source=all")])
         )
         late.start()
-        metrics({"kind": "fault", "step": 3, "epoch": 0, "what": "the loss is not finite", "time": 1.0})
+        metrics(line({"kind": "fault", "step": 3, "epoch": 0, "what": "the loss is not finite", "time": 1.0}))
         began = time.monotonic()
     assert 0.3 < time.monotonic() - began < 10
     late.join()

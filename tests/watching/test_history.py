@@ -1,20 +1,22 @@
 import pytest
+from run_lines import line
 
+from vadv_dist.runs.records import Line
 from vadv_dist.watching.history import RunHistory
 
 
-def start(step: int, time: float) -> dict:
-    return {"kind": "start", "step": step, "epoch": 0, "steps": 100, "epochs": 4, "workers": 2, "time": time}
+def start(step: int, time: float) -> Line:
+    return line({"kind": "start", "step": step, "epoch": 0, "steps": 100, "epochs": 4, "workers": 2, "time": time})
 
 
-def step(number: int, time: float, line_s: float, wait_s: float = 0.0) -> dict:
-    return {"kind": "step", "step": number, "epoch": 0, "line_s": line_s, "data_wait_s": wait_s, "time": time}
+def step(number: int, time: float, line_s: float, wait_s: float = 0.0) -> Line:
+    return line({"kind": "step", "step": number, "epoch": 0, "line_s": line_s, "data_wait_s": wait_s, "time": time})
 
 
 def test_goodput_takes_back_the_steps_that_a_restart_repeats() -> None:
     history = RunHistory()
-    for line in [start(0, 1000.0), step(10, 1010.0, 10.0), step(20, 1020.0, 10.0, wait_s=4.0)]:
-        history(line)
+    for each in [start(0, 1000.0), step(10, 1010.0, 10.0), step(20, 1020.0, 10.0, wait_s=4.0)]:
+        history(each)
     assert history.goodput == pytest.approx((10 + 6) / 20)
     assert history.restarts == 0
     history(start(10, 1050.0))  # it was killed, and goes on from the checkpoint of step 10
@@ -26,8 +28,8 @@ def test_goodput_takes_back_the_steps_that_a_restart_repeats() -> None:
 
 def test_time_left_is_at_the_pace_of_this_attempt() -> None:
     history = RunHistory()
-    for line in [start(0, 0.0), step(20, 20.0, 20.0), start(20, 500.0), step(30, 520.0, 15.0)]:
-        history(line)
+    for each in [start(0, 0.0), step(20, 20.0, 20.0), start(20, 500.0), step(30, 520.0, 15.0)]:
+        history(each)
     assert history.seconds_left == pytest.approx(70 * 20 / 10)
 
 
@@ -35,17 +37,17 @@ def test_epochs_after_the_checkpoint_are_taken_back_and_a_fault_is_over() -> Non
     history = RunHistory()
     history(start(0, 0.0))
     for number in (10, 20):
-        history({"kind": "epoch", "step": number, "epoch": number // 10 - 1, "validation": {}, "time": 1.0})
-    history({"kind": "fault", "step": 25, "epoch": 2, "what": "the loss is not finite", "time": 2.0})
+        history(line({"kind": "epoch", "step": number, "epoch": number // 10 - 1, "time": 1.0}))
+    history(line({"kind": "fault", "step": 25, "epoch": 2, "what": "the loss is not finite", "time": 2.0}))
     assert history.fault is not None
     history(start(10, 3.0))
-    assert [line["step"] for line in history.epoch_lines] == [10]
+    assert [each.step for each in history.epoch_lines] == [10]
     assert history.fault is None
 
 
 def test_lines_without_times_of_their_own_tell_no_goodput() -> None:
     history = RunHistory()
-    history({"kind": "step", "step": 1, "epoch": 0, "total": 1.0, "time": 5.0})
+    history(line({"kind": "step", "step": 1, "epoch": 0, "total": 1.0, "time": 5.0}))
     assert history.goodput is None
     assert history.wait_ratio is None
     assert history.seconds_left is None

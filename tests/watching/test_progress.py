@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from rich.console import Console
+from run_lines import line, whole
 
 from vadv_dist.watching.progress import MetricsTail, ProgressView
 
@@ -11,7 +12,9 @@ from vadv_dist.watching.progress import MetricsTail, ProgressView
 def write(path: Path, *steps: tuple[int, float]) -> None:
     """Write a metrics.jsonl as a resumed run does: a new file in the old one's place."""
     aside = path.with_name("aside")
-    aside.write_text("".join(json.dumps({"step": step, "time": time}) + "\n" for step, time in steps))
+    aside.write_text(
+        "".join(json.dumps(whole({"kind": "step", "step": step, "time": time})) + "\n" for step, time in steps)
+    )
     os.replace(aside, path)
 
 
@@ -21,7 +24,7 @@ def test_each_line_is_shown_once_where_the_file_was_trimmed_and_grew_between_two
     path = tmp_path / "metrics.jsonl"
     write(path, (1, 10.0), (2, 11.0), (3, 12.0))
     shown: list[int] = []
-    with MetricsTail(path, lambda line: shown.append(line["step"]), interval_s=30):
+    with MetricsTail(path, lambda shown_line: shown.append(shown_line.step), interval_s=30):
         # Killed after step 3, goes on from step 1: the file is longer than before when it is looked at again.
         write(path, (1, 10.0), (2, 20.5), (3, 21.0), (4, 22.25), (5, 23.0))
     assert shown == [2, 3, 4, 5]
@@ -31,15 +34,15 @@ def test_half_a_line_waits_for_its_end(tmp_path) -> None:
     path = tmp_path / "metrics.jsonl"
     write(path, (1, 10.0))
     shown: list[int] = []
-    with MetricsTail(path, lambda line: shown.append(line["step"]), interval_s=30), path.open("a") as file:
-        file.write(json.dumps({"step": 2, "time": 11.0}) + '\n{"step": 3,')
+    with MetricsTail(path, lambda shown_line: shown.append(shown_line.step), interval_s=30), path.open("a") as file:
+        file.write(json.dumps(whole({"kind": "step", "step": 2, "time": 11.0})) + '\n{"step": 3,')
     assert shown == [2]
 
 
 def test_a_second_start_under_one_command_is_the_loss_of_a_worker() -> None:
     console = Console(record=True, width=100, file=io.StringIO())
     with ProgressView(console, num_steps=9, epochs=3) as view:
-        view({"kind": "start", "step": 0})
+        view(line({"kind": "start", "step": 0}))
         assert console.export_text() == ""
-        view({"kind": "start", "step": 6})
-    assert console.export_text() == "a worker was lost; the workers were started again, from step 6\n"
+        view(line({"kind": "start", "step": 6}))
+    assert console.export_text() == "a worker was lost; the workers were restarted from step 6\n"

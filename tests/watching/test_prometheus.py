@@ -93,7 +93,7 @@ def test_a_running_training_is_read_back_by_query_and_its_series_end(write_confi
         server.wait_for('run:vadv_loss:max{run="watched", term="total"}')
         _, said = process.communicate(timeout=900)
         assert process.returncode == 0, said
-        log = RunFolder.open(tmp_path / "runs" / "watched").metrics_log().lines()
+        log = [line.to_json() for line in RunFolder.open(tmp_path / "runs" / "watched").metrics_log().lines()]
         steps = {line["step"]: line for line in log if line["kind"] == "step"}
         last_step = steps[max(steps)]
         last_epoch = [line for line in log if line["kind"] == "epoch"][-1]

@@ -47,7 +47,7 @@ def test_rank_0_is_scraped_through_ray_as_the_series_of_a_local_run_and_its_seri
         server.wait_for('run:vadv_loss:max{run="far", source="all", term="total"}')
         _, said = process.communicate(timeout=400)
         assert process.returncode == 0, said
-        log = RunFolder.open(tmp_path / "runs" / "far").metrics_log().lines()
+        log = [line.to_json() for line in RunFolder.open(tmp_path / "runs" / "far").metrics_log().lines()]
         losses = {line["step"]: line["total"] for line in log if line["kind"] == "step"}
         # Two workers, but one tells; what was seen are lines of the log.
         [series] = server.get("/api/v1/query", query='vadv_loss{run="far", term="total"}[5m]')["data"]["result"]

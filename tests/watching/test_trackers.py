@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from run_lines import line
 
 from vadv_dist.config import load_config
 from vadv_dist.errors import UserError
@@ -31,7 +32,7 @@ EPOCH = {
     "step": 4,
     "epoch": 0,
     "validation": {"student": {"mae": 0.75, "corr": None}},
-    "sources": {"mosi": {"rows": 9, "student": {"mae": 0.5}}},
+    "sources": {"mosi": {"student": {"mae": 0.5}}},
     "time": 2,
 }
 
@@ -41,29 +42,34 @@ def tracked(config: Path, tracker: str, caplog: pytest.LogCaptureFixture) -> lis
     options = [f"--telemetry.track={tracker}", "--trainer.epochs=1", "--data.batch_size=40"]
     train(load_config(config, options), Console(file=io.StringIO()))
     assert "failed and gets no more" not in caplog.text
-    return RunFolder.open(config.parent / "runs" / config.stem).metrics_log().lines()
+    return [each.to_json() for each in RunFolder.open(config.parent / "runs" / config.stem).metrics_log().lines()]
 
 
 def expected(log: list[dict]) -> dict[tuple[str, int], float]:
     """Some values of a log as a tracker names them, by name and step."""
     found = {}
-    for line in log:
-        if line["kind"] == "step":
-            found["loss/total", line["step"]] = line["total"]
-            found["loss/video_to_text", line["step"]] = line["video_to_text"]
-            found["rate/grad_norm", line["step"]] = line["grad_norm"]
-        elif line["kind"] == "epoch":
-            found["validation/student/mae", line["step"]] = line["validation"]["student"]["mae"]
+    for entry in log:
+        if entry["kind"] == "step":
+            found["loss/total", entry["step"]] = entry["total"]
+            found["loss/video_to_text", entry["step"]] = entry["video_to_text"]
+            found["rate/grad_norm", entry["step"]] = entry["grad_norm"]
+        elif entry["kind"] == "epoch":
+            found["validation/student/mae", entry["step"]] = entry["validation"]["student"]["mae"]
     assert len(found) > 4
     return found
 
 
 def test_lines_are_named_as_trackers_group_them() -> None:
-    assert values_of(STEP) == {"loss/total": 2.5, "loss/text_regression": 0.25, "rate/lr": 1e-3}
-    weighed = values_of({**STEP, "weights": {"text_regression": 0.5}})
-    assert weighed == {**values_of(STEP), "weight/text_regression": 0.5}
-    assert values_of(EPOCH) == {"validation/student/mae": 0.75, "validation/mosi/student/mae": 0.5}
-    assert values_of({"kind": "checkpoint", "step": 4, "seconds": 1.0}) == {}
+    assert values_of(line(STEP)) == {
+        "loss/total": 2.5,
+        "loss/text_regression": 0.25,
+        "rate/lr": 1e-3,
+        **dict.fromkeys(("rate/samples_per_s", "rate/tokens_per_s", "rate/data_wait_s", "rate/line_s"), 0.0),
+    }
+    weighed = values_of(line({**STEP, "weights": {"text_regression": 0.5}}))
+    assert weighed == {**values_of(line(STEP)), "weight/text_regression": 0.5}
+    assert values_of(line(EPOCH)) == {"validation/student/mae": 0.75, "validation/mosi/student/mae": 0.5}
+    assert values_of(line({"kind": "checkpoint", "step": 4, "seconds": 1.0})) == {}
     assert flat({"run": {"name": "a"}, "data": {"batch": {"size": 4}}}) == {"run.name": "a", "data.batch.size": 4}
 
 
@@ -109,7 +115,7 @@ def test_a_tracker_that_fails_ends_no_training(monkeypatch, tmp_path, caplog) ->
     monkeypatch.setattr("vadv_dist.watching.trackers.require_tracker", lambda kind: None)
     with tracking("mlflow", "run", "run", tmp_path, {}) as track:
         for _ in range(3):
-            track(STEP)
+            track(line(STEP))
     assert [record.getMessage() for record in caplog.records] == [
         "telemetry.track: mlflow failed and gets no more: nobody there"
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from run_lines import line, whole
 
 from vadv_dist.cli import main
 from vadv_dist.errors import MachineError, UserError
@@ -55,7 +56,7 @@ def run(tmp_path: Path) -> Path:
 
 def write(folder: Path, *lines: dict) -> None:
     with (folder / "metrics.jsonl").open("a") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+        file.writelines(json.dumps(whole(line)) + "\n" for line in lines)
 
 
 def console(width: int = 80) -> Console:
@@ -150,7 +151,7 @@ def test_a_silent_run_and_one_without_lines_are_told(run: Path, tmp_path: Path) 
     empty.mkdir()
     (empty / "config.yaml").write_text("run: {name: empty}\n")
     assert look(str(empty))["state"] == "no line yet"
-    (run / "metrics.jsonl").write_text(json.dumps(step(10, time.time() - 3600)) + "\n")  # by a version without starts
+    (run / "metrics.jsonl").write_text(json.dumps(whole(step(10, time.time() - 3600))) + "\n")
     found = look(str(run))
     assert found["state"] == "silent"
     assert found["left_s"] is None
@@ -202,11 +203,11 @@ def test_a_training_in_an_object_store_is_followed_to_its_end(write_config, s3: 
 def test_metrics_that_do_not_exist_and_constant_readers_are_told(tmp_path: Path) -> None:
     history = RunHistory()
     reason = "defined for labels in [-3, 3], these are in [1, 5]"
-    history({**start(0, 1.0), "absent": {"a7": reason}})
-    history({**epoch(0, 2.0), "remarks": ["The student predicts one constant."]})
+    history(line({**start(0, 1.0), "absent": {"a7": reason}}))
+    history(line({**epoch(0, 2.0), "remarks": ["The student predicts one constant."]}))
     found = snapshot(RunFolder(tmp_path), history)
     assert found["absent"] == {"a7": reason}
     out = StringIO()
-    Console(file=out, width=80).print(render(found))
+    Console(file=out, width=80).print(render(found, history.task))
     assert f"no a7: {reason}" in out.getvalue()
     assert "The student predicts one constant." in out.getvalue()

@@ -67,35 +67,25 @@ def add_run_commands(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from vadv_dist.evaluation.label_scale import LabelScale
-    from vadv_dist.reporting.terminal import metrics_table, notes
+    from vadv_dist.reporting.terminal import evaluation_tables
     from vadv_dist.training.evaluate_other_data import evaluate
 
-    document = evaluate(options.run, options.split, data=options.data, encoder=options.encoder)
-    for warning in document.get("leaks", []):
+    evaluation = evaluate(options.run, options.split, data=options.data, encoder=options.encoder)
+    for warning in evaluation.leaks:
         print(f"vadv: warning: {warning['told']} {warning.get('why', KNOWN_SPEAKERS)}", file=sys.stderr)
-    if (cut := document.get("texts_cut")) and cut["cut"]:
+    if evaluation.texts_cut.get("cut"):
         from vadv_dist.inference.token_counts import TokenCounts
 
-        _warn_of_cut_texts(TokenCounts.from_json(cut))
+        _warn_of_cut_texts(TokenCounts.from_json(evaluation.texts_cut))
     if options.json:
-        print_json(document)
+        print_json(evaluation.to_json())
         return 0
-    scale = LabelScale.from_json(document["labels"])
-    rows: dict[str, Any] = {name: document[name] for name in ("student", "video", "prompt") if name in document}
     terminal = console()
-    what = f"{options.split} split"
-    if document.get("other_data"):
-        what += f" of {document['data'][0]['uri']}"
-    terminal.print(metrics_table(rows, f"{document['run']}, {what}, {document['rows']} clips", scale))
-    if len(document["sources"]) > 1:
-        for source, metrics in document["sources"].items():
-            scores = {name: metrics[name] for name in rows if name in metrics}
-            terminal.print(metrics_table(scores, f"{source}, {metrics['rows']} clips", scale))
-    if told := notes(document):
-        terminal.print(told)
-    if document.get("other_data"):
-        print(f"wrote {document['file']}" if "file" in document else "nothing was written: an export has no run folder")
+    for part in evaluation_tables(evaluation):
+        terminal.print(part)
+    if evaluation.other_data:
+        file = evaluation.file
+        print(f"wrote {file}" if file else "nothing was written: an export has no run folder")
     return 0
 
 

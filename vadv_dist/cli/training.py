@@ -83,16 +83,14 @@ def _train(options: argparse.Namespace) -> int:
     config = with_lasting(config, "run.storage")
     result = train(config, console(stderr=True))
     if options.json:
-        print_json(result)
+        print_json(result.to_json())
     else:
         folder = location(config.run.storage) / config.run.name
-        best = f"best validation MAE {result['validation']['mae']:.3f} at step {result['best_step']}"
-        print(f"{best} ({result['stopped']}); student in {folder}/student")
-        if result.get("weights_collapsed"):
-            from vadv_dist.watching.progress import collapse_words
-
-            print(f"warning: {collapse_words(result['weights_collapsed'])}")
-        for remark in result.get("remarks", []):
+        score = f"{result.task.score_metric.title} {result.score:.3f}"
+        print(f"best validation {score} at step {result.best_step} ({result.stopped}); student in {folder}/student")
+        if result.weights_collapsed is not None:
+            print(f"warning: {result.weights_collapsed}")
+        for remark in result.remarks:
             print(f"warning: {remark}")
         print(f"next: vadv evaluate {folder} --split test; vadv report {folder}")
     return 0

@@ -21,8 +21,8 @@ class TrainerConfig:
         accumulate: micro-batches that one rank runs per step.
         precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU that has it.
         checkpoint_every_steps: also checkpoint inside an epoch; null checkpoints after each epoch only.
-        keep_best: checkpoints kept for their validation MAE, besides the last.
-        patience: epochs without a better validation MAE after which training ends; null never ends early.
+        keep_best: checkpoints kept for their validation score, besides the last.
+        patience: epochs without a better validation score after which training ends; null never ends early.
         eval_batch_size: clips per batch in validation and evaluation, over all ranks.
         max_failures: times that Ray Train restarts lost workers before it gives up.
         ray_address: `host:port` of the Ray cluster to join, or `local` to start one on this machine; null takes the one

@@ -9,37 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vadv_dist.evaluation.classes import FIVE, SEVEN, THREE, Classes, FloatArray, IntArray, two_sides
+from vadv_dist.evaluation.description import Metric
 from vadv_dist.evaluation.metrics import accuracy, checked, pearson, weighted_f1
 
 _MOSI, _SIMS = (-3.0, 3.0), (-1.0, 1.0)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric: its key in files, its short name, and how it is read.
-
-    Attributes:
-        convention: which rule a metric of two classes follows, as `has0`; empty for others.
-        unit: `label` (label units), `share` (a fraction, shown in percent) or empty.
-        worst: what counts in a search where a run has no such value.
-    """
-
-    key: str
-    name: str
-    unit: str = "share"
-    convention: str = ""
-    lower_is_better: bool = False
-    worst: float = 0.0
-
-    @property
-    def title(self) -> str:
-        """Name and convention."""
-        return f"{self.name} {self.convention}".strip()
-
-    @property
-    def percent(self) -> bool:
-        """Whether it is written as a percentage."""
-        return self.unit == "share"
 
 
 @dataclass(frozen=True)
@@ -113,6 +86,11 @@ class LabelScale:
     def classes(self) -> tuple[Metric, Classes]:
         """The finest classes that the range defines, and the metric that counts the right ones."""
         return self._shares[0].metric, self._shares[0].classes
+
+    @property
+    def class_note(self) -> str:
+        """How values become the classes of `classes`, in a sentence; empty where their names say it."""
+        return "Both are clipped to [−3, 3] and rounded half to even." if self._is(_MOSI) else ""
 
     def score(self, prediction: npt.ArrayLike, label: npt.ArrayLike) -> dict[str, float]:
         """Score predictions of R clips.
@@ -230,7 +208,7 @@ class LabelScale:
         return f"{rule}0" if self.threshold == 0 else f"{rule} {self.threshold:g}"
 
 
-_MAE = Metric("mae", "MAE", "label", lower_is_better=True, worst=float("inf"))
+_MAE = Metric("mae", "MAE", "label", lower_is_better=True, worst=None)
 _CORR = Metric("corr", "Corr", "", worst=-1.0)
 # Every metric that some range of labels defines, by key; where a data set has another threshold than 0, its own
 # `LabelScale.metrics` name it.

@@ -1,14 +1,14 @@
 """Whether a reader has learned anything: how far its predictions spread, and what a constant would have scored."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
+from vadv_dist.evaluation.description import Output
+
 # A reader whose predictions spread less than this share of the labels' spread is called constant.
 CONSTANT_SHARE = 0.01
-
-NAMES = {"student": "student", "video": "teacher’s video logit", "prompt": "teacher’s prompt logit"}
 
 
 def spread(prediction: npt.ArrayLike, label: npt.ArrayLike, constant: float | None) -> dict[str, float]:
@@ -46,11 +46,12 @@ def remark(scores: Mapping[str, float | None]) -> str | None:
     return None
 
 
-def remarks(metrics: Mapping[str, Mapping[str, float | None]]) -> list[str]:
-    """A sentence for each reader that is a constant or no better than one.
+def remarks(metrics: Mapping[str, Mapping[str, float | None]], outputs: Iterable[Output]) -> list[str]:
+    """A sentence for each output that is a constant or no better than one.
 
     Args:
-        metrics: scores by reader; other keys are left out.
+        metrics: scores by name of the output.
+        outputs: those to look at; one without scores is left out.
     """
-    found = ((name, remark(metrics[key])) for key, name in NAMES.items() if key in metrics)
-    return [f"The {name} {text}." for name, text in found if text is not None]
+    found = ((output.phrase, remark(metrics[output.name])) for output in outputs if output.name in metrics)
+    return [f"The {phrase} {text}." for phrase, text in found if text is not None]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from vadv_dist.config import Config, config_to_dict
@@ -24,11 +25,12 @@ from vadv_dist.launch.stop_actor import ask_to_stop, stop_flag
 from vadv_dist.launch.worker import MISTAKE, raise_mistake, train_in_ray, train_locally
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import FAILURES, RunFolder
+from vadv_dist.runs.records import CheckpointLine, Line, RunResult
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.runtime.ray_errors import last_line, own_error, why_lost
 from vadv_dist.runtime.signals import StopRequest, finishing_first, listens
 from vadv_dist.storage import Location, remove_tree, scratch_folder, store_settings
-from vadv_dist.tasks.model_check import preflight
+from vadv_dist.tasks import build
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.splits import Splits
 from vadv_dist.watching.endpoint import serve_metrics
@@ -38,7 +40,7 @@ from vadv_dist.watching.trackers import flat, require_tracker, tracking
 _LOOK_S = 0.5
 
 
-def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any]:
+def train(config: Config, console: Console, *, trial: str = "") -> RunResult:
     """Train a run to its end, or go on with it, and return its result.
 
     Args:
@@ -53,7 +55,8 @@ def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any
     folder = RunFolder.of(config)
     require_tracker(config.telemetry.track)
     splits = Splits.open(config)
-    tokenizer = preflight(config, splits.train.sources).tokenizer
+    with torch.device("meta"):  # mistakes are found before anything starts
+        tokenizer = build(config, splits.train.sources, weights=False).tokenizer
     if config.trainer.num_workers == 0:
         choose_dtype(config.trainer, choose_device(config.trainer.use_gpu))
     trained_on = TrainedOn.of(config, splits.train.sources)
@@ -65,9 +68,7 @@ def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any
         continues = folder.claim(config, trained_on)
         result = folder.result()
         if result is not None:
-            console.print(
-                f"{folder.root} is complete already ({result['steps']} steps).", highlight=False, markup=False
-            )
+            console.print(f"{folder.root} is complete already ({result.steps} steps).", highlight=False, markup=False)
             return result
         steps = planned_steps(config, splits.train)
         clips = splits.train.plan(config.data, seed=0, epoch=0).num_rows
@@ -78,6 +79,8 @@ def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any
         )
         with contextlib.suppress(UserError):  # of a damaged shard, training itself says more
             for split, what in ((splits.train, "training texts"), (splits.valid, "validation texts")):
+                if tokenizer is None:
+                    break
                 _say(console, count_tokens(tokenizer, texts_of(split), config.data.max_tokens).sentence(what))
         checkpoints = list_checkpoints(folder.checkpoints)
         folder.metrics_log().trim(checkpoints[-1].step if checkpoints else -1)
@@ -100,7 +103,7 @@ def train(config: Config, console: Console, *, trial: str = "") -> dict[str, Any
             if gauges is not None:
                 gauges.replay(folder.metrics_log().lines())
 
-            def show(line: dict[str, Any]) -> None:
+            def show(line: Line) -> None:
                 view(line)
                 if gauges is not None:
                     gauges(line)
@@ -130,10 +133,10 @@ class _Stop:
     folder: RunFolder
     saved_step: int = 0
 
-    def see(self, line: dict[str, Any]) -> None:
+    def see(self, line: Line) -> None:
         """Remember the last checkpoint from the run's lines."""
-        if line.get("kind") == "checkpoint":
-            self.saved_step = line["step"]
+        if isinstance(line, CheckpointLine):
+            self.saved_step = line.step
 
     def announce(self) -> None:
         """Say what happens now."""

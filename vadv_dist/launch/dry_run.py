@@ -1,6 +1,6 @@
 """What a run would be, before anything starts: parameters, batches, windows, and the memory that a GPU needs."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,8 +11,7 @@ from vadv_dist.config import Config
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.engines.deepspeed_config import micro_batch_size
 from vadv_dist.engines.distributed import has_bf16
-from vadv_dist.tasks.base import Task
-from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.tasks import Task, build
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.splits import Splits
 
@@ -88,7 +87,7 @@ def describe(config: Config) -> dict[str, Any]:
     """
     splits = Splits.open(config)
     with torch.device("meta"):  # shapes alone: no weights are read or drawn
-        task = SentimentTask(replace(config, student=replace(config.student, pretrained=False)), splits.train.sources)
+        task = build(config, splits.train.sources, weights=False)
     parts = parameters_per_part(task)
     plan = splits.train.plan(config.data, seed=config.run.seed, epoch=0)
     world = max(1, config.trainer.num_workers)
@@ -150,7 +149,7 @@ def describe_sources(config: Config, train: SplitShards) -> list[dict[str, Any]]
     ]
 
 
-def parameters_per_part(task: SentimentTask) -> dict[str, int]:
+def parameters_per_part(task: Task) -> dict[str, int]:
     """Parameters of each part of teacher and student."""
     parts: dict[str, int] = {}
     for name, parameter in task.step.named_parameters():

@@ -3,8 +3,7 @@
 from vadv_dist.config import Config
 from vadv_dist.engines.distributed import choose_device
 from vadv_dist.errors import VadvError
-from vadv_dist.tasks.model_check import check_model
-from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.tasks import build
 from vadv_dist.training.splits import Splits
 
 
@@ -14,11 +13,11 @@ def try_model(config: Config) -> bool:
     Returns:
         False where the data, whose features the model depends on, cannot be used.
     Raises:
-        VadvError: as `SentimentTask` and `check_model`.
+        VadvError: as `tasks.build` and `Task.check`.
     """
     try:
         sources = Splits.open(config).train.sources
     except (VadvError, OSError):
         return False
-    check_model(SentimentTask(config, sources), config, sources, choose_device(config.trainer.use_gpu))
+    build(config, sources).check(choose_device(config.trainer.use_gpu))
     return True

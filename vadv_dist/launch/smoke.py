@@ -16,8 +16,7 @@ from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.storage import file_size
-from vadv_dist.tasks.model_check import check_model
-from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.tasks import build
 from vadv_dist.training.loop import Trainer
 from vadv_dist.training.splits import Splits
 
@@ -40,9 +39,10 @@ def smoke(config: Config) -> Iterator[str]:
         first = _trainer(config, splits)
         state = first.fit()
         yield f"train: {_NUM_BATCHES} steps of {config.data.batch_size} clips"
-        metrics = state.best_metrics["student"]
+        shown = first.task.description
+        score = state.best_metrics[shown.student.name][shown.score]
         clips = min(int(splits.valid.table.rows.sum()), _NUM_BATCHES * config.trainer.eval_batch_size)
-        yield f"validation: {clips} clips, student MAE {metrics['mae']:.3f}"
+        yield f"validation: {clips} clips, {shown.student.phrase} {shown.score_metric.title} {score:.3f}"
         saved = list_checkpoints(RunFolder.of(config).checkpoints)[-1]
         size = sum(file_size(path) for path in saved.path.iterdir())
         yield f"checkpoint: step {saved.step}, {size / 2**20:.1f} MiB, hashes verified"
@@ -63,8 +63,8 @@ def smoke(config: Config) -> Iterator[str]:
 def _trainer(config: Config, splits: Splits) -> Trainer:
     device = choose_device(config.trainer.use_gpu)
     distributed = Distributed(device=device)
-    task = SentimentTask(config, splits.train.sources)
-    check_model(task, config, splits.train.sources, device)
+    task = build(config, splits.train.sources)
+    task.check(device)
     folder = RunFolder.of(config)
     folder.claim(config, TrainedOn.of(config, splits.train.sources))
     return Trainer(

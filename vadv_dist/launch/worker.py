@@ -21,13 +21,13 @@ from vadv_dist.errors import VadvError, error_from_json, error_to_json
 from vadv_dist.launch.shared_folder import all_see_mark
 from vadv_dist.launch.stop_actor import hearing
 from vadv_dist.runs.folder import FAILURES, RunFolder
+from vadv_dist.runs.records import Line
 from vadv_dist.runs.state import TrainState
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.runtime.garbage_collection import collect_as_usual, collect_rarely
 from vadv_dist.storage import Location, location, read_json, write_json, write_text
-from vadv_dist.tasks.base import Task
-from vadv_dist.tasks.model_check import check_model
-from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.tasks import build
+from vadv_dist.tasks.base import parameter_counts
 from vadv_dist.training.completion import finish_run
 from vadv_dist.training.flops import utilisation
 from vadv_dist.training.loop import Trainer, out_of_memory
@@ -39,7 +39,7 @@ MISTAKE = "mistake.json"
 # Beside `MISTAKE`: the id of the workers' placement group, for whoever ends them from outside.
 GROUP = "placement-group"
 
-Show = Callable[[dict[str, Any]], None]
+Show = Callable[[Line], None]
 
 
 def train_rank(
@@ -48,7 +48,7 @@ def train_rank(
     windows_of: Callable[[SplitShards], Windows],
     *,
     show: Show = lambda line: None,
-    on_epoch: Show | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
     asked: Callable[[], bool] = lambda: False,
 ) -> TrainState:
     """Train one rank to the end of the run, and let rank 0 export the best student.
@@ -77,13 +77,13 @@ def _train_rank(
     distributed: Distributed,
     windows_of: Callable[[SplitShards], Windows],
     show: Show,
-    on_epoch: Show | None,
+    on_epoch: Callable[[dict[str, Any]], None] | None,
     asked: Callable[[], bool],
 ) -> TrainState:
     splits = Splits.open(config)
     folder.require_same(TrainedOn.of(config, splits.train.sources, weights=distributed.is_main))
-    task = SentimentTask(config, splits.train.sources)
-    check_model(task, config, splits.train.sources, distributed.device)
+    task = build(config, splits.train.sources)
+    task.check(distributed.device)
     counts = parameter_counts(task)
     engine = build_engine(config, task.step, task.parameter_groups(), distributed)
     collect_as_usual()  # all that is heavy is imported
@@ -196,12 +196,3 @@ def raise_mistake(path: Location) -> None:
     """
     if path.is_file():
         raise error_from_json(read_json(path))
-
-
-def parameter_counts(task: Task) -> dict[str, int]:
-    """Parameters of the teacher and the student, and those that are trained."""
-    counts = {"teacher": 0, "student": 0, "trained": 0}
-    for name, parameter in task.step.named_parameters():
-        counts["teacher" if name.startswith("teacher.") else "student"] += parameter.numel()
-        counts["trained"] += parameter.numel() if parameter.requires_grad else 0
-    return counts

@@ -1,6 +1,7 @@
-"""What teacher and student are trained towards: pure functions on named outputs."""
+"""What teacher and student are trained towards: modules of named loss terms."""
 
-from vadv_dist.objectives.outputs import TeacherStudentOutputs
-from vadv_dist.objectives.step_distillation import TERMS, loss_terms, weighted_total
+from vadv_dist.objectives.base import Objective, weighted_total
+from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs
+from vadv_dist.objectives.step_distillation import StepDistillation, loss_terms
 
-__all__ = ["TERMS", "TeacherStudentOutputs", "loss_terms", "weighted_total"]
+__all__ = ["Objective", "Rows", "StepDistillation", "TeacherStudentOutputs", "loss_terms", "weighted_total"]

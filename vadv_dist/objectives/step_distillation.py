@@ -6,25 +6,23 @@ Every term is the sum over local rows that count, divided by the number of such 
 ranks and micro-batches the terms are therefore the means of the paper, and so are their gradients.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
+from vadv_dist.evaluation.description import Term
+from vadv_dist.objectives.base import Objective
 from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs
 
-# Each term and the name of its weight (eq. 15).
-TERMS = {
-    "video_regression": "alpha",
-    "text_regression": "beta",
-    "video_classification": "gamma",
-    "prompt_to_video": "delta",
-    "video_to_text": "psi",
-}
-
-# Terms that compare an output with the label. The others tie two outputs of the model, a distance that training can
-# make as small as it likes.
-LABEL_TERMS = ("video_regression", "text_regression", "video_classification")
+# The terms with the names of their weights (eq. 15), in the order of the weights.
+TERMS = (
+    Term("video_regression", "Video logit to label", "v", "(r)", "alpha", compares_label=True),  # eq. 10
+    Term(  # eq. 11
+        "text_regression", "Text logit to label", "t", "(r)", "beta", compares_label=True, trains_student=True
+    ),
+    Term("video_classification", "Class of the label", "v", "(c)", "gamma", compares_label=True),  # eq. 12
+    Term("prompt_to_video", "Step 1: prompt to video logit", "p→v", weight="delta"),  # eq. 13
+    Term("video_to_text", "Step 2: video to text logit", "v→t", weight="psi", trains_student=True),  # eq. 14
+)
 
 
 def mean_squared_error(left_B: Tensor, right_B: Tensor, *, counts_B: Tensor, num_rows: int | Tensor) -> Tensor:
@@ -150,23 +148,39 @@ def loss_terms(
         step2=step2,
         detach_targets=detach_targets,
     )
-    return {name: terms[name] for name in TERMS if name in terms}
+    return {term.name: terms[term.name] for term in TERMS if term.name in terms}
 
 
-class StepDistillation(nn.Module):
+class StepDistillation(Objective):
     """The five-term objective as a module (eq. 10-14).
 
     Args:
+        has_teacher, has_prompts: which logits the models give.
         threshold: lowest positive label.
         step1, step2, detach_targets: as `step_distillation`.
     """
 
     def __init__(
-        self, *, threshold: float = 0.0, step1: bool = True, step2: bool = True, detach_targets: bool = False
+        self,
+        *,
+        has_teacher: bool = True,
+        has_prompts: bool = True,
+        threshold: float = 0.0,
+        step1: bool = True,
+        step2: bool = True,
+        detach_targets: bool = False,
     ) -> None:
         super().__init__()
         self.threshold = threshold
         self.step1, self.step2, self.detach_targets = step1, step2, detach_targets
+        exists = {
+            "video_regression": has_teacher,
+            "text_regression": True,
+            "video_classification": has_teacher and has_prompts,
+            "prompt_to_video": has_teacher and has_prompts and step1,
+            "video_to_text": has_teacher and step2,
+        }
+        self.described = tuple(term for term in TERMS if exists[term.name])
 
     def forward(self, outputs: TeacherStudentOutputs, rows: Rows) -> dict[str, Tensor]:
         """Unweighted terms of one micro-batch, each []; see `loss_terms`."""
@@ -182,23 +196,6 @@ class StepDistillation(nn.Module):
             step2=self.step2,
             detach_targets=self.detach_targets,
         )
-
-
-def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]) -> Tensor:
-    """Weigh the terms and add them up (eq. 15): what is optimised.
-
-    Args:
-        terms: what `loss_terms` gave.
-        weights: `alpha` to `psi`.
-    Returns:
-        the total, [].
-    Raises:
-        ValueError: there is no term.
-        KeyError: a term is unknown or its weight is missing.
-    """
-    if not terms:
-        raise ValueError("There is no term to add up.")
-    return torch.stack([weights[TERMS[name]] * term for name, term in terms.items()]).sum()
 
 
 def _at_least_fp32(values: Tensor) -> Tensor:

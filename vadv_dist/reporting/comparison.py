@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vadv_dist.errors import UserError
 from vadv_dist.reporting.provenance import trained_on
-from vadv_dist.reporting.run_files import Evaluation, RunRecord, evaluate_command, read_evaluation, read_run
+from vadv_dist.reporting.run_files import RunRecord, Scored, evaluate_command, read_evaluation, read_run
 from vadv_dist.reporting.words import SPLITS, clips, score
 
 if TYPE_CHECKING:
@@ -26,17 +26,17 @@ class Comparison:
     Attributes:
         before, after: the runs; the gain is that of `after`.
         first, second: their evaluations on the same split.
-        mae_before, mae_after: of the students, in label units.
+        error_before, error_after: mean errors of the students over clips, in label units.
         gain: how much less `after` errs, with its 95 % interval over clips.
         differing: fields of the configurations that differ, besides names, objective and teacher.
     """
 
     before: RunRecord
     after: RunRecord
-    first: Evaluation
-    second: Evaluation
-    mae_before: float
-    mae_after: float
+    first: Scored
+    second: Scored
+    error_before: float
+    error_after: float
     gain: "Interval"
     differing: list[str]
 
@@ -45,7 +45,7 @@ class Comparison:
         """The split whose clips both read."""
         return self.second.split
 
-    def other_than(self, evaluation: Evaluation) -> tuple[RunRecord, Evaluation]:
+    def other_than(self, evaluation: Scored) -> tuple[RunRecord, Scored]:
         """The run that an evaluation is compared with, and that run's evaluation."""
         return (self.before, self.first) if evaluation is self.second else (self.after, self.second)
 
@@ -57,14 +57,17 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """What `after` gained, in words."""
-        before, after, size = (score(x, percent=False) for x in (self.mae_before, self.mae_after, abs(self.gain.mean)))
+        before, after, size = (
+            score(x, percent=False) for x in (self.error_before, self.error_after, abs(self.gain.mean))
+        )
         low, high = (score(x, percent=False) for x in (self.gain.low, self.gain.high))
         where = ("alone", "beside the teacher")
         if not self.is_about_the_teacher:
             where = (f"in {self.before.name}", f"in {self.after.name}")
-        better = self.gain.mean >= 0
+        better, title = self.gain.mean >= 0, self.second.task.score_metric.title
+        article = "an" if title[0] in "AEFHILMNORSX" else "a"
         return (
-            f"The student reads with an MAE of {before} {where[0]} and {after} {where[1]}, on the same "
+            f"The student reads with {article} {title} of {before} {where[0]} and {after} {where[1]}, on the same "
             f"{clips(len(self.second.predictions), self.split)}: {size} {'better' if better else 'worse'} "
             f"(paired bootstrap 95 % interval{'' if better else ' of the gain'} {low} … {high})."
         )
@@ -121,14 +124,14 @@ def compare_records(before: RunRecord, after: RunRecord, split: str) -> Comparis
         after=after,
         first=first,
         second=second,
-        mae_before=sum(a) / len(a),
-        mae_after=sum(b) / len(b),
+        error_before=sum(a) / len(a),
+        error_after=sum(b) / len(b),
         gain=gain,
         differing=[key for key in keys if not key.startswith(_EXPECTED_TO_DIFFER)],
     )
 
 
-def _evaluated(run: RunRecord, split: str) -> Evaluation:
+def _evaluated(run: RunRecord, split: str) -> Scored:
     if run.evaluation is not None and run.evaluation.split == split:
         return run.evaluation
     evaluation = read_evaluation(run.path, split)
@@ -140,10 +143,12 @@ def _evaluated(run: RunRecord, split: str) -> Evaluation:
     return evaluation
 
 
-def _errors(evaluation: Evaluation, run: RunRecord) -> dict[tuple[str, str], float]:
+def _errors(evaluation: Scored, run: RunRecord) -> dict[tuple[str, str], float]:
     """Absolute error of the student by source and name of the clip."""
     rows = evaluation.predictions
-    errors = [abs(logit - label) for logit, label in zip(rows.logits["student"], rows.label, strict=True)]
+    errors = [
+        abs(logit - label) for logit, label in zip(rows.logits[evaluation.task.student.name], rows.label, strict=True)
+    ]
     by_clip = dict(zip(_keys(evaluation), errors, strict=True))
     if len(by_clip) < len(errors):
         raise UserError(
@@ -153,9 +158,9 @@ def _errors(evaluation: Evaluation, run: RunRecord) -> dict[tuple[str, str], flo
     return by_clip
 
 
-def _labels(evaluation: Evaluation) -> dict[tuple[str, str], float]:
+def _labels(evaluation: Scored) -> dict[tuple[str, str], float]:
     return dict(zip(_keys(evaluation), evaluation.predictions.label, strict=True))
 
 
-def _keys(evaluation: Evaluation) -> list[tuple[str, str]]:
+def _keys(evaluation: Scored) -> list[tuple[str, str]]:
     return list(zip(evaluation.predictions.source, evaluation.predictions.clip_id, strict=True))

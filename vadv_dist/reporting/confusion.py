@@ -2,31 +2,29 @@
 
 import math
 
+from vadv_dist.evaluation.description import Output
 from vadv_dist.reporting.markup import Markup, tag
-from vadv_dist.reporting.run_files import Evaluation
+from vadv_dist.reporting.run_files import Scored
 from vadv_dist.reporting.tables import scrolling
-from vadv_dist.reporting.words import READERS, score
-
-# What there is to say of classes beside their names, by the metric that counts the right ones.
-CLASS_NOTES = {"a7": "Both are clipped to [−3, 3] and rounded half to even."}
+from vadv_dist.reporting.words import score
 
 
-def confusion_tables(evaluation: Evaluation) -> list[Markup]:
-    """Clips by class, of the student and of the teacher's video logit where there is one."""
-    readers = (reader for reader in ("student", "video") if reader in evaluation.metrics)
-    return [_confusion(evaluation, reader) for reader in readers]
+def confusion_tables(evaluation: Scored) -> list[Markup]:
+    """Clips by class, of the first two outputs."""
+    shown = [output for output in evaluation.task.outputs if output.name in evaluation.document.metrics][:2]
+    return [_confusion(evaluation, output) for output in shown]
 
 
-def _confusion(evaluation: Evaluation, reader: str) -> Markup:
+def _confusion(evaluation: Scored, output: Output) -> Markup:
     """Clips by class: the label's by row, the prediction's by column, shaded by the share of the row."""
     metric, classes = evaluation.scale.classes
     predictions = evaluation.predictions
-    pairs = zip(predictions.logits[reader], predictions.label, strict=True)
+    pairs = zip(predictions.logits[output.name], predictions.label, strict=True)
     answered = [(logit, label) for logit, label in pairs if math.isfinite(logit)]
     if not answered:
         return Markup()
     counts = classes.confusion(*zip(*answered, strict=True))
-    name = READERS[reader]
+    name = output.title
     body = []
     for row, label in enumerate(classes.names):
         total = int(counts[row].sum())
@@ -49,7 +47,7 @@ def _confusion(evaluation: Evaluation, reader: str) -> Markup:
         *(tag("th", predicted, scope="col") for predicted in classes.names),
         tag("th", "clips", scope="col", class_="axis-name"),
     )
-    right = evaluation.metrics[reader].get(metric.key)
+    right = evaluation.document.metrics[output.name].get(metric.key)
     note = "" if right is None else tag("span", f"{metric.title} {score(right, percent=True)}", class_="note")
     caption = tag("caption", tag("b", name), note)
     table = tag("table", caption, tag("thead", head), tag("tbody", *body), class_="confusion")

@@ -3,11 +3,13 @@
 import datetime
 from collections.abc import Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from vadv_dist.reporting.markup import Markup, tag
 from vadv_dist.reporting.run_files import Record, RunRecord
 from vadv_dist.reporting.tables import plain_table
 from vadv_dist.reporting.words import MISSING, SPLITS, decimals, duration, parameters, whole
+from vadv_dist.runs.records import RunResult
 
 _STOPPED = {
     "epochs": "all epochs done",
@@ -18,7 +20,7 @@ _STOPPED = {
 
 def run_facts(run: RunRecord) -> dict[str, str]:
     """Names and values of what is worth knowing of a run; what it did not write is left out."""
-    result = run.result or {}
+    result = run.result
     config = {name: run.section(name) for name in ("student", "objective", "data", "optimizer", "run")}
     facts: dict[str, object] = {
         "Student": config["student"].get("encoder"),
@@ -30,11 +32,11 @@ def run_facts(run: RunRecord) -> dict[str, str]:
         "Batch size": config["data"].get("batch_size"),
         "Peak learning rate": decimals(lr) if isinstance(lr := config["optimizer"].get("lr"), int | float) else None,
         "Seed": config["run"].get("seed"),
-        "Engine": result.get("engine"),
-        "Workers": _workers(result.get("workers")),
-        "Device": result.get("device"),
-        **_progress(run, result),
-        **_speed(run, result),
+        "Engine": result and result.engine,
+        "Workers": result and (result.workers or "this process"),
+        "Device": result and result.device,
+        **_progress(run),
+        **_speed(run),
     }
     return {name: str(value) for name, value in facts.items() if value not in (None, "")}
 
@@ -54,7 +56,7 @@ def data_table(run: RunRecord) -> Markup:
 
 def versions(run: RunRecord) -> Markup:
     """Versions of what the run was made with, in one line."""
-    names = _mapping(run.result or {}, "versions")
+    names = run.result.versions if run.result is not None else {}
     return Markup(", ".join(tag("code", f"{name} {version}") for name, version in names.items()))
 
 
@@ -68,33 +70,28 @@ def rows_by_split(run: RunRecord) -> dict[str, int]:
     return counts
 
 
-def _progress(run: RunRecord, result: Record) -> dict[str, object]:
-    last = max(record["step"] for record in (*run.steps, *run.epochs))
-    if not result:
+def _progress(run: RunRecord) -> dict[str, object]:
+    result = run.result
+    if result is None:
+        last = max(line.step for line in (*run.steps, *run.epochs))
         return {"State": f"not ended; step {whole(last)} logged"}
-    steps, best = result.get("steps"), result.get("best_step")
-    stopped = str(result.get("stopped", ""))
     return {
-        "Steps": whole(steps) if isinstance(steps, int) else None,
-        "Epochs": result.get("epochs"),
-        "Best checkpoint": f"step {whole(best)}" if isinstance(best, int) else None,
-        "Ended because": _STOPPED.get(stopped, stopped),
+        "Steps": whole(result.steps),
+        "Epochs": result.epochs,
+        "Best checkpoint": f"step {whole(result.best_step)}",
+        "Ended because": _STOPPED.get(result.stopped, result.stopped),
     }
 
 
-def _speed(run: RunRecord, result: Record) -> dict[str, object]:
-    seconds, steps = result.get("wall_time_s"), result.get("steps")
+def _speed(run: RunRecord) -> dict[str, object]:
     facts: dict[str, object] = {}
-    if isinstance(seconds, int | float) and seconds > 0:
-        facts["Wall time"] = duration(seconds)
-        if isinstance(steps, int):
-            facts["Steps per second"] = f"{steps / seconds:.3g} with validation"
-    rates = [rate for record in run.steps if isinstance(rate := record.get("samples_per_s"), int | float)]
-    if rates:
-        facts["Clips per second"] = f"{median(rates):.3g} (median)"
-    times = [time for record in (*run.steps, *run.epochs) if isinstance(time := record.get("time"), int | float)]
-    if times:
-        facts["Last written"] = f"{datetime.datetime.fromtimestamp(max(times), datetime.UTC):%Y-%m-%d %H:%M} UTC"
+    if run.result is not None and run.result.wall_time_s > 0:
+        facts["Wall time"] = duration(run.result.wall_time_s)
+        facts["Steps per second"] = f"{run.result.steps / run.result.wall_time_s:.3g} with validation"
+    if run.steps:
+        facts["Clips per second"] = f"{median(line.samples_per_s for line in run.steps):.3g} (median)"
+    last = max(line.time for line in (*run.steps, *run.epochs))
+    facts["Last written"] = f"{datetime.datetime.fromtimestamp(last, datetime.UTC):%Y-%m-%d %H:%M} UTC"
     return facts
 
 
@@ -120,27 +117,21 @@ def _mixing(data: Record) -> str | None:
     return f"{len(sources)}, mixed: {mixing}{weighed}"
 
 
-def _texts_cut(result: Record) -> str | None:
+def _texts_cut(result: RunResult | None) -> str | None:
     """How many texts were longer than the student reads."""
     parts = []
-    for split, counts in _mapping(result, "texts_cut").items():
-        if isinstance(counts, Mapping) and counts.get("texts"):
+    for split, counts in result.texts_cut.items() if result is not None else ():
+        if counts.get("texts"):
             parts.append(f"{counts['cut']} of {counts['texts']} {SPLITS.get(split, split)} ({counts['share']:.1%})")
     return ", ".join(parts) or None
 
 
-def _workers(workers: object) -> object:
-    return "this process" if workers == 0 else workers
+def _count(result: RunResult | None, part: str) -> str | None:
+    return None if result is None else parameters(result.parameters[part])
 
 
-def _count(result: Record, part: str) -> str | None:
-    count = _mapping(result, "parameters").get(part)
-    return parameters(count) if isinstance(count, int) else None
-
-
-def _data(run: RunRecord) -> list[Record]:
-    data = (run.result or {}).get("data")
-    return [source for source in data if isinstance(source, Mapping)] if isinstance(data, list) else []
+def _data(run: RunRecord) -> list[dict[str, Any]]:
+    return run.result.data if run.result is not None else []
 
 
 def _mapping(record: Record, name: str) -> Mapping[str, object]:

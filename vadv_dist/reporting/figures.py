@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vadv_dist.evaluation.description import Output
 from vadv_dist.reporting.curves import figure
 from vadv_dist.reporting.markup import Markup, tag
-from vadv_dist.reporting.run_files import Evaluation, Predictions
+from vadv_dist.reporting.run_files import Scored
 from vadv_dist.reporting.svg import Axes, Point, axes, drawing, number
-from vadv_dist.reporting.words import READERS, clips, decimals, score
+from vadv_dist.reporting.words import clips, decimals, score
 
 # More points than this make a page slow to draw; a sample of them shows the same cloud.
 MAX_POINTS = 3000
@@ -32,7 +33,7 @@ class LabelRange:
         return (self.high - self.low) / _BARS
 
 
-def scatter_figures(evaluation: Evaluation) -> list[Markup]:
+def scatter_figures(evaluation: Scored) -> list[Markup]:
     """Predictions against labels, one figure per reader."""
     labels = LabelRange(evaluation.scale.low, evaluation.scale.high)
     room, widest = (labels.high - labels.low) / 20, (labels.high - labels.low) / 2
@@ -41,10 +42,10 @@ def scatter_figures(evaluation: Evaluation) -> list[Markup]:
     low = max(min(labels.low, *values) - room, labels.low - widest)
     high = min(max(labels.high, *values) + room, labels.high + widest)
     area = axes(320, 300, (labels.low - room, labels.high + room), (low, high))
-    return [_scatter(evaluation, reader, labels, area) for reader in evaluation.predictions.logits]
+    return [_scatter(evaluation, output, labels, area) for output in shown_outputs(evaluation)]
 
 
-def histogram_figures(evaluation: Evaluation, others: Sequence[tuple[str, list[float]]] = ()) -> list[Markup]:
+def histogram_figures(evaluation: Scored, others: Sequence[tuple[str, list[float]]] = ()) -> list[Markup]:
     """Distribution of labels, then of each logit before the labels' outline.
 
     Args:
@@ -55,7 +56,7 @@ def histogram_figures(evaluation: Evaluation, others: Sequence[tuple[str, list[f
     labels = LabelRange(evaluation.scale.low, evaluation.scale.high)
     outline = bar_shares(predictions.label, labels)
     panels = [("Label", "label", predictions.label)]
-    panels += [(READERS[reader], reader, logits) for reader, logits in predictions.logits.items()]
+    panels += [(o.title, o.name, predictions.logits[o.name]) for o in shown_outputs(evaluation)]
     panels += [(name, "other", logits) for name, logits in others]
     return [_histogram(title, class_, values, labels, outline) for title, class_, values in panels]
 
@@ -71,32 +72,37 @@ def bar_shares(values: Sequence[float], labels: LabelRange) -> list[float]:
     return [count / max(len(finite), 1) for count in counts]
 
 
-def _scatter(evaluation: Evaluation, reader: str, labels: LabelRange, area: Axes) -> Markup:
-    predictions = evaluation.predictions
+def _scatter(evaluation: Scored, output: Output, labels: LabelRange, area: Axes) -> Markup:
+    predictions, reader = evaluation.predictions, output.name
     rows = [row for row, value in enumerate(predictions.logits[reader]) if math.isfinite(value)]
     shown = sorted(random.Random(0).sample(rows, MAX_POINTS)) if len(rows) > MAX_POINTS else rows
     ends: list[Point] = [(labels.low, labels.low), (labels.high, labels.high)]
     points = [
-        area.dot(
-            (predictions.label[row], predictions.logits[reader][row]), reader, 2.6, _clip(predictions, row, reader)
-        )
+        area.dot((predictions.label[row], predictions.logits[reader][row]), reader, 2.6, _clip(evaluation, row, output))
         for row in shown
     ]
     frame = area.frame(x_label="label", x_ticks=7, y_ticks=7)
     cloud = tag("g", *points, class_="cloud")
-    metrics = evaluation.metrics.get(reader, {})
-    mae, corr = (score(metrics.get(name), percent=False) for name in ("mae", "corr"))
-    label = f"{READERS[reader]} against label for {clips(len(shown))}: MAE {mae}, correlation {corr}."
+    values = evaluation.document.metrics.get(reader, {})
+    first_two = evaluation.task.metrics[:2]
+    scored = [f"{m.title} {score(values.get(m.key), percent=m.percent)}" for m in first_two]
+    label = f"{output.title} against label for {clips(len(shown))}: {', '.join(scored)}."
     sample = "" if len(shown) == len(rows) else f" · a sample of {len(shown)}"
-    note = f"MAE {mae} · Corr {corr}{sample}"
-    return figure(READERS[reader], note, drawing(area, label, frame, cloud, area.line(ends, "identity")))
+    note = f"{' · '.join(scored)}{sample}"
+    return figure(output.title, note, drawing(area, label, frame, cloud, area.line(ends, "identity")))
 
 
-def _clip(predictions: Predictions, row: int, reader: str) -> str:
+def shown_outputs(evaluation: Scored) -> list[Output]:
+    """Outputs that have predictions, in the order of every table."""
+    return [output for output in evaluation.task.outputs if output.name in evaluation.predictions.logits]
+
+
+def _clip(evaluation: Scored, row: int, output: Output) -> str:
     """What a point says of its clip; its words with the student, which alone reads them."""
+    predictions, reader = evaluation.predictions, output.name
     told = f"{predictions.clip_id[row]}: label {decimals(predictions.label[row])}"
-    told += f", {READERS[reader].lower()} {predictions.logits[reader][row]:.2f}".replace("-", "−")
-    if reader != "student":
+    told += f", {output.title.lower()} {predictions.logits[reader][row]:.2f}".replace("-", "−")
+    if output is not evaluation.task.student:
         return told
     text = predictions.text[row]
     return f"{told}\n{text if len(text) <= 120 else text[:119] + '…'}"

@@ -1,28 +1,32 @@
 """A run on CMU-MOSI beside the paper's numbers, and what makes the two differ."""
 
+from collections.abc import Mapping, Sequence
+
+from vadv_dist.evaluation.description import Metric
+from vadv_dist.evaluation.published import COLUMNS, MOSI_ROWS, PAPER_ENCODER, TABLE_2, TABLE_7, is_mosi, is_mosi_name
 from vadv_dist.reporting.facts import rows_by_split
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.page import Section
-from vadv_dist.reporting.paper import MOSI_ROWS, PAPER_ENCODER, TABLE_2, TABLE_7, PaperRow, is_mosi, is_mosi_name
-from vadv_dist.reporting.run_files import Evaluation, Metrics, RunRecord
+from vadv_dist.reporting.run_files import RunRecord, Scored
 from vadv_dist.reporting.tables import plain_table
-from vadv_dist.reporting.words import READERS, score, whole
+from vadv_dist.reporting.words import score, whole
+from vadv_dist.runs.records import Metrics
 
 
-def paper_section(run: RunRecord, evaluation: Evaluation) -> Section | None:
+def paper_section(run: RunRecord, evaluation: Scored) -> Section | None:
     """The run's metrics beside Tables 2 and 7; None where the evaluated clips are not MOSI's test split."""
     scores = mosi_scores(run, evaluation)
     if evaluation.split != "test" or scores is None:
         return None
     name = "This run, with teacher" if run.has_teacher else "This run, student alone"
-    rows: list[tuple[str | None, list[str]]] = [("ours", _cells(name, "–", scores["student"]))]
-    rows += [
-        ("ours", _cells(f"This run, {READERS[reader].lower()}", "–", scores[reader]))
-        for reader in scores
-        if reader != "student"
-    ]
-    rows += [(None, _paper_cells(row)) for row in (*TABLE_7, *TABLE_2)]
-    columns = ("Model", "Paper’s table", "MAE ↓", "Corr ↑", "A7 ↑", "A2 (has0) ↑", "F1 (has0) ↑")
+    metrics = [evaluation.task.metric(key) for key in COLUMNS]
+    rows: list[tuple[str | None, list[str]]] = []
+    for output in evaluation.task.outputs:
+        if output.name in scores:
+            who = name if output is evaluation.task.student else f"This run, {output.title.lower()}"
+            rows.append(("ours", _cells(who, "–", scores[output.name], metrics)))
+    rows += [(None, _cells(row.model, f"Table {row.table}", row.scores, metrics)) for row in (*TABLE_7, *TABLE_2)]
+    columns = ("Model", "Paper’s table", *(metric.heading for metric in metrics))
     table = plain_table("Beside the paper", columns, rows)
     notes = tag("ul", *(tag("li", note) for note in differences(run)), class_="notes")
     return Section(
@@ -33,16 +37,16 @@ def paper_section(run: RunRecord, evaluation: Evaluation) -> Section | None:
     )
 
 
-def mosi_scores(run: RunRecord, evaluation: Evaluation) -> dict[str, Metrics] | None:
+def mosi_scores(run: RunRecord, evaluation: Scored) -> Metrics | None:
     """Metrics on MOSI: of all clips where they are MOSI's, of one source where one of several is, else None."""
     from vadv_dist.evaluation.label_scale import LabelScale
 
     if evaluation.scale != LabelScale():  # MOSI's labels on another scale are not the paper's
         return None
     if is_mosi(evaluation.predictions.source, rows_by_split(run)):
-        return evaluation.metrics
-    sources = [readers for source, readers in evaluation.sources.items() if is_mosi_name(source)]
-    return sources[0] if len(sources) == 1 and "student" in sources[0] else None
+        return evaluation.document.metrics
+    sources = [source.metrics for name, source in evaluation.document.sources.items() if is_mosi_name(name)]
+    return sources[0] if len(sources) == 1 and evaluation.task.student.name in sources[0] else None
 
 
 def differences(run: RunRecord) -> list[Markup]:
@@ -75,11 +79,5 @@ def differences(run: RunRecord) -> list[Markup]:
     return notes
 
 
-def _cells(name: str, table: str, scores: Metrics) -> list[str]:
-    shares = (score(scores.get(key), percent=True) for key in ("a7", "a2_has0", "f1_has0"))
-    return [name, table, *(score(scores.get(key), percent=False) for key in ("mae", "corr")), *shares]
-
-
-def _paper_cells(row: PaperRow) -> list[str]:
-    scores: Metrics = {"mae": row.mae, "corr": row.corr, "a7": row.a7, "a2_has0": row.a2, "f1_has0": row.f1}
-    return _cells(row.model, f"Table {row.table}", scores)
+def _cells(name: str, table: str, scores: Mapping[str, float | None], metrics: Sequence[Metric]) -> list[str]:
+    return [name, table, *(score(scores.get(metric.key), percent=metric.percent) for metric in metrics)]

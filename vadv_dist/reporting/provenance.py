@@ -15,19 +15,18 @@ def trained_on(run: Path) -> list[str]:
     return _fingerprints(_data(run))
 
 
-def require_own_data(run: Path, document: Path, evaluation: Mapping[str, Any], again: str) -> None:
+def require_own_data(run: Path, document: Path, theirs: Sequence[Any], again: str) -> None:
     """Refuse an evaluation of other data than the run's own.
 
     Args:
         run: the run's folder.
         document: the evaluation's file.
-        evaluation: what it holds.
+        theirs: the data sets that it names.
         again: the command that writes it anew, for the message.
     Raises:
         UserError: with both named.
     """
-    own, scored = _data(run), evaluation.get("data")
-    theirs = scored if isinstance(scored, list) else []
+    own = _data(run)
     if own and theirs and _fingerprints(own) != _fingerprints(theirs):
         raise UserError(
             f"{document} is of {_listed(theirs)}, but the run was trained on {_listed(own)}. Evaluate the run again: "

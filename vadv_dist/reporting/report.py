@@ -61,7 +61,7 @@ def report_html(run: RunRecord, others: Sequence[RunRecord] = ()) -> str:
         paper = paper_section(run, evaluation)
         sections = [
             metrics_section(run, evaluation, comparisons),
-            *([sources_section(evaluation)] if len(evaluation.sources) > 1 else []),
+            *([sources_section(evaluation)] if len(evaluation.document.sources) > 1 else []),
             *([paper] if paper else []),
             *on_other_data,
             training_section(run),

@@ -9,15 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vadv_dist.errors import UserError
+from vadv_dist.evaluation.description import TaskDescription
 from vadv_dist.formats.json_text import JsonError, parse_json
 from vadv_dist.reporting.provenance import TRAINED_ON, require_own_data
-from vadv_dist.storage import read_json
+from vadv_dist.reporting.words import score
+from vadv_dist.runs.records import (
+    EpochLine,
+    Evaluation,
+    Metrics,
+    RecordError,
+    RunResult,
+    StartLine,
+    StepLine,
+    parse_line,
+)
 
 if TYPE_CHECKING:
     from vadv_dist.evaluation.label_scale import LabelScale
 
-# Readers of a clip, in the order of every table and figure; column of each in a predictions file.
-LOGIT_COLUMNS = {"student": "text_logit", "video": "video_logit", "prompt": "prompt_logit"}
 RUN_FILES = (
     "config.yaml",
     TRAINED_ON,
@@ -28,7 +37,6 @@ RUN_FILES = (
 )
 _TEXT_COLUMNS = ("clip_id", "source", "text")
 
-Metrics = Mapping[str, float | None]
 Record = Mapping[str, Any]
 
 
@@ -47,15 +55,37 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What `vadv evaluate` wrote for one split."""
+class Scored:
+    """What `vadv evaluate` wrote for one split: the document, and the predictions beside it."""
 
-    split: str
-    step: int | None
-    metrics: dict[str, Metrics]
-    sources: dict[str, dict[str, Metrics]]
+    document: Evaluation
     predictions: Predictions
-    scale: "LabelScale"
+
+    @property
+    def split(self) -> str:
+        """The split whose clips were scored."""
+        return self.document.split
+
+    @property
+    def task(self) -> TaskDescription:
+        """The task's outputs and metrics."""
+        return self.document.task
+
+    @property
+    def scale(self) -> "LabelScale":
+        """Range and threshold of the labels."""
+        assert self.document.labels is not None  # a run of class labels has other sections
+        return self.document.labels
+
+    @property
+    def score(self) -> float | None:
+        """The student's score."""
+        return value(self.document.metrics, self.task)
+
+    @property
+    def score_text(self) -> str:
+        """The student's score as it is written."""
+        return score(self.score, percent=self.task.score_metric.percent)
 
 
 @dataclass(frozen=True)
@@ -67,6 +97,7 @@ class RunRecord:
         uri: the folder as the user gave it.
         config: resolved configuration as plain containers.
         config_text: the same as it stands in `config.yaml`.
+        task: the task's terms, outputs and metrics.
         result: `result.json`; None while the run has not ended.
         steps, epochs: lines of `metrics.jsonl` in order of step.
         evaluation: the test split's where it was evaluated, else the validation split's, else None.
@@ -77,10 +108,11 @@ class RunRecord:
     uri: str
     config: Record
     config_text: str
-    result: Record | None
-    steps: list[Record]
-    epochs: list[Record]
-    evaluation: Evaluation | None
+    task: TaskDescription
+    result: RunResult | None
+    steps: list[StepLine]
+    epochs: list[EpochLine]
+    evaluation: Scored | None
     called: str | None = None
 
     @cached_property
@@ -118,9 +150,7 @@ def read_run(path: Path, uri: str | None = None) -> RunRecord:
             f"{path} has no metrics.jsonl, so it is not a run, or one that has not taken its first steps. "
             "Give the folder <run.storage>/<run.name> that `vadv train` writes to."
         )
-    steps, epochs = read_log(log)
-    if not steps and not epochs:
-        raise UserError(f"{log} holds no steps yet. Wait until the run has logged some, and report on it again.")
+    task, steps, epochs = read_log(log)
     config_text, config = _read_config(path / "config.yaml")
     result = path / "result.json"
     return RunRecord(
@@ -128,97 +158,89 @@ def read_run(path: Path, uri: str | None = None) -> RunRecord:
         uri=uri or str(path),
         config=config,
         config_text=config_text,
-        result=read_json(result) if result.is_file() else None,
+        task=task,
+        result=RunResult.read(result) if result.is_file() else None,
         steps=steps,
         epochs=epochs,
         evaluation=read_evaluation(path, "test") or read_evaluation(path, "valid"),
     )
 
 
-def read_log(path: Path) -> tuple[list[Record], list[Record]]:
-    """Read the step lines and the epoch lines of a `metrics.jsonl`, in order of step.
+def read_log(path: Path) -> tuple[TaskDescription, list[StepLine], list[EpochLine]]:
+    """Read the task, the step lines and the epoch lines of a `metrics.jsonl`, in order of step.
 
     A last line that breaks off is left out: the run may be writing it. Where a run was continued after a crash, a step
-    may stand there twice; the later line counts. Lines of other kinds are left out.
+    may be there twice; the later line counts.
 
     Raises:
-        UserError: a line is not a JSON object, or lacks its step.
+        UserError: a line is damaged, nothing is logged yet, or no line describes the task.
     """
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
-    kept: dict[str, dict[int, Record]] = {"step": {}, "epoch": {}}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
+    task: TaskDescription | None = None
+    steps: dict[int, StepLine] = {}
+    epochs: dict[int, EpochLine] = {}
+    for number, text in enumerate(lines, start=1):
+        if not text.strip():
             continue
         try:
-            record = parse_json(line)
+            raw = parse_json(text)
         except JsonError as error:
             if number == len(lines):
                 break
             raise UserError(
                 f"{path}, line {number}, is damaged: {error}. Remove that line to report on the others."
             ) from None
-        if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
-            raise UserError(f"{path}, line {number}, is {_shown(line)}, expected an object with a `kind`.")
-        if (kind := record["kind"]) in kept:
-            step = record.get("step")
-            if not isinstance(step, int):
-                raise UserError(f"{path}, line {number}, has step {step!r}, expected a whole number.")
-            kept[kind][step] = record
-    steps, epochs = ([records[step] for step in sorted(records)] for records in kept.values())
-    return steps, epochs
+        if not isinstance(raw, dict) or not isinstance(raw.get("kind"), str):
+            raise UserError(f"{path}, line {number}, is {_shown(text)}, expected an object with a `kind`.")
+        try:
+            line = parse_line(raw)
+        except RecordError as error:
+            raise RecordError(f"{path}, line {number},", error.field, error.problem) from None
+        if isinstance(line, StartLine):
+            task = line.task
+        elif isinstance(line, StepLine):
+            steps[line.step] = line
+        elif isinstance(line, EpochLine):
+            epochs[line.step] = line
+    if not steps and not epochs:
+        raise UserError(f"{path} holds no steps yet. Wait until the run has logged some, and report on it again.")
+    if task is None:
+        raise UserError(f"{path} has no line that begins the run. Give the folder of a run as `vadv train` wrote it.")
+    return task, [steps[step] for step in sorted(steps)], [epochs[step] for step in sorted(epochs)]
 
 
-def read_evaluation(run: Path, split: str) -> Evaluation | None:
+def read_evaluation(run: Path, split: str) -> Scored | None:
     """Read the evaluation of a split and its predictions; None where the run has not both.
 
     Raises:
         UserError: one of the files is damaged, or they do not belong together.
     """
-    document, table = run / f"evaluation-{split}.json", run / f"predictions-{split}.parquet"
-    if not document.is_file() or not table.is_file():
+    path, table = run / f"evaluation-{split}.json", run / f"predictions-{split}.parquet"
+    if not path.is_file() or not table.is_file():
         return None
-    raw = read_json(document)
     again = evaluate_command(str(run), split)
-    require_own_data(run, document, raw, again)
-    metrics = metrics_of(raw)
-    if "student" not in metrics:
-        raise UserError(f"{document} has no metrics of the student. Evaluate the run again: {again}.")
-    scale = scale_of(raw, str(document), again)
-    predictions = read_predictions(table, again)
-    if missing := [reader for reader in metrics if reader not in predictions.logits]:
-        raise UserError(
-            f"{document} scores {', '.join(missing)} but {table.name} has no such column, so they are not of one "
-            f"evaluation. Evaluate the run again: {again}."
-        )
-    step, sources = raw.get("step"), raw.get("sources")
-    by_source = {name: metrics_of(part) for name, part in sources.items()} if isinstance(sources, Mapping) else {}
-    return Evaluation(split, step if isinstance(step, int) else None, metrics, by_source, predictions, scale)
+    document = Evaluation.read(path)
+    require_own_data(run, path, document.data, again)
+    outputs = {output.name: output.column for output in document.task.outputs if output.name in document.metrics}
+    if document.task.student.name not in outputs:
+        raise UserError(f"{path} has no metrics of the student. Evaluate the run again: {again}.")
+    return Scored(document, read_predictions(table, outputs, again))
 
 
-def scale_of(raw: Record, name: str, again: str) -> "LabelScale":
-    """The range of labels that an evaluation was of.
-
-    Raises:
-        UserError: it does not say.
-    """
-    from vadv_dist.evaluation.label_scale import LabelScale
-
-    try:
-        return LabelScale.from_json(raw["labels"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(
-            f"{name} does not say what range the labels are in, as that of an older version. Evaluate again: {again}."
-        ) from None
+def value(metrics: Metrics, task: TaskDescription, output: str | None = None) -> float | None:
+    """The score of an output (the student's by default); None where it has none."""
+    return metrics.get(output or task.student.name, {}).get(task.score)
 
 
-def read_predictions(path: Path, again: str) -> Predictions:
+def read_predictions(path: Path, outputs: Mapping[str, str], again: str) -> Predictions:
     """Read a predictions file.
 
     Args:
         path: the Parquet file.
+        outputs: column of each output by name; the first must have a value on every clip.
         again: the command that writes it anew, for messages.
     Raises:
         UserError: not Parquet, a column missing, no rows, or a label that is not a finite number.
@@ -231,20 +253,18 @@ def read_predictions(path: Path, again: str) -> Predictions:
         table = read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read as Parquet: {error}. Evaluate the run again: {again}.") from None
-    needed = (*_TEXT_COLUMNS, "label", LOGIT_COLUMNS["student"])
+    needed = (*_TEXT_COLUMNS, "label", *outputs.values())
     if missing := [name for name in needed if name not in table.column_names]:
         raise UserError(f"{path} has no column {', '.join(missing)}. Evaluate the run again: {again}.")
     label = _numbers(table, "label")
     if not label:
         raise UserError(f"{path} holds no clips. Evaluate the run again: {again}.")
-    student = _numbers(table, LOGIT_COLUMNS["student"])
-    for name, values in (("label", label), (LOGIT_COLUMNS["student"], student)):
+    student = next(iter(outputs.values()))
+    for name, values in (("label", label), (student, _numbers(table, student))):
         if bad := sum(not math.isfinite(value) for value in values):
             raise UserError(f"{path} has {bad} values of {name} that are not finite numbers. Evaluate again: {again}.")
     texts = {name: [str(value) for value in table.column(name).to_pylist()] for name in _TEXT_COLUMNS}
-    logits = {
-        reader: _numbers(table, column) for reader, column in LOGIT_COLUMNS.items() if column in table.column_names
-    }
+    logits = {name: _numbers(table, column) for name, column in outputs.items()}
     return Predictions(**texts, label=label, logits=logits)
 
 
@@ -266,17 +286,6 @@ def _read_config(path: Path) -> tuple[str, Record]:
     if not isinstance(config, dict):
         raise UserError(f"{path} holds a {type(config).__name__}, expected sections such as `run:` and `data:`.")
     return text, config
-
-
-def metrics_of(raw: object) -> dict[str, Metrics]:
-    """Scores by reader; None where one has no value, as the correlation of a constant."""
-    if not isinstance(raw, Mapping):
-        return {}
-    return {
-        reader: {name: value if isinstance(value, int | float) else None for name, value in raw[reader].items()}
-        for reader in LOGIT_COLUMNS
-        if isinstance(raw.get(reader), Mapping)
-    }
 
 
 def _numbers(table: Any, column: str) -> list[float]:

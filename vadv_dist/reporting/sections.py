@@ -1,16 +1,16 @@
 """The sections of the page."""
 
-from collections import Counter
 from collections.abc import Sequence
 
+from vadv_dist.evaluation.description import Output
 from vadv_dist.reporting.comparison import Comparison
-from vadv_dist.reporting.confusion import CLASS_NOTES, confusion_tables
+from vadv_dist.reporting.confusion import confusion_tables
 from vadv_dist.reporting.curves import loss_figures, optimizer_figures, validation_figure
 from vadv_dist.reporting.facts import data_table, run_facts, versions
 from vadv_dist.reporting.figures import histogram_figures, scatter_figures
 from vadv_dist.reporting.markup import join, tag
 from vadv_dist.reporting.page import Section, folded, grid
-from vadv_dist.reporting.run_files import Evaluation, RunRecord
+from vadv_dist.reporting.run_files import RunRecord, Scored
 from vadv_dist.reporting.tables import (
     error_row,
     error_table,
@@ -19,44 +19,49 @@ from vadv_dist.reporting.tables import (
     worst_table,
 )
 from vadv_dist.reporting.truth import best_attainable_of
-from vadv_dist.reporting.words import READERS, SPLITS, clips
+from vadv_dist.reporting.words import SPLITS, clips
 
 _COUNTS = {2: "Two", 5: "Five", 7: "Seven"}
 
 
-def metrics_section(run: RunRecord, evaluation: Evaluation, comparisons: Sequence[Comparison]) -> Section:
+def metrics_section(run: RunRecord, evaluation: Scored, comparisons: Sequence[Comparison]) -> Section:
     """Errors at a glance, then every metric; of the run's readers and of other runs' students."""
     predictions = evaluation.predictions
-    errors = [error_row(READERS[name], name, predictions, name) for name in predictions.logits]
-    rows = [(_reader(name, evaluation), name, scores) for name, scores in evaluation.metrics.items()]
+    task, metrics = evaluation.task, evaluation.document.metrics
+    outputs = [output for output in task.outputs if output.name in metrics]
+    errors = [error_row(output.title, output.name, predictions, output.name) for output in outputs]
+    rows = [(_reader(output, evaluation), output.name, metrics[output.name]) for output in outputs]
     for comparison in comparisons:
         other, theirs = comparison.other_than(evaluation)
         name = _student_of(other)
-        errors.insert(1, error_row(name, "other", theirs.predictions, "student"))
-        rows.insert(1, (name, "other", theirs.metrics["student"]))
+        errors.insert(1, error_row(name, "other", theirs.predictions, task.student.name))
+        rows.insert(1, (name, "other", theirs.document.metrics[task.student.name]))
     scale = evaluation.scale
     told = [*scale.notes, *scale.in_words(scale.absent(predictions.label))]
     conventions = tag("ul", *(tag("li", line) for line in told), class_="notes")
     best = best_attainable_of(run)
     computed = " The best is what this made data allows, computed from its random model." if best else ""
     size = clips(len(predictions), evaluation.split)
-    step = f" at step {evaluation.step}" if evaluation.step is not None else ""
+    step = f" at step {evaluation.document.step}" if evaluation.document.step is not None else ""
     return Section(
         "metrics",
         "Metrics",
         f"On {size}{step}. Bars are 95 % bootstrap intervals over clips.{computed}",
-        join(error_table([row for row in errors if row], best), metrics_table(rows, scale), conventions),
+        join(
+            error_table([row for row in errors if row], best, task.score_metric.heading),
+            metrics_table(rows, task.metrics),
+            conventions,
+        ),
     )
 
 
-def sources_section(evaluation: Evaluation) -> Section:
+def sources_section(evaluation: Scored) -> Section:
     """Every metric on each source's clips alone, a table per source."""
-    counts = Counter(evaluation.predictions.source)
-    parts = []
-    for source, readers in evaluation.sources.items():
-        size = f" · {clips(counts[source], evaluation.split)}" if counts[source] else ""
-        rows = [(READERS[reader], reader, scores) for reader, scores in readers.items()]
-        parts.append(join(tag("p", tag("b", source), size, class_="about"), metrics_table(rows, evaluation.scale)))
+    task, parts = evaluation.task, []
+    for name, source in evaluation.document.sources.items():
+        size = f" · {clips(source.rows, evaluation.split)}"
+        rows = [(o.title, o.name, source.metrics[o.name]) for o in task.outputs if o.name in source.metrics]
+        parts.append(join(tag("p", tag("b", name), size, class_="about"), metrics_table(rows, task.metrics)))
     return Section("sources", "By source", "The same metrics on the clips of one source alone.", join(*parts))
 
 
@@ -73,11 +78,11 @@ def training_section(run: RunRecord) -> Section:
     )
 
 
-def clip_sections(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> list[Section]:
+def clip_sections(evaluation: Scored, comparisons: Sequence[Comparison]) -> list[Section]:
     """What was predicted, clip by clip."""
     predictions = evaluation.predictions
     others = [comparison.other_than(evaluation) for comparison in comparisons]
-    logits = [(_student_of(other), theirs.predictions.logits["student"]) for other, theirs in others]
+    logits = [(_student_of(other), theirs.predictions.logits[evaluation.task.student.name]) for other, theirs in others]
     split = SPLITS[evaluation.split]
     return [
         Section(
@@ -97,14 +102,14 @@ def clip_sections(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> 
             "classes",
             f"{_COUNTS[len(evaluation.scale.classes[1].names)]} classes",
             "Clips by class of the label (row) and of the prediction (column). Shades are shares of a row; outlined "
-            f"cells are right. {CLASS_NOTES.get(evaluation.scale.classes[0].key, '')}",
+            f"cells are right. {evaluation.scale.class_note}",
             grid(confusion_tables(evaluation), "wide"),
         ),
         Section(
             "worst",
             "Worst predictions",
             f"The {min(10, len(predictions))} {split} clips on which the student errs most.",
-            worst_table(predictions, evaluation.scale),
+            worst_table(predictions, evaluation.scale, evaluation.task),
         ),
     ]
 
@@ -117,10 +122,12 @@ def facts_section(run: RunRecord) -> Section:
     return Section("run", "Run", "", join(facts_list(run_facts(run)), data_table(run), made_with, config))
 
 
-def _reader(name: str, evaluation: Evaluation) -> str:
-    """A reader's name, with its number of clips where that is not all of them."""
-    count = evaluation.metrics[name].get("clips")
-    return READERS[name] + (f", {clips(int(count))}" if count not in (None, len(evaluation.predictions)) else "")
+def _reader(output: Output, evaluation: Scored) -> str:
+    """An output's title, with its number of clips where that is not all of them."""
+    count = evaluation.document.metrics[output.name].get("clips")
+    return output.title + (
+        f", {clips(int(count))}" if count is not None and count != len(evaluation.predictions) else ""
+    )
 
 
 def _student_of(run: RunRecord) -> str:

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vadv_dist.evaluation.description import Metric, TaskDescription
 from vadv_dist.reporting.markup import Markup, join, tag
-from vadv_dist.reporting.run_files import Metrics, Predictions
+from vadv_dist.reporting.run_files import Predictions
 from vadv_dist.reporting.svg import Scale, linear_ticks, number
-from vadv_dist.reporting.words import READERS, score
+from vadv_dist.reporting.words import score
+from vadv_dist.runs.records import Values
 
 if TYPE_CHECKING:
     from vadv_dist.evaluation.label_scale import LabelScale
@@ -37,7 +39,7 @@ def error_row(name: str, class_: str, predictions: Predictions, reader: str) -> 
     return ErrorRow(name, class_, paired_bootstrap(errors, np.zeros_like(errors), seed=0, num_samples=2000))
 
 
-def error_table(rows: Sequence[ErrorRow], best: Mapping[str, float]) -> Markup:
+def error_table(rows: Sequence[ErrorRow], best: Mapping[str, float], heading: str) -> Markup:
     """Mean absolute errors on one scale, with intervals; then the best that could be reached, by input."""
     low = min(*(row.error.low for row in rows), *best.values(), math.inf)
     high = max(*(row.error.high for row in rows), *best.values(), 0.0)
@@ -60,26 +62,26 @@ def error_table(rows: Sequence[ErrorRow], best: Mapping[str, float]) -> Markup:
             tag("td", tag("div", track, class_="track"), class_="wide", aria_hidden="true"),
             tag("td", interval, class_="number quiet last"),
         ]
-        body.append(tag("tr", *cells, class_="lead" if row.class_ == "student" else None))
-    for name, mae in best.items():
-        track = join(grid, tag("i", class_="limit", style=f"left:{scale(mae):.2f}%"))
+        body.append(tag("tr", *cells, class_="lead" if row is rows[0] else None))
+    for name, value in best.items():
+        track = join(grid, tag("i", class_="limit", style=f"left:{scale(value):.2f}%"))
         cells = [
             tag("th", f"Best from {name}", scope="row", class_="quiet"),
-            tag("td", f"{mae:.3f}", class_="number quiet"),
+            tag("td", f"{value:.3f}", class_="number quiet"),
             tag("td", tag("div", track, class_="track"), class_="wide", aria_hidden="true"),
             tag("td", "computed", class_="number quiet last"),
         ]
         body.append(tag("tr", *cells))
     names = join(*(tag("i", number(value), style=f"left:{scale(value):.2f}%") for value in ticks))
     foot = tag("tr", tag("td"), tag("td"), tag("td", tag("div", names, class_="track names")), tag("td"))
-    head = _head(("Reader", ""), ("MAE ↓", "number"), ("", "wide"), ("95 % interval", "number"))
+    head = _head(("Reader", ""), (heading, "number"), ("", "wide"), ("95 % interval", "number"))
     return tag("table", head, tag("tbody", *body), tag("tfoot", foot, aria_hidden="true"), class_="errors")
 
 
-def metrics_table(rows: Sequence[tuple[str, str, Metrics]], scale: "LabelScale") -> Markup:
-    """Metrics by reader: (name, class, scores) of each; a column for each metric that one of them has."""
+def metrics_table(rows: Sequence[tuple[str, str, Values]], metrics: Sequence[Metric]) -> Markup:
+    """Metrics by reader: (name, class, scores) of each; a column for each of the metrics that one of them has."""
     head = [("Reader", "")]
-    shown = [metric for metric in scale.metrics if any(metric.key in scores for _, _, scores in rows)]
+    shown = [metric for metric in metrics if any(metric.key in scores for _, _, scores in rows)]
     names = [
         join(metric.name, " ↓" if metric.lower_is_better else " ↑", tag("small", metric.convention)) for metric in shown
     ]
@@ -89,21 +91,22 @@ def metrics_table(rows: Sequence[tuple[str, str, Metrics]], scale: "LabelScale")
             "tr",
             tag("th", tag("span", name, class_=f"key {class_}"), scope="row"),
             *(tag("td", score(scores.get(m.key), percent=m.percent), class_="number") for m in shown),
-            class_="lead" if class_ == "student" else None,
+            class_="lead" if number == 0 else None,
         )
-        for name, class_, scores in rows
+        for number, (name, class_, scores) in enumerate(rows)
     ]
     return scrolling("Metrics", tag("table", _head(*head), tag("tbody", *body)))
 
 
-def worst_table(predictions: Predictions, scale: "LabelScale", count: int = 10) -> Markup:
+def worst_table(predictions: Predictions, scale: "LabelScale", task: TaskDescription, count: int = 10) -> Markup:
     """The clips on which the student errs most."""
     rows = range(len(predictions))
-    errors = [abs(predictions.logits["student"][row] - predictions.label[row]) for row in rows]
+    errors = [abs(predictions.logits[task.student.name][row] - predictions.label[row]) for row in rows]
     worst = sorted(rows, key=lambda row: (-errors[row], predictions.clip_id[row]))[:count]
+    titles = {output.name: output.title for output in task.outputs}
     readers = list(predictions.logits)
     head = [("Words", "words"), ("Label", "number")]
-    head += [(READERS[reader], "number") for reader in readers] + [("Error", "number")]
+    head += [(titles[reader], "number") for reader in readers] + [("Error", "number")]
     body = []
     for row in worst:
         words = join(tag("q", predictions.text[row]), tag("small", predictions.clip_id[row]))

@@ -2,7 +2,6 @@
 
 import math
 
-READERS = {"student": "Student", "video": "Video logit", "prompt": "Prompt logit"}
 SPLITS = {"train": "training", "valid": "validation", "test": "test"}
 MISSING = "–"
 

@@ -1,6 +1,6 @@
 """A run on storage: its paths, who may write to it, and the lines and documents it keeps."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from vadv_dist.config.load import differing_keys
 from vadv_dist.errors import UserError
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.metrics_log import MetricsLog
+from vadv_dist.runs.records import RunResult
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.storage import (
     Location,
@@ -109,19 +110,22 @@ class RunFolder:
         with local_copy(self.config_path) as path:
             return load_config(path)
 
-    def result(self) -> dict[str, Any] | None:
-        """What a complete run came to, or None."""
-        return read_json(self.result_path) if self.result_path.is_file() else None
+    def result(self) -> RunResult | None:
+        """The result of a complete run, else None.
+
+        Raises:
+            UserError: it is damaged, or of another version.
+        """
+        return RunResult.read(self.result_path) if self.result_path.is_file() else None
 
     def trained_on(self) -> TrainedOn | None:
-        """What the run is trained on; None where neither a record nor a result says so."""
+        """What the run is trained on; None where there is no record."""
         if self.trained_on_path.is_file():
             try:
                 return TrainedOn.from_json(read_json(self.trained_on_path))
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{self.trained_on_path} is malformed ({type(error).__name__}: {error}).") from None
-        result = self.result()
-        return None if result is None else TrainedOn.from_result(result, self.config())
+        return None
 
     def claim(self, config: Config, trained_on: TrainedOn | None = None) -> bool:
         """Make this folder the run of `config`, or find that it already is.
@@ -236,9 +240,9 @@ class RunFolder:
         """What writes metrics.jsonl."""
         return MetricsLog(self.metrics_path)
 
-    def write_result(self, result: Mapping[str, object]) -> None:
+    def write_result(self, result: RunResult) -> None:
         """Write result.json."""
-        write_json(self.result_path, finite(result))
+        write_json(self.result_path, result.to_json())
 
 
 def run_lock(root: Location, name: str, *, wait_s: float = 0.0) -> AbstractContextManager[None]:
@@ -254,17 +258,6 @@ def run_lock(root: Location, name: str, *, wait_s: float = 0.0) -> AbstractConte
     """
     taken = f"{root} is being trained by another process. Wait for it, or give another --run.name."
     return exclusive(root, name, taken=taken, wait_s=wait_s)
-
-
-def finite(value: Any) -> Any:
-    """Copy plain containers with every NaN and infinity as None, which JSON can hold."""
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
 
 
 def without_places(raw: dict[str, Any]) -> dict[str, Any]:

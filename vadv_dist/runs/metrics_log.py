@@ -2,10 +2,9 @@
 
 import contextlib
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from vadv_dist.formats.json_text import JsonError, parse_json
+from vadv_dist.runs.records import Line, parse_line
 from vadv_dist.storage import LineFile, Location
 
 
@@ -15,20 +14,25 @@ class MetricsLog:
     def __init__(self, path: Location) -> None:
         self._file = LineFile(path, safe="checkpoints are as they were.")
 
-    def append(self, line: Mapping[str, object]) -> None:
-        """Add a line; its numbers must be finite."""
-        self._file.append(json.dumps(line) + "\n")
+    def append(self, line: Line) -> None:
+        """Add a line."""
+        self._file.append(json.dumps(line.to_json(), allow_nan=False) + "\n")
 
     def flush(self) -> None:
         """Write what was appended: a checkpoint that follows must find the lines before it."""
         self._file.flush()
 
-    def lines(self) -> list[dict[str, Any]]:
-        """Every line that is written; one that broke off is left out."""
+    def lines(self) -> list[Line]:
+        """Every line that is written; one that broke off is left out.
+
+        Raises:
+            UserError: a line of another version.
+        """
         found = []
-        for line in self._file.lines():
+        for text in self._file.lines():
             with contextlib.suppress(JsonError):
-                found.append(parse_json(line))
+                if (line := parse_line(parse_json(text))) is not None:
+                    found.append(line)
         return found
 
     def trim(self, last_step: int) -> None:

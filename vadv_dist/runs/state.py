@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from vadv_dist.runs.records import Collapse, finite
+
 
 @dataclass
 class TrainState:
@@ -11,7 +13,7 @@ class TrainState:
     Attributes:
         epoch, step_in_epoch: position of the next step.
         step: updates made so far.
-        best: (score, step) of the best checkpoints, best first.
+        best: (cost, step) of the best checkpoints, best first; the cost is what falls as the score gets better.
         best_metrics, best_epoch: validation metrics of the best one.
         best_by_source: the same by source, where there are several.
         bad_epochs: epochs since the score last improved.
@@ -37,34 +39,35 @@ class TrainState:
     weight_sums: dict[str, float] = field(default_factory=dict)
     weight_steps: int = 0
     weighting: dict[str, Any] = field(default_factory=dict)
-    collapse: dict[str, Any] | None = None
+    collapse: Collapse | None = None
     stopped: str | None = None
     seconds: float = 0.0
     data: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain containers."""
-        return asdict(self)
+        """Return plain containers with finite numbers."""
+        return dict(finite(asdict(self)))
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "TrainState":
         """Rebuild what `to_json` gave; a metric that was no number (a correlation with a constant) is null there."""
         metrics = _numbers(raw["best_metrics"])
         by_source = {source: _numbers(values) for source, values in raw.get("best_by_source", {}).items()}
-        best = [(float(score), int(step)) for score, step in raw["best"]]
-        return cls(**{**raw, "best": best, "best_metrics": metrics, "best_by_source": by_source})
+        best = [(float(cost), int(step)) for cost, step in raw["best"]]
+        collapse = None if raw["collapse"] is None else Collapse(**raw["collapse"])
+        return cls(**{**raw, "collapse": collapse, "best": best, "best_metrics": metrics, "best_by_source": by_source})
 
     def record(
         self,
-        score: float,
+        cost: float,
         metrics: dict[str, dict[str, float]],
         *,
         keep: int,
         by_source: dict[str, dict[str, dict[str, float]]] | None = None,
     ) -> bool:
         """Enter an epoch's validation; return whether it is the best so far."""
-        improved = not self.best or score < self.best[0][0]
-        self.best = sorted([*self.best, (score, self.step)])[:keep]
+        improved = not self.best or cost < self.best[0][0]
+        self.best = sorted([*self.best, (cost, self.step)])[:keep]
         if improved:
             self.best_metrics, self.best_epoch, self.bad_epochs = metrics, self.epoch, 0
             self.best_by_source = by_source or {}

@@ -80,17 +80,6 @@ class TrainedOn:
         """Rebuild what `to_json` gave."""
         return cls(tuple(SourceIdentity(**entry) for entry in raw["data"]), EncoderIdentity(**raw["encoder"]))
 
-    @classmethod
-    def from_result(cls, result: Mapping[str, Any], config: Config) -> "TrainedOn":
-        """What the result of a run tells that was trained before these records were kept."""
-        folder = str(result.get("folder", ""))
-        data = [
-            SourceIdentity(_from(folder, str(entry["uri"])), str(entry["fingerprint"]), {}) for entry in result["data"]
-        ]
-        encoder = config.student.encoder
-        there = _from(folder, encoder)
-        return cls(tuple(data), EncoderIdentity(there if Path(there).is_dir() else encoder, None, None))
-
     def to_json(self) -> dict[str, Any]:
         """As plain containers."""
         return {"data": [asdict(source) for source in self.data], "encoder": asdict(self.encoder)}

@@ -1,0 +1,36 @@
+"""Tasks: what is trained, on which fields, by which terms, and how it is measured.
+
+Nothing outside of this room names the class of a task.
+"""
+
+from pathlib import Path
+
+from vadv_dist.config.sections import Config
+from vadv_dist.data.sources import Sources
+from vadv_dist.tasks.base import StudentScorer, Task
+from vadv_dist.tasks.sentiment import ExportedStudent, SentimentTask
+
+__all__ = ["StudentScorer", "Task", "build", "open_student"]
+
+
+def build(config: Config, sources: Sources, *, weights: bool = True) -> Task:
+    """Build the task that a configuration names.
+
+    Args:
+        config: the run's.
+        sources: its data sets.
+        weights: False leaves the encoder's own weights out, for a model that takes those of a checkpoint, or none.
+    Raises:
+        UserError: the configuration and the data sets do not fit, or the encoder is not found.
+    """
+    return SentimentTask(config, sources, weights=weights)
+
+
+def open_student(folder: Path, sources: Sources) -> StudentScorer:
+    """Load an exported student, to score it on data that it was not trained on.
+
+    Args:
+        folder: a verified export on this machine.
+        sources: the data set that it is scored on.
+    """
+    return ExportedStudent(folder, sources)

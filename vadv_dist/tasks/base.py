@@ -1,8 +1,8 @@
-"""What the training loop knows of a task: a model, its loss terms, its parameters and its metrics."""
+"""What the training loop knows of a task: its description, its training step, its parameters and its metrics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,14 @@ from torch import Tensor, nn
 
 from vadv_dist.data.collate import Collator
 from vadv_dist.data.schema import Batch
+from vadv_dist.evaluation.description import TaskDescription
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.objectives.rank_state import load_rank_state, rank_buffer_names, rank_state
 from vadv_dist.objectives.weighting import Weighting
+from vadv_dist.storage import Location
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Metrics = dict[str, dict[str, float]]
 FloatArray = npt.NDArray[np.float32]
@@ -64,28 +69,63 @@ class TrainingStep(nn.Module):
         load_rank_state(self, states, rank, world_size)
 
 
-class Task(Protocol):
-    """One task: its model, its objective and its metrics, built from a configuration."""
+@dataclass(frozen=True)
+class StudentFacts:
+    """What an exported student is told about its training, for its card.
 
+    Attributes:
+        name: of the run.
+        metrics: of the student on the validation split.
+        data: one entry per data set trained on: `uri`, `fingerprint`, `rows` by split.
+        config: the run's configuration, as plain containers.
+    """
+
+    name: str
+    metrics: Mapping[str, float | None]
+    data: Sequence[Mapping[str, Any]]
+    config: Mapping[str, Any]
+
+
+class Task(Protocol):
+    """One task, built from a configuration and its data sets by `tasks.build`: the only thing the loop knows of it.
+
+    Attributes:
+        description: its terms, outputs and metrics, as plain data.
+        step: model and objective.
+        collator: which columns a batch has, and how they are put together.
+        labels: the range of the labels.
+        weighted_terms: names of the terms whose weight is not 0.
+        tokenizer: of a task that reads words, else None.
+    """
+
+    description: TaskDescription
     step: TrainingStep
-    scale: LabelScale
     collator: Collator
+    labels: LabelScale
     weighted_terms: tuple[str, ...]
+    tokenizer: "PreTrainedTokenizerBase | None"
 
     def predictions(self, outputs: Outputs, batch: Batch) -> Outputs:
-        """What is scored of a batch's outputs, each [B], fp32; NaN on rows without what an output needs."""
+        """Scored values of a batch by column of `description.outputs`, each [B, ...], fp32.
+
+        NaN on rows that lack what an output needs.
+        """
         ...
 
     def example(self, rows: int, tokens: int, device: torch.device) -> Batch:
         """A batch of so many rows and tokens per row, of the shapes that the model receives."""
         ...
 
-    def weighting(self, device: torch.device) -> Weighting | None:
-        """Build what weighs the terms `weighted_terms`; None where they have fixed weights."""
+    def check(self, device: torch.device) -> None:
+        """Find a model that trains wrongly without an error, before its first step.
+
+        Raises:
+            UserError: says what is wrong with it.
+        """
         ...
 
-    def collapse(self, weights: Mapping[str, float]) -> dict[str, Any] | None:
-        """The term whose weight hides the one that trains the student, and by which ratio; None where none does."""
+    def weighting(self, device: torch.device) -> Weighting | None:
+        """What weighs the terms `weighted_terms`; None where their weights are fixed."""
         ...
 
     def total(self, terms: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -97,13 +137,51 @@ class Task(Protocol):
         ...
 
     def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
-        """Metrics of each output; `student` is the one that counts."""
+        """Metrics by name of the output; NaN where one is undefined."""
+        ...
+
+    def clip_errors(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> FloatArray:
+        """How far the student errs on each clip, [R]: what paired intervals between runs compare."""
         ...
 
     def remarks(self, metrics: Metrics) -> list[str]:
-        """Sentences on outputs that are constant, or no better than a constant."""
+        """Sentences on outputs that have learned nothing."""
         ...
 
-    def score(self, metrics: Metrics) -> float:
-        """What early stopping and the choice of the best checkpoint minimise."""
+    def export(self, out: Location, weights: Mapping[str, Tensor], facts: StudentFacts) -> None:
+        """Write the student with the weights of a checkpoint as a model that stands alone, replacing an earlier one."""
         ...
+
+
+class StudentScorer(Protocol):
+    """An exported student that is scored on other data: its description, and predictions by column."""
+
+    description: TaskDescription
+    labels: LabelScale
+
+    def predict(self, texts: Sequence[str]) -> dict[str, FloatArray]:
+        """Predictions of R clips by column of `description.outputs`, [R] each."""
+        ...
+
+    @property
+    def texts_cut(self) -> dict[str, Any]:
+        """How many texts were cut so far."""
+        ...
+
+    def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
+        """See `Task.metrics`."""
+        ...
+
+    def remarks(self, metrics: Metrics) -> list[str]:
+        """See `Task.remarks`."""
+        ...
+
+
+def parameter_counts(task: Task) -> dict[str, int]:
+    """Parameters of the teacher and the student, and those that are trained."""
+    counts = {"teacher": 0, "student": 0, "trained": 0}
+    for name, parameter in task.step.named_parameters():
+        part = name.partition(".")[0]
+        counts[part] = counts.get(part, 0) + parameter.numel()
+        counts["trained"] += parameter.numel() if parameter.requires_grad else 0
+    return counts

@@ -6,20 +6,20 @@ different lengths show all three. They are answered by equality to the last bit,
 no influence, changing it changes nothing.
 """
 
-from dataclasses import replace
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vadv_dist.config.sections import Config
-from vadv_dist.data.collate import MASK, TOKENS
+from vadv_dist.config.sections import StudentConfig
+from vadv_dist.data.collate import MASK, TOKENS, Collator
 from vadv_dist.data.schema import Batch, FeatureColumn, Window
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
 from vadv_dist.models.text_student import TextStudent
-from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.tasks.base import Terms, TrainingStep
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,37 +32,40 @@ _ROUNDING, _ROUNDING_OF_READERS = 1e-3, 2e-6
 _NAMES_SHOWN = 5
 
 
-def preflight(config: Config, sources: Sources) -> SentimentTask:
-    """Build the task without its weights, to meet mistakes in a configuration before anything is started.
+def check_text_model(
+    step: TrainingStep,
+    student: TextStudent,
+    tokenizer: "PreTrainedTokenizerBase",
+    batch: Batch,
+    total_of: Callable[[Terms], Tensor],
+    config: StudentConfig,
+    device: torch.device,
+) -> None:
+    """Run two texts through a model: padding must not matter, other tokens must, and all parameters learn.
 
-    Returns:
-        the task, whose tokenizer is whole and whose model has no values.
-    Raises:
-        UserError: as `SentimentTask`, but for an encoder whose weights alone are missing.
-    """
-    shell = replace(config, student=replace(config.student, pretrained=False))
-    with torch.device("meta"):
-        return SentimentTask(shell, sources)
+    Everything is computed in evaluation mode and fp32. Weights, gradients, random generators and the model's device
+    stay as they are.
 
-
-def check_model(task: SentimentTask, config: Config, sources: Sources, device: torch.device) -> None:
-    """Run two texts through a task's model: padding must not matter, other tokens must, and all parameters learn.
-
-    Everything is computed in evaluation mode and fp32. Weights, gradients, random generators and the model's place stay
-    as they are.
-
+    Args:
+        step: the whole model, whose trained parameters are looked at.
+        student: the part of it that reads.
+        tokenizer: the student's.
+        batch: what `two_rows` gave.
+        total_of: adds up the terms.
+        config: the student's, for messages and `freeze_unused`.
+        device: where to compute.
     Raises:
         UserError: names the encoder and what is wrong with it, or the parameters without a gradient.
     """
-    name = config.student.encoder
-    home = next(task.step.parameters()).device
-    step, student = task.step.to(device).eval(), task.student
-    batch = _two_rows(task, sources).to(device)
+    name = config.encoder
+    home = next(step.parameters()).device
+    step.to(device).eval()
+    batch = batch.to(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
-            outputs, terms = step(batch)
-            _check_padding(student, task.tokenizer, batch, outputs["text_logit"], name)
-            _check_pooling(student, task.tokenizer, batch, name)
+            _, terms = step(batch)
+            _check_padding(student, tokenizer, batch, name)
+            _check_pooling(student, tokenizer, batch, name)
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -70,13 +73,11 @@ def check_model(task: SentimentTask, config: Config, sources: Sources, device: t
                 f"Encoder {name!r} ({type(student.encoder).__name__}) cannot read two short texts, one of them padded: "
                 f"{type(error).__name__}: {' '.join(str(error).split())[:200]}. Give another encoder."
             ) from error
-        _check_gradients(task, task.total(terms), config)
+        _check_gradients(step, total_of(terms), config)
     step.to(home).train()
 
 
-def _check_padding(
-    student: TextStudent, tokenizer: "PreTrainedTokenizerBase", batch: Batch, logit_B: Tensor, name: str
-) -> None:
+def _check_padding(student: TextStudent, tokenizer: "PreTrainedTokenizerBase", batch: Batch, name: str) -> None:
     """Padding has no influence on a row: neither what stands there nor how much of it there is."""
     ids, mask = batch.fields[TOKENS], batch.fields[MASK].bool()
     length = int(mask[_SHORT].sum())
@@ -84,9 +85,9 @@ def _check_padding(
         return
     with torch.no_grad():
         other = torch.where(mask, ids, _other_tokens(ids, tokenizer))
+        padded = student(ids, batch.fields[MASK])[_SHORT]
         filled = student(other, batch.fields[MASK])[_SHORT]
         alone = student(ids[_SHORT:_LONG, :length], batch.fields[MASK][_SHORT:_LONG, :length])[0]
-    padded = logit_B[_SHORT].detach()
     rounding = _ROUNDING if torch.equal(filled, padded) else _ROUNDING_OF_READERS
     if float((alone - padded).abs()) > rounding * max(0.1, float(padded.abs())):
         raise UserError(
@@ -113,11 +114,11 @@ def _check_pooling(student: TextStudent, tokenizer: "PreTrainedTokenizerBase", b
         )
 
 
-def _check_gradients(task: SentimentTask, total: Tensor, config: Config) -> None:
-    trained = {n: p for n, p in task.step.named_parameters() if p.requires_grad}
+def _check_gradients(step: TrainingStep, total: Tensor, config: StudentConfig) -> None:
+    trained = {n: p for n, p in step.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
     unused = [n for n, gradient in zip(trained, gradients, strict=True) if gradient is None]
-    if config.student.freeze_unused:
+    if config.freeze_unused:
         for name in unused:
             if name.startswith("student.encoder."):
                 trained[name].requires_grad_(False)
@@ -126,7 +127,7 @@ def _check_gradients(task: SentimentTask, total: Tensor, config: Config) -> None
         shown = ", ".join(unused[:_NAMES_SHOWN]) + (", …" if len(unused) > _NAMES_SHOWN else "")
         raise UserError(
             f"{len(unused)} of {len(trained)} trained parameters have no influence on the loss, so they would have no "
-            f"gradient: {shown}. Give another encoder than {config.student.encoder!r}, or set student.freeze_unused: "
+            f"gradient: {shown}. Give another encoder than {config.encoder!r}, or set student.freeze_unused: "
             "true if it is meant to leave them out."
         )
 
@@ -137,7 +138,7 @@ def _other_tokens(ids: Tensor, tokenizer: "PreTrainedTokenizerBase") -> Tensor:
     return torch.where(other == tokenizer.pad_token_id, (ids + 2) % len(tokenizer), other)
 
 
-def _two_rows(task: SentimentTask, sources: Sources) -> Batch:
+def two_rows(collator: Collator, sources: Sources) -> Batch:
     """A short and a long text, with features of noise, collated as a run's own clips are."""
     random = np.random.default_rng(0)
     present = np.ones(len(_TEXTS), bool)
@@ -157,4 +158,4 @@ def _two_rows(task: SentimentTask, sources: Sources) -> Batch:
         features=features,
     )
     rows = np.arange(len(_TEXTS))
-    return task.collator(window, rows, global_rows=rows)
+    return collator(window, rows, global_rows=rows)

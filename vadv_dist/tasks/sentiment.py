@@ -1,11 +1,14 @@
 """Sentiment: a text student beside its video teacher, the five-term objective, regression metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from vadv_dist.config.sections import Config
 from vadv_dist.data.collate import MASK, TOKENS, Collator, FeatureField, TextField
@@ -13,23 +16,37 @@ from vadv_dist.data.prompts import load_prompts
 from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
+from vadv_dist.evaluation.description import Output, TaskDescription, Term
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.remarks import remarks, spread
+from vadv_dist.inference.export import export_student
+from vadv_dist.inference.model_card import ModelCard
+from vadv_dist.inference.predict import Predictor
 from vadv_dist.models.encoders import build_encoder, build_tokenizer, require_fitting
 from vadv_dist.models.heads import start_in_label_units
 from vadv_dist.models.teacher import Teacher
 from vadv_dist.models.text_student import TextStudent
 from vadv_dist.models.token_limit import longest_text
-from vadv_dist.objectives.collapse import find_collapse
+from vadv_dist.objectives.base import Objective, weighted_total
 from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs
-from vadv_dist.objectives.step_distillation import TERMS, StepDistillation, weighted_total
 from vadv_dist.objectives.weighting import Weighting
-from vadv_dist.tasks.base import FloatArray, Metrics, Outputs, ParameterGroup, Terms, TrainingStep
+from vadv_dist.storage import Location
+from vadv_dist.tasks.base import (
+    FloatArray,
+    Metrics,
+    Outputs,
+    ParameterGroup,
+    StudentFacts,
+    Terms,
+    TrainingStep,
+)
+from vadv_dist.tasks.model_check import check_text_model, two_rows
+from vadv_dist.tasks.objective import build_objective, build_weighting
 from vadv_dist.tasks.parameter_groups import parameter_groups
-from vadv_dist.tasks.weighting import build_weighting, weighted_terms
 
-# Names of the logits in predictions, and of the model whose metrics they give.
-LOGITS = {"text_logit": "student", "video_logit": "video", "prompt_logit": "prompt"}
+STUDENT = Output("student", "Student", "text_logit", "student")
+VIDEO = Output("video", "Video logit", "video_logit", "teacher’s video logit")
+PROMPT = Output("prompt", "Prompt logit", "prompt_logit", "teacher’s prompt logit")
 
 # Layers whose output is in label units.
 LAST_LAYERS = ("student.out", "teacher.video_head.out", "teacher.prompt_head.out")
@@ -46,7 +63,7 @@ class SentimentStep(TrainingStep):
     """
 
     def __init__(
-        self, student: TextStudent, teacher: Teacher | None, objective: StepDistillation, seen_by: str | None
+        self, student: TextStudent, teacher: Teacher | None, objective: Objective, seen_by: str | None
     ) -> None:
         super().__init__()
         self.student = student
@@ -59,7 +76,7 @@ class SentimentStep(TrainingStep):
 
         Returns:
             the logits that exist, text_logit [B], video_logit [B], class_logits [B, C] and prompt_logit [B]; and the
-            terms of `StepDistillation`.
+            objective's terms.
         """
         fields, present = batch.fields, batch.present
         outputs = {"text_logit": self.student(fields[TOKENS], fields[MASK])}
@@ -95,57 +112,58 @@ class SentimentStep(TrainingStep):
 
 
 class SentimentTask:
-    """Sentiment regression from words, distilled from video (VideoAdviser, arXiv:2309.15494)."""
+    """Sentiment regression from words, distilled from video (VideoAdviser, arXiv:2309.15494): a `Task`.
 
-    def __init__(self, config: Config, sources: Sources) -> None:
-        self._config = config
+    Args:
+        config: the run's.
+        sources: its data sets.
+        weights: False leaves the encoder's own weights out, for a model that takes those of a checkpoint, or none.
+    """
+
+    def __init__(self, config: Config, sources: Sources, *, weights: bool = True) -> None:
         if sources.label.is_class:
             raise UserError(
-                f"{sources.datasets[0].root} has classes as labels, and sentiment is a number. Give a data set of "
+                f"{sources.datasets[0].root} has class labels, but sentiment is a number. Give a data set of "
                 "sentiment labels."
             )
-        self.scale = label_scale(sources)
+        if not weights:
+            config = replace(config, student=replace(config.student, pretrained=False))
+        self._config, self._sources = config, sources
+        self.labels = label_scale(sources)
         self._constant = sources.train_label("label_median")
         torch.manual_seed(config.run.seed)
         self.student = build_student(config)
         teacher = build_teacher(config, sources) if config.has_teacher else None
+        objective, self._weights = build_objective(config, self.labels)
         if teacher is not None:
-            teacher.freeze_unused(prompt_logit=config.objective.step1)
-        objective = config.objective
+            teacher.freeze_unused(prompt_logit=any(term.name == "prompt_to_video" for term in objective.described))
         self._seen_by = config.needed_features[0] if config.needed_features else None
-        self.step: TrainingStep = SentimentStep(
-            self.student,
-            teacher,
-            StepDistillation(
-                threshold=self.scale.threshold,
-                step1=objective.step1,
-                step2=objective.step2,
-                detach_targets=objective.detach_targets,
-            ),
-            self._seen_by,
-        )
-        self._start_at_the_labels(sources)
-        self.tokenizer = build_tokenizer(config.student.encoder)
-        require_fitting(self.student.encoder, self.tokenizer, config.student.encoder, config.data.max_tokens)
-        text = TextField(self.tokenizer, config.data.max_tokens)
+        self.step: TrainingStep = SentimentStep(self.student, teacher, objective, self._seen_by)
+        self._start_at_the_labels()
+        tokenizer = build_tokenizer(config.student.encoder)
+        require_fitting(self.student.encoder, tokenizer, config.student.encoder, config.data.max_tokens)
+        self.tokenizer: PreTrainedTokenizerBase | None = tokenizer
+        self._tokenizer = tokenizer
+        text = TextField(tokenizer, config.data.max_tokens)
         self.collator = Collator([text, *map(FeatureField, config.needed_features)])
-        self._features = sources.features
-        self.weighted_terms = weighted_terms(config)
-        self._weights = {name: getattr(config.objective, name) for name in ("alpha", "beta", "gamma", "delta", "psi")}
+        self.weighted_terms = tuple(t.name for t in objective.described if self._weights[t.name] > 0)
+        has_prompts = teacher is not None and config.teacher.prompting != "none"
+        self.description = describe(self.labels, objective.described, video=teacher is not None, prompt=has_prompts)
 
-    def _start_at_the_labels(self, sources: Sources) -> None:
+    def _start_at_the_labels(self) -> None:
         """Let every logit begin at the mean training label, so that no epoch is spent on getting there."""
-        mean = sources.train_label("label_mean")
+        mean = self._sources.train_label("label_mean")
         for name, module in self.step.named_modules():
             if isinstance(module, nn.Linear) and name in LAST_LAYERS:
-                start_in_label_units(module, mean=self.scale.middle if mean is None else mean, unit=self.scale.unit)
+                start_in_label_units(module, mean=self.labels.middle if mean is None else mean, unit=self.labels.unit)
 
     def predictions(self, outputs: Outputs, batch: Batch) -> Outputs:
         """See `Task.predictions`: the logits; the teacher's are NaN on clips without video."""
-        found = {name: outputs[name].float() for name in LOGITS if name in outputs}
+        found = {output.column: outputs[output.column].float() for output in self.description.outputs}
         if self._seen_by is not None:
             unseen = batch.present[self._seen_by] == 0
-            found |= {n: v.masked_fill(unseen, float("nan")) for n, v in found.items() if n != "text_logit"}
+            student = self.description.student.column
+            found |= {n: v.masked_fill(unseen, float("nan")) for n, v in found.items() if n != student}
         return found
 
     def example(self, rows: int, tokens: int, device: torch.device) -> Batch:
@@ -153,7 +171,7 @@ class SentimentTask:
         ones, words = torch.ones(rows, device=device), (rows, tokens)
         fields = {
             name: torch.zeros(rows, *spec.shape, dtype=torch.float16, device=device)
-            for name, spec in self._features.items()
+            for name, spec in self._sources.features.items()
         }
         return Batch(
             fields={
@@ -169,20 +187,19 @@ class SentimentTask:
             num_tokens=rows * tokens,
         )
 
+    def check(self, device: torch.device) -> None:
+        """See `Task.check`."""
+        batch = two_rows(self.collator, self._sources)
+        check_text_model(self.step, self.student, self._tokenizer, batch, self.total, self._config.student, device)
+
     def weighting(self, device: torch.device) -> Weighting | None:
         """See `Task.weighting`."""
-        return build_weighting(self._config.objective, self.weighted_terms, device)
-
-    def collapse(self, weights: Mapping[str, float]) -> dict[str, Any] | None:
-        """See `Task.collapse`."""
-        found = find_collapse(weights, "text_regression" if self._config.objective.beta > 0 else "video_to_text")
-        return None if found is None else found._asdict()
+        terms = [self.description.term(name) for name in self.weighted_terms]
+        return build_weighting(self._config.objective, terms, device)
 
     def total(self, terms: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """See `Task.total`."""
-        if weights is None:
-            return weighted_total(terms, self._weights)
-        return weighted_total(terms, {TERMS[name]: weights.get(name, 0.0) for name in terms})
+        return weighted_total(terms, self._weights if weights is None else {n: weights.get(n, 0.0) for n in terms})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """See `Task.parameter_groups`: pretrained and new weights, each with and without weight decay."""
@@ -191,27 +208,62 @@ class SentimentTask:
             self._config.optimizer,
             pretrained=self._config.student.pretrained,
             last_layers={f"{name}.{kind}" for name in LAST_LAYERS for kind in ("weight", "bias")},
-            label_unit=self.scale.unit,
+            label_unit=self.labels.unit,
         )
 
     def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
-        """See `Task.metrics`; the teacher is scored on the clips that it saw, whose logits are numbers."""
+        """See `Task.metrics`; the teacher is scored on the clips that it saw."""
         metrics: Metrics = {}
-        for logit, model in LOGITS.items():
-            if logit in predictions:
-                seen = ~np.isnan(predictions[logit]) if model != "student" else np.ones(len(label), bool)
-                if seen.any():
-                    prediction, truth = predictions[logit][seen], label[seen]
-                    metrics[model] = self.scale.score(prediction, truth) | spread(prediction, truth, self._constant)
+        for output in self.description.outputs:
+            values = predictions[output.column]
+            seen = np.ones(len(label), bool) if output is self.description.student else ~np.isnan(values)
+            if seen.any():
+                metrics[output.name] = score(self.labels, values[seen], label[seen], self._constant)
         return metrics
 
-    def remarks(self, metrics: Metrics) -> list[str]:
-        """See `Task.remarks`."""
-        return remarks(metrics)
+    def clip_errors(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> FloatArray:
+        """See `Task.clip_errors`: absolute errors, in label units."""
+        errors: FloatArray = np.abs(predictions[self.description.student.column].astype(np.float64) - label)
+        return errors
 
-    def score(self, metrics: Metrics) -> float:
-        """Mean absolute error of the student."""
-        return metrics["student"]["mae"]
+    def remarks(self, metrics: Metrics) -> list[str]:
+        """See `Task.remarks`: outputs that are constant, or no better than a constant."""
+        return remarks(metrics, self.description.outputs)
+
+    def export(self, out: Location, weights: Mapping[str, Tensor], facts: StudentFacts) -> None:
+        """See `Task.export`: a text model of transformers."""
+        prefix, config = "student.", self._config
+        student = build_student(replace(config, student=replace(config.student, pretrained=False)))
+        student.load_state_dict({n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)})
+        card = ModelCard(
+            name=facts.name,
+            encoder=config.student.encoder,
+            max_tokens=config.data.max_tokens,
+            metrics={"valid": facts.metrics},
+            data=facts.data,
+            config=facts.config,
+            labels=self.labels,
+        )
+        export_student(student, self._tokenizer, out, replace=True, card=card)
+
+
+def describe(
+    labels: LabelScale, terms: tuple[Term, ...] = (), *, video: bool = False, prompt: bool = False
+) -> TaskDescription:
+    """The task as plain data.
+
+    Args:
+        labels: range and threshold of the labels, which define the metrics.
+        terms: the objective's.
+        video, prompt: whether there is a teacher, and whether it has a prompt logit.
+    """
+    outputs = [STUDENT, *([VIDEO] if video else []), *([PROMPT] if prompt else [])]
+    return TaskDescription("sentiment", terms, tuple(outputs), labels.metrics, score="mae")
+
+
+def score(labels: LabelScale, prediction: FloatArray, label: FloatArray, constant: float | None) -> dict[str, float]:
+    """Metrics of one output, [R] each, in label units; `constant` is the best one that training could predict."""
+    return labels.score(prediction, label) | spread(prediction, label, constant)
 
 
 def label_scale(sources: Sources) -> LabelScale:
@@ -219,14 +271,35 @@ def label_scale(sources: Sources) -> LabelScale:
     return LabelScale(sources.label.low, sources.label.high, sources.label.positive_from)
 
 
-def student_metrics(scale: LabelScale, prediction: FloatArray, label: FloatArray) -> dict[str, float]:
-    """Metrics of a student on other data, as `SentimentTask.metrics` gives them; [R] each, in label units."""
-    return scale.score(prediction, label) | spread(prediction, label, None)
+class ExportedStudent:
+    """The student of an export on data that it was not trained on: a `StudentScorer`.
 
+    Args:
+        folder: the export, on this machine and verified.
+        sources: the data set that it is scored on.
+    """
 
-def student_remarks(metrics: Mapping[str, float]) -> list[str]:
-    """Remarks on what `student_metrics` gave."""
-    return remarks({"student": metrics})
+    def __init__(self, folder: Path, sources: Sources) -> None:
+        self.labels = label_scale(sources)
+        self.description = describe(self.labels)
+        self._predictor = Predictor.load(folder)
+
+    def predict(self, texts: Sequence[str]) -> dict[str, FloatArray]:
+        """See `StudentScorer.predict`."""
+        return {STUDENT.column: self._predictor(texts)}
+
+    @property
+    def texts_cut(self) -> dict[str, Any]:
+        """See `StudentScorer.texts_cut`."""
+        return self._predictor.counts.to_json()
+
+    def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
+        """See `StudentScorer.metrics`."""
+        return {STUDENT.name: score(self.labels, predictions[STUDENT.column], label, None)}
+
+    def remarks(self, metrics: Metrics) -> list[str]:
+        """See `StudentScorer.remarks`."""
+        return remarks(metrics, self.description.outputs)
 
 
 def build_student(config: Config) -> TextStudent:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -21,10 +21,11 @@ from vadv_dist.errors import UserError
 from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.inference.token_counts import count_tokens
 from vadv_dist.runs.checkpoint import checkpoint_at
-from vadv_dist.runs.folder import RunFolder, finite
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.records import Evaluation, SourceScores, finite
 from vadv_dist.runs.trained_on import find_again
 from vadv_dist.storage import Location, atomic_file, write_json
-from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.tasks import Task, build
 from vadv_dist.training.scoring import Scored, metrics_by_source, score_split
 
 
@@ -40,7 +41,7 @@ class ClipFacts:
 
 def evaluate_run(
     run: str | Location, split: str, *, data: Sequence[str] = (), encoder: str | None = None
-) -> dict[str, Any]:
+) -> Evaluation:
     """Evaluate a run's best checkpoint and write `evaluation-<split>.json` and `predictions-<split>.parquet`.
 
     Args:
@@ -48,7 +49,7 @@ def evaluate_run(
         split: of the data sets that the run was trained on, which are known by their fingerprints.
         data, encoder: places to which its data sets and its encoder were moved.
     Returns:
-        the document that was written.
+        what was written.
     Raises:
         UserError: no such run or split, the run is not complete, or what it was trained on is not found.
         MachineError: the checkpoint is damaged.
@@ -57,35 +58,38 @@ def evaluate_run(
     folder = RunFolder.open(run)
     result = folder.result()
     trained_on = folder.trained_on()
-    if result is None or trained_on is None:
+    if result is None:
         raise UserError(f"{folder.root} is not complete (no result.json). Run its `vadv train` again to go on with it.")
+    if trained_on is None:
+        raise UserError(f"{folder.trained_on_path} is missing, so it is not known what the run was trained on.")
     config = find_again(folder.config(), trained_on, data, encoder)
     sources = Sources.open(config)
     shards = sources.split(split, missing=config.data.missing)
-    task, scored = score_checkpoint(config, folder, sources, shards, int(result["best_step"]))
+    task, scored = score_checkpoint(config, folder, sources, shards, result.best_step)
     facts = clip_facts(shards, scored)
-    metrics = task.metrics(scored.logits, scored.label)
+    metrics = task.metrics(scored.predictions, scored.label)
     counts = Counter(facts.source)
-    by_source = {name: {"rows": counts[name], **scores} for name, scores in metrics_by_source(task, scored).items()}
-    document: dict[str, Any] = finite(
-        {
-            "run": config.run.name,
-            "split": split,
-            "step": result["best_step"],
-            "rows": len(scored.label),
-            "dropped": shards.dropped,
-            "texts_cut": count_tokens(task.tokenizer, facts.text, config.data.max_tokens).to_json(),
-            "data": [{"uri": str(d.root.resolve()), "fingerprint": d.manifest.fingerprint} for d in sources.datasets],
-            **task.scale.describe(scored.label),
-            **metrics,
-            "remarks": task.remarks(metrics),
-            "sources": by_source,
-            **leaks_of(sources, split),
-        }
+    by_source = metrics_by_source(task, scored)
+    tokenizer = task.tokenizer
+    evaluation = Evaluation(
+        run=config.run.name,
+        split=split,
+        step=result.best_step,
+        rows=len(scored.label),
+        dropped=shards.dropped,
+        texts_cut={} if tokenizer is None else count_tokens(tokenizer, facts.text, config.data.max_tokens).to_json(),
+        data=[{"uri": str(d.root.resolve()), "fingerprint": d.manifest.fingerprint} for d in sources.datasets],
+        task=task.description,
+        labels=task.labels,
+        absent=task.labels.absent(scored.label),
+        metrics=finite(metrics),
+        remarks=task.remarks(metrics),
+        sources={name: SourceScores(rows=counts[name], metrics=finite(m)) for name, m in by_source.items()},
+        leaks=leaks_of(sources, split),
     )
     write_predictions(folder.root / f"predictions-{split}.parquet", facts, scored)
-    write_json(folder.root / f"evaluation-{split}.json", document)
-    return document
+    write_json(folder.root / f"evaluation-{split}.json", evaluation.to_json())
+    return evaluation
 
 
 def require_split(split: str) -> None:
@@ -98,21 +102,20 @@ def require_split(split: str) -> None:
         raise UserError(f"Unknown split {split!r}, expected one of {', '.join(SPLITS)}.")
 
 
-def leaks_of(sources: Sources, split: str) -> dict[str, Any]:
-    """Videos of this split of one source that another one was trained on, as `leaks`; empty where there are none."""
+def leaks_of(sources: Sources, split: str) -> list[dict[str, Any]]:
+    """Videos of this split of one source that another one was trained on."""
     if len(sources.datasets) == 1 or split == "train":
-        return {}
+        return []
     datasets = {str(name): dataset for name, dataset in zip(sources.names, sources.datasets, strict=True)}
-    leaks = shared_videos(datasets, (split,))
-    return {"leaks": [leak.to_json() for leak in leaks]} if leaks else {}
+    return [leak.to_json() for leak in shared_videos(datasets, (split,))]
 
 
 def score_checkpoint(
     config: Config, folder: RunFolder, sources: Sources, shards: SplitShards, step: int
-) -> tuple[SentimentTask, Scored]:
+) -> tuple[Task, Scored]:
     """Load a checkpoint's weights into a model and predict a split, in this process."""
     # The checkpoint holds every weight, so that the encoder's own are not needed.
-    task = SentimentTask(replace(config, student=replace(config.student, pretrained=False)), sources)
+    task = build(config, sources, weights=False)
     task.step.load_state_dict(checkpoint_at(folder.checkpoints, step).weights())
     # A run that was trained on GPUs may be scored on a machine without one.
     distributed = Distributed(device=choose_device(config.trainer.use_gpu and "auto"))
@@ -145,14 +148,14 @@ def clip_facts(shards: SplitShards, scored: Scored) -> ClipFacts:
 
 
 def write_predictions(path: Location, facts: ClipFacts, scored: Scored) -> None:
-    """Write a row per clip: its names, words, label and every logit."""
+    """Write a row per clip: its names, words, label and every prediction."""
     columns = {
         "clip_id": pa.array(facts.clip_id),
         "video_id": pa.array(facts.video_id),
         "source": pa.array(facts.source),
         "text": pa.array(facts.text),
         "label": pa.array(scored.label),
-        **{name: pa.array(values, from_pandas=True) for name, values in scored.logits.items()},  # NaN as null
+        **{name: pa.array(values, from_pandas=True) for name, values in scored.predictions.items()},  # NaN as null
     }
     with atomic_file(path) as partial:
         pq.write_table(pa.table(columns), partial)

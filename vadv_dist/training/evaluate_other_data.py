@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,21 +21,20 @@ from vadv_dist.data.shared_videos import SharedVideos, video_clips
 from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.errors import UserError
 from vadv_dist.inference.manifest import resolve_student, verify_export
-from vadv_dist.inference.predict import Predictor
-from vadv_dist.runs.folder import RunFolder, finite
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.records import Evaluation, SourceScores, finite
 from vadv_dist.runs.trained_on import SourceIdentity, TrainedOn
 from vadv_dist.storage import Location, local_copy, location, write_json
-from vadv_dist.tasks.sentiment import label_scale, student_metrics, student_remarks
+from vadv_dist.tasks import StudentScorer, open_student
+from vadv_dist.tasks.base import FloatArray
 from vadv_dist.training.evaluate import clip_facts, evaluate_run, require_split, write_predictions
-from vadv_dist.training.scoring import Scored
+from vadv_dist.training.scoring import Scored, metrics_by_source
 
 # Below a run: evaluations on other data, a document and a table of predictions each.
 OTHER_DATA = "other-data"
 
 
-def evaluate(
-    source: str | Location, split: str, *, data: Iterable[str] = (), encoder: str | None = None
-) -> dict[str, Any]:
+def evaluate(source: str | Location, split: str, *, data: Iterable[str] = (), encoder: str | None = None) -> Evaluation:
     """Score a run or an export.
 
     Args:
@@ -44,7 +44,7 @@ def evaluate(
             fingerprints), they only say where it is now.
         encoder: where a run's encoder is now.
     Returns:
-        the evaluation; of other data also `other_data`, and under `file` where its document was written, if it was.
+        the evaluation; of other data also where its document was written, if it was.
     Raises:
         UserError: as `evaluate_run`; or an export without data, several other data sets, or labels of another range.
     """
@@ -70,49 +70,41 @@ def _are_its_own(datasets: list[Dataset], trained_on: TrainedOn) -> bool:
     return len(found) == len(trained_on.data) and all(any(own.is_as(f) for f in found) for own in trained_on.data)
 
 
-def score_on(source: Location, dataset: Dataset, split: str) -> dict[str, Any]:
+def score_on(source: Location, dataset: Dataset, split: str) -> Evaluation:
     """Score the student of a run or an export on a data set; see `evaluate`."""
     with local_copy(resolve_student(source)) as folder:
         card = verify_export(folder).card
         trained = _trained_on(source, card.data)
         _require_range(trained, dataset, source)
-        predictor = Predictor.load(folder)
-    sources = Sources([dataset], (), (None,))
-    scale = label_scale(sources)
+        sources = Sources([dataset], (), (None,))
+        student = open_student(folder, sources)
     shards = SplitShards(sources, split, [(0, shard) for shard in dataset.split(split)], dropped=0)
-    scored = _score(predictor, shards)
+    scored = _score(student, shards)
     facts = clip_facts(shards, scored)
-    student = student_metrics(scale, scored.logits["text_logit"], scored.label)
-    of_source = np.array(facts.source)
-    document: dict[str, Any] = finite(
-        {
-            "run": card.name,
-            "other_data": True,
-            **scale.describe(scored.label),
-            "student": student,
-            "remarks": student_remarks(student),
-            "split": split,
-            "rows": len(scored.label),
-            "texts_cut": predictor.counts.to_json(),
-            "data": [{"uri": str(dataset.root.resolve()), "fingerprint": dataset.manifest.fingerprint}],
-            "sources": {
-                name: {
-                    "rows": count,
-                    "student": student_metrics(
-                        scale, scored.logits["text_logit"][of_source == name], scored.label[of_source == name]
-                    ),
-                }
-                for name, count in sorted(Counter(facts.source).items())
-            },
-            "leaks": [leak for own in trained for leak in _leaks(own, dataset, split)],
-        }
+    metrics = student.metrics(scored.predictions, scored.label)
+    counts, by_source = Counter(facts.source), metrics_by_source(student, scored)
+    evaluation = Evaluation(
+        run=card.name,
+        split=split,
+        rows=len(scored.label),
+        dropped=0,
+        texts_cut=student.texts_cut,
+        data=[{"uri": str(dataset.root.resolve()), "fingerprint": dataset.manifest.fingerprint}],
+        task=student.description,
+        labels=student.labels,
+        absent=student.labels.absent(scored.label),
+        metrics=finite(metrics),
+        remarks=student.remarks(metrics),
+        sources={name: SourceScores(rows=counts[name], metrics=finite(m)) for name, m in by_source.items()},
+        leaks=[leak for own in trained for leak in _leaks(own, dataset, split)],
+        other_data=True,
     )
     if not (source / "config.yaml").is_file():
-        return document
+        return evaluation
     stem = f"{evaluation_name(dataset)}-{split}"
     write_predictions(source / OTHER_DATA / f"{stem}.parquet", facts, scored)
-    write_json(source / OTHER_DATA / f"{stem}.json", document)
-    return {**document, "file": str(source / OTHER_DATA / f"{stem}.json")}
+    write_json(source / OTHER_DATA / f"{stem}.json", evaluation.to_json())
+    return replace(evaluation, file=str(source / OTHER_DATA / f"{stem}.json"))
 
 
 def evaluation_name(dataset: Dataset) -> str:
@@ -123,18 +115,20 @@ def evaluation_name(dataset: Dataset) -> str:
     return f"{words}-{digest}" if words else digest
 
 
-def _score(predictor: Predictor, shards: SplitShards) -> Scored:
+def _score(student: StudentScorer, shards: SplitShards) -> Scored:
     """Read a split's words shard by shard, each verified first, and predict them."""
     (dataset,) = shards.sources.datasets
     reader = ShardReader(dataset, ())
     names: list[tuple[str, str]] = []
-    labels, logits = [], []
+    labels: list[FloatArray] = []
+    found: dict[str, list[FloatArray]] = {}
     for _, shard in shards.shards:
         table = reader.read(shard)
         names += zip(table.column("source").to_pylist(), table.column("clip_id").to_pylist(), strict=True)
         labels.append(table.column("label").to_numpy().astype(np.float32))
-        logits.append(predictor(table.column("text").to_pylist()))
-    return Scored(names, np.concatenate(labels), {"text_logit": np.concatenate(logits)})
+        for column, values in student.predict(table.column("text").to_pylist()).items():
+            found.setdefault(column, []).append(values)
+    return Scored(names, np.concatenate(labels), {column: np.concatenate(parts) for column, parts in found.items()})
 
 
 def _trained_on(source: Location, card_data: Iterable[Any]) -> list[SourceIdentity]:

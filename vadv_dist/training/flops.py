@@ -1,14 +1,13 @@
 """FLOP of a training step, counted on the meta device, for model FLOP utilisation."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from vadv_dist.config import Config
 from vadv_dist.data.sources import Sources
-from vadv_dist.tasks.base import Task
-from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.tasks import Task, build
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ def clip_flops(config: Config, sources: Sources) -> ClipFlops:
         RuntimeError, NotImplementedError: the encoder has an operation that the meta device lacks.
     """
     with torch.device("meta"):
-        task = SentimentTask(replace(config, student=replace(config.student, pretrained=False)), sources)
+        task = build(config, sources, weights=False)
     few, many = 1, config.data.max_tokens
     low = _count(task, few)
     if many == few:

@@ -23,10 +23,10 @@ class LogLine:
         self.grad_norm: Tensor | None = None
         self._began = time.perf_counter()
 
-    def fields(
+    def rates(
         self, tokens: int, device: torch.device, utilisation: Callable[[int, int, float], float] | None
     ) -> dict[str, Any]:
-        """Return the line's fields; `tokens` are those of all ranks."""
+        """The rates of a `StepLine`; `tokens` are those of all ranks."""
         seconds = max(time.perf_counter() - self._began, 1e-9)
         return {
             "lr": self.lr,

@@ -17,8 +17,10 @@ from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.faults import is_out_of_memory
 from vadv_dist.engines.protocol import Engine
 from vadv_dist.errors import DivergedError, MemoryFullError, UserError
+from vadv_dist.objectives.collapse import find_collapse
 from vadv_dist.runs.checkpoint import list_checkpoints, prune, save_checkpoint
-from vadv_dist.runs.folder import RunFolder, finite
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.records import CheckpointLine, Collapse, EpochLine, FaultLine, Line, StartLine, StepLine, finite
 from vadv_dist.runs.state import TrainState
 from vadv_dist.tasks.base import Task, Terms
 from vadv_dist.training.clip_errors import write_clip_errors
@@ -62,7 +64,7 @@ class Trainer:
     valid_windows: Windows
     distributed: Distributed
     folder: RunFolder
-    progress: Callable[[dict[str, Any]], None] = lambda line: None
+    progress: Callable[[Line], None] = lambda line: None
     on_epoch: Callable[[dict[str, Any]], None] | None = None
     max_valid_batches: int | None = None
     utilisation: Callable[[int, int, float], float] | None = None
@@ -91,15 +93,16 @@ class Trainer:
         """
         self._resume()
         self._emit(
-            {
-                "kind": "start",
-                "step": self.state.step,
-                "epoch": self.state.epoch,
-                "steps": self.num_steps,
-                "epochs": self.config.trainer.epochs,
-                "workers": self.distributed.world_size,
-                **self.task.scale.describe(),
-            }
+            StartLine(
+                step=self.state.step,
+                epoch=self.state.epoch,
+                steps=self.num_steps,
+                epochs=self.config.trainer.epochs,
+                workers=self.distributed.world_size,
+                task=self.task.description,
+                labels=self.task.labels,
+                absent=self.task.labels.absent(),
+            )
         )
         try:
             while self.state.stopped is None:
@@ -218,10 +221,11 @@ class Trainer:
                 "(--run.name=…); `vadv data-check` shows whether the features are sound."
             )
         tokens = self.distributed.sum(torch.tensor([self._line.tokens], device=self.distributed.device))
-        line: dict[str, Any] = self._line.fields(int(tokens), self.distributed.device, self.utilisation)
+        rates = self._line.rates(int(tokens), self.distributed.device, self.utilisation)
         self._line = LogLine()
-        line |= {"weights": {name: value / steps for name, value in weights.items()}} if weights else {}
-        self._emit({"kind": "step", "step": self.state.step, "epoch": self.state.epoch, **means, **line})
+        mean_weights = {name: value / steps for name, value in weights.items()}
+        position = {"step": self.state.step, "epoch": self.state.epoch}
+        self._emit(StepLine(**position, terms={**means}, weights={**mean_weights}, **rates))
 
     def _end_epoch(self) -> None:
         state, trainer = self.state, self.config.trainer
@@ -244,22 +248,25 @@ class Trainer:
         )
         if makes_room:
             self.valid_windows.release()
-        metrics = self.task.metrics(scored.logits, scored.label)
-        score = self.task.score(metrics)
+        metrics = self.task.metrics(scored.predictions, scored.label)
+        metric = self.task.description.score_metric
+        score = metrics[self.task.description.student.name][metric.key]
         if not math.isfinite(score):
             self._tell_fault("the validation's score is not finite")
             raise DivergedError(
-                f"The validation MAE of epoch {state.epoch} is {score}: the model's predictions are no numbers. "
-                "Lower optimizer.lr, or train in fp32, as a run of its own (--run.name=…)."
+                f"The validation {metric.title} of epoch {state.epoch} is {score}: the model predicts NaN or infinity. "
+                "Lower optimizer.lr, or train in fp32, as another run (--run.name=…)."
             )
         several = len(self.valid.sources.datasets) > 1
         by_source = metrics_by_source(self.task, scored) if several else {}
-        improved = state.record(score, metrics, keep=trainer.keep_best, by_source=by_source)
+        improved = state.record(metric.cost(score), metrics, keep=trainer.keep_best, by_source=by_source)
         if improved and self.distributed.is_main:
-            write_clip_errors(self.folder.root, scored, state.step)
+            errors = self.task.clip_errors(scored.predictions, scored.label)
+            write_clip_errors(self.folder.root, scored.names, errors, state.step)
         epoch = state.epoch
         means, weights = state.end_epoch()
-        state.collapse = self.task.collapse(weights)
+        collapse = find_collapse(weights, self._student_term())
+        state.collapse = None if collapse is None else Collapse(collapse[0], finite(collapse[1]))
         self._weights.end_epoch()
         if state.step == trainer.max_steps:
             state.stopped = "max_steps"
@@ -270,24 +277,30 @@ class Trainer:
         self._count_seconds()
         # The line goes before the checkpoint: a run killed between the two repeats the epoch's end and trims the line.
         self._emit(
-            {
-                "kind": "epoch",
-                "epoch": epoch,
-                "step": state.step,
-                "validation": metrics,
-                **({"sources": by_source} if by_source else {}),
-                **({"remarks": told} if (told := self.task.remarks(metrics)) else {}),
-                "train": means,
-                **({"weights": weights} if weights else {}),
-                **({"collapse": state.collapse} if state.collapse else {}),
-                "best": improved,
-                "seconds": state.seconds,
-            }
+            EpochLine(
+                epoch=epoch,
+                step=state.step,
+                validation=finite(metrics),
+                sources=finite(by_source),
+                remarks=self.task.remarks(metrics),
+                train={**means},
+                weights={**weights},
+                collapse=state.collapse,
+                best=improved,
+                seconds=state.seconds,
+            )
         )
         self._checkpoint()
         self._line = LogLine()
         if self.on_epoch is not None:
-            self.on_epoch({"epoch": epoch, "step": state.step, "valid_mae": score, **means})
+            self.on_epoch(
+                {"epoch": epoch, "step": state.step, f"valid_{metric.key}": score, "cost": metric.cost(score), **means}
+            )
+
+    def _student_term(self) -> str | None:
+        """The weighted term that trains the student: by the label where there is one, else by a teacher."""
+        own = [t for t in self.task.description.terms if t.trains_student and t.name in self.task.weighted_terms]
+        return min(own, key=lambda term: not term.compares_label).name if own else None
 
     def _checkpoint(self) -> None:
         """Write where the run stands; then let go of checkpoints that are neither best nor last."""
@@ -304,27 +317,26 @@ class Trainer:
                 weights=weights,
                 moments=moments,
                 ranks=ranks,
-                state=finite(self.state.to_json()),
+                state=self.state.to_json(),
             )
             prune(self.folder.checkpoints, {self.state.step, *(step for _, step in self.state.best)})
         self.distributed.barrier()
         self._saved_step = self.state.step
         blocked_s = time.perf_counter() - began
-        self._emit({"kind": "checkpoint", "step": self.state.step, "epoch": self.state.epoch, "seconds": blocked_s})
+        self._emit(CheckpointLine(step=self.state.step, epoch=self.state.epoch, seconds=blocked_s))
 
     def _count_seconds(self) -> None:
         now = time.perf_counter()
         self.state.seconds += now - self._began
         self._began = now
 
-    def _emit(self, line: dict[str, Any]) -> None:
+    def _emit(self, line: Line) -> None:
         if self.distributed.is_main:
-            line = finite({**line, "time": time.time()})
             self._log.append(line)
             self.progress(line)
 
     def _tell_fault(self, what: str) -> None:
-        self._emit({"kind": "fault", "step": self.state.step, "epoch": self.state.epoch, "what": what})
+        self._emit(FaultLine(step=self.state.step, epoch=self.state.epoch, what=what))
         self._flush_log()
 
     def _flush_log(self) -> None:

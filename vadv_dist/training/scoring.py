@@ -1,4 +1,4 @@
-"""Run a model over a split and bring every clip's logits together."""
+"""Run a model over a split and gather every clip's predictions."""
 
 import itertools
 from collections.abc import Callable
@@ -12,19 +12,19 @@ from vadv_dist.data.stream import BatchStream
 from vadv_dist.data.windows import Windows
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.protocol import Engine
-from vadv_dist.tasks.base import FloatArray, Metrics, Task
+from vadv_dist.tasks.base import FloatArray, Metrics, StudentScorer, Task
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Logits of a split's clips, each [R], and their (source, clip_id); in one order on every rank.
+    """Predictions of a split's clips by column, each [R], and their (source, clip_id); in one order on every rank.
 
-    The teacher's logits are NaN on clips without video.
+    NaN on clips that lack what an output needs.
     """
 
     names: list[tuple[str, str]]
     label: FloatArray
-    logits: dict[str, FloatArray]
+    predictions: dict[str, FloatArray]
 
 
 def score_split(
@@ -78,11 +78,11 @@ def score_split(
     return Scored([name for share in shares for name in share[0]], joined.pop("label"), joined)
 
 
-def metrics_by_source(task: Task, scored: Scored) -> dict[str, Metrics]:
+def metrics_by_source(task: Task | StudentScorer, scored: Scored) -> dict[str, Metrics]:
     """Metrics of each source's clips alone, by the source's name, in the order of names."""
     sources = np.array([source for source, _ in scored.names])
     by_source = {}
     for name in sorted(set(sources.tolist())):
         mine = sources == name
-        by_source[name] = task.metrics({k: v[mine] for k, v in scored.logits.items()}, scored.label[mine])
+        by_source[name] = task.metrics({k: v[mine] for k, v in scored.predictions.items()}, scored.label[mine])
     return by_source

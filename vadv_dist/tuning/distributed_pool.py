@@ -7,11 +7,11 @@ from typing import Any, Self
 
 from vadv_dist.config import Config, config_from_dict
 from vadv_dist.config.search import SearchConfig
-from vadv_dist.formats.json_text import JsonError, parse_json
 from vadv_dist.launch.cluster import cluster_resource, ray_session
 from vadv_dist.launch.shared_folder import require_shared_by_nodes
 from vadv_dist.launch.worker import GROUP
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.records import epoch_costs
 from vadv_dist.runtime.ray_errors import why_lost
 from vadv_dist.storage import location
 from vadv_dist.tuning.events import Ended, Epoch, Event, Lost, Stopped, failure_of
@@ -97,10 +97,10 @@ class _Running:
 
         if self._stopped:
             return Stopped()
-        for epoch, mae in self._epochs():
+        for epoch, cost in self._epochs():
             if epoch not in self._seen:
                 self._seen.add(epoch)
-                return Epoch(epoch, mae)
+                return Epoch(epoch, cost)
         ready, _ = ray.wait([self._result], num_returns=1, timeout=0)
         if not ready:
             return None
@@ -127,17 +127,7 @@ class _Running:
             _remove_group((self._folder.root / ".ray" / GROUP).read_text(encoding="utf-8"))
 
     def _epochs(self) -> list[tuple[int, float]]:
-        try:
-            text = self._folder.metrics_path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return []
-        found = []
-        for raw in text.splitlines():
-            with contextlib.suppress(JsonError, KeyError, TypeError):
-                line = parse_json(raw)
-                if line["kind"] == "epoch":
-                    found.append((int(line["epoch"]), float(line["validation"]["student"]["mae"])))
-        return found
+        return [(line.epoch, cost) for line, cost in epoch_costs(self._folder.metrics_log().lines())]
 
 
 def _remove_group(group: str) -> None:

@@ -2,9 +2,10 @@
 
 import errno
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from vadv_dist.errors import DivergedError, MemoryFullError, UserError
+from vadv_dist.runs.records import RunResult
 
 Kind = Literal["out of memory", "no numbers", "refused", "lost", "crash"]
 
@@ -15,18 +16,18 @@ class Epoch:
 
     Args:
         epoch: counted from 0.
-        mae: validation MAE of the student, without any weight of the objective.
+        cost: validation score of the student as a number to minimise, without any weight of the objective.
     """
 
     epoch: int
-    mae: float
+    cost: float
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The trial ran to its end; `result` is its result.json."""
+    """The trial ran to its end; `result` is what it came to."""
 
-    result: dict[str, Any]
+    result: RunResult
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,9 @@ def fork(source: RunFolder, config: Config, epochs: int) -> None:
             with local_copy(checkpoint.path) as folder:
                 shutil.copytree(folder, upload.folder / "checkpoints" / checkpoint.path.name, copy_function=_link)
         lines = [
-            json.dumps(line) + "\n" for line in source.metrics_log().lines() if line["step"] <= checkpoints[-1].step
+            json.dumps(line.to_json()) + "\n"
+            for line in source.metrics_log().lines()
+            if line.step <= checkpoints[-1].step
         ]
         (upload.folder / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
         if (trained_on := source.trained_on()) is not None:

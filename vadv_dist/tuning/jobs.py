@@ -6,9 +6,9 @@ from typing import Protocol
 
 from vadv_dist.config import Config, config_to_dict
 from vadv_dist.errors import VadvError
-from vadv_dist.formats.json_text import JsonError, parse_json
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.records import epoch_costs
 from vadv_dist.storage import read_json, remove_tree, write_json
 from vadv_dist.tuning.events import Ended, Epoch, Event, Failed, Lost, Stopped
 from vadv_dist.tuning.pools import Pool
@@ -73,8 +73,12 @@ class TrialJob:
     def begin(self) -> Event | None:
         """See `Job`: a trial that was running catches up on the epochs that it ended without being heard."""
         result = self._folder.result()
-        for epoch, mae in epochs_of(self._folder):
-            if epoch not in self._asked.reported and not self._study.report(self._asked, epoch, mae) and result is None:
+        for epoch, cost in epochs_of(self._folder):
+            if (
+                epoch not in self._asked.reported
+                and not self._study.report(self._asked, epoch, cost)
+                and result is None
+            ):
                 return Stopped()
         if result is not None:
             return Ended(result)
@@ -90,10 +94,10 @@ class TrialJob:
         """See `Job`."""
         if event.epoch and event.epoch - 1 not in self._asked.reported:
             # What a killed search has left running may have ended an epoch since `begin` looked.
-            for epoch, mae in epochs_of(self._folder):
-                if epoch < event.epoch and not self._study.report(self._asked, epoch, mae):
+            for epoch, cost in epochs_of(self._folder):
+                if epoch < event.epoch and not self._study.report(self._asked, epoch, cost):
                     return False
-        return self._study.report(self._asked, event.epoch, event.mae)
+        return self._study.report(self._asked, event.epoch, event.cost)
 
     def on_end(self, event: Event) -> bool:
         """See `Job`; a lost process is started again until `begin` says that it was lost too often."""
@@ -105,9 +109,9 @@ class TrialJob:
         # recorded: nobody looks at a trial again that has ended.
         strip(self._folder)
         if isinstance(event, Ended):
-            for epoch, mae in epochs:  # one that ended the run may not have been asked about
-                self._study.report(self._asked, epoch, mae)
-            self._study.complete(self._asked, float(event.result["validation"]["mae"]), event.result)
+            for epoch, cost in epochs:  # one that ended the run may not have been asked about
+                self._study.report(self._asked, epoch, cost)
+            self._study.complete(self._asked, event.result)
         elif isinstance(event, Failed):
             self._study.fail(self._asked, event)
         else:
@@ -163,19 +167,13 @@ def outcome(folder: RunFolder) -> Ended | Failed | None:
 
 
 def epochs_of(folder: RunFolder) -> Iterator[tuple[int, float]]:
-    """Epoch and validation MAE of the epochs that a run's checkpoints or its end have made sure of."""
+    """Each epoch that a checkpoint or the end of a run has made durable, with its cost."""
     checkpoints = list_checkpoints(folder.checkpoints)
     result = folder.result()
-    last = int(result["steps"]) if result else checkpoints[-1].step if checkpoints else -1
-    try:
-        text = folder.metrics_path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return
-    for raw in text.splitlines():
-        with contextlib.suppress(JsonError, KeyError, TypeError):
-            line = parse_json(raw)
-            if line["kind"] == "epoch" and line["step"] <= last:
-                yield int(line["epoch"]), float(line["validation"]["student"]["mae"])
+    last = result.steps if result else checkpoints[-1].step if checkpoints else -1
+    for line, cost in epoch_costs(folder.metrics_log().lines()):
+        if line.step <= last:
+            yield line.epoch, cost
 
 
 def strip(folder: RunFolder, *, student: bool = True) -> None:

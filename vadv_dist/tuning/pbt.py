@@ -46,7 +46,7 @@ def quantiles(scores: Mapping[int, float], quantile: float) -> tuple[list[int], 
     """Return the worst and the best trials, the best first.
 
     Args:
-        scores: validation MAE by trial.
+        scores: validation cost by trial.
         quantile: share of the trials that either side holds, rounded up, but no trial is on both.
     """
     ranked = sorted(scores, key=lambda trial: (scores[trial], trial))
@@ -66,7 +66,7 @@ def decide(
     """Let each trial of the worst quantile go on from one of the best.
 
     Args:
-        scores: validation MAE by trial, of the epoch that has just ended.
+        scores: validation cost by trial, of the epoch that has just ended.
         values: what each trial was trained with.
         epoch: epochs trained so far.
         space, base, search: what is searched.

@@ -20,6 +20,7 @@ from vadv_dist.runs.folder import RunFolder
 from vadv_dist.tuning.events import Epoch, Event, Stopped
 from vadv_dist.tuning.fork import epochs_behind, fork
 from vadv_dist.tuning.jobs import Job, TrialJob, drive, epochs_of, strip
+from vadv_dist.tuning.objectives import BY_KEY
 from vadv_dist.tuning.pbt import decide
 from vadv_dist.tuning.pools import Pool
 from vadv_dist.tuning.schedule import Schedule, constant
@@ -119,7 +120,7 @@ class Population:
         exploits = decide(scores, values, epoch, space=self.space, base=self.base, search=self.search)
         return {
             "epoch": epoch,
-            "scores": {str(number): mae for number, mae in scores.items()},
+            "scores": {str(number): cost for number, cost in scores.items()},
             "exploits": [asdict(exploit) for exploit in exploits],
         }
 
@@ -138,15 +139,16 @@ class Population:
         return RunFolder.of(self.config_of(*life))
 
     def _say(self, record: dict[str, Any]) -> None:
+        score = BY_KEY[self.search.objectives[0]]
         for exploit in record["exploits"]:
-            mae = {n: record["scores"][str(n)] for n in (exploit["trial"], exploit["source"])}
+            cost = {n: record["scores"][str(n)] for n in (exploit["trial"], exploit["source"])}
             values = ", ".join(
                 f"{name.split('.')[-1]} {decimals(v) if isinstance(v, float) else v}"
                 for name, v in exploit["values"].items()
             )
             self.say(
-                f"after epoch {record['epoch']}: trial {exploit['trial']} (MAE {mae[exploit['trial']]:.3f}) goes on "
-                f"from trial {exploit['source']} (MAE {mae[exploit['source']]:.3f})  ({values})"
+                f"after epoch {record['epoch']}: trial {exploit['trial']} ({score.told(cost[exploit['trial']])}) "
+                f"continues from trial {exploit['source']} ({score.told(cost[exploit['source']])})  ({values})"
             )
 
 
@@ -168,8 +170,8 @@ class MemberJob(TrialJob):
         """See `Job`."""
         if self._until is None or epochs_behind(self._folder) < self._until:
             return super().begin()
-        for epoch, mae in epochs_of(self._folder):
-            self._study.report(self._asked, epoch, mae)
+        for epoch, cost in epochs_of(self._folder):
+            self._study.report(self._asked, epoch, cost)
         if self._until - 1 not in self._asked.reported:
             raise MachineError(
                 f"{self._folder.root} has a checkpoint after epoch {self._until}, but its metrics.jsonl does not tell "

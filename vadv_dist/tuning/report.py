@@ -22,12 +22,12 @@ from vadv_dist.tuning.figures import (
 from vadv_dist.tuning.front import front_section
 from vadv_dist.tuning.importance import importances
 from vadv_dist.tuning.lineage import lineage_section
-from vadv_dist.tuning.objectives import BY_KEY
+from vadv_dist.tuning.objectives import BY_KEY, Objective
 from vadv_dist.tuning.result import Answer
 from vadv_dist.tuning.rivals import rivals_section
 from vadv_dist.tuning.space import Value, with_values
 from vadv_dist.tuning.study import course
-from vadv_dist.tuning.verdict import Candidate, signed_mae, spread
+from vadv_dist.tuning.verdict import Candidate, signed_cost, spread
 
 
 def report_html(answer: Answer) -> str:
@@ -38,7 +38,7 @@ def report_html(answer: Answer) -> str:
         front_section(answer),
         rivals_section(answer),
         _terms_section(answer),
-        _history_section(trials),
+        _history_section(answer, trials),
         lineage_section(answer) if answer.search.scheduler == "pbt" else _fields_section(answer, trials),
         _trials_section(answer, trials),
         _facts_section(answer, trials),
@@ -59,15 +59,21 @@ def _header(answer: Answer) -> Markup:
         tag("p", tag("b", answer.folder.name), " · a search", class_="over"),
         tag("h1", title),
         tag("p", f"{sentence[0].upper()}{sentence[1:]}.", class_="lede"),
-        tag("p", f"Noise of training, from the default alone: {spread(answer.noise)}. {caveat}", class_="caveat"),
+        tag(
+            "p",
+            f"Noise of training, from the default alone: {spread(answer.noise, answer.score)}. {caveat}",
+            class_="caveat",
+        ),
     )
 
 
 def _answer_section(answer: Answer) -> Section:
-    rows = [(_row_class(answer, "default"), _row("default", answer.noise, None))]
-    rows += [(_row_class(answer, c.name), _row(c.name, c.mae, c)) for c in answer.candidates]
+    rows = [(_row_class(answer, "default"), _row("default", answer.noise, None, answer.score))]
+    rows += [(_row_class(answer, c.name), _row(c.name, c.costs, c, answer.score)) for c in answer.candidates]
     values = {name: _text(value) for name, value in answer.values.items()}
-    table = plain_table("The best, run again", ("Configuration", "Seeds", "MAE ↓", "Gain ↑", "Interval"), rows)
+    table = plain_table(
+        "The best, run again", ("Configuration", "Seeds", answer.score.heading, "Gain ↑", "Interval"), rows
+    )
     changed = ", its last values; it changed them while it trained" if len(answer.schedule) > 1 else ""
     winner = tag("p", "The winner, ", tag("code", "best.yaml"), f" ({answer.winner}{changed}):", class_="about")
     return Section(
@@ -92,19 +98,19 @@ def _terms_section(answer: Answer) -> Section | None:
     rows: list[tuple[str | None, list[str]]] = []
     for term in answer.terms:
         loss = None if term.gain is None else -term.gain.mean
-        between = MISSING if term.gain is None else f"{signed_mae(-term.gain.high)} … {signed_mae(-term.gain.low)}"
-        mean = f"{term.mean:.4f}" if term.mae else "failed"
-        rows.append((None, [f"{term.name} = 0", mean, MISSING if loss is None else signed_mae(loss), between]))
+        between = MISSING if term.gain is None else f"{signed_cost(-term.gain.high)} … {signed_cost(-term.gain.low)}"
+        mean = answer.score.of_cost(term.mean) if term.costs else "failed"
+        rows.append((None, [f"{term.name} = 0", mean, MISSING if loss is None else signed_cost(loss), between]))
     return Section(
         "terms",
         "Without each term",
         f"The winner ({answer.winner}) with one weight set to zero, under the same seeds. A term is worth its place "
-        "where the MAE rises without it. Weights that are zero already are not listed.",
-        plain_table("Without each term", ("Weight", "MAE ↓", "MAE rises by", "95 % interval"), rows),
+        "where the result is worse without it. Weights that are zero already are not listed.",
+        plain_table("Without each term", ("Weight", answer.score.heading, "Worse by", "95 % interval"), rows),
     )
 
 
-def _history_section(trials: list[FrozenTrial]) -> Section:
+def _history_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
     stopped = [t for t in trials if t.state == TrialState.PRUNED and course(t)]
     rows: list[tuple[str | None, list[str]]] = []
     for trial in stopped:
@@ -112,8 +118,9 @@ def _history_section(trials: list[FrozenTrial]) -> Section:
         at = f"{when:%Y-%m-%d %H:%M:%S}" if when else MISSING
         known = course(trial)
         step = max(known)
-        rows.append((None, [f"trial {trial.number}", str(step), f"{known[step]:.4f}", at]))
-    table = plain_table("Stopped trials", ("Trial", "After epoch", "MAE there", "When"), rows) if rows else ""
+        rows.append((None, [f"trial {trial.number}", str(step), answer.score.of_cost(known[step]), at]))
+    columns = ("Trial", "After epoch", f"{answer.score.title} there", "When")
+    table = plain_table("Stopped trials", columns, rows) if rows else ""
     return Section(
         "history",
         "History",
@@ -155,10 +162,11 @@ def _trials_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
         values = answer.study.values(trial)
         failure = answer.study.failure(trial)
         how = f"failed: {failure['kind']}" if failure else _STATES.get(trial.state, trial.state.name.lower())
-        mae = reached(trial)
+        cost = reached(trial)
         cells = [_text(values[name]) if name in values else MISSING for name in names]
-        rows.append((None, [f"trial {trial.number}", how, MISSING if mae is None else f"{mae:.4f}", *cells]))
-    table = plain_table("All trials", ("Trial", "How it ended", "MAE", *names), rows)
+        reached_text = MISSING if cost is None else answer.score.of_cost(cost)
+        rows.append((None, [f"trial {trial.number}", how, reached_text, *cells]))
+    table = plain_table("All trials", ("Trial", "How it ended", answer.score.title, *names), rows)
     failed = [(trial.number, answer.study.failure(trial)) for trial in trials]
     failures = [tag("li", f"Trial {n}, {why['kind']}: {why['message']}") for n, why in failed if why is not None]
     remarked = [tag("li", f"Trial {t.number}: {remark}") for t in trials for remark in t.user_attrs.get("remarks", [])]
@@ -200,14 +208,14 @@ def _scheduler(answer: Answer) -> str:
     return f"asha, from epoch {search.min_epochs}, 1 in {search.reduction}" if search.scheduler == "asha" else "none"
 
 
-def _row(name: str, mae: Mapping[int, float], compared: Candidate | None) -> list[str]:
+def _row(name: str, costs: Mapping[int, float], compared: Candidate | None, score: Objective) -> list[str]:
     gain = None if compared is None else compared.gain
     return [
         name,
-        str(len(mae)),
-        f"{statistics.fmean(mae.values()):.4f}" if mae else "failed",
-        MISSING if gain is None else signed_mae(gain.mean),
-        MISSING if gain is None else f"{signed_mae(gain.low)} … {signed_mae(gain.high)}",
+        str(len(costs)),
+        score.of_cost(statistics.fmean(costs.values())) if costs else "failed",
+        MISSING if gain is None else signed_cost(gain.mean),
+        MISSING if gain is None else f"{signed_cost(gain.low)} … {signed_cost(gain.high)}",
     ]
 
 

@@ -8,6 +8,7 @@ from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.evaluation.paired import Interval
 from vadv_dist.tuning.front import front_json
+from vadv_dist.tuning.objectives import BY_KEY, Objective
 from vadv_dist.tuning.population import records
 from vadv_dist.tuning.schedule import Schedule, last_values
 from vadv_dist.tuning.space import Space, Value
@@ -22,7 +23,7 @@ class Answer:
 
     Args:
         config, space, search, folder, study: the search.
-        noise: validation MAE of the default by seed.
+        noise: validation cost of the default by seed.
         candidates: the best trials, run again under those seeds.
         verdict: whether one of them is better.
         winner: its name, or `default`.
@@ -51,10 +52,15 @@ class Answer:
         """Fields that the winner sets, those of its last epochs where they change."""
         return last_values(self.schedule)
 
+    @property
+    def score(self) -> Objective:
+        """What chooses checkpoints and the winner."""
+        return BY_KEY[self.search.objectives[0]]
+
     def to_json(self) -> dict[str, Any]:
         """As plain containers."""
         states = [trial.state.name.lower() for trial in self.study.trials()]
-        noise = list(self.noise.values())
+        noise = [self.score.value(cost) for cost in self.noise.values()]
         return {
             "study": self.study.optuna.study_name,
             "folder": str(self.folder.root),
@@ -63,14 +69,14 @@ class Answer:
             "is_better": self.verdict.is_better,
             "winner": {"name": self.winner, "values": self.values, **_changes(self.schedule)},
             "noise": {
-                "mae": {str(seed): mae for seed, mae in self.noise.items()},
+                self.score.key: {str(seed): self.score.value(cost) for seed, cost in self.noise.items()},
                 "mean": statistics.fmean(noise) if noise else None,
                 "deviation": statistics.stdev(noise) if len(noise) > 1 else None,
             },
             **({"front": front_json(self)} if self.study.has_several else {}),
             **({"population": records(self.study)} if self.search.scheduler == "pbt" else {}),
-            "candidates": [_candidate(c) for c in self.candidates],
-            "leave_one_term_out": [_candidate(c) for c in self.terms],
+            "candidates": [_candidate(c, self.score) for c in self.candidates],
+            "leave_one_term_out": [_candidate(c, self.score) for c in self.terms],
             "rivals": {
                 name: {"end_weights": weights, "collapsed": name in self.collapsed}
                 for name, weights in self.rivals.items()
@@ -94,11 +100,11 @@ def _changes(schedule: Schedule) -> dict[str, Any]:
     return {"schedule": changes} if len(changes) > 1 else {}
 
 
-def _candidate(c: Candidate) -> dict[str, Any]:
+def _candidate(c: Candidate, score: Objective) -> dict[str, Any]:
     return {
         "name": c.name,
-        "mae": {str(seed): mae for seed, mae in c.mae.items()},
-        "mean": c.mean,
+        score.key: {str(seed): score.value(cost) for seed, cost in c.costs.items()},
+        "mean": score.value(c.mean),
         "gain": _interval(c.gain),
         **({"clips": c.clips} if c.clips is not None else {}),
     }

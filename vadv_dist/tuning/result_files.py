@@ -7,7 +7,8 @@ from typing import Any
 
 from vadv_dist.config import Config, config_to_yaml
 from vadv_dist.inference.export import export_run
-from vadv_dist.runs.folder import RunFolder, finite
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.records import finite
 from vadv_dist.runs.trained_on import with_absolute_places
 from vadv_dist.storage import remove_tree, write_json, write_text
 from vadv_dist.tuning.jobs import strip
@@ -56,12 +57,12 @@ def _make_room(folder: StudyFolder) -> None:
         run, variant = RunFolder(path), path.name.rsplit("-seed-", 1)[0]
         if (result := run.result()) is None:
             continue
-        mae = float(result["validation"]["mae"])
-        if "-without-" in variant or mae >= best.get(variant, (math.inf, run))[0]:
+        cost = result.cost
+        if "-without-" in variant or cost >= best.get(variant, (math.inf, run))[0]:
             strip(run)
             continue
         if variant in best:
             strip(best[variant][1])
-        best[variant] = (mae, run)
+        best[variant] = (cost, run)
     for _, run in best.values():
         strip(run, student=False)  # a search that was killed when this run had ended has not done so

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
-from vadv_dist.formats.json_text import parse_json
-from vadv_dist.reporting.curves import TERMS
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.page import Section
 from vadv_dist.reporting.tables import plain_table
 from vadv_dist.reporting.words import MISSING
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.records import EpochLine, StartLine
 from vadv_dist.tuning.space import WEIGHTS, Entry, Space, Value, get_field, with_values
 from vadv_dist.tuning.study import Study
-from vadv_dist.tuning.verdict import signed_mae
+from vadv_dist.tuning.verdict import signed_cost
 
 if TYPE_CHECKING:
     from vadv_dist.tuning.result import Answer
@@ -57,18 +56,18 @@ def rival_values(space: Space, config: Config, search: SearchConfig) -> dict[str
 
 
 def end_weights(
-    maes: Mapping[str, Mapping[int, float]], folder_of: Callable[[str, int], RunFolder]
+    costs: Mapping[str, Mapping[int, float]], folder_of: Callable[[str, int], RunFolder]
 ) -> dict[str, dict[str, float]]:
-    """Weights at which rivals ended, β at 1, averaged over their seeds; the rival of the lowest mean MAE first.
+    """Weights at which rivals ended, β at 1, averaged over their seeds; the rival with the best mean score first.
 
     Args:
-        maes: validation MAE by rival and seed, of the runs that did not fail.
+        costs: validation cost by rival and seed, of the runs that did not fail.
         folder_of: the run of a rival and a seed.
     """
-    ranked = sorted((name for name in maes if maes[name]), key=lambda name: statistics.fmean(maes[name].values()))
+    ranked = sorted((name for name in costs if costs[name]), key=lambda name: statistics.fmean(costs[name].values()))
     ended: dict[str, dict[str, float]] = {}
     for name in ranked:
-        runs = [weights for seed in maes[name] if (weights := _last_weights(folder_of(name, seed)))]
+        runs = [weights for seed in costs[name] if (weights := _last_weights(folder_of(name, seed)))]
         ended[name] = {weight: statistics.fmean(run[weight] for run in runs) for weight in WEIGHTS if runs}
     return ended
 
@@ -103,9 +102,9 @@ def rivals_section(answer: "Answer") -> Section | None:
                 "ours" if rival.name == answer.winner else None,
                 [
                     rival.name.removeprefix(_PREFIX) + (" (collapsed)" if rival.name in answer.collapsed else ""),
-                    f"{rival.mean:.4f}" if rival.mae else "failed",
-                    MISSING if gain is None else signed_mae(gain.mean),
-                    MISSING if gain is None else f"{signed_mae(gain.low)} … {signed_mae(gain.high)}",
+                    answer.score.text(answer.score.value(rival.mean)) if rival.costs else "failed",
+                    MISSING if gain is None else signed_cost(gain.mean),
+                    MISSING if gain is None else f"{signed_cost(gain.low)} … {signed_cost(gain.high)}",
                     *(f"{weights[name]:.3g}" if name in weights else MISSING for name in WEIGHTS),
                 ],
             )
@@ -115,7 +114,7 @@ def rivals_section(answer: "Answer") -> Section | None:
     if seeded:
         start = f"Trial {seeded[0].number} began with the weights of {seeded[0].user_attrs[_SEEDED]}."
         note = tag("p", start, class_="about")
-    columns = ("Weighting", "MAE ↓", "Gain ↑", "Interval", "α", "β", "γ", "δ", "ψ")
+    columns = ("Weighting", answer.score.heading, "Gain ↑", "Interval", "α", "β", "γ", "δ", "ψ")
     return Section(
         "rivals",
         "Rivals that need no search",
@@ -128,12 +127,14 @@ def rivals_section(answer: "Answer") -> Section | None:
 
 def _last_weights(folder: RunFolder) -> dict[str, float] | None:
     """Weights over a run's last epoch by `alpha` to `psi`, β at 1; None where it has none, or the text's is 0."""
-    lines = [parse_json(line) for line in folder.metrics_path.read_text(encoding="utf-8").splitlines()]
-    logged = [line["weights"] for line in lines if line["kind"] == "epoch" and line.get("weights")]
-    beta = logged[-1].get("text_regression") if logged else None
-    if not beta:
+    lines = folder.metrics_log().lines()
+    terms = [line.task.terms for line in lines if isinstance(line, StartLine)]
+    logged = [line.weights for line in lines if isinstance(line, EpochLine) and line.weights]
+    if not terms or not logged:
         return None
-    return {term.weight: logged[-1].get(name, 0.0) / beta for name, term in TERMS.items()}
+    weights = {term.weight: logged[-1].get(term.name) or 0.0 for term in terms[-1]}
+    own = weights.get("beta")
+    return {name: weights.get(name, 0.0) / own for name in WEIGHTS} if own else None
 
 
 def _onto(entry: Entry, value: float) -> Value:

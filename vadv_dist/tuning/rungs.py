@@ -18,16 +18,16 @@ def is_rung(search: SearchConfig, epochs: int) -> bool:
     return rung == epochs
 
 
-def passes_rung(search: SearchConfig, epochs: int, mae: float, others: Iterable[Mapping[int, float]]) -> bool:
+def passes_rung(search: SearchConfig, epochs: int, cost: float, others: Iterable[Mapping[int, float]]) -> bool:
     """Whether a trial may go on after the epochs of a rung.
 
     Args:
         search: the factor by which fewer trials pass a rung than come to it.
         epochs: how many the trial has trained.
-        mae: its validation MAE then.
-        others: validation MAE by epochs trained, of every other trial that rungs apply to, ended or not.
+        cost: its validation cost then.
+        others: validation cost by epochs trained, of every other trial that rungs apply to, ended or not.
     """
-    competing = sorted([mae, *(course[epochs] for course in others if epochs in course)])
+    competing = sorted([cost, *(course[epochs] for course in others if epochs in course)])
     # The first few to come to a rung pass it where they are the best so far.
     passing = max(len(competing) // search.reduction, 1)
-    return mae <= competing[passing - 1]
+    return cost <= competing[passing - 1]

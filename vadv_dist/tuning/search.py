@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from vadv_dist.config import Config, load_config
@@ -18,14 +19,14 @@ from vadv_dist.reporting.words import decimals
 from vadv_dist.runs.folder import RunFolder, run_lock
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.runtime.job_storage import with_lasting
-from vadv_dist.tasks.model_check import preflight
+from vadv_dist.tasks import build
 from vadv_dist.training.clip_errors import ClipErrors, read_clip_errors
 from vadv_dist.training.splits import Splits
 from vadv_dist.tuning.events import Ended, Event, Failed
 from vadv_dist.tuning.failures import too_many_failures
 from vadv_dist.tuning.front import front_trials
 from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
-from vadv_dist.tuning.objectives import require_objectives
+from vadv_dist.tuning.objectives import BY_KEY, with_objectives
 from vadv_dist.tuning.pools import LocalPool, Pool
 from vadv_dist.tuning.population import Population, histories, require_population, schedules
 from vadv_dist.tuning.result import Answer
@@ -72,8 +73,9 @@ def tune(
     if search.scheduler == "pbt":
         require_population(config, space, search)
     splits = Splits.open(config)
-    preflight(config, splits.train.sources)
-    require_objectives(search.objectives, splits.train.sources)
+    with torch.device("meta"):  # mistakes are found before anything starts
+        task = build(config, splits.train.sources, weights=False)
+    search = with_objectives(search, task, splits.train.sources)
     trained_on = TrainedOn.of(config, splits.train.sources)
     folder = StudyFolder.of(config, Path(space_path).stem)
     with run_lock(folder.root, ".lock"):
@@ -124,6 +126,7 @@ class Search:
         # Seeds of repeats are none that the search has seen: the best trial was chosen for its luck, too.
         first = self.config.run.seed
         self.seeds = [first + number for number in range(1, self.search.seeds + 1)]
+        self._score = BY_KEY[self.search.objectives[0]]
         self._failed: list[tuple[Values, Failed]] = []
         self._collapsed: set[str] = set()  # variants under some seed of which a term hid the student's own
         self._errors: dict[str, dict[int, ClipErrors]] = {}  # of each variant that was repeated, by seed
@@ -139,7 +142,7 @@ class Search:
                     "(Optuna prunes studies of a single objective only)"
                 )
             noise = self._repeat(pool, {"default": default})["default"]
-            self._say(f"noise of training, from the default: {spread(noise)}")
+            self._say(f"noise of training, from the default: {spread(noise, self._score)}")
             values = rival_values(self.space, self.config, self.search)
             rivals = {name: constant(chosen) for name, chosen in values.items()}
             ended = end_weights(self._repeat(pool, rivals), lambda name, seed: self._repeat_folder(name, rivals, seed))
@@ -147,11 +150,11 @@ class Search:
             seed_trial(self.study, self.space, self.config, sound)
             self._trials(pool)
             candidates = self._confirm(pool, default, noise, rivals)
-            verdict = decide(noise, candidates)
+            verdict = decide(noise, candidates, self._score)
             self._say(f"verdict: {verdict.sentence}")
             winner = verdict.winner.name if verdict.winner else "default"
             schedule = {"default": default, **rivals, **self._schedules()}[winner]
-            reference = dict(verdict.winner.mae) if verdict.winner else noise
+            reference = dict(verdict.winner.costs) if verdict.winner else noise
             terms = self._leave_out(pool, winner, schedule, reference)
         answer = Answer(
             config=self.config,
@@ -225,10 +228,10 @@ class Search:
         else:
             self._failed.clear()
             reached = list(asked.reported.values())
-            how = f"stopped after epoch {len(reached)} at MAE {reached[-1]:.3f}" if reached else "stopped"
+            how = f"stopped after epoch {len(reached)} at {self._score.told(reached[-1])}" if reached else "stopped"
             if isinstance(event, Ended):
-                how = f"MAE {event.result['validation']['mae']:.3f}{_collapsed(event)}"
-                how = " ".join([how, *event.result.get("remarks", [])])
+                how = f"{self._score.told(event.result.cost)}{_collapsed(event)}"
+                how = " ".join([how, *event.result.remarks])
         self._say(f"trial {asked.number} ({asked.number + 1} of {total}): {how}  ({values})")
         if len(self._failed) >= self.search.max_failures:
             others = [self.study.values(t) for t in self.study.trials() if self.study.failure(t) is None]
@@ -254,15 +257,15 @@ class Search:
             name = f"trial {trial.number}"
             if found[name] != default and found[name] not in best.values() and len(best) < self.search.top:
                 best[name] = found[name]
-        maes = self._repeat(pool, best | rivals)
-        return [self._compared(name, mae, "default", noise, rivals=len(maes)) for name, mae in maes.items()]
+        costs = self._repeat(pool, best | rivals)
+        return [self._compared(name, cost, "default", noise, rivals=len(costs)) for name, cost in costs.items()]
 
     def _compared(
-        self, name: str, mae: dict[int, float], other: str, reference: dict[int, float], *, rivals: int = 1
+        self, name: str, costs: dict[int, float], other: str, reference: dict[int, float], *, rivals: int = 1
     ) -> Candidate:
         """Compare one repeated variant with another."""
         errors, others = self._errors.get(name), self._errors.get(other)
-        return candidate(name, mae, reference, errors=errors, default_errors=others, rivals=rivals)
+        return candidate(name, costs, reference, errors=errors, default_errors=others, rivals=rivals)
 
     def _leave_out(self, pool: Pool, name: str, schedule: Schedule, reference: dict[int, float]) -> list[Candidate]:
         """Run the winner again without each term of the objective."""
@@ -279,12 +282,12 @@ class Search:
                     without[f"{name} without {weight}"] = left
             except UserError:
                 continue  # nothing would train the student
-        maes = self._repeat(pool, without)
-        compared = [self._compared(left, mae, name, reference) for left, mae in maes.items()]
+        costs = self._repeat(pool, without)
+        compared = [self._compared(left, cost, name, reference) for left, cost in costs.items()]
         return [dataclasses.replace(each, name=each.name.rsplit(" ", 1)[1]) for each in compared]
 
     def _repeat(self, pool: Pool, variants: dict[str, Schedule]) -> dict[str, dict[int, float]]:
-        """Run configurations under each seed; return validation MAEs by variant and seed, of those that do not fail."""
+        """Run configurations under each seed; return costs by variant and seed, of those that do not fail."""
         configs = {
             (name, seed): self._repeat_config(name, last_values(schedule), seed)
             for name, schedule in variants.items()
@@ -304,19 +307,19 @@ class Search:
 
         todo = jobs()
         drive(pool, lambda: next(todo, None))
-        maes: dict[str, dict[int, float]] = {name: {} for name in variants}
+        costs: dict[str, dict[int, float]] = {name: {} for name in variants}
         for (name, seed), config in configs.items():
             if isinstance(ended := outcome(RunFolder.of(config)), Ended):
-                maes[name][seed] = float(ended.result["validation"]["mae"])
+                costs[name][seed] = ended.result.cost
                 self._collapsed |= {name} if _collapsed(ended) else set()
-                errors = read_clip_errors(RunFolder.of(config).root, int(ended.result["best_step"]))
+                errors = read_clip_errors(RunFolder.of(config).root, ended.result.best_step)
                 if errors is not None:
                     self._errors.setdefault(name, {})[seed] = errors
-        return maes
+        return costs
 
     def _repeated(self, key: str, event: Event) -> None:
         if isinstance(event, Ended):
-            self._say(f"{key}: MAE {event.result['validation']['mae']:.3f}{_collapsed(event)}")
+            self._say(f"{key}: {self._score.told(event.result.cost)}{_collapsed(event)}")
         elif isinstance(event, Failed):
             self._say(f"{key}: failed ({event.kind}): {event.message.splitlines()[0][:160]}")
 
@@ -330,8 +333,8 @@ def _fields(space: Space) -> str:
 
 def _collapsed(event: Ended) -> str:
     """What to add where a run's weights hid the student's own term in its last epoch; else nothing."""
-    collapse = event.result.get("weights_collapsed")
-    return f", its weights collapsed: {collapse['term']} hides the student's term" if collapse else ""
+    collapse = event.result.weights_collapsed
+    return f", its weights collapsed: {collapse.term} hides the student's term" if collapse else ""
 
 
 def _short(value: Value) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vadv_dist.config import Config, config_from_dict
+from vadv_dist.runs.records import RunResult
 from vadv_dist.tuning.events import Ended, Epoch, Event, Stopped, failure_of
 
 
@@ -56,14 +57,14 @@ class TrainingSession:
         self._events.put(event)
 
     def _end_epoch(self, metrics: dict[str, Any]) -> None:
-        self._events.put(Epoch(int(metrics["epoch"]), float(metrics["valid_mae"])))
+        self._events.put(Epoch(int(metrics["epoch"]), float(metrics["cost"])))
         if not self._words.get():
             raise _StopTrainingError
 
 
 def train_here(
     config: Config, on_epoch: Callable[[dict[str, Any]], None], asked: Callable[[], bool] = lambda: False
-) -> dict[str, Any]:
+) -> RunResult:
     """Train a run in this process, or go on with it, and return its result.
 
     Args:

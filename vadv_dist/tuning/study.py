@@ -2,7 +2,7 @@
 
 Ray Tune's OptunaSearch keeps its study in memory, prunes nothing itself and forgets with its driver, so the study is
 driven here. Everything that decides what comes next stands in Optuna's storage: which trials were begun, their
-parameters, the MAE of each of their epochs, which of them may not go on, how they ended. A process that takes a search
+parameters, the cost of each of their epochs, which of them may not go on, how they ended. A process that takes a search
 up continues the trials that were running (their runs go on from their checkpoints) and asks for no more than are left.
 
 The sampler is built anew for every trial, from the search's seed and the trial's number. What is suggested therefore
@@ -26,6 +26,7 @@ from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.storage_url import shown, without_secrets
 from vadv_dist.errors import MachineError
+from vadv_dist.runs.records import RunResult
 from vadv_dist.tuning.events import Failed
 from vadv_dist.tuning.objectives import directions, values_of
 from vadv_dist.tuning.rungs import is_rung, passes_rung
@@ -44,7 +45,7 @@ class Asked:
     Args:
         number: counted from 0, the default.
         values: the fields it sets.
-        reported: validation MAE by epoch (from 0), as far as the study knows.
+        reported: validation cost by epoch (from 0), as far as the study knows.
     """
 
     number: int
@@ -85,7 +86,7 @@ class Study:
             study = optuna.create_study(
                 storage=open_storage(url),
                 study_name=name,
-                directions=directions(search.objectives),
+                directions=["minimize", *directions(search.objectives[1:])],
                 load_if_exists=True,
             )
             return cls(study, space, base, search)
@@ -114,14 +115,14 @@ class Study:
             return None
         return self._asked(begun, self.optuna.ask)
 
-    def report(self, asked: Asked, epoch: int, mae: float) -> bool:
-        """Note the validation MAE of an epoch, and say whether the trial may go on."""
+    def report(self, asked: Asked, epoch: int, cost: float) -> bool:
+        """Note the validation cost of an epoch, and say whether the trial may go on."""
         if epoch not in asked.reported:
-            asked.reported[epoch] = mae
+            asked.reported[epoch] = cost
             if self.has_several:  # Optuna knows epochs where there is one objective only
                 asked.handle.set_user_attr("epochs", {str(e + 1): value for e, value in asked.reported.items()})
             else:
-                asked.handle.report(mae, step=epoch + 1)
+                asked.handle.report(cost, step=epoch + 1)
         return self._goes_on(asked, epoch)
 
     def falls_behind(self, asked: Asked) -> bool:
@@ -154,12 +155,12 @@ class Study:
         asked.handle.set_user_attr("starts", {**place, "count": count})
         return int(count)
 
-    def complete(self, asked: Asked, mae: float, result: Mapping[str, Any]) -> None:
-        """Record a trial that ran to its end, by the best validation MAE of its epochs and other objectives there."""
-        asked.handle.set_user_attr("best_epoch", result.get("best_epoch"))
-        asked.handle.set_user_attr("wall_time_s", result.get("wall_time_s"))
-        asked.handle.set_user_attr("remarks", result.get("remarks", []))
-        self.optuna.tell(asked.handle, [mae, *values_of(result, self._search.objectives[1:])])
+    def complete(self, asked: Asked, result: RunResult) -> None:
+        """Record a trial that ran to its end, by the objectives at the best of its epochs."""
+        asked.handle.set_user_attr("best_epoch", result.best_epoch)
+        asked.handle.set_user_attr("wall_time_s", result.wall_time_s)
+        asked.handle.set_user_attr("remarks", result.remarks)
+        self.optuna.tell(asked.handle, [result.cost, *values_of(result, self._search.objectives[1:])])
 
     def prune(self, asked: Asked) -> None:
         """Record a trial that was stopped for falling behind."""
@@ -208,7 +209,7 @@ class Study:
             values = self._space.suggest(handle, self._base)
         handle.set_user_attr("values", values)
         known = course(self._frozen(handle.number))
-        return Asked(handle.number, values, {step - 1: mae for step, mae in known.items()}, handle)
+        return Asked(handle.number, values, {step - 1: cost for step, cost in known.items()}, handle)
 
     def _handle(self, trial: FrozenTrial) -> optuna.trial.Trial:
         """Take hold of a trial that another process has begun."""
@@ -227,9 +228,9 @@ class Study:
 
 
 def course(trial: FrozenTrial) -> dict[int, float]:
-    """Validation MAE of a trial after each number of epochs that it has trained."""
+    """Validation cost of a trial after each number of epochs that it has trained."""
     known: dict[str, float] = trial.user_attrs.get("epochs", {})
-    return trial.intermediate_values or {int(step): mae for step, mae in known.items()}
+    return trial.intermediate_values or {int(step): cost for step, cost in known.items()}
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from vadv_dist.evaluation.crossed import crossed_interval
 from vadv_dist.evaluation.paired import Interval
 from vadv_dist.training.clip_errors import ClipErrors
+from vadv_dist.tuning.objectives import Objective
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Candidate:
 
     Args:
         name: what it is called.
-        mae: validation MAE by seed.
+        costs: validation score by seed, as a number to minimise.
         gain: how much less it errs than the default under the same seeds, with its interval; None with fewer than two
             seeds in common.
         clips: validation clips whose choice the interval holds, beside that of the seeds; None where it holds the seeds
@@ -27,14 +28,14 @@ class Candidate:
     """
 
     name: str
-    mae: Mapping[int, float]
+    costs: Mapping[int, float]
     gain: Interval | None
     clips: int | None = None
 
     @property
     def mean(self) -> float:
         """Mean over seeds; infinite without any."""
-        return statistics.fmean(self.mae.values()) if self.mae else math.inf
+        return statistics.fmean(self.costs.values()) if self.costs else math.inf
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
 
 def candidate(
     name: str,
-    mae: Mapping[int, float],
+    costs: Mapping[int, float],
     default: Mapping[int, float],
     *,
     errors: Mapping[int, ClipErrors] | None = None,
@@ -82,21 +83,21 @@ def candidate(
 
     Args:
         name: what it is called.
-        mae, default: validation MAE by seed.
+        costs, default: validation score by seed, as a number to minimise.
         errors, default_errors: absolute error of each clip by seed. Where both have them for all common seeds, on the
             same clips, the interval is one over seeds and clips (`crossed_interval`); otherwise Student's over seeds,
             which takes these clips for all there are.
         rivals: configurations that are compared so. The interval of the one that looks best is widened for the choice
             among them (Bonferroni), or luck would pass for a gain.
     """
-    seeds = sorted(mae.keys() & default.keys())
+    seeds = sorted(costs.keys() & default.keys())
     if len(seeds) < 2:
-        return Candidate(name, dict(mae), None)
+        return Candidate(name, dict(costs), None)
     confidence = 1 - 0.05 / rivals
     differences = _by_clip(seeds, errors or {}, default_errors or {})
     if differences is not None:
-        return Candidate(name, dict(mae), crossed_interval(differences, confidence), clips=differences.shape[1])
-    return Candidate(name, dict(mae), t_interval([default[seed] - mae[seed] for seed in seeds], confidence))
+        return Candidate(name, dict(costs), crossed_interval(differences, confidence), clips=differences.shape[1])
+    return Candidate(name, dict(costs), t_interval([default[seed] - costs[seed] for seed in seeds], confidence))
 
 
 def _by_clip(
@@ -112,42 +113,43 @@ def _by_clip(
     return np.array([[default[seed][clip] - errors[seed][clip] for clip in clips] for seed in seeds])
 
 
-def decide(default: Mapping[int, float], candidates: Sequence[Candidate]) -> Verdict:
+def decide(default: Mapping[int, float], candidates: Sequence[Candidate], score: Objective) -> Verdict:
     """Name the winner, and say whether it is better than the default.
 
     Args:
-        default: validation MAE of the default by seed.
+        default: validation cost of the default by seed.
         candidates: as `candidate` gave them.
+        score: what the costs are of.
     """
     compared = [c for c in candidates if c.gain is not None]
     if not compared:
         return Verdict(None, "no gain over the default: no other trial could be compared with it", False)
     best = min(compared, key=lambda c: c.mean)
     assert best.gain is not None
-    seeds = len(best.mae.keys() & default.keys())
+    seeds = len(best.costs.keys() & default.keys())
     among = f", widened for the choice among {len(compared)}" if len(compared) > 1 else ""
     # The interval has the sign of the words: of how much less it errs, or of how much more.
     way = "less" if best.gain.mean >= 0 else "more"
     bounds = (best.gain.low, best.gain.high) if way == "less" else (-best.gain.high, -best.gain.low)
-    low, high = (signed_mae(value) for value in bounds)
+    low, high = (signed_cost(value) for value in bounds)
     clips = "" if best.clips is None else f" and {best.clips} clips"
     interval = f"95 % interval {low} … {high} over {seeds} seeds{clips}{among}"
     size = f"{abs(best.gain.mean):.4f}"
     if best.gain.low > 0:
-        return Verdict(best, f"better than the default by {size} MAE ({best.name}; {interval})", True)
-    sentence = f"no gain over the default: {best.name} errs by {size} MAE {way} ({interval})"
+        return Verdict(best, f"better than the default by {size} {score.title} ({best.name}; {interval})", True)
+    sentence = f"no gain over the default: {best.name} errs by {size} {score.title} {way} ({interval})"
     return Verdict(best if best.gain.mean > 0 else None, sentence, False)
 
 
-def spread(default: Mapping[int, float]) -> str:
+def spread(default: Mapping[int, float], score: Objective) -> str:
     """The noise of training, in words."""
-    values = list(default.values())
+    values = [score.value(cost) for cost in default.values()]
     if len(values) < 2:
         return "unknown: the default ran under one seed alone"
     mean, deviation = statistics.fmean(values), statistics.stdev(values)
-    return f"MAE {mean:.4f} ± {deviation:.4f} over {len(values)} seeds"
+    return f"{score.title} {mean:.4f} ± {deviation:.4f} over {len(values)} seeds"
 
 
-def signed_mae(value: float) -> str:
-    """A difference of MAEs: differences between seeds begin at the third decimal, so four are told."""
+def signed_cost(value: float) -> str:
+    """A difference of costs: those between seeds begin at the third decimal, so four are shown."""
     return f"{value:+.4f}".replace("-", "−")

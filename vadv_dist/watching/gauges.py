@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vadv_dist.watching.history import Line, RunHistory, loss_terms
+from vadv_dist.runs.records import EpochLine, Line, Metrics, StepLine
+from vadv_dist.watching.history import RunHistory
 
 COMMON_LABELS = ("run", "trial", "source")
 # Of what is no metric of a single data set.
@@ -91,17 +92,16 @@ class RunGauges:
         """Take over one line."""
         with self._lock:
             self.history(line)
-            kind = line.get("kind")
-            if kind == "step":
+            if isinstance(line, StepLine):
                 for field, name in _OF_STEP_LINE.items():
-                    self._set(name, line.get(field))
-                for term, value in loss_terms(line).items():
+                    self._set(name, getattr(line, field))
+                for term, value in line.terms.items():
                     self._set("vadv_loss", value, term)
-                for term, value in line.get("weights", {}).items():
+                for term, value in line.weights.items():
                     self._set("vadv_loss_weight", value, term)
-            elif kind == "epoch":
-                self._validation(ALL_SOURCES, line["validation"])
-                for source, metrics in line.get("sources", {}).items():
+            elif isinstance(line, EpochLine):
+                self._validation(ALL_SOURCES, line.validation)
+                for source, metrics in line.sources.items():
                     self._validation(source, metrics)
             self._summary()
 
@@ -122,11 +122,10 @@ class RunGauges:
                 found.append(Sample("vadv_disk_size_bytes", labels, usage.total))
         return found
 
-    def _validation(self, source: str, metrics: Line) -> None:
+    def _validation(self, source: str, metrics: Metrics) -> None:
         for model, values in metrics.items():
-            if isinstance(values, dict):  # beside the models stands the number of rows
-                for metric, value in values.items():
-                    self._set("vadv_validation", value, model, metric, source=source)
+            for metric, value in values.items():
+                self._set("vadv_validation", value, model, metric, source=source)
 
     def _summary(self) -> None:
         history = self.history

@@ -1,19 +1,7 @@
 """What the lines of metrics.jsonl add up to: where a run stands, how often it was started, and its goodput."""
 
-from collections.abc import Mapping
-from typing import Any
-
-Line = Mapping[str, Any]
-
-# Fields of a step line that are no loss terms.
-RATES = ("lr", "grad_norm", "samples_per_s", "tokens_per_s", "data_wait_s", "line_s", "mfu", "gpu_memory_bytes")
-_POSITION = ("kind", "time", "step", "epoch", "weights")
-
-
-def loss_terms(line: Line) -> dict[str, float]:
-    """Loss terms and total of a step line."""
-    skipped = {*RATES, *_POSITION}
-    return {name: value for name, value in line.items() if name not in skipped and value is not None}
+from vadv_dist.evaluation.description import TaskDescription
+from vadv_dist.runs.records import CheckpointLine, EpochLine, FaultLine, Line, StartLine, StepLine
 
 
 class RunHistory:
@@ -25,6 +13,7 @@ class RunHistory:
         step, epoch: of the last step line, or of the fault.
         num_steps, epochs, workers: of the whole run, as the last start says; None where no line tells.
         starts: times that the workers were started.
+        task: the task's terms, outputs and metrics, as the last start says; None before the first.
         absent: metrics that the labels' range does not define, with the reason of each.
         first_time, last_time: when the first and the last line were written, in seconds since 1970.
         last_step, epoch_lines: the last step line, and the lines of all epochs.
@@ -38,34 +27,33 @@ class RunHistory:
         self.num_steps: int | None = None
         self.epochs: int | None = None
         self.workers: int | None = None
+        self.task: TaskDescription | None = None
         self.absent: dict[str, str] = {}
         self.first_time: float | None = None
         self.last_time: float | None = None
-        self.last_step: Line | None = None
-        self.epoch_lines: list[Line] = []
+        self.last_step: StepLine | None = None
+        self.epoch_lines: list[EpochLine] = []
         self.blocked_s = self.wait_s = 0.0
-        self.fault: Line | None = None
+        self.fault: FaultLine | None = None
         self._kept: list[tuple[int, float]] = []  # productive seconds by step
         self._productive_s = 0.0
         self._attempt: tuple[int, float] | None = None  # where and when the last attempt began
 
     def __call__(self, line: Line) -> None:
         """Take over one line."""
-        kind = line.get("kind")
-        if "time" in line:
-            self.first_time = line["time"] if self.first_time is None else self.first_time
-            self.last_time = line["time"]
-        if kind == "start":
+        self.first_time = line.time if self.first_time is None else self.first_time
+        self.last_time = line.time
+        if isinstance(line, StartLine):
             self._start(line)
-        elif kind == "step":
+        elif isinstance(line, StepLine):
             self._step(line)
-        elif kind == "epoch":
+        elif isinstance(line, EpochLine):
             self.epoch_lines.append(line)
-        elif kind == "checkpoint":
-            self.blocked_s += line["seconds"]
-        elif kind == "fault":
+        elif isinstance(line, CheckpointLine):
+            self.blocked_s += line.seconds
+        elif isinstance(line, FaultLine):
             self.fault = line
-            self.step, self.epoch = line["step"], line["epoch"]
+            self.step, self.epoch = line.step, line.epoch
 
     @property
     def restarts(self) -> int:
@@ -82,8 +70,8 @@ class RunHistory:
     @property
     def wait_ratio(self) -> float | None:
         """Share of the last line's time that was spent waiting for data."""
-        line = self.last_step or {}
-        return float(line["data_wait_s"] / line["line_s"]) if line.get("line_s") else None
+        line = self.last_step
+        return line.data_wait_s / line.line_s if line is not None and line.line_s else None
 
     @property
     def seconds_left(self) -> float | None:
@@ -93,24 +81,23 @@ class RunHistory:
         step, began = self._attempt
         if self.step <= step:
             return None
-        pace_s = (float(self.last_step["time"]) - began) / (self.step - step)
+        pace_s = (self.last_step.time - began) / (self.step - step)
         return max(0, self.num_steps - self.step) * pace_s
 
-    def _start(self, line: Line) -> None:
+    def _start(self, line: StartLine) -> None:
         self.starts += 1
-        self.step, self.epoch = line["step"], line["epoch"]
-        self.num_steps, self.epochs, self.workers = line["steps"], line["epochs"], line["workers"]
-        self.absent = dict(line.get("absent", {}))
+        self.step, self.epoch = line.step, line.epoch
+        self.num_steps, self.epochs, self.workers = line.steps, line.epochs, line.workers
+        self.task, self.absent = line.task, line.absent
         self.fault = None
-        self._attempt = (line["step"], line["time"])
-        self.epoch_lines = [epoch for epoch in self.epoch_lines if epoch["step"] <= line["step"]]
-        while self._kept and self._kept[-1][0] > line["step"]:
+        self._attempt = (line.step, line.time)
+        self.epoch_lines = [epoch for epoch in self.epoch_lines if epoch.step <= line.step]
+        while self._kept and self._kept[-1][0] > line.step:
             self._productive_s -= self._kept.pop()[1]
 
-    def _step(self, line: Line) -> None:
-        self.step, self.epoch, self.last_step = line["step"], line["epoch"], line
-        wait_s = line.get("data_wait_s") or 0.0
-        self.wait_s += wait_s
-        productive_s = max(0.0, (line.get("line_s") or 0.0) - wait_s)
-        self._kept.append((line["step"], productive_s))
+    def _step(self, line: StepLine) -> None:
+        self.step, self.epoch, self.last_step = line.step, line.epoch, line
+        self.wait_s += line.data_wait_s
+        productive_s = max(0.0, line.line_s - line.data_wait_s)
+        self._kept.append((line.step, productive_s))
         self._productive_s += productive_s

@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from vadv_dist.evaluation.description import Metric, TaskDescription
 from vadv_dist.formats.json_text import JsonError, parse_json
+from vadv_dist.runs.records import EpochLine, Line, StartLine, StepLine, Values, parse_line
 from vadv_dist.storage import LineReader, Location
 
 _PLAIN_INTERVAL_S = 15.0
@@ -23,9 +25,12 @@ class ProgressView:
         console: where to (standard error, so that standard output stays for answers).
         num_steps: steps of the whole run.
         epochs: epochs of the whole run.
+        description: of the task, where the line of the start is not among those that will be shown.
     """
 
-    def __init__(self, console: Console, num_steps: int, epochs: int) -> None:
+    def __init__(
+        self, console: Console, num_steps: int, epochs: int, description: TaskDescription | None = None
+    ) -> None:
         self._console = console
         self._num_steps = num_steps
         self._epochs = epochs
@@ -33,6 +38,7 @@ class ProgressView:
         self._shown = 0.0
         self._warned = False
         self._starts = 0  # the first is that of this command
+        self._description = description
         if console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -58,46 +64,50 @@ class ProgressView:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, line: dict[str, Any]) -> None:
+    def __call__(self, line: Line) -> None:
         """Show one line."""
-        kind = line.get("kind")
-        if kind == "step":
-            self._step(line)
-        elif kind == "epoch":
-            self._epoch(line)
-        elif kind == "start":
+        if isinstance(line, StartLine):
+            self._description = line.task
             self._starts += 1
             if self._starts > 1:
-                self._say(f"a worker was lost; the workers were started again, from step {line['step']}")
+                self._say(f"a worker was lost; the workers were restarted from step {line.step}")
+        elif isinstance(line, StepLine):
+            self._step(line)
+        elif isinstance(line, EpochLine) and self._description is not None:
+            self._epoch(line, self._description)
 
-    def _step(self, line: dict[str, Any]) -> None:
-        rate = f"{line['samples_per_s']:.0f} clips/s"
-        terms = " ".join(f"{_SHORT[name]} {line[name]:.3f}" for name in _SHORT if line.get(name) is not None)
+    def _step(self, line: StepLine) -> None:
+        rate = f"{line.samples_per_s:.0f} clips/s"
+        shorts = {"total": "loss"}
+        if self._description is not None:
+            shorts |= {term.name: term.short for term in self._description.terms}
+        shown = ((short, line.terms.get(name)) for name, short in shorts.items())
+        terms = " ".join(f"{short} {value:.3f}" for short, value in shown if value is not None)
         if self._bar is not None:
-            epoch = f"epoch {line['epoch'] + 1}/{self._epochs}"
-            self._bar.update(self._task, completed=line["step"], description=epoch, rate=rate, loss=terms)
+            epoch = f"epoch {line.epoch + 1}/{self._epochs}"
+            self._bar.update(self._task, completed=line.step, description=epoch, rate=rate, loss=terms)
         elif time.monotonic() - self._shown > _PLAIN_INTERVAL_S:
             self._shown = time.monotonic()
-            self._say(f"step {line['step']}/{self._num_steps}  {terms}  {rate}")
+            self._say(f"step {line.step}/{self._num_steps}  {terms}  {rate}")
 
-    def _epoch(self, line: dict[str, Any]) -> None:
+    def _epoch(self, line: EpochLine, task: TaskDescription) -> None:
         self._shown = time.monotonic()
-        validation = line["validation"]
-        parts = [f"student {_mae(validation['student'])}"]
-        parts += [f"{name} {_mae(validation[name])}" for name in ("video", "prompt") if name in validation]
-        sources = [f"{name} {_mae(scores['student'])}" for name, scores in line.get("sources", {}).items()]
-        if 1 < len(sources) <= _MAX_SOURCES:
+        metric = task.score_metric
+        shown = [output.name for output in task.outputs if output.name in line.validation]
+        parts = [f"{name} {_score(line.validation[name], metric)}" for name in shown]
+        sources = [f"{name} {_score(m.get(task.student.name, {}), metric)}" for name, m in line.sources.items()]
+        if parts and 1 < len(sources) <= _MAX_SOURCES:
             parts[0] += f" ({', '.join(sources)})"
-        star = "  ← best" if line.get("best") else ""
+        star = "  ← best" if line.best else ""
         if self._bar is not None:
-            self._bar.update(self._task, completed=line["step"])
+            self._bar.update(self._task, completed=line.step)
         self._say(
-            f"epoch {line['epoch'] + 1:>3}/{self._epochs}  step {line['step']:>5}  loss {line['train']['total']:.3f}  "
-            f"validation MAE: {', '.join(parts)}{star}"
+            f"epoch {line.epoch + 1:>3}/{self._epochs}  step {line.step:>5}  loss {line.train['total']:.3f}  "
+            f"validation {metric.title}: {', '.join(parts)}{star}"
         )
-        if line.get("collapse") and not self._warned:
+        if line.collapse and not self._warned:
             self._warned = True
-            self._say(f"warning: {collapse_words(line['collapse'])}")
+            self._say(f"warning: {line.collapse}")
 
     def _say(self, text: str) -> None:
         (self._bar.console if self._bar is not None else self._console).print(
@@ -105,29 +115,9 @@ class ProgressView:
         )
 
 
-# The objective's terms as short names, in the order of its weights α β γ δ ψ.
-_SHORT = {
-    "total": "loss",
-    "video_regression": "v",
-    "text_regression": "t",
-    "video_classification": "c",
-    "prompt_to_video": "p→v",
-    "video_to_text": "v→t",
-}
-
-
-def collapse_words(collapse: dict[str, Any]) -> str:
-    """What to say of weights under which the student's own term no longer counts."""
-    ratio = collapse["ratio"]
-    times = f"{ratio:.0f} times" if ratio is not None else "infinitely more than"
-    return (
-        f"the weights have collapsed: {collapse['term']} weighs {times} the student's own term, which hardly counts. "
-        "Set objective.weighting to equal, dwa or fixed."
-    )
-
-
-def _mae(metrics: dict[str, Any]) -> str:
-    return "–" if metrics["mae"] is None else f"{metrics['mae']:.3f}"
+def _score(values: Values, metric: Metric) -> str:
+    value = values.get(metric.key)
+    return "–" if value is None else f"{value:.1%}" if metric.percent else f"{value:.3f}"
 
 
 class MetricsTail:
@@ -139,7 +129,7 @@ class MetricsTail:
     start, and what is no newer than the last line that was seen is not shown again.
     """
 
-    def __init__(self, path: Location, show: Callable[[dict[str, Any]], None], interval_s: float = 0.5) -> None:
+    def __init__(self, path: Location, show: Callable[[Line], None], interval_s: float = 0.5) -> None:
         self._lines = LineReader(path, interval_s)
         self._show = show
         self._seen = 0.0
@@ -171,12 +161,12 @@ class MetricsTail:
             self._read(self._show)
         self._read(self._show)
 
-    def _read(self, show: Callable[[dict[str, Any]], None]) -> None:
+    def _read(self, show: Callable[[Line], None]) -> None:
         for raw in self._lines.new():
             try:
-                line = parse_json(raw)
+                line = parse_line(parse_json(raw))
             except JsonError:
                 continue  # half a line of a killed attempt, which the next one trims
-            if line["time"] > self._seen:
-                self._seen = line["time"]
+            if line is not None and line.time > self._seen:
+                self._seen = line.time
                 show(line)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vadv_dist.errors import UserError, VadvError
-from vadv_dist.watching.history import RATES, Line, loss_terms
+from vadv_dist.runs.records import EpochLine, Line, StepLine
 
 logger = logging.getLogger(__name__)
 
@@ -142,20 +142,17 @@ def require_tracker(kind: str) -> None:
 
 def values_of(line: Line) -> dict[str, float]:
     """Name what a line tells, as trackers group it: `loss/…`, `weight/…`, `rate/…`, `validation/<model>/<metric>`."""
-    if line.get("kind") == "step":
-        values = {f"loss/{name}": float(value) for name, value in loss_terms(line).items()}
-        values |= {f"weight/{name}": float(value) for name, value in line.get("weights", {}).items()}
-        return values | {f"rate/{name}": float(line[name]) for name in RATES if line.get(name) is not None}
-    if line.get("kind") != "epoch":
+    if isinstance(line, StepLine):
+        groups = {"loss": line.terms, "weight": line.weights, "rate": line.rates}
+    elif isinstance(line, EpochLine):
+        places = {"validation": line.validation, **{f"validation/{name}": m for name, m in line.sources.items()}}
+        groups = {f"{place}/{model}": values for place, models in places.items() for model, values in models.items()}
+    else:
         return {}
-    places = {"validation": line["validation"]}
-    places |= {f"validation/{source}": metrics for source, metrics in line.get("sources", {}).items()}
     return {
-        f"{place}/{model}/{metric}": float(value)
-        for place, models in places.items()
-        for model, metrics in models.items()
-        if isinstance(metrics, Mapping)
-        for metric, value in metrics.items()
+        f"{group}/{name}": float(value)
+        for group, values in groups.items()
+        for name, value in values.items()
         if value is not None
     }
 
@@ -199,7 +196,7 @@ def tracking(
             if failed or not values:
                 continue
             try:
-                tracker.log(int(line["step"]), values)
+                tracker.log(line.step, values)
             except Exception as error:  # whatever a service or its library raises
                 failed = True
                 logger.warning("telemetry.track: %s failed and gets no more: %s", kind, error)

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from vadv_dist.errors import MachineError
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.records import Line
 from vadv_dist.watching.history import RunHistory
 from vadv_dist.watching.progress import MetricsTail, ProgressView
 from vadv_dist.watching.watch_view import render, snapshot
@@ -44,7 +45,7 @@ def watch(run: str, console: Console, *, once: bool = False, sleep: Callable[[fl
     history = RunHistory()
     plain: ProgressView | None = None
 
-    def show(line: dict[str, Any]) -> None:
+    def show(line: Line) -> None:
         history(line)
         if plain is not None:
             plain(line)
@@ -52,27 +53,27 @@ def watch(run: str, console: Console, *, once: bool = False, sleep: Callable[[fl
     tail = MetricsTail(folder.metrics_path, show)
     tail.poll()
     if once:
-        console.print(render(snapshot(folder, history)))
+        console.print(render(snapshot(folder, history), history.task))
         return
     if console.is_terminal:
         from rich.live import Live
 
-        with Live(render(snapshot(folder, history)), console=console, auto_refresh=False) as live:
+        with Live(render(snapshot(folder, history), history.task), console=console, auto_refresh=False) as live:
             while not _ended(folder, history):
                 _rest(tail, sleep)
-                live.update(render(snapshot(folder, history)), refresh=True)
+                live.update(render(snapshot(folder, history), history.task), refresh=True)
     else:
-        console.print(render(snapshot(folder, history)))
+        console.print(render(snapshot(folder, history), history.task))
         goes_on = not _ended(folder, history)
         while not _ended(folder, history):
             if plain is None and history.num_steps is not None:
-                plain = ProgressView(console, history.num_steps, history.epochs or 0)
+                plain = ProgressView(console, history.num_steps, history.epochs or 0, history.task)
             _rest(tail, sleep)
         if goes_on:
-            console.print(render(snapshot(folder, history)))
+            console.print(render(snapshot(folder, history), history.task))
     if history.fault is not None:
         raise MachineError(
-            f"{folder.root} stopped at step {history.fault['step']}: {history.fault['what']}. Its own messages say "
+            f"{folder.root} stopped at step {history.fault.step}: {history.fault.what}. Its own messages say "
             "what to do."
         )
 

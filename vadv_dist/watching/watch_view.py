@@ -9,31 +9,26 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from vadv_dist.evaluation.description import TaskDescription
 from vadv_dist.runs.folder import RunFolder
-from vadv_dist.watching.history import RATES, RunHistory, loss_terms
+from vadv_dist.runs.records import RATES
+from vadv_dist.watching.history import RunHistory
 
 # Without a line for so long, a run that is not complete is said to be silent.
 _SILENT_S = 300.0
 _EPOCHS = 8  # as many fit a terminal of 24 lines beside the rest
 
-_WEIGHTS = {
-    "video_regression": "alpha",
-    "text_regression": "beta",
-    "video_classification": "gamma",
-    "prompt_to_video": "delta",
-    "video_to_text": "psi",
-}
-
 
 def snapshot(folder: RunFolder, history: RunHistory) -> dict[str, Any]:
     """How a run stands, as plain values; a value that no line tells is None."""
-    line = history.last_step or {}
+    line = history.last_step
+    last_epoch = history.epoch_lines[-1] if history.epoch_lines else None
     complete = folder.result_path.is_file()
     silent_s = None if history.last_time is None else max(0.0, time.time() - history.last_time)
     if complete:
         state = "complete"
     elif history.fault is not None:
-        state = f"stopped: {history.fault['what']}"
+        state = f"stopped: {history.fault.what}"
     elif history.last_time is None:
         state = "no line yet"
     elif silent_s is not None and silent_s > _SILENT_S:
@@ -55,38 +50,38 @@ def snapshot(folder: RunFolder, history: RunHistory) -> dict[str, Any]:
         "goodput": history.goodput,
         "elapsed_s": None if began is None or ended is None else ended - began,
         "left_s": 0.0 if complete else history.seconds_left,
-        "terms": loss_terms(line),
-        "weights": dict(line.get("weights", {})),
-        "epoch_terms": dict(history.epoch_lines[-1]["train"]) if history.epoch_lines else {},
-        "rates": {name: line.get(name) for name in RATES},
+        "terms": {n: v for n, v in line.terms.items() if v is not None} if line is not None else {},
+        "weights": dict(line.weights) if line is not None else {},
+        "epoch_terms": dict(last_epoch.train) if last_epoch is not None else {},
+        "rates": line.rates if line is not None else dict.fromkeys(RATES),
         "data_wait_ratio": history.wait_ratio,
         "checkpoint_blocked_s": history.blocked_s,
         "absent": history.absent,
-        "remarks": list(history.epoch_lines[-1].get("remarks", [])) if history.epoch_lines else [],
+        "remarks": list(last_epoch.remarks) if last_epoch is not None else [],
         "validation": [
             {
-                "epoch": epoch["epoch"],
-                "step": epoch["step"],
-                "best": bool(epoch.get("best")),
-                "models": epoch["validation"],
-                "sources": epoch.get("sources", {}),
+                "epoch": epoch.epoch,
+                "step": epoch.step,
+                "best": epoch.best,
+                "models": epoch.validation,
+                "sources": epoch.sources,
             }
             for epoch in history.epoch_lines
         ],
     }
 
 
-def render(found: Mapping[str, Any]) -> Group:
-    """Draw what `snapshot` found, within 80 columns."""
+def render(found: Mapping[str, Any], task: TaskDescription | None) -> Group:
+    """Draw what `snapshot` found, within 80 columns; `task` as its lines describe it."""
     parts: list[Any] = [Text(f"{found['folder']}: {found['state']}", style="bold"), Text(_where(found))]
     if found["state"] == "silent":
         parts.append(
             Text(f"no line for {duration(found['silent_s'])}: it waits, or its process is gone", style="yellow")
         )
-    if found["terms"]:
-        parts += [_terms(found), Text(_rates(found)), Text(_shares(found))]
-    if found["validation"]:
-        parts.append(_validation(found))
+    if found["terms"] and task is not None:
+        parts += [_terms(found, task), Text(_rates(found)), Text(_shares(found))]
+    if found["validation"] and task is not None:
+        parts.append(_validation(found, task))
         by_reason: dict[str, list[str]] = {}
         for key, reason in found["absent"].items():
             by_reason.setdefault(reason, []).append(key)
@@ -129,15 +124,14 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _terms(found: Mapping[str, Any]) -> Table:
+def _terms(found: Mapping[str, Any], task: TaskDescription) -> Table:
     table = _table("loss term", "weight", "last line", "last epoch")
-    ordered = sorted(
-        found["terms"], key=lambda name: (name == "total", list(_WEIGHTS).index(name) if name in _WEIGHTS else 99)
-    )
-    for name in ordered:
+    described = [term.name for term in task.terms if term.name in found["terms"]]
+    others = sorted(found["terms"].keys() - set(described), key=lambda name: (name == "total", name))
+    for name in (*described, *others):
         table.add_row(
             name.replace("_", " "),
-            _number(found["weights"][name]) if name in found["weights"] else _WEIGHTS.get(name, ""),
+            _number(found["weights"][name]) if name in found["weights"] else task.term(name).weight,
             _number(found["terms"][name]),
             _number(found["epoch_terms"].get(name)),
         )
@@ -173,19 +167,21 @@ def _shares(found: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _validation(found: Mapping[str, Any]) -> Table:
-    shown = found["validation"][-_EPOCHS:]
-    readers = [name for name in ("student", "video", "prompt") if any(name in row["models"] for row in shown)]
+def _validation(found: Mapping[str, Any], task: TaskDescription) -> Table:
+    shown, student, score = found["validation"][-_EPOCHS:], task.student.name, task.score
+    outputs = [output.name for output in task.outputs if any(output.name in row["models"] for row in shown)]
     sources = sorted({source for row in shown for source in row["sources"]})[:3]
-    table = _table("validation MAE", "step", *readers, *sources, "corr", "")
+    second = next((metric for metric in task.metrics if metric.key != score), None)
+    others = [] if second is None else [second.key]
+    table = _table(f"validation {task.score_metric.title}", "step", *outputs, *sources, *others, "")
     for row in shown:
         models = row["models"]
         table.add_row(
             f"epoch {row['epoch'] + 1}",
             str(row["step"]),
-            *(_number(models.get(name, {}).get("mae")) for name in readers),
-            *(_number(row["sources"].get(source, {}).get("student", {}).get("mae")) for source in sources),
-            _number(models.get("student", {}).get("corr")),
+            *(_number(models.get(name, {}).get(score)) for name in outputs),
+            *(_number(row["sources"].get(source, {}).get(student, {}).get(score)) for source in sources),
+            *(_number(models.get(student, {}).get(key)) for key in others),
             "best" if row["best"] else "",
         )
     return table

@@ -117,7 +117,7 @@ def test_classes_are_no_sentiment(tmp_path: Path, write_config: Callable[..., Pa
 
     ingest_vegas(write_vegas(tmp_path / "v.h5"), tmp_path / "out")
     config = load_config(write_config(uri=tmp_path / "out", extra="objective: {kind: none}"), [])
-    with pytest.raises(UserError, match="has classes as labels, and sentiment is a number"):
+    with pytest.raises(UserError, match="has class labels, but sentiment is a number"):
         SentimentTask(config, Sources.open(config))
 
 

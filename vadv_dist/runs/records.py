@@ -1,0 +1,417 @@
+"""What a run records, typed: lines of metrics.jsonl, result.json and evaluations, each with one reader and writer."""
+
+import time as clock
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import cache
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from vadv_dist.errors import UserError
+from vadv_dist.evaluation.description import TaskDescription
+from vadv_dist.evaluation.label_scale import LabelScale
+from vadv_dist.storage import Location, read_json
+
+# None stands for NaN and infinity, which JSON lacks.
+Values = dict[str, int | float | None]
+Metrics = dict[str, Values]
+R = TypeVar("R")
+
+
+class RecordError(UserError):
+    """A record has a field that is missing or of another type: it is damaged, or another version wrote it.
+
+    Attributes:
+        field: dotted name of the field.
+        problem: what is wrong with it.
+    """
+
+    def __init__(self, what: str, field: str, problem: str) -> None:
+        super().__init__(
+            f"{what} is damaged, or was written by another version of vadv: {field}: {problem}. Use that version, or "
+            "start again under another run.name."
+        )
+        self.field, self.problem = field, problem
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """A loss term whose weight hides the term that trains the student.
+
+    Attributes:
+        term: its name.
+        ratio: its weight over that of the student's term; None where that is 0.
+    """
+
+    term: str
+    ratio: float | None
+
+    def __str__(self) -> str:
+        times = f"{self.ratio:.0f} times" if self.ratio is not None else "infinitely more than"
+        return (
+            f"the weights have collapsed: {self.term} weighs {times} the student's own term, which hardly counts. "
+            "Set objective.weighting to equal, dwa or fixed."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line of metrics.jsonl.
+
+    Attributes:
+        step: updates made when it was written.
+        epoch: counted from 0.
+        time: when it was written, in seconds since 1970.
+    """
+
+    kind: ClassVar[str]
+    step: int
+    epoch: int
+    time: float = field(default_factory=clock.time)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain containers with finite numbers; a field at its default is left out."""
+        return {"kind": self.kind, **_plain(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartLine(Line):
+    """An attempt began.
+
+    Attributes:
+        steps, epochs: of the whole run.
+        workers: number of ranks.
+        task: the task's terms, outputs and metrics.
+        labels: range and threshold of the labels; None for classes.
+        absent: metrics that the labels do not define, each with the reason.
+    """
+
+    kind: ClassVar[str] = "start"
+    steps: int
+    epochs: int
+    workers: int
+    task: TaskDescription
+    labels: LabelScale | None = None
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLine(Line):
+    """Some steps, since the line before.
+
+    Attributes:
+        terms: mean of each unweighted loss term, and of the weighted `total`; on the line beside the other fields.
+        weights: mean weight of each term where they change.
+        lr, grad_norm: learning rate, and norm of the gradient before clipping, of the last step.
+        samples_per_s, tokens_per_s: over all ranks.
+        data_wait_s, line_s: seconds that steps waited for data, and seconds in all.
+        mfu: model FLOP utilisation.
+        gpu_memory_bytes: most memory that tensors of rank 0 have taken so far.
+    """
+
+    kind: ClassVar[str] = "step"
+    terms: Values
+    lr: float
+    grad_norm: float | None
+    samples_per_s: float
+    tokens_per_s: float
+    data_wait_s: float
+    line_s: float
+    mfu: float | None = None
+    gpu_memory_bytes: int | None = None
+    weights: Values = field(default_factory=dict)
+
+    @property
+    def rates(self) -> Values:
+        """Everything measured besides terms and weights."""
+        return {name: getattr(self, name) for name in RATES}
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Line.to_json`."""
+        line = super().to_json()
+        terms = line.pop("terms")
+        return {"kind": self.kind, "step": self.step, "epoch": self.epoch, **terms, **line}
+
+
+RATES = ("lr", "grad_norm", "samples_per_s", "tokens_per_s", "data_wait_s", "line_s", "mfu", "gpu_memory_bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochLine(Line):
+    """An epoch and its validation.
+
+    Attributes:
+        validation: metrics by output.
+        sources: the same by source, where there are several.
+        remarks: sentences on outputs that have learned nothing.
+        train: mean of each loss term over the epoch.
+        weights: mean weight of each term where they change.
+        collapse: whether a weight hides the student's own term.
+        best: whether it is the best epoch so far.
+        seconds: wall time of the run so far, over all attempts.
+    """
+
+    kind: ClassVar[str] = "epoch"
+    validation: Metrics
+    train: Values
+    best: bool
+    seconds: float
+    sources: dict[str, Metrics] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    weights: Values = field(default_factory=dict)
+    collapse: Collapse | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointLine(Line):
+    """A checkpoint is complete; training waited `seconds` for it."""
+
+    kind: ClassVar[str] = "checkpoint"
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultLine(Line):
+    """The run stopped itself; `what` says why."""
+
+    kind: ClassVar[str] = "fault"
+    what: str
+
+
+_LINES: dict[str, type[Line]] = {
+    kind.kind: kind for kind in (StartLine, StepLine, EpochLine, CheckpointLine, FaultLine)
+}
+
+
+def parse_line(raw: Mapping[str, Any]) -> Line | None:
+    """Read a line of metrics.jsonl; None for a kind that this version does not know.
+
+    Raises:
+        RecordError: a field is missing or of another type.
+    """
+    kind = _LINES.get(str(raw.get("kind")))
+    if kind is None:
+        return None
+    values = {name: value for name, value in raw.items() if name != "kind"}
+    if kind is StepLine:
+        own = {f.name for f in fields(StepLine)} - {"terms"}
+        terms = {name: value for name, value in values.items() if name not in own}
+        values = {"terms": terms, **{name: value for name, value in values.items() if name in own}}
+    return _validated(kind, values, f"A line of metrics.jsonl ({raw['kind']})")
+
+
+def epoch_costs(lines: Iterable[Line]) -> Iterator[tuple[EpochLine, float]]:
+    """Each epoch with the student's score as a number to minimise; an epoch whose score is not finite is left out."""
+    task: TaskDescription | None = None
+    for line in lines:
+        if isinstance(line, StartLine):
+            task = line.task
+        elif isinstance(line, EpochLine) and task is not None:
+            score = line.validation.get(task.student.name, {}).get(task.score)
+            if score is not None:
+                yield line, task.score_metric.cost(float(score))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """result.json, which a complete run has.
+
+    Attributes:
+        run: its name.
+        best_step, best_epoch: of the checkpoint that is kept as the best.
+        validation: metrics of the student there.
+        validation_all: metrics of every output there.
+        remarks: sentences on outputs that have learned nothing.
+        task, labels, absent: as in `StartLine`.
+        steps, epochs: trained.
+        stopped: why training ended: `epochs`, `max_steps` or `patience`.
+        folder: working directory of the command.
+        wall_time_s: over all attempts.
+        data: name, place, fingerprint, label range and rows of each data set.
+        texts_cut: by split, how many texts `data.max_tokens` cut.
+        parameters: of the teacher, of the student, and those that are trained.
+        engine, workers, device: what it ran on.
+        versions: of what decides numbers.
+        validation_by_source: metrics by source, where there are several.
+        weights_collapsed: as `EpochLine.collapse`, of the last epoch.
+    """
+
+    run: str
+    best_step: int
+    best_epoch: int
+    validation: Values
+    validation_all: Metrics
+    remarks: list[str]
+    task: TaskDescription
+    labels: LabelScale | None
+    absent: dict[str, str]
+    steps: int
+    epochs: int
+    stopped: str
+    folder: str
+    wall_time_s: float
+    data: list[dict[str, Any]]
+    texts_cut: dict[str, dict[str, Any]]
+    parameters: dict[str, int]
+    engine: str
+    workers: int
+    device: str
+    versions: dict[str, str]
+    validation_by_source: dict[str, Metrics] = field(default_factory=dict)
+    weights_collapsed: Collapse | None = None
+
+    @property
+    def score(self) -> float:
+        """The metric of the student that chose the checkpoint."""
+        value = self.validation[self.task.score]
+        return float("nan") if value is None else float(value)
+
+    @property
+    def cost(self) -> float:
+        """The score as a number to minimise."""
+        return self.task.score_metric.cost(self.score)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain containers with finite numbers."""
+        return _plain(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> "RunResult":
+        """Read what `to_json` gave.
+
+        Raises:
+            RecordError: a field is missing or of another type.
+        """
+        return _validated(cls, raw, "A result")
+
+    @classmethod
+    def read(cls, path: Location) -> "RunResult":
+        """Read result.json.
+
+        Raises:
+            UserError: it is damaged, or of another version.
+        """
+        return _read(cls, path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceScores:
+    """Scores of the clips of one source: how many there are, and metrics by output."""
+
+    rows: int
+    metrics: Metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """evaluation-<split>.json: what `vadv evaluate` found.
+
+    In the file, the metrics of each output stand under the output's name.
+
+    Attributes:
+        run: the run's name, or that of an export.
+        split: whose clips were scored.
+        step: of the checkpoint; None for an export.
+        rows, dropped: clips that were scored, and left out for missing features.
+        texts_cut: how many texts `data.max_tokens` cut.
+        data: place and fingerprint of each data set.
+        task, labels, absent: as in `StartLine`.
+        metrics: by output.
+        remarks: sentences on outputs that have learned nothing.
+        sources: by source.
+        leaks: scored videos that were trained on.
+        other_data: whether these are data that the run was not trained on.
+        file: where it was written; not in the file itself.
+    """
+
+    run: str
+    split: str
+    rows: int
+    task: TaskDescription
+    labels: LabelScale | None
+    absent: dict[str, str]
+    metrics: Metrics
+    remarks: list[str]
+    texts_cut: dict[str, Any]
+    data: list[dict[str, Any]]
+    sources: dict[str, SourceScores]
+    dropped: int
+    step: int | None = None
+    leaks: list[dict[str, Any]] = field(default_factory=list)
+    other_data: bool = False
+    file: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain containers with finite numbers."""
+        raw = _plain(self)
+        metrics = raw.pop("metrics")
+        sources = {name: {"rows": source["rows"], **source["metrics"]} for name, source in raw.pop("sources").items()}
+        return {**raw, **metrics, "sources": sources}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> "Evaluation":
+        """Read what `to_json` gave.
+
+        Raises:
+            RecordError: a field is missing or of another type.
+        """
+        names = [output["name"] for output in raw.get("task", {}).get("outputs", [])]
+        sources = {
+            name: {"rows": source.get("rows"), "metrics": {n: source[n] for n in names if n in source}}
+            for name, source in raw.get("sources", {}).items()
+        }
+        metrics = {n: raw[n] for n in names if n in raw}
+        return _validated(cls, {**raw, "metrics": metrics, "sources": sources}, "An evaluation")
+
+    @classmethod
+    def read(cls, path: Location) -> "Evaluation":
+        """Read an evaluation.
+
+        Raises:
+            UserError: it is damaged, or of another version.
+        """
+        return _read(cls, path)
+
+
+def finite(value: Any) -> Any:
+    """Copy plain containers with every NaN and infinity as None, which JSON can hold."""
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def _read(kind: type[R], path: Location) -> R:
+    try:
+        return kind.from_json(read_json(path))  # type: ignore[attr-defined, no-any-return]  # both documents have it
+    except RecordError as error:
+        raise RecordError(str(path), error.field, error.problem) from None
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    """A record's fields; optional ones that are at their default are left out."""
+    raw: dict[str, Any] = finite(asdict(record))
+    for f in fields(record):
+        default = f.default_factory() if f.default_factory is not MISSING and f.name != "time" else f.default
+        if default is not MISSING and getattr(record, f.name) == default:
+            del raw[f.name]
+    return raw
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _validated(kind: Callable[..., R], raw: Mapping[str, Any], what: str) -> R:
+    try:
+        record: R = _adapter(kind).validate_python(dict(raw))
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+        raise RecordError(what, ".".join(map(str, first["loc"])), problem) from None
+    return record

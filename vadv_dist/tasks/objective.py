@@ -1,0 +1,61 @@
+"""From the configuration's `objective` to the objective, and to what weighs its terms."""
+
+from collections.abc import Sequence
+
+import torch
+
+from vadv_dist.config.sections import Config, ObjectiveConfig
+from vadv_dist.evaluation.description import Term
+from vadv_dist.evaluation.label_scale import LabelScale
+from vadv_dist.objectives.base import Objective
+from vadv_dist.objectives.step_distillation import StepDistillation
+from vadv_dist.objectives.weighting import (
+    DynamicWeightAverage,
+    FastAdaptiveWeighting,
+    LabelUncertaintyWeighting,
+    RandomWeighting,
+    SoftOptimalUncertaintyWeighting,
+    Weighting,
+)
+
+
+def build_objective(config: Config, labels: LabelScale) -> tuple[Objective, dict[str, float]]:
+    """Build the objective, and the fixed weight of each of its terms by name."""
+    section = config.objective
+    objective = StepDistillation(
+        has_teacher=config.has_teacher,
+        has_prompts=config.teacher.prompting != "none",
+        threshold=labels.threshold,
+        step1=section.step1,
+        step2=section.step2,
+        detach_targets=section.detach_targets,
+    )
+    return objective, {term.name: getattr(section, term.weight) for term in objective.described}
+
+
+def build_weighting(objective: ObjectiveConfig, terms: Sequence[Term], device: torch.device) -> Weighting | None:
+    """Build what weighs the terms; None where they have fixed weights.
+
+    Args:
+        objective: its settings.
+        terms: those that are weighed.
+        device: where the losses lie.
+    """
+    num_terms = len(terms)
+    match objective.weighting:
+        case "fixed":
+            return None
+        case "equal":
+            return Weighting(num_terms, device)
+        case "uncertainty":
+            return LabelUncertaintyWeighting(
+                [term.compares_label for term in terms], device, lr=objective.uncertainty_lr
+            )
+        case "uw_so":
+            return SoftOptimalUncertaintyWeighting(num_terms, device, temperature=objective.uw_so_temperature)
+        case "dwa":
+            return DynamicWeightAverage(num_terms, device, temperature=objective.dwa_temperature)
+        case "rlw":
+            return RandomWeighting(num_terms, device)
+        case "famo":
+            return FastAdaptiveWeighting(num_terms, device, lr=objective.famo_lr)
