@@ -23,6 +23,7 @@ class RecordError(UserError):
     """A record has a field that is missing or of another type: it is damaged, or another version wrote it.
 
     Attributes:
+        what: the record.
         field: dotted name of the field.
         problem: what is wrong with it.
     """
@@ -32,7 +33,10 @@ class RecordError(UserError):
             f"{what} is damaged, or was written by another version of vadv: {field}: {problem}. Use that version, or "
             "start again under another run.name."
         )
-        self.field, self.problem = field, problem
+        self.what, self.field, self.problem = what, field, problem
+
+    def __reduce__(self) -> tuple[type["RecordError"], tuple[str, str, str]]:
+        return type(self), (self.what, self.field, self.problem)
 
 
 @dataclass(frozen=True)
