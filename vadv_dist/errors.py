@@ -70,6 +70,17 @@ def error_from_json(described: Mapping[str, str]) -> VadvError:
     return _KINDS[described["error"]](described["message"])
 
 
+def first_line(error: BaseException) -> str:
+    """First line of a foreign error's text, or its class where it has none: for messages, never for decisions."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def one_line(error: BaseException, length: int = 200) -> str:
+    """A foreign error's text as one line of at most `length` characters, or its class where it has none."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known name, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

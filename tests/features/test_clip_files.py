@@ -74,7 +74,7 @@ def test_a_large_video_is_sought_in_without_being_in_memory(place, fetched, monk
             for frame, (_, wanted) in zip(frames, expected.frames(times), strict=True):
                 assert (frame == to_image(wanted)).all()
     assert fetched == ["large.mp4"]
-    assert not isinstance(copies._last.content, bytes)
+    assert not isinstance(copies._last.source, bytes)
 
 
 def test_a_video_that_changes_while_it_is_read_is_rejected(place, fetched, monkeypatch) -> None:

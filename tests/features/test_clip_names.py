@@ -1,6 +1,6 @@
 """Names under which other programs' output for a clip is looked for: those that mean this clip alone."""
 
-from vadv_dist.features.clip_names import own_names, path_tails
+from vadv_dist.features.listing import own_names, path_tails
 
 
 def test_a_name_that_two_files_share_is_no_name() -> None:

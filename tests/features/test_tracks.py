@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from vadv_dist.features.scenes import Scenes
-from vadv_dist.features.tracks import Track, choose_person, crop, follow, squares
+from vadv_dist.features.tracks import Scenes, Track, choose_person, crop, follow, squares
 
 NOBODY = np.zeros((0, 4))
 

@@ -24,6 +24,7 @@ from vadv_dist.data.schema import (
 from vadv_dist.data.shards import arrow_schema
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.data.video_ids import numbered_families
+from vadv_dist.errors import first_line
 from vadv_dist.formats.parquet import BoundedParquet, OversizedError
 from vadv_dist.storage import file_size, files_below, local_copy, read_json, sha256_file
 
@@ -132,8 +133,7 @@ class _Check:
             self.error(shard.path, None, error.what, _RESTORE)
             return
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            self.error(shard.path, None, f"It is not a readable Parquet file ({reason}).", _RESTORE)
+            self.error(shard.path, None, f"It is not a readable Parquet file ({first_line(error)}).", _RESTORE)
             return
         self.rows += table.num_rows
         if table.num_rows != shard.rows:
@@ -325,7 +325,7 @@ def _fault(column: pa.ChunkedArray) -> str | None:
     try:
         column.validate(full=True)
     except pa.ArrowException as error:
-        return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return first_line(error)
     return None
 
 

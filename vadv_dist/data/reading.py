@@ -11,9 +11,9 @@ import pyarrow as pa
 from vadv_dist.data.dataset import Dataset, ShardInfo
 from vadv_dist.data.schema import META_COLUMNS, Array, FeatureColumn, FeatureSpec, Window
 from vadv_dist.data.tensors import tensor_chunks
-from vadv_dist.errors import UserError
+from vadv_dist.errors import UserError, first_line
 from vadv_dist.formats.parquet import BoundedParquet
-from vadv_dist.storage import Location, file_content, file_size, sha256_bytes
+from vadv_dist.storage import Location, file_content, file_size, open_ranges, sha256_bytes
 
 _AGAIN = "Make the data set again."
 
@@ -76,6 +76,23 @@ class ShardReader:
         return table
 
 
+def read_columns(dataset: Dataset, shard: ShardInfo, names: Sequence[str]) -> pa.Table:
+    """Read some columns of one shard, of an object their byte ranges alone; its hash is not verified.
+
+    Raises:
+        UserError: the shard is gone or damaged, or lacks a column.
+        MachineError: the object store does not answer.
+    """
+    path = dataset.shard_path(shard)
+    try:
+        with open_ranges(path, shard.bytes) as file, BoundedParquet(pa.PythonFile(file, "r"), path) as parquet:
+            return parquet.read(names).select(list(names))
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read ({first_line(error)}). `vadv data-check` says what is wrong with it."
+        ) from None
+
+
 def shard_content(path: Location, size: int) -> pa.Buffer:
     """Return a shard's bytes, from a disk without a copy: what is hashed is what is decoded.
 
@@ -85,7 +102,7 @@ def shard_content(path: Location, size: int) -> pa.Buffer:
     try:
         return pa.py_buffer(file_content(path, size))
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or _first_line(error)}). {_AGAIN}") from None
+        raise UserError(f"{path} cannot be read ({error.strerror or first_line(error)}). {_AGAIN}") from None
 
 
 def _require_hash(path: Location, actual: str, shard: ShardInfo) -> None:
@@ -109,7 +126,7 @@ def _decode(path: Location, content: pa.Buffer, shard: ShardInfo, columns: list[
     except MemoryError:  # Arrow's own is an ArrowException too, and says nothing of the file
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
-        raise UserError(f"{path} is not a readable Parquet file ({_first_line(error)}). {_AGAIN}") from None
+        raise UserError(f"{path} is not a readable Parquet file ({first_line(error)}). {_AGAIN}") from None
 
 
 def check_table(table: pa.Table, path: Location, shard: ShardInfo, features: Mapping[str, FeatureSpec]) -> None:
@@ -163,7 +180,7 @@ def _require_utf8(column: pa.ChunkedArray, path: Location, name: str) -> None:
     try:
         column.validate(full=True)
     except pa.ArrowException as error:
-        raise UserError(f"{path} column {name!r} is damaged ({_first_line(error)}). {_AGAIN}") from None
+        raise UserError(f"{path} column {name!r} is damaged ({first_line(error)}). {_AGAIN}") from None
 
 
 def to_window(
@@ -212,7 +229,3 @@ def all_finite(values: Array) -> bool:
         piece = 1 << 20
         return not any(((bits[i : i + piece] & 0x7C00) == 0x7C00).any() for i in range(0, len(bits), piece))
     return bool(np.isfinite(values).all())
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

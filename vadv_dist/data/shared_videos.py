@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from vadv_dist.data.check_report import CheckReport, Finding, counted, render_finding, render_report
 from vadv_dist.data.checks import check_dataset
-from vadv_dist.data.columns import read_columns
 from vadv_dist.data.dataset import Dataset
+from vadv_dist.data.reading import read_columns
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from vadv_dist.data.columns import read_columns
 from vadv_dist.data.dataset import Dataset
+from vadv_dist.data.reading import read_columns
 from vadv_dist.data.sources import SplitShards
 
 

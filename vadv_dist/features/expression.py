@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from vadv_dist.config.extract_sections import ExpressionConfig, Precision
-from vadv_dist.errors import UserError
+from vadv_dist.errors import UserError, one_line
 from vadv_dist.features.encoders import (
     EncoderFacts,
     _tensor,
@@ -119,10 +119,9 @@ def _try_onnx(session: Any, config: ExpressionConfig) -> None:
     try:
         scores = np.asarray(session.run(None, {session.get_inputs()[0].name: pixels})[0], np.float64)
     except Exception as error:  # onnxruntime's kinds share no base of their own
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{_FIELD} {_name(config)} does not take images {list(pixels.shape)} ({reason}). Set expression.onnx_side "
-            "to its side, or export it with inputs [batch, 3, side, side]."
+            f"{_FIELD} {_name(config)} does not take images {list(pixels.shape)} ({one_line(error)}). Set "
+            "expression.onnx_side to its side, or export it with inputs [batch, 3, side, side]."
         ) from None
     if not np.isfinite(scores).all():
         raise UserError(f"{_FIELD} {_name(config)} scores images as NaN or infinity. Give another.")

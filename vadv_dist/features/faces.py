@@ -10,13 +10,11 @@ import numpy as np
 
 from vadv_dist.config.extract_sections import FacesConfig
 from vadv_dist.features import openface
-from vadv_dist.features.clip_names import path_tails
 from vadv_dist.features.frames import Image, Span, Video
-from vadv_dist.features.listing import ListedClip
+from vadv_dist.features.listing import ListedClip, path_tails
 from vadv_dist.features.openface_times import recording_of
-from vadv_dist.features.scenes import Scenes
 from vadv_dist.features.timeline import BadClipError
-from vadv_dist.features.tracks import Floats, Track, choose_person, crop, follow, squares
+from vadv_dist.features.tracks import Floats, Scenes, Track, choose_person, crop, follow, squares
 from vadv_dist.features.upright import Turn
 from vadv_dist.features.yunet import YuNet
 

@@ -4,15 +4,14 @@ import csv
 import io
 import math
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vadv_dist.config.extract_sections import ClipsConfig
 from vadv_dist.data.readers.csv_rows import SPLIT_NAMES
 from vadv_dist.data.video_ids import video_of
 from vadv_dist.errors import UserError, did_you_mean
-from vadv_dist.features.clip_names import own_names
 from vadv_dist.formats.csv_lines import bounded_lines, decimal_comma, number_of
 from vadv_dist.storage import Location, join, location, open_binary
 
@@ -214,3 +213,28 @@ def _parse(where: str, row: Mapping[str, str], label_range: tuple[float, float])
 def _number(cell: str) -> float | None:
     value = number_of(cell)
     return value if math.isfinite(value) else None
+
+
+def own_names(clips: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
+    """For each clip, as (id, path), its id, then the ends of its path without suffix, the longest first.
+
+    A name is left out where it also is that of another file: `1` means nothing where there are `p/1.mp4` and `q/1.mp4`,
+    `p/1` and `q/1` do.
+    """
+    tails = [path_tails(path) for _, path in clips]
+    owners: dict[str, set[str]] = {}
+    for (clip_id, path), names in zip(clips, tails, strict=True):
+        file = posixpath.normpath(path)
+        for name in (clip_id, *names):
+            owners.setdefault(name, set()).add(file)
+    return [
+        tuple(dict.fromkeys(name for name in (clip_id, *names) if len(owners[name]) == 1))
+        for (clip_id, _), names in zip(clips, tails, strict=True)
+    ]
+
+
+def path_tails(path: str) -> tuple[str, ...]:
+    """`Raw/q/1`, `q/1` and `1` for `Raw/q/1.mp4`."""
+    parts = PurePosixPath(posixpath.normpath(path.partition("://")[2] or path)).with_suffix("").parts
+    parts = tuple(part for part in parts if part not in ("/", "..", "."))
+    return tuple("/".join(parts[start:]) for start in range(len(parts)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from vadv_dist.errors import UserError
+from vadv_dist.errors import UserError, one_line
 from vadv_dist.features.frames import Image
 from vadv_dist.storage import Location, location, on_disk
 
@@ -156,8 +156,9 @@ def open_session(path: str | Location, field: str, threads: int) -> "InferenceSe
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's kinds share no base of their own
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not an ONNX model that onnxruntime runs ({reason}). Mend {field}.") from None
+        raise UserError(
+            f"{path} is not an ONNX model that onnxruntime runs ({one_line(error)}). Mend {field}."
+        ) from None
 
 
 def _halved(size: int, stride: int) -> int:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from vadv_dist.errors import UserError
+from vadv_dist.errors import UserError, first_line
 from vadv_dist.inference.batching import padded, token_budget_batches
 from vadv_dist.inference.export import load_student, resolve_student
 from vadv_dist.inference.fast_student import FastStudent, is_supported
@@ -224,6 +224,7 @@ def _device(name: str | None) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # an AssertionError says that torch was built without CUDA
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"Device {name!r} cannot be used: {reason}. Give cpu, or leave it out.") from None
+        raise UserError(
+            f"Device {name!r} cannot be used: {first_line(error).rstrip('.')}. Give cpu, or leave it out."
+        ) from None
     return device

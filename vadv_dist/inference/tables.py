@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vadv_dist.errors import UserError, did_you_mean
+from vadv_dist.errors import UserError, did_you_mean, first_line
 from vadv_dist.formats.csv_lines import bounded_lines
 from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.storage import Location
@@ -181,7 +181,7 @@ class ParquetTable(Table):
         except MemoryError:  # Arrow's own is an ArrowException too, and says nothing of the file
             raise
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            reason = first_line(error).rstrip(".")
             raise UserError(f"{self.path} cannot be read as Parquet: {reason}. Write it again.") from None
 
 

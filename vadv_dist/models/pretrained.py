@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from vadv_dist.errors import UserError
+from vadv_dist.errors import UserError, first_line, one_line
 
 T = TypeVar("T")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -44,8 +44,8 @@ def load_pretrained(name_or_path: str, load: Callable[[str, bool], T], field: st
         except faults as error:
             alone = "; student.pretrained: false needs its config.json alone" if field.startswith("student") else ""
             raise UserError(
-                f"Encoder folder {name_or_path} cannot be used: {_one_line(error)} Give a folder as save_pretrained "
-                f"writes it{alone}."
+                f"Encoder folder {name_or_path} cannot be used: {one_line(error).rstrip('.')}. Give a folder "
+                f"as save_pretrained writes it{alone}."
             ) from error
     if not _HUB_NAME.fullmatch(name_or_path):
         raise UserError(
@@ -63,7 +63,7 @@ def load_pretrained(name_or_path: str, load: Callable[[str, bool], T], field: st
             return load(name_or_path, False)
     except faults as error:
         raise UserError(
-            f"Encoder {name_or_path!r} cannot be loaded from the Hugging Face hub: {_one_line(error)}"
+            f"Encoder {name_or_path!r} cannot be loaded from the Hugging Face hub: {one_line(error).rstrip('.')}. "
         ) from error
 
 
@@ -104,7 +104,7 @@ def missing_files(name_or_path: str, *, weights: bool) -> str | None:
     try:
         has_weights = load_pretrained(name_or_path, find)
     except UserError as error:
-        return str(error).splitlines()[0][:120]
+        return first_line(error)[:120]
     return None if has_weights or not weights else "its config is, its weights are not"
 
 
@@ -144,7 +144,7 @@ def _require_on_hub(name: str, not_cached: Exception, field: str) -> None:
     except RepositoryNotFoundError as error:
         raise UserError(f"{what}, and the hub does not know it. Check the name. {advice}") from error
     except Exception as error:  # the HTTP client's own kinds: whichever it is, the hub did not answer
-        raise UserError(f"{what}, and the Hugging Face hub cannot be reached ({_one_line(error)}) {advice}") from error
+        raise UserError(f"{what}, and the Hugging Face hub cannot be reached ({one_line(error)}). {advice}") from error
 
 
 @contextmanager
@@ -167,8 +167,3 @@ def quiet_transformers(*, bars: bool = False) -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if hide_bars:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # untyped in transformers
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"{text.rstrip('.')}." if len(text) <= 200 else f"{text[:200]}…"

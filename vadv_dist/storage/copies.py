@@ -24,44 +24,39 @@ _LONGEST_KEY = 1024
 
 
 @dataclass(frozen=True)
-class DiskContent:
-    """A file of this machine."""
+class FileContent:
+    """A file as it was when it was looked at or fetched.
 
-    path: Path
+    Attributes:
+        place: where it is.
+        version: differs where its content does: an ETag, or the time of a file's last change.
+        size: its bytes.
+        source: what it is read from.
+    """
+
+    place: Location
+    version: str | int
     size: int
-    modified_ns: int
+    source: Path | bytes | IO[bytes]
+    digest: str | None = None
 
     @property
     def sha256(self) -> str:
-        """SHA-256 in hex; computed once while the file stays as it is."""
-        return _sha256(self)
+        """SHA-256 in hex; a file of the disk is hashed once while it stays as it is."""
+        return self.digest or _sha256(self)
 
     def open(self) -> IO[bytes]:
-        """Open it for reading."""
-        return self.path.open("rb")
-
-
-@dataclass(frozen=True)
-class ObjectContent:
-    """An object as it was when it was fetched."""
-
-    place: S3Path
-    etag: str
-    size: int
-    sha256: str
-    content: bytes | IO[bytes]
-
-    def open(self) -> IO[bytes]:
-        """Open it for reading; readers take turns, as they share one position."""
-        if isinstance(self.content, bytes):
-            return io.BytesIO(self.content)
-        file = os.fdopen(os.dup(self.content.fileno()), "rb")
+        """Open it for reading; readers of an object take turns, as they share one position."""
+        if isinstance(self.source, Path):
+            return self.source.open("rb")
+        if isinstance(self.source, bytes):
+            return io.BytesIO(self.source)
+        file = os.fdopen(os.dup(self.source.fileno()), "rb")
         file.seek(0)
         return file
 
 
-FileContent = DiskContent | ObjectContent
-_last: ObjectContent | None = None
+_last: FileContent | None = None
 
 
 def content_of(place: Location, safe: str) -> FileContent:
@@ -82,27 +77,27 @@ def content_of(place: Location, safe: str) -> FileContent:
         if not place.is_file():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place))
         status = place.stat()
-        return DiskContent(place, status.st_size, status.st_mtime_ns)
+        return FileContent(place, status.st_mtime_ns, status.st_size, place)
     if len(place.key.encode()) > _LONGEST_KEY:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(place))
-    if _last is None or _last.place != place or place.etag() != _last.etag:
+    if _last is None or _last.place != place or place.etag() != _last.version:
         _last = None  # its room is free before the next one takes some
         _last = _fetch(place, safe)
     return _last
 
 
 @lru_cache(maxsize=64)
-def _sha256(content: DiskContent) -> str:
-    return sha256_file(content.path)
+def _sha256(content: FileContent) -> str:
+    return sha256_file(content.place)
 
 
-def _fetch(place: S3Path, safe: str) -> ObjectContent:
+def _fetch(place: S3Path, safe: str) -> FileContent:
     if not place.key:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place))
     opened = place.open()
     if opened.size == len(opened.first):
         digest = hashlib.sha256(opened.first).hexdigest()
-        return ObjectContent(place, opened.etag, opened.size, digest, opened.first)
+        return FileContent(place, opened.etag, opened.size, opened.first, digest)
     running = hashlib.sha256()
     with disk_faults(Path(tempfile.gettempdir()), safe):
         file = tempfile.TemporaryFile(prefix="vadv-clip-")  # noqa: SIM115  # open as long as its copy is kept
@@ -110,4 +105,4 @@ def _fetch(place: S3Path, safe: str) -> ObjectContent:
             running.update(part)
             file.write(part)
         file.flush()
-    return ObjectContent(place, opened.etag, opened.size, running.hexdigest(), file)
+    return FileContent(place, opened.etag, opened.size, file, running.hexdigest())

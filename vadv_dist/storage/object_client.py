@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from vadv_dist.errors import MachineError, UserError
+from vadv_dist.errors import MachineError, UserError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,11 @@ _LASTING = {errno.EINVAL, errno.EPERM, errno.ENAMETOOLONG, errno.ENOSYS, getattr
 T = TypeVar("T")
 
 
-class ConflictError(Exception):
-    """An object was written by another hand since it was looked at."""
+class ConflictError(MachineError):
+    """An object was changed by another process since it was looked at."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: another process has changed it meanwhile. Run the same command again.")
 
 
 def store_settings() -> dict[str, str]:
@@ -87,18 +90,20 @@ def with_retries(what: str, action: Callable[[Any], T]) -> T:
                 raise ConflictError(what) from error
             if isinstance(error, PermissionError):
                 raise UserError(
-                    f"{what}: the object store refuses it ({_short(error)}). Check the credentials, and what they may "
-                    "do with this bucket; one that may not be listed answers so for missing objects too."
+                    f"{what}: the object store refuses it ({one_line(error)}). Check the credentials, and what they "
+                    "may do with this bucket; one that may not be listed answers so for missing objects too."
                 ) from None
             if getattr(error, "errno", None) in _LASTING and code not in ("BadDigest", "XAmzContentSHA256Mismatch"):
-                raise UserError(f"{what}: the object store refuses it ({_short(error)}).") from None
+                raise UserError(f"{what}: the object store refuses it ({one_line(error)}).") from None
             if attempt == MAX_ATTEMPTS:
                 raise MachineError(
-                    f"{what} failed {attempt} times, the last time because {_short(error)}. What was complete on the "
+                    f"{what} failed {attempt} times, the last time because {one_line(error)}. What was complete on the "
                     "object store is safe; run the same command again when it answers."
                 ) from None
             wait_s = min(_FIRST_WAIT_S * 2 ** (attempt - 1), _LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
-            logger.warning("%s: %s; attempt %d of %d in %.1f s", what, _short(error), attempt + 1, MAX_ATTEMPTS, wait_s)
+            logger.warning(
+                "%s: %s; attempt %d of %d in %.1f s", what, one_line(error), attempt + 1, MAX_ATTEMPTS, wait_s
+            )
             time.sleep(wait_s)
     raise AssertionError("unreachable")
 
@@ -127,8 +132,3 @@ def error_code(error: BaseException | None) -> str:
             return str(response.get("Error", {}).get("Code", ""))
         error = error.__cause__
     return ""
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:199]}…"

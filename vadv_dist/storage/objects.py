@@ -50,7 +50,7 @@ class Opened:
         try:
             yield from self.place.read_parts(self.size, start=len(self.first), etag=self.etag)
         except FileNotFoundError as error:
-            raise ConflictError(str(self.place)) from error
+            raise ConflictError(f"reading {self.place}") from error
 
 
 @dataclass(frozen=True)
@@ -159,11 +159,13 @@ class S3Path:
 
         Raises:
             FileNotFoundError: there is none.
+            ConflictError: it was changed while it was read.
             MachineError: the store does not answer.
         """
-        options: dict[str, Any] = {"max_concurrency": 1} if start is None else {"start": start, "end": end}
-        data: bytes = with_retries(f"reading {self}", lambda fs: fs.cat_file(f"{self.bucket}/{self.key}", **options))
-        return data
+        if start is not None and end is not None:
+            return self._get(start, end)[1]
+        opened = self.open()
+        return opened.first if len(opened.first) == opened.size else b"".join(opened.parts())
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """The object as text."""
@@ -201,12 +203,6 @@ class S3Path:
                 if following is not None:
                     waiting.append(pool.submit(self._part, following, size, etag))
                 yield data
-
-    def read_whole(self, size: int) -> bytes:
-        """The object's bytes, whose number is known."""
-        if size <= PART_BYTES:
-            return self._part(0, size) if size else b""
-        return b"".join(self.read_parts(size))
 
     def write_bytes(self, data: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
         """Put an object, and return what the store calls its content.
@@ -278,7 +274,7 @@ class S3Path:
 
     def _part(self, start: int, size: int, etag: str | None = None) -> bytes:
         end = min(start + PART_BYTES, size)
-        data = self.read_bytes(start, end) if etag is None else self._get(start, end, etag)[1]
+        data = self._get(start, end, etag)[1]
         if len(data) != end - start:
             raise MachineError(f"{self} is shorter than its {size:,} bytes. It was changed while it was read.")
         return data

@@ -58,7 +58,7 @@ def file_content(path: Location, size: int) -> bytes | mmap.mmap:
         OSError: it cannot be read.
     """
     if isinstance(path, S3Path):
-        return path.read_whole(size)
+        return b"".join(path.read_parts(size))
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
 

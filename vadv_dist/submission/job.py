@@ -19,7 +19,7 @@ from vadv_dist.config.load import load_sections
 from vadv_dist.config.overrides import take_overrides
 from vadv_dist.config.places import expand
 from vadv_dist.config.storage_url import require_sound
-from vadv_dist.errors import MachineError, UserError
+from vadv_dist.errors import MachineError, UserError, one_line
 from vadv_dist.storage import STORE_SETTINGS, location, sha256_file
 from vadv_dist.submission.address import is_this_machine, require_token, resolve_address
 from vadv_dist.submission.follow import follow
@@ -282,9 +282,8 @@ def _connect(address: str) -> Any:
             f"{address} refuses this token. Copy the cluster's own to ~/.ray/auth_token and set RAY_AUTH_MODE=token."
         ) from None
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
         raise MachineError(
-            f"No job server answers on {address} ({reason[:200]}). Is the port forwarded "
+            f"No job server answers on {address} ({one_line(error)}). Is the port forwarded "
             "(kubectl -n vadv port-forward service/vadv-head-svc 8265:8265, ray dashboard …)? Nothing was submitted."
         ) from None
 
@@ -298,8 +297,7 @@ def _answered(ask: Callable[[], T]) -> T:
         except (RuntimeError, OSError) as error:
             passing = isinstance(error, OSError) or is_without_agent(error)
             if not passing or time.monotonic() > deadline:
-                reason = " ".join(str(error).split())
-                raise MachineError(f"The job server did not do it: {reason[:300]}.") from None
+                raise MachineError(f"The job server did not do it: {one_line(error, 300)}.") from None
             time.sleep(1.0)
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from vadv_dist.data.schema import FEATURE_AXES, Array, FeatureSpec
-from vadv_dist.errors import UserError, did_you_mean
+from vadv_dist.errors import UserError, did_you_mean, first_line
 
 DTYPES = ("float16", "float32")
 _ID_KEY = "id"
@@ -157,8 +157,9 @@ def load_features(source: ArraySource, facts: Sequence[str] = ()) -> FeatureTabl
     except UserError:
         raise
     except Exception as error:  # zipfile, its decompressors and numpy raise nearly every type on damaged files
-        what = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{source.path} is not a readable .npz file ({what[0][:200]}). Save it again.") from None
+        raise UserError(
+            f"{source.path} is not a readable .npz file ({first_line(error)[:200]}). Save it again."
+        ) from None
 
 
 def select_features(table: FeatureTable, wanted: dict[str, str], dtype: str, allow_missing: bool) -> FeatureTable:
