@@ -1,4 +1,4 @@
-"""A check finds each thing that is wrong with a data set, says where, and goes on to the next."""
+"""A check reports every problem of a data set with its place."""
 
 import io
 import json
@@ -39,7 +39,7 @@ def dataset(sound: Dataset, tmp_path: Path) -> Dataset:
 def rewrite(
     dataset: Dataset, change: Callable[[pa.Table], pa.Table], *, path: str = SHARD, declare: bool = True
 ) -> None:
-    """Change a shard; with `declare` also make `dataset.json` agree with its new bytes."""
+    """Change a shard; with `declare` also update `dataset.json` to its new bytes."""
     file = dataset.root / path
     table = change(pq.read_table(file, partitioning=None))
     pq.write_table(table, file, compression="none", use_dictionary=["video_id", "source"], write_statistics=False)
@@ -101,7 +101,7 @@ def only_finding(dataset: Dataset) -> Finding:
     return findings[0]
 
 
-def test_a_sound_data_set_has_no_findings(dataset: Dataset) -> None:
+def test_a_valid_data_set_has_no_findings(dataset: Dataset) -> None:
     calls = []
     report = check_dataset(dataset.root, progress=lambda done, total: calls.append((done, total)))
     assert report.ok
@@ -115,7 +115,7 @@ def test_a_missing_data_set_is_a_user_error(tmp_path: Path) -> None:
         check_dataset(tmp_path / "nowhere")
 
 
-def test_a_changed_byte_shows_in_the_hash(dataset: Dataset) -> None:
+def test_a_changed_byte_is_found_by_the_hash(dataset: Dataset) -> None:
     path = dataset.root / SHARD
     content = path.read_bytes()
     at = content.index(b"s1v")
@@ -125,7 +125,7 @@ def test_a_changed_byte_shows_in_the_hash(dataset: Dataset) -> None:
     assert findings[0].where == SHARD
 
 
-def test_a_truncated_shard_shows_in_its_size_and_cannot_be_read(dataset: Dataset) -> None:
+def test_a_truncated_shard_is_found_by_its_size_and_cannot_be_read(dataset: Dataset) -> None:
     path = dataset.root / SHARD
     path.write_bytes(path.read_bytes()[:500])
     report = check_dataset(dataset.root)
@@ -135,46 +135,46 @@ def test_a_truncated_shard_shows_in_its_size_and_cannot_be_read(dataset: Dataset
     assert not report.ok
 
 
-def test_a_shard_that_is_gone_is_found(dataset: Dataset) -> None:
+def test_a_missing_shard_is_found(dataset: Dataset) -> None:
     (dataset.root / SHARD).unlink()
-    assert "gone" in only_finding(dataset).what
+    assert "missing" in only_finding(dataset).what
 
 
 @pytest.mark.parametrize(
     ("change", "row", "field", "what"),
     [
         (with_value("label", 3, 3.5), 3, "label", "It is outside [-3, 3] in 1 row."),
-        (with_value("label", 4, float("nan")), 4, "label", "It is not a number in 1 row."),
+        (with_value("label", 4, float("nan")), 4, "label", "It is NaN or infinity in 1 row."),
         (with_value("label", 4, None), 4, "label", "It is null in 1 row."),
         (with_value("text", 2, "  "), 2, "text", "It is empty in 1 row."),
         (with_value("num_words", 1, 0), 1, "num_words", "It is not the number of words in text in 1 row."),
         (with_value("clip_id", 0, ""), 0, "clip_id", "It is empty in 1 row."),
-        (with_feature("visual", poke), 5, "visual", "It holds NaN or infinity in 1 row."),
+        (with_feature("visual", poke), 5, "visual", "It has NaN or infinity in 1 row."),
         (
             with_feature("visual", lambda v: v[..., :3]),
             None,
             "visual",
-            "It holds tensors of shape [2, 1, 3] (halffloat), expected tensors of shape [2, 1, 4] (halffloat).",
+            "It has type tensors of shape [2, 1, 3] (halffloat), expected tensors of shape [2, 1, 4] (halffloat).",
         ),
         (
             with_feature("face", lambda v: v.astype(np.float32)),
             None,
             "face",
-            "It holds tensors of shape [3, 2] (float), expected tensors of shape [3, 2] (halffloat).",
+            "It has type tensors of shape [3, 2] (float), expected tensors of shape [3, 2] (halffloat).",
         ),
-        (with_a_hole, None, "face", "It holds 1 null inside tensors"),
-        (lambda t: t.drop_columns("label"), None, "label", "There is no such column"),
+        (with_a_hole, None, "face", "It has 1 null inside tensors"),
+        (lambda t: t.drop_columns("label"), None, "label", "The column is missing"),
         (
             lambda t: t.set_column(4, "label", pc.cast(t["label"], pa.float64())),
             None,
             "label",
-            "It holds double, expected float.",
+            "It has type double, expected float.",
         ),
-        (lambda t: t.slice(1), None, None, "It has 15 rows, dataset.json declares 16."),
-        (lambda t: t.slice(0, 0), None, None, "It has 0 rows, dataset.json declares 16."),
+        (lambda t: t.slice(1), None, None, "It has 15 rows, but dataset.json declares 16."),
+        (lambda t: t.slice(0, 0), None, None, "It has 0 rows, but dataset.json declares 16."),
     ],
 )
-def test_each_fault_inside_a_shard_is_one_error_with_its_place(
+def test_each_problem_inside_a_shard_is_one_error_with_its_place(
     dataset: Dataset, change: Callable[[pa.Table], pa.Table], row: int | None, field: str | None, what: str
 ) -> None:
     rewrite(dataset, change)
@@ -184,7 +184,7 @@ def test_each_fault_inside_a_shard_is_one_error_with_its_place(
     assert finding.advice
 
 
-def test_many_rows_with_one_fault_are_one_finding(dataset: Dataset) -> None:
+def test_many_rows_with_one_problem_are_one_finding(dataset: Dataset) -> None:
     def change(table: pa.Table) -> pa.Table:
         for row in (2, 7, 9):
             table = with_value("label", row, -4.0)(table)
@@ -203,10 +203,10 @@ def test_an_unknown_column_is_a_warning(dataset: Dataset) -> None:
 
 def test_undeclared_missing_features_are_found(dataset: Dataset) -> None:
     rewrite(dataset, with_value("face", 6, None))
-    assert "{'face': 1}, dataset.json declares {}" in only_finding(dataset).what
+    assert "{'face': 1}, but dataset.json declares {}" in only_finding(dataset).what
 
 
-def test_values_behind_a_missing_feature_do_not_matter(dataset: Dataset) -> None:
+def test_values_of_missing_features_do_not_matter(dataset: Dataset) -> None:
     def change(table: pa.Table) -> pa.Table:
         table = with_feature("face", poke)(table)
         tensors = table["face"].combine_chunks()
@@ -265,25 +265,25 @@ def test_absent_splits_and_unlisted_shards_are_warnings(dataset: Dataset) -> Non
 @pytest.mark.parametrize(
     ("tensors", "what"),
     [
-        (None, "gone"),
-        ({"other": np.zeros((2, 4), np.float32)}, "There is no such tensor"),
+        (None, "missing"),
+        ({"other": np.zeros((2, 4), np.float32)}, "The tensor is missing"),
         ({"prompts": np.zeros((3, 4), np.float32)}, "Its shape is [3, 4], expected [2, D]."),
         ({"prompts": np.full((2, 4), np.inf, np.float32)}, "NaN or infinity"),
     ],
 )
-def test_faults_of_the_prompts_are_found(dataset: Dataset, tensors: dict | None, what: str) -> None:
+def test_problems_with_the_prompts_are_found(dataset: Dataset, tensors: dict | None, what: str) -> None:
     dataset.prompts_path.unlink()
     if tensors is not None:
         save_file(tensors, dataset.prompts_path)
     assert what in only_finding(dataset).what
 
 
-def test_a_prompts_file_of_another_kind_is_found(dataset: Dataset) -> None:
+def test_a_prompts_file_of_another_format_is_found(dataset: Dataset) -> None:
     dataset.prompts_path.write_bytes(b"not tensors")
     assert "not a readable safetensors file" in only_finding(dataset).what
 
 
-def test_several_faults_are_all_reported_errors_first(dataset: Dataset) -> None:
+def test_all_problems_are_reported_errors_first(dataset: Dataset) -> None:
     rewrite(dataset, lambda table: table.append_column("mood", pa.array([1] * len(table))), declare=False)
     (dataset.root / dataset.split("test")[0].path).unlink()
     report = check_dataset(dataset.root)
@@ -291,26 +291,26 @@ def test_several_faults_are_all_reported_errors_first(dataset: Dataset) -> None:
     assert json.loads(json.dumps(report.to_json()))["errors"] == 2
 
 
-def test_the_rendered_report_says_where_what_and_what_to_do(dataset: Dataset) -> None:
+def test_the_printed_report_has_place_problem_and_advice(dataset: Dataset) -> None:
     rewrite(dataset, with_value("label", 3, 3.5))
     out = io.StringIO()
     render_report(check_dataset(dataset.root), Console(file=out, width=80))
     lines = out.getvalue().splitlines()
     assert lines[0] == f"error {SHARD} row 3, label"
     assert lines[1].strip() == "It is outside [-3, 3] in 1 row."
-    assert lines[2].strip().startswith("→ Mend the labels")
+    assert lines[2].strip().startswith("→ Fix the labels")
     assert lines[3].startswith("✗ 1 error and 0 warnings: 48 clips in 5 shards")
     assert max(len(line) for line in lines) <= 80
 
 
-def test_prompts_that_were_changed_show_in_their_hash(dataset: Dataset) -> None:
+def test_changed_prompts_are_found_by_their_hash(dataset: Dataset) -> None:
     save_file({"prompts": np.zeros((2, 4), np.float32)}, dataset.prompts_path)
     finding = only_finding(dataset)
     assert finding.file == "prompts.safetensors"
     assert "Its SHA-256 is" in finding.what
 
 
-def test_prompts_without_a_declared_hash_are_as_before(dataset: Dataset) -> None:
+def test_prompts_without_a_declared_hash_are_accepted(dataset: Dataset) -> None:
     save_file({"prompts": np.zeros((2, 4), np.float32)}, dataset.prompts_path)
     plain = replace(dataset.manifest, prompts_sha256=None)
     write_json(dataset.root / "dataset.json", manifest_json(plain))
@@ -318,7 +318,7 @@ def test_prompts_without_a_declared_hash_are_as_before(dataset: Dataset) -> None
     assert plain.fingerprint != dataset.manifest.fingerprint
 
 
-def test_files_that_provenance_names_are_checked_and_not_taken_for_shards(dataset: Dataset) -> None:
+def test_files_listed_in_provenance_are_checked_and_not_mistaken_for_shards(dataset: Dataset) -> None:
     path = dataset.root / "sources.parquet"
     pq.write_table(pa.table({"a": [1]}), path)
     record = {"name": path.name, "sha256": sha256_file(path)}
@@ -327,4 +327,4 @@ def test_files_that_provenance_names_are_checked_and_not_taken_for_shards(datase
     path.write_bytes(path.read_bytes() + b"\n")
     assert "Its SHA-256 is" in only_finding(dataset).what
     path.unlink()
-    assert "gone" in only_finding(dataset).what
+    assert "missing" in only_finding(dataset).what

@@ -1,4 +1,4 @@
-"""What a tokenizer may do that a batch must not depend on."""
+"""Batches do not depend on peculiarities of a tokenizer."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from vadv_dist.errors import UserError
 
 
 def collate(texts: list[str], **options: object) -> Batch:
-    """Collate texts with a tokenizer of two words that drops whatever is no letter."""
+    """Collate texts with a tokenizer of two words that drops everything but letters."""
     words = Tokenizer(models.WordLevel({"[PAD]": 0, "good": 1, "bad": 2}))
     words.normalizer = normalizers.Replace(Regex("[^a-z ]"), "")
     words.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -23,12 +23,12 @@ def collate(texts: list[str], **options: object) -> Batch:
     return Collator([TextField(tokenizer, 4)])(window, rows, global_rows=rows)
 
 
-def test_a_mask_is_made_whatever_the_tokenizer_gives_by_default() -> None:
+def test_the_attention_mask_exists_whatever_the_tokenizer_returns_by_default() -> None:
     batch = collate(["good bad good", "bad"], model_input_names=["input_ids", "token_type_ids"])
     assert batch.fields["input_ids"].tolist() == [[1, 2, 1], [2, 0, 0]]
     assert batch.fields["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
-def test_a_text_without_any_token_is_refused_by_its_clip() -> None:
-    with pytest.raises(UserError, match=r"no token of clip 'clip_1' \('☺!'\)"):
+def test_a_text_without_tokens_is_refused_with_its_clip() -> None:
+    with pytest.raises(UserError, match=r"no tokens for clip 'clip_1' \('☺!'\)"):
         collate(["good", "☺!"])

@@ -1,4 +1,4 @@
-"""What `data-info` tells of a data set, as containers and on a terminal."""
+"""`data-info`, as plain containers and in a terminal."""
 
 import copy
 import io
@@ -44,7 +44,7 @@ def rendered(info: dict[str, Any], width: int = 80) -> list[str]:
     return out.getvalue().splitlines()
 
 
-def test_counts_shapes_words_and_missing_features_are_those_of_the_clips(folder: Path) -> None:
+def test_counts_shapes_words_and_missing_features_match_the_clips(folder: Path) -> None:
     info = dataset_info(folder)
     assert info["rows"] == 5
     assert info["bytes"] == sum(path.stat().st_size for path in folder.rglob("*.parquet"))
@@ -73,7 +73,7 @@ def test_a_missing_data_set_is_a_user_error(tmp_path: Path) -> None:
         dataset_info(tmp_path / "nowhere")
 
 
-def test_bars_are_as_long_as_their_counts(folder: Path) -> None:
+def test_bar_lengths_match_the_counts(folder: Path) -> None:
     lines = rendered(dataset_info(folder))
     bars = {
         label: next(line for line in lines if label in line).count("█") for label in ("-3 to", "0 to 0.5", "0.5 to")
@@ -82,7 +82,7 @@ def test_bars_are_as_long_as_their_counts(folder: Path) -> None:
     assert bars["0.5 to"] == 0
 
 
-def test_the_picture_shows_each_part_and_fits_80_columns(folder: Path) -> None:
+def test_the_printed_output_has_every_part_and_fits_80_columns(folder: Path) -> None:
     lines = rendered(dataset_info(folder))
     text = "\n".join(lines)
     assert max(len(line.rstrip()) for line in lines) <= 80
@@ -97,7 +97,7 @@ def test_the_picture_shows_each_part_and_fits_80_columns(folder: Path) -> None:
         "a.csv, 2.0 KiB, SHA-256 abab",
     ):
         assert part in text
-    assert "Best mean absolute error" not in text
+    assert "Lowest possible mean absolute error" not in text
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
@@ -113,19 +113,19 @@ def test_millions_of_clips_leave_room_for_bars(folder: Path, width: int) -> None
     assert len(line.rstrip()) <= width
 
 
-def test_made_data_shows_its_truth(tmp_path: Path) -> None:
+def test_synthetic_data_shows_its_truth(tmp_path: Path) -> None:
     make_dataset(tmp_path / "d", num_clips=24)
     info = dataset_info(tmp_path / "d")
     text = "\n".join(rendered(info))
-    assert "Best mean absolute error" in text
+    assert "Lowest possible mean absolute error" in text
     for entry in info["truth"]["best_mae"].values():
         assert f"{entry['mae']:.3f}" in text
     assert "prompts  2 classes" in text
     assert "num_clips=24" in text
-    assert "reads the labels at MAE 0.71, A2 86.0%" in " ".join(text.split())
+    assert "Another annotator reaches MAE 0.71 and A2 86.0%" in " ".join(text.split())
 
 
-def test_a_data_set_of_words_says_so(tmp_path: Path) -> None:
+def test_a_text_only_data_set_says_so(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "d", features={}, label=LabelSpec(0, 10), provenance={}) as writer:
         writer.write("train", Clip("a_1", "a", "hello [bold]there", 7.0, "hand"))
     text = "\n".join(rendered(dataset_info(tmp_path / "d")))

@@ -1,4 +1,4 @@
-"""A `dataset.json` that was changed is refused by the field that is wrong."""
+"""An edited `dataset.json` is refused with the invalid field."""
 
 import copy
 import json
@@ -27,12 +27,12 @@ def path(tmp_path: Path) -> Path:
     ("place", "value", "message"),
     [
         ("splits", [], "splits is a list, expected an object"),
-        ("splits.train.shards.0.rows", -1, "rows is -1, expected a whole number that is not negative"),
+        ("splits.train.shards.0.rows", -1, "rows is -1, expected a non-negative integer"),
         ("splits.train.shards.0.rows", True, "rows is True"),
         ("splits.train.shards.0.bytes", "7", "bytes is '7'"),
-        ("splits.train.shards.0.path", "../x", "shard path '../x' leaves the data set"),
-        ("splits.train.shards.0.path", "/etc/x", "leaves the data set"),
-        ("splits.train.shards.0.path", "a\0b", "leaves the data set"),
+        ("splits.train.shards.0.path", "../x", "shard path '../x' is outside the data set"),
+        ("splits.train.shards.0.path", "/etc/x", "is outside the data set"),
+        ("splits.train.shards.0.path", "a\0b", "is outside the data set"),
         ("splits.train.shards.0.missing", {"face": 0.5}, "missing.face is 0.5"),
         ("features.face.shape", [2, -3], "face.shape is -3"),
         ("features.face.shape", [1 << 20, 1 << 20], "expected positive numbers"),
@@ -48,7 +48,7 @@ def path(tmp_path: Path) -> Path:
         ("schema_version", "x" * 1000, "has schema_version 'xxxx"),
     ],
 )
-def test_each_field_is_what_it_must_be(path: Path, place: str, value: Any, message: str) -> None:
+def test_an_invalid_field_is_refused(path: Path, place: str, value: Any, message: str) -> None:
     raw = json.loads(path.read_text())
     holder: Any = raw
     *steps, last = place.split(".")
@@ -63,7 +63,7 @@ def test_each_field_is_what_it_must_be(path: Path, place: str, value: Any, messa
 
 
 @pytest.mark.parametrize("value", ["[" * 100_000, "1" * 5000])
-def test_what_json_cannot_hold_is_refused(path: Path, value: str) -> None:
+def test_values_that_are_not_json_are_refused(path: Path, value: str) -> None:
     path.write_text('{"schema_version": ' + value + "}")
     with pytest.raises(UserError, match=r"dataset.json cannot be read as JSON"):
         Dataset.open(path.parent)

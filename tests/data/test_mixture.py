@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vadv_dist.data.mixture import epoch_reads, quotas, row_times
 from vadv_dist.data.plan import EpochPlan, Mix, ShardTable
 
-# Sources as lists of rows per shard; every source has a row.
+# Sources as lists of rows per shard; every source has at least one row.
 SOURCES = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=6).filter(any), min_size=1, max_size=4)
 
 
@@ -40,7 +40,7 @@ def batches_of(epoch: EpochPlan, rows: list[int]) -> list[list[tuple[int, int]]]
     return batches
 
 
-def test_shares_are_those_of_a_hand_calculation() -> None:
+def test_quotas_match_a_hand_calculation() -> None:
     assert quotas([100, 400], "proportional", [1, 1], 5.0) == [100, 400]
     assert quotas([100, 400], "equal", [1, 1], 5.0) == [250, 250]
     assert quotas([100, 400], "equal", [3, 1], 5.0) == [375, 125]
@@ -53,7 +53,7 @@ def test_shares_are_those_of_a_hand_calculation() -> None:
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=6), st.floats(1, 50))
-def test_shares_add_up_to_all_rows_and_lie_between_proportional_and_equal(rows, temperature) -> None:
+def test_quotas_add_up_to_all_rows_and_lie_between_proportional_and_equal(rows, temperature) -> None:
     weights = [1.0] * len(rows)
     assert quotas(rows, "temperature", weights, 1.0) == rows
     mixed, even = (quotas(rows, mixing, weights, temperature) for mixing in ("temperature", "equal"))
@@ -90,7 +90,9 @@ def test_rows_of_a_source_take_turns_over_the_epochs(sources, wanted, seed) -> N
     st.sampled_from([1, 900, 2500, 10**9]),
     st.integers(1, 9),
 )
-def test_batches_hold_each_row_as_often_as_its_source_has_it(sources, wanted, epoch, window_bytes, batch_size) -> None:
+def test_batches_contain_each_row_as_often_as_the_mixture_reads_it(
+    sources, wanted, epoch, window_bytes, batch_size
+) -> None:
     shards, source = table(sources)
     wanted = wanted[: len(sources)]
     planned = plan(sources, wanted, epoch=epoch, window_bytes=window_bytes, batch_size=batch_size)
@@ -112,7 +114,7 @@ def test_batches_hold_each_row_as_often_as_its_source_has_it(sources, wanted, ep
 
 @settings(max_examples=60, deadline=None)
 @given(SOURCES, st.lists(st.integers(1, 60), min_size=4, max_size=4), st.sampled_from([900, 2500]))
-def test_a_window_holds_a_shard_once_and_stays_within_its_bytes(sources, wanted, window_bytes) -> None:
+def test_a_window_contains_a_shard_once_and_stays_within_its_bytes(sources, wanted, window_bytes) -> None:
     shards, _ = table(sources)
     planned = plan(sources, wanted[: len(sources)], window_bytes=window_bytes)
     for index in range(planned.num_windows):
@@ -122,14 +124,14 @@ def test_a_window_holds_a_shard_once_and_stays_within_its_bytes(sources, wanted,
         assert len(held) == 1 or fits_whole or shards.bytes[list(held)].sum() <= window_bytes
 
 
-def test_one_window_is_the_same_in_every_epoch_although_an_epoch_reads_a_part() -> None:
+def test_a_single_window_is_the_same_in_every_epoch_although_an_epoch_reads_a_part() -> None:
     sources = [[5, 6, 7, 0], [3]]
     windows = [plan(sources, [6, 15], epoch=epoch, window_bytes=10**9).window(0) for epoch in range(6)]
     assert {window.shards for window in windows} == {(0, 1, 2, 4)}
     assert {(window.rows, window.reads) for window in windows} == {(21, 21)}
 
 
-def test_every_window_has_its_share_of_a_small_source() -> None:
+def test_a_small_source_is_spread_over_all_windows() -> None:
     sources = [[10], [10] * 60]
     planned = plan(sources, [305, 305], window_bytes=8 * 1001)
     assert planned.num_windows >= 5
@@ -137,13 +139,13 @@ def test_every_window_has_its_share_of_a_small_source() -> None:
         assert 0 in planned.window(index).shards
 
 
-def test_repeats_of_a_row_share_no_batch() -> None:
+def test_a_batch_does_not_repeat_a_row() -> None:
     planned = plan([[40], [400]], [200, 400], window_bytes=10**9, batch_size=8, bucket_batches=8)
     for batch in batches_of(planned, [40, 400]):
         assert len(set(batch)) == len(batch)
 
 
-def test_order_depends_on_seed_and_epoch_alone() -> None:
+def test_order_depends_only_on_seed_and_epoch() -> None:
     sources, rows = [[10, 7], [12, 3, 9]], [10, 7, 12, 3, 9]
     first = batches_of(plan(sources, [30, 12]), rows)
     assert first == batches_of(plan(sources, [30, 12]), rows)
@@ -158,7 +160,7 @@ def test_validation_is_never_mixed() -> None:
     assert len(seen) == 29
 
 
-def test_a_million_shards_are_mixed_without_touching_rows() -> None:
+def test_mixing_a_million_shards_does_not_depend_on_rows() -> None:
     rows = np.full(1_000_000, 1000)
     source = np.repeat([0, 1], [1000, 999_000])
     mix = Mix(source, (5 * 10**8, 5 * 10**8))
@@ -177,7 +179,7 @@ def test_a_million_shards_are_mixed_without_touching_rows() -> None:
         (5000, [[8, 4], [6, 5], [7], [2, 0], [3, 1]]),
     ],
 )
-def test_a_run_without_a_mixture_keeps_the_order_it_has_always_had(window_bytes, expected) -> None:
+def test_the_order_without_a_mixture_is_stable_across_versions(window_bytes, expected) -> None:
     shards = ShardTable.of([3, 2, 4], [300, 200, 400])
     planned = EpochPlan.build(shards, seed=1, epoch=2, batch_size=2, window_bytes=window_bytes, bucket_batches=2)
     batches = []

@@ -43,7 +43,7 @@ def some_words(rows: list[int]) -> list[np.ndarray]:
     bucket_batches=st.sampled_from([1, 2, 16]),
     shuffle=st.booleans(),
 )
-def test_every_row_stands_in_exactly_one_batch(rows, batch_size, window_bytes, bucket_batches, shuffle) -> None:
+def test_every_row_is_in_exactly_one_batch(rows, batch_size, window_bytes, bucket_batches, shuffle) -> None:
     epoch = plan(rows, batch_size=batch_size, window_bytes=window_bytes, bucket_batches=bucket_batches, shuffle=shuffle)
     batches = all_batches(epoch, rows, some_words(rows))
     seen = sorted(row for batch in batches for row in batch)
@@ -53,7 +53,7 @@ def test_every_row_stands_in_exactly_one_batch(rows, batch_size, window_bytes, b
     assert max(len(batch) for batch in batches) <= batch_size
 
 
-def test_order_depends_on_seed_and_epoch_alone() -> None:
+def test_order_depends_only_on_seed_and_epoch() -> None:
     rows = [10, 7, 12, 3]
     words = some_words(rows)
     first = all_batches(plan(rows, window_bytes=1500), rows, words)
@@ -78,13 +78,13 @@ def test_windows_stay_within_their_bytes_unless_one_shard_is_larger() -> None:
         assert len(shards) == 1 or sum(100 * rows[shard] for shard in shards) <= 2500
 
 
-def test_one_window_is_the_same_in_every_epoch_so_that_it_is_read_once() -> None:
+def test_a_single_window_is_the_same_in_every_epoch() -> None:
     rows = [5, 6, 7]
     assert {plan(rows, epoch=e).window(0).shards for e in range(5)} == {(0, 1, 2)}
     assert plan(rows).num_windows == 1
 
 
-def test_buckets_hold_rows_of_like_length() -> None:
+def test_buckets_hold_rows_of_similar_length() -> None:
     rows = [512]
     words = [np.random.default_rng(0).geometric(0.08, 512)]
 
@@ -97,7 +97,7 @@ def test_buckets_hold_rows_of_like_length() -> None:
     assert padded(1) > 1.8 * real
 
 
-def test_a_step_is_found_in_its_window() -> None:
+def test_every_step_is_in_the_window_of_its_batch() -> None:
     epoch = plan([9, 9, 9, 9], batch_size=4, window_bytes=1900)
     for step in range(epoch.num_steps):
         window = epoch.window_of_step(step)
@@ -106,13 +106,13 @@ def test_a_step_is_found_in_its_window() -> None:
         epoch.window_of_step(epoch.num_steps)
 
 
-def test_a_million_shards_are_planned_without_touching_rows() -> None:
+def test_planning_a_million_shards_does_not_depend_on_rows() -> None:
     rows = np.full(1_000_000, 1000)
     epoch = EpochPlan.build(ShardTable(rows, rows * 13_000), seed=1, epoch=3, batch_size=64, window_bytes=256 << 20)
     assert epoch.num_rows == 10**9
     assert epoch.window_of_step(epoch.num_steps // 2).num_batches > 0
 
 
-def test_no_rows_is_a_users_error() -> None:
-    with pytest.raises(UserError, match="No clip is left"):
+def test_no_rows_is_a_user_error() -> None:
+    with pytest.raises(UserError, match="No clips are left"):
         plan([0, 0])

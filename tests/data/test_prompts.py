@@ -1,4 +1,4 @@
-"""Prompt embeddings are read as they were written, or not at all."""
+"""Prompt embeddings are read exactly as written, or refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ def dataset(tmp_path: Path) -> Dataset:
     return make_dataset(tmp_path / "data", num_clips=30, visual_shape=(2, 1, 4), face_shape=(3, 2))
 
 
-def test_the_declared_hash_is_that_of_the_file_and_part_of_the_fingerprint(dataset: Dataset) -> None:
+def test_the_declared_hash_matches_the_file_and_is_part_of_the_fingerprint(dataset: Dataset) -> None:
     manifest = dataset.manifest
     assert manifest.prompts_sha256 == sha256_file(dataset.prompts_path)
     np.testing.assert_array_equal(dataset.read_prompts(), load_file(dataset.prompts_path)["prompts"])
@@ -37,7 +37,7 @@ def test_changed_prompts_stop_a_run(dataset: Dataset, write_config) -> None:
     with pytest.raises(UserError, match="was changed after the data set was written"):
         load_prompts(Sources.open(config).datasets[0])
     dataset.prompts_path.unlink()
-    with pytest.raises(UserError, match=r"is gone, but dataset\.json declares 2 prompts"):
+    with pytest.raises(UserError, match=r"is missing, but dataset\.json declares 2 prompts"):
         load_prompts(Sources.open(config).datasets[0])
 
 
@@ -45,7 +45,7 @@ def test_changed_prompts_stop_a_run(dataset: Dataset, write_config) -> None:
     ("content", "message"),
     [(b"not tensors", "not a readable safetensors file"), (None, r"prompts of shape None, expected \[C, D\]")],
 )
-def test_without_a_declared_hash_the_file_is_still_looked_at(dataset: Dataset, content, message: str) -> None:
+def test_without_a_declared_hash_the_file_is_still_checked(dataset: Dataset, content, message: str) -> None:
     write_json(dataset.root / "dataset.json", manifest_json(replace(dataset.manifest, prompts_sha256=None)))
     if content is None:
         save_file({"other": np.zeros(1, np.float32)}, dataset.prompts_path)
@@ -55,7 +55,7 @@ def test_without_a_declared_hash_the_file_is_still_looked_at(dataset: Dataset, c
         Dataset.open(dataset.root).read_prompts()
 
 
-def test_the_same_prompts_are_the_same_bytes(tmp_path: Path) -> None:
+def test_equal_prompts_are_equal_bytes(tmp_path: Path) -> None:
     prompts = np.arange(8, dtype=np.float32).reshape(2, 4)
     assert write_prompts(tmp_path / "a", prompts) == write_prompts(tmp_path / "b", prompts.copy())
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

@@ -1,4 +1,4 @@
-"""Windows that the ranks of a node share: what is read, by how many processes, and what a reader's death costs."""
+"""Windows that the ranks of a node share: contents, number of processes, and recovery after the reader dies."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ ALL = tuple(range(NUM_SHARDS))
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> SplitShards:
-    """40 shards of 3 clips, each clip with 64 numbers of its own."""
+    """40 shards of 3 clips, each clip with 64 distinct numbers."""
     out = tmp_path_factory.mktemp("shards") / "data"
     specs = {"visual": FeatureSpec((2, 1, 32))}
     with DatasetWriter(out, features=specs, label=LabelSpec(), provenance={}, shard_rows=SHARD_ROWS) as writer:
@@ -43,7 +43,7 @@ def split_of(uri: Path) -> SplitShards:
 
 @pytest.fixture
 def joined(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """This process as a driver of the tests' cluster."""
+    """Connect this process to the tests' cluster as a driver."""
     import ray
 
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
@@ -62,7 +62,7 @@ def expected(shards: tuple[int, ...]) -> list[str]:
     return [f"c{shard * SHARD_ROWS + row}" for shard in shards for row in range(SHARD_ROWS)]
 
 
-def test_many_small_shards_take_few_processes_and_are_what_the_local_reader_reads(joined: Cluster, split) -> None:
+def test_many_small_shards_need_few_processes_and_match_the_local_reader(joined: Cluster, split) -> None:
     before, most = len(joined.processes("")), 0
     over = threading.Event()
 
@@ -84,20 +84,20 @@ def test_many_small_shards_take_few_processes_and_are_what_the_local_reader_read
     assert first_values(read) == list(range(NUM_SHARDS * SHARD_ROWS))
 
 
-def test_a_reader_that_is_killed_is_started_again_and_no_rank_sees_an_error(joined: Cluster, split) -> None:
+def test_a_killed_reader_is_restarted_without_an_error_on_any_rank(joined: Cluster, split) -> None:
     windows = RayWindows(split, "killed")
     first, second = ALL[:5], ALL[5:9]
     held = windows.get(first, second)
     (reader,) = joined.processes("_NodeWindows")
     os.kill(reader.pid, signal.SIGKILL)
-    # What a rank holds stays readable: its memory is the store's, not the reader's.
+    # A rank's window stays readable: its memory belongs to the store, not to the reader.
     assert first_values(held) == [float(i) for i in range(5 * SHARD_ROWS)]
     assert windows.get(second, first).clip_id == expected(second)
     assert windows.get(first, None).clip_id == expected(first)
     assert not psutil.pid_exists(reader.pid)
 
 
-def test_a_reader_that_ray_will_not_start_again_is_made_anew(joined: Cluster, split) -> None:
+def test_a_reader_that_ray_does_not_restart_is_recreated(joined: Cluster, split) -> None:
     import ray
 
     windows = RayWindows(split, "removed")
@@ -108,7 +108,7 @@ def test_a_reader_that_ray_will_not_start_again_is_made_anew(joined: Cluster, sp
     assert time.monotonic() - begun < 60
 
 
-def test_a_damaged_shard_is_the_readers_own_message(joined: Cluster, split, tmp_path: Path) -> None:
+def test_a_damaged_shard_gives_the_readers_message(joined: Cluster, split, tmp_path: Path) -> None:
     root = split.sources.datasets[0].root
     shutil.copytree(root, tmp_path / "data")
     victim = sorted((tmp_path / "data" / "train").iterdir())[7]

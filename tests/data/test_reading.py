@@ -49,7 +49,7 @@ def window(dataset: Dataset, features: tuple[str, ...] = ("visual",)):
     return to_window([reader.read(shard) for shard in dataset.split("train")], reader.specs)
 
 
-def test_rows_come_back_as_they_were_written(dataset: Dataset) -> None:
+def test_rows_are_read_as_they_were_written(dataset: Dataset) -> None:
     read = window(dataset)
     assert read.clip_id == [f"c{i}" for i in range(10)]
     np.testing.assert_array_equal(read.label, [(i % 7) - 3.0 for i in range(10)])
@@ -63,7 +63,7 @@ def test_rows_come_back_as_they_were_written(dataset: Dataset) -> None:
     assert len(column.chunks) == 3  # joined without copying
 
 
-def test_manifest_counts_what_is_missing(dataset: Dataset) -> None:
+def test_the_manifest_counts_missing_features(dataset: Dataset) -> None:
     shards = dataset.split("train")
     assert [shard.rows for shard in shards] == [4, 4, 2]
     assert sum(shard.rows_lacking(["visual"]) for shard in shards) == 2
@@ -71,7 +71,7 @@ def test_manifest_counts_what_is_missing(dataset: Dataset) -> None:
 
 
 def tamper(dataset: Dataset, change) -> ShardReader:
-    """Rewrite the first shard's table and declare its new hash, as a faulty writer would."""
+    """Rewrite the first shard's table and declare its new hash, as a buggy writer would."""
     path = dataset.root / "train" / "00000.parquet"
     pq.write_table(change(pq.read_table(path)), path, compression="none")
     raw = json.loads((dataset.root / "dataset.json").read_text())
@@ -105,10 +105,10 @@ def tensors(values: np.ndarray) -> pa.Array:
         (lambda t: replace_column(t, "label", pa.array([0, np.inf, 0, 0], pa.float32())), "row 1 has label inf"),
         (lambda t: replace_column(t, "label", pa.array(["a"] * 4)), "column 'label' is string"),
         (lambda t: replace_column(t, "text", pa.array([None, "b", "c", "d"])), "null in column 'text'"),
-        (lambda t: t.slice(0, 3), "has 3 rows, dataset.json declares 4"),
+        (lambda t: t.slice(0, 3), "has 3 rows, but dataset.json declares 4"),
     ],
 )
-def test_a_shard_that_is_not_what_the_manifest_declares_is_refused(dataset: Dataset, change, message: str) -> None:
+def test_a_shard_that_does_not_match_the_manifest_is_refused(dataset: Dataset, change, message: str) -> None:
     reader = tamper(dataset, change)
     with pytest.raises(UserError, match=message):
         reader.read(reader.dataset.split("train")[0])
@@ -117,7 +117,7 @@ def test_a_shard_that_is_not_what_the_manifest_declares_is_refused(dataset: Data
 def test_a_truncated_shard_is_refused_by_its_size(dataset: Dataset) -> None:
     path = dataset.root / "train" / "00001.parquet"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"00001.parquet has .* bytes, dataset.json declares"):
+    with pytest.raises(UserError, match=r"00001.parquet has .* bytes, but dataset.json declares"):
         window(dataset)
 
 
@@ -130,13 +130,13 @@ def test_a_changed_shard_is_refused_by_its_hash(dataset: Dataset) -> None:
         window(dataset)
 
 
-def test_a_shard_that_is_gone_is_named(dataset: Dataset) -> None:
+def test_a_missing_shard_is_named(dataset: Dataset) -> None:
     (dataset.root / "train" / "00002.parquet").unlink()
-    with pytest.raises(UserError, match=r"00002.parquet is gone"):
+    with pytest.raises(UserError, match=r"00002.parquet is missing"):
         window(dataset)
 
 
-def test_a_feature_that_the_data_set_lacks_is_named_with_what_to_do(dataset: Dataset) -> None:
+def test_a_missing_feature_is_named_with_advice(dataset: Dataset) -> None:
     with pytest.raises(UserError, match=r"no face features \(it has: visual\).*teacher.use_face: false"):
         ShardReader(dataset, ("visual", "face"))
 
@@ -149,12 +149,12 @@ def test_a_feature_that_the_data_set_lacks_is_named_with_what_to_do(dataset: Dat
         ({"label": float("nan")}, "label nan"),
         (
             {"features": {"visual": np.zeros((2, 1, 5))}},
-            r"visual of shape \[2, 1, 5\], the data set declares \[2, 1, 4\]",
+            r"visual of shape \[2, 1, 5\], but the data set declares \[2, 1, 4\]",
         ),
         ({"features": {"visual": np.full((2, 1, 4), 1e6)}}, "NaN or infinity in visual"),
     ],
 )
-def test_a_bad_clip_is_refused_and_nothing_is_left(tmp_path: Path, changes, message: str) -> None:
+def test_an_invalid_clip_is_refused_and_leaves_nothing_behind(tmp_path: Path, changes, message: str) -> None:
     with pytest.raises(UserError, match=message):
         write(tmp_path / "bad", [clip(0), clip(1, **changes)])
     assert list(tmp_path.iterdir()) == []
@@ -170,22 +170,22 @@ def test_an_unfinished_data_set_is_not_a_data_set(dataset: Dataset, tmp_path: Pa
         Dataset.open(tmp_path / "partial")
 
 
-def test_a_folder_in_use_is_not_written_over(dataset: Dataset) -> None:
+def test_an_existing_folder_is_not_overwritten(dataset: Dataset) -> None:
     with pytest.raises(UserError, match="exists already"):
         write(dataset.root, [clip(0)])
 
 
-def test_shard_paths_cannot_leave_the_data_set(dataset: Dataset) -> None:
+def test_shard_paths_outside_the_data_set_are_refused(dataset: Dataset) -> None:
     raw = json.loads((dataset.root / "dataset.json").read_text())
     raw["splits"]["train"]["shards"][0]["path"] = "../../etc/passwd"
     (dataset.root / "dataset.json").write_text(json.dumps(raw))
-    with pytest.raises(UserError, match="leaves the data set"):
+    with pytest.raises(UserError, match="is outside the data set"):
         Dataset.open(dataset.root)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_all_finite_sees_each_kind_of_bad_number(dtype, bad: float) -> None:
+def test_all_finite_detects_nan_and_infinity(dtype, bad: float) -> None:
     values = np.random.default_rng(0).normal(size=(7, 11)).astype(dtype)
     assert all_finite(values)
     values[3, 4] = bad

@@ -1,4 +1,4 @@
-"""Videos that one data set trains and another tests on are named, and only video ids are read for it."""
+"""Videos that one data set trains on and another tests on are found by reading only video ids."""
 
 import io
 from pathlib import Path
@@ -32,12 +32,12 @@ def pair(tmp_path: Path) -> dict[str, Dataset]:
     return {"one": one, "two": two}
 
 
-def test_videos_of_a_split_are_counted_over_its_shards(pair) -> None:
+def test_videos_of_a_split_are_counted_over_all_shards(pair) -> None:
     assert video_clips(pair["one"], "train") == {"a": 2, "b": 2, "c": 2}
     assert video_clips(pair["one"], "nowhere") == {}
 
 
-def test_videos_that_one_trains_and_the_other_tests_on_are_found_both_ways(pair) -> None:
+def test_shared_videos_are_found_in_both_directions(pair) -> None:
     found = {(s.seen, s.seen_split, s.judged, s.judged_split): (s.videos, s.clips) for s in shared_videos(pair)}
     assert found == {
         ("one", "train", "two", "test"): (["b", "c"], 4),
@@ -45,7 +45,7 @@ def test_videos_that_one_trains_and_the_other_tests_on_are_found_both_ways(pair)
     }
 
 
-def test_splits_that_do_not_judge_are_not_opened(pair) -> None:
+def test_splits_that_are_not_needed_are_not_opened(pair) -> None:
     for shard in pair["one"].split("test"):
         pair["one"].shard_path(shard).unlink()
     assert shared_videos(pair, ("valid",)) == []
@@ -53,7 +53,7 @@ def test_splits_that_do_not_judge_are_not_opened(pair) -> None:
         shared_videos(pair, ("test",))
 
 
-def test_an_object_gives_the_column_without_its_features(s3, tmp_path, monkeypatch) -> None:
+def test_a_column_of_an_object_is_read_without_features(s3, tmp_path, monkeypatch) -> None:
     uri = f"{s3}/across"
     features = {"visual": FeatureSpec((8, 1, 768))}
     with DatasetWriter(uri, features=features, label=LabelSpec(), provenance={}) as writer:
@@ -75,7 +75,7 @@ def test_an_object_gives_the_column_without_its_features(s3, tmp_path, monkeypat
     assert 0 < read < dataset.split("train")[0].bytes / 4
 
 
-def test_a_check_of_several_names_the_videos_and_reports_on_each(pair) -> None:
+def test_checking_several_data_sets_reports_each_and_their_shared_videos(pair) -> None:
     check = check_datasets([dataset.root for dataset in pair.values()])
     assert check.ok
     assert [report.rows for report in check.reports] == [10, 12]
@@ -89,13 +89,13 @@ def test_a_check_of_several_names_the_videos_and_reports_on_each(pair) -> None:
     assert "e." in out.getvalue()
 
 
-def test_a_check_of_one_is_its_report(pair) -> None:
+def test_checking_one_data_set_gives_its_report(pair) -> None:
     check = check_datasets([pair["one"].root])
     assert check.between == ()
     assert check.to_json() == check.reports[0].to_json()
 
 
-def test_what_is_shared_waits_until_each_is_sound(pair) -> None:
+def test_shared_videos_are_not_checked_while_a_data_set_has_errors(pair) -> None:
     shard = pair["two"].split("train")[0]
     path = pair["two"].shard_path(shard)
     path.write_bytes(path.read_bytes()[:-1])
@@ -104,10 +104,10 @@ def test_what_is_shared_waits_until_each_is_sound(pair) -> None:
     assert check.between == ()
     out = io.StringIO()
     render_check(check, Console(file=out, width=200))
-    assert "looked for once all are sound" in out.getvalue()
+    assert "fix these errors to check what the data sets share" in out.getvalue()
 
 
-def test_labels_and_copies_that_cannot_be_one_run_are_told(pair, tmp_path) -> None:
+def test_incompatible_labels_and_copies_are_reported(pair, tmp_path) -> None:
     with DatasetWriter(tmp_path / "wide", features={}, label=LabelSpec(-5, 5), provenance={}) as writer:
         for split in ("train", "valid", "test"):
             writer.write(split, Clip(split, f"w-{split}", "words", 4.0, "test"))

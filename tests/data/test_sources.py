@@ -1,4 +1,4 @@
-"""Several data sets read as one: what an epoch holds, and what does not fit together."""
+"""Several data sets read as one: the contents of an epoch, and incompatible data sets."""
 
 from collections import Counter
 from itertools import chain
@@ -31,7 +31,7 @@ def write(
     prompts: np.ndarray | None = PROMPTS,
     word: str = "good",
 ) -> Path:
-    """Some clips in shards of 10, a tenth of them for validation; named alike whatever the data set."""
+    """Some clips in shards of 10, a tenth of them for validation, with the same ids in every data set."""
     random = np.random.default_rng(clips)
     writer = DatasetWriter(
         out, features={"visual": FeatureSpec(shape)}, label=label or LabelSpec(), provenance={}, shard_rows=10
@@ -64,7 +64,7 @@ def config_of(uris, *, weights=(1.0, 1.0), **data) -> Config:
 
 
 def steps_of(config: Config, collator: Collator, *, epoch: int = 0, first_step: int = 0, **options) -> list:
-    """Clips of each step of an epoch that count, sorted."""
+    """Real clips of each step of an epoch, sorted."""
     split = Sources.open(config).split("train", missing="error")
     windows = LocalWindows(split)
     plan = split.plan(config.data, seed=1, epoch=epoch)
@@ -84,7 +84,7 @@ def steps_of(config: Config, collator: Collator, *, epoch: int = 0, first_step: 
         ("temperature", (1.0, 1.0), {"small": 64, "large": 166}),  # 230 * sqrt(30) / (sqrt(30) + sqrt(200)) = 64.2
     ],
 )
-def test_an_epoch_takes_from_each_source_what_the_mixing_says(two, collator, mixing, weights, expected) -> None:
+def test_an_epoch_reads_each_source_according_to_the_mixing(two, collator, mixing, weights, expected) -> None:
     config = config_of(two, weights=weights, mixing=mixing, temperature=2.0)
     seen = Counter(chain.from_iterable(steps_of(config, collator)))
     assert Counter(source for source, _ in seen.elements()) == expected
@@ -93,7 +93,7 @@ def test_an_epoch_takes_from_each_source_what_the_mixing_says(two, collator, mix
         assert set(times) <= {expected[source] // clips, -(-expected[source] // clips)}
 
 
-def test_a_source_read_in_part_has_all_its_clips_read_over_two_epochs(two, collator) -> None:
+def test_a_partly_read_source_is_read_completely_over_two_epochs(two, collator) -> None:
     config = config_of(two, weights=(1.0, 0.5), mixing="repeats")
     epochs = [set(chain.from_iterable(steps_of(config, collator, epoch=epoch))) for epoch in (0, 1)]
     large = [{clip for source, clip in epoch if source == "large"} for epoch in epochs]
@@ -115,7 +115,7 @@ def test_mixed_batches_are_the_same_for_any_number_of_ranks(
     assert [sorted(chain.from_iterable(parts)) for parts in zip(*shares, strict=True)] == whole
 
 
-def test_a_mixed_epoch_goes_on_at_any_step(two, collator) -> None:
+def test_a_mixed_epoch_can_resume_at_any_step(two, collator) -> None:
     config = config_of(two, mixing="equal")
     whole = steps_of(config, collator, epoch=2)
     assert len(whole) >= 28
@@ -123,7 +123,7 @@ def test_a_mixed_epoch_goes_on_at_any_step(two, collator) -> None:
         assert steps_of(config, collator, epoch=2, first_step=first) == whole[first:]
 
 
-def test_clips_left_out_for_missing_features_do_not_count(tmp_path, collator) -> None:
+def test_clips_dropped_for_missing_features_do_not_count(tmp_path, collator) -> None:
     gaps = tmp_path / "gaps"
     with DatasetWriter(gaps, features={"visual": FeatureSpec(SHAPE)}, label=LabelSpec(), provenance={}) as writer:
         writer.prompts = PROMPTS
@@ -150,7 +150,7 @@ def test_validation_reads_every_clip_once_however_training_is_mixed(two) -> None
     assert plan.num_rows == split.table.rows.sum() == 3 + 20
 
 
-def test_clips_of_equal_names_are_told_apart_by_the_names_of_their_sources(two, tmp_path) -> None:
+def test_clips_with_equal_ids_are_distinguished_by_source(two, tmp_path) -> None:
     split = Sources.open(config_of(two)).split("train", missing="error")
     names = split.source_names(range(len(split.shards)))
     assert Counter(names) == {"small": 30, "large": 200}
@@ -162,19 +162,19 @@ def open_both(first: SourceConfig, other: SourceConfig) -> Sources:
     return Sources.open(Config(data=DataConfig(sources=[first, other]), teacher=TeacherConfig(use_face=False)))
 
 
-def test_two_sources_of_one_name_are_refused(two, tmp_path) -> None:
+def test_two_sources_with_one_name_are_refused(two, tmp_path) -> None:
     first, other = str(two[0]), str(write(tmp_path / "small", 20))
     with pytest.raises(UserError, match="is 'small', expected another one for each source"):
         open_both(SourceConfig(first), SourceConfig(other))
     assert open_both(SourceConfig(first), SourceConfig(other, name="other")).names == ("small", "other")
 
 
-def test_one_data_set_named_twice_is_refused(two) -> None:
-    with pytest.raises(UserError, match="hold the same clips"):
+def test_a_data_set_listed_twice_is_refused(two) -> None:
+    with pytest.raises(UserError, match="contain the same clips"):
         open_both(SourceConfig(str(two[0])), SourceConfig(str(two[0]), name="again"))
 
 
-def test_a_weight_that_no_mixing_uses_is_refused(two) -> None:
+def test_an_unused_weight_is_refused(two) -> None:
     with pytest.raises(UserError, match=r"weight is 2\.0, expected 1 where data\.mixing is proportional"):
         config_of(two, weights=(2.0, 1.0))
     with pytest.raises(UserError, match="expected a number above 0 and up to 100"):
@@ -184,7 +184,7 @@ def test_a_weight_that_no_mixing_uses_is_refused(two) -> None:
 def test_a_share_of_less_than_a_clip_is_refused(two) -> None:
     config = config_of(two, weights=(0.001, 100.0), mixing="equal")
     split: SplitShards = Sources.open(config).split("train", missing="error")
-    with pytest.raises(UserError, match="small would give no clip to an epoch of 230"):
+    with pytest.raises(UserError, match="small would contribute no clip to an epoch of 230"):
         split.plan(config.data, seed=1, epoch=0)
 
 
@@ -192,11 +192,11 @@ def test_a_share_of_less_than_a_clip_is_refused(two) -> None:
     ("change", "expected"),
     [
         ({"label": LabelSpec(-1.0, 1.0)}, "labels from -1 to 1"),
-        ({"label": LabelSpec(kind="class")}, "has class labels, .*first has regression labels"),
+        ({"label": LabelSpec(kind="class")}, "has class labels but .*first has regression labels"),
         ({"shape": (2, 1, 4), "prompts": None}, r"visual has shape \[2, 1, 4\] .* but \[2, 1, 8\]"),
-        ({"prompts": None}, "prompts of .*first has some, .*other has none"),
-        ({"prompts": PROMPTS[:, :4]}, r"their shape is \[2, 4\], not \[2, 8\]"),
-        ({"prompts": PROMPTS[::-1]}, "they differ by up to 8"),
+        ({"prompts": None}, "different prompts: .*first has prompts, .*other has none"),
+        ({"prompts": PROMPTS[:, :4]}, r"shape \[2, 4\] instead of \[2, 8\]"),
+        ({"prompts": PROMPTS[::-1]}, "values differ by up to 8"),
     ],
 )
 def test_data_sets_that_do_not_fit_together_are_refused(tmp_path, change, expected) -> None:
@@ -205,7 +205,7 @@ def test_data_sets_that_do_not_fit_together_are_refused(tmp_path, change, expect
         Sources.open(config_of((first, other)))
 
 
-def test_prompts_may_differ_where_no_teacher_reads_them_or_by_rounding(tmp_path) -> None:
+def test_prompts_may_differ_by_rounding_or_if_no_teacher_uses_them(tmp_path) -> None:
     first, other = write(tmp_path / "first", 10), write(tmp_path / "other", 20, prompts=PROMPTS[::-1])
     both = [SourceConfig(str(first)), SourceConfig(str(other))]
     alone = Config(data=DataConfig(sources=both), objective=ObjectiveConfig(kind="none"))
@@ -222,7 +222,7 @@ def test_sources_with_another_threshold_are_refused(two, tmp_path: Path) -> None
         Sources.open(config_of([two[0], other]))
 
 
-def test_a_statistic_of_training_labels_is_weighed_by_rows(tmp_path: Path) -> None:
+def test_a_statistic_of_training_labels_is_weighted_by_rows(tmp_path: Path) -> None:
     for name, clips, value in (("a", 30, 1.0), ("b", 10, 3.0)):
         with DatasetWriter(tmp_path / name, features={}, label=LabelSpec(), provenance={}) as writer:
             for i in range(clips):

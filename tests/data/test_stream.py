@@ -60,7 +60,7 @@ def batches(split: SplitShards, collator: Collator, *, first_step: int = 0, epoc
 
 
 def names(steps) -> list[list[str]]:
-    """Clips of each step's micro-batches that count, sorted."""
+    """Real clips of each step's micro-batches, sorted."""
     return [
         sorted(name for b in step.micro for (_, name), v in zip(b.names, b.valid, strict=True) if v) for step in steps
     ]
@@ -78,7 +78,7 @@ def test_global_batches_are_the_same_for_any_number_of_ranks(many_windows, colla
     assert sorted(chain.from_iterable(whole)) == sorted(f"c{i}" for i in range(200))
 
 
-def test_a_stream_goes_on_in_the_middle_of_an_epoch(many_windows, collator) -> None:
+def test_a_stream_can_resume_in_the_middle_of_an_epoch(many_windows, collator) -> None:
     split = split_of(many_windows)
     whole = names(batches(split, collator))
     for first in (1, 7, len(whole) - 1, len(whole)):
@@ -91,7 +91,7 @@ def test_no_tensor_is_padded_past_its_longest_row(many_windows, collator) -> Non
             assert batch.fields["attention_mask"].sum(dim=1).max() == batch.fields["input_ids"].shape[1]
 
 
-def test_features_stand_with_their_clip_and_missing_ones_are_zero_and_marked(many_windows, collator) -> None:
+def test_features_belong_to_their_clip_and_missing_ones_are_zero_and_marked(many_windows, collator) -> None:
     for step in batches(split_of(many_windows), collator):
         (batch,) = step.micro
         for row, (_, name) in enumerate(batch.names):
@@ -105,7 +105,7 @@ def test_features_stand_with_their_clip_and_missing_ones_are_zero_and_marked(man
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_a_row_keeps_its_number_in_every_epoch_and_on_every_rank(many_windows, collator, world_size: int) -> None:
+def test_row_ids_are_the_same_in_every_epoch_and_on_every_rank(many_windows, collator, world_size: int) -> None:
     split = split_of(many_windows)
     of_clip: dict[str, set[int]] = {}
     for epoch, rank in product(range(2), range(world_size)):
@@ -116,7 +116,7 @@ def test_a_row_keeps_its_number_in_every_epoch_and_on_every_rank(many_windows, c
     assert {name: ids.pop() for name, ids in of_clip.items() if len(ids) == 1} == {f"c{i}": i for i in range(200)}
 
 
-def test_counts_are_those_of_the_global_batch_on_every_rank(many_windows, collator) -> None:
+def test_counts_are_global_on_every_rank(many_windows, collator) -> None:
     split = split_of(many_windows)
     for a, b in zip(
         batches(split, collator, rank=0, world_size=2), batches(split, collator, rank=1, world_size=2), strict=True
@@ -127,7 +127,7 @@ def test_counts_are_those_of_the_global_batch_on_every_rank(many_windows, collat
         assert seen == a.micro[0].counts["visual"]
 
 
-def test_an_empty_share_is_filled_by_a_row_that_counts_for_nothing(many_windows, collator) -> None:
+def test_an_empty_share_is_filled_with_a_row_of_weight_zero(many_windows, collator) -> None:
     split = split_of(many_windows)
     last = [batches(split, collator, rank=rank, world_size=12)[0].micro[0] for rank in range(12)]
     assert [int(b.valid.sum()) for b in last] == [1] * 8 + [0] * 4
@@ -144,7 +144,7 @@ def test_missing_clips_are_dropped_masked_or_refused(many_windows, collator) -> 
 
 
 @pytest.mark.slow
-def test_at_most_two_windows_are_held_and_each_is_read_once_an_epoch(many_windows, collator, monkeypatch) -> None:
+def test_at_most_two_windows_are_in_memory_and_each_is_read_once_per_epoch(many_windows, collator, monkeypatch) -> None:
     live: weakref.WeakSet = weakref.WeakSet()
     most, reads = 0, 0
     original = windows_module.to_window
@@ -175,7 +175,7 @@ def test_at_most_two_windows_are_held_and_each_is_read_once_an_epoch(many_window
 
 
 class _CountingWindows:
-    """Reads nothing ahead, and notes how many windows are alive when the next one is asked for."""
+    """Does not read ahead, and records how many windows are alive when the next one is requested."""
 
     def __init__(self, split: SplitShards) -> None:
         self._inner = LocalWindows(split)
@@ -193,7 +193,7 @@ class _CountingWindows:
         self._inner.close()
 
 
-def test_a_window_is_let_go_before_the_next_is_taken(many_windows, collator, monkeypatch) -> None:
+def test_a_window_is_released_before_the_next_is_read(many_windows, collator, monkeypatch) -> None:
     monkeypatch.setattr(windows_module.Window, "__hash__", lambda self: id(self))
     split = split_of(many_windows)
     plan = split.plan(DataConfig(batch_size=8, window_bytes=1 << 16), seed=1, epoch=0)
@@ -214,7 +214,7 @@ def test_a_damaged_shard_stops_the_stream_with_its_message(tmp_path, collator, m
         batches(split_of(tmp_path / "data"), collator)
 
 
-def test_words_alone_need_no_features(many_windows, made) -> None:
+def test_texts_need_no_features(many_windows, made) -> None:
     config = Config(data=DataConfig(sources=[SourceConfig(str(many_windows))]), objective=ObjectiveConfig(kind="none"))
     split = Sources.open(config).split("train", missing="error")
     words_only = Collator([TextField(AutoTokenizer.from_pretrained(made / "encoder"), 100)])

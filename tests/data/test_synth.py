@@ -1,4 +1,4 @@
-"""Made data: its random model, its words, its computed truth, and what is written."""
+"""Synthetic data: the random model, its words, its computed truth, and the files."""
 
 import csv
 import subprocess
@@ -63,7 +63,7 @@ def rows(dataset: Dataset) -> dict[str, list]:
 
 
 def ideal_errors(dataset: Dataset, model: GenerativeModel) -> dict[str, np.ndarray]:
-    """Absolute errors of readers who know the random model, per clip."""
+    """Absolute errors per clip of readers that know the random model."""
     clips = rows(dataset)
     label_R = np.array(clips["label"])
     level_R = np.array([read_level(text) for text in clips["text"]])
@@ -95,7 +95,7 @@ def test_label_table_agrees_with_drawn_labels() -> None:
 
 
 @pytest.mark.parametrize("informative", [True, False])
-def test_stated_errors_are_those_of_an_ideal_reader(informative: bool, made: Dataset, tmp_path: Path) -> None:
+def test_recorded_errors_match_an_ideal_reader(informative: bool, made: Dataset, tmp_path: Path) -> None:
     model = GenerativeModel(informative_video=informative)
     dataset = made if informative else make_dataset(tmp_path / "d", num_clips=2500, seed=4, informative_video=False)
     assert dataset.manifest.truth is not None
@@ -106,14 +106,14 @@ def test_stated_errors_are_those_of_an_ideal_reader(informative: bool, made: Dat
         assert sampling_error < 0.02
 
 
-def test_best_errors_fall_as_more_is_seen() -> None:
+def test_best_errors_fall_with_more_input() -> None:
     best = best_errors(GenerativeModel())
     assert best["latent"] < best["text_and_video"] < best["video"] < best["text"] < best["constant"]
     assert best["text"] - best["text_and_video"] > 0.1
 
 
 @pytest.mark.parametrize("s_annot", [0.8, 1.5])
-def test_stated_annotator_reads_as_one_that_is_drawn(s_annot: float) -> None:
+def test_recorded_annotator_metrics_match_a_drawn_annotator(s_annot: float) -> None:
     model, rng = GenerativeModel(s_annot=s_annot), np.random.default_rng(0)
     latent_R = model.draw_latents(rng, 200_000)
     label_R = model.draw_labels(rng, latent_R)
@@ -123,14 +123,14 @@ def test_stated_annotator_reads_as_one_that_is_drawn(s_annot: float) -> None:
     assert stated == pytest.approx({name: drawn[name] for name in stated}, abs=0.006)
 
 
-def test_an_annotator_of_the_default_noise_reads_as_a_human_reads_mosi() -> None:
+def test_an_annotator_with_default_noise_matches_a_human_on_mosi() -> None:
     metrics = annotator_metrics(GenerativeModel())
     assert metrics["mae"] == pytest.approx(0.71, abs=0.005)  # Table 2, "Human"
     assert metrics["a2_has0"] == pytest.approx(0.857, abs=0.01)
     assert metrics["corr"] == pytest.approx(0.82, abs=0.05)
 
 
-def test_best_accuracy_is_that_of_the_likelier_sign() -> None:
+def test_best_accuracy_uses_the_likelier_sign() -> None:
     model, rng = GenerativeModel(s_video=6.0), np.random.default_rng(0)
     latent_R = model.draw_latents(rng, 200_000)
     positive_R = model.draw_labels(rng, latent_R) >= 0
@@ -143,7 +143,7 @@ def test_best_accuracy_is_that_of_the_likelier_sign() -> None:
     assert 0.60 < best["video"] < 0.63  # a weak video; the paper's teacher alone has 57 %
 
 
-def test_data_sets_of_one_seed_that_differ_in_their_video_share_words_and_labels(tmp_path: Path) -> None:
+def test_data_sets_that_differ_only_in_video_share_words_and_labels(tmp_path: Path) -> None:
     options: tuple[dict, ...] = ({}, {"s_video": 6.0}, {"informative_video": False})
     strong, weak, idle = (
         rows(make_dataset(tmp_path / str(n), num_clips=60, seed=1, **given)) for n, given in enumerate(options)
@@ -187,7 +187,7 @@ def test_same_seed_gives_identical_bytes_and_another_seed_does_not(tmp_path: Pat
         assert sha256_file(first.root / name) == sha256_file(again.root / name)
 
 
-def test_chunks_do_not_show_in_ids_or_splits(made: Dataset) -> None:
+def test_chunks_do_not_affect_ids_or_splits(made: Dataset) -> None:
     clips = rows(made)  # more clips than one chunk
     assert len(clips["clip_id"]) == len(set(clips["clip_id"])) == NUM_CLIPS
     splits_of_video: dict[str, set[str]] = {}
@@ -216,7 +216,7 @@ def test_word_counts_follow_mosi(made: Dataset) -> None:
     assert counts.max() <= 100
 
 
-def test_every_level_is_read_back_from_its_words_at_every_length() -> None:
+def test_every_level_can_be_read_from_its_words_at_every_length() -> None:
     rng = np.random.default_rng(0)
     for half in OPINION_WORDS:
         for num_words in (1, 2, 3, 4, 5, 9, 16, 40, 100):
@@ -228,7 +228,7 @@ def test_every_level_is_read_back_from_its_words_at_every_length() -> None:
                 assert text == text.lower()
 
 
-def test_reader_refuses_a_text_without_one_clear_level() -> None:
+def test_the_reader_refuses_a_text_without_a_unique_level() -> None:
     with pytest.raises(ValueError, match="found \\[\\]"):
         read_level("i saw it yesterday")
     with pytest.raises(ValueError, match="found \\[-5, 2\\]"):
@@ -248,7 +248,7 @@ def test_words_of_opinion_modifiers_and_neutral_phrases_are_disjoint() -> None:
         assert not one & other
 
 
-def test_word_counts_depend_on_the_generator_alone() -> None:
+def test_word_counts_depend_only_on_the_generator() -> None:
     assert draw_word_counts(np.random.default_rng(1), 50) == draw_word_counts(np.random.default_rng(1), 50)
 
 
@@ -262,7 +262,7 @@ def test_prompts_are_negative_then_positive_along_the_cue(made: Dataset) -> None
     assert np.corrcoef(closer_to_positive_R, clips["label"])[0, 1] > 0.7
 
 
-def test_encoder_folder_knows_every_word_and_loads_offline(made: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_encoder_knows_every_word_and_loads_offline(made: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     from transformers import AutoConfig, AutoTokenizer
 
@@ -291,20 +291,20 @@ def test_encoder_folder_knows_every_word_and_loads_offline(made: Dataset, monkey
         ({"num_clips": 20, "visual_shape": (8, 0, 32)}, "visual_shape is \\[8, 0, 32\\]"),
     ],
 )
-def test_bad_options_are_refused_and_leave_nothing(tmp_path: Path, options: dict, message: str) -> None:
+def test_invalid_options_are_refused_and_leave_nothing_behind(tmp_path: Path, options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_dataset(tmp_path / "d", **options)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_data_set_is_not_written_over(tmp_path: Path) -> None:
+def test_an_existing_data_set_is_not_overwritten(tmp_path: Path) -> None:
     first = make_dataset(tmp_path / "d", num_clips=20)
     with pytest.raises(UserError, match="exists already"):
         make_dataset(tmp_path / "d", num_clips=20)
     assert Dataset.open(tmp_path / "d").manifest.fingerprint == first.manifest.fingerprint
 
 
-def test_making_data_imports_no_torch() -> None:
+def test_generating_data_imports_no_torch() -> None:
     code = "import sys, vadv_dist.data.synth; sys.exit('torch' in sys.modules or 'tokenizers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -312,7 +312,7 @@ def test_making_data_imports_no_torch() -> None:
 @pytest.mark.real_data
 def test_latent_follows_mosi() -> None:
     if not MOSI.is_file():
-        pytest.skip(f"{MOSI.name} is not here")
+        pytest.skip(f"{MOSI.name} is not available")
     with MOSI.open(encoding="utf-8") as file:
         labels = np.array([float(row["label"]) for row in csv.DictReader(file)])
     nearest_YR = np.abs(labels - GRID[:, None])

@@ -16,7 +16,7 @@ SPEC = FeatureSpec((3, 2))
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A shard of five clips of which the second misses its face."""
+    """A shard of five clips, the second without a face."""
     with DatasetWriter(tmp_path / "d", features={"face": SPEC}, label=LabelSpec(), provenance={}) as writer:
         for i in range(5):
             face = None if i == 1 else np.full(SPEC.shape, i, np.float16)
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
     return dataset.shard_path(dataset.split("train")[0])
 
 
-def test_present_rows_are_read_beside_missing_ones(path: Path) -> None:
+def test_present_and_missing_rows_are_read(path: Path) -> None:
     [(values, present)] = tensor_chunks(pq.read_table(path, partitioning=None)["face"], SPEC)
     assert present.tolist() == [True, False, True, True, True]
     assert values.shape == (5, 3, 2)
@@ -41,7 +41,7 @@ def test_slices_of_a_column_keep_their_rows(path: Path, start: int, rows: int) -
     assert first == [i for i in range(start, start + rows) if i != 1]
 
 
-def test_a_shard_without_any_values_is_read(tmp_path: Path) -> None:
+def test_a_shard_without_values_is_read(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "d", features={"face": SPEC}, label=LabelSpec(), provenance={}) as writer:
         for i in range(3):
             writer.write("train", Clip(f"a_{i}", "a", "hi", 0.0, "s", {}))

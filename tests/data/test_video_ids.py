@@ -1,4 +1,4 @@
-"""Which video a clip is of, as its id says it; and when ids do not say it clearly enough to cut a split."""
+"""Videos inferred from clip ids, and ids that are too ambiguous to cut a split."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ VIDEOS = ["vid00", "-3g5yACwYnA", "a_b", "x-1y", "Ünï", "[q]", "v"]
 
 @pytest.mark.parametrize("sign", SIGNS)
 @pytest.mark.parametrize("video", VIDEOS)
-def test_a_number_at_the_end_is_of_the_clip(sign: str, video: str) -> None:
+def test_a_number_at_the_end_belongs_to_the_clip(sign: str, video: str) -> None:
     for clip in ("0", "3", "03", "117"):
         assert video_of(sign.format(v=video, c=clip)) == video
         assert number_in(sign.format(v=video, c=clip), video) == int(clip)
@@ -43,14 +43,14 @@ def test_a_number_at_the_end_is_of_the_clip(sign: str, video: str) -> None:
         ("12", "12"),
         ("v_1.5", "v"),  # a time, not clip 5 of v_1
         ("bOL9jKpeJRs", "bOL9jKpeJRs"),
-        ("v_١", "v"),  # a digit of another script is no number here, and the last _ counts
+        ("v_١", "v"),  # digits of other scripts do not count, so the last _ does
     ],
 )
-def test_other_ids_go_up_to_their_last_underscore_or_stand_alone(clip_id: str, video: str) -> None:
+def test_other_ids_are_split_at_their_last_underscore_or_kept(clip_id: str, video: str) -> None:
     assert video_of(clip_id) == video
 
 
-def test_families_are_seen_by_their_common_ending() -> None:
+def test_families_are_recognised_by_their_common_ending() -> None:
     families = numbered_families([f"vid{v:02}c{c}" for v in range(3) for c in range(2)])
     assert families == {f"vid0{v}c": [f"vid0{v}c0", f"vid0{v}c1"] for v in range(3)}
     assert numbered_families([f"v{v}[{c}].mp4" for v in "abc" for c in range(4)])
@@ -68,14 +68,14 @@ def table(path: Path, sign: str, videos: int = 8, clips: int = 10) -> Path:
 
 
 def videos_of(out: Path, split: str) -> set[str]:
-    """Speakers, read from the ids themselves: `vidNN` is their beginning."""
+    """Videos read from the ids, which start with `vidNN`."""
     dataset = Dataset.open(out)
     window = to_window([ShardReader(dataset).read(shard) for shard in dataset.split(split)], {})
     return {clip[:5] for clip in window.clip_id}
 
 
 @pytest.mark.parametrize("sign", SIGNS)
-def test_a_validation_split_moves_whole_videos_and_says_how_they_are_known(tmp_path: Path, sign: str) -> None:
+def test_a_validation_split_moves_whole_videos_and_reports_the_rule(tmp_path: Path, sign: str) -> None:
     summary = ingest_table(table(tmp_path / "t.csv", sign), tmp_path / "out", valid_fraction=0.2)
     train, valid = videos_of(tmp_path / "out", "train"), videos_of(tmp_path / "out", "valid")
     assert not train & valid
@@ -86,29 +86,29 @@ def test_a_validation_split_moves_whole_videos_and_says_how_they_are_known(tmp_p
 @pytest.mark.parametrize(
     "sign", ["{v}c{c}", "{v}clip{c}.mp4", "{v}[{c}].wav", "{v}<<{c}>>", "{v}_{c}_17_9", "{v}[{c}-9]"]
 )
-def test_ids_that_look_numbered_in_an_unknown_way_ask_for_the_video_column(tmp_path: Path, sign: str) -> None:
+def test_unknown_numbering_requires_the_video_column(tmp_path: Path, sign: str) -> None:
     path = table(tmp_path / "t.csv", sign)
     with pytest.raises(UserError, match="--video-column"):
         ingest_table(path, tmp_path / "out", valid_fraction=0.2)
     assert not (tmp_path / "out").exists()
 
 
-def test_clips_may_be_videos_of_their_own_where_that_is_said_or_ids_are_no_family(tmp_path: Path) -> None:
+def test_clips_can_be_separate_videos(tmp_path: Path) -> None:
     path = table(tmp_path / "t.csv", "{v}c{c}")
     assert ingest_table(path, tmp_path / "said", valid_fraction=0.2, video_column="id").splits["valid"] == 16
     path.write_text("\n".join(["id,split,label,text", *(f"{n},train,1,words" for n in range(50))]))
     summary = ingest_table(path, tmp_path / "plain", valid_fraction=0.2)
     assert summary.splits == {"train": 40, "valid": 10}
-    assert "50 clips whose id names no video, each a video of its own" in str(summary)
+    assert "50 clips whose id names no video, each a separate video" in str(summary)
 
 
-def test_one_video_for_all_says_by_which_rule(tmp_path: Path) -> None:
+def test_a_single_video_is_refused_with_the_rule(tmp_path: Path) -> None:
     path = table(tmp_path / "t.csv", "{v}_{c}", videos=1)
     with pytest.raises(UserError, match=r"has 1 videos in train.*clip is the id without.*--video-column"):
         ingest_table(path, tmp_path / "out", valid_fraction=0.2)
 
 
-def test_of_several_id_columns_all_but_the_last_name_the_video(tmp_path: Path) -> None:
+def test_all_but_the_last_id_column_name_the_video(tmp_path: Path) -> None:
     rows = [f"v{v},{c}_{c + 1},train,1,words" for v in range(5) for c in range(4)]
     (tmp_path / "t.csv").write_text("\n".join(["film,part,split,label,text", *rows]))
     ingest_table(tmp_path / "t.csv", tmp_path / "out", id_column=["film", "part"], valid_fraction=0.2)
@@ -118,7 +118,7 @@ def test_of_several_id_columns_all_but_the_last_name_the_video(tmp_path: Path) -
     assert window.clip_id == [f"{window.video_id[0]}_{c}_{c + 1}" for c in range(4)]
 
 
-def test_data_check_warns_of_families_that_are_cut_apart(tmp_path: Path) -> None:
+def test_data_check_warns_about_families_in_two_splits(tmp_path: Path) -> None:
     rows = [f"vid{v}c{c},{'test' if c == 3 else 'train'},1,words" for v in range(6) for c in range(4)]
     (tmp_path / "t.csv").write_text("\n".join(["id,split,label,text", *rows]))
     ingest_table(tmp_path / "t.csv", tmp_path / "out")

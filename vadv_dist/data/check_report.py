@@ -1,4 +1,4 @@
-"""What a check of a data set found, as data and on the terminal."""
+"""The report of a data set check, as data and in the terminal."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
@@ -11,14 +11,14 @@ Level = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """One problem.
 
     Attributes:
-        level: an `error` keeps the data set from being used; a `warning` is for a person to judge.
-        file: where, relative to the data set.
-        row: first row of the file that shows it, counted from 0; None where it is not about a row.
-        field: column or field of `dataset.json`; None where it is not about one.
-        what: what is wrong.
+        level: an `error` makes the data set unusable; a `warning` is for the user to consider.
+        file: path relative to the data set.
+        row: first affected row of the file, counted from 0; None if the problem is not about rows.
+        field: column or field of `dataset.json`; None if the problem is not about one.
+        what: the problem.
         advice: what to do.
     """
 
@@ -31,14 +31,14 @@ class Finding:
 
     @property
     def where(self) -> str:
-        """File, row and field in words."""
+        """File, row and field as text."""
         row = "" if self.row is None else f" row {self.row}"
         return f"{self.file}{row}" + ("" if self.field is None else f", {self.field}")
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check looked at and what it found."""
+    """What was checked, and the findings."""
 
     uri: str
     shards: int
@@ -47,12 +47,12 @@ class CheckReport:
 
     @property
     def errors(self) -> int:
-        """Number of findings that keep the data set from being used."""
+        """Number of findings that make the data set unusable."""
         return sum(finding.level == "error" for finding in self.findings)
 
     @property
     def ok(self) -> bool:
-        """Whether there is no error; warnings do not count."""
+        """Whether there are no errors; warnings do not count."""
         return self.errors == 0
 
     def to_json(self) -> dict[str, object]:
@@ -61,7 +61,7 @@ class CheckReport:
 
 
 def render_report(report: CheckReport, console: "Console") -> None:
-    """Print a report: one block per finding, errors first, and a line that sums up."""
+    """Print a report: one block per finding, errors first, and a summary line."""
     from rich.text import Text
 
     for finding in report.findings:
@@ -88,5 +88,5 @@ def render_finding(finding: Finding, console: "Console") -> None:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun, in the plural where it is one."""
+    """A number with its noun in singular or plural."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

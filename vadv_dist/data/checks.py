@@ -1,4 +1,4 @@
-"""Look through a whole data set for everything that is wrong with it, rather than stop at the first thing."""
+"""Check a whole data set and report every problem instead of stopping at the first."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -31,8 +31,8 @@ from vadv_dist.storage import file_size, files_below, local_copy, read_json, sha
 __all__ = ["CheckReport", "Finding", "check_dataset", "render_report"]
 
 Progress = Callable[[int, int], None]
-_AGAIN = "Make the data set again."
-_RESTORE = "Restore the file from where it came, or make the data set again."
+_AGAIN = "Recreate the data set."
+_RESTORE = "Restore the file from its origin, or recreate the data set."
 _MAX_EXAMPLES = 3
 
 
@@ -41,10 +41,10 @@ def check_dataset(uri: str | Path, progress: Progress | None = None) -> CheckRep
 
     Args:
         uri: the data set; memory holds one shard and all ids at a time.
-        progress: called after each shard with the number of shards done and of all.
+        progress: called after each shard with the number of finished shards and of all shards.
 
     Raises:
-        UserError: there is no data set, or its `dataset.json` cannot be read at all.
+        UserError: there is no data set, or its `dataset.json` cannot be read.
     """
     dataset = Dataset.open(uri)
     check = _Check(dataset)
@@ -65,7 +65,7 @@ def check_dataset(uri: str | Path, progress: Progress | None = None) -> CheckRep
 
 @dataclass
 class _Check:
-    """Findings so far, and what has to be remembered from shard to shard."""
+    """Findings so far, and the state carried from shard to shard."""
 
     dataset: Dataset
     findings: list[Finding] = field(default_factory=list)
@@ -84,23 +84,23 @@ class _Check:
         self.findings.append(Finding("warning", file, row, name, what, advice))
 
     def manifest(self) -> None:
-        """What `dataset.json` says, before any shard is opened."""
+        """Check `dataset.json` before any shard is opened."""
         file, manifest = "dataset.json", self._manifest
         raw = read_json(self.dataset.root / file)
         if raw.get("fingerprint") != manifest.fingerprint:
-            self.error(file, "fingerprint", "The fingerprint is not that of the shards listed: the file was edited.")
+            self.error(file, "fingerprint", "The fingerprint does not match the listed shards: the file was edited.")
         for split, shards in manifest.splits.items():
             declared = raw["splits"][split].get("rows")
             if split not in SPLITS:
                 self.error(file, "splits", f"Unknown split {split!r}, expected one of {', '.join(SPLITS)}.")
             if declared != manifest.rows(split):
-                self.error(file, "splits", f"{split} declares {declared} rows, its shards {manifest.rows(split)}.")
+                self.error(file, "splits", f"{split} declares {declared} rows, its shards have {manifest.rows(split)}.")
             for path, times in Counter(shard.path for shard in shards).items():
                 if times > 1:
                     self.error(file, "splits", f"{path} is listed {times} times in {split}.")
         for split, what in (("train", "trained on"), ("valid", "used for early stopping"), ("test", "evaluated")):
             if not manifest.rows(split):
-                advice = "Make one with `vadv ingest table … --valid-fraction 0.1`." if split == "valid" else _AGAIN
+                advice = "Create one with `vadv ingest table … --valid-fraction 0.1`." if split == "valid" else _AGAIN
                 self.warning(file, "splits", f"There is no {split} split, so nothing can be {what}.", advice)
         for name, spec in manifest.features.items():
             if name not in FEATURE_AXES:
@@ -112,32 +112,32 @@ class _Check:
             self.error(file, "label", f"The label range is {manifest.label.low:g} to {manifest.label.high:g}.")
 
     def shard(self, split: str, shard: ShardInfo) -> None:
-        """One shard's bytes, schema and rows."""
+        """Check one shard's bytes, schema and rows."""
         path = self.dataset.shard_path(shard)
         try:
             size = file_size(path)
         except OSError:
-            self.error(shard.path, None, "The file is gone, but dataset.json lists it.", _RESTORE)
+            self.error(shard.path, None, "The file is missing, but dataset.json lists it.", _RESTORE)
             return
         if size != shard.bytes:
-            what = f"It has {size:,} bytes, dataset.json declares {shard.bytes:,}: truncated or changed."
+            what = f"It has {size:,} bytes, but dataset.json declares {shard.bytes:,}: truncated or changed."
             self.error(shard.path, None, what, _RESTORE)
         elif (actual := sha256_file(path)) != shard.sha256:
-            what = f"Its SHA-256 is {actual[:12]}…, dataset.json declares {shard.sha256[:12]}…: it was changed."
+            what = f"Its SHA-256 is {actual[:12]}…, but dataset.json declares {shard.sha256[:12]}…: it was changed."
             self.error(shard.path, None, what, _RESTORE)
         try:
             with BoundedParquet(pa.BufferReader(shard_content(path, size)), path) as file:
                 table = file.read()
-            table.column_names  # noqa: B018  # decoded when they are asked for
+            table.column_names  # noqa: B018  # decodes the names
         except OversizedError as error:
             self.error(shard.path, None, error.what, _RESTORE)
             return
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # UnicodeDecodeError: column names
             self.error(shard.path, None, f"It is not a readable Parquet file ({first_line(error)}).", _RESTORE)
             return
         self.rows += table.num_rows
         if table.num_rows != shard.rows:
-            self.error(shard.path, None, f"It has {table.num_rows} rows, dataset.json declares {shard.rows}.")
+            self.error(shard.path, None, f"It has {table.num_rows} rows, but dataset.json declares {shard.rows}.")
         if not table.num_rows:
             return
         usable = self._usable_columns(shard.path, table)
@@ -148,16 +148,16 @@ class _Check:
         self._features(shard, table, usable)
 
     def _usable_columns(self, file: str, table: pa.Table) -> set[str]:
-        """Columns whose type and nulls are as declared."""
+        """Check types and nulls of the columns, and return the valid ones."""
         usable = set()
         for wanted in arrow_schema(self._manifest.features):
             name = wanted.name
             if name not in table.column_names:
-                self.error(file, name, f"There is no such column (columns: {', '.join(table.column_names)}).")
+                self.error(file, name, f"The column is missing (columns: {', '.join(table.column_names)}).")
                 continue
             column = table.column(name)
             if column.type != wanted.type:
-                self.error(file, name, f"It holds {_type_name(column.type)}, expected {_type_name(wanted.type)}.")
+                self.error(file, name, f"It has type {_type_name(column.type)}, expected {_type_name(wanted.type)}.")
             elif (fault := _fault(column)) is not None:
                 self.error(file, name, f"Its values are damaged ({fault}).", _RESTORE)
             elif name in META_COLUMNS and column.null_count:
@@ -167,14 +167,14 @@ class _Check:
                 self.error(
                     file,
                     name,
-                    f"It holds {counted(nulls, 'null')} inside tensors, expected whole tensors or null ones.",
+                    f"It has {counted(nulls, 'null')} inside tensors, expected complete tensors or null ones.",
                 )
             else:
                 usable.add(name)
         known = {*META_COLUMNS, *self._manifest.features}
         for name in table.column_names:
             if name not in known:
-                self.warning(file, name, "dataset.json does not know this column; nothing reads it.", _AGAIN)
+                self.warning(file, name, "dataset.json does not declare this column; nothing reads it.", _AGAIN)
         return usable
 
     def _words_and_labels(self, file: str, window: Window) -> None:
@@ -183,13 +183,13 @@ class _Check:
         in_range = (window.label >= np.float32(low)) & (window.label <= np.float32(high))
         counted = np.array([count_words(text) for text in window.text], np.int32)
         has_words = counted > 0
-        self._rows(file, "label", ~is_number, "It is not a number", "Mend the labels and make the data set again.")
+        self._rows(file, "label", ~is_number, "It is NaN or infinity", "Fix the labels and recreate the data set.")
         if self._manifest.label.is_class:
             whole = np.floor(window.label) == window.label
-            self._rows(file, "label", is_number & ~whole, "It is not a whole number, as a class is", _AGAIN)
+            self._rows(file, "label", is_number & ~whole, "It is not an integer class", _AGAIN)
         outside = f"It is outside [{low:g}, {high:g}]"
-        self._rows(file, "label", is_number & ~in_range, outside, "Mend the labels, or ingest with their range.")
-        advice = "Give the clips words, or leave them out, and make the data set again."
+        self._rows(file, "label", is_number & ~in_range, outside, "Fix the labels, or ingest with --label-range.")
+        advice = "Give the clips a text, or leave them out, and recreate the data set."
         if not self._manifest.label.is_class:
             self._rows(file, "text", ~has_words, "It is empty", advice)
         wrong_count = (has_words | self._manifest.label.is_class) & (counted != window.num_words)
@@ -206,7 +206,7 @@ class _Check:
             self.clips_of_video.setdefault(video, Counter())[split] += 1
         if repeated:
             what = f"{counted(len(repeated), 'id')} of another row: {_examples([text for _, text in repeated])}."
-            advice = "Keep each clip once and make the data set again: a test clip in train makes its score worthless."
+            advice = "Keep each clip once and recreate the data set: test clips in train invalidate the test score."
             self.error(file, "clip_id", what, advice, row=repeated[0][0])
 
     def _features(self, shard: ShardInfo, table: pa.Table, usable: set[str]) -> None:
@@ -216,8 +216,8 @@ class _Check:
                 parts = tensor_chunks(table.column(name), spec)
                 present[name] = np.concatenate([has for _, has in parts])
                 bad = np.concatenate([_rows_not_finite(values) for values, _ in parts]) & present[name]
-                advice = "Mend the features and make the data set again, or leave them out."
-                self._rows(shard.path, name, bad, "It holds NaN or infinity", advice)
+                advice = "Fix the features and recreate the data set, or leave them out."
+                self._rows(shard.path, name, bad, "It has NaN or infinity", advice)
         if set(present) != set(self._manifest.features):
             return
         lacking = Counter(
@@ -225,28 +225,28 @@ class _Check:
         )
         del lacking[""]
         if dict(lacking) != shard.missing:
-            what = f"Rows lack features as {dict(lacking)}, dataset.json declares {shard.missing}."
+            what = f"The rows that lack features are {dict(lacking)}, but dataset.json declares {shard.missing}."
             self.error(shard.path, None, what)
 
     def _rows(self, file: str, name: str, bad: Array, what: str, advice: str) -> None:
-        """One finding for all rows that show the same thing."""
+        """Report one finding for all rows with the same problem."""
         rows = np.flatnonzero(bad)
         if len(rows):
             what = f"{what} in {counted(len(rows), 'row')}."
             self.error(file, name, what, advice, row=int(rows[0]))
 
     def videos_in_several_splits(self) -> None:
-        """The same speaker in two splits lets a model know a test clip's speaker."""
+        """Warn about videos in two splits, which let a model know a test clip's speaker."""
         for one, other in combinations(SPLITS, 2):
             shared = sorted(v for v, counts in self.clips_of_video.items() if counts[one] and counts[other])
             if shared:
                 what = f"{counted(len(shared), 'video')} in both {one} and {other}: {_examples(shared)}."
-                advice = "Split by whole videos, or judge whether scores may profit from known speakers."
+                advice = "Split by whole videos, or consider whether scores may benefit from known speakers."
                 self.warning(f"{one}/ and {other}/", "video_id", what, advice)
         self._families_in_several_splits()
 
     def _families_in_several_splits(self) -> None:
-        """Clips that count as videos of their own, though their ids look like numbered clips of the same videos."""
+        """Warn if each clip counts as a separate video although the ids look like numbered clips of the same videos."""
         alone = [video for video, counts in self.clips_of_video.items() if counts.total() == 1]
         if len(alone) <= self.rows / 2:
             return
@@ -257,16 +257,16 @@ class _Check:
         }
         for one, other in combinations(SPLITS, 2):
             shared = sorted(name for name, splits in splits_of.items() if {one, other} <= splits)
-            if len(shared) > 1:  # a single one is the name of a file, or of its train split
+            if len(shared) > 1:  # a single one is the name of a file or of its train split
                 what = (
-                    f"Clips count as videos of their own, but the ids of {counted(len(shared), 'group')} look numbered "
-                    f"and stand in both {one} and {other}: {_examples([f'{name}…' for name in shared])}."
+                    f"Each clip counts as a separate video, but {counted(len(shared), 'group')} of ids look numbered "
+                    f"and are in both {one} and {other}: {_examples([f'{name}…' for name in shared])}."
                 )
-                advice = "If the groups are videos, make the data set again with their column (--video-column)."
+                advice = "If the groups are videos, recreate the data set with their column (--video-column)."
                 self.warning(f"{one}/ and {other}/", "video_id", what, advice)
 
     def prompts(self) -> None:
-        """Frozen prompt embeddings, where there should be any."""
+        """Check the frozen prompt embeddings, if there should be any."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
@@ -276,7 +276,7 @@ class _Check:
                 self.warning(file, None, "dataset.json declares no prompts; nothing reads this file.", _AGAIN)
             return
         if not self.dataset.prompts_path.is_file():
-            self.error(file, None, f"The file is gone, but dataset.json declares {classes} prompts.", _RESTORE)
+            self.error(file, None, f"The file is missing, but dataset.json declares {classes} prompts.", _RESTORE)
             return
         try:
             with local_copy(self.dataset.prompts_path) as path:
@@ -286,27 +286,27 @@ class _Check:
             return
         prompts, declared = tensors.get("prompts"), self._manifest.prompts_sha256
         if prompts is None:
-            self.error(file, "prompts", f"There is no such tensor (tensors: {', '.join(tensors)}).")
+            self.error(file, "prompts", f"The tensor is missing (tensors: {', '.join(tensors)}).")
         elif prompts.ndim != 2 or len(prompts) != classes:
             self.error(file, "prompts", f"Its shape is {list(prompts.shape)}, expected [{classes}, D].")
         elif not np.isfinite(prompts).all():
-            self.error(file, "prompts", "It holds NaN or infinity.")
+            self.error(file, "prompts", "It has NaN or infinity.")
         elif declared is not None and (actual := sha256_file(self.dataset.prompts_path)) != declared:
-            what = f"Its SHA-256 is {actual[:12]}…, dataset.json declares {declared[:12]}…: it was changed."
+            what = f"Its SHA-256 is {actual[:12]}…, but dataset.json declares {declared[:12]}…: it was changed."
             self.error(file, None, what, _RESTORE)
 
     def records(self) -> None:
-        """Files that provenance names beside the shards: what was read, and what was left out."""
+        """Check the additional files that provenance lists: what was read, and what was left out."""
         for name, declared in self._manifest.records.items():
             path = self.dataset.root / name
             if not path.is_file():
-                self.error(name, None, "The file is gone, but dataset.json names it.", _RESTORE)
+                self.error(name, None, "The file is missing, but dataset.json lists it.", _RESTORE)
             elif (actual := sha256_file(path)) != declared:
-                what = f"Its SHA-256 is {actual[:12]}…, dataset.json declares {declared[:12]}…: it was changed."
+                what = f"Its SHA-256 is {actual[:12]}…, but dataset.json declares {declared[:12]}…: it was changed."
                 self.error(name, None, what, _RESTORE)
 
     def unlisted_files(self) -> None:
-        """Shards that nothing reads."""
+        """Warn about shards that nothing reads."""
         listed = {shard.path for shards in self._manifest.splits.values() for shard in shards}
         listed |= set(self._manifest.records)
         found = {name for name in files_below(self.dataset.root) if name.endswith(".parquet")}
@@ -321,7 +321,7 @@ def _rows_not_finite(values: Array) -> Array:
 
 
 def _fault(column: pa.ChunkedArray) -> str | None:
-    """What is wrong inside a column, such as texts that are not UTF-8; None where nothing is."""
+    """What is wrong inside a column, such as texts that are not UTF-8; None if nothing is."""
     try:
         column.validate(full=True)
     except pa.ArrowException as error:

@@ -1,4 +1,4 @@
-"""Turn some rows of a window into the batch that a model receives: no tensor is padded past its longest row."""
+"""Turn rows of a window into the batch that a model receives; tensors are padded to their longest row only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ TOKENS, MASK = "input_ids", "attention_mask"
 
 
 class Field(Protocol):
-    """One thing that a task collates of every clip."""
+    """One field of a task's batch."""
 
     def collate(self, window: Window, rows: IntArray) -> dict[str, torch.Tensor]:
-        """Tensors of some rows by name, each [len(rows), ...]."""
+        """Tensors of the given rows by name, each [len(rows), ...]."""
         ...
 
 
 @dataclass(frozen=True)
 class TextField:
-    """Token ids and attention mask of the words, [B, L] each.
+    """Token ids and attention mask of the text, [B, L] each.
 
     Attributes:
-        tokenizer: of the student's encoder.
-        max_tokens: texts are cut after this many tokens.
+        tokenizer: the tokenizer of the student's encoder.
+        max_tokens: texts are truncated to this many tokens.
     """
 
     tokenizer: "PreTrainedTokenizerBase"
@@ -51,18 +51,18 @@ class TextField:
         if empty.size:
             row = rows[int(empty[0])]
             raise UserError(
-                f"The tokenizer makes no token of clip {window.clip_id[row]!r} ({window.text[row][:60]!r}), "
-                "so nothing can be read. Give an encoder whose tokenizer knows its words, or leave the clip out."
+                f"The tokenizer returns no tokens for clip {window.clip_id[row]!r} ({window.text[row][:60]!r}). "
+                "Choose an encoder whose tokenizer knows these words, or leave the clip out."
             )
         return {name: torch.from_numpy(np.ascontiguousarray(encoded[name], np.int64)) for name in (TOKENS, MASK)}
 
 
 @dataclass(frozen=True)
 class FeatureField:
-    """A feature of the data set, [B, ...], zeros where a clip lacks it.
+    """A feature of the data set, [B, ...], with zeros for clips that lack it.
 
     Attributes:
-        name: of the feature.
+        name: name of the feature.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Collator:
     """Collates the fields of a task.
 
     Attributes:
-        fields: what the model reads.
+        fields: the fields that the model reads.
     """
 
     fields: Sequence[Field]
@@ -86,11 +86,11 @@ class Collator:
         """Collate one micro-batch.
 
         Args:
-            window: where the rows are.
-            rows: the micro-batch's rows; where empty, one row that counts for nothing takes its place.
-            global_rows: all rows of the step's global batch, over which means are taken.
+            window: holds the rows.
+            rows: the micro-batch's rows; if empty, a single row of weight zero is used.
+            global_rows: all rows of the step's global batch, the divisors of means.
         Raises:
-            UserError: a text without a token.
+            UserError: the tokenizer returns no tokens for a text.
         """
         valid = np.ones(max(len(rows), 1), np.float32)
         if not len(rows):

@@ -1,7 +1,7 @@
-"""A data set on storage: what its `dataset.json` says, and where its files are.
+"""A data set on storage: its `dataset.json` and the locations of its files.
 
 Layout (docs/architecture.md, "A data set on storage"): `<uri>/<split>/00000.parquet …`, `<uri>/dataset.json`, and
-`<uri>/prompts.safetensors` where the data set has prompt embeddings.
+`<uri>/prompts.safetensors` if the data set has prompt embeddings.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from vadv_dist.storage import Location, file_size, location, read_json, sha256_b
 
 MANIFEST = "dataset.json"
 PROMPTS_NAME = "prompts.safetensors"
-_MAX_PROMPTS_BYTES = 64 << 20  # 2 × 1024 numbers take 8 KiB
+_MAX_PROMPTS_BYTES = 64 << 20  # 2 × 1024 values take 8 KiB
 
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One shard as `dataset.json` declares it.
+    """One shard as declared in `dataset.json`.
 
-    `missing` counts rows by the exact set of features that they lack, as `{"face": 3, "face+visual": 1}`.
+    `missing` counts rows by the exact set of features they lack, such as `{"face": 3, "face+visual": 1}`.
     """
 
     path: str
@@ -41,7 +41,7 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class DatasetManifest:
-    """What `dataset.json` says."""
+    """The contents of `dataset.json`."""
 
     splits: dict[str, list[ShardInfo]]
     features: dict[str, FeatureSpec]
@@ -55,7 +55,7 @@ class DatasetManifest:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all shards' hashes, and the prompts' where it is known: equal for sets of the same bytes."""
+        """SHA-256 over the hashes of all shards, and of the prompts if known: equal for data sets with equal bytes."""
         digest = hashlib.sha256()
         for split in sorted(self.splits):
             for shard in self.splits[split]:
@@ -66,7 +66,7 @@ class DatasetManifest:
 
     @property
     def records(self) -> dict[str, str]:
-        """SHA-256 of each file beside the shards that provenance names under `records`, by its plain name."""
+        """SHA-256 by file name of the additional files that provenance lists under `records`."""
         found = self.provenance.get("records", [])
         return {
             str(entry["name"]): str(entry["sha256"])
@@ -75,23 +75,23 @@ class DatasetManifest:
         }
 
     def rows(self, split: str) -> int:
-        """Number of rows of a split (0 where the data set has no such split)."""
+        """Number of rows of a split (0 if the data set has no such split)."""
         return sum(shard.rows for shard in self.splits.get(split, []))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set on storage: where it is and what its manifest says."""
+    """A data set on storage: its location and manifest."""
 
     root: Location
     manifest: DatasetManifest
 
     @classmethod
     def open(cls, uri: str | Location) -> "Dataset":
-        """Read a data set's manifest; no shard is opened.
+        """Read a data set's manifest without opening any shard.
 
         Raises:
-            UserError: nothing there, not a data set, or one of another schema version.
+            UserError: there is no data set, or it has another schema version.
         """
         root = location(uri)
         path = root / MANIFEST
@@ -99,20 +99,20 @@ class Dataset:
             what = "has no dataset.json" if root.is_dir() else "is a file" if root.is_file() else "does not exist"
             raise UserError(
                 f"{root} {what}, so it is not a data set (dataset.json is written last, when a data set is "
-                "complete). Give the folder that `vadv synth` or `vadv ingest` wrote, or run it again."
+                "complete). Give the output folder of `vadv synth` or `vadv ingest`, or run the command again."
             )
         return cls(root, parse_manifest(read_json(path), path))
 
     @property
     def prompts_path(self) -> Location:
-        """Where frozen prompt embeddings are, if the data set has any."""
+        """Path of the frozen prompt embeddings, if the data set has any."""
         return self.root / PROMPTS_NAME
 
     def read_prompts(self) -> Array | None:
-        """Prompt embeddings [C, D], verified where their hash is declared; None where there are none.
+        """Prompt embeddings [C, D], verified if their hash is declared; None if there are none.
 
         Raises:
-            UserError: the file is gone, was changed, or does not hold what `dataset.json` declares.
+            UserError: the file is missing or changed, or does not match `dataset.json`.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load
@@ -122,26 +122,26 @@ class Dataset:
             return None
         try:
             if file_size(path) > _MAX_PROMPTS_BYTES:
-                raise UserError(f"{path} has more than {_MAX_PROMPTS_BYTES:,} bytes, so it is no set of prompts.")
+                raise UserError(f"{path} has more than {_MAX_PROMPTS_BYTES:,} bytes, so it is not a prompts file.")
             content = path.read_bytes()
         except FileNotFoundError:
             raise UserError(
-                f"{path} is gone, but dataset.json declares {manifest.num_classes_prompts} prompts. Restore it, or "
-                "make the data set again."
+                f"{path} is missing, but dataset.json declares {manifest.num_classes_prompts} prompts. Restore it, or "
+                "recreate the data set."
             ) from None
         if manifest.prompts_sha256 is not None and sha256_bytes(content) != manifest.prompts_sha256:
             raise UserError(
-                f"{path} has SHA-256 {sha256_bytes(content)[:12]}…, dataset.json declares "
-                f"{manifest.prompts_sha256[:12]}…: it was changed after the data set was written. Restore it, or make "
-                "the data set again."
+                f"{path} has SHA-256 {sha256_bytes(content)[:12]}…, but dataset.json declares "
+                f"{manifest.prompts_sha256[:12]}…: it was changed after the data set was written. Restore it, or "
+                "recreate the data set."
             )
         try:
             prompts: Array | None = load(content).get("prompts")
         except (SafetensorError, ValueError) as error:
-            raise UserError(f"{path} is not a readable safetensors file ({error}). Make the data set again.") from None
+            raise UserError(f"{path} is not a readable safetensors file ({error}). Recreate the data set.") from None
         if prompts is None or prompts.ndim != 2:
             shape = None if prompts is None else list(prompts.shape)
-            raise UserError(f"{path} holds prompts of shape {shape}, expected [C, D]. Make the data set again.")
+            raise UserError(f"{path} has prompts of shape {shape}, expected [C, D]. Recreate the data set.")
         return prompts
 
     def shard_path(self, shard: ShardInfo) -> Location:
@@ -166,13 +166,13 @@ def parse_manifest(raw: Mapping[str, Any], path: Location) -> DatasetManifest:
     """Build a manifest from the JSON of `dataset.json`.
 
     Raises:
-        UserError: another schema version, or a field that is missing or malformed.
+        UserError: unsupported schema version, or a missing or malformed field.
     """
     version = raw.get("schema_version")
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"{path} has schema_version {fields.brief(version)}, this version reads {SCHEMA_VERSION}. "
-            "Make the data set again with this version, or use the version that made it."
+            f"{path} has schema_version {fields.brief(version)}, but this version reads {SCHEMA_VERSION}. "
+            "Recreate the data set with this version, or use the version that created it."
         )
     try:
         splits = {
@@ -194,14 +194,14 @@ def parse_manifest(raw: Mapping[str, Any], path: Location) -> DatasetManifest:
             truth=fields.truth(raw.get("truth")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is malformed ({type(error).__name__}: {error}). Make the data set again.") from None
+        raise UserError(f"{path} is malformed ({type(error).__name__}: {error}). Recreate the data set.") from None
 
 
 def _parse_shard(raw: Any) -> ShardInfo:
     entry = fields.mapping(raw, "shard")
     path = fields.text(entry["path"], "path")
     if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
-        raise ValueError(f"shard path {path!r} leaves the data set")
+        raise ValueError(f"shard path {path!r} is outside the data set")
     rows, size = fields.count(entry["rows"], "rows"), fields.count(entry["bytes"], "bytes")
     if rows > size:
         raise ValueError(f"shard {path!r} declares {rows:,} rows in {size:,} bytes")
@@ -215,7 +215,7 @@ def _parse_shard(raw: Any) -> ShardInfo:
 
 
 def manifest_json(manifest: DatasetManifest) -> dict[str, Any]:
-    """The document that `dataset.json` holds."""
+    """The JSON document of `dataset.json`."""
     raw = asdict(manifest)
     raw["splits"] = {
         name: {"rows": manifest.rows(name), "shards": [asdict(shard) for shard in shards]}

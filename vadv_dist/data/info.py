@@ -1,4 +1,4 @@
-"""What a data set holds, read from its manifest alone."""
+"""Summarise a data set from its manifest."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ __all__ = ["dataset_info", "render_info"]
 
 
 def dataset_info(uri: str | Path) -> dict[str, Any]:
-    """Summarise a data set; no shard is opened.
+    """Summarise a data set without opening its shards.
 
     Returns:
         `uri`, `schema_version`, `fingerprint`, `rows`, `bytes`, `splits` (rows, shards, bytes, missing features, labels
         and words of each), `features`, `label` (range, threshold, and a histogram over all splits), `prompts`,
-        `provenance`, and `truth` (None unless the data is made).
+        `provenance`, and `truth` (None unless the data are synthetic).
 
     Raises:
         UserError: there is no data set.
@@ -68,7 +68,7 @@ def _split_info(manifest: DatasetManifest, split: str) -> dict[str, Any]:
 
 
 def _joint_histogram(splits: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """Counts of all splits together; None where they do not share their bins."""
+    """Counts over all splits; None if their bins differ."""
     histograms = [split["label_histogram"] for split in splits.values()]
     if not histograms or any(h is None or h["edges"] != histograms[0]["edges"] for h in histograms):
         return None

@@ -1,4 +1,4 @@
-"""Draw what `dataset_info` says of a data set on a terminal of 80 columns or more."""
+"""Print `dataset_info` of a data set in a terminal of 80 columns or more."""
 
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ _SEEN = {
 
 
 def render_info(info: dict[str, Any], console: "Console") -> None:
-    """Print a data set's counts, shapes, label histogram, words, provenance, and truth where it is made."""
+    """Print counts, shapes, label histogram, words and provenance, and the truth of synthetic data."""
     from rich.text import Text
 
     shards = sum(split["shards"] for split in info["splits"].values())
@@ -38,7 +38,7 @@ def render_info(info: dict[str, Any], console: "Console") -> None:
     _section(console, "Features", _features(info))
     _section(console, _labels(info["label"]), _histogram(info, console.width))
     if info["truth"]:
-        _section(console, "Best mean absolute error that anyone can reach", _truth(info["truth"], console.width))
+        _section(console, "Lowest possible mean absolute error", _truth(info["truth"], console.width))
     _section(console, "Provenance", _provenance(info["provenance"]))
 
 
@@ -57,7 +57,7 @@ def _section(console: "Console", title: str, content: "RenderableType") -> None:
 
 
 def _table(*columns: str) -> "Table":
-    """A table without lines; a title that ends in `>` is of a column set to the right."""
+    """A table without lines; a column whose title ends in `>` is right-aligned."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_header=any(c.strip(">") for c in columns))
@@ -137,8 +137,8 @@ def _truth(truth: dict[str, Any], width: int) -> "RenderableType":
     annotator = truth.get("annotator")
     human = ""
     if annotator:
-        human = f"\nOne more annotator reads the labels at MAE {annotator['mae']:.2f}, A2 {annotator['a2_has0']:.1%}"
-        human += " (a human reads CMU-MOSI at 0.71, 85.7%)."
+        human = f"\nAnother annotator reaches MAE {annotator['mae']:.2f} and A2 {annotator['a2_has0']:.1%}"
+        human += " (a human on CMU-MOSI: 0.71, 85.7%)."
     return Group(table, Text(f"{human}\n{truth.get('model', '')}", style="dim"))
 
 
@@ -167,7 +167,7 @@ def _in_words(value: object, nested: bool = False) -> str:
 
 
 def _stacked_bar(parts: dict[str, int], most: int, cells: int) -> "Text":
-    """Parts one after the other; only the last ends inside a cell, since two colours cannot share one."""
+    """Join parts; only the last may end inside a cell, because a cell has a single colour."""
     from rich.text import Text
 
     bar, drawn, running = Text(), 0, 0
@@ -182,7 +182,7 @@ def _stacked_bar(parts: dict[str, int], most: int, cells: int) -> "Text":
 
 
 def _bar(length: float) -> str:
-    """A bar of so many cells, to an eighth; a sliver where there is anything at all."""
+    """A bar of the given width in cells, in steps of an eighth; never empty if the value is positive."""
     if length <= 0:
         return ""
     full, eighths = divmod(max(1, round(length * 8)), 8)

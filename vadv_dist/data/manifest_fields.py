@@ -1,4 +1,4 @@
-"""Fields of a `dataset.json` as what they must be; nothing in a file that was changed is taken on trust."""
+"""Validate the fields of `dataset.json`, which may have been edited."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -9,13 +9,13 @@ import numpy as np
 from vadv_dist.data.schema import LABEL_KINDS, FeatureSpec, LabelSpec
 
 FEATURE_TYPES = ("float16", "float32", "float64")
-# Arrow counts the values of one tensor in 32 bits, and rows in 64.
+# Arrow uses 32-bit indices for the values of one tensor, and 64-bit ones for rows.
 MAX_VALUES = (1 << 31) - 1
-_MAX_COUNT = 1 << 50  # a petabyte; sums over all shards that a file can list fit 64 bits
+_MAX_COUNT = 1 << 50  # a petabyte; sums over all shards that a file can list fit into 64 bits
 
 
 def text(value: Any, name: str) -> str:
-    """A string that can be written as UTF-8.
+    """Return a string that can be encoded as UTF-8.
 
     Raises:
         ValueError: it is something else; so do all functions here.
@@ -27,9 +27,9 @@ def text(value: Any, name: str) -> str:
 
 
 def count(value: Any, name: str) -> int:
-    """A whole number that is not negative."""
+    """Return a non-negative integer."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
-        raise ValueError(f"{name} is {brief(value)}, expected a whole number that is not negative")
+        raise ValueError(f"{name} is {brief(value)}, expected a non-negative integer")
     return value
 
 
@@ -55,7 +55,7 @@ def items(value: Any, name: str) -> list[Any]:
 
 
 def counts(value: Any, name: str) -> dict[str, int]:
-    """An object of whole numbers."""
+    """Return an object of non-negative integers."""
     return {key: count(item, f"{name}.{key}") for key, item in mapping(value, name).items()}
 
 
@@ -84,7 +84,7 @@ def label(value: Any) -> LabelSpec:
 
 
 def statistics(value: Any) -> dict[str, Any]:
-    """Label and word statistics of each split, as far as they are there."""
+    """Return the label and word statistics of each split that has them."""
     splits = mapping(value, "statistics")
     for split, raw in splits.items():
         name = f"statistics.{split}"
@@ -98,7 +98,7 @@ def statistics(value: Any) -> dict[str, Any]:
 
 
 def truth(value: Any) -> dict[str, Any] | None:
-    """What is known of made data; None where it was not made."""
+    """Return the truth of synthetic data; None for other data."""
     if value is None:
         return None
     raw = mapping(value, "truth")
@@ -111,7 +111,7 @@ def truth(value: Any) -> dict[str, Any] | None:
 
 
 def brief(value: Any) -> str:
-    """A value in few characters, for a message; huge numbers and long lists by their type alone."""
+    """Format a value briefly for a message; huge numbers and long lists by their type only."""
     if isinstance(value, str):
         return ascii(value[:40])
     if isinstance(value, float | bool) or value is None or (isinstance(value, int) and abs(value) < 1 << 64):
@@ -129,4 +129,4 @@ def _histogram(raw: Mapping[str, Any], name: str) -> None:
     edges = [number(edge, f"{name}.edges") for edge in items(raw["edges"], f"{name}.edges")]
     bins = [count(one, f"{name}.counts") for one in items(raw["counts"], f"{name}.counts")]
     if len(edges) != len(bins) + 1 or not bins or not bool((np.diff(edges) > 0).all()):
-        raise ValueError(f"{name} has {len(edges)} edges for {len(bins)} counts, expected rising edges, one more")
+        raise ValueError(f"{name} has {len(edges)} edges for {len(bins)} counts, expected one more, in rising order")

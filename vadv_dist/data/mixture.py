@@ -1,9 +1,9 @@
 """How often an epoch reads each row of several sources: a pure function of rows, mixing, seed and epoch.
 
-An epoch takes a *quota* of rows from each source. A source is a ring of rows: its shards in an order that the seed
-decides once, and so the rows of each shard. An epoch goes on round the ring where the one before ended. So each row is
-read `quota / rows` times an epoch, rounded down or up, and over any number of epochs none is read more than once
-oftener than another of its source: where a quota is smaller than its source, all rows get their turn.
+An epoch takes a *quota* of rows from each source. A source is a ring of rows: the seed fixes the order of its shards
+and of the rows in each shard. Each epoch continues on the ring where the previous one ended. Each row is therefore read
+`quota / rows` times per epoch, rounded down or up, and over any number of epochs the read counts within a source differ
+by at most one. If the quota is smaller than the source, all rows get their turn.
 
 Shapes: N sources, S shards, U reads.
 """
@@ -15,21 +15,22 @@ import numpy as np
 
 from vadv_dist.data.schema import IntArray
 
-# Streams of random numbers, apart from those of `plan`, keyed further by seed and source, shard or epoch.
+# Random streams, distinct from those of `plan`; further keyed by seed and source, shard or epoch.
 _RING_STREAM, _RING_ROW_STREAM, _SPREAD_STREAM = 2, 3, 4
 
 
 def quotas(rows_N: Sequence[int], mixing: str, weights_N: Sequence[float], temperature: float) -> list[int]:
-    """Rows that an epoch takes from each source, [N].
+    """Compute how many rows an epoch takes from each source, [N].
 
     Args:
         rows_N: rows of each source, each at least 1.
-        mixing: `proportional` takes each row once and `repeats` each row `weight` times. `equal` and `temperature` take
-            as many rows in all as the sources have, in shares of `weight` and of `weight * rows ** (1 / temperature)`.
+        mixing: `proportional` reads each row once and `repeats` reads each row `weight` times. `equal` and
+            `temperature` read as many rows as the sources have in total, in proportion to `weight` and to
+            `weight * rows ** (1 / temperature)`.
         weights_N: weight of each source.
-        temperature: 1 is proportional to the rows; the higher, the nearer to equal.
+        temperature: 1 is proportional to the rows; higher values are closer to equal.
     Returns:
-        quotas; one of `equal` or `temperature` may be 0 where its share is less than a row.
+        the quotas; with `equal` or `temperature` a quota is 0 if its share is less than a row.
     """
     rows = np.asarray(rows_N, np.float64)
     weights = np.asarray(weights_N, np.float64)
@@ -40,7 +41,7 @@ def quotas(rows_N: Sequence[int], mixing: str, weights_N: Sequence[float], tempe
     shares = weights if mixing == "equal" else weights * rows ** (1.0 / temperature)
     exact = rows.sum() * (shares / shares.sum())
     whole = np.floor(exact).astype(np.int64)
-    # What rounding down leaves over goes to the largest remainders, the first of equal ones.
+    # Assign the rows lost by rounding down to the largest remainders; ties go to the first source.
     left = int(sum(rows_N)) - int(whole.sum())
     whole[np.argsort(whole - exact, kind="stable")[:left]] += 1
     return [int(n) for n in whole]
@@ -48,11 +49,11 @@ def quotas(rows_N: Sequence[int], mixing: str, weights_N: Sequence[float], tempe
 
 @dataclass(frozen=True)
 class Reads:
-    """Stretches of shards that an epoch reads, each array [U].
+    """Parts of shards that an epoch reads, each array [U].
 
     Attributes:
-        shard: which shard.
-        start, stop: which of the shard's rows in use, in the order that `ring_rows` gives them.
+        shard: index of the shard.
+        start, stop: range of the shard's rows in use, in the order of `ring_rows`.
         times: how often each of these rows is read.
     """
 
@@ -63,27 +64,27 @@ class Reads:
 
     @property
     def rows(self) -> IntArray:
-        """Rows of each read, counted as often as they are read, [U]."""
+        """Number of rows of each read, counted as often as they are read, [U]."""
         return (self.stop - self.start) * self.times
 
     def take(self, at: IntArray | slice) -> "Reads":
-        """Some of the reads, in the order asked for."""
+        """Select reads, in the given order."""
         return Reads(self.shard[at], self.start[at], self.stop[at], self.times[at])
 
     @classmethod
     def join(cls, parts: Sequence["Reads"]) -> "Reads":
-        """Several as one."""
+        """Concatenate reads."""
         return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("shard", "start", "stop", "times")))
 
 
 def epoch_reads(rows_S: IntArray, source_S: IntArray, quotas_N: Sequence[int], *, seed: int, epoch: int) -> Reads:
-    """What an epoch reads: quotas_N[n] rows of each source n.
+    """Choose what an epoch reads: quotas_N[n] rows of each source n.
 
     Args:
         rows_S: rows in use of each shard.
         source_S: source of each shard, ascending.
         quotas_N: rows that the epoch takes from each source.
-        seed, epoch: decide which.
+        seed, epoch: determine the choice.
     """
     parts = []
     bounds = np.searchsorted(source_S, np.arange(len(quotas_N) + 1))
@@ -102,13 +103,13 @@ def epoch_reads(rows_S: IntArray, source_S: IntArray, quotas_N: Sequence[int], *
 
 
 def spread(reads: Reads, source_S: IntArray, parts: int, *, seed: int, epoch: int) -> Reads:
-    """Put an epoch's reads in order: every source evenly over it, and a shard's repeats far from one another.
+    """Order an epoch's reads, with each source spread evenly over the epoch and repeats of a shard far apart.
 
     Args:
         reads: what the epoch reads.
         source_S: source of each shard.
-        parts: a shard that is read more often than that comes back so many times, with its rows repeated each time.
-        seed, epoch: decide the order.
+        parts: maximum number of reads per shard; a shard that is read more often repeats its rows within each read.
+        seed, epoch: determine the order.
     """
     random = np.random.default_rng([_SPREAD_STREAM, seed, epoch])
     split = np.minimum(reads.times, parts)
@@ -117,7 +118,7 @@ def spread(reads: Reads, source_S: IntArray, parts: int, *, seed: int, epoch: in
     copy = np.arange(len(split_U)) - np.repeat(np.cumsum(split) - split, split)
     times = copied.times // split_U + (copy < copied.times % split_U)
     place = (copy + random.random(len(split))[read]) / split_U
-    # A source's reads, in the order of their places, share the epoch out evenly among themselves.
+    # The reads of a source, in the order of their positions, are spaced evenly over the epoch.
     source = source_S[copied.shard]
     by_source = np.lexsort((place, source))
     sizes = np.unique(source, return_counts=True)[1]
@@ -128,13 +129,13 @@ def spread(reads: Reads, source_S: IntArray, parts: int, *, seed: int, epoch: in
 
 
 def row_times(reads: Reads, shards: Sequence[int], rows_S: IntArray, *, seed: int) -> IntArray:
-    """How often each row in use of some shards is read, [rows].
+    """Count how often each row in use of some shards is read, [rows].
 
     Args:
-        reads: of these shards.
-        shards: shards that are in memory one after another.
+        reads: reads of these shards.
+        shards: the shards, in the order in which they are in memory.
         rows_S: rows in use of every shard.
-        seed: decides which rows a stretch of a shard is.
+        seed: determines the rows of a range of a shard.
     """
     held = np.asarray(shards, np.int64)
     ends = np.cumsum(rows_S[held])
@@ -152,19 +153,19 @@ def row_times(reads: Reads, shards: Sequence[int], rows_S: IntArray, *, seed: in
 
 
 def ring_rows(rows: int, shard: int, seed: int) -> IntArray:
-    """Order of a shard's rows in use on its source's ring, the same in every epoch."""
+    """Order of a shard's rows in use on the source's ring, the same in every epoch."""
     return np.random.default_rng([_RING_ROW_STREAM, seed, shard]).permutation(rows)
 
 
 def repeated_apart(times: IntArray, random: np.random.Generator) -> IntArray:
-    """A random order in which row r stands times[r] times, at even distances so that repeats seldom share a batch."""
+    """A random order with row r repeated times[r] times at even distances, so that a batch seldom repeats a row."""
     row = np.repeat(np.arange(len(times)), times)
     copy = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
     return row[np.argsort((copy + random.random(len(times))[row]) / times[row], kind="stable")]
 
 
 def _arc(ring: IntArray, ends: IntArray, low: int, high: int) -> Reads:
-    """Reads of the rows from `low` to before `high` of a ring whose shards end at `ends`; none where that is empty."""
+    """Reads of the rows [low, high) of a ring whose shards end at `ends`; none if the range is empty."""
     if low >= high:
         return Reads(*(np.zeros(0, np.int64) for _ in range(4)))
     first, last = np.searchsorted(ends, low, side="right"), np.searchsorted(ends, high, side="left")

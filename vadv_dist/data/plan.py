@@ -1,11 +1,11 @@
 """Which clips form global batch t of epoch e: a pure function of the seed and the data set.
 
 Shards are permuted, consecutive shards form *windows* of bounded bytes, rows are permuted inside a window, sorted by
-length inside groups of batches, cut into global batches, and the batches permuted. Neither the number of workers nor
-their speed enters. Building a plan costs O(shards); ordering a window costs O(its rows).
+length inside groups of batches, cut into global batches, and the batches permuted. The order does not depend on the
+number of workers or their speed. Building a plan costs O(shards); ordering a window costs O(its rows).
 
-Where sources are mixed other than by their size, `mixture` says how often an epoch reads which rows; a shard that is
-read several times stands in several windows, or once in a window whose batches repeat its rows.
+If sources are not mixed in proportion to their size, `mixture` decides how often an epoch reads which rows. A shard
+that is read several times is in several windows, or once in a window whose batches repeat its rows.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from vadv_dist.data.mixture import Reads, epoch_reads, repeated_apart, row_times
 from vadv_dist.data.schema import IntArray, Window
 from vadv_dist.errors import UserError
 
-# Streams of random numbers that must not meet, each keyed further by (seed, epoch[, window]); `mixture` has more.
+# Distinct random streams, further keyed by (seed, epoch[, window]); `mixture` has more.
 _SHARD_STREAM, _ROW_STREAM = 0, 1
 
 
@@ -37,7 +37,7 @@ class ShardTable:
 
 @dataclass(frozen=True)
 class Mix:
-    """Sources that an epoch does not read row by row once.
+    """A mixture of sources in which an epoch does not read every row exactly once.
 
     Attributes:
         source: source of each shard, ascending, [S].
@@ -53,12 +53,12 @@ class PlannedWindow:
     """One window of an epoch.
 
     Attributes:
-        index: its place in the epoch.
-        shards: the shards that it holds, ascending: equal sets of shards are equal windows in every epoch.
+        index: position in the epoch.
+        shards: indices of its shards, ascending, so that equal sets of shards are equal windows in every epoch.
         rows: rows in use of its shards.
-        reads: rows of its batches: `rows`, unless a mixture repeats some and leaves others out.
-        first_step: step of the epoch at which its first batch stands.
-        num_batches: global batches cut from it, the last of which may be smaller.
+        reads: rows of its batches: `rows`, unless a mixture repeats some rows and skips others.
+        first_step: step of the epoch of its first batch.
+        num_batches: number of global batches; the last one may be smaller.
     """
 
     index: int
@@ -73,7 +73,7 @@ class PlannedWindow:
 class EpochPlan:
     """Order of one epoch over some shards.
 
-    A data set smaller than one window is one window whatever the epoch, so it is shuffled perfectly and read once.
+    A data set smaller than one window is the same single window in every epoch, so it is fully shuffled and read once.
     """
 
     seed: int
@@ -105,20 +105,18 @@ class EpochPlan:
 
         Args:
             shards: rows in use and bytes of each shard.
-            seed, epoch: decide the order.
+            seed, epoch: determine the order.
             batch_size: rows of a global batch.
-            window_bytes: bound on the bytes of a window's shards; a shard larger than that is a window of its own.
+            window_bytes: bound on the bytes of a window's shards; a larger shard forms its own window.
             bucket_batches: rows are sorted by length within groups of this many batches.
             shuffle: False keeps shards and batches in order (validation); rows are still sorted by length.
             mix: how much of each source the epoch reads; None reads every row once.
         Raises:
-            UserError: there is no row to read.
+            UserError: there are no rows.
         """
         used = np.flatnonzero(shards.rows > 0)
         if not len(used):
-            raise UserError(
-                "No clip is left to read. See `vadv data-info` for what the data set holds, and data.missing."
-            )
+            raise UserError("No clips are left to read. Check the data set with `vadv data-info`, and data.missing.")
         order, reads = used, None
         num_bytes = int(shards.bytes[used].sum())
         if mix is not None and shuffle:
@@ -147,17 +145,17 @@ class EpochPlan:
 
     @property
     def num_steps(self) -> int:
-        """Global batches of the epoch."""
+        """Number of global batches in the epoch."""
         return int(self._first_steps[-1])
 
     @property
     def num_windows(self) -> int:
-        """Windows of the epoch."""
+        """Number of windows in the epoch."""
         return len(self._window_rows)
 
     @property
     def num_rows(self) -> int:
-        """Rows of the epoch's batches: each row once, or as often as a mixture has it."""
+        """Number of rows in the epoch's batches, counting repeats by a mixture."""
         return int(self._window_rows.sum())
 
     def window(self, index: int) -> PlannedWindow:
@@ -174,21 +172,21 @@ class EpochPlan:
         )
 
     def window_of_step(self, step: int) -> PlannedWindow:
-        """Return the window that holds a step of the epoch."""
+        """Return the window that contains a step of the epoch."""
         if not 0 <= step < self.num_steps:
-            raise IndexError(f"step {step} of an epoch of {self.num_steps}")
+            raise IndexError(f"step {step} is outside an epoch of {self.num_steps} steps")
         return self.window(int(np.searchsorted(self._first_steps, step, side="right")) - 1)
 
     def batches(self, window: PlannedWindow, rows: IntArray, num_words_R: npt.NDArray[np.int32]) -> list[IntArray]:
         """Order one window's rows into its global batches.
 
         Args:
-            window: which window.
+            window: the window.
             rows: positions of the rows in use, ascending, [window.rows].
-            num_words_R: words of every row of the window, [R].
+            num_words_R: number of words of every row of the window, [R].
         Returns:
-            `window.num_batches` arrays of row positions; together each of `rows` exactly once, or as often as the
-            mixture has it.
+            `window.num_batches` arrays of row positions, which together contain each of `rows` exactly once, or as
+            often as the mixture reads it.
         """
         if len(rows) != window.rows:
             raise UserError(
@@ -221,16 +219,16 @@ def usable_rows(window: Window, needed: Sequence[str]) -> IntArray:
 
 
 def rank_slice(batch: IntArray, rank: int, world_size: int, accumulate: int) -> list[IntArray]:
-    """Rows of a global batch that one rank runs, as `accumulate` micro-batches of nearly equal size.
+    """Rows of a global batch that one rank processes, as `accumulate` micro-batches of nearly equal size.
 
-    Every rank takes each `world_size`-th row: neighbours are alike in length, so ranks pad alike. Small batches leave
-    some micro-batches empty; the collator fills those with a row that counts for nothing.
+    Each rank takes every `world_size`-th row: neighbours have similar length, so all ranks need similar padding. With
+    small batches some micro-batches are empty; the collator fills them with a row of weight zero.
     """
     return np.array_split(batch[rank::world_size], accumulate)
 
 
 def _mixed(shards: ShardTable, used: IntArray, mix: Mix, *, seed: int, epoch: int, windows: int) -> Reads:
-    """What an epoch of a mixture reads, in order; where one window holds all shards, it is of all in every epoch."""
+    """Reads of a mixture's epoch in order; a single window always contains all shards, in every epoch."""
     reads = epoch_reads(shards.rows, mix.source, mix.quotas, seed=seed, epoch=epoch)
     if windows > 1:
         return spread(reads, mix.source, windows, seed=seed, epoch=epoch)
@@ -239,7 +237,7 @@ def _mixed(shards: ShardTable, used: IntArray, mix: Mix, *, seed: int, epoch: in
 
 
 def _window_starts(sizes: IntArray, window_bytes: int) -> list[int]:
-    """Where windows of bounded bytes begin in a sequence of shards; one that is larger is a window of its own."""
+    """Starts of windows of bounded bytes in a sequence of shards; a larger shard forms its own window."""
     ends = np.cumsum(sizes)
     starts = [0]
     while True:

@@ -1,4 +1,4 @@
-"""Decode shards into a window, and refuse one that is not what `dataset.json` declares."""
+"""Decode shards into a window and check them against `dataset.json`."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from vadv_dist.errors import UserError, first_line
 from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.storage import Location, file_content, file_size, open_ranges, sha256_bytes
 
-_AGAIN = "Make the data set again."
+_AGAIN = "Recreate the data set."
 
 
 @dataclass
 class ShardReader:
-    """Reads shards of one data set, each verified against its SHA-256 the first time that it is read.
+    """Reads shards of one data set and verifies each one's SHA-256 on the first read.
 
     Args:
-        dataset: where the shards are and what they must hold.
-        features: features to decode; the others are not even read.
+        dataset: the data set.
+        features: features to decode; the others are not read.
     """
 
     dataset: Dataset
@@ -38,32 +38,32 @@ class ShardReader:
             switches = " and ".join(f"teacher.use_{name}: false" for name in missing)
             raise UserError(
                 f"{self.dataset.root} has no {' and no '.join(missing)} features (it has: {has}), but the teacher "
-                f"reads them. Set {switches}, train the student alone with objective.kind: none, or give a data set "
+                f"needs them. Set {switches}, train the student alone with objective.kind: none, or use a data set "
                 "that has them."
             )
 
     @property
     def specs(self) -> dict[str, FeatureSpec]:
-        """Declared shapes of the features that are read."""
+        """Declared shapes of the decoded features."""
         return {name: self.dataset.manifest.features[name] for name in self.features}
 
     def read(self, shard: ShardInfo) -> pa.Table:
-        """Read one shard as an Arrow table that holds what the manifest declares.
+        """Read one shard as an Arrow table that matches the manifest.
 
         Raises:
-            UserError: the shard is gone, damaged, changed, or of another shape; or its values are not finite.
+            UserError: the shard is missing, damaged, changed or has another schema, or its values are NaN or infinite.
         """
         path = self.dataset.shard_path(shard)
         try:
             size = file_size(path)
         except OSError:
             raise UserError(
-                f"{path} is gone, but dataset.json lists it. Restore it, or make the data set again."
+                f"{path} is missing, but dataset.json lists it. Restore it, or recreate the data set."
             ) from None
         if size != shard.bytes:
             raise UserError(
-                f"{path} has {size:,} bytes, dataset.json declares {shard.bytes:,}: it is truncated or was changed. "
-                "Restore it, or make the data set again."
+                f"{path} has {size:,} bytes, but dataset.json declares {shard.bytes:,}: it is truncated or was "
+                "changed. Restore it, or recreate the data set."
             )
         content = shard_content(path, size)
         verified = shard.path in self._verified
@@ -77,11 +77,11 @@ class ShardReader:
 
 
 def read_columns(dataset: Dataset, shard: ShardInfo, names: Sequence[str]) -> pa.Table:
-    """Read some columns of one shard, of an object their byte ranges alone; its hash is not verified.
+    """Read some columns of one shard without verifying its hash; on an object store, only their byte ranges.
 
     Raises:
-        UserError: the shard is gone or damaged, or lacks a column.
-        MachineError: the object store does not answer.
+        UserError: the shard is missing or damaged, or lacks a column.
+        MachineError: the object store does not respond.
     """
     path = dataset.shard_path(shard)
     try:
@@ -89,15 +89,15 @@ def read_columns(dataset: Dataset, shard: ShardInfo, names: Sequence[str]) -> pa
             return parquet.read(names).select(list(names))
     except (pa.ArrowException, KeyError, OSError) as error:
         raise UserError(
-            f"{path} cannot be read ({first_line(error)}). `vadv data-check` says what is wrong with it."
+            f"{path} cannot be read ({first_line(error)}). Run `vadv data-check` on the data set."
         ) from None
 
 
 def shard_content(path: Location, size: int) -> pa.Buffer:
-    """Return a shard's bytes, from a disk without a copy: what is hashed is what is decoded.
+    """Return a shard's bytes, memory-mapped if on disk, so that the hashed bytes are the decoded ones.
 
     Raises:
-        UserError: it is gone or cannot be read.
+        UserError: it is missing or cannot be read.
     """
     try:
         return pa.py_buffer(file_content(path, size))
@@ -108,8 +108,8 @@ def shard_content(path: Location, size: int) -> pa.Buffer:
 def _require_hash(path: Location, actual: str, shard: ShardInfo) -> None:
     if actual != shard.sha256:
         raise UserError(
-            f"{path} has SHA-256 {actual[:12]}…, dataset.json declares {shard.sha256[:12]}…: it was changed after the "
-            "data set was written. Restore it, or make the data set again."
+            f"{path} has SHA-256 {actual[:12]}…, but dataset.json declares {shard.sha256[:12]}…: it was changed after "
+            "the data set was written. Restore it, or recreate the data set."
         )
 
 
@@ -121,22 +121,22 @@ def _decode(path: Location, content: pa.Buffer, shard: ShardInfo, columns: list[
                 has = ", ".join(file.schema.names)
                 raise UserError(f"{path} has no column {lacking[0]!r} (it has: {has}). {_AGAIN}")
             if file.num_rows != shard.rows:
-                raise UserError(f"{path} has {file.num_rows} rows, dataset.json declares {shard.rows}. {_AGAIN}")
+                raise UserError(f"{path} has {file.num_rows} rows, but dataset.json declares {shard.rows}. {_AGAIN}")
             return file.read(columns)
-    except MemoryError:  # Arrow's own is an ArrowException too, and says nothing of the file
+    except MemoryError:  # Arrow's own is also an ArrowException and says nothing about the file
         raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # UnicodeDecodeError: column names
         raise UserError(f"{path} is not a readable Parquet file ({first_line(error)}). {_AGAIN}") from None
 
 
 def check_table(table: pa.Table, path: Location, shard: ShardInfo, features: Mapping[str, FeatureSpec]) -> None:
-    """Refuse a shard's table that is not what its manifest declares.
+    """Check a shard's table against its manifest.
 
     Raises:
-        UserError: another number of rows, a null, a wrong type or shape, or numbers that are not finite.
+        UserError: the number of rows, a type or a shape differs, or there is a null, NaN or infinity.
     """
     if table.num_rows != shard.rows:
-        raise UserError(f"{path} has {table.num_rows} rows, dataset.json declares {shard.rows}. {_AGAIN}")
+        raise UserError(f"{path} has {table.num_rows} rows, but dataset.json declares {shard.rows}. {_AGAIN}")
     wanted = dict(zip(META_COLUMNS, [pa.string()] * 4 + [pa.float32(), pa.int32()], strict=True))
     for name, kind in wanted.items():
         column = table.column(name)
@@ -162,7 +162,7 @@ def check_table(table: pa.Table, path: Location, shard: ShardInfo, features: Map
         nulls = sum(array.storage.flatten().null_count for array in table.column(name).chunks)
         if nulls:
             raise UserError(
-                f"{path} has {nulls} nulls inside {name} tensors, expected whole tensors or null ones. {_AGAIN}"
+                f"{path} has {nulls} nulls inside {name} tensors, expected complete tensors or null ones. {_AGAIN}"
             )
         first_row = 0
         for values, present in tensor_chunks(table.column(name), spec):
@@ -170,8 +170,8 @@ def check_table(table: pa.Table, path: Location, shard: ShardInfo, features: Map
                 bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1) & present
                 if bad.any():
                     raise UserError(
-                        f"{path} row {first_row + int(np.flatnonzero(bad)[0])} has NaN or infinity in {name}. Mend the "
-                        f"features and make the data set again, or set teacher.use_{name}: false."
+                        f"{path} row {first_row + int(np.flatnonzero(bad)[0])} has NaN or infinity in {name}. Fix the "
+                        f"features and recreate the data set, or set teacher.use_{name}: false."
                     )
             first_row += len(values)
 
@@ -189,13 +189,13 @@ def to_window(
     row_id: npt.NDArray[np.int64] | None = None,
     source: list[str] | None = None,
 ) -> Window:
-    """View checked tables as one window, rows in the order of the tables; features are not copied.
+    """View checked tables as one window with the rows in the order of the tables, without copying features.
 
     Args:
-        tables: as `ShardReader.read` gave them.
-        features: what they hold.
-        row_id: number of each row in its split, [R]; None counts from 0.
-        source: name of each row's source, [R]; None takes the one that the clips carry.
+        tables: results of `ShardReader.read`.
+        features: their features.
+        row_id: index of each row in its split, [R]; None counts from 0.
+        source: name of each row's source, [R]; None uses the clips' own.
     """
 
     def strings(name: str) -> list[str]:
@@ -223,7 +223,7 @@ def to_window(
 
 
 def all_finite(values: Array) -> bool:
-    """Whether no value is NaN or infinite; float16 is checked by its bits, several times faster than `isfinite`."""
+    """Whether no value is NaN or infinite; float16 is checked by its bits, several times faster than by `isfinite`."""
     if values.dtype == np.float16:
         bits = values.reshape(-1).view(np.uint16)
         piece = 1 << 20

@@ -1,4 +1,4 @@
-"""What a data set is made of: clips, feature shapes, labels, and the batch that a model receives.
+"""The parts of a data set: clips, feature shapes, labels, windows, and the batch that a model receives.
 
 Shape letters: R rows of a window, B rows of a batch, L tokens, T frames, N tokens per frame, D feature width,
 E expression scores.
@@ -29,28 +29,28 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Shape and storage type that every clip of a data set shares for one feature."""
+    """Shape and storage type of one feature, the same for all clips of a data set."""
 
     shape: tuple[int, ...]
     dtype: str = "float16"
 
     @property
     def bytes_per_row(self) -> int:
-        """Bytes that one clip's values take in memory."""
+        """Bytes of one clip's values in memory."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
 class LabelSpec:
-    """What a data set's labels are.
+    """Kind and range of a data set's labels.
 
     Attributes:
         low, high: lowest and highest label.
-        kind: `regression`, a real number in [low, high], or `class`, a whole number from 0 to `high`. Clips of
-            classes may be without words.
-        classes: name of each class, where they are known.
-        threshold: lowest positive label, between `low` and `high`; None takes the middle of the range, which is 0 for a
-            symmetric one.
+        kind: `regression`, a real number in [low, high], or `class`, an integer from 0 to `high`. Clips with class
+            labels may have no text.
+        classes: names of the classes, if known.
+        threshold: lowest positive label, between `low` and `high`; None means the middle of the range, which is 0 for a
+            symmetric range.
     """
 
     low: float = -3.0
@@ -61,7 +61,7 @@ class LabelSpec:
 
     @classmethod
     def of_classes(cls, count: int, names: Sequence[str] = ()) -> "LabelSpec":
-        """Labels that are one of so many classes."""
+        """Labels with `count` classes."""
         return cls(0.0, float(count - 1), "class", tuple(names))
 
     @property
@@ -75,18 +75,18 @@ class LabelSpec:
         return self.kind == "class"
 
     def holds(self, label: float) -> bool:
-        """Whether a label is one of these."""
+        """Whether a label is valid."""
         return self.low <= label <= self.high and (not self.is_class or float(label).is_integer())
 
     def __str__(self) -> str:
         if self.is_class:
-            return f"a class from 0 to {self.high:g}"
+            return f"an integer class from 0 to {self.high:g}"
         return f"a number in [{self.low:g}, {self.high:g}]"
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip: its words, its label and any of its features (a missing one is None or absent)."""
+    """One clip: text, label and features (a missing feature is None or absent)."""
 
     clip_id: str
     video_id: str
@@ -98,11 +98,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class FeatureColumn:
-    """One feature of many clips, kept in the chunks in which it was read so that joining shards copies nothing.
+    """One feature of many clips, stored in the chunks in which it was read so that joining shards copies nothing.
 
     Attributes:
         chunks: values of consecutive rows, each [rows of the chunk, ...].
-        present: whether each clip has the feature, [R]; what the chunks hold elsewhere means nothing.
+        present: whether each clip has the feature, [R]; values of other rows are undefined.
     """
 
     chunks: tuple[Array, ...]
@@ -113,7 +113,7 @@ class FeatureColumn:
         return np.cumsum([0, *(len(chunk) for chunk in self.chunks)])
 
     def take(self, rows: npt.NDArray[np.int64]) -> Array:
-        """Copy some rows, [len(rows), ...]; zeros where a clip lacks the feature."""
+        """Copy the given rows, [len(rows), ...], with zeros for clips that lack the feature."""
         if len(self.chunks) == 1:
             taken = self.chunks[0][rows]
         else:
@@ -128,11 +128,11 @@ class FeatureColumn:
 
 @dataclass(frozen=True)
 class Window:
-    """The rows of some consecutive shards, in memory: what a plan orders and a collator takes rows from.
+    """The rows of some consecutive shards in memory. A plan orders them and a collator reads them.
 
     Attributes:
-        source: what the clips say of themselves, or the name of their data set where a run reads several.
-        row_id: number of each row in its split, over all sources: the same in every epoch and on every rank.
+        source: the clips' own source, or the name of their data set if a run reads several.
+        row_id: index of each row in its split, over all sources: the same in every epoch and on every rank.
     """
 
     clip_id: list[str]
@@ -158,15 +158,15 @@ class Batch:
     """What one rank's model receives for one micro-batch.
 
     Attributes:
-        fields: what the task collates, by name, each [B, ...]: token ids, features of clips.
-        present: for each field that a clip can lack, 1 where the row has it and 0 where it does not, [B].
-        label: in label units, or the number of a class, [B].
-        valid: 1 on real rows, 0 on filler rows that keep ranks in step, [B].
-        row_id: number of each row in its split, [B]: the same in every epoch and on every rank.
-        counts: rows of the *global* batch, the divisors of means: `rows` counts the real ones, and the name of a
-            field those of them that have it.
+        fields: the fields of the task by name, each [B, ...], such as token ids or clip features.
+        present: for each field that a clip can lack, 1 if the row has it and 0 if not, [B].
+        label: in label units, or the index of a class, [B].
+        valid: 1 for real rows, 0 for filler rows that keep ranks in step, [B].
+        row_id: index of each row in its split, [B]: the same in every epoch and on every rank.
+        counts: number of rows of the *global* batch, used as divisors of means: `rows` counts real rows, and a field's
+            name counts real rows that have the field.
         names: (source, clip_id) of each row.
-        num_tokens: tokens of the rows, without padding.
+        num_tokens: number of tokens without padding.
     """
 
     fields: Mapping[str, "torch.Tensor"]
@@ -179,11 +179,11 @@ class Batch:
     num_tokens: int = 0
 
     def to(self, device: "torch.device") -> "Batch":
-        """Move every tensor to a device (asynchronously where the memory is pinned)."""
+        """Move every tensor to a device (asynchronously if the memory is pinned)."""
         return self if device.type == "cpu" else self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin(self) -> "Batch":
-        """Copy every tensor to pinned memory, from which a GPU reads without waiting."""
+        """Copy every tensor to pinned memory, for asynchronous transfer to a GPU."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, change: "Callable[[torch.Tensor], torch.Tensor]") -> "Batch":
@@ -198,5 +198,5 @@ class Batch:
 
 
 def count_words(text: str) -> int:
-    """Number of words of a text: runs of characters between white space."""
+    """Number of words in a text, separated by white space."""
     return len(text.split())

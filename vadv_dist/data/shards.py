@@ -1,7 +1,7 @@
-"""Write a data set: Parquet shards beside a `dataset.json` that is written last.
+"""Write a data set: Parquet shards, then `dataset.json`.
 
 Layout (docs/architecture.md, "A data set on storage"): `<uri>/<split>/00000.parquet …`, `<uri>/dataset.json`, and
-`<uri>/prompts.safetensors` where the data set has prompt embeddings.
+`<uri>/prompts.safetensors` if the data set has prompt embeddings.
 """
 
 import datetime
@@ -42,7 +42,7 @@ from vadv_dist.storage import (
 
 DEFAULT_SHARD_ROWS = 1024
 DEFAULT_SHARD_BYTES = 64 << 20
-# Half a point each on the scale of MOSI, -3 to 3.
+# Half a point each on MOSI's scale, -3 to 3.
 LABEL_BINS = 12
 
 
@@ -50,8 +50,8 @@ class DatasetWriter:
     """Write clips into shards; the data set appears under its name when the `with` block ends without an error.
 
     Args:
-        uri: the folder to make; must not exist, or be empty.
-        features: shape and type of each feature that clips may carry.
+        uri: the folder to create; must be empty or not exist.
+        features: shape and type of each feature that clips may have.
         label: label range; a clip outside it is refused.
         provenance: where the clips come from (source files and hashes, parameters); version and time are added.
         shard_rows, shard_bytes: a shard is closed when it reaches either.
@@ -68,16 +68,16 @@ class DatasetWriter:
         shard_bytes: int = DEFAULT_SHARD_BYTES,
     ) -> None:
         self.root = location(uri)
-        require_absent(self.root, "a data set", "Give another folder, or remove this one.", manifest=MANIFEST)
+        require_absent(self.root, "a data set", "Choose another folder, or remove this one.", manifest=MANIFEST)
         for name, spec in features.items():
             if name not in FEATURE_AXES:
-                raise UserError(f"Unknown feature {name!r}; a data set may hold {', '.join(FEATURE_AXES)}.")
+                raise UserError(f"Unknown feature {name!r}, expected one of {', '.join(FEATURE_AXES)}.")
             if len(spec.shape) not in FEATURE_AXES[name]:
                 raise UserError(
                     f"Feature {name!r} has shape {list(spec.shape)} per clip, expected {FEATURE_LAYOUT[name]}."
                 )
             if math.prod(spec.shape) > fields.MAX_VALUES:
-                raise UserError(f"Feature {name!r} has shape {list(spec.shape)} per clip: too many values. Give fewer.")
+                raise UserError(f"Feature {name!r} has shape {list(spec.shape)} per clip: too many values. Reduce it.")
         self.features = dict(features)
         self.label = label
         self.provenance = dict(provenance)
@@ -109,14 +109,14 @@ class DatasetWriter:
 
     @property
     def folder(self) -> Path:
-        """The folder being written (hidden until the end), for files that belong beside the shards."""
+        """The folder being written (hidden until the end), for additional files."""
         return self._folder
 
     def write(self, split: str, clip: Clip) -> None:
         """Add one clip.
 
         Raises:
-            UserError: an empty text, a label out of range, a feature of another shape or with NaN or infinity.
+            UserError: an empty text, a label out of range, or a feature with another shape, NaN or infinity.
         """
         if split not in SPLITS:
             raise UserError(f"Clip {clip.clip_id!r} is in split {split!r}, expected one of {', '.join(SPLITS)}.")
@@ -142,7 +142,7 @@ class DatasetWriter:
         for split in SPLITS:
             self._flush(split)
         if not self._shards:
-            raise UserError("There is not a single clip to write.")
+            raise UserError("There are no clips to write.")
         prompts_sha256 = None if self.prompts is None else write_prompts(self._folder / PROMPTS_NAME, self.prompts)
         manifest = DatasetManifest(
             splits=self._shards,
@@ -165,10 +165,10 @@ def shard_name(split: str, number: int) -> str:
 
 
 def write_shard(folder: Location, name: str, clips: list[Clip], features: Mapping[str, FeatureSpec]) -> ShardInfo:
-    """Write some clips as the shard `<folder>/<name>`, whole or not at all, and say what it holds."""
+    """Write clips as the shard `<folder>/<name>`, completely or not at all, and return its description."""
     path = folder / name
     with atomic_file(path) as partial:
-        # Embeddings barely compress; uncompressed pages keep reading at the speed of the disk.
+        # Embeddings barely compress; uncompressed pages can be read at disk speed.
         pq.write_table(
             clips_to_table(clips, features, arrow_schema(features)),
             partial,
@@ -186,7 +186,7 @@ def write_shard(folder: Location, name: str, clips: list[Clip], features: Mappin
 
 
 def write_prompts(path: Location, prompts: Array) -> str:
-    """Write prompt embeddings [C, D], whole or not at all, and return the file's SHA-256."""
+    """Write prompt embeddings [C, D], completely or not at all, and return the file's SHA-256."""
     from safetensors.numpy import save
 
     content = save({"prompts": np.ascontiguousarray(prompts)})
@@ -196,25 +196,25 @@ def write_prompts(path: Location, prompts: Array) -> str:
 
 
 def stamped(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Provenance with this version and the time."""
+    """Add this version and the time to the provenance."""
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {**provenance, "vadv_version": __version__, "created": created}
 
 
 def check_clip(clip: Clip, features: Mapping[str, FeatureSpec], label: LabelSpec) -> None:
-    """Refuse a clip that a data set may not hold.
+    """Refuse an invalid clip.
 
     Raises:
-        UserError: says which clip, which field, what it holds and what was expected.
+        UserError: with the clip, the field, its value and what was expected.
     """
     where = f"Clip {clip.clip_id!r}"
     if not clip.clip_id:
         raise UserError("A clip has an empty clip_id.")
     if not clip.text.strip() and not label.is_class:
-        raise UserError(f"{where} has an empty text. Give its words, or leave the clip out.")
+        raise UserError(f"{where} has an empty text. Add its words, or leave the clip out.")
     if not label.holds(clip.label):
         raise UserError(
-            f"{where} has label {clip.label:g}, expected {label}. Mend the label, or give the right --label-range."
+            f"{where} has label {clip.label:g}, expected {label}. Fix the label, or set the right --label-range."
         )
     for name, spec in features.items():
         values = clip.features.get(name)
@@ -222,18 +222,18 @@ def check_clip(clip: Clip, features: Mapping[str, FeatureSpec], label: LabelSpec
             continue
         if values.shape != spec.shape:
             raise UserError(
-                f"{where} has {name} of shape {list(values.shape)}, the data set declares {list(spec.shape)}."
+                f"{where} has {name} of shape {list(values.shape)}, but the data set declares {list(spec.shape)}."
             )
-        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and is refused as such
+        with np.errstate(over="ignore"):  # values that overflow float16 become infinite and are refused below
             stored = np.asarray(values, dtype=spec.dtype)
         if not np.isfinite(stored).all():
             raise UserError(
-                f"{where} has NaN or infinity in {name} (as {spec.dtype}). Mend the features, or leave them out."
+                f"{where} has NaN or infinity in {name} (as {spec.dtype}). Fix the features, or leave them out."
             )
 
 
 def arrow_schema(features: Mapping[str, FeatureSpec]) -> pa.Schema:
-    """Arrow schema of a shard: the meta columns, then one fixed-shape tensor column per feature."""
+    """Arrow schema of a shard: the metadata columns, then one fixed-shape tensor column per feature."""
     fields = [
         pa.field("clip_id", pa.string(), nullable=False),
         pa.field("video_id", pa.string(), nullable=False),
@@ -274,9 +274,9 @@ def clips_to_table(clips: list[Clip], features: Mapping[str, FeatureSpec], schem
 
 
 def statistics(labels: list[float], words: list[int], label: LabelSpec) -> dict[str, Any]:
-    """Label and word statistics of a split, as `dataset.json` keeps them.
+    """Label and word statistics of a split for `dataset.json`.
 
-    Bins span the label range of every split; classes have a bin each.
+    Bins span the label range over all splits; each class has its own bin.
     """
     y, w = np.asarray(labels, np.float64), np.asarray(words)
     span = (label.low - 0.5, label.high + 0.5) if label.is_class else (label.low, label.high)

@@ -1,7 +1,7 @@
-"""What may be wrong between data sets that are used together: the same videos on both sides of a score.
+"""Find videos that several data sets share across splits.
 
-A video that one set trains on and another tests on lets a model know a test clip's speaker and topic, so the test score
-flatters it. Only the `video_id` columns are read, shard by shard; memory holds one count per video.
+If one set trains on a video and another tests on it, a model knows a test clip's speaker and topic, and the test score
+is too good. Only the `video_id` columns are read, shard by shard; memory holds one count per video.
 """
 
 from collections import Counter
@@ -19,20 +19,20 @@ from vadv_dist.data.reading import read_columns
 if TYPE_CHECKING:
     from rich.console import Console
 
-# What a model learns from, and what then judges it.
+# The split that a model learns from, and the splits that evaluate it.
 _PAIRS = (("train", "test"), ("train", "valid"), ("valid", "test"))
 _MAX_EXAMPLES = 10
 
 
 @dataclass(frozen=True)
 class SharedVideos:
-    """Videos that stand in a split of one data set and in another split of another.
+    """Videos in the training split of one data set and in an evaluation split of another.
 
     Attributes:
         seen, seen_split: the data set and split that a model learns from.
-        judged, judged_split: those that judge it.
+        judged, judged_split: the data set and split that evaluate it.
         videos: their ids, ascending.
-        clips: clips of these videos on the judging side.
+        clips: number of clips of these videos in the evaluation split.
     """
 
     seen: str
@@ -43,12 +43,12 @@ class SharedVideos:
     clips: int
 
     def to_json(self) -> dict[str, object]:
-        """Plain containers, every id included, and the sentence as `told`."""
+        """Plain containers with all ids, and the message as `told`."""
         return {**asdict(self), "told": self.sentence}
 
     @property
     def sentence(self) -> str:
-        """What is shared, with the first ids."""
+        """A message with the first ids."""
         more = len(self.videos) - _MAX_EXAMPLES
         ids = ", ".join(self.videos[:_MAX_EXAMPLES]) + (f" and {more:,} more" if more > 0 else "")
         return (
@@ -59,11 +59,11 @@ class SharedVideos:
 
 @dataclass(frozen=True)
 class Check:
-    """What checks of one or several data sets found.
+    """Results of checking one or several data sets.
 
     Attributes:
         reports: one per data set.
-        between: findings about several; none is looked for while a data set by itself is not sound.
+        between: findings about several data sets; empty if one of them has errors.
     """
 
     reports: tuple[CheckReport, ...]
@@ -75,7 +75,7 @@ class Check:
         return all(report.ok for report in self.reports)
 
     def to_json(self) -> dict[str, object]:
-        """Plain containers: of one data set its report."""
+        """Plain containers; for one data set, its report."""
         if len(self.reports) == 1:
             return self.reports[0].to_json()
         between = [asdict(finding) for finding in self.between]
@@ -83,10 +83,10 @@ class Check:
 
 
 def check_datasets(uris: Sequence[str | Path]) -> Check:
-    """Check each data set, and where all are sound what they share.
+    """Check each data set, and if none has errors, what they share.
 
     Raises:
-        UserError: one is no data set.
+        UserError: one is not a data set.
     """
     reports = tuple(check_dataset(uri) for uri in uris)
     if len(reports) == 1 or not all(report.ok for report in reports):
@@ -95,24 +95,24 @@ def check_datasets(uris: Sequence[str | Path]) -> Check:
 
 
 def render_check(check: Check, console: "Console") -> None:
-    """Print every report, then what is between the data sets."""
+    """Print every report, then the findings about several data sets."""
     for report in check.reports:
         render_report(report, console)
     for finding in check.between:
         render_finding(finding, console)
     if len(check.reports) > 1 and not check.between:
-        nothing = "nothing is shared between their splits"
-        console.print(nothing if check.ok else "what they share is looked for once all are sound", highlight=False)
+        nothing = "the data sets share nothing between their splits"
+        console.print(nothing if check.ok else "fix these errors to check what the data sets share", highlight=False)
 
 
 def shared_videos(
     datasets: Mapping[str, Dataset], judged_splits: Sequence[str] = ("valid", "test")
 ) -> list[SharedVideos]:
-    """Videos that one data set learns from and another is judged by.
+    """Find videos that one data set trains on and another is evaluated on.
 
     Args:
-        datasets: by the names that the answer shall use.
-        judged_splits: splits that judge; besides them train alone is read.
+        datasets: data sets by their names in the result.
+        judged_splits: evaluation splits; apart from them only train is read.
     Raises:
         UserError: a shard cannot be read.
     """
@@ -131,7 +131,7 @@ def shared_videos(
 
 
 def video_clips(dataset: Dataset, split: str) -> Counter[str]:
-    """Clips of each video of a split; empty where there is no such split.
+    """Number of clips of each video in a split; empty if there is no such split.
 
     Raises:
         UserError: a shard cannot be read.
@@ -145,7 +145,7 @@ def video_clips(dataset: Dataset, split: str) -> Counter[str]:
 
 
 def check_across(datasets: Sequence[Dataset]) -> list[Finding]:
-    """Warnings about data sets that are to be sources of one run.
+    """Warnings about data sets that are used as sources of one run.
 
     Raises:
         UserError: a shard cannot be read.
@@ -155,17 +155,19 @@ def check_across(datasets: Sequence[Dataset]) -> list[Finding]:
     for other in datasets[1:]:
         both = f"{first.root} and {other.root}"
         if first.manifest.fingerprint == other.manifest.fingerprint:
-            findings.append(_warning(both, None, "They hold the same clips.", "Name one of them in data.sources."))
+            findings.append(_warning(both, None, "They contain the same clips.", "List only one in data.sources."))
         if first.manifest.label != other.manifest.label:
             what = f"Their labels differ: {first.manifest.label} and {other.manifest.label}."
-            findings.append(_warning(both, "label", what, "They cannot be sources of one run; ingest one again."))
+            findings.append(
+                _warning(both, "label", what, "They cannot be sources of one run; ingest one of them again.")
+            )
         for name in first.manifest.features.keys() & other.manifest.features.keys():
             a, b = first.manifest.features[name], other.manifest.features[name]
             if a != b:
                 what = f"{name} is {list(a.shape)} ({a.dtype}) in one, {list(b.shape)} ({b.dtype}) in the other."
-                advice = f"A run that reads both needs teacher.use_{name}: false; or extract one again as the other."
+                advice = f"A run with both needs teacher.use_{name}: false, or extract one again to match the other."
                 findings.append(_warning(both, name, what, advice))
-    advice = "Take the videos out of one of the two, or judge whether the score may profit from known speakers."
+    advice = "Remove the videos from one data set, or consider whether the score may benefit from known speakers."
     for shared in shared_videos({str(dataset.root): dataset for dataset in datasets}):
         places = f"{shared.seen}/{shared.seen_split}/ and {shared.judged}/{shared.judged_split}/"
         findings.append(_warning(places, "video_id", shared.sentence, advice))

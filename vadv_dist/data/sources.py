@@ -1,4 +1,4 @@
-"""Several data sets read as one: which shards an epoch has, and the checks that make them fit together."""
+"""Several data sets read as one: the shards of an epoch, and the checks that the data sets fit together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ class Sources:
     Attributes:
         datasets: in the order of the configuration.
         needed: features that the model reads.
-        names: what each is called; of a single one without a name of its own, None: then its clips' `source` counts.
+        names: name of each data set; None for a single one without a configured name, whose clips' `source` is used.
     """
 
     datasets: list[Dataset]
@@ -32,14 +32,14 @@ class Sources:
 
     @classmethod
     def open(cls, config: Config) -> "Sources":
-        """Open the data sets that a configuration names; only manifests are read.
+        """Open the configured data sets; only manifests are read.
 
         Raises:
-            UserError: none is named, one is no data set, lacks what the model reads, or differs from the first.
+            UserError: none is configured, one is not a data set, lacks a needed feature, or does not fit the first.
         """
         if not config.data.sources:
             raise UserError(
-                "data.sources is empty. Name a data set: `sources: [{uri: data/made}]` in the config file, or "
+                "data.sources is empty. Add a data set: `sources: [{uri: data/made}]` in the config file, or "
                 "--data.sources='[{uri: data/made}]'."
             )
         configured = config.data.sources
@@ -56,11 +56,11 @@ class Sources:
 
     @property
     def label(self) -> LabelSpec:
-        """Label range that all sources share."""
+        """The label range, shared by all sources."""
         return self.datasets[0].manifest.label
 
     def label_statistic(self, split: str, name: str) -> list[tuple[int, float]]:
-        """Rows of a split and a statistic of its labels, of each source; empty where one does not say it."""
+        """Number of rows of a split and a label statistic, per source; empty if a source does not have it."""
         manifests = [dataset.manifest for dataset in self.datasets]
         values = [manifest.statistics.get(split, {}).get(name) for manifest in manifests]
         if None in values:
@@ -68,7 +68,7 @@ class Sources:
         return [(manifest.rows(split), float(value)) for manifest, value in zip(manifests, values, strict=True)]
 
     def train_label(self, name: str) -> float | None:
-        """A statistic of the training labels, of several sources the mean of theirs by rows; None where unknown."""
+        """A statistic of the training labels, averaged over the rows of all sources; None if unknown."""
         found = self.label_statistic("train", name)
         rows = sum(rows for rows, _ in found)
         return sum(rows * value for rows, value in found) / rows if rows else None
@@ -92,7 +92,7 @@ class Sources:
         if lacking and missing == "error":
             raise UserError(
                 f"{lacking} clips of the {name!r} split lack {' or '.join(self.needed)} features. Set data.missing to "
-                "`drop` (leave them out) or `mask` (train the student on them, mask what the teacher misses)."
+                "`drop` (leave them out) or `mask` (train the student on them and mask the teacher's terms)."
             )
         return SplitShards(self, name, shards, dropped=lacking if missing == "drop" else 0)
 
@@ -101,19 +101,19 @@ class Sources:
         mine, theirs = first.manifest.label, other.manifest.label
         if theirs.kind != mine.kind:
             raise UserError(
-                f"{other.root} has {theirs.kind} labels, {first.root} has {mine.kind} labels: sources of one run must "
-                "share their kind of label. Train on each alone."
+                f"{other.root} has {theirs.kind} labels but {first.root} has {mine.kind} labels: the sources of a run "
+                "must share their kind of label. Train on each separately."
             )
         if (theirs.low, theirs.high) != (mine.low, mine.high):
             raise UserError(
                 f"{other.root} has labels from {theirs.low:g} to {theirs.high:g}, {first.root} from {mine.low:g} to "
-                f"{mine.high:g}: sources of one run must share their label range. Ingest one again with the other's "
+                f"{mine.high:g}: the sources of a run must share their label range. Ingest one again with the other's "
                 "range (--label-range)."
             )
         if theirs.positive_from != mine.positive_from:
             raise UserError(
                 f"In {other.root} labels are positive from {theirs.positive_from:g} on, in {first.root} from "
-                f"{mine.positive_from:g}: sources of one run must share their threshold. Ingest one again with the "
+                f"{mine.positive_from:g}: the sources of a run must share their threshold. Ingest one again with the "
                 "other's (--threshold)."
             )
         for name in self.needed:
@@ -121,7 +121,7 @@ class Sources:
             if a != b:
                 raise UserError(
                     f"{name} has shape {list(b.shape)} ({b.dtype}) in {other.root} but {list(a.shape)} ({a.dtype}) in "
-                    f"{first.root}: sources of one run must share feature shapes. Extract one again as the other, or "
+                    f"{first.root}: the sources of a run must share feature shapes. Extract one again to match, or "
                     f"set teacher.use_{name}: false."
                 )
 
@@ -131,14 +131,14 @@ class Sources:
             same = places.setdefault(dataset.manifest.fingerprint, dataset)
             if same is not dataset:
                 raise UserError(
-                    f"{same.root} and {dataset.root} hold the same clips (their fingerprints are equal). Name the data "
-                    "set once in data.sources; to read it more often set data.mixing: repeats and its weight."
+                    f"{same.root} and {dataset.root} contain the same clips (their fingerprints are equal). List the "
+                    "data set once in data.sources; to read it more often set data.mixing: repeats and its weight."
                 )
 
 
 @dataclass(frozen=True)
 class SplitShards:
-    """One split of all sources: (number of the source, shard) of each shard, in a fixed order."""
+    """One split of all sources: (index of the source, shard) of each shard, in a fixed order."""
 
     sources: Sources
     name: str
@@ -147,7 +147,7 @@ class SplitShards:
 
     @property
     def drops_missing(self) -> bool:
-        """Whether rows that lack a needed feature are left out."""
+        """Whether rows that lack a needed feature are dropped."""
         return self.dropped > 0
 
     @cached_property
@@ -170,10 +170,10 @@ class SplitShards:
         return np.asarray([number for number, _ in self.shards], np.int64)
 
     def quotas(self, config: DataConfig) -> list[int]:
-        """Rows that an epoch of training takes from each source.
+        """Number of rows that a training epoch takes from each source.
 
         Raises:
-            UserError: a source has no row in use, or none that an epoch would take.
+            UserError: a source has no rows in use, or its share of an epoch is less than one row.
         """
         rows = self.rows_per_source
         if config.mixing == "proportional":
@@ -181,26 +181,26 @@ class SplitShards:
         for number, dataset in enumerate(self.sources.datasets):
             if not rows[number]:
                 raise UserError(
-                    f"{dataset.root} has no {self.name} clip in use (data.missing leaves them out), so there is "
-                    "nothing to mix. Take it out of data.sources, or set data.missing: mask."
+                    f"{dataset.root} has no {self.name} clips in use (data.missing drops them), so there is nothing to "
+                    "mix. Remove it from data.sources, or set data.missing: mask."
                 )
         wanted = quotas(rows, config.mixing, [source.weight for source in config.sources], config.temperature)
         if 0 in wanted:
             number = wanted.index(0)
             raise UserError(
-                f"{self.sources.datasets[number].root} would give no clip to an epoch of {sum(rows)}: its share is too "
-                "small. Raise its weight in data.sources, or take it out."
+                f"{self.sources.datasets[number].root} would contribute no clip to an epoch of {sum(rows)}: its share "
+                "is too small. Raise its weight in data.sources, or remove it."
             )
         return wanted
 
     def source_names(self, ids: Sequence[int]) -> list[str] | None:
-        """Name of the source of each row of some shards, [R]; None where the clips' own counts."""
+        """Name of the source of each row of some shards, [R]; None to use the clips' own."""
         if self.sources.names == (None,):
             return None
         return [str(self.sources.names[number]) for number, shard in self.take(ids) for _ in range(shard.rows)]
 
     def row_ids(self, ids: Sequence[int]) -> IntArray:
-        """Number in the split of each row of some shards, [R]."""
+        """Index in the split of each row of some shards, [R]."""
         parts = [np.arange(shard.rows) + self._first_row[i] for i, (_, shard) in zip(ids, self.take(ids), strict=True)]
         return np.concatenate(parts).astype(np.int64)
 
@@ -209,12 +209,12 @@ class SplitShards:
         return np.cumsum([0, *(shard.rows for _, shard in self.shards)])
 
     def absolute(self) -> "SplitShards":
-        """The same split with absolute paths, for processes that stand in another folder."""
+        """The same split with absolute paths, for processes with another working directory."""
         datasets = [replace(dataset, root=dataset.root.resolve()) for dataset in self.sources.datasets]
         return replace(self, sources=replace(self.sources, datasets=datasets))
 
     def readers(self) -> list[ShardReader]:
-        """A reader per source."""
+        """One reader per source."""
         return [ShardReader(dataset, self.sources.needed) for dataset in self.sources.datasets]
 
     def plan(
@@ -226,7 +226,7 @@ class SplitShards:
         shuffle: bool = True,
         batch_size: int | None = None,
     ) -> EpochPlan:
-        """Plan an epoch over the split; where it is shuffled, as in training, sources are mixed as `config` says."""
+        """Plan an epoch over the split; if it is shuffled, as in training, sources are mixed according to `config`."""
         mix = None
         if shuffle and config.mixing != "proportional":
             wanted = self.quotas(config)
@@ -244,5 +244,5 @@ class SplitShards:
         )
 
     def take(self, ids: Sequence[int]) -> list[tuple[int, ShardInfo]]:
-        """Return some shards by their numbers."""
+        """Select shards by index."""
         return [self.shards[i] for i in ids]

@@ -1,4 +1,4 @@
-"""The batches of one rank, in order, prepared a little ahead of the training step in a thread of their own."""
+"""The batches of one rank in order, prepared a little ahead of the training step in a separate thread."""
 
 import queue
 import threading
@@ -17,13 +17,13 @@ _LOOK_S = 0.2
 
 @dataclass(frozen=True)
 class StepBatches:
-    """What one rank runs in one step.
+    """The batches of one rank for one step.
 
     Attributes:
         step: step of the epoch.
         micro: the rank's micro-batches.
         num_rows: real rows of the global batch.
-        wait_s: seconds for which the training loop waited for them.
+        wait_s: seconds the training loop waited for them.
     """
 
     step: int
@@ -38,14 +38,14 @@ class BatchStream:
 
     Args:
         plan: order of the epoch.
-        windows: where its windows come from.
+        windows: supplies the windows.
         collator: turns rows into batches.
-        rank, world_size: which share.
+        rank, world_size: determine the share.
         accumulate: micro-batches per step.
-        drop_missing: features whose absence leaves a row out, or none.
+        drop_missing: rows that lack one of these features are left out.
         pin_memory: prepare batches in pinned memory, for a GPU.
-        read_ahead: read a window while the one before it is in use.
-        waiting: called every 0.2 s while a step is waited for; may raise, which leaves the epoch.
+        read_ahead: read the next window while the current one is in use.
+        waiting: called every 0.2 s while waiting for a step; may raise to leave the epoch.
     """
 
     plan: EpochPlan
@@ -60,7 +60,7 @@ class BatchStream:
     waiting: Callable[[], None] = lambda: None
 
     def steps(self, first_step: int = 0) -> Iterator[StepBatches]:
-        """Yield the steps of the epoch from `first_step` on; an error of the preparing thread is raised here."""
+        """Yield the steps of the epoch from `first_step` on; errors of the preparing thread are raised here."""
         ready: queue.Queue[StepBatches | BaseException | None] = queue.Queue(maxsize=_AHEAD)
         stop = threading.Event()
 
@@ -80,13 +80,13 @@ class BatchStream:
                         self.collator(window, part, global_rows=rows)
                         for part in rank_slice(rows, self.rank, self.world_size, self.accumulate)
                     ]
-                    del window  # like the generator's own, before the next is taken
+                    del window  # drop this reference and the generator's before the next window is read
                     if self.pin_memory:
                         micro = [batch.pin() for batch in micro]
                     if not offer(StepBatches(step, micro, len(rows), 0.0)):
                         return
                 offer(None)
-            except BaseException as error:  # handed to the training loop, which raises it
+            except BaseException as error:  # passed to the training loop, which raises it
                 offer(error)
 
         thread = threading.Thread(target=prepare, name="vadv-batches", daemon=True)
@@ -105,7 +105,7 @@ class BatchStream:
                 yield StepBatches(item.step, item.micro, item.num_rows, time.perf_counter() - began)
         finally:
             stop.set()
-            if not is_waiting:  # else it reads, which may take long
+            if not is_waiting:  # otherwise it is reading, which may take long
                 thread.join()
 
     def _next(self, ready: "queue.Queue[StepBatches | BaseException | None]") -> StepBatches | BaseException | None:
@@ -126,4 +126,4 @@ class BatchStream:
             batches = plan.batches(planned, usable_rows(window, self.drop_missing), window.num_words)
             for offset in range(max(first_step - planned.first_step, 0), planned.num_batches):
                 yield planned.first_step + offset, window, batches[offset]
-            del window  # before the next is taken, so that no third one is ever held
+            del window  # before the next is read, so that there are never three in memory

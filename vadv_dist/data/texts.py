@@ -1,4 +1,4 @@
-"""The words of a data set without its features."""
+"""The texts of a data set without its features."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from vadv_dist.data.sources import SplitShards
 
 
 def texts_of(split: SplitShards) -> Iterator[str]:
-    """All texts of a split, also those of clips that are left out for a missing feature.
+    """Read all texts of a split, including clips that are dropped for a missing feature.
 
     Raises:
         UserError: a shard cannot be read.
@@ -18,7 +18,7 @@ def texts_of(split: SplitShards) -> Iterator[str]:
 
 
 def texts_of_dataset(dataset: Dataset) -> dict[str, tuple[list[str], list[int]]]:
-    """Texts and numbers of words of a data set, by split.
+    """Read texts and word counts of a data set, by split.
 
     Raises:
         UserError: a shard cannot be read.

@@ -1,7 +1,7 @@
-"""Which video a clip is of, where only its id says so.
+"""Infer a clip's video from its id.
 
-The clips of one video are usually numbered: `v_3`, `v-3`, `v[3]`, `v(3)`, `v#3`, `v/3`, `v.3`, `v:3`, `v$_$3`. What is
-before the sign and the number is the video. An id without a number at its end is split at its last `_`.
+The clips of one video are usually numbered: `v_3`, `v-3`, `v[3]`, `v(3)`, `v#3`, `v/3`, `v.3`, `v:3`, `v$_$3`. The
+video is the part before the separator and the number. An id that does not end in a number is split at its last `_`.
 """
 
 import re
@@ -11,21 +11,21 @@ from collections.abc import Iterable, Sequence
 from vadv_dist.errors import UserError
 
 RULE = "the id without the number at its end (v_3, v[3], v-3, v#3, v/3, v.3, v$_$3), else up to its last _"
-# The prefix is as short as the number allows, so that v_1.5 is the part 1.5 of v, and not the part 5 of v_1.
+# The prefix is as short as possible, so that v_1.5 is part 1.5 of v and not part 5 of v_1.
 _NUMBERED = re.compile(r"(.+?)(?:\$_\$|[\s_\-#/.:|@~+]|[\[({<])(\d+(?:\.\d+)?)[\])}>]?", re.ASCII | re.DOTALL)
 _DIGITS = re.compile(r"\d+", re.ASCII)
-# A name of a video is followed by the number of a clip, and perhaps by a time, a part and the ending of a file.
+# A video name, then the number of a clip, and optionally a time, a part and a file extension.
 _MAX_NUMBERS = 4
 
 
 def video_of(clip_id: str) -> str:
-    """The video that a clip's id names; the whole id where it names none."""
+    """Return the video that a clip's id names; the whole id if it names none."""
     numbered = _NUMBERED.fullmatch(clip_id)
     return numbered[1] if numbered else clip_id.rpartition("_")[0] or clip_id
 
 
 def number_in(clip_id: str, video: str) -> int | None:
-    """The number that a clip has in its video, as 3 in `v[3]` or `v_03`; None where the id is not such a one."""
+    """Return a clip's number in its video, such as 3 for `v[3]` or `v_03`; None if the id has no such number."""
     numbered = _NUMBERED.fullmatch(clip_id)
     if numbered is None or numbered[1] != video or "." in numbered[2] or len(numbered[2]) > 9:
         return None
@@ -33,9 +33,9 @@ def number_in(clip_id: str, video: str) -> int | None:
 
 
 def numbered_families(ids: Sequence[str]) -> dict[str, list[str]]:
-    """Ids by what is before their numbers, where they look like numbered clips of several videos; empty elsewhere.
+    """Group ids by their prefix if they look like numbered clips of several videos; otherwise return nothing.
 
-    They do where all end alike but for their numbers, and most share what is before with others.
+    They do if all end in the same pattern apart from the numbers, and most share their prefix with others.
     """
     for number in range(1, _MAX_NUMBERS + 1):
         parts = [_before_number(name, number) for name in ids]
@@ -51,10 +51,10 @@ def numbered_families(ids: Sequence[str]) -> dict[str, list[str]]:
 
 
 def require_known_videos(clips: Iterable[tuple[str, str]], where: object) -> None:
-    """Refuse clips whose ids look numbered within videos, where the rule makes most of them a video of their own.
+    """Refuse ids that look numbered within videos if the rule turns most of them into separate videos.
 
     Args:
-        clips: (clip id, the video that `video_of` gives) of each clip whose video nothing else says.
+        clips: (clip id, result of `video_of`) of each clip whose video is only known from the id.
         where: the file, for the message.
 
     Raises:
@@ -68,14 +68,14 @@ def require_known_videos(clips: Iterable[tuple[str, str]], where: object) -> Non
     if families := numbered_families([clip for clip, _ in pairs]):
         shown = ", ".join(repr(name[:80]) for name in max(families.values(), key=len)[:3])
         raise UserError(
-            f"{where} has no column that names videos, and its ids look like numbered clips of videos ({shown}), but "
-            "which part names the video is not clear. A validation split is cut by whole videos: name the column of "
-            "videos with --video-column, or give --video-column ID_COLUMN if every clip is a video of its own."
+            f"{where} has no column for videos, and its ids look like numbered clips of videos ({shown}), but it is "
+            "not clear which part is the video. A validation split contains whole videos: set --video-column to the "
+            "column of videos, or to the id column if every clip is a separate video."
         )
 
 
 def _before_number(name: str, number: int) -> tuple[str, str | None]:
-    """What is before the `number`-th run of digits from the end, and what follows with every run written as 0."""
+    """Return what precedes the `number`-th run of digits from the end, and the rest with every run replaced by 0."""
     runs = list(_DIGITS.finditer(name))
     if len(runs) < number:
         return name, None

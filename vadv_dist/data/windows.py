@@ -1,7 +1,7 @@
-"""Supply windows by the numbers of their shards: to one process, or to all ranks of a node through Ray's object store.
+"""Supply windows, given their shards, to one process or to all ranks of a node through Ray's object store.
 
-Two windows are in memory at most, whatever the number of ranks on a node: the one in use and the next, which is read
-while the first is trained on. Where an epoch is one window, it is read once and kept.
+At most two windows are in memory, whatever the number of ranks on a node: the one in use and the next, which is read in
+the background. If an epoch is a single window, it is read once and kept.
 """
 
 import time
@@ -20,9 +20,9 @@ from vadv_dist.errors import VadvError
 from vadv_dist.storage import reads_at_once
 
 ShardIds = tuple[int, ...]
-# Tables of small shards go into the object store together: each object there costs a round trip to write and to read.
+# Tables of small shards share an object in the store, because each object costs a round trip to write and to read.
 _OBJECT_BYTES = 4 << 20
-# Ray starts an actor that died again and repeats the call; a window that kills the actor each time is given up.
+# Ray restarts an actor that died and repeats the call; give up on a window that kills the actor every time.
 _CALL_RETRIES, _TRIES, _PAUSE_S = 4, 5, 1.0
 
 
@@ -30,20 +30,20 @@ class Windows(Protocol):
     """A supply of windows of one split."""
 
     def get(self, shards: ShardIds, upcoming: ShardIds | None) -> Window:
-        """Return the window of some shards, and begin to read the `upcoming` one."""
+        """Return the window of some shards and start to read the `upcoming` one."""
         ...
 
     def release(self) -> None:
-        """Let go of every window held, to make room for another split's."""
+        """Release all windows, to make room for another split's."""
         ...
 
     def close(self) -> None:
-        """Let go of everything held, for good."""
+        """Release all resources permanently."""
         ...
 
 
 class _Shards:
-    """Reads the shards of a window side by side, in threads: hashing and decoding let go of Python's lock."""
+    """Reads the shards of a window in parallel threads: hashing and decoding release the GIL."""
 
     def __init__(self, split: SplitShards) -> None:
         self._split = split
@@ -56,7 +56,7 @@ class _Shards:
         return self._pool.map(lambda at: self._readers[at[0]].read(at[1]), self._split.take(shards))
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -75,7 +75,7 @@ class LocalWindows:
 
     def get(self, shards: ShardIds, upcoming: ShardIds | None) -> Window:
         """See `Windows.get`."""
-        # The window before this one is let go first, so that it and two more are never held together.
+        # Release the previous window first, so that there are never three in memory.
         self._held = {ids: future for ids, future in self._held.items() if ids in (shards, upcoming)}
         if shards not in self._held:
             self._held[shards] = self._pool.submit(self._read, shards)
@@ -101,15 +101,15 @@ class LocalWindows:
 class RayWindows:
     """Shares windows among the ranks of a node: one actor reads them into the node's object store.
 
-    The actor is a cache. Where it dies, Ray starts it again and the window is read again; no rank notices.
+    The actor is a cache. If it dies, Ray restarts it and the window is read again without the ranks noticing.
 
     Args:
-        split: what to read.
-        name: names the actor; ranks on one node that give the same name share their windows.
+        split: the split to read.
+        name: name of the actor; ranks on one node with the same name share their windows.
     """
 
     def __init__(self, split: SplitShards, name: str) -> None:
-        self._split = split.absolute()  # Ray's processes have other working directories
+        self._split = split.absolute()  # Ray's processes have another working directory
         self._name = name
         self._actor = self._open()
         self._current: tuple[ShardIds, Window] | None = None
@@ -134,7 +134,7 @@ class RayWindows:
         self.release()
 
     def _open(self) -> Any:
-        """The node's actor, made where there is none."""
+        """The node's actor, created if necessary."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -143,7 +143,7 @@ class RayWindows:
         return actor.options(
             name=f"{self._name}-{self._split.name}-{node}",
             get_if_exists=True,
-            num_cpus=0,  # workers may take all CPUs of a node
+            num_cpus=0,  # workers may use all CPUs of a node
             max_concurrency=8,
             max_restarts=-1,
             max_task_retries=_CALL_RETRIES,
@@ -151,11 +151,11 @@ class RayWindows:
         ).remote(self._split)
 
     def _tables(self, shards: ShardIds) -> list[pa.Table]:
-        """A window's tables. They are views into the object store: ranks of a node share one copy.
+        """Get a window's tables as views into the object store, so that the ranks of a node share one copy.
 
         Raises:
-            VadvError: as the reader raised it.
-            ray.exceptions.RayError: the actor died again and again.
+            VadvError: raised by the reader.
+            ray.exceptions.RayError: the actor died repeatedly.
         """
         import ray
         from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError
@@ -170,10 +170,10 @@ class RayWindows:
             except (RayActorError, ObjectLostError) as error:
                 if attempt == _TRIES:
                     raise
-                if isinstance(error, ActorDiedError):  # for good, as by `ray.kill`: Ray does not start it again
+                if isinstance(error, ActorDiedError):  # permanently, as after `ray.kill`: Ray does not restart it
                     self._actor = self._open()
                 elif isinstance(error, ObjectLostError):
-                    self._actor.release.remote()  # an actor that still lives would answer the same references
+                    self._actor.release.remote()  # an actor that is still alive would return the same references
             time.sleep(_PAUSE_S)
             attempt += 1
 
@@ -182,14 +182,14 @@ class _NodeWindows:
     """The actor that keeps at most two windows of a node in its object store."""
 
     def __init__(self, split: SplitShards) -> None:
-        pa.chunked_array([[0]], pa.int64()).to_numpy()  # Arrow loads pandas for the first one: half a second
+        pa.chunked_array([[0]], pa.int64()).to_numpy()  # the first call loads pandas: half a second
         self._shards = _Shards(split)
         self._pool = ThreadPoolExecutor(1)
         self._held: dict[ShardIds, Future[list[Any] | VadvError]] = {}
-        self._lock = Lock()  # ranks ask at the same time, and one may be a window ahead of another
+        self._lock = Lock()  # ranks call concurrently, and one may be a window ahead of another
 
     def get(self, shards: ShardIds) -> list[Any] | VadvError:
-        """References to lists of Arrow batches, a window's rows in their order, or what the reader raised."""
+        """Return references to lists of Arrow batches with a window's rows in order, or the reader's error."""
         with self._lock:
             if shards not in self._held:
                 while len(self._held) > 1:
@@ -199,12 +199,12 @@ class _NodeWindows:
         return reading.result()
 
     def release(self) -> None:
-        """Let go of all windows; a rank that still reads one holds it itself."""
+        """Release all windows; a rank that is still reading one holds its own reference."""
         with self._lock:
             self._held = {}
 
     def prefetch(self, current: ShardIds, upcoming: ShardIds) -> None:
-        """Begin to read the next window; only it and the current one stay held."""
+        """Start to read the next window; keep only it and the current one."""
         with self._lock:
             self._held = {shards: reading for shards, reading in self._held.items() if shards in (current, upcoming)}
             if upcoming not in self._held:
@@ -221,5 +221,5 @@ class _NodeWindows:
                     references.append(ray.put(batches))
                     batches = []
             return [*references, ray.put(batches)] if batches else references
-        except VadvError as error:  # Ray would pass on no more than its trace
+        except VadvError as error:  # if raised, Ray would pass on only its traceback
             return error

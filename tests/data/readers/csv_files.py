@@ -1,4 +1,4 @@
-"""A small table as a CSV, what became of it, and what is told where nothing does."""
+"""A small CSV table, the data set made from it, and the message if it is refused."""
 
 import csv
 from pathlib import Path
@@ -38,7 +38,7 @@ def table_of(out: Path, split: str) -> dict[str, list]:
 
 
 def refusal(path: Path, place: Path, **options: object) -> str:
-    """The message with which a table is refused, which leaves nothing behind in the folder where it should be."""
+    """The message with which a table is refused; also checks that no output is left behind."""
     before = sorted(place.iterdir())
     with pytest.raises(UserError) as caught:
         ingest_table(path, place / "out", **options)  # type: ignore[arg-type]  # options vary by case

@@ -1,4 +1,4 @@
-"""Small files in the formats of others, made as their own libraries would write them."""
+"""Small files in external formats, as their own libraries write them."""
 
 import csv
 import json
@@ -15,18 +15,18 @@ VISION_WIDTH, AUDIO_WIDTH, PADDED_ROWS = 3, 2, 6
 
 
 def as_numpy_1(data: bytes) -> bytes:
-    """The same pickle with the names that numpy 1 gave its functions."""
+    """The same pickle with numpy 1's function names."""
     for module in (b"multiarray", b"numeric"):
         new, old = b"numpy._core." + module, b"numpy.core." + module
         data = data.replace(b"\x8c" + bytes([len(new)]) + new, b"\x8c" + bytes([len(old)]) + old)
         data = data.replace(b"c" + new + b"\n", b"c" + old + b"\n")
-    if data[2:3] == b"\x95":  # the one frame of a small pickle of protocol 4 or 5
+    if data[2:3] == b"\x95":  # the single frame of a small pickle of protocol 4 or 5
         data = data[:3] + (len(data) - 11).to_bytes(8, "little") + data[11:]
     return data
 
 
 def mmsa_content(aligned: bool = False, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """`{train, valid, test}` as MMSA's feature files hold them; values are never zero outside the padding."""
+    """`{train, valid, test}` as in MMSA's feature files; values are never zero outside the padding."""
     generator = np.random.default_rng(seed)
     content = {}
     for split, rows in SPLIT_ROWS.items():
@@ -97,7 +97,7 @@ def write_vegas(
     one_hot: bool = False,
     compression: str | None = None,
 ) -> Path:
-    """Vectors of widths 6 and 4 whose first value is the row's number."""
+    """Vectors of widths 6 and 4 whose first value is the row index."""
     generator = np.random.default_rng(0)
     with h5py.File(path, "w") as file:
         for split, classes in (("train", train), ("test", test)):

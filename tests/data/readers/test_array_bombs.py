@@ -1,4 +1,4 @@
-"""Small `.npz` files that declare much are refused before memory is taken."""
+"""Small `.npz` files that declare huge arrays are refused before memory is allocated."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ from vadv_dist.errors import UserError
 
 
 def npy(shape: tuple[int, ...], dtype: str) -> bytes:
-    """The header of an array whose values are to follow."""
+    """The header of an array without its values."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape})
     return header.getvalue()
@@ -30,7 +30,7 @@ def member(archive: zipfile.ZipFile, name: str, head: bytes, zeros: int) -> None
 
 
 def npz(path: Path, zeros: dict[str, tuple[bytes, int]], compression: int = zipfile.ZIP_DEFLATED) -> Path:
-    """An archive of the ids of the table, and of members that are a head and zeros."""
+    """An archive of the table's ids and of members with a header and zeros."""
     with zipfile.ZipFile(path, "w", compression) as archive:
         if "id.npy" not in zeros:
             ids = io.BytesIO()
@@ -50,12 +50,12 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("kind", BOMBS)
-def test_a_small_file_that_declares_much_is_refused_with_a_gigabyte_of_memory(tmp_path: Path, kind: str) -> None:
+def test_a_decompression_bomb_is_refused_with_a_gigabyte_of_memory(tmp_path: Path, kind: str) -> None:
     path = npz(tmp_path / "f.npz", BOMBS[kind])
     assert path.stat().st_size < 1_000_000
     table = write_csv(tmp_path / "c.csv")
     message = refused("ingest", "table", "--csv", table, "--arrays", f"{path}:video=visual", "--out", tmp_path / "out")
-    assert "f.npz would make" in message
+    assert "f.npz would expand" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -67,7 +67,7 @@ def test_padded_arrays_within_bounds_are_read(tmp_path: Path, compression: int) 
     assert not values.any()
 
 
-def test_a_member_that_holds_less_than_it_declares_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_member_is_refused(tmp_path: Path) -> None:
     path = npz(tmp_path / "f.npz", {"video.npy": (npy((4, 1000), "f4"), 4 * 1000 * 4 - 4)})
     with pytest.raises(UserError, match="declares shape"):
         load_features(parse_array_source(f"{path}:video=visual"))

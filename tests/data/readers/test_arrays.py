@@ -1,4 +1,4 @@
-"""Arrays beside a table: their layout, rows and types, and what each mistake is told."""
+"""Arrays of a table: layout, rows, types and error messages."""
 
 import pickle
 from pathlib import Path
@@ -24,7 +24,7 @@ from vadv_dist.data.readers.table import ingest_table
         ("audio", (4, 9, 7), [9, 7]),
     ],
 )
-def test_arrays_take_the_layout_of_their_feature(
+def test_arrays_get_the_layout_of_their_feature(
     tmp_path: Path, feature: str, shape: tuple[int, ...], stored: list[int]
 ) -> None:
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -36,7 +36,7 @@ def test_arrays_take_the_layout_of_their_feature(
     np.testing.assert_array_equal(column.to_numpy_ndarray()[0], values[3].reshape(stored).astype(np.float16))
 
 
-def test_arrays_may_lack_rows_only_when_allowed(tmp_path: Path) -> None:
+def test_missing_rows_are_refused_unless_allowed(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "c.csv")
     np.savez(tmp_path / "f.npz", id=[IDS[0], *IDS[2:]], x=np.ones((3, 5), np.float32))
     arrays = [f"{tmp_path}/f.npz:x=visual"]
@@ -46,12 +46,13 @@ def test_arrays_may_lack_rows_only_when_allowed(tmp_path: Path) -> None:
     assert Dataset.open(tmp_path / "out").split("train")[0].missing == {"visual": 1}
 
 
-def test_float32_keeps_what_float16_cannot(tmp_path: Path) -> None:
+def test_float32_stores_values_beyond_float16(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "c.csv")
     np.savez(tmp_path / "f.npz", id=IDS, x=np.array([[1.0], [1e5], [2.0], [3.0]], np.float32))
     arrays = [f"{tmp_path}/f.npz:x=audio"]
-    assert "holds 100000 in the row of id 'a_2', more than float16 can (65504). Give --dtype float32." in refusal(
-        path, tmp_path, arrays=arrays
+    assert (
+        "has 100000 in the row of id 'a_2', which exceeds the range of float16 (65504). Use --dtype float32."
+        in refusal(path, tmp_path, arrays=arrays)
     )
     summary = ingest_table(path, tmp_path / "out", arrays=arrays, dtype="float32")
     assert summary.features == {"audio": [1]}
@@ -62,7 +63,7 @@ def test_float32_keeps_what_float16_cannot(tmp_path: Path) -> None:
     ("arrays", "message"),
     [
         ({"id": IDS, "y": np.ones((4, 2))}, "has no 'x' array (arrays: id, y)"),
-        ({"x": np.ones((4, 2))}, "has no 'id' array, which names the clip of each row"),
+        ({"x": np.ones((4, 2))}, "has no 'id' array, which holds the clip id of each row"),
         ({"id": IDS[:3], "x": np.ones((4, 2))}, "has 4 rows, but 'id' in that file has shape [3], expected [4]"),
         ({"id": ["a_1", "a_1", "b_1", "c_1"], "x": np.ones((4, 2))}, "has id 'a_1' more than once"),
         ({"id": ["w", "x", "y", "z"], "x": np.ones((4, 2))}, "id 'a_1' has no row in"),
@@ -70,17 +71,17 @@ def test_float32_keeps_what_float16_cannot(tmp_path: Path) -> None:
         ({"id": IDS, "x": np.array(["a"] * 4)[:, None]}, "expected numbers"),
         ({"id": IDS, "x": np.array([[1.0], [np.nan], [1], [1]])}, "NaN or infinity in the row of id 'a_2'"),
         ({"id": IDS, "x": np.array([[1.0], [1], [-np.inf], [1]])}, "NaN or infinity in the row of id 'b_1'"),
-        ({"id": IDS, "x": np.array([{}] * 4)}, "pickled objects, and nothing pickled is loaded"),
-        ({"id": np.array(IDS, object), "x": np.ones((4, 2))}, "pickled objects, and nothing pickled is loaded"),
+        ({"id": IDS, "x": np.array([{}] * 4)}, "pickled objects, which are not loaded"),
+        ({"id": np.array(IDS, object), "x": np.ones((4, 2))}, "pickled objects, which are not loaded"),
     ],
 )
-def test_each_mistake_in_arrays_gets_one_clear_message(tmp_path: Path, arrays: dict, message: str) -> None:
+def test_invalid_arrays_are_refused(tmp_path: Path, arrays: dict, message: str) -> None:
     path = write_csv(tmp_path / "c.csv")
     np.savez(tmp_path / "f.npz", **arrays)
     assert message in refusal(path, tmp_path, arrays=[f"{tmp_path}/f.npz:x=visual"])
 
 
-def test_array_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
+def test_array_files_of_other_formats_are_refused(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "c.csv")
     for name, content in (
         ("text.npz", b"hello"),

@@ -1,4 +1,4 @@
-"""What a reader takes for granted of order, numbering, shape and notation is checked, or said."""
+"""A reader's assumptions about order, numbering, shape and notation are checked or reported."""
 
 from pathlib import Path
 
@@ -26,14 +26,14 @@ LABELS = [float(row[3]) for row in ROWS]
     [
         (
             {"label": np.roll(LABELS, 1)},
-            r"f.npz has label 3.0 for id 'a_1', the table has 1.5 \(4 of 4 clips differ so\)",
+            r"f.npz has label 3.0 for id 'a_1', but the table has 1.5 \(4 of 4 clips differ\)",
         ),
-        ({"label": np.array([*LABELS[:3], -3.0])}, "1 of 4 clips differ so"),
-        ({"video_id": np.array(["a", "b", "b", "c"])}, "f.npz has video_id b for id 'a_2', the table has a"),
-        ({"label": np.roll(LABELS, 1)[:, None].astype("f4")}, "4 of 4 clips differ so"),
+        ({"label": np.array([*LABELS[:3], -3.0])}, r"1 of 4 clips differ\)"),
+        ({"video_id": np.array(["a", "b", "b", "c"])}, "f.npz has video_id b for id 'a_2', but the table has a"),
+        ({"label": np.roll(LABELS, 1)[:, None].astype("f4")}, r"4 of 4 clips differ\)"),
     ],
 )
-def test_an_array_file_that_says_something_else_of_an_id_is_refused(tmp_path: Path, facts: dict, message: str) -> None:
+def test_an_array_file_that_contradicts_the_table_is_refused(tmp_path: Path, facts: dict, message: str) -> None:
     np.savez(tmp_path / "f.npz", id=IDS, video=np.ones((4, 3), np.float32), **facts)
     with pytest.raises(UserError, match=message):
         ingest_table(write_csv(tmp_path / "c.csv"), tmp_path / "out", arrays=[f"{tmp_path}/f.npz:video=visual"])
@@ -44,12 +44,12 @@ def test_an_array_file_that_says_something_else_of_an_id_is_refused(tmp_path: Pa
     "facts",
     [
         {"label": np.array(LABELS, np.float32), "video_id": np.array([b"a", b"a", b"b", b"c"])},
-        {"label": np.array(["pos", "neg", "neg", "pos"])},  # words are another label
-        {"label": np.zeros(7)},  # of something else
+        {"label": np.array(["pos", "neg", "neg", "pos"])},  # another kind of label
+        {"label": np.zeros(7)},  # not per clip
         {"label": np.full(4, np.nan)},
     ],
 )
-def test_facts_that_agree_or_cannot_be_compared_are_no_matter(tmp_path: Path, facts: dict) -> None:
+def test_facts_that_agree_or_cannot_be_compared_are_accepted(tmp_path: Path, facts: dict) -> None:
     order = [2, 0, 3, 1]
     values = np.arange(4, dtype=np.float32)[:, None]
     moved = {name: array[order] if len(array) == 4 else array for name, array in facts.items()}
@@ -60,7 +60,7 @@ def test_facts_that_agree_or_cannot_be_compared_are_no_matter(tmp_path: Path, fa
 
 
 @pytest.mark.parametrize("cell", ["1_0", "nan", "inf", "١", "0x1", "1e", "", "--1", "1 2"])
-def test_only_plain_numbers_are_numbers(cell: str) -> None:
+def test_other_notations_are_not_numbers(cell: str) -> None:
     assert np.isnan(number_of(cell))
 
 
@@ -68,7 +68,7 @@ def test_plain_numbers() -> None:
     assert [number_of(cell) for cell in (" 1.50 ", "-3", "+.5", "2.", "1e-1", "1E2")] == [1.5, -3, 0.5, 2, 0.1, 100]
 
 
-def test_a_decimal_comma_is_named(tmp_path: Path) -> None:
+def test_a_decimal_comma_is_reported(tmp_path: Path) -> None:
     message = refusal(write_csv(tmp_path / "c.csv", changed(1, "label", "0,5")), tmp_path)
     assert "c.csv line 3: label is '0,5', expected a number. Write its decimal comma as a point." in message
 
@@ -85,7 +85,7 @@ def test_a_line_or_cell_of_megabytes_is_refused(tmp_path: Path) -> None:
     assert "c.csv line 2 has more than 4,194,304 characters" in refusal(path, tmp_path)
 
 
-def test_videos_in_two_splits_are_said(tmp_path: Path) -> None:
+def test_videos_in_two_splits_are_reported(tmp_path: Path) -> None:
     rows = [*ROWS, ["a_9", "a", "test", "1", "words"]]
     summary = ingest_table(write_csv(tmp_path / "c.csv", rows, HEADER), tmp_path / "out")
     assert "  1 videos in both train and test" in str(summary)
@@ -105,7 +105,7 @@ def test_labels_that_contradict_their_annotations_are_refused(tmp_path: Path) ->
         ingest_mmsa(write_mmsa(tmp_path / "m.pkl", content), tmp_path / "wrong")
 
 
-def test_padding_at_the_front_is_seen(tmp_path: Path) -> None:
+def test_padding_at_the_front_is_detected(tmp_path: Path) -> None:
     back, front = mmsa_content(), mmsa_content()
     for columns in front.values():
         for row, length in enumerate(columns["vision_lengths"]):
@@ -114,11 +114,11 @@ def test_padding_at_the_front_is_seen(tmp_path: Path) -> None:
     other = ingest_mmsa(write_mmsa(tmp_path / "f.pkl", front), tmp_path / "f", source="m", framing=Framing(4))
     assert one.fingerprint == other.fingerprint
     [(what, count)] = other.notes.items()
-    assert what == "clips that are padded at the front of vision"
+    assert what == "clips padded at the front of vision"
     assert count == sum(n < 6 for columns in back.values() for n in columns["vision_lengths"])
 
 
-def test_sequences_that_lie_across_are_refused(tmp_path: Path) -> None:
+def test_transposed_sequences_are_refused(tmp_path: Path) -> None:
     content = mmsa_content(aligned=True)
     for columns in content.values():
         columns["vision"] = np.ascontiguousarray(columns["vision"].transpose(0, 2, 1))
@@ -126,7 +126,7 @@ def test_sequences_that_lie_across_are_refused(tmp_path: Path) -> None:
         ingest_mmsa(write_mmsa(tmp_path / "m.pkl", content), tmp_path / "out")
 
 
-def test_what_only_resembles_a_transposition_is_read() -> None:
+def test_data_that_only_resembles_a_transposition_is_read() -> None:
     generator = np.random.default_rng(0)
     dense = generator.uniform(1, 2, (9, 5, 7))
     assert not looks_transposed(dense)
@@ -141,27 +141,27 @@ def test_what_only_resembles_a_transposition_is_read() -> None:
     assert looks_transposed(padded)
 
 
-def test_an_id_again_with_other_words_is_said(tmp_path: Path) -> None:
+def test_a_duplicate_id_with_another_text_is_reported(tmp_path: Path) -> None:
     content = mmsa_content()
     content["test"]["id"][1] = content["train"]["id"][0]
     summary = ingest_mmsa(write_mmsa(tmp_path / "m.pkl", content), tmp_path / "out")
-    assert summary.dropped == {"an id again": 1}
-    assert summary.notes == {"ids again with other words or another label, of which the first counts": 1}
+    assert summary.dropped == {"duplicate id": 1}
+    assert summary.notes == {"duplicate ids with another text or label, of which the first is kept": 1}
 
 
 # The CMU-MultimodalSDK and VEGAS
 
 
-def test_a_sequence_that_meets_no_clip_is_refused(tmp_path: Path) -> None:
+def test_a_sequence_outside_all_clips_is_refused(tmp_path: Path) -> None:
     files = sdk_files(tmp_path)
     late = {v: ([[20 + k, 21 + k] for k in range(4)], [[1.0, 2]] * 4) for v in ("a", "b_c", "d")}
     write_csd(files["visual"], "V", late)
-    with pytest.raises(UserError, match="Not one of 6 clips has a row of visual"):
+    with pytest.raises(UserError, match="None of the 6 clips has a row of visual"):
         ingest_cmu_sdk(files["labels"], files["folds"], tmp_path / "out", words=files["words"], visual=files["visual"])
     assert not (tmp_path / "out").exists()
 
 
-def test_names_of_classes_need_a_first_class_that_is_known(tmp_path: Path) -> None:
+def test_class_names_need_a_known_first_class(tmp_path: Path) -> None:
     path = write_vegas(tmp_path / "v.h5", train=[1 + i % 9 for i in range(60)], test=range(1, 10))
     with pytest.raises(UserError, match="has classes from 1 to 9, so it is not clear"):
         ingest_vegas(path, tmp_path / "out", class_names=[f"n{i}" for i in range(10)])

@@ -37,22 +37,20 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return sdk_files(tmp_path / "in")
 
 
-def test_words_and_sequences_belong_to_the_interval_that_holds_their_middle(
-    tmp_path: Path, files: dict[str, Path]
-) -> None:
+def test_words_and_sequences_belong_to_the_interval_of_their_midpoint(tmp_path: Path, files: dict[str, Path]) -> None:
     summary = ingest(
         files, tmp_path / "out", words=files["words"], visual=files["visual"], audio=files["audio"], framing=MEAN
     )
     assert summary.splits == {"train": 2, "valid": 2, "test": 2}
     assert summary.features == {"visual": [1, 1, 2], "audio": [1, 3]}
     assert summary.missing == {"visual": 0, "audio": 0}
-    assert summary.notes == {"videos of the folds that have no labels": 1}
+    assert summary.notes == {"videos of the folds without labels": 1}
     rows = rows_of(tmp_path / "out", "valid")
     assert rows["clip_id"] == ["b_c_1", "b_c_2"]
     assert rows["video_id"] == ["b_c"] * 2
-    assert rows["text"] == ["well good", "bad"]  # the pauses are no words
+    assert rows["text"] == ["well good", "bad"]  # pauses are not words
     np.testing.assert_array_equal(rows["label"], [2, -0.5])
-    # Frames of half a second from 0 to 7: the middles of 0 to 3 lie before 2 s, those of 4 to 6 before 3.5 s.
+    # Frames 0 to 7 of half a second: the midpoints of 0 to 3 are before 2 s, those of 4 to 6 before 3.5 s.
     np.testing.assert_allclose(rows["visual"][:, 0, 0], [[1.5, 15], [5, 50]])
     np.testing.assert_allclose(rows["audio"][:, 0, 0], [1.5, 4])
     assert check_dataset(tmp_path / "out").ok
@@ -77,7 +75,7 @@ def test_intervals_without_words_a_fold_or_a_text_are_dropped_and_counted(
     summary = ingest(files, tmp_path / "out", text_csv=files["texts"], text_columns=BY_VIDEO_AND_CLIP)
     assert summary.dropped == {"no text for the clip": 1, "video in no fold": 2}
     assert (summary.rows_read, summary.rows_written) == (6, 3)
-    assert summary.notes == {"texts that no clip took": 1}
+    assert summary.notes == {"texts without a clip": 1}
     counts = Dataset.open(tmp_path / "out").manifest.provenance["counts"]
     assert counts["dropped_for_example"] == {
         "no text for the clip": ["b_c interval 2"],
@@ -87,21 +85,21 @@ def test_intervals_without_words_a_fold_or_a_text_are_dropped_and_counted(
         ingest(files, tmp_path / "no", text_csv=files["texts"], text_columns=BY_VIDEO_AND_CLIP, bad_rows="error")
 
 
-def test_a_video_that_a_sequence_lacks_has_the_feature_missing(tmp_path: Path, files: dict[str, Path]) -> None:
+def test_the_feature_is_missing_for_a_video_without_a_sequence(tmp_path: Path, files: dict[str, Path]) -> None:
     write_csd(files["audio"], "COVAREP", {"a": ([[0, 1], [1, 2]], [[1.0, -np.inf], [3, 4]])})
     summary = ingest(files, tmp_path / "out", words=files["words"], audio=files["audio"], framing=MEAN)
     # Of a's two clips only the first has rows; b_c and d have none.
     assert summary.missing == {"audio": 5}
-    assert summary.notes["values of audio that were NaN or infinite, set to 0"] == 1
+    assert summary.notes["NaN or infinite values of audio, replaced by 0"] == 1
     dataset = Dataset.open(tmp_path / "out")
     train = pq.read_table(dataset.shard_path(dataset.split("train")[0]))["audio"].to_pylist()
     assert train == [[2.0, 2.0], None]
 
 
-def test_another_number_of_a_label_row_may_be_the_label(tmp_path: Path, files: dict[str, Path]) -> None:
+def test_label_number_selects_the_label(tmp_path: Path, files: dict[str, Path]) -> None:
     ingest(files, tmp_path / "out", words=files["words"], label_number=1, label_range=(0, 10))
     assert rows_of(tmp_path / "out", "train")["label"] == [9, 9]
-    with pytest.raises(UserError, match="has 2 numbers per label, so there is no --label-number 2"):
+    with pytest.raises(UserError, match="has 2 numbers per label, so --label-number 2 does not exist"):
         ingest(files, tmp_path / "no", words=files["words"], label_number=2)
 
 
@@ -111,16 +109,16 @@ def test_another_number_of_a_label_row_may_be_the_label(tmp_path: Path, files: d
         ({"train": ["a"], "test": ["a"]}, "video 'a' is in both train and test"),
         ({"training": ["a"]}, "has a fold 'training', expected one of train"),
         ({"train": "a"}, "fold 'train' is not a list of video ids"),
-        ({}, "names no video"),
+        ({}, "has no videos"),
     ],
 )
-def test_folds_that_do_not_split_are_refused(tmp_path: Path, files: dict[str, Path], folds: dict, message: str) -> None:
+def test_invalid_folds_are_refused(tmp_path: Path, files: dict[str, Path], folds: dict, message: str) -> None:
     files["folds"].write_text(json.dumps(folds))
     with pytest.raises(UserError, match=message):
         ingest(files, tmp_path / "out", words=files["words"])
 
 
-def test_words_and_a_csv_exclude_each_other_and_one_is_needed(tmp_path: Path, files: dict[str, Path]) -> None:
+def test_exactly_one_of_words_and_a_csv_is_needed(tmp_path: Path, files: dict[str, Path]) -> None:
     for options in ({}, {"words": files["words"], "text_csv": files["texts"]}):
         with pytest.raises(UserError, match=r"either --words FILE.csd or --text-csv FILE.csv"):
             ingest(files, tmp_path / "out", **options)
@@ -130,14 +128,14 @@ def test_words_and_a_csv_exclude_each_other_and_one_is_needed(tmp_path: Path, fi
     ("name", "videos", "message"),
     [
         ("labels", {"a": ([[0, 1]], [[1.0], [2.0]])}, r"numbers of shape \[2, 1\], expected numbers of shape \[1, D\]"),
-        ("labels", {"a": ([0, 1], [[1.0], [2.0]])}, r"intervals of a have shape \[2\], not \[L, 2\]"),
+        ("labels", {"a": ([0, 1], [[1.0], [2.0]])}, r"intervals of a have shape \[2\], expected \[L, 2\]"),
         ("words", {"a": ([[0, 1]], [[1.0]])}, "expected strings of shape"),
         ("audio", {"a": ([[0, 1]], [[b"x"]])}, "expected numbers of shape"),
         ("audio", {"a": ([[0, 1]], [1.0])}, r"no features of shape \[L, D\] in any video"),
         ("audio", {"a": ([[0, 1]], [[1.0, 2]]), "b_c": ([[0, 1]], [[1.0]])}, r"audio of shape \[1, 1\]"),
     ],
 )
-def test_sequences_of_another_layout_are_refused(
+def test_sequences_with_another_layout_are_refused(
     tmp_path: Path, files: dict[str, Path], name: str, videos: dict, message: str
 ) -> None:
     write_csd(files[name], "x", videos)
@@ -170,6 +168,6 @@ def test_the_labels_of_mosi_equal_those_of_its_table(tmp_path: Path, real_data: 
             for clip_id, video_id, label in zip(rows["clip_id"], rows["video_id"], rows["label"], strict=True):
                 row = table[clip_id]
                 assert (row["video_id"], row["split"]) == (video_id, split)
-                assert label == pytest.approx(float(row["label"]), abs=1e-6)  # the table has six digits
+                assert label == pytest.approx(float(row["label"]), abs=1e-6)  # the table has six decimals
                 seen += 1
     assert seen == 2199

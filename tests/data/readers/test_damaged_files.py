@@ -1,4 +1,4 @@
-"""Damaged and hostile files: a clear error or a correct data set, and never a traceback, a hang, or a side effect."""
+"""Damaged and malicious files give a clear error or a correct data set, never a traceback, a hang or a side effect."""
 
 import contextlib
 import io
@@ -44,9 +44,9 @@ MEMORY_BYTES = 1 << 30
 
 @pytest.fixture
 def bounded_memory() -> Iterator[None]:
-    """Far less memory than a careless reader would take of a hostile file."""
+    """Limit memory to far less than a naive reader would use for a malicious file."""
     if not Path("/proc/self/statm").exists():
-        pytest.skip("memory is bounded where it can be counted")
+        pytest.skip("memory cannot be limited on this system")
     before = resource.getrlimit(resource.RLIMIT_AS)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY_BYTES, before[1]))
@@ -56,13 +56,13 @@ def bounded_memory() -> Iterator[None]:
 
 @pytest.fixture
 def quick_hdf5(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that stops the HDF5 library costs two seconds."""
+    """A file that makes the HDF5 library hang costs two seconds."""
     monkeypatch.setattr(hdf5, "REQUEST_SECONDS", 2.0)
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which nothing may appear but what a test puts there; commands of hostile files would write here."""
+    """A folder in which only the test's files may appear; commands in malicious files would write here."""
     folder = tmp_path / "place"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -70,13 +70,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def told(error: UserError) -> None:
-    """A message of some lines at most, that can be printed."""
+    """Check that a message is printable and has only a few lines."""
     assert 10 < len(str(error)) < 4000
     str(error).encode().decode()
 
 
 def try_one(read: Callable[[Path], Any], out: Path) -> bool:
-    """Ingest; return whether there is a data set, which must be whole and hold what the summary says."""
+    """Ingest and return whether there is a data set, which must be complete and match the summary."""
     shutil.rmtree(out, ignore_errors=True)
     started = time.monotonic()
     try:
@@ -141,14 +141,14 @@ def test_npz(place: Path, files: int) -> None:
 
 
 class Harm:
-    """Runs a command when Python unpickles it."""
+    """Runs a command if Python unpickles it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch harm",)
 
 
 def harmful(content: dict[str, Any], chance: random.Random) -> dict[str, Any]:
-    """Put something that would run a command anywhere."""
+    """Insert an object that would run a command at a random place."""
     split = content[chance.choice(list(content))]
     column = chance.choice(list(split))
     if chance.random() < 0.5:
@@ -160,7 +160,7 @@ def harmful(content: dict[str, Any], chance: random.Random) -> dict[str, Any]:
 
 
 def wrong(content: dict[str, Any], chance: random.Random) -> dict[str, Any]:
-    """Put values of other types and lengths in place of columns."""
+    """Replace columns by values of other types and lengths."""
     split = content[chance.choice(list(content))]
     column = chance.choice(
         ["id", "raw_text", "regression_labels", "vision", "audio", "audio_lengths", "vision_lengths"]
@@ -196,10 +196,10 @@ def test_mmsa(place: Path, files: int) -> None:
         framing = Framing(2, chance.choice(("mean", "sample")), chance.choice(("zero", "drop", "error")))
         read = partial(ingest_mmsa, path, framing=framing, bad_rows=chance.choice(("drop", "error")))
         good = try_one(read, place / "out")
-        assert not (good and kind == 0)  # one that would run a command is refused, wherever it asks for that
+        assert not (good and kind == 0)  # a file that would run a command is always refused
 
     run(files, example)
-    assert [p.name for p in place.iterdir()] == ["m.pkl"]  # no command was run
+    assert [p.name for p in place.iterdir()] == ["m.pkl"]  # no command ran
 
 
 MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
@@ -212,7 +212,7 @@ DESCRIBED = b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x89\x88\x87R"
 
 
 def program(chance: random.Random) -> bytes:
-    """Instructions in any order, many of which make sense."""
+    """Random instructions, many of them valid."""
     parts = [b"\x80\x04"]
     for _ in range(chance.randrange(40)):
         text = chance.choice([b"a", b"latin1", b"C", b"F", b"K", b"<", b"f4", b"U9", b"O8", b"touch harm", b"train"])
@@ -241,7 +241,7 @@ def program(chance: random.Random) -> bytes:
 
 
 @how_many
-def test_programs_of_pickles(place: Path, files: int) -> None:
+def test_pickle_programs(place: Path, files: int) -> None:
     def example(chance: random.Random) -> None:
         started = time.monotonic()
         with contextlib.suppress(UserError):
@@ -274,7 +274,7 @@ def test_csd(place: Path, files: int, quick_hdf5: None) -> None:
     assert sorted(p.name for p in place.iterdir()) == sorted(p.name for p in good.values())
 
 
-# Each file is read in a process of its own, as those of test_csd, which go through the same reader.
+# Each file is read in a separate process, as in test_csd, which uses the same reader.
 @pytest.mark.parametrize("files", [FEW, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.long])])
 def test_vegas(place: Path, files: int, quick_hdf5: None) -> None:
     path = place / "v.h5"
@@ -303,7 +303,7 @@ def our_dataset(out: Path) -> None:
 
 
 def use(uri: Path) -> bool:
-    """All that reads a data set; return whether every row that it declares could be read."""
+    """Run everything that reads a data set; return whether every declared row could be read."""
     started = time.monotonic()
     whole = sound = False
     try:
@@ -321,12 +321,12 @@ def use(uri: Path) -> bool:
     except UserError as error:
         told(error)
     assert time.monotonic() - started < SECONDS_PER_FILE
-    assert whole or not sound  # what the check passes can be read
+    assert whole or not sound  # a data set that passes the check can be read
     return whole
 
 
 @how_many
-def test_our_own_manifest(place: Path, files: int) -> None:
+def test_manifest(place: Path, files: int) -> None:
     our_dataset(place / "d")
     path = place / "d" / "dataset.json"
     good = path.read_bytes()
@@ -356,7 +356,7 @@ def test_our_own_manifest(place: Path, files: int) -> None:
 
 
 @how_many
-def test_our_own_shards(place: Path, files: int) -> None:
+def test_shards(place: Path, files: int) -> None:
     our_dataset(place / "d")
     manifest, path = place / "d" / "dataset.json", place / "d" / "train" / "00000.parquet"
     raw, good = json.loads(manifest.read_text()), path.read_bytes()
@@ -365,7 +365,7 @@ def test_our_own_shards(place: Path, files: int) -> None:
 
     def example(chance: random.Random) -> None:
         path.write_bytes(damaged(good, chance))
-        if chance.random() < 0.9:  # as a faulty writer would leave it: the hash is that of the damaged file
+        if chance.random() < 0.9:  # as after a buggy writer: the hash matches the damaged file
             declared.update(bytes=path.stat().st_size, sha256=sha256_file(path))
             manifest.write_text(json.dumps(raw))
         whole = use(place / "d")
@@ -376,7 +376,7 @@ def test_our_own_shards(place: Path, files: int) -> None:
 
 
 @how_many
-def test_tables_to_predict(place: Path, files: int) -> None:
+def test_prediction_tables(place: Path, files: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""Readers take memory for a shard, not for the file: each reads a file of far more than it may take."""
+"""Readers use memory for a shard, not for the whole file, which is far larger than the limit."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from foreign_files import write_csd, write_mmsa
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="counts memory where Linux says it")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's memory accounting")
 MEBIBYTES = 60
 FILE_BYTES = 100 << 20
 
@@ -22,11 +22,11 @@ from vadv_dist.data.readers.mmsa import ingest_mmsa
 from vadv_dist.data.readers.table import ingest_table
 from vadv_dist.data.readers.vegas import ingest_vegas
 place = Path(sys.argv[1])
-def taken():  # not what is mapped from files, which the system may drop at any time
+def taken():  # without file mappings, which the system may drop at any time
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(dict(line.split(":") for line in lines)["RssAnon"].split()[0])
 (place / "warm.csv").write_text("id,split,label,text\\na,train,0,words\\n")
-ingest_table(place / "warm.csv", place / "warm")  # what every first write loads
+ingest_table(place / "warm.csv", place / "warm")  # libraries loaded by the first write
 before = most = taken()
 def watch():
     global most
@@ -39,7 +39,7 @@ few = {"shard_rows": 64}
 
 
 def ingest(place: Path, call: str) -> tuple[int, int]:
-    """Run one call in a process of its own; return the rows it wrote, and by how many mebibytes its memory grew."""
+    """Run one call in a separate process; return the number of rows it wrote and its memory growth in MiB."""
     script = SCRIPT + f"rows = {call}.rows_written\nprint(rows, (most - before) >> 10)"
     done = subprocess.run([sys.executable, "-c", script, str(place)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -64,12 +64,12 @@ def test_mmsa(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_arrays_beside_a_table(tmp_path: Path) -> None:
+def test_arrays_of_a_table(tmp_path: Path) -> None:
     rows = 200
     (tmp_path / "t.csv").write_text("id,split,label,text\n" + "".join(f"a_{i},train,0,words\n" for i in range(rows)))
     values = np.ones((rows, FILE_BYTES // rows // 4 // 64, 64), np.float32)
     np.savez(tmp_path / "f.npz", id=[f"a_{i}" for i in range(rows)], x=values)
-    # Frames are kept as they are, so a shard is as wide as the file: rows of half a mebibyte.
+    # Frames are stored unchanged, so a row takes half a mebibyte, as in the file.
     arrays = f"arrays=['{tmp_path}/f.npz:x=audio'], shard_rows=8"
     written, grown = ingest(tmp_path, f"ingest_table(place / 't.csv', place / 'out', {arrays})")
     assert written == rows

@@ -1,4 +1,4 @@
-"""MMSA's pickles: what comes out, what is left out, what each mistake is told."""
+"""MMSA's pickles: values, dropped rows and error messages."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def rows_of(out: Path, split: str) -> dict[str, Any]:
 
 
 def means(values_LD: np.ndarray, frames: int) -> np.ndarray:
-    """Means of equal parts, by the definition: part i covers rows from i L / T to (i + 1) L / T, touched ones too."""
+    """Means of equal parts by definition: part i covers all rows that overlap [i L / T, (i + 1) L / T]."""
     length = len(values_LD)
     parts = [
         values_LD[[r for r in range(length) if (r + 1) * frames > i * length and r * frames < (i + 1) * length]]
@@ -38,7 +38,7 @@ def means(values_LD: np.ndarray, frames: int) -> np.ndarray:
 
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_rows_arrive_without_their_padding(tmp_path: Path, aligned: bool, protocol: int) -> None:
+def test_rows_are_read_without_padding(tmp_path: Path, aligned: bool, protocol: int) -> None:
     content, full = mmsa_content(aligned), mmsa_content()
     path = write_mmsa(tmp_path / "m.pkl", content, protocol)
     if protocol % 2:
@@ -61,7 +61,7 @@ def test_rows_arrive_without_their_padding(tmp_path: Path, aligned: bool, protoc
     assert check_dataset(tmp_path / "out").ok
 
 
-def test_provenance_says_how_sequences_became_frames_and_what_was_counted(tmp_path: Path) -> None:
+def test_provenance_records_framing_and_counts(tmp_path: Path) -> None:
     content = mmsa_content()
     content["train"]["raw_text"][1] = " "
     path = write_mmsa(tmp_path / "m.pkl", content)
@@ -69,21 +69,21 @@ def test_provenance_says_how_sequences_became_frames_and_what_was_counted(tmp_pa
     provenance = Dataset.open(tmp_path / "out").manifest.provenance
     assert provenance["options"]["frames"] == 4
     assert provenance["options"]["pool"] == "sample"
-    assert provenance["options"]["padding"] == "vision_lengths, audio_lengths are given"
+    assert provenance["options"]["padding"] == "vision_lengths, audio_lengths in the file"
     assert provenance["counts"]["dropped"] == {"no words": 1}
     assert provenance["counts"]["dropped_for_example"] == {"no words": ["vid_train0_1"]}
     assert provenance["counts"]["rows_read"] == 10
     assert str(tmp_path) not in str(provenance)
 
 
-def test_vision_may_be_the_face_and_features_may_be_left_out(tmp_path: Path) -> None:
+def test_vision_can_become_face_and_features_can_be_left_out(tmp_path: Path) -> None:
     path = write_mmsa(tmp_path / "m.pkl")
     face = ingest_mmsa(path, tmp_path / "face", vision_as="face", features=["vision"])
     assert face.features == {"face": [8, VISION_WIDTH]}
     assert ingest_mmsa(path, tmp_path / "words", features=[]).features == {}
 
 
-def test_ragged_sequences_in_an_array_of_objects_read_as_padded_ones(tmp_path: Path) -> None:
+def test_ragged_object_arrays_read_like_padded_arrays(tmp_path: Path) -> None:
     padded = mmsa_content()
     ragged = mmsa_content()
     for columns in ragged.values():
@@ -99,7 +99,7 @@ def test_ragged_sequences_in_an_array_of_objects_read_as_padded_ones(tmp_path: P
 
 
 def spoilt() -> dict[str, Any]:
-    """Two values of one clip, one of another, are what COVAREP writes for silence."""
+    """Set two values of one clip and one of another to what COVAREP writes for silence."""
     content = mmsa_content()
     content["train"]["audio"][0, 0] = [-np.inf, np.nan]
     content["test"]["audio"][2, 0, 1] = np.inf
@@ -111,23 +111,23 @@ def test_non_finite_values_follow_the_policy_and_are_counted(tmp_path: Path) -> 
     zero = ingest_mmsa(path, tmp_path / "zero")
     assert zero.rows_written == 10
     assert zero.notes == {
-        "values of audio that were NaN or infinite, set to 0": 3,
+        "NaN or infinite values of audio, replaced by 0": 3,
         "clips with such values of audio": 2,
     }
     drop = ingest_mmsa(path, tmp_path / "drop", framing=Framing(non_finite="drop"), bad_rows="error")
     assert (drop.rows_written, drop.dropped) == (8, {"NaN or infinity in audio": 2})
-    with pytest.raises(UserError, match=r"m.pkl train row 0: audio holds NaN or infinity 2 times"):
+    with pytest.raises(UserError, match=r"m.pkl train row 0: audio has NaN or infinity 2 times"):
         ingest_mmsa(path, tmp_path / "error", framing=Framing(non_finite="error"))
     assert not (tmp_path / "error").exists()
 
 
-def test_a_clip_without_a_sequence_lacks_the_feature(tmp_path: Path) -> None:
+def test_the_feature_is_missing_for_a_clip_without_a_sequence(tmp_path: Path) -> None:
     content = mmsa_content()
     content["train"]["vision_lengths"][2] = 0
     summary = ingest_mmsa(write_mmsa(tmp_path / "m.pkl", content), tmp_path / "out")
     assert summary.missing == {"visual": 1, "audio": 0}
-    # Its rows were not zero, which is said: lengths that are wrong would show in this way.
-    assert summary.notes == {"clips with values of vision past its length, left out": 1}
+    # Its rows were not zero, which is reported because it may be due to wrong lengths.
+    assert summary.notes == {"clips with values of vision past its length, ignored": 1}
 
 
 @pytest.mark.parametrize(
@@ -136,14 +136,14 @@ def test_a_clip_without_a_sequence_lacks_the_feature(tmp_path: Path) -> None:
         ("regression_labels", np.nan, "label is not a number", "train row 1: the label is nan, expected a number in"),
         ("regression_labels", 3.5, "label out of range", "the label is 3.5, expected a number in [-3, 3]"),
         ("raw_text", "", "no words", "there are no words (id 'vid_train0_1')"),
-        ("raw_text", "\ud800", "text is not text", "the text holds what is no character"),
+        ("raw_text", "\ud800", "text is not text", "the text contains an invalid character"),
         ("raw_text", None, "raw_text is not text", "raw_text is a NoneType, expected text"),
-        ("id", "vid_train0$_$0", "an id again", "id 'vid_train0_0' was there before"),
+        ("id", "vid_train0$_$0", "duplicate id", "id 'vid_train0_0' is duplicated"),
         ("vision_lengths", 7, "vision_lengths is wrong", "vision_lengths is 7, but vision has 6 rows"),
         ("vision_lengths", -1, "vision_lengths is wrong", "vision_lengths is -1"),
     ],
 )
-def test_a_row_that_cannot_become_a_clip_is_dropped_and_counted_or_refused(
+def test_an_invalid_row_is_dropped_and_counted_or_refused(
     tmp_path: Path, column: str, value: Any, reason: str, message: str
 ) -> None:
     content = mmsa_content()
@@ -169,21 +169,21 @@ def without(column: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        ([1, 2], {}, "holds a list, expected a dictionary of train, valid and test"),
+        ([1, 2], {}, "contains a list, expected a dictionary of train, valid and test"),
         ({"x": {}}, {}, "has none of train, valid and test (it has: x)"),
-        ({"train": 3}, {}, "holds a int as train"),
+        ({"train": 3}, {}, "has a int as train"),
         ({**mmsa_content(), "dev": {}}, {}, "has a split twice"),
         (without("audio"), {}, "valid has no 'audio'"),
         (without("audio"), {}, "Leave it out with --features."),
-        (without("regression_labels"), {}, "Name another with --label-key."),
+        (without("regression_labels"), {}, "Choose another with --label-key."),
         (mmsa_content(), {"label_key": "regresion_labels"}, "Did you mean 'regression_labels'?"),
         (mmsa_content(), {"vision_as": "video"}, "--vision-as is 'video'"),
         (mmsa_content(), {"features": ["text"]}, "--features has 'text'"),
-        (mmsa_content(), {"label_range": (5, 6)}, "Not one of 10 rows can become a clip: label out of range (10)"),
+        (mmsa_content(), {"label_range": (5, 6)}, "None of the 10 rows can become a clip: label out of range (10)"),
         (mmsa_content(), {"bad_rows": "keep"}, "--bad-rows is 'keep'"),
     ],
 )
-def test_each_mistake_gets_one_clear_message(tmp_path: Path, content: Any, options: dict, message: str) -> None:
+def test_invalid_files_and_options_are_refused(tmp_path: Path, content: Any, options: dict, message: str) -> None:
     path = write_mmsa(tmp_path / "m.pkl", content)
     with pytest.raises(UserError) as caught:
         ingest_mmsa(path, tmp_path / "out", **options)
@@ -191,18 +191,18 @@ def test_each_mistake_gets_one_clear_message(tmp_path: Path, content: Any, optio
     assert [p.name for p in tmp_path.iterdir()] == ["m.pkl"]
 
 
-def test_a_length_that_differs_is_damage(tmp_path: Path) -> None:
+def test_columns_of_different_length_are_refused(tmp_path: Path) -> None:
     content = mmsa_content()
     content["train"]["audio"] = content["train"]["audio"][:-1]
     with pytest.raises(UserError, match="train audio has 4 rows, but there are 5 ids"):
         ingest_mmsa(write_mmsa(tmp_path / "m.pkl", content), tmp_path / "out")
 
 
-def test_values_that_the_stored_type_cannot_hold_are_refused(tmp_path: Path) -> None:
+def test_values_beyond_the_stored_type_are_refused(tmp_path: Path) -> None:
     content = mmsa_content()
     content["train"]["audio"][3] = 1e6
     path = write_mmsa(tmp_path / "m.pkl", content)
-    with pytest.raises(UserError, match=r"train row 3: audio holds 1e\+06, more than float16 can.*--dtype float32"):
+    with pytest.raises(UserError, match=r"train row 3: audio has 1e\+06, which exceeds .* float16.*--dtype float32"):
         ingest_mmsa(path, tmp_path / "out")
     ingest_mmsa(path, tmp_path / "out", framing=EXACT)
 

@@ -1,4 +1,4 @@
-"""The restricted reader of pickles, against Python's own on harmless ones, and on ones that would do harm."""
+"""The restricted pickle reader, compared with Python's on harmless files, and on malicious ones."""
 
 import collections
 import os
@@ -71,7 +71,7 @@ def test_containers_and_arrays_read_as_python_reads_them(value: Any, protocol: i
         return
     data = pickle.dumps(value, protocol)
     if b"builtins\nset\n" in data or b"__builtin__\nset\n" in data:
-        with pytest.raises(UserError, match=r"builtin.*set"):  # protocols before 4 call the class
+        with pytest.raises(UserError, match=r"builtin.*set"):  # protocols below 4 call the class
             read(data)
         return
     assert_same(read(as_numpy_1(data) if numpy_1 else data), value)
@@ -96,7 +96,7 @@ def test_containers_and_arrays_read_as_python_reads_them(value: Any, protocol: i
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_feature_files_hold_reads_the_same_in_every_protocol(value: Any, protocol: int) -> None:
+def test_feature_files_read_the_same_in_every_protocol(value: Any, protocol: int) -> None:
     data = pickle.dumps(value, protocol)
     assert_same(read(data), value)
     assert_same(read(as_numpy_1(data)), pickle.loads(as_numpy_1(data)))
@@ -124,7 +124,7 @@ def test_a_pickle_of_python_2_reads() -> None:
 
 
 class Harm:
-    """Runs a command when it is unpickled by Python."""
+    """Runs a command if Python unpickles it."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -135,12 +135,12 @@ class Harm:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("place", ["top", "value", "object array"])
-def test_a_command_is_refused_by_its_name_and_not_run(tmp_path: Path, protocol: int, place: str) -> None:
+def test_a_command_is_refused_by_name_and_not_executed(tmp_path: Path, protocol: int, place: str) -> None:
     harm = Harm(f"touch {tmp_path}/done")
     array = np.array([None], object)
     array[0] = harm
     value = {"top": harm, "value": {"train": [1, harm]}, "object array": array}[place]
-    with pytest.raises(UserError, match=r"asks for posix\.system, which is not an array.*Nothing in it was run"):
+    with pytest.raises(UserError, match=r"asks for posix\.system, which is not an array.*Nothing in it was executed"):
         read(pickle.dumps(value, protocol))
     assert not list(tmp_path.iterdir())
 
@@ -172,7 +172,7 @@ def test_other_names_and_instructions_are_refused(data: bytes, name: str) -> Non
 
 
 def bombs() -> dict[str, bytes]:
-    """Small files that ask for much."""
+    """Small files that need much memory or time."""
     long = struct.pack("<Q", 1 << 40)
     shape = b"J\xff\xff\xff\x7f"
     dtype = b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x89\x88\x87R"
@@ -205,7 +205,7 @@ def bombs() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", sorted(bombs()))
-def test_a_small_file_cannot_ask_for_much_memory_or_time(name: str) -> None:
+def test_a_small_file_cannot_use_much_memory_or_time(name: str) -> None:
     started, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError):
         read(bombs()[name])
@@ -220,21 +220,21 @@ def test_a_small_file_cannot_ask_for_much_memory_or_time(name: str) -> None:
         (b"hello", "is not a pickle"),
         (pickle.dumps([1], 0), "is not a pickle"),
         (b"\x80\x06N.", "protocol 6"),
-        (b"\x80\x02", "cut off"),
-        (pickle.dumps({"a": np.ones(5)}, 4)[:-20], "cut off or damaged"),
+        (b"\x80\x02", "truncated"),
+        (pickle.dumps({"a": np.ones(5)}, 4)[:-20], "truncated or damaged"),
         (b"\x80\x02.", "a value is missing"),
-        (b"\x80\x02h\x05.", "referred to before it is made"),
+        (b"\x80\x02h\x05.", "used before it is defined"),
         (b"\x80\x02}NNs.", "key of type NoneType"),
         (b"\x80\x02X\x01\x00\x00\x00\xff.", "not UTF-8"),
         (pickle.dumps(np.zeros(2, [("a", "f4")]), 4), "type 'V4'"),
         (pickle.dumps(np.array(["2020"], "M8[D]"), 4), "type 'M8'"),
     ],
 )
-def test_damage_is_said(data: bytes, message: str) -> None:
+def test_damaged_pickles_are_refused(data: bytes, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read(data)
 
 
-def test_deep_nesting_does_no_harm() -> None:
+def test_deep_nesting_is_harmless() -> None:
     depth = 200_000
     assert isinstance(read(b"\x80\x02" + b"]" * depth + b"a" * (depth - 1) + b"."), list)

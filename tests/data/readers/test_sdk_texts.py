@@ -1,4 +1,4 @@
-"""Texts of a CSV and intervals of labels are compared in whatever both files say, before they are taken as pairs."""
+"""Texts of a CSV and intervals of labels are matched only after comparing whatever both files contain."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def sdk(tmp_path: Path, intervals: dict[str, Any] | None = None) -> tuple[Path, 
 
 
 def texts(tmp_path: Path, first: int, columns: str = "label", sign: str = "_", skip: tuple[str, ...] = ()) -> Path:
-    """One row a clip; its text says which it truly is, by the order in time."""
+    """One row per clip; its text names its true position in time."""
     lines = [",".join(["id", "text", *columns.split()])]
     for video, labels in LABELS.items():
         for k, label in enumerate(labels):
@@ -66,44 +66,42 @@ def require_right(pairs: dict[str, tuple[str, float]], skip: tuple[str, ...] = (
 @pytest.mark.parametrize("columns", ["label", "start end", "label start end other"])
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("sign", ["_", "$_$", "_0"])
-def test_numbering_is_what_labels_or_times_prove(tmp_path: Path, columns: str, first: int, sign: str) -> None:
+def test_labels_or_times_determine_the_numbering(tmp_path: Path, columns: str, first: int, sign: str) -> None:
     pairs = ingest(tmp_path, texts(tmp_path, first, columns, sign))
     require_right(pairs)
-    assert ("9 texts numbered from 0, which their labels or times prove" in pairs["summary"][0]) == (first == 0)
+    assert ("9 texts numbered from 0, verified by their labels or times" in pairs["summary"][0]) == (first == 0)
 
 
 @pytest.mark.parametrize("columns", ["", "other"])
-def test_texts_from_0_without_a_proof_are_refused(tmp_path: Path, columns: str) -> None:
-    with pytest.raises(
-        UserError, match=r"texts.csv counts clips from 0 \('aa_0'\).*Give the CSV columns start and end"
-    ):
+def test_texts_from_0_are_refused_if_they_cannot_be_verified(tmp_path: Path, columns: str) -> None:
+    with pytest.raises(UserError, match=r"texts.csv counts clips from 0 \('aa_0'\).*Add columns start and end"):
         ingest(tmp_path, texts(tmp_path, 0, columns))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("columns", ["", "other"])
-def test_texts_from_1_need_no_proof_where_every_interval_has_one(tmp_path: Path, columns: str) -> None:
+def test_texts_from_1_need_no_verification_if_every_interval_has_one(tmp_path: Path, columns: str) -> None:
     require_right(ingest(tmp_path, texts(tmp_path, 1, columns)))
 
 
 @pytest.mark.parametrize("columns", ["label", "start end"])
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_text_that_is_missing_drops_its_clip_alone(tmp_path: Path, columns: str, first: int) -> None:
+def test_a_missing_text_drops_only_its_clip(tmp_path: Path, columns: str, first: int) -> None:
     require_right(ingest(tmp_path, texts(tmp_path, first, columns, skip=("cc1",))), skip=("cc1",))
 
 
-def test_numbers_that_skip_a_clip_are_kept_without_a_proof(tmp_path: Path) -> None:
+def test_numbers_that_skip_a_clip_need_no_verification(tmp_path: Path) -> None:
     require_right(ingest(tmp_path, texts(tmp_path, 1, "", skip=("cc1",))), skip=("cc1",))
 
 
 def renumbered(tmp_path: Path, columns: str) -> Path:
-    """The second text of cc is left out, and those after it are counted on without a gap."""
+    """The second text of cc is removed, and the following ones are renumbered without a gap."""
     path = texts(tmp_path, 1, columns, skip=("cc1",))
     path.write_text(path.read_text().replace("cc_3", "cc_2").replace("cc_4", "cc_3"))
     return path
 
 
-def test_texts_that_were_counted_anew_are_refused(tmp_path: Path) -> None:
+def test_renumbered_texts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cc has 3 texts and 4 intervals"):
         ingest(tmp_path, renumbered(tmp_path, ""))
     with pytest.raises(UserError, match=r"2 of 8 texts contradict.*'cc_2' has label 0.5, but its interval -1"):
@@ -114,16 +112,16 @@ def test_texts_that_were_counted_anew_are_refused(tmp_path: Path) -> None:
         ingest(tmp_path, renumbered(tmp_path, "start end"))
 
 
-def test_intervals_out_of_the_order_of_time_need_a_proof(tmp_path: Path) -> None:
+def test_unordered_intervals_need_verification(tmp_path: Path) -> None:
     files = sdk(tmp_path, {"bb": [[2, 4], [0, 2]]})
-    with pytest.raises(UserError, match="bb has intervals that are not in the order of time"):
+    with pytest.raises(UserError, match="bb has intervals that are not ordered by time"):
         ingest(tmp_path, texts(tmp_path, 1, ""), files=files)
 
 
-def test_two_ids_of_one_clip_are_refused(tmp_path: Path) -> None:
+def test_two_ids_for_one_clip_are_refused(tmp_path: Path) -> None:
     path = texts(tmp_path, 1, "label")
     path.write_text(path.read_text() + "\naa_01,another,2.0")
-    with pytest.raises(UserError, match=r"'aa_01' names the clip that .*line 2 names too"):
+    with pytest.raises(UserError, match=r"'aa_01' names the same clip as .*line 2"):
         ingest(tmp_path, path)
 
 
@@ -136,10 +134,10 @@ def test_times_in_milliseconds_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("factor", [1000, 30, 1 / 1000])
-def test_a_sequence_in_another_unit_of_time_is_refused(tmp_path: Path, factor: float) -> None:
+def test_a_sequence_with_another_time_unit_is_refused(tmp_path: Path, factor: float) -> None:
     rows = {v: ([[k * factor, (k + 1) * factor] for k in range(4)], [[1.0, 2]] * 4) for v in LABELS}
     visual = write_csd(tmp_path / "visual.csd", "V", rows)
-    with pytest.raises(UserError, match="not in one unit of time"):
+    with pytest.raises(UserError, match="use different units of time"):
         ingest(tmp_path, texts(tmp_path, 1), visual=visual)
     assert not (tmp_path / "out").exists()
 
@@ -150,7 +148,7 @@ def test_a_sequence_of_other_videos_is_refused(tmp_path: Path) -> None:
         ingest(tmp_path, texts(tmp_path, 1), visual=visual)
 
 
-def test_rows_out_of_order_are_read_in_the_order_of_time(tmp_path: Path) -> None:
+def test_unordered_rows_are_sorted_by_time(tmp_path: Path) -> None:
     labels, folds = sdk(tmp_path)
     said = {"aa": ([[1, 2], [0, 1], [2, 4], [4, 6]], np.array([[b"second"], [b"first"], [b"x"], [b"y"]]))}
     words = write_csd(tmp_path / "words.csd", "W", said)

@@ -15,7 +15,7 @@ ROWS = np.arange(6.0)[:, None] * [1, 10]
         (1, "mean", [2.5]),
         (2, "mean", [1, 4]),
         (3, "mean", [0.5, 2.5, 4.5]),
-        (4, "mean", [0.5, 1.5, 3.5, 4.5]),  # parts of 1.5 rows: both rows that one touches count
+        (4, "mean", [0.5, 1.5, 3.5, 4.5]),  # parts of 1.5 rows: both overlapping rows count
         (6, "mean", [0, 1, 2, 3, 4, 5]),
         (12, "mean", [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]),
         (1, "sample", [3]),
@@ -31,7 +31,7 @@ def test_frames_are_the_means_or_middles_of_equal_parts(frames: int, pool: str, 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 50])
 @pytest.mark.parametrize("pool", ["mean", "sample"])
-def test_a_constant_stays_and_any_length_fits(length: int, pool: str) -> None:
+def test_a_constant_is_preserved_for_any_length(length: int, pool: str) -> None:
     np.testing.assert_array_equal(Framing(8, pool).apply(np.full((length, 3), 2.5)), np.full((8, 3), 2.5))
 
 
@@ -40,7 +40,7 @@ def test_a_huge_value_stays_in_its_part() -> None:
     np.testing.assert_array_equal(Framing(4).apply(values), values)
 
 
-def test_zeros_at_either_end_are_padding_and_zeros_inside_are_not() -> None:
+def test_only_zeros_at_the_ends_are_padding() -> None:
     values = np.array([[0, 0], [1, 0], [0, 0], [0, 2], [0, 0], [0, 0]])
     np.testing.assert_array_equal(trim_zeros(values), values[1:4])
     assert len(trim_zeros(np.zeros((4, 2)))) == 0

@@ -1,4 +1,4 @@
-"""A table as a data set: its splits, where it came from, a validation split cut from train, and MOSI's."""
+"""A table as a data set: splits, provenance, a validation split cut from train, and MOSI's table."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from vadv_dist.storage import read_json, sha256_file
 MOSI = Path(__file__).parents[4] / "shared/data/cmu_mosi"
 
 
-def test_rows_arrive_in_their_splits(tmp_path: Path) -> None:
+def test_rows_are_written_to_their_splits(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "my clips.csv")
     summary = ingest_table(path, tmp_path / "out")
     assert summary == IngestSummary(
@@ -40,7 +40,7 @@ def test_rows_arrive_in_their_splits(tmp_path: Path) -> None:
     assert train["source"] == ["my clips"] * 2
 
 
-def test_provenance_names_files_and_options(tmp_path: Path) -> None:
+def test_provenance_records_files_and_options(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "clips.csv")
     np.savez(tmp_path / "f.npz", id=IDS, video=np.ones((4, 3), np.float32))
     ingest_table(path, tmp_path / "out", arrays=[f"{tmp_path}/f.npz:video=visual"], seed=7)
@@ -90,7 +90,7 @@ def test_validation_is_cut_from_train_by_whole_videos_and_by_seed(tmp_path: Path
     assert chosen[0] == chosen[1] != chosen[2]
 
 
-def test_no_validation_split_is_cut_unasked(tmp_path: Path) -> None:
+def test_no_validation_split_is_cut_by_default(tmp_path: Path) -> None:
     assert ingest_table(long_table(tmp_path / "c.csv"), tmp_path / "out").splits == {"train": 100, "test": 1}
 
 
@@ -102,7 +102,7 @@ def test_a_tiny_fraction_still_leaves_both_splits(tmp_path: Path) -> None:
         assert summary.splits == {"train": 1, "valid": 1}
 
 
-def test_an_existing_data_set_is_not_written_over(tmp_path: Path) -> None:
+def test_an_existing_data_set_is_not_overwritten(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "c.csv")
     first = ingest_table(path, tmp_path / "out")
     with pytest.raises(UserError, match="exists already and a data set is never written over"):
@@ -118,12 +118,12 @@ def test_the_reader_imports_no_torch() -> None:
 def mosi(name: str) -> Path:
     path = MOSI / name
     if not path.is_file():
-        pytest.skip(f"{name} is not here")
+        pytest.skip(f"{name} is not available")
     return path
 
 
 @pytest.mark.real_data
-def test_mosi_words_under_the_official_split(tmp_path: Path) -> None:
+def test_mosi_words_with_the_official_split(tmp_path: Path) -> None:
     path = mosi("mosi_segments.csv")
     assert ingest_table(path, tmp_path / "text").splits == {"train": 1284, "valid": 229, "test": 686}
     with pytest.raises(UserError, match="text_mmsa_style is empty"):
@@ -134,7 +134,7 @@ def test_mosi_words_under_the_official_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.real_data
-def test_mosi_words_with_video_vectors_under_the_split_they_came_from(tmp_path: Path) -> None:
+def test_mosi_words_with_video_vectors_and_their_split(tmp_path: Path) -> None:
     path, features = mosi("mosi_segments.csv"), mosi("mosi_utterance_features.npz")
     options = {"split_column": "bclstm_split", "arrays": [f"{features}:video=visual"]}
     summary = ingest_table(path, tmp_path / "all", **options)
@@ -156,7 +156,7 @@ STARS = [["a_1", "a", "train", "1", "bad"], ["b_1", "b", "train", "4", "good"], 
         ({"label_range": (-5.0, 5.0)}, 0.0),
     ],
 )
-def test_a_data_set_states_its_threshold(tmp_path: Path, options: dict, threshold: float) -> None:
+def test_the_threshold_is_recorded(tmp_path: Path, options: dict, threshold: float) -> None:
     summary = ingest_table(write_csv(tmp_path / "w.csv", STARS), tmp_path / "out", **options)
     assert read_json(tmp_path / "out" / "dataset.json")["label"]["threshold"] == threshold
     assert Dataset.open(tmp_path / "out").manifest.label.positive_from == threshold
@@ -169,7 +169,7 @@ def test_a_data_set_states_its_threshold(tmp_path: Path, options: dict, threshol
     }
 
 
-def test_statistics_hold_the_ends_and_the_median_of_labels(tmp_path: Path) -> None:
+def test_statistics_have_range_and_median_of_labels(tmp_path: Path) -> None:
     ingest_table(write_csv(tmp_path / "w.csv", STARS), tmp_path / "out", label_range=(1.0, 5.0))
     train = Dataset.open(tmp_path / "out").manifest.statistics["train"]
     assert [train[f"label_{name}"] for name in ("min", "median", "max")] == [1.0, 2.5, 4.0]
@@ -186,13 +186,11 @@ def test_a_threshold_that_leaves_one_class_empty_is_refused(tmp_path: Path, thre
     ("label_range", "told"),
     [
         ((1.0, 5.0), None),
-        ((0.0, 100.0), "lie on one side of the threshold"),
+        ((0.0, 100.0), "are on one side of the threshold"),
         ((-3.0, 8.0), "fill less than half of that range"),
     ],
 )
-def test_labels_that_do_not_look_like_their_range_are_told(
-    tmp_path: Path, label_range: tuple, told: str | None
-) -> None:
+def test_labels_that_do_not_fit_their_range_are_reported(tmp_path: Path, label_range: tuple, told: str | None) -> None:
     text = str(ingest_table(write_csv(tmp_path / "w.csv", STARS), tmp_path / "out", label_range=label_range))
     assert "labels from 1 to 5 in" in text
     assert ("warning" in text) == (told is not None)

@@ -1,4 +1,4 @@
-"""VEGAS: vectors with classes, and a validation split that is cut from train."""
+"""VEGAS: vectors with classes, and a validation split cut from train."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ def rows_of(out: Path, split: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("one_hot", [False, True])
-def test_vectors_and_classes_arrive_without_words(tmp_path: Path, one_hot: bool) -> None:
+def test_vectors_and_classes_are_read_without_texts(tmp_path: Path, one_hot: bool) -> None:
     path = write_vegas(tmp_path / "v.h5", one_hot=one_hot)
     summary = ingest_vegas(path, tmp_path / "out", framing=Framing(dtype="float32"), source="vegas")
     assert summary.splits == {"train": 50, "valid": 10, "test": 10}
@@ -59,7 +59,7 @@ def test_the_validation_split_has_the_same_share_of_every_class(tmp_path: Path) 
     assert (options["valid_fraction"], options["seed"]) == (0.2, 1)
 
 
-def test_the_cut_depends_on_the_seed_alone() -> None:
+def test_the_cut_depends_only_on_the_seed() -> None:
     classes = np.array(UNEVEN)
     one, again, other = (stratified_cut(classes, 0.3, seed) for seed in (1, 1, 2))
     assert (one == again).all()
@@ -84,11 +84,11 @@ def test_rows_without_a_class_are_dropped_and_counted(tmp_path: Path) -> None:
     summary = ingest_vegas(path, tmp_path / "out")
     assert summary.dropped == {"no class": 4}
     assert summary.splits["test"] == 6
-    with pytest.raises(UserError, match=r"v.h5 test row 1: lab_test is no class"):
+    with pytest.raises(UserError, match=r"v.h5 test row 1: lab_test is not a class"):
         ingest_vegas(path, tmp_path / "no", bad_rows="error")
 
 
-def test_names_of_classes_are_kept_and_shown(tmp_path: Path) -> None:
+def test_class_names_are_recorded_and_shown(tmp_path: Path) -> None:
     from rich.console import Console
 
     names = [f"sound {i}" for i in range(10)]
@@ -101,7 +101,7 @@ def test_names_of_classes_are_kept_and_shown(tmp_path: Path) -> None:
     assert "sound 3" in console.export_text()
 
 
-def test_a_file_larger_than_a_piece_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vadv_dist.data.readers import hdf5
 
     path = write_vegas(tmp_path / "v.h5")
@@ -110,7 +110,7 @@ def test_a_file_larger_than_a_piece_is_read_in_pieces(tmp_path: Path, monkeypatc
     assert ingest_vegas(path, tmp_path / "pieces").fingerprint == whole
 
 
-def test_classes_are_no_sentiment(tmp_path: Path, write_config: Callable[..., Path]) -> None:
+def test_classes_are_refused_for_sentiment(tmp_path: Path, write_config: Callable[..., Path]) -> None:
     from vadv_dist.config import load_config
     from vadv_dist.data.sources import Sources
     from vadv_dist.tasks.sentiment import SentimentTask
@@ -136,12 +136,12 @@ def change(path: Path, name: str, values: Any) -> Path:
         ("audio_test", np.zeros((9, 4)), "audio_test of shape [9, 4], expected [10, 4]"),
         ("audio_test", np.zeros((10, 5)), "audio_test of shape [10, 5], expected [10, 4]"),
         ("visual_train", np.zeros(60), "visual_train of shape [60], expected numbers of shape [R, D]"),
-        ("lab_test", np.zeros((10, 3)), "lab_test of shape [10, 3], expected 10 columns. Is --classes right?"),
-        ("lab_test", np.arange(1, 11), "has classes from 0 to 10, one more than given. Give --classes 11."),
+        ("lab_test", np.zeros((10, 3)), "lab_test of shape [10, 3], expected 10 columns. Check --classes."),
+        ("lab_test", np.arange(1, 11), "has classes from 0 to 10, one more than given. Use --classes 11."),
         ("lab_test", [b"dog"] * 10, "expected numbers of shape [R], [R, 1] or [R, C]"),
     ],
 )
-def test_another_layout_is_refused(tmp_path: Path, name: str, values: Any, message: str) -> None:
+def test_other_layouts_are_refused(tmp_path: Path, name: str, values: Any, message: str) -> None:
     path = change(write_vegas(tmp_path / "v.h5"), name, values)
     with pytest.raises(UserError) as caught:
         ingest_vegas(path, tmp_path / "out")

@@ -18,16 +18,17 @@ from vadv_dist.errors import UserError, did_you_mean, first_line
 
 DTYPES = ("float16", "float32")
 _ID_KEY = "id"
-# A table writes its labels with two digits or more.
+# Labels in a table are rounded to two or more digits.
 _MAX_LABEL_DIFFERENCE = 0.02
-# What is compressed is decompressed into memory. Padding compresses well, so a file may become some times its size.
+# Compressed arrays are decompressed into memory. Padding compresses well, so a file may legitimately grow several
+# times.
 _FREE_BYTES = 256 << 20
 _MAX_EXPANSION = 20
-# Ids become strings of Python's, each many times its size in the array.
+# Ids become Python strings, each several times its size in the array.
 _MAX_ID_BYTES = 64 << 20
 _PIECE_BYTES = 1 << 20
 _SYNTAX = "FILE.npz:ARRAY=FEATURE, for example features.npz:video=visual"
-# What an array of so many axes holds; without T a clip is one frame, without N a frame is one token.
+# The layout of an array by its number of axes; without T a clip is one frame, without N a frame is one token.
 _LAYOUTS = {
     "visual": {2: "[R, D]", 3: "[R, T, D]", 4: "[R, T, N, D]"},
     "face": {2: "[R, E]", 3: "[R, T, E]"},
@@ -37,7 +38,7 @@ _LAYOUTS = {
 
 @dataclass(frozen=True)
 class ArraySource:
-    """Which array of which file becomes which feature."""
+    """The array of a file that becomes a feature."""
 
     path: Path
     key: str
@@ -49,9 +50,9 @@ class ArraySource:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """A feature of some clips: values [R, ...] in a data set's layout, the row of each clip id, the type to store.
+    """A feature of some clips: values [R, ...] in a data set's layout, the row of each clip id, the stored type.
 
-    `facts` are other arrays of the file that say something of each clip, [R], by the name of the table's column.
+    `facts` are other arrays of the file with one value per clip, [R], by the name of the corresponding table column.
     """
 
     source: ArraySource
@@ -62,11 +63,11 @@ class FeatureTable:
 
     @property
     def spec(self) -> FeatureSpec:
-        """Shape and type of one clip's values, as they are stored."""
+        """Shape and stored type of one clip's values."""
         return FeatureSpec(tuple(self.values.shape[1:]), self.dtype)
 
     def row(self, clip_id: str) -> Array | None:
-        """A clip's values as they are stored; None where it has no row.
+        """A clip's values in the stored type; None if the clip has no row.
 
         Raises:
             UserError: values that are NaN, infinite or too large for the type.
@@ -77,70 +78,69 @@ class FeatureTable:
         values = self.values[row]
         if not np.isfinite(values).all():
             raise UserError(
-                f"{self.source} has NaN or infinity in the row of id {clip_id!r}. Mend the array, or leave the clip "
-                "out."
+                f"{self.source} has NaN or infinity in the row of id {clip_id!r}. Fix the array, or leave the clip out."
             )
         worst, limit = float(np.abs(values.astype(np.float64)).max()), float(np.finfo(self.dtype).max)
         if worst > limit:
-            advice = "Give --dtype float32." if self.dtype == "float16" else "Scale the array down."
+            advice = "Use --dtype float32." if self.dtype == "float16" else "Scale the array down."
             raise UserError(
-                f"{self.source} holds {worst:g} in the row of id {clip_id!r}, more than {self.dtype} can ({limit:g}). "
-                f"{advice}"
+                f"{self.source} has {worst:g} in the row of id {clip_id!r}, which exceeds the range of {self.dtype} "
+                f"({limit:g}). {advice}"
             )
         return values.astype(self.dtype)
 
 
 def parse_array_source(text: str) -> ArraySource:
-    """Read `FILE.npz:ARRAY=FEATURE`.
+    """Parse `FILE.npz:ARRAY=FEATURE`.
 
     Raises:
-        UserError: another syntax, or a feature that a data set cannot hold.
+        UserError: invalid syntax, or an unknown feature.
     """
     path, colon, mapping = text.rpartition(":")
     key, equals, feature = mapping.partition("=")
     if not (colon and equals and path and key and feature):
-        raise UserError(f"--arrays {text} cannot be read. Write it as {_SYNTAX}.")
+        raise UserError(f"--arrays {text} cannot be parsed. Write it as {_SYNTAX}.")
     if feature not in FEATURE_AXES:
         known = ", ".join(FEATURE_AXES)
         raise UserError(
-            f"--arrays {text}: unknown feature {feature!r}; a data set may hold {known}."
+            f"--arrays {text}: unknown feature {feature!r}, expected one of {known}."
             f"{did_you_mean(feature, FEATURE_AXES)}"
         )
     return ArraySource(Path(path), key, feature)
 
 
 def parse_array_sources(texts: Sequence[str]) -> list[ArraySource]:
-    """Read all `--arrays` options.
+    """Parse all `--arrays` options.
 
     Raises:
-        UserError: one cannot be read, or two give the same feature.
+        UserError: one cannot be parsed, or two are for the same feature.
     """
     sources = [parse_array_source(text) for text in texts]
     features = [source.feature for source in sources]
     for feature in features:
         if features.count(feature) > 1:
-            raise UserError(f"--arrays gives {feature!r} {features.count(feature)} times. Give each feature once.")
+            raise UserError(f"--arrays has {feature!r} {features.count(feature)} times. Give each feature once.")
     return sources
 
 
 def load_features(source: ArraySource, facts: Sequence[str] = ()) -> FeatureTable:
-    """Read one feature and the ids of its rows; nothing pickled is ever loaded.
+    """Read one feature and the ids of its rows; pickled objects are never loaded.
 
-    An array that is not compressed stays in the file until its rows are taken.
+    An uncompressed array stays in the file until its rows are used.
 
     Args:
         source: the file and its array.
-        facts: names of arrays that are read too, where the file has them with one number or text for each row.
+        facts: names of arrays to read as well, if the file has them with one number or text per row.
 
     Raises:
-        UserError: the file is missing, is not an `.npz`, holds pickled objects, lacks the array or its ids, or the
-            array is not numeric or has another number of axes.
+        UserError: the file is missing, is not an `.npz`, contains pickled objects, or lacks the array or its ids, or
+            the array is not numeric or has the wrong number of axes.
     """
     if not source.path.is_file():
         raise UserError(f"{source.path} does not exist. Give the .npz file as {_SYNTAX}.")
     if not zipfile.is_zipfile(source.path):
         raise UserError(
-            f"{source.path} is not an .npz file; nothing else is loaded, and nothing pickled ever is. "
+            f"{source.path} is not an .npz file, and no other format is read. "
             f"Save numeric arrays with numpy.savez(FILE, id=ids, {source.key}=values)."
         )
     try:
@@ -156,23 +156,23 @@ def load_features(source: ArraySource, facts: Sequence[str] = ()) -> FeatureTabl
         return FeatureTable(source, _in_layout(values, source), rows, facts=told)
     except UserError:
         raise
-    except Exception as error:  # zipfile, its decompressors and numpy raise nearly every type on damaged files
+    except Exception as error:  # zipfile, its decompressors and numpy raise nearly any type on damaged files
         raise UserError(
             f"{source.path} is not a readable .npz file ({first_line(error)[:200]}). Save it again."
         ) from None
 
 
 def select_features(table: FeatureTable, wanted: dict[str, str], dtype: str, allow_missing: bool) -> FeatureTable:
-    """Keep the rows of some clips, as the type that the data set stores.
+    """Keep the rows of some clips, in the stored type.
 
     Args:
-        table: a feature as it was read.
-        wanted: clip ids, each with where it stands in the user's file.
+        table: the feature as it was read.
+        wanted: clip ids, each with its place in the user's file.
         dtype: `float16` or `float32`.
-        allow_missing: leave clips out of the result that have no row, rather than refusing them.
+        allow_missing: skip clips without a row instead of refusing them.
 
     Raises:
-        UserError: a clip without a row.
+        UserError: a clip has no row.
     """
     found = {}
     for clip_id, where in wanted.items():
@@ -180,22 +180,22 @@ def select_features(table: FeatureTable, wanted: dict[str, str], dtype: str, all
             found[clip_id] = table.row_of[clip_id]
         elif not allow_missing:
             raise UserError(
-                f"{where}: id {clip_id!r} has no row in {table.source} (its {_ID_KEY!r} array holds "
-                f"{len(table.row_of)} ids). Give an array of every clip, or --allow-missing-arrays to store "
-                f"{table.source.feature} as missing there."
+                f"{where}: id {clip_id!r} has no row in {table.source} (its {_ID_KEY!r} array has "
+                f"{len(table.row_of)} ids). Use an array with every clip, or --allow-missing-arrays to store "
+                f"{table.source.feature} as missing for such clips."
             )
     if not found:
-        raise UserError(f"Not one id is in {table.source}. Check that its {_ID_KEY!r} array holds the same ids.")
+        raise UserError(f"None of the ids is in {table.source}. Check that its {_ID_KEY!r} array has the same ids.")
     return replace(table, row_of=found, dtype=dtype)
 
 
 def require_agreement(table: FeatureTable, column: str, said: Mapping[str, str | float]) -> None:
-    """Refuse a file whose own labels or videos are not those of the table's clips of the same ids.
+    """Refuse a file whose labels or videos differ from the table's for the same ids.
 
     Args:
-        table: a feature, with the file's facts.
+        table: a feature with the file's facts.
         column: name of the fact.
-        said: what the table says of each clip, by id.
+        said: the table's value for each clip, by id.
 
     Raises:
         UserError: with the first clip that differs.
@@ -222,17 +222,17 @@ def require_agreement(table: FeatureTable, column: str, said: Mapping[str, str |
     if differing:
         clip_id, theirs, mine = differing[0]
         raise UserError(
-            f"{table.source.path} has {column} {theirs!s:.80} for id {clip_id!r}, the table has {mine!s:.80} "
-            f"({len(differing):,} of {compared:,} clips differ so): the ids of the two files do not mean the same "
-            f"clips. If the file's {column!r} array is something else, rename it."
+            f"{table.source.path} has {column} {theirs!s:.80} for id {clip_id!r}, but the table has {mine!s:.80} "
+            f"({len(differing):,} of {compared:,} clips differ): the ids of the two files do not mean the same clips. "
+            f"If the file's {column!r} array is something else, rename it."
         )
 
 
 def _member(archive: zipfile.ZipFile, key: str, source: ArraySource) -> Array:
-    """An array of the archive, whose size is checked before memory is taken; mapped where it is not compressed."""
+    """Load an array of the archive after checking its size; memory-map it if it is uncompressed."""
     names = [name.removesuffix(".npy") for name in archive.namelist()]
     if key not in names:
-        what = f"no {key!r} array" + (", which names the clip of each row" if key == _ID_KEY else "")
+        what = f"no {key!r} array" + (", which holds the clip id of each row" if key == _ID_KEY else "")
         shown = ", ".join(name[:40] for name in names[:20])
         raise UserError(f"{source.path} has {what} (arrays: {shown}).{did_you_mean(key, names)}")
     info = archive.infolist()[names.index(key)]
@@ -241,14 +241,14 @@ def _member(archive: zipfile.ZipFile, key: str, source: ArraySource) -> Array:
         shape, in_fortran_order, dtype = _header(file)
         if dtype.hasobject:
             raise UserError(
-                f"{source} or its ids are pickled objects, and nothing pickled is loaded: it could run code. "
+                f"{source} or its ids are pickled objects, which are not loaded because they could run code. "
                 "Save plain numeric arrays, and ids as strings, with numpy.savez."
             )
         start, size = file.tell(), math.prod(shape) * dtype.itemsize
         if start + size != info.file_size:
             raise ValueError(f"{key!r} declares shape {list(shape)} of {dtype}, but has {info.file_size - start} bytes")
         if info.compress_type == zipfile.ZIP_STORED and size:
-            while file.read(_PIECE_BYTES):  # to its end, where its checksum is compared
+            while file.read(_PIECE_BYTES):  # read to the end, where the checksum is verified
                 pass
             flat: Array = np.memmap(
                 source.path, dtype, "r", _content_offset(source.path, info) + start, (math.prod(shape),)
@@ -259,38 +259,38 @@ def _member(archive: zipfile.ZipFile, key: str, source: ArraySource) -> Array:
             while got := cast(io.BufferedIOBase, file).readinto(content[filled : filled + _PIECE_BYTES]):
                 filled += got
             if filled != size or file.read(1):
-                raise ValueError(f"{key!r} is cut off")
+                raise ValueError(f"{key!r} is truncated")
             flat = np.frombuffer(content, dtype)
     return flat.reshape(shape, order="F" if in_fortran_order else "C")
 
 
 def _require_bounded(info: zipfile.ZipInfo, key: str, source: ArraySource) -> None:
-    """Refuse a member that declares more than its file may stand for, before anything of it is read."""
+    """Refuse a member that would decompress to more than the limit, before reading it."""
     stored = info.compress_type == zipfile.ZIP_STORED
     most = _MAX_ID_BYTES if key == _ID_KEY else max(_FREE_BYTES, _MAX_EXPANSION * info.compress_size)
     if stored and key != _ID_KEY:
         most = info.compress_size
     if info.file_size > most:
         raise UserError(
-            f"{source.path} would make {info.file_size:,} bytes of {key!r}, which has {info.compress_size:,} in the "
-            f"file; {most:,} at most. Save it again with numpy.savez, which does not compress."
+            f"{source.path} would expand {key!r} from {info.compress_size:,} to {info.file_size:,} bytes, but the "
+            f"limit is {most:,}. Save it again with numpy.savez, which does not compress."
         )
 
 
 def _header(file: IO[bytes]) -> "tuple[tuple[int, ...], bool, np.dtype[Any]]":
-    """Shape, order and type that an `.npy` file declares."""
+    """Shape, order and type declared in an `.npy` header."""
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:
-        raise ValueError(f"version {version} of the .npy format is not read here")
+        raise ValueError(f"version {version} of the .npy format is not supported")
     shape, in_fortran_order, dtype = read(file)
     if any(n < 0 for n in shape) or dtype.itemsize == 0:
-        raise ValueError(f"shape {shape} of {dtype} is not one")
+        raise ValueError(f"shape {shape} of {dtype} is invalid")
     return tuple(int(n) for n in shape), bool(in_fortran_order), dtype
 
 
 def _content_offset(path: Path, info: zipfile.ZipInfo) -> int:
-    """Where a member's bytes start: after its local header of 30 bytes, its name and its extra field."""
+    """Offset of a member's data: after its local header of 30 bytes, its name and its extra field."""
     with path.open("rb") as file:
         file.seek(info.header_offset)
         local = file.read(30)
@@ -301,7 +301,7 @@ def _in_layout(values: Array, source: ArraySource) -> Array:
     if not values.ndim:
         raise UserError(f"{source} is a single value, expected {' or '.join(_LAYOUTS[source.feature].values())}.")
     if values.dtype.kind not in "fiu":
-        raise UserError(f"{source} holds {values.dtype} values, expected numbers.")
+        raise UserError(f"{source} has {values.dtype} values, expected numbers.")
     layouts = _LAYOUTS[source.feature]
     if values.ndim not in layouts or 0 in values.shape[1:]:
         expected = " or ".join(layouts.values())

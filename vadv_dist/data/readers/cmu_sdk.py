@@ -1,8 +1,8 @@
 """Read computational sequences (`.csd`) of the CMU-MultimodalSDK into a data set.
 
 A `.csd` is an HDF5 file: `/NAME/data/VIDEO/features` [L, D] and `/NAME/data/VIDEO/intervals` [L, 2] in seconds. Each
-interval of the labels' file is a clip; what words, visual and acoustic files hold belongs to the clip in whose interval
-its middle lies. Shape letters: L rows of a video's sequence, T frames, D width.
+interval of the label file is a clip; rows of the word, visual and acoustic files belong to the clip whose interval
+contains their midpoint. Shape letters: L rows of a video's sequence, T frames, D width.
 
 All labels, and one video of each other file at a time, are in memory.
 """
@@ -25,7 +25,7 @@ from vadv_dist.data.shards import DEFAULT_SHARD_ROWS
 from vadv_dist.errors import UserError
 from vadv_dist.storage import local_path, location, read_json, require_absent
 
-# The SDK's words for silence.
+# The SDK's tokens for silence.
 _SILENCE = ("sp", "sil", "")
 
 
@@ -48,34 +48,34 @@ def ingest_cmu_sdk(
     source: str | None = None,
     shard_rows: int = DEFAULT_SHARD_ROWS,
 ) -> IngestSummary:
-    """Make a data set of computational sequences aligned to the intervals of the labels.
+    """Create a data set from computational sequences aligned to the intervals of the labels.
 
     Args:
         labels: `.csd` of labels; the k-th interval of a video is the clip `VIDEO_k`, counted from 1.
         folds: JSON `{"train": [video, …], "valid": […], "test": […]}`.
-        out: the folder to make.
-        words: `.csd` of words; a clip's text is those in its interval.
-        text_csv: a CSV of texts by clip id, in place of `words`.
+        out: the folder to create.
+        words: `.csd` of words; a clip's text is the words in its interval.
+        text_csv: a CSV of texts by clip id, instead of `words`.
         text_columns: its columns.
         visual, face, audio: `.csd` of the sequences that become these features.
-        label_number: which number of a label's row is the label (0 is the sentiment).
+        label_number: index of the label in a label row (0 is the sentiment).
         label_range: lowest and highest label.
-        threshold: lowest label that counts as positive; None takes the middle of the range.
+        threshold: lowest positive label; None means the middle of the range.
         framing: how sequences become frames.
         bad_rows: `drop` or `error`, for intervals that cannot become a clip.
-        source: name that every clip carries; the label file's own unless given.
-        shard_rows: rows of a shard at most.
+        source: source name of all clips; by default that of the label file.
+        shard_rows: maximum number of rows per shard.
 
     Raises:
-        UserError: something in the files or the options is wrong; says where, and what to do.
+        UserError: a file or an option is invalid.
     """
     framing, label = framing or Framing(), label_spec(label_range, threshold)
     if (words is None) == (text_csv is None):
         raise UserError("Give the texts as either --words FILE.csd or --text-csv FILE.csv.")
     if label_number < 0:
-        raise UserError(f"--label-number is {label_number}, expected 0 for the first number of a label's row, or more.")
+        raise UserError(f"--label-number is {label_number}, expected an index of a label row, counted from 0.")
     root, labels_path, folds_path = location(out), local_path(labels), local_path(folds)
-    require_absent(root, "a data set", "Give another folder, or remove this one.", manifest=MANIFEST)
+    require_absent(root, "a data set", "Choose another folder, or remove this one.", manifest=MANIFEST)
     split_of_video = read_folds(folds_path)
     texts_path = None if text_csv is None else local_path(text_csv)
     texts = {} if texts_path is None else read_texts(texts_path, text_columns or TextColumns())
@@ -99,7 +99,7 @@ def ingest_cmu_sdk(
                 "label_range": list(label_range),
                 "threshold": label.positive_from,
                 **framing.to_json(),
-                "alignment": "rows whose middle lies in the label's interval",
+                "alignment": "rows whose midpoint is in the label's interval",
                 "bad_rows": bad_rows,
             },
             features={
@@ -119,26 +119,26 @@ def ingest_cmu_sdk(
         with ingestion:
             for video in label_file.videos:
                 reader.video(label_file, video, split_of_video.get(video), source or labels_path.stem)
-            ingestion.require_present(f"Its intervals meet none of {labels_path}: are both files of one data set?")
+            ingestion.require_present(f"Its rows are in no interval of {labels_path}: are both files of one data set?")
             absent = len(set(split_of_video) - set(label_file.videos))
             if absent:
-                ingestion.notes["videos of the folds that have no labels"] += absent
+                ingestion.notes["videos of the folds without labels"] += absent
             if paired is not None:
-                ingestion.note("texts that no clip took", len(texts) - reader.used_texts)
+                ingestion.note("texts without a clip", len(texts) - reader.used_texts)
                 if paired.from_zero:
-                    ingestion.note("texts numbered from 0, which their labels or times prove", paired.compared)
+                    ingestion.note("texts numbered from 0, verified by their labels or times", paired.compared)
     return ingestion.summary()
 
 
 def read_labels(file: ComputationalSequence, number: int) -> dict[str, VideoLabels]:
-    """Intervals and labels of every video.
+    """Read intervals and labels of every video.
 
     Args:
         file: the labels.
-        number: which number of a row is the label.
+        number: index of the label in a row.
 
     Raises:
-        UserError: a row has no such number, or the file is damaged.
+        UserError: a row is too short, or the file is damaged.
     """
     labels = {}
     for video in file.videos:
@@ -146,18 +146,18 @@ def read_labels(file: ComputationalSequence, number: int) -> dict[str, VideoLabe
         values = file.features(video, len(intervals))
         if values.shape[1] <= number:
             raise UserError(
-                f"{file.path} {printable(video)} has {values.shape[1]} numbers per label, so there is no "
-                f"--label-number {number} (they are counted from 0)."
+                f"{file.path} {printable(video)} has {values.shape[1]} numbers per label, so --label-number {number} "
+                "does not exist (it is counted from 0)."
             )
         labels[video] = VideoLabels(intervals, values[:, number].astype(np.float64))
     return labels
 
 
 def read_folds(path: Path) -> dict[str, str]:
-    """Split of each video.
+    """Read the split of each video.
 
     Raises:
-        UserError: it is not JSON of lists of videos, or a video is in two of them.
+        UserError: it is not JSON with lists of videos, or a video is in two lists.
     """
     raw = read_json(path)
     split_of: dict[str, str] = {}
@@ -171,13 +171,13 @@ def read_folds(path: Path) -> dict[str, str]:
             if split_of.setdefault(video, split) != split:
                 raise UserError(f"{path}: video {printable(video)!r} is in both {split_of[video]} and {split}.")
     if not split_of:
-        raise UserError(f"{path} names no video, expected {{train: [video, …], valid: […], test: […]}}.")
+        raise UserError(f"{path} has no videos, expected {{train: [video, …], valid: […], test: […]}}.")
     return split_of
 
 
 @dataclass
 class _Reader:
-    """What turns the intervals of a video into clips."""
+    """Turns the intervals of a video into clips."""
 
     ingestion: Ingestion
     labels: dict[str, VideoLabels]

@@ -17,23 +17,23 @@ from vadv_dist.data.readers.ingestion import printable
 from vadv_dist.data.schema import Array
 from vadv_dist.errors import UserError
 
-# A sequence of a video may be much longer than its labelled part; milliseconds or frames are 1000 and 25 to 100 times.
+# A sequence may extend far beyond a video's labelled part; milliseconds or frame numbers differ by 1000 or 25 to 100.
 _MAX_LENGTH_RATIO = 20.0
 _CLOCK_VIDEOS = 40
 
 
 class ComputationalSequence:
-    """One `.csd`, for a `with` block.
+    """One `.csd` file, used as a context manager.
 
     Raises:
-        UserError: by every method, where the file is damaged or laid out in another way.
+        UserError: by every method, if the file is damaged or has another layout.
     """
 
     def __init__(self, path: Path, option: str) -> None:
         self.path = path
         self._file = Hdf5File(path, option)
         self.name = ""
-        self.videos: dict[str, None] = {}  # in the file's order, and quick to look in
+        self.videos: dict[str, None] = {}  # ordered as in the file, with fast lookup
 
     def __enter__(self) -> "ComputationalSequence":
         self._file.__enter__()
@@ -53,7 +53,7 @@ class ComputationalSequence:
         self._file.close()
 
     def width(self) -> int:
-        """D of the first video that has rows."""
+        """D of the first video with rows."""
         for video in self.videos:
             shape = self._file.describe(self._place(video, "features")).shape
             if len(shape) == 2 and shape[0]:
@@ -64,7 +64,9 @@ class ComputationalSequence:
         """Start and end of each row of a video in seconds, [L, 2]."""
         info, values = self._file.whole(self._place(video, "intervals"))
         if len(info.shape) != 2 or info.shape[1] != 2 or info.kind == "text":
-            raise UserError(f"{self.path}: intervals of {printable(video)} have shape {list(info.shape)}, not [L, 2].")
+            raise UserError(
+                f"{self.path}: intervals of {printable(video)} have shape {list(info.shape)}, expected [L, 2]."
+            )
         return np.asarray(values, np.float64)
 
     def features(self, video: str, rows: int) -> Array:
@@ -84,8 +86,8 @@ class ComputationalSequence:
     def _unfit(self, info: ArrayInfo, video: str, expected: str) -> UserError:
         kind = "strings" if info.kind == "text" else "numbers"
         return UserError(
-            f"{self.path}: features of {printable(video)} are {kind} of shape {list(info.shape)}, expected {expected} "
-            "as there are intervals. Give another file, or get this one again."
+            f"{self.path}: features of {printable(video)} are {kind} of shape {list(info.shape)}, expected {expected}, "
+            "one per interval. Use another file, or download this one again."
         )
 
     def _place(self, video: str, what: str) -> str:
@@ -93,16 +95,16 @@ class ComputationalSequence:
 
 
 def require_same_clock(labels: ComputationalSequence, others: Sequence[ComputationalSequence]) -> None:
-    """Refuse a sequence whose times are of another unit than those of the labels, by where videos end.
+    """Refuse a sequence whose time unit differs from the labels', judged by where videos end.
 
     Raises:
-        UserError: in the middle of some videos, they end at times that no single unit can mean.
+        UserError: the median ratio of the ends of some videos is not plausible for equal units.
     """
     for other in others:
         ratios = []
         shared = [video for video in other.videos if video in labels.videos]
         if not shared:
-            raise UserError(f"{other.path} has none of the videos of {labels.path}. Give files of one data set.")
+            raise UserError(f"{other.path} has none of the videos of {labels.path}. Use files of one data set.")
         for video in shared[:: max(1, len(shared) // _CLOCK_VIDEOS)]:
             ends = [float(np.nanmax(file.intervals(video), initial=0.0)) for file in (labels, other)]
             if min(ends) > 0 and np.isfinite(ends).all():
@@ -110,27 +112,27 @@ def require_same_clock(labels: ComputationalSequence, others: Sequence[Computati
         middle = float(np.median(ratios)) if ratios else 1.0
         if not 1 / _MAX_LENGTH_RATIO < middle < _MAX_LENGTH_RATIO:
             raise UserError(
-                f"{other.path}: its videos end {middle:.3g} times as late as the labels of {labels.path} do, so the "
-                "two are not in one unit of time. Both must be in seconds."
+                f"{other.path}: its videos end {middle:.3g} times as late as in the labels of {labels.path}, so the "
+                "two use different units of time. Both must be in seconds."
             )
 
 
 def middles(intervals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Middle of each interval in seconds; NaN, which lies in no clip, where it has none."""
+    """Midpoint of each interval in seconds; NaN, which is in no clip, for invalid intervals."""
     with np.errstate(invalid="ignore", over="ignore"):
         return np.asarray(intervals[:, 0] / 2 + intervals[:, 1] / 2)
 
 
 @dataclass(frozen=True)
 class TimedRows:
-    """Rows of a video's sequence with the middle of each in seconds."""
+    """Rows of a video's sequence with their midpoints in seconds."""
 
     middle_s: npt.NDArray[np.float64]
     rows: Any
 
     @classmethod
     def of(cls, sequence: ComputationalSequence, video: str) -> Self:
-        """The rows of a video; none where the sequence lacks it."""
+        """The rows of a video; none if the sequence lacks it."""
         if video not in sequence.videos:
             return cls.in_order(np.zeros((0, 2)), np.zeros((0, 1), np.float32))
         intervals = sequence.intervals(video)
@@ -138,12 +140,12 @@ class TimedRows:
 
     @classmethod
     def in_order(cls, intervals: npt.NDArray[np.float64], rows: Any) -> Self:
-        """Rows in the order of their middles, whatever the file's; of one middle, in the file's order."""
+        """Rows sorted by midpoint; ties keep the file's order."""
         middle_s = middles(intervals)
         order = np.argsort(middle_s, kind="stable")
         return cls(middle_s[order], [rows[i] for i in order] if isinstance(rows, list) else rows[order])
 
     def within(self, start: float, end: float) -> Any:
-        """Rows whose middle lies in [start, end), in the order of time."""
+        """Rows whose midpoint is in [start, end), ordered by time."""
         chosen = np.flatnonzero((self.middle_s >= start) & (self.middle_s < end))
         return [self.rows[i] for i in chosen] if isinstance(self.rows, list) else self.rows[chosen]

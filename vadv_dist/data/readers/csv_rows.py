@@ -1,4 +1,4 @@
-"""Rows of a CSV file as clips, each checked where it stands."""
+"""Read the rows of a CSV file as clips and validate each one."""
 
 import csv
 import math
@@ -26,10 +26,10 @@ _MAX_SHOWN = 30
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that make a clip.
+    """Names of the columns that form a clip.
 
-    Several id columns make one id, joined by `_`. `video_column` may be absent while it has its usual name: then a
-    clip's video is what all id columns but the last say, or, of a single one, what `video_ids.video_of` finds in it.
+    Several id columns are joined by `_` to one id. `video_column` may be absent if it has its default name: a clip's
+    video is then all id columns but the last or, with a single id column, the result of `video_ids.video_of`.
     """
 
     id_column: tuple[str, ...] = ("id",)
@@ -42,7 +42,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class TextColumns:
-    """Names of the columns of a CSV of texts; `start`, `end` and `label` are read where they are there."""
+    """Names of the columns of a CSV of texts; `start`, `end` and `label` are read if present."""
 
     id_column: tuple[str, ...] = ("id",)
     text_column: str = "text"
@@ -54,7 +54,7 @@ class TextColumns:
 
 @dataclass(frozen=True)
 class TextRow:
-    """The text of a clip, where in its video it starts and ends in seconds, and its label, if the file says so."""
+    """The text of a clip, its start and end in the video in seconds, and its label, if the file has them."""
 
     where: str
     text: str
@@ -66,9 +66,9 @@ class TextRow:
 
 @dataclass(frozen=True)
 class CsvClip:
-    """One row: where it stands, and what it says.
+    """One row and its place in the file.
 
-    `video_guessed` is true where nothing but the id says which video the clip is of.
+    `video_guessed` is true if the video is inferred from the id.
     """
 
     where: str
@@ -84,16 +84,16 @@ class CsvClip:
 def read_csv(
     path: Path, columns: Columns, label: LabelSpec, on_bad_row: Callable[[BadRowError], None] | None = None
 ) -> Iterator[CsvClip]:
-    """Read the rows of a CSV file with a header line, one by one.
+    """Read the rows of a CSV file with a header line one by one.
 
     Args:
         path: the file.
         columns: its columns.
-        label: what labels are.
-        on_bad_row: told of each row that cannot become a clip, which is then left out; None refuses such rows.
+        label: kind and range of the labels.
+        on_bad_row: called for each row that cannot become a clip, which is then dropped; None refuses such rows.
 
     Raises:
-        UserError: not a CSV, a missing column, or a row that cannot become a clip, with its line.
+        UserError: the file is not a CSV, a column is missing, or a row cannot become a clip (with its line).
     """
     line_of: dict[str, str] = {}
     options = {
@@ -116,9 +116,9 @@ def read_csv(
             clip = _parse(where, row, columns, label)
             if clip.clip_id in line_of:
                 raise BadRowError(
-                    "an id again",
-                    f"{where}: id {clip.clip_id!r} stands in {line_of[clip.clip_id]} already. "
-                    "Ids name clips: make them differ, or leave one row out.",
+                    "duplicate id",
+                    f"{where}: id {clip.clip_id!r} is already in {line_of[clip.clip_id]}. "
+                    "Clip ids must be unique: rename one, or remove a row.",
                 )
         except BadRowError as bad:
             if on_bad_row is None:
@@ -129,14 +129,14 @@ def read_csv(
         line_of[clip.clip_id] = line
         yield clip
     if empty:
-        raise UserError(f"{path} has a header line, but not a single row.")
+        raise UserError(f"{path} has a header line but no rows.")
 
 
 def read_texts(path: Path, columns: TextColumns) -> dict[str, TextRow]:
     """Read a CSV of texts by clip id.
 
     Raises:
-        UserError: not a CSV, a missing column, a time that is no number, or an id that stands twice.
+        UserError: the file is not a CSV, a column is missing, a time is not a number, or an id is duplicated.
     """
     texts: dict[str, TextRow] = {}
     options = {columns.text_column: "--text-column"} | dict.fromkeys(columns.id_column, "--id-column")
@@ -147,10 +147,10 @@ def read_texts(path: Path, columns: TextColumns) -> dict[str, TextRow]:
             raise row
         clip_id = _id(row, columns.id_column)
         if clip_id in texts:
-            raise UserError(f"{where}: id {clip_id!r} stands there before. Ids name clips: make them differ.")
+            raise UserError(f"{where}: id {clip_id!r} is duplicated. Clip ids must be unique.")
         text, used_fallback = _text(row, columns.text_column, columns.fallback_text_column)
         start, end = (_time(where, row, name) for name in (columns.start_column, columns.end_column))
-        label = number_of(row.get(columns.label_column, ""))  # NaN where it is a word
+        label = number_of(row.get(columns.label_column, ""))  # NaN for words
         texts[clip_id] = TextRow(where, text, used_fallback, start, end, label if math.isfinite(label) else None)
     return texts
 
@@ -158,7 +158,7 @@ def read_texts(path: Path, columns: TextColumns) -> dict[str, TextRow]:
 def _rows(
     path: Path, options: Mapping[str, str], option: str, optional: Sequence[str] = ()
 ) -> Iterator[tuple[str, dict[str, str] | BadRowError]]:
-    """Yield each row with where it stands (a quoted cell may span lines; the last one is named)."""
+    """Yield each row with its place (the last line if a quoted cell spans several)."""
     if not path.is_file():
         what = "is a folder, expected a CSV file" if path.is_dir() else "does not exist"
         raise UserError(f"{path} {what}. Give the CSV file with {option}.")
@@ -176,30 +176,30 @@ def _rows(
                     yield (
                         where,
                         BadRowError(
-                            "another number of cells",
-                            f"{where} has {len(cells)} cells, the header line has {len(header)}. "
-                            "Quote cells that hold commas or line breaks.",
+                            "wrong number of cells",
+                            f"{where} has {len(cells)} cells, but the header line has {len(header)}. "
+                            "Quote cells that contain commas or line breaks.",
                         ),
                     )
                     continue
                 yield where, dict(zip(header, cells, strict=True))
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is not a CSV file in UTF-8 ({error.reason} at byte {error.start}). Save it as such."
+            f"{path} is not a CSV file in UTF-8 ({error.reason} at byte {error.start}). Convert it to UTF-8."
         ) from None
     except csv.Error as error:
         line = f" line {reader.line_num}" if reader is not None else ""
         raise UserError(
-            f"{path}{line} is not CSV: {error}. Look for a quote that is opened and not closed, there or before."
+            f"{path}{line} is not valid CSV: {error}. Look for an unclosed quote there or before."
         ) from None
 
 
 def _other_separator(header: Sequence[str]) -> str:
-    """What to say of a header line that commas do not part but other signs do."""
+    """A hint for a header line that is separated by something other than commas."""
     if len(header) == 1:
         for sign, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
             if sign in header[0]:
-                return f"Its cells are parted by {name}; save it with commas."
+                return f"Its cells are separated by {name}; save it with commas."
     return ""
 
 
@@ -214,7 +214,7 @@ def _require_columns(path: Path, header: list[str], options: Mapping[str, str], 
             shown = ", ".join(column[:_MAX_SHOWN] for column in header[:_MAX_SHOWN]) + more
             raise UserError(
                 f"{path} has no column {name!r} (columns: {shown}).{did_you_mean(name, header)} "
-                + (_other_separator(header) or f"Name the right one with {option}.")
+                + (_other_separator(header) or f"Set the right one with {option}.")
             )
         if header.count(name) > 1:
             raise UserError(f"{path} has {header.count(name)} columns named {name!r}. Rename all but one.")
@@ -224,11 +224,11 @@ def _parse(where: str, row: dict[str, str], columns: Columns, label: LabelSpec) 
     clip_id = _id(row, columns.id_column)
     if not clip_id:
         names = " or ".join(columns.id_column)
-        raise BadRowError("no id", f"{where}: {names} is empty. Every clip needs an id of its own.")
+        raise BadRowError("no id", f"{where}: {names} is empty. Every clip needs a unique id.")
     split = SPLIT_NAMES.get(row[columns.split_column].strip().lower())
     if split is None:
         raise BadRowError(
-            "no known split",
+            "unknown split",
             f"{where}: {columns.split_column} is {row[columns.split_column]!r}, "
             f"expected one of {', '.join(SPLIT_NAMES)}.",
         )
@@ -236,12 +236,10 @@ def _parse(where: str, row: dict[str, str], columns: Columns, label: LabelSpec) 
     if not text:
         if used_fallback:
             what = f"{columns.text_column} and {columns.fallback_text_column} are both empty"
-            advice = "Fill one in, or leave the row out."
+            advice = "Fill one in, or remove the row."
         else:
             what = f"{columns.text_column} is empty"
-            advice = (
-                "Fill it in, leave the row out, or name another column to take words from with --fallback-text-column."
-            )
+            advice = "Fill it in, remove the row, or set another column for such rows with --fallback-text-column."
         raise BadRowError("no words", f"{where}: {what} (id {clip_id!r}). {advice}")
     named = row.get(columns.video_column, "").strip() or _id(row, columns.id_column[:-1])
     value = _parse_label(where, row, columns, label)
@@ -249,13 +247,13 @@ def _parse(where: str, row: dict[str, str], columns: Columns, label: LabelSpec) 
 
 
 def _id(row: dict[str, str], columns: Sequence[str]) -> str:
-    """The cells of the id columns, joined; empty where one of them is."""
+    """The cells of the id columns, joined; empty if one of them is."""
     parts = [row[column].strip() for column in columns]
     return "_".join(parts) if all(parts) else ""
 
 
 def _text(row: dict[str, str], column: str, fallback: str | None) -> tuple[str, bool]:
-    """A row's text, and whether it is the fallback column's."""
+    """A row's text, and whether it is from the fallback column."""
     text = row[column].strip()
     if text or fallback is None:
         return text, False
@@ -283,6 +281,6 @@ def _parse_label(where: str, row: dict[str, str], columns: Columns, label: Label
         raise BadRowError(
             "label out of range",
             f"{where}: {columns.label_column} is {cell}, expected {label}. "
-            "Mend it, or give the right --label-range LOW HIGH.",
+            "Fix it, or set the right --label-range LOW HIGH.",
         )
     return value

@@ -1,7 +1,7 @@
-"""HDF5 files from anywhere, read in a process that a damaged file may stop or crash without harm (`hdf5_worker`).
+"""Read untrusted HDF5 files in a separate process (`hdf5_worker`) that a damaged file may hang or crash without harm.
 
-Of 8,000 files with a few bytes changed, 2 stopped the HDF5 library for ever, inside C, where no timeout of Python's
-reaches it. A file opened this way costs a fork of about ten milliseconds, and the first one the start of the process.
+Of 8,000 files with a few modified bytes, 2 made the HDF5 library hang inside C, where no Python timeout applies.
+Opening a file costs a fork of about ten milliseconds, and the first one also the start of the process.
 """
 
 import atexit
@@ -24,18 +24,18 @@ import numpy as np
 from vadv_dist.data.schema import Array
 from vadv_dist.errors import MachineError, UserError
 
-# For one request, and beside what the library itself takes.
+# For one request, in addition to what the library uses.
 REQUEST_SECONDS = 60.0
 REQUEST_BYTES = 2 << 30
-# What one request for rows may bring.
+# Maximum size of one request for rows.
 PIECE_BYTES = 4 << 20
 _LENGTH = struct.Struct("!I")
-_AGAIN = "Get the file again, or write it again with h5py."
+_AGAIN = "Download the file again, or rewrite it with h5py."
 
 
 @dataclass(frozen=True)
 class ArrayInfo:
-    """Shape and kind (`f`, `i`, `u` or `text`) of an array in a file; all its rows are there."""
+    """Shape and kind (`f`, `i`, `u` or `text`) of an array whose rows are all present in the file."""
 
     shape: tuple[int, ...]
     kind: str
@@ -43,21 +43,21 @@ class ArrayInfo:
 
     @property
     def rows_per_piece(self) -> int:
-        """Rows that one request should ask for."""
+        """Number of rows to request at a time."""
         per_row = max(1, self.itemsize) * int(np.prod(self.shape[1:], dtype=np.float64))
         return max(1, PIECE_BYTES // max(1, per_row))
 
 
 class Hdf5File:
-    """One file, open in a process of its own, for a `with` block.
+    """One file, opened in a separate process and used as a context manager.
 
     Args:
         path: the file.
-        option: the option that names it, for messages.
-        seconds: time that one request may take (`REQUEST_SECONDS`).
+        option: the command-line option for the file, for messages.
+        seconds: time limit of one request (`REQUEST_SECONDS`).
 
     Raises:
-        UserError: by every method, where the file is missing, is not HDF5, is damaged, or lacks what is asked for.
+        UserError: by every method, if the file is missing, not HDF5 or damaged, or lacks the requested object.
     """
 
     def __init__(self, path: Path, option: str, seconds: float | None = None) -> None:
@@ -80,7 +80,7 @@ class Hdf5File:
         self.close()
 
     def close(self) -> None:
-        """Close the file; its process ends by itself."""
+        """Close the file, which also ends its process."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -97,21 +97,21 @@ class Hdf5File:
         return _info(self._call("describe", path))
 
     def arrays(self, path: str) -> dict[str, ArrayInfo | None]:
-        """What each name in a group is; None where it is no array that can be read, which `describe` explains."""
+        """Shape and kind of each name in a group; None if it is not a readable array, which `describe` explains."""
         return {name: None if raw is None else _info(raw) for name, raw in self._call("arrays", path).items()}
 
     def numbers(self, path: str, start: int, stop: int) -> Array:
         """Rows of an array of numbers, [stop - start, ...], as float32, float64 or int64."""
         header, data = self._call("read", path, start, stop)
         if not isinstance(header, dict):
-            raise UserError(f"{self.path} holds text at {path!r}, expected numbers. {_AGAIN}")
+            raise UserError(f"{self.path} has text at {path!r}, expected numbers. {_AGAIN}")
         values = np.frombuffer(data, header["dtype"]).reshape(header["shape"])
         if len(values) != stop - start:
             raise self._wrong()
         return values
 
     def whole(self, path: str) -> tuple[ArrayInfo, Any]:
-        """A small array: what it is, and its numbers as an array, or its texts as a list."""
+        """Read a small array: its info, and its numbers as an array or its texts as a list."""
         raw, data = self._call("whole", path)
         info, rows = _info(raw), raw["rows"]
         return info, np.frombuffer(data, rows["dtype"]).reshape(rows["shape"]) if isinstance(rows, dict) else rows
@@ -120,7 +120,7 @@ class Hdf5File:
         if self._connection is None:
             raise self._wrong()
         request = json.dumps({"call": call, "with": arguments}).encode()
-        with contextlib.suppress(OSError):  # the process is gone, which reading its answer finds out
+        with contextlib.suppress(OSError):  # if the process has died, reading its reply reports that
             self._connection.sendall(_LENGTH.pack(len(request)) + request)
         return self._answer(call)
 
@@ -152,7 +152,7 @@ class Hdf5File:
         self.close()
         code = _worker().ended(self._pid)
         if code == -signal.SIGALRM:
-            what = f"stopped the HDF5 library for more than {self.seconds:g} s"
+            what = f"made the HDF5 library hang for more than {self.seconds:g} s"
         elif code < 0:
             what = f"crashed the HDF5 library ({signal.Signals(-code).name})"
         else:
@@ -168,13 +168,13 @@ def _info(raw: dict[str, Any]) -> ArrayInfo:
 
 
 class _Worker:
-    """The process that forks one for each file."""
+    """The process that forks a child for each file."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         environment = {
             **os.environ,
-            "HDF5_PLUGIN_PRELOAD": "::",  # what HDF5's manual gives to load no plugin
+            "HDF5_PLUGIN_PRELOAD": "::",  # disables plugins, according to HDF5's manual
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         }
@@ -185,7 +185,7 @@ class _Worker:
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,  # where the C library writes of a damaged heap
+            stderr=subprocess.DEVNULL,  # the C library reports a corrupted heap there
             start_new_session=True,
         )
         theirs.close()
@@ -195,11 +195,11 @@ class _Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether this process started it and it still runs."""
+        """Whether this process started it and it is still running."""
         return self.owner == os.getpid() and self.process.poll() is None
 
     def open(self, path: Path, limits: dict[str, Any]) -> tuple[socket.socket, int]:
-        """Have a file opened; return the socket on which its process answers, and its number."""
+        """Open a file; return the socket on which its process replies, and the process id."""
         ours, theirs = socket.socketpair()
         with theirs:
             order = json.dumps({"path": str(path), "limits": limits}).encode()
@@ -210,11 +210,11 @@ class _Worker:
                 except (OSError, ValueError):
                     ours.close()
                     raise MachineError(
-                        "The process that reads HDF5 files is gone. Run the same command again."
+                        "The process that reads HDF5 files has died. Run the same command again."
                     ) from None
 
     def ended(self, pid: int) -> int:
-        """How a file's process ended: an exit code, or a signal's number below zero."""
+        """How a file's process ended: an exit code, or a negative signal number."""
         with self.lock:
             try:
                 self.control.sendall(json.dumps({"ended": pid}).encode())

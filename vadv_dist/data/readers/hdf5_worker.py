@@ -1,10 +1,10 @@
-"""The process in which HDF5 files are opened. It is started by its path, and imports nothing of this package.
+"""The process in which HDF5 files are opened. It is started by its path and imports nothing from this package.
 
-The HDF5 library trusts its files: a damaged one may stop it for ever or crash it. So this process loads the library
-once, and forks a child for every file that it is told to open. The child may take only so much memory and time, write
-no file, load no plugin, and follow no link to another file; where it is killed, only it is lost.
+The HDF5 library trusts its files: a damaged one may hang or crash it. This process loads the library once and forks a
+child for every file to open. The child has limits on memory and time, cannot write files or load plugins, and does not
+follow links to other files; if it is killed, nothing else is affected.
 
-Messages are JSON after their length; an answer may be followed by the bytes of an array.
+Messages are JSON, preceded by their length; a reply may be followed by the bytes of an array.
 """
 
 import json
@@ -22,20 +22,20 @@ import h5py
 import numpy as np
 
 LENGTH = struct.Struct("!I")
-# Deflate, the densest filter in use, makes at most 1032 bytes of one.
+# Deflate, the densest filter in use, expands at most 1032 times.
 MAX_EXPANSION = 1100
 MAX_NAMES = 1_000_000
 MAX_REMEMBERED = 1000
 CALLS = ("names", "arrays", "describe", "read", "whole")
-# Callers ask for pieces of some megabytes; only texts and names can be longer than was asked for. As strings of
-# Python's they take some times as much in the process that reads the answer.
+# Callers request a few megabytes at a time; only texts and names can exceed the request. As Python strings they take
+# several times as much memory in the process that reads the reply.
 MAX_ANSWER_BYTES = 256 << 20
 MAX_TEXT_BYTES = 32 << 20
 MAX_TEXTS = 2_000_000
 
 
-class Refusal(Exception):  # noqa: N818  # an answer, not a fault
-    """What a file or a request asks that is not given."""
+class Refusal(Exception):  # noqa: N818  # a reply, not a fault
+    """A request that is refused, with the reason."""
 
 
 class OpenFile:
@@ -45,7 +45,7 @@ class OpenFile:
         self.file = h5py.File(path, "r", locking=False)
 
     def find(self, path: str) -> Any:
-        """The group or data set at a path of hard links: links to other places or files are not followed."""
+        """The group or data set at a path of hard links; soft and external links are not followed."""
         here = self.file
         for name in filter(None, path.split("/")):
             if not isinstance(here, h5py.Group) or name not in here:
@@ -61,11 +61,11 @@ class OpenFile:
         if not isinstance(group, h5py.Group):
             raise Refusal(f"has no group at {path!r}")
         if len(group) > MAX_NAMES:
-            raise Refusal(f"has {len(group):,} names at {path!r}, {MAX_NAMES:,} at most")
+            raise Refusal(f"has {len(group):,} names at {path!r}, but the limit is {MAX_NAMES:,}")
         return [str(name) for name in group]
 
     def arrays(self, path: str) -> dict[str, Any]:
-        """What `describe` says of each name in a group; None where it refuses."""
+        """Result of `describe` for each name in a group; None if it refuses."""
         found: dict[str, Any] = {}
         for name in self.names(path):
             try:
@@ -75,24 +75,24 @@ class OpenFile:
         return found
 
     def describe(self, path: str) -> dict[str, Any]:
-        """Shape and type of a data set whose rows are all there."""
+        """Shape and type of a data set whose rows are all present."""
         dataset = self.find(path)
         if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
             raise Refusal(f"has no array at {path!r}")
         if dataset.external or dataset.is_virtual:
-            raise Refusal(f"keeps the values of {path!r} in other files, which are not read")
+            raise Refusal(f"stores the values of {path!r} in other files, which are not read")
         kind = "text" if h5py.check_string_dtype(dataset.dtype) is not None else dataset.dtype.kind
         if kind not in ("f", "i", "u", "text"):
-            raise Refusal(f"holds {dataset.dtype} at {path!r}, expected numbers or strings")
+            raise Refusal(f"has {dataset.dtype} at {path!r}, expected numbers or strings")
         claimed = math.prod(dataset.shape) * dataset.dtype.itemsize
         kept = dataset.id.get_storage_size()
         filtered = dataset.id.get_create_plist().get_nfilters() > 0
         if claimed > kept * (MAX_EXPANSION if filtered else 1):
-            raise Refusal(f"declares {claimed:,} bytes at {path!r}, but keeps {kept:,}")
+            raise Refusal(f"declares {claimed:,} bytes at {path!r}, but stores {kept:,}")
         return {"shape": list(dataset.shape), "kind": kind, "itemsize": dataset.dtype.itemsize}
 
     def whole(self, path: str) -> tuple[Any, bytes]:
-        """All rows of a small array, as `read` gives them, with what `describe` says."""
+        """All rows of a small array as returned by `read`, with the result of `describe`."""
         about = self.describe(path)
         if math.prod(about["shape"]) * about["itemsize"] > MAX_ANSWER_BYTES // 2:
             raise Refusal(f"has {about['shape']} values at {path!r}, more than {MAX_ANSWER_BYTES // 2:,} bytes")
@@ -100,12 +100,12 @@ class OpenFile:
         return {**about, "rows": rows}, data
 
     def read(self, path: str, start: int, stop: int) -> tuple[Any, bytes]:
-        """Some rows: numbers as float64, float32 or int64 of this machine, strings as JSON."""
+        """Some rows: numbers as float64, float32 or int64 in native byte order, strings as JSON."""
         self.describe(path)
         dataset = self.find(path)
         if h5py.check_string_dtype(dataset.dtype) is not None:
             if math.prod(dataset.shape) > MAX_TEXTS:
-                raise Refusal(f"has {math.prod(dataset.shape):,} texts at {path!r}, {MAX_TEXTS:,} at most")
+                raise Refusal(f"has {math.prod(dataset.shape):,} texts at {path!r}, but the limit is {MAX_TEXTS:,}")
             values = dataset[start:stop].reshape(-1).tolist()
             return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values], b""
         values = np.asarray(dataset[start:stop])
@@ -115,7 +115,7 @@ class OpenFile:
 
 
 def serve(connection: socket.socket, path: str, limits: dict[str, Any]) -> None:
-    """Answer requests about a file until the other side closes."""
+    """Reply to requests about a file until the other side closes."""
     signal.setitimer(signal.ITIMER_REAL, limits["seconds"])
     file: OpenFile | None = None
 
@@ -135,40 +135,40 @@ def serve(connection: socket.socket, path: str, limits: dict[str, Any]) -> None:
         said, data = (failure, b"") if file is None else answer(getattr(file, request["call"]), *request["with"])
         header = json.dumps({**said, "bytes": len(data)}).encode()
         if len(header) > MAX_TEXT_BYTES or len(data) > MAX_ANSWER_BYTES:
-            header, data = json.dumps({"refused": "holds texts of many megabytes", "bytes": 0}).encode(), b""
+            header, data = json.dumps({"refused": "has texts of many megabytes", "bytes": 0}).encode(), b""
         signal.setitimer(signal.ITIMER_REAL, 0)
         connection.sendall(LENGTH.pack(len(header)) + header)
         connection.sendall(data)
 
 
 def answer(call: Callable[..., Any], *arguments: Any) -> tuple[dict[str, Any], bytes]:
-    """What a call gives, and the bytes of its array, or why it gives nothing."""
+    """The result of a call and the bytes of its array, or the reason for a refusal."""
     try:
         value = call(*arguments)
     except Refusal as refusal:
         return {"refused": str(refusal)}, b""
     except MemoryError:
-        return {"refused": "asks for more memory than it may have"}, b""
-    except Exception as error:  # h5py raises nearly every type on damaged files
+        return {"refused": "needs more memory than allowed"}, b""
+    except Exception as error:  # h5py raises nearly any type on damaged files
         return {"failed": (str(error).strip().splitlines() or [type(error).__name__])[0][:300]}, b""
     value, data = value if isinstance(value, tuple) else (value, b"")
     return {"value": value}, data
 
 
 def limit_child(limits: dict[str, Any]) -> None:
-    """Bound memory, and allow no file to be written and no core to be dumped."""
+    """Limit memory, and forbid writing files and core dumps."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     try:
         with open("/proc/self/statm") as file:
             taken = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + limits["bytes"],) * 2)
-    except (OSError, ValueError):  # a system that counts otherwise
+    except (OSError, ValueError):  # not supported by every system
         pass
 
 
 def main(control: socket.socket) -> None:
-    """Fork a child for each file, and say how children ended, until the other side closes."""
+    """Fork a child for each file and report how children ended, until the other side closes."""
     ended: dict[int, int] = {}
     children: set[int] = set()
     while True:

@@ -1,4 +1,4 @@
-"""From a reader's clips to a data set: every clip is checked, every row that is left out is counted with its reason."""
+"""Write a reader's clips into a data set: validate every clip, and count every dropped row with its reason."""
 
 import math
 from collections import Counter
@@ -26,9 +26,9 @@ class BadRowError(UserError):
     """A row that cannot become a clip.
 
     Attributes:
-        reason: groups such rows where they are counted.
-        place: where it stands, without the file.
-        unwanted: an option of its own asks to leave such rows out, whatever is done with others.
+        reason: groups such rows when they are counted.
+        place: where it is, without the file.
+        unwanted: a separate option asks to drop such rows, whatever `bad_rows` says.
     """
 
     def __init__(self, reason: str, message: str, place: str = "", unwanted: bool = False) -> None:
@@ -40,20 +40,20 @@ class BadRowError(UserError):
 
 @dataclass(frozen=True)
 class IngestSummary:
-    """What was read and what was written.
+    """What was read and written.
 
     Attributes:
         uri: the data set.
-        rows_read, rows_written: clips of the files and of the data set.
+        rows_read, rows_written: number of clips in the files and in the data set.
         splits: clips of each split.
         videos: videos of each split.
         features: shape of each feature per clip.
         missing: clips without a feature, by feature.
-        fallback_texts: clips whose words come from the fallback column.
+        fallback_texts: clips whose text is from the fallback column.
         cut_from_train: clips moved from train to valid.
-        fingerprint: of the data set.
-        dropped: rows left out, by reason.
-        notes: other things that were counted, by what they are.
+        fingerprint: fingerprint of the data set.
+        dropped: dropped rows, by reason.
+        notes: other counts, by description.
     """
 
     uri: str
@@ -80,7 +80,7 @@ class IngestSummary:
         lines += [f"  dropped {count:,}: {reason}" for reason, count in self.dropped.items()]
         if self.cut_from_train:
             lines.append(
-                f"  {self.cut_from_train:,} clips of {self.videos['valid']} videos cut from train for validation"
+                f"  {self.cut_from_train:,} clips of {self.videos['valid']} videos moved from train to validation"
             )
         if self.splits.get("train") and not self.splits.get("valid"):
             lines.append("  no validation split, which training needs (`ingest table` cuts one: --valid-fraction 0.1)")
@@ -98,14 +98,14 @@ class Ingestion:
     """Write clips one by one into a data set that appears when the `with` block ends without an error.
 
     Args:
-        out: the folder to make.
+        out: the folder to create.
         made_by: the command.
-        files: source files, whose names, sizes and hashes are kept.
-        options: options of the command, kept.
+        files: source files; their names, sizes and hashes are recorded.
+        options: options of the command, recorded.
         features: shape and type of each feature.
-        label: what labels are.
-        bad_rows: `error` ends at a row that cannot become a clip, `drop` leaves it out and counts it.
-        shard_rows: rows of a shard at most.
+        label: kind and range of the labels.
+        bad_rows: `error` stops at a row that cannot become a clip, `drop` drops and counts it.
+        shard_rows: maximum number of rows per shard.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Ingestion:
         self.cut_from_train = 0
         self._dropped: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
-        self._seen: dict[str, int] = {}  # what each clip says, in short
+        self._seen: dict[str, int] = {}  # hash of each clip's content
         self._videos: dict[str, set[str]] = {split: set() for split in SPLITS}
         self._missing = dict.fromkeys(features, 0)
         self._written = 0
@@ -156,9 +156,9 @@ class Ingestion:
         if error is None:
             if not self._written and self._dropped:
                 error = UserError(
-                    f"Not one of {self.rows_read:,} rows can become a clip: "
+                    f"None of the {self.rows_read:,} rows can become a clip: "
                     + ", ".join(f"{reason} ({count:,})" for reason, count in self._dropped.items())
-                    + ". Give --bad-rows error to see where the first one stands."
+                    + ". Use --bad-rows error to see the first one."
                 )
                 self._writer.__exit__(type(error), error, None)
                 raise error
@@ -175,23 +175,23 @@ class Ingestion:
 
     @property
     def rows_read(self) -> int:
-        """Rows so far, written or dropped."""
+        """Number of rows so far, written or dropped."""
         return self._written + self._dropped.total()
 
     def note(self, what: str, count: int = 1) -> None:
-        """Count something that the summary tells; nothing where the count is 0."""
+        """Add to a count of the summary; counts of 0 are not shown."""
         if count:
             self.notes[what] += count
 
     def bad(self, reason: str, where: str, what: str) -> BadRowError:
-        """The error of a row that cannot become a clip: `where` is a file and a place in it."""
-        return BadRowError(reason, f"{where}: {what} Mend the row, or give --bad-rows drop to leave such rows out.")
+        """The error for a row that cannot become a clip: `where` is a file and a place in it."""
+        return BadRowError(reason, f"{where}: {what} Fix the row, or use --bad-rows drop to drop such rows.")
 
     def drop(self, row: BadRowError) -> None:
-        """Count a row that is left out.
+        """Count a row as dropped.
 
         Raises:
-            BadRowError: rows are not to be left out.
+            BadRowError: `bad_rows` is `error`.
         """
         if not (self.drops or row.unwanted):
             raise row
@@ -204,7 +204,7 @@ class Ingestion:
         """Write one clip, or drop it.
 
         Raises:
-            UserError: the clip cannot be written, and rows are not to be left out.
+            UserError: the clip cannot be written, and `bad_rows` is `error`.
         """
         try:
             self._check(clip, where)
@@ -225,11 +225,11 @@ class Ingestion:
             raise self.bad("no id", where, "the id is empty.")
         for what, text in (("id", clip.clip_id), ("video id", clip.video_id), ("text", clip.text)):
             if not is_unicode(text):
-                raise self.bad(f"{what} is not text", where, f"the {what} holds what is no character.")
+                raise self.bad(f"{what} is not text", where, f"the {what} contains an invalid character.")
         if clip.clip_id in self._seen:
             if self._seen[clip.clip_id] != hash((clip.text, clip.label)):
-                self.note("ids again with other words or another label, of which the first counts")
-            raise self.bad("an id again", where, f"id {printable(clip.clip_id)!r} was there before.")
+                self.note("duplicate ids with another text or label, of which the first is kept")
+            raise self.bad("duplicate id", where, f"id {printable(clip.clip_id)!r} is duplicated.")
         if not clip.text.strip() and not label.is_class:
             raise self.bad("no words", where, f"there are no words (id {printable(clip.clip_id)!r}).")
         if not math.isfinite(clip.label):
@@ -242,17 +242,17 @@ class Ingestion:
             )
 
     def require_present(self, advice: str) -> None:
-        """Refuse a feature that not one of the clips written so far has.
+        """Refuse a feature that none of the written clips has.
 
         Raises:
             UserError: with the advice.
         """
         for name, missing in self._missing.items():
             if self._written and missing == self._written:
-                raise UserError(f"Not one of {self._written:,} clips has a row of {name}. {advice}")
+                raise UserError(f"None of the {self._written:,} clips has a row of {name}. {advice}")
 
     def summary(self) -> IngestSummary:
-        """What was read and written, once the data set is there."""
+        """What was read and written, once the data set is complete."""
         manifest = Dataset.open(self.root).manifest
         splits = [split for split in SPLITS if split in manifest.splits]
         return IngestSummary(
@@ -272,36 +272,36 @@ class Ingestion:
         )
 
     def frames(self, name: str, values_LD: Array, framing: Framing, where: str) -> Array:
-        """A sequence of at least one row as frames [T, D] of the type that is stored.
+        """Convert a sequence of at least one row to frames [T, D] of the stored type.
 
         Raises:
-            BadRowError: it holds NaN or infinity, which leave a clip out.
-            UserError: values that the stored type cannot hold.
+            BadRowError: it has NaN or infinity, and such clips are dropped.
+            UserError: it has NaN or infinity, or values that the stored type cannot represent.
         """
         cleaned, count = zero_non_finite(values_LD)
         if count:
-            what = f"{where}: {name} holds NaN or infinity {count:,} times."
+            what = f"{where}: {name} has NaN or infinity {count:,} times."
             if framing.non_finite == "error":
-                raise UserError(f"{what} Give --non-finite zero to put 0 in their place, or drop to leave clips out.")
+                raise UserError(f"{what} Use --non-finite zero to replace them by 0, or drop to drop such clips.")
             if framing.non_finite == "drop":
                 raise BadRowError(f"NaN or infinity in {name}", what, unwanted=True)
-            self.notes[f"values of {name} that were NaN or infinite, set to 0"] += count
+            self.notes[f"NaN or infinite values of {name}, replaced by 0"] += count
             self.notes[f"clips with such values of {name}"] += 1
         framed = framing.apply(cleaned)
         return stored(framed, framing.dtype, f"{where}: {name}")
 
 
 def stored(values: Array, dtype: str, where: str) -> Array:
-    """Values as the type that a data set stores.
+    """Convert values to the stored type.
 
     Raises:
-        UserError: the type cannot hold them.
+        UserError: the type cannot represent them.
     """
     limit = float(np.finfo(dtype).max)
     worst = float(np.abs(values).max(initial=0))
     if not worst <= limit:
-        advice = "Give --dtype float32." if dtype == "float16" else "Scale the features down."
-        raise UserError(f"{where} holds {worst:g}, more than {dtype} can ({limit:g}). {advice}")
+        advice = "Use --dtype float32." if dtype == "float16" else "Scale the features down."
+        raise UserError(f"{where} has {worst:g}, which exceeds the range of {dtype} ({limit:g}). {advice}")
     return values.astype(dtype)
 
 
@@ -309,7 +309,7 @@ def check_bad_rows(bad_rows: str) -> None:
     """Refuse an unknown policy.
 
     Raises:
-        UserError: it is none of `BAD_ROWS`.
+        UserError: it is not one of `BAD_ROWS`.
     """
     if bad_rows not in BAD_ROWS:
         raise UserError(f"--bad-rows is {bad_rows!r}, expected one of {', '.join(BAD_ROWS)}.")
@@ -319,7 +319,7 @@ def label_spec(label_range: tuple[float, float], threshold: float | None = None)
     """Labels that are numbers in a range, positive from a threshold on (None: the middle of the range).
 
     Raises:
-        UserError: it is no range, or the threshold does not lie inside it.
+        UserError: it is not a range, or the threshold is outside it.
     """
     low, high = label_range
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -327,13 +327,13 @@ def label_spec(label_range: tuple[float, float], threshold: float | None = None)
     if threshold is not None and not low < threshold < high:
         raise UserError(
             f"--threshold is {threshold:g}, expected a number between the lowest and the highest label ({low:g} and "
-            f"{high:g}, see --label-range): labels from it on count as positive, those below it as negative."
+            f"{high:g}, see --label-range): labels from the threshold on are positive, those below it negative."
         )
     return LabelSpec(float(low), float(high), threshold=threshold)
 
 
 def _label_facts(manifest: DatasetManifest) -> dict[str, float | None]:
-    """Range and threshold of the labels (none for classes), and the lowest and highest one that is there."""
+    """Range and threshold of the labels (none for classes), and the lowest and highest label found."""
     label, splits = manifest.label, manifest.statistics.values()
     return {
         "low": label.low,
@@ -345,21 +345,21 @@ def _label_facts(manifest: DatasetManifest) -> dict[str, float | None]:
 
 
 def _labels_in_words(label: Mapping[str, float | None]) -> list[str]:
-    """What labels were found, with advice where they do not look like those of the range."""
+    """Describe the labels found, with a warning if they do not fit the range."""
     low, high, threshold, least, most = (label[name] for name in ("low", "high", "threshold", "min", "max"))
     if threshold is None or low is None or high is None or least is None or most is None:
         return []
     lines = [f"labels from {least:g} to {most:g} in [{low:g}, {high:g}], positive from {threshold:g}"]
     if most - least < (high - low) / 2 or not least < threshold <= most:
-        why = "fill less than half of that range" if least < threshold <= most else "lie on one side of the threshold"
+        why = "fill less than half of that range" if least < threshold <= most else "are on one side of the threshold"
         lines.append(
-            f"warning: these labels {why}, so metrics of classes may mean little; check --label-range and --threshold"
+            f"warning: these labels {why}, so class metrics may mean little; check --label-range and --threshold"
         )
     return lines
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be stored: half of a surrogate pair cannot, nor what a damaged array holds past Unicode."""
+    """Whether a text can be stored: unpaired surrogates and characters beyond Unicode cannot."""
     try:
         text.encode().decode()
     except UnicodeError:
@@ -368,5 +368,5 @@ def is_unicode(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """A short form of a text from a file, safe to print and to store."""
+    """Shorten a text from a file so that it is safe to print and to store."""
     return text[:80].encode("utf-8", "replace").decode("utf-8", "replace")

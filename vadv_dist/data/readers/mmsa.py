@@ -4,8 +4,8 @@ A file is `{train, valid, test}`, each with columns of equal length: `id` (`vide
 `regression_labels`, `vision` and `audio` [R, T, D] padded with zeros, and in unaligned files `vision_lengths` and
 `audio_lengths`. Shape letters: R rows of a split, L rows of a sequence, T frames, D width.
 
-A pickle cannot be read in pieces. It is mapped instead: arrays stay in the file until a row is taken, only words, ids
-and labels are in memory (and arrays of protocol 2, which are written as text).
+A pickle cannot be read in parts, so the file is memory-mapped: arrays stay in it until a row is needed, and only texts,
+ids and labels are in memory (and arrays of protocol 2, which are written as text).
 """
 
 import mmap
@@ -30,7 +30,7 @@ from vadv_dist.storage import local_path, location, require_absent
 _SEPARATOR = "$_$"
 _LABELS = "regression_labels"
 VISION_FEATURES = ("visual", "face")
-# Single rows of published files are annotated carelessly.
+# Tolerates single mislabelled rows in published files.
 _MAX_CONTRADICTIONS = 0.02
 
 
@@ -48,23 +48,23 @@ def ingest_mmsa(
     source: str | None = None,
     shard_rows: int = DEFAULT_SHARD_ROWS,
 ) -> IngestSummary:
-    """Make a data set of an MMSA pickle; nothing in it is run, nothing is left behind where it cannot be read.
+    """Create a data set from an MMSA pickle without executing code from it; on an error nothing is left behind.
 
     Args:
         file: `{train, valid, test}` of columns, protocol 2 to 5.
-        out: the folder to make.
+        out: the folder to create.
         label_key: the column of labels.
         label_range: lowest and highest label.
-        threshold: lowest label that counts as positive; None takes the middle of the range.
-        vision_as: feature that `vision` becomes, `visual` or `face`.
-        features: which of `vision` and `audio` to take.
+        threshold: lowest positive label; None means the middle of the range.
+        vision_as: the feature that `vision` becomes, `visual` or `face`.
+        features: which of `vision` and `audio` to read.
         framing: how sequences become frames.
         bad_rows: `drop` or `error`, for rows that cannot become a clip.
-        source: name that every clip carries; the file's own unless given.
-        shard_rows: rows of a shard at most.
+        source: source name of all clips; by default that of the file.
+        shard_rows: maximum number of rows per shard.
 
     Raises:
-        UserError: something in the file or the options is wrong; says where, and what to do.
+        UserError: the file or an option is invalid.
     """
     path, label, framing = local_path(file), label_spec(label_range, threshold), framing or Framing()
     if vision_as not in VISION_FEATURES:
@@ -72,7 +72,7 @@ def ingest_mmsa(
     for name in features:
         if name not in ("vision", "audio"):
             raise UserError(f"--features has {name!r}, expected vision, audio or both.")
-    require_absent(location(out), "a data set", "Give another folder, or remove this one.", manifest=MANIFEST)
+    require_absent(location(out), "a data set", "Choose another folder, or remove this one.", manifest=MANIFEST)
     stored_as = {name: vision_as if name == "vision" else "audio" for name in dict.fromkeys(features)}
     splits = _splits(path, label_key, tuple(stored_as))
     specs = {
@@ -86,7 +86,7 @@ def ingest_mmsa(
         "threshold": label.positive_from,
         "vision_as": vision_as,
         **framing.to_json(),
-        "padding": ", ".join(given) + " are given" if given else "rows of zeros at either end are left out",
+        "padding": ", ".join(given) + " in the file" if given else "rows of zeros at either end are removed",
         "bad_rows": bad_rows,
     }
     ingestion = Ingestion(
@@ -99,7 +99,7 @@ def ingest_mmsa(
         bad_rows=bad_rows,
         shard_rows=shard_rows,
     )
-    # Numbers of a damaged file may be of any size, and NaN of any kind; both are checked, and need no warning.
+    # A damaged file may contain numbers of any size and any NaN; both are checked and need no warning.
     with ingestion, np.errstate(invalid="ignore", over="ignore"):
         for split in splits:
             for row in range(len(split.ids)):
@@ -121,8 +121,8 @@ class _Split:
     Attributes:
         key: the split's name in the file.
         name: train, valid or test.
-        values: sequences by column, an array [R, L, D], or a list of R arrays [L, D].
-        lengths: rows of each sequence that are not padding, by column, where the file gives them.
+        values: sequences by column, an array [R, L, D] or a list of R arrays [L, D].
+        lengths: unpadded length of each sequence, by column, if the file has it.
     """
 
     key: str
@@ -137,11 +137,11 @@ class _Split:
 def _splits(path: Path, label_key: str, columns: Sequence[str]) -> list[_Split]:
     raw = read_pickle(_content(path), str(path))
     if not isinstance(raw, dict):
-        raise UserError(f"{path} holds a {type(raw).__name__}, expected a dictionary of train, valid and test.")
+        raise UserError(f"{path} contains a {type(raw).__name__}, expected a dictionary of train, valid and test.")
     named = {key: SPLIT_NAMES[key] for key in raw if key in SPLIT_NAMES}
     if not named:
         keys = ", ".join(printable(key) for key in list(raw)[:10]) or "nothing"
-        raise UserError(f"{path} has none of train, valid and test (it has: {keys}). Give a feature file of MMSA.")
+        raise UserError(f"{path} has none of train, valid and test (it has: {keys}). Use a feature file of MMSA.")
     if len(set(named.values())) < len(named):
         raise UserError(f"{path} has a split twice ({', '.join(named)}). Keep one of each.")
     order = sorted(named, key=lambda key: SPLITS.index(named[key]))
@@ -149,7 +149,7 @@ def _splits(path: Path, label_key: str, columns: Sequence[str]) -> list[_Split]:
 
 
 def _content(path: Path) -> memoryview:
-    """The file's bytes, mapped."""
+    """The file's bytes, memory-mapped."""
     if not path.is_file():
         what = "is a folder, expected a pickle" if path.is_dir() else "does not exist"
         raise UserError(f"{path} {what}. Give the .pkl file with --file.")
@@ -161,13 +161,13 @@ def _content(path: Path) -> memoryview:
 
 def _split(path: Path, key: str, name: str, raw: Any, label_key: str, columns: Sequence[str]) -> _Split:
     if not isinstance(raw, dict):
-        raise UserError(f"{path} holds a {type(raw).__name__} as {key}, expected a dictionary of columns.")
+        raise UserError(f"{path} has a {type(raw).__name__} as {key}, expected a dictionary of columns.")
     where = f"{path} {key}"
 
     def column(column_name: str) -> Any:
         if column_name not in raw:
-            advice = "Name another with --label-key." if column_name == label_key else "Leave it out with --features."
-            advice = advice if column_name in (label_key, *columns) else "Give a feature file of MMSA."
+            advice = "Choose another with --label-key." if column_name == label_key else "Leave it out with --features."
+            advice = advice if column_name in (label_key, *columns) else "Use a feature file of MMSA."
             known = ", ".join(printable(known) for known in list(raw)[:20])
             near = did_you_mean(column_name, list(raw)[:100])
             raise UserError(f"{where} has no {column_name!r} (it has: {known}).{near} {advice}")
@@ -196,10 +196,10 @@ def _split(path: Path, key: str, name: str, raw: Any, label_key: str, columns: S
 
 
 def _require_agreement(labels: Sequence[Any], annotations: Sequence[Any], where: str) -> None:
-    """Refuse labels whose signs are not those that the file's own words for them say: columns in different orders.
+    """Refuse labels whose signs contradict the file's own annotations: the columns are in different orders.
 
     Raises:
-        UserError: with the first row that contradicts, where more than a few do.
+        UserError: with the first contradicting row, if there are more than a few.
     """
     signs = {"pos": 1, "neg": -1}
     known = [
@@ -212,20 +212,20 @@ def _require_agreement(labels: Sequence[Any], annotations: Sequence[Any], where:
         row, label, word = wrong[0]
         raise UserError(
             f"{where}: in {len(wrong):,} of {len(known):,} rows {_LABELS} and annotations contradict each other (row "
-            f"{row}: {label:g}, {printable(word)!r}), so the columns are not in one order. Get the file again, or name "
-            "another column with --label-key."
+            f"{row}: {label:g}, {printable(word)!r}), so the columns are in different orders. Download the file "
+            "again, or choose another column with --label-key."
         )
 
 
 def _flat(value: Any, where: str, rows: int | None) -> list[Any]:
-    """A column as a list of `rows` things; [R, 1] is taken as [R]."""
+    """A column as a list of `rows` items; [R, 1] is treated as [R]."""
     if isinstance(value, np.ndarray) and value.ndim == 2 and value.shape[1] == 1:
         value = value[:, 0]
     if isinstance(value, np.ndarray) and value.ndim == 1:
         try:
             value = value.tolist()
         except (ValueError, UnicodeError):
-            raise UserError(f"{where} is damaged: it holds what is no character.") from None
+            raise UserError(f"{where} is damaged: it has an invalid character.") from None
     if not isinstance(value, list | tuple):
         shape = f"an array of shape {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
         raise UserError(f"{where} is {shape}, expected a list or an array of one axis.")
@@ -244,8 +244,8 @@ def _sequences(value: Any, where: str, rows: int) -> Array | list[Any]:
             return value[:, None, :]
         if looks_transposed(value):
             raise UserError(
-                f"{where} has shape {list(value.shape)} and is padded with columns of zeros, never with rows: it seems "
-                "to lie as [R, D, L], expected [R, L, D]. Transpose its last two axes."
+                f"{where} has shape {list(value.shape)} and padding along the last axis only: its layout seems to be "
+                "[R, D, L], expected [R, L, D]. Transpose its last two axes."
             )
         return value
     return _flat(value, where, rows)
@@ -257,7 +257,7 @@ def _require_rows(found: int, rows: int | None, where: str) -> None:
 
 
 def _width(splits: Sequence[_Split], name: str, path: Path) -> int:
-    """D of a column: that of the first sequence that has one."""
+    """D of a column: that of the first sequence with one."""
     for split in splits:
         values = split.values[name]
         if isinstance(values, np.ndarray):
@@ -305,10 +305,10 @@ def _clip(
 
 
 def _sequence(ingestion: Ingestion, split: _Split, column: str, row: int, where: str) -> Array:
-    """A row's sequence without its padding, [L, D]; L is 0 where there is nothing."""
+    """A row's sequence without padding, [L, D]; L is 0 if it is empty."""
     values = split.values[column][row]
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "fiu":
-        raise ingestion.bad(f"{column} is not a sequence", where, f"{column} is no array of numbers [L, D].")
+        raise ingestion.bad(f"{column} is not a sequence", where, f"{column} is not an array of numbers [L, D].")
     if column not in split.lengths:
         return trim_zeros(values)
     length = split.lengths[column][row]
@@ -321,9 +321,9 @@ def _sequence(ingestion: Ingestion, split: _Split, column: str, row: int, where:
         )
     if values[length:].any():
         if length > 0 and not values[:-length].any():
-            ingestion.note(f"clips that are padded at the front of {column}")
+            ingestion.note(f"clips padded at the front of {column}")
             return np.asarray(values[-length:])
-        ingestion.notes[f"clips with values of {column} past its length, left out"] += 1
+        ingestion.notes[f"clips with values of {column} past its length, ignored"] += 1
     return np.asarray(values[:length])
 
 
@@ -339,7 +339,7 @@ def _text(ingestion: Ingestion, value: Any, column: str, where: str) -> str:
 
 
 def _label(value: Any) -> float:
-    """A label as a number; NaN where it is none, which is refused where clips are checked."""
+    """A label as a number; NaN if it is not one, which the validation of clips refuses."""
     if isinstance(value, np.ndarray) and value.shape == (1,) and value.dtype.kind in "fiu":
         value = value[0].item()
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")

@@ -1,7 +1,7 @@
-"""What the names in a pickle of arrays stand for: numpy's arrays, their types and scalars, and bytes.
+"""Interpret the names in a pickle of arrays: numpy's arrays, dtypes and scalars, and bytes.
 
-The names are symbols, never looked up and never called; what they stand for is done here, with checked sizes. Arrays
-are views of the file's own bytes.
+The names are symbols that are never looked up or called; their effects are implemented here, with checked sizes. Arrays
+are views of the file's bytes.
 """
 
 import math
@@ -17,7 +17,7 @@ from vadv_dist.data.schema import Array
 
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
-# What each allowed name stands for; `bytes` and `encode` are how protocol 2 writes bytes.
+# The meaning of each allowed name; protocol 2 writes bytes with `bytes` and `encode`.
 _KNOWN = {
     **{(module, "_reconstruct"): "reconstruct" for module in _MULTIARRAY},
     **{(module, "scalar"): "scalar" for module in _MULTIARRAY},
@@ -40,7 +40,7 @@ class Symbol:
 
 @dataclass
 class DType:
-    """A dtype that is being described."""
+    """A dtype under construction."""
 
     code: str
     order: str = "="
@@ -62,7 +62,7 @@ class DType:
 
 @dataclass
 class Shell:
-    """An array that is made, but not yet filled; and the memo's entries that must show it when it is."""
+    """An array that is created but not yet filled, and the memo entries to update when it is."""
 
     keys: list[int] = field(default_factory=list)
 
@@ -71,7 +71,7 @@ def symbol(source: PickleBytes, module: object, name: object) -> Symbol:
     """The symbol of a name.
 
     Raises:
-        RefusedError: it is none of those that arrays need.
+        RefusedError: the name is not needed for arrays.
     """
     if not isinstance(module, str) or not isinstance(name, str):
         raise source.damaged("a name is missing")
@@ -83,13 +83,13 @@ def symbol(source: PickleBytes, module: object, name: object) -> Symbol:
 
 
 def call(source: PickleBytes, function: object, arguments: object) -> Any:
-    """What a call of a symbol makes.
+    """The result of calling a symbol.
 
     Raises:
-        RefusedError: it cannot be called, or not so.
+        RefusedError: it cannot be called, or not with these arguments.
     """
     if not isinstance(function, Symbol) or type(arguments) is not tuple:
-        raise source.damaged("a call of nothing that can be called")
+        raise source.damaged("the called object is not callable")
     make = _CALLS.get(function.meaning)
     if make is None:
         raise source.damaged(f"a call of {function.meaning}")
@@ -97,14 +97,14 @@ def call(source: PickleBytes, function: object, arguments: object) -> Any:
 
 
 def described(source: PickleBytes, dtype: DType, state: tuple[Any, ...]) -> DType:
-    """A dtype, with the order of its bytes as its state says.
+    """A dtype with the byte order from its state.
 
     Raises:
-        RefusedError: it is none of plain numbers or strings.
+        RefusedError: it is not a plain number or string.
     """
     order = _name(state[1]) if len(state) > 4 else None
     if order not in ("<", ">", "|", "="):
-        raise source.damaged("an array type's state is not one")
+        raise source.damaged("the state of an array type is invalid")
     if any(part is not None for part in state[2:5]):
         raise RefusedError("has an array of records, expected plain numbers or strings")
     dtype.order = order
@@ -112,31 +112,31 @@ def described(source: PickleBytes, dtype: DType, state: tuple[Any, ...]) -> DTyp
 
 
 def filled(source: PickleBytes, state: tuple[Any, ...]) -> Array:
-    """The array of a shell's state: (version, shape, dtype, whether in Fortran's order, content).
+    """The array of a shell's state: (version, shape, dtype, Fortran order, content).
 
     Raises:
-        RefusedError: they do not fit.
+        RefusedError: they are inconsistent.
     """
-    if len(state) not in (4, 5):  # the first releases had no version
-        raise source.damaged("an array's state has another length")
+    if len(state) not in (4, 5):  # the first numpy releases had no version
+        raise source.damaged("the state of an array has the wrong length")
     shape, dtype, fortran, content = state[-4:]
     return _array(source, content, dtype, shape, "F" if fortran is True else "C")
 
 
 def _array(source: PickleBytes, content: Any, dtype: Any, shape: Any, order: str) -> Array:
     if not isinstance(dtype, DType):
-        raise source.damaged("an array's type is missing")
+        raise source.damaged("the type of an array is missing")
     if type(shape) is int:
         shape = (shape,)
     limit = len(source.data)
     if type(shape) is not tuple or len(shape) > 8 or any(type(n) is not int or not 0 <= n <= limit for n in shape):
-        raise source.damaged("an array's shape is not one")
+        raise source.damaged("the shape of an array is invalid")
     source.spend(OBJECT_BYTES["view"])
     built = dtype.build()
     size = math.prod(shape)
     if built.kind == "O":
         return _object_array(source, content, shape, size, order)
-    if isinstance(content, str):  # bytes of Python 2, read as the text that they are not
+    if isinstance(content, str):  # bytes of Python 2, decoded as text
         content = _encoded(source, content)
     if not isinstance(content, memoryview) or len(content) != size * built.itemsize:
         has = f"{len(content):,} bytes" if isinstance(content, memoryview) else f"a {type(content).__name__}"
@@ -148,7 +148,7 @@ def _array(source: PickleBytes, content: Any, dtype: Any, shape: Any, order: str
 
 def _object_array(source: PickleBytes, content: Any, shape: tuple[int, ...], size: int, order: str) -> Array:
     if type(content) is not list or len(content) != size:
-        raise source.damaged(f"an array of {size:,} objects does not have them")
+        raise source.damaged(f"an array declares {size:,} objects that are not there")
     source.spend(8 * size)
     values = np.empty(size, object)
     for position, item in enumerate(content):
@@ -161,12 +161,12 @@ def _encoded(source: PickleBytes, text: str) -> memoryview:
     try:
         return memoryview(text.encode("latin1"))
     except UnicodeEncodeError:
-        raise source.damaged("bytes are written as a text that is none") from None
+        raise source.damaged("bytes are written as invalid text") from None
 
 
 def _call_reconstruct(source: PickleBytes, arguments: tuple[Any, ...]) -> Shell:
     if not arguments or not isinstance(arguments[0], Symbol) or arguments[0].meaning != "ndarray":
-        raise source.damaged("an array of another class")
+        raise source.damaged("an array has an unknown class")
     return Shell()
 
 
@@ -179,24 +179,24 @@ def _call_dtype(source: PickleBytes, arguments: tuple[Any, ...]) -> DType:
 
 def _call_scalar(source: PickleBytes, arguments: tuple[Any, ...]) -> Any:
     if len(arguments) != 2:
-        raise source.damaged("a number is not one")
+        raise source.damaged("a number is invalid")
     dtype, content = arguments
     if isinstance(dtype, DType) and dtype.code[0] == "O":
-        raise RefusedError("has a single object where a number belongs")
+        raise RefusedError("has a single object instead of a number")
     return _scalar(_array(source, content, dtype, (1,), "C"))
 
 
 def _call_frombuffer(source: PickleBytes, arguments: tuple[Any, ...]) -> Array:
     order = _name(arguments[3]) if len(arguments) in (4, 5) else None
     if order not in ("C", "F", "K"):
-        raise source.damaged("an array is not one")
+        raise source.damaged("an array is invalid")
     content, dtype, shape = arguments[:3]
     array = _array(source, content, dtype, shape, order)
     axes = arguments[4] if len(arguments) == 5 else None
     if order != "K" or axes is None:
         return array
     if type(axes) is not tuple or not all(type(n) is int for n in axes) or sorted(axes) != list(range(array.ndim)):
-        raise source.damaged("an array's order of axes is not one")
+        raise source.damaged("the axis order of an array is invalid")
     return array.transpose(axes)
 
 
@@ -214,7 +214,7 @@ def _call_bytes(source: PickleBytes, arguments: tuple[Any, ...]) -> memoryview:
 
 
 def _name(value: Any) -> str | None:
-    """A short string, which Python 2 wrote as bytes; None where it is something else."""
+    """A short string, which Python 2 wrote as bytes; None for other values."""
     if isinstance(value, memoryview) and len(value) < MAX_NAME:
         value = str(value, "latin1")
     return value if type(value) is str and len(value) < MAX_NAME else None
@@ -224,7 +224,7 @@ def _scalar(array: Array) -> Any:
     try:
         value = array[0].item()
     except (ValueError, UnicodeError):
-        raise RefusedError("is damaged: a string holds what is no character") from None
+        raise RefusedError("is damaged: a string has an invalid character") from None
     return memoryview(value) if isinstance(value, bytes) else value
 
 

@@ -1,11 +1,11 @@
-"""Read a pickle of arrays and plain containers without running anything that it asks for.
+"""Read a pickle of arrays and plain containers without executing code from it.
 
-A pickle is a program for a small stack machine. This machine knows only the instructions of protocols 2 to 5 that build
-numbers, strings and containers. The names by which numpy's arrays are pickled are symbols here (`pickle_arrays`); any
-other name ends the reading.
+A pickle is a program for a small stack machine. This machine implements only the instructions of protocols 2 to 5 that
+build numbers, strings and containers. The names that pickled numpy arrays use are symbols here (`pickle_arrays`); any
+other name is refused.
 
-Arrays are views of the file's own bytes (mapped, not read), and everything else that a file can make is bounded by the
-file's size (`pickle_bytes`), so a small file cannot ask for much memory.
+Arrays are views of the memory-mapped file, and everything else is bounded by the file's size (`pickle_bytes`), so a
+small file cannot use much memory.
 """
 
 import struct
@@ -21,7 +21,7 @@ _MAX_INTEGER_BYTES = 16
 
 
 def read_pickle(data: memoryview, where: str) -> Any:
-    """Read a pickle that holds arrays, numbers, strings and containers of them, and nothing else.
+    """Read a pickle of arrays, numbers, strings and containers of them, and nothing else.
 
     Args:
         data: the file's bytes; arrays are views of them.
@@ -31,14 +31,14 @@ def read_pickle(data: memoryview, where: str) -> Any:
         dictionaries, lists, tuples, sets, str, int, float, bool, None, numpy arrays; bytes are memoryviews.
 
     Raises:
-        UserError: not a pickle of protocol 2 to 5, damaged, or it asks for any class or function but numpy's arrays.
+        UserError: not a pickle of protocol 2 to 5, damaged, or it uses any class or function except numpy's arrays.
     """
     try:
         return _Machine(data).run()
     except RefusedError as error:
         raise UserError(
-            f"{where} {error}. Nothing in it was run. Give a pickle (protocol {PROTOCOLS[0]} to {PROTOCOLS[-1]}) of "
-            "numpy arrays, numbers, strings, lists and dictionaries, as MMSA publishes them."
+            f"{where} {error}. Nothing in it was executed. Use a pickle (protocol {PROTOCOLS[0]} to {PROTOCOLS[-1]}) "
+            "of numpy arrays, numbers, strings, lists and dictionaries, such as those of MMSA."
         ) from None
 
 
@@ -51,7 +51,7 @@ class _Machine(PickleBytes):
 
     def run(self) -> Any:
         if len(self.data) < 2 or self.data[0] != 0x80:
-            raise RefusedError("is not a pickle of a protocol that is read here")
+            raise RefusedError("is not a pickle of a supported protocol")
         while True:
             code = self.take(1)[0]
             if code == ord("."):
@@ -102,7 +102,7 @@ class _Machine(PickleBytes):
 
     def get(self, key: int) -> None:
         if key not in self.memo:
-            raise self.damaged(f"value {key} is referred to before it is made")
+            raise self.damaged(f"value {key} is used before it is defined")
         value = self.memo[key]
         self.push(value)
 
@@ -120,7 +120,7 @@ class _Machine(PickleBytes):
             target[self.hashable(key)] = value
 
     def hashable(self, key: Any) -> str:
-        # Strings alone: others can be made to collide, and nested tuples to take forever.
+        # Only strings: other keys can be made to collide, and hashing nested tuples can take forever.
         if isinstance(key, memoryview):
             return str(key, "latin1")
         if not isinstance(key, str):
@@ -138,21 +138,21 @@ class _Machine(PickleBytes):
     def integer(self, size: int) -> None:
         if size > _MAX_INTEGER_BYTES:
             raise RefusedError(
-                f"has an integer of {size:,} bytes at byte {self.position:,}, {_MAX_INTEGER_BYTES} at most"
+                f"has an integer of {size:,} bytes at byte {self.position:,}, but the limit is {_MAX_INTEGER_BYTES}"
             )
         self.push(int.from_bytes(self.take(size), "little", signed=True))
 
     def frame(self) -> None:
         size = self.unsigned(8)
         if size > len(self.data) - self.position:
-            raise RefusedError(f"is cut off or damaged: a frame of {size:,} bytes starts at byte {self.position:,}")
+            raise RefusedError(f"is truncated or damaged: a frame of {size:,} bytes starts at byte {self.position:,}")
 
     def protocol(self) -> None:
         number = self.take(1)[0]
         if number not in PROTOCOLS:
-            raise RefusedError(f"is a pickle of protocol {number}")
+            raise RefusedError(f"is a pickle of the unsupported protocol {number}")
 
-    # Names, and what the allowed ones do
+    # Allowed names and their effects
 
     def name(self, module: object, name: object) -> None:
         self.push(symbol(self, module, name))
@@ -163,7 +163,7 @@ class _Machine(PickleBytes):
 
     def instance(self) -> None:
         self.name(self.line(), self.line())
-        raise RefusedError("makes objects in a way that arrays do not need")
+        raise RefusedError("creates objects in a way that arrays do not need")
 
     def call(self) -> None:
         arguments, function = self.pop(), self.pop()
@@ -173,7 +173,7 @@ class _Machine(PickleBytes):
         state = self.pop()
         target = self.pop()
         if type(state) is not tuple or not isinstance(target, DType | Shell):
-            raise self.damaged("a state for nothing that has one")
+            raise self.damaged("a state for an object without one")
         if isinstance(target, DType):
             self.push(described(self, target, state))
             return
@@ -189,7 +189,7 @@ def _string(machine: _Machine, size: int) -> None:
     machine.push(machine.take(size))
 
 
-# Instructions by their code, with the names that Python's pickletools gives them.
+# Instructions by their code, with the names used by Python's pickletools.
 _STEPS: dict[int, Callable[[_Machine], object]] = {
     0x80: _Machine.protocol,  # PROTO
     0x95: _Machine.frame,  # FRAME

@@ -1,8 +1,8 @@
-"""Which text of a CSV belongs to which interval of a file of labels.
+"""Match the texts of a CSV to the intervals of a label file.
 
-Intervals have no ids: the k-th of a video is its clip k, counted from 1. A CSV has ids such as `VIDEO_3`, and may count
-from 0, or skip clips and count again. So whatever both files say is compared: the label, the start and the end of a
-clip, and where the CSV says none of these, how many clips each video has.
+Intervals have no ids: the k-th interval of a video is its clip k, counted from 1. The CSV has ids such as `VIDEO_3` and
+may count from 0, or skip clips and renumber. Therefore whatever both files contain is compared: label, start and end of
+a clip, and if the CSV has none of these, the number of clips per video.
 """
 
 import math
@@ -17,11 +17,11 @@ from vadv_dist.data.readers.ingestion import printable
 from vadv_dist.data.video_ids import number_in, video_of
 from vadv_dist.errors import UserError
 
-# Both files are of one annotation: its times are rounded at most, its labels written with two digits or more.
+# Both files come from one annotation: times are at most rounded, and labels have two digits or more.
 _MAX_TIME_DIFFERENCE_S = 0.05
 _MAX_LABEL_DIFFERENCE = 0.02
 _MAX_EXAMPLES = 3
-_ADVICE = "Give the CSV columns start and end (seconds) or label, by which texts and intervals can be compared."
+_ADVICE = "Add columns start and end (seconds) or label to the CSV, so that texts and intervals can be compared."
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PairedTexts:
     Attributes:
         rows: by video and number in the CSV.
         from_zero: whether the CSV counts clips from 0.
-        compared: texts that agree with their interval in label or times.
+        compared: number of texts that agree with their interval in label or times.
     """
 
     rows: Mapping[tuple[str, int], TextRow]
@@ -47,12 +47,12 @@ class PairedTexts:
     compared: int
 
     def of(self, video: str, interval: int) -> TextRow | None:
-        """The text of an interval, counted from 1; None where the CSV has none."""
+        """The text of an interval, counted from 1; None if the CSV has none."""
         return self.rows.get((video, interval - self.from_zero))
 
 
 def pair_texts(texts: Mapping[str, TextRow], videos: Mapping[str, VideoLabels], path: object) -> PairedTexts:
-    """Find out how a CSV of texts counts clips.
+    """Determine how a CSV of texts counts clips.
 
     Args:
         texts: rows by clip id.
@@ -60,7 +60,7 @@ def pair_texts(texts: Mapping[str, TextRow], videos: Mapping[str, VideoLabels], 
         path: the CSV, for messages.
 
     Raises:
-        UserError: two ids name one clip, a text contradicts its interval, or nothing says which text is whose.
+        UserError: two ids name one clip, a text contradicts its interval, or the numbering cannot be verified.
     """
     rows = _by_number(texts, videos)
     from_one, from_zero = (_Comparison(rows, videos, first) for first in (1, 0))
@@ -75,14 +75,14 @@ def pair_texts(texts: Mapping[str, TextRow], videos: Mapping[str, VideoLabels], 
             shown = "; ".join(best.contradictions[:_MAX_EXAMPLES])
             raise UserError(
                 f"{path}: {len(best.contradictions):,} of {best.found:,} texts contradict their intervals, counted "
-                f"from {best.first}: {shown}. Number clips by the order of their labels, from 1; if one of the columns "
+                f"from {best.first}: {shown}. Number clips in the order of their labels, from 1; if one of the columns "
                 "start, end and label means something else, rename it."
             )
     if has_zero:
         zero = next(f"{video}_0" for video, number in rows if number == 0)
         raise UserError(
-            f"{path} counts clips from 0 ({printable(zero)!r}), intervals of labels are counted from 1, and nothing "
-            f"proves which text is whose. {_ADVICE} Or number the texts from 1."
+            f"{path} counts clips from 0 ({printable(zero)!r}), but intervals are counted from 1, and the numbering "
+            f"cannot be verified. {_ADVICE} Or number the texts from 1."
         )
     if not from_one.agree:
         _require_counts(rows, videos, path)
@@ -90,7 +90,7 @@ def pair_texts(texts: Mapping[str, TextRow], videos: Mapping[str, VideoLabels], 
 
 
 class _Comparison:
-    """How texts and intervals agree where the CSV counts from `first`."""
+    """Compare texts and intervals if the CSV counts from `first`."""
 
     def __init__(self, rows: Mapping[tuple[str, int], TextRow], videos: Mapping[str, VideoLabels], first: int) -> None:
         self.first, self.agree, self.found = first, 0, 0
@@ -126,15 +126,15 @@ def _by_number(texts: Mapping[str, TextRow], videos: Mapping[str, VideoLabels]) 
             continue
         if (video, number) in rows:
             raise UserError(
-                f"{row.where}: id {printable(clip_id)!r} names the clip that {rows[video, number].where} names too. "
-                "Keep one text for each clip."
+                f"{row.where}: id {printable(clip_id)!r} names the same clip as {rows[video, number].where}. Keep one "
+                "text for each clip."
             )
         rows[video, number] = row
     return rows
 
 
 def _require_counts(rows: Mapping[tuple[str, int], TextRow], videos: Mapping[str, VideoLabels], path: object) -> None:
-    """Refuse texts that may have been counted anew after some were left out, where nothing else can be compared."""
+    """Refuse texts that may have been renumbered after some were removed, if nothing else can be compared."""
     numbers_of: dict[str, list[int]] = {}
     for video, number in rows:
         numbers_of.setdefault(video, []).append(number)
@@ -144,10 +144,10 @@ def _require_counts(rows: Mapping[tuple[str, int], TextRow], videos: Mapping[str
         if last > len(starts) or (last == len(numbers) and last != len(starts)):
             unclear.append(f"{printable(video)} has {len(numbers):,} texts and {len(starts):,} intervals")
         elif not (np.diff(starts) >= 0).all():
-            unclear.append(f"{printable(video)} has intervals that are not in the order of time")
+            unclear.append(f"{printable(video)} has intervals that are not ordered by time")
     if unclear:
         raise UserError(
-            f"{path}: in {len(unclear):,} videos it is not clear which text is whose: "
-            f"{'; '.join(unclear[:_MAX_EXAMPLES])}. {_ADVICE} Or give every interval a row, its text empty where there "
-            "are no words."
+            f"{path}: in {len(unclear):,} videos it is not clear which text belongs to which interval: "
+            f"{'; '.join(unclear[:_MAX_EXAMPLES])}. {_ADVICE} Or add a row for every interval, with an empty text if "
+            "there are no words."
         )

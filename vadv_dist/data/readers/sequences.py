@@ -1,4 +1,4 @@
-"""A sequence of any length as the fixed number of frames that a data set stores.
+"""Convert a sequence of any length to the fixed number of frames of a data set.
 
 Shape letters: L rows of a sequence, T frames, D width.
 """
@@ -23,11 +23,11 @@ class Framing:
     """How sequences become frames.
 
     Attributes:
-        frames: T; a sequence is cut into T parts of equal length. One is the mean over the whole sequence, or its
-            middle row.
-        pool: `mean` of each part, or `sample`, the row in the middle of each.
-        non_finite: what NaN and infinity mean: `zero` puts 0 in their place, `drop` leaves the clip out, `error` ends.
-        dtype: type that features are stored in.
+        frames: T; a sequence is cut into T parts of equal length. With one frame it is the mean over the whole
+            sequence, or its middle row.
+        pool: `mean` of each part, or `sample`, the middle row of each.
+        non_finite: treatment of NaN and infinity: `zero` replaces them by 0, `drop` drops the clip, `error` stops.
+        dtype: stored type of features.
     """
 
     frames: int = 8
@@ -37,7 +37,7 @@ class Framing:
 
     def __post_init__(self) -> None:
         if not 1 <= self.frames <= 100_000:
-            raise UserError(f"--frames is {self.frames}, expected a number of frames from 1.")
+            raise UserError(f"--frames is {self.frames}, expected at least 1.")
         for option, value, known in (
             ("--pool", self.pool, POOLS),
             ("--non-finite", self.non_finite, NON_FINITE),
@@ -53,7 +53,7 @@ class Framing:
     def apply(self, values_LD: Array) -> Array:
         """Cut a sequence of finite numbers, [L, D] with L ≥ 1, into frames [T, D], float64.
 
-        Where L < T, neighbouring frames share rows.
+        If L < T, neighbouring frames share rows.
         """
         length = len(values_LD)
         if self.pool == "sample":
@@ -62,23 +62,23 @@ class Framing:
             return values_LD[rows].astype(np.float64)
         starts = np.arange(self.frames) * length // self.frames
         ends = -(-(np.arange(self.frames) + 1) * length // self.frames)
-        # Not a running sum: that would carry a huge value into the means of later parts.
+        # A running sum would carry a huge value into the means of later parts.
         with np.errstate(over="ignore"):
             parts = [values_LD[a:b].mean(axis=0, dtype=np.float64) for a, b in zip(starts, ends, strict=True)]
         return np.stack(parts)
 
 
 def trim_zeros(values_LD: Array) -> Array:
-    """Leave out rows at either end that are all zero: padding where a file gives no lengths."""
+    """Remove rows of zeros at both ends: padding if the file has no lengths."""
     rows = np.flatnonzero((values_LD != 0).any(axis=1))
     return values_LD[rows[0] : rows[-1] + 1] if len(rows) else values_LD[:0]
 
 
 def zero_non_finite(values: Array) -> tuple[Array, int]:
-    """Put 0 where a value is NaN or infinite.
+    """Replace NaN and infinity by 0.
 
     Returns:
-        the values, and how many there were.
+        the values and the number of replacements.
     """
     bad: npt.NDArray[np.bool_] = ~np.isfinite(values)
     count = int(bad.sum())
@@ -86,7 +86,7 @@ def zero_non_finite(values: Array) -> tuple[Array, int]:
 
 
 def looks_transposed(values_RLD: Array) -> bool:
-    """Whether clips seem to lie as [D, L]: padded in columns, by another number of them in each, and never in rows."""
+    """Whether clips seem to have layout [D, L]: their padding is along the last axis only, with varying length."""
     padded = []
     for values_LD in values_RLD[:: max(1, len(values_RLD) // _CLIPS_LOOKED_AT)]:
         used = values_LD != 0

@@ -1,4 +1,4 @@
-"""Read a CSV table of clips, with feature arrays beside it, into a data set."""
+"""Read a CSV table of clips, optionally with feature arrays, into a data set."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -48,45 +48,45 @@ def ingest_table(
     source: str | None = None,
     shard_rows: int = DEFAULT_SHARD_ROWS,
 ) -> IngestSummary:
-    """Make a data set of a CSV file; nothing is left behind where it cannot.
+    """Create a data set from a CSV file; on an error nothing is left behind.
 
     Args:
         csv: a UTF-8 file with a header line.
-        out: the folder to make.
+        out: the folder to create.
         id_column, split_column, text_column, label_column, video_column: names of columns. Without a `video_id` column
-            a clip's video is its id without the number at its end (`video_ids.video_of`). Several id columns make one
-            id, joined by `_`; then all but the last name the video.
-        fallback_text_column: where words are taken from in rows with an empty `text_column`.
+            a clip's video is its id without the number at its end (`video_ids.video_of`). Several id columns are joined
+            by `_` to one id; all but the last then name the video.
+        fallback_text_column: source of the text for rows with an empty `text_column`.
         label_range: lowest and highest label.
-        threshold: lowest label that counts as positive; None takes the middle of the range.
-        valid_fraction: share of train's clips to move to valid, by whole videos, where the file has no valid split.
-        arrays: `FILE.npz:ARRAY=FEATURE`, rows keyed by the file's `id` array. `visual` takes [R, D], [R, T, D] or
+        threshold: lowest positive label; None means the middle of the range.
+        valid_fraction: share of train's clips to move to valid, in whole videos, if the file has no valid split.
+        arrays: `FILE.npz:ARRAY=FEATURE`, with rows keyed by the file's `id` array. `visual` can be [R, D], [R, T, D] or
             [R, T, N, D], `face` [R, E] or [R, T, E], `audio` [R, D] or [R, T, D].
-        allow_missing_arrays: store a feature as missing where an id has no row, rather than refusing the clip.
-        dtype: type that features are stored in, `float16` or `float32`.
-        bad_rows: `error` ends at a row that cannot become a clip, `drop` leaves it out and counts it.
-        seed: decides which videos become the validation split.
-        source: name that every clip carries; the CSV file's own unless given.
-        shard_rows: rows of a shard at most.
+        allow_missing_arrays: store a feature as missing if an id has no row, instead of refusing the clip.
+        dtype: stored type of features, `float16` or `float32`.
+        bad_rows: `error` stops at a row that cannot become a clip, `drop` drops and counts it.
+        seed: determines which videos become the validation split.
+        source: source name of all clips; by default that of the CSV file.
+        shard_rows: maximum number of rows per shard.
 
     Raises:
-        UserError: something in the files or the options is wrong; says where, and what to do.
+        UserError: a file or an option is invalid.
     """
     path, root = local_path(csv), location(out)
     label = label_spec(label_range, threshold)
     if dtype not in DTYPES:
         raise UserError(f"--dtype is {dtype!r}, expected one of {', '.join(DTYPES)}.")
     if valid_fraction is not None and not 0 < valid_fraction < 1:
-        raise UserError(f"--valid-fraction is {valid_fraction:g}, expected a share between 0 and 1.")
+        raise UserError(f"--valid-fraction is {valid_fraction:g}, expected a fraction between 0 and 1.")
     if seed < 0:
-        raise UserError(f"--seed is {seed}, expected a number from 0.")
+        raise UserError(f"--seed is {seed}, expected an integer from 0.")
     check_bad_rows(bad_rows)
     array_sources = parse_array_sources(arrays)
-    require_absent(root, "a data set", "Give another folder, or remove this one.", manifest=MANIFEST)
+    require_absent(root, "a data set", "Choose another folder, or remove this one.", manifest=MANIFEST)
     ids = (id_column,) if isinstance(id_column, str) else tuple(id_column)
     columns = Columns(ids, split_column, text_column, label_column, video_column, fallback_text_column)
 
-    # The file is read twice, so that words need not be kept while splits are decided.
+    # The file is read twice, so that texts need not be kept while splits are decided.
     bad: list[BadRowError] = []
     rows = [replace(row, text="") for row in read_csv(path, columns, label, bad.append if bad_rows == "drop" else None)]
     clips = rows if valid_fraction is None else cut_valid_split(rows, valid_fraction, seed, path)
@@ -125,12 +125,12 @@ def ingest_table(
         for clip in clips:
             row = next(again, None)
             if row is None or row.clip_id != clip.clip_id:
-                raise UserError(f"{path} was changed while it was read. Run the same command again.")
+                raise UserError(f"{path} was changed while it was being read. Run the same command again.")
             ingestion.add(clip.split, _to_clip(row, features, source or path.stem), row.where)
         guessed = [clip for clip in clips if clip.video_guessed]
         alone = sum(clip.video_id == clip.clip_id for clip in guessed)
         ingestion.note(f"clips whose video is {RULE}", len(guessed) - alone)
-        ingestion.note("clips whose id names no video, each a video of its own", alone)
+        ingestion.note("clips whose id names no video, each a separate video", alone)
         ingestion.fallback_texts = sum(clip.used_fallback for clip in clips)
         ingestion.cut_from_train = sum(a.split != b.split for a, b in zip(rows, clips, strict=True))
     return ingestion.summary()
@@ -140,17 +140,17 @@ def cut_valid_split(clips: Sequence[CsvClip], fraction: float, seed: int, path: 
     """Move whole videos from train to valid until valid has about `fraction` of train's clips.
 
     Raises:
-        UserError: there is a validation split already, train has fewer than two videos, or which they are is not clear.
+        UserError: there is already a validation split, train has fewer than two videos, or the videos are not clear.
     """
     if any(clip.split == "valid" for clip in clips):
-        raise UserError(f"{path} has a validation split already. Leave out --valid-fraction.")
+        raise UserError(f"{path} already has a validation split. Leave out --valid-fraction.")
     train = [clip for clip in clips if clip.split == "train"]
     require_known_videos([(clip.clip_id, clip.video_id) for clip in train if clip.video_guessed], path)
     clips_of_video = Counter(clip.video_id for clip in train)
     if len(clips_of_video) < 2:
         raise UserError(
-            f"{path} has {len(clips_of_video)} videos in train, so no whole video can be cut from it for validation. "
-            f"{_which_videos(train)}Leave out --valid-fraction, name the column of videos with --video-column, or give "
+            f"{path} has {len(clips_of_video)} videos in train, so no whole video can be moved to validation. "
+            f"{_which_videos(train)}Leave out --valid-fraction, set the column of videos with --video-column, or add "
             "rows of more videos."
         )
     wanted = fraction * clips_of_video.total()
@@ -170,7 +170,7 @@ def cut_valid_split(clips: Sequence[CsvClip], fraction: float, seed: int, path: 
 
 
 def _which_videos(clips: Sequence[CsvClip]) -> str:
-    """How the videos are known, where the ids alone say it."""
+    """How the videos are determined, if only from the ids."""
     return f"The video of a clip is {RULE}. " if any(clip.video_guessed for clip in clips) else ""
 
 

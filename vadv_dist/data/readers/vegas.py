@@ -1,10 +1,10 @@
 """Read the audio-visual features of VEGAS (`vegas_feature_norm.h5`) into a data set.
 
-The file holds `visual_train`, `visual_test` [R, D], `audio_train`, `audio_test` [R, E] and the classes `lab_train`,
-`lab_test`, [R] or [R, 1] as numbers, or [R, C] with a single 1 in each row. Shape letters: R rows of a split, D and E
-widths, C classes.
+The file has `visual_train`, `visual_test` [R, D], `audio_train`, `audio_test` [R, E] and the classes `lab_train`,
+`lab_test`, either numbers [R] or [R, 1], or one-hot rows [R, C]. Shape letters: R rows of a split, D and E widths,
+C classes.
 
-Labels are in memory; features pass through some megabytes at a time.
+Labels are in memory; features are read a few megabytes at a time.
 """
 
 from collections.abc import Sequence
@@ -42,36 +42,36 @@ def ingest_vegas(
     source: str | None = None,
     shard_rows: int = DEFAULT_SHARD_ROWS,
 ) -> IngestSummary:
-    """Make a data set of audio and visual vectors with classes; its clips have no words.
+    """Create a data set of audio and visual vectors with classes; its clips have no text.
 
-    The file has no validation split: one is cut from train, the same share of every class.
+    The file has no validation split: one is cut from train, with the same share of every class.
 
     Args:
         file: the HDF5 file.
-        out: the folder to make.
+        out: the folder to create.
         num_classes: C; labels are 0 to C - 1, or 1 to C in the whole file.
-        class_names: names of the classes in the order of their numbers, where they are known.
-        valid_fraction: share of every class of train that becomes the validation split; 0 cuts none.
-        seed: decides which rows.
-        framing: what NaN and infinity mean, and the stored type; every vector is one frame.
+        class_names: names of the classes in the order of their numbers, if known.
+        valid_fraction: share of every class of train that becomes the validation split; 0 for none.
+        seed: determines which rows.
+        framing: treatment of NaN and infinity, and the stored type; every vector is one frame.
         bad_rows: `drop` or `error`, for rows that cannot become a clip.
-        source: name that every clip carries; the file's own unless given.
-        shard_rows: rows of a shard at most.
+        source: source name of all clips; by default that of the file.
+        shard_rows: maximum number of rows per shard.
 
     Raises:
-        UserError: something in the file or the options is wrong; says where, and what to do.
+        UserError: the file or an option is invalid.
     """
     framing = framing or Framing(frames=1)
     if not 2 <= num_classes <= 10_000:
-        raise UserError(f"--classes is {num_classes}, expected a number of classes from 2.")
+        raise UserError(f"--classes is {num_classes}, expected at least 2.")
     if class_names and len(class_names) != num_classes:
         raise UserError(f"--class-names has {len(class_names)} names for {num_classes} classes. Name each class once.")
     if not 0 <= valid_fraction < 1:
-        raise UserError(f"--valid-fraction is {valid_fraction:g}, expected a share from 0 to below 1.")
+        raise UserError(f"--valid-fraction is {valid_fraction:g}, expected a fraction from 0 to below 1.")
     if seed < 0:
-        raise UserError(f"--seed is {seed}, expected a number from 0.")
+        raise UserError(f"--seed is {seed}, expected an integer from 0.")
     path, root = local_path(file), location(out)
-    require_absent(root, "a data set", "Give another folder, or remove this one.", manifest=MANIFEST)
+    require_absent(root, "a data set", "Choose another folder, or remove this one.", manifest=MANIFEST)
     with Hdf5File(path, "--file") as opened:
         shapes = _shapes(opened)
         labels = {split: _labels(opened, split, num_classes) for split in SPLITS_OF_FILE}
@@ -111,7 +111,7 @@ def ingest_vegas(
 
 
 def stratified_cut(classes: _Ints, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Choose `fraction` of the rows of every class, rounded, one at least and never all.
+    """Choose `fraction` of the rows of every class, rounded, at least one and never all.
 
     Args:
         classes: class of each row, [R]; rows below 0 have none and are not chosen.
@@ -130,7 +130,7 @@ def stratified_cut(classes: _Ints, fraction: float, seed: int) -> npt.NDArray[np
 
 
 def _shapes(file: Hdf5File) -> dict[str, ArrayInfo]:
-    """What each of the six arrays is."""
+    """Shape and kind of each of the six arrays."""
     wanted = [f"{kind}_{split}" for kind in ("visual", "audio", "lab") for split in SPLITS_OF_FILE]
     present = file.arrays("/")
     shapes = {}
@@ -149,7 +149,7 @@ def _shapes(file: Hdf5File) -> dict[str, ArrayInfo]:
 
 
 def _labels(file: Hdf5File, split: str, num_classes: int) -> _Ints:
-    """Class of each row as the file counts, [R]; -1 where a row has none."""
+    """Class of each row in the file's numbering, [R]; -1 for rows without a class."""
     values = file.whole(f"lab_{split}")[1].astype(np.float64)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
@@ -158,8 +158,8 @@ def _labels(file: Hdf5File, split: str, num_classes: int) -> _Ints:
         return np.where(whole, values, -1).astype(np.int64)
     if values.shape[1] != num_classes:
         raise UserError(
-            f"{file.path} has lab_{split} of shape {list(values.shape)}, expected {num_classes} columns. Is --classes "
-            "right?"
+            f"{file.path} has lab_{split} of shape {list(values.shape)}, expected {num_classes} columns. Check "
+            "--classes."
         )
     single = (values == 1).sum(axis=1) == 1
     single &= (values == 0).sum(axis=1) == num_classes - 1
@@ -170,18 +170,18 @@ def _first_class(labels: dict[str, _Ints], num_classes: int, class_names: Sequen
     """Whether the file counts classes from 0 or from 1."""
     known = np.concatenate([values[values >= 0] for values in labels.values()])
     if not len(known):
-        raise UserError(f"{path} has no class from 0 to {num_classes} in its labels. Is --classes right?")
+        raise UserError(f"{path} has no class from 0 to {num_classes} in its labels. Check --classes.")
     if known.max() < num_classes:
         if class_names and known.min() == 1:
             raise UserError(
                 f"{path} has classes from 1 to {int(known.max())}, so it is not clear whether they are counted from "
-                f"0 or from 1, and which names they have. Give --classes {int(known.max())} if they are counted from "
+                f"0 or from 1, and which names they have. Use --classes {int(known.max())} if they are counted from "
                 "1, or leave --class-names out."
             )
         return 0
     if known.min() == 0:
         raise UserError(
-            f"{path} has classes from 0 to {num_classes}, one more than given. Give --classes {num_classes + 1}."
+            f"{path} has classes from 0 to {num_classes}, one more than given. Use --classes {num_classes + 1}."
         )
     return 1
 
@@ -215,7 +215,7 @@ def _write(
             where = f"{file.path} {split} row {row}"
             try:
                 if classes[row] < 0:
-                    raise ingestion.bad("no class", where, f"lab_{split} is no class.")
+                    raise ingestion.bad("no class", where, f"lab_{split} is not a class.")
                 vectors: dict[str, Array] = {
                     name: ingestion.frames(name, piece[row - start][None], framing, where)[0]
                     for name, piece in pieces.items()
@@ -227,7 +227,7 @@ def _write(
             clip_id = f"{split}_{row:05d}"
             clip = Clip(
                 clip_id=clip_id,
-                video_id=clip_id,  # the file does not say which rows are of one video
+                video_id=clip_id,  # the file does not say which rows belong to one video
                 text="",
                 label=float(classes[row]),
                 source=source,

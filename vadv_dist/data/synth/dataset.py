@@ -1,4 +1,4 @@
-"""Write a made data set: clips of the random model, its computed truth, and a small encoder for its words."""
+"""Write a synthetic data set: clips from the random model, its computed truth, and a small encoder for its words."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -19,9 +19,9 @@ from vadv_dist.errors import UserError
 
 MIN_CLIPS = 12
 _CLIPS_PER_VIDEO = 24  # CMU-MOSI: 2,199 clips of 93 videos
-_MIN_VIDEOS = 10  # while there are clips enough: keeps the splits near their shares
+_MIN_VIDEOS = 10  # if there are enough clips: keeps the splits near their shares
 _SPLIT_SHARES = {"test": 0.31, "valid": 0.10}  # CMU-MOSI's 1284/229/686; the rest is train
-_CHUNK_CLIPS = 4096  # bounds memory, whatever the number of clips
+_CHUNK_CLIPS = 4096  # bounds memory for any number of clips
 
 
 def make_dataset(
@@ -38,22 +38,22 @@ def make_dataset(
     source: str = "synth",
     shard_rows: int = DEFAULT_SHARD_ROWS,
 ) -> Dataset:
-    """Make a data set whose best attainable errors are known, with an untrained encoder in `<out>/encoder`.
+    """Create a data set with known best attainable errors, and an untrained encoder in `<out>/encoder`.
 
     The same arguments give byte-identical shards.
 
     Args:
-        out: the folder to make.
+        out: the folder to create.
         num_clips: clips over all splits, at least 12.
-        seed: decides every draw.
-        informative_video: whether video and face tell anything of the label.
+        seed: determines all random numbers.
+        informative_video: whether video and face depend on the label.
         s_annot, s_text, s_video: noise of an annotator, of the words and of the video, in label units.
         visual_shape, face_shape: features of a clip, [T, N, D] and [T, E].
-        source: name that every clip carries.
-        shard_rows: rows of a shard at most.
+        source: source name of all clips.
+        shard_rows: maximum number of rows per shard.
 
     Raises:
-        UserError: too few clips, a noise that is not positive, or an `out` that exists.
+        UserError: too few clips, a noise that is not positive, or `out` exists.
     """
     if num_clips < MIN_CLIPS:
         raise UserError(
@@ -61,7 +61,7 @@ def make_dataset(
             "fewer do not fill three splits with whole videos."
         )
     if seed < 0:
-        raise UserError(f"--seed is {seed}, expected a whole number from 0.")
+        raise UserError(f"--seed is {seed}, expected an integer from 0.")
     model = GenerativeModel(
         informative_video=informative_video,
         s_annot=s_annot,
@@ -100,7 +100,7 @@ def draw_clips(model: GenerativeModel, *, num_clips: int, seed: int, source: str
         latent_R = model.draw_latents(rng, len(speaker_R))
         label_R = model.draw_labels(rng, latent_R)
         half_R = model.draw_half_levels(rng, latent_R)
-        # From a generator of their own: data sets that differ in their video alone share words and labels.
+        # From a separate generator: data sets that differ only in their video share words and labels.
         visual, face = draw_features(np.random.default_rng([seed, 3, chunk]), model, latent_R, speaker_R)
         words_R = draw_word_counts(rng, len(speaker_R))
         index_in_video_R = np.concatenate([np.arange(size) for size in sizes[first:last]])
@@ -122,7 +122,7 @@ def draw_clips(model: GenerativeModel, *, num_clips: int, seed: int, source: str
 
 
 def _video_sizes(rng: np.random.Generator, num_clips: int) -> npt.NDArray[np.int64]:
-    """Clips of each video: about 24, between half and one and a half of the mean."""
+    """Number of clips of each video: about 24, between half and one and a half times the mean."""
     num_videos = max(min(_MIN_VIDEOS, num_clips // 2), round(num_clips / _CLIPS_PER_VIDEO))
     ends = np.cumsum(rng.uniform(0.5, 1.5, num_videos))
     bounds = np.rint(ends / ends[-1] * (num_clips - num_videos)).astype(np.int64)
@@ -130,7 +130,7 @@ def _video_sizes(rng: np.random.Generator, num_clips: int) -> npt.NDArray[np.int
 
 
 def _video_splits(rng: np.random.Generator, sizes: npt.NDArray[np.int64]) -> list[str]:
-    """Split of each video: whole videos until each split is as near its share as it gets."""
+    """Split of each video: whole videos until each split is as close to its share as possible."""
     order = iter(rng.permutation(len(sizes)))
     splits = [SPLITS[0]] * len(sizes)
     for split, share in _SPLIT_SHARES.items():
@@ -144,6 +144,6 @@ def _video_splits(rng: np.random.Generator, sizes: npt.NDArray[np.int64]) -> lis
 
 
 def _chunk_ends(sizes: npt.NDArray[np.int64]) -> list[int]:
-    """Numbers of videos after which a chunk of at most about `_CHUNK_CLIPS` clips ends."""
+    """Indices of videos after which a chunk of at most about `_CHUNK_CLIPS` clips ends."""
     chunk = (np.cumsum(sizes) - 1) // _CHUNK_CLIPS
     return [*(np.flatnonzero(np.diff(chunk)) + 1).tolist(), len(sizes)]

@@ -1,4 +1,4 @@
-"""A small text encoder for made data, as a folder that transformers reads offline: a config and a tokenizer."""
+"""A small text encoder for synthetic data, as a folder that transformers loads offline: a config and a tokenizer."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ _MAX_TOKENS = 128
 
 
 def write_encoder(folder: Path) -> None:
-    """Write `config.json` of a BERT without weights, and the tokenizer of the grammar's words."""
+    """Write `config.json` of a BERT without weights, and a tokenizer of the grammar's words."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.normalizers import Lowercase

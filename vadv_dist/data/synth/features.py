@@ -1,7 +1,7 @@
-"""Made video: frame features and expression scores that carry a cue along one direction, and the best way to read it.
+"""Synthetic video: frame features and expression scores with a cue along one direction, and the optimal way to read it.
 
-The directions belong to an imaginary feature extractor: they depend on the width alone, never on the seed, so that
-made data sets of different seeds can be mixed and one teacher can watch them all.
+The directions belong to an imaginary feature extractor: they depend only on the width, not on the seed, so that data
+sets with different seeds can be mixed and read by one teacher.
 
 Shape letters: R clips, T frames, N tokens per frame, D feature width, E expression scores, C prompts.
 """
@@ -21,10 +21,10 @@ def draw_features(
     """Visual features [R, T, N, D] and expression scores [R, T, E] of clips.
 
     Args:
-        rng: source of every draw.
-        model: decides shapes and noise, and whether the latent is the clip's own.
+        rng: source of all random numbers.
+        model: determines shapes and noise, and whether the latent is the clip's own.
         latent_R: latents, [R].
-        speaker_R: number of each clip's speaker, counted from 0, [R].
+        speaker_R: index of each clip's speaker, from 0, [R].
     """
     told_R = latent_R if model.informative_video else model.draw_latents(rng, len(latent_R))
     frames, tokens, width = model.visual_shape
@@ -35,7 +35,7 @@ def draw_features(
 
 
 def estimate_latent(model: GenerativeModel, visual: Features, face: Features) -> Floats:
-    """Best unbiased estimate of the latent from video alone, [R]: a sufficient statistic, of `video_variance`."""
+    """Best unbiased estimate of the latent from video, [R]: a sufficient statistic with variance `video_variance`."""
     seen_R = _project(visual, _direction(_VISUAL, model.visual_shape[-1])) / model.visual_variance
     shown_R = _project(face, _direction(_FACE, model.face_shape[-1])) / model.face_variance
     return np.asarray((seen_R + shown_R) * model.video_variance)
@@ -44,7 +44,7 @@ def estimate_latent(model: GenerativeModel, visual: Features, face: Features) ->
 def prompt_embeddings(width: int) -> npt.NDArray[np.float32]:
     """Embeddings of a negative and a positive prompt in the space of the visual features, [2, D].
 
-    They share most of what they say, as CLIP's prompts do, and differ along the direction of the cue.
+    They have a large common part, like CLIP's prompts, and differ along the direction of the cue.
     """
     shared = _direction(_PROMPT, width)
     cue = _direction(_VISUAL, width)
@@ -61,7 +61,7 @@ def _draw(
 ) -> Features:
     cue_R = told_R + rng.normal(0.0, model.s_video, len(told_R))
     offset = rng.normal(0.0, model.s_speaker, (int(speaker_R.max()) + 1, len(direction)))
-    # Across the direction: knowing the speaker tells nothing of the cue, so the statistic stays exact.
+    # Orthogonal to the cue: knowing the speaker does not help, so the statistic stays exact.
     offset -= (offset * direction).sum(axis=1, keepdims=True) * direction
     clip_RD = cue_R[:, None] * direction + offset[speaker_R]
     values = rng.standard_normal((len(told_R), *axes, len(direction)), dtype=np.float32) * np.float32(model.s_frame)

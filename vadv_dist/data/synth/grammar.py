@@ -1,7 +1,8 @@
 """Render a level of opinion as words, and read it back.
 
-A clip is one or two opinion phrases of the same level among neutral phrases, lower-case and unpunctuated like MOSI's
-transcripts. Whoever knows the words can recover the level; a student has to estimate some 260 of them from labels.
+A clip is one or two opinion phrases of the same level among neutral phrases, lower-case and without punctuation like
+MOSI's transcripts. A reader who knows the words can recover the level; a student has to learn about 260 of them from
+labels.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ WORD_QUANTILES = (
 )
 _TWO_OPINIONS_FROM_WORDS = 16
 _PLAIN_SHARE = 0.5
-# "not superb" does not mean "abysmal": negation is for moderate words.
+# "not superb" does not mean "abysmal": only moderate words are negated.
 _STRONGEST_NEGATED = 3
 
 _LEVEL_OF_WORD = {word: half for half, words in OPINION_WORDS.items() for word in words}
@@ -57,7 +58,7 @@ _OPENINGS = _by_words(set(OPENINGS))
 
 
 def vocabulary() -> list[str]:
-    """Every word that a made clip can hold, sorted."""
+    """All words that a synthetic clip can contain, sorted."""
     words = {*INTENSIFIERS, *DOWNTONERS, *NEGATIONS, *_LEVEL_OF_WORD}
     for grouped in (_NEUTRAL, _OPENINGS):
         words.update(word for phrases in grouped.values() for phrase in phrases for word in phrase.split())
@@ -72,14 +73,14 @@ def draw_word_counts(rng: np.random.Generator, num_clips: int) -> list[int]:
 
 
 def render(rng: np.random.Generator, half: int, num_words: int) -> str:
-    """Words that say the level `half` / 2, exactly `num_words` of them."""
+    """Words that express the level `half` / 2, exactly `num_words` of them."""
     num_opinions = 2 if num_words >= _TWO_OPINIONS_FROM_WORDS else 1
     opinions = [_opinion(rng, half, num_words // num_opinions) for _ in range(num_opinions)]
     left = num_words - sum(len(opinion.split()) for opinion in opinions)
     phrases = []
     while left:
         sizes = [size for size in _NEUTRAL if size <= left]
-        # The longer of two: keeps texts from being strings of "um" and "well".
+        # Take the longer of two, so that texts are not strings of "um" and "well".
         phrases.append(_pick(rng, _NEUTRAL[max(_pick(rng, sizes), _pick(rng, sizes))]))
         left -= len(phrases[-1].split())
     for opinion in opinions:
@@ -88,10 +89,10 @@ def render(rng: np.random.Generator, half: int, num_words: int) -> str:
 
 
 def read_level(text: str) -> float:
-    """Level that a made clip's words say: what an ideal reader knows after reading.
+    """Level expressed by a synthetic clip's words: what an ideal reader knows.
 
     Raises:
-        ValueError: no opinion in the text, or several that differ.
+        ValueError: there is no opinion in the text, or several that differ.
     """
     words = text.split()
     levels = {
@@ -123,7 +124,7 @@ def _opinion(rng: np.random.Generator, half: int, budget: int) -> str:
 
 
 def _ways_to_modify(half: int) -> list[tuple[str, int]]:
-    """Pairs of a modifier and a word's own level that together say `half`."""
+    """Pairs of a modifier and a word's own level that together express `half`."""
     return [
         (modifier, word_half)
         for modifier in (*INTENSIFIERS, *DOWNTONERS, *NEGATIONS)

@@ -1,7 +1,7 @@
-"""The random model that made clips come from: a latent sentiment, annotators, and what words and video tell of it.
+"""The random model behind synthetic clips: a latent sentiment, annotators, words and video.
 
-Every clip draws its latent z, its annotators, its level of opinion and its video cue independently given z, so that
-what a reader can know of the label follows from tables and Gaussians (see `truth`).
+Every clip draws its latent z, and given z, independently, its annotators, its level of opinion and its video cue. What
+a reader can know about the label therefore follows from tables and Gaussians (see `truth`).
 
 Shape letters: R clips, Z latents, Y labels, U levels of opinion.
 """
@@ -19,13 +19,13 @@ Floats = npt.NDArray[np.float64]
 # Options of `vadv synth` that set a parameter of this model.
 _FLAGS = {"s_annot": "--annotator-noise", "s_video": "--video-noise"}
 NUM_ANNOTATORS = 5  # CMU-MOSI, Zadeh et al. 2016
-# Values of the latent, and of a label: the mean of five whole numbers from -3 to 3.
+# Values of the latent and of a label: the mean of five integers from -3 to 3.
 GRID = np.round(np.arange(-15, 16) * 0.2, 1)
-# Scores that an annotator can give.
+# Scores of an annotator.
 SCORES = np.arange(-3.0, 4.0)
-# Levels of opinion that words can say.
+# Levels of opinion that words can express.
 LEVELS = np.arange(-6, 7) / 2
-# Share of CMU-MOSI's 2,199 labels at each value of GRID (labels off the grid counted at their nearest value).
+# Share of CMU-MOSI's 2,199 labels at each value of GRID (labels off the grid count at the nearest value).
 MOSI_LABEL_SHARES = (
     0.0055, 0.0146, 0.0168, 0.0186, 0.0286, 0.0468, 0.0346, 0.0437, 0.0391, 0.0359, 0.0500,
     0.0346, 0.0305, 0.0364, 0.0296, 0.0437, 0.0332, 0.0325, 0.0334, 0.0368, 0.0282, 0.0341,
@@ -44,13 +44,13 @@ class GenerativeModel:
     """Parameters of the random model; every `s_` is a standard deviation in label units.
 
     Args:
-        informative_video: whether video and face tell of the clip's latent; if not, they tell of another one with the
-            same distribution.
-        s_annot: one annotator's noise, before rounding to a whole number.
+        informative_video: whether video and face depend on the clip's latent; if not, they depend on another latent
+            with the same distribution.
+        s_annot: one annotator's noise, before rounding to an integer.
         s_text: noise of the words' level of opinion, before rounding to a half.
-        s_video: noise of the cue that all visual frames share, and of the one that all face crops share.
+        s_video: noise of the cue shared by all visual frames, and of the one shared by all face crops.
         s_frame: noise of each value of a frame or crop.
-        s_speaker: spread of a speaker's own offset, which lies across the direction of the cue.
+        s_speaker: spread of the speakers' offsets, which are orthogonal to the cue.
         visual_shape: [T, N, D] of a clip's visual features.
         face_shape: [T, E] of a clip's expression scores.
 
@@ -59,7 +59,7 @@ class GenerativeModel:
     """
 
     informative_video: bool = True
-    s_annot: float = 0.8  # one annotator then reads as a human reads MOSI: MAE 0.71, A2 86 % (Table 2)
+    s_annot: float = 0.8  # one annotator then matches a human on MOSI: MAE 0.71, A2 86 % (Table 2)
     s_text: float = 0.7
     s_video: float = 0.4
     s_frame: float = 1.0
@@ -76,7 +76,7 @@ class GenerativeModel:
         for name, axes in (("visual_shape", 3), ("face_shape", 2)):
             shape = getattr(self, name)
             if len(shape) != axes or min(shape) < 1:
-                raise UserError(f"{name} is {list(shape)}, expected {axes} whole numbers from 1.")
+                raise UserError(f"{name} is {list(shape)}, expected {axes} positive integers.")
 
     def draw_latents(self, rng: np.random.Generator, num_clips: int) -> Floats:
         """Latents of clips, [R]."""
@@ -84,7 +84,7 @@ class GenerativeModel:
         return drawn
 
     def draw_labels(self, rng: np.random.Generator, latent_R: Floats) -> Floats:
-        """Labels of clips: the mean of five annotators' whole numbers, [R]."""
+        """Labels of clips: the mean of five annotators' integers, [R]."""
         heard = latent_R[:, None] + rng.normal(0.0, self.s_annot, (len(latent_R), NUM_ANNOTATORS))
         total_R = np.rint(np.clip(heard, -3, 3)).sum(axis=1)
         return np.asarray(total_R / NUM_ANNOTATORS)
@@ -114,18 +114,18 @@ class GenerativeModel:
 
     @property
     def visual_variance(self) -> float:
-        """Variance about the latent of the best estimate from visual features."""
+        """Variance around the latent of the best estimate from visual features."""
         frames, tokens, _ = self.visual_shape
         return self.s_video**2 + self.s_frame**2 / (frames * tokens)
 
     @property
     def face_variance(self) -> float:
-        """Variance about the latent of the best estimate from expression scores."""
+        """Variance around the latent of the best estimate from expression scores."""
         return self.s_video**2 + self.s_frame**2 / self.face_shape[0]
 
     @property
     def video_variance(self) -> float:
-        """Variance about the latent of the best estimate from visual features and expression scores together."""
+        """Variance around the latent of the best estimate from visual features and expression scores together."""
         return 1 / (1 / self.visual_variance + 1 / self.face_variance)
 
 

@@ -1,6 +1,6 @@
-"""The best that any reader of made data can do, computed from the random model.
+"""The best possible predictions on synthetic data, computed from the random model.
 
-The best prediction under absolute error is the median of p(label | what is seen); words are enumerated, video's
+The best prediction under absolute error is the median of p(label | observation); words are enumerated, and the video's
 sufficient statistic is integrated over a fine grid.
 
 Shape letters: Y labels, Z latents, U levels of opinion, M values of the video's estimate, O observations.
@@ -19,23 +19,23 @@ _REACH_IN_DEVIATIONS = 8
 
 
 def truth_document(model: GenerativeModel) -> dict[str, Any]:
-    """What `dataset.json` says of a made data set under `truth`."""
+    """The `truth` of a synthetic data set in `dataset.json`."""
     best = best_errors(model)
     sentences = {
-        "constant": "Knowing nothing: predict the labels' median for every clip.",
-        "text": "Reading every opinion word rightly, without video.",
-        "video": "Watching both video and face, knowing how features depend on the latent, without words.",
-        "text_and_video": "Reading and watching.",
-        "latent": "Knowing the latent itself: what remains is the annotators' noise.",
+        "constant": "Without any input: predict the labels' median for every clip.",
+        "text": "Reading every opinion word correctly, without video.",
+        "video": "From both video and face, knowing how features depend on the latent, without words.",
+        "text_and_video": "From words, video and face.",
+        "latent": "Knowing the latent: what remains is the annotators' noise.",
     }
     return {
         "model": (
             "A latent sentiment z follows CMU-MOSI's label histogram. A label is the mean of five annotators' "
-            "round(clip(z + N(0, s_annot))). Words say the level clip(z + N(0, s_text)) rounded to a half. "
+            "round(clip(z + N(0, s_annot))). Words express the level clip(z + N(0, s_text)) rounded to a half. "
             + (
                 "Visual and face features each carry z + N(0, s_video) along one direction, under frame noise."
                 if model.informative_video
-                else "Visual and face features carry a latent of another draw, and so tell nothing of the label."
+                else "Visual and face features depend on an independent latent, and so not on the label."
             )
         ),
         "parameters": asdict(model),
@@ -43,26 +43,26 @@ def truth_document(model: GenerativeModel) -> dict[str, Any]:
         "best_a2_has0": {name: round(share, 6) for name, share in best_accuracies(model).items()},
         "annotator": {name: round(value, 6) for name, value in annotator_metrics(model).items()},
         "how": (
-            "Best attainable mean absolute error over all clips that the model can make (posterior median; sums over "
-            "labels, latents and levels, quadrature over the video's estimate). A finite test split lies around it. "
-            "best_a2_has0: best share of clips whose sign (0 counts as positive) is read rightly. annotator: metrics "
-            "of one more annotator against the mean of the five."
+            "Best attainable mean absolute error over all clips of the model (posterior median; sums over labels, "
+            "latents and levels, quadrature over the video's estimate). A finite test split deviates from it. "
+            "best_a2_has0: best share of clips whose sign (0 counts as positive) is predicted correctly. annotator: "
+            "metrics of another annotator compared with the mean of the five."
         ),
     }
 
 
 def best_errors(model: GenerativeModel) -> dict[str, float]:
-    """Best attainable mean absolute error by what is seen: constant, text, video, text_and_video, latent."""
+    """Best attainable mean absolute error by input: constant, text, video, text_and_video, latent."""
     return _best(model, _best_error)
 
 
 def best_accuracies(model: GenerativeModel) -> dict[str, float]:
-    """Best attainable share of rightly read signs (0 counts as positive), by what is seen as in `best_errors`."""
+    """Best attainable share of correct signs (0 counts as positive), by input as in `best_errors`."""
     return _best(model, _best_accuracy)
 
 
 def annotator_metrics(model: GenerativeModel) -> dict[str, float]:
-    """Metrics of one more annotator, who took no part in the label, against the label: the human reader of made data.
+    """Metrics of another annotator, who did not contribute to the label: the human reader of synthetic data.
 
     Source: on CMU-MOSI, humans reach MAE 0.71, A2 85.7 %, correlation 0.82 (VideoAdviser, Table 2).
     """
@@ -87,7 +87,7 @@ def annotator_metrics(model: GenerativeModel) -> dict[str, float]:
 
 
 def _best(model: GenerativeModel, of: Callable[[Floats], float]) -> dict[str, float]:
-    """What `of` gives for p(label, observation), by what is observed."""
+    """Apply `of` to p(label, observation), by input."""
     latent_Z = latent_shares()
     joint_YZ = model.label_given_latent() * latent_Z
     level_UZ = model.level_given_latent()
@@ -105,13 +105,13 @@ def _best(model: GenerativeModel, of: Callable[[Floats], float]) -> dict[str, fl
 
 
 def posterior_medians(likelihood_RZ: Floats, model: GenerativeModel) -> Floats:
-    """Best prediction of clips under absolute error, [R], from p(what is seen | latent) up to a factor per clip."""
+    """Best prediction of clips under absolute error, [R], from p(observation | latent) up to a factor per clip."""
     joint_YR = model.label_given_latent() @ (likelihood_RZ * latent_shares()).T
     return _medians(joint_YR)
 
 
 def estimate_likelihood(estimate_R: Floats, model: GenerativeModel) -> Floats:
-    """p(video's estimate | latent) up to a factor per clip, [R, Z]; flat where the video tells nothing."""
+    """p(video's estimate | latent) up to a factor per clip, [R, Z]; constant if the video is uninformative."""
     if not model.informative_video:
         return np.ones((len(estimate_R), len(GRID)))
     distance_RZ = (estimate_R[:, None] - GRID) ** 2 / model.video_variance
@@ -137,6 +137,6 @@ def _best_error(joint_YO: Floats) -> float:
 
 
 def _best_accuracy(joint_YO: Floats) -> float:
-    """Probability that the likelier sign is the label's, from p(label, observation)."""
+    """Probability that the likelier sign is the label's sign, from p(label, observation)."""
     positive_Y = GRID >= 0
     return float(np.maximum(joint_YO[positive_Y].sum(axis=0), joint_YO[~positive_Y].sum(axis=0)).sum())

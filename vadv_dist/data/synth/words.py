@@ -1,9 +1,9 @@
-"""The words of made clips: opinion words by strength, words that shift them, and phrases that say nothing of opinion.
+"""The vocabulary of synthetic clips: opinion words by strength, modifiers, and neutral phrases.
 
-Three sets without a word in common, so that a reader can tell them apart (tests check it).
+The three sets have no word in common, so that a reader can distinguish them (a test checks it).
 """
 
-# Opinion words by their own level in half points: 6 is 3.0, the strongest praise; -6 is -3.0.
+# Opinion words by level in half points: 6 is 3.0, the strongest praise; -6 is -3.0.
 OPINION_WORDS: dict[int, tuple[str, ...]] = {
     half: tuple(words.split())
     for half, words in {
@@ -39,13 +39,13 @@ OPINION_WORDS: dict[int, tuple[str, ...]] = {
     }.items()
 }
 
-# One of these directly before an opinion word moves it half a point away from zero, half a point towards zero, or
-# turns its sign.
+# Directly before an opinion word, these move it half a point away from zero, half a point towards zero, or flip its
+# sign.
 INTENSIFIERS = ("very", "really", "so", "truly", "extremely", "incredibly")
 DOWNTONERS = ("fairly", "somewhat", "slightly", "rather", "mildly", "quite")
 NEGATIONS = ("not", "hardly", "never", "scarcely")
 
-# What may stand before an opinion word and its modifier.
+# Phrases that may precede an opinion word and its modifier.
 OPENINGS = (
     "it was",
     "this was",
@@ -78,7 +78,7 @@ ASIDES = (
     "i went to see it on the weekend with family",
 )  # fmt: skip
 
-# Plot: every one of these with every deed and every place.
+# Plot: each of these with every action and every place.
 PEOPLE = (
     "he", "she", "they all", "the brother", "the mother", "her husband", "the detective", "the two kids",
     "the main character", "this guy named jack", "the captain of the ship",
