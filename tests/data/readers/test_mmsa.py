@@ -135,7 +135,7 @@ def test_the_feature_is_missing_for_a_clip_without_a_sequence(tmp_path: Path) ->
     [
         ("regression_labels", np.nan, "label is not a number", "train row 1: the label is nan, expected a number in"),
         ("regression_labels", 3.5, "label out of range", "the label is 3.5, expected a number in [-3, 3]"),
-        ("raw_text", "", "no words", "there are no words (id 'vid_train0_1')"),
+        ("raw_text", "", "no words", "the text is empty (id 'vid_train0_1')"),
         ("raw_text", "\ud800", "text is not text", "the text contains an invalid character"),
         ("raw_text", None, "raw_text is not text", "raw_text is a NoneType, expected text"),
         ("id", "vid_train0$_$0", "duplicate id", "id 'vid_train0_0' is duplicated"),

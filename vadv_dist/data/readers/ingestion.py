@@ -231,7 +231,7 @@ class Ingestion:
                 self.note("duplicate ids with another text or label, of which the first is kept")
             raise self.bad("duplicate id", where, f"id {printable(clip.clip_id)!r} is duplicated.")
         if not clip.text.strip() and not label.is_class:
-            raise self.bad("no words", where, f"there are no words (id {printable(clip.clip_id)!r}).")
+            raise self.bad("no words", where, f"the text is empty (id {printable(clip.clip_id)!r}).")
         if not math.isfinite(clip.label):
             raise self.bad("label is not a number", where, f"the label is {clip.label}, expected {label}.")
         if not label.holds(clip.label):
