@@ -136,6 +136,13 @@ def test_an_error_names_the_place_that_a_copy_came_from(duplicate) -> None:
     assert str(duplicate(error)) == "s3://bucket/x.csv is odd"
 
 
+def test_an_error_with_fields_is_pickled_with_them() -> None:
+    error = pickle.loads(pickle.dumps(OversizedError("a.parquet", "It is large.")))
+    assert type(error) is OversizedError
+    assert error.what == "It is large."
+    assert str(error).startswith("a.parquet: It is large.")
+
+
 def test_lines_that_ray_adds_to_an_error_are_not_told() -> None:
     error = UserError("what was wrong")
     error.args = ("what was wrong\nFailed after 3/3 attempts",)

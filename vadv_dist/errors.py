@@ -29,6 +29,16 @@ class VadvError(Exception):
             text = text.replace(copy, place)
         return text
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Python's own way calls the class with the message alone, which not every class takes.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[VadvError], arguments: tuple[object, ...], fields: dict[str, object]) -> VadvError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(fields)
+    return error
+
 
 class UserError(VadvError):
     """A mistake in the user's input. The message says what was wrong, where, what was expected and what to do."""

@@ -35,9 +35,6 @@ class RecordError(UserError):
         )
         self.what, self.field, self.problem = what, field, problem
 
-    def __reduce__(self) -> tuple[type["RecordError"], tuple[str, str, str]]:
-        return type(self), (self.what, self.field, self.problem)
-
 
 @dataclass(frozen=True)
 class Collapse:

@@ -42,13 +42,24 @@ def open_binary(path: Location) -> IO[bytes]:
     return io.BytesIO(path.read_bytes()) if isinstance(path, S3Path) else path.open("rb")
 
 
-def open_ranges(path: Location, size: int) -> IO[bytes] | io.RawIOBase:
+def open_ranges(path: Location, size: int) -> IO[bytes]:
     """Open a file of `size` bytes for reading parts of it; each read of an object requests its range alone.
 
     Raises:
         FileNotFoundError: there is none on the disk; an object that is missing is noticed by the first read.
     """
-    return _Ranges(path, size) if isinstance(path, S3Path) else path.open("rb")
+    if not isinstance(path, S3Path):
+        return path.open("rb")
+    from fsspec.spec import AbstractBufferedFile
+
+    place = path
+
+    class Ranges(AbstractBufferedFile):  # type: ignore[misc]  # untyped in fsspec
+        def _fetch_range(self, start: int, end: int) -> bytes:
+            return place.read_bytes(start, end)
+
+    file: IO[bytes] = Ranges(None, str(path), size=size, cache_type="none")
+    return file
 
 
 def file_content(path: Location, size: int) -> bytes | mmap.mmap:
@@ -130,29 +141,3 @@ def _read_at_most(path: Location, size: int) -> bytes:
         return path.read_bytes(0, size) if path.size() > size else path.read_bytes()
     with path.open("rb") as file:
         return file.read(size)
-
-
-class _Ranges(io.RawIOBase):
-    """An object as a file that can be sought in."""
-
-    def __init__(self, path: S3Path, size: int) -> None:
-        self._path, self._size, self._at = path, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int = -1, /) -> bytes:
-        end = self._size if size < 0 else min(self._at + size, self._size)
-        data = self._path.read_bytes(self._at, end) if end > self._at else b""
-        self._at += len(data)
-        return data
