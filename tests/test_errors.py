@@ -31,7 +31,7 @@ from vadv_dist.tuning.events import failure_of
 
 PACKAGE = Path(__file__).parents[1] / "vadv_dist"
 FILES = sorted(PACKAGE.rglob("*.py"))
-# Functions that decide by an error's text, as its library gives nothing else. Below, each meets the library's own text.
+# Functions that decide by an error's text, as its library gives nothing else. Below, a test provokes the library's own text for each.
 BY_TEXT = {
     ("engines/faults.py", "is_out_of_memory"),
     ("engines/faults.py", "is_lost_peer"),
@@ -143,7 +143,7 @@ def test_an_error_with_fields_is_pickled_with_them() -> None:
     assert str(error).startswith("a.parquet: It is large.")
 
 
-def test_lines_that_ray_adds_to_an_error_are_not_told() -> None:
+def test_lines_that_ray_adds_to_an_error_are_not_shown() -> None:
     error = UserError("what was wrong")
     error.args = ("what was wrong\nFailed after 3/3 attempts",)
     assert str(pickle.loads(pickle.dumps(error))) == "what was wrong"
@@ -202,7 +202,7 @@ def test_a_job_server_says_when_it_has_no_agent_yet() -> None:
     assert is_without_agent(caught.value)
 
 
-def test_failures_of_trials_are_told_apart_by_their_classes() -> None:
+def test_failures_of_trials_are_classified_by_class() -> None:
     errors = [
         MemoryError(),
         MemoryFullError("CUDA out of memory."),

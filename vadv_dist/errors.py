@@ -12,8 +12,8 @@ class VadvError(Exception):
     """Ends a command with one message and an exit code.
 
     Attributes:
-        message: what a person is told.
-        copies: paths of temporary copies, each with the place that it was copied from, which the message then names.
+        message: the text shown to the user.
+        copies: paths of temporary copies, each with the place that it was copied from, which `str()` names instead.
     """
 
     exit_code = 1

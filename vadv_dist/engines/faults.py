@@ -1,4 +1,4 @@
-"""Faults of torch that have no class of their own: torch raises a plain `RuntimeError` with nothing but a text."""
+"""Faults of torch that have no class of their own: torch raises a plain `RuntimeError` for them."""
 
 import torch
 
@@ -6,7 +6,7 @@ _CUDA_MEMORY = 2  # cudaErrorMemoryAllocation
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the memory of a GPU or of the machine ran out; the CPU's allocator says so in its text alone."""
+    """Whether the memory of a GPU or of the machine ran out; the CPU allocator reports it in the text only."""
     if isinstance(error, torch.AcceleratorError):
         return getattr(error, "error_code", None) == _CUDA_MEMORY
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
@@ -15,6 +15,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether a rank lost touch with another one; gloo says so in its text alone."""
+    """Whether the connection to another rank is lost; gloo reports it in the text only."""
     text = str(error) if isinstance(error, RuntimeError) else ""
     return "Connection closed by peer" in text or "Connection reset by peer" in text

@@ -222,7 +222,7 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
             for failure in failures:
                 if (ours := own_error(failure)) is not None:
                     raise ours from None
-            # That others then lost touch with a lost worker is no reason.
+            # Broken connections to a lost worker are a consequence, not the reason.
             reason = why_lost(failure for failure in failures if not is_lost_peer(failure)) or "its connection closed"
             raise MachineError(
                 f"Workers were lost more than {config.trainer.max_failures} times, the last time because "

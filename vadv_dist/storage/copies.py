@@ -1,8 +1,8 @@
 """Content of files that is read by seeking in it, such as videos, and their hashes.
 
 An object is fetched whole and then read as a file, since its hash needs every byte anyway: a small one into memory, a
-larger one into a nameless file of this machine that ends with the process. The one fetched last is kept, as files that
-are read several times mostly follow each other.
+larger one into an unnamed temporary file that disappears with the process. The object fetched last is kept, because
+rows of a list that name the same file usually follow each other.
 """
 
 import errno

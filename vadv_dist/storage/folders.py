@@ -116,11 +116,11 @@ def remove_tree(path: Location) -> None:
 
 
 def discard(folder: Location, *, last: str, held: str) -> None:
-    """Remove a folder that is of no use any more; what cannot be removed is left.
+    """Remove a folder that is no longer needed; what cannot be removed is left.
 
     Args:
         folder: the folder; the caller holds the lock `held` in it.
-        last: name of the file that says what the others are, so it is removed after them.
+        last: name of the file that describes the others; it is removed after them.
         held: name of the lock; in an object store its holder removes it.
     """
     try:
@@ -130,7 +130,7 @@ def discard(folder: Location, *, last: str, held: str) -> None:
         else:
             shutil.rmtree(folder, ignore_errors=True)
     except VadvError as error:
-        logger.warning("%s is of no use any more, but could not be removed: %s", folder, error)
+        logger.warning("%s is no longer needed, but could not be removed: %s", folder, error)
 
 
 def require_absent(path: Location, what: str, advice: str, *, manifest: str | None = None) -> None:

@@ -15,8 +15,8 @@ from vadv_dist.storage.writes import disk_faults, write_text
 
 # Writing an object takes at most this share of the time.
 _SHORTEST_INTERVAL_S, _WRITING_SHARE = 3.0, 0.02
-# Seconds between two looks at an object.
-_OBJECT_LOOK_S = 2.0
+# Reading an object is a request, so it is done less often.
+_OBJECT_INTERVAL_S = 2.0
 
 
 class LineFile:
@@ -72,19 +72,19 @@ class LineReader:
     """Follows a file of lines that another process writes, from its first line.
 
     Attributes:
-        interval_s: seconds between two looks that are worth their cost.
+        interval_s: seconds to wait between two calls of `new`.
     """
 
     def __init__(self, path: Location, interval_s: float) -> None:
         self._path = path
-        self.interval_s = max(interval_s, _OBJECT_LOOK_S) if isinstance(path, S3Path) else interval_s
+        self.interval_s = max(interval_s, _OBJECT_INTERVAL_S) if isinstance(path, S3Path) else interval_s
         self._offset = 0
         self._version: int | str | None = None
 
     def new(self) -> Iterator[bytes]:
-        """Lines written since the last look; all of them again where the file was replaced by another one.
+        """Yield the lines written since the last call; all lines again if the file was replaced.
 
-        An object is always another one. What cannot be read now is left for the next look.
+        An object is replaced with each write. What cannot be read now is read by the next call.
         """
         if isinstance(self._path, S3Path):
             with contextlib.suppress(OSError, VadvError):

@@ -302,7 +302,7 @@ def _answered(ask: Callable[[], T]) -> T:
 
 
 def is_without_agent(error: RuntimeError) -> bool:
-    """Whether a job server has just started; Ray answers 500 to every failure and gives the reason as text alone."""
+    """Whether the job server has no agent yet; Ray answers every failure with status 500 and a text."""
     return "No available agent" in str(error)
 
 
