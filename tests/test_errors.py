@@ -31,7 +31,7 @@ from vadv_dist.tuning.events import failure_of
 
 PACKAGE = Path(__file__).parents[1] / "vadv_dist"
 FILES = sorted(PACKAGE.rglob("*.py"))
-# Functions that decide by an error's text, as its library gives nothing else. Below, a test provokes the library's own text for each.
+# Functions that decide by an error's text, as its library gives nothing else; tests provoke the libraries' own texts.
 BY_TEXT = {
     ("engines/faults.py", "is_out_of_memory"),
     ("engines/faults.py", "is_lost_peer"),
