@@ -1,4 +1,4 @@
-"""What the tests of extraction share: tiny encoders, a list of small generated videos, a configuration."""
+"""Shared fixtures: tiny encoders, a list of small generated videos, a configuration."""
 
 import sys
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from lists import HEADER
-from tiny_models import write_classifier, write_clip  # found through the line above
+from tiny_models import write_classifier, write_clip  # importable because of the line above
 from videos import write_list, write_video
 
 from vadv_dist.config.extract_sections import (
@@ -53,7 +53,7 @@ def clips_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def configure(clip_folder: Path, tmp_path: Path) -> Callable[..., ExtractConfig]:
-    """Build a small configuration, in this process, without faces unless an expression encoder is given."""
+    """Build a small configuration for this process, without faces unless an expression encoder is given."""
 
     def build(
         csv: Path,

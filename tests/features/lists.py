@@ -1,4 +1,4 @@
-"""Lists of clips that tests extract, and what became of them."""
+"""Lists of clips to extract, and the files of the result."""
 
 import io
 import os
@@ -18,7 +18,7 @@ def quiet() -> Console:
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """Every file of a data set: its bytes; of dataset.json all but the time."""
+    """The bytes of every file of a data set, without the time in dataset.json."""
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -29,7 +29,7 @@ def contents(folder: Path) -> dict[str, object]:
 
 
 def bad_list(folder: Path, good: int = 8) -> Path:
-    """Good clips, and one of each kind that is bad."""
+    """Good clips, and one of each bad kind."""
     rows = [(f"g{n}_0", f"g{n}", "train", "1", "fine words", f"g{n}.mp4", "", "") for n in range(good)]
     for n in range(good):
         write_video(folder / f"g{n}.mp4", frames=6, seed=n)

@@ -1,4 +1,4 @@
-"""Clips' files in an object store are read as those on a disk."""
+"""Clips in an object store are read like those on a disk."""
 
 import hashlib
 import os
@@ -22,13 +22,13 @@ from vadv_dist.storage.objects import S3Path
 
 @pytest.fixture
 def place(s3: str, request: pytest.FixtureRequest) -> S3Path:
-    """A prefix of its own for each test."""
+    """A separate prefix for each test."""
     return S3Path.parse(f"{s3}/{request.node.name}")
 
 
 @pytest.fixture
 def fetched(monkeypatch) -> list[str]:
-    """What was fetched from the store, one entry for each time."""
+    """The objects fetched from the store, one entry per request."""
     seen: list[str] = []
     original = copies._fetch
 
@@ -46,7 +46,7 @@ def reader() -> ClipReader:
     return ClipReader(StageSpec(ExtractConfig(faces=FacesConfig(kind="none")), prepared, "fp32"))
 
 
-def test_clips_of_one_video_fetch_it_once_and_a_changed_one_again(place: S3Path, fetched: list[str]) -> None:
+def test_a_video_of_several_clips_is_fetched_once_and_again_after_a_change(place: S3Path, fetched: list[str]) -> None:
     (place / "a").write_bytes(b"first")
     for _ in range(2):
         file, size, digest = open_hashed(f"{place}/a")
@@ -60,7 +60,7 @@ def test_clips_of_one_video_fetch_it_once_and_a_changed_one_again(place: S3Path,
     assert fetched == ["a", "a"]
 
 
-def test_a_large_video_is_sought_in_without_being_in_memory(place, fetched, monkeypatch, tmp_path: Path) -> None:
+def test_a_large_video_is_read_by_ranges_without_loading_it(place, fetched, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(object_storage, "PART_BYTES", 1000)
     path = write_video(tmp_path / "large.mp4", frames=60)
     assert path.stat().st_size > 5000
@@ -77,7 +77,7 @@ def test_a_large_video_is_sought_in_without_being_in_memory(place, fetched, monk
     assert not isinstance(copies._last.source, bytes)
 
 
-def test_a_video_that_changes_while_it_is_read_is_rejected(place, fetched, monkeypatch) -> None:
+def test_a_video_that_changes_during_reading_is_rejected(place, fetched, monkeypatch) -> None:
     monkeypatch.setattr(object_storage, "PART_BYTES", 1000)
     (place / "a").write_bytes(bytes(5000))
     original = S3Path.open
@@ -88,11 +88,11 @@ def test_a_video_that_changes_while_it_is_read_is_rejected(place, fetched, monke
         return opened
 
     monkeypatch.setattr(S3Path, "open", change_after_the_first_part)
-    with pytest.raises(BadClipError, match="unreadable: it was changed while it was read"):
+    with pytest.raises(BadClipError, match="unreadable: it was changed while it was being read"):
         open_clip(f"{place}/a")
 
 
-def test_bad_objects_have_the_reasons_of_bad_files(place: S3Path, tmp_path: Path) -> None:
+def test_bad_objects_have_the_same_reasons_as_bad_files(place: S3Path, tmp_path: Path) -> None:
     (place / "empty.mp4").write_bytes(b"")
     (place / "broken.mp4").write_bytes(b"no video at all" * 100)
     (tmp_path / "empty.mp4").write_bytes(b"")
@@ -108,7 +108,7 @@ def test_bad_objects_have_the_reasons_of_bad_files(place: S3Path, tmp_path: Path
     assert reasons[3].startswith("unreadable: File name too long")
 
 
-def test_a_store_that_does_not_answer_ends_the_job_and_rejects_nothing(place, s3_port: int, monkeypatch) -> None:
+def test_an_unresponsive_store_ends_the_job_without_rejecting_clips(place, s3_port: int, monkeypatch) -> None:
     clip = ListedClip("a", "a", "train", 0.0, "words", "a.mp4")
     monkeypatch.setattr(object_client, "_FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(object_client, "MAX_ATTEMPTS", 3)
@@ -135,5 +135,5 @@ def test_a_store_that_does_not_answer_ends_the_job_and_rejects_nothing(place, s3
         ("/lists", "file:///data/a.mp4", "/data/a.mp4"),
     ],
 )
-def test_paths_start_from_the_list_wherever_it_is(root: str, path: str, expected: str) -> None:
+def test_paths_are_relative_to_the_list(root: str, path: str, expected: str) -> None:
     assert str(join(location(root), path)) == expected

@@ -1,4 +1,4 @@
-"""`vadv extract` on the command line: configs, mistakes, exit codes, recipes."""
+"""`vadv extract` on the command line: configs, user errors, exit codes, recipes."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def config(configure, tmp_path: Path) -> Path:
     return path
 
 
-def test_too_many_bad_clips_end_with_exit_code_2_and_one_message(config: Path, capsys) -> None:
+def test_too_many_rejected_clips_exit_with_code_2_and_one_message(config: Path, capsys) -> None:
     assert main(["extract", "--config", str(config)]) == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -33,7 +33,7 @@ def test_too_many_bad_clips_end_with_exit_code_2_and_one_message(config: Path, c
     assert sum(document["rejected"].values()) == 7
 
 
-def test_the_printed_config_is_the_config(config: Path, capsys) -> None:
+def test_the_printed_config_is_the_resolved_one(config: Path, capsys) -> None:
     assert main(["extract", "--config", str(config), "--print_config", "--image.tokens=patches"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["image"]["tokens"] == "patches"
@@ -55,7 +55,7 @@ def test_the_printed_config_is_the_config(config: Path, capsys) -> None:
         ("--compute.use_gpu=true", "finds no GPU"),
     ],
 )
-def test_a_mistake_in_the_config_is_one_message(config: Path, capsys, override: str, message: str) -> None:
+def test_an_invalid_config_is_one_message(config: Path, capsys, override: str, message: str) -> None:
     import torch
 
     if override == "--compute.use_gpu=true" and torch.cuda.is_available():
@@ -66,7 +66,7 @@ def test_a_mistake_in_the_config_is_one_message(config: Path, capsys, override: 
     assert said.out == ""
 
 
-def test_recipes_name_the_command_that_takes_them(capsys) -> None:
+def test_recipes_list_their_command(capsys) -> None:
     commands = {recipe.name: recipe.command for recipe in list_recipes()}
     assert commands["extract-raw"] == commands["extract-mmsa"] == "extract"
     assert commands["mosi"] == commands["demo"] == "train"
@@ -75,7 +75,7 @@ def test_recipes_name_the_command_that_takes_them(capsys) -> None:
 
 
 @pytest.mark.parametrize("name", ["extract-raw", "extract-mmsa"])
-def test_shipped_recipes_are_sound(name: str, capsys, tmp_path: Path) -> None:
+def test_shipped_recipes_are_valid(name: str, capsys, tmp_path: Path) -> None:
     [recipe] = [recipe for recipe in list_recipes() if recipe.name == name]
     config = load_sections(ExtractConfig, recipe.path)
     assert (config.frames.visual, config.frames.face, config.expression.num_scores) == (8, 64, 8)

@@ -43,13 +43,15 @@ def test_each_split_has_a_sheet_with_its_boxes(configure, classifier_folder: Pat
     assert [p.name for p in write_contact_sheets(tmp_path / "out", tmp_path / "again")] == ["train.png"]
 
 
-def test_a_data_set_made_otherwise_has_no_pictures(made: Path, tmp_path: Path) -> None:
+def test_pictures_of_a_data_set_from_another_command_are_refused(made: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="was not made by vadv extract"):
         write_contact_sheets(made, tmp_path / "pictures")
     assert not (tmp_path / "pictures").exists()
 
 
-def test_pictures_of_a_data_set_of_another_reader_are_refused(configure, clips_csv: Path, tmp_path: Path) -> None:
+def test_pictures_of_a_data_set_from_another_reader_version_are_refused(
+    configure, clips_csv: Path, tmp_path: Path
+) -> None:
     extract(configure(clips_csv), quiet())
     manifest = json.loads((tmp_path / "out" / "dataset.json").read_text())
     del manifest["provenance"]["reader"]

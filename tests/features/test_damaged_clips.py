@@ -1,4 +1,4 @@
-"""Damaged clips, lists of clips and files of OpenFace: read, or refused with a reason; nothing else happens."""
+"""Damaged clips, lists and OpenFace files are read or refused with a reason, and nothing else happens."""
 
 import random
 from collections import Counter
@@ -23,13 +23,13 @@ REASONS += ("out of order", "no times", "odd pixels", "odd angle")
 
 
 def told(message: str, what: str = "") -> None:
-    """A message of some lines at most, that names what is damaged."""
+    """Check that a message has only a few lines and names the damaged file."""
     assert 10 < len(message) < 4000
     assert what in message
 
 
 def some(counts: Counter[str], files: int) -> bool:
-    """Whether all were tried, and neither outcome is the only one."""
+    """Check that all were tried and both outcomes occurred."""
     return counts.total() == files and len(counts) == 2
 
 
@@ -95,7 +95,7 @@ def test_a_damaged_list_is_read_or_refused(tmp_path: Path, kind: str, files: int
 
 
 @how_many
-def test_damaged_landmarks_are_read_or_a_reason(tmp_path: Path, files: int) -> None:
+def test_damaged_landmarks_are_read_or_have_a_reason(tmp_path: Path, files: int) -> None:
     path = tmp_path / "a.csv"
     rows = [f"{i / 25}, 0.98, 1, 120, 240, 80, 220" for i in range(20)]
     whole = "\n".join(["timestamp, confidence, success, x_0, x_1, y_0, y_1", *rows]).encode()
@@ -119,7 +119,7 @@ def test_damaged_landmarks_are_read_or_a_reason(tmp_path: Path, files: int) -> N
 
 
 @how_many
-def test_damaged_crops_are_read_or_a_reason(tmp_path: Path, files: int) -> None:
+def test_damaged_crops_are_read_or_have_a_reason(tmp_path: Path, files: int) -> None:
     path = tmp_path / "frame_det_00_000001.png"
     Image.fromarray(np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)).save(path)
     whole = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Pixels, features, scores and prompts are those that Hugging Face's own classes give."""
+"""Pixels, features, scores and prompts match Hugging Face's classes."""
 
 import json
 import shutil
@@ -82,7 +82,7 @@ def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
         "efficientnet-scaled",
     ],
 )
-def test_pixels_are_those_of_the_image_processor(processor) -> None:
+def test_pixels_match_the_image_processor(processor) -> None:
     ours = Preprocessing.of_processor(processor, "tiny")
     for image in pictures((64, 48), (30, 100), (224, 224), (361, 287), (333, 500)):
         expected = processor(Image.fromarray(image), return_tensors="pt")["pixel_values"]
@@ -102,18 +102,18 @@ def test_pixels_are_those_of_the_image_processor(processor) -> None:
         (ViltImageProcessorPil(), r"do_pad \(True\), size_divisor \(32\)"),
         (Siglip2ImageProcessorPil(), r"max_num_patches \(256\), patch_size \(16\)"),
         (ViTImageProcessorPil(do_resize=False), "do_resize False"),
-        (CLIPImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 50}), "is of a kind that is not known here"),
+        (CLIPImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 50}), "is not supported"),
         (DeiTImageProcessorPil(), "resizes to .*256.* but crops .*224"),
-        (LevitImageProcessorPil(), "makes other pixels than its configuration says"),  # scales its size by 256/224
+        (LevitImageProcessorPil(), "produces pixels that differ from its configuration"),  # scales its size by 256/224
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
 )
-def test_a_processor_that_does_something_else_is_refused_by_name(processor, message: str) -> None:
+def test_an_unsupported_processor_is_refused(processor, message: str) -> None:
     with pytest.raises(UserError, match=rf"The image processor of 'tiny'.*{message}"):
         Preprocessing.of_processor(processor, "tiny")
 
 
-def test_a_key_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
     write_classifier(tmp_path)
     file = tmp_path / "preprocessor_config.json"
     known = {"feature_extractor_type": "ViTFeatureExtractor", "processor_class": None, "do_convert_rgb": True}
@@ -128,23 +128,25 @@ def test_a_key_that_nobody_knows_is_refused(tmp_path: Path) -> None:
         Preprocessing.of_processor(Sharpening(), "tiny")
 
 
-def test_pixels_are_compared_with_the_processors_own_whatever_its_keys_say() -> None:
+def test_pixels_are_compared_with_the_processor_whatever_its_keys() -> None:
     class Negative(ViTImageProcessorPil):
         def _preprocess(self, images, **options):
             return super()._preprocess([255 - image for image in images], **options)
 
-    with pytest.raises(UserError, match="makes other pixels than its configuration says"):
+    with pytest.raises(UserError, match="produces pixels that differ from its configuration"):
         Preprocessing.of_processor(Negative(), "tiny")
 
 
-def test_images_of_another_size_than_the_tower_reads_are_refused(clip_folder: Path, tmp_path: Path) -> None:
+def test_a_processor_with_another_image_size_than_the_tower_is_refused(clip_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(clip_folder, tmp_path / "clip")
     CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": 40, "width": 40}).save_pretrained(folder)
-    with pytest.raises(UserError, match=f"makes images of 40 by 40 pixels, but its image tower reads {SIDE} by {SIDE}"):
+    with pytest.raises(
+        UserError, match=f"makes images of 40 by 40 pixels, but its image tower expects {SIDE} by {SIDE}"
+    ):
         ImageEncoder(str(folder), "pooled")
 
 
-def test_clip_features_are_those_of_its_own_model(clip_folder: Path) -> None:
+def test_clip_features_match_the_model(clip_folder: Path) -> None:
     images = pictures((64, 48), (40, 40), (30, 60))
     processor, model = (
         AutoImageProcessor.from_pretrained(clip_folder, backend="pil"),
@@ -164,7 +166,7 @@ def test_clip_features_are_those_of_its_own_model(clip_folder: Path) -> None:
     assert feature_shape(str(clip_folder), "patches") == ((SIDE // PATCH) ** 2, 32)
 
 
-def test_bf16_features_are_near_those_of_fp32(clip_folder: Path) -> None:
+def test_bf16_features_are_close_to_fp32(clip_folder: Path) -> None:
     ready = np.stack([image_preprocessing(str(clip_folder), "x").resized(image) for image in pictures((64, 48))])
     exact = ImageEncoder(str(clip_folder), "pooled").encode(ready)
     rough = ImageEncoder(str(clip_folder), "pooled", precision="bf16").encode(ready)
@@ -191,7 +193,7 @@ def test_siglip_features_and_shapes(tmp_path: Path) -> None:
     assert ImageEncoder(str(tmp_path), "patches").encode(ready).shape[1:] == feature_shape(str(tmp_path), "patches")
 
 
-def test_prompts_are_the_text_features_of_clips_own_model(clip_folder: Path) -> None:
+def test_prompts_match_the_models_text_features(clip_folder: Path) -> None:
     ours = prompt_embeddings(str(clip_folder), "A video with the {class} face", ("negative", "positive"))
     texts = ["A video with the negative face", "A video with the positive face"]
     tokens = AutoTokenizer.from_pretrained(clip_folder)(texts, padding=True, return_tensors="pt")
@@ -204,13 +206,13 @@ def test_prompts_are_the_text_features_of_clips_own_model(clip_folder: Path) -> 
     assert np.abs(ours[0] - ours[1]).max() > 1e-3
 
 
-def test_a_prompt_that_would_be_cut_is_refused(clip_folder: Path) -> None:
-    with pytest.raises(UserError, match=r"is 18 tokens long; the text encoder of .* reads 16"):
+def test_a_prompt_that_would_be_truncated_is_refused(clip_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"is 18 tokens long; the text encoder of .* is limited to 16"):
         prompt_embeddings(str(clip_folder), "a " * 15 + "{class}", ["negative", "positive"])
     prompt_embeddings(str(clip_folder), "a " * 13 + "{class}", ["negative", "positive"])
 
 
-def test_a_classifier_of_several_labels_at_once_gives_no_probabilities(tmp_path: Path) -> None:
+def test_a_multi_label_classifier_gives_no_probabilities(tmp_path: Path) -> None:
     write_classifier(tmp_path)
     file = tmp_path / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "problem_type": "multi_label_classification"}))
@@ -240,7 +242,7 @@ def test_weights_that_lack_tensors_are_refused(clip_folder: Path, tmp_path: Path
         ImageEncoder(str(tmp_path / "clip"), "pooled")
 
 
-def test_scores_are_the_softmax_of_the_classifiers_logits(classifier_folder: Path) -> None:
+def test_scores_are_a_softmax_of_the_classifiers_logits(classifier_folder: Path) -> None:
     crops = np.stack(pictures((SIDE, SIDE), (SIDE, SIDE)))
     model = ViTForImageClassification.from_pretrained(classifier_folder)
     processor = AutoImageProcessor.from_pretrained(classifier_folder, backend="pil")
@@ -252,13 +254,13 @@ def test_scores_are_the_softmax_of_the_classifiers_logits(classifier_folder: Pat
     np.testing.assert_allclose(raw, logits.numpy(), atol=1e-5)
 
 
-def test_a_classifier_of_another_number_of_scores_is_refused(tmp_path: Path) -> None:
+def test_a_classifier_with_another_number_of_scores_is_refused(tmp_path: Path) -> None:
     folder = write_classifier(tmp_path / "seven", labels=7)
-    with pytest.raises(UserError, match=r"gives 7 scores, expression\.num_scores is 8"):
+    with pytest.raises(UserError, match=r"gives 7 scores, but expression\.num_scores is 8"):
         check_expression(ExpressionConfig(encoder=str(folder)))
 
 
-def test_facts_name_the_files_with_their_hashes(clip_folder: Path) -> None:
+def test_facts_list_the_files_with_their_hashes(clip_folder: Path) -> None:
     facts = encoder_facts(str(clip_folder))
     hashes = {entry["name"]: entry["sha256"] for entry in facts.files}
     assert facts.kind == "clip"
@@ -266,7 +268,7 @@ def test_facts_name_the_files_with_their_hashes(clip_folder: Path) -> None:
     assert {"config.json", "preprocessor_config.json", "tokenizer.json"} <= hashes.keys()
 
 
-def test_an_onnx_file_scores_crops_as_its_arithmetic_says(tmp_path: Path) -> None:
+def test_an_onnx_file_scores_crops_correctly(tmp_path: Path) -> None:
     matrix = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
     path = write_onnx(tmp_path / "expression.onnx", matrix, SIDE)
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
@@ -283,12 +285,12 @@ def test_an_onnx_file_scores_crops_as_its_arithmetic_says(tmp_path: Path) -> Non
         check_expression(replace(config, encoder=str(tmp_path / "no.onnx")))
 
 
-def test_an_onnx_file_that_would_be_misread_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_an_unsuitable_onnx_file_is_refused_before_anything_starts(tmp_path: Path) -> None:
     matrix = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
     path = tmp_path / "expression.onnx"
     config = ExpressionConfig(encoder=str(path), onnx_side=SIDE)
     write_onnx(path, matrix, SIDE, softmax=True)
-    with pytest.raises(UserError, match=r"gives probabilities already.*Set expression\.scores: raw"):
+    with pytest.raises(UserError, match=r"already returns probabilities.*Set expression\.scores: raw"):
         check_expression(config)
     check_expression(replace(config, scores="raw"))
     write_onnx(path, matrix, SIDE + 2)

@@ -1,4 +1,4 @@
-"""An extraction as a whole: what it writes, what it leaves out, how it goes on after a kill."""
+"""A whole extraction: its output, rejected clips, and resuming after a kill."""
 
 import json
 import shutil
@@ -30,9 +30,7 @@ from vadv_dist.features.work import WorkFolder
 from vadv_dist.storage import read_json, sha256_file
 
 
-def test_features_are_those_of_the_clips_own_frames(
-    configure, clips_csv: Path, clip_folder: Path, tmp_path: Path
-) -> None:
+def test_features_match_the_clips_frames(configure, clips_csv: Path, clip_folder: Path, tmp_path: Path) -> None:
     summary = extract(configure(clips_csv), quiet())
     assert summary.splits == {"train": 7, "valid": 3}
     assert summary.rejected == {}
@@ -50,7 +48,7 @@ def test_features_are_those_of_the_clips_own_frames(
     np.testing.assert_allclose(stored.astype(np.float32), expected, atol=2e-3)
 
 
-def test_provenance_names_encoders_files_and_sources(
+def test_provenance_records_encoders_files_and_sources(
     configure, clips_csv: Path, clip_folder: Path, tmp_path: Path
 ) -> None:
     extract(configure(clips_csv), quiet())
@@ -74,13 +72,13 @@ def test_provenance_names_encoders_files_and_sources(
     assert load_file(prompts)["prompts"].shape == (2, 24)
 
 
-def test_every_patch_is_kept_where_they_are_asked_for(configure, clips_csv: Path, tmp_path: Path) -> None:
+def test_patches_are_stored_if_configured(configure, clips_csv: Path, tmp_path: Path) -> None:
     summary = extract(configure(clips_csv, tokens="patches"), quiet())
     assert summary.features == {"visual": [4, 16, 32]}
     assert check_dataset(tmp_path / "out").ok
 
 
-def test_a_bad_clip_never_stops_the_job_and_is_listed_with_its_reason(configure, tmp_path: Path) -> None:
+def test_bad_clips_do_not_stop_the_job_and_are_listed_with_a_reason(configure, tmp_path: Path) -> None:
     config = configure(bad_list(tmp_path / "clips"), max_rejected=0.5)
     summary = extract(config, quiet())
     assert summary.clips_written == 8
@@ -111,7 +109,7 @@ def test_a_bad_clip_never_stops_the_job_and_is_listed_with_its_reason(configure,
     assert stored == [f"g{n}_0" for n in range(8)]
 
 
-def test_more_bad_clips_than_allowed_are_an_error_that_keeps_the_good_ones(configure, tmp_path: Path) -> None:
+def test_too_many_bad_clips_are_an_error_that_keeps_the_good_ones(configure, tmp_path: Path) -> None:
     csv = bad_list(tmp_path / "clips")
     with pytest.raises(
         UserError, match=r"7 of 15 clips .* \(46\.7%, output\.max_rejected is 1\.0%\).*max_rejected=0\.47"
@@ -121,14 +119,14 @@ def test_more_bad_clips_than_allowed_are_an_error_that_keeps_the_good_ones(confi
     assert (tmp_path / "out.work" / "rejected.parquet").is_file()
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "train").iterdir()}
     assert len(kept) >= 3
-    shutil.move(tmp_path / "clips" / "g1.mp4", tmp_path / "clips" / "away.mp4")  # nothing is read again
+    shutil.move(tmp_path / "clips" / "g1.mp4", tmp_path / "clips" / "away.mp4")  # no clip is read again
     summary = extract(configure(csv, max_rejected=0.47), quiet())
     assert summary.clips_written == 8
     assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "train").iterdir()}
     assert not (tmp_path / "out.work").exists()
 
 
-def test_mended_clips_are_read_again_when_asked(configure, tmp_path: Path) -> None:
+def test_fixed_clips_are_read_again_on_request(configure, tmp_path: Path) -> None:
     folder = tmp_path / "clips"
     write_video(folder / "a.mp4", frames=6)
     csv = write_list(
@@ -144,12 +142,12 @@ def test_mended_clips_are_read_again_when_asked(configure, tmp_path: Path) -> No
     assert extract(configure(csv), quiet(), retry_rejected=True).clips_written == 2
 
 
-def test_a_changed_configuration_does_not_mix_with_what_is_there(configure, tmp_path: Path) -> None:
+def test_a_changed_configuration_does_not_mix_with_existing_work(configure, tmp_path: Path) -> None:
     csv = bad_list(tmp_path / "clips")
     with pytest.raises(UserError):
         extract(configure(csv), quiet())
     with pytest.raises(
-        UserError, match=r"begun for another configuration.*config\.image\.tokens: 'pooled' there, 'patches' now"
+        UserError, match=r"has work with another configuration.*config\.image\.tokens: 'pooled' there, 'patches' now"
     ):
         extract(configure(csv, tokens="patches"), quiet())
     csv.write_text(csv.read_text().replace("fine words", "other words"))
@@ -157,7 +155,7 @@ def test_a_changed_configuration_does_not_mix_with_what_is_there(configure, tmp_
         extract(configure(csv, max_rejected=0.9), quiet())
 
 
-def test_a_job_that_found_no_clip_does_not_block_a_corrected_one(configure, tmp_path: Path) -> None:
+def test_a_job_without_any_clip_does_not_block_a_corrected_one(configure, tmp_path: Path) -> None:
     folder = tmp_path / "clips"
     folder.mkdir()
     row = ("a_0", "a", "train", "1", "words", "a.mp4")
@@ -169,25 +167,21 @@ def test_a_job_that_found_no_clip_does_not_block_a_corrected_one(configure, tmp_
     assert extract(configure(csv, tokens="patches"), quiet()).clips_written == 1
 
 
-def test_the_same_command_on_a_complete_set_does_nothing_and_another_is_refused(
-    configure, clips_csv: Path, tmp_path: Path
-) -> None:
+def test_a_complete_data_set_is_kept_and_another_job_is_refused(configure, clips_csv: Path, tmp_path: Path) -> None:
     first = extract(configure(clips_csv), quiet())
     before = contents(tmp_path / "out")
     assert extract(configure(clips_csv), quiet()) == first
     assert contents(tmp_path / "out") == before
-    with pytest.raises(UserError, match="exists already, of another list or configuration"):
+    with pytest.raises(UserError, match="already exists with another list or configuration"):
         extract(configure(clips_csv, tokens="patches"), quiet())
 
 
-def test_work_and_data_sets_of_another_version_of_the_reader_are_refused(
-    configure, clips_csv: Path, tmp_path: Path
-) -> None:
+def test_work_and_data_sets_from_another_reader_version_are_refused(configure, clips_csv: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="7 of 15 clips"):
         extract(configure(bad_list(tmp_path / "clips"), tmp_path / "begun"), quiet())
     job = tmp_path / "begun.work" / "job.json"
     job.write_text(json.dumps({key: value for key, value in json.loads(job.read_text()).items() if key != "reader"}))
-    with pytest.raises(UserError, match=r"begun for another configuration.*reader: None there, 2 now"):
+    with pytest.raises(UserError, match=r"has work with another configuration.*reader: None there, 2 now"):
         extract(configure(tmp_path / "clips" / "clips.csv", tmp_path / "begun", max_rejected=0.5), quiet())
     extract(configure(clips_csv), quiet())
     manifest = read_json(tmp_path / "out" / "dataset.json")
@@ -198,9 +192,7 @@ def test_work_and_data_sets_of_another_version_of_the_reader_are_refused(
 
 
 @pytest.mark.parametrize("is_complete", [True, False], ids=["complete", "half done"])
-def test_a_list_of_the_same_words_with_other_clips_is_refused(
-    configure, tmp_path: Path, monkeypatch, is_complete: bool
-) -> None:
+def test_an_equal_list_with_other_clips_is_refused(configure, tmp_path: Path, monkeypatch, is_complete: bool) -> None:
     for name, first_seed in (("here", 0), ("there", 10)):
         (tmp_path / name).mkdir()
         rows = []
@@ -212,17 +204,17 @@ def test_a_list_of_the_same_words_with_other_clips_is_refused(
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(WorkFolder, "remove", lambda work: None)
     first = extract(config, quiet())
-    if not is_complete:  # as if it had been killed before the end
+    if not is_complete:  # as if killed before the end
         (tmp_path / "out" / "dataset.json").unlink()
         (tmp_path / "out.work" / "train-00001.json").unlink()
     monkeypatch.chdir(tmp_path / "there")
-    with pytest.raises(UserError, match=r"begun with other clips: v0_0 had SHA-256 .* then, v0.mp4 has"):
+    with pytest.raises(UserError, match=r"started with other clips: v0_0 had SHA-256 .*, but v0.mp4 now has"):
         extract(config, quiet())
     monkeypatch.chdir(tmp_path / "here")
     assert extract(config, quiet()) == first
 
 
-def test_something_else_in_the_way_is_refused(configure, clips_csv: Path, tmp_path: Path) -> None:
+def test_an_existing_folder_is_refused(configure, clips_csv: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "letter.txt").write_text("mine")
     with pytest.raises(UserError, match="exists already and a data set is never written over"):
@@ -238,7 +230,7 @@ def run_cli(config: Path, *options: str) -> subprocess.Popen:
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_killed_and_started_again_it_ends_with_the_same_bytes(configure, clip_folder: Path, tmp_path: Path) -> None:
+def test_resume_after_kill_gives_the_same_bytes(configure, clip_folder: Path, tmp_path: Path) -> None:
     csv = bad_list(tmp_path / "clips", good=40)
     whole = configure(csv, tmp_path / "whole", max_rejected=0.5)
     extract(whole, quiet())
@@ -266,9 +258,11 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(configure, clip_fo
 
 
 @pytest.mark.slow
-def test_told_to_stop_it_leaves_whole_shards_and_goes_on(configure, clip_folder: Path, tmp_path: Path) -> None:
+def test_sigterm_leaves_complete_shards_and_the_job_can_be_resumed(
+    configure, clip_folder: Path, tmp_path: Path
+) -> None:
     config = tmp_path / "told.yaml"
-    for good in (24, 96, 384):  # as many as a machine, however fast, does not finish before it can be told
+    for good in (24, 96, 384):  # enough clips that even a fast machine does not finish before the signal
         csv = bad_list(tmp_path / f"clips-{good}", good=good)
         config.write_text(config_to_yaml(configure(csv, tmp_path / f"told-{good}", max_rejected=0.5)))
         process = run_cli(config)
@@ -290,7 +284,7 @@ def test_told_to_stop_it_leaves_whole_shards_and_goes_on(configure, clip_folder:
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_through_ray_the_bytes_are_those_of_one_process_also_after_a_kill(
+def test_ray_gives_the_bytes_of_one_process_also_after_a_kill(
     configure, clips_csv: Path, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "local")
@@ -310,7 +304,7 @@ def test_through_ray_the_bytes_are_those_of_one_process_also_after_a_kill(
 
 
 @pytest.mark.real_data
-def test_faces_are_found_scored_and_null_where_there_is_none(
+def test_faces_are_scored_and_null_for_clips_without_a_face(
     configure, real_data: Path, classifier_folder: Path, tmp_path: Path
 ) -> None:
     samples = real_data / "video_samples"
@@ -334,14 +328,12 @@ def test_faces_are_found_scored_and_null_where_there_is_none(
     assert np.abs(scores[0] - scores[1]).max() > 1e-3
 
 
-def test_features_in_the_place_of_another_clips_stop_the_job(
-    configure, clips_csv: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_of_another_clip_stop_the_job(configure, clips_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = stages.ClipReader.read
 
     def swapped(self: stages.ClipReader, number: int, clips: stages.Located) -> stages.ClipBatch:
         return original(self, number, clips[::-1])
 
     monkeypatch.setattr(stages.ClipReader, "read", swapped)
-    with pytest.raises(RuntimeError, match=r"train-00000: the features of v1_0 came in the place of v0_0"):
+    with pytest.raises(RuntimeError, match=r"train-00000: got the features of v1_0 instead of those of v0_0"):
         extract(configure(clips_csv), quiet())

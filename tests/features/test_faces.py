@@ -1,4 +1,4 @@
-"""The detector's faces of real people: one of two is followed, and nobody across a cut."""
+"""Detected faces of real people: one of two is followed, and nobody across a cut."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -38,7 +38,7 @@ def face_of(path: Path, shown: list[np.ndarray], detector: Path) -> ClipFace:
         return finder.find(ListedClip("a", "a", "train", 0.0, "w", path.name), video, span, frames)
 
 
-def test_of_two_people_side_by_side_one_is_followed(real_data: Path, tmp_path: Path) -> None:
+def test_one_of_two_people_is_followed(real_data: Path, tmp_path: Path) -> None:
     left, right = (images(real_data, name, 12) for name in ("bbaf2n.mpg", "pwij3p.mpg"))
     face = face_of(tmp_path / "a.mp4", [np.hstack(pair) for pair in zip(left, right, strict=True)], real_data / YUNET)
     assert face.boxes is not None

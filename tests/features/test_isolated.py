@@ -1,4 +1,4 @@
-"""A clip that takes its process down is rejected, and the others of its batch are read."""
+"""A clip that crashes its process is rejected, and the others of its batch are read."""
 
 import os
 import signal
@@ -22,14 +22,14 @@ SPEC = StageSpec(
 
 
 def deadly(spec: StageSpec, number: int, clips: Located) -> ClipBatch:
-    """Reads clips; dies at that called b."""
+    """Reads clips and dies at clip b."""
     if clips[0][0].clip_id == "b":
         os.kill(os.getpid(), signal.SIGSEGV)
     return ClipReader(spec).read(number, clips)
 
 
 @pytest.mark.slow
-def test_the_clip_that_crashes_is_rejected_and_the_others_are_as_ever(tmp_path: Path) -> None:
+def test_a_crashing_clip_is_rejected_and_the_others_are_unaffected(tmp_path: Path) -> None:
     clips = []
     for n, name in enumerate("abc"):
         path = write_video(tmp_path / f"{name}.mp4", frames=10, seed=n)
@@ -42,7 +42,7 @@ def test_the_clip_that_crashes_is_rejected_and_the_others_are_as_ever(tmp_path: 
     assert read_each_apart(SPEC, 7, clips[1:2], deadly).visual.shape[0] == 0
 
 
-def test_a_batch_that_was_begun_and_not_ended_is_noted(tmp_path: Path, monkeypatch) -> None:
+def test_a_started_but_unfinished_batch_is_noted(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with begun("run", 3) as before:
         assert before == 0

@@ -1,4 +1,4 @@
-"""Videos and crops of absurd sizes are refused before they are decoded."""
+"""Videos and crops of absurd size are refused before they are decoded."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Lists of clips: the CSV, MMSA's raw layout, and what is wrong with either."""
+"""Lists of clips: the CSV, MMSA's raw layout, and error messages."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def listed(tmp_path: Path, *rows: tuple[str, ...], header: str = HEADER):
     return list_clips(ClipsConfig(csv=str(write_list(tmp_path / "clips.csv", rows, header))))
 
 
-def test_a_csv_names_its_clips_in_order(tmp_path: Path) -> None:
+def test_a_csv_lists_its_clips_in_order(tmp_path: Path) -> None:
     found = listed(tmp_path, GOOD, ("a_1", "a", "dev", "-3", "more", "sub/a.mp4", "1.5", "2"))
     assert found.source == "clips"
     assert [(c.clip_id, c.split, c.label, c.start_s, c.end_s) for c in found.clips] == [
@@ -27,7 +27,7 @@ def test_a_csv_names_its_clips_in_order(tmp_path: Path) -> None:
     assert found.location(found.clips[1]) == str(tmp_path / "sub" / "a.mp4")
 
 
-def test_mmsa_raw_layout_names_the_same_files(tmp_path: Path) -> None:
+def test_mmsa_raw_layout_lists_the_same_files(tmp_path: Path) -> None:
     (tmp_path / "MOSI" / "Raw").mkdir(parents=True)
     header = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode"
     rows = [
@@ -50,13 +50,11 @@ def test_mmsa_raw_layout_names_the_same_files(tmp_path: Path) -> None:
         ("x", "", "start_s is 'x'"),
         ("-1", "2", "start_s is '-1'"),
         ("nan", "2", "start_s is 'nan'"),
-        ("2", "1", "ends at 1 s and starts at 2 s"),
-        ("", "0", "ends at 0 s and starts at 0 s"),
+        ("2", "1", "ends at 1 s but starts at 2 s"),
+        ("", "0", "ends at 0 s but starts at 0 s"),
     ],
 )
-def test_times_that_are_none_are_the_clips_fault_and_not_the_lists(
-    tmp_path: Path, start: str, end: str, fault: str
-) -> None:
+def test_invalid_times_reject_the_clip_but_not_the_list(tmp_path: Path, start: str, end: str, fault: str) -> None:
     [clip] = listed(tmp_path, (*GOOD[:6], start, end)).clips
     assert clip.fault is not None
     assert clip.fault.startswith("wrong times: ")
@@ -66,25 +64,25 @@ def test_times_that_are_none_are_the_clips_fault_and_not_the_lists(
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
-        ([], HEADER, "not a single row"),
-        ([GOOD, GOOD], HEADER, r"line 3: clip 'a_0' stands in line 2 already"),
+        ([], HEADER, "has a header line but no rows"),
+        ([GOOD, GOOD], HEADER, r"line 3: clip 'a_0' is already in line 2"),
         ([("", *GOOD[1:])], HEADER, "line 2: clip_id is empty"),
         ([(*GOOD[:4], " ", *GOOD[5:])], HEADER, r"text is empty \(clip 'a_0'\)"),
         ([(*GOOD[:2], "tran", *GOOD[3:])], HEADER, "the split is 'tran'"),
         ([(*GOOD[:3], "4", *GOOD[4:])], HEADER, r"label is '4', expected a number in \[-3, 3\]"),
-        ([GOOD[:5]], HEADER, "line 2 has 5 cells, the header line has 8"),
-        ([(*GOOD[:5], "gs://b/a.mp4", "", "")], HEADER, "line 2: path is no place that can be read: gs://b/a.mp4"),
-        ([(*GOOD[:5], "s3://b/../a.mp4", "", "")], HEADER, "line 2: path is no place that can be read"),
+        ([GOOD[:5]], HEADER, "line 2 has 5 cells, but the header line has 8"),
+        ([(*GOOD[:5], "gs://b/a.mp4", "", "")], HEADER, "line 2: the path is not a readable location: gs://b/a.mp4"),
+        ([(*GOOD[:5], "s3://b/../a.mp4", "", "")], HEADER, "line 2: the path is not a readable location"),
         ([GOOD], HEADER.replace("path", "pth"), "has no columns named 'path'.*Did you mean 'pth'"),
     ],
 )
-def test_a_list_that_cannot_be_read_is_one_message(tmp_path: Path, rows, header: str, message: str) -> None:
+def test_an_invalid_list_is_refused(tmp_path: Path, rows, header: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         listed(tmp_path, *rows, header=header)
 
 
-def test_no_list_and_no_layout_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No clips are named"):
+def test_a_missing_list_or_layout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No clips are configured"):
         list_clips(ClipsConfig())
     with pytest.raises(UserError, match="does not exist"):
         list_clips(ClipsConfig(csv=str(tmp_path / "no.csv")))

@@ -1,4 +1,4 @@
-"""What OpenFace wrote: its CSV of landmarks and its folder of aligned crops; whose they are, and of which frames."""
+"""OpenFace's landmarks and aligned crops are matched to the right clips and frames."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -30,7 +30,7 @@ def write_csv(path: Path, *rows: str) -> Path:
 
 
 def moving(frames: int, *, fps: float = 25, first: int = 0, step: float = 1, face: int = 0) -> list[str]:
-    """Rows of one face whose left edge tells the frame: 2 + step × number from `first`."""
+    """Rows of one face whose left edge encodes the frame: 2 + step × number from `first`."""
     return [
         f"{n + 1}, {face}, {n / fps:.3f}, 0.98, 1, {2 + step * n}, {12 + step * n}, 10, 30"
         for n in range(first, frames)
@@ -46,7 +46,7 @@ def face_of(
     name: str = "talk_1",
     **faces: float,
 ) -> tuple[ClipFace, list[float]]:
-    """The face of clip `talk_1` in eight frames, and where these are in the video, in frames of 1/25 s."""
+    """The face of clip `talk_1` in eight frames, and their positions in the video in frames of 1/25 s."""
     config = FacesConfig(kind="openface", path=str(made), **{"smoothing": 0, "margin": 0, **faces})
     clip = ListedClip("talk_1", "talk", "train", 0.0, "w", "talk.mp4", start, end, names=("talk_1", "talk"))
     with video.open("rb") as file, Video(file) as opened:
@@ -70,7 +70,7 @@ def talk(tmp_path: Path) -> Path:
     return write_video(tmp_path / "talk.mp4", frames=100, size=(160, 96), gop=50)
 
 
-def test_faces_that_openface_is_not_sure_of_are_left_out(tmp_path: Path) -> None:
+def test_faces_with_low_confidence_are_ignored(tmp_path: Path) -> None:
     file = write_csv(
         tmp_path / "a.csv",
         "1, 0, 0.00, 0.98, 1, 10, 20, 30, 50",
@@ -94,19 +94,19 @@ def test_faces_that_openface_is_not_sure_of_are_left_out(tmp_path: Path) -> None
     [
         ("frame, timestamp\n1, 0\n", "has no columns timestamp, x_0"),
         (COLUMNS + "\n1, 0, zero, 1, 1, 1, 2, 3, 4", "is unreadable"),
-        (COLUMNS + "\n1, 0, 0, 1, 1, 1", "is cut off"),
+        (COLUMNS + "\n1, 0, 0, 1, 1, 1", "is truncated"),
         (COLUMNS, "has no rows"),
-        (COLUMNS + "\n1, 0, 0.04, 1, 1, 1, 2, 3, 4\n2, 0, 0.0, 1, 1, 1, 2, 3, 4", "times that do not rise"),
+        (COLUMNS + "\n1, 0, 0.04, 1, 1, 1, 2, 3, 4\n2, 0, 0.0, 1, 1, 1, 2, 3, 4", "times that do not increase"),
         (COLUMNS + "\n1, 0, nan, 1, 1, 1, 2, 3, 4", "frames without times"),
     ],
 )
-def test_a_csv_of_another_kind_is_the_clips_fault(tmp_path: Path, content: str, message: str) -> None:
+def test_an_invalid_csv_rejects_the_clip(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "a.csv").write_text(content)
     with pytest.raises(BadClipError, match=message):
         read_faces(Output("a", None, tmp_path / "a.csv"), min_score=0.8)
 
 
-def test_output_is_found_under_the_clips_own_names(tmp_path: Path) -> None:
+def test_output_is_found_under_the_clips_names(tmp_path: Path) -> None:
     (tmp_path / "q").mkdir()
     file = write_csv(tmp_path / "q" / "1.csv")
     assert find_output(tmp_path, ("q_1", "Raw/q/1", "q/1")) == Output("q/1", None, file)
@@ -125,19 +125,19 @@ def test_frames_are_matched_by_their_numbers(talk: Path, tmp_path: Path) -> None
 def test_frames_of_varying_length_are_matched_by_their_numbers_not_by_openfaces_times(tmp_path: Path) -> None:
     times = [20 * n if n < 50 else 1000 + 60 * (n - 50) for n in range(100)]
     talk = write_video(tmp_path / "talk.mp4", frames=100, size=(160, 96), times=times, time_base=Fraction(1, 1000))
-    write_csv(tmp_path / "talk_1.csv", *moving(100, fps=25))  # its mean rate: 100 frames in 4 s
+    write_csv(tmp_path / "talk_1.csv", *moving(100, fps=25))  # mean rate: 100 frames in 4 s
     face, at = face_of(talk, tmp_path)
     assert lefts(face) == [2 + max(n for n in range(100) if times[n] <= 40 * frame) for frame in at]
 
 
-def test_a_file_of_the_same_video_at_another_rate_is_matched_by_its_times(talk: Path, tmp_path: Path) -> None:
+def test_a_file_with_another_rate_is_matched_by_its_times(talk: Path, tmp_path: Path) -> None:
     write_csv(tmp_path / "talk_1.csv", *moving(40, fps=10, step=3))
     face, at = face_of(talk, tmp_path)
     assert np.abs(np.array(lefts(face)) - [2 + 3 * frame / 2.5 for frame in at]).max() <= 2
 
 
 @pytest.mark.parametrize(("rows", "first_frame"), [(moving(50), 50), (moving(100), 0)])
-def test_a_file_named_by_a_clip_is_of_the_clip_or_of_its_video_as_its_length_says(
+def test_the_length_of_a_file_named_after_a_clip_tells_clip_from_video(
     talk: Path, tmp_path: Path, rows: list[str], first_frame: int
 ) -> None:
     write_csv(tmp_path / "talk_1.csv", *rows)
@@ -145,7 +145,7 @@ def test_a_file_named_by_a_clip_is_of_the_clip_or_of_its_video_as_its_length_say
     assert lefts(face) == [2 + int(frame) - first_frame for frame in at]
 
 
-def test_a_file_named_by_the_video_is_of_the_video(talk: Path, tmp_path: Path) -> None:
+def test_a_file_named_after_the_video_belongs_to_the_video(talk: Path, tmp_path: Path) -> None:
     write_csv(tmp_path / "talk.csv", *moving(100))
     face, at = face_of(talk, tmp_path, start=2.0, end=4.0)
     assert lefts(face) == [2 + int(frame) for frame in at]
@@ -156,7 +156,7 @@ def test_a_file_named_by_the_video_is_of_the_video(talk: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("frames", [30, 70, 150])
 @pytest.mark.parametrize("part", [(None, None), (2.0, 4.0)])
-def test_a_file_of_neither_length_is_refused(
+def test_a_file_with_another_length_is_refused(
     talk: Path, tmp_path: Path, frames: int, part: tuple[float | None, float | None]
 ) -> None:
     write_csv(tmp_path / "talk_1.csv", *moving(frames, step=0.5))
@@ -165,18 +165,18 @@ def test_a_file_of_neither_length_is_refused(
 
 
 def test_frames_without_rows_have_no_face(talk: Path, tmp_path: Path) -> None:
-    # OpenFace for several faces writes rows only where it sees one.
+    # With several faces, OpenFace writes rows only for frames with a face.
     write_csv(tmp_path / "talk_1.csv", *moving(60, first=30), *moving(90, first=80))
     face, at = face_of(talk, tmp_path)
     assert [at[n] for n in (2, 3, 4, 6)] == [31.25, 43.75, 56.25, 81.25]
-    assert face.seen == 3  # the last one lies too far off to be known for the same person
+    assert face.seen == 3  # the last one is too far away to be matched to the same person
     assert lefts(face) == [33, 33, 33, 45, 58, 58, 58, 58]
     write_csv(tmp_path / "talk_1.csv", *moving(25, first=10))
-    with pytest.raises(BadClipError, match="wrong OpenFace output"):  # of the clip, or of the video? nothing tells
+    with pytest.raises(BadClipError, match="wrong OpenFace output"):  # ambiguous: clip or video
         face_of(talk, tmp_path, start=2.0, end=4.0)
 
 
-def test_one_of_two_people_is_followed_whatever_their_numbers_are(talk: Path, tmp_path: Path) -> None:
+def test_one_of_two_people_is_followed_whatever_their_ids(talk: Path, tmp_path: Path) -> None:
     rows = []
     for n in range(100):
         pair = [(5 + n % 3, 45), (110, 150 + n % 2)]
@@ -187,20 +187,23 @@ def test_one_of_two_people_is_followed_whatever_their_numbers_are(talk: Path, tm
     assert all(abs(left - 6) < 3 for left in found) or all(abs(left - 110) < 3 for left in found)
 
 
-def test_landmarks_of_another_picture_are_refused(talk: Path, tmp_path: Path) -> None:
+def test_landmarks_outside_the_picture_are_refused(talk: Path, tmp_path: Path) -> None:
     write_csv(tmp_path / "talk_1.csv", *(f"{n + 1}, 0, {n / 25}, 0.98, 1, 500, 600, 300, 400" for n in range(100)))
-    with pytest.raises(BadClipError, match=r"talk_1\.csv lie outside the picture of 160 × 96 pixels"):
+    with pytest.raises(BadClipError, match=r"talk_1\.csv are outside the picture of 160 × 96 pixels"):
         face_of(talk, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("box", "expected"),
     [
-        ("60, 90, 120, 150", [60 / 96, 120 / 160, 90 / 96, 150 / 160]),  # below the coded picture: of the turned one
-        ("100, 140, 20, 40", [1 - 40 / 96, 100 / 160, 1 - 20 / 96, 140 / 160]),  # right of the turned one: as coded
+        ("60, 90, 120, 150", [60 / 96, 120 / 160, 90 / 96, 150 / 160]),  # below the coded picture: rotated
+        (
+            "100, 140, 20, 40",
+            [1 - 40 / 96, 100 / 160, 1 - 20 / 96, 140 / 160],
+        ),  # right of the rotated picture: as coded
     ],
 )
-def test_landmarks_of_a_phones_video_are_of_the_picture_that_they_fit(
+def test_landmarks_of_a_phone_video_are_mapped_to_the_orientation_they_fit(
     talk: Path, tmp_path: Path, box: str, expected: list[float]
 ) -> None:
     set_display_matrix(talk, 0, 1, -1, 0)
@@ -210,10 +213,10 @@ def test_landmarks_of_a_phones_video_are_of_the_picture_that_they_fit(
     np.testing.assert_allclose(face.boxes, [expected] * 8, atol=1e-3)
 
 
-def test_landmarks_that_fit_both_ways_to_hold_a_phone_are_refused(talk: Path, tmp_path: Path) -> None:
+def test_landmarks_that_fit_both_orientations_are_refused(talk: Path, tmp_path: Path) -> None:
     set_display_matrix(talk, 0, 1, -1, 0)
     write_csv(tmp_path / "talk_1.csv", *(f"{n + 1}, 0, {n / 25}, 0.98, 1, 20, 40, 20, 40" for n in range(100)))
-    with pytest.raises(BadClipError, match=r"talk_1\.csv does not tell whether OpenFace did"):
+    with pytest.raises(BadClipError, match=r"talk_1\.csv does not tell whether OpenFace rotated it"):
         face_of(talk, tmp_path)
 
 
@@ -229,7 +232,7 @@ def shown(face: ClipFace) -> list[int]:
     return [int(crop[0, 0, 0]) for crop in face.crops]
 
 
-def test_crops_are_those_of_the_frames_at_their_times(talk: Path, tmp_path: Path) -> None:
+def test_crops_match_the_frames_at_their_times(talk: Path, tmp_path: Path) -> None:
     write_crops(tmp_path / "talk_aligned", range(1, 101))
     face, at = face_of(talk, tmp_path)
     assert shown(face) == [1 + int(frame) for frame in at]
@@ -241,7 +244,7 @@ def test_crops_are_those_of_the_frames_at_their_times(talk: Path, tmp_path: Path
         face_of(talk, tmp_path, start=2.0, end=4.0)
 
 
-def test_frames_without_a_crop_take_the_nearest_and_do_not_stretch_the_others(talk: Path, tmp_path: Path) -> None:
+def test_frames_without_a_crop_use_the_nearest_one(talk: Path, tmp_path: Path) -> None:
     write_crops(tmp_path / "talk_1_aligned", range(51, 101))
     face, at = face_of(talk, tmp_path)
     assert shown(face) == [57, 57, 57, 57, *(1 + int(frame) for frame in at[4:])]
@@ -253,12 +256,12 @@ def test_frames_without_a_crop_take_the_nearest_and_do_not_stretch_the_others(ta
     assert face_of(talk, tmp_path / "empty")[0] == ClipFace(missing="no face found")
 
 
-def test_crops_of_two_people_are_those_of_one(talk: Path, tmp_path: Path) -> None:
-    # Without landmarks, the number that OpenFace gave to a face in most frames.
+def test_crops_of_two_people_are_reduced_to_one(talk: Path, tmp_path: Path) -> None:
+    # Without landmarks, the most frequent face id is used.
     write_crops(tmp_path / "talk_1_aligned", range(1, 31), face=0, brightness=0)
     write_crops(tmp_path / "talk_1_aligned", range(1, 101), face=1, brightness=100)
     assert min(shown(face_of(talk, tmp_path)[0])) > 100
-    # With them, the place: the numbers change hands in the middle.
+    # With landmarks, positions are used: the ids swap in the middle.
     write_crops(tmp_path / "talk_1_aligned", range(1, 101), face=0, brightness=0)
     rows = []
     for n in range(100):
@@ -275,7 +278,7 @@ def test_a_damaged_crop_has_a_reason(tmp_path: Path) -> None:
         read_crop(tmp_path / "a.bmp")
 
 
-def test_a_clip_takes_its_faces_from_what_openface_wrote(configure, classifier_folder: Path, tmp_path: Path) -> None:
+def test_an_extraction_uses_faces_from_openface(configure, classifier_folder: Path, tmp_path: Path) -> None:
     rows = [(f"{name}_0", name, "train", "0", "words", f"{name}.mp4") for name in ("boxes", "crops", "none")]
     for name in ("boxes", "crops", "none"):
         write_video(tmp_path / "clips" / f"{name}.mp4", frames=25)
@@ -297,7 +300,7 @@ def test_a_clip_takes_its_faces_from_what_openface_wrote(configure, classifier_f
     assert [row["no_face"] for row in sources] == [None, None, "no OpenFace output"]
 
 
-def test_a_file_that_could_be_of_several_videos_is_of_none(configure, classifier_folder: Path, tmp_path: Path) -> None:
+def test_a_file_that_fits_several_videos_is_not_used(configure, classifier_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "raw"
     for name in ("p", "q"):
         write_video(folder / "Raw" / name / "1.mp4", frames=25)
@@ -320,6 +323,6 @@ def test_a_file_that_could_be_of_several_videos_is_of_none(configure, classifier
     assert [(row["clip_id"], row["no_face"] is None) for row in sources] == [("p_1", True), ("q_1", False)]
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"Set faces\.path to the folder that OpenFace wrote into"):
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Set faces\.path to OpenFace's output folder"):
         require_folder(str(tmp_path / "no"))

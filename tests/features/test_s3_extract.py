@@ -1,4 +1,4 @@
-"""Extractions whose clips and data set are in an object store: the bytes are those of a disk."""
+"""Extractions with clips and data set in an object store give the same bytes as on a disk."""
 
 import dataclasses
 import io
@@ -31,7 +31,7 @@ from vadv_dist.storage.objects import S3Path
 
 @pytest.fixture
 def place(s3: str, request: pytest.FixtureRequest) -> S3Path:
-    """A prefix of its own for each test."""
+    """A separate prefix for each test."""
     return S3Path.parse(f"{s3}/{request.node.name}")
 
 
@@ -43,7 +43,7 @@ def upload(folder: Path, place: S3Path) -> S3Path:
 
 
 def moved(config: ExtractConfig, place: S3Path, name: str) -> ExtractConfig:
-    """The configuration of the same work with its list and its data set below a place in the store."""
+    """The same configuration with its list and data set in the store."""
     clips = dataclasses.replace(config.clips, csv=f"{place}/clips/clips.csv")
     return dataclasses.replace(config, clips=clips, output=dataclasses.replace(config.output, uri=f"{place}/{name}"))
 
@@ -54,7 +54,7 @@ def bytes_of(place: S3Path) -> dict[str, object]:
 
 
 def without_places(found: dict[str, object]) -> dict[str, object]:
-    """Contents of a data set, less what says where its clips were."""
+    """Contents of a data set without the locations of its clips."""
     made = found["dataset.json"]["provenance"]
     return {**found, "dataset.json": {**found["dataset.json"], "provenance": {**made, "root": "", "options": ""}}}
 
@@ -65,7 +65,7 @@ def run_cli(config: ExtractConfig, path: Path, environment: dict[str, str]) -> s
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def test_from_store_to_store_the_data_set_is_that_of_a_disk(configure, place: S3Path, tmp_path: Path, capsys) -> None:
+def test_an_object_store_gives_the_same_data_set_as_a_disk(configure, place: S3Path, tmp_path: Path, capsys) -> None:
     csv = bad_list(tmp_path / "clips")
     on_disk = configure(csv, max_rejected=0.5)
     first = extract(on_disk, quiet())
@@ -79,9 +79,9 @@ def test_from_store_to_store_the_data_set_is_that_of_a_disk(configure, place: S3
     assert check_dataset(str(place / "out")).ok
 
     before = sorted((file.key, file.etag()) for file in (place / "out").files())
-    assert extract(in_store, quiet()) == second  # complete: nothing is done
+    assert extract(in_store, quiet()) == second  # complete: nothing to do
     assert sorted((file.key, file.etag()) for file in (place / "out").files()) == before
-    with pytest.raises(UserError, match="exists already, of another list or configuration"):
+    with pytest.raises(UserError, match="already exists with another list or configuration"):
         extract(dataclasses.replace(in_store, clips=on_disk.clips, frames=configure(csv).frames), quiet())
 
     pictures = tmp_path / "pictures"
@@ -91,7 +91,7 @@ def test_from_store_to_store_the_data_set_is_that_of_a_disk(configure, place: S3
     assert (pictures / "train.png").read_bytes() == (tmp_path / "again" / "train.png").read_bytes()
 
 
-def test_mmsa_layout_openface_and_an_onnx_file_are_read_in_a_store(configure, place: S3Path, tmp_path: Path) -> None:
+def test_mmsa_layout_openface_and_an_onnx_file_are_read_from_a_store(configure, place: S3Path, tmp_path: Path) -> None:
     folder = tmp_path / "MOSI"
     rows = []
     for clip in ("1", "2"):
@@ -120,7 +120,7 @@ def test_mmsa_layout_openface_and_an_onnx_file_are_read_in_a_store(configure, pl
     assert without_places(bytes_of(place / "out")) == without_places(contents(tmp_path / "out"))
 
 
-def test_a_store_that_refuses_the_clips_is_one_message_and_no_rejected_clips(
+def test_denied_access_is_one_message_without_rejected_clips(
     configure, clips_csv: Path, place: S3Path, tmp_path: Path, capsys
 ) -> None:
     denied = S3Path.parse("s3://denied")
@@ -142,7 +142,7 @@ def test_a_store_that_refuses_the_clips_is_one_message_and_no_rejected_clips(
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_and_ends_with_the_same_bytes(
+def test_resume_after_kill_gives_the_same_bytes(
     configure, clips_csv: Path, s3_port: int, place: S3Path, tmp_path: Path, monkeypatch
 ) -> None:
     upload(clips_csv.parent, place / "clips")
@@ -166,7 +166,7 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(
     (place / "killed/train/00001.parquet").write_bytes(b"damaged")
     said = io.StringIO()
     extract(killed, Console(file=said, width=200))
-    assert "going on: 1 of 4 shards are there already" in said.getvalue()
+    assert "resuming: 1 of 4 shards are complete" in said.getvalue()
     assert first._call("head_object", Bucket=first.bucket, Key=first.key)["LastModified"] == written
     assert bytes_of(place / "killed") == bytes_of(place / "whole")
     assert not (place / "killed.work").exists()
@@ -174,13 +174,13 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_through_ray_and_a_faulty_network_the_bytes_are_those_of_one_process(
+def test_ray_with_a_faulty_network_gives_the_bytes_of_one_process(
     configure, cluster, clip_folder: Path, clips_csv: Path, s3_port: int, place: S3Path, monkeypatch, request
 ) -> None:
     import ray
 
     def relative(config: ExtractConfig) -> ExtractConfig:
-        """Its encoder by a path that processes of the cluster, which stand elsewhere, must not take for their own."""
+        """Its encoder by a relative path, which the cluster's processes must not resolve in their own folder."""
         return dataclasses.replace(config, image=dataclasses.replace(config.image, encoder=clip_folder.name))
 
     request.addfinalizer(ray.shutdown)
@@ -191,7 +191,8 @@ def test_through_ray_and_a_faulty_network_the_bytes_are_those_of_one_process(
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
         monkeypatch.setenv(name, cluster.environment[name])
     with FaultyProxy(s3_port, share=0.05) as proxy, monkeypatch.context() as patch:
-        # The cluster's processes know the server itself: what workers ask the proxy for, they were told where.
+        # The cluster's environment names the server itself, so requests to the proxy prove that settings were passed
+        # on.
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
         object_client.forget_client()
         extract(moved(relative(configure(clips_csv, num_workers=1)), place, "ray"), quiet())

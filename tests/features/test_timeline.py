@@ -1,4 +1,4 @@
-"""Frames of files whose times, key frames, streams or ends are not what a plain MP4 leads one to expect.
+"""Frames of files with unusual times, key frames, streams or ends.
 
 Every frame shows its number, so that the right ones are known without a second reader.
 """
@@ -17,7 +17,7 @@ from videos import read_number, write_video
 import vadv_dist.features.frames as frames_module
 from vadv_dist.features.frames import BadClipError, Video, to_image
 
-# The middles of eight equal parts of 60 frames: 7.5 (n + 1/2).
+# The midpoints of eight equal parts of 60 frames: 7.5 (n + 1/2).
 MIDDLES = [3, 11, 18, 26, 33, 41, 48, 56]
 OPEN_GOP = {"x264-params": "open-gop=1:bframes=2:keyint=12:scenecut=0"}
 REFRESH = {"x264-params": "intra-refresh=1:keyint=12:bframes=0"}
@@ -26,7 +26,7 @@ FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 FILES: dict[str, tuple[str, dict[str, Any]]] = {
     "transport stream": ("a.ts", {}),
     "transport stream of one group": ("a.ts", {"gop": 250}),
-    "transport stream that begins late": ("a.ts", {"container": {"output_ts_offset": "50000"}}),
+    "transport stream with a late start": ("a.ts", {"container": {"output_ts_offset": "50000"}}),
     "transport stream whose clock has wrapped": ("a.ts", {"container": {"output_ts_offset": "95440"}}),
     "transport stream with sound": ("a.ts", {"codec": "mpeg2video", "seconds_of_sound": 3}),
     "program stream": ("a.mpg", {"codec": "mpeg2video", "seconds_of_sound": 3}),
@@ -56,9 +56,7 @@ def read(path: Path, times: list[float] | None = None, *, seek: bool = True) -> 
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_the_frames_are_right_whatever_the_container_says(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_frames_are_right_in_every_container(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, options = FILES[kind]
     path = write_video(tmp_path / name, frames=60, **options)
     assert read(path) == MIDDLES
@@ -66,7 +64,7 @@ def test_the_frames_are_right_whatever_the_container_says(
         assert video.whole.end_s - video.whole.start_s == pytest.approx(2.4, abs=0.002)
         assert len(video.shown_s) == 60
         begin = video.whole.start_s
-    # Seeks between any two frames, also where they are not worth it.
+    # Seek between any two frames, even if it does not pay off.
     monkeypatch.setattr(frames_module, "_SEEK_FRAMES", 0)
     chance = random.Random(kind)
     for _ in range(6):
@@ -75,17 +73,17 @@ def test_the_frames_are_right_whatever_the_container_says(
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
-def test_times_are_those_of_a_player_where_the_sound_begins_before_the_video(tmp_path: Path, name: str) -> None:
+def test_times_match_a_player_if_audio_starts_before_the_video(tmp_path: Path, name: str) -> None:
     path = write_video(tmp_path / name, times=range(25, 85), frames=60, seconds_of_sound=3)
     assert read(path) == MIDDLES
     assert read(path, [2.1]) == [{"a.mp4": 27, "a.mkv": 27, "a.ts": 26}[name]]  # a transport stream's sound is primed
     with path.open("rb") as file, Video(file) as video:
         assert 1.0 <= video.span(None, None).start_s < 1.1
-        with pytest.raises(BadClipError, match=r"wrong times: it starts at 0 s, the video begins at 1\.0\d s"):
+        with pytest.raises(BadClipError, match=r"wrong times: it starts at 0 s, before the video at 1\.0\d s"):
             video.span(0.0, 2.0)
 
 
-def test_frames_that_an_edit_list_hides_are_not_there(tmp_path: Path) -> None:
+def test_frames_hidden_by_an_edit_list_are_skipped(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=60, times=range(-10, 50))
     assert read(path, [0.02, 1.0]) == [10, 35]
     with path.open("rb") as file, Video(file) as video:
@@ -93,7 +91,7 @@ def test_frames_that_an_edit_list_hides_are_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_frames_of_varying_length_are_those_shown_at_the_time(tmp_path: Path, name: str) -> None:
+def test_variable_frame_rate_gives_the_frames_shown_at_the_times(tmp_path: Path, name: str) -> None:
     times = [3 * n * n + 20 * n for n in range(60)]
     path = write_video(tmp_path / name, frames=60, times=times, time_base=Fraction(1, 1000))
     wanted = [0.5 * n for n in range(20)]
@@ -101,7 +99,7 @@ def test_frames_of_varying_length_are_those_shown_at_the_time(tmp_path: Path, na
     assert read(path, wanted) == read(path, wanted, seek=False) == expected
 
 
-def test_a_stream_cut_inside_a_group_begins_with_its_first_whole_frame(tmp_path: Path) -> None:
+def test_a_stream_cut_inside_a_group_starts_with_its_first_decodable_frame(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.ts", frames=60)
     whole = path.read_bytes()
     path.write_bytes(whole[188 * 20 :])
@@ -111,15 +109,15 @@ def test_a_stream_cut_inside_a_group_begins_with_its_first_whole_frame(tmp_path:
         assert [read_number(to_image(p)) for _, p in video.frames(video.shown_s)] == list(range(60 - count, 60))
 
 
-def test_two_streams_joined_end_to_end_are_refused(tmp_path: Path) -> None:
+def test_concatenated_streams_are_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.ts", frames=30)
     path.write_bytes(path.read_bytes() * 2)
-    with pytest.raises(BadClipError, match=r"out of order: after 1\.\d\d s the video goes on at"):
+    with pytest.raises(BadClipError, match=r"out of order: after 1\.\d\d s the video continues at"):
         read(path)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_a_file_that_breaks_off_is_refused_as_a_whole_and_read_where_it_is_there(tmp_path: Path, name: str) -> None:
+def test_a_truncated_file_is_refused_as_a_whole_but_its_parts_can_be_read(tmp_path: Path, name: str) -> None:
     path = write_video(tmp_path / name, frames=200, container={"movflags": "faststart"} if name == "a.mp4" else None)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 2 // 3])
@@ -138,7 +136,7 @@ def shown(path: Path) -> tuple[tuple[int, int], int]:
         return video.size, round(to_image(picture).mean() / 10) * 10
 
 
-def test_the_default_stream_is_read_then_the_largest_and_never_a_cover(tmp_path: Path) -> None:
+def test_the_default_stream_is_read_then_the_largest_and_never_cover_art(tmp_path: Path) -> None:
     def write(name: str, *streams: tuple[int, int, str], codec: str = "libx264") -> Path:
         with av.open(str(tmp_path / name), "w") as file:
             opened = []

@@ -1,4 +1,4 @@
-"""How a frame is shown: its turn, the proportions of its pixels, its size; by hand and through files."""
+"""Orientation, pixel aspect and size of displayed frames, checked by hand and with files."""
 
 import itertools
 from fractions import Fraction
@@ -31,12 +31,12 @@ def matrix(a: int, b: int, c: int, d: int, scale: int = 1 << 16) -> np.ndarray:
 
 
 @pytest.mark.parametrize("entries", MATRICES)
-def test_each_of_the_eight_turns_is_that_of_the_display_matrix(entries: tuple[int, int, int, int]) -> None:
+def test_all_eight_orientations_match_the_display_matrix(entries: tuple[int, int, int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 255, (4, 7, 3), np.uint8)
     turn = turn_of(matrix(*entries))
     np.testing.assert_array_equal(turn.image(image), laid(image, *entries))
     assert bool(turn) == (entries != (1, 0, 0, 1))
-    # A box goes where its pixels go.
+    # A box moves with its pixels.
     marked = np.zeros((4, 7, 3), np.uint8)
     marked[1:3, 2:6] = 1
     rows, columns = np.nonzero(turn.image(marked)[..., 0])
@@ -45,7 +45,7 @@ def test_each_of_the_eight_turns_is_that_of_the_display_matrix(entries: tuple[in
     np.testing.assert_allclose(turn.boxes(np.array([2 / 7, 1 / 4, 6 / 7, 3 / 4])), expected)
 
 
-def test_a_matrix_says_nothing_where_it_is_empty_and_its_scale_means_nothing() -> None:
+def test_an_empty_matrix_and_the_scale_of_a_matrix_are_ignored() -> None:
     assert not turn_of(np.zeros(9, np.int32))
     assert turn_of(matrix(0, 1, -1, 0, scale=1000)) == turn_of(matrix(0, 1, -1, 0))
 
@@ -56,7 +56,7 @@ def test_other_angles_are_refused() -> None:
 
 
 @pytest.mark.parametrize("entries", MATRICES)
-def test_a_video_is_read_as_a_player_shows_it(tmp_path: Path, entries: tuple[int, int, int, int]) -> None:
+def test_a_video_is_read_as_displayed_by_a_player(tmp_path: Path, entries: tuple[int, int, int, int]) -> None:
     path = set_display_matrix(write_video(tmp_path / "phone.mp4", frames=3, size=(64, 48)), *entries)
     with path.open("rb") as file, Video(file) as video:
         assert video.size == ((64, 48) if entries[0] else (48, 64))
@@ -64,14 +64,12 @@ def test_a_video_is_read_as_a_player_shows_it(tmp_path: Path, entries: tuple[int
         whole, small = to_image(picture), to_image(picture, 32)
     expected = laid(numbered(1, (64, 48)), *entries)
     assert whole.shape == expected.shape
-    assert np.abs(whole.astype(int) - expected).mean() < 12  # what the coding changes; another turn: above 30
+    assert np.abs(whole.astype(int) - expected).mean() < 12  # coding error; with another orientation above 30
     assert small.shape == (expected.shape[0] // 2, expected.shape[1] // 2, 3)
 
 
 @pytest.mark.parametrize(("aspect", "size"), [((2, 1), (128, 48)), ((1, 2), (32, 48)), ((16, 15), (68, 48))])
-def test_pixels_that_are_not_square_are_shown_as_wide_as_they_are(
-    tmp_path: Path, aspect: tuple[int, int], size: tuple[int, int]
-) -> None:
+def test_non_square_pixels_are_stretched(tmp_path: Path, aspect: tuple[int, int], size: tuple[int, int]) -> None:
     path = write_video(tmp_path / "a.mp4", frames=3, size=(64, 48), pixel_aspect=Fraction(*aspect))
     with path.open("rb") as file, Video(file) as video:
         [(_, picture)] = video.frames([0.05])
@@ -89,7 +87,7 @@ def test_absurd_pixels_are_refused(tmp_path: Path) -> None:
         video.span(None, None)
 
 
-def test_a_size_that_changes_inside_a_file_is_that_of_each_frame(tmp_path: Path) -> None:
+def test_a_size_that_changes_within_a_file_applies_per_frame(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.ts", frames=24, size=(64, 48), second_size=(96, 128))
     with path.open("rb") as file, Video(file) as video:
         pictures = [picture for _, picture in video.frames([0.1, 0.8])]

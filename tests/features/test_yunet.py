@@ -1,4 +1,4 @@
-"""YuNet's anchors and post-processing by hand, and its boxes on real faces and on none."""
+"""YuNet's anchors and post-processing checked by hand, and its boxes on real faces and cartoons."""
 
 import itertools
 from pathlib import Path
@@ -19,8 +19,8 @@ def largest(boxes: np.ndarray) -> np.ndarray:
     return boxes[areas.argmax()] if len(boxes) else np.full(4, np.nan)
 
 
-def test_anchors_are_those_of_the_published_loops() -> None:
-    """The zoo's own nested loops, in shares of the image."""
+def test_anchors_match_the_published_loops() -> None:
+    """The zoo's nested loops, in fractions of the image."""
     width, height = 192, 128
     second = [int(int((size + 1) / 2) / 2) for size in (height, width)]
     maps = []
@@ -51,7 +51,7 @@ def test_offsets_become_boxes_and_scores() -> None:
     np.testing.assert_allclose(scores[0], 0.9, rtol=1e-6)
 
 
-def test_of_boxes_that_overlap_the_best_remains() -> None:
+def test_the_best_of_overlapping_boxes_remains() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30], [5, 0, 15, 10]], np.float32)
     scores = np.array([0.8, 0.9, 0.7, 0.6], np.float32)
     assert suppress(boxes, scores, 0.3).tolist() == [1, 2]
@@ -59,7 +59,7 @@ def test_of_boxes_that_overlap_the_best_remains() -> None:
     assert suppress(boxes[:0], scores[:0], 0.3).tolist() == []
 
 
-def test_a_file_that_is_no_detector_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_detector_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not exist. Set faces.path"):
         YuNet(tmp_path / "no.onnx", min_score=0.5, longest_side=320)
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
@@ -68,7 +68,7 @@ def test_a_file_that_is_no_detector_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.real_data
-def test_a_face_is_found_in_every_frame_of_a_face_and_in_almost_none_of_a_cartoon(real_data: Path) -> None:
+def test_faces_are_found_in_every_frame_with_a_face_and_rarely_in_a_cartoon(real_data: Path) -> None:
     detector = YuNet(real_data / YUNET, min_score=0.8, longest_side=320)
 
     def detect(name: str) -> list[np.ndarray]:
@@ -78,7 +78,7 @@ def test_a_face_is_found_in_every_frame_of_a_face_and_in_almost_none_of_a_cartoo
 
     boxes = np.stack(detect("single_face.mp4"))
     assert not np.isnan(boxes).any()
-    # The face fills the middle of a 640 × 360 picture, and hardly moves.
+    # The face fills the centre of a 640 × 360 picture and hardly moves.
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     assert (np.abs(centres - np.median(centres, axis=0)) < 40).all()
     assert (boxes[:, :2] >= 0).all()
@@ -89,7 +89,7 @@ def test_a_face_is_found_in_every_frame_of_a_face_and_in_almost_none_of_a_cartoo
 
 
 @pytest.mark.real_data
-def test_a_smaller_picture_has_its_face_in_the_same_place(real_data: Path) -> None:
+def test_a_smaller_picture_has_the_face_in_the_same_place(real_data: Path) -> None:
     from PIL import Image
 
     with open_clip(str(real_data / "video_samples" / "pyfeat" / "single_face.mp4")) as file, Video(file) as video:

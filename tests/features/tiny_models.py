@@ -60,7 +60,7 @@ def tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
 
 
 def write_classifier(folder: Path, *, labels: int = 8, seed: int = 0) -> Path:
-    """A ViT of one layer that gives so many scores."""
+    """A one-layer ViT with the given number of scores."""
     torch.manual_seed(seed)
     config = ViTConfig(
         hidden_size=16,

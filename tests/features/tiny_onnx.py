@@ -33,7 +33,7 @@ def tensor_info(field: int, name: str, shape: list[int | str]) -> bytes:
 
 
 def write_onnx(path: Path, matrix: np.ndarray, side: int, *, softmax: bool = False, batch: int | str = "batch") -> Path:
-    """Write a model [B, 3, side, side] → [B, E]: mean over the pixels, times `matrix` [3, E]; softmax where wanted."""
+    """Write a model [B, 3, side, side] → [B, E]: pixel mean times `matrix` [3, E]; optionally with softmax."""
     rows, columns = matrix.shape
     values = number(1, rows) + number(1, columns) + number(2, 1) + message(8, "matrix")
     values += message(9, np.ascontiguousarray(matrix, np.float32).tobytes())

@@ -1,4 +1,4 @@
-"""Small generated videos, of every good and bad kind."""
+"""Small generated videos of every good and bad kind."""
 
 import struct
 from collections.abc import Sequence
@@ -27,15 +27,15 @@ def write_video(
     second_size: tuple[int, int] | None = None,
     pixel_aspect: Fraction | None = None,
 ) -> Path:
-    """Frame n shows n in the brightness of 16 blocks (a binary number), so that a decoded frame can be told.
+    """Frame n shows n as a binary number in the brightness of 16 blocks, so that decoded frames can be identified.
 
     Args:
         size: width and height in pixels.
-        gop: frames from one key frame to the next.
-        times, time_base: when each frame is shown; frame n at n / fps where they are not given.
-        options, container: of the encoder and the muxer.
+        gop: distance of key frames.
+        times, time_base: presentation times; by default frame n is shown at n / fps.
+        options, container: options of the encoder and the muxer.
         pixel_aspect: width of a pixel over its height.
-        second_size: of the second half of the frames, where they change their size (MPEG-TS).
+        second_size: size of the second half of the frames, if it changes (MPEG-TS).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     base = time_base or Fraction(1, fps)
@@ -66,7 +66,7 @@ def write_video(
             packet.stream = stream
         if sound is not None:
             packets += _silence(sound, seconds_of_sound)
-        # Nothing but what a muxer takes: the end of an encoder has no time.
+        # Skip the encoder's final packet, which has no time and which muxers do not accept.
         for packet in sorted((p for p in packets if p.dts is not None), key=lambda p: p.dts * p.time_base):
             file.mux(packet)
     return path
@@ -85,7 +85,7 @@ def _silence(stream: av.AudioStream, seconds: float) -> list[av.Packet]:
 
 
 def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
-    """Have an MP4 say how its frames are to be turned: (p, q) is shown at (a p + c q, b p + d q)."""
+    """Write a display matrix to an MP4: (p, q) is shown at (a p + c q, b p + d q)."""
     content = bytearray(path.read_bytes())
     # ISO/IEC 14496-12, 8.3.2: 40 bytes of the track header (version 0) come before its matrix.
     place = content.index(b"tkhd") + 4 + 40
@@ -107,7 +107,7 @@ def numbered(number: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 
 def read_number(image: np.ndarray) -> int:
-    """The number that an image of `numbered` shows (red and green tell it)."""
+    """The number shown by an image of `numbered` (from red and green)."""
     height, width = image.shape[0] // 4 * 4, image.shape[1] // 4 * 4
     blocks = image[:height, :width, 1].reshape(4, height // 4, 4, width // 4).mean(axis=(1, 3))
     bits = (blocks > 110).reshape(-1)

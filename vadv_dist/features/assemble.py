@@ -1,4 +1,4 @@
-"""Ends an extraction: joins what its groups did into a data set, or says why it is not finished."""
+"""Finish an extraction: combine its groups into a data set, or report why it is not finished."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -54,17 +54,17 @@ _SOURCES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class ExtractSummary:
-    """What went in and what came out.
+    """Counts of an extraction.
 
     Attributes:
         uri: the data set.
-        clips_listed, clips_written: of the list, and of the data set.
+        clips_listed, clips_written: clips of the list and of the data set.
         splits: clips written to each split.
-        rejected: clips by the reason why they were rejected.
-        without_face: clips written whose face is null; None where no faces were sought.
-        no_face: these clips by the reason why.
+        rejected: rejected clips by reason.
+        without_face: clips written without a face; None if faces are not extracted.
+        no_face: these clips by reason.
         features: shape of each feature.
-        fingerprint: of the data set.
+        fingerprint: fingerprint of the data set.
     """
 
     uri: str
@@ -105,11 +105,11 @@ def finish(
     prompts: Array | None,
     provenance: Mapping[str, Any],
 ) -> ExtractSummary:
-    """Write what stands beside the shards, `dataset.json` last.
+    """Write the remaining files of the data set, `dataset.json` last.
 
     Raises:
-        UserError: more clips were rejected than `output.max_rejected` allows, or all were. Shards and records stay:
-            with a larger share, the same command ends at once.
+        UserError: more clips were rejected than `output.max_rejected` allows, or all were. Shards and records are kept:
+            with a larger fraction, the same command finishes at once.
     """
     rejected, reasons = _rejected_table(listed, groups, records)
     share = len(rejected) / len(listed.clips)
@@ -148,7 +148,7 @@ def finish(
 
 
 def summary(root: Location, manifest: DatasetManifest) -> ExtractSummary:
-    """Summarise a finished extraction from its manifest and its rejected clips."""
+    """Summarise a finished extraction from its manifest and rejected clips."""
     with local_copy(root / REJECTED_NAME) as path:
         reasons = read_table(path, ["reason"]).column("reason").to_pylist()
     counts = manifest.provenance["clips"]
@@ -185,10 +185,10 @@ def _rejected_table(
 def _write_sources(
     listed: ClipList, groups: Sequence[Group], work: WorkFolder, path: Location
 ) -> tuple[dict[str, int], dict[str, Any]]:
-    """Write what was read for each accepted clip, group by group.
+    """Write the details of each accepted clip, group by group.
 
     Returns:
-        how many clips have no face, by reason, and what `dataset.json` says of the file.
+        how many clips have no face, by reason, and the entry of the file in `dataset.json`.
     """
     names = ("bytes", "sha256", "start_s", "end_s", "width", "height", "faces", "boxes", "no_face")
     without_face: Counter[str] = Counter()
@@ -209,7 +209,7 @@ def _write_sources(
 
 
 def _write_parquet(table: pa.Table, path: Location) -> dict[str, Any]:
-    """Write a table and return what `dataset.json` says of its file."""
+    """Write a table and return its entry in `dataset.json`."""
     with atomic_file(path) as partial:
         pq.write_table(table, partial, compression="zstd")
         return _entry(path.name, partial)
@@ -229,7 +229,7 @@ def _too_many(
     )
     if count == total:
         what = f"All {total:,} clips of {listed.file} were rejected: {examples}. There is nothing to write."
-        advice = "Mend them and run the same command with --retry-rejected."
+        advice = "Fix them and run the same command with --retry-rejected."
     else:
         what = (
             f"{count:,} of {total:,} clips of {listed.file} were rejected ({count / total:.1%}, output.max_rejected is "
@@ -237,14 +237,14 @@ def _too_many(
         )
         enough = _above(count / total)
         advice = (
-            f"The {total - count:,} good ones are kept in {work.root} and {work.folder}: mend the others and run the "
+            f"The {total - count:,} good ones are kept in {work.root} and {work.folder}: fix the others and run the "
             f"same command with --retry-rejected, or finish without them with --output.max_rejected={enough}."
         )
     return f"{what} {work.folder / REJECTED_NAME} lists them. {advice}"
 
 
 def _above(share: float) -> float:
-    """The next hundredth that allows a share."""
+    """Round a fraction up to the next hundredth."""
     return min(1.0, int(share * 100 + 1) / 100)
 
 

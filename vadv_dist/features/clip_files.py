@@ -1,4 +1,4 @@
-"""Opens and hashes the files of clips, wherever they are; every access to clips goes through here."""
+"""Open and hash the files of clips on any storage; all access to clips goes through here."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,18 +13,18 @@ def open_clip(uri: str) -> IO[bytes]:
 
     Raises:
         BadClipError: there is no such file, it is empty, or it cannot be read.
-        UserError: there is no such bucket, or the object store refuses access: this is not the clip's fault.
-        MachineError: the object store does not answer, or the disk for copies is full.
+        UserError: there is no such bucket, or the object store denies access, which is not the clip's fault.
+        MachineError: the object store does not respond, or the disk for copies is full.
     """
     with _bad_clips():
         return _content(uri).open()
 
 
 def open_hashed(uri: str) -> tuple[IO[bytes], int, str]:
-    """Open a clip's file, and return its bytes and SHA-256; many clips may be parts of one file, which is hashed once.
+    """Open a clip's file and return its size and SHA-256; a file that contains many clips is hashed once.
 
     Raises:
-        BadClipError, UserError, MachineError: as `open_clip`.
+        BadClipError, UserError, MachineError: as in `open_clip`.
     """
     with _bad_clips():
         content = _content(uri)
@@ -41,12 +41,12 @@ def _content(uri: str) -> FileContent:
 
 @contextmanager
 def _bad_clips() -> Iterator[None]:
-    """Turn what is wrong with a clip's file into the reason for its rejection."""
+    """Turn a problem with a clip's file into the reason for its rejection."""
     try:
         yield
     except FileNotFoundError:
         raise BadClipError("missing file") from None
     except ConflictError:
-        raise BadClipError("unreadable: it was changed while it was read") from None
+        raise BadClipError("unreadable: it was changed while it was being read") from None
     except (OSError, ValueError) as error:
         raise BadClipError(f"unreadable: {getattr(error, 'strerror', None) or error}") from None

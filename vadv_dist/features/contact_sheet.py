@@ -1,4 +1,4 @@
-"""Draws what an extraction saw: for a few clips, sampled frames with the face box of each."""
+"""Draw what an extraction saw: for a few clips, sampled frames with their face boxes."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +25,13 @@ _BOX_COLOUR, _INK, _PAPER = (60, 220, 90), (230, 230, 230), (24, 24, 28)
 
 
 def write_contact_sheets(uri: str | Location, folder: str | Location) -> list[Location]:
-    """Write one picture per split, `<folder>/<split>.png`: a row of frames per clip, face boxes drawn in.
+    """Write one picture per split, `<folder>/<split>.png`: a row of frames per clip with the face boxes.
 
     Args:
-        uri: a data set that `vadv extract` made; the clips must still be where they were read.
-        folder: where to write; made where it does not exist.
+        uri: a data set made by `vadv extract`; the clips must still be in their place.
+        folder: output folder, created if necessary.
     Raises:
-        UserError: no such data set, made otherwise, or not one of its clips is still there.
+        UserError: there is no such data set, it was not made by `vadv extract`, or none of its clips can be found.
     """
     dataset, target = Dataset.open(uri), location(folder)
     sources = dataset.root / SOURCES_NAME
@@ -43,7 +43,7 @@ def write_contact_sheets(uri: str | Location, folder: str | Location) -> list[Lo
     if (made_with := dataset.manifest.provenance.get("reader")) != READER_VERSION:
         raise UserError(
             f"{dataset.root} was extracted by version {made_with or 1} of the video reader, and this is version "
-            f"{READER_VERSION}: the pictures might not show the frames that were encoded. Leave out --pictures."
+            f"{READER_VERSION}: the pictures might not show the encoded frames. Leave out --pictures."
         )
     with local_copy(sources) as path:
         rows = read_table(path).to_pylist()
@@ -51,7 +51,7 @@ def write_contact_sheets(uri: str | Location, folder: str | Location) -> list[Lo
     faults = []
     for split in (split for split in SPLITS if split in dataset.manifest.splits):
         mine = [row for row in rows if row["split"] == split]
-        # Clips without a face are the ones to look at: they come among the first.
+        # Show clips without a face first, because they need checking.
         chosen = sorted(mine, key=lambda row: row["boxes"] is not None)[: _CLIPS_PER_SPLIT // 4]
         chosen += [row for row in _spread(mine, _CLIPS_PER_SPLIT) if row not in chosen][
             : _CLIPS_PER_SPLIT - len(chosen)
@@ -69,8 +69,8 @@ def write_contact_sheets(uri: str | Location, folder: str | Location) -> list[Lo
             written.append(sheet)
     if not written:
         raise UserError(
-            f"Not one of the clips of {dataset.root} can be read again under {root}: {', '.join(faults[:3])}. Pictures "
-            "are drawn from the clips: put them back."
+            f"None of the clips of {dataset.root} can be read under {root}: {', '.join(faults[:3])}. Pictures are "
+            "drawn from the clips: put them back."
         )
     return written
 
@@ -86,7 +86,7 @@ def _strip(row: dict[str, Any], root: Location) -> "Picture":
     from PIL import ImageDraw
 
     boxes = row["boxes"]
-    # Frames at times whose box is known: those of the face branch.
+    # Frames at times with a known box: those of the face branch.
     count = len(boxes) if boxes else _FRAMES
     chosen = [int((i + 0.5) / min(_FRAMES, count) * count) for i in range(min(_FRAMES, count))]
     times = Span(row["start_s"], row["end_s"]).middles(count)

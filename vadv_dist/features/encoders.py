@@ -1,4 +1,4 @@
-"""The frozen image encoder of the visual branch and the text encoder of the prompts: CLIP's or SigLIP's.
+"""The frozen image encoder of the visual branch and the text encoder of the prompts: CLIP or SigLIP.
 
 Shape letters: B images, S side in pixels, N tokens per image, D width, C classes.
 """
@@ -24,13 +24,13 @@ _KINDS = ("clip", "siglip", "siglip2")
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """What a data set says of an encoder.
+    """An encoder as recorded in a data set.
 
     Attributes:
-        name: as it was given.
+        name: as configured.
         kind: model type of its config.
-        revision: commit of the hub that its files are of; None for a folder.
-        files: name, bytes and SHA-256 of each file that its weights and its preprocessing come from.
+        revision: commit on the Hugging Face Hub; None for a folder.
+        files: name, size and SHA-256 of each file of its weights and preprocessing.
     """
 
     name: str
@@ -40,16 +40,16 @@ class EncoderFacts:
 
 
 class ImageEncoder:
-    """Images to features, frozen.
+    """Encodes images as features with frozen weights.
 
     Args:
         name: a CLIP or SigLIP by Hugging Face name or folder.
         tokens: `pooled`: CLIP's projected class embedding, SigLIP's pooled vector (N = 1). `patches`: the last hidden
-            state of every patch; CLIP's class token is left out.
-        device: where it runs.
-        precision: of its weights and sums.
+            state of every patch, without CLIP's class token.
+        device: device of the model.
+        precision: precision of weights and computation.
     Raises:
-        UserError: it cannot be had, or is another kind of model.
+        UserError: it cannot be loaded, or is another kind of model.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ImageEncoder:
 
     @torch.inference_mode()
     def encode(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Encode images [B, S, S, 3] that were resized already, to [B, N, D]."""
+        """Encode images [B, S, S, 3], already resized, as [B, N, D]."""
         pixels = self._preprocessing.normalised(_tensor(images, self._device)).to(self._dtype)
         outputs = self._model(pixel_values=pixels)
         if self.tokens == "patches":
@@ -84,10 +84,10 @@ class ImageEncoder:
 
 
 def image_config(name: str) -> Any:
-    """Configuration of an encoder's image tower.
+    """Load the configuration of an encoder's image tower.
 
     Raises:
-        UserError: it cannot be had, or is neither a CLIP nor a SigLIP.
+        UserError: it cannot be loaded, or is neither CLIP nor SigLIP.
     """
     from transformers import AutoConfig
 
@@ -98,16 +98,16 @@ def image_config(name: str) -> Any:
     )
     if config.model_type.removesuffix("_vision_model") not in _KINDS:
         raise UserError(
-            f"{_FIELD} {name!r} is a {config.model_type!r}, expected a CLIP or a SigLIP. Give one such as "
+            f"{_FIELD} {name!r} is a {config.model_type!r}, expected a CLIP or a SigLIP, such as "
             "openai/clip-vit-large-patch14 or google/siglip-base-patch16-224."
         )
     if config.model_type.startswith("siglip2") and getattr(_vision(config), "num_patches", None):
-        raise UserError(f"{_FIELD} {name!r} takes images of any size (NaFlex), which is not supported. Give another.")
+        raise UserError(f"{_FIELD} {name!r} takes images of any size (NaFlex), which is not supported. Use another.")
     return config
 
 
 def feature_shape(name: str, tokens: Literal["pooled", "patches"]) -> tuple[int, int]:
-    """Tokens per image and width, (N, D), from the configuration alone."""
+    """Tokens per image and width, (N, D), from the configuration."""
     config = image_config(name)
     vision = _vision(config)
     if tokens == "patches":
@@ -117,10 +117,10 @@ def feature_shape(name: str, tokens: Literal["pooled", "patches"]) -> tuple[int,
 
 
 def image_preprocessing(name: str, field: str) -> Preprocessing:
-    """What an encoder's image processor does.
+    """The preprocessing of an encoder's image processor.
 
     Raises:
-        UserError: it has none, or one of an unknown kind.
+        UserError: it has none, or one of an unsupported kind.
     """
     from transformers import AutoImageProcessor
 
@@ -134,27 +134,27 @@ def image_preprocessing(name: str, field: str) -> Preprocessing:
 
 
 def tower_preprocessing(name: str) -> Preprocessing:
-    """What the image processor of a CLIP or SigLIP does.
+    """The preprocessing of the image processor of a CLIP or SigLIP.
 
     Raises:
-        UserError: as `image_preprocessing`, or it makes images of another size than the image tower reads.
+        UserError: as in `image_preprocessing`, or its image size differs from that of the image tower.
     """
     preprocessing, side = image_preprocessing(name, _FIELD), _vision(image_config(name)).image_size
     if (preprocessing.height, preprocessing.width) != (side, side):
         raise UserError(
             f"The image processor of {_FIELD} {name!r} makes images of {preprocessing.width} by {preprocessing.height} "
-            f"pixels, but its image tower reads {side} by {side}. Give a folder in which they agree."
+            f"pixels, but its image tower expects {side} by {side}. Use a folder in which they agree."
         )
     return preprocessing
 
 
 def prompt_embeddings(name: str, template: str, classes: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Embed the classes' sentences with the text encoder that belongs to an image encoder, in fp32, [C, D].
+    """Embed the class sentences with the text encoder of an image encoder, in fp32, [C, D].
 
     Args:
-        name: of the CLIP or SigLIP.
+        name: name of the CLIP or SigLIP.
         template: the sentence; `{class}` stands for the class.
-        classes: in the order of their numbers.
+        classes: class names by index.
     Raises:
         UserError: it has no text encoder or no tokenizer.
     """
@@ -163,8 +163,8 @@ def prompt_embeddings(name: str, template: str, classes: Sequence[str]) -> npt.N
     config = image_config(name)
     if not hasattr(config, "text_config"):
         raise UserError(
-            f"{_FIELD} {name!r} is an image tower alone, without the text encoder that embeds prompts. Give the whole "
-            "model, or set prompts.store: false."
+            f"{_FIELD} {name!r} is an image tower without the text encoder that embeds prompts. Use the whole model, "
+            "or set prompts.store: false."
         )
     is_clip = config.model_type == "clip"
     texts = [template.replace("{class}", one) for one in classes]
@@ -175,18 +175,16 @@ def prompt_embeddings(name: str, template: str, classes: Sequence[str]) -> npt.N
     except UserError as error:
         raise UserError(f"{error} Prompts need a tokenizer; prompts.store: false leaves them out.") from None
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise UserError(
-            f"{_FIELD} {name!r} holds no tokenizer. Put it beside the weights, or set prompts.store: false."
-        )
+        raise UserError(f"{_FIELD} {name!r} has no tokenizer. Put it next to the weights, or set prompts.store: false.")
     model = load_frozen(_text_class(config), name, _FIELD, torch.float32, _tower(config, "text_config"))
     longest = config.text_config.max_position_embeddings
     lengths = [len(row) for row in tokenizer(texts)["input_ids"]]
     if max(lengths) > longest:
         raise UserError(
             f"prompts.template and prompts.classes give {texts[int(np.argmax(lengths))]!r}, which is {max(lengths)} "
-            f"tokens long; the text encoder of {name!r} reads {longest}. Shorten it."
+            f"tokens long; the text encoder of {name!r} is limited to {longest}. Shorten it."
         )
-    # SigLIP was trained on texts padded to its full length; CLIP reads them as they are.
+    # SigLIP was trained on texts padded to its full length; CLIP needs no padding.
     encoded = tokenizer(
         texts,
         padding=True if is_clip else "max_length",
@@ -202,16 +200,16 @@ def prompt_embeddings(name: str, template: str, classes: Sequence[str]) -> npt.N
 
 
 def load_frozen(model_class: Any, name: str, field: str, dtype: torch.dtype, config: Any = None) -> Any:
-    """Load a model whose every weight is in its files, for inference alone.
+    """Load a model for inference and check that its files contain every weight.
 
     Args:
-        model_class: of transformers.
+        model_class: a transformers class.
         name: folder or Hugging Face name.
-        field: of our configuration that names it, for messages.
-        dtype: of the weights.
-        config: of the model; None takes the one beside the weights.
+        field: the configuration field, for messages.
+        dtype: type of the weights.
+        config: configuration of the model; None uses the one next to the weights.
     Raises:
-        UserError: it cannot be had, or lacks weights (transformers would draw random ones).
+        UserError: it cannot be loaded, or lacks weights (which transformers would initialise at random).
     """
     model, facts = load_pretrained(
         name,
@@ -227,17 +225,17 @@ def load_frozen(model_class: Any, name: str, field: str, dtype: torch.dtype, con
     missing = sorted(facts["missing_keys"])
     if missing:
         raise UserError(
-            f"The weights of {field} {name!r} lack {len(missing)} of the tensors that a {model_class.__name__} has, "
-            f"such as {missing[0]}. Give a model that holds them all."
+            f"The weights of {field} {name!r} lack {len(missing)} of the tensors of a {model_class.__name__}, such as "
+            f"{missing[0]}. Use a model that has them all."
         )
     return model.eval().requires_grad_(False)
 
 
 def encoder_facts(name: str, field: str = _FIELD) -> EncoderFacts:
-    """Which files an encoder's features come from, with their hashes.
+    """List the files that determine an encoder's features, with their hashes.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: it cannot be found.
     """
     from pathlib import Path
 
@@ -265,7 +263,7 @@ def encoder_facts(name: str, field: str = _FIELD) -> EncoderFacts:
 
 
 def _tensor(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    # Arrays out of Ray's object store are read-only, which torch does not take.
+    # Arrays from Ray's object store are read-only, which torch does not accept.
     return torch.from_numpy(images if images.flags.writeable else images.copy()).to(device)
 
 
@@ -274,7 +272,7 @@ def _vision(config: Any) -> Any:
 
 
 def _tower(config: Any, name: str) -> Any:
-    """Configuration of one of the two towers; the width that CLIP projects to is the whole model's."""
+    """Configuration of one of the two towers; the width of CLIP's projection is in the whole model's."""
     tower = copy.deepcopy(getattr(config, name, config))
     if config.model_type == "clip":
         tower.projection_dim = config.projection_dim

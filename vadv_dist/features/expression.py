@@ -1,4 +1,4 @@
-"""The frozen expression encoder: a Hugging Face image classifier or an ONNX file, face crops to scores.
+"""The frozen expression encoder, a Hugging Face image classifier or an ONNX file: face crops to scores.
 
 Shape letters: B crops, S side in pixels, E scores.
 """
@@ -28,14 +28,14 @@ Scores = Literal["probabilities", "raw"]
 
 
 class ExpressionEncoder:
-    """Face crops to expression scores, frozen.
+    """Scores face crops by expression with frozen weights.
 
     Args:
-        config: which encoder, and what it must give.
-        device: where a Hugging Face classifier runs; an ONNX file runs on the CPU.
-        precision: of a Hugging Face classifier.
+        config: the encoder and its expected output.
+        device: device of a Hugging Face classifier; an ONNX file runs on the CPU.
+        precision: precision of a Hugging Face classifier.
     Raises:
-        UserError: it cannot be had, is no classifier, or gives another number of scores.
+        UserError: it cannot be loaded, is not a classifier, or has another number of scores.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class ExpressionEncoder:
 
     @torch.inference_mode()
     def encode(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Score face crops [B, S, S, 3] that were resized already, to [B, E]."""
+        """Score face crops [B, S, S, 3], already resized, as [B, E]."""
         if self._session is not None:
             names = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
             [logits] = self._session.run([names[1]], {names[0]: self._preprocessing.normalised_array(crops)})
             if logits.shape != (len(crops), self._config.num_scores):
                 raise UserError(
                     f"{_FIELD} {_name(self._config)} gives scores {list(logits.shape)} for {len(crops)} faces, "
-                    f"expected [{len(crops)}, {self._config.num_scores}]. Set expression.num_scores, or give another."
+                    f"expected [{len(crops)}, {self._config.num_scores}]. Set expression.num_scores, or use another."
                 )
             scores = torch.from_numpy(np.asarray(logits, np.float32))
         else:
@@ -78,10 +78,10 @@ class ExpressionEncoder:
 
 
 def expression_preprocessing(config: ExpressionConfig) -> Preprocessing:
-    """What the encoder wants of a face crop.
+    """The preprocessing of a face crop.
 
     Raises:
-        UserError: it has no image processor, or one of an unknown kind.
+        UserError: it has no image processor, or one of an unsupported kind.
     """
     if _is_onnx(config):
         return Preprocessing.square(config.onnx_side, config.onnx_mean, config.onnx_std)
@@ -89,10 +89,10 @@ def expression_preprocessing(config: ExpressionConfig) -> Preprocessing:
 
 
 def check_expression(config: ExpressionConfig) -> EncoderFacts:
-    """Meet every mistake in the configuration before anything is started, and say which files are used.
+    """Check the configuration before anything is started, and list the files of the encoder.
 
     Raises:
-        UserError: as `ExpressionEncoder`.
+        UserError: as in `ExpressionEncoder`.
     """
     if not _is_onnx(config):
         _require_classifier(config)
@@ -105,7 +105,7 @@ def check_expression(config: ExpressionConfig) -> EncoderFacts:
         if not is_symbol:
             raise UserError(
                 f"{_FIELD} {path} takes {len(session.get_inputs())} inputs and gives {outputs}, expected one image and "
-                f"[B, {config.num_scores}] scores. Set expression.num_scores, or give another."
+                f"[B, {config.num_scores}] scores. Set expression.num_scores, or use another."
             )
     _try_onnx(session, config)
     facts = {"name": path.name, "bytes": file_size(path), "sha256": sha256_file(path)}
@@ -113,23 +113,23 @@ def check_expression(config: ExpressionConfig) -> EncoderFacts:
 
 
 def _try_onnx(session: Any, config: ExpressionConfig) -> None:
-    """Score two images, as the extraction will: channels first, more than one at a time."""
+    """Score two images like the extraction: channels first, more than one at a time."""
     images = np.random.default_rng(0).integers(0, 256, (2, config.onnx_side, config.onnx_side, 3)).astype(np.uint8)
     pixels = expression_preprocessing(config).normalised_array(images)
     try:
         scores = np.asarray(session.run(None, {session.get_inputs()[0].name: pixels})[0], np.float64)
-    except Exception as error:  # onnxruntime's kinds share no base of their own
+    except Exception as error:  # onnxruntime's exceptions have no common base class
         raise UserError(
             f"{_FIELD} {_name(config)} does not take images {list(pixels.shape)} ({one_line(error)}). Set "
             "expression.onnx_side to its side, or export it with inputs [batch, 3, side, side]."
         ) from None
     if not np.isfinite(scores).all():
-        raise UserError(f"{_FIELD} {_name(config)} scores images as NaN or infinity. Give another.")
+        raise UserError(f"{_FIELD} {_name(config)} gives scores of NaN or infinity. Use another.")
     are_shares = (scores >= 0).all() and np.allclose(scores.reshape(2, -1).sum(axis=1), 1, atol=1e-4)
     if are_shares and config.scores == "probabilities" and config.num_scores > 1:
         raise UserError(
-            f"{_FIELD} {_name(config)} gives probabilities already, and expression.scores: probabilities would take "
-            "the softmax of them. Set expression.scores: raw."
+            f"{_FIELD} {_name(config)} already returns probabilities, and expression.scores: probabilities would apply "
+            "a softmax to them. Set expression.scores: raw."
         )
 
 
@@ -147,13 +147,13 @@ def _require_classifier(config: ExpressionConfig) -> None:
         )
     if found.num_labels != config.num_scores:
         raise UserError(
-            f"{_FIELD} {_name(config)!r} gives {found.num_labels} scores, expression.num_scores is "
+            f"{_FIELD} {_name(config)!r} gives {found.num_labels} scores, but expression.num_scores is "
             f"{config.num_scores}. Make them agree."
         )
     if found.problem_type == "multi_label_classification" and config.scores == "probabilities":
         raise UserError(
-            f"{_FIELD} {_name(config)!r} was trained with labels that do not exclude each other, so the softmax over "
-            "its outputs is no probability. Set expression.scores: raw."
+            f"{_FIELD} {_name(config)!r} was trained with labels that do not exclude each other, so a softmax over its "
+            "outputs is not a probability. Set expression.scores: raw."
         )
 
 
@@ -162,5 +162,5 @@ def _is_onnx(config: ExpressionConfig) -> bool:
 
 
 def _name(config: ExpressionConfig) -> str:
-    assert config.encoder is not None  # ExtractConfig refuses faces without one
+    assert config.encoder is not None  # ExtractConfig requires one for faces
     return config.encoder

@@ -1,6 +1,6 @@
-"""Raw clips to a data set: a Ray Data pipeline whose stages overlap, or the same stages in this process.
+"""Raw clips to a data set: a Ray Data pipeline with overlapping stages, or the same stages in this process.
 
-Groups of clips become shards one by one, so that a run that was killed does again only the groups it had not finished.
+Groups of clips become shards one by one, so that a resumed run repeats only the groups that were not finished.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 
 
 def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool = False) -> ExtractSummary:
-    """Make a data set of raw clips, or go on where an earlier run stopped.
+    """Create a data set from raw clips, or resume an interrupted extraction.
 
     Args:
         config: the resolved configuration.
-        console: where progress is shown.
-        retry_rejected: do the groups again that hold rejected clips, which may have been mended.
+        console: shows progress.
+        retry_rejected: repeat the groups with rejected clips, which may have been fixed.
     Raises:
-        UserError: a mistake in the configuration or the list, or more bad clips than `output.max_rejected` allows.
-        MachineError: a full disk, an object store that does not answer, or workers lost again and again.
+        UserError: a mistake in the configuration or the list, or more rejected clips than `output.max_rejected` allows.
+        MachineError: a full disk, an object store that does not respond, or repeatedly lost workers.
     """
     listed = list_clips(config.clips)
     with runtime(config) as room:
         plan = make_plan(config, listed, use_gpu=room.gpus > 0)
         done = _finished(plan)
         if done is not None:
-            _say(console, f"{done.uri} is complete already")
+            _say(console, f"{done.uri} is already complete")
             return done
         work = WorkFolder(config.output.uri, plan.job)
         with work.lock():
@@ -58,7 +58,7 @@ def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool =
                 reports = work.reports(begun)
                 _require_same_clips(plan, {r.clip_id: r.sha256 for r in reports if r.reason is None})
             if records:
-                _say(console, f"going on: {len(records):,} of {len(plan.groups):,} shards are there already")
+                _say(console, f"resuming: {len(records):,} of {len(plan.groups):,} shards are complete")
             todo = [group for group in plan.groups if group.name not in records]
             already = len(listed.clips) - sum(len(group.clips) for group in todo)
             rejected = sum(record.rejected for record in records.values())
@@ -69,10 +69,10 @@ def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool =
 
 
 def _finished(plan: Plan) -> ExtractSummary | None:
-    """The summary of a data set that this very job has made already.
+    """The summary of the data set if this job has already completed it.
 
     Raises:
-        UserError: the data set there is of another job.
+        UserError: the data set belongs to another job.
     """
     root = location(plan.config.output.uri)
     if not (root / "dataset.json").is_file():
@@ -83,26 +83,26 @@ def _finished(plan: Plan) -> ExtractSummary | None:
         made.get(key) != plan.provenance[key] for key in ("files", "encoders", "options")
     ):
         raise UserError(
-            f"{root} exists already, of another list or configuration, and a data set is never written over. Give "
+            f"{root} already exists with another list or configuration, and a data set is never overwritten. Set "
             "another output.uri, or remove this one."
         )
     if made.get("reader") != READER_VERSION:
         raise UserError(
             f"{root} was extracted by version {made.get('reader', 1)} of the video reader; this is version "
-            f"{READER_VERSION}, which reads other frames or faces from some files. Give another output.uri to extract "
-            "the clips again, or go on using this data set as it is."
+            f"{READER_VERSION}, which reads other frames or faces from some files. Set another output.uri to extract "
+            "the clips again, or keep using this data set as it is."
         )
     if made.get("root") != plan.provenance["root"]:
         _require_same_clips(plan, _source_hashes(root))
     work = WorkFolder(root, plan.job)
-    if work.is_left():  # by what was killed between the last file and this; or it is just about to be removed
+    if work.is_left():  # the process was killed before removing it, or another is about to remove it
         with suppress(UserError), work.lock():
             work.remove()
     return summary(root, manifest)
 
 
 def _source_hashes(root: Location) -> dict[str, str]:
-    """SHA-256 of the file of each of the first clips of a data set, by the clip's id."""
+    """SHA-256 of the files of the first clips of a data set, by clip id."""
     if not (root / SOURCES_NAME).is_file():
         return {}
     with local_copy(root / SOURCES_NAME) as path:
@@ -111,13 +111,13 @@ def _source_hashes(root: Location) -> dict[str, str]:
 
 
 def _require_same_clips(plan: Plan, hashes: Mapping[str, str]) -> None:
-    """Refuse a list whose words are those of an earlier one, but whose clips are other files; one is looked at.
+    """Refuse a list with the same rows as an earlier one but other clip files; one clip is compared.
 
     Args:
-        plan: what is to be extracted.
-        hashes: SHA-256 of files that were read, by clip.
+        plan: the extraction.
+        hashes: SHA-256 of the files that were read, by clip.
     Raises:
-        UserError: the first of them is another file now.
+        UserError: the file of the first of them has changed.
     """
     clip = next((clip for clip in plan.listed.clips if hashes.get(clip.clip_id)), None)
     if clip is None:
@@ -127,15 +127,15 @@ def _require_same_clips(plan: Plan, hashes: Mapping[str, str]) -> None:
         now, then = sha256_file(place), hashes[clip.clip_id]
         if now != then:
             raise UserError(
-                f"{plan.config.output.uri} was begun with other clips: {clip.clip_id} had SHA-256 {then[:12]} then, "
-                f"{place} has {now[:12]} now. Go back to those clips, or give another output.uri."
+                f"{plan.config.output.uri} was started with other clips: {clip.clip_id} had SHA-256 {then[:12]}, but "
+                f"{place} now has {now[:12]}. Restore those clips, or set another output.uri."
             )
 
 
 def _run(
     plan: Plan, work: WorkFolder, todo: Sequence[Group], room: Room, progress: ExtractProgress
 ) -> Iterator[tuple[Group, GroupRecord]]:
-    """Do the missing groups; each is written as soon as its last batch is there, in whatever order they come."""
+    """Process the missing groups; each is written as soon as its last batch is complete, in any order."""
     numbered = [(group, clips) for group in todo for clips in group.batches(plan.config.batching.clips)]
     batches = [[plan.listed.clips[i] for i in clips] for _, clips in numbered]
     located = ([(clip, plan.listed.location(clip)) for clip in clips] for clips in batches)
@@ -155,7 +155,7 @@ def _run(
 
 
 def _commit(plan: Plan, work: WorkFolder, group: Group, parts: list[ClipBatch]) -> GroupRecord:
-    """Write a group's shard; features that cannot be stored reject their clip."""
+    """Write a group's shard; clips whose features cannot be stored are rejected."""
     label = LabelSpec(*plan.config.clips.label_range, threshold=plan.config.clips.threshold)
     clips, reports = [], []
     numbers = iter(group.clips)
@@ -165,7 +165,7 @@ def _commit(plan: Plan, work: WorkFolder, group: Group, parts: list[ClipBatch]) 
             listed = plan.listed.clips[next(numbers)]
             if listed.clip_id != report.clip_id:
                 raise RuntimeError(
-                    f"{group.name}: the features of {report.clip_id} came in the place of {listed.clip_id}"
+                    f"{group.name}: got the features of {report.clip_id} instead of those of {listed.clip_id}"
                 )
             if report.reason is None:
                 values: dict[str, Array | None] = {}

@@ -1,4 +1,4 @@
-"""The face branch of one clip: finds faces in sampled frames, follows one person, cuts the face out.
+"""The face branch of one clip: find faces in sampled frames, follow one person, and crop the face.
 
 Shape letters: T frames, F faces of a frame.
 """
@@ -18,7 +18,7 @@ from vadv_dist.features.tracks import Floats, Scenes, Track, choose_person, crop
 from vadv_dist.features.upright import Turn
 from vadv_dist.features.yunet import YuNet
 
-# Landmarks may leave the picture where a face does; most of the time they are in it.
+# Landmarks may be outside the picture if the face is partly outside; most of the time they are inside.
 _INSIDE = 0.9
 _NOBODY: Floats = np.zeros((0, 4))
 
@@ -28,10 +28,10 @@ class FaceFrame:
     """A sampled frame.
 
     Attributes:
-        time_s: in a player's seconds.
-        image: as it is shown, perhaps scaled down.
+        time_s: time in a player.
+        image: the upright image, possibly scaled down.
         coded_size: width and height in the file, in pixels.
-        turn: what made it upright.
+        turn: the transformation that made it upright.
     """
 
     time_s: float
@@ -45,10 +45,10 @@ class ClipFace:
     """The face of a clip.
 
     Attributes:
-        crops: one per frame; None where the clip has no face.
-        seen: frames in which the person was found.
-        boxes: of each frame, as shares of width and height, T × (left, top, right, bottom); None where they are not
-            known (aligned crops), or there is no face.
+        crops: one per frame; None if the clip has no face.
+        seen: number of frames in which the person was found.
+        boxes: box of each frame as fractions of width and height, T × (left, top, right, bottom); None if unknown
+            (aligned crops) or if there is no face.
         missing: why there is no face.
     """
 
@@ -59,12 +59,12 @@ class ClipFace:
 
 
 class FaceFinder:
-    """Finds the faces of clips as the configuration says.
+    """Finds the faces of clips.
 
     Args:
-        config: which detector, or whose output.
+        config: the detector, or the tool whose output is read.
     Raises:
-        UserError: the detector or OpenFace's folder is not there.
+        UserError: the detector or OpenFace's folder does not exist.
     """
 
     def __init__(self, config: FacesConfig) -> None:
@@ -79,12 +79,12 @@ class FaceFinder:
         """Find the face of one clip.
 
         Args:
-            clip: as it is listed.
+            clip: the clip's row of the list.
             video: its file.
             span: its part of the video.
-            frames: sampled from it; frames of one picture may share an image.
+            frames: frames sampled from it; frames of one picture may share an image.
         Raises:
-            BadClipError: OpenFace's output is damaged, or is not of this clip.
+            BadClipError: OpenFace's output is damaged, or does not belong to this clip.
         """
         if self._detector is not None:
             shares, scenes = self._detected(self._detector, frames), Scenes([frame.image for frame in frames])
@@ -120,11 +120,11 @@ class FaceFinder:
         if output.landmarks is None:
             shares = faces.boxes
         elif len({(frame.coded_size, frame.turn) for frame in frames}) > 1:
-            raise BadClipError("wrong OpenFace output: the video's size changes, so its landmarks have no place")
+            raise BadClipError("wrong OpenFace output: the size of the video changes, so landmarks cannot be mapped")
         else:
             shares = to_shares(faces.boxes, frames[0], output.landmarks.name)
         unit, scenes = _unit(frames), Scenes([frame.image for frame in frames])
-        # All rows from the first sampled frame to the last: a face moves less from row to row.
+        # Use all rows from the first sampled frame to the last, because a face moves less from row to row.
         known = [(row, frame) for frame, row in enumerate(rows) if row is not None]
         first, last = (known[0][0], known[-1][0]) if known else (0, -1)
         nearest = [min(known, key=lambda pair: abs(pair[0] - row))[1] for row in range(first, last + 1)]
@@ -139,7 +139,7 @@ class FaceFinder:
         if not faces.crops:
             return self._cut(frames, track)
         crops = []
-        for frame in range(len(frames)):  # one without a crop takes the nearest
+        for frame in range(len(frames)):  # a frame without a crop uses the nearest one
             source = min(track.seen, key=lambda seen: abs(seen - frame))
             row = rows[source]
             assert row is not None
@@ -151,7 +151,7 @@ class FaceFinder:
         return follow(shares_TF4, seen, scenes.same, min_share=config.min_share, smoothing=config.smoothing)
 
     def _cut(self, frames: Sequence[FaceFrame], track: Track) -> ClipFace:
-        """Cut the face out of the frames."""
+        """Crop the face from the frames."""
         crops = []
         for source, box in zip(track.sources, track.boxes, strict=True):
             image = frames[source].image
@@ -162,22 +162,23 @@ class FaceFinder:
 
 
 def _unit(frames: Sequence[FaceFrame]) -> Floats:
-    """What turns shares of a picture into lengths that are alike across and down."""
+    """Factors that turn fractions of a picture into lengths with equal horizontal and vertical units."""
     height, width = frames[0].image.shape[:2]
     return np.array([width, height] * 2, np.float64)
 
 
 def to_shares(boxes: Sequence[Floats], frame: FaceFrame, name: str) -> list[Floats]:
-    """Boxes in pixels of what OpenFace saw, as shares of the picture as it is shown.
+    """Convert boxes in pixels of OpenFace's input to fractions of the upright picture.
 
-    Versions of OpenFace differ in whether they turn a phone's video upright; where most landmarks lie tells which.
+    Versions of OpenFace differ in whether they rotate a phone's video upright; the position of most landmarks tells
+    which.
 
     Args:
         boxes: per frame, [F, 4].
-        frame: one of the video.
-        name: of the file, for messages.
+        frame: a frame of the video.
+        name: name of the file, for messages.
     Raises:
-        BadClipError: they lie outside the picture, or it cannot be told how it was turned.
+        BadClipError: they are outside the picture, or the rotation is ambiguous.
     """
     flat = np.concatenate([np.zeros((0, 4)), *boxes])
     centres = (flat[:, :2] + flat[:, 2:]) / 2
@@ -191,12 +192,12 @@ def to_shares(boxes: Sequence[Floats], frame: FaceFrame, name: str) -> list[Floa
     as_coded, as_shown = inside(coded), inside(shown)
     if not as_coded and not as_shown:
         raise BadClipError(
-            f"wrong OpenFace output: the landmarks of {name} lie outside the picture of {shown[0]} × {shown[1]} pixels"
+            f"wrong OpenFace output: the landmarks of {name} are outside the picture of {shown[0]} × {shown[1]} pixels"
         )
     if frame.turn and as_coded and as_shown and len(flat):
         raise BadClipError(
-            f"wrong OpenFace output: the video is to be turned, and {name} does not tell whether OpenFace did. Encode "
-            "the clip upright and run OpenFace again"
+            f"wrong OpenFace output: the video is rotated, and {name} does not tell whether OpenFace rotated it. "
+            "Encode the clip upright and run OpenFace again"
         )
     if as_shown:
         return [b / np.array(shown * 2) for b in boxes]

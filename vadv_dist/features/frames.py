@@ -1,7 +1,7 @@
-"""Reads the wanted frames of a clip in one pass over its file, seeking where that saves decoding.
+"""Read frames of a clip in one pass over its file, seeking if that saves decoding.
 
-The frame at a time is the last one shown by then: that of the largest presentation time that is not later. Times are
-those of a player and of `ffmpeg -ss`: 0 is where the file's earliest stream begins, which may be its sound.
+The frame at a time is the one with the largest presentation time that is not later. Times are those of a player and of
+`ffmpeg -ss`: 0 is the start of the file's earliest stream, which may be audio.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,25 +26,25 @@ Image = npt.NDArray[np.uint8]
 """Height × width × RGB."""
 
 READER_VERSION = 2
-"""Raised when other frames, sizes or faces would be read from the same files."""
+"""Increased when other frames, sizes or faces would be read from the same files."""
 
 # 8K; as RGB, a frame of this size takes 100 MB.
 MAX_PIXELS = 8192 * 4320
-# A seek drops what the decoder has begun and reads anew: worth about so many decoded frames.
+# Cost of a seek in decoded frames: it discards the decoder's state.
 _SEEK_FRAMES = 4
-# A container may seek to a place behind a key frame; it is asked for times that lie so far before it, in seconds.
+# A container may seek past a key frame, so we request times this far before it, in seconds.
 _BACK_S = (0.0, 1.0, 10.0)
 
 
 @dataclass(frozen=True)
 class Span:
-    """The part of a video that is a clip, in a player's seconds."""
+    """The part of a video that is a clip, in player time."""
 
     start_s: float
     end_s: float
 
     def middles(self, count: int) -> list[float]:
-        """Times of `count` frames: the middles of as many equal parts."""
+        """`count` times: the midpoints of equal parts."""
         length = self.end_s - self.start_s
         return [self.start_s + (i + 0.5) / count * length for i in range(count)]
 
@@ -53,9 +53,9 @@ class Video:
     """A video opened for reading: its span, and its frames at given times.
 
     Args:
-        file: as `open_clip` gives it; stays the caller's to close.
+        file: result of `open_clip`, which the caller closes.
         seek: whether seeking is allowed (it changes the speed, never the frames).
-        timeline: that of this very file, where it is known already.
+        timeline: timeline of this file, if already known.
     Raises:
         BadClipError: not a video, or without a video stream.
     """
@@ -63,7 +63,7 @@ class Video:
     def __init__(self, file: IO[bytes], *, seek: bool = True, timeline: Timeline | None = None) -> None:
         self._file, self._seek = file, seek
         self.decoded = 0
-        """Frames decoded so far, for tests and measurements."""
+        """Number of frames decoded so far, for tests and measurements."""
         self._open()
         if timeline is None:
             try:
@@ -100,17 +100,17 @@ class Video:
         if context.width * context.height > MAX_PIXELS:
             self._container.close()
             raise BadClipError(f"too large: {context.width} × {context.height} pixels")
-        context.options = {"max_pixels": str(MAX_PIXELS)}  # a video may grow on its way
-        self._stream.thread_count = 1  # clips are read side by side; a clip's threads would wait for each other
+        context.options = {"max_pixels": str(MAX_PIXELS)}  # the frame size may grow within a video
+        self._stream.thread_count = 1  # clips are read in parallel, and their threads would compete
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the first frame as it is shown, in square pixels."""
+        """Width and height of the first frame as displayed, in square pixels."""
         return self._first[1].size
 
     @cached_property
     def shown_s(self) -> list[float]:
-        """When each frame is shown that can be decoded, in a player's seconds."""
+        """Player time of each decodable frame, in seconds."""
         first = self._first[0]
         return [self.timeline.seconds(pts) for pts in self.timeline.shown if pts >= first]
 
@@ -120,12 +120,12 @@ class Video:
         return Span(self.timeline.seconds(self._first[0]), self.timeline.seconds(self.timeline.end))
 
     def span(self, start_s: float | None, end_s: float | None) -> Span:
-        """The clip's part of the video, its end at most that of the video.
+        """The clip's part of the video, clamped to the end of the video.
 
         Args:
-            start_s, end_s: in a player's seconds; None is where the video begins or ends.
+            start_s, end_s: player times; None is the start or end of the video.
         Raises:
-            BadClipError: the video has no length or is truncated, or the times lie outside it.
+            BadClipError: the video has no length or is truncated, or the times are outside it.
         """
         whole = self.whole
         if whole.end_s <= whole.start_s:
@@ -134,21 +134,21 @@ class Video:
             raise BadClipError(f"truncated: the video breaks off at {whole.end_s:.2f} s")
         start = whole.start_s if start_s is None else start_s
         if start >= whole.end_s:
-            raise BadClipError(f"{WRONG_TIMES}: it starts at {start:g} s, the video ends at {whole.end_s:.2f} s")
+            raise BadClipError(f"{WRONG_TIMES}: it starts at {start:g} s, but the video ends at {whole.end_s:.2f} s")
         if start < whole.start_s - END_TOLERANCE_S:
-            raise BadClipError(f"{WRONG_TIMES}: it starts at {start:g} s, the video begins at {whole.start_s:.2f} s")
+            raise BadClipError(f"{WRONG_TIMES}: it starts at {start:g} s, before the video at {whole.start_s:.2f} s")
         if end_s is not None and end_s > whole.end_s + END_TOLERANCE_S:
-            raise BadClipError(f"{WRONG_TIMES}: it ends at {end_s:g} s, the video at {whole.end_s:.2f} s")
+            raise BadClipError(f"{WRONG_TIMES}: it ends at {end_s:g} s, but the video ends at {whole.end_s:.2f} s")
         end = whole.end_s if end_s is None else min(end_s, whole.end_s)
         if end <= max(start, whole.start_s):
-            raise BadClipError(f"{WRONG_TIMES}: it ends at {end:g} s and starts at {max(start, whole.start_s):g} s")
+            raise BadClipError(f"{WRONG_TIMES}: it ends at {end:g} s but starts at {max(start, whole.start_s):g} s")
         return Span(start, end)
 
     def frames(self, times_s: Sequence[float]) -> Iterator[tuple[int, Picture]]:
-        """Yield (index, picture) for each wanted time, in order; one picture may answer several times.
+        """Yield (index, picture) for each time, in order; a picture may be yielded several times.
 
         Args:
-            times_s: ascending times, in a player's seconds.
+            times_s: ascending player times.
         Raises:
             BadClipError: a frame cannot be decoded, frames are out of order, or the video ends before the last time.
         """
@@ -176,7 +176,7 @@ class Video:
             while upcoming is not None and (held is None or upcoming[0] <= at):
                 if held is not None and upcoming[0] < held[0]:
                     back = line.seconds(held[0]), line.seconds(upcoming[0])
-                    raise BadClipError(f"out of order: after {back[0]:.2f} s comes a frame of {back[1]:.2f} s")
+                    raise BadClipError(f"out of order: a frame at {back[1]:.2f} s follows {back[0]:.2f} s")
                 held, upcoming = upcoming, next(source, None)
             if held is None:
                 raise BadClipError("zero length")
@@ -196,7 +196,7 @@ class Video:
     def _decoded_at(
         self, key: int, wanted: int | None
     ) -> tuple[tuple[int, Picture], Iterator[tuple[int, Picture]]] | None:
-        """Decode from a key frame to a frame; None where the container or the decoder does not get exactly there."""
+        """Decode from a key frame to a frame; None if the container or the decoder does not reach it exactly."""
         import av
 
         base = self.timeline.base
@@ -214,13 +214,13 @@ class Video:
         return None
 
     def _from_beginning(self) -> Iterator[tuple[int, Picture]]:
-        """All frames; what was decoded to know the first one is not decoded again."""
+        """All frames, reusing what was decoded to find the first one."""
         _ = self._first
         begun, ahead = self._begun, self._ahead
         self._begun = self._ahead = None
         if begun is None:
             self._container.close()
-            self._open()  # where seeking to the beginning ends depends on the container
+            self._open()  # because the result of seeking to the start depends on the container
             begun = self._decoded(None)
         elif ahead is not None:
             yield ahead
@@ -228,7 +228,7 @@ class Video:
 
     @cached_property
     def _first(self) -> tuple[int, Picture]:
-        """The first frame that can be decoded: streams may begin with frames that depend on others before them."""
+        """The first frame that can be decoded: streams may start with frames that depend on earlier ones."""
         import av
 
         try:
@@ -241,11 +241,11 @@ class Video:
         return self._ahead
 
     def _decoded(self, key: int | None) -> Iterator[tuple[int, Picture]]:
-        """Decode what comes in the container, as (presentation time, picture).
+        """Decode the following packets, as (presentation time, picture).
 
         Args:
-            key: presentation time of the key frame to begin with; frames shown before it are left out, since they may
-                depend on others that were not read. Nothing comes where it lies behind. None: all from here.
+            key: presentation time of the key frame to start with; frames shown before it are skipped, since they may
+                depend on frames that were not read. Yields nothing if the key frame has been passed. None decodes all.
         """
         from av.video.frame import PictureType
 
@@ -265,7 +265,7 @@ class Video:
                 number, last = number + 1, pts + (frame.duration or 0)
                 if unseen is not None and pts >= unseen:
                     if pts > unseen or frame.pict_type != PictureType.I:
-                        return  # a "key frame" from which the picture is refreshed bit by bit
+                        return  # a "key frame" that refreshes the picture gradually
                     unseen = None
                 if key is None or (pts >= key and not frame.is_corrupt):
                     yield pts, picture_of(frame, self._pixel_aspect)
@@ -276,21 +276,21 @@ class Video:
 
 
 def to_image(picture: Picture, longest_side: int | None = None) -> Image:
-    """A picture as RGB, upright, scaled down to a longest side where it is longer.
+    """An upright RGB picture, scaled down to a longest side if it is larger.
 
     Args:
-        picture: as `Video.frames` gives it.
-        longest_side: in pixels; None keeps its size.
+        picture: a picture from `Video.frames`.
+        longest_side: in pixels; None keeps the size.
     """
     return picture.image(longest_side)
 
 
 def _time_of(frame: "VideoFrame", expected: int | None) -> int:
-    """A frame's presentation time; some program streams give only that of the first frame of each group."""
+    """A frame's presentation time; some program streams store it only for the first frame of each group."""
     if frame.pts is not None:
         return frame.pts
     if expected is None:
-        raise BadClipError("no times: a frame does not say when it is shown")
+        raise BadClipError("no times: a frame has no presentation time")
     return expected
 
 

@@ -1,7 +1,7 @@
-"""Keeps a clip that takes its process down (a fault in a decoder, memory that runs out) from stopping the job.
+"""Protect an extraction from clips that crash their process (a decoder bug, memory exhaustion).
 
-Ray starts a task whose process died again, without end. A task therefore leaves a note of which batch it has begun; one
-that finds such a note reads each clip of the batch in a process of its own, and rejects the clip that takes it down.
+Ray restarts a task whose process died without limit. A task therefore leaves a note of the batch it has started; a task
+that finds such a note reads each clip of the batch in a separate process and rejects the clip that crashes it.
 """
 
 import multiprocessing
@@ -27,11 +27,11 @@ Read = Callable[[StageSpec, int, Located], ClipBatch]
 
 @contextmanager
 def begun(run: str, number: int) -> Iterator[int]:
-    """Count how often a batch was begun on this machine and not ended, the time that begins now left out.
+    """Count how often a batch was started on this machine without being finished, apart from the current attempt.
 
     Args:
-        run: a name that no other run has.
-        number: of the batch.
+        run: a unique name of the run.
+        number: number of the batch.
     """
     note = Path(tempfile.gettempdir()) / f"vadv-extract-{run}" / str(number)
     note.parent.mkdir(exist_ok=True)
@@ -40,7 +40,7 @@ def begun(run: str, number: int) -> Iterator[int]:
         file.write(b".")
     try:
         yield before
-    except VadvError:  # which ends the job
+    except VadvError:  # ends the job
         _forget(note)
         raise
     _forget(note)
@@ -48,18 +48,18 @@ def begun(run: str, number: int) -> Iterator[int]:
 
 def _forget(note: Path) -> None:
     note.unlink(missing_ok=True)
-    with suppress(OSError):  # while others have notes there
+    with suppress(OSError):  # others have notes there
         note.parent.rmdir()
 
 
 def read_each_apart(spec: StageSpec, number: int, clips: Located, read: "Read | None" = None) -> ClipBatch:
-    """Read a batch as `ClipReader.read` does, each clip in a process of its own.
+    """Read a batch like `ClipReader.read`, each clip in a separate process.
 
     Args:
-        spec: what a `ClipReader` must know.
-        number: of the batch.
-        clips: each with the location of its file.
-        read: reads them; a `ClipReader` unless given.
+        spec: settings of a `ClipReader`.
+        number: number of the batch.
+        clips: clips with the locations of their files.
+        read: the function that reads them; by default a `ClipReader`.
     """
     parts = []
     for one in clips:

@@ -1,4 +1,4 @@
-"""Lists the clips that an extraction reads: from a CSV, or from a folder in MMSA's raw layout."""
+"""List the clips of an extraction from a CSV, or from a folder in MMSA's raw layout."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from vadv_dist.storage import Location, join, location, open_binary
 
 CSV_COLUMNS = ("clip_id", "video_id", "split", "label", "text", "path")
 TIME_COLUMNS = ("start_s", "end_s")
-# MMSA's label.csv; `mode` is the split. label_T, label_A, label_V and annotation are not read.
+# MMSA's label.csv; `mode` is the split. label_T, label_A, label_V and annotation are ignored.
 MMSA_COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
 WRONG_TIMES = "wrong times"
 
@@ -27,10 +27,10 @@ class ListedClip:
     """One clip to read.
 
     Attributes:
-        path: of its file, relative to the list's root unless absolute or a URI.
+        path: path of its file, relative to the list's root unless absolute or a URI.
         start_s, end_s: the part of the file that is the clip, in seconds; None is the file's start or end.
-        names: under which another program's output for the clip may stand, the likeliest first.
-        fault: why the clip cannot be read, where the list says so already (times that are none).
+        names: possible names of another program's output for the clip, the most specific first.
+        fault: why the clip cannot be read, if the list already shows it (invalid times).
     """
 
     clip_id: str
@@ -47,12 +47,12 @@ class ListedClip:
 
 @dataclass(frozen=True)
 class ClipList:
-    """All clips of an extraction, in the order of their list.
+    """All clips of an extraction, in the order of the list.
 
     Attributes:
         file: the CSV.
-        root: folder that the clips' paths start from.
-        source: name that every clip carries.
+        root: base folder of the clips' paths.
+        source: source name of all clips.
     """
 
     file: Location
@@ -61,15 +61,15 @@ class ClipList:
     clips: tuple[ListedClip, ...]
 
     def location(self, clip: ListedClip) -> str:
-        """Where a clip's file is."""
+        """Location of a clip's file."""
         return str(join(self.root, clip.path))
 
 
 def list_clips(config: ClipsConfig) -> ClipList:
-    """Read the list that a configuration names.
+    """Read the configured list.
 
     Raises:
-        UserError: no list is named or it is not there, a column is missing, or a row cannot become a clip.
+        UserError: no list is configured or it does not exist, a column is missing, or a row cannot become a clip.
     """
     columns: tuple[str, ...]
     if config.csv is not None:
@@ -81,12 +81,12 @@ def list_clips(config: ClipsConfig) -> ClipList:
         file, root, name, columns = folder / "label.csv", folder, folder.name, MMSA_COLUMNS
         if not (folder / "Raw").is_dir():
             raise UserError(
-                f"{folder} has no folder Raw, so it is not MMSA's raw layout (label.csv beside "
-                "Raw/<video_id>/<clip_id>.mp4). Give the folder that holds both, or a list with clips.csv."
+                f"{folder} has no folder Raw, so it is not MMSA's raw layout (label.csv next to "
+                "Raw/<video_id>/<clip_id>.mp4). Use the folder that contains both, or a list with clips.csv."
             )
     else:
         raise UserError(
-            "No clips are named. Set clips.csv to a CSV with the columns "
+            "No clips are configured. Set clips.csv to a CSV with the columns "
             f"{', '.join(CSV_COLUMNS)}[, {', '.join(TIME_COLUMNS)}], or clips.mmsa to a folder in MMSA's raw layout."
         )
     clips: list[ListedClip] = []
@@ -96,13 +96,13 @@ def list_clips(config: ClipsConfig) -> ClipList:
         clip = _parse(where, row if config.csv is not None else _from_mmsa(row), config.label_range)
         if clip.clip_id in line_of:
             raise UserError(
-                f"{where}: clip {clip.clip_id!r} stands in line {line_of[clip.clip_id]} already. Ids name clips: make "
-                "them differ, or leave one row out."
+                f"{where}: clip {clip.clip_id!r} is already in line {line_of[clip.clip_id]}. Clip ids must be unique: "
+                "rename one, or remove a row."
             )
         line_of[clip.clip_id] = line
         clips.append(clip)
     if not clips:
-        raise UserError(f"{file} has a header line, but not a single row.")
+        raise UserError(f"{file} has a header line but no rows.")
     _require_parts(file, clips)
     names = own_names([(clip.clip_id, clip.path) for clip in clips])
     named = tuple(replace(clip, names=own) for clip, own in zip(clips, names, strict=True))
@@ -110,7 +110,7 @@ def list_clips(config: ClipsConfig) -> ClipList:
 
 
 def _require_parts(file: Location, clips: list[ListedClip]) -> None:
-    """Refuse a list that gives one piece of video two texts, as one does whose columns of times are not read."""
+    """Refuse a list with different texts for one piece of video, for example because its times are in other columns."""
     found: dict[tuple[str, float | None, float | None], ListedClip] = {}
     for clip in clips:
         if clip.fault is not None:
@@ -121,12 +121,12 @@ def _require_parts(file: Location, clips: list[ListedClip]) -> None:
             piece = "the whole" if whole else f"{clip.start_s or 0:g} s to {clip.end_s or 'the end'}"
             raise UserError(
                 f"{file}: clips {other.clip_id!r} and {clip.clip_id!r} have different texts, but both are {piece} of "
-                f"{clip.path}. Give the part that each of them is in the columns {' and '.join(TIME_COLUMNS)}."
+                f"{clip.path}. Put the time range of each into the columns {' and '.join(TIME_COLUMNS)}."
             )
 
 
 def _rows(file: Location, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield each row with its line (a quoted cell may span lines; the last one is named)."""
+    """Yield each row with its line (the last one if a quoted cell spans several)."""
     if not file.is_file():
         what = "is a folder, expected a CSV file" if file.is_dir() else "does not exist"
         raise UserError(f"{file} {what}. Set clips.csv to the list of clips, or clips.mmsa to its folder.")
@@ -147,18 +147,18 @@ def _rows(file: Location, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[
                     continue
                 if len(cells) != len(header):
                     raise UserError(
-                        f"{file} line {reader.line_num} has {len(cells)} cells, the header line has {len(header)}. "
-                        "Quote cells that hold commas or line breaks."
+                        f"{file} line {reader.line_num} has {len(cells)} cells, but the header line has {len(header)}. "
+                        "Quote cells that contain commas or line breaks."
                     )
                 yield reader.line_num, dict(zip(header, cells, strict=True))
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{file} is not a CSV file in UTF-8 ({error.reason} at byte {error.start}). Save it as such."
+            f"{file} is not a CSV file in UTF-8 ({error.reason} at byte {error.start}). Convert it to UTF-8."
         ) from None
     except csv.Error as error:
         line = f" line {reader.line_num}" if reader is not None else ""
         raise UserError(
-            f"{file}{line} is not CSV: {error}. Look for a quote that is opened and not closed, there or before."
+            f"{file}{line} is not valid CSV: {error}. Look for an unclosed quote there or before."
         ) from None
 
 
@@ -179,11 +179,11 @@ def _parse(where: str, row: Mapping[str, str], label_range: tuple[float, float])
     for name, value in (("clip_id", clip_id), ("text", text), ("path", path)):
         if not value:
             named = f" (clip {clip_id!r})" if clip_id else ""
-            raise UserError(f"{where}: {name} is empty{named}. Fill it in, or leave the row out.")
+            raise UserError(f"{where}: {name} is empty{named}. Fill it in, or remove the row.")
     try:
         join(Path(), path)
     except UserError as error:
-        raise UserError(f"{where}: path is no place that can be read: {error}") from None
+        raise UserError(f"{where}: the path is not a readable location: {error}") from None
     split = SPLIT_NAMES.get(row["split"].strip().lower())
     if split is None:
         raise UserError(f"{where}: the split is {row['split']!r}, expected one of {', '.join(SPLIT_NAMES)}.")
@@ -192,7 +192,7 @@ def _parse(where: str, row: Mapping[str, str], label_range: tuple[float, float])
     if label is None or not low <= label <= high:
         raise UserError(
             f"{where}: label is {row['label']!r}, expected a number in [{low:g}, {high:g}]."
-            f"{decimal_comma(row['label'])} Mend it, or set clips.label_range."
+            f"{decimal_comma(row['label'])} Fix it, or set clips.label_range."
         )
     times: list[float | None] = []
     fault = None
@@ -205,7 +205,7 @@ def _parse(where: str, row: Mapping[str, str], label_range: tuple[float, float])
         times.append(seconds)
     start, end = times
     if fault is None and end is not None and end <= (start or 0.0):
-        fault = f"{WRONG_TIMES}: it ends at {end:g} s and starts at {start or 0.0:g} s"
+        fault = f"{WRONG_TIMES}: it ends at {end:g} s but starts at {start or 0.0:g} s"
     video = row["video_id"].strip() or video_of(clip_id)
     return ListedClip(clip_id, video, split, label, text, path, start, end, fault=fault)
 
@@ -216,10 +216,10 @@ def _number(cell: str) -> float | None:
 
 
 def own_names(clips: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
-    """For each clip, as (id, path), its id, then the ends of its path without suffix, the longest first.
+    """For each clip (id, path), return its id and then the tails of its path without suffix, the longest first.
 
-    A name is left out where it also is that of another file: `1` means nothing where there are `p/1.mp4` and `q/1.mp4`,
-    `p/1` and `q/1` do.
+    A name that also fits another file is left out: with `p/1.mp4` and `q/1.mp4`, `1` is ambiguous, but `p/1` and `q/1`
+    are not.
     """
     tails = [path_tails(path) for _, path in clips]
     owners: dict[str, set[str]] = {}
@@ -234,7 +234,7 @@ def own_names(clips: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
 
 
 def path_tails(path: str) -> tuple[str, ...]:
-    """`Raw/q/1`, `q/1` and `1` for `Raw/q/1.mp4`."""
+    """Return `Raw/q/1`, `q/1` and `1` for `Raw/q/1.mp4`."""
     parts = PurePosixPath(posixpath.normpath(path.partition("://")[2] or path)).with_suffix("").parts
     parts = tuple(part for part in parts if part not in ("/", "..", "."))
     return tuple("/".join(parts[start:]) for start in range(len(parts)))

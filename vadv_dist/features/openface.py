@@ -1,7 +1,7 @@
-"""Reads what OpenFace 2 wrote for a clip: its CSV of landmarks, and its folder of aligned face crops.
+"""Read the output of OpenFace 2 for a clip: its CSV of landmarks, and its folder of aligned face crops.
 
 `FeatureExtraction -f clip.mp4` writes `clip.csv` and, with `-simalign`, `clip_aligned/frame_det_00_000001.bmp …`.
-Both are looked for under the names that mean this clip alone (`clip_names`).
+Both are looked up under names that are unique to this clip (`listing.own_names`).
 """
 
 import csv
@@ -23,16 +23,16 @@ from vadv_dist.formats.csv_lines import bounded_lines
 from vadv_dist.storage import Location, location, open_binary
 
 _CROP = re.compile(r"frame_det_(\d+)_(\d+)\.(?:bmp|png|jpe?g)", re.IGNORECASE)
-_MAX_CROP_PIXELS = 4096 * 4096  # OpenFace writes 112 × 112 unless told otherwise
+_MAX_CROP_PIXELS = 4096 * 4096  # OpenFace writes 112 × 112 by default
 _WHOLE_CROP = np.array([0.0, 0.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
 class Output:
-    """What OpenFace wrote for a clip or for its video.
+    """OpenFace's output for a clip or for its video.
 
     Attributes:
-        name: under which it stands.
+        name: its name.
         crops: folder of aligned crops.
         landmarks: the CSV.
     """
@@ -47,9 +47,9 @@ class Faces:
     """The faces of an OpenFace file, frame by frame.
 
     Attributes:
-        coverage: which frames the file has rows of.
-        boxes: per frame of the coverage, a box for each good face, in pixels of what OpenFace saw, [F, 4].
-        crops: per frame, the crop of each of these faces; empty where there are no crops.
+        coverage: the frames with rows in the file.
+        boxes: per frame of the coverage, a box for each good face, in pixels of OpenFace's input, [F, 4].
+        crops: per frame, the crop of each of these faces; empty if there are no crops.
     """
 
     coverage: Coverage
@@ -58,7 +58,7 @@ class Faces:
 
 
 def find_output(folder: Location, names: Sequence[str]) -> Output | None:
-    """What stands under the first of a clip's names that OpenFace used; None: it saw no such clip."""
+    """Find the output under the first of a clip's names that OpenFace used; None if it has not seen the clip."""
     for name in names:
         last = name.rpartition("/")[2]
         crops = next((c for c in (folder / f"{name}_aligned", folder / name / f"{last}_aligned") if c.is_dir()), None)
@@ -69,14 +69,14 @@ def find_output(folder: Location, names: Sequence[str]) -> Output | None:
 
 
 def read_faces(output: Output, *, min_score: float) -> Faces | None:
-    """All faces that OpenFace is sure of; None where it kept crops, but not a single one.
+    """Read all faces that OpenFace is confident of; None if the folder of crops is empty.
 
-    Crops without a CSV do not say where in the picture they are from, nor how many frames there were. Of several faces,
-    the one is taken that OpenFace kept in most frames.
+    Crops without a CSV have neither positions nor the number of frames. Of several faces, the one with the most frames
+    is used.
 
     Args:
         output: the CSV with 2D landmarks (`-2Dfp`), the crops, or both.
-        min_score: faces of a smaller confidence are left out.
+        min_score: minimum confidence of a face.
     Raises:
         BadClipError: the CSV is damaged or of another kind.
     """
@@ -102,7 +102,7 @@ def _from_landmarks(file: Location, crops: dict[tuple[int, int], Location] | Non
     if not across or not down or "timestamp" not in place:
         raise BadClipError(f"OpenFace's {file.name} has no columns timestamp, x_0 … and y_0 … (run it with -2Dfp)")
     if crops is not None and "frame" not in place:
-        raise BadClipError(f"OpenFace's {file.name} has no column frame, which says whose the crops beside it are")
+        raise BadClipError(f"OpenFace's {file.name} has no column frame, which the crops are matched by")
     values = np.array(rows, np.float64).reshape(-1, len(header))
     if not len(values):
         raise BadClipError(f"OpenFace's {file.name} has no rows")
@@ -121,7 +121,7 @@ def _from_landmarks(file: Location, crops: dict[tuple[int, int], Location] | Non
     frames, first, frame_of_N = np.unique(times, return_index=True, return_inverse=True)
     stamps = values[first, place["timestamp"]]
     if (np.diff(stamps) <= 0).any():
-        raise BadClipError(f"OpenFace's {file.name} has times that do not rise with the frames")
+        raise BadClipError(f"OpenFace's {file.name} has times that do not increase with the frames")
     mine: list[list[int]] = [[] for _ in frames]
     for row in np.flatnonzero(good):
         mine[frame_of_N[row]].append(int(row))
@@ -146,12 +146,12 @@ def _rows(file: Location) -> tuple[list[str], list[list[float]]]:
     except (OSError, UnicodeDecodeError, ValueError, csv.Error, UserError) as error:
         raise BadClipError(f"OpenFace's {file.name} is unreadable: {error}") from None
     if any(len(row) != len(header) for row in rows):
-        raise BadClipError(f"OpenFace's {file.name} is cut off")
+        raise BadClipError(f"OpenFace's {file.name} is truncated")
     return header, rows
 
 
 def _crop_files(folder: Location) -> dict[tuple[int, int], Location]:
-    """Crops by (number of the frame from 1, id of the face)."""
+    """Crops by (frame number from 1, id of the face)."""
     found: dict[tuple[int, int], Location] = {}
     there: list[Location] = list(folder.iterdir())
     for path in sorted(there, key=lambda path: path.name):
@@ -162,7 +162,7 @@ def _crop_files(folder: Location) -> dict[tuple[int, int], Location]:
 
 
 def read_crop(path: Location) -> Image:
-    """One aligned crop as RGB.
+    """Read one aligned crop as RGB.
 
     Raises:
         BadClipError: it cannot be read.
@@ -174,9 +174,9 @@ def read_crop(path: Location) -> Image:
             if math.prod(picture.size) > _MAX_CROP_PIXELS:
                 raise BadClipError(f"it has {picture.width} × {picture.height} pixels")
             return np.asarray(picture.convert("RGB"), np.uint8)
-    except VadvError:  # of an object store
+    except VadvError:  # from an object store
         raise
-    except Exception as error:  # a damaged picture makes Pillow raise SyntaxError, struct.error and others
+    except Exception as error:  # for damaged images Pillow raises SyntaxError, struct.error and others
         raise BadClipError(f"OpenFace's {path.name} is unreadable: {error}") from None
 
 
@@ -188,5 +188,5 @@ def require_folder(path: str) -> Location:
     """
     folder = location(path)
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder. Set faces.path to the folder that OpenFace wrote into (-out_dir).")
+        raise UserError(f"{folder} is not a folder. Set faces.path to OpenFace's output folder (-out_dir).")
     return folder

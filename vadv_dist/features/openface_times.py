@@ -1,7 +1,7 @@
-"""Which frames of a video the rows of an OpenFace file are of.
+"""Map the rows of an OpenFace file to the frames of a video.
 
-OpenFace numbers the frames of the file that it was given from 1, and its times are (number - 1) / mean rate. That file
-may have been the whole video, or a clip that was cut out of it; how many frames the rows cover tells which.
+OpenFace numbers the frames of its input from 1, and its times are (number - 1) / mean rate. The input may have been the
+whole video or a clip that was cut from it; the number of covered frames tells which.
 """
 
 import bisect
@@ -12,21 +12,21 @@ from dataclasses import dataclass
 from vadv_dist.features.frames import Span, Video
 from vadv_dist.features.timeline import BadClipError
 
-# Of what was cut, or recorded at another rate, the last frames may be missing.
+# The last frames of a cut or re-encoded copy may be missing.
 _SLACK_S, _SLACK_FRAMES = 0.25, 3
-# Rates that differ by less are one rate: OpenFace takes the container's mean.
+# Rates that differ by less are equal: OpenFace uses the container's mean rate.
 _SAME_RATE = 0.02
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """The frames that an OpenFace file has rows of.
+    """The frames with rows in an OpenFace file.
 
     Attributes:
         file: its name, for messages.
-        numbers: of the frames, ascending, from 1; empty where it does not number them.
-        stamps: their times; empty where it says none.
-        is_complete: whether frames without a face have rows, too, so that the last row is the last frame.
+        numbers: frame numbers, ascending, from 1; empty if the file has none.
+        stamps: their times; empty if the file has none.
+        is_complete: whether frames without a face also have rows, so that the last row is the last frame.
     """
 
     file: str
@@ -36,18 +36,18 @@ class Coverage:
 
 
 class Recording:
-    """What OpenFace was given: a video, or a part of it.
+    """The input of OpenFace: a video or a part of it.
 
     Args:
-        shown_s: when each of its frames is shown, ascending, in a player's seconds.
-        begin_s, end_s: of it.
+        shown_s: player time of each frame, ascending.
+        begin_s, end_s: its start and end.
     """
 
     def __init__(self, shown_s: Sequence[float], begin_s: float, end_s: float) -> None:
         self.shown_s, self.begin_s, self.length_s = shown_s, begin_s, end_s - begin_s
 
     def fits(self, covered: Coverage) -> bool:
-        """Whether a file may be of this recording: of every frame of it, or of some where faces are missing."""
+        """Whether a file may cover this recording: every frame of it, or some if faces are missing."""
         beyond = []
         if covered.numbers:
             beyond.append((covered.numbers[-1] - len(self.shown_s)) / _SLACK_FRAMES)
@@ -56,7 +56,7 @@ class Recording:
         return any(abs(b) <= 1 if covered.is_complete else b <= 1 for b in beyond)
 
     def row_at(self, covered: Coverage, time_s: float) -> int | None:
-        """Place in the coverage of the frame that is shown at a player's time; None where it has no row."""
+        """Index in the coverage of the frame shown at a player time; None if it has no row."""
         if covered.numbers and self._is_at_rate(covered):
             number = max(1, bisect.bisect_right(self.shown_s, time_s + 1e-6))
             place = bisect.bisect_left(covered.numbers, number)
@@ -68,7 +68,7 @@ class Recording:
         return place if abs(covered.stamps[place] - wanted) <= _spacing(covered.stamps) else None
 
     def _is_at_rate(self, covered: Coverage) -> bool:
-        """Whether the file counts the very frames of this recording, not those of a copy at another rate."""
+        """Whether the file numbers the frames of this recording, not those of a copy with another rate."""
         if len(covered.stamps) < 2 or len(covered.numbers) < 2:
             return True
         counted = (covered.stamps[-1] - covered.stamps[0]) / (covered.numbers[-1] - covered.numbers[0])
@@ -76,14 +76,14 @@ class Recording:
 
 
 def recording_of(covered: Coverage, video: Video, span: Span, *, is_part: bool, names_clip: bool) -> Recording:
-    """Find out what OpenFace was given.
+    """Determine the input of OpenFace.
 
     Args:
         covered: its rows.
-        video: that the clip is of.
+        video: the clip's video.
         span: the clip's part of it.
-        is_part: whether the list cuts the clip out of its file.
-        names_clip: whether OpenFace's file has the clip's id for its name, not the video file's.
+        is_part: whether the list cuts the clip from its file.
+        names_clip: whether OpenFace's file is named after the clip's id, not the video file.
     Raises:
         BadClipError: neither the video nor the clip fits.
     """
@@ -94,10 +94,10 @@ def recording_of(covered: Coverage, video: Video, span: Span, *, is_part: bool, 
     if not is_part:
         candidates = [whole]
     elif not names_clip:
-        candidates = [whole]  # a file that all clips of the video share is not of one of them
+        candidates = [whole]  # a file shared by all clips of the video is not about one of them
     elif covered.is_complete:
         candidates = [cut, whole]
-    else:  # what goes on after the clip's length is of the video; anything else could be of either
+    else:  # rows beyond the clip's length belong to the video; otherwise it could be either
         candidates = [] if cut.fits(covered) and abs(cut.length_s - whole.length_s) > _SLACK_S else [whole]
         if not candidates and _reaches(covered, cut):
             candidates = [cut]
@@ -105,7 +105,7 @@ def recording_of(covered: Coverage, video: Video, span: Span, *, is_part: bool, 
         if candidate.fits(covered):
             return candidate
     raise BadClipError(
-        f"wrong OpenFace output: {covered.file} covers {_extent(covered)}; the clip has "
+        f"wrong OpenFace output: {covered.file} covers {_extent(covered)}, but the clip has "
         f"{len(cut.shown_s)} frames in {cut.length_s:.2f} s, its video {len(whole.shown_s)} in {whole.length_s:.2f} s"
     )
 

@@ -1,7 +1,7 @@
-"""Turns images into what an encoder wants, as its `preprocessor_config.json` says it.
+"""Preprocess images for an encoder according to its `preprocessor_config.json`.
 
-Images are resized and cropped as bytes where they are decoded, and normalised where they are encoded: bytes travel
-four times lighter. The numbers are those of Hugging Face's image processors on Pillow.
+Images are resized and cropped as bytes where they are decoded, and normalised where they are encoded, because bytes
+take a quarter of the space. The results match Hugging Face's image processors with Pillow.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _RESCALE = 1 / 255
 
-# Keys of a processor's configuration that are carried out here …
+# Supported keys of a processor's configuration …
 _FOLLOWED = frozenset(
     {
         "do_resize",
@@ -33,7 +33,7 @@ _FOLLOWED = frozenset(
         "image_std",
     }
 )
-# … and those that change no pixel of an RGB image. Any other key is refused, unless it is switched off.
+# … and keys that do not affect an RGB image. Any other key is refused unless it is off.
 _WITHOUT_EFFECT = frozenset(
     {
         "image_processor_type",
@@ -53,20 +53,20 @@ _WITHOUT_EFFECT = frozenset(
         "image_seq_length",
     }
 )
-# Of a level of 256: what fp32 may differ by, while another filter or crop differs by whole levels.
+# In levels of 256: fp32 may differ by this much, while another filter or crop differs by whole levels.
 _TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to an image before it is encoded.
+    """The preprocessing of an image.
 
     Attributes:
-        height, width: of the image that the encoder sees, in pixels.
-        shortest_edge: the image is scaled until its shorter side has so many pixels, then its middle is cropped; None
-            scales both sides to height and width, whatever the proportions.
+        height, width: size of the encoder's input, in pixels.
+        shortest_edge: the image is scaled so that its shorter side has this many pixels, then its centre is cropped;
+            None scales both sides to height and width, ignoring the aspect ratio.
         resample: Pillow's number of the filter.
-        scale, mean, std: pixels are multiplied by `scale`, less `mean`, over `std`, per channel.
+        scale, mean, std: a pixel becomes (pixel * scale - mean) / std, per channel.
     """
 
     height: int
@@ -82,10 +82,10 @@ class Preprocessing:
         """Read a Hugging Face image processor.
 
         Args:
-            processor: as `AutoImageProcessor` gives it.
-            name: of the encoder, for messages.
+            processor: result of `AutoImageProcessor`.
+            name: name of the encoder, for messages.
         Raises:
-            UserError: it does something that this version does not.
+            UserError: it does something unsupported.
         """
         raw = processor.to_dict()
         kind = type(processor).__name__
@@ -93,8 +93,8 @@ class Preprocessing:
         if unknown:
             keys = ", ".join(f"{key} ({value!r})" for key, value in sorted(unknown.items()))
             raise UserError(
-                f"The image processor of {name!r} ({kind}) asks for what is not supported: {keys}. Its pixels would "
-                "differ from those that the encoder was trained on. Give another encoder."
+                f"The image processor of {name!r} ({kind}) uses unsupported options: {keys}. Its pixels would differ "
+                "from those that the encoder was trained on. Use another encoder."
             )
         size, crop = dict(raw.get("size") or {}), dict(raw.get("crop_size") or {})
         crops = bool(raw.get("do_center_crop"))
@@ -103,8 +103,8 @@ class Preprocessing:
         if not raw.get("do_resize") or not known_size or target.keys() != {"height", "width"}:
             raise UserError(
                 f"The image processor of {name!r} ({kind}, do_resize {bool(raw.get('do_resize'))}, size {size}, crop "
-                f"{crop if crops else None}) is of a kind that is not known here. Expected a resize to a fixed height "
-                "and width, or to a shortest edge and a crop of the middle. Give another encoder."
+                f"{crop if crops else None}) is not supported. Expected a resize to a fixed height and width, or to a "
+                "shortest edge with a centre crop. Use another encoder."
             )
         shortest = size.get("shortest_edge")
         if shortest is None and crops and crop != size:
@@ -124,11 +124,11 @@ class Preprocessing:
 
     @classmethod
     def square(cls, side: int, mean: tuple[float, float, float], std: tuple[float, float, float]) -> "Preprocessing":
-        """A bilinear resize to a square, pixels scaled to [0, 1] and normalised."""
+        """A bilinear resize to a square, with pixels scaled to [0, 1] and normalised."""
         return cls(side, side, None, 2, _RESCALE, mean, std)
 
     def _require_pixels_of(self, processor: Any, name: str) -> None:
-        """Compare with what the processor itself makes of a few images: some do what no key says (LeViT's size)."""
+        """Compare with the processor on a few images: some ignore their configuration (LeViT's size)."""
         from PIL import Image as Pillow
 
         random = np.random.default_rng(0)
@@ -140,14 +140,14 @@ class Preprocessing:
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(
                     f"The image processor of {name!r} ({type(processor).__name__}) fails on an RGB image of "
-                    f"{width} by {height} pixels: {' '.join(str(error).split())[:200]}. Give another encoder."
+                    f"{width} by {height} pixels: {' '.join(str(error).split())[:200]}. Use another encoder."
                 ) from error
             ours = self.normalised_array(self.resized(image)[None])
             levels = np.asarray(self.std, np.float32).reshape(1, 3, 1, 1) / self.scale
             if theirs.shape != ours.shape or not np.all(np.abs(theirs - ours) * levels < _TOLERANCE):
                 raise UserError(
-                    f"The image processor of {name!r} ({type(processor).__name__}) makes other pixels than its "
-                    f"configuration says, seen on an image of {width} by {height} pixels. Give another encoder."
+                    f"The image processor of {name!r} ({type(processor).__name__}) produces pixels that differ from "
+                    f"its configuration on an image of {width} by {height} pixels. Use another encoder."
                 )
 
     def resized(self, image: Image) -> Image:
@@ -161,14 +161,14 @@ class Preprocessing:
             return np.asarray(picture, np.uint8)
         width, height = picture.size
         edge = self.shortest_edge
-        # As Hugging Face: the longer side is cut to a whole number, not rounded.
+        # As in Hugging Face: the longer side is truncated, not rounded.
         new = (edge, int(edge * height / width)) if width <= height else (int(edge * width / height), edge)
         if picture.size != new:
             picture = picture.resize(new, self.resample)
         return _centre(np.asarray(picture, np.uint8), self.height, self.width)
 
     def normalised(self, images: "torch.Tensor") -> "torch.Tensor":
-        """Bytes [B, height, width, 3] to what the encoder reads, float32 [B, 3, height, width], on the same device."""
+        """Convert bytes [B, height, width, 3] to the encoder's input, float32 [B, 3, height, width], same device."""
         import torch
 
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
@@ -177,14 +177,14 @@ class Preprocessing:
         return ((pixels - mean) / std).contiguous()
 
     def normalised_array(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """The same on arrays, for encoders that are not torch's."""
+        """The same for arrays, for encoders outside torch."""
         pixels = images.transpose(0, 3, 1, 2).astype(np.float32) * np.float32(self.scale)
         mean, std = (np.asarray(v, np.float32).reshape(1, 3, 1, 1) for v in (self.mean, self.std))
         return np.ascontiguousarray((pixels - mean) / std, np.float32)
 
 
 def _centre(image: Image, height: int, width: int) -> Image:
-    """Crop the middle; where the image is smaller, black surrounds it."""
+    """Crop the centre; a smaller image is padded with black."""
     rows, columns = image.shape[:2]
     if rows < height or columns < width:
         high, wide = max(rows, height), max(columns, width)

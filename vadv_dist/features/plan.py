@@ -1,4 +1,4 @@
-"""All that is known of an extraction before a clip is read: its shards, features, encoders, prompts."""
+"""Everything known about an extraction before a clip is read: shards, features, encoders, prompts."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -18,12 +18,12 @@ MADE_BY = "vadv extract"
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is known before a clip is read.
+    """Everything known before a clip is read.
 
     Attributes:
-        features: of the data set.
-        job: what decides the data set's bytes.
-        provenance: what `dataset.json` says of it.
+        features: features of the data set.
+        job: the settings that determine the data set's bytes.
+        provenance: the provenance for `dataset.json`.
     """
 
     config: ExtractConfig
@@ -37,10 +37,10 @@ class Plan:
 
 
 def make_plan(config: ExtractConfig, listed: ClipList, *, use_gpu: bool) -> Plan:
-    """Meet every mistake in a configuration, embed the prompts and cut the list into groups; no clip is read.
+    """Check the configuration, embed the prompts and cut the list into groups, without reading a clip.
 
     Raises:
-        UserError: an encoder or a detector cannot be had, or is of the wrong kind.
+        UserError: an encoder or a detector cannot be loaded, or is of the wrong kind.
     """
     from vadv_dist.features.encoders import encoder_facts, feature_shape, prompt_embeddings, tower_preprocessing
     from vadv_dist.features.expression import check_expression, expression_preprocessing
@@ -67,7 +67,7 @@ def make_plan(config: ExtractConfig, listed: ClipList, *, use_gpu: bool) -> Plan
     if config.faces.kind == "yunet":
         encoders["detector"] = _entry(location(config.faces.path or ""))
     plain = config_to_dict(config)
-    # What decides the bytes: not where they go, what computes them, or how many clips may be bad.
+    # What determines the bytes: not the output location, the compute settings, or max_rejected.
     decisive = {name: section for name, section in plain.items() if name not in ("output", "compute")}
     decisive["output"] = {name: plain["output"][name] for name in ("shard_rows", "shard_bytes", "dtype")}
     decisive["batching"]["precision"] = precision

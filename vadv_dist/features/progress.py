@@ -1,4 +1,4 @@
-"""Shows how far an extraction is: a bar on a terminal, plain lines elsewhere."""
+"""Show the progress of an extraction: a bar in a terminal, plain lines elsewhere."""
 
 import time
 from types import TracebackType
@@ -11,12 +11,12 @@ _LINE_EVERY_S = 15.0
 
 
 class ExtractProgress:
-    """Counts clips as they are done.
+    """Counts finished clips.
 
     Args:
-        console: where it is shown.
+        console: shows the progress.
         total: clips of the list.
-        done, rejected: clips done, and rejected, by earlier runs.
+        done, rejected: clips finished and rejected by earlier runs.
     """
 
     def __init__(self, console: "Console", total: int, done: int, rejected: int) -> None:
@@ -51,7 +51,7 @@ class ExtractProgress:
             self._bar.stop()
 
     def advance(self, clips: int, rejected: int) -> None:
-        """Count some clips, of which some were rejected."""
+        """Add finished clips, some of which may be rejected."""
         self._done += clips
         self._rejected += rejected
         now = time.monotonic()

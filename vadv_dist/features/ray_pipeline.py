@@ -1,7 +1,7 @@
-"""The stages of an extraction as one streaming Ray Data pipeline, and the cluster that it runs on.
+"""The stages of an extraction as one streaming Ray Data pipeline, and its cluster.
 
-Batches of clips are the rows of the pipeline: each goes through the encoders as one, whatever ran before it, so that
-the features do not depend on where a run was cut.
+The rows of the pipeline are batches of clips: a batch passes the encoders as a unit, so that the features do not depend
+on where a run was interrupted.
 """
 
 import json
@@ -32,16 +32,16 @@ from vadv_dist.runtime.ray_connection import connect
 from vadv_dist.runtime.ray_errors import last_line, own_error
 from vadv_dist.storage import store_settings, use_store_settings
 
-# Ray Data fuses a task into the actor that follows where both ask for the same: reading would then wait for encoding.
-# A byte of memory makes the difference.
+# Ray Data fuses a task with the following actor if both request the same resources, and reading would wait for
+# encoding. A difference of one byte of memory prevents that.
 _OWN_OPERATOR = 1
-# What waits between two stages: enough to keep the next one busy, and no more however long the list is.
+# Queue between two stages: enough to keep the next one busy, however long the list is.
 _BATCHES_WAITING = 2
 
 
 @dataclass(frozen=True)
 class Room:
-    """CPUs and GPUs that an extraction may use."""
+    """Number of CPUs and GPUs for an extraction."""
 
     cpus: int
     gpus: int
@@ -49,12 +49,12 @@ class Room:
 
 @contextmanager
 def runtime(config: ExtractConfig) -> Iterator[Room]:
-    """Join the Ray cluster that is named, or start one on this machine for as long as the block lasts.
+    """Connect to the configured Ray cluster, or start one on this machine for the duration of the block.
 
     Yields:
-        what there is to use.
+        the available resources.
     Raises:
-        UserError: the stages do not fit the cluster: Ray would wait for room without end.
+        UserError: the stages do not fit the cluster, and Ray would wait forever.
     """
     compute = config.compute
     if compute.num_workers == 0:
@@ -68,7 +68,7 @@ def runtime(config: ExtractConfig) -> Iterator[Room]:
     stages = (config.image.encoder is not None) + (config.faces.kind != "none")
     if not ray.is_initialized():
         os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")
-        # One more per encoder, whose actors wait for others most of the time.
+        # One more per encoder, whose actors mostly wait.
         started_here = connect((os.cpu_count() or 1) + stages, field="compute.ray_address", given=compute.ray_address)
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # untyped in Ray
@@ -90,11 +90,11 @@ def runtime(config: ExtractConfig) -> Iterator[Room]:
 def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iterator[ClipBatch]:
     """Run the stages as operators of one streaming Ray Data pipeline.
 
-    They overlap, and a slow one holds back those before it, so that what waits between them stays bounded.
+    They overlap, and back-pressure bounds the queues between them.
 
     Raises:
-        VadvError: as a stage raised it.
-        MachineError: Ray lost workers more often than it tries.
+        VadvError: raised by a stage.
+        MachineError: Ray lost workers more often than it retries.
     """
     import ray
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
@@ -103,14 +103,14 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.raise_original_map_exception = True  # a mistake met by a stage reaches the driver as itself
+    context.raise_original_map_exception = True  # a stage's error reaches the driver unchanged
     compute = spec.config.compute
     actors = compute.max_actors or room.gpus or os.cpu_count() or 1
     rows = [
         {"number": number, "clips": json.dumps([(asdict(clip), location) for clip, location in clips])}
         for number, clips in enumerate(batches)
     ]
-    read: Any = _read  # Ray's types know no keyword arguments
+    read: Any = _read  # Ray's types do not allow keyword arguments
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         read,
         fn_kwargs={"spec": spec, "run": uuid.uuid4().hex, "place": _Place(os.getcwd(), store_settings())},
@@ -127,7 +127,7 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=1, max_size=actors, max_tasks_in_flight_per_actor=_BATCHES_WAITING),
-            # Both encoders' actors share the GPUs.
+            # The actors of both encoders share the GPUs.
             num_gpus=0.5 if room.gpus else None,
             num_cpus=None if room.gpus else 1,
         )
@@ -136,13 +136,13 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
             yield _from_table(table)
     except RayError as error:
         raise own_error(error) or MachineError(
-            f"Ray could not go on: {last_line(error)}. Complete shards are safe: run the same command again."
+            f"Ray failed: {last_line(error)}. Complete shards are safe: run the same command again."
         ) from None
 
 
 @dataclass(frozen=True)
 class _Place:
-    """What a driver's paths and URIs are relative to: processes of a cluster that was joined know neither."""
+    """The base of the driver's relative paths, and its store settings, for processes of an existing cluster."""
 
     folder: str
     stores: dict[str, str]
@@ -157,13 +157,13 @@ _readers: dict[str, ClipReader] = {}
 
 
 def _read(table: pa.Table, spec: StageSpec, run: str, place: _Place) -> pa.Table:
-    """The reading stage in a task; the reader stays with the process, as opening a detector takes a clip's time.
+    """The reading stage as a task; the process keeps its reader, because opening a detector takes as long as a clip.
 
     Args:
         table: one row, the batch.
-        spec: what a `ClipReader` must know.
-        run: a name that no other run has.
-        place: what paths are relative to.
+        spec: settings of a `ClipReader`.
+        run: a unique name of the run.
+        place: base of relative paths, and store settings.
     """
     place.enter()
     [row] = table.to_pylist()
@@ -179,13 +179,13 @@ def _read(table: pa.Table, spec: StageSpec, run: str, place: _Place) -> pa.Table
 
 
 class _Encode:
-    """An encoding stage in an actor."""
+    """An encoding stage as an actor."""
 
     def __init__(self, stage: Any, spec: StageSpec, place: _Place) -> None:
         import torch
 
         place.enter()
-        torch.set_num_threads(1)  # actors work side by side
+        torch.set_num_threads(1)  # actors run in parallel
         self._stage = stage(spec, choose_device(spec))
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -193,7 +193,7 @@ class _Encode:
 
 
 def _to_table(batch: ClipBatch) -> pa.Table:
-    """A batch as one row; its arrays are bytes, whose reading copies nothing."""
+    """A batch as one row with arrays as bytes, which can be read without copying."""
     columns = {
         "number": pa.array([batch.number], pa.int64()),
         "reports": pa.array([json.dumps([asdict(report) for report in batch.reports])], pa.large_string()),

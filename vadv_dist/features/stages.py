@@ -1,10 +1,10 @@
-"""The three stages that a batch of clips goes through: read (decode, find faces), encode images, score expressions.
+"""The three stages of a batch of clips: read (decode, find faces), encode images, score expressions.
 
-Plain classes without Ray: `extract` runs them as its pipeline or, one after the other, in one process. A clip's faces
-are cut out where it is decoded: its frames, some tens of megabytes, need not travel.
+Plain classes without Ray: `extract` runs them as a pipeline or, one after the other, in one process. Faces are cropped
+where a clip is decoded, so that its frames (tens of megabytes) are not moved.
 
-Shape letters: K accepted clips of a batch, M of them with a face, T visual frames, F face frames, S, C sides of what
-the encoders see, N tokens per frame, D width, E expression scores.
+Shape letters: K accepted clips of a batch, M of them with a face, T visual frames, F face frames, S and C sides of the
+encoders' inputs, N tokens per frame, D width, E expression scores.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 Located = list[tuple[ListedClip, str]]
-"""Clips, each with the location of its file."""
+"""Clips with the locations of their files."""
 
 
 @dataclass(frozen=True)
 class Preparations:
-    """What the reading stage must know of the encoders: None where there is none."""
+    """The encoders' settings that the reading stage needs: None for a missing encoder."""
 
     visual: Preprocessing | None
     face: Preprocessing | None
@@ -41,7 +41,7 @@ class Preparations:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """What every process of an extraction must know."""
+    """Settings for every process of an extraction."""
 
     config: ExtractConfig
     preparations: Preparations
@@ -50,18 +50,18 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class ClipReport:
-    """What became of one clip.
+    """The result of reading one clip.
 
     Attributes:
-        reason: why it was rejected; None where it was accepted.
-        bytes, sha256: of its file; 0 and empty where that could not be read.
-        start_s, end_s: its part of the video, in a player's seconds.
-        width, height: of the video as it is shown, in square pixels.
-        faces: face frames in which the followed person was found; where nobody is followed, those with a face.
-        boxes: smoothed face box of each face frame as shares of width and height, F × (left, top, right, bottom);
-            None where the clip has no face, or where no boxes are known (aligned crops).
+        reason: why it was rejected; None if it was accepted.
+        bytes, sha256: of its file; 0 and empty if it could not be read.
+        start_s, end_s: its part of the video, in player time.
+        width, height: of the displayed video, in square pixels.
+        faces: number of face frames in which the followed person was found or, if nobody is followed, with a face.
+        boxes: smoothed face box of each face frame as fractions of width and height, F × (left, top, right, bottom);
+            None if the clip has no face or the boxes are unknown (aligned crops).
         has_face: whether the clip has face features.
-        no_face: why it has none, where faces are sought.
+        no_face: why it has none, if faces are extracted.
     """
 
     clip_id: str
@@ -80,10 +80,10 @@ class ClipReport:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """Some clips on their way.
+    """Clips passing through the stages.
 
     Attributes:
-        number: of the batch, in the order of the list.
+        number: number of the batch, in the order of the list.
         reports: one per listed clip.
         visual: of accepted clips: first bytes [K, T, S, S, 3], then features [K, T, N, D].
         face: of accepted clips with a face: first bytes [M, F, C, C, 3], then scores [M, F, E].
@@ -96,25 +96,25 @@ class ClipBatch:
 
 
 class ClipReader:
-    """Reads clips: frames for both branches in one pass, faces, crops.
+    """Reads clips in one pass: frames for both branches, faces, crops.
 
     Args:
-        spec: which frames and which faces, and what the encoders see.
+        spec: the frames and faces to read, and the encoders' input sizes.
     Raises:
-        UserError: the detector or OpenFace's folder is not there.
+        UserError: the detector or OpenFace's folder does not exist.
     """
 
     def __init__(self, spec: StageSpec) -> None:
         self._config, self._preparations = spec.config, spec.preparations
         self._faces = FaceFinder(spec.config.faces) if spec.config.faces.kind != "none" else None
-        # Clips that are parts of one video stand together in most lists.
+        # In most lists, clips of one video are consecutive.
         self._read_last: tuple[str, Timeline] | None = None
 
     def read(self, number: int, clips: Located) -> ClipBatch:
         """Read a batch of (clip, location of its file); a bad clip is reported and left out.
 
         Raises:
-            VadvError: an object store refuses access or does not answer.
+            VadvError: an object store denies access or does not respond.
         """
         reports, visual, face = [], [], []
         for clip, location in clips:
@@ -123,9 +123,9 @@ class ClipReader:
             except BadClipError as error:
                 reports.append(ClipReport(clip.clip_id, reason=str(error)))
                 continue
-            except VadvError:  # of an object store: no fault of this clip, so that the next ones would meet it too
+            except VadvError:  # from an object store: not the clip's fault, so others would fail too
                 raise
-            except Exception as error:  # whatever a damaged file does to a decoder, the others go on
+            except Exception as error:  # decoders may raise anything on a damaged file; continue with the others
                 reports.append(ClipReport(clip.clip_id, reason=f"unreadable: {type(error).__name__}: {error}"[:200]))
                 continue
             reports.append(report)
@@ -161,7 +161,7 @@ class ClipReader:
                 if i in for_visual and visual is not None:
                     visual_of[i] = visual.resized(to_image(picture))
                 if i in for_face:
-                    # Where there are fewer frames than times, neighbours share one image.
+                    # If there are fewer frames than times, neighbours share one image.
                     if seen is None or seen[0] is not picture:
                         seen = (picture, to_image(picture, config.frames.face_side))
                     face_of[i] = FaceFrame(wanted[i], seen[1], picture.coded_size, picture.turn)
@@ -185,11 +185,11 @@ class ClipReader:
 
 
 class EncodeImages:
-    """Replaces a batch's frames by the features that the image encoder gives them, all frames at once.
+    """Replaces a batch's frames by the image encoder's features, all frames at once.
 
     Args:
-        spec: which encoder.
-        device: where it runs.
+        spec: settings of the encoder.
+        device: device of the encoder.
     """
 
     def __init__(self, spec: StageSpec, device: "torch.device") -> None:
@@ -206,11 +206,11 @@ class EncodeImages:
 
 
 class ScoreExpressions:
-    """Replaces a batch's face crops by the scores that the expression encoder gives them, all crops at once.
+    """Replaces a batch's face crops by the expression encoder's scores, all crops at once.
 
     Args:
-        spec: which encoder.
-        device: where it runs.
+        spec: settings of the encoder.
+        device: device of the encoder.
     """
 
     def __init__(self, spec: StageSpec, device: "torch.device") -> None:
@@ -225,7 +225,7 @@ class ScoreExpressions:
 
 
 def encoder_stages(spec: StageSpec) -> list[type[EncodeImages] | type[ScoreExpressions]]:
-    """The stages that follow the reading of clips."""
+    """The stages after reading."""
     stages: list[type[EncodeImages] | type[ScoreExpressions]] = []
     if spec.preparations.visual is not None:
         stages.append(EncodeImages)
@@ -247,10 +247,10 @@ def in_process(spec: StageSpec, batches: Iterator[Located]) -> Iterator[ClipBatc
 
 
 def choose_device(spec: StageSpec) -> "torch.device":
-    """The GPU that this process sees, where the configuration allows one; else the CPU.
+    """The GPU visible to this process if the configuration allows one, else the CPU.
 
     Raises:
-        UserError: a GPU is asked for and there is none.
+        UserError: a GPU is required and there is none.
     """
     import torch
 

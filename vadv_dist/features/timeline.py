@@ -1,7 +1,7 @@
-"""When the frames of a video are shown, read from its packets without decoding them.
+"""The presentation times of a video's frames, read from its packets without decoding.
 
-Containers say this in many ways, or not at all: an index, times that start anywhere, key frames that depend on frames
-before them, frames that an edit list hides. The packets of the whole file are the one source that all of them share.
+Containers store this in many ways or not at all: an index, times with any start, key frames that depend on earlier
+frames, frames hidden by an edit list. The packets of the whole file are the one source they all have.
 """
 
 import bisect
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-# How far what a container declares, or a list of clips, may differ from what is there: both round to tenths of seconds.
+# Tolerance for what a container or a list of clips declares: both round to tenths of seconds.
 END_TOLERANCE_S = 0.5
-# Times are computed as binary fractions.
+# Times are computed in binary floating point.
 _ROUNDING_S = Fraction(2, 1_000_000)
-# Units of times that are rounded to them (Matroska's milliseconds); longer ones are lengths of frames, and exact.
+# Coarsest unit of rounded times (Matroska's milliseconds); longer units are frame durations, which are exact.
 _LARGEST_UNIT_S = Fraction(1, 1000)
-# Containers whose declared duration is that of the file, not a guess from its bit rate.
+# Containers whose declared duration is reliable, not estimated from the bit rate.
 _DECLARE_DURATION = {"matroska", "webm", "avi", "flv"}
 
 
 class BadClipError(Exception):
-    """A clip that cannot be read; says why in a few words."""
+    """A clip that cannot be read, with a brief reason."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Timeline:
 
     Attributes:
         base: seconds per unit.
-        zero_s: the time that a player shows as 0: the earliest of all streams of the file.
+        zero_s: the time that a player shows as 0: the earliest start of all streams of the file.
         shown: presentation time of each frame, ascending.
-        end: when the last frame ends.
+        end: end of the last frame.
         keys: presentation times of the key frames, ascending.
-        in_order: whether frames carry no usable times, so that the n-th decoded frame is shown at `shown[n]`.
-        breaks_off: whether the file ends before what it declares, or cannot be read to its end.
+        in_order: whether frames have no usable times, so that the n-th decoded frame is shown at `shown[n]`.
+        breaks_off: whether the file ends before its declared end, or cannot be read to its end.
     """
 
     base: Fraction
@@ -51,31 +51,31 @@ class Timeline:
     breaks_off: bool
 
     def seconds(self, pts: int) -> float:
-        """A presentation time as a player shows it."""
+        """Convert a presentation time to player time."""
         return float(pts * self.base - self.zero_s)
 
     def pts_at(self, time_s: float) -> int:
-        """Largest presentation time that is not later than a player's time; rounded times count as equal."""
+        """Largest presentation time that is not later than a player time; rounded times count as equal."""
         rounding = min(self.base / 2, _LARGEST_UNIT_S / 2) + _ROUNDING_S
         return int((self.zero_s + Fraction(time_s) + rounding) // self.base)
 
     def frame_at(self, pts: int) -> int | None:
-        """Presentation time of the frame that is shown at a time."""
+        """Presentation time of the frame shown at a player time."""
         place = bisect.bisect_right(self.shown, pts)
         return self.shown[place - 1] if place else None
 
     def key_before(self, pts: int) -> int | None:
-        """The last key frame that is shown by a time: whatever is shown after it can be decoded from it."""
+        """The last key frame at or before a time; all frames after it can be decoded from it."""
         place = bisect.bisect_right(self.keys, pts)
         return self.keys[place - 1] if place else None
 
     def frames_between(self, first: int, last: int) -> int:
-        """Number of frames that are shown from one time up to, and without, another."""
+        """Number of frames shown from one time up to, but not including, another."""
         return bisect.bisect_left(self.shown, last) - bisect.bisect_left(self.shown, first)
 
 
 def choose_stream(container: "InputContainer") -> "VideoStream":
-    """The stream that players and ffmpeg show: no pictures of a cover, the default one before others, then the largest.
+    """The stream that players and ffmpeg show: not cover art, the default stream first, then the largest.
 
     Raises:
         BadClipError: there is none.
@@ -88,14 +88,14 @@ def choose_stream(container: "InputContainer") -> "VideoStream":
         context = stream.codec_context
         return bool(stream.disposition & stream.disposition.default), context.width * context.height
 
-    return max(streams, key=weight)  # the first one of equals
+    return max(streams, key=weight)  # the first of equal ones
 
 
 def read_timeline(container: "InputContainer", stream: "VideoStream") -> Timeline:
-    """Read all packets of a container that was just opened.
+    """Read all packets of a newly opened container.
 
     Raises:
-        BadClipError: there is not a single frame, or the video's clock goes back.
+        BadClipError: there are no frames, or the video's clock goes backwards.
     """
     import av
 
@@ -113,7 +113,7 @@ def read_timeline(container: "InputContainer", stream: "VideoStream") -> Timelin
     except av.EOFError:
         pass
     except (av.FFmpegError, OSError, ValueError):
-        breaks_off = True  # what was read so far may hold the clip
+        breaks_off = True  # the packets read so far may contain the clip
     kept = [packet for packet in packets if not packet.is_discard]
     if not kept:
         raise BadClipError("zero length")
@@ -123,7 +123,7 @@ def read_timeline(container: "InputContainer", stream: "VideoStream") -> Timelin
         breaks_off |= len(packets) < len(stream.index_entries)
     elif formats & _DECLARE_DURATION and container.duration:
         breaks_off |= zero_s + Fraction(container.duration, av.time_base) - ends_s > END_TOLERANCE_S
-    # AVI knows no presentation times, and those that FFmpeg makes up for it are wrong where there are B-frames.
+    # AVI has no presentation times, and those that FFmpeg derives are wrong with B-frames.
     in_order = "avi" in formats or all(packet.pts is None for packet in kept)
     shown = _decoding_order(kept, stream) if in_order else sorted(p.pts for p in kept if p.pts is not None)
     gaps = sorted(b - a for a, b in itertools.pairwise(shown))
@@ -140,7 +140,7 @@ def read_timeline(container: "InputContainer", stream: "VideoStream") -> Timelin
 
 
 class _Packet(NamedTuple):
-    """What a packet says of its frame."""
+    """A packet's information about its frame."""
 
     pts: int | None
     dts: int | None
@@ -150,16 +150,16 @@ class _Packet(NamedTuple):
 
 
 def _require_order(packets: list[_Packet], base: Fraction, zero_s: Fraction) -> None:
-    """Refuse streams whose clock starts anew, as that of files that were joined byte by byte."""
+    """Refuse streams whose clock restarts, such as concatenated files."""
     clock = [packet.dts for packet in packets if packet.dts is not None]
     for before, after in itertools.pairwise(clock):
         if after < before:
             at = [float(time * base - zero_s) for time in (before, after)]
-            raise BadClipError(f"out of order: after {at[0]:.2f} s the video goes on at {at[1]:.2f} s")
+            raise BadClipError(f"out of order: after {at[0]:.2f} s the video continues at {at[1]:.2f} s")
 
 
 def _decoding_order(packets: list[_Packet], stream: "VideoStream") -> list[int]:
-    """Times of frames that are shown at a constant rate: as many as there are packets, in whatever order they come."""
+    """Times of frames with a constant rate: as many as there are packets, in any order."""
     times = [packet.dts for packet in packets if packet.dts is not None]
     if len(times) == len(packets):
         return sorted(times)
@@ -167,11 +167,11 @@ def _decoding_order(packets: list[_Packet], stream: "VideoStream") -> list[int]:
     if not length and stream.guessed_rate and stream.time_base:
         length = round(1 / (stream.guessed_rate * stream.time_base))
     if not length:
-        raise BadClipError("no times: neither the file nor its frames say when they are shown")
+        raise BadClipError("no times: neither the file nor its frames have presentation times")
     return [number * length for number in range(len(packets))]
 
 
 def _is_picture(stream: "VideoStream") -> bool:
-    """Whether a stream is the picture on a music file's cover, or a preview of the video."""
+    """Whether a stream is cover art or a preview."""
     kinds = stream.disposition
     return bool(stream.disposition & (kinds.attached_pic | kinds.timed_thumbnails | kinds.still_image))

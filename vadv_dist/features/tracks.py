@@ -1,7 +1,7 @@
-"""One person's face followed through a clip, smoothed over time, cut out as a square.
+"""Follow one person's face through a clip, smooth its box over time, and crop it as a square.
 
-Faces of neighbouring frames belong to one person where they lie close together, are about as large, and no cut is
-between them. Of all people, the one is taken who is seen longest and largest; nothing is averaged over two people.
+Faces of neighbouring frames belong to one person if they are close together, have similar size, and no cut is between
+them. The person seen longest and largest is chosen; nothing is averaged over two people.
 
 Shape letters: T frames, F faces of a frame.
 """
@@ -18,14 +18,14 @@ from vadv_dist.features.frames import Image
 Floats = npt.NDArray[np.float64]
 SameScene = Callable[[int, int], bool]
 
-# Two heads side by side are further apart, in sides of a face's box; between two frames, a head moves less.
+# In sides of a face's box: two heads side by side are further apart, and a head moves less between two frames.
 _FURTHEST = 1.0
 _LARGEST_CHANGE = 1.6
 
-# Measured on 13 clips of talking people and a cartoon, 24 frames each: neighbours of one shot differ by at most 0.06
-# and 0.13, shots of different people before the same wall by at least 0.038 and 0.14.
+# Measured on 13 clips of talking people and a cartoon, 24 frames each: neighbours in one shot differ by at most 0.06
+# and 0.13, shots of different people in front of the same wall by at least 0.038 and 0.14.
 _PIXELS, _COLOURS = 0.035, 0.13
-# Where a camera moves, all neighbours differ: a cut is what differs by so many times more.
+# With a moving camera all neighbours differ: a cut differs by this many times more.
 _OUTSTANDING = 4
 _SIDE, _BINS = 24, 6
 
@@ -36,8 +36,8 @@ class Track:
 
     Attributes:
         boxes: left, top, right, bottom, [T, 4].
-        sources: the frame that each box is of: the frame itself, or the nearest one that shows the person.
-        seen: which of its faces is the person's, for the frames in which the person was found.
+        sources: the frame of each box: the frame itself, or the nearest one that shows the person.
+        seen: index of the person's face, for the frames in which the person was found.
     """
 
     boxes: Floats
@@ -46,11 +46,11 @@ class Track:
 
 
 def choose_person(faces_TF4: Sequence[Floats], same_scene: SameScene) -> dict[int, int]:
-    """Which face of which frame is that of the person who is seen longest and largest; empty where there are no faces.
+    """Choose the person seen longest and largest: the index of the face per frame; empty if there are no faces.
 
     Args:
         faces_TF4: the faces of each frame: left, top, right, bottom, in one unit for all frames.
-        same_scene: whether two frames, by their numbers, show the same scene.
+        same_scene: whether two frames, given by index, show the same scene.
     """
     people: list[dict[int, int]] = []
     last_seen: list[int] = []
@@ -80,18 +80,18 @@ def follow(
     min_share: float,
     smoothing: float,
 ) -> Track | None:
-    """A person's box in every frame.
+    """Compute a person's box in every frame.
 
-    Between two frames of one shot that show the person, the box moves on a straight line; elsewhere, the nearest frame
-    that shows the person is taken.
+    Between two frames of one shot that show the person, the box is interpolated linearly; elsewhere, the nearest frame
+    that shows the person is used.
 
     Args:
-        faces_TF4, same_scene: as for `choose_person`.
-        seen: which of its faces is the person's, for the frames that show them.
-        min_share: a person in a smaller share of frames is none.
+        faces_TF4, same_scene: as in `choose_person`.
+        seen: index of the person's face, for the frames that show them.
+        min_share: minimum fraction of frames that show the person.
         smoothing: standard deviation of a Gaussian over the frames of a shot; 0 does not smooth.
     Returns:
-        None where the clip has no face.
+        None if the clip has no face.
     """
     frames = len(faces_TF4)
     if not seen or len(seen) / frames < min_share:
@@ -112,7 +112,7 @@ def follow(
 
 
 def _distance(a: Floats, b: Floats) -> float | None:
-    """How far two boxes are apart, in their mean side; None where they cannot be of one person."""
+    """Distance of two boxes in units of their mean side; None if they cannot be of one person."""
     sides = _side(a), _side(b)
     if not min(sides) > 0 or max(sides) > _LARGEST_CHANGE * min(sides):
         return None
@@ -126,7 +126,7 @@ def _side(box: Floats) -> float:
 
 
 def _shots(frames: list[int], same_scene: SameScene) -> list[list[int]]:
-    """Cut the frames in which a person is seen where another scene lies between two of them."""
+    """Split the frames in which a person is seen where another scene is between two of them."""
     shots = [frames[:1]]
     for before, frame in itertools.pairwise(frames):
         if all(same_scene(before, other) for other in range(before + 1, frame + 1)):
@@ -137,11 +137,11 @@ def _shots(frames: list[int], same_scene: SameScene) -> list[list[int]]:
 
 
 def squares(boxes_T4: Floats, margin: float) -> npt.NDArray[np.int64]:
-    """Square crops around boxes: left, top, side in whole pixels, [T, 3]; they may leave the image.
+    """Square crops around boxes: left, top, side in whole pixels, [T, 3]; they may extend beyond the image.
 
     Args:
         boxes_T4: left, top, right, bottom.
-        margin: added on each side, as a share of the box's larger side.
+        margin: added on each side, as a fraction of the box's larger side.
     """
     sizes = boxes_T4[:, 2:] - boxes_T4[:, :2]
     sides = np.maximum(1, np.rint(sizes.max(axis=1) * (1 + 2 * margin)))
@@ -151,7 +151,7 @@ def squares(boxes_T4: Floats, margin: float) -> npt.NDArray[np.int64]:
 
 
 def crop(image: Image, square: Sequence[int] | npt.NDArray[np.int64]) -> Image:
-    """Cut a square out of an image; what lies outside it is black."""
+    """Crop a square from an image, with black outside the image."""
     left, top, side = (int(value) for value in square)
     height, width = image.shape[:2]
     cut = np.zeros((side, side, 3), np.uint8)
@@ -183,7 +183,7 @@ class Scenes:
         self._usual = float(np.median(steps)) if steps else 0.0
 
     def same(self, a: int, b: int) -> bool:
-        """Whether two frames, by their numbers, show the same scene."""
+        """Whether two frames, given by index, show the same scene."""
         if self._pixels(a, b) <= max(_PIXELS, _OUTSTANDING * self._usual):
             return True
         return float(np.abs(self._colours[a] - self._colours[b]).sum()) / 2 <= _COLOURS

@@ -1,9 +1,9 @@
-"""Unfinished work beside a data set that is being extracted: what is done, and for which configuration.
+"""The state of an unfinished extraction: its configuration, and the groups that are done.
 
-`<uri>.work/job.json` says what the work is for; `<uri>.work/<split>-00000.json` is written after the shard of that
-group, and says that the group is done: its shard, its rejected clips, and what was read. Shards stand in their final
-place, `<uri>/<split>/00000.parquet`; there is no data set before its `dataset.json`, which is written last. All of it
-stands beside the data set, also in an object store, so that another machine can go on.
+`<uri>.work/job.json` holds the configuration. `<uri>.work/<split>-00000.json` is written after the shard of that group
+and marks the group as done; it lists its shard, its rejected clips, and what was read. Shards are written to their
+final path, `<uri>/<split>/00000.parquet`; the data set does not exist before its `dataset.json`, which is written last.
+The state is next to the data set, also in an object store, so that another machine can resume.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,16 +34,16 @@ from vadv_dist.storage import (
 )
 
 _JOB, _LOCK = "job.json", ".lock"
-# Records of groups that are read side by side: each is a small file, or a request.
+# Records that are read in parallel: each is a small file, or a request.
 _RECORDS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class Group:
-    """Clips of one split whose accepted ones make one shard.
+    """Clips of one split whose accepted ones form one shard.
 
     Attributes:
-        clips: numbers of the clips in the list, ascending.
+        clips: indices of the clips in the list, ascending.
     """
 
     split: str
@@ -52,20 +52,20 @@ class Group:
 
     @property
     def name(self) -> str:
-        """Names the group's record."""
+        """Name of the group's record."""
         return f"{self.split}-{self.number:05d}"
 
     def batches(self, size: int) -> list[tuple[int, ...]]:
-        """Clips that are encoded together: the same ones however often the work is interrupted."""
+        """Clips that are encoded together: always the same, however often the work is interrupted."""
         return [self.clips[i : i + size] for i in range(0, len(self.clips), size)]
 
 
 @dataclass(frozen=True)
 class GroupRecord:
-    """What became of a group; the clips' reports, some kilobytes each, stay in its file.
+    """The result of a group; the clips' reports, a few kilobytes each, stay in its file.
 
     Attributes:
-        shard: None where every clip was rejected.
+        shard: None if every clip was rejected.
         reasons: why each clip was rejected, None for accepted ones, in the list's order.
     """
 
@@ -74,7 +74,7 @@ class GroupRecord:
 
     @property
     def rejected(self) -> int:
-        """Clips that were rejected."""
+        """Number of rejected clips."""
         return sum(reason is not None for reason in self.reasons)
 
 
@@ -91,41 +91,41 @@ class WorkFolder:
     """The work on one data set.
 
     Args:
-        uri: of the data set.
-        job: what decides its bytes: configuration, list, encoders. Plain containers.
+        uri: the data set.
+        job: the settings that determine its bytes (configuration, list, encoders), as plain containers.
     Raises:
-        UserError: the place is a whole bucket.
+        UserError: the location is a whole bucket.
     """
 
     def __init__(self, uri: str | Location, job: Mapping[str, Any]) -> None:
         self.root = location(uri)
         if not self.root.name:
-            raise UserError(f"output.uri is {self.root}, expected a place of its own inside it.")
+            raise UserError(f"output.uri is {self.root}, expected a location inside the bucket.")
         self.folder: Location = self.root.with_name(f"{self.root.name}.work")
         self._job = dict(job)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep a second process from the same work; the lock ends with the process, however it ends.
+        """Keep other processes from the same work; the lock ends with the process.
 
         Raises:
             UserError: another process has it, or another job's work or something else is in the way.
             MachineError: the storage cannot lock files.
         """
         self._require_room()
-        taken = f"{self.root} is being extracted by another process. Wait for it, or give another output.uri."
+        taken = f"{self.root} is being extracted by another process. Wait for it, or set another output.uri."
         with exclusive(self.folder, _LOCK, taken=taken):
-            self._require_room()  # again: whoever had the lock may have completed a data set meanwhile
+            self._require_room()  # again: the previous holder of the lock may have completed a data set
             self._claim()
             yield
 
     def _require_room(self) -> None:
         if self.is_left():
             return
-        advice = "Give another output.uri, or remove this one."
+        advice = "Set another output.uri, or remove this one."
         require_absent(self.root, "a data set", advice, manifest=MANIFEST)
         if self.folder.exists() and any(p.name != _LOCK for p in self.folder.iterdir()):
-            raise UserError(f"{self.folder} exists but holds no work of vadv extract. Give another output.uri.")
+            raise UserError(f"{self.folder} exists but has no work of vadv extract. Set another output.uri.")
 
     def _claim(self) -> None:
         path = self.folder / _JOB
@@ -137,11 +137,11 @@ class WorkFolder:
             self._begin_anew()
         elif differing:
             raise UserError(
-                f"{self.folder} holds work begun for another configuration; shards of two would not fit together. It "
-                f"differs in {'; '.join(differing[:5])}{' and more' if len(differing) > 5 else ''}. Go back to it, "
-                f"give another output.uri, or remove {self.root} and {self.folder}."
+                f"{self.folder} has work with another configuration, whose shards would not fit. It differs in "
+                f"{'; '.join(differing[:5])}{' and more' if len(differing) > 5 else ''}. Restore that configuration, "
+                f"set another output.uri, or remove {self.root} and {self.folder}."
             )
-        for folder in (self.folder, self.root):  # the lock says that nobody writes there
+        for folder in (self.folder, self.root):  # safe, because the lock is held
             sweep(folder)
 
     def _holds_shards(self) -> bool:
@@ -150,20 +150,20 @@ class WorkFolder:
         return any(read_json(record)["shard"] is not None for record in records)
 
     def _begin_anew(self) -> None:
-        """Take the place of a job of another configuration that has made nothing, such as one that found no clip."""
+        """Replace a job of another configuration that produced nothing, such as one that found no clip."""
         for file in [p for p in self.folder.iterdir() if p.suffix == ".json" and p.name != _JOB]:
             file.unlink()
-        for split in SPLITS:  # a shard whose record was not written any more
+        for split in SPLITS:  # a shard whose record was not written
             for shard in (self.root / split).glob("*.parquet"):
                 shard.unlink()
         write_json(self.folder / _JOB, self._job)
 
     def is_left(self) -> bool:
-        """Whether there is unfinished work, or what was not removed of it."""
+        """Whether there is unfinished work, or remains of it."""
         return (self.folder / _JOB).is_file()
 
     def done(self, groups: Sequence[Group]) -> dict[str, GroupRecord]:
-        """Records of the groups that are done and whose shards are as they were written."""
+        """Records of the finished groups whose shards are unchanged."""
         there = {path.name for path in self.folder.iterdir()}
         written = [group for group in groups if f"{group.name}.json" in there]
         with ThreadPoolExecutor(_RECORDS_AT_ONCE) as pool:
@@ -178,7 +178,7 @@ class WorkFolder:
         return GroupRecord(shard, tuple(report["reason"] for report in raw["reports"]))
 
     def forget(self, group: Group) -> None:
-        """Have a group done again."""
+        """Mark a group as not done."""
         (self.folder / f"{group.name}.json").unlink(missing_ok=True)
 
     def commit(
@@ -187,10 +187,10 @@ class WorkFolder:
         """Write a group's shard and then its record.
 
         Args:
-            group: which.
+            group: the group.
             clips: the accepted ones, in the list's order.
-            reports: of all its clips.
-            features: what the data set declares.
+            reports: reports of all its clips.
+            features: features of the data set.
         """
         shard = tag = None
         if clips:
@@ -205,16 +205,16 @@ class WorkFolder:
         return GroupRecord(shard, tuple(report.reason for report in reports))
 
     def reports(self, group: Group) -> list[ClipReport]:
-        """What was read of each clip of a group that is done, in the list's order."""
+        """Reports of the clips of a finished group, in the list's order."""
         return [ClipReport(**report) for report in read_json(self.folder / f"{group.name}.json")["reports"]]
 
     def remove(self) -> None:
-        """Remove the work, when the data set is complete; a lock in an object store is left to its holder."""
+        """Remove the work once the data set is complete; in an object store the lock is left to its holder."""
         discard(self.folder, last=_JOB, held=_LOCK)
 
 
 def _is_as_written(path: Location, shard: ShardInfo, tag: str | None) -> bool:
-    """Whether a shard is what it was; an object that has its ETag still is not read again."""
+    """Whether a shard is unchanged; an object with the same ETag is not read again."""
     if tag is not None and etag(path) == tag:
         return True
     try:

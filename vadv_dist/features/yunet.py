@@ -1,6 +1,6 @@
 """The YuNet face detector (OpenCV Zoo, `face_detection_yunet_2021sep.onnx`) through onnxruntime.
 
-The model gives offsets from fixed anchors ("priors"); what they mean is that of the zoo's own post-processing.
+The model predicts offsets from fixed anchors ("priors"), decoded as in the zoo's post-processing.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 
-# Of the published post-processing: sides of the anchors of each feature map, in pixels, and the map's stride.
+# From the published post-processing: sides of the anchors of each feature map, in pixels, and the map's stride.
 _ANCHOR_SIDES = ((10, 16, 24), (32, 48), (64, 96), (128, 192, 256))
 _STRIDES = (8, 16, 32, 64)
 _CENTRE_VARIANCE, _SIZE_VARIANCE = 0.1, 0.2
 _OVERLAP = 0.3
-# The coarsest stride: images are padded to whole cells of it, so that all maps have the size that the anchors assume.
+# The coarsest stride: images are padded to a multiple of it, so that all maps have the size that the anchors assume.
 _CELL = 64
 
 
@@ -46,11 +46,11 @@ class YuNet:
 
     Args:
         path: the ONNX file.
-        min_score: faces below it are left out.
-        longest_side: images are scaled down to this side, in pixels, before they are looked at.
-        threads: of onnxruntime.
+        min_score: faces with a lower score are ignored.
+        longest_side: images are scaled down to this longest side, in pixels, before detection.
+        threads: number of threads for onnxruntime.
     Raises:
-        UserError: no such file, or not this model.
+        UserError: there is no such file, or it is another model.
     """
 
     def __init__(self, path: str | Location, *, min_score: float, longest_side: int, threads: int = 1) -> None:
@@ -74,7 +74,7 @@ class YuNet:
         seen = (max(1, round(width * share)), max(1, round(height * share)))
         small = image if share == 1 else np.asarray(Pillow.fromarray(image).resize(seen, Pillow.Resampling.BILINEAR))
         padded = np.zeros((*(-(-side // _CELL) * _CELL for side in seen[::-1]), 3), np.float32)
-        padded[: seen[1], : seen[0]] = small[:, :, ::-1]  # the model reads BGR, 0 to 255
+        padded[: seen[1], : seen[0]] = small[:, :, ::-1]  # the model expects BGR, 0 to 255
         loc, conf, iou = self._session.run(["loc", "conf", "iou"], {self._input: padded.transpose(2, 0, 1)[None]})
         boxes, scores = decode(loc, conf, iou, padded.shape[0], padded.shape[1])
         good = scores >= self.min_score
@@ -86,17 +86,17 @@ class YuNet:
 
 
 def decode(loc: Floats, conf: Floats, iou: Floats, height: int, width: int) -> tuple[Floats, Floats]:
-    """Turn the model's outputs into boxes [P, 4] (left, top, right, bottom, in pixels) and scores [P].
+    """Decode the model's outputs into boxes [P, 4] (left, top, right, bottom, in pixels) and scores [P].
 
     Args:
         loc: offsets of each anchor's centre and size, then of five landmarks, [P, 14].
         conf: probabilities of background and face, [P, 2].
-        iou: how well the box is thought to fit, [P, 1].
-        height, width: of the image that the model saw, in pixels.
+        iou: predicted quality of the box, [P, 1].
+        height, width: size of the model's input, in pixels.
     """
     anchors = priors(height, width)
     centres = anchors[:, :2] + loc[:, :2] * _CENTRE_VARIANCE * anchors[:, 2:]
-    # The published code takes one variance for the width and the other for the height.
+    # The published code uses one variance for the width and the other for the height.
     sizes = anchors[:, 2:] * np.exp(loc[:, 2:4] * np.array([_CENTRE_VARIANCE, _SIZE_VARIANCE], np.float32))
     boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
     scores = np.sqrt(np.clip(conf[:, 1], 0, 1) * np.clip(iou[:, 0], 0, 1))
@@ -108,7 +108,7 @@ def priors(height: int, width: int) -> Floats:
     """Anchors of an image: centre and sides in pixels, map by map, row by row, [P, 4]."""
     parts = []
     for sides, stride in zip(_ANCHOR_SIDES, _STRIDES, strict=True):
-        # The network halves sizes step by step, and drops what is left over.
+        # The network halves sizes step by step and drops the remainder.
         rows, columns = (_halved(size, stride) for size in (height, width))
         grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 1, 2)
         centres = np.broadcast_to((grid + 0.5) * stride, (rows * columns, len(sides), 2))
@@ -118,7 +118,7 @@ def priors(height: int, width: int) -> Floats:
 
 
 def suppress(boxes: Floats, scores: Floats, overlap: float) -> npt.NDArray[np.int64]:
-    """Indices of the boxes that remain, best first, when each removes those that overlap it more than `overlap`."""
+    """Non-maximum suppression: indices of the boxes that remain, best first, at most `overlap` with a better one."""
     order = np.argsort(-scores, kind="stable")
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     kept: list[int] = []
@@ -137,17 +137,17 @@ def open_session(path: str | Location, field: str, threads: int) -> "InferenceSe
 
     Args:
         path: the file.
-        field: of the configuration that names it, for messages.
-        threads: that one run takes.
+        field: the configuration field, for messages.
+        threads: number of threads per run.
     Raises:
-        UserError: no such file, or not an ONNX model that onnxruntime runs.
+        UserError: there is no such file, or onnxruntime cannot run it.
     """
     import onnxruntime
 
     file = location(path)
     if not file.is_file():
         raise UserError(f"{path} does not exist. Set {field} to an ONNX file.")
-    # From a disk it is read by its name, which finds weights that stand beside it.
+    # On a disk it is opened by name, so that external weights next to it are found.
     path_on_disk = on_disk(file)
     model = file.read_bytes() if path_on_disk is None else str(path_on_disk)
     options = onnxruntime.SessionOptions()
@@ -155,9 +155,9 @@ def open_session(path: str | Location, field: str, threads: int) -> "InferenceSe
     options.log_severity_level = 4
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's kinds share no base of their own
+    except Exception as error:  # onnxruntime's exceptions have no common base class
         raise UserError(
-            f"{path} is not an ONNX model that onnxruntime runs ({one_line(error)}). Mend {field}."
+            f"{path} is not an ONNX model that onnxruntime runs ({one_line(error)}). Fix {field}."
         ) from None
 
 
