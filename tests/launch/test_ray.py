@@ -88,7 +88,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     assert "Traceback" not in said
     result = on_disk.result()
     assert result is not None
-    assert (result["workers"], result["engine"]) == (2, "deepspeed zero-1")
+    assert (result.workers, result.engine) == (2, "deepspeed zero-1")
     epochs = [line["step"] for line in lines(on_disk) if line["kind"] == "epoch"]
 
     # In the store, the driver is killed inside the first epoch.
@@ -112,7 +112,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     assert driver.returncode == 143, said
     stopped = list_checkpoints(in_store.checkpoints)[-1].step
     assert stopped > before
-    assert f"stopped by SIGTERM at step {stopped} of {result['steps']}, whose checkpoint is complete" in said
+    assert f"stopped by SIGTERM at step {stopped} of {result.steps}, whose checkpoint is complete" in said
     assert "Traceback" not in said
     assert in_store.result() is None
 
@@ -133,7 +133,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     steps = [line["step"] for line in lines(in_store) if line["kind"] == "step"]
-    assert steps == list(range(1, result["steps"] + 1))
+    assert steps == list(range(1, result.steps + 1))
 
     evaluated = evaluate_run(str(in_store.root), "test").to_json()
     assert evaluated["rows"] == 12

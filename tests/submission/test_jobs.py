@@ -124,11 +124,11 @@ def test_a_run_outlives_the_node_of_one_of_its_workers(nodes, project, write_con
 
     result = run.result()
     assert result is not None
-    assert result["workers"] == 2
+    assert result.workers == 2
     alone = load_config(write_config("alone", storage=tmp_path / "runs"), options)
     train(alone, Console(quiet=True))
     expected, totals = losses(RunFolder.of(alone)), losses(run)
-    assert list(totals) == list(range(1, result["steps"] + 1))
+    assert list(totals) == list(range(1, result.steps + 1))
     assert totals == pytest.approx(expected, rel=1e-4)
 
     # No token is in what the run left behind.
