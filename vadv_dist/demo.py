@@ -9,13 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from vadv_dist.config import Config, load_config
+from vadv_dist.config import AloneObjectiveConfig, Config, load_config
+from vadv_dist.config.recipes import find_recipe
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.evaluation.paired import Interval
 from vadv_dist.evaluation.published import MOSI_HUMAN, human
 from vadv_dist.launch.cluster import ray_session
 from vadv_dist.launch.driver import train
-from vadv_dist.recipes import find_recipe
 from vadv_dist.reporting.comparison import compare_runs
 from vadv_dist.reporting.report import write_report
 from vadv_dist.reporting.terminal import comparison_table, notes
@@ -44,7 +44,7 @@ def run_demo(overrides: Sequence[str], console: Console) -> Path:
     alone = dataclasses.replace(
         taught,
         run=dataclasses.replace(taught.run, name=f"{taught.run.name}-alone"),
-        objective=dataclasses.replace(taught.objective, kind="none"),
+        objective=AloneObjectiveConfig(beta=taught.objective.beta),
     )
     before, after = (local_path(taught.run.storage) / config.run.name for config in (alone, taught))
     if all((folder / "result.json").is_file() for folder in (before, after)):

@@ -11,7 +11,7 @@ from vadv_dist.cli import main
 from vadv_dist.config.extract_sections import ExtractConfig
 from vadv_dist.config.load import config_to_yaml, load_sections
 from vadv_dist.errors import UserError
-from vadv_dist.recipes import list_recipes
+from vadv_dist.config.recipes import list_recipes
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _recipes(options: argparse.Namespace) -> int:
-    from vadv_dist.recipes import copy_recipe, find_recipe, list_recipes
+    from vadv_dist.config.recipes import copy_recipe, find_recipe, list_recipes
 
     if options.action == "copy":
         copy_recipe(options.name, options.file)

@@ -2,9 +2,9 @@
 
 from vadv_dist.config.data_sections import DataConfig, SourceConfig
 from vadv_dist.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
+from vadv_dist.config.objective_sections import AloneObjectiveConfig, ObjectiveConfig, StepObjectiveConfig
 from vadv_dist.config.sections import (
     Config,
-    ObjectiveConfig,
     OptimizerConfig,
     RunConfig,
     StudentConfig,
@@ -13,6 +13,7 @@ from vadv_dist.config.sections import (
 from vadv_dist.config.trainer_sections import EngineConfig, TelemetryConfig, TrainerConfig
 
 __all__ = [
+    "AloneObjectiveConfig",
     "Config",
     "DataConfig",
     "EngineConfig",
@@ -20,6 +21,7 @@ __all__ = [
     "OptimizerConfig",
     "RunConfig",
     "SourceConfig",
+    "StepObjectiveConfig",
     "StudentConfig",
     "TeacherConfig",
     "TelemetryConfig",

@@ -1,8 +1,15 @@
-"""How a value that no run can use is refused."""
+"""What all sections share, and how a value that no run can use is refused."""
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from vadv_dist.errors import UserError
+
+
+class Section:
+    """A section of a configuration: a frozen dataclass that refuses fields it does not have."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
 
 def require(condition: bool, field_name: str, value: object, expected: str) -> None:

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vadv_dist.config.checks import require, require_at_least
+from vadv_dist.config.checks import Section, require, require_at_least
 from vadv_dist.config.places import expand_fields
 
 
 @dataclass(frozen=True)
-class SourceConfig:
+class SourceConfig(Section):
     """One data set to train on.
 
     Args:
@@ -40,7 +40,7 @@ class SourceConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Section):
     """What is trained on, and how it is read.
 
     Args:

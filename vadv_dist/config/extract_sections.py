@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vadv_dist.config.checks import require, require_at_least
+from vadv_dist.config.checks import Section, require, require_at_least
 from vadv_dist.config.places import expand_fields
 
 Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
-class ClipsConfig:
+class ClipsConfig(Section):
     """Which clips are read. Every place may be a path or an s3:// URI.
 
     Args:
@@ -51,7 +51,7 @@ class ClipsConfig:
 
 
 @dataclass(frozen=True)
-class OutputConfig:
+class OutputConfig(Section):
     """The data set that is made.
 
     Args:
@@ -75,7 +75,7 @@ class OutputConfig:
 
 
 @dataclass(frozen=True)
-class FramesConfig:
+class FramesConfig(Section):
     """Which frames of a clip are looked at: the middles of equal parts of its time.
 
     Args:
@@ -94,7 +94,7 @@ class FramesConfig:
 
 
 @dataclass(frozen=True)
-class ImageConfig:
+class ImageConfig(Section):
     """The frozen image encoder of the visual branch.
 
     Args:
@@ -110,7 +110,7 @@ class ImageConfig:
 
 
 @dataclass(frozen=True)
-class PromptsConfig:
+class PromptsConfig(Section):
     """The classes' frozen prompt embeddings (section 4.1), from the text encoder that belongs to the image encoder.
 
     Args:
@@ -129,7 +129,7 @@ class PromptsConfig:
 
 
 @dataclass(frozen=True)
-class FacesConfig:
+class FacesConfig(Section):
     """How the face of each frame is found.
 
     Args:
@@ -161,7 +161,7 @@ class FacesConfig:
 
 
 @dataclass(frozen=True)
-class ExpressionConfig:
+class ExpressionConfig(Section):
     """The frozen classifier whose scores of each face crop are the face features.
 
     Args:
@@ -187,7 +187,7 @@ class ExpressionConfig:
 
 
 @dataclass(frozen=True)
-class ComputeConfig:
+class ComputeConfig(Section):
     """What runs the work. Nothing here changes the data set's bytes on one kind of machine.
 
     Args:
@@ -209,7 +209,7 @@ class ComputeConfig:
 
 
 @dataclass(frozen=True)
-class BatchingConfig:
+class BatchingConfig(Section):
     """How clips go through the encoders together. This decides the last bits of the features.
 
     Args:
@@ -225,7 +225,7 @@ class BatchingConfig:
 
 
 @dataclass(frozen=True)
-class ExtractConfig:
+class ExtractConfig(Section):
     """A whole extraction."""
 
     clips: ClipsConfig = field(default_factory=ClipsConfig)

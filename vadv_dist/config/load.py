@@ -1,19 +1,20 @@
-"""Read a run's configuration from YAML and the command line, and say clearly what is wrong with it."""
+"""Read a configuration from YAML and the command line, and say clearly what is wrong with it."""
 
+import copy
 import dataclasses
-import io
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
-from jsonargparse import ArgumentParser
+from pydantic import TypeAdapter, ValidationError
 
 from vadv_dist.config.overrides import take_overrides
+from vadv_dist.config.recipes import config_path
 from vadv_dist.config.sections import Config
-from vadv_dist.config.wrong_types import refusal
+from vadv_dist.config.shape import alternatives, chosen, describe, field_types, kinds_of
 from vadv_dist.config.yaml_text import MAX_BYTES, parse_yaml
 from vadv_dist.errors import UserError, did_you_mean
 
@@ -23,6 +24,9 @@ T = TypeVar("T")
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     """Build a run's configuration from a YAML file and `--section.field=value` overrides.
 
+    Args:
+        path: the YAML file, or the name of a recipe; None takes the defaults.
+        overrides: arguments of the command line.
     Raises:
         UserError: no such file, not YAML, an unknown field (with the nearest name), or a value of the wrong type.
     """
@@ -30,44 +34,92 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
 
 
 def load_sections(kind: type[T], path: str | Path | None, overrides: Sequence[str] = ()) -> T:
-    """Build a configuration from a YAML file and `--section.field=value` overrides.
+    """Build a configuration of any kind; see `load_config`.
 
     Args:
         kind: a dataclass whose fields are sections, each a dataclass.
-        path: the YAML file; None takes the defaults.
-        overrides: arguments of the command line.
-    Raises:
-        UserError: no such file, not YAML, an unknown field (with the nearest name), or a value of the wrong type.
     """
-    raw = read_yaml(path) if path is not None else {}
-    where = str(path) if path is not None else "the command line"
-    _refuse_unknown(raw, kind, where, prefix="")
+    path = None if path is None else config_path(path)
     overrides, others = take_overrides(overrides)
     if others:
         raise UserError(
             f"Unknown argument {others[0]!r}. Fields are overridden as --section.field=value, "
             "for example --trainer.epochs=3."
         )
+    raw = read_yaml(path) if path is not None else {}
+    return build(kind, raw, overrides, "the command line" if path is None else str(path))
+
+
+def build(kind: Callable[..., T], raw: Mapping[str, Any], overrides: Sequence[str], where: str) -> T:
+    """Build a configuration from plain containers and overrides.
+
+    Args:
+        kind: its dataclass.
+        raw: sections by name; they stay as they are.
+        overrides: `--section.field=value`, which win.
+        where: what `raw` was read from, for messages.
+    Raises:
+        UserError: an unknown field, a field of another kind of its section, or a value of the wrong type.
+    """
+    texts: dict[str, tuple[str, str]] = {}  # of each field that is overridden: the argument, and the value's text
+    given = copy.deepcopy(dict(raw))
     for argument in overrides:
-        _refuse_unknown_override(argument.split("=", 1)[0][2:], kind)
-    parser = _parser(kind)  # type: ignore[arg-type]  # classes are hashable
+        name, _, text = argument.removeprefix("--").partition("=")
+        set_field(given, kind, name, text, argument.partition("=")[0], is_text=True)
+        texts[name] = (argument, text)
+    shaped = _shaped(given, kind, lambda name: texts[name][0] if name in texts else where, "")
     try:
-        with redirect_stderr(io.StringIO()):
-            parsed = parser.parse_object(_without_none_sections(raw)) if raw else parser.get_defaults()
-            if overrides:
-                parsed = parser.parse_args(list(overrides), namespace=parsed)
-            sections = parser.instantiate(parsed)
-            return _build(kind, sections)
-    except UserError:
-        raise
-    except Exception as error:
-        raise refusal(error, kind, overrides, where) from None
+        built: T = _adapter(kind).validate_json(json.dumps(shaped, default=str), strict=True)
+    except ValidationError as error:
+        raise _refusal(error, kind, shaped, texts, where) from None
+    return built
 
 
-def config_from_dict(raw: dict[str, Any]) -> Config:
-    """Build a configuration from what `config_to_dict` gave."""
-    parser = _parser(Config)
-    return _build(Config, parser.instantiate(parser.parse_object(raw)))
+def set_field(raw: dict[str, Any], kind: Any, name: str, value: Any, where: str, *, is_text: bool = False) -> None:
+    """Set a dotted field in plain containers.
+
+    Where that gives a section another kind, fields that the new kind lacks are dropped.
+
+    Args:
+        raw: sections by name; changed.
+        kind: the configuration's dataclass.
+        name: dotted name.
+        value: the new value.
+        where: for messages.
+        is_text: whether the value is text of the command line, which is read as what the field expects.
+    Raises:
+        UserError: there is no such field.
+    """
+    declared: Any = kind
+    place, parts = raw, name.split(".")
+    for depth, part in enumerate(parts):
+        prefix = ".".join(parts[:depth])
+        section = chosen(declared, place)
+        if section is None:
+            return  # an unknown kind, which is refused with the whole
+        if part not in field_types(section):
+            raise _unknown(part, prefix, declared, section, where)
+        declared = field_types(section)[part]
+        if depth < len(parts) - 1:
+            if not kinds_of(declared):
+                raise UserError(f"{where}: {prefix}.{part} has no fields of its own.".replace(": .", ": "))
+            inner = place.get(part)
+            place[part] = inner if isinstance(inner, dict) else {"kind": inner} if isinstance(inner, str) else {}
+            place = place[part]
+    last = parts[-1]
+    place[last] = _from_text(value, declared) if is_text else value
+    if last == "kind" and (section := chosen(_declared(kind, parts[:-1], raw), place)) is not None:
+        for field in set(place) - set(field_types(section)):
+            del place[field]
+
+
+def config_from_dict(raw: Mapping[str, Any]) -> Config:
+    """Build a configuration from what `config_to_dict` gave.
+
+    Raises:
+        UserError: it is that of another version, or was changed.
+    """
+    return build(Config, raw, (), "the configuration")
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
@@ -98,7 +150,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         with Path(path).open("rb") as file:
             raw = parse_yaml(file.read(MAX_BYTES + 1).decode(), path)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist. Give a config file; `vadv recipes` lists the shipped ones.") from None
+        raise UserError(f"{path} does not exist. Give a YAML file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
     if raw is None:
@@ -121,48 +173,126 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -
     return rows
 
 
-@cache  # a search builds a configuration for every trial, and a parser takes half of that time
-def _parser(kind: type[Any]) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
-    parser.add_class_arguments(kind)
-    return parser
+@cache  # a search builds a configuration for every trial
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
-def _build(kind: type[T], sections: Any) -> T:
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # a dataclass
-    return kind(**{name: getattr(sections, name) for name in names})
+def _shaped(raw: Any, declared: Any, place_of: Callable[[str], str], prefix: str) -> Any:
+    """A section with its kind written out, empty sections left out, and numbers that YAML takes for text as numbers.
 
-
-def _without_none_sections(raw: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in raw.items() if value is not None}
-
-
-def _refuse_unknown(raw: dict[str, Any], kind: Any, where: str, prefix: str) -> None:
-    known = {f.name: f.type for f in dataclasses.fields(kind)}
+    Raises:
+        UserError: a field that its section or its kind does not have.
+    """
+    if isinstance(raw, str) and "" not in kinds_of(declared):
+        raw = {"kind": raw}
+    name = prefix.rstrip(".")
+    if not isinstance(raw, dict):
+        raise UserError(f"{place_of(name)}: {name} is {raw!r}, expected {describe(declared)}.")
+    section = chosen(declared, raw)
+    if section is None:
+        kinds = kinds_of(declared)
+        hint = did_you_mean(str(raw["kind"]), kinds)
+        place = place_of(f"{prefix}kind") if place_of(name) == place_of("") else place_of(name)
+        raise UserError(f"{place}: {prefix}kind is {raw['kind']!r}, expected {_kinds(declared)}.{hint}")
+    shaped: dict[str, Any] = {}
     for key, value in raw.items():
-        if key not in known:
-            place = f"in section {prefix.rstrip('.')!r} " if prefix else ""
-            raise UserError(
-                f"{where}: unknown field {prefix}{key} {place}"
-                f"(fields there: {', '.join(known)}).{did_you_mean(str(key), known)}"
-            )
-        if dataclasses.is_dataclass(known[key]):
-            if value is not None and not isinstance(value, dict):
-                raise UserError(f"{where}: {prefix}{key} is {value!r}, expected a section with fields of its own.")
-            _refuse_unknown(value or {}, known[key], where, f"{prefix}{key}.")
+        types = field_types(section)
+        if key not in types:
+            raise _unknown(str(key), name, declared, section, place_of(f"{prefix}{key}"))
+        if kinds_of(types[key]):
+            if value is not None:
+                shaped[key] = _shaped(value, types[key], place_of, f"{prefix}{key}.")
+        else:
+            shaped[key] = _number(value, types[key])
+    if "" not in kinds_of(declared):
+        shaped.setdefault("kind", get_args(field_types(section)["kind"])[0])
+    return shaped
 
 
-def _refuse_unknown_override(name: str, kind: Any) -> None:
-    section, _, rest = name.partition(".")
-    sections: dict[str, Any] = {f.name: f.type for f in dataclasses.fields(kind)}
-    if section not in sections:
-        raise UserError(
-            f"--{name}: unknown section {section!r} (sections: {', '.join(sections)}).{did_you_mean(section, sections)}"
+def _unknown(key: str, prefix: str, declared: Any, section: type, where: str) -> UserError:
+    """The refusal of a field that a section does not have."""
+    name = f"{prefix}.{key}" if prefix else key
+    others = [kind for kind, member in kinds_of(declared).items() if key in field_types(member)]
+    if others:
+        kind = get_args(field_types(section)["kind"])[0]
+        return UserError(
+            f"{where}: {name} belongs to {prefix}.kind {' or '.join(map(repr, others))}, but the kind is {kind!r}. "
+            "Remove the field, or change the kind."
         )
-    fields = [f.name for f in dataclasses.fields(sections[section])]
-    field_name = rest.rstrip("+")
-    if field_name not in fields:
-        raise UserError(
-            f"--{name}: unknown field {rest!r} in section {section!r} (fields there: {', '.join(fields)})."
-            f"{did_you_mean(rest, fields)}"
+    known = list(field_types(section))
+    if not prefix:
+        return UserError(f"{where}: unknown section {key!r} (sections: {', '.join(known)}).{did_you_mean(key, known)}")
+    return UserError(
+        f"{where}: unknown field {name} in section {prefix!r} (fields there: {', '.join(known)})."
+        f"{did_you_mean(key, known)}"
+    )
+
+
+def _kinds(declared: Any) -> str:
+    kinds = [repr(kind) for kind in kinds_of(declared)]
+    return ", ".join(kinds[:-1]) + (" or " if len(kinds) > 1 else "") + kinds[-1]
+
+
+def _declared(kind: Any, parts: Sequence[str], raw: Any) -> Any:
+    """The type of the section at a dotted place."""
+    declared = kind
+    for part in parts:
+        section = chosen(declared, raw) or kind
+        declared, raw = field_types(section)[part], raw.get(part, {}) if isinstance(raw, dict) else {}
+    return declared
+
+
+def _from_text(text: str, declared: Any) -> Any:
+    """A value of the command line, read as what its field expects."""
+    members = alternatives(declared)
+    if text == "null" and type(None) in members:
+        return None
+    if str in members or (kinds_of(declared) and not text.startswith("{")):
+        return text
+    try:
+        return _number(parse_yaml(text, "the argument"), declared)
+    except UserError:
+        return text
+
+
+def _number(value: Any, declared: Any) -> Any:
+    """`1e-6`, which YAML takes for text, where a number is expected."""
+    members = alternatives(declared)
+    if isinstance(value, str) and float in members and str not in members:
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _refusal(
+    error: ValidationError, kind: Any, shaped: Any, texts: Mapping[str, tuple[str, str]], where: str
+) -> UserError:
+    """The first of pydantic's errors as a message: where, which field, its value, what was expected."""
+    found = error.errors(include_url=False)[0]
+    names: list[str] = []
+    value, declared = shaped, kind
+    for step in found["loc"]:  # names of unions' members stand among the keys
+        if isinstance(value, dict) and step in value:
+            section = chosen(declared, value) if kinds_of(declared) else None
+            value, declared = value[step], field_types(section).get(str(step)) if section else declared
+            names.append(str(step))
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            item = get_args(declared)
+            value, declared = value[step], item[0] if get_origin(declared) is list else declared
+            names[-1] += f"[{step}]"
+    name = ".".join(names)
+    argument = texts.get(name.partition("[")[0])
+    place, shown = (argument[0], argument[1]) if argument is not None else (where, value)
+    if found["type"] in ("missing", "missing_argument"):
+        return UserError(f"{place}: {name}.{found['loc'][-1]} is missing.")
+    if found["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = list(field_types(kinds_of(declared)[""]))
+        key = str(found["loc"][-1])
+        name = name.removesuffix(f".{key}")
+        return UserError(
+            f"{place}: unknown field {key} in {name} (fields there: {', '.join(known)}).{did_you_mean(key, known)}"
         )
+    return UserError(f"{place}: {name} is {shown!r}, expected {describe(declared)}.")

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vadv_dist.config.sections import WeightingName, _require
+from vadv_dist.config.checks import Section, require
+from vadv_dist.config.objective_sections import WeightingConfig
 
 
 @dataclass(frozen=True)
-class SearchConfig:
+class SearchConfig(Section):
     """Settings of a search.
 
     Args:
@@ -56,24 +57,24 @@ class SearchConfig:
     max_failures: int = 5
     top: int = 3
     seeds: int = 3
-    rivals: list[WeightingName] = field(default_factory=list)
+    rivals: list[WeightingConfig] = field(default_factory=list)
     leave_one_out: bool = True
 
     def __post_init__(self) -> None:
         lows = {"num_trials": 1, "seed": 0, "min_epochs": 1, "reduction": 2, "cpus_per_trial": 1, "max_failures": 1}
         # With fewer than three seeds no interval is worth the name.
         for name, low in {**lows, "top": 1, "seeds": 3, "generation": 2, "interval": 1}.items():
-            _require(getattr(self, name) >= low, f"search.{name}", getattr(self, name), f"at least {low}")
-        _require(self.concurrent is None or self.concurrent >= 1, "search.concurrent", self.concurrent, "at least 1")
+            require(getattr(self, name) >= low, f"search.{name}", getattr(self, name), f"at least {low}")
+        require(self.concurrent is None or self.concurrent >= 1, "search.concurrent", self.concurrent, "at least 1")
         names = self.objectives
-        _require(len(set(names)) == len(names), "search.objectives", names, "each of them once")
+        require(len(set(names)) == len(names), "search.objectives", names, "each of them once")
         if self.scheduler == "pbt":
-            _require(self.num_trials >= 2, "search.num_trials", self.num_trials, "at least 2 for search.scheduler: pbt")
-            _require(len(names) <= 1, "search.objectives", names, "one where search.scheduler is pbt")
-        _require(0 < self.quantile <= 0.5, "search.quantile", self.quantile, "a share above 0 and up to 0.5")
-        _require(0 <= self.resample <= 1, "search.resample", self.resample, "a probability")
-        _require(len(set(self.rivals)) == len(self.rivals), "search.rivals", self.rivals, "each of them once")
+            require(self.num_trials >= 2, "search.num_trials", self.num_trials, "at least 2 for search.scheduler: pbt")
+            require(len(names) <= 1, "search.objectives", names, "one where search.scheduler is pbt")
+        require(0 < self.quantile <= 0.5, "search.quantile", self.quantile, "a share above 0 and up to 0.5")
+        require(0 <= self.resample <= 1, "search.resample", self.resample, "a probability")
+        require(len(set(self.rivals)) == len(self.rivals), "search.rivals", self.rivals, "each of them once")
         gpus = self.gpus_per_trial
-        _require(
+        require(
             gpus is None or 0 <= gpus <= 1, "search.gpus_per_trial", gpus, "a share of one GPU from 0 to 1, or null"
         )

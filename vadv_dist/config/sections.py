@@ -1,7 +1,6 @@
 """The sections of a run's configuration: one frozen dataclass per concern, and the only place with defaults.
 
-Those of data are in `data_sections`, those of trainer, engine and telemetry in `trainer_sections`; the others, and the
-whole, are here.
+The sections `data`, `objective`, and `trainer`, `engine` and `telemetry` are in files of their own.
 
 Every field can be set in a YAML file and overridden on the command line as `--section.field=value`. Values that no
 run can use are refused here; values that only a data set can refute are refused where the data set is opened.
@@ -11,19 +10,17 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vadv_dist.config.checks import require, require_at_least
+from vadv_dist.config.checks import Section, require, require_at_least
 from vadv_dist.config.data_sections import DataConfig
+from vadv_dist.config.objective_sections import ObjectiveConfig, StepObjectiveConfig
 from vadv_dist.config.places import expand_fields
 from vadv_dist.config.trainer_sections import EngineConfig, TelemetryConfig, TrainerConfig
 
-_require = require  # the name by which `search` takes it
-
 PromptingName = Literal["video", "static", "none"]
-WeightingName = Literal["fixed", "equal", "uncertainty", "uw_so", "dwa", "rlw", "famo"]
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Section):
     """Names a run and says where it is kept.
 
     Args:
@@ -38,17 +35,28 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         expand_fields(self, "run", "storage")
-        _require(
+        require(
             bool(self.name) and self.name == self.name.strip() and not set(self.name) & set("/\\:"),
             "run.name",
             self.name,
             "a plain folder name without / \\ or :",
         )
-        _require(self.seed >= 0, "run.seed", self.seed, "a whole number from 0")
+        require(self.seed >= 0, "run.seed", self.seed, "a whole number from 0")
 
 
 @dataclass(frozen=True)
-class TeacherConfig:
+class SentimentConfig(Section):
+    """Sentiment as a number: a text student, with a video teacher where the objective has one."""
+
+    kind: Literal["sentiment"] = "sentiment"
+
+
+# What is trained; the first of several kinds is the default.
+TaskConfig = SentimentConfig
+
+
+@dataclass(frozen=True)
+class TeacherConfig(Section):
     """The CLIP-based teacher (section 4.1).
 
     Args:
@@ -83,9 +91,9 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         require_at_least("teacher", self, {"width": 1, "heads": 1}, or_null=True)
         require_at_least("teacher", self, {"hidden": 1, "cct_layers": 0, "mit_layers": 0, "prompt_layers": 1})
-        _require(0 <= self.dropout < 1, "teacher.dropout", self.dropout, "a share in [0, 1)")
-        _require(self.use_visual or self.use_face, "teacher.use_visual", False, "at least one branch switched on")
-        _require(
+        require(0 <= self.dropout < 1, "teacher.dropout", self.dropout, "a share in [0, 1)")
+        require(self.use_visual or self.use_face, "teacher.use_visual", False, "at least one branch switched on")
+        require(
             self.use_visual or self.prompting != "video",
             "teacher.prompting",
             self.prompting,
@@ -94,7 +102,7 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True)
-class StudentConfig:
+class StudentConfig(Section):
     """The text student (section 4.2).
 
     Args:
@@ -122,11 +130,11 @@ class StudentConfig:
 
     def __post_init__(self) -> None:
         expand_fields(self, "student", "encoder")
-        _require(bool(self.encoder), "student.encoder", self.encoder, "a Hugging Face name or a folder")
-        _require(self.hidden >= 1, "student.hidden", self.hidden, "at least 1")
-        _require(0 <= self.dropout < 1, "student.dropout", self.dropout, "a share in [0, 1)")
+        require(bool(self.encoder), "student.encoder", self.encoder, "a Hugging Face name or a folder")
+        require(self.hidden >= 1, "student.hidden", self.hidden, "at least 1")
+        require(0 <= self.dropout < 1, "student.dropout", self.dropout, "a share in [0, 1)")
         if self.encoder_dropout is not None:
-            _require(
+            require(
                 0 <= self.encoder_dropout < 1,
                 "student.encoder_dropout",
                 self.encoder_dropout,
@@ -135,67 +143,7 @@ class StudentConfig:
 
 
 @dataclass(frozen=True)
-class ObjectiveConfig:
-    """The five-term objective (eq. 15) and its ablations.
-
-    Args:
-        kind: `step` trains teacher and student together; `none` trains the student alone.
-        alpha: weight of the video logit against the label (eq. 10).
-        beta: weight of the text logit against the label (eq. 11).
-        gamma: weight of the classes' cross-entropy (eq. 12).
-        delta: weight of distillation step 1, prompt logit to video logit (eq. 13).
-        psi: weight of distillation step 2, video logit to text logit (eq. 14).
-        step1, step2: switch a distillation step off.
-        detach_targets: let no gradient of step 2 flow into the teacher.
-        weighting: `fixed` takes the five weights above. The others find weights while they train, and of the five
-            know only which are 0, as those terms stay out: `equal` (all 1), `uncertainty` (Kendall et al. 2018),
-            `uw_so` (Kirchdorfer et al. 2024), `dwa` (Liu et al. 2019), `rlw` (Lin et al. 2022), `famo` (Liu et al.
-            2023); see docs/tuning.md.
-        uncertainty_lr: rate at which `uncertainty` learns.
-        uw_so_temperature: of `uw_so`; the higher, the more alike the weights..
-        dwa_temperature: of `dwa`; likewise. 2 is the paper's.
-        famo_lr: rate at which `famo` learns. 0.025 is the paper's.
-    """
-
-    kind: Literal["step", "none"] = "step"
-    alpha: float = 1.0
-    beta: float = 10.0
-    gamma: float = 1.0
-    delta: float = 10.0
-    psi: float = 1.0
-    step1: bool = True
-    step2: bool = True
-    detach_targets: bool = False
-    weighting: WeightingName = "fixed"
-    uncertainty_lr: float = 0.01
-    uw_so_temperature: float = 1.0
-    dwa_temperature: float = 2.0
-    famo_lr: float = 0.025
-
-    def __post_init__(self) -> None:
-        for name in ("alpha", "beta", "gamma", "delta", "psi"):
-            value = getattr(self, name)
-            _require(0 <= value < float("inf"), f"objective.{name}", value, "a finite weight from 0")
-        distils = self.kind != "none" and self.step2 and self.psi > 0
-        _require(
-            self.beta > 0 or distils,
-            "objective.beta",
-            self.beta,
-            "a positive weight: nothing trains the student",
-        )
-        _require(
-            self.weighting == "fixed" or self.kind != "none",
-            "objective.weighting",
-            self.weighting,
-            "fixed where objective.kind is none: there is one term, which nothing is weighed against",
-        )
-        for name in ("uncertainty_lr", "uw_so_temperature", "dwa_temperature", "famo_lr"):
-            value = getattr(self, name)
-            _require(0 < value < float("inf"), f"objective.{name}", value, "a positive number")
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Section):
     """AdamW and its schedule (Table 3).
 
     Args:
@@ -222,37 +170,38 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            _require(value is None or math.isfinite(value), f"optimizer.{name}", value, "a finite number")
-        _require(self.lr > 0, "optimizer.lr", self.lr, "a positive rate")
-        _require(
+            require(value is None or math.isfinite(value), f"optimizer.{name}", value, "a finite number")
+        require(self.lr > 0, "optimizer.lr", self.lr, "a positive rate")
+        require(
             self.new_module_lr_factor > 0,
             "optimizer.new_module_lr_factor",
             self.new_module_lr_factor,
             "positive",
         )
-        _require(0 < self.layer_decay <= 1, "optimizer.layer_decay", self.layer_decay, "a factor above 0, at most 1")
-        _require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "at least 0")
-        _require(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "at least 0")
-        _require(
+        require(0 < self.layer_decay <= 1, "optimizer.layer_decay", self.layer_decay, "a factor above 0, at most 1")
+        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "at least 0")
+        require(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "at least 0")
+        require(
             self.clip_norm is None or self.clip_norm > 0,
             "optimizer.clip_norm",
             self.clip_norm,
             "positive, or null",
         )
         for name in ("beta1", "beta2"):
-            _require(0 <= getattr(self, name) < 1, f"optimizer.{name}", getattr(self, name), "a share in [0, 1)")
-        _require(self.eps > 0, "optimizer.eps", self.eps, "positive")
+            require(0 <= getattr(self, name) < 1, f"optimizer.{name}", getattr(self, name), "a share in [0, 1)")
+        require(self.eps > 0, "optimizer.eps", self.eps, "positive")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Section):
     """A whole run."""
 
     run: RunConfig = field(default_factory=RunConfig)
+    task: TaskConfig = field(default_factory=SentimentConfig)
     data: DataConfig = field(default_factory=DataConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    objective: ObjectiveConfig = field(default_factory=StepObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)

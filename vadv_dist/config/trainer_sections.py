@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from vadv_dist.config.checks import require, require_at_least
+from vadv_dist.config.checks import Section, require, require_at_least
 
 
 @dataclass(frozen=True)
-class TrainerConfig:
+class TrainerConfig(Section):
     """How long, on what, and what is kept.
 
     Args:
@@ -56,7 +56,7 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True)
-class EngineConfig:
+class EngineConfig(Section):
     """What runs the steps.
 
     Args:
@@ -80,7 +80,7 @@ class EngineConfig:
 
 
 @dataclass(frozen=True)
-class TelemetryConfig:
+class TelemetryConfig(Section):
     """What a run tells while it runs.
 
     Args:

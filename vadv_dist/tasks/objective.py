@@ -4,7 +4,18 @@ from collections.abc import Sequence
 
 import torch
 
-from vadv_dist.config.sections import Config, ObjectiveConfig
+from vadv_dist.config import Config
+from vadv_dist.config.objective_sections import (
+    AloneObjectiveConfig,
+    DwaWeightingConfig,
+    EqualWeightingConfig,
+    FamoWeightingConfig,
+    FixedWeightingConfig,
+    ObjectiveConfig,
+    RlwWeightingConfig,
+    UncertaintyWeightingConfig,
+    UwSoWeightingConfig,
+)
 from vadv_dist.evaluation.description import Term
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.objectives.base import Objective
@@ -22,8 +33,9 @@ from vadv_dist.objectives.weighting import (
 def build_objective(config: Config, labels: LabelScale) -> tuple[Objective, dict[str, float]]:
     """Build the objective, and the fixed weight of each of its terms by name."""
     section = config.objective
+    if isinstance(section, AloneObjectiveConfig):
+        return StepDistillation(has_teacher=False, threshold=labels.threshold), {"text_regression": section.beta}
     objective = StepDistillation(
-        has_teacher=config.has_teacher,
         has_prompts=config.teacher.prompting != "none",
         threshold=labels.threshold,
         step1=section.step1,
@@ -42,20 +54,20 @@ def build_weighting(objective: ObjectiveConfig, terms: Sequence[Term], device: t
         device: where the losses lie.
     """
     num_terms = len(terms)
+    if isinstance(objective, AloneObjectiveConfig):
+        return None
     match objective.weighting:
-        case "fixed":
+        case FixedWeightingConfig():
             return None
-        case "equal":
+        case EqualWeightingConfig():
             return Weighting(num_terms, device)
-        case "uncertainty":
-            return LabelUncertaintyWeighting(
-                [term.compares_label for term in terms], device, lr=objective.uncertainty_lr
-            )
-        case "uw_so":
-            return SoftOptimalUncertaintyWeighting(num_terms, device, temperature=objective.uw_so_temperature)
-        case "dwa":
-            return DynamicWeightAverage(num_terms, device, temperature=objective.dwa_temperature)
-        case "rlw":
+        case UncertaintyWeightingConfig(lr=lr):
+            return LabelUncertaintyWeighting([term.compares_label for term in terms], device, lr=lr)
+        case UwSoWeightingConfig(temperature=temperature):
+            return SoftOptimalUncertaintyWeighting(num_terms, device, temperature=temperature)
+        case DwaWeightingConfig(temperature=temperature):
+            return DynamicWeightAverage(num_terms, device, temperature=temperature)
+        case RlwWeightingConfig():
             return RandomWeighting(num_terms, device)
-        case "famo":
-            return FastAdaptiveWeighting(num_terms, device, lr=objective.famo_lr)
+        case FamoWeightingConfig(lr=lr):
+            return FastAdaptiveWeighting(num_terms, device, lr=lr)

@@ -2,9 +2,11 @@
 
 import statistics
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from vadv_dist.config import Config
+from vadv_dist.config.objective_sections import WeightingConfig
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
 from vadv_dist.reporting.markup import Markup, join, tag
@@ -32,14 +34,13 @@ def require_sense(config: Config, space: Space, search: SearchConfig) -> None:
     Raises:
         UserError: see above.
     """
-    if config.objective.weighting in search.rivals:
-        raise UserError(
-            f"search.rivals names {config.objective.weighting}, which is the config's own {_FIELD}. Leave it out."
-        )
-    for name in search.rivals:
-        with_values(config, {_FIELD: name})
+    own_kind = get_field(config, _FIELD)
+    if own_kind in (rival.kind for rival in search.rivals):
+        raise UserError(f"search.rivals names {own_kind}, which is the config's own {_FIELD}. Leave it out.")
+    for values in rival_values(space, config, search).values():
+        with_values(config, values)
     own = next((entry for entry in space.entries if entry.field == _FIELD), None)
-    possible = set(own.choices if own else (config.objective.weighting,))
+    possible = set(own.choices if own else (own_kind,))
     for entry in space.searched:
         section, weight = entry.field.split(".", 1)
         ignored = possible & set(entry.condition.get(_FIELD, possible)) - {"fixed"}
@@ -52,7 +53,14 @@ def require_sense(config: Config, space: Space, search: SearchConfig) -> None:
 
 def rival_values(space: Space, config: Config, search: SearchConfig) -> dict[str, dict[str, Value]]:
     """The default with each rival's weighting, by the rival's name."""
-    return {f"{_PREFIX}{name}": {**space.default(config), _FIELD: name} for name in search.rivals}
+    default = space.default(config)
+    return {f"{_PREFIX}{rival.kind}": {**default, **_fields_of(rival)} for rival in search.rivals}
+
+
+def _fields_of(rival: WeightingConfig) -> dict[str, Value]:
+    """The fields that a weighting sets, its kind first."""
+    fields = asdict(rival)
+    return {_FIELD: fields.pop("kind"), **{f"{_FIELD}.{name}": value for name, value in fields.items()}}
 
 
 def end_weights(

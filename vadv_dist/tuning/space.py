@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
-from vadv_dist.config import Config, config_from_dict, config_to_dict
-from vadv_dist.config.sections import ObjectiveConfig
-from vadv_dist.errors import UserError
+from vadv_dist.config import Config, StepObjectiveConfig, config_from_dict, config_to_dict
+from vadv_dist.config.load import set_field
+from vadv_dist.config.shape import walk
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -146,7 +146,7 @@ class Space:
         the paper's, the paper's weights are taken in proportion.
         """
         fixed = {entry.field: entry.choices[0] for entry in self.entries if entry.kind == "fixed"}
-        paper = ObjectiveConfig()
+        paper = StepObjectiveConfig()
         beta = fixed.get("objective.beta", paper.beta)
         factor = float(beta) / paper.beta if isinstance(beta, int | float) and beta > 0 else 1.0
         values: dict[str, Value] = {}
@@ -171,19 +171,15 @@ class Space:
 
 def known_fields() -> list[str]:
     """Dotted names of all fields."""
-    return [
-        f"{section.name}.{f.name}"
-        for section in dataclasses.fields(Config)
-        for f in dataclasses.fields(section.type)  # type: ignore[arg-type]  # a dataclass, as all sections
-    ]
+    return list(dict.fromkeys(name for name, _, _ in walk(Config) if "." in name))
 
 
 def get_field(config: Config, name: str) -> Any:
-    """Value of a dotted field."""
+    """Value of a dotted field; of a section with kinds, its kind; None where the section's kind lacks the field."""
     value: Any = config
     for part in name.split("."):
-        value = getattr(value, part)
-    return value
+        value = getattr(value, part, None)
+    return getattr(value, "kind", value)
 
 
 def with_values(config: Config, values: Mapping[str, Value]) -> Config:
@@ -194,19 +190,8 @@ def with_values(config: Config, values: Mapping[str, Value]) -> Config:
     """
     raw = config_to_dict(config)
     for name, value in values.items():
-        section, key = name.split(".", 1)
-        raw[section][key] = value
-    try:
-        return config_from_dict(raw)
-    except UserError:
-        raise
-    except Exception as error:  # jsonargparse raises several kinds, some around our own
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, UserError):
-                raise cause from None
-            cause = cause.__cause__ or cause.__context__
-        raise UserError(" ".join(str(error).split())) from None
+        set_field(raw, Config, name, value, "the space")
+    return config_from_dict(raw)
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vadv_dist.errors import UserError, did_you_mean
-from vadv_dist.storage import atomic_file, require_absent
 
 
 @dataclass(frozen=True)
@@ -23,12 +22,12 @@ class Recipe:
 
 
 def list_recipes() -> list[Recipe]:
-    """Return the shipped recipes by name; a recipe's first comment line is its summary.
+    """Return the shipped recipes by name; a recipe's first comment is its summary.
 
     Raises:
         UserError: the installation has none.
     """
-    places = (Path(__file__).parents[1] / "jobs" / "configs", Path(sys.prefix) / "share" / "vadv" / "recipes")
+    places = (Path(__file__).parents[2] / "jobs" / "configs", Path(sys.prefix) / "share" / "vadv" / "recipes")
     for place in places:
         found = [Recipe(path.stem, path, _summary(path)) for path in sorted(place.glob("*.yaml"))]
         if found:
@@ -49,6 +48,23 @@ def find_recipe(name: str) -> Recipe:
     return recipe
 
 
+def config_path(path: str | Path) -> Path:
+    """The file of a configuration: a path, or the name of a recipe where there is no such file.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if Path(path).exists() or Path(path).name != str(path):
+        return Path(path)
+    recipes = {recipe.name: recipe.path for recipe in list_recipes()}
+    if (name := str(path).removesuffix(".yaml")) in recipes:
+        return recipes[name]
+    raise UserError(
+        f"{path} does not exist, and no recipe has that name (recipes: {', '.join(recipes)}). Give a config file "
+        f"or the name of a recipe.{did_you_mean(name, recipes)}"
+    )
+
+
 def copy_recipe(name: str, target: Path) -> None:
     """Copy a recipe to a file that does not exist yet.
 
@@ -56,11 +72,14 @@ def copy_recipe(name: str, target: Path) -> None:
         UserError: no such recipe, or the file exists.
     """
     source = find_recipe(name).path
-    require_absent(target, "a config", "Choose another file name.")
-    with atomic_file(target) as partial:
-        partial.write_bytes(source.read_bytes())
+    try:
+        with target.open("xb") as file:
+            file.write(source.read_bytes())
+    except FileExistsError:
+        raise UserError(f"{target} exists already and is never overwritten. Choose another file name.") from None
 
 
 def _summary(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").splitlines()[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    first = next((line for line in lines if line.startswith("#") and "yaml-language-server" not in line), "#")
+    return first.removeprefix("#").strip()
