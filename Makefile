@@ -7,7 +7,7 @@ ENCODER := transformers.models.roberta.modeling_roberta
 # If this is set, as in many containers, every process recompiles its imports, which takes seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test test-fast test-long lint types bench ci lock clean
+.PHONY: help setup run test test-fast test-long lint types docs bench ci lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,9 @@ lint: $(READY) ## ruff: rules and format
 
 types: $(READY) ## mypy
 	@$(BIN)/mypy
+
+docs: $(READY) ## write docs/configuration.md and the schemas from the config's docstrings
+	@$(BIN)/python -m vadv_dist.config.reference
 
 bench: $(READY) ## speed, as ratios measured side by side
 	@$(BIN)/python benchmarks/run.py

@@ -10,11 +10,12 @@ from predict import MOSI, minilm, read_texts
 from transformers import AutoTokenizer, BertConfig, PreTrainedConfig, RobertaConfig
 
 from vadv_dist.config import (
+    AloneObjectiveConfig,
     Config,
     DataConfig,
-    ObjectiveConfig,
     RunConfig,
     SourceConfig,
+    StepObjectiveConfig,
     StudentConfig,
     TelemetryConfig,
     TrainerConfig,
@@ -99,7 +100,7 @@ def run_config(scratch: Path, *, batch_size: int, teacher: bool, encoder: str | 
         run=RunConfig(name="run", storage=str(scratch)),
         data=DataConfig(sources=[SourceConfig(str(scratch / "data"))], batch_size=batch_size),
         student=StudentConfig(encoder=encoder or str(scratch / "encoder"), pretrained=encoder is not None),
-        objective=ObjectiveConfig(kind="step" if teacher else "none"),
+        objective=StepObjectiveConfig() if teacher else AloneObjectiveConfig(),
         trainer=TrainerConfig(use_gpu=False, epochs=1),
         telemetry=TelemetryConfig(log_every_steps=1),
     )

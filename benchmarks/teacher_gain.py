@@ -29,7 +29,9 @@ import pyarrow.parquet as pq
 import torch
 from rich.console import Console
 
-from vadv_dist.config import Config, SourceConfig, load_config
+from vadv_dist.config import AloneObjectiveConfig, Config, SourceConfig, load_config
+from vadv_dist.config.objective_sections import WeightingConfig
+from vadv_dist.config.shape import kinds_of
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.evaluation.paired import Interval, paired_bootstrap
 from vadv_dist.launch.driver import train
@@ -47,14 +49,18 @@ VIDEOS: dict[str, dict[str, Any]] = {
 DEMO = {"psi": 10.0, "delta": 1.0}
 PAPER = {"psi": 1.0, "delta": 10.0}
 READERS: dict[str, dict[str, Any]] = {
-    "alone": {"kind": "none"},
+    "alone": {},
     "demo": DEMO,
     "paper": PAPER,
     # One weight of the demo's and the paper's exchanged at a time.
     "psi": {**PAPER, "psi": DEMO["psi"]},
     "delta": {**PAPER, "delta": DEMO["delta"]},
     # Weightings that know nothing of the five weights.
-    **{name: {**PAPER, "weighting": name} for name in ("equal", "uncertainty", "uw_so", "dwa", "rlw", "famo")},
+    **{
+        kind: {**PAPER, "weighting": weighting()}
+        for kind, weighting in kinds_of(WeightingConfig).items()
+        if kind != "fixed"
+    },
 }
 GAIN_READERS = ("alone", "demo", "paper")
 
@@ -97,7 +103,9 @@ def measure(base: Config, out: Path, video: str, reader: str, seed: int, num_cli
             run=dataclasses.replace(base.run, name="run", storage=scratch, seed=seed),
             data=dataclasses.replace(base.data, sources=[SourceConfig(str(data))]),
             student=dataclasses.replace(base.student, encoder=str(data / "encoder")),
-            objective=dataclasses.replace(base.objective, **READERS[reader]),
+            objective=AloneObjectiveConfig()
+            if reader == "alone"
+            else dataclasses.replace(base.objective, **READERS[reader]),
             trainer=dataclasses.replace(base.trainer, num_workers=0),
             engine=dataclasses.replace(base.engine, kind="torch"),
         )

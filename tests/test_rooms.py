@@ -29,11 +29,10 @@ MAY_IMPORT = {
     "reporting": {"runs", "evaluation", "config", *BASE},
     "tuning": {
         *("launch", "training", "tasks", "engines", "runs", "inference", "evaluation", "reporting"),
-        *("data", "config", "runtime", "recipes"),
+        *("data", "config", "runtime"),
         *BASE,
     },
     "submission": {"config", "runtime", *BASE},
-    "recipes": BASE,
     "doctor": {"launch", "training", "engines", "submission", "models", "config", "runtime", *BASE},
 }
 MACHINERY = {

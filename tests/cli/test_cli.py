@@ -271,7 +271,7 @@ def test_a_mistaken_config_is_refused_before_anything_is_written(
 
 def test_an_unknown_key_in_a_config_file_is_named(capsys, write_config) -> None:
     said = mistake(capsys, "train", "--config", write_config(extra="datas: {batch_size: 3}"))
-    assert "unknown field datas" in said
+    assert "unknown section 'datas'" in said
     assert "Did you mean 'data'?" in said
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from vadv_dist.config import Config, DataConfig, ObjectiveConfig, SourceConfig, TeacherConfig
+from vadv_dist.config import AloneObjectiveConfig, Config, DataConfig, SourceConfig, TeacherConfig
 from vadv_dist.data.collate import Collator, FeatureField, TextField
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
@@ -18,7 +18,7 @@ from vadv_dist.data.windows import LocalWindows
 from vadv_dist.errors import UserError
 
 SHAPE = (2, 1, 8)
-ALONE = ObjectiveConfig(kind="none")
+ALONE = AloneObjectiveConfig()
 PROMPTS = np.arange(16, dtype=np.float32).reshape(2, 8)
 
 
@@ -208,7 +208,7 @@ def test_data_sets_that_do_not_fit_together_are_refused(tmp_path, change, expect
 def test_prompts_may_differ_by_rounding_or_if_no_teacher_uses_them(tmp_path) -> None:
     first, other = write(tmp_path / "first", 10), write(tmp_path / "other", 20, prompts=PROMPTS[::-1])
     both = [SourceConfig(str(first)), SourceConfig(str(other))]
-    alone = Config(data=DataConfig(sources=both), objective=ObjectiveConfig(kind="none"))
+    alone = Config(data=DataConfig(sources=both), objective=AloneObjectiveConfig())
     assert len(Sources.open(alone).datasets) == 2
     rounded = write(tmp_path / "rounded", 20, prompts=PROMPTS + np.float32(1e-4))
     assert len(Sources.open(config_of((first, rounded))).datasets) == 2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from vadv_dist.config import Config, DataConfig, ObjectiveConfig, SourceConfig
+from vadv_dist.config import AloneObjectiveConfig, Config, DataConfig, SourceConfig
 from vadv_dist.data import windows as windows_module
 from vadv_dist.data.collate import Collator, FeatureField, TextField
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
@@ -215,7 +215,7 @@ def test_a_damaged_shard_stops_the_stream_with_its_message(tmp_path, collator, m
 
 
 def test_texts_need_no_features(many_windows, made) -> None:
-    config = Config(data=DataConfig(sources=[SourceConfig(str(many_windows))]), objective=ObjectiveConfig(kind="none"))
+    config = Config(data=DataConfig(sources=[SourceConfig(str(many_windows))]), objective=AloneObjectiveConfig())
     split = Sources.open(config).split("train", missing="error")
     words_only = Collator([TextField(AutoTokenizer.from_pretrained(made / "encoder"), 100)])
     step = batches(split, words_only)[0]

@@ -27,7 +27,6 @@ run: {{name: weighting, storage: {path.parent}, seed: 5}}
 data: {{sources: [{{uri: {made}}}], batch_size: 30}}
 teacher: {{width: 16, heads: 2, hidden: 16}}
 student: {{encoder: {made / "encoder"}, pretrained: false, hidden: 32, dropout: 0, encoder_dropout: 0}}
-objective: {{uw_so_temperature: 1000.0}}
 optimizer: {{lr: 1.0e-3, new_module_lr_factor: 2.0, layer_decay: 0.8}}
 trainer: {{use_gpu: false, accumulate: 2, epochs: 3}}
 telemetry: {{log_every_steps: 1}}

@@ -9,6 +9,12 @@ import torch.distributed as dist
 from ranks import join
 
 from vadv_dist.config import Config, EngineConfig, load_config
+from vadv_dist.config.objective_sections import (
+    DwaWeightingConfig,
+    FamoWeightingConfig,
+    UncertaintyWeightingConfig,
+    UwSoWeightingConfig,
+)
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.build import build_engine
 from vadv_dist.engines.distributed import Distributed
@@ -17,6 +23,12 @@ from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.loop import Trainer
 from vadv_dist.training.splits import Splits
 
+WEIGHTINGS = {
+    "famo": FamoWeightingConfig(),
+    "uncertainty": UncertaintyWeightingConfig(),
+    "dwa": DwaWeightingConfig(),
+    "uw_so": UwSoWeightingConfig(temperature=1000.0),
+}
 # Each stage once, each way of knowing the losses once.
 PLANS = {"torch": "famo", "zero-0": "uncertainty", "zero-1": "dwa", "zero-2": "uw_so", "zero-3": "famo"}
 
@@ -57,7 +69,7 @@ def variant(base: Config, name: str, method: str, suffix: str = "") -> Config:
     return dataclasses.replace(
         base,
         run=dataclasses.replace(base.run, name=f"{name}-{method}{suffix}"),
-        objective=dataclasses.replace(base.objective, weighting=method),
+        objective=dataclasses.replace(base.objective, weighting=WEIGHTINGS[method]),
         engine=engine,
     )
 

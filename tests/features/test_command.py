@@ -10,8 +10,8 @@ from lists import bad_list
 from vadv_dist.cli import main
 from vadv_dist.config.extract_sections import ExtractConfig
 from vadv_dist.config.load import config_to_yaml, load_sections
-from vadv_dist.errors import UserError
 from vadv_dist.config.recipes import list_recipes
+from vadv_dist.errors import UserError
 
 
 @pytest.fixture
@@ -81,5 +81,5 @@ def test_shipped_recipes_are_valid(name: str, capsys, tmp_path: Path) -> None:
     assert (config.frames.visual, config.frames.face, config.expression.num_scores) == (8, 64, 8)
     assert main(["recipes", "copy", name, str(tmp_path / "mine.yaml")]) == 0
     assert f"vadv extract --config {tmp_path / 'mine.yaml'}" in capsys.readouterr().out
-    with pytest.raises(UserError, match="unknown field"):
+    with pytest.raises(UserError, match="unknown section"):
         load_sections(ExtractConfig, next(r.path for r in list_recipes() if r.name == "mosi"))

@@ -26,6 +26,12 @@ METHODS = ("equal", "uncertainty", "uw_so", "dwa", "rlw", "famo")
 TERMS = ("video_regression", "text_regression", "video_classification", "prompt_to_video", "video_to_text")
 
 
+def weighting(method: str) -> list[str]:
+    """Overrides for a weighting that gives every term some weight."""
+    chosen = [f"--objective.weighting={method}"]
+    return [*chosen, "--objective.weighting.temperature=1000"] if method == "uw_so" else chosen
+
+
 def run(config_path: Path, *overrides: str) -> RunFolder:
     config = load_config(config_path, overrides)
     train(config, QUIET)
@@ -39,7 +45,7 @@ def lines(folder: RunFolder, kind: str) -> list[dict]:
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_logged_is_the_sum_with_the_logged_weights(write_config, method: str) -> None:
     # The distances between logits begin near 0: at a low temperature uw_so would give them all the weight.
-    options = (f"--objective.weighting={method}", "--objective.uw_so_temperature=1000", "--trainer.max_steps=4")
+    options = (*weighting(method), "--trainer.max_steps=4")
     folder = run(write_config(), *options, "--trainer.accumulate=2")
     steps = lines(folder, "step")
     assert len(steps) == 4
@@ -57,7 +63,7 @@ def test_what_is_logged_is_the_sum_with_the_logged_weights(write_config, method:
 
 def test_weights_that_hide_the_student_s_term_are_warned_of_and_recorded(write_config) -> None:
     # At this temperature uw_so gives the least loss all the weight: a distance between two logits that begin near 0.
-    options = ("--objective.weighting=uw_so", "--objective.uw_so_temperature=0.1", "--trainer.max_steps=4")
+    options = ("--objective.weighting=uw_so", "--objective.weighting.temperature=0.1", "--trainer.max_steps=4")
     config, said = load_config(write_config(), options), io.StringIO()
     result = train(config, Console(file=said, width=200)).to_json()
     (epoch,) = lines(RunFolder.of(config), "epoch")
@@ -70,7 +76,7 @@ def test_weights_that_hide_the_student_s_term_are_warned_of_and_recorded(write_c
 
 
 def test_uncertainty_learns_from_labels_alone(write_config) -> None:
-    folder = run(write_config(), "--objective.weighting=uncertainty", "--objective.uncertainty_lr=1")
+    folder = run(write_config(), "--objective.weighting=uncertainty", "--objective.weighting.lr=1")
     steps = lines(folder, "step")
     for name in ("prompt_to_video", "video_to_text"):
         assert {line["weights"][name] for line in steps} == {0.5}
@@ -84,7 +90,7 @@ def test_fixed_weights_are_not_logged(write_config) -> None:
 
 
 def test_the_logged_weights_of_a_step_are_those_of_its_own_losses(write_config) -> None:
-    options = ("--objective.weighting=uw_so", "--objective.uw_so_temperature=1000", "--trainer.max_steps=3")
+    options = ("--objective.weighting=uw_so", "--objective.weighting.temperature=1000", "--trainer.max_steps=3")
     for accumulate in (1, 4):
         folder = run(write_config(f"run-{accumulate}"), *options, f"--trainer.accumulate={accumulate}")
         for line in lines(folder, "step"):
@@ -184,9 +190,9 @@ def test_a_batch_without_video_leaves_the_teacher_s_terms_as_they_were(write_con
 
 
 def test_weighting_needs_terms_to_weigh(write_config) -> None:
-    with pytest.raises(UserError, match=r"objective.weighting is 'equal', expected fixed where objective.kind is none"):
+    with pytest.raises(UserError, match=r"weighting belongs to objective.kind 'step', but the kind is 'none'"):
         load_config(write_config(), ["--objective.kind=none", "--objective.weighting=equal"])
     with pytest.raises(UserError, match=r"'uw-so', expected 'fixed'.*'uw_so', 'dwa'"):
         load_config(write_config(), ["--objective.weighting=uw-so"])
-    with pytest.raises(UserError, match=r"objective.dwa_temperature is 0"):
-        load_config(write_config(), ["--objective.dwa_temperature=0"])
+    with pytest.raises(UserError, match=r"objective.weighting.temperature is 0"):
+        load_config(write_config(), ["--objective.weighting=dwa", "--objective.weighting.temperature=0"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vadv_dist.config import Config, ObjectiveConfig
+from vadv_dist.config import Config, StepObjectiveConfig
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
 from vadv_dist.tuning.pbt import FACTORS, decide, explore, perturb, quantiles
@@ -153,7 +153,7 @@ def test_the_worst_take_from_the_best_and_always_the_same() -> None:
 
 def test_values_that_the_config_refuses_are_never_taken() -> None:
     # Without step 2 only β trains the student, and a fifth of its axis stands for zero.
-    base = Config(objective=ObjectiveConfig(step2=False))
+    base = Config(objective=StepObjectiveConfig(step2=False))
     space = Space((Entry("objective.beta", "float", low=0.01, high=100.0, log=True, zero=0.2),))
     search = SearchConfig(num_trials=4, scheduler="pbt", resample=1.0)
     betas = []

@@ -18,6 +18,7 @@ from vadv_dist.runs.folder import RunFolder
 from vadv_dist.storage import read_json
 from vadv_dist.tuning.rivals import end_weights, require_sense, seed_trial
 from vadv_dist.tuning.search import tune
+from vadv_dist.tuning.settings import load_search
 from vadv_dist.tuning.space import Space
 from vadv_dist.tuning.space_file import load_space
 from vadv_dist.tuning.study import Study
@@ -95,7 +96,7 @@ def test_the_best_rival_s_weights_begin_one_trial(write_config: Callable[..., Pa
             "objective.alpha is searched, but objective.weighting may be famo",
         ),
         (["equal"], "space: {optimizer.lr: {distribution: float, low: 0.0001, high: 0.1}}", ["--objective.kind=none"],
-         "expected fixed where objective.kind is none"),
+         "belongs to objective.kind 'step', but the kind is 'none'"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(
@@ -104,7 +105,7 @@ def test_what_makes_no_sense_is_refused(
     space_path.write_text(space)
     config = load_config(write_config(), overrides)
     with pytest.raises(UserError, match=message):
-        require_sense(config, load_space(space_path, config)[0], SearchConfig(rivals=rivals))
+        require_sense(config, load_space(space_path, config)[0], load_search({"rivals": rivals}, [], "f"))
 
 
 def test_weights_may_be_searched_where_they_are_fixed(write_config: Callable[..., Path], space_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_a_rival_whose_weights_collapse_is_named_and_begins_no_trial(
 ) -> None:
     # At this temperature uw_so gives the least loss, a distance of two logits, all the weight.
     space_path.write_text(SPACE.replace("[equal, uncertainty]", "[uw_so]"))
-    options = ["--data.batch_size=40", "--objective.uw_so_temperature=0.1"]
+    options = ["--data.batch_size=40", "--search.rivals=[{kind: uw_so, temperature: 0.1}]"]
     said = io.StringIO()
     answer = tune(write_config(), space_path, options, Console(file=said, width=200), use_ray=False)
     assert answer["rivals"]["rival uw_so"]["collapsed"]

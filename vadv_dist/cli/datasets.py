@@ -40,7 +40,8 @@ def add_data_commands(commands: Any) -> None:
         description="Every field of the config can be overridden: --section.field=value, as --image.tokens=patches.",
         allow_abbrev=False,
     )
-    extract.add_argument("--config", type=path, required=True, help="a YAML file, such as the recipe extract-raw")
+    extract.more_help = _extract_fields
+    extract.add_argument("--config", type=path, required=True, help="a YAML file, or a recipe's name (extract-raw)")
     extract.add_argument("--print_config", action="store_true", help="print the resolved config and stop")
     extract.add_argument("--retry-rejected", action="store_true", help="read again the clips that were rejected")
     extract.add_argument("--json", action="store_true", help="print the counts as one JSON object")
@@ -72,6 +73,12 @@ def _synth(options: argparse.Namespace) -> int:
     counts = ", ".join(f"{dataset.manifest.rows(split)} {split}" for split in dataset.manifest.splits)
     print(f"wrote {options.out}: {counts} clips (`vadv data-info {options.out}` shows them)")
     return 0
+
+
+def _extract_fields() -> str:
+    from vadv_dist.config.reference import KINDS, help_text
+
+    return help_text(KINDS["extract"])
 
 
 def _extract(options: argparse.Namespace) -> int:

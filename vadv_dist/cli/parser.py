@@ -1,13 +1,25 @@
 """How a mistake on the command line is told, and how the help stands."""
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from vadv_dist.errors import UserError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
-    """Says a mistake in one line, with the nearest name where a command is unknown."""
+    """Reports a mistake in one line, with the nearest name where a command is unknown.
+
+    Attributes:
+        more_help: called for what stands below the options' help; it is built only when help is asked for.
+    """
+
+    more_help: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        """Help of the command, then `more_help`."""
+        text = super().format_help()
+        return text if self.more_help is None else f"{text}\n{self.more_help()}\n"
 
     def error(self, message: str) -> None:  # type: ignore[override]  # argparse declares NoReturn; raising is that
         raise UserError(f"{self._where()}{message}. `{self.prog} --help` shows what it takes.")

@@ -1,4 +1,4 @@
-"""The commands that train: `train` and the `recipes` it starts from, and `tune`."""
+"""The commands that train: `train`, and `recipes` and `config`, which help to write its config; and `tune`."""
 
 import argparse
 from typing import Any
@@ -9,7 +9,7 @@ from vadv_dist.config.places import path
 
 
 def add_training_commands(commands: Any) -> None:
-    """Add `train` and `recipes`."""
+    """Add `train`, `recipes` and `config`."""
     train = commands.add_parser(
         "train",
         help="train a student beside its teacher, or go on with a run",
@@ -17,7 +17,8 @@ def add_training_commands(commands: Any) -> None:
         "as --trainer.epochs=3.",
         allow_abbrev=False,
     )
-    train.add_argument("--config", type=path, required=True, help="a YAML file; `vadv recipes` lists the shipped ones")
+    train.more_help = lambda: _fields("run")
+    train.add_argument("--config", type=path, required=True, help="a YAML file, or the name of a recipe")
     train.add_argument("--print_config", action="store_true", help="print the resolved config and stop")
     train.add_argument(
         "--dry-run", action="store_true", help="print parameters, batches, windows, memory; start nothing"
@@ -33,6 +34,12 @@ def add_training_commands(commands: Any) -> None:
     copy.add_argument("file", type=path)
     recipes.set_defaults(call=_recipes)
 
+    config = commands.add_parser("config", help="what can be configured: a JSON Schema for editors")
+    actions = config.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
+    schema = actions.add_parser("schema", help="print a JSON Schema (draft 2020-12)")
+    schema.add_argument("--kind", choices=("run", "extract", "search"), default="run", help="of which config")
+    config.set_defaults(call=_config)
+
 
 def add_tune_command(commands: Any) -> None:
     """Add `tune`."""
@@ -43,7 +50,8 @@ def add_tune_command(commands: Any) -> None:
         "as --search.field=value, such as --search.sampler=random.",
         allow_abbrev=False,
     )
-    tune.add_argument("--config", type=path, required=True, help="the run that is varied")
+    tune.more_help = lambda: _fields("search")
+    tune.add_argument("--config", type=path, required=True, help="the run that is varied: a file or a recipe's name")
     tune.add_argument(
         "--space", type=path, required=True, help="what is varied: a file, or the name of one in tune_spaces/"
     )
@@ -93,6 +101,21 @@ def _train(options: argparse.Namespace) -> int:
         for remark in result.remarks:
             print(f"warning: {remark}")
         print(f"next: vadv evaluate {folder} --split test; vadv report {folder}")
+    return 0
+
+
+def _fields(kind: str) -> str:
+    from vadv_dist.config.reference import KINDS, help_text
+
+    return help_text(KINDS[kind], "search." if kind == "search" else "")
+
+
+def _config(options: argparse.Namespace) -> int:
+    import json
+
+    from vadv_dist.config.reference import KINDS, json_schema
+
+    print(json.dumps(json_schema(KINDS[options.kind]), indent=2))
     return 0
 
 

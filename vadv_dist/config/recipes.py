@@ -73,8 +73,9 @@ def copy_recipe(name: str, target: Path) -> None:
     """
     source = find_recipe(name).path
     try:
-        with target.open("xb") as file:
-            file.write(source.read_bytes())
+        with target.open("x", encoding="utf-8") as file:
+            text = source.read_text(encoding="utf-8")
+            file.write(text.replace("$schema=", f"$schema={source.parent}/", 1))
     except FileExistsError:
         raise UserError(f"{target} exists already and is never overwritten. Choose another file name.") from None
 

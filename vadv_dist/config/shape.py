@@ -23,7 +23,7 @@ def kinds_of(declared: Any) -> dict[str, type]:
 
     The first is the default.
     """
-    members: list[Any] = [each for each in alternatives(declared) if dataclasses.is_dataclass(each)]
+    members = [each for each in alternatives(declared) if isinstance(each, type) and dataclasses.is_dataclass(each)]
     if len(members) == 1 and len(get_args(field_types(members[0]).get("kind"))) != 1:
         return {"": members[0]}
     return {get_args(field_types(member)["kind"])[0]: member for member in members}

@@ -89,8 +89,6 @@ def tune(
 
 
 def _require_sense(config: Config, space: Space, search: SearchConfig, use_ray: bool) -> None:
-    if config.objective.kind == "none" and any(e.field.startswith("objective.") for e in space.searched):
-        raise UserError("objective.kind is none, so weights change nothing. Search them with objective.kind: step.")
     require_sense(config, space, search)
     if not use_ray and config.trainer.num_workers:
         raise UserError(

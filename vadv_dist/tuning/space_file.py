@@ -75,6 +75,10 @@ def load_space(path: str | Path, base: Config) -> tuple[Space, dict[str, Any]]:
     for name, given in fields.items():
         where = f"{path}: {name}"
         require_field(str(name), where)
+        if base.objective.kind == "none" and str(name).startswith("objective.") and "fixed" not in (given or {}):
+            raise UserError(
+                f"{where}: objective.kind is none, so weights change nothing. Search them with objective.kind: step."
+            )
         entry = _entry(where, str(name), given)
         _require_accepted(entry, where, base)
         entries.append(entry)

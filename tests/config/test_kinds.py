@@ -1,0 +1,85 @@
+"""Sections with kinds: each has its own fields, and those of another kind are refused or dropped."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from vadv_dist.config import AloneObjectiveConfig, Config, config_from_dict, config_to_dict, load_config
+from vadv_dist.config.objective_sections import FamoWeightingConfig
+from vadv_dist.config.shape import field_types, kinds_of
+from vadv_dist.errors import UserError
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        ("objective: {weighting: famo}", []),
+        ("objective: {weighting: {kind: famo}}", []),
+        ("", ["--objective.weighting=famo"]),
+        ("", ["--objective.weighting.kind", "famo"]),
+        ("objective: {weighting: {kind: dwa, temperature: 3}}", ["--objective.weighting=famo"]),
+        ("objective: {weighting: {kind: dwa, temperature: 3}}", ["--objective.weighting.kind=famo"]),
+    ],
+)
+def test_the_name_of_a_kind_is_that_kind_with_its_defaults(tmp_path: Path, text: str, overrides: list[str]) -> None:
+    assert load_config(write(tmp_path, text), overrides).objective.weighting == FamoWeightingConfig()
+
+
+def test_fields_of_a_kind_are_set_beside_it(tmp_path: Path) -> None:
+    config = load_config(None, ["--objective.weighting=famo", "--objective.weighting.lr=1e-3"])
+    assert config.objective.weighting == FamoWeightingConfig(lr=1e-3)
+
+
+def test_another_kind_on_the_command_line_drops_what_it_lacks(tmp_path: Path) -> None:
+    path = write(tmp_path, "objective: {alpha: 2, beta: 3, weighting: dwa}")
+    assert load_config(path, ["--objective.kind=none"]).objective == AloneObjectiveConfig(beta=3.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("objective: {kind: none, psi: 1}", "objective.psi belongs to objective.kind 'step', but the kind is 'none'"),
+        ("objective: {weighting: {lr: 1}}", "belongs to objective.weighting.kind 'uncertainty' or 'famo'"),
+        ("objective: {kind: nne}", "objective.kind is 'nne', expected 'step' or 'none'. Did you mean 'none'?"),
+        ("objective: {weighting: fmo}", "objective.weighting.kind is 'fmo', expected 'fixed'"),
+        ("objective: {weighting: 3}", "objective.weighting is 3, expected a section with a `kind`"),
+        ("task: {kind: retrieval}", "task.kind is 'retrieval', expected 'sentiment'"),
+        ("objective: {famo_lr: 0.1}", "unknown field objective.famo_lr in section 'objective'"),
+        ("objective: {weighting: {kind: famo, lr: -1}}", "objective.weighting.lr is -1.0, expected a positive number"),
+    ],
+)
+def test_a_field_of_another_kind_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(write(tmp_path, text))
+    assert message in str(caught.value)
+
+
+def test_the_argument_is_named_where_it_is_the_mistake(tmp_path: Path) -> None:
+    for argument in ("--objective.weighting=fmo", "--objective.kind=nne", "--task.kind=x"):
+        with pytest.raises(UserError, match=f"^{argument}: "):
+            load_config(write(tmp_path, "run: {name: a}"), [argument])
+
+
+def test_the_first_kind_is_the_default() -> None:
+    def check(section: object) -> None:
+        for name, declared in field_types(type(section)).items():
+            if kinds := kinds_of(declared):
+                inner = getattr(section, name)
+                assert type(inner) is next(iter(kinds.values()))
+                check(inner)
+
+    check(Config())
+
+
+def test_a_configuration_reads_back_as_it_was_written() -> None:
+    config = load_config("mosi", ["--objective.weighting=uncertainty", "--objective.weighting.lr=0.5"])
+    assert config_from_dict(config_to_dict(config)) == config
+    alone = dataclasses.replace(config, objective=AloneObjectiveConfig())
+    assert config_from_dict(config_to_dict(alone)) == alone
