@@ -131,7 +131,7 @@ def test_data_check_refuses_bombs_with_a_gigabyte_of_memory(tmp_path: Path, make
 def test_more_rows_than_the_manifest_declares_are_not_decoded(tmp_path: Path) -> None:
     root = dataset(tmp_path, lambda path: written(path, pa.table(columns(50))), rows=2)
     reader = ShardReader(Dataset.open(root))
-    with pytest.raises(UserError, match=r"00000.parquet has 50 rows, dataset.json declares 2"):
+    with pytest.raises(UserError, match=r"00000.parquet has 50 rows, but dataset.json declares 2"):
         reader.read(reader.dataset.split("train")[0])
 
 

@@ -255,7 +255,7 @@ def test_an_unknown_encoder_is_refused_at_once_where_the_hub_is_out_of_reach(
         lambda name: build_encoder(name, pretrained=True, dropout=None, gradient_checkpointing=False),
         build_tokenizer,
     ):
-        with pytest.raises(UserError, match=r"'no-such/encoder' is neither .* cannot be reached \(no answer\.\)"):
+        with pytest.raises(UserError, match=r"'no-such/encoder' is neither .* cannot be reached \(no answer\)"):
             build("no-such/encoder")
         with pytest.raises(UserError, match="is not an existing folder, and cannot be a Hugging Face name"):
             build("./runs/no/such/folder")

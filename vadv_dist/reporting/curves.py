@@ -103,8 +103,7 @@ def _symbol(term: Term) -> Markup:
 def _weight_note(run: RunRecord, term: Term) -> str:
     """The weight of a term: a fixed one, or from where to where the one that training found has gone."""
     letter = _WEIGHT_LETTERS.get(term.weight)
-    method = run.section("objective").get("weighting", "fixed")
-    if letter is None or method == "fixed":
+    if letter is None or run.weighting == "fixed":
         weight = _finite(run.section("objective").get(term.weight))
         return "" if letter is None or weight is None else f" · weight {letter} = {weight:g}"
     found = [w for line in run.epochs if (w := _finite(line.weights.get(term.name))) is not None]

@@ -26,7 +26,7 @@ def run_facts(run: RunRecord) -> dict[str, str]:
         "Student": config["student"].get("encoder"),
         "Student’s weights": _count(result, "student"),
         "Teacher’s weights": _count(result, "teacher") if run.has_teacher else "no teacher",
-        "Objective": _objective(config["objective"]),
+        "Objective": _objective(config["objective"], run.weighting),
         "Sources": _mixing(config["data"]),
         "Texts cut": _texts_cut(result),
         "Batch size": config["data"].get("batch_size"),
@@ -95,11 +95,10 @@ def _speed(run: RunRecord) -> dict[str, object]:
     return facts
 
 
-def _objective(config: Record) -> str:
+def _objective(config: Record, weighting: str) -> str:
     if config.get("kind") == "none":
         return "student alone"
     off = [name for name in ("step1", "step2") if config.get(name) is False]
-    weighting = str(config.get("weighting", "fixed"))
     weighed = "" if weighting == "fixed" else f", weighed by {weighting}"
     return f"{config.get('kind', 'step')} distillation" + (f" without {' and '.join(off)}" if off else "") + weighed
 

@@ -125,6 +125,12 @@ class RunRecord:
         """Whether a teacher was trained beside the student."""
         return self.section("objective").get("kind") != "none"
 
+    @property
+    def weighting(self) -> str:
+        """The kind of what weighs the loss terms."""
+        weighting = self.section("objective").get("weighting", "fixed")
+        return str(weighting.get("kind", "fixed") if isinstance(weighting, Mapping) else weighting)
+
     def section(self, name: str) -> Record:
         """One section of the configuration, empty where it has none."""
         section = self.config.get(name)
