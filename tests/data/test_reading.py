@@ -171,7 +171,7 @@ def test_an_unfinished_data_set_is_not_a_data_set(dataset: Dataset, tmp_path: Pa
 
 
 def test_an_existing_folder_is_not_overwritten(dataset: Dataset) -> None:
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         write(dataset.root, [clip(0)])
 
 

@@ -299,7 +299,7 @@ def test_invalid_options_are_refused_and_leave_nothing_behind(tmp_path: Path, op
 
 def test_an_existing_data_set_is_not_overwritten(tmp_path: Path) -> None:
     first = make_dataset(tmp_path / "d", num_clips=20)
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         make_dataset(tmp_path / "d", num_clips=20)
     assert Dataset.open(tmp_path / "d").manifest.fingerprint == first.manifest.fingerprint
 

@@ -27,18 +27,18 @@ MMSA_NAMES = {
     "SIMS": {"a5": "Mult_acc_5", "a3": "Mult_acc_3", "a2_neg0": "Mult_acc_2", "f1_neg0": "F1_score"},
 }
 
-# Ties of rounding, zeros of both signs, values beyond the range; all exact in float32.
+# Rounding ties, zeros of both signs, values beyond the range; all exact in float32.
 EDGES = st.sampled_from([-9.0, -3.5, -3.0, -2.5, -1.5, -0.5, -0.0, 0.0, 0.5, 1.5, 2.5, 3.0, 3.5, 9.0])
 ORDINARY = st.floats(-4, 4, width=32).filter(lambda x: x == 0 or abs(x) > 1e-6)
 ROWS = st.lists(st.tuples(EDGES | ORDINARY, EDGES | ORDINARY), min_size=1, max_size=30)
-# Bounds of MMSA's intervals as fp32 holds them, which is not as fp64 does.
+# Bounds of MMSA's intervals in fp32, which differ from fp64.
 BOUNDS = st.sampled_from([float(np.float32(x)) for x in (-1, -0.7, -0.4, -0.1, 0, 0.1, 0.2, 0.7, 1)])
 SIMS_ROWS = st.lists(st.tuples(BOUNDS | ORDINARY, BOUNDS | st.floats(-1, 1, width=32)), min_size=1, max_size=30)
 
 
 @pytest.fixture(scope="module")
 def mmsa():
-    """MMSA's published metric module, loaded alone: importing the package would pull in its models."""
+    """MMSA's metric module, loaded on its own because importing the package would load its models."""
     spec = importlib.util.find_spec("MMSA")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("MMSA is not installed")
@@ -50,7 +50,7 @@ def mmsa():
 
 
 def assert_equals_mmsa(mmsa, prediction, label, name="MOSI"):
-    """Every metric that exists equals MMSA's; one that is absent has labels of a single class."""
+    """Check that every metric equals MMSA's, and that absent ones have labels of a single class."""
     scale = {"MOSI": MOSI, "SIMS": SIMS}[name]
     ours, absent = scale.score(prediction, label), scale.absent(label)
     with warnings.catch_warnings():
@@ -122,7 +122,7 @@ def test_hand_computed_values():
     metrics = MOSI.score(prediction, label)
     assert list(metrics) == [metric.key for metric in MOSI.metrics]
     assert metrics["mae"] == (2.5 + 0.5 + 0.5 + 2.0) / 4
-    # Classes -2 0 1 3 against 0 0 2 3: a half goes to the even neighbour, 5 is clipped.
+    # Classes -2 0 1 3 and 0 0 2 3: halves round to even, 5 is clipped.
     assert metrics["a7"] == 2 / 4
     assert metrics["a2_has0"] == 2 / 4  # zero is positive: truth - + + +, predicted + - + +
     assert metrics["a2_non0"] == 2 / 3  # without it: truth - + +, predicted + + +
@@ -130,7 +130,7 @@ def test_hand_computed_values():
     assert metrics["f1_non0"] == pytest.approx(2 / 3 * (2 * 2 / 5))
 
 
-def test_stars_have_two_classes_at_their_threshold_and_no_seven():
+def test_star_ratings_have_two_classes_at_their_threshold_but_no_a7():
     metrics = STARS.score([1.0, 3.5, 3.0, 2.0], [1.0, 2.0, 3.0, 5.0])
     assert metrics.keys() == {"mae", "corr", "a2_has0", "a2_non0", "f1_has0", "f1_non0"}
     assert metrics["a2_has0"] == 2 / 4  # truth - - + +, predicted - + + -
@@ -141,7 +141,7 @@ def test_stars_have_two_classes_at_their_threshold_and_no_seven():
     assert STARS.classes[1].names == ("< 3", "≥ 3")
 
 
-def test_a_label_at_a_threshold_that_fp32_rounds_down_is_positive():
+def test_a_label_equal_to_a_threshold_rounded_down_in_fp32_is_positive():
     scale = LabelScale(0.0, 1.0, 0.7)
     label = np.array([0.2, 0.7], np.float32)  # 0.7 is 0.69999999 there
     assert scale.score(label, label)["a2_has0"] == 1.0
@@ -151,14 +151,14 @@ def test_a_label_at_a_threshold_that_fp32_rounds_down_is_positive():
 @pytest.mark.parametrize(
     ("labels", "absent"),
     [
-        ([0.0, 1.0, 1.0], {"a2_has0", "a2_non0", "f1_has0", "f1_non0"}),  # 0/1 on the scale of MOSI: a class of seven
-        ([0.4, -0.4, 0.2], {"a7"}),  # SIMS' on the scale of MOSI: all round to 0
+        ([0.0, 1.0, 1.0], {"a2_has0", "a2_non0", "f1_has0", "f1_non0"}),  # 0/1 labels on MOSI's scale
+        ([0.4, -0.4, 0.2], {"a7"}),  # SIMS labels on MOSI's scale: all round to 0
         ([0.0, -0.4, -1.0], {"a2_non0", "f1_non0"}),
         ([0.0, 0.0], {"a7", "a2_has0", "a2_non0", "f1_has0", "f1_non0"}),
         ([-1.0, 0.0, 1.0], set()),
     ],
 )
-def test_a_share_is_absent_where_all_labels_are_of_one_class(labels, absent):
+def test_a_class_metric_is_absent_if_all_labels_are_in_one_class(labels, absent):
     scores = MOSI.score(np.zeros(len(labels)), labels)
     assert {metric.key for metric in MOSI.metrics} - scores.keys() == absent
     assert MOSI.absent(labels).keys() == absent
@@ -167,7 +167,7 @@ def test_a_share_is_absent_where_all_labels_are_of_one_class(labels, absent):
 
 
 @pytest.mark.parametrize("scale", [MOSI, SIMS, STARS, LabelScale(0, 1, 0.5), LabelScale(0, 100, 50)])
-def test_each_known_metric_exists_or_is_said_to_be_absent(scale):
+def test_each_known_metric_exists_or_is_reported_absent(scale):
     existing, absent = {metric.key for metric in scale.metrics}, scale.absent().keys()
     assert not existing & absent
     assert {"mae", "corr", "a7", "a2_has0", "a2_non0", "f1_has0", "f1_non0"} <= existing | absent

@@ -5,7 +5,7 @@ from scipy import stats
 from vadv_dist.evaluation.paired import paired_bootstrap
 
 
-def test_equals_scipys_percentile_bootstrap_up_to_resampling_noise():
+def test_equals_scipys_percentile_bootstrap_within_resampling_noise():
     rng = np.random.default_rng(0)
     a, b = rng.gamma(2.0, 0.4, 300), rng.gamma(2.0, 0.35, 300)
     ours = paired_bootstrap(a, b, seed=1, num_samples=20_000)
@@ -23,17 +23,17 @@ def test_equals_scipys_percentile_bootstrap_up_to_resampling_noise():
     assert ours.high == pytest.approx(theirs.high, abs=4e-3)
 
 
-def test_what_makes_a_clip_hard_for_both_cancels():
+def test_common_difficulty_of_clips_cancels():
     hard = np.random.default_rng(0).uniform(0, 100, 50)
     interval = paired_bootstrap(hard + 0.25, hard, seed=0, num_samples=200)
     np.testing.assert_allclose(interval, 0.25, atol=1e-12)
     assert interval.excludes_zero
 
 
-def test_two_clips_have_the_three_means_that_can_be_drawn():
+def test_two_clips_have_three_possible_means():
     mean, low, high = paired_bootstrap([0.0, 2.0], [0.0, 0.0], seed=0)
     assert (mean, low, high) == (1.0, 0.0, 2.0)
-    # Quarters of the resamples lie at 0 and at 2: half of them all lies at 1.
+    # A quarter of the resamples is at 0, a quarter at 2, and half at 1.
     assert paired_bootstrap([0.0, 2.0], [0.0, 0.0], seed=0, confidence=0.4)[1:] == (1.0, 1.0)
 
 
@@ -44,7 +44,7 @@ def test_swapping_the_models_mirrors_the_interval():
     np.testing.assert_allclose([forth.mean, forth.low, forth.high], [-back.mean, -back.high, -back.low], atol=1e-12)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+def test_coverage_matches_the_confidence():
     rng = np.random.default_rng(0)
     covered = 0
     for seed in range(200):
@@ -54,7 +54,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.89 <= covered / 200 <= 0.99
 
 
-def test_the_number_of_clips_held_at_a_time_does_not_change_the_interval(monkeypatch):
+def test_the_chunk_size_does_not_change_the_interval(monkeypatch):
     rng = np.random.default_rng(0)
     a, b = rng.random(64), rng.random(64)
     whole = paired_bootstrap(a, b, seed=9, num_samples=128)

@@ -19,13 +19,15 @@ def test_spread_counts_clips_and_scores_the_constant() -> None:
 
 
 @pytest.mark.parametrize(("share", "is_constant"), [(0.0, True), (0.0099, True), (0.0101, False)])
-def test_a_reader_that_spreads_less_than_a_hundredth_of_the_labels_is_constant(share: float, is_constant: bool) -> None:
+def test_predictions_with_less_than_a_hundredth_of_the_labels_spread_are_constant(
+    share: float, is_constant: bool
+) -> None:
     found = remark(scores(0.3 + share * LABEL, constant=None))
     assert (found is not None) == is_constant
-    assert found is None or "predicts one constant" in found
+    assert found is None or "predicts a constant" in found
 
 
-def test_a_reader_that_errs_as_the_constant_does_is_no_better_than_it() -> None:
+def test_a_model_with_the_error_of_the_constant_is_no_better_than_it() -> None:
     text = "is no better than a constant: the median of the training labels has an MAE of 1.500 on these clips"
     assert text in str(remark(scores(-LABEL)))
     assert remark(scores(LABEL)) is None
@@ -34,5 +36,5 @@ def test_a_reader_that_errs_as_the_constant_does_is_no_better_than_it() -> None:
     assert [line.split(" is ")[0].split(" predicts ")[0] for line in told] == ["The video", "The prompt"]
 
 
-def test_labels_of_one_value_say_nothing_of_spread() -> None:
+def test_equal_labels_give_no_remark_about_spread() -> None:
     assert remark(spread(np.zeros(3), np.ones(3), None)) is None

@@ -217,7 +217,7 @@ def test_an_equal_list_with_other_clips_is_refused(configure, tmp_path: Path, mo
 def test_an_existing_folder_is_refused(configure, clips_csv: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "letter.txt").write_text("mine")
-    with pytest.raises(UserError, match="exists already and a data set is never written over"):
+    with pytest.raises(UserError, match="already exists, and a data set is never overwritten"):
         extract(configure(clips_csv), quiet())
     assert (tmp_path / "out" / "letter.txt").read_text() == "mine"
     assert not (tmp_path / "out.work").exists()
@@ -252,7 +252,7 @@ def test_resume_after_kill_gives_the_same_bytes(configure, clip_folder: Path, tm
     process = run_cli(config, "--json")
     out, said = process.communicate(timeout=900)
     assert process.returncode == 0, said
-    assert "going on: " in said
+    assert "resuming: " in said
     assert json.loads(out)["clips_written"] == 40
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
@@ -278,7 +278,7 @@ def test_sigterm_leaves_complete_shards_and_the_job_can_be_resumed(
     process = run_cli(config, "--json")
     out, said = process.communicate(timeout=900)
     assert process.returncode == 0, said
-    assert "going on: " in said
+    assert "resuming: " in said
     assert json.loads(out)["clips_written"] == good
 
 

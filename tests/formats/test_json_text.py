@@ -1,4 +1,4 @@
-"""JSON is read within bounds, whoever reads it."""
+"""JSON is parsed within limits everywhere."""
 
 import json
 from pathlib import Path
@@ -20,11 +20,11 @@ PAIRS = "[" * 20_000 + "]" * 20_000
 
 
 @pytest.mark.parametrize("text", ['{"a": [1, 2.5, null, true, "x"]}', "3", "[]", '"x"', '{"a": {"b": {}}}'])
-def test_ordinary_documents_read_as_json_reads_them(text: str) -> None:
+def test_ordinary_documents_are_parsed_like_json_does(text: str) -> None:
     assert parse_json(text) == parse_json(text.encode()) == json.loads(text)
 
 
-def test_depth_is_bounded_and_what_is_below_is_not() -> None:
+def test_depth_is_limited() -> None:
     assert parse_json("[" * MAX_DEPTH + "]" * MAX_DEPTH)
     for text in (PAIRS, "[" * (MAX_DEPTH + 2) + "]" * (MAX_DEPTH + 2), '{"a":' * 100 + "1" + "}" * 100):
         with pytest.raises(JsonError, match=f"nested more than {MAX_DEPTH} levels deep"):
@@ -36,13 +36,13 @@ def test_depth_is_bounded_and_what_is_below_is_not() -> None:
     [NESTED, "9" * 5000, "{", b"\xff", f"[{'[],' * MAX_VALUES}1]", " " * (MAX_BYTES + 1), '{"a": 1e5', "\x00"],
     ids=["open", "digits", "cut", "bytes", "values", "size", "cut number", "nul"],
 )
-def test_everything_else_is_one_kind_of_error(text: str | bytes) -> None:
+def test_other_input_gives_a_json_error(text: str | bytes) -> None:
     with pytest.raises(JsonError):
         parse_json(text)
 
 
 @pytest.mark.parametrize("text", [PAIRS, f'{{"a": {"9" * 5000}}}', f'{{"a": {PAIRS}}}'])
-def test_readers_of_files_name_the_file(tmp_path: Path, text: str) -> None:
+def test_file_readers_name_the_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "dataset.json"
     path.write_text(text)
     for read in (read_json, read_folds, lambda _: Dataset.open(tmp_path)):
@@ -50,7 +50,7 @@ def test_readers_of_files_name_the_file(tmp_path: Path, text: str) -> None:
             read(path)
 
 
-def test_a_log_with_a_line_that_is_too_deep_is_refused_or_leaves_it_out(tmp_path: Path) -> None:
+def test_a_log_line_that_is_too_deep_is_refused_or_skipped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps(whole({"kind": "step", "step": step, "total": 1.0})) for step in (1, 2)]
     path.write_text(f"{lines[0]}\n{PAIRS}\n{lines[1]}\n")
@@ -67,7 +67,7 @@ def test_a_log_with_a_line_that_is_too_deep_is_refused_or_leaves_it_out(tmp_path
         {"splits": json.loads('{"train": {"shards": ' + "[" * 50 + "]" * 50 + "}}")},
     ],
 )
-def test_a_manifest_of_giant_numbers_is_refused_by_commands(tmp_path: Path, change: dict) -> None:
+def test_commands_refuse_a_manifest_with_giant_numbers(tmp_path: Path, change: dict) -> None:
     raw = {"schema_version": 1, "features": {}, "label": {"low": -3, "high": 3, "kind": "regression"}, "splits": {}}
     (tmp_path / "dataset.json").write_text(json.dumps(raw | change))
     with pytest.raises(UserError, match="is malformed"):

@@ -1,4 +1,4 @@
-"""Small Parquet files that stand for much are refused before they are decoded, by every command that reads some."""
+"""Every command refuses small Parquet files that expand to much data before decoding them."""
 
 import json
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def written(path: Path, table: pa.Table, **options: object) -> int:
 
 
 def long_text(path: Path, **options: object) -> int:
-    """One text of a megabyte, which 5,000 rows refer to."""
+    """One text of a megabyte, referenced by 5,000 rows."""
     text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(5000, np.int32)), pa.array(["a" * 1_000_000]))
     return written(path, pa.table(columns(5000, text)), **{"store_schema": False, **options})
 
@@ -59,7 +59,7 @@ def equal_features(path: Path) -> int:
 
 
 def null_features(path: Path) -> int:
-    """2,000 rows whose feature is missing: nulls of a fixed size take it all in memory."""
+    """2,000 rows without the feature: nulls of a fixed size take full memory."""
     storage = pa.list_(pa.float16(), 1_000_000)
     with pq.ParquetWriter(path, pa.schema([*pa.table(columns(1)).schema, pa.field("visual", storage)])) as writer:
         for start in range(0, 2000, 20):
@@ -69,13 +69,13 @@ def null_features(path: Path) -> int:
 
 
 def front_coded(path: Path) -> int:
-    """300 texts of a megabyte, each written as the one before it."""
+    """300 texts of a megabyte, each encoded as equal to the previous one."""
     table = pa.table(columns(300, pa.array(["a" * 1_000_000] * 300)))
     return written(path, table, use_dictionary=False, column_encoding={"text": "DELTA_BYTE_ARRAY"})
 
 
 def many_rows(path: Path) -> int:
-    """A hundred million rows of runs."""
+    """A hundred million run-length encoded rows."""
     zeros = pa.array(np.zeros(1_000_000, np.float32))
     with pq.ParquetWriter(path, pa.schema({"label": pa.float32()}), compression="zstd") as writer:
         for _ in range(100):
@@ -84,7 +84,7 @@ def many_rows(path: Path) -> int:
 
 
 def dataset(tmp_path: Path, make: Callable[[Path], int], rows: int | None = None) -> Path:
-    """A data set whose train shard is the file that `make` writes, with a manifest that says so."""
+    """A data set whose train shard is the file written by `make`, with a matching manifest."""
     root = tmp_path / "data"
     with DatasetWriter(root, features={"visual": WIDE}, label=LabelSpec(), provenance={}) as writer:
         for split in ("train", "valid", "test"):
@@ -107,14 +107,14 @@ BOMBS = [long_text, equal_features, null_features, front_coded, many_rows]
 
 
 @pytest.mark.parametrize("make", BOMBS, ids=lambda make: make.__name__)
-def test_a_small_shard_that_stands_for_much_is_refused(tmp_path: Path, make: Callable[[Path], int]) -> None:
+def test_a_small_shard_that_expands_is_refused(tmp_path: Path, make: Callable[[Path], int]) -> None:
     root = dataset(tmp_path, make)
     path = root / "train" / "00000.parquet"
     assert path.stat().st_size < 4_000_000
     with pytest.raises(OversizedError), BoundedParquet(pa.OSFile(str(path)), path) as file:
         file.read()
     features = ("visual",) if make in (equal_features, null_features) else ()
-    with pytest.raises(UserError):  # so many rows in so few bytes are refused with the manifest already
+    with pytest.raises(UserError):  # the manifest already refuses so many rows in so few bytes
         read_first_shard(root, features)
 
 
@@ -128,7 +128,7 @@ def test_data_check_refuses_bombs_with_a_gigabyte_of_memory(tmp_path: Path, make
     assert "train/00000.parquet" in run.stdout + run.stderr
 
 
-def test_more_rows_than_the_manifest_declares_are_not_decoded(tmp_path: Path) -> None:
+def test_undeclared_rows_are_not_decoded(tmp_path: Path) -> None:
     root = dataset(tmp_path, lambda path: written(path, pa.table(columns(50))), rows=2)
     reader = ShardReader(Dataset.open(root))
     with pytest.raises(UserError, match=r"00000.parquet has 50 rows, but dataset.json declares 2"):
@@ -137,7 +137,7 @@ def test_more_rows_than_the_manifest_declares_are_not_decoded(tmp_path: Path) ->
 
 @pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"compression": "snappy", "row_group_size": 7}])
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
-def test_ordinary_files_read_as_arrow_reads_them(tmp_path: Path, options: dict, version: str) -> None:
+def test_ordinary_files_are_read_like_arrow_does(tmp_path: Path, options: dict, version: str) -> None:
     rng = np.random.default_rng(0)
     table = pa.table(
         {
@@ -160,10 +160,10 @@ def test_ordinary_files_read_as_arrow_reads_them(tmp_path: Path, options: dict, 
 
 
 @pytest.mark.parametrize("store_schema", [False, True])
-def test_a_table_to_predict_on_is_refused_before_its_texts_are_written_out(tmp_path: Path, store_schema: bool) -> None:
+def test_a_prediction_table_is_refused_before_its_texts_are_expanded(tmp_path: Path, store_schema: bool) -> None:
     long_text(tmp_path / "in.parquet", store_schema=store_schema)
     table = ParquetTable(tmp_path / "in.parquet", "text", "prediction")
-    with pytest.raises(UserError, match=r"in.parquet: It would take"):
+    with pytest.raises(UserError, match=r"in.parquet: Decoding it would take"):
         table.check_texts()
 
 

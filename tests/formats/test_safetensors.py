@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from vadv_dist.formats.tensors import save_tensors
 
 
-def test_a_write_that_the_system_refuses_raises_its_own_error(tmp_path: Path) -> None:
-    """safetensors gives the error as text; a limit on the size of files stands for a disk that is full."""
+def test_a_failed_write_raises_the_systems_error(tmp_path: Path) -> None:
+    """safetensors has the error only as text; a file size limit simulates a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
     try:

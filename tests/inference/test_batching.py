@@ -16,7 +16,7 @@ def test_every_row_is_in_one_batch_and_no_batch_exceeds_the_budget(lengths, budg
         assert len(batch) == 1 or len(batch) * lengths[batch].max() <= budget
 
 
-def test_spoken_sentences_are_hardly_padded():
+def test_spoken_sentences_need_little_padding():
     rng = np.random.default_rng(0)
     lengths = np.clip(np.round(np.exp(rng.normal(np.log(12), 0.7, 2199))), 3, 100).astype(np.int64)
     batches = token_budget_batches(lengths, 2048)

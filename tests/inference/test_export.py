@@ -14,12 +14,12 @@ from vadv_dist.errors import UserError
 from vadv_dist.inference.export import export_run, export_student, load_student, resolve_student
 
 CUSTOM = {
-    "mean": ({"pooling": "mean"}, "read the first token, this student pools by mean"),
+    "mean": ({"pooling": "mean"}, "read the first token, but this student pools by mean"),
     "electra": ({"model_type": "electra"}, "no sequence classifier with a tanh head for 'electra'"),
     "wide": ({"hidden": 20}, "hidden width 20 exceeds the encoder's width 16"),
 }
 
-# What another person has: torch, transformers and the folder. Prints the scores of both ways to use it.
+# A machine with only torch, transformers and the folder. Prints the scores of both ways to use it.
 STRANGER = """
 import sys
 sys.modules["vadv_dist"] = None
@@ -43,7 +43,7 @@ for folder in sys.argv[2:]:
         "logits": logits, "scores": [row["score"] for row in rows], "labels": [row["label"] for row in rows],
         "refused_without_trust": refused,
     }
-print()  # whatever was asked on this line before
+print()  # end the line of a prompt, if any
 print(json.dumps(answers))
 """
 
@@ -73,14 +73,14 @@ def test_transformers_alone_gives_the_students_scores(tokenizer, tmp_path):
         assert answer["logits"] == pytest.approx(scores, abs=1e-5)
         assert answer["scores"] == pytest.approx(scores, abs=1e-5)
         assert set(answer["labels"]) == {"sentiment"}
-        # Without trust nothing must load a standard class with an untrained head in the student's place.
+        # Without trust_remote_code, nothing may load a standard class with an untrained head instead.
         assert answer["refused_without_trust"] == (not folder.endswith("standard"))
 
 
 @pytest.mark.parametrize(
     "model_type", ["bert", "roberta", "xlm-roberta", "camembert", "mpnet", "albert", "deberta", "deberta-v2"]
 )
-def test_standard_class_computes_the_student(model_type, tokenizer, tmp_path):
+def test_standard_class_matches_the_student(model_type, tokenizer, tmp_path):
     student = make_student(tmp_path / "encoder", model_type)
     summary = export_student(student, tokenizer, tmp_path / "out", card=make_card())
     assert not summary.needs_remote_code
@@ -95,7 +95,7 @@ def test_standard_class_computes_the_student(model_type, tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("kind", CUSTOM)
-def test_student_that_no_standard_class_fits_says_so(kind, tokenizer, tmp_path):
+def test_export_reports_why_no_standard_class_fits(kind, tokenizer, tmp_path):
     options, reason = CUSTOM[kind]
     student = make_student(tmp_path / "encoder", **options)
     summary = export_student(student, tokenizer, tmp_path / "out", card=make_card())
@@ -108,7 +108,7 @@ def test_student_that_no_standard_class_fits_says_so(kind, tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"model_type": "roberta"}, *(options for options, _ in CUSTOM.values())])
-def test_loaded_student_has_the_weights_that_were_exported(options, tokenizer, tmp_path):
+def test_loaded_student_has_the_exported_weights(options, tokenizer, tmp_path):
     student = make_student(tmp_path / "encoder", **options)
     export_student(student, tokenizer, tmp_path / "out", card=make_card())
     loaded, _, max_tokens = load_student(tmp_path / "out")
@@ -121,7 +121,7 @@ def test_loaded_student_has_the_weights_that_were_exported(options, tokenizer, t
         assert torch.equal(weights[name], value), name
 
 
-def test_student_in_bf16_leaves_in_fp32_and_stays_as_it_was(tokenizer, tmp_path):
+def test_bf16_student_is_exported_in_fp32_and_not_modified(tokenizer, tmp_path):
     student = make_student(tmp_path / "encoder").bfloat16().train()
     export_student(student, tokenizer, tmp_path / "out", card=make_card())
     assert {t.dtype for t in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.float32}
@@ -131,7 +131,7 @@ def test_student_in_bf16_leaves_in_fp32_and_stays_as_it_was(tokenizer, tmp_path)
     assert student.encoder.config.num_labels == 2
 
 
-def test_tokenizer_cuts_where_training_did_and_keeps_no_state(student, tokenizer, tmp_path):
+def test_tokenizer_truncates_as_in_training_and_keeps_no_state(student, tokenizer, tmp_path):
     before = tokenizer.model_max_length
     tokenizer(TEXTS, padding=True, truncation=True, max_length=4)
     export_student(student, tokenizer, tmp_path / "out", card=make_card())
@@ -144,7 +144,7 @@ def test_tokenizer_cuts_where_training_did_and_keeps_no_state(student, tokenizer
     assert tokenizer.model_max_length == before
 
 
-def test_card_and_manifest_say_where_the_student_comes_from(export, tmp_path):
+def test_card_and_manifest_record_the_origin_of_the_student(export, tmp_path):
     card = (export / "README.md").read_text()
     for fact in ("tiny-bert", "f00d", "1284 train, 229 valid", "| valid | 0.8125 | – |", "kind: step", "10 tokens"):
         assert fact in card
@@ -174,7 +174,7 @@ def test_missing_file_is_named(export):
         load_student(export)
 
 
-def test_file_that_the_manifest_does_not_list_is_refused_but_hidden_ones_are_not(export):
+def test_unlisted_files_are_refused_unless_hidden(export):
     (export / ".gitattributes").write_text("*.safetensors filter=lfs\n")
     load_student(export)
     (export / "adapter_config.json").write_text("{}")
@@ -185,25 +185,25 @@ def test_file_that_the_manifest_does_not_list_is_refused_but_hidden_ones_are_not
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 99}, "format_version 99, this version reads 1"),
+        ({"format_version": 99}, "format_version 99, but this version reads 1"),
         ({"files": {}}, "malformed .*does not list config.json, model.safetensors"),
         ({"pooling": "max"}, "malformed"),
         ({"files": {"../secret": {"sha256": "0"}, "config.json": {}, "model.safetensors": {}}}, "malformed"),
     ],
 )
-def test_manifest_that_cannot_be_used_is_refused(export, change, message):
+def test_invalid_manifest_is_refused(export, change, message):
     raw = json.loads((export / "vadv_export.json").read_text())
     (export / "vadv_export.json").write_text(json.dumps({**raw, **change}))
     with pytest.raises(UserError, match=message):
         load_student(export)
 
 
-def test_folder_that_is_no_export_is_refused(tmp_path):
+def test_folder_that_is_not_an_export_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"has no vadv_export\.json, so it is not an export"):
         load_student(tmp_path)
 
 
-def test_export_appears_whole_or_not_at_all(student, tokenizer, tmp_path, monkeypatch):
+def test_export_appears_completely_or_not_at_all(student, tokenizer, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("interrupted")
 
@@ -214,7 +214,7 @@ def test_export_appears_whole_or_not_at_all(student, tokenizer, tmp_path, monkey
 
 
 def test_existing_folder_is_kept_unless_replaced(student, tokenizer, export):
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         export_student(student, tokenizer, export, card=make_card(name="second"))
     assert json.loads((export / "vadv_export.json").read_text())["name"] == "tiny"
     export_student(student, tokenizer, export, card=make_card(name="second"), replace=True)
@@ -222,7 +222,7 @@ def test_existing_folder_is_kept_unless_replaced(student, tokenizer, export):
     load_student(export)
 
 
-def test_run_leaves_with_the_evaluations_of_its_best_step(run_folder, student, tokenizer, tmp_path):
+def test_export_of_a_run_includes_evaluations_of_its_best_step(run_folder, student, tokenizer, tmp_path):
     summary = export_run(run_folder, tmp_path / "handed-over")
     manifest = json.loads((summary.folder / "vadv_export.json").read_text())
     assert manifest["metrics"] == {"valid": {"mae": 0.8125, "corr": None}, "test": {"mae": 0.75}}

@@ -10,7 +10,7 @@ from vadv_dist.inference.predict import Predictor, predict_texts
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 12, 4096])
-def test_predictions_come_in_order_and_do_not_depend_on_batching(export, student, tokenizer, batch_tokens):
+def test_predictions_are_in_order_and_do_not_depend_on_batching(export, student, tokenizer, batch_tokens):
     expected = one_by_one(student, tokenizer)
     done = []
     scores = predict_texts(
@@ -23,11 +23,11 @@ def test_predictions_come_in_order_and_do_not_depend_on_batching(export, student
     assert done == sorted(done)
 
 
-def test_run_predicts_as_its_export(run_folder, student, tokenizer):
+def test_a_run_predicts_like_its_export(run_folder, student, tokenizer):
     np.testing.assert_allclose(predict_texts(run_folder, TEXTS), one_by_one(student, tokenizer), atol=1e-5)
 
 
-def test_encoder_outside_the_bert_family_predicts_as_well(tokenizer, tmp_path):
+def test_an_encoder_outside_the_bert_family_predicts_too(tokenizer, tmp_path):
     student = make_student(tmp_path / "encoder", "mpnet", pooling="mean")
     assert not is_supported(student.encoder)
     expected = one_by_one(student, tokenizer)
@@ -53,12 +53,12 @@ def test_no_texts_give_no_predictions(export):
     assert predict_texts(export, []).shape == (0,)
 
 
-def test_empty_text_is_refused_by_number(export):
+def test_empty_text_is_refused_with_its_number(export):
     with pytest.raises(UserError, match="Text 2 is empty"):
         predict_texts(export, ["fine", "  "])
 
 
-def test_device_that_is_not_there_is_refused(export):
+def test_missing_device_is_refused(export):
     student, tokenizer, max_tokens = load_student(export)
     for device in ("abacus", "cuda:99"):
         with pytest.raises(UserError, match=f"Device '{device}' cannot be used"):

@@ -31,7 +31,7 @@ def small_chunks(monkeypatch):
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_csv_cells_stay_as_they_are(export, student, tokenizer, tmp_path):
+def test_csv_cells_are_copied_unchanged(export, student, tokenizer, tmp_path):
     rows = [[f"00{n}", text, 'a "quoted", \n cell', "1.50"] for n, text in enumerate(TEXTS)]
     source = write_csv(tmp_path / "in.csv", [["id", "text", "note", "label"], *rows], encoding="utf-8-sig")
     done = []
@@ -65,7 +65,7 @@ def test_parquet_columns_keep_their_types(export, student, tokenizer, tmp_path):
     np.testing.assert_allclose(written["prediction"].to_numpy(), one_by_one(student, tokenizer), atol=1e-5)
 
 
-def test_header_alone_gives_a_header_alone(export, tmp_path):
+def test_a_table_without_rows_gives_a_header(export, tmp_path):
     source = write_csv(tmp_path / "in.csv", [["id", "text"]])
     assert predict_file(export, source, tmp_path / "out.csv") == 0
     assert read_csv(tmp_path / "out.csv") == [["id", "text", "prediction"]]
@@ -75,13 +75,13 @@ def test_header_alone_gives_a_header_alone(export, tmp_path):
     ("rows", "message"),
     [
         ([["id", "txt"], ["1", "fun"]], r"no column 'text' \(it has: id, txt\). Did you mean 'txt'\?"),
-        ([["text", "prediction"], ["fun", "1"]], "has a column 'prediction' already"),
+        ([["text", "prediction"], ["fun", "1"]], "already has a column 'prediction'"),
         ([["id", "text"], ["1", "fun"], ["2", " "]], "row 2 has an empty 'text'"),
-        ([["id", "text"], ["1", "fun", "more"]], "row 1 has 3 cells, the header names 2 columns"),
+        ([["id", "text"], ["1", "fun", "more"]], "row 1 has 3 cells, but the header has 2"),
         ([], "is empty"),
     ],
 )
-def test_csv_that_cannot_be_predicted_is_refused(export, tmp_path, rows, message):
+def test_invalid_csv_is_refused(export, tmp_path, rows, message):
     source = write_csv(tmp_path / "in.csv", rows)
     with pytest.raises(UserError, match=message):
         predict_file(export, source, tmp_path / "out.csv")
@@ -98,7 +98,7 @@ def test_csv_that_cannot_be_predicted_is_refused(export, tmp_path, rows, message
         ("in", b"fun", "ends in 'nothing', expected .csv or .parquet"),
     ],
 )
-def test_file_of_another_kind_is_refused(export, tmp_path, name, data, message):
+def test_file_of_another_format_is_refused(export, tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=message):
         predict_file(export, tmp_path / name, tmp_path / f"out{(tmp_path / name).suffix}")
@@ -106,31 +106,31 @@ def test_file_of_another_kind_is_refused(export, tmp_path, name, data, message):
 
 @pytest.mark.parametrize(
     ("column", "message"),
-    [(pa.array(["fun", None]), "row 2 has an empty 'text'"), (pa.array([1, 2]), "holds int64, expected strings")],
+    [(pa.array(["fun", None]), "row 2 has an empty 'text'"), (pa.array([1, 2]), "has int64, expected strings")],
 )
-def test_parquet_texts_that_cannot_be_read_are_refused(export, tmp_path, column, message):
+def test_invalid_parquet_texts_are_refused(export, tmp_path, column, message):
     pq.write_table(pa.table({"text": column}), tmp_path / "in.parquet")
     with pytest.raises(UserError, match=message):
         predict_file(export, tmp_path / "in.parquet", tmp_path / "out.parquet")
 
 
-def test_nothing_is_written_over(export, tmp_path):
+def test_existing_files_are_not_overwritten(export, tmp_path):
     source = write_csv(tmp_path / "in.csv", [["text"], ["fun"]])
     os.symlink(source, tmp_path / "link.csv")
     for same in (source, tmp_path / "link.csv", tmp_path / "." / "in.csv"):
         with pytest.raises(UserError, match="Input and output are both"):
             predict_file(export, source, same)
     other = write_csv(tmp_path / "other.csv", [["kept"]])
-    with pytest.raises(UserError, match="exists already and is never written over"):
+    with pytest.raises(UserError, match="already exists and is never overwritten"):
         predict_file(export, source, other)
     assert read_csv(other) == [["kept"]]
-    with pytest.raises(UserError, match=r"ends in '\.parquet', the input in '\.csv'"):
+    with pytest.raises(UserError, match=r"ends in '\.parquet', but the input in '\.csv'"):
         predict_file(export, source, tmp_path / "out.parquet")
     with pytest.raises(UserError, match="does not exist"):
         predict_file(export, tmp_path / "none.csv", tmp_path / "out.csv")
 
 
-def test_output_appears_whole_or_not_at_all(export, tmp_path, monkeypatch):
+def test_output_appears_completely_or_not_at_all(export, tmp_path, monkeypatch):
     source = write_csv(tmp_path / "in.csv", [["text"], *([text] for text in TEXTS)])
 
     def fail_after_a_row(table, path, values):
@@ -143,7 +143,7 @@ def test_output_appears_whole_or_not_at_all(export, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
 
-def test_a_table_in_a_store_is_predicted_into_the_store(export, student, tokenizer, tmp_path, s3, monkeypatch):
+def test_a_table_in_a_store_is_read_and_written_there(export, student, tokenizer, tmp_path, s3, monkeypatch):
     place = S3Path.parse(f"{s3}/predictions")
     source = write_csv(tmp_path / "in.csv", [["text"], *([text] for text in TEXTS)])
     (place / "in.csv").upload(source)
@@ -164,7 +164,7 @@ def test_a_table_in_a_store_is_predicted_into_the_store(export, student, tokeniz
     assert (place / "out.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
     for name, out, message in [
         ("in.csv", "in.csv", f"Input and output are both {place}/in.csv"),
-        ("in.csv", "out.csv", f"{place}/out.csv exists already"),
+        ("in.csv", "out.csv", f"{place}/out.csv already exists"),
         ("none.csv", "new.csv", f"{place}/none.csv does not exist"),
         ("bad.csv", "new.csv", f"{place}/bad.csv: row 1 has an empty 'text'"),
     ]:

@@ -1,4 +1,4 @@
-"""How many texts are cut, counted by hand: a word is a token here, and two special tokens stand around a text."""
+"""Truncated texts, counted by hand: each word is a token here, plus two special tokens per text."""
 
 import csv
 import io
@@ -14,11 +14,11 @@ from vadv_dist.data.readers.table import ingest_table
 from vadv_dist.inference.predict import predict_texts
 from vadv_dist.inference.token_counts import TokenCounts, count_tokens, count_words
 
-# 3, 10, 11 and 14 tokens with the special ones.
+# 3, 10, 11 and 14 tokens including special ones.
 TEXTS = ["good", "the film was very good and i liked", "the film was very good and i liked it", "a " * 12]
 
 
-def test_a_text_of_the_bound_itself_is_whole() -> None:
+def test_a_text_at_the_limit_is_not_truncated() -> None:
     assert count_tokens(make_tokenizer(), TEXTS, 10) == TokenCounts(texts=4, cut=2, longest=14, bound=10)
     assert count_tokens(make_tokenizer(), TEXTS, 14).cut == 0
     assert count_tokens(make_tokenizer(), [], 14) == TokenCounts(0, 0, 0, 14)
@@ -30,34 +30,35 @@ def test_many_texts_are_counted_in_pieces(monkeypatch) -> None:
     assert count_tokens(make_tokenizer(), TEXTS * 5, 10) == TokenCounts(texts=20, cut=10, longest=14, bound=10)
 
 
-def test_count_and_share_are_said() -> None:
+def test_sentence_has_count_and_fraction() -> None:
     assert (
-        TokenCounts(400, 12, 131, 64).sentence() == "12 of 400 texts (3.0%) are cut at 64 tokens; the longest has 131"
+        TokenCounts(400, 12, 131, 64).sentence()
+        == "12 of 400 texts (3.0%) are truncated at 64 tokens; the longest has 131"
     )
-    assert TokenCounts(8, 1, 82, 64).sentence("training texts").startswith("1 of 8 training texts (12.5%) is cut")
-    assert TokenCounts(9000, 1, 82, 64).sentence().startswith("1 of 9,000 texts (under 0.1%) is cut")
-    assert TokenCounts(4, 0, 9, 64).sentence() == "none of 4 texts is cut at 64 tokens; the longest has 9"
+    assert TokenCounts(8, 1, 82, 64).sentence("training texts").startswith("1 of 8 training texts (12.5%) is truncated")
+    assert TokenCounts(9000, 1, 82, 64).sentence().startswith("1 of 9,000 texts (under 0.1%) is truncated")
+    assert TokenCounts(4, 0, 9, 64).sentence() == "none of 4 texts is truncated at 64 tokens; the longest has 9"
     assert TokenCounts.from_json(json.loads(json.dumps(TokenCounts(8, 1, 82, 64).to_json()))) == TokenCounts(
         8, 1, 82, 64
     )
 
 
-def test_prediction_tells_what_it_cut(export: Path) -> None:
+def test_prediction_reports_truncated_texts(export: Path) -> None:
     told: list[TokenCounts] = []
     predict_texts(export, TEXTS, tell=told.append)
     assert told == [TokenCounts(texts=4, cut=2, longest=14, bound=MAX_TOKENS)]
 
 
-def test_vadv_predict_warns_of_cut_texts(export: Path, tmp_path: Path, capsys) -> None:
+def test_vadv_predict_warns_about_truncated_texts(export: Path, tmp_path: Path, capsys) -> None:
     assert main(["predict", str(export), "--text", TEXTS[0], "--text", TEXTS[3]]) == 0
-    assert "warning: 1 of 2 texts (50.0%) is cut at 10 tokens; the longest has 14" in capsys.readouterr().err
+    assert "warning: 1 of 2 texts (50.0%) is truncated at 10 tokens; the longest has 14" in capsys.readouterr().err
     assert main(["predict", str(export), "--text", TEXTS[1]]) == 0
     assert capsys.readouterr().err == ""
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """Twelve clips, four of each split, with the texts above."""
+    """Twelve clips, four per split, with the texts above."""
     path = tmp_path / "words.csv"
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
@@ -67,12 +68,12 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-def test_vadv_ingest_counts_with_a_tokenizer_or_says_what_words_tell(
+def test_vadv_ingest_counts_tokens_with_a_tokenizer_or_else_words(
     table: Path, export: Path, tmp_path: Path, capsys
 ) -> None:
     command = ["ingest", "table", "--csv", str(table)]
     assert main([*command, "--out", str(tmp_path / "a"), "--tokenizer", str(export), "--max-tokens", "10"]) == 0
-    assert "  train: 2 of 4 texts (50.0%) are cut at 10 tokens; the longest has 14" in capsys.readouterr().out
+    assert "  train: 2 of 4 texts (50.0%) are truncated at 10 tokens; the longest has 14" in capsys.readouterr().out
     assert main([*command, "--out", str(tmp_path / "b"), "--max-tokens", "10"]) == 0
     assert "  valid: 1 of 4 texts have more than 10 words (the longest 12)" in capsys.readouterr().out
     assert main([*command, "--out", str(tmp_path / "c")]) == 0
@@ -83,15 +84,13 @@ def test_vadv_ingest_counts_with_a_tokenizer_or_says_what_words_tell(
     assert json.loads(capsys.readouterr().out)["texts_cut"]["test"]["cut"] == 2
 
 
-def test_a_wrong_tokenizer_is_met_before_anything_is_written(table: Path, tmp_path: Path, capsys) -> None:
+def test_a_missing_tokenizer_is_reported_before_anything_is_written(table: Path, tmp_path: Path, capsys) -> None:
     command = ["ingest", "table", "--csv", str(table), "--out", str(tmp_path / "a")]
     assert main([*command, "--tokenizer", str(tmp_path / "nowhere")]) == 2
     assert not (tmp_path / "a").exists()
 
 
-def test_training_says_how_many_texts_are_cut_and_the_result_keeps_it(
-    table: Path, tmp_path: Path, write_config
-) -> None:
+def test_training_reports_and_records_truncated_texts(table: Path, tmp_path: Path, write_config) -> None:
     from vadv_dist.config import load_config
     from vadv_dist.launch.driver import train
     from vadv_dist.training.evaluate import evaluate_run
@@ -109,8 +108,8 @@ def test_training_says_how_many_texts_are_cut_and_the_result_keeps_it(
     console = Console(record=True, width=200, file=io.StringIO())
     result = train(config, console).to_json()
     said = console.export_text()
-    assert "2 of 4 training texts (50.0%) are cut at 10 tokens; the longest has 14" in said
-    assert "2 of 4 validation texts (50.0%) are cut at 10 tokens" in said
+    assert "2 of 4 training texts (50.0%) are truncated at 10 tokens; the longest has 14" in said
+    assert "2 of 4 validation texts (50.0%) are truncated at 10 tokens" in said
     assert result["texts_cut"]["valid"] == {"texts": 4, "cut": 2, "longest": 14, "bound": 10, "share": 0.5}
     assert evaluate_run(tmp_path / "runs" / "run", "test").to_json()["texts_cut"]["cut"] == 2
 

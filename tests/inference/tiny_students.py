@@ -17,7 +17,7 @@ TEXTS = [
 ]
 MAX_TOKENS = 10
 
-# Sizes under all the names that architectures have for them.
+# Sizes under all the names used by architectures.
 SIZES = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -40,7 +40,7 @@ def make_tokenizer() -> BertTokenizer:
 
 
 def make_student(folder, model_type="bert", *, pooling="cls", hidden=5, **sizes) -> TextStudent:
-    """A tiny student with random weights large enough that texts differ in their scores."""
+    """A tiny student with random weights that are large enough to give different scores."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(model_type, **{**SIZES, **SPECIFIC.get(model_type, {}), **sizes})
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def make_card(**changes) -> ModelCard:
 
 
 def one_by_one(student, tokenizer, texts=TEXTS) -> list[float]:
-    """Scores of the student itself, each text alone: no padding, no batching, no export."""
+    """Scores of the student for each text alone: no padding, no batching, no export."""
     scores = []
     with torch.no_grad():
         for text in texts:

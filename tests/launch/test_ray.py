@@ -141,7 +141,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     write_report(str(in_store.root))
     assert (in_store.root / "report.html").read_text().endswith("</html>\n")
     export_run(str(in_store.root), f"{s3}/exports/one")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         export_run(str(in_store.root), f"{s3}/exports/one")
     ours, exported = (predict_texts(place, ["words number 7"]) for place in (in_store.root, f"{s3}/exports/one"))
     assert np.array_equal(ours, exported)

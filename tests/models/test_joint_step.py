@@ -1,4 +1,4 @@
-"""Teacher, student and objective together: what data-parallel training and CUDA graphs ask of them."""
+"""Teacher, student and objective together: requirements of data-parallel training and CUDA graphs."""
 
 from typing import Any
 
@@ -57,7 +57,7 @@ class Joint(nn.Module):
 
 @pytest.fixture
 def batch() -> dict[str, Tensor]:
-    """Five real rows, one of them without video, and a filler row."""
+    """Five real rows, one without video, and a filler row."""
     torch.manual_seed(1)
     return {
         "input_ids": torch.randint(3, 40, (6, 7)),
@@ -86,7 +86,7 @@ def batch() -> dict[str, Tensor]:
         ({}, {"detach_targets": True}, set()),
     ],
 )
-def test_only_the_prompt_head_can_be_without_a_gradient(
+def test_only_the_prompt_head_can_lack_a_gradient(
     batch: dict[str, Tensor], changes: dict[str, Any], switches: dict[str, bool], silent: set[str]
 ) -> None:
     model = Joint(**changes)
@@ -96,7 +96,7 @@ def test_only_the_prompt_head_can_be_without_a_gradient(
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
 
 
-def test_shares_of_two_ranks_have_the_gradient_of_the_whole_batch(batch: dict[str, Tensor]) -> None:
+def test_gradients_of_two_ranks_sum_to_that_of_the_whole_batch(batch: dict[str, Tensor]) -> None:
     model = Joint().double()
     whole = model(batch)
     weighted_total(whole, WEIGHTS).backward()
@@ -112,7 +112,7 @@ def test_shares_of_two_ranks_have_the_gradient_of_the_whole_batch(batch: dict[st
 
 
 class Questions(TorchDispatchMode):
-    """Notes each value that Python asks of a tensor, by `.item()` or by a branch."""
+    """Records each value that Python reads from a tensor, by `.item()` or by a branch."""
 
     asked = 0
 
@@ -122,24 +122,24 @@ class Questions(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_a_step_asks_no_value_of_a_tensor(batch: dict[str, Tensor], encoder: str) -> None:
+def test_a_step_does_not_synchronise_with_the_device(batch: dict[str, Tensor], encoder: str) -> None:
     model = Joint(encoder)
     with Questions() as questions:
         weighted_total(model(batch), WEIGHTS).backward()
     assert questions.asked == 0
-    with Questions() as questions:  # what the encoder does by itself, so that the count is known to work
+    with Questions() as questions:  # the encoder alone does synchronise, which shows that counting works
         model.student.encoder(batch["input_ids"], batch["attention_mask"])
     assert questions.asked > 0
 
 
 @pytest.mark.slow
-def test_a_few_steps_learn_a_batch_by_heart(batch: dict[str, Tensor]) -> None:
+def test_a_few_steps_overfit_a_batch(batch: dict[str, Tensor]) -> None:
     model = Joint()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     totals = []
     for _ in range(400):
         optimizer.zero_grad()
-        # Step 1 would keep the video logit at what two classes can say.
+        # Step 1 would limit the video logit to what two classes can express.
         total = weighted_total(model(batch, step1=False), WEIGHTS)
         total.backward()
         optimizer.step()

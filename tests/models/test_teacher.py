@@ -64,7 +64,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
-def test_every_variant_gives_its_logits_and_trains_every_parameter(changes: dict[str, Any]) -> None:
+def test_every_variant_returns_its_logits_and_trains_every_parameter(changes: dict[str, Any]) -> None:
     teacher = make_teacher(**changes)
     outputs = teacher(**features())
     has_prompts = changes.get("prompting") != "none"
@@ -87,7 +87,7 @@ def test_each_branch_reaches_the_video_logit() -> None:
 
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
 @pytest.mark.parametrize("stored", [math.nan, math.inf, 7.0])
-def test_what_is_stored_for_a_missing_feature_does_not_matter(similarity: str, stored: float) -> None:
+def test_stored_values_of_a_missing_feature_do_not_matter(similarity: str, stored: float) -> None:
     teacher, given = make_teacher(similarity=similarity), features()
     masks = {"has_visual": torch.tensor([1, 0, 1, 0]), "has_face": torch.tensor([1.0, 1.0, 0.0, 0.0])}
     zeroed = {"visual": given["visual"].clone(), "face": given["face"].clone()}
@@ -105,7 +105,7 @@ def test_what_is_stored_for_a_missing_feature_does_not_matter(similarity: str, s
         torch.testing.assert_close(ours, reference, rtol=0, atol=0)
 
 
-def test_rows_that_have_everything_are_as_without_masks() -> None:
+def test_rows_with_all_features_give_the_same_result_without_masks() -> None:
     teacher, given = make_teacher(), features()
     some = {"has_visual": torch.tensor([1, 0, 1, 1]), "has_face": torch.tensor([1, 1, 0, 1])}
     for masked, plain in zip(teacher(**given, **some), teacher(**given), strict=True):
@@ -113,7 +113,7 @@ def test_rows_that_have_everything_are_as_without_masks() -> None:
         assert not torch.allclose(masked[[1, 2]], plain[[1, 2]], atol=1e-6)
 
 
-def test_scores_of_a_row_without_video_compare_the_face_with_the_plain_prompts() -> None:
+def test_a_row_without_video_compares_the_face_with_unadapted_prompts() -> None:
     teacher, given = make_teacher(), features()
     nobody = torch.zeros(BATCH)
     outputs = teacher(**given, has_visual=nobody)
@@ -123,7 +123,7 @@ def test_scores_of_a_row_without_video_compare_the_face_with_the_plain_prompts()
 
 
 @pytest.mark.parametrize("prompts", [None, torch.eye(2, WIDTH), torch.eye(2, 20)])
-def test_static_prompts_score_the_video_as_they_are(prompts: Tensor | None) -> None:
+def test_static_prompts_are_not_adapted(prompts: Tensor | None) -> None:
     teacher, given = make_teacher(prompting="static", prompts=prompts), features()
     outputs = teacher(**given, has_visual=torch.tensor([1, 0, 1, 1]))
     seen: list[Tensor] = []
@@ -135,7 +135,7 @@ def test_static_prompts_score_the_video_as_they_are(prompts: Tensor | None) -> N
     assert not any(name.startswith("prompting.") for name in teacher.state_dict())
 
 
-def test_prompts_that_attend_to_the_video_differ_from_static_ones() -> None:
+def test_video_specific_prompts_differ_from_static_ones() -> None:
     video, static = make_teacher(), make_teacher(prompting="static")
     left = static.load_state_dict(video.state_dict(), strict=False)
     assert {name.split(".")[0] for name in left.unexpected_keys} == {"prompting"}
@@ -145,7 +145,7 @@ def test_prompts_that_attend_to_the_video_differ_from_static_ones() -> None:
     assert not torch.allclose(ours.class_logits, theirs.class_logits, atol=1e-4)
 
 
-def test_prompt_logit_is_a_function_of_the_softmax_alone() -> None:
+def test_prompt_logit_depends_only_on_the_softmax() -> None:
     teacher = make_teacher()
     outputs = teacher(**features())
     by_hand = teacher.prompt_head(outputs.class_logits.exp() / outputs.class_logits.exp().sum(-1, keepdim=True))
@@ -170,12 +170,12 @@ def test_training_starts_with_logits_near_zero(width: int) -> None:
     assert outputs.video_logit.abs().max() < 0.3
     assert outputs.prompt_logit.abs().max() < 0.3
     assert (outputs.class_logits.softmax(-1) - 0.5).abs().max() < 0.15
-    # and yet the logit tells videos apart, so that there is something to learn from
+    # but the logit differs between videos, so that there is a gradient
     assert outputs.video_logit.std() > 1e-3
 
 
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
-def test_stored_float16_features_fit_any_weights(weights: torch.dtype) -> None:
+def test_float16_features_work_with_any_weight_type(weights: torch.dtype) -> None:
     teacher = make_teacher(prompts=torch.eye(2, 20)).to(weights)
     outputs = teacher(**features(torch.float16), has_visual=torch.tensor([1, 1, 0, 1]))
     assert {output.dtype for output in outputs} == {torch.float32}
@@ -206,7 +206,7 @@ def test_unused_parameters_can_be_frozen() -> None:
 
 
 @pytest.mark.parametrize("used", [("video_logit",), ("class_logits",), ("prompt_logit",), ()])
-def test_freezing_leaves_exactly_the_parameters_with_a_gradient(used: tuple[str, ...]) -> None:
+def test_exactly_the_parameters_with_a_gradient_stay_trainable(used: tuple[str, ...]) -> None:
     teacher = make_teacher(similarity="cosine")
     outputs = teacher(**features())
     loss = sum((getattr(outputs, name).square().sum() for name in used), torch.zeros((), requires_grad=True))
@@ -216,7 +216,7 @@ def test_freezing_leaves_exactly_the_parameters_with_a_gradient(used: tuple[str,
     assert set(teacher.freeze_unused(**{name: name in used for name in names})) == silent
 
 
-def test_dropout_acts_in_training_only() -> None:
+def test_dropout_is_active_only_in_training() -> None:
     teacher, given = make_teacher(dropout=0.5), features()
     assert not torch.equal(teacher(**given).video_logit, teacher(**given).video_logit)
     teacher.eval()
@@ -226,9 +226,9 @@ def test_dropout_acts_in_training_only() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"visual_shape": None, "face_shape": None, "prompting": "none"}, "The teacher sees nothing"),
+        ({"visual_shape": None, "face_shape": None, "prompting": "none"}, "The teacher has no input"),
         ({"visual_shape": None}, "teacher.prompting: video needs the visual branch"),
-        ({"heads": 5}, "teacher.width is 16, which cannot be split among teacher.heads = 5"),
+        ({"heads": 5}, "teacher.width is 16, which is not divisible by teacher.heads = 5"),
         ({"prompts": torch.zeros(3, WIDTH)}, r"shape \[3, 16\], expected \[2, width\]"),
     ],
 )
@@ -240,7 +240,7 @@ def test_an_impossible_teacher_is_refused(changes: dict[str, Any], message: str)
 def test_a_branch_without_its_features_is_refused() -> None:
     with pytest.raises(ValueError, match="no expression scores were given"):
         make_teacher()(visual=features()["visual"])
-    with pytest.raises(ValueError, match="3 visual tokens per frame, but built for 2"):
+    with pytest.raises(ValueError, match="Got 3 visual tokens per frame, expected 2"):
         make_teacher()(visual=torch.zeros(BATCH, 3, 3, 12), face=features()["face"])
 
 

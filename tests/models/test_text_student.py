@@ -36,7 +36,7 @@ CONFIGS: dict[str, transformers.PreTrainedConfig] = {
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test asks the real hub or finds the user's cache."""
+    """Keep tests away from the real hub and the user's cache."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
@@ -94,7 +94,7 @@ def test_padding_does_not_matter(tmp_path: Path, kind: str, pooling: str) -> Non
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
-def test_logit_equals_the_formula_on_the_encoders_own_states(tmp_path: Path, kind: str) -> None:
+def test_logit_equals_the_formula_on_the_encoders_states(tmp_path: Path, kind: str) -> None:
     input_ids, mask = words()
     for pooling in ("cls", "mean"):
         student = make_student(tmp_path, kind, pooling=pooling).eval()
@@ -113,7 +113,7 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path, dropout: flo
         torch.testing.assert_close(grad, reference, rtol=0, atol=0, msg=name)
 
 
-def test_frozen_encoder_stays_in_evaluation_and_gets_no_gradient(tmp_path: Path) -> None:
+def test_frozen_encoder_stays_in_evaluation_mode_without_gradient(tmp_path: Path) -> None:
     student = make_student(tmp_path, dropout=0.5, freeze_encoder=True).train()
     assert student.training
     assert not any(module.training for module in student.encoder.modules())
@@ -125,7 +125,7 @@ def test_frozen_encoder_stays_in_evaluation_and_gets_no_gradient(tmp_path: Path)
     assert thawed.train().encoder.training
 
 
-def test_evaluation_turns_dropout_off(tmp_path: Path) -> None:
+def test_evaluation_disables_dropout(tmp_path: Path) -> None:
     student = make_student(tmp_path, dropout=0.5)
     assert not torch.equal(student(*words()), student(*words()))
     student.eval()
@@ -134,7 +134,7 @@ def test_evaluation_turns_dropout_off(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=["autocast", "bf16-weights"])
-def test_head_is_fp32_on_what_a_bf16_encoder_gives(tmp_path: Path, pooling: str, weights: torch.dtype) -> None:
+def test_head_is_fp32_with_a_bf16_encoder(tmp_path: Path, pooling: str, weights: torch.dtype) -> None:
     student = make_student(tmp_path, pooling=pooling).to(weights).eval()
     input_ids, mask = words()
     with torch.autocast("cpu", torch.bfloat16, enabled=weights == torch.float32):
@@ -148,7 +148,7 @@ def test_head_is_fp32_on_what_a_bf16_encoder_gives(tmp_path: Path, pooling: str,
 
 
 def test_logits_of_a_bf16_run_are_not_rounded_to_bf16(tmp_path: Path) -> None:
-    # Between 2 and 4, bf16 has 128 numbers: 60 texts with logits there would share a few.
+    # Between 2 and 4, bf16 has 128 values: some of 60 texts with logits there would be equal.
     student = make_student(tmp_path).eval()
     with torch.no_grad():
         student.out.bias.fill_(2.5)
@@ -159,7 +159,7 @@ def test_logits_of_a_bf16_run_are_not_rounded_to_bf16(tmp_path: Path) -> None:
     assert (logit == logit.bfloat16().float()).float().mean() < 0.1
 
 
-def test_dropout_replaces_every_rate_of_the_encoder_or_none(tmp_path: Path) -> None:
+def test_dropout_replaces_all_rates_of_the_encoder_or_none(tmp_path: Path) -> None:
     def rates(dropout: float | None) -> set[float]:
         encoder = build_encoder(folder(tmp_path), pretrained=False, dropout=dropout, gradient_checkpointing=False)
         return {module.p for module in encoder.modules() if isinstance(module, nn.Dropout)}
@@ -177,7 +177,7 @@ def save_weights(tmp_path: Path, kind: str = "bert", **options: Any) -> tuple[st
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
-def test_pretrained_weights_are_loaded_in_fp32_without_a_word(
+def test_pretrained_weights_are_loaded_in_fp32_silently(
     tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source, model = save_weights(tmp_path, kind)
@@ -198,7 +198,7 @@ def test_weights_that_do_not_fit_the_config_are_refused(tmp_path: Path) -> None:
     config = json.loads(Path(source, "config.json").read_text())
 
     Path(source, "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
-    with pytest.raises(UserError, match=r"lack 16 of the tensors that its config asks for, such as encoder\.layer\.2"):
+    with pytest.raises(UserError, match=r"lack 16 of the tensors of its config, such as encoder\.layer\.2"):
         build_encoder(source, pretrained=True, dropout=None, gradient_checkpointing=False)
 
     Path(source, "config.json").write_text(json.dumps({**config, "vocab_size": 41}))
@@ -229,7 +229,7 @@ def truncate(source: Path) -> None:
         ),
     ],
 )
-def test_a_folder_that_cannot_be_used_is_one_clear_message(tmp_path: Path, harm: Any, message: str) -> None:
+def test_an_unusable_folder_is_refused(tmp_path: Path, harm: Any, message: str) -> None:
     source, _ = save_weights(tmp_path)
     harm(Path(source))
     with pytest.raises(UserError, match=message) as raised:
@@ -238,7 +238,7 @@ def test_a_folder_that_cannot_be_used_is_one_clear_message(tmp_path: Path, harm:
     assert len(str(raised.value)) < 500
 
 
-def test_an_unknown_encoder_is_refused_at_once_where_the_hub_is_out_of_reach(
+def test_an_unknown_encoder_is_refused_at_once_without_network(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def unreachable(*_: object, **options: object) -> None:
@@ -257,15 +257,15 @@ def test_an_unknown_encoder_is_refused_at_once_where_the_hub_is_out_of_reach(
     ):
         with pytest.raises(UserError, match=r"'no-such/encoder' is neither .* cannot be reached \(no answer\)"):
             build("no-such/encoder")
-        with pytest.raises(UserError, match="is not an existing folder, and cannot be a Hugging Face name"):
+        with pytest.raises(UserError, match="is not an existing folder, and not a valid Hugging Face name"):
             build("./runs/no/such/folder")
     assert time.monotonic() - begin < 2
     assert capfd.readouterr() == ("", "")
 
 
-def test_tokenizer_is_loaded_and_one_without_words_is_refused(tmp_path: Path) -> None:
+def test_a_tokenizer_without_vocabulary_is_refused(tmp_path: Path) -> None:
     source = Path(folder(tmp_path))
-    with pytest.raises(UserError, match="holds no tokenizer"):
+    with pytest.raises(UserError, match="has no tokenizer"):
         build_tokenizer(str(source))
     (source / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad"]))
     assert build_tokenizer(str(source))(["good bad"])["input_ids"] == [[2, 5, 6, 3]]

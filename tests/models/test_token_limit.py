@@ -1,4 +1,4 @@
-"""The limit of an encoder is the longest text that it can run: one token more ends in an error."""
+"""The limit of an encoder is the longest text that it accepts: one token more is an error."""
 
 import pytest
 import torch
@@ -38,8 +38,8 @@ def runs(encoder: transformers.PreTrainedModel, num_tokens: int) -> bool:
         ("gpt2", {}, ROWS),
         ("deberta-v2", {}, ROWS),
         ("roformer", {}, ROWS),
-        ("opt", {"ffn_dim": 16, "word_embed_proj_dim": 16}, ROWS),  # a table of two rows more than it says
-        ("roberta", {"pad_token_id": 1}, ROWS - 2),  # rows 0 and 1 are those of padding
+        ("opt", {"ffn_dim": 16, "word_embed_proj_dim": 16}, ROWS),  # the table has two more rows than the limit
+        ("roberta", {"pad_token_id": 1}, ROWS - 2),  # rows 0 and 1 are for padding
         ("xlm-roberta", {"pad_token_id": 1}, ROWS - 2),
         ("camembert", {"pad_token_id": 1}, ROWS - 2),
         ("mpnet", {"pad_token_id": 1}, ROWS - 2),
@@ -49,7 +49,7 @@ def runs(encoder: transformers.PreTrainedModel, num_tokens: int) -> bool:
     ],
 )
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_the_limit_is_the_longest_text_that_runs(kind: str, options: dict, limit: int, device: str) -> None:
+def test_the_limit_is_the_longest_accepted_text(kind: str, options: dict, limit: int, device: str) -> None:
     encoder = build(kind, **options)
     with torch.device(device):
         assert longest_text(build(kind, **options)) == limit
@@ -67,7 +67,7 @@ def test_relative_positions_have_no_limit(kind: str, options: dict) -> None:
     assert runs(encoder, 3 * ROWS)
 
 
-def test_rotary_positions_are_read_as_far_as_the_config_says() -> None:
+def test_rotary_positions_use_the_limit_of_the_config() -> None:
     tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
     assert longest_text(build("modernbert", **tokens)) == ROWS
 

@@ -1,4 +1,4 @@
-"""CCT, MIT, prompting and what stands between them give the numbers of transformers' X-CLIP with its weights."""
+"""CCT, MIT, prompting and the layers between them match transformers' X-CLIP with its weights."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ CLOSE = 1e-5
 
 
 def make_xclip(frames: int = 3, image: int = 16, layers: int = 2, prompt_layers: int = 2) -> XCLIPModel:
-    """An X-CLIP with (image / 8)² patches per frame and random, sane weights (its own new layers start at std 1)."""
+    """An X-CLIP with (image / 8)² patches per frame and random weights of moderate scale."""
     sizes = {"hidden_size": WIDTH, "num_attention_heads": HEADS, "intermediate_size": 4 * WIDTH}
     config = XCLIPConfig(
         text_config={**sizes, "num_hidden_layers": 1, "vocab_size": 50, "max_position_embeddings": 16},
@@ -116,7 +116,7 @@ def copy_prompting(target: VideoSpecificPrompting, model: XCLIPModel) -> None:
 
 
 def pixels_and_features(model: XCLIPModel) -> tuple[Tensor, Tensor]:
-    """Random videos, and their patch embeddings [B, T, N, D], which are what we store as features."""
+    """Random videos, and their patch embeddings [B, T, N, D], which correspond to stored features."""
     vision = model.config.vision_config
     pixels = torch.randn(BATCH, vision.num_frames, 3, vision.image_size, vision.image_size)
     patches = model.vision_model.embeddings.patch_embedding(pixels.flatten(0, 1)).flatten(2).transpose(1, 2)
@@ -124,7 +124,7 @@ def pixels_and_features(model: XCLIPModel) -> tuple[Tensor, Tensor]:
 
 
 def distance(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference between tensors of one shape."""
+    """The largest difference between tensors of equal shape."""
     assert ours.shape == theirs.shape
     assert theirs.std() > 0.05  # not a comparison of constants
     return float((ours - theirs).detach().abs().max())

@@ -1,4 +1,4 @@
-"""Weights that hide the student's own term."""
+"""Weights that make the student's own term irrelevant."""
 
 import math
 
@@ -20,5 +20,5 @@ from vadv_dist.objectives.collapse import find_collapse
         ({}, None),
     ],
 )
-def test_a_term_of_a_hundred_times_the_weight_hides_the_student_s_own(weights: dict, expected: tuple | None) -> None:
+def test_a_hundredfold_weight_is_a_collapse(weights: dict, expected: tuple | None) -> None:
     assert find_collapse(weights, "text") == expected

@@ -21,7 +21,7 @@ ALL = torch.ones(2)
 
 
 def two_rows() -> tuple[TeacherStudentOutputs, Tensor]:
-    """Two rows whose every term is worked out by hand in the tests."""
+    """Two rows whose terms are calculated by hand in the tests."""
     outputs = TeacherStudentOutputs(
         text_logit=torch.tensor([1.0, -1.0]),
         video_logit=torch.tensor([2.0, 0.5]),
@@ -63,7 +63,7 @@ def test_term_equals_its_equation(term: str, by_hand: float) -> None:
     assert terms[term].item() == pytest.approx(by_hand, rel=1e-6)
 
 
-def test_total_weighs_the_terms_as_equation_15() -> None:
+def test_total_weights_the_terms_as_in_equation_15() -> None:
     outputs, label = two_rows()
     terms = loss_terms(outputs, label, valid_B=ALL, has_video_B=ALL, num_rows=2, num_video_rows=2)
     by_hand = 1 * 3.25 + 10 * 0.625 + 1 * (math.log(4 / 3) + math.log(2)) / 2 + 10 * 2.5 + 1 * 1.625
@@ -78,7 +78,7 @@ def test_zero_is_a_positive_label() -> None:
 
 
 @pytest.mark.parametrize("term", NAMES)
-def test_gradient_of_each_term_is_right(term: str) -> None:
+def test_gradient_of_each_term_is_correct(term: str) -> None:
     outputs, label = random_rows(4)
     valid = torch.tensor([1, 1, 1, 0])
     has_video = torch.tensor([1, 0, 1, 1])
@@ -96,7 +96,7 @@ def test_gradient_of_each_term_is_right(term: str) -> None:
     assert torch.autograd.gradcheck(of_logits, leaves(outputs))
 
 
-def test_detached_targets_keep_step_2_from_the_teacher_and_leave_step_1_as_it_is() -> None:
+def test_detached_targets_affect_only_step_2() -> None:
     def moved(term: str, detach_targets: bool) -> list[bool]:
         outputs, label = random_rows(3)
         terms = loss_terms(
@@ -146,7 +146,7 @@ def test_filler_and_rows_without_video_do_not_matter(filler: float) -> None:
         assert not grad[2].any()
 
 
-def test_a_row_without_video_counts_for_the_text_alone() -> None:
+def test_a_row_without_video_counts_only_for_the_text() -> None:
     outputs, label = two_rows()
     outputs = replace(outputs, video_logit=torch.tensor([2.0, math.nan]))
     has_video = torch.tensor([1.0, 0.0])
@@ -196,7 +196,7 @@ def without(*names: str) -> Callable[[TeacherStudentOutputs], TeacherStudentOutp
         (without(), {"step2": False}, set(NAMES) - {"video_to_text"}),
     ],
 )
-def test_only_terms_that_exist_are_given(
+def test_only_existing_terms_are_returned(
     change: Callable[[TeacherStudentOutputs], TeacherStudentOutputs], switches: dict[str, bool], names: set[str]
 ) -> None:
     outputs, label = two_rows()
@@ -211,7 +211,7 @@ def test_terms_of_half_precision_logits_are_summed_in_fp32() -> None:
     assert distance.item() == 90000.0  # beyond float16
 
 
-def test_counts_may_be_tensors() -> None:
+def test_counts_can_be_tensors() -> None:
     outputs, label = two_rows()
     two = torch.tensor(2)
     terms = loss_terms(outputs, label, valid_B=ALL, has_video_B=ALL, num_rows=two, num_video_rows=two)
@@ -225,7 +225,7 @@ def test_logits_of_another_length_are_refused() -> None:
         loss_terms(wrong, label, valid_B=ALL, has_video_B=ALL, num_rows=2, num_video_rows=2)
 
 
-def test_the_class_of_a_label_is_decided_at_the_threshold() -> None:
+def test_the_threshold_decides_the_class_of_a_label() -> None:
     label = torch.tensor([1.0, 2.9, 3.0, 5.0])
     logits = torch.tensor([[0.0, 2.0]]).repeat(4, 1)
     counts = torch.ones(4, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Weights against the papers' formulas by hand, and against TorchJD trained as it is meant to be."""
+"""Weights compared with hand calculations of the papers' formulas, and with TorchJD used as documented."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def losses(step: int) -> Tensor:
 
 
 def run(weighting: Weighting, steps: range, *, epoch: int = 4) -> list[Tensor]:
-    """Weights of some steps whose losses are made up, with an epoch's end after every few."""
+    """Weights of some steps with synthetic losses and several epochs."""
     given = []
     for step in steps:
         given.append(weighting.weights(losses(step), seed=step))
@@ -50,8 +50,8 @@ def test_equal_weights_are_one() -> None:
     assert MAKE["equal"]().weights(LOSSES, 0).tolist() == [1.0, 1.0, 1.0]
 
 
-def test_uncertainty_begins_at_a_half_and_ends_at_half_the_inverse_loss() -> None:
-    # Σ (e^-s L + s) / 2 is least at s = log L, where the weight e^-s / 2 is 1 / (2 L).
+def test_uncertainty_starts_at_a_half_and_converges_to_half_the_inverse_loss() -> None:
+    # Σ (e^-s L + s) / 2 is minimal at s = log L, where the weight e^-s / 2 is 1 / (2 L).
     weighting = LabelUncertaintyWeighting([True] * 3, CPU, lr=0.05)
     assert weighting.weights(LOSSES, 0).tolist() == [0.5, 0.5, 0.5]
     for _ in range(2000):
@@ -59,7 +59,7 @@ def test_uncertainty_begins_at_a_half_and_ends_at_half_the_inverse_loss() -> Non
     assert weighting.weights(LOSSES, 0).tolist() == pytest.approx([0.25, 1.0, 0.5], rel=1e-6)
 
 
-def test_a_tie_that_falls_to_nothing_keeps_its_weight_under_uncertainty() -> None:
+def test_a_vanishing_distillation_term_keeps_its_weight_with_uncertainty() -> None:
     weighting = LabelUncertaintyWeighting([True, False], CPU, lr=0.05)
     for step in range(2000):
         weighting.observe(torch.tensor([2.0, 0.9**step], dtype=torch.float64))
@@ -70,8 +70,8 @@ def test_a_tie_that_falls_to_nothing_keeps_its_weight_under_uncertainty() -> Non
     assert ties.weights(LOSSES[:2], 0).tolist() == [0.5, 0.5]
 
 
-def test_uncertainty_takes_the_first_step_of_adam_by_hand() -> None:
-    # d/ds = (1 - e^0 L) / 2: s of the loss 2 rises, that of 0.5 falls, that of 1 stays; Adam's first step is lr · sign.
+def test_first_adam_step_of_uncertainty_matches_a_hand_calculation() -> None:
+    # d/ds = (1 - e^0 L) / 2: s of loss 2 rises, of 0.5 falls, of 1 stays; Adam's first step is lr · sign.
     weighting = LabelUncertaintyWeighting([True] * 3, CPU, lr=0.1)
     weighting.observe(LOSSES)
     by_hand = [0.5 * math.exp(-0.1), 0.5 * math.exp(0.1), 0.5]
@@ -87,11 +87,11 @@ def test_soft_optimal_uncertainty_is_the_softmax_of_inverse_losses() -> None:
     assert cold.tolist() == pytest.approx([0.0, 1.0, 0.0], abs=1e-12)
 
 
-def test_dynamic_average_weighs_what_falls_slowly() -> None:
+def test_dynamic_average_weights_slowly_decreasing_terms_more() -> None:
     weighting = MAKE["dwa"]()
     for epoch in ([4.0, 1.0, 1.0], [2.0, 1.0, 2.0]):
         assert weighting.weights(LOSSES, 0).tolist() == pytest.approx([1.0, 1.0, 1.0])
-        for share in (0.5, 1.5):  # two steps, whose mean is the epoch's
+        for share in (0.5, 1.5):  # two steps with the epoch's mean
             weighting.observe(torch.tensor(epoch, dtype=torch.float64) * share)
         weighting.end_epoch()
     raw = [math.exp(r / 2) for r in (0.5, 1.0, 2.0)]
@@ -99,7 +99,7 @@ def test_dynamic_average_weighs_what_falls_slowly() -> None:
     assert weighting.weights(LOSSES, 0).tolist() == pytest.approx(by_hand, rel=1e-12)
 
 
-def test_random_weights_are_the_seed_s_own_and_sum_to_one() -> None:
+def test_random_weights_depend_on_the_seed_and_sum_to_one() -> None:
     weighting = MAKE["rlw"]()
     first, again, other = (weighting.weights(LOSSES, seed) for seed in (7, 7, 8))
     assert torch.equal(first, again)
@@ -109,13 +109,13 @@ def test_random_weights_are_the_seed_s_own_and_sum_to_one() -> None:
     torch.testing.assert_close(first, torch.softmax(normal, 0))
 
 
-def test_famo_begins_with_inverse_losses_and_weighs_up_what_falls_slowly() -> None:
+def test_famo_starts_with_inverse_losses_and_raises_slowly_decreasing_terms() -> None:
     weighting = MAKE["famo"]()
-    # z is even at first, so weights are as 1/2 : 2 : 1 and sum to one.
+    # z is uniform at first, so weights are in proportion 1/2 : 2 : 1 and sum to one.
     assert weighting.weights(LOSSES, 0).tolist() == pytest.approx([1 / 7, 4 / 7, 2 / 7], rel=1e-6)
-    after = torch.tensor([1.0, 0.5, 1.0], dtype=torch.float64)  # the first has halved, the others stand
-    # Gradient of the logits: J δ with δ = (log 2, 0, 0) and J that of an even softmax: (2/9, -1/9, -1/9) log 2. The
-    # first logit falls, the others rise, each by the rate: Adam's first step.
+    after = torch.tensor([1.0, 0.5, 1.0], dtype=torch.float64)  # the first has halved, the others are unchanged
+    # Gradient of the logits: J δ with δ = (log 2, 0, 0) and J that of a uniform softmax: (2/9, -1/9, -1/9) log 2. The
+    # first logit falls and the others rise by the learning rate: Adam's first step.
     z = [math.exp(w) for w in (-0.1, 0.1, 0.1)]
     raw = [a / b for a, b in zip(z, after.tolist(), strict=True)]
     by_hand = [value / sum(raw) for value in raw]
@@ -134,7 +134,7 @@ class TwoTerms(nn.Module):
 
 
 def train_with_library(scalarizer: nn.Module, own_lr: float) -> list[float]:
-    """Train as TorchJD's documentation says, one batch for all, so that FAMO's next losses are those after the step."""
+    """Train as in TorchJD's documentation on a single batch, so that FAMO's next losses are those after the step."""
     model = TwoTerms()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
     learned = torch.optim.Adam(scalarizer.parameters(), lr=own_lr) if isinstance(scalarizer, UW) else None
@@ -162,14 +162,14 @@ def train_with_library(scalarizer: nn.Module, own_lr: float) -> list[float]:
     ],
     ids=["uncertainty", "dwa", "famo"],
 )
-def test_weighted_shares_train_as_the_library_s_own_sum(ours, library) -> None:
+def test_weighted_shares_train_like_the_librarys_sum(ours, library) -> None:
     weighting, model = ours(), TwoTerms()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
     for step in range(12):
         optimizer.zero_grad()
         terms = model()
         weights = weighting.weights(terms.detach(), seed=step)
-        for share in (0.25, 0.75):  # as two ranks or micro-batches would
+        for share in (0.25, 0.75):  # like two ranks or micro-batches
             (weights * terms * share).sum().backward(retain_graph=True)
         optimizer.step()
         if weighting.learns:
@@ -179,7 +179,7 @@ def test_weighted_shares_train_as_the_library_s_own_sum(ours, library) -> None:
     torch.testing.assert_close(model.x.tolist(), train_with_library(library(), 0.05), rtol=1e-9, atol=0)
 
 
-def test_what_uncertainty_learns_has_the_gradient_of_its_sum() -> None:
+def test_uncertainty_uses_the_gradient_of_its_sum() -> None:
     def total(log_variance: Tensor, terms: Tensor) -> Tensor:
         scalarizer = UW(3).double()
         return torch.func.functional_call(scalarizer, {"log_var": log_variance}, (terms,))
@@ -194,7 +194,7 @@ def test_what_uncertainty_learns_has_the_gradient_of_its_sum() -> None:
 
 @pytest.mark.parametrize("method", MAKE)
 @pytest.mark.parametrize("cut", [0, 1, 6, 9])
-def test_a_saved_state_goes_on_bit_identically(method: str, cut: int) -> None:
+def test_a_saved_state_resumes_bit_identically(method: str, cut: int) -> None:
     whole = run(MAKE[method](), range(14))
     first = MAKE[method]()
     run(first, range(cut))

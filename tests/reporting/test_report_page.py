@@ -102,9 +102,9 @@ def test_an_evaluation_that_says_no_range_is_to_be_made_again(make_run):
 def test_a_constant_student_is_called_that(make_run):
     path = make_run(teacher=False)
     document = json.loads((path / "evaluation-test.json").read_text())
-    document["remarks"] = ["The student predicts one constant."]
+    document["remarks"] = ["The student predicts a constant."]
     (path / "evaluation-test.json").write_text(json.dumps(document))
-    assert "The student predicts one constant" in page_of(path).text
+    assert "The student predicts a constant" in page_of(path).text
 
 
 def test_weights_that_training_found_are_told_from_first_to_last_epoch(make_run):

@@ -13,7 +13,7 @@ def thresholds() -> Iterator[tuple[int, int, int]]:
     gc.set_threshold(*before)
 
 
-def test_a_started_process_looks_for_garbage_as_before(thresholds) -> None:
+def test_thresholds_are_restored_after_the_start(thresholds) -> None:
     collect_rarely()
     collect_rarely()
     assert gc.get_threshold() > thresholds
@@ -21,13 +21,13 @@ def test_a_started_process_looks_for_garbage_as_before(thresholds) -> None:
     assert gc.get_threshold() == thresholds
 
 
-def test_what_nobody_began_is_not_ended(thresholds) -> None:
+def test_collect_as_usual_alone_does_nothing(thresholds) -> None:
     gc.set_threshold(123, 4, 5)
     collect_as_usual()
     assert gc.get_threshold() == (123, 4, 5)
 
 
-def test_a_training_looks_as_usual_and_holds_on_to_no_model_when_it_ended(thresholds, write_config) -> None:
+def test_training_collects_as_usual_and_frees_its_model(thresholds, write_config) -> None:
     import weakref
 
     from rich.console import Console

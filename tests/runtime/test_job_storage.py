@@ -1,4 +1,4 @@
-"""Output never goes into the working directory of a Ray job, which Ray removes."""
+"""Output never goes into the working directory of a Ray job, which Ray deletes."""
 
 import argparse
 import json
@@ -18,14 +18,14 @@ from vadv_dist.tuning.study_folder import StudyFolder
 JOB = {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"working_dir": "gcs://_ray_pkg_0.zip"}})}
 
 
-def test_places_are_as_given_outside_of_a_job(tmp_path: Path) -> None:
+def test_locations_are_unchanged_outside_a_job(tmp_path: Path) -> None:
     without_files = {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {}, "metadata": {}})}
     for environment in ({}, {"VADV_STORAGE": "/shared"}, without_files, {"RAY_JOB_CONFIG_JSON_ENV_VAR": "no JSON"}):
         for given in ("runs", str(tmp_path), "s3://bucket/runs"):
             assert lasting(given, "run.storage", environment) == given
 
 
-def test_relative_places_of_a_job_stand_below_vadv_storage_or_are_refused(tmp_path: Path, capsys) -> None:
+def test_relative_paths_of_a_job_are_below_vadv_storage_or_refused(tmp_path: Path, capsys) -> None:
     assert lasting("s3://bucket/runs", "run.storage", JOB) == "s3://bucket/runs"
     assert lasting(str(tmp_path), "run.storage", JOB) == str(tmp_path)
     with pytest.raises(UserError, match=r"run\.storage is runs, relative to a Ray job's .* VADV_STORAGE"):
@@ -37,12 +37,12 @@ def test_relative_places_of_a_job_stand_below_vadv_storage_or_are_refused(tmp_pa
     for base in ("shared", "../shared"):
         with pytest.raises(UserError, match=f"VADV_STORAGE is {base}, expected"):
             lasting("runs", "run.storage", {**JOB, "VADV_STORAGE": base})
-    with pytest.raises(UserError, match="leads out of VADV_STORAGE"):
+    with pytest.raises(UserError, match="is outside VADV_STORAGE"):
         lasting("../runs", "run.storage", {**JOB, "VADV_STORAGE": "/shared"})
 
 
-def test_the_folder_itself_says_that_it_is_a_jobs(tmp_path: Path, monkeypatch) -> None:
-    """A process that a job starts need not have the job's variables."""
+def test_a_jobs_folder_is_recognised_by_its_path(tmp_path: Path, monkeypatch) -> None:
+    """A child process of a job may lack the job's variables."""
     folder = tmp_path / "session_1" / "runtime_resources" / "working_dir_files" / "_ray_pkg_0"
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
@@ -53,7 +53,7 @@ def test_the_folder_itself_says_that_it_is_a_jobs(tmp_path: Path, monkeypatch) -
     assert lasting("/shared/runs", "run.storage", {}) == "/shared/runs"
 
 
-def test_the_file_of_a_study_stands_below_it_too(tmp_path: Path, monkeypatch) -> None:
+def test_the_file_of_a_study_is_below_it_too(tmp_path: Path, monkeypatch) -> None:
     folder = StudyFolder(tmp_path / "hunt")
     monkeypatch.setenv(*next(iter(JOB.items())))
     monkeypatch.setenv("VADV_STORAGE", "/shared")
@@ -63,7 +63,7 @@ def test_the_file_of_a_study_stands_below_it_too(tmp_path: Path, monkeypatch) ->
         assert folder.storage_url(SearchConfig(storage=given)) == given
 
 
-def test_commands_that_write_are_refused_before_they_do(
+def test_commands_are_refused_before_they_write(
     write_config: Callable[..., Path], tmp_path: Path, monkeypatch, capsys
 ) -> None:
     config = str(write_config(storage="runs"))
@@ -92,7 +92,7 @@ def test_commands_that_write_are_refused_before_they_do(
         assert list(folder.iterdir()) == [], command
 
 
-def test_every_argument_that_names_an_output_is_known() -> None:
+def test_every_output_argument_is_covered() -> None:
     def arguments(parser: argparse.ArgumentParser) -> set[str]:
         found = set()
         for action in parser._actions:

@@ -1,4 +1,4 @@
-"""Only a cluster that was named is joined; one that cannot be joined is one message at once, not minutes later."""
+"""Only a configured cluster is joined; if that fails, one message is printed at once."""
 
 import json
 import os
@@ -25,7 +25,7 @@ print(connect(1), ray.get_runtime_context().gcs_address)
 """
 
 
-def test_a_cluster_is_named_by_the_field_else_the_variable_else_the_job() -> None:
+def test_the_field_comes_before_the_variable_and_the_job() -> None:
     job = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
     variable = {"RAY_ADDRESS": "10.0.0.1:6379"}
     assert named_cluster(FIELD, "10.0.0.2:6379", {**job, **variable}) == NamedCluster("10.0.0.2:6379", FIELD)
@@ -35,25 +35,25 @@ def test_a_cluster_is_named_by_the_field_else_the_variable_else_the_job() -> Non
     assert named_cluster(FIELD, None, {"RAY_ADDRESS": "local"}).address is None
     assert named_cluster(FIELD, None, {"RAY_ADDRESS": ""}).address is None
     assert named_cluster(FIELD, None, {}).address is None
-    with pytest.raises(UserError, match=r"RAY_ADDRESS names http://head:8265, a job server.*`vadv submit`"):
+    with pytest.raises(UserError, match=r"RAY_ADDRESS is http://head:8265, a job server.*`vadv submit`"):
         named_cluster(FIELD, None, {"RAY_ADDRESS": "http://head:8265"})
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "not-an-address", "127.0.0.1:99999999"])
-def test_a_named_cluster_that_does_not_answer_is_told_at_once(address: str, monkeypatch) -> None:
+def test_an_unreachable_cluster_is_reported_at_once(address: str, monkeypatch) -> None:
     named = address.format(free_port())
     monkeypatch.setenv("RAY_ADDRESS", named)
     begun = time.monotonic()
-    with pytest.raises(MachineError, match=f"RAY_ADDRESS names {named}, where no Ray cluster answers"):
+    with pytest.raises(MachineError, match=f"RAY_ADDRESS is {named}, where no Ray cluster answers"):
         connect(1)
-    with pytest.raises(MachineError, match=r"trainer\.ray_address names 127\.0\.0\.1:1, where no Ray cluster answers"):
+    with pytest.raises(MachineError, match=r"trainer\.ray_address is 127\.0\.0\.1:1, where no Ray cluster answers"):
         connect(1, given="127.0.0.1:1")
     assert time.monotonic() - begun < 10
 
 
 @pytest.fixture
 def listener() -> Iterator[str]:
-    """Address of something that accepts connections and says nothing."""
+    """Address of a server that accepts connections and does not answer."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -61,15 +61,15 @@ def listener() -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_what_answers_and_is_no_cluster_is_told(listener: str, monkeypatch) -> None:
+def test_a_server_that_is_not_a_cluster_is_reported(listener: str, monkeypatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", listener)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setattr(ray_connection, "_PROBE_S", 8.0)
-    with pytest.raises(MachineError, match=f"RAY_ADDRESS names {listener}, where no Ray cluster answers"):
+    with pytest.raises(MachineError, match=f"RAY_ADDRESS is {listener}, where no Ray cluster answers"):
         connect(1)
 
 
-def test_a_cluster_that_is_lost_is_told_once(capsys) -> None:
+def test_a_lost_cluster_is_reported_once(capsys) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -82,19 +82,19 @@ def test_a_cluster_that_is_lost_is_told_once(capsys) -> None:
     said = capsys.readouterr().err
     assert said.count(f"the Ray cluster at {address} no longer answers") == 1
     assert "run the same command again" in said
-    assert len(list(looks)) == 17  # told at the third failure in a row
+    assert len(list(looks)) == 17  # reported at the third failure in a row
 
 
-def test_a_token_that_is_missing_here_is_told(listener: str, tmp_path: Path, monkeypatch) -> None:
+def test_a_missing_token_is_reported(listener: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", listener)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
-    with pytest.raises(MachineError, match="asks for a token that was not given"):
+    with pytest.raises(MachineError, match="requires a token that is missing"):
         connect(1)
 
 
-def test_doctor_knows_what_names_a_cluster(monkeypatch) -> None:
+def test_doctor_checks_the_configured_cluster(monkeypatch) -> None:
     def ray_lines() -> list[tuple[str, str]]:
         return [(finding.level, finding.found) for finding in examine() if finding.what == "Ray"]
 
@@ -112,7 +112,7 @@ def test_doctor_knows_what_names_a_cluster(monkeypatch) -> None:
 
 
 def run_connect(environment: dict[str, str]) -> tuple[str, str, str]:
-    """Whether a cluster was started, its address, and what was said."""
+    """Whether a cluster was started, its address, and the output."""
     done = subprocess.run([sys.executable, "-c", CONNECT], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     started, address = done.stdout.split()
@@ -121,14 +121,14 @@ def run_connect(environment: dict[str, str]) -> tuple[str, str, str]:
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_cluster_that_merely_runs_on_this_machine_is_not_joined(cluster: Cluster) -> None:
+def test_a_cluster_on_this_machine_is_not_joined_unless_configured(cluster: Cluster) -> None:
     theirs = cluster.environment["RAY_ADDRESS"].rpartition(":")[2]
     environment = {name: value for name, value in cluster.environment.items() if name != "RAY_ADDRESS"}
     started, address, said = run_connect(environment)
     assert (started, address.rpartition(":")[2] != theirs) == ("True", True)
     assert "vadv: started a Ray cluster on this machine for this command (neither RAY_ADDRESS" in said
 
-    # What `ray start` has noted on this machine is joined where that is asked for.
+    # `auto` joins the cluster that `ray start` started on this machine.
     started, address, said = run_connect({**environment, "RAY_ADDRESS": "auto"})
     assert (started, address.rpartition(":")[2]) == ("False", theirs)
     assert f"vadv: joined the Ray cluster at {address} (RAY_ADDRESS)" in said
@@ -141,7 +141,7 @@ def test_a_cluster_that_merely_runs_on_this_machine_is_not_joined(cluster: Clust
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_cluster_of_other_versions_is_told_with_both(cluster: Cluster, monkeypatch) -> None:
+def test_a_cluster_with_other_versions_is_refused_with_both(cluster: Cluster, monkeypatch) -> None:
     import ray
     from ray._common.usage.usage_constants import CLUSTER_METADATA_KEY
     from ray._private.ray_constants import KV_NAMESPACE_CLUSTER

@@ -1,4 +1,4 @@
-"""SIGTERM ends a command with 143 and a message; what may finish first does so within its grace."""
+"""SIGTERM ends a command with exit code 143 and a message, within the grace period."""
 
 import signal
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from vadv_dist.cli import main
 from vadv_dist.runtime.signals import TerminatedError, finishing_first, is_termination, sigterm_kept, sigterm_raises
 
-# Hashing takes a minute of C code, which lets go of Python's lock but runs no handler.
+# Hashing takes a minute in C code, which releases the GIL but runs no Python handler.
 GRACE = """
 import hashlib, sys
 from vadv_dist.runtime.signals import finishing_first, sigterm_raises
@@ -27,10 +27,10 @@ def start(*command: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_the_first_signal_asks_and_the_second_raises() -> None:
+def test_the_first_signal_requests_a_stop_and_the_second_raises() -> None:
     with sigterm_raises():
         with finishing_first(60, on_signal=lambda: None, safe=str) as request:
-            with pytest.raises(TerminatedError):  # nothing has begun
+            with pytest.raises(TerminatedError):  # nothing has started
                 signal.raise_signal(signal.SIGTERM)
             request.is_working = True
             assert not request.asked
@@ -38,12 +38,12 @@ def test_the_first_signal_asks_and_the_second_raises() -> None:
             assert request.asked
             with pytest.raises(TerminatedError):
                 signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(KeyboardInterrupt) as raised:  # outside, nothing can be asked
+        with pytest.raises(KeyboardInterrupt) as raised:  # outside the block there is no request
             signal.raise_signal(signal.SIGTERM)
         assert is_termination(raised.value)
 
 
-def test_handlers_of_a_program_that_uses_the_package_stay_its_own() -> None:
+def test_handlers_of_a_calling_program_are_not_changed() -> None:
     heard = []
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append("mine"))
     try:
@@ -56,13 +56,13 @@ def test_handlers_of_a_program_that_uses_the_package_stay_its_own() -> None:
             assert signal.getsignal(signal.SIGTERM) is not mine
         assert signal.getsignal(signal.SIGTERM) is mine
         with sigterm_kept():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as `ray.init` does
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # like `ray.init`
         assert signal.getsignal(signal.SIGTERM) is mine
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_process_that_was_started_to_ignore_the_signal_does() -> None:
+def test_an_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with sigterm_raises():
@@ -71,7 +71,7 @@ def test_a_process_that_was_started_to_ignore_the_signal_does() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_what_the_handler_of_ray_init_raises_is_a_termination() -> None:
+def test_the_exception_of_ray_inits_handler_counts_as_termination() -> None:
     with sigterm_raises(), pytest.raises(TerminatedError), sigterm_kept():
         sys.exit(signal.SIGTERM)
     with pytest.raises(SystemExit), sigterm_kept():
@@ -79,7 +79,7 @@ def test_what_the_handler_of_ray_init_raises_is_a_termination() -> None:
 
 
 @pytest.mark.parametrize(("grace_s", "signals", "at_most_s"), [("1", 1, 20), ("600", 2, 40)])
-def test_a_process_stuck_in_c_ends_when_the_grace_is_over(grace_s: str, signals: int, at_most_s: float) -> None:
+def test_a_process_stuck_in_c_code_ends_after_the_grace_period(grace_s: str, signals: int, at_most_s: float) -> None:
     process = start("-c", GRACE, grace_s)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -95,7 +95,7 @@ def test_a_process_stuck_in_c_ends_when_the_grace_is_over(grace_s: str, signals:
 
 
 @pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")])
-def test_a_command_that_makes_a_data_set_leaves_nothing_behind(
+def test_an_interrupted_data_set_leaves_nothing_behind(
     tmp_path: Path, number: signal.Signals, code: int, name: str
 ) -> None:
     process = start("-m", "vadv_dist.cli", "synth", str(tmp_path / "made"), "--num-clips", "1000000")

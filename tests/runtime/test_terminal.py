@@ -1,4 +1,4 @@
-"""Nothing that comes from a file or an argument commands the terminal."""
+"""Text from files or arguments cannot control the terminal."""
 
 import ast
 import io
@@ -31,7 +31,7 @@ def hostile_dataset(tmp_path: Path) -> Path:
     return root
 
 
-def test_each_commanding_character_becomes_one_visible_column() -> None:
+def test_each_control_character_becomes_one_visible_column() -> None:
     assert visible("\x1b[31m") == "\u241b[31m"
     assert visible("\x00\x07\r\x7f") == "\u2400\u2407\u240d\u2421"
     assert visible("\x85\x9b\u202e\u2066\u2028") == "\ufffd" * 5
@@ -39,18 +39,18 @@ def test_each_commanding_character_becomes_one_visible_column() -> None:
 
 
 def test_ordinary_text_passes_unchanged() -> None:
-    text = "a\tb\nä 漢字 → ✓ 😀 \u200d"  # a zero-width joiner builds emoji and Indic letters
+    text = "a\tb\nä 漢字 → ✓ 😀 \u200d"  # a zero-width joiner is part of emoji and Indic letters
     assert visible(text) == text
 
 
-def test_json_stays_exact_without_a_commanding_character() -> None:
+def test_json_is_lossless_without_control_characters() -> None:
     line = json_line({HOSTILE: [HOSTILE, "漢字", "\ud800"]})
     assert not COMMANDS.search(line)
     assert json.loads(line) == {HOSTILE: [HOSTILE, "漢字", "\ud800"]}
     assert "漢字" in line
 
 
-def test_streams_are_harmless_for_prints_logs_and_their_own_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_replace_control_characters_in_prints_and_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     out, err = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
@@ -64,7 +64,7 @@ def test_streams_are_harmless_for_prints_logs_and_their_own_methods(monkeypatch:
     assert err.getvalue() == f"{visible(HOSTILE)}\n"
 
 
-def test_a_console_keeps_its_own_styles_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_console_keeps_only_its_own_styles(monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -86,7 +86,7 @@ def test_a_console_keeps_its_own_styles_only(monkeypatch: pytest.MonkeyPatch) ->
     assert "[/b] [red]as it is" in raw
 
 
-def test_rich_consoles_are_made_in_one_place() -> None:
+def test_rich_consoles_are_created_in_one_place() -> None:
     for path in PACKAGE.rglob("*.py"):
         calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
         made = [n for n in calls if isinstance(n.func, ast.Name) and n.func.id == "Console"]
@@ -94,7 +94,7 @@ def test_rich_consoles_are_made_in_one_place() -> None:
 
 
 @pytest.mark.parametrize("command", ["data-info", "data-check"])
-def test_commands_on_a_hostile_data_set_print_no_command(
+def test_commands_on_a_malicious_data_set_print_no_control_characters(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     root = hostile_dataset(tmp_path)
@@ -108,7 +108,9 @@ def test_commands_on_a_hostile_data_set_print_no_command(
     assert json.dumps(HOSTILE)[1:-1] in json.dumps(json.loads(printed.out))
 
 
-def test_messages_on_hostile_names_print_no_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_with_malicious_names_print_no_control_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = tmp_path / f"{HOSTILE}.csv"
     table.write_text(f"id,split,label,text\n{HOSTILE},train,x{ESCAPE},words\n")
     assert main(["ingest", "table", "--csv", str(table), "--out", str(tmp_path / "out")]) == 2
@@ -119,7 +121,7 @@ def test_messages_on_hostile_names_print_no_command(tmp_path: Path, capsys: pyte
     assert not COMMANDS.search(printed.out + printed.err)
 
 
-def test_a_printed_config_gives_back_what_it_was_made_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_printed_config_can_be_loaded_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump({"run": {"storage": f"runs/{OVERRIDE}x"}}))
     assert main(["train", "--config", str(config), "--print_config"]) == 0
@@ -128,7 +130,7 @@ def test_a_printed_config_gives_back_what_it_was_made_of(tmp_path: Path, capsys:
     assert yaml.safe_load(printed)["run"]["storage"] == f"runs/{OVERRIDE}x"
 
 
-def test_the_console_script_is_harmless_too(tmp_path: Path) -> None:
+def test_the_console_script_replaces_control_characters_too(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "vadv_dist.cli", "data-info", str(tmp_path / HOSTILE)], capture_output=True, text=True
     )

@@ -192,7 +192,7 @@ def test_a_folder_is_complete_with_its_manifest(place: S3Path) -> None:
         assert not (upload.folder / "sub/z.bin").exists()
         assert not (place / "a-manifest.json").is_file()
     assert read_json(place / "a-manifest.json") == {"whole": True}
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         require_absent(place, "a thing", "", manifest="a-manifest.json")
     with local_copy(place) as copy:
         assert (copy / "sub/z.bin").read_bytes() == b"z"

@@ -1,4 +1,4 @@
-"""Two jobs have one id, and the second joins the first, only where everything that they do is equal."""
+"""Two jobs have the same id, and the second follows the first, only if they are equal in everything."""
 
 import subprocess
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ HERE, AWAY = "http://127.0.0.1:8265", "http://10.1.2.3:8265"
 
 @dataclass
 class Server:
-    """A job server on which every job runs until it is ended."""
+    """A job server on which every job runs until it is stopped."""
 
     jobs: dict[str, SimpleNamespace] = field(default_factory=dict)
     followed: list[str] = field(default_factory=list)
@@ -72,14 +72,14 @@ def submitted(server: Server, submission: Submission, says: list[str] | None = N
     return server.followed[-1]
 
 
-def test_the_same_command_joins_the_job_that_runs(server: Server, project: Path) -> None:
+def test_the_same_command_follows_the_running_job(server: Server, project: Path) -> None:
     first = submitted(server, TRAIN)
     assert first.startswith("vadv-train-x-")
     assert submitted(server, TRAIN) == first
     assert list(server.jobs) == [first]
 
 
-def test_a_job_that_has_ended_is_not_joined(server: Server, project: Path) -> None:
+def test_an_ended_job_is_not_followed(server: Server, project: Path) -> None:
     first = submitted(server, TRAIN)
     server.jobs[first].status.value = "FAILED"
     assert submitted(server, TRAIN) == f"{first}-2"
@@ -98,7 +98,7 @@ OTHERS = {
 }
 
 
-def test_jobs_that_differ_in_anything_typed_are_different_jobs(server: Server, project: Path) -> None:
+def test_different_arguments_are_different_jobs(server: Server, project: Path) -> None:
     ids = [submitted(server, submission) for submission in (TRAIN, *OTHERS.values())]
     assert len(set(ids)) == len(ids) == len(server.jobs)
 
@@ -129,16 +129,16 @@ def change_store(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("change", [change_config, change_code, change_mode])
-def test_a_job_of_changed_files_is_another_job(server: Server, project: Path, change: Any) -> None:
+def test_changed_files_are_another_job(server: Server, project: Path, change: Any) -> None:
     first = submitted(server, TRAIN)
     change(project)
     says: list[str] = []
     assert submitted(server, TRAIN, says) != first
-    assert any(first in line and "is not joined" in line for line in says)
+    assert any(first in line and "is not followed" in line for line in says)
 
 
 @pytest.mark.parametrize("change", [change_version, change_package, change_store])
-def test_a_job_of_another_installation_is_another_job(
+def test_another_installation_is_another_job(
     server: Server, project: Path, monkeypatch: pytest.MonkeyPatch, change: Any
 ) -> None:
     first = submitted(server, TRAIN)
@@ -146,7 +146,7 @@ def test_a_job_of_another_installation_is_another_job(
     assert submitted(server, TRAIN) != first
 
 
-def test_a_job_of_another_folder_is_another_job(server: Server, project: Path, tmp_path: Path) -> None:
+def test_another_folder_is_another_job(server: Server, project: Path, tmp_path: Path) -> None:
     make_project(tmp_path / "copy")
     places = ("--run.storage=s3://b/runs", "--data.sources=[{uri: s3://b/d}]")
     submission = replace(TRAIN, arguments=(*TRAIN.arguments, *places))
@@ -154,14 +154,14 @@ def test_a_job_of_another_folder_is_another_job(server: Server, project: Path, t
     assert submitted(server, replace(submission, working_dir=tmp_path / "copy")) != first
 
 
-def test_a_job_that_an_earlier_version_submitted_is_not_joined(server: Server, project: Path) -> None:
+def test_a_job_from_an_earlier_version_is_not_followed(server: Server, project: Path) -> None:
     server.submit_job(entrypoint="python -m vadv_dist.cli train --config b.yaml", submission_id="vadv-train-x")
     says: list[str] = []
     assert submitted(server, TRAIN, says) != "vadv-train-x"
-    assert any("vadv-train-x runs there too" in line and "--config b.yaml" in line for line in says)
+    assert any("vadv-train-x is also running there" in line and "--config b.yaml" in line for line in says)
 
 
-def test_names_that_share_a_slug_have_ids_of_their_own() -> None:
+def test_names_with_equal_slugs_have_different_ids() -> None:
     slugs = [job_slug("train", name) for name in ("a b", "a-b", "a/b", "Прогон", "проба", "n" * 80, "n" * 81)]
     assert slugs == [
         *["vadv-train-a-b"] * 3,
@@ -175,7 +175,7 @@ def test_names_that_share_a_slug_have_ids_of_their_own() -> None:
     assert job_slug("train", "Überprüfung 3") == "vadv-train-Uberprufung-3"
 
 
-def test_the_places_of_an_extraction_lead_out_of_the_jobs_folder(project: Path) -> None:
+def test_locations_of_an_extraction_are_outside_the_jobs_folder(project: Path) -> None:
     submission = Submission("extract", ("--config", "extract.yaml"), working_dir=project)
     arguments, _ = prepared_arguments(submission, HERE)
     assert arguments[2:] == [f"--output.uri={project / 'out'}", f"--clips.csv={project / 'list.csv'}"]
@@ -185,14 +185,14 @@ def test_the_places_of_an_extraction_lead_out_of_the_jobs_folder(project: Path) 
     assert prepared_arguments(away, AWAY)[0] == list(away.arguments)
 
 
-def test_relative_places_start_from_the_folder_that_travels(project: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_relative_paths_start_from_the_uploaded_folder(project: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     arguments, _ = prepared_arguments(Submission("train", ("--config", "a.yaml"), working_dir=project), HERE)
     assert f"--run.storage={project / 'runs'}" in arguments
     assert f'--data.sources=[{{"uri": "{project / "d"}", "weight": 1.0}}]' in arguments
 
 
-def test_the_places_that_an_evaluation_names_lead_out_of_the_jobs_folder(project: Path) -> None:
+def test_locations_of_an_evaluation_are_outside_the_jobs_folder(project: Path) -> None:
     given = ("runs/x", "--data", "d", "--data=s3://b/d", "--split", "valid", "--encoder=roberta-large")
     arguments, name = prepared_arguments(Submission("evaluate", given, working_dir=project), HERE)
     places = [str(project / "runs" / "x"), "--data", str(project / "d")]

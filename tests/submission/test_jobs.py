@@ -27,7 +27,7 @@ BIN = Path(sys.executable).parent
 
 
 class TwoNodes:
-    """A head that takes jobs with a token, and a second node that can be killed and started again."""
+    """A head that accepts jobs with a token, and a second node that can be killed and restarted."""
 
     def __init__(self, scratch: Path) -> None:
         token = scratch / "token"
@@ -52,7 +52,7 @@ class TwoNodes:
         self.second = self.start_second()
 
     def start_second(self) -> subprocess.Popen:
-        # A node that starts empties the folder of runtime environments, which must not be the head's.
+        # A starting node empties the folder of runtime environments, so it must not share the head's.
         options = [f"--address=127.0.0.1:{self.port}", "--num-cpus=2", f"--temp-dir={self.scratch}/2"]
         return start_node(self.environment, *options, "--object-store-memory=200000000")
 
@@ -63,7 +63,7 @@ class TwoNodes:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[TwoNodes]:
-    scratch = Path(tempfile.mkdtemp(prefix="vr", dir="/tmp"))  # Ray's sockets want a short path
+    scratch = Path(tempfile.mkdtemp(prefix="vr", dir="/tmp"))  # Ray's sockets need a short path
     nodes = TwoNodes(scratch)
     yield nodes
     nodes.close()
@@ -94,7 +94,7 @@ def losses(run: RunFolder) -> dict[int, float]:
     return {line["step"]: line["total"] for line in lines if line["kind"] == "step"}
 
 
-def test_a_run_outlives_the_node_of_one_of_its_workers(nodes, project, write_config, tmp_path) -> None:
+def test_a_run_survives_the_loss_of_a_workers_node(nodes, project, write_config, tmp_path) -> None:
     options = ["--student.encoder_dropout=0.0", "--student.dropout=0.0", "--teacher.dropout=0.0"]
     options += ["--trainer.epochs=4", "--trainer.checkpoint_every_steps=2", "--data.batch_size=8"]
     # Two CPUs each: the head has room for one worker, the second node for the other.
@@ -109,7 +109,7 @@ def test_a_run_outlives_the_node_of_one_of_its_workers(nodes, project, write_con
     kill_node(nodes.second)
     assert run.result() is None
 
-    # The same command while the job still runs follows it, and starts no twin.
+    # The same command follows the running job instead of starting a second one.
     twin = submit(nodes, project, *options, *spread)
     nodes.second = nodes.start_second()
     said, told = first.communicate(timeout=300)
@@ -119,7 +119,7 @@ def test_a_run_outlives_the_node_of_one_of_its_workers(nodes, project, write_con
     assert "joined the Ray cluster of this job at" in said
     twin_said, twin_told = twin.communicate(timeout=60)
     assert twin.returncode == 0, twin_said + twin_told
-    assert re.search("vadv-train-job-[0-9a-f]{12} runs already", twin_told)
+    assert re.search("vadv-train-job-[0-9a-f]{12} already runs", twin_told)
     assert "best validation MAE" in twin_said
 
     result = run.result()
@@ -131,15 +131,15 @@ def test_a_run_outlives_the_node_of_one_of_its_workers(nodes, project, write_con
     assert list(totals) == list(range(1, result.steps + 1))
     assert totals == pytest.approx(expected, rel=1e-4)
 
-    # No token is in what the run left behind.
+    # The run's files contain no token.
     secret = nodes.token.read_text()
     for path in run.root.rglob("*"):
         if path.is_file() and path.suffix in {".yaml", ".json", ".jsonl", ".html", ".md", ".txt"}:
             assert secret not in path.read_text()
 
 
-def test_a_job_that_would_write_into_its_working_directory_is_refused(nodes: TwoNodes, project: Path) -> None:
-    """`ray job submit` sends a config as it is, where `vadv submit` makes its paths absolute."""
+def test_a_job_that_writes_into_its_working_directory_is_refused(nodes: TwoNodes, project: Path) -> None:
+    """`ray job submit` sends a config unchanged, whereas `vadv submit` makes its paths absolute."""
     command = [str(BIN / "ray"), "job", "submit", "--address", f"http://127.0.0.1:{nodes.dashboard}"]
     command += ["--working-dir", str(project), "--", sys.executable, "-m", "vadv_dist.cli", "train"]
     command += ["--config", "run.yaml", "--trainer.num_workers=2", "--run.storage=runs"]
@@ -150,7 +150,7 @@ def test_a_job_that_would_write_into_its_working_directory_is_refused(nodes: Two
     assert "run.storage is runs, relative to a Ray job's working directory, a copy that Ray removes" in said
 
 
-def test_a_mistake_found_on_the_cluster_comes_back_as_one(nodes, project, made) -> None:
+def test_a_user_error_on_the_cluster_is_returned_as_one(nodes, project, made) -> None:
     done = submit(
         nodes, project, "--trainer.num_workers=2", "--run.name=wrong", "--student.encoder=nowhere/to-be-found"
     )
@@ -159,7 +159,7 @@ def test_a_mistake_found_on_the_cluster_comes_back_as_one(nodes, project, made) 
     assert "nowhere/to-be-found" in said + told
 
 
-def test_a_wrong_token_is_the_users_mistake(nodes: TwoNodes, project: Path, tmp_path: Path) -> None:
+def test_a_wrong_token_is_a_user_error(nodes: TwoNodes, project: Path, tmp_path: Path) -> None:
     other = tmp_path / "other-token"
     other.touch(0o600)
     other.write_text(secrets.token_hex(32))
@@ -174,7 +174,7 @@ def test_a_wrong_token_is_the_users_mistake(nodes: TwoNodes, project: Path, tmp_
     assert "refuses this token" in told
 
 
-def test_a_driver_without_the_token_is_told_what_to_do(nodes: TwoNodes, project: Path) -> None:
+def test_a_driver_without_the_token_gets_advice(nodes: TwoNodes, project: Path) -> None:
     """`vadv train` with `RAY_ADDRESS`, as on the head itself."""
     environment = {**nodes.environment, "RAY_ADDRESS": f"127.0.0.1:{nodes.port}", "RAY_AUTH_MODE": "disabled"}
     done = subprocess.run(
@@ -186,5 +186,5 @@ def test_a_driver_without_the_token_is_told_what_to_do(nodes: TwoNodes, project:
         timeout=120,
     )
     assert done.returncode == 1, done.stderr
-    assert "asks for a token that was not given" in done.stderr
+    assert "requires a token that is missing" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""What is refused before a job is sent, what travels with it, and what its end means."""
+"""Jobs that are refused before they are sent, uploaded files, and exit codes."""
 
 import subprocess
 from pathlib import Path
@@ -33,7 +33,7 @@ def project(tmp_path: Path, made: Path, monkeypatch) -> Path:
     return folder
 
 
-def test_only_tracked_files_travel_as_they_now_are(project: Path, tmp_path: Path) -> None:
+def test_only_tracked_files_are_uploaded_in_their_current_state(project: Path, tmp_path: Path) -> None:
     (project / "run.yaml").write_text("changed: since\n")
     target = tmp_path / "packed"
     target.mkdir()
@@ -42,15 +42,15 @@ def test_only_tracked_files_travel_as_they_now_are(project: Path, tmp_path: Path
     assert (target / "run.yaml").read_text() == "changed: since\n"
 
 
-def test_a_folder_that_is_too_large_is_refused_with_its_largest_files(project: Path, tmp_path: Path) -> None:
+def test_a_large_folder_is_refused_with_its_largest_files(project: Path, tmp_path: Path) -> None:
     (project / "weights.bin").write_bytes(b"0" * 3_000_000)
     subprocess.run(["git", "-C", project, "add", "weights.bin"], check=True)
-    with pytest.raises(UserError, match=r"3 MiB, more than 1 MiB.*weights.bin \(2.9 MiB\)"):
+    with pytest.raises(UserError, match=r"3 MiB, more than the limit of 1 MiB.*weights.bin \(2.9 MiB\)"):
         pack(project, tmp_path / "packed", max_bytes=1 << 20)
 
 
 def test_a_folder_outside_git_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="in no git repository"):
+    with pytest.raises(UserError, match="is not in a git repository"):
         pack(tmp_path, tmp_path / "packed")
 
 
@@ -75,19 +75,21 @@ def test_relative_paths_become_absolute_here_and_are_refused_elsewhere(project: 
     ("arguments", "message"),
     [
         ((), "--config is missing"),
-        (("--config", "other.yaml"), "no file below"),
-        (("--config", "notes.txt"), "notes.txt would not travel with the job.*Run `git add notes.txt`"),
+        (("--config", "other.yaml"), "is not a file below"),
+        (("--config", "notes.txt"), "notes.txt would not be uploaded with the job.*Run `git add notes.txt`"),
         (("--config", "run.yaml", "--trainer.epoch=3"), "epoch"),
         (("--config", "run.yaml", "--trainer.num_workers=0"), "num_workers is 0"),
         (("--config", "run.yaml", "--trainer.num_workers", "0"), "num_workers is 0"),
     ],
 )
-def test_mistakes_are_met_before_anything_is_sent(project: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_user_errors_are_reported_before_anything_is_sent(
+    project: Path, arguments: tuple[str, ...], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         prepared_arguments(Submission("train", arguments, working_dir=project), HERE)
 
 
-def test_a_search_travels_with_its_settings_but_without_a_password(project: Path) -> None:
+def test_a_search_is_sent_with_its_settings_but_without_a_password(project: Path) -> None:
     given = ("--config", "run.yaml", "--space", "loss_weights", "--search.num_trials=4", "--run.name", "hunt")
     arguments, name = prepared_arguments(Submission("tune", given, working_dir=project), HERE)
     assert (tuple(arguments[: len(given)]), name) == (given, "hunt-loss_weights")
@@ -97,7 +99,7 @@ def test_a_search_travels_with_its_settings_but_without_a_password(project: Path
         assert "pw@" not in str(refusal.value)
 
 
-def test_secrets_do_not_travel() -> None:
+def test_secrets_are_not_sent() -> None:
     environment = {"AWS_SECRET_ACCESS_KEY": "secret", "AWS_ACCESS_KEY_ID": "id", "AWS_REGION": "eu", "HOME": "/root"}
     assert runtime_environment("/x", False, environment)["env_vars"] == {
         "RAY_TRAIN_V2_ENABLED": "1",
@@ -106,15 +108,15 @@ def test_secrets_do_not_travel() -> None:
 
 
 def test_addresses(tmp_path: Path) -> None:
-    # A job server that merely runs on this machine may be another's.
-    with pytest.raises(UserError, match=r"No cluster is named\. Give --address"):
+    # A job server that happens to run on this machine may belong to someone else.
+    with pytest.raises(UserError, match=r"No cluster is configured\. Use --address"):
         resolve_address(None, {"RAY_ADDRESS": ""})
     for variable in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
-        with pytest.raises(UserError, match=f"{variable} is head:6379, no address of a job server"):
+        with pytest.raises(UserError, match=f"{variable} is head:6379, which is not the address of a job server"):
             resolve_address(None, {variable: "head:6379"})
     assert resolve_address(None, {"RAY_ADDRESS": "http://head:8265/"}) == "http://head:8265"
     for bad in ("head:8265", "ray://head:10001", "http://"):
-        with pytest.raises(UserError, match="no address of a job server"):
+        with pytest.raises(UserError, match="which is not the address of a job server"):
             resolve_address(bad, {})
     with pytest.raises(UserError, match="password"):
         resolve_address("http://user:pw@head:8265", {})
@@ -123,7 +125,7 @@ def test_addresses(tmp_path: Path) -> None:
     assert not is_this_machine(AWAY)
 
 
-def test_a_cluster_off_this_machine_wants_a_token(tmp_path: Path) -> None:
+def test_a_remote_cluster_requires_a_token(tmp_path: Path) -> None:
     require_token(HERE, {})
     token = tmp_path / "token"
     named = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
@@ -151,7 +153,7 @@ def test_a_cluster_off_this_machine_wants_a_token(tmp_path: Path) -> None:
         ("STOPPED", None, None, STOPPED),
     ],
 )
-def test_the_end_of_a_job_is_told_by_its_exit_code(status, code, error_type, expected) -> None:
+def test_the_exit_code_reflects_the_end_of_a_job(status, code, error_type, expected) -> None:
     said = "the last lines of its output, which may speak of a node that died"
     job = SimpleNamespace(
         status=SimpleNamespace(value=status), driver_exit_code=code, message=said, error_type=error_type

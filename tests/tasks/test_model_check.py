@@ -178,7 +178,7 @@ def test_texts_are_padded_and_cut_on_the_right_whatever_the_tokenizer_says(tmp_p
 
 
 def test_a_tokenizer_with_more_tokens_than_the_encoder_is_refused(build) -> None:
-    with pytest.raises(UserError, match="knows 31 tokens, but the encoder holds 30"):
+    with pytest.raises(UserError, match="has 31 tokens, but the encoder has 30"):
         build("bert", vocabulary=31)
     build("bert", vocabulary=30)
 

@@ -91,15 +91,15 @@ def test_a_student_that_learned_nothing_is_called_constant(
 ) -> None:
     # A rate of 1e-9 leaves the weights where they are; the last layer starts small.
     run, said = train_on(-1, 1, "--trainer.epochs=1", "--optimizer.lr=1e-9", "--student.hidden=1")
-    assert "The student predicts one constant" in said
+    assert "The student predicts a constant" in said
     assert main(["evaluate", str(run), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["student"]["prediction_std"] < 0.01 * document["student"]["label_std"]
-    assert "The student predicts one constant" in document["remarks"][0]
+    assert "The student predicts a constant" in document["remarks"][0]
     assert main(["evaluate", str(run)]) == 0
-    assert "The student predicts one constant" in capsys.readouterr().out
+    assert "The student predicts a constant" in capsys.readouterr().out
     assert main(["report", str(run)]) == 0
-    assert "The student predicts one constant" in (run / "report.html").read_text()
+    assert "The student predicts a constant" in (run / "report.html").read_text()
     # The median of the training labels, 0, errs by 1 on two clips of three.
     assert document["student"]["constant_mae"] == pytest.approx(2 / 3)
-    assert "The student predicts one constant" in read_json(run / "result.json")["remarks"][0]
+    assert "The student predicts a constant" in read_json(run / "result.json")["remarks"][0]

@@ -204,10 +204,10 @@ def test_metrics_that_do_not_exist_and_constant_readers_are_told(tmp_path: Path)
     history = RunHistory()
     reason = "defined for labels in [-3, 3], these are in [1, 5]"
     history(line({**start(0, 1.0), "absent": {"a7": reason}}))
-    history(line({**epoch(0, 2.0), "remarks": ["The student predicts one constant."]}))
+    history(line({**epoch(0, 2.0), "remarks": ["The student predicts a constant."]}))
     found = snapshot(RunFolder(tmp_path), history)
     assert found["absent"] == {"a7": reason}
     out = StringIO()
     Console(file=out, width=80).print(render(found, history.task))
     assert f"no a7: {reason}" in out.getvalue()
-    assert "The student predicts one constant." in out.getvalue()
+    assert "The student predicts a constant." in out.getvalue()

@@ -1,4 +1,4 @@
-"""Classes of labels on a line: seven rounded ones, intervals, or two sides of a threshold."""
+"""Classes of real-valued labels: seven rounded ones, intervals, or two sides of a threshold."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Classes:
-    """A partition of the numbers into ordered classes.
+    """A partition of the real numbers into ordered classes.
 
     Attributes:
-        names: what each class is called, lowest first.
-        of: class of each value, [R] to [R], from 0.
+        names: names of the classes, lowest first.
+        of: maps values [R] to class indices [R], from 0.
     """
 
     names: tuple[str, ...]
     of: Callable[[FloatArray], IntArray]
 
     def confusion(self, prediction: npt.ArrayLike, label: npt.ArrayLike) -> IntArray:
-        """Count rows by class: [C, C], the label's class by row and the predicted class by column."""
+        """Count rows by class: [C, C], rows by the label's class and columns by the predicted class."""
         size = len(self.names)
         cells = self.of(np.asarray(label, np.float64)) * size + self.of(np.asarray(prediction, np.float64))
         return np.bincount(cells, minlength=size * size).astype(np.int64).reshape(size, size)
 
 
 def intervals(bounds: tuple[float, ...], names: tuple[str, ...], *, bound_belongs_above: bool = False) -> Classes:
-    """Classes between bounds; a value equal to a bound belongs to the class below it, or above it.
+    """Classes between bounds; a value equal to a bound belongs to the class below or above it.
 
-    Values are compared in fp32, the type of stored labels: 0.7 is its own bound in fp32, and lies below it in fp64.
+    Values are compared in fp32, the type of stored labels: 0.7 equals its bound in fp32 but is below it in fp64.
     """
     edges = np.asarray(bounds, np.float32)
     side = "right" if bound_belongs_above else "left"
@@ -50,7 +50,7 @@ def _seven(values: FloatArray) -> IntArray:
 
 # CMU-MOSI and CMU-MOSEI: clipped to [-3, 3] and rounded half to even, as MMSA does.
 SEVEN = Classes(("−3", "−2", "−1", "0", "+1", "+2", "+3"), _seven)
-# CH-SIMS, as MMSA cuts it: a bound belongs to the class below it.
+# CH-SIMS, as in MMSA: a bound belongs to the class below it.
 FIVE = intervals(
     (-0.7, -0.1, 0.1, 0.7),
     ("−1 … −0.7", "−0.7 … −0.1", "−0.1 … 0.1", "0.1 … 0.7", "0.7 … 1"),

@@ -1,4 +1,4 @@
-"""How sure a difference between two configurations is, given several seeds that all read the same clips.
+"""Confidence interval of a difference between two configurations, from several seeds evaluated on the same clips.
 
 Shape letters: S seeds, R clips.
 """
@@ -12,18 +12,17 @@ from vadv_dist.evaluation.paired import Interval
 
 
 def crossed_interval(difference_SR: npt.ArrayLike, confidence: float = 0.95) -> Interval:
-    """Mean of differences over seeds and clips, with an interval that holds the choice of both.
+    """Mean of differences over seeds and clips, with an interval that covers the sampling of both.
 
-    A difference is taken to be a mean, plus a part of its seed, a part of its clip and a rest, all drawn independently
-    (two-way random effects without replication). Student's interval over the seeds' means alone would be right for
-    these clips only; a bootstrap over clips alone for these trained models only. With few seeds a bootstrap over seeds
-    is too narrow, so the variance is estimated by mean squares and the degrees of freedom by Satterthwaite's formula.
-    A part whose estimated variance is negative counts as 0, and the interval is never narrower than Student's over the
-    seeds.
+    A difference is modelled as a mean plus a seed effect, a clip effect and a residual, all independent (two-way random
+    effects without replication). Student's interval over the seeds' means would be valid only for these clips; a
+    bootstrap over clips only for these trained models. With few seeds a bootstrap over seeds is too narrow, so the
+    variance is estimated from mean squares and the degrees of freedom by Satterthwaite's formula. A component with
+    negative estimated variance counts as 0, and the interval is never narrower than Student's over the seeds.
 
     Args:
         difference_SR: error of one configuration minus that of the other, by seed and clip, [S, R].
-        confidence: share of such intervals that hold the true mean.
+        confidence: coverage probability of the interval.
     Raises:
         ValueError: fewer than two seeds or clips, a value that is not finite, or a confidence outside (0, 1).
     Source:
@@ -37,7 +36,7 @@ def crossed_interval(difference_SR: npt.ArrayLike, confidence: float = 0.95) -> 
     if not np.isfinite(difference).all():
         raise ValueError(f"{int((~np.isfinite(difference)).sum())} of {difference.size} differences are not finite")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}, expected a share in (0, 1)")
+        raise ValueError(f"confidence is {confidence}, expected a number in (0, 1)")
     seeds, clips = difference.shape
     mean = float(difference.mean())
     seed_S, clip_R = difference.mean(axis=1), difference.mean(axis=0)
@@ -54,6 +53,6 @@ def crossed_interval(difference_SR: npt.ArrayLike, confidence: float = 0.95) -> 
         variance = square_seed + square_clip - square_rest
         spread = square_seed**2 / (seeds - 1) + square_clip**2 / (clips - 1)
         spread += square_rest**2 / ((seeds - 1) * (clips - 1))
-        # A difference of mean squares can leave less than one degree, and an interval without end.
+        # A difference of mean squares can give less than one degree of freedom, and an infinite interval.
         widest = max(widest, reach(variance, max(variance**2 / spread, min(seeds, clips) - 1)))
     return Interval(mean, mean - widest, mean + widest)

@@ -1,6 +1,6 @@
-"""What a task says about itself, as plain data: its loss terms, its outputs, and the metrics that score them.
+"""A task's description of itself as plain data: its loss terms, its outputs, and the metrics that score them.
 
-A run's records carry the description, so that whatever shows, watches or compares runs knows no task by name.
+A run's records contain the description, so that code that shows, watches or compares runs needs no task by name.
 """
 
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: its key in files, its name, and how its values are read.
+    """A metric.
 
     Attributes:
         key: its name in files and in `search.objectives`.
         name: its name in tables, such as `A2`.
         unit: `label` (label units), `share` (a fraction, shown in percent) or empty.
-        convention: the rule that a metric with several conventions follows, such as `has0`; empty for others.
+        convention: the convention, for a metric with several, such as `has0`; empty for others.
         lower_is_better: which direction is better.
-        worst: the value that a search uses where a run has none; None is infinity.
+        worst: the value that a search uses for a run without one; None is infinity.
     """
 
     key: str
@@ -39,11 +39,11 @@ class Metric:
 
     @property
     def percent(self) -> bool:
-        """Whether it is written as a percentage."""
+        """Whether it is shown as a percentage."""
         return self.unit == "share"
 
     def cost(self, value: float) -> float:
-        """The value as a number to minimise. Its own inverse."""
+        """The value as a number to minimise; applying it twice gives the value back."""
         return value if self.lower_is_better else -value
 
 
@@ -55,9 +55,9 @@ class Term:
         name: its key in `metrics.jsonl`.
         title: what it compares, as a short phrase.
         symbol, mark: subscript and superscript of its L in the paper, such as `v` and `(r)`.
-        weight: the field of the configuration's `objective` that weighs it; empty where there is none.
-        compares_label: whether it compares an output with the label. Other terms tie two outputs to each other, a
-            distance that training can make as small as it likes.
+        weight: the field of its weight in the configuration's `objective`; empty if there is none.
+        compares_label: whether it compares an output with the label. Other terms compare two outputs, a distance that
+            training can make arbitrarily small.
         trains_student: whether its gradient reaches the student.
     """
 
@@ -77,13 +77,13 @@ class Term:
 
 @dataclass(frozen=True)
 class Output:
-    """An output that is scored: one column of predictions, one row of every table of metrics.
+    """A scored output: one column of predictions, one row of every table of metrics.
 
     Attributes:
-        name: its key in documents of metrics.
+        name: its key in metric documents.
         title: its name in tables.
-        column: its column in files of predictions.
-        phrase: what it is called inside a sentence.
+        column: its column in prediction files.
+        phrase: its name inside a sentence.
     """
 
     name: str
@@ -94,14 +94,14 @@ class Output:
 
 @dataclass(frozen=True)
 class TaskDescription:
-    """A task as its users see it.
+    """A task as users see it.
 
     Attributes:
         kind: the task's name in the configuration.
-        terms: the loss terms that the run has, in the order of every table.
-        outputs: the scored outputs that the run has; the first is the student.
+        terms: the loss terms of the run, in the order of every table.
+        outputs: the scored outputs of the run; the first is the student.
         metrics: the metrics that exist for the data set's labels, in the order of every table.
-        score: key of the metric of the student that chooses checkpoints and ends training early.
+        score: key of the student's metric that selects checkpoints and stops training early.
     """
 
     kind: str
@@ -112,16 +112,16 @@ class TaskDescription:
 
     @cached_property
     def score_metric(self) -> Metric:
-        """The metric that chooses checkpoints."""
+        """The metric that selects checkpoints."""
         return self.metric(self.score)
 
     @property
     def student(self) -> Output:
-        """The output that the score is of."""
+        """The output that is scored for checkpoints."""
         return self.outputs[0]
 
     def metric(self, key: str) -> Metric:
-        """The metric of a key.
+        """The metric with a key.
 
         Raises:
             KeyError: the task has no such metric.
@@ -129,5 +129,5 @@ class TaskDescription:
         return {metric.key: metric for metric in self.metrics}[key]
 
     def term(self, name: str) -> Term:
-        """The term of a name; one that the description lacks is named after itself."""
+        """The term with a name; an unknown one is described by its name only."""
         return next((term for term in self.terms if term.name == name), Term(name, name.replace("_", " ").capitalize()))

@@ -1,4 +1,4 @@
-"""Which metrics exist for a data set's labels: what everything that scores, shows or searches for metrics reads."""
+"""The metrics that exist for a data set's labels; everything that scores, shows or searches metrics uses this file."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ _MOSI, _SIMS = (-3.0, 3.0), (-1.0, 1.0)
 
 @dataclass(frozen=True)
 class _Share:
-    """A metric over classes: which classes, which function, and whether rows at the threshold are left out."""
+    """A metric over classes: the classes, the function, and whether rows at the threshold are excluded."""
 
     metric: Metric
     classes: Classes
@@ -27,16 +27,16 @@ class _Share:
 
 @dataclass(frozen=True)
 class LabelScale:
-    """The range of a data set's labels and the threshold of its two classes, and the metrics that these define.
+    """The range of a data set's labels, the threshold of its two classes, and the resulting metrics.
 
-    MAE and Pearson's correlation exist for all labels. Shares of right classes follow what is published for the range:
+    MAE and Pearson's correlation exist for all labels. Class metrics follow publications for the range:
 
     * [-3, 3] (CMU-MOSI, CMU-MOSEI): A7, of values clipped and rounded half to even;
     * [-1, 1] (CH-SIMS): A5 and A3, in MMSA's intervals;
-    * every range: A2 and the weighted F1 of two classes. `has0` counts the threshold as positive and `non0` leaves out
-      clips labelled with it, whatever number it is; [-1, 1] has `neg0` instead, which counts it as negative.
+    * every range: A2 and the weighted F1 of two classes. `has0` counts the threshold as positive and `non0` excludes
+      clips labelled with it, whatever its value; [-1, 1] has `neg0` instead, which counts it as negative.
 
-    All equal those of MMSA's `metricsTop`, but for MAE and correlation in [-1, 1], where MMSA clips predictions first.
+    All are equal to MMSA's `metricsTop`, except MAE and correlation in [-1, 1], where MMSA clips predictions first.
 
     Attributes:
         low, high: lowest and highest label.
@@ -49,7 +49,7 @@ class LabelScale:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> "LabelScale":
-        """Read what `to_json` gave.
+        """Read the result of `to_json`.
 
         Raises:
             KeyError, TypeError, ValueError: it is something else.
@@ -64,7 +64,7 @@ class LabelScale:
         return asdict(self)
 
     def describe(self, label: npt.ArrayLike | None = None) -> dict[str, Any]:
-        """What files say of the labels: `labels`, the range, and `absent`, as `absent` gives it."""
+        """The entries about labels in files: `labels`, the range, and `absent`, the result of `absent`."""
         return {"labels": self.to_json(), "absent": self.absent(label)}
 
     @property
@@ -74,36 +74,36 @@ class LabelScale:
 
     @property
     def unit(self) -> float:
-        """What is 1 for labels in [-3, 3]: a sixth of the range."""
+        """A sixth of the range: 1 for labels in [-3, 3]."""
         return (self.high - self.low) / 6
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
-        """The metrics that the range defines, in the order of every table."""
+        """The metrics of the range, in the order of every table."""
         return (_MAE, _CORR, *(share.metric for share in self._shares))
 
     @cached_property
     def classes(self) -> tuple[Metric, Classes]:
-        """The finest classes that the range defines, and the metric that counts the right ones."""
+        """The finest classes of the range, and the metric that counts correct ones."""
         return self._shares[0].metric, self._shares[0].classes
 
     @property
     def class_note(self) -> str:
-        """How values become the classes of `classes`, in a sentence; empty where their names say it."""
+        """How values become `classes`, in a sentence; empty if their names are enough."""
         return "Both are clipped to [−3, 3] and rounded half to even." if self._is(_MOSI) else ""
 
     def score(self, prediction: npt.ArrayLike, label: npt.ArrayLike) -> dict[str, float]:
         """Score predictions of R clips.
 
-        A share of right classes is left out where all labels are of one class: a constant would have 100 %.
+        A class metric is left out if all labels are of one class, because a constant would score 100 %.
 
         Args:
             prediction: in label units, [R], any finite numbers.
             label: [R].
         Returns:
-            value by key of `metrics`; `corr` is nan where either side is constant. Shares are fractions in [0, 1].
+            value by key of `metrics`; `corr` is NaN if either side is constant. Class metrics are fractions in [0, 1].
         Raises:
-            ValueError: no rows, arrays of different or other than one dimension, or a value that is not finite.
+            ValueError: no rows, arrays of different or more than one dimension, or a value that is not finite.
         """
         p, y = checked(prediction, label)
         scores = {"mae": float(np.abs(p - y).mean()), "corr": pearson(p, y)}
@@ -115,10 +115,10 @@ class LabelScale:
         return scores
 
     def absent(self, label: npt.ArrayLike | None = None) -> dict[str, str]:
-        """Why metrics that one might look for are absent, by key.
+        """Why well-known metrics are absent, by key.
 
         Args:
-            label: labels that are scored, or their lowest and highest; None asks for the range alone.
+            label: labels to be scored, or their lowest and highest; None considers only the range.
         """
         reasons = dict(self._undefined)
         if label is not None:
@@ -130,7 +130,7 @@ class LabelScale:
         return reasons
 
     def in_words(self, absent: Mapping[str, str]) -> list[str]:
-        """What `absent` gave as sentences, one for each reason."""
+        """The result of `absent` as sentences, one for each reason."""
         titles = {key: metric.title for key, metric in METRICS.items()} | {m.key: m.title for m in self.metrics}
         by_reason: dict[str, list[str]] = {}
         for key, reason in absent.items():
@@ -175,7 +175,7 @@ class LabelScale:
 
     @cached_property
     def _undefined(self) -> dict[str, str]:
-        """Metrics of other ranges that are known from publications, and why they are absent here."""
+        """Published metrics of other ranges, and why they are absent here."""
         mine = f"these are in [{self.low:g}, {self.high:g}]"
         reasons = {}
         if not self._is(_MOSI):
@@ -191,7 +191,7 @@ class LabelScale:
         if share.metric.convention:
             rest = " other than that" if share.drops_threshold and (y == np.float32(self.threshold)).any() else ""
             return f"every label{rest} is on one side of the threshold {self.threshold:g}"
-        return "every label is of the same class"
+        return "every label is in the same class"
 
     def _kept(self, share: _Share, y: FloatArray) -> npt.NDArray[np.bool_]:
         with np.errstate(over="ignore"):
@@ -210,6 +210,6 @@ class LabelScale:
 
 _MAE = Metric("mae", "MAE", "label", lower_is_better=True, worst=None)
 _CORR = Metric("corr", "Corr", "", worst=-1.0)
-# Every metric that some range of labels defines, by key; where a data set has another threshold than 0, its own
-# `LabelScale.metrics` name it.
+# Every metric of any label range, by key; for a data set with another threshold than 0, `LabelScale.metrics` has the
+# right names.
 METRICS = {m.key: m for m in (*LabelScale().metrics, *LabelScale(-1.0, 1.0).metrics)}

@@ -1,4 +1,4 @@
-"""Metrics of sentiment regression: plain arrays in, numbers out; nothing is rounded."""
+"""Metrics of sentiment regression: plain arrays in, numbers out, without rounding."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ def checked(prediction: npt.ArrayLike, label: npt.ArrayLike) -> tuple[FloatArray
     """Predictions and labels as fp64, [R] each.
 
     Raises:
-        ValueError: no rows, arrays of different or other than one dimension, or a value that is not finite.
+        ValueError: no rows, arrays of different or more than one dimension, or a value that is not finite.
     """
     p, y = np.asarray(prediction, np.float64), np.asarray(label, np.float64)
     if p.ndim != 1 or p.shape != y.shape:
@@ -25,23 +25,23 @@ def checked(prediction: npt.ArrayLike, label: npt.ArrayLike) -> tuple[FloatArray
 
 
 def pearson(p: FloatArray, y: FloatArray) -> float:
-    """Pearson's correlation; nan where either side is constant (so for a single row)."""
-    # A constant side is told by its values: its variance need not come out as exactly zero.
+    """Pearson's correlation; NaN if either side is constant (as with a single row)."""
+    # A constant is detected by its values, because its computed variance need not be exactly zero.
     if np.ptp(p) == 0 or np.ptp(y) == 0:
         return float("nan")
     p, y = p - p.mean(), y - y.mean()
-    # Each side is scaled by its largest value first, so that squares neither vanish nor overflow.
+    # Scale each side by its largest value first, so that squares neither underflow nor overflow.
     p, y = p / np.abs(p).max(), y / np.abs(y).max()
     return float(np.clip((p @ y) / np.sqrt((p @ p) * (y @ y)), -1.0, 1.0))
 
 
 def accuracy(predicted: IntArray, truth: IntArray) -> float:
-    """Share of rows whose class is right."""
+    """Fraction of rows whose class is correct."""
     return float((predicted == truth).mean())
 
 
 def weighted_f1(predicted: IntArray, truth: IntArray) -> float:
-    """F1 of each class, weighted by the rows of each class; a class without rows weighs nothing."""
+    """F1 of each class, weighted by its number of rows; a class without rows has no weight."""
     total = 0.0
     for one in np.unique(truth):
         hit, real = predicted == one, truth == one

@@ -1,11 +1,11 @@
-"""How sure a difference between two models is, given that both read the same clips."""
+"""Confidence interval of a difference between two models evaluated on the same clips."""
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-# Resampled differences held in memory at a time.
+# Number of resampled differences in memory at a time.
 _CHUNK_VALUES = 1 << 22
 
 
@@ -32,21 +32,20 @@ def paired_bootstrap(
 ) -> Interval:
     """Mean of `errors_a - errors_b` over clips, with a percentile bootstrap interval.
 
-    Clips are resampled, and with each clip the errors of both models: what makes a clip hard for both cancels. The
-    interval therefore says how much the difference owes to this choice of clips. It says nothing about training
-    again with another seed.
+    Clips are resampled together with the errors of both models, so that the common difficulty of a clip cancels. The
+    interval therefore covers the choice of clips. It does not cover training again with another seed.
 
     Args:
         errors_a: error of one model on each clip, [R], in any unit.
         errors_b: error of the other on the same clips in the same order, [R].
-        seed: decides the resamples; the same seed gives the same interval.
+        seed: seed of the resampling; the same seed gives the same interval.
         num_samples: number of resamples.
-        confidence: share of the resampled means that lie in the interval.
+        confidence: fraction of the resampled means inside the interval.
     Returns:
-        The observed mean difference (positive: `a` errs more), and the interval's ends, in the unit of the errors.
+        The observed mean difference (positive: `a` has larger errors) and the interval, in the unit of the errors.
     Raises:
-        ValueError: no clips, arrays of different or other than one dimension, a value that is not finite, fewer
-            than one resample, or a confidence outside (0, 1).
+        ValueError: no clips, arrays of different or more than one dimension, a value that is not finite, fewer than one
+            resample, or a confidence outside (0, 1).
     Source:
         Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
@@ -61,7 +60,7 @@ def paired_bootstrap(
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}, expected at least 1")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}, expected a share in (0, 1)")
+        raise ValueError(f"confidence is {confidence}, expected a number in (0, 1)")
 
     rng = np.random.default_rng(seed)
     means = np.empty(num_samples)

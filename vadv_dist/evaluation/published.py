@@ -1,7 +1,7 @@
-"""Published results for CMU-MOSI, shown beside a run on the same data set.
+"""Published results for CMU-MOSI, shown next to a run on the same data set.
 
-Source: VideoAdviser (arXiv:2309.15494), Tables 1, 2 and 7. Shares are percentages there and fractions here. The paper
-counts zero as positive, which is the convention `has0` of `label_scale`.
+Source: VideoAdviser (arXiv:2309.15494), Tables 1, 2 and 7. Percentages there are fractions here. The paper counts zero
+as positive, which is the convention `has0` of `label_scale`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -62,17 +62,17 @@ def human(scores: Mapping[str, float]) -> str:
 
 
 def is_mosi_name(source: str) -> bool:
-    """Whether the name of a source is one of CMU-MOSI (and not of CMU-MOSEI)."""
+    """Whether the name of a source is CMU-MOSI (and not CMU-MOSEI)."""
     name = source.casefold()
     return "mosi" in name and "mosei" not in name
 
 
 def is_mosi(sources: Iterable[str], rows: Mapping[str, int]) -> bool:
-    """Whether a data set is CMU-MOSI: told by the names of all its sources, or by the official split's sizes.
+    """Whether a data set is CMU-MOSI, judged by the names of all its sources or by the sizes of the official split.
 
     Args:
         sources: names of the sources of the evaluated clips.
-        rows: clips by split.
+        rows: number of clips by split.
     """
     names = set(sources)
     return (bool(names) and all(map(is_mosi_name, names))) or dict(rows) == MOSI_ROWS

@@ -1,4 +1,4 @@
-"""Lines of a CSV file, none of them longer than a CSV has, and its numbers, as spreadsheets write them."""
+"""Read the lines of a CSV file with bounded length, and its numbers as spreadsheets write them."""
 
 import math
 import re
@@ -8,16 +8,16 @@ from typing import TextIO
 from vadv_dist.errors import UserError
 
 MAX_LINE = 4 << 20
-# Python's own `float` also takes 1_000, nan, infinity and digits of every script.
+# Python's `float` also accepts 1_000, nan, infinity and digits of other scripts.
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*", re.ASCII)
 
 
 def bounded_lines(file: TextIO, where: object) -> Iterator[str]:
-    """Lines of a text file, for `csv.reader`.
+    """Yield the lines of a text file, for `csv.reader`.
 
     Raises:
-        UserError: a line of more than `MAX_LINE` characters, or one that holds a NUL.
+        UserError: a line has more than `MAX_LINE` characters or contains NUL.
     """
     number = 0
     while line := file.readline(MAX_LINE + 1):
@@ -25,19 +25,19 @@ def bounded_lines(file: TextIO, where: object) -> Iterator[str]:
         if len(line) > MAX_LINE:
             raise UserError(
                 f"{where} line {number} has more than {MAX_LINE:,} characters, so it is not a CSV file of clips. "
-                "Look for line breaks that are missing."
+                "Look for missing line breaks."
             )
         if "\0" in line:
             line_name = "its first line" if number == 1 else f"line {number}"
-            raise UserError(f"{where} is not a CSV file: {line_name} holds NUL bytes. Save it as CSV in UTF-8.")
+            raise UserError(f"{where} is not a CSV file: {line_name} contains NUL bytes. Save it as CSV in UTF-8.")
         yield line
 
 
 def number_of(cell: str) -> float:
-    """The number that a cell holds; NaN where it holds none."""
+    """The number in a cell; NaN if it is not a number."""
     return float(cell) if _NUMBER.fullmatch(cell) else math.nan
 
 
 def decimal_comma(cell: str) -> str:
-    """What to say of a cell such as `2,5`; nothing of another."""
+    """A hint for a cell such as `2,5`; empty for others."""
     return " Write its decimal comma as a point." if _DECIMAL_COMMA.fullmatch(cell) else ""

@@ -1,4 +1,4 @@
-"""JSON from a file, within bounds: as values it takes up to fifty times the room that it takes as text."""
+"""Parse JSON files within limits: parsed values take up to fifty times the memory of their text."""
 
 import json
 from typing import Any
@@ -9,11 +9,11 @@ MAX_DEPTH = 64
 
 
 class JsonError(ValueError):
-    """Why a text is not read as JSON."""
+    """Why a text cannot be parsed as JSON."""
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Read a JSON document.
+    """Parse a JSON document.
 
     Raises:
         JsonError: not JSON, or more than `MAX_BYTES`, `MAX_VALUES` or `MAX_DEPTH`.
@@ -29,7 +29,7 @@ def parse_json(text: str | bytes) -> Any:
         raise JsonError(f"it is nested more than {MAX_DEPTH} levels deep") from None
     except JsonError:
         raise
-    except ValueError as error:  # no UTF-8, no JSON, or a number of thousands of digits
+    except ValueError as error:  # not UTF-8, not JSON, or a number with thousands of digits
         raise JsonError(str(error)) from None
     if _deeper_than(value, MAX_DEPTH):
         raise JsonError(f"it is nested more than {MAX_DEPTH} levels deep")

@@ -1,8 +1,9 @@
-"""Parquet files from elsewhere, whose size in memory is known before anything is decoded.
+"""Read untrusted Parquet files, whose size in memory is determined before decoding.
 
-A few hundred bytes of Parquet can stand for gigabytes: a dictionary holds a long text once and each row refers to it,
-runs of equal values take a few bits, nulls of a fixed size take none, and pages are compressed. So the header of every
-page is read first (`parquet_pages`); texts are read as dictionaries, and written out only when their lengths are known.
+A few hundred bytes of Parquet can expand to gigabytes: a dictionary stores a long text once and each row refers to it,
+runs of equal values take a few bits, nulls of a fixed size take none, and pages are compressed. Therefore the header of
+every page is read first (`parquet_pages`); texts are read as dictionaries and expanded only after their lengths are
+known.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,37 +18,37 @@ import pyarrow.parquet as pq
 from vadv_dist.errors import UserError
 from vadv_dist.formats.parquet_pages import Chunk, PageError, chunk_bytes, footer_chunks
 
-# A file of some kilobytes may need this much; a larger one, its own size some times over.
+# A file of a few kilobytes may need this much; a larger one several times its own size.
 _FREE_BYTES = 256 << 20
 _GROWTH = 4
-# The footer becomes objects of several times its size. Those of data sets take some kilobytes.
+# The footer is parsed to objects of several times its size. Those of data sets take a few kilobytes.
 _MAX_FOOTER_BYTES = 8 << 20
 _BATCH_BYTES = 64 << 20
 _LEVEL_BYTES = 4
-_TAIL_BYTES = 8  # the footer's length, and the magic number
+_TAIL_BYTES = 8  # the footer's length and the magic number
 
 
 class OversizedError(UserError):
     """A file that would take too much memory.
 
     Attributes:
-        what: what it would take, without the file's name.
+        what: description without the file's name.
     """
 
     def __init__(self, where: object, what: str) -> None:
-        super().__init__(f"{where}: {what} Get the file again from where it came, or make it again.")
+        super().__init__(f"{where}: {what} Download the file again, or recreate it.")
         self.what = what
 
 
 class BoundedParquet:
-    """A Parquet file, open for reading in a `with` block; Arrow's own errors pass through.
+    """A Parquet file opened for reading, used as a context manager; Arrow's errors pass through.
 
     Args:
         source: the file.
         where: its name, for messages.
 
     Raises:
-        OversizedError: by every method, where the file is not of a size that can be decoded.
+        OversizedError: by every method, if decoding the file would exceed the limits.
     """
 
     def __init__(self, source: pa.NativeFile, where: object) -> None:
@@ -57,14 +58,14 @@ class BoundedParquet:
         source.seek(max(0, self._size - _TAIL_BYTES))
         footer = int.from_bytes(source.read(4), "little")
         if footer > _MAX_FOOTER_BYTES and footer < self._size:
-            raise OversizedError(where, f"Its footer has {footer:,} bytes, {_MAX_FOOTER_BYTES:,} at most.")
+            raise OversizedError(where, f"Its footer has {footer:,} bytes, but the limit is {_MAX_FOOTER_BYTES:,}.")
         self._footer_bytes = footer
         source.seek(0)
         self._file = pq.ParquetFile(source)
         self.schema: pa.Schema = self._file.schema_arrow
         self.metadata: pq.FileMetaData = self._file.metadata
         if len(set(self.schema.names)) < len(self.schema.names):
-            raise pa.ArrowInvalid("it has two columns of one name")
+            raise pa.ArrowInvalid("it has two columns with one name")
 
     def __enter__(self) -> Self:
         return self
@@ -74,12 +75,12 @@ class BoundedParquet:
 
     @property
     def num_rows(self) -> int:
-        """Rows as the footer declares them, for the file or for its row groups, whichever is more."""
+        """Number of rows declared in the footer, for the file or for its row groups, whichever is larger."""
         groups = sum(self.metadata.row_group(i).num_rows for i in range(self.metadata.num_row_groups))
         return int(max(self.metadata.num_rows, groups))
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Decode some columns, or all of them."""
+        """Decode some or all columns."""
         names = list(self.schema.names if columns is None else columns)
         taken = 0
         for name in names:
@@ -97,7 +98,7 @@ class BoundedParquet:
         return table
 
     def batches(self, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Decode so many rows at a time, or fewer, so that a batch takes no more than a small file may."""
+        """Decode up to the given number of rows at a time, fewer if a batch would exceed the limit for a small file."""
         names = list(self.schema.names if columns is None else columns)
         row_bytes = sum(self._bytes_of(name) for name in names) // max(1, self.num_rows)
         rows = max(1, min(rows, _BATCH_BYTES // max(1, row_bytes)))
@@ -119,7 +120,7 @@ class BoundedParquet:
         return pq.ParquetFile(self._source, metadata=self.metadata, read_dictionary=texts)
 
     def _bytes_of(self, name: str) -> int:
-        """Bytes that a column takes, besides what a dictionary of texts stands for."""
+        """Bytes of a decoded column, without expanded dictionaries of texts."""
         taken = 0
         for position in range(self.metadata.num_columns):
             column = self.metadata.schema.column(position)
@@ -153,8 +154,8 @@ class BoundedParquet:
     def _oversized(self, taken: int, name: str) -> OversizedError:
         return OversizedError(
             self._where,
-            f"It would take {taken:,} bytes or more when it is decoded (up to column {name!r}), expected "
-            f"{self.max_bytes:,} at most of a file of {self._size:,} bytes.",
+            f"Decoding it would take {taken:,} bytes or more (up to column {name!r}), but the limit for a file of "
+            f"{self._size:,} bytes is {self.max_bytes:,}.",
         )
 
 
@@ -163,7 +164,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _fixed_bytes(kind: pa.DataType) -> int:
-    """Bytes that a row takes whatever it holds, a null too."""
+    """Bytes of any row, also of a null."""
     if isinstance(kind, pa.BaseExtensionType):
         return _fixed_bytes(kind.storage_type)
     if pa.types.is_fixed_size_list(kind):
@@ -172,12 +173,12 @@ def _fixed_bytes(kind: pa.DataType) -> int:
         return sum(_fixed_bytes(kind.field(i).type) for i in range(kind.num_fields))
     try:
         return max(1, int(kind.bit_width) // 8)
-    except ValueError:  # of no fixed width
+    except ValueError:  # not of fixed width
         return 4
 
 
 def _length(column: pa.ChunkedArray) -> int:
-    """Bytes that a column stands for where it is a dictionary of texts, else 0."""
+    """Expanded size of a column in bytes if it is a dictionary of texts, else 0."""
     total = 0
     if not pa.types.is_dictionary(column.type) or not _is_text(column.type.value_type):
         return 0
@@ -193,10 +194,10 @@ def _plain(column: pa.ChunkedArray) -> Any:
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a Parquet file of this machine, or some columns of it; Arrow's own errors pass through.
+    """Read some or all columns of a local Parquet file; Arrow's errors pass through.
 
     Raises:
-        OversizedError: it is not of a size that can be decoded.
+        OversizedError: decoding would exceed the limits.
     """
     with pa.memory_map(str(path)) as source, BoundedParquet(source, path) as file:
         return file.read(columns)

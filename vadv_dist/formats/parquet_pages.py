@@ -1,9 +1,9 @@
-"""Footer and page headers of a Parquet file: how large each column chunk becomes.
+"""Parse the footer and the page headers of a Parquet file to find the decoded size of each column chunk.
 
-A column chunk is a sequence of pages; before each stands a header in Thrift's compact protocol (parquet.thrift,
-`PageHeader`). Decoders take sizes from these headers, whatever the footer says, so they are what has to be read. The
-footer's column chunks are read here too: pyarrow 26 ends the process in C++ (`RowGroupMetaData.column`) where the
-statistics of a damaged footer do not fit together.
+A column chunk is a sequence of pages, each preceded by a header in Thrift's compact protocol (parquet.thrift,
+`PageHeader`). Decoders take sizes from these headers, whatever the footer says, so we read them. The footer's column
+chunks are read here too, because pyarrow 26 terminates the process in C++ (`RowGroupMetaData.column`) if the statistics
+of a damaged footer are inconsistent.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from typing import Any
 _UNCOMPRESSED, _COMPRESSED, _DATA, _DICTIONARY, _DATA_V2 = 2, 3, 5, 7, 8
 _NUM_VALUES = 1
 _ENCODING = {_DATA: 2, _DICTIONARY: 2, _DATA_V2: 4}
-_DELTA_BYTE_ARRAY = 7  # a text may repeat the beginning of the one before it
+_DELTA_BYTE_ARRAY = 7  # a text may share a prefix with the previous one
 # parquet.thrift, `Type`: BOOLEAN, INT32, INT64, INT96, FLOAT, DOUBLE.
 _WIDTH = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
 # parquet.thrift: fields of FileMetaData, RowGroup, ColumnChunk and ColumnMetaData.
 _ROW_GROUPS, _COLUMNS, _META_DATA = 4, 1, 3
 _TYPE, _CHUNK_VALUES, _CHUNK_BYTES, _DATA_OFFSET, _DICTIONARY_OFFSET = 1, 5, 7, 9, 11
-_REFERENCE_BYTES = 8  # a text's offset, or its place in a dictionary
+_REFERENCE_BYTES = 8  # a text's offset, or its index in a dictionary
 _MAX_HEADER_BYTES = 1 << 20
 _FIRST_HEADER_BYTES = 256
 _MAX_DEPTH = 16
@@ -33,13 +33,13 @@ class PageError(Exception):
 
 @dataclass(frozen=True)
 class Chunk:
-    """A column chunk as the footer declares it.
+    """A column chunk as declared in the footer.
 
     Attributes:
         physical_type: number of its type in parquet.thrift.
-        num_values: values, nulls included.
-        num_bytes: bytes of its pages, compressed, with their headers.
-        first_page: where its first page begins.
+        num_values: number of values, including nulls.
+        num_bytes: size of its compressed pages with their headers.
+        first_page: offset of its first page.
     """
 
     physical_type: int
@@ -49,10 +49,10 @@ class Chunk:
 
 
 def footer_chunks(footer: bytes) -> list[list[Chunk]]:
-    """Column chunks of each row group, in the order of the columns.
+    """Read the column chunks of each row group, in the order of the columns.
 
     Args:
-        footer: the file's metadata, without its length and the magic number after it.
+        footer: the file's metadata, without the trailing length and magic number.
 
     Raises:
         PageError: it is damaged.
@@ -77,32 +77,32 @@ def footer_chunks(footer: bytes) -> list[list[Chunk]]:
 
 
 def chunk_bytes(source: Any, size: int, chunk: Chunk, width: int) -> tuple[int, int]:
-    """Most bytes that a column chunk takes when it is decoded, besides what a dictionary of texts stands for.
+    """Bound the decoded size of a column chunk, without expanded dictionaries of texts.
 
     Args:
         source: the file, a `pyarrow.NativeFile`.
-        size: its bytes.
-        chunk: which.
-        width: bytes of a value of a fixed length, else 0.
+        size: its size in bytes.
+        chunk: the column chunk.
+        width: bytes per value of a fixed-width type, else 0.
 
     Returns:
         the bytes, and those of its largest page, which is decompressed as a whole.
 
     Raises:
-        PageError: its pages lie outside of the file, or it has an encoding that no size can be told of.
+        PageError: its pages are outside the file, or the size of its encoding cannot be determined.
     """
     position = chunk.first_page
     width = _WIDTH.get(chunk.physical_type, width)
     end, left = position + chunk.num_bytes, chunk.num_values
     largest = pages = values_taken = 0
     if not 0 <= position <= end <= size:
-        raise PageError("has pages outside of the file")
+        raise PageError("has pages outside the file")
     while left > 0 and position < end:
         header, length = _header(source, position, end)
         kind = next((kind for kind in _ENCODING if kind in header), None)
         uncompressed, compressed = _number(header, _UNCOMPRESSED), _number(header, _COMPRESSED)
         if uncompressed < 0 or compressed < 0:
-            raise PageError("has a page of a size below 0")
+            raise PageError("has a page of negative size")
         largest, pages = max(largest, uncompressed), pages + uncompressed
         if kind is not None:
             inner = header[kind]
@@ -110,18 +110,18 @@ def chunk_bytes(source: Any, size: int, chunk: Chunk, width: int) -> tuple[int, 
                 raise PageError(_DAMAGED)
             values = _number(inner, _NUM_VALUES)
             if _number(inner, _ENCODING[kind]) == _DELTA_BYTE_ARRAY:
-                raise PageError("is encoded as DELTA_BYTE_ARRAY, whose size is not known before it is decoded")
+                raise PageError("is encoded as DELTA_BYTE_ARRAY, whose size is not known before decoding")
             if values < 0:
-                raise PageError("has a page of fewer than 0 values")
+                raise PageError("has a page with a negative number of values")
             values_taken += values * (width or _REFERENCE_BYTES)
             left -= values if kind != _DICTIONARY else 0
         position += length + compressed
-    # Values of a fixed width leave their page one by one; texts are as long as their pages at most.
+    # Values of fixed width are decoded page by page; texts are at most as long as their pages.
     return int(values_taken + (largest if width else pages)), int(largest)
 
 
 def _number(fields: dict[int, Any], number: int) -> int:
-    """A field that must be an integer; 0 where it is absent."""
+    """Return an integer field; 0 if it is absent."""
     value = fields.get(number, 0)
     if not isinstance(value, int):
         raise PageError(_DAMAGED)
@@ -129,7 +129,7 @@ def _number(fields: dict[int, Any], number: int) -> int:
 
 
 def _structs(fields: dict[int, Any], number: int) -> Sequence[dict[int, Any]]:
-    """A field that must be a list of structs; empty where it is absent."""
+    """Return a list of structs; empty if it is absent."""
     found = fields.get(number, [])
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise PageError(_DAMAGED_FOOTER)
@@ -137,7 +137,7 @@ def _structs(fields: dict[int, Any], number: int) -> Sequence[dict[int, Any]]:
 
 
 def _header(source: Any, position: int, end: int) -> tuple[dict[int, Any], int]:
-    """A page's header, and its length."""
+    """Read a page's header and its length."""
     length = _FIRST_HEADER_BYTES
     while True:
         source.seek(position)
@@ -152,14 +152,14 @@ def _header(source: Any, position: int, end: int) -> tuple[dict[int, Any], int]:
 
 
 class _Compact:
-    """Reads values of Thrift's compact protocol; IndexError where the bytes end."""
+    """Reads values in Thrift's compact protocol; IndexError at the end of the bytes."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.position = 0
 
     def struct(self, depth: int) -> dict[int, Any]:
-        """Fields by number."""
+        """Read a struct as fields by number."""
         if depth > _MAX_DEPTH:
             raise PageError(_DAMAGED)
         fields: dict[int, Any] = {}
@@ -191,7 +191,7 @@ class _Compact:
         count = self._varint() if first >> 4 == 15 else first >> 4
         if depth > _MAX_DEPTH:
             raise PageError(_DAMAGED)
-        # Each item takes a byte at least, so that a list is no longer than the bytes left.
+        # Each item takes at least a byte, so a list is no longer than the remaining bytes.
         return [self._value(first & 0x0F, depth + 1) for _ in range(count)]
 
     def _byte(self) -> int:

@@ -1,4 +1,4 @@
-"""Writing safetensors files, with the system's own error where the disk is full."""
+"""Write safetensors files, with the system's error if the disk is full."""
 
 import os
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ def save_tensors(tensors: "Mapping[str, Tensor]", path: Path, metadata: dict[str
     """Write tensors to a file.
 
     Raises:
-        OSError: the disk is full, or a quota is used up.
+        OSError: the disk is full, or a quota is exceeded.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -21,7 +21,7 @@ def save_tensors(tensors: "Mapping[str, Tensor]", path: Path, metadata: dict[str
     try:
         save_file(dict(tensors), path, metadata=metadata)
     except SafetensorError:
-        # It holds the system's error as text alone; asking for the same room again raises that error itself.
+        # It contains the system's error only as text; allocating the same space again raises the error itself.
         with path.open("ab") as file:
             os.posix_fallocate(file.fileno(), 0, max(1, sum(tensor.nbytes for tensor in tensors.values())))
         raise

@@ -1,4 +1,4 @@
-"""Which texts run together: sorted by length and cut by tokens, so that padding is not paid for."""
+"""Batch texts for inference: sorted by length and cut by tokens, to avoid padding."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,16 +9,16 @@ IntArray = npt.NDArray[np.int64]
 def token_budget_batches(num_tokens: IntArray, batch_tokens: int) -> list[IntArray]:
     """Cut rows into batches of similar length.
 
-    Rows are taken longest first. A batch is closed when one more row would exceed the budget, and, once it is a quarter
-    full, where the length changes: that leaves most batches without any padding.
+    Rows are taken longest first. A batch is closed when one more row would exceed the budget or, once it is a quarter
+    full, when the length changes; most batches then have no padding.
 
     Args:
         num_tokens: length of each row in tokens, [R].
-        batch_tokens: bound on rows times longest row; a row longer than that is a batch of its own.
+        batch_tokens: bound on the number of rows times the longest row; a longer row forms its own batch.
     Returns:
-        row numbers of each batch; every row is in exactly one.
+        row indices of each batch; every row is in exactly one.
     Raises:
-        ValueError: a budget below one token.
+        ValueError: the budget is below one token.
     """
     if batch_tokens < 1:
         raise ValueError(f"batch_tokens is {batch_tokens}, expected at least 1")
@@ -38,7 +38,7 @@ def token_budget_batches(num_tokens: IntArray, batch_tokens: int) -> list[IntArr
 
 
 def padded(rows: list[list[int]], pad_id: int) -> tuple[IntArray, IntArray]:
-    """Lay token ids out as one rectangle, padded on the right.
+    """Pad token ids on the right to a rectangle.
 
     Returns:
         token ids and attention mask (1 for tokens, 0 for padding), each [B, L].

@@ -1,4 +1,4 @@
-"""Hand over a student as a Hugging Face folder, and load such a folder back once its files are verified."""
+"""Export a student as a Hugging Face folder, and load such a folder after verifying its files."""
 
 import copy
 import dataclasses
@@ -49,12 +49,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What was written.
+    """An export.
 
     Args:
-        folder: where it is.
+        folder: its location.
         architecture: class that loads it.
-        custom_reason: why the folder carries its own modelling file and needs `trust_remote_code=True`; None where a
+        custom_reason: why the folder includes its own modelling file and needs `trust_remote_code=True`; None if a
             standard class of transformers loads it.
     """
 
@@ -64,14 +64,14 @@ class ExportSummary:
 
     @property
     def needs_remote_code(self) -> bool:
-        """Whether loading it elsewhere takes `trust_remote_code=True`."""
+        """Whether loading it elsewhere requires `trust_remote_code=True`."""
         return self.custom_reason is not None
 
     def __str__(self) -> str:
         if self.custom_reason is None:
-            return f"{self.folder} ({self.architecture}, loads in transformers as it is)"
+            return f"{self.folder} ({self.architecture}, can be loaded by transformers)"
         return (
-            f"{self.folder} ({self.architecture}, loads in transformers with trust_remote_code=True: "
+            f"{self.folder} ({self.architecture}, can be loaded by transformers with trust_remote_code=True: "
             f"{self.custom_reason})"
         )
 
@@ -84,16 +84,16 @@ def export_student(
     card: ModelCard,
     replace: bool = False,
 ) -> ExportSummary:
-    """Write a student as a folder that transformers loads without this package; it appears whole or not at all.
+    """Write a student as a folder that transformers loads without this package, completely or not at all.
 
     `AutoModelForSequenceClassification` gives logits [B, 1] equal to the student's within 1e-5. Weights are fp32.
 
     Args:
-        student: the model, on any device; it is not changed.
-        tokenizer: its tokenizer; a copy is saved whose `model_max_length` is `card.max_tokens`.
-        out: the folder to make.
-        card: what the model card and `vadv_export.json` say.
-        replace: put the new folder in the place of an old one, instead of refusing.
+        student: the model, on any device; it is not modified.
+        tokenizer: its tokenizer; a copy is saved with `model_max_length` set to `card.max_tokens`.
+        out: the folder to create.
+        card: contents of the model card and of `vadv_export.json`.
+        replace: replace an existing folder instead of refusing.
     Raises:
         UserError: `out` exists and `replace` is false.
     """
@@ -135,13 +135,13 @@ def export_student(
 
 
 def export_run(source: str | Location, out: str | Location) -> ExportSummary:
-    """Write the student of a run to a folder of its own, its card completed with the run's evaluations.
+    """Export the student of a run, with the run's evaluations in its model card.
 
     Args:
         source: a run, or an earlier export.
-        out: the folder to make.
+        out: the folder to create.
     Raises:
-        UserError: `out` exists, or `source` has no student, or one with damaged files.
+        UserError: `out` exists, or `source` has no student or one with damaged files.
     """
     source, out = location(source), location(out)
     _require_absent(out)
@@ -153,16 +153,16 @@ def export_run(source: str | Location, out: str | Location) -> ExportSummary:
 
 
 def _require_absent(out: Location) -> None:
-    require_absent(out, "an export", "Give another folder, or remove this one.", manifest=MANIFEST)
+    require_absent(out, "an export", "Choose another folder, or remove this one.", manifest=MANIFEST)
 
 
 def load_student(folder: Path) -> tuple["TextStudent", "PreTrainedTokenizerBase", int]:
-    """Load an export as the model it was made from, in eval mode; every file is verified before any is read.
+    """Load an export as the original model in eval mode; every file is verified before any is loaded.
 
-    No code of the folder is run: a modelling file in it serves transformers alone.
+    No code from the folder is executed: a modelling file in it is for transformers only.
 
     Returns:
-        the student, its tokenizer, and the number of tokens after which texts are cut.
+        the student, its tokenizer, and the number of tokens to which texts are truncated.
     Raises:
         UserError: not an export, or a file is missing, damaged or not listed.
     """
@@ -187,13 +187,13 @@ def load_student(folder: Path) -> tuple["TextStudent", "PreTrainedTokenizerBase"
         hidden=manifest.hidden,
         dropout=manifest.dropout,
     )
-    with quiet_transformers():  # it does not know the model type of students that carry their own class
+    with quiet_transformers():  # it does not know the model type of students with their own class
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return student.eval(), tokenizer, manifest.card.max_tokens
 
 
 def _portable(tokenizer: "PreTrainedTokenizerBase", max_tokens: int) -> "PreTrainedTokenizerBase":
-    """A copy that cuts at `max_tokens` and carries no padding or truncation over from earlier calls."""
+    """A copy that truncates to `max_tokens`, without padding or truncation settings of earlier calls."""
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.model_max_length = max_tokens
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -204,7 +204,7 @@ def _portable(tokenizer: "PreTrainedTokenizerBase", max_tokens: int) -> "PreTrai
 
 
 def _evaluations(run: Location) -> dict[str, dict[str, float | None]]:
-    """The student's metrics that `vadv evaluate` left in a run, by split, where they are of its best step and data."""
+    """The student's metrics from `vadv evaluate` of a run, by split, if they are of its best step and data."""
     if not (run / "result.json").is_file():
         return {}
     result = read_json(run / "result.json")

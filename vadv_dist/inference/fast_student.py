@@ -1,10 +1,10 @@
-"""A student with an encoder of the BERT family, computed with less work where only its logit is wanted.
+"""A student with a BERT-like encoder, optimised for computing only its logit.
 
-Three things differ from transformers' own modules, none of them in the numbers: query, key and value come from one
-product; short texts attend by two plain products, which on a CPU cost half of the fused kernel's set-up; and where
-only the first token is read, the last layer computes nothing else (in a model of six layers a seventh of the work).
+It differs from transformers' modules in three ways, none of which changes the numbers: query, key and value come from
+one product; short texts use attention in two plain products, which on a CPU cost half of the fused kernel's set-up; and
+if only the first token is read, the last layer computes nothing else (with six layers, a seventh of the work).
 
-Shapes: B rows, L tokens, D width, H heads, Q queried tokens (L, or 1 in a layer that keeps the first token only).
+Shapes: B rows, L tokens, D width, H heads, Q queried tokens (L, or 1 in a layer that keeps only the first token).
 """
 
 from typing import cast
@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 
 from vadv_dist.models.text_student import TextStudent
 
-# Architectures whose layers hold the same modules under the same names as BERT's, with learnt absolute positions.
+# Architectures whose layers have the same modules and names as BERT's, with learnt absolute positions.
 MODEL_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert"})
 
-# Longer texts, and other devices, are left to the fused kernel, which never holds the [L, L] scores.
+# Longer texts and other devices use the fused kernel, which never stores the [L, L] scores.
 _PLAIN_ATTENTION_TOKENS = 128
 
 
@@ -26,9 +26,9 @@ class FastLayer(nn.Module):
     """One post-norm transformer layer, from the modules of a BERT layer.
 
     Args:
-        layer: a `BertLayer` or one built alike.
+        layer: a `BertLayer` or an equivalent one.
         heads: attention heads.
-        first_token_only: return the first token's state alone.
+        first_token_only: return only the first token's state.
     """
 
     def __init__(self, layer: nn.Module, *, heads: int, first_token_only: bool) -> None:
@@ -37,7 +37,7 @@ class FastLayer(nn.Module):
         parts = [cast(nn.Linear, attention.get_submodule(name)) for name in ("query", "key", "value")]
         self.heads = heads
         self.first_token_only = first_token_only
-        # Attention divides by the square root of the head's width; done here once, on the query's rows.
+        # Attention divides by the square root of the head's width; applied here once, to the query's rows.
         scales = ((parts[0].out_features // heads) ** -0.5, 1.0, 1.0)
         weights = [part.weight.detach() * scale for part, scale in zip(parts, scales, strict=True)]
         biases = [part.bias.detach() * scale for part, scale in zip(parts, scales, strict=True)]
@@ -54,7 +54,7 @@ class FastLayer(nn.Module):
 
         Args:
             hidden_BLD: states of the layer below.
-            keep_B11L: true for tokens, false for padding; None where there is no padding.
+            keep_B11L: true for tokens, false for padding; None if there is no padding.
         Returns:
             states [B, Q, D].
         """
@@ -76,10 +76,10 @@ class FastLayer(nn.Module):
 
 
 class FastStudent(nn.Module):
-    """A text student for inference alone: the same numbers from less work.
+    """A text student for inference: the same numbers with less work.
 
     Args:
-        student: a student whose encoder `is_supported`; its modules are shared where they can be.
+        student: a student whose encoder `is_supported`; its modules are shared if possible.
     """
 
     def __init__(self, student: TextStudent) -> None:
@@ -96,7 +96,7 @@ class FastStudent(nn.Module):
         self.eval()
 
     def forward(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
-        """Return the text logit in label units, [B], as `TextStudent` does in evaluation."""
+        """Return the text logit in label units, [B], like `TextStudent` in evaluation mode."""
         keep_BL = attention_mask_BL.bool()
         keep_B11L = None if bool(keep_BL.all()) else keep_BL[:, None, None, :]
         hidden_BLD = self.embeddings(input_ids=input_ids_BL)
@@ -112,7 +112,7 @@ class FastStudent(nn.Module):
 
 
 def is_supported(encoder: PreTrainedModel) -> bool:
-    """Whether `FastStudent` computes what a student with this encoder computes."""
+    """Whether `FastStudent` gives the same results as a student with this encoder."""
     config = encoder.config
     return (
         config.model_type in MODEL_TYPES

@@ -1,8 +1,8 @@
-"""How a student's weights are laid out as a Hugging Face model, and how they are read back.
+"""Convert a student's weights to a Hugging Face model and back.
 
-The head D → H → 1 with tanh equals the head D → D → 1 of transformers' `…ForSequenceClassification` when the H rows
-are padded with zeros to D: a padded unit gives tanh(0) = 0 and has weight 0. That holds for architectures whose head
-reads the first token and has tanh between its layers; everything else leaves with a modelling file of its own.
+The head D → H → 1 with tanh equals the head D → D → 1 of transformers' `…ForSequenceClassification` if the H rows are
+padded with zeros to D: a padded unit gives tanh(0) = 0 and has weight 0. This holds for architectures whose head reads
+the first token and has tanh between its layers; all others are exported with their own modelling file.
 """
 
 import copy
@@ -31,12 +31,12 @@ MODELING_FILE = "modeling_text_student.py"
 
 @dataclass(frozen=True)
 class StandardHead:
-    """Where an architecture's sequence classifier keeps its head.
+    """The head of an architecture's sequence classifier.
 
     Args:
         dense: name of the layer D → D.
         out: name of the layer D → 1.
-        pooler_options: whether the configuration decides the activation between them, so that tanh must be set.
+        pooler_options: whether the configuration selects the activation between them, so that tanh must be set.
     """
 
     dense: str
@@ -46,7 +46,7 @@ class StandardHead:
 
 _ROBERTA = StandardHead("classifier.dense", "classifier.out_proj")
 
-# Each was read in transformers' modelling file: first token, tanh, no further norm or layer.
+# According to transformers' modelling files: first token, tanh, no further norm or layer.
 STANDARD_HEADS = {
     "bert": StandardHead("bert.pooler.dense", "classifier"),
     "albert": StandardHead("albert.pooler", "classifier"),
@@ -64,10 +64,10 @@ class Layout:
     """A student as a Hugging Face model.
 
     Args:
-        config: what `config.json` holds.
-        weights: what `model.safetensors` holds: fp32 on the CPU.
+        config: contents of `config.json`.
+        weights: contents of `model.safetensors`: fp32 on the CPU.
         architecture: class that loads it.
-        custom_reason: why no standard class fits; None where one does.
+        custom_reason: why no standard class fits; None if one does.
     """
 
     config: PreTrainedConfig
@@ -77,18 +77,18 @@ class Layout:
 
 
 def to_layout(student: TextStudent) -> Layout:
-    """Lay a student out as a standard sequence classifier, or with its own modelling file where none fits."""
+    """Convert a student to a standard sequence classifier, or to its own class if none fits."""
     reason = why_custom(student)
     return _custom(student, reason) if reason else _standard(student)
 
 
 def why_custom(student: TextStudent) -> str | None:
-    """Say why no standard class computes what the student computes; None where one does."""
+    """Say why no standard class is equivalent to the student; None if one is."""
     config = student.encoder.config
     if config.model_type not in STANDARD_HEADS:
         return f"transformers has no sequence classifier with a tanh head for {config.model_type!r} encoders"
     if student.pooling != "cls":
-        return f"the standard sequence classifiers read the first token, this student pools by {student.pooling}"
+        return f"the standard sequence classifiers read the first token, but this student pools by {student.pooling}"
     if student.dense.out_features > config.hidden_size:
         return f"the head's hidden width {student.dense.out_features} exceeds the encoder's width {config.hidden_size}"
     return None
@@ -97,11 +97,11 @@ def why_custom(student: TextStudent) -> str | None:
 def build_student(
     config: PreTrainedConfig, weights: Mapping[str, Tensor], *, pooling: Pooling, hidden: int, dropout: float
 ) -> TextStudent:
-    """Undo `to_layout`: build the student that an export was made from, with equal weights.
+    """Undo `to_layout`: build the original student of an export, with equal weights.
 
     Args:
-        config: what `config.json` holds.
-        weights: what `model.safetensors` holds.
+        config: contents of `config.json`.
+        weights: contents of `model.safetensors`.
         pooling: `cls` or `mean`.
         hidden: H, the head's hidden width before padding.
         dropout: dropout of the head.
@@ -119,7 +119,7 @@ def build_student(
         for name, tensor in weights.items()
         if name.startswith(prefix) and not name.startswith(f"{dense}.")
     }
-    with no_init_weights():  # drawing weights that are replaced at once takes seconds in a large encoder
+    with no_init_weights():  # initialising weights that are replaced takes seconds in a large encoder
         encoder = encoder_class(encoder_config)(encoder_config, **encoder_options(encoder_config))
     student = TextStudent(encoder, hidden=hidden, pooling=pooling, dropout=dropout)
     encoder.load_state_dict(encoder_weights)
@@ -151,7 +151,7 @@ def _standard(student: TextStudent) -> Layout:
 def _custom(student: TextStudent, reason: str) -> Layout:
     encoder_config = copy.deepcopy(student.encoder.config)
     encoder_config.dtype = torch.float32
-    encoder_config.name_or_path = ""  # a path of the machine that trained it says nothing elsewhere
+    encoder_config.name_or_path = ""  # a path on the training machine is useless elsewhere
     model_class = TextStudentForSequenceClassification
     module = MODELING_FILE.removesuffix(".py")
     config = _regression(
@@ -160,8 +160,8 @@ def _custom(student: TextStudent, reason: str) -> Layout:
             pooling=student.pooling,
             head_hidden=student.dense.out_features,
             head_dropout=student.drop.p,
-            # A model type of its own: with the encoder's, transformers would load a standard class with an untrained
-            # head wherever trust_remote_code is left out, instead of refusing.
+            # A separate model type: with the encoder's, transformers would load a standard class with an untrained
+            # head if trust_remote_code is not given, instead of refusing.
             auto_map={
                 "AutoConfig": f"{module}.{TextStudentConfig.__name__}",
                 "AutoModelForSequenceClassification": f"{module}.{model_class.__name__}",

@@ -1,4 +1,4 @@
-"""`vadv_export.json`: what an export says of its student, and the hashes by which its files are verified."""
+"""`vadv_export.json`: the description of an exported student, and the hashes that verify its files."""
 
 import math
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class ExportManifest:
-    """What `vadv_export.json` says, besides the files' hashes.
+    """The contents of `vadv_export.json`, apart from the files' hashes.
 
     Args:
-        card: what is known of the student.
-        pooling, hidden, dropout: how its `TextStudent` is built.
+        card: facts about the student.
+        pooling, hidden, dropout: arguments of its `TextStudent`.
         architecture, custom_reason: class that loads it; why no standard class does, or None.
     """
 
@@ -39,23 +39,23 @@ def resolve_student(source: str | Location) -> Location:
     """Find the exported student of a run or an export.
 
     Raises:
-        UserError: no such folder, a run that has no student yet, or a folder that is neither.
+        UserError: no such folder, a run without a student, or a folder that is neither.
     """
     source = location(source)
     if not source.is_dir():
         what = "is a file" if source.is_file() else "does not exist"
-        raise UserError(f"{source} {what}. Give the folder of a run, or one that `vadv export` wrote.")
+        raise UserError(f"{source} {what}. Give the folder of a run, or one written by `vadv export`.")
     for folder in (source, source / "student"):
         if (folder / MANIFEST).is_file():
             return folder
     if (source / "config.yaml").is_file() or (source / "checkpoints").is_dir():
         raise UserError(
             f"Run {source} has no student yet: it is exported when training ends. "
-            "Run `vadv train` with the run's config to the end."
+            "Finish the run with `vadv train` and the run's config."
         )
     raise UserError(
         f"{source} is neither a run nor an export: it has no student/{MANIFEST} and no {MANIFEST}. "
-        "Give the folder of a run, or one that `vadv export` wrote."
+        "Give the folder of a run, or one written by `vadv export`."
     )
 
 
@@ -67,11 +67,11 @@ def verify_export(folder: Path) -> ExportManifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise UserError(f"{folder} has no {MANIFEST}, so it is not an export. Give a folder that `vadv export` wrote.")
+        raise UserError(f"{folder} has no {MANIFEST}, so it is not an export. Give a folder written by `vadv export`.")
     raw = read_json(path)
     if raw.get("format_version") != FORMAT_VERSION:
         raise UserError(
-            f"{path} has format_version {raw.get('format_version')!r}, this version reads {FORMAT_VERSION}. "
+            f"{path} has format_version {raw.get('format_version')!r}, but this version reads {FORMAT_VERSION}. "
             "Export again with this version, or use the version that wrote it."
         )
     try:
@@ -84,13 +84,13 @@ def verify_export(folder: Path) -> ExportManifest:
     present = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
     for name, digest in files.items():
         if name not in present:
-            raise UserError(f"{folder / name} is missing: {MANIFEST} lists it. Export the run again.")
+            raise UserError(f"{folder / name} is missing, but {MANIFEST} lists it. Export the run again.")
         if sha256_file(folder / name) != digest:
             raise UserError(
-                f"{folder / name} is damaged or was changed: its SHA-256 is not the one in {MANIFEST}. "
-                "Export the run again, or copy the file again from where it is whole."
+                f"{folder / name} is damaged or was changed: its SHA-256 differs from {MANIFEST}. "
+                "Export the run again, or restore the file."
             )
-    # Transformers reads some files for their mere presence; hidden ones (.git, .gitattributes) it does not.
+    # The mere presence of some files affects transformers, but not of hidden ones (.git, .gitattributes).
     strange = sorted(n for n in present - set(files) if not any(part.startswith(".") for part in Path(n).parts))
     if strange:
         raise UserError(f"{folder / strange[0]} is not listed in {MANIFEST}. Move it out of the export.")
@@ -98,7 +98,7 @@ def verify_export(folder: Path) -> ExportManifest:
 
 
 def manifest_json(manifest: ExportManifest, files: Mapping[str, Any]) -> dict[str, Any]:
-    """The document that `vadv_export.json` holds; a metric that is not finite becomes null."""
+    """The JSON document of `vadv_export.json`; a metric that is not finite becomes null."""
     card = manifest.card
     metrics = {
         split: {name: None if v is None or not math.isfinite(v) else v for name, v in values.items()}

@@ -1,4 +1,4 @@
-"""The model card of an exported student: what it is, how to use it, what it scores, what it was trained on."""
+"""The model card of an exported student: description, usage, scores, training data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from vadv_dist.evaluation.remarks import remark
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What an export says about its student.
+    """Facts about a student for its export.
 
     Args:
         name: name of the run.
         encoder: name or path of the encoder that training started from.
-        max_tokens: texts are cut after this many tokens, in training and in use.
-        metrics: the student's metrics by split (`valid`, `test`), keyed as `LabelScale.score` gives them; nan or None
-            where one is undefined.
-        data: one entry per data set trained on: `uri`, `fingerprint`, `rows` by split.
+        max_tokens: texts are truncated to this many tokens, in training and in use.
+        metrics: the student's metrics by split (`valid`, `test`), keyed as by `LabelScale.score`; NaN or None if
+            undefined.
+        data: one entry per training data set: `uri`, `fingerprint`, `rows` by split.
         config: the run's configuration, as plain containers.
-        labels: range and threshold of the labels, and so which metrics exist; None where an older version exported it.
+        labels: range and threshold of the labels, which determine the metrics; None for exports of older versions.
     """
 
     name: str
@@ -35,25 +35,25 @@ class ModelCard:
 
 
 def render(card: ModelCard, *, pooling: str, hidden: int, architecture: str, custom_reason: str | None) -> str:
-    """Write the card as Markdown with the metadata block of the Hugging Face hub.
+    """Write the card as Markdown with the metadata block of the Hugging Face Hub.
 
     Args:
-        card: what is known of the student.
+        card: facts about the student.
         pooling, hidden: its pooling and the hidden width of its head.
         architecture: class that loads it.
-        custom_reason: why it needs its own modelling file; None where a standard class loads it.
+        custom_reason: why it needs its own modelling file; None if a standard class loads it.
     """
     trust = "" if custom_reason is None else ", trust_remote_code=True"
     parts = [
         "---\nlibrary_name: transformers\npipeline_tag: text-classification\n"
         "tags:\n- sentiment-regression\n- knowledge-distillation\n---",
         f"# {card.name}",
-        "Predicts the sentiment of a spoken sentence from its words alone, as one number in the units of the training "
+        "Predicts the sentiment of a spoken sentence from its words, as one number in the units of the training "
         f"labels{_range(card.labels)}. It is the text student of VideoAdviser "
         "([arXiv:2309.15494](https://arxiv.org/abs/2309.15494)), trained with "
         + ("a teacher that saw the video." if _has_teacher(card.config) else "no teacher."),
-        f"Encoder `{card.encoder}`, every text its {'first token' if pooling == 'cls' else 'mean token'}, a head with "
-        f"{hidden} hidden units and tanh. Texts are cut after {card.max_tokens} tokens.",
+        f"Encoder `{card.encoder}`, {'first-token' if pooling == 'cls' else 'mean'} pooling, a head with "
+        f"{hidden} hidden units and tanh. Texts are truncated to {card.max_tokens} tokens.",
         "## Use",
         "```python\nfrom transformers import pipeline\n\n"
         f'predict = pipeline("text-classification", model="path/to/this/folder"{trust})\n'
@@ -70,8 +70,8 @@ def render(card: ModelCard, *, pooling: str, hidden: int, architecture: str, cus
         "## Training data",
         "\n".join(_data_line(entry) for entry in card.data) or "Not recorded.",
         "## Licence",
-        f"The weights derive from the encoder `{card.encoder}` and from the data above, and their licences apply to "
-        "them. The code in this folder and the code that trained it is under Apache-2.0.",
+        f"The weights derive from the encoder `{card.encoder}` and from the data above, whose licences apply to them. "
+        "The code in this folder and the code that trained it are licensed under Apache-2.0.",
         "## Configuration",
         f"```yaml\n{yaml.safe_dump(dict(card.config), sort_keys=False, allow_unicode=True).strip()}\n```",
     ]
@@ -81,13 +81,13 @@ def render(card: ModelCard, *, pooling: str, hidden: int, architecture: str, cus
 def _loading(architecture: str, custom_reason: str | None) -> str:
     if custom_reason is None:
         return (
-            f"The folder loads as `{architecture}` of transformers; no other package is needed. The score is the "
-            "prediction itself, no sigmoid is applied."
+            f"The folder loads as `{architecture}` of transformers without any other package. The score is the "
+            "prediction itself; no sigmoid is applied."
         )
     return (
-        f"**This folder needs `trust_remote_code=True`**: {custom_reason}, so it carries its own class "
-        f"`{architecture}` in `modeling_text_student.py`, which imports torch and transformers only. The pipeline "
-        "reports that it does not know the class; its score is the prediction itself all the same."
+        f"**This folder needs `trust_remote_code=True`**: {custom_reason}, so it includes its own class "
+        f"`{architecture}` in `modeling_text_student.py`, which imports only torch and transformers. The pipeline "
+        "reports that it does not know the class, but its score is still the prediction itself."
     )
 
 
@@ -108,7 +108,7 @@ def _metrics_table(metrics: Mapping[str, Mapping[str, float | None]], labels: La
 def _range(labels: LabelScale | None) -> str:
     if labels is None:
         return ""
-    return f", which lie in [{labels.low:g}, {labels.high:g}] and are positive from {labels.threshold:g} on"
+    return f", which are in [{labels.low:g}, {labels.high:g}] and positive from {labels.threshold:g} on"
 
 
 def _remarks(metrics: Mapping[str, Mapping[str, float | None]]) -> list[str]:

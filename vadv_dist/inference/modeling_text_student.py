@@ -1,7 +1,7 @@
 """A text encoder with pooling and a two-layer tanh head that predicts one number per text.
 
-This file travels with the weights of students that no standard class of transformers fits. It needs torch and
-transformers only; load the folder with `trust_remote_code=True`.
+This file accompanies the weights of students that no standard class of transformers fits. It needs only torch and
+transformers; load the folder with `trust_remote_code=True`.
 
 Shape letters: B rows, L tokens, D width.
 """
@@ -16,11 +16,11 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 
 class TextStudentConfig(PretrainedConfig):  # type: ignore[no-untyped-call]  # its __init_subclass__
-    """Configuration: the encoder's own, inside that of the head.
+    """Configuration of the head, which contains the encoder's configuration.
 
     Args:
         encoder_config: configuration of the encoder, as a dictionary with its `model_type`.
-        pooling: a text is its first token (`cls`) or the mean of its tokens (`mean`).
+        pooling: a text is represented by its first token (`cls`) or the mean of its tokens (`mean`).
         head_hidden: hidden width of the two-layer head.
         head_dropout: dropout before each layer of the head, in training.
     """
@@ -45,14 +45,14 @@ class TextStudentConfig(PretrainedConfig):  # type: ignore[no-untyped-call]  # i
 
 
 def encoder_class(config: PretrainedConfig) -> type[PreTrainedModel]:
-    """Return the class that transformers gives for a configuration without a task."""
+    """Return the base class of transformers for a configuration."""
     found: Any = MODEL_MAPPING[type(config)]
     model_class: type[PreTrainedModel] = found[0] if isinstance(found, tuple) else found
     return model_class
 
 
 def encoder_options(config: PretrainedConfig) -> dict[str, Any]:
-    """Return the arguments that leave out a pooler, which the student does not read."""
+    """Return the arguments that omit a pooler, which the student does not use."""
     takes_pooler = "add_pooling_layer" in inspect.signature(encoder_class(config).__init__).parameters
     return {"add_pooling_layer": False} if takes_pooler else {}
 
@@ -73,7 +73,7 @@ class TextStudentForSequenceClassification(PreTrainedModel):  # type: ignore[no-
         self.drop = nn.Dropout(config.head_dropout)
         self.dense = nn.Linear(config.encoder_config.hidden_size, config.head_hidden)
         self.out = nn.Linear(config.head_hidden, 1)
-        self.post_init()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        self.post_init()  # type: ignore[no-untyped-call]  # untyped in transformers
 
     def forward(
         self,
@@ -82,7 +82,7 @@ class TextStudentForSequenceClassification(PreTrainedModel):  # type: ignore[no-
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        """Predict from token ids [B, L]; with `labels` [B] also give the mean squared error."""
+        """Predict from token ids [B, L]; with `labels` [B] also return the mean squared error."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         hidden_BLD = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state

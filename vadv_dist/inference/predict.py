@@ -1,4 +1,4 @@
-"""Predict the sentiment of texts with an exported student: words in, numbers out, no teacher."""
+"""Predict the sentiment of texts with an exported student, without its teacher."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,11 +18,11 @@ from vadv_dist.storage import Location, atomic_file, local_copy, location, same_
 
 __all__ = ["PREDICTION_COLUMN", "Predictor", "Progress", "predict_file", "predict_texts", "resolve_student"]
 
-# Large enough to fill the machine, small enough for a CPU's caches; measured with benchmarks/predict.py.
+# Large enough to use the whole machine, small enough for a CPU's caches; measured with benchmarks/predict.py.
 CPU_BATCH_TOKENS = 2048
 GPU_BATCH_TOKENS = 32768
 
-# Called with the number of texts done and of all texts.
+# Called with the number of finished texts and of all texts.
 Progress = Callable[[int, int], None]
 
 PREDICTION_COLUMN = "prediction"
@@ -34,11 +34,11 @@ class Predictor:
     Args:
         student: the model; it is moved to `device` and put into eval mode.
         tokenizer: its tokenizer.
-        max_tokens: texts are cut after this many tokens, as in training.
-        batch_tokens: bound on a batch's rows times its longest row; None takes one that suits the device.
-        device: a torch device; None takes a GPU where there is one.
+        max_tokens: texts are truncated to this many tokens, as in training.
+        batch_tokens: bound on a batch's rows times its longest row; None chooses one for the device.
+        device: a torch device; None uses a GPU if there is one.
     Raises:
-        UserError: a device that this machine does not have.
+        UserError: this machine does not have the device.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class Predictor:
 
     @classmethod
     def load(cls, folder: str | Location, *, batch_tokens: int | None = None, device: str | None = None) -> "Predictor":
-        """Load an export or a run's student, its files verified first.
+        """Load an export or a run's student after verifying its files.
 
         Raises:
-            UserError: as `resolve_student` and `load_student`.
+            UserError: as in `resolve_student` and `load_student`.
         """
         with local_copy(resolve_student(folder)) as path:
             student, tokenizer, max_tokens = load_student(path)
@@ -74,7 +74,7 @@ class Predictor:
 
         Args:
             texts: R texts, none of them empty.
-            progress: called after each batch with the number of texts done and of all.
+            progress: called after each batch with the number of finished texts and of all.
         Returns:
             predictions in label units, [R], in the order of `texts`.
         """
@@ -105,10 +105,10 @@ class Predictor:
         return predictions
 
     def _count(self, texts: Sequence[str], lengths: npt.NDArray[np.int64]) -> None:
-        """Add to `counts` what was read, and what of it was cut: only texts that fill the bound can have been."""
+        """Add the texts to `counts`, including how many were truncated; only texts at the limit can have been."""
         empty = np.flatnonzero(lengths == 0)
         if empty.size:
-            raise UserError(f"The tokenizer makes no token of {texts[int(empty[0])][:60]!r}, so nothing can be read.")
+            raise UserError(f"The tokenizer returns no tokens for {texts[int(empty[0])][:60]!r}.")
         full = count_tokens(
             self.tokenizer, [texts[int(row)] for row in np.flatnonzero(lengths >= self.max_tokens)], self.max_tokens
         )
@@ -132,15 +132,15 @@ def predict_texts(
     """Predict the sentiment of texts with the student of a run or an export.
 
     Args:
-        folder: a run, or a folder that `vadv export` wrote.
+        folder: a run, or a folder written by `vadv export`.
         texts: R texts.
-        batch_tokens, device: as `Predictor`.
-        progress: called after each batch with the number of texts done and of all.
-        tell: called at the end with how many texts were cut.
+        batch_tokens, device: as in `Predictor`.
+        progress: called after each batch with the number of finished texts and of all.
+        tell: called at the end with the number of truncated texts.
     Returns:
         predictions in label units, [R], in the order of `texts`.
     Raises:
-        UserError: an empty text, or as `Predictor.load`.
+        UserError: an empty text, or as in `Predictor.load`.
     """
     for number, text in enumerate(texts, 1):
         if not text.strip():
@@ -164,28 +164,28 @@ def predict_file(
 ) -> int:
     """Copy a table and add a column `prediction`, in label units.
 
-    The file is read in pieces, so that it may be larger than memory; the new one appears whole or not at all.
+    The file is read in pieces, so that it may be larger than memory; the new one appears completely or not at all.
 
     Args:
-        folder: a run, or a folder that `vadv export` wrote.
+        folder: a run, or a folder written by `vadv export`.
         input_path: a .csv (UTF-8, with a header) or .parquet file; one in an object store is copied to this machine.
-        output_path: the file to make, of the same kind.
-        text_column: column of `input_path` that holds the texts.
-        batch_tokens, device: as `Predictor`.
-        progress: called after each batch with the number of texts done and of all.
-        tell: called at the end with how many texts were cut.
+        output_path: the file to create, in the same format.
+        text_column: column of `input_path` with the texts.
+        batch_tokens, device: as in `Predictor`.
+        progress: called after each batch with the number of finished texts and of all.
+        tell: called at the end with the number of truncated texts.
     Returns:
         number of rows.
     Raises:
-        UserError: input and output are one file or of different kinds, the output exists, the input cannot be read or
-            lacks the text column, a text is empty, or as `Predictor.load`.
+        UserError: input and output are the same file or have different formats, the output exists, the input cannot be
+            read or lacks the text column, a text is empty, or as in `Predictor.load`.
     """
     source, target = location(input_path), location(output_path)
     kind = table_kind(source)
     with local_copy(source) as path:
         table = kind(path, text_column, PREDICTION_COLUMN)
         _require_new(source, target)
-        # The cheap checks come first: nobody should wait for predictions to learn of an empty text.
+        # Cheap checks first, so that an empty text is reported before any prediction.
         student = resolve_student(folder)
         num_rows = table.check_texts()
         predictor = Predictor.load(student, batch_tokens=batch_tokens, device=device)
@@ -203,14 +203,14 @@ def predict_file(
 
 def _require_new(source: Location, target: Location) -> None:
     if same_place(source, target):
-        raise UserError(f"Input and output are both {source}. Give another file for the output.")
+        raise UserError(f"Input and output are both {source}. Choose another output file.")
     if target.suffix.lower() != source.suffix.lower():
         raise UserError(
-            f"The output {target} ends in {target.suffix or 'nothing'!r}, the input in {source.suffix!r}. Give the "
-            "output the input's ending."
+            f"The output {target} ends in {target.suffix or 'nothing'!r}, but the input in {source.suffix!r}. Use the "
+            "same suffix."
         )
     if target.exists():
-        raise UserError(f"{target} exists already and is never written over. Give another file, or remove it.")
+        raise UserError(f"{target} already exists and is never overwritten. Choose another file, or remove it.")
 
 
 def _shifted(progress: Progress, before: int, total: int) -> Progress:
@@ -223,8 +223,8 @@ def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # an AssertionError says that torch was built without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError if torch was built without CUDA
         raise UserError(
-            f"Device {name!r} cannot be used: {first_line(error).rstrip('.')}. Give cpu, or leave it out."
+            f"Device {name!r} cannot be used: {first_line(error).rstrip('.')}. Use cpu, or leave it out."
         ) from None
     return device

@@ -1,4 +1,4 @@
-"""CSV and Parquet files with a column of texts: read in pieces, every cell kept as it is, a column added at the end."""
+"""CSV and Parquet files with a column of texts: read in pieces, copied unchanged, with a column added at the end."""
 
 import csv
 from abc import ABC, abstractmethod
@@ -27,7 +27,7 @@ class Table(ABC):
         text_column: its column of texts.
         new_column: the column that `write_with` adds.
     Raises:
-        UserError: no such file, unreadable, without the text column, or with the new column already.
+        UserError: the file does not exist, is unreadable, lacks the text column, or already has the new column.
     """
 
     def __init__(self, path: Path, text_column: str, new_column: str) -> None:
@@ -36,11 +36,11 @@ class Table(ABC):
         if text_column not in columns:
             raise UserError(
                 f"{path} has no column {text_column!r} (it has: {', '.join(columns)})."
-                f"{did_you_mean(text_column, columns)} Name the column that holds the texts with --text-column."
+                f"{did_you_mean(text_column, columns)} Set the column of the texts with --text-column."
             )
         if new_column in columns:
             raise UserError(
-                f"{path} has a column {new_column!r} already, the name of the column to be added. Rename it."
+                f"{path} already has a column {new_column!r}, the name of the column to be added. Rename it."
             )
 
     @abstractmethod
@@ -49,17 +49,17 @@ class Table(ABC):
 
     @abstractmethod
     def texts(self) -> Iterator[list[str | None]]:
-        """Read the text column in pieces of at most `CHUNK_ROWS`; None where a text is null."""
+        """Read the text column in pieces of at most `CHUNK_ROWS`; None for nulls."""
 
     @abstractmethod
     def write_with(self, path: Path, values: npt.NDArray[np.float32]) -> None:
         """Write the whole table to `path`, with `values` [R] as its new last column."""
 
     def check_texts(self) -> int:
-        """Read all texts once and return how many there are.
+        """Read all texts once and return their number.
 
         Raises:
-            UserError: a row's text is empty; says which row.
+            UserError: a text is empty (with its row).
         """
         row = 0
         for texts in self.texts():
@@ -68,13 +68,13 @@ class Table(ABC):
                 if text is None or not text.strip():
                     raise UserError(
                         f"{self.path}: row {row} has an empty {self.text_column!r} (rows are counted from 1, without "
-                        "the header). Give its words, or take the row out."
+                        "the header). Add its words, or remove the row."
                     )
         return row
 
 
 class CsvTable(Table):
-    """Comma-separated values in UTF-8 with a header; cells stay the strings they are."""
+    """Comma-separated values in UTF-8 with a header; cells are copied as strings."""
 
     def columns(self) -> list[str]:
         """Names of the columns, from the header."""
@@ -96,7 +96,7 @@ class CsvTable(Table):
             yield chunk
 
     def write_with(self, path: Path, values: npt.NDArray[np.float32]) -> None:
-        """Write the rows with their values, in the digits that read back as the same float32."""
+        """Write the rows with their values, with enough digits to restore the same float32."""
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow([*self.columns(), self.new_column])
@@ -108,8 +108,8 @@ class CsvTable(Table):
         for number, row in enumerate((line for line in lines if line), 1):
             if len(row) != width:
                 raise UserError(
-                    f"{self.path}: row {number} has {len(row)} cells, the header names {width} columns. "
-                    "Mend the row; a cell that holds a comma needs quotes."
+                    f"{self.path}: row {number} has {len(row)} cells, but the header has {width}. "
+                    "Fix the row; a cell that contains a comma needs quotes."
                 )
             yield row
 
@@ -118,7 +118,7 @@ class CsvTable(Table):
             with self.path.open(encoding="utf-8-sig", newline="") as file:
                 yield from csv.reader(bounded_lines(file, self.path), strict=True)
         except (UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"{self.path} cannot be read as CSV in UTF-8: {error}. Save it as such.") from None
+            raise UserError(f"{self.path} cannot be read as CSV in UTF-8: {error}. Convert it.") from None
 
 
 class ParquetTable(Table):
@@ -130,16 +130,16 @@ class ParquetTable(Table):
             return list(file.schema.names)
 
     def texts(self) -> Iterator[list[str | None]]:
-        """Read the text column in pieces, and no other.
+        """Read only the text column, in pieces.
 
         Raises:
-            UserError: it holds something other than strings.
+            UserError: it has another type than string.
         """
         with self._open() as file:
             kind = file.schema.field(self.text_column).type
             value_kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(value_kind) or pa.types.is_large_string(value_kind)):
-                raise UserError(f"{self.path}: column {self.text_column!r} holds {kind}, expected strings.")
+                raise UserError(f"{self.path}: column {self.text_column!r} has {kind}, expected strings.")
             for batch in self._batches(file, CHUNK_ROWS, [self.text_column]):
                 yield batch.column(0).to_pylist()
 
@@ -158,12 +158,12 @@ class ParquetTable(Table):
     def _open(self) -> Iterator[BoundedParquet]:
         with self._readable():
             file = BoundedParquet(pa.memory_map(str(self.path)), self.path)
-            file.schema.names  # noqa: B018  # decoded when they are asked for
+            file.schema.names  # noqa: B018  # decodes the names
         with file:
             yield file
 
     def _batches(self, file: BoundedParquet, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Read pieces whose content is what their types say."""
+        """Read pieces and validate their contents."""
         batches = file.batches(rows, columns)
         while True:
             with self._readable():
@@ -178,7 +178,7 @@ class ParquetTable(Table):
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except MemoryError:  # Arrow's own is an ArrowException too, and says nothing of the file
+        except MemoryError:  # Arrow's own is also an ArrowException and says nothing about the file
             raise
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
             reason = first_line(error).rstrip(".")
@@ -189,10 +189,10 @@ _KINDS: dict[str, type[Table]] = {".csv": CsvTable, ".parquet": ParquetTable}
 
 
 def table_kind(path: Location) -> type[Table]:
-    """What a file is by the ending of its name; it is not opened.
+    """Determine the format of a file from its suffix, without opening it.
 
     Raises:
-        UserError: another ending, or no such file.
+        UserError: another suffix, or no such file.
     """
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:

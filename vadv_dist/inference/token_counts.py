@@ -1,4 +1,4 @@
-"""How many texts `data.max_tokens` cuts: what stands behind the cut is read by nobody, and no error shows it."""
+"""Count the texts that `data.max_tokens` truncates, which causes no error otherwise."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -12,13 +12,13 @@ _CHUNK = 1024
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Lengths of texts against a bound.
+    """Lengths of texts compared with a limit.
 
     Attributes:
-        texts: how many were read.
-        cut: how many of them are longer than the bound.
-        longest: length of the longest, in tokens (or words, where no tokenizer is known).
-        bound: texts are cut after so many.
+        texts: number of texts.
+        cut: number of texts above the limit.
+        longest: length of the longest, in tokens (or words, if no tokenizer is known).
+        bound: texts are truncated to this many tokens.
     """
 
     texts: int
@@ -28,32 +28,34 @@ class TokenCounts:
 
     @property
     def share(self) -> float:
-        """Share of the texts that are cut."""
+        """Fraction of truncated texts."""
         return self.cut / self.texts if self.texts else 0.0
 
     def to_json(self) -> dict[str, float]:
-        """Plain containers, with the share."""
+        """Plain containers, including the fraction."""
         return {**asdict(self), "share": self.share}
 
     @classmethod
     def from_json(cls, raw: Mapping[str, float]) -> "TokenCounts":
-        """Undo `to_json`."""
+        """Read the result of `to_json`."""
         return cls(*(int(raw[name]) for name in ("texts", "cut", "longest", "bound")))
 
     def sentence(self, what: str = "texts") -> str:
-        """Say it in words; `what` names the texts."""
+        """Describe it in words; `what` names the texts."""
         if not self.cut:
-            return f"none of {self.texts:,} {what} is cut at {self.bound} tokens; the longest has {self.longest:,}"
+            return (
+                f"none of {self.texts:,} {what} is truncated at {self.bound} tokens; the longest has {self.longest:,}"
+            )
         share = f"{self.share:.1%}" if self.share >= 0.001 else "under 0.1%"
         verb = "is" if self.cut == 1 else "are"
         return (
-            f"{self.cut:,} of {self.texts:,} {what} ({share}) {verb} cut at {self.bound} tokens; the longest has "
+            f"{self.cut:,} of {self.texts:,} {what} ({share}) {verb} truncated at {self.bound} tokens; the longest has "
             f"{self.longest:,}"
         )
 
 
 def count_tokens(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], max_tokens: int) -> TokenCounts:
-    """Count texts of more than `max_tokens` tokens, special tokens included, as a collator cuts them."""
+    """Count texts of more than `max_tokens` tokens, including special tokens, which a collator truncates."""
     count = cut = longest = 0
     for chunk in _chunks(texts):
         ids = tokenizer(
@@ -66,7 +68,7 @@ def count_tokens(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], max
 
 
 def count_words(words: Iterable[int], max_tokens: int) -> TokenCounts:
-    """Count texts that any tokenizer would cut, by their words: a word is at least one token."""
+    """Count texts that any tokenizer would truncate, by their words: a word is at least one token."""
     numbers = list(words)
     return TokenCounts(len(numbers), sum(n > max_tokens for n in numbers), max(numbers, default=0), max_tokens)
 

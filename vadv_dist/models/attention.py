@@ -1,22 +1,22 @@
-"""Attention and feed-forward blocks that the video modules share: pre-norm, QuickGELU, as CLIP has them.
+"""Attention and feed-forward blocks of the video modules: pre-norm, with QuickGELU, as in CLIP.
 
 Shape letters: B batch, L tokens, Q queries, K keys, D width.
 
-Initialisation: a weight has standard deviation fan_in^-0.5, which keeps unit variance through a layer of any width (a
-fixed 0.02 would all but silence the residual branches of a narrow teacher). What writes into a residual stream is
-divided by sqrt(2 · layers), so that the stream's variance does not grow with depth (CLIP, arXiv:2103.00020). Biases
+Initialisation: a weight has standard deviation fan_in^-0.5, which preserves unit variance through a layer of any width
+(a fixed 0.02 would almost silence the residual branches of a narrow teacher). Layers that write into a residual stream
+are divided by sqrt(2 · layers), so that the stream's variance does not grow with depth (CLIP, arXiv:2103.00020). Biases
 are 0.
 """
 
 import torch
 from torch import Tensor, nn
 
-POSITION_STD = 0.02  # beside features of about unit variance: present, but not in their way
+POSITION_STD = 0.02  # small compared with features of about unit variance
 _QUICK_GELU = 1.702
 
 
 def init_linear(linear: nn.Linear, std: float) -> nn.Linear:
-    """Fill a linear layer with normal weights of a standard deviation and zero biases, and return it."""
+    """Initialise a linear layer with normal weights of the given standard deviation and zero biases, and return it."""
     nn.init.normal_(linear.weight, std=std)
     if linear.bias is not None:
         nn.init.zeros_(linear.bias)
@@ -24,12 +24,12 @@ def init_linear(linear: nn.Linear, std: float) -> nn.Linear:
 
 
 def linear(in_features: int, out_features: int, *, bias: bool = True, residual_layers: int = 0) -> nn.Linear:
-    """Make a linear layer, initialised as this file says.
+    """Create a linear layer with this file's initialisation.
 
     Args:
         in_features, out_features: widths.
         bias: whether it has one.
-        residual_layers: layers of the residual stream that it writes into; 0 where it writes into none.
+        residual_layers: number of layers of the residual stream that it writes into; 0 if it writes into none.
     """
     std = in_features**-0.5
     if residual_layers:
@@ -38,20 +38,20 @@ def linear(in_features: int, out_features: int, *, bias: bool = True, residual_l
 
 
 def learnable(*shape: int, std: float) -> nn.Parameter:
-    """Make a parameter of normal values."""
+    """Create a parameter with normal values."""
     return nn.Parameter(torch.randn(*shape) * std)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of a sequence to itself.
+    """Multi-head self-attention.
 
     Args:
         width: D.
         heads: attention heads.
-        layers: layers of the residual stream that it writes into.
+        layers: number of layers of the residual stream that it writes into.
         dropout: dropout of the attention weights.
     Raises:
-        ValueError: the width cannot be split among the heads.
+        ValueError: the width is not divisible by the heads.
     """
 
     def __init__(self, *, width: int, heads: int, layers: int, dropout: float = 0.0) -> None:
@@ -63,7 +63,7 @@ class SelfAttention(nn.Module):
         self.out = linear(width, width, residual_layers=layers)
 
     def forward(self, tokens_BLD: Tensor) -> Tensor:
-        """Return what each token gathers from all tokens, [B, L, D]."""
+        """Return the attention output of each token, [B, L, D]."""
         joint = self.query_key_value(tokens_BLD).unflatten(-1, (3, self.heads, -1))
         query, key, value = joint.permute(2, 0, 3, 1, 4).unbind(0)
         dropout = self.dropout if self.training else 0.0
@@ -72,9 +72,9 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of queries to another sequence, without biases on queries, keys and values (X-CLIP).
+    """Multi-head cross-attention, without biases on queries, keys and values (X-CLIP).
 
-    Args and raises as `SelfAttention`.
+    Args and raises as in `SelfAttention`.
     """
 
     def __init__(self, *, width: int, heads: int, layers: int, dropout: float = 0.0) -> None:
@@ -87,7 +87,7 @@ class CrossAttention(nn.Module):
         self.out = linear(width, width, residual_layers=layers)
 
     def forward(self, queries_BQD: Tensor, memory_BKD: Tensor) -> Tensor:
-        """Return what each query gathers from the memory, [B, Q, D]."""
+        """Return the attention output of each query, [B, Q, D]."""
         query = self.query(queries_BQD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         joint = self.key_value(memory_BKD).unflatten(-1, (2, self.heads, -1))
         key, value = joint.permute(2, 0, 3, 1, 4).unbind(0)
@@ -101,7 +101,7 @@ class FeedForward(nn.Module):
 
     Args:
         width: D.
-        layers: layers of the residual stream that it writes into.
+        layers: number of layers of the residual stream that it writes into.
         dropout: dropout of the hidden values.
     """
 
@@ -112,7 +112,7 @@ class FeedForward(nn.Module):
         self.contract = linear(4 * width, width, residual_layers=layers)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Transform each token [..., D] by itself."""
+        """Transform each token independently, [..., D]."""
         hidden = self.expand(tokens)
         return self.contract(self.drop(hidden * torch.sigmoid(_QUICK_GELU * hidden)))
 
@@ -120,7 +120,7 @@ class FeedForward(nn.Module):
 class TransformerLayer(nn.Module):
     """One pre-norm layer: attention, then feed-forward, each added to its input.
 
-    Args and raises as `SelfAttention`.
+    Args and raises as in `SelfAttention`.
     """
 
     def __init__(self, *, width: int, heads: int, layers: int, dropout: float = 0.0) -> None:
@@ -138,4 +138,4 @@ class TransformerLayer(nn.Module):
 
 def _require_divisible(width: int, heads: int) -> None:
     if heads < 1 or width % heads:
-        raise ValueError(f"A width of {width} cannot be split among {heads} heads.")
+        raise ValueError(f"A width of {width} is not divisible by {heads} heads.")

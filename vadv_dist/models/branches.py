@@ -1,4 +1,4 @@
-"""The teacher's two eyes: a branch for what the frames show and one for the facial expression.
+"""The teacher's two branches: video frames and facial expression.
 
 Shape letters: B batch, T frames, N visual tokens per frame, D width, Dv width of the stored features, E expression
 scores.
@@ -21,9 +21,9 @@ class VisualBranch(nn.Module):
         shape: (T, N, Dv) of a clip's features.
         width: D; features of another width are projected to it first.
         heads: attention heads.
-        cct_layers: layers of the CCT; with 0 there is none, and the mean of a frame's tokens takes the class
-            token's place, which nothing would fill otherwise.
-        mit_layers: layers of the MIT; with 0 there is none, and the mean over frames remains.
+        cct_layers: layers of the CCT; with 0 there is no CCT, and the mean of a frame's tokens replaces the class
+            token.
+        mit_layers: layers of the MIT; with 0 there is no MIT, and the mean over frames is used.
         dropout: dropout of attention weights and hidden values.
     """
 
@@ -61,7 +61,7 @@ class VisualBranch(nn.Module):
         """Return one vector per video [B, D] and the tokens of each frame, class token first, [B, T, 1+N, D].
 
         Args:
-            visual_BTND: stored features, [B, T, N, Dv], of any floating type.
+            visual_BTND: stored features, [B, T, N, Dv], of any floating-point type.
         """
         tokens = visual_BTND.to(self.frame_projection.weight.dtype)
         if self.feature_projection is not None:
@@ -82,7 +82,7 @@ class FaceBranch(nn.Module):
         shape: (T, E) of a clip's features.
         width: D.
         heads: attention heads.
-        mit_layers: layers of the MIT; with 0 there is none, and the mean over frames remains.
+        mit_layers: layers of the MIT; with 0 there is no MIT, and the mean over frames is used.
         dropout: dropout of attention weights and hidden values.
     """
 
@@ -104,7 +104,7 @@ class FaceBranch(nn.Module):
         """Return one vector per video, [B, D].
 
         Args:
-            face_BTE: expression scores, [B, T, E], of any floating type.
+            face_BTE: expression scores, [B, T, E], of any floating-point type.
         """
         frames_BTD = self.score_projection(face_BTE.to(self.score_projection.weight.dtype))
         return frames_BTD.mean(dim=1) if self.mit is None else self.mit(frames_BTD)

@@ -1,4 +1,4 @@
-"""The cross-frame communication transformer: each frame attends within itself and hears from the others.
+"""The cross-frame communication transformer: attention within each frame, with messages between frames.
 
 Shape letters: B batch, T frames, N visual tokens per frame, D width.
 """
@@ -13,12 +13,12 @@ class CrossFrameCommunicationLayer(nn.Module):
     """One layer: frames exchange messages, then each frame's tokens attend to each other and to their message.
 
     m_t = W z_t[class] and M̂ = M + MHA(LN(M)) across frames; [ẑ_t, ·] = [z_t, m̂_t] + MHA(LN([z_t, m̂_t])) within a frame,
-    the message dropped after; z = ẑ + MLP(LN(ẑ)).
+    after which the message is dropped; z = ẑ + MLP(LN(ẑ)).
 
     Args:
         width: D.
         heads: attention heads.
-        layers: layers of the whole transformer, for the initialisation.
+        layers: number of layers of the whole transformer, for the initialisation.
         dropout: dropout of attention weights and hidden values.
     """
 
@@ -46,25 +46,25 @@ class CrossFrameCommunicationLayer(nn.Module):
 class CrossFrameCommunicationTransformer(nn.Module):
     """Adds a class token and positions to the tokens of each frame and lets the frames communicate.
 
-    Source: X-CLIP (Ni et al., arXiv:2208.02816); VideoAdviser, arXiv:2309.15494, section 4.1. Equals
-    `XCLIPVisionEncoder` of transformers with the embeddings and the first LayerNorm of its vision model, where the
-    frozen features stand for patch embeddings; there is no stochastic depth.
+    Source: X-CLIP (Ni et al., arXiv:2208.02816); VideoAdviser, arXiv:2309.15494, section 4.1. Equal to
+    `XCLIPVisionEncoder` of transformers with the embeddings and the first LayerNorm of its vision model, with the
+    frozen features in place of patch embeddings and without stochastic depth.
 
     Args:
         width: D.
         heads: attention heads.
-        layers: layers, at least 1.
+        layers: number of layers, at least 1.
         num_tokens: N, visual tokens per frame.
         dropout: dropout of attention weights and hidden values.
     Raises:
-        ValueError: no layer, or a width that cannot be split among the heads.
+        ValueError: there are no layers, or the width is not divisible by the heads.
     """
 
     def __init__(self, *, width: int, heads: int, layers: int, num_tokens: int, dropout: float = 0.0) -> None:
         super().__init__()
         if layers < 1:
             raise ValueError(f"A cross-frame communication transformer needs at least 1 layer, not {layers}.")
-        self.class_token = learnable(width, std=width**-0.5)  # as CLIP
+        self.class_token = learnable(width, std=width**-0.5)  # as in CLIP
         self.positions = learnable(1 + num_tokens, width, std=POSITION_STD)
         self.norm = nn.LayerNorm(width)
         self.layers = nn.ModuleList(
@@ -78,11 +78,11 @@ class CrossFrameCommunicationTransformer(nn.Module):
         Args:
             visual_BTND: visual tokens of each frame, [B, T, N, D].
         Raises:
-            ValueError: the number of tokens per frame is not the one built for.
+            ValueError: the number of tokens per frame differs from `num_tokens`.
         """
         batch, frames, num_tokens, width = visual_BTND.shape
         if 1 + num_tokens != len(self.positions):
-            raise ValueError(f"{num_tokens} visual tokens per frame, but built for {len(self.positions) - 1}.")
+            raise ValueError(f"Got {num_tokens} visual tokens per frame, expected {len(self.positions) - 1}.")
         class_BT1D = self.class_token.expand(batch, frames, 1, width)
         tokens = torch.cat([class_BT1D, visual_BTND.to(self.class_token.dtype)], dim=2) + self.positions
         tokens = self.norm(tokens)

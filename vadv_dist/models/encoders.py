@@ -1,4 +1,4 @@
-"""Language encoders and their tokenizers, by folder or by Hugging Face name."""
+"""Language encoders and their tokenizers, by folder or Hugging Face name."""
 
 import inspect
 from typing import TYPE_CHECKING, Any
@@ -17,16 +17,16 @@ _ADVICE = "Set student.encoder to an encoder such as roberta-large or bert-base-
 def build_encoder(
     name_or_path: str, *, pretrained: bool, dropout: float | None, gradient_checkpointing: bool
 ) -> "PreTrainedModel":
-    """Build a text encoder in fp32, in training mode, whose every trained parameter bears on its last hidden state.
+    """Build a text encoder in fp32 and training mode, in which every trained parameter affects the last hidden state.
 
     Args:
-        name_or_path: folder, or name on the Hugging Face hub, of any model that reads token ids.
-        pretrained: load its weights, or draw new ones from its config alone.
+        name_or_path: folder, or name on the Hugging Face Hub, of any model that reads token ids.
+        pretrained: load its weights, or initialise new ones from its config.
         dropout: replaces every dropout rate of its config; None keeps them.
-        gradient_checkpointing: compute each layer again in the backward pass instead of keeping its values.
+        gradient_checkpointing: recompute each layer in the backward pass instead of storing its activations.
     Raises:
-        UserError: no such folder and not to be had from the hub, no config, no weights, weights that do not fit the
-            config, or a model that is not a text encoder.
+        UserError: it is in no folder and not on the hub, has no config or no weights, its weights do not fit the
+            config, or it is not a text encoder.
     """
     from transformers import AutoConfig
 
@@ -37,8 +37,8 @@ def build_encoder(
     model_class = _model_class(name_or_path, config)
     if dropout is not None:
         _replace_dropout(config, dropout)
-    # A pooler that nobody reads would have no gradient.
-    options: dict[str, Any] = {"dtype": torch.float32}  # whatever type the weights are stored in
+    # An unused pooler would have no gradient.
+    options: dict[str, Any] = {"dtype": torch.float32}  # whatever the stored type
     if "add_pooling_layer" in inspect.signature(model_class).parameters:
         options["add_pooling_layer"] = False
     if pretrained:
@@ -56,7 +56,7 @@ def build_encoder(
     if gradient_checkpointing:
         if not encoder.supports_gradient_checkpointing:
             raise UserError(
-                f"Encoder {name_or_path!r} ({model_class.__name__}) has no gradient checkpointing. "
+                f"Encoder {name_or_path!r} ({model_class.__name__}) does not support gradient checkpointing. "
                 "Set student.gradient_checkpointing: false."
             )
         encoder.gradient_checkpointing_enable(  # type: ignore[no-untyped-call]  # untyped in transformers
@@ -67,15 +67,15 @@ def build_encoder(
 
 
 def build_tokenizer(name_or_path: str) -> "PreTrainedTokenizerBase":
-    """Load the tokenizer of an encoder; it pads and cuts on the right, whatever its files say.
+    """Load the tokenizer of an encoder, with padding and truncation on the right whatever its files say.
 
-    Padding on the left would shift the positions of a text by what else is in its batch, and put padding where the
-    first token is read.
+    With padding on the left, the positions of a text would depend on the other texts of its batch, and the first token
+    could be padding.
 
     Args:
-        name_or_path: folder, or name on the Hugging Face hub.
+        name_or_path: folder, or name on the Hugging Face Hub.
     Raises:
-        UserError: no such folder and not to be had from the hub, no tokenizer there, or one without a padding token.
+        UserError: it is in no folder and not on the hub, or has no tokenizer or no padding token.
     """
     from transformers import AutoTokenizer
 
@@ -83,16 +83,16 @@ def build_tokenizer(name_or_path: str) -> "PreTrainedTokenizerBase":
         name_or_path,
         lambda source, local: AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=False),
     )
-    # From a folder that holds a config alone, transformers makes a tokenizer that knows no word, and says nothing.
+    # From a folder with only a config, transformers silently creates a tokenizer with an empty vocabulary.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(
-            f"Encoder {name_or_path!r} holds no tokenizer: its vocabulary is empty. "
-            "Put its tokenizer.json or its vocabulary files beside its config.json."
+            f"Encoder {name_or_path!r} has no tokenizer: its vocabulary is empty. "
+            "Put its tokenizer.json or its vocabulary files next to its config.json."
         )
     if tokenizer.pad_token_id is None:
         raise UserError(
             f"The tokenizer of encoder {name_or_path!r} has no padding token, so texts of different lengths cannot "
-            "share a batch. Give it one in a folder of your own, such as tokenizer.pad_token = tokenizer.eos_token "
+            "share a batch. Add one in a copy of the folder, such as tokenizer.pad_token = tokenizer.eos_token "
             "followed by tokenizer.save_pretrained(folder)."
         )
     tokenizer.padding_side = tokenizer.truncation_side = "right"
@@ -102,25 +102,25 @@ def build_tokenizer(name_or_path: str) -> "PreTrainedTokenizerBase":
 def require_fitting(
     encoder: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", name_or_path: str, max_tokens: int
 ) -> None:
-    """Check that an encoder has a row for every token of its tokenizer, and that a cut text keeps a word.
+    """Check that an encoder has an embedding for every token of its tokenizer, and that a truncated text keeps a word.
 
     Raises:
-        UserError: the tokenizer knows more tokens than the encoder, or `max_tokens` leaves no room for words.
+        UserError: the tokenizer has more tokens than the encoder, or `max_tokens` leaves no room for words.
     """
     special = tokenizer.num_special_tokens_to_add(pair=False)
     if max_tokens <= special:
         raise UserError(
-            f"data.max_tokens is {max_tokens}, but the tokenizer of {name_or_path} adds {special} tokens to each text: "
-            f"no word would be left. Set data.max_tokens to at least {special + 1}."
+            f"data.max_tokens is {max_tokens}, but the tokenizer of {name_or_path} adds {special} tokens to each text, "
+            f"which leaves no room for words. Set data.max_tokens to at least {special + 1}."
         )
     try:
         table = encoder.get_input_embeddings()
-    except NotImplementedError:  # an encoder without a table of tokens, such as one that hashes characters
+    except NotImplementedError:  # an encoder without a token table, such as one that hashes characters
         return
     if isinstance(table, torch.nn.Embedding) and len(tokenizer) > table.num_embeddings:
         raise UserError(
-            f"The tokenizer of encoder {name_or_path!r} knows {len(tokenizer)} tokens, but the encoder holds "
-            f"{table.num_embeddings}. Give it its own tokenizer, or save the encoder after "
+            f"The tokenizer of encoder {name_or_path!r} has {len(tokenizer)} tokens, but the encoder has "
+            f"{table.num_embeddings}. Use its own tokenizer, or save the encoder after "
             "model.resize_token_embeddings(len(tokenizer))."
         )
 
@@ -131,7 +131,7 @@ def _model_class(name_or_path: str, config: "PreTrainedConfig") -> "type[PreTrai
     found: Any = MODEL_MAPPING.get(type(config), None)
     model_class: type[PreTrainedModel] | None = found[0] if isinstance(found, tuple) else found
     if model_class is None:
-        raise UserError(f"Encoder {name_or_path!r} is a {config.model_type!r}, which has no plain model. {_ADVICE}")
+        raise UserError(f"Encoder {name_or_path!r} is a {config.model_type!r}, which has no base model. {_ADVICE}")
     reads_text = model_class.main_input_name == "input_ids" and getattr(config, "hidden_size", None) is not None
     if config.is_encoder_decoder or not reads_text:
         raise UserError(f"Encoder {name_or_path!r} is a {model_class.__name__}, not a text encoder. {_ADVICE}")
@@ -144,8 +144,8 @@ def _with_all_weights(model_class: "type[PreTrainedModel]", source: str, **optio
     missing = sorted(name for name in loaded[1]["missing_keys"] if not _is_pooler(name))
     if missing:
         raise UserError(
-            f"The weights of encoder {source!r} lack {len(missing)} of the tensors that its config asks for, such as "
-            f"{missing[0]}. Give weights that fit the config, or set student.pretrained: false."
+            f"The weights of encoder {source!r} lack {len(missing)} of the tensors of its config, such as "
+            f"{missing[0]}. Use weights that fit the config, or set student.pretrained: false."
         )
     return encoder
 

@@ -1,7 +1,7 @@
-"""Two-layer heads: from a representation to another one or to a logit, always in fp32.
+"""Two-layer heads from a representation to another one or to a logit, always in fp32.
 
-bfloat16 has 8 significant bits: between 2 and 4 its numbers are 1/64 apart. A logit of that type takes only a few
-values, however precise the representation below it is. Heads are small, so fp32 costs nothing that can be measured.
+bfloat16 has 8 significant bits: between 2 and 4 its values are 1/64 apart, so a bf16 logit takes only a few values,
+however precise the representation below it. Heads are small, so fp32 has no measurable cost.
 """
 
 from typing import Literal, get_args
@@ -13,26 +13,26 @@ from vadv_dist.models.attention import init_linear
 
 Activation = Literal["tanh", "gelu", "relu"]
 _ACTIVATIONS = {"tanh": nn.functional.tanh, "gelu": nn.functional.gelu, "relu": nn.functional.relu}
-# Of a last layer: a logit of 128 hidden values of unit size then starts within about 0.02 · sqrt(128) = 0.23 of its
-# bias, and yet passes a gradient on from the first step, which zeros would not.
+# For a last layer: a logit of 128 hidden values of unit size starts within about 0.02 · sqrt(128) = 0.23 of its bias,
+# and still passes a gradient from the first step, unlike with zeros.
 OUTPUT_STD = 0.02
 
 
 def without_autocast(device: torch.device) -> torch.autocast:
-    """Switch autocast off for operations on a device; the meta device has none and takes the CPU's."""
+    """Disable autocast for operations on a device; the meta device has none and uses the CPU's."""
     kind = device.type if torch.amp.is_autocast_available(device.type) else "cpu"
     return torch.autocast(kind, enabled=False)
 
 
 def at_least_fp32(dtype: torch.dtype) -> torch.dtype:
-    """Return float32 for the shorter types, and float64 for itself."""
+    """Return float32 for shorter types, and float64 for float64."""
     return torch.promote_types(dtype, torch.float32)
 
 
 class Fp32Linear(nn.Linear):
-    """A linear layer that computes in fp32 (fp64 where its weights are), also of bf16 input and under autocast."""
+    """A linear layer that computes in fp32 (fp64 if its weights are), also for bf16 input and under autocast."""
 
-    def forward(self, input: Tensor) -> Tensor:  # torch's name
+    def forward(self, input: Tensor) -> Tensor:  # torch's argument name
         """Map [..., in_features] to fp32 [..., out_features]."""
         dtype = at_least_fp32(self.weight.dtype)
         with without_autocast(input.device):
@@ -40,12 +40,12 @@ class Fp32Linear(nn.Linear):
 
 
 def start_in_label_units(layer: nn.Linear, *, mean: float, unit: float) -> None:
-    """Let a last layer start near the mean label; around it, in a unit of the label scale instead of 1.
+    """Initialise a last layer so that its output starts near the mean label, with weights in units of the label scale.
 
     Args:
-        layer: the last layer of a head whose bias is 0.
-        mean: of the training labels.
-        unit: a sixth of the label range, 1 for the [-3, 3] that `OUTPUT_STD` is made for.
+        layer: the last layer of a head with bias 0.
+        mean: mean of the training labels.
+        unit: a sixth of the label range: 1 for [-3, 3], which `OUTPUT_STD` is chosen for.
     """
     with torch.no_grad():
         layer.weight.mul_(unit)
@@ -53,7 +53,7 @@ def start_in_label_units(layer: nn.Linear, *, mean: float, unit: float) -> None:
 
 
 def head_layer(in_features: int, out_features: int, std: float | None = None) -> Fp32Linear:
-    """Make a layer of a head: biases 0, weights normal with `std`, by default in_features^-0.5."""
+    """Create a layer of a head: biases 0, weights normal with `std`, by default in_features^-0.5."""
     layer = Fp32Linear(in_features, out_features)
     init_linear(layer, in_features**-0.5 if std is None else std)
     return layer
@@ -69,7 +69,7 @@ class TwoLayerMLP(nn.Module):
         activation: `tanh`, `gelu` or `relu`.
         dropout: dropout of the hidden values.
     Raises:
-        ValueError: the activation is another one.
+        ValueError: unknown activation.
     """
 
     def __init__(

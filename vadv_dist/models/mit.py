@@ -11,17 +11,17 @@ from vadv_dist.models.attention import POSITION_STD, TransformerLayer, learnable
 class MultiFrameIntegrationTransformer(nn.Module):
     """Pre-norm layers over frames with learnable positions, a residual from the input, then the mean over frames.
 
-    Source: X-CLIP (Ni et al., arXiv:2208.02816); VideoAdviser, arXiv:2309.15494, eq. 4-5. Equals
+    Source: X-CLIP (Ni et al., arXiv:2208.02816); VideoAdviser, arXiv:2309.15494, eq. 4-5. Equal to
     `XCLIPMultiframeIntegrationTransformer` of transformers.
 
     Args:
         width: D.
         heads: attention heads.
-        layers: layers, at least 1.
+        layers: number of layers, at least 1.
         num_frames: T.
         dropout: dropout of attention weights and hidden values.
     Raises:
-        ValueError: no layer, or a width that cannot be split among the heads.
+        ValueError: there are no layers, or the width is not divisible by the heads.
     """
 
     def __init__(self, *, width: int, heads: int, layers: int, num_frames: int, dropout: float = 0.0) -> None:
@@ -37,12 +37,12 @@ class MultiFrameIntegrationTransformer(nn.Module):
         """Return one vector per video, [B, D].
 
         Args:
-            frames_BTD: a vector per frame, [B, T, D].
+            frames_BTD: one vector per frame, [B, T, D].
         Raises:
-            ValueError: the number of frames is not the one built for.
+            ValueError: the number of frames differs from `num_frames`.
         """
         if frames_BTD.shape[1] != len(self.positions):
-            raise ValueError(f"{frames_BTD.shape[1]} frames, but built for {len(self.positions)}.")
+            raise ValueError(f"Got {frames_BTD.shape[1]} frames, expected {len(self.positions)}.")
         frames_BTD = frames_BTD.to(self.positions.dtype)
         integrated = frames_BTD + self.positions
         for layer in self.layers:

@@ -1,7 +1,7 @@
-"""Finds what a Hugging Face name stands for: a folder, something in the local cache, or something on the hub.
+"""Resolve a Hugging Face name to a folder, the local cache, or the hub.
 
-What is in a folder or in the cache is taken from there without a word over the network. Only where something is missing
-is the hub asked, once and with a time limit: transformers alone would retry for half a minute on an offline machine.
+Files in a folder or in the cache are used without network access. Only if something is missing is the hub asked, once
+and with a time limit: transformers alone would retry for half a minute on an offline machine.
 """
 
 import importlib.util
@@ -22,14 +22,14 @@ _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def load_pretrained(name_or_path: str, load: Callable[[str, bool], T], field: str = "student.encoder") -> T:
-    """Load something of an encoder from a folder, else from the cache, else from the hub.
+    """Load a part of an encoder from a folder, else from the cache, else from the hub.
 
     Args:
-        name_or_path: folder, `package://NAME/FOLDER` inside an installed package, or name on the Hugging Face hub.
-        load: called as `load(source, local_files_only)`, once, or twice where something is not in the cache.
-        field: of the configuration that names it, for messages.
+        name_or_path: folder, `package://NAME/FOLDER` inside an installed package, or name on the Hugging Face Hub.
+        load: called as `load(source, local_files_only)`, once, or twice if something is not in the cache.
+        field: the configuration field, for messages.
     Raises:
-        UserError: no such folder and not to be had from the hub, or files that cannot be used.
+        UserError: it is in no folder and not on the hub, or its files cannot be used.
     """
     from safetensors import SafetensorError
 
@@ -37,20 +37,20 @@ def load_pretrained(name_or_path: str, load: Callable[[str, bool], T], field: st
     folder = _folder(name_or_path, field)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise UserError(f"Encoder folder {name_or_path} has no config.json. Give the folder that holds it.")
+            raise UserError(f"Encoder folder {name_or_path} has no config.json. Use the folder that contains it.")
         try:
             with quiet_transformers():
                 return load(str(folder), True)
         except faults as error:
-            alone = "; student.pretrained: false needs its config.json alone" if field.startswith("student") else ""
+            alone = "; student.pretrained: false needs only its config.json" if field.startswith("student") else ""
             raise UserError(
-                f"Encoder folder {name_or_path} cannot be used: {one_line(error).rstrip('.')}. Give a folder "
-                f"as save_pretrained writes it{alone}."
+                f"Encoder folder {name_or_path} cannot be used: {one_line(error).rstrip('.')}. Use a folder "
+                f"written by save_pretrained{alone}."
             ) from error
     if not _HUB_NAME.fullmatch(name_or_path):
         raise UserError(
-            f"Encoder {name_or_path!r} is not an existing folder, and cannot be a Hugging Face name. "
-            f"Set {field} to a folder that holds a config.json, or to a name on the Hugging Face hub."
+            f"Encoder {name_or_path!r} is not an existing folder and not a valid Hugging Face name. "
+            f"Set {field} to a folder that contains a config.json, or to a name on the Hugging Face Hub."
         )
     try:
         with quiet_transformers():
@@ -68,7 +68,7 @@ def load_pretrained(name_or_path: str, load: Callable[[str, bool], T], field: st
 
 
 def encoder_folder(name_or_path: str) -> Path | None:
-    """The folder that holds an encoder's files: the one that is named, or that of the local cache; None without one.
+    """The folder with an encoder's files: the given one, or that of the local cache; None without one.
 
     Raises:
         UserError: it is in a package that is not installed.
@@ -85,11 +85,11 @@ def encoder_folder(name_or_path: str) -> Path | None:
 
 
 def missing_files(name_or_path: str, *, weights: bool) -> str | None:
-    """Say what of an encoder would have to come from the hub; None where all is in a folder or in the cache.
+    """Say which part of an encoder would have to be downloaded; None if everything is in a folder or in the cache.
 
     Args:
-        name_or_path: as `load_pretrained`.
-        weights: whether its weights are needed, besides its config.
+        name_or_path: as in `load_pretrained`.
+        weights: whether its weights are needed, in addition to its config.
     """
     from transformers import AutoConfig
     from transformers.utils.hub import cached_file
@@ -109,7 +109,7 @@ def missing_files(name_or_path: str, *, weights: bool) -> str | None:
 
 
 def _folder(name_or_path: str, field: str) -> Path:
-    """The folder that a name means: itself, or for `package://NAME/FOLDER` one inside an installed package.
+    """The folder of a name: itself, or for `package://NAME/FOLDER` a folder inside an installed package.
 
     Raises:
         UserError: the package is not installed.
@@ -132,29 +132,29 @@ def _require_on_hub(name: str, not_cached: Exception, field: str) -> None:
 
     what = f"Encoder {name!r} is neither a folder nor (completely) in the local cache"
     advice = (
-        f"Set {field} to a folder that holds its files, or run "
-        f"`hf download {name}` where there is a network and copy ~/.cache/huggingface."
+        f"Set {field} to a folder that contains its files, or run "
+        f"`hf download {name}` on a machine with network access and copy ~/.cache/huggingface."
     )
     if constants.HF_HUB_OFFLINE:
-        raise UserError(f"{what}, and HF_HUB_OFFLINE forbids asking the hub. {advice}") from not_cached
+        raise UserError(f"{what}, and HF_HUB_OFFLINE forbids network access. {advice}") from not_cached
     try:
         HfApi().model_info(name, timeout=_HUB_TIMEOUT_S)
     except GatedRepoError as error:
-        raise UserError(f"{what}, and the hub wants a login for it: run `hf auth login`.") from error
+        raise UserError(f"{what}, and the hub requires a login for it: run `hf auth login`.") from error
     except RepositoryNotFoundError as error:
-        raise UserError(f"{what}, and the hub does not know it. Check the name. {advice}") from error
-    except Exception as error:  # the HTTP client's own kinds: whichever it is, the hub did not answer
+        raise UserError(f"{what}, and it is not on the hub. Check the name. {advice}") from error
+    except Exception as error:  # the HTTP client has various exceptions; all mean that the hub did not answer
         raise UserError(f"{what}, and the Hugging Face hub cannot be reached ({one_line(error)}). {advice}") from error
 
 
 @contextmanager
 def quiet_transformers(*, bars: bool = False) -> Iterator[None]:
-    """Keep transformers' reports (and its bars) off the terminal; what matters of them the caller says itself."""
+    """Hide transformers' reports and progress bars; the caller reports what matters."""
     from huggingface_hub import constants
     from transformers.utils import logging as transformers_logging
 
     verbosity = transformers_logging.get_verbosity()
-    # Turned on again afterwards, unless the user has turned the hub's off for good (the hub would warn).
+    # Enabled again afterwards, unless the user has disabled the hub's bars globally (the hub would warn).
     hide_bars = (
         not bars and transformers_logging.is_progress_bar_enabled() and not constants.HF_HUB_DISABLE_PROGRESS_BARS
     )

@@ -1,4 +1,4 @@
-"""Video-specific prompting: the words of each class are adapted to what the video shows.
+"""Video-specific prompting: adapt the embedding of each class's words to the video.
 
 Shape letters: B batch, T frames, N visual tokens per frame, C classes, D width.
 """
@@ -15,7 +15,7 @@ class PromptingLayer(nn.Module):
     Args:
         width: D.
         heads: attention heads.
-        layers: layers of the whole module, for the initialisation.
+        layers: number of layers of the whole module, for the initialisation.
         dropout: dropout of attention weights and hidden values.
     """
 
@@ -35,19 +35,19 @@ class PromptingLayer(nn.Module):
 class VideoSpecificPrompting(nn.Module):
     """v̄_p = v_p + α · decoder(v_p, visual tokens averaged over frames), with a learnable α per dimension.
 
-    Source: VideoAdviser, arXiv:2309.15494, eq. 7, in the form of X-CLIP (Ni et al., arXiv:2208.02816). Equals
+    Source: VideoAdviser, arXiv:2309.15494, eq. 7, in the form of X-CLIP (Ni et al., arXiv:2208.02816). Equal to
     `XCLIPPromptGenerator` of transformers together with the LayerNorm, the projection and the mean over frames that
-    `XCLIPModel` puts before it and the sum that it puts behind it. As there, the class token is left out of keys and
-    values; with one visual token per frame the average leaves one key, and the attention weights are all 1.
+    `XCLIPModel` applies before it and the sum after it. As there, the class token is excluded from keys and values;
+    with one visual token per frame the average leaves one key, and the attention weights are all 1.
 
     Args:
         width: D.
         heads: attention heads.
-        layers: layers, at least 1 (X-CLIP: 2).
-        alpha: initial α (X-CLIP: 0.1), small so that training starts from the class's own words.
+        layers: number of layers, at least 1 (X-CLIP: 2).
+        alpha: initial α (X-CLIP: 0.1), small so that training starts from the class's words.
         dropout: dropout of attention weights and hidden values.
     Raises:
-        ValueError: no layer, or a width that cannot be split among the heads.
+        ValueError: there are no layers, or the width is not divisible by the heads.
     """
 
     def __init__(self, *, width: int, heads: int, layers: int, alpha: float, dropout: float = 0.0) -> None:

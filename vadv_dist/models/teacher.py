@@ -1,4 +1,4 @@
-"""The teacher: it watches a clip and gives a video logit and, through prompts, class scores and a prompt logit.
+"""The teacher: from a clip to a video logit and, through prompts, class scores and a prompt logit.
 
 Shape letters: B batch, T frames, N visual tokens per frame, C classes, D width, Dv, Dp widths of stored features and
 prompts, E expression scores.
@@ -15,13 +15,13 @@ from vadv_dist.models.branches import FaceBranch, VisualBranch
 from vadv_dist.models.heads import TwoLayerMLP, without_autocast
 from vadv_dist.models.prompting import VideoSpecificPrompting
 
-_LOGIT_SCALE = 2.6592  # ln(1 / 0.07): CLIP's and X-CLIP's first temperature
+_LOGIT_SCALE = 2.6592  # ln(1 / 0.07): the initial temperature of CLIP and X-CLIP
 
 
 class TeacherOutputs(NamedTuple):
-    """What the teacher says about a batch.
+    """The teacher's outputs for a batch.
 
-    A tuple, because DeepSpeed ZeRO-3 finds the tensors in tuples, not in other classes.
+    A tuple, because DeepSpeed ZeRO-3 finds tensors only in tuples, not in other classes.
 
     Attributes:
         video_logit: sentiment in label units, [B].
@@ -37,28 +37,29 @@ class TeacherOutputs(NamedTuple):
 class Teacher(nn.Module):
     """Visual and facial branch, their joint video representation, and video-specific prompting.
 
-    Source: VideoAdviser, arXiv:2309.15494, section 4.1, eq. 4-8. The paper leaves the activation of its two-layer MLPs
-    open; the teacher's are GELU.
+    Source: VideoAdviser, arXiv:2309.15494, section 4.1, eq. 4-8. The paper does not state the activation of its
+        two-layer
+    MLPs; the teacher uses GELU.
 
     Args:
-        visual_shape: (T, N, Dv) of a clip's frame features; None leaves the visual branch out.
-        face_shape: (T, E) of a clip's expression scores; None leaves the facial branch out.
-        width: D, the width that all branches share.
+        visual_shape: (T, N, Dv) of a clip's frame features; None for no visual branch.
+        face_shape: (T, E) of a clip's expression scores; None for no facial branch.
+        width: D, the common width of all branches.
         hidden: H, hidden width of the two-layer MLPs.
         heads: attention heads.
         cct_layers: layers of the CCT, 0 for none.
         mit_layers: layers of each MIT, 0 for none.
         prompt_layers: layers of video-specific prompting.
         prompt_alpha: initial scale of the prompts' video-specific part.
-        prompting: `video` adapts the prompts to each video (eq. 7), `static` compares the video with the prompts as
-            they are, `none` has no prompts.
+        prompting: `video` adapts the prompts to each video (eq. 7), `static` compares the video with fixed prompts,
+            `none` has no prompts.
         similarity: `dot`, the plain product of eq. 8, or X-CLIP's `cosine` with a learnable temperature.
         num_classes: C.
         prompts: frozen prompt embeddings [C, Dp]; None learns C embeddings from small random ones.
         dropout: dropout of attention weights and hidden values.
     Raises:
-        UserError: no branch, video-specific prompting without a visual branch, heads that do not divide the width, or
-            prompts that are not one per class.
+        UserError: there is no branch, video-specific prompting has no visual branch, the width is not divisible by the
+            heads, or the prompts are not one per class.
     """
 
     prompts: Tensor
@@ -83,7 +84,7 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         if visual_shape is None and face_shape is None:
-            raise UserError("The teacher sees nothing: switch teacher.use_visual or teacher.use_face on.")
+            raise UserError("The teacher has no input: set teacher.use_visual or teacher.use_face to true.")
         if prompting == "video" and visual_shape is None:
             raise UserError(
                 "teacher.prompting: video needs the visual branch, which prompts attend to. "
@@ -91,7 +92,7 @@ class Teacher(nn.Module):
             )
         if heads < 1 or width % heads:
             raise UserError(
-                f"teacher.width is {width}, which cannot be split among teacher.heads = {heads}. "
+                f"teacher.width is {width}, which is not divisible by teacher.heads = {heads}. "
                 "Set teacher.heads to a divisor of the width."
             )
         self.visual_branch = (
@@ -148,19 +149,19 @@ class Teacher(nn.Module):
         has_visual: Tensor | None = None,
         has_face: Tensor | None = None,
     ) -> TeacherOutputs:
-        """Watch a batch.
+        """Compute the logits of a batch.
 
-        A row that misses a branch's feature has a representation of zeros in its place, and its prompts stay as they
-        are without video; what is stored for the feature is never read, not even by the gradient.
+        A row without a branch's feature has zeros as that branch's representation, and its prompts are not adapted if
+        it has no video; the stored values of a missing feature are never used, not even in the gradient.
 
         Args:
-            visual: frame features, [B, T, N, Dv]; read where there is a visual branch.
-            face: expression scores, [B, T, E]; read where there is a facial branch.
-            has_visual, has_face: 1 where a row has the feature, 0 where it misses it, [B]; None where all have it.
+            visual: frame features, [B, T, N, Dv]; used by the visual branch.
+            face: expression scores, [B, T, E]; used by the facial branch.
+            has_visual, has_face: 1 for rows with the feature, 0 for others, [B]; None if all have it.
         Returns:
             logits in fp32.
         Raises:
-            ValueError: a branch exists whose feature is not given.
+            ValueError: the feature of a branch is not given.
         """
         representations: list[Tensor] = []
         tokens_BTND: Tensor | None = None
@@ -193,15 +194,15 @@ class Teacher(nn.Module):
     def freeze_unused(
         self, *, video_logit: bool = True, class_logits: bool = True, prompt_logit: bool = True
     ) -> list[str]:
-        """Stop training the parameters that no used output depends on.
+        """Freeze the parameters that no used output depends on.
 
-        Data-parallel training waits for the gradient of every trained parameter. Of the step-distillation objective,
-        only the prompt logit can be without one: where step 1 is switched off.
+        Data-parallel training waits for the gradient of every trained parameter. With the step-distillation objective,
+        only the prompt logit can be without a gradient: if step 1 is off.
 
         Args:
-            video_logit, class_logits, prompt_logit: whether the loss passes a gradient to this output.
+            video_logit, class_logits, prompt_logit: whether the loss depends on this output.
         Returns:
-            names of the parameters that were frozen.
+            names of the frozen parameters.
         """
         prompt_parts = ("prompts", "prompt_projection", "prompting", "logit_scale")
         used = {"video_head": video_logit, "prompt_head": prompt_logit}
@@ -224,7 +225,7 @@ class Teacher(nn.Module):
 
 
 def _zero_missing(values: Tensor, present_B: Tensor | None) -> Tensor:
-    """Replace the rows [B, ...] that are missing by zeros; a product would keep their NaN."""
+    """Replace missing rows [B, ...] by zeros; a product would keep their NaN."""
     if present_B is None:
         return values
     missing = ~present_B.bool()

@@ -1,4 +1,4 @@
-"""The text student: a language encoder and a two-layer head that reads words alone.
+"""The text student: a language encoder with a two-layer head.
 
 Shape letters: B batch, L tokens, D width of the encoder, H hidden width of the head.
 """
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 __all__ = ["TextStudent", "build_encoder", "build_tokenizer"]
 
-# Encoders that use a mask [B, 1, 1, L] as it is. From a mask [B, L] they make one themselves, after asking whether any
-# token is padding: a wait for the GPU in each step, and a branch on data that no CUDA graph can hold.
+# Encoders that use a mask [B, 1, 1, L] as it is. From a mask [B, L] they derive one after checking whether any token is
+# padding, which synchronises with the GPU in each step and is a data-dependent branch that CUDA graphs do not support.
 _TAKE_READY_MASK = frozenset({"bert", "camembert", "electra", "roberta", "xlm-roberta"})
 
 
 class TextStudent(nn.Module):
     """Sentiment from words: encoder, pooling, and a head D → H → 1 with tanh.
 
-    The head has the form of transformers' `…ForSequenceClassification`, so that the student can leave as a plain
-    Hugging Face model. Its last layer starts small, hence logits near its bias.
+    The head has the form of transformers' `…ForSequenceClassification`, so that the student can be exported as a plain
+    Hugging Face model. Its last layer has a small initialisation, so logits start near its bias.
 
     Source: VideoAdviser, arXiv:2309.15494, section 4.2.
 
     Args:
-        encoder: any model of transformers that reads token ids and gives `last_hidden_state` [B, L, D].
+        encoder: any transformers model that reads token ids and returns `last_hidden_state` [B, L, D].
         hidden: H.
-        pooling: a text is its first token (`cls`) or the mean of its tokens (`mean`).
+        pooling: a text is represented by its first token (`cls`) or the mean of its tokens (`mean`).
         dropout: dropout before each layer of the head.
-        freeze_encoder: train the head alone; the encoder then stays in evaluation mode.
+        freeze_encoder: train only the head; the encoder then stays in evaluation mode.
     Raises:
-        ValueError: the pooling is another one.
+        ValueError: unknown pooling.
     """
 
     def __init__(
@@ -67,18 +67,18 @@ class TextStudent(nn.Module):
             encoder.train(False)
 
     def train(self, mode: bool = True) -> "TextStudent":
-        """Switch between training and evaluation; a frozen encoder stays in evaluation."""
+        """Switch between training and evaluation; a frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self.freeze_encoder:
             self.encoder.train(False)
         return self
 
     def forward(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
-        """Return the text logit in label units, [B]; pooling and head are fp32, whatever the encoder computes in.
+        """Return the text logit in label units, [B]; pooling and head are fp32 whatever the encoder's precision.
 
         Args:
             input_ids_BL: token ids, [B, L].
-            attention_mask_BL: 1 on tokens, 0 on padding, [B, L]; at least one token per row.
+            attention_mask_BL: 1 for tokens, 0 for padding, [B, L]; at least one token per row.
         """
         mask = attention_mask_BL.bool()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):

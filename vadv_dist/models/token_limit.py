@@ -1,7 +1,7 @@
-"""How long a text an encoder can read, found by watching which row of its position table each token takes.
+"""Find the maximum text length of an encoder by observing its lookups in the position table.
 
-The limit is not `max_position_embeddings` for every architecture: RoBERTa numbers positions from `pad_token_id + 1`, so
-that a table of 514 rows holds 512 tokens; OPT's table has two rows more than its limit; XLNet has no table at all.
+`max_position_embeddings` is not the limit of every architecture: RoBERTa numbers positions from `pad_token_id + 1`, so
+a table of 514 rows is enough for 512 tokens; OPT's table has two rows more than its limit; XLNet has no table at all.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,32 +14,32 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _TOKENS = 4
-# Embeddings may be projected once before the first layer; the second product belongs to a layer.
+# Embeddings may be projected once before the first layer; the second matrix product belongs to a layer.
 _PRODUCTS = (nn.functional.linear, torch.addmm, nn.functional.scaled_dot_product_attention)
 
 
 def longest_text(encoder: "PreTrainedModel") -> int | None:
-    """Return the most tokens that an encoder reads, or None where nothing bounds them.
+    """Return the maximum number of tokens that an encoder reads, or None if there is no limit.
 
     Args:
-        encoder: any text encoder, also one without weights (on the meta device).
+        encoder: any text encoder, also on the meta device.
     """
     probed = _without_weights(encoder) if next(encoder.parameters()).is_meta else encoder
     device = next(probed.parameters()).device
     pad_id = getattr(encoder.config, "pad_token_id", None)
-    # RoBERTa's positions count the tokens that are not padding.
+    # RoBERTa's positions count non-padding tokens.
     input_ids = torch.full((1, _TOKENS), 1 if pad_id == 0 else 0, device=device)
     lookups = _Lookups()
     try:
         with torch.no_grad(), lookups:
             probed(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
     except Exception as error:
-        # Nothing is computed after the embeddings, and what an encoder cannot do the check on its weights finds.
+        # Nothing is computed after the embeddings; other failures are found by the check with weights.
         del error
     if lookups.limits:
         return min(lookups.limits)
     # Rotary or computed positions: the length that the encoder was made for. DeBERTa's relative positions saturate, and
-    # XLNet says -1.
+    # XLNet has -1.
     declared = getattr(encoder.config, "max_position_embeddings", None)
     relative = getattr(encoder.config, "relative_attention", False)
     return declared if declared is not None and declared > 0 and not relative else None
@@ -50,7 +50,7 @@ class _Done(Exception):  # noqa: N818  # not an error
 
 
 class _Lookups(TorchFunctionMode):
-    """Notes the limit of each table that is read row by row, and stops the model at its first layer."""
+    """Records the limit of each table that is read row by row, and stops the model at its first layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class _Lookups(TorchFunctionMode):
 
 
 def _without_weights(encoder: "PreTrainedModel") -> "PreTrainedModel":
-    """Build an encoder whose weights take no memory until they are read, but whose buffers have their values."""
+    """Build an encoder whose weights use no memory until they are read, but whose buffers have their values."""
     from transformers.initialization import no_init_weights
 
     with torch.device("cpu"), no_init_weights():

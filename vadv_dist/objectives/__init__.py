@@ -1,4 +1,4 @@
-"""What teacher and student are trained towards: modules of named loss terms."""
+"""Training objectives of teacher and student: modules of named loss terms."""
 
 from vadv_dist.objectives.base import Objective, weighted_total
 from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs

@@ -1,4 +1,4 @@
-"""What every objective is: a module of named terms, which are weighed and added up in one place."""
+"""The base class of objectives: modules of named terms, which are weighted and summed in one place."""
 
 from collections.abc import Mapping
 
@@ -10,16 +10,16 @@ from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs
 
 
 class Objective(nn.Module):
-    """Gives the unweighted loss terms of a micro-batch; it may have trained parameters and state of each rank.
+    """Computes the unweighted loss terms of a micro-batch; it may have trained parameters and per-rank state.
 
     Attributes:
-        described: the terms that it gives, in the order of every table.
+        described: its terms, in the order of every table.
     """
 
     described: tuple[Term, ...]
 
     def forward(self, outputs: TeacherStudentOutputs, rows: Rows) -> dict[str, Tensor]:
-        """Unweighted terms of one micro-batch by name.
+        """Compute the unweighted terms of one micro-batch by name.
 
         Returns:
             the local rows' share of each term, [], fp32 or wider; the shares of ranks and micro-batches add up.
@@ -28,17 +28,17 @@ class Objective(nn.Module):
 
 
 def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]) -> Tensor:
-    """Weigh the terms and add them up: what is optimised (VideoAdviser, arXiv:2309.15494, eq. 15).
+    """Weight and sum the terms: the optimised loss (VideoAdviser, arXiv:2309.15494, eq. 15).
 
     Args:
-        terms: what an `Objective` gave.
-        weights: by term.
+        terms: result of an `Objective`.
+        weights: weights by term.
     Returns:
         the total, [].
     Raises:
-        ValueError: there is no term.
+        ValueError: there are no terms.
         KeyError: a term has no weight.
     """
     if not terms:
-        raise ValueError("There is no term to add up.")
+        raise ValueError("There are no terms to sum.")
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

@@ -1,18 +1,18 @@
-"""Weights under which the student's own term no longer counts."""
+"""Detect weights with which the student's own term no longer matters."""
 
 import math
 from collections.abc import Mapping
 
-# The gradients of all terms are clipped as one: a term of a hundred times the weight leaves the student's a percent.
+# The gradients of all terms are clipped together: a term with 100 times the weight leaves 1 % to the student's term.
 COLLAPSE_RATIO = 100.0
 
 
 def find_collapse(weights: Mapping[str, float], own: str | None) -> tuple[str, float] | None:
-    """The heaviest term and its weight as a multiple of that of `own`, where that is at least `COLLAPSE_RATIO`.
+    """Return the heaviest term and its weight as a multiple of that of `own`, if that is at least `COLLAPSE_RATIO`.
 
     Args:
         weights: mean weights over some steps, by term.
-        own: the term that trains the model in question; nothing is found where it is not weighed.
+        own: the term that trains the model in question; the result is None if it has no weight.
     """
     if own is None or own not in weights:
         return None

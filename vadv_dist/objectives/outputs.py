@@ -1,4 +1,4 @@
-"""The named outputs of teacher and student that an objective compares.
+"""The outputs of teacher and student that an objective compares.
 
 Shape letters: B batch, C classes.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TeacherStudentOutputs:
-    """What teacher and student say about one batch.
+    """The outputs of teacher and student for one batch.
 
     Attributes:
         text_logit: the student's sentiment in label units, [B].
@@ -27,15 +27,15 @@ class TeacherStudentOutputs:
 
 @dataclass(frozen=True)
 class Rows:
-    """What an objective knows of the rows of a micro-batch besides the models' outputs.
+    """The rows of a micro-batch as an objective sees them, apart from the models' outputs.
 
     Attributes:
-        label: in label units, or the number of a class, [B].
-        valid: 1 on real rows, 0 on filler, [B].
-        row_id: number of each row in its split, [B]: the same in every epoch and on every rank.
-        has_video: 1 on rows that have what the teacher needs, [B]; None where all have it.
-        num_rows: real rows of the global batch.
-        num_video_rows: those of them that have what the teacher needs.
+        label: in label units, or the index of a class, [B].
+        valid: 1 for real rows, 0 for filler, [B].
+        row_id: index of each row in its split, [B]: the same in every epoch and on every rank.
+        has_video: 1 for rows with the teacher's inputs, [B]; None if all have them.
+        num_rows: number of real rows in the global batch.
+        num_video_rows: number of these with the teacher's inputs.
     """
 
     label: Tensor

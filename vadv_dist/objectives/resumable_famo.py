@@ -1,4 +1,4 @@
-"""TorchJD's FAMO with a state that can be saved: it has no way of its own."""
+"""TorchJD's FAMO with a state that can be saved, which TorchJD does not provide."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from vadv_dist.objectives.weighting import adam_state, load_adam
 
 
 class ResumableFamo(FAMO):
-    """FAMO whose logits, Adam and last losses can be read and set, in fp64.
+    """FAMO whose logits, Adam state and last losses can be read and set, in fp64.
 
-    These are private in TorchJD: `tests/objectives/test_weighting.py` fails where a version of it keeps them elsewhere.
+    They are private in TorchJD: `tests/objectives/test_weighting.py` fails if a version stores them elsewhere.
     """
 
     @property
     def has_seen_losses(self) -> bool:
-        """Whether `update` has losses to compare with."""
+        """Whether `update` has previous losses to compare with."""
         return self._prev_losses is not None
 
     def plain_state(self) -> dict[str, Any]:
@@ -28,7 +28,7 @@ class ResumableFamo(FAMO):
         }
 
     def load_plain_state(self, state: dict[str, Any]) -> None:
-        """Take over what `plain_state` gave."""
+        """Restore the result of `plain_state`."""
         self._w.data.copy_(torch.tensor(state["logits"], dtype=torch.float64))
         if state["losses"] is not None:
             self._prev_losses = torch.tensor(state["losses"], dtype=torch.float64, device=self._w.device)

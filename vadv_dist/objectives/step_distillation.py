@@ -2,8 +2,8 @@
 
 Shape letters: B rows of this rank's micro-batch, C classes.
 
-Every term is the sum over local rows that count, divided by the number of such rows in the *global* batch. Summed over
-ranks and micro-batches the terms are therefore the means of the paper, and so are their gradients.
+Every term is the sum over counted local rows, divided by the number of such rows in the *global* batch. Summed over
+ranks and micro-batches, the terms and their gradients are therefore the means of the paper.
 """
 
 import torch
@@ -30,12 +30,12 @@ def mean_squared_error(left_B: Tensor, right_B: Tensor, *, counts_B: Tensor, num
 
     Args:
         left_B, right_B: values in label units, [B]; gradients flow into both.
-        counts_B: true on the rows that count, [B]; others may hold anything.
-        num_rows: rows of the global batch that count, at least 1.
+        counts_B: true for counted rows, [B]; the values of others are ignored.
+        num_rows: number of counted rows in the global batch, at least 1.
     Returns:
         local share of the mean, [], fp32 or wider.
     """
-    # Chosen, not multiplied: NaN times 0 would be NaN, here and in the gradient.
+    # Select rather than multiply: NaN times 0 would be NaN, here and in the gradient.
     distance_B = torch.where(counts_B, _at_least_fp32(left_B) - _at_least_fp32(right_B), 0.0)
     return distance_B.square().sum() / num_rows
 
@@ -48,9 +48,9 @@ def class_cross_entropy(
     Args:
         class_logits_BC: scores before the softmax, [B, C], negative class first.
         label_B: sentiment in label units, [B].
-        counts_B: true on the rows that count, [B]; others may hold anything.
-        num_rows: rows of the global batch that count, at least 1.
-        threshold: lowest positive label; the paper's is 0.
+        counts_B: true for counted rows, [B]; the values of others are ignored.
+        num_rows: number of counted rows in the global batch, at least 1.
+        threshold: lowest positive label; 0 in the paper.
     Returns:
         local share of the mean, [], fp32 or wider.
     """
@@ -72,13 +72,13 @@ def step_distillation(
 
     Args:
         outputs: logits of one batch.
-        counts_B: true on the rows that count, [B].
-        num_rows: rows of the global batch that count, at least 1.
-        step1, step2: switch a step off.
-        detach_targets: let no gradient of step 2 flow into the teacher. As the equations stand it flows through both
-            sides, and in step 1 it always does: eq. 13 is all that trains the head of the prompt logit.
+        counts_B: true for counted rows, [B].
+        num_rows: number of counted rows in the global batch, at least 1.
+        step1, step2: enable each step.
+        detach_targets: block the gradient of step 2 into the teacher. In the equations it flows through both sides, and
+            in step 1 it always does, because only eq. 13 trains the head of the prompt logit.
     Returns:
-        unweighted terms, each []; only those that are switched on and whose logits exist.
+        unweighted terms, each []; only those that are enabled and whose logits exist.
     """
     terms: dict[str, Tensor] = {}
     if outputs.video_logit is None:
@@ -111,15 +111,15 @@ def loss_terms(
     Args:
         outputs: logits of one batch.
         label_B: sentiment in label units, [B].
-        valid_B: 1 on real rows, 0 on filler, [B].
-        has_video_B: 1 on rows that have what the teacher needs, [B]; None where all have it.
-        num_rows: real rows of the global batch.
-        num_video_rows: those of them that have what the teacher needs; taken as at least 1.
-        threshold: as `class_cross_entropy`.
-        step1, step2, detach_targets: as `step_distillation`.
+        valid_B: 1 for real rows, 0 for filler, [B].
+        has_video_B: 1 for rows with the teacher's inputs, [B]; None if all have them.
+        num_rows: number of real rows in the global batch.
+        num_video_rows: number of these with the teacher's inputs; treated as at least 1.
+        threshold: as in `class_cross_entropy`.
+        step1, step2, detach_targets: as in `step_distillation`.
     Returns:
-        local share of each term that exists, [], fp32 or wider, keyed and ordered as `TERMS`: without a teacher
-        `text_regression` alone, without prompting neither `video_classification` nor `prompt_to_video`.
+        local share of each existing term, [], fp32 or wider, keyed and ordered as `TERMS`: only `text_regression`
+        without a teacher, and neither `video_classification` nor `prompt_to_video` without prompting.
     Raises:
         ValueError: the tensors differ in length.
     """
@@ -155,9 +155,9 @@ class StepDistillation(Objective):
     """The five-term objective as a module (eq. 10-14).
 
     Args:
-        has_teacher, has_prompts: which logits the models give.
+        has_teacher, has_prompts: which logits the models return.
         threshold: lowest positive label.
-        step1, step2, detach_targets: as `step_distillation`.
+        step1, step2, detach_targets: as in `step_distillation`.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class StepDistillation(Objective):
         self.described = tuple(term for term in TERMS if exists[term.name])
 
     def forward(self, outputs: TeacherStudentOutputs, rows: Rows) -> dict[str, Tensor]:
-        """Unweighted terms of one micro-batch, each []; see `loss_terms`."""
+        """Compute the unweighted terms of one micro-batch, each []; see `loss_terms`."""
         return loss_terms(
             outputs,
             rows.label,

@@ -1,10 +1,11 @@
-"""Weights of the loss terms that no search has to find: from the losses themselves, or from nothing at all.
+"""Weights of the loss terms without search: from the losses, from random numbers, or constant.
 
-Each method turns the values of the terms into one number (TorchJD's scalarizations, and one of our own), and a term's
-weight is the derivative of that number by the term: what trains the model is the sum of the terms with these weights.
-So a method sees the values of the whole batch, while each rank and micro-batch weighs its share of the terms.
+Each method turns the values of the terms into one number (TorchJD's scalarizations, and one of ours), and a term's
+weight is the derivative of that number with respect to the term; the model is trained on the sum of the terms with
+these weights. A method therefore sees the values of the whole batch, while each rank and micro-batch weights its share
+of the terms.
 
-Shape letters: K terms that are weighed.
+Shape letters: K weighted terms.
 """
 
 from collections.abc import Sequence
@@ -20,16 +21,16 @@ State = dict[str, Any]
 
 
 class Weighting:
-    """Weights of K terms, step by step; this one weighs all alike.
+    """Weights of K terms, step by step; this class weights all equally.
 
     Args:
         num_terms: K.
-        device: where the losses lie.
+        device: device of the losses.
     """
 
-    # Whether the weights of a step depend on that step's own losses.
+    # Whether the weights of a step depend on that step's losses.
     looks = False
-    # Whether the losses are needed at all.
+    # Whether the losses are needed.
     learns = False
 
     def __init__(self, num_terms: int, device: torch.device) -> None:
@@ -39,51 +40,51 @@ class Weighting:
         """Return the weights of a step, [K], fp64; called once per step.
 
         Args:
-            losses_K: values of the terms over the whole batch, above 0, fp64; read where `looks` is set.
-            seed: of this step, the same on all ranks.
+            losses_K: values of the terms over the whole batch, positive, fp64; used if `looks` is set.
+            seed: seed of the step, the same on all ranks.
         """
         return torch.ones(self._num_terms, dtype=torch.float64, device=self._device)
 
     def observe(self, losses_K: Tensor) -> None:
-        """Take over the losses of a step after its update; called where `learns` is set."""
+        """Process the losses of a step after its update; called if `learns` is set."""
 
     def end_epoch(self) -> None:
-        """Close an epoch."""
+        """Finish an epoch."""
 
     def state(self) -> State:
-        """All that decides the weights to come, as plain numbers: a JSON file holds them exactly."""
+        """Return the state that determines future weights as plain numbers, which JSON represents exactly."""
         return {}
 
     def load(self, state: State) -> None:
-        """Take over what `state` gave."""
+        """Restore the result of `state`."""
 
 
 class RandomWeighting(Weighting):
-    """Weights drawn anew for each step: the softmax of normal numbers (RLW; Lin et al., arXiv:2111.10603)."""
+    """Random weights for each step: a softmax of normal random numbers (RLW; Lin et al., arXiv:2111.10603)."""
 
     def weights(self, losses_K: Tensor, seed: int) -> Tensor:
         """See `Weighting.weights`; sets the seed of torch's generators."""
         from torchjd.scalarization import Random
 
         torch.manual_seed(seed)
-        # Drawn on the CPU: a GPU's generator gives other numbers.
+        # Drawn on the CPU, because a GPU's generator gives other numbers.
         return slope(Random(), torch.ones(self._num_terms, dtype=torch.float64)).to(self._device)
 
 
 class LabelUncertaintyWeighting(Weighting):
-    """Weights e^-s / 2 of terms against labels, s learned to minimise Σ (e^-s L + s) / 2; 1/2 of all others.
+    """Weights e^-s / 2 of label terms, with s learned to minimise Σ (e^-s L + s) / 2; 1/2 for all others.
 
-    Source: Kendall et al., arXiv:1705.07115, where e^s is the variance of a label about the output, and the sum is the
-    likelihood of the labels. A distance between two outputs of the model is no likelihood of anything observed: it can
-    fall to 0, its s to minus infinity, and its weight then hides every other term. Such terms keep s = 0, where every s
-    begins. As in TorchJD, every term has the form of a Gaussian's; the paper leaves the half out for cross-entropy,
-    which only moves where s begins. s is learned by an Adam of its own, beside the model: its gradient needs only the
-    losses, and takes no part in the clipping of the model's.
+    Source: Kendall et al., arXiv:1705.07115, where e^s is the variance of a label around the output, and the sum is the
+    likelihood of the labels. A distance between two outputs of the model is not a likelihood of an observation: it can
+    fall to 0 and its s to minus infinity, and its weight then hides every other term. Such terms keep s = 0, the
+    initial value. As in TorchJD, every term has the Gaussian form; the paper omits the half for cross-entropy, which
+    only shifts the initial s. A separate Adam learns s: its gradient needs only the losses and takes no part in
+    gradient clipping.
 
     Args:
         is_label_term: for each of the K terms, whether it compares an output with the label.
         device: see `Weighting`.
-        lr: rate of the s.
+        lr: learning rate of s.
     """
 
     learns = True
@@ -126,13 +127,13 @@ class LabelUncertaintyWeighting(Weighting):
 
 
 class SoftOptimalUncertaintyWeighting(Weighting):
-    """Weights softmax(1 / (T L)): the best s of the method above in closed form, softened.
+    """Weights softmax(1 / (T L)): the optimal s of `LabelUncertaintyWeighting` in closed form, softened.
 
     Source: UW-SO, Kirchdorfer et al. 2024 (arXiv:2408.07985).
 
     Args:
         num_terms, device: see `Weighting`.
-        temperature: T; the higher, the more alike the weights.
+        temperature: T; higher values give more equal weights.
     """
 
     looks = True
@@ -147,9 +148,9 @@ class SoftOptimalUncertaintyWeighting(Weighting):
 
 
 class DynamicWeightAverage(Weighting):
-    """Weights K softmax(r / T), r the ratio of a term's means over the last epoch and the one before.
+    """Weights K softmax(r / T), where r is the ratio of a term's means over the last epoch and the one before.
 
-    A term that falls more slowly than others weighs more. In the first two epochs all weigh alike.
+    A term that decreases more slowly than others gets more weight. In the first two epochs all weights are equal.
     Source: DWA, Liu et al., arXiv:1803.10704.
 
     Args:
@@ -162,7 +163,7 @@ class DynamicWeightAverage(Weighting):
     def __init__(self, num_terms: int, device: torch.device, *, temperature: float) -> None:
         super().__init__(num_terms, device)
         self._temperature = temperature
-        self._means: list[Tensor] = []  # of the last epochs, at most two
+        self._means: list[Tensor] = []  # of at most two epochs
         self._sum = torch.zeros(num_terms, dtype=torch.float64, device=device)
         self._steps = 0
 
@@ -171,7 +172,7 @@ class DynamicWeightAverage(Weighting):
         from torchjd.scalarization import DWA
 
         scalarizer = DWA(self._temperature)
-        for mean_K in self._means:  # epochs of one step each
+        for mean_K in self._means:  # treated as epochs of one step each
             scalarizer(mean_K)
             scalarizer.step()
         return slope(scalarizer, torch.ones_like(self._sum))
@@ -199,15 +200,15 @@ class DynamicWeightAverage(Weighting):
 
 
 class FastAdaptiveWeighting(Weighting):
-    """Weights in proportion to z / L, z the softmax of logits that learn to let all terms fall at the same pace.
+    """Weights in proportion to z / L, where z is a softmax of logits that learn to decrease all terms at the same rate.
 
-    The logits learn from the losses before and after an update. The paper takes both from one batch, which costs
+    The logits learn from the losses before and after an update. The paper computes both on one batch, which costs
     another forward pass; here the losses after an update are those of the next batch, before its own update.
     Source: FAMO, Liu et al., arXiv:2306.03792.
 
     Args:
         num_terms, device: see `Weighting`.
-        lr: rate of the logits (the paper: 0.025).
+        lr: learning rate of the logits (the paper: 0.025).
     """
 
     looks = True
@@ -234,20 +235,20 @@ class FastAdaptiveWeighting(Weighting):
 
 
 def slope(scalarizer: "Scalarizer", losses_K: Tensor) -> Tensor:
-    """Derivative of a scalarization by each of the losses, [K]."""
+    """Derivative of a scalarization with respect to each loss, [K]."""
     leaf_K = losses_K.detach().requires_grad_()
     with torch.enable_grad():
         return torch.autograd.grad(scalarizer(leaf_K), leaf_K)[0]
 
 
 def adam_state(adam: torch.optim.Adam) -> State:
-    """State of the one tensor that an Adam trains; empty before its first step."""
+    """State of the single tensor that an Adam trains; empty before its first step."""
     (parameter,) = adam.param_groups[0]["params"]
     return {name: value.tolist() for name, value in adam.state.get(parameter, {}).items()}
 
 
 def load_adam(adam: torch.optim.Adam, state: State) -> None:
-    """Take over what `adam_state` gave."""
+    """Restore the result of `adam_state`."""
     (parameter,) = adam.param_groups[0]["params"]
     if state:
         moments = {name: torch.tensor(state[name], dtype=torch.float64, device=parameter.device) for name in state}

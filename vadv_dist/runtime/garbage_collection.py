@@ -1,16 +1,16 @@
-"""How often Python looks for garbage while a process starts.
+"""Reduce garbage collection while a process starts.
 
-Imports of torch, transformers and DeepSpeed make a great many objects and no garbage; looking through them again and
-again slows a command's start, and once more its end (`python benchmarks/run.py --only start`).
+Imports of torch, transformers and DeepSpeed create many objects and no garbage; scanning them repeatedly slows a
+command's start, and its end too (`python benchmarks/run.py --only start`).
 """
 
 import gc
 
-_usual: tuple[int, int, int] | None = None  # the thresholds that a starting process had
+_usual: tuple[int, int, int] | None = None  # the initial thresholds of the process
 
 
 def collect_rarely() -> None:
-    """Look for garbage rarely, until `collect_as_usual`; to be called before what is heavy is imported."""
+    """Collect garbage rarely until `collect_as_usual`; call it before heavy imports."""
     global _usual
     if _usual is None:
         _usual = gc.get_threshold()
@@ -18,7 +18,7 @@ def collect_rarely() -> None:
 
 
 def collect_as_usual() -> None:
-    """End what `collect_rarely` began; without that call, do nothing."""
+    """Undo `collect_rarely`; without that call, do nothing."""
     global _usual
     if _usual is not None:
         gc.set_threshold(*_usual)
@@ -26,5 +26,5 @@ def collect_as_usual() -> None:
 
 
 def collect_no_more() -> None:
-    """Look for no garbage in what is there: the process ends, and gives back its memory anyway."""
+    """Exclude all existing objects from garbage collection, because the process is about to end."""
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Where output of a Ray job stands: never in the job's working directory, which is a copy that Ray removes."""
+"""Locations for the output of a Ray job, never in the job's working directory, which is a copy that Ray deletes."""
 
 import dataclasses
 import itertools
@@ -13,28 +13,28 @@ from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, location, on_disk
 
 C = TypeVar("C")
-# Below it, relative places of a job stand.
+# The base of a job's relative paths.
 BASE = "VADV_STORAGE"
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray's job manager
-_REMOVED = ("runtime_resources", "working_dir_files")  # where Ray lays out working directories
-_WHY = "a Ray job's working directory, a copy that Ray removes"
-_INSTEAD = f"Give s3://… or the absolute path of a disk that stays, or name such a place in {BASE}"
+_REMOVED = ("runtime_resources", "working_dir_files")  # where Ray puts working directories
+_WHY = "a Ray job's working directory, a copy that Ray deletes"
+_INSTEAD = f"Use s3://… or an absolute path on permanent storage, or set {BASE} to such a location"
 
 
 def lasting(uri: str, what: str, environment: Mapping[str, str] = os.environ) -> str:
-    """A place for output as it was given, or below `VADV_STORAGE` where it would be removed with a Ray job.
+    """Return an output location unchanged, or below `VADV_STORAGE` if it would be deleted with a Ray job.
 
     Args:
-        uri: where output goes.
+        uri: the output location.
         what: the field or argument, for messages.
-        environment: variables of the process.
+        environment: environment variables of the process.
     Raises:
-        UserError: the place is in a job's working directory, and `VADV_STORAGE` names no other.
+        UserError: the location is in a job's working directory, and `VADV_STORAGE` is not set.
     """
     place = location(uri)
     if place.is_absolute():
         if _is_removed(place):
-            raise UserError(f"{what} is {uri}, which is in {_WHY}. {_INSTEAD}, and give a path relative to that.")
+            raise UserError(f"{what} is {uri}, which is in {_WHY}. {_INSTEAD}, and use a path relative to that.")
         return uri
     if not (_is_removed(Path.cwd()) or _has_working_dir(environment)):
         return uri
@@ -43,16 +43,16 @@ def lasting(uri: str, what: str, environment: Mapping[str, str] = os.environ) ->
         raise UserError(f"{what} is {uri}, relative to {_WHY}. {_INSTEAD}, to which it is then relative.")
     root = location(base)
     if not root.is_absolute() or _is_removed(root):
-        raise UserError(f"{BASE} is {base}, expected s3://… or an absolute path outside of {_WHY}.")
+        raise UserError(f"{BASE} is {base}, expected s3://… or an absolute path outside {_WHY}.")
     if ".." in PurePosixPath(str(place)).parts:
-        raise UserError(f"{what} is {uri}, which leads out of {BASE} ({base}). Give a path without `..`.")
+        raise UserError(f"{what} is {uri}, which is outside {BASE} ({base}). Use a path without `..`.")
     kept = str(root / str(place))
-    print(f"vadv: {what} is {uri}, relative to {_WHY}: {BASE} makes it {kept}", file=sys.stderr)
+    print(f"vadv: {what} is {uri}, relative to {_WHY}: {BASE} changes it to {kept}", file=sys.stderr)
     return kept
 
 
 def with_lasting(config: C, *names: str) -> C:
-    """A configuration whose fields, such as `run.storage`, name places that outlast a job."""
+    """Apply `lasting` to fields of a configuration, such as `run.storage`."""
     made: Any = config
     for name in names:
         section, field = name.split(".")
@@ -69,7 +69,7 @@ def _is_removed(place: Location) -> bool:
 
 
 def _has_working_dir(environment: Mapping[str, str]) -> bool:
-    """Whether this is the process of a job whose files Ray has laid out."""
+    """Whether this is the process of a job whose files Ray has unpacked."""
     try:
         return bool(json.loads(environment.get(_JOB, "{}"))["runtime_env"]["working_dir"])
     except (ValueError, KeyError, TypeError):

@@ -1,6 +1,6 @@
-"""The Ray cluster that a command uses: the one that was named, or one of its own on this machine.
+"""Connect to the Ray cluster of a command: the configured one, or a new one on this machine.
 
-A cluster that merely runs on this machine is never joined: it may be another program's.
+A cluster that happens to run on this machine is never joined, because it may belong to another program.
 """
 
 import contextlib
@@ -20,29 +20,29 @@ from vadv_dist.errors import MachineError, UserError
 from vadv_dist.runtime.ray_errors import last_line
 from vadv_dist.runtime.signals import sigterm_kept
 
-# Ray Train's second version, whose controller outlives a lost worker; it must be chosen before Ray is imported.
+# Ray Train V2, whose controller survives a lost worker; it must be selected before Ray is imported.
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 
-# Ray's job manager sets both for the process of a job.
+# Ray's job manager sets both in the process of a job.
 _ADDRESS, _JOB = "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _IN_JOB = "this Ray job"
 _TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 _ANSWER_S, _PROBE_S = 10.0, 60.0
 _LOOK_S, _LOST_AFTER = 5.0, 3
 _GIVE_TOKEN = (
-    "asks for a token that was not given. Put it into ~/.ray/auth_token (mode 600), or name its file in "
-    "RAY_AUTH_TOKEN_PATH, and set RAY_AUTH_MODE=token."
+    "requires a token that is missing. Put it into ~/.ray/auth_token (mode 600), or set RAY_AUTH_TOKEN_PATH to its "
+    "path, and set RAY_AUTH_MODE=token."
 )
 
 
 @dataclass(frozen=True)
 class NamedCluster:
-    """What names the cluster to use.
+    """The setting that selects the cluster.
 
     Attributes:
-        address: `host:port`, `ray://host:port`, or `auto`, which is what `ray start` started on this machine; None
-            for a cluster of this command's own.
-        by: what named it, for messages.
+        address: `host:port`, `ray://host:port`, or `auto`, the cluster that `ray start` started on this machine; None
+            for a new cluster.
+        by: name of the setting, for messages.
     """
 
     address: str | None
@@ -50,19 +50,19 @@ class NamedCluster:
 
     @property
     def advice(self) -> str:
-        """How to use no cluster, or another."""
+        """How to use no cluster, or another one."""
         if self.by == _ADDRESS:
             return "correct the address (host:port of the head), or unset RAY_ADDRESS to work on this machine"
         return f"correct {self.by} (host:port of the head), or set it to local to work on this machine"
 
 
 def named_cluster(field: str, given: str | None, environment: Mapping[str, str] = os.environ) -> NamedCluster:
-    """Find out which cluster to use: a field of the configuration, else `RAY_ADDRESS`, else the job's own.
+    """Determine the cluster: from a field of the configuration, else `RAY_ADDRESS`, else the job's cluster.
 
     Args:
         field: name of the field, for messages.
         given: its value.
-        environment: variables of the process.
+        environment: environment variables of the process.
     Raises:
         UserError: the address is that of a job server.
     """
@@ -77,29 +77,29 @@ def named_cluster(field: str, given: str | None, environment: Mapping[str, str] 
         return NamedCluster(None, f"{named.by} is local")
     if named.address and named.address.startswith(("http://", "https://")):
         raise UserError(
-            f"{named.by} names {named.address}, a job server, which takes whole commands: `vadv submit`. To run the "
+            f"{named.by} is {named.address}, a job server, which accepts whole commands: `vadv submit`. To run the "
             f"command here on that cluster, {named.advice}."
         )
     return named
 
 
 def connect(num_cpus: int, *, field: str = "trainer.ray_address", given: str | None = None) -> bool:
-    """Join the cluster that is named, or start one on this machine, and say which on standard error.
+    """Connect to the configured cluster, or start one on this machine, and print which one to standard error.
 
     Args:
         num_cpus: CPUs of a cluster that is started here.
-        field: the field of the configuration that may name a cluster.
+        field: the field of the configuration that may select a cluster.
         given: its value; None leaves it to `RAY_ADDRESS`.
     Returns:
-        whether it was started here; the caller shuts it down then.
+        whether it was started here; the caller then shuts it down.
     Raises:
-        UserError: a job server is named where a cluster is needed.
-        MachineError: the cluster that is named does not answer, asks for a token, or runs other versions.
+        UserError: the address is that of a job server.
+        MachineError: the cluster does not answer, requires a token, or runs other versions.
     """
-    # Without a usage prompt, and without the warning that accelerators are hidden from zero-GPU tasks.
+    # No usage prompt, and no warning that accelerators are hidden from zero-GPU tasks.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray starts its workers at niceness 15: on a desktop, whatever else runs would starve them.
+    # Ray starts its workers at niceness 15: on a desktop, other programs would starve them.
     os.environ.setdefault("RAY_worker_niceness", "0")
     named = named_cluster(field, given)
     import ray
@@ -117,11 +117,11 @@ def connect(num_cpus: int, *, field: str = "trainer.ray_address", given: str | N
             ray.init(address=address, **options)
     except ray.exceptions.AuthenticationError:
         raise MachineError(f"{named.by} names {address}, which {_GIVE_TOKEN}") from None
-    except Exception as error:  # Ray raises its own kinds, built-in ones and plain Exception
+    except Exception as error:  # Ray raises its own classes, built-in ones and plain Exception
         raise MachineError(
-            f"{named.by} names {address}, which answers, but this process could not join it "
-            f"({last_line(error)}). A driver runs on a node of its cluster: run the command "
-            f"there, or through `vadv submit`; or {named.advice}."
+            f"{named.by} is {address}, which answers, but this process could not join it ({last_line(error)}). A "
+            f"driver must run on a node of its cluster: run the command there, or through `vadv submit`; or "
+            f"{named.advice}."
         ) from None
     _say(f"joined the Ray cluster{' of this job' if of_job else ''} at {address} ({named.by})")
     arguments = (address, ray.is_initialized, _LOOK_S)
@@ -130,12 +130,12 @@ def connect(num_cpus: int, *, field: str = "trainer.ray_address", given: str | N
 
 
 def tell_loss(address: str, is_used: Callable[[], bool], look_s: float) -> None:
-    """Say that a cluster is gone. Ray itself ends this process a minute later, and not a word of it is ours.
+    """Report the loss of a cluster. A minute later, Ray itself ends this process without a useful message.
 
     Args:
-        address: of the cluster.
+        address: address of the cluster.
         is_used: whether this process still uses it.
-        look_s: seconds between two looks; a few failures in a row are a loss.
+        look_s: seconds between two checks; a few failures in a row count as a loss.
     """
     failures = 0
     while is_used():
@@ -147,7 +147,7 @@ def tell_loss(address: str, is_used: Callable[[], bool], look_s: float) -> None:
         if failures == _LOST_AFTER:
             _say(
                 f"the Ray cluster at {address} no longer answers. Ray ends this process within a minute (exit code 1) "
-                "unless it comes back. What was complete is saved: run the same command again once the cluster runs."
+                "unless it recovers. Everything complete is saved: run the same command again once the cluster runs."
             )
             return
         time.sleep(look_s)
@@ -157,16 +157,16 @@ def require_usable(named: NamedCluster) -> str:
     """Ask a cluster for its versions, and return its address.
 
     Raises:
-        UserError: the token's file may be read by others.
-        MachineError: it does not answer, asks for a token, or runs another version of Ray or Python.
+        UserError: other users can read the token file.
+        MachineError: the cluster does not answer, requires a token, or runs another version of Ray or Python.
     """
     address = str(named.address)
     if address != "auto":
         _require_listener(named)
     if address.startswith("ray://"):
-        return address  # Ray's client says by itself what is wrong
+        return address  # Ray's client reports problems itself
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "token" and not has_token():
-        raise MachineError(f"{named.by} names {address}, and RAY_AUTH_MODE is token: Ray {_GIVE_TOKEN}")
+        raise MachineError(f"{named.by} is {address}, and RAY_AUTH_MODE is token: Ray {_GIVE_TOKEN}")
     probe = [sys.executable, "-P", str(Path(__file__).with_name("ray_probe.py")), address]
     try:
         done = subprocess.run(probe, capture_output=True, text=True, timeout=_PROBE_S)
@@ -175,7 +175,7 @@ def require_usable(named: NamedCluster) -> str:
         raise _no_answer(named) from None
     if answer["address"] is None:
         raise MachineError(
-            f"{named.by} names the cluster that `ray start` started on this machine, and there is none. Start it, or "
+            f"{named.by} means the cluster that `ray start` started on this machine, but there is none. Start it, or "
             f"{named.advice}."
         )
     if answer.get("refused"):
@@ -183,9 +183,9 @@ def require_usable(named: NamedCluster) -> str:
     theirs, ours = answer["cluster"], answer["here"]
     if theirs[0] != ours[0] or _compared(theirs[1]) != _compared(ours[1]):
         raise MachineError(
-            f"{named.by} names {answer['address']}, which runs Ray {theirs[0]} on Python {theirs[1]}; here is Ray "
-            f"{ours[0]} on Python {ours[1]}, and Ray connects equal versions only. Use an environment with the "
-            f"cluster's versions, {named.advice}."
+            f"{named.by} is {answer['address']}, which runs Ray {theirs[0]} on Python {theirs[1]}; this is Ray "
+            f"{ours[0]} on Python {ours[1]}, and Ray requires equal versions. Use an environment with the cluster's "
+            f"versions, {named.advice}."
         )
     return str(answer["address"])
 
@@ -194,7 +194,7 @@ def has_token(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether Ray will send a token.
 
     Raises:
-        UserError: its file may be read by others.
+        UserError: other users can read its file.
     """
     if environment.get("RAY_AUTH_MODE", "").lower() != "token":
         return False
@@ -204,12 +204,12 @@ def has_token(environment: Mapping[str, str] = os.environ) -> bool:
     if not file.is_file() or not file.stat().st_size:
         return False
     if file.stat().st_mode & 0o077:
-        raise UserError(f"{file} may be read by others. Make it yours alone: chmod 600 {file}.")
+        raise UserError(f"Other users can read {file}. Restrict it: chmod 600 {file}.")
     return True
 
 
 def _require_listener(named: NamedCluster) -> None:
-    """Ray itself would try for minutes, a warning at a time."""
+    """Check that something listens at the address, because Ray itself would retry for minutes."""
     host, _, port = str(named.address).rpartition("://")[2].rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
@@ -218,20 +218,18 @@ def _require_listener(named: NamedCluster) -> None:
 
 
 def _no_answer(named: NamedCluster) -> MachineError:
-    return MachineError(
-        f"{named.by} names {named.address}, where no Ray cluster answers. Start it there, {named.advice}."
-    )
+    return MachineError(f"{named.by} is {named.address}, where no Ray cluster answers. Start it there, {named.advice}.")
 
 
 def _compared(python: str) -> list[str]:
-    """The part of Python's version in which Ray wants processes to be equal."""
+    """The part of the Python version that Ray requires to be equal."""
     minor = os.environ.get("RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL") == "minor"
     return python.split(".")[: 2 if minor else 3]
 
 
 @contextlib.contextmanager
 def _without_job() -> Iterator[None]:
-    """Hide the job's own settings: its working directory is known to its own cluster only."""
+    """Hide the job's own settings: its working directory is known only to its own cluster."""
     job = os.environ.pop(_JOB, None)
     try:
         yield

@@ -1,7 +1,7 @@
-"""Ask a Ray cluster what it runs, in a process of its own: `python -P ray_probe.py HOST:PORT`.
+"""Ask a Ray cluster for its versions in a separate process: `python -P ray_probe.py HOST:PORT`.
 
-Where something other than a cluster answers, or a token is missing, Ray's client ends its process or waits for minutes.
-Prints one JSON object.
+If something else answers or a token is missing, Ray's client ends its process or waits for minutes. Prints one JSON
+object.
 """
 
 import json
@@ -9,13 +9,13 @@ import sys
 
 
 def main() -> int:
-    """Print the cluster's versions beside those of this process, or that it refuses the token."""
+    """Print the versions of the cluster and of this process, or that it refuses the token."""
     import ray
     from ray._common.usage.usage_lib import get_cluster_metadata
     from ray._private.utils import read_ray_address
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled: mypy sees no names
 
-    # What `ray start` has noted on this machine, not any process that looks like a cluster.
+    # As recorded by `ray start` on this machine, not any process that looks like a cluster.
     address = read_ray_address() if sys.argv[1] == "auto" else sys.argv[1]
     answer: dict[str, object] = {"address": address}
     if address:

@@ -1,6 +1,6 @@
-"""How a command hears SIGTERM (Slurm, Kubernetes, `docker stop`), and what it may finish before it ends.
+"""Handle SIGTERM (Slurm, Kubernetes, `docker stop`), including what a command may finish before it ends.
 
-Only the command line takes the signal over (`sigterm_raises`); a program that uses this package keeps its own handlers.
+Only the command line installs the handler (`sigterm_raises`); a program that uses this package keeps its own handlers.
 """
 
 import os
@@ -12,24 +12,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-TERMINATED = 128 + signal.SIGTERM  # the exit code that a shell gives a process that SIGTERM has ended
-# Share of the grace, and seconds at most, that are kept for leaving: a job manager kills when its own time is up.
+TERMINATED = 128 + signal.SIGTERM  # a shell's exit code for a process ended by SIGTERM
+# Fraction of the grace period, and maximum seconds, reserved for exiting: a job manager kills when its own time is up.
 _LEAVING_SHARE, _LEAVING_S = 0.1, 1.0
-_AT_ONCE_S = 5.0  # for what cleans up after a second SIGTERM
+_AT_ONCE_S = 5.0  # for cleaning up after a second SIGTERM
 
 
 class TerminatedError(KeyboardInterrupt):
     """SIGTERM ends a command like Ctrl-C.
 
-    It is a KeyboardInterrupt because that is the only exception of a signal handler that Ray's calls let through.
+    A KeyboardInterrupt, because that is the only exception of a signal handler that Ray's calls pass through.
     """
 
 
 class StopRequest:
-    """Whether work that can be left at certain points was asked to stop at the next one.
+    """A request to stop at the next safe point.
 
     Attributes:
-        is_working: whether that work has begun; before it, there is nothing to finish, and nothing is asked.
+        is_working: whether the work has started; before that there is nothing to finish, and no request is made.
     """
 
     def __init__(self) -> None:
@@ -38,16 +38,16 @@ class StopRequest:
 
     @property
     def asked(self) -> bool:
-        """Whether it was asked to stop."""
+        """Whether a stop was requested."""
         return self._asked.is_set()
 
     def ask(self) -> None:
-        """Ask it to stop."""
+        """Request a stop."""
         self._asked.set()
 
 
 class _Listener:
-    """The handler of SIGTERM: asks what is running to stop; where nothing can be asked, raises."""
+    """The SIGTERM handler: requests a stop if possible, otherwise raises."""
 
     def __init__(self) -> None:
         self.request: StopRequest | None = None
@@ -69,20 +69,20 @@ _listener: _Listener | None = None
 
 
 def listens() -> bool:
-    """Whether this process has taken SIGTERM over."""
+    """Whether this process has installed the SIGTERM handler."""
     return _listener is not None
 
 
 def is_termination(error: KeyboardInterrupt) -> bool:
-    """Whether SIGTERM caused this; Ray raises a KeyboardInterrupt of its own in place of the handler's."""
+    """Whether an exception was caused by SIGTERM; Ray raises its own KeyboardInterrupt instead of the handler's."""
     return isinstance(error, TerminatedError) or (_listener is not None and _listener.has_raised)
 
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Raise `TerminatedError` in the main thread on SIGTERM while the block lasts, as Python does for Ctrl-C.
+    """Raise `TerminatedError` in the main thread on SIGTERM during the block, as Python does for Ctrl-C.
 
-    A process that was started to ignore SIGTERM goes on ignoring it.
+    A process that was started with SIGTERM ignored continues to ignore it.
     """
     global _listener
     before = signal.getsignal(signal.SIGTERM)
@@ -100,7 +100,7 @@ def sigterm_raises() -> Iterator[None]:
 
 @contextmanager
 def sigterm_kept() -> Iterator[None]:
-    """Keep this process's handler of SIGTERM through a block that replaces it, as `ray.init` does (also in C++)."""
+    """Preserve this process's SIGTERM handler during a block that replaces it, as `ray.init` does (also in C++)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -119,14 +119,14 @@ def sigterm_kept() -> Iterator[None]:
 
 @contextmanager
 def finishing_first(grace_s: float, *, on_signal: Callable[[], None], safe: Callable[[], str]) -> Iterator[StopRequest]:
-    """Yield a request that the first SIGTERM asks; a second one raises, and the process ends when the grace is over.
+    """Yield a request that the first SIGTERM sets; a second one raises, and the process ends after the grace period.
 
-    Until `is_working` is set, the first one raises too. Without `sigterm_raises`, nothing asks.
+    Until `is_working` is set, the first one raises too. Without `sigterm_raises`, no request is ever made.
 
     Args:
         grace_s: seconds after the first SIGTERM within which the process ends.
-        on_signal: called in another thread when it is asked.
-        safe: says what is saved, for the message of a process whose grace is over.
+        on_signal: called in another thread when a stop is requested.
+        safe: returns what is saved, for the message after the grace period.
     """
     request = StopRequest()
     listener = _listener
@@ -137,13 +137,13 @@ def finishing_first(grace_s: float, *, on_signal: Callable[[], None], safe: Call
     os.set_blocking(writing, False)
 
     def watch() -> None:
-        """Count the grace outside of the main thread, where a long call of C code holds back Python's handlers."""
+        """Time the grace period in another thread, because a long call of C code delays Python's handlers."""
         deadline: float | None = None
         while True:
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([reading], [], [], left_s)[0]:
-                told = f"vadv: SIGTERM: trainer.grace_s ({grace_s:g} s) is over. {safe()}\n"
-                os.write(2, told.encode())  # not through a console, whose lock the main thread may hold
+                message = f"vadv: SIGTERM: trainer.grace_s ({grace_s:g} s) is over. {safe()}\n"
+                os.write(2, message.encode())  # not through a console, whose lock the main thread may hold
                 os._exit(TERMINATED)
             received = os.read(reading, 1)
             if not received:  # the block has ended

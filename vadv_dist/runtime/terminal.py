@@ -1,9 +1,9 @@
-"""What reaches the terminal: characters that would command it are shown, not obeyed.
+"""Terminal output that replaces control characters by visible symbols.
 
-Ids, texts, file names and manifests come from elsewhere. An escape sequence in one of them could clear the screen, hide
-a warning or forge a line; a bidirectional override could show a name backwards. `harmless_streams` covers whatever is
-written to standard output and standard error, and `console` what rich draws. Tabs and line ends are left alone. JSON
-does not lose anything: `json_line` writes such characters as escapes.
+Ids, texts, file names and manifests are untrusted. An escape sequence in them could clear the screen, hide a warning or
+forge a line; a bidirectional override could show a name backwards. `harmless_streams` covers everything written to
+standard output and standard error, and `console` covers rich's output. Tabs and line ends are kept. JSON loses nothing:
+`json_line` writes such characters as escapes.
 """
 
 import contextlib
@@ -17,29 +17,29 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 if TYPE_CHECKING:
     from rich.console import Console
 
-# C0 but tab and line feed, DEL, C1, line and paragraph separators, bidirectional embeddings, overrides and isolates,
-# and halves of surrogate pairs, which cannot be written at all.
+# C0 except tab and line feed, DEL, C1, line and paragraph separators, bidirectional embeddings, overrides and isolates,
+# and unpaired surrogates, which cannot be encoded at all.
 _COMMANDING = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _COMMAND = re.compile(f"[{_COMMANDING}]")
 _REPLACEMENT = "\ufffd"
-_CONTROL_PICTURES = 0x2400  # ␀ and the pictures of the other C0 characters
+_CONTROL_PICTURES = 0x2400  # ␀ and the symbols of the other C0 characters
 _PICTURE_OF_DELETE = "\u2421"
 
 
 def visible(text: str) -> str:
-    """The text with a visible sign of one column for every character that a terminal would obey."""
+    """Replace every character that a terminal would interpret by a visible symbol of one column."""
     return _COMMAND.sub(_sign, text)
 
 
 def json_line(value: object) -> str:
-    """A value as JSON in one line, exact when it is parsed, without a character that a terminal would obey."""
+    """Format a value as one line of JSON, lossless, without characters that a terminal would interpret."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     return _COMMAND.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 @contextlib.contextmanager
 def harmless_streams() -> Iterator[None]:
-    """Make what is written to standard output and standard error `visible` for the length of a `with` block."""
+    """Make everything written to standard output and standard error `visible` during the block."""
     out, err = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = cast(TextIO, _Harmless(out)), cast(TextIO, _Harmless(err))
     try:
@@ -49,18 +49,18 @@ def harmless_streams() -> Iterator[None]:
 
 
 def console(*, stderr: bool = False, quiet: bool = False) -> "Console":
-    """A rich console that makes what it draws `visible`, besides rich's own styles and cursor moves.
+    """Create a rich console that makes its text `visible`, apart from rich's own styles and cursor moves.
 
-    Square brackets are text, not markup: styles are given as `rich.text.Text`.
+    Square brackets are text, not markup; pass styles as `rich.text.Text`.
     """
     stream: Any = sys.stderr if stderr else sys.stdout
-    raw = stream.stream if isinstance(stream, _Harmless) else None  # its styles are escapes that must pass
+    raw = stream.stream if isinstance(stream, _Harmless) else None  # rich's styles are escapes that must pass
     made: Console = _console_class()(file=raw, stderr=stderr, quiet=quiet, markup=False)
     return made
 
 
 class _Harmless:
-    """A text stream whose text is made `visible`; everything else is the stream's own."""
+    """A text stream whose text is made `visible`; other attributes are those of the stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream

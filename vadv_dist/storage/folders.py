@@ -150,7 +150,7 @@ def require_absent(path: Location, what: str, advice: str, *, manifest: str | No
     else:
         taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
     if taken:
-        raise UserError(f"{path} exists already and {what} is never written over. {advice}")
+        raise UserError(f"{path} already exists, and {what} is never overwritten. {advice}")
 
 
 def file_entries(folder: Path) -> dict[str, dict[str, int | str]]:

@@ -1,4 +1,4 @@
-"""Where a job goes, and whether it may: whoever reaches a Ray cluster without a token can run code on it."""
+"""The address of a job, and whether it is safe: anyone who reaches a Ray cluster without a token can run code on it."""
 
 import ipaddress
 import os
@@ -13,26 +13,26 @@ _VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
 def resolve_address(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
-    """The job server's address: as given, else that of `RAY_API_SERVER_ADDRESS` or `RAY_ADDRESS`.
+    """The job server's address: the given one, else that of `RAY_API_SERVER_ADDRESS` or `RAY_ADDRESS`.
 
     Raises:
-        UserError: none is named, or it is no http(s) address.
+        UserError: there is none, or it is not an http(s) address.
     """
     named = {"--address": given, **{name: environment.get(name) for name in _VARIABLES}}
     by, address = next(((by, address) for by, address in named.items() if address), (None, None))
     if address is None:
         raise UserError(
-            "No cluster is named. Give --address http://HOST:8265, or set RAY_API_SERVER_ADDRESS; the server of "
+            "No cluster is configured. Use --address http://HOST:8265, or set RAY_API_SERVER_ADDRESS; the server of "
             "cluster/local/start.sh is http://127.0.0.1:8265."
         )
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(
-            f"{by} is {address}, no address of a job server, expected http://HOST:8265 (the dashboard's). Give "
-            "--address."
+            f"{by} is {address}, which is not the address of a job server, expected http://HOST:8265 (the "
+            "dashboard's). Use --address."
         )
     if parts.username or parts.password:
-        raise UserError("The address holds a password. Take it out: a token comes from a file, see SECURITY.md.")
+        raise UserError("The address contains a password. Remove it: a token comes from a file, see SECURITY.md.")
     return address.rstrip("/")
 
 
@@ -47,7 +47,7 @@ def is_this_machine(address: str) -> bool:
 
 
 def require_token(address: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse a cluster off this machine without token authentication.
+    """Refuse a remote cluster without token authentication.
 
     Raises:
         UserError: no token is set up.
@@ -55,7 +55,7 @@ def require_token(address: str, environment: Mapping[str, str] = os.environ) -> 
     if is_this_machine(address) or has_token(environment):
         return
     raise UserError(
-        f"{address} is not on this machine, and there is no token: whoever can reach a Ray cluster without one can run "
-        "code on it. Put the cluster's token into ~/.ray/auth_token (mode 600) or name its file in "
-        "RAY_AUTH_TOKEN_PATH, and set RAY_AUTH_MODE=token. See SECURITY.md."
+        f"{address} is not on this machine, and there is no token: anyone who reaches a Ray cluster without one can "
+        "run code on it. Put the cluster's token into ~/.ray/auth_token (mode 600) or set RAY_AUTH_TOKEN_PATH to its "
+        "file, and set RAY_AUTH_MODE=token. See SECURITY.md."
     )

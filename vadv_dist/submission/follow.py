@@ -1,4 +1,4 @@
-"""Show a job's output as it comes, through dropped connections, and tell how it ended."""
+"""Follow a job's output through dropped connections, and report how it ended."""
 
 import asyncio
 import sys
@@ -9,11 +9,11 @@ from typing import Any, TextIO
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.runtime.signals import TERMINATED, is_termination
 
-# How a followed job ended: 0 done, 1 a fault of the machine, 2 a mistake of the user's, 75 (EX_TEMPFAIL) taken from
-# its node, to be submitted again, 130 stopped by somebody.
+# Exit codes of a followed job: 0 done, 1 system failure, 2 user error, 75 (EX_TEMPFAIL) lost its node and should be
+# submitted again, 130 stopped.
 PREEMPTED, STOPPED = 75, 130
 _RETRY_S, _GIVE_UP_S = 2.0, 300.0
-# What Ray calls the end of a job whose command did not fail by itself (`JobErrorType`).
+# Ray's error types of a job whose command did not fail by itself (`JobErrorType`).
 _LOST_NODE = (
     "JOB_SUPERVISOR_ACTOR_DIED",
     "JOB_SUPERVISOR_ACTOR_START_FAILURE",
@@ -35,14 +35,14 @@ def follow(client: Any, submission_id: str, say: Callable[[str], None], out: Tex
         _print_output(client, submission_id, say, out)
     except KeyboardInterrupt as error:
         if is_termination(error):
-            say(f"{submission_id} runs on; the same command follows it again")
+            say(f"{submission_id} keeps running; run the same command to follow it again")
             raise
         return _interrupted(client, submission_id, say)
     return exit_code(client.get_job_info(submission_id), say)
 
 
 def exit_code(job: Any, say: Callable[[str], None]) -> int:
-    """The exit code that a job's end stands for."""
+    """The exit code for the end of a job."""
     status = str(job.status.value)
     if status == "SUCCEEDED":
         return 0
@@ -54,11 +54,11 @@ def exit_code(job: Any, say: Callable[[str], None]) -> int:
     if code == UserError.exit_code:
         return UserError.exit_code
     if code == TERMINATED:
-        say("the job was asked to stop by SIGTERM; the same command goes on from its last checkpoint")
+        say("the job was asked to stop by SIGTERM; run the same command to resume from its last checkpoint")
         return PREEMPTED
     if code is None or code < 0:
         if job.error_type in _LOST_NODE:
-            say(f"the job lost its node ({message[:200]}); the same command goes on from the last checkpoint")
+            say(f"the job lost its node ({message[:200]}); run the same command to resume from the last checkpoint")
             return PREEMPTED
         say(f"the job failed: {message[:300]}")
     return MachineError.exit_code
@@ -74,7 +74,7 @@ def _print_output(client: Any, submission_id: str, say: Callable[[str], None], o
                 seen = 0
                 async for text in client.tail_job_logs(submission_id):
                     failing_since = None
-                    # A new connection begins with the log's first line.
+                    # A new connection starts with the log's first line.
                     new = text[max(0, printed - seen) :]
                     seen += len(text)
                     out.write(new)
@@ -88,11 +88,11 @@ def _print_output(client: Any, submission_id: str, say: Callable[[str], None], o
             now = time.monotonic()
             if failing_since is None:
                 failing_since = now
-                say(f"the connection to the job server was lost ({type(error).__name__}); trying again …")
+                say(f"the connection to the job server was lost ({type(error).__name__}); retrying …")
             if now - failing_since > _GIVE_UP_S:
                 raise MachineError(
-                    f"The job server has not answered for {_GIVE_UP_S:.0f} s. {submission_id} may well run on: the "
-                    "same command follows it again."
+                    f"The job server has not answered for {_GIVE_UP_S:.0f} s. {submission_id} may still be running: "
+                    "run the same command to follow it again."
                 ) from None
         time.sleep(_RETRY_S)
 
@@ -100,12 +100,12 @@ def _print_output(client: Any, submission_id: str, say: Callable[[str], None], o
 def _interrupted(client: Any, submission_id: str, say: Callable[[str], None]) -> int:
     if sys.stdin.isatty():
         try:
-            answer = input(f"\nStop {submission_id} (s), or let it run and leave (Enter)? ")
+            answer = input(f"\nStop {submission_id} (s), or leave it running (Enter)? ")
         except (EOFError, KeyboardInterrupt):
             answer = ""
         if answer.strip().lower() in ("s", "stop"):
             client.stop_job(submission_id)
-            say(f"stopped {submission_id}; its checkpoints are complete, and the same command goes on from the last")
+            say(f"stopped {submission_id}; its checkpoints are complete, and the same command resumes from the last")
             return STOPPED
-    say(f"{submission_id} runs on; the same command follows it again")
+    say(f"{submission_id} keeps running; run the same command to follow it again")
     return 0

@@ -1,4 +1,4 @@
-"""`vadv submit`: hand a command to a cluster's job server, follow it, and give back how it ended."""
+"""`vadv submit`: submit a command to a cluster's job server, follow it, and return its exit code."""
 
 import json
 import logging
@@ -35,14 +35,14 @@ _AGENT_WAIT_S = 60.0
 
 @dataclass(frozen=True)
 class Submission:
-    """What is handed over.
+    """A job to submit.
 
     Args:
         command: one of `COMMANDS`.
-        arguments: its arguments, as they would be typed after `vadv <command>`.
-        address: of the job server; None takes that of Ray's variables.
-        working_dir: folder whose tracked files travel along.
-        install: have each node install this package and its exact versions, for images that lack them.
+        arguments: its arguments, as typed after `vadv <command>`.
+        address: address of the job server; None uses Ray's environment variables.
+        working_dir: folder whose tracked files are uploaded.
+        install: install this package and its exact versions on each node, for images without them.
         detach: do not follow the job.
     """
 
@@ -54,28 +54,28 @@ class Submission:
     detach: bool = False
 
     def expands(self, config_path: str) -> bool:
-        """Whether `~` or a variable may stand in a place: this machine's are meant, so places are sent expanded."""
+        """Whether paths may contain `~` or variables; they are expanded on this machine before they are sent."""
         text = (self.working_dir / config_path).read_text(encoding="utf-8")
         return any(sign in part for sign in "~$" for part in (text, *self.arguments))
 
 
 def submit(submission: Submission, say: Callable[[str], None]) -> int:
-    """Start a job, or join the one that already does the same, and return its exit code (see `follow`).
+    """Start a job, or follow an identical running one, and return its exit code (see `follow`).
 
-    A job is joined only where command, config, code and working folder are all equal.
+    A running job is followed only if command, config, code and working folder are all equal.
 
     Args:
-        submission: what to run where.
-        say: where messages go; the job's own output goes to standard output.
+        submission: the job and its cluster.
+        say: prints messages; the job's own output goes to standard output.
     Raises:
-        UserError: a mistake that would end the job at once, or that would lose what it makes.
+        UserError: a mistake that would end the job at once or lose its output.
         MachineError: the job server does not answer.
     """
     address = resolve_address(submission.address)
     require_token(address)
     arguments, name = prepared_arguments(submission, address)
     client = _connect(address)
-    # Another machine's python is that of its image; this one's is known.
+    # On another machine python is that of the image; on this one it is known.
     python = sys.executable if is_this_machine(address) else "python"
     entrypoint = shlex.join([python, "-m", "vadv_dist.cli", submission.command, *arguments])
     slug = job_slug(submission.command, name)
@@ -84,14 +84,14 @@ def submit(submission: Submission, say: Callable[[str], None]) -> int:
         base = job_id(slug, _facts(submission, entrypoint, Path(scratch)))
         twin, submission_id, others = _running_or_free(client, base, slug)
         if twin:
-            say(f"{submission_id} runs already on {address}: following it (`ray job stop {submission_id}` stops it)")
+            say(f"{submission_id} already runs on {address}: following it (`ray job stop {submission_id}` stops it)")
         else:
             for other in others:
                 say(
-                    f"{other.submission_id} runs there too, but its command, config, code or folder is another one, so "
-                    f"it is not joined ({other.entrypoint})"
+                    f"{other.submission_id} is also running there, but with another command, config, code or folder, "
+                    f"so it is not followed ({other.entrypoint})"
                 )
-            say(f"packed {count} files that git tracks, {size / 2**20:.1f} MiB")
+            say(f"packed {count} files tracked by git, {size / 2**20:.1f} MiB")
             _answered(
                 lambda: client.submit_job(
                     entrypoint=entrypoint,
@@ -108,10 +108,10 @@ def submit(submission: Submission, say: Callable[[str], None]) -> int:
 
 
 def prepared_arguments(submission: Submission, address: str) -> tuple[list[str], str]:
-    """The arguments as the job must have them, and the name of the run.
+    """The arguments for the job, and the name of the run.
 
-    A job runs in a copy of the folder that is removed after it: paths must lead out of that. On this machine's cluster
-    relative ones are made absolute; on another they are refused.
+    A job runs in a copy of the folder that is deleted afterwards, so its paths must be outside. On this machine's
+    cluster relative paths are made absolute; on another they are refused.
 
     Raises:
         UserError: a mistake in the configuration, or a path that the job could not use.
@@ -129,14 +129,14 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
         raise UserError(f"submit {submission.command}: --config is missing.")
     if not (submission.working_dir / config_path).is_file():
         raise UserError(
-            f"{config_path} is no file below {submission.working_dir.resolve()}, which is what travels with the job. "
-            "Give --config relative to that folder, of a file that git tracks."
+            f"{config_path} is not a file below {submission.working_dir.resolve()}, the folder that is uploaded with "
+            "the job. Set --config to a path relative to that folder, of a file tracked by git."
         )
     tracked = {str(name) for name in tracked_files(submission.working_dir)}
     if not os.path.isabs(config_path) and os.path.normpath(config_path) not in tracked:
         raise UserError(
-            f"{config_path} would not travel with the job, which takes along what git tracks. Run `git add "
-            f"{config_path}`."
+            f"{config_path} would not be uploaded with the job, which includes only files tracked by git. Run "
+            f"`git add {config_path}`."
         )
     if submission.command == "extract":
         extraction = load_sections(ExtractConfig, submission.working_dir / config_path, overrides)
@@ -144,11 +144,11 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
         return [*arguments, *places], Path(config_path).stem
     for override in overrides:
         if override.startswith("--search.storage="):
-            require_sound(override.partition("=")[2])  # whoever sees the job sees its arguments
+            require_sound(override.partition("=")[2])  # arguments are visible to everyone who sees the job
     config = _config(submission)
     if submission.command == "train" and config.trainer.num_workers == 0:
         raise UserError(
-            "trainer.num_workers is 0, so the run would train in the job's own process on the head node. Give "
+            "trainer.num_workers is 0, so the run would train in the job's own process on the head node. Set "
             "--trainer.num_workers=N."
         )
     space = _option(arguments, "--space") if submission.command == "tune" else None
@@ -163,10 +163,10 @@ def _config(submission: Submission) -> Config:
 
 
 def _facts(submission: Submission, entrypoint: str, packed: Path) -> dict[str, Any]:
-    """Everything that decides what a job does, as plain containers."""
+    """Everything that determines what a job does, as plain containers."""
     arguments = submission.arguments
     given = [value for name in ("--config", "--space") if (value := _option(arguments, name)) is not None]
-    read = {name: submission.working_dir / name for name in given}  # they may stand outside of what is packed
+    read = {name: submission.working_dir / name for name in given}  # they may be outside the packed files
     config = _config(submission) if submission.command in ("train", "tune") else None
     return {
         "entrypoint": entrypoint,
@@ -181,7 +181,7 @@ def _facts(submission: Submission, entrypoint: str, packed: Path) -> dict[str, A
 
 
 def runtime_environment(folder: str, install: bool, environment: Any) -> dict[str, Any]:
-    """What Ray lays out on the nodes for a job; secrets are never in it: every user of the dashboard reads it."""
+    """Ray's runtime environment for a job, without secrets, because every user of the dashboard can read it."""
     variables = {name: environment[name] for name in STORE_SETTINGS if name in environment}
     settings: dict[str, Any] = {"working_dir": folder, "env_vars": {"RAY_TRAIN_V2_ENABLED": "1", **variables}}
     if install:
@@ -192,7 +192,7 @@ def runtime_environment(folder: str, install: bool, environment: Any) -> dict[st
 
 @dataclass(frozen=True)
 class _Reach:
-    """Turns a place into one that the job can reach; relative ones start from the folder that travels with it."""
+    """Turns a location into one that the job can reach; relative ones start from the uploaded folder."""
 
     folder: Path
     address: str
@@ -204,13 +204,13 @@ class _Reach:
         if is_this_machine(self.address):
             return str((self.folder / str(place)).resolve())
         raise UserError(
-            f"{what} is {place}, a path relative to the job's folder, which is a copy that is removed when the job "
-            "ends. Give s3://… or the absolute path of a disk that all nodes see."
+            f"{what} is {place}, a path relative to the job's folder, which is a copy that is deleted when the job "
+            "ends. Use s3://… or an absolute path on a disk that all nodes see."
         )
 
 
 def _reachable_options(arguments: Sequence[str], reach: _Reach) -> list[str]:
-    """The options of an evaluation, with the places that they name made reachable."""
+    """The options of an evaluation, with reachable locations."""
     found: list[str] = []
     previous = ""
     for argument in arguments:
@@ -228,7 +228,7 @@ def _reachable_options(arguments: Sequence[str], reach: _Reach) -> list[str]:
 
 
 def _absolute_overrides(config: Config, reach: _Reach, always: bool) -> list[str]:
-    """Places that the job could not find by itself, or `always` all of them, as overrides."""
+    """Locations that the job could not find by itself (or all of them if `always`), as overrides."""
     sources = [replace(source, uri=reach(source.uri, "data.sources")) for source in config.data.sources]
     storage = reach(config.run.storage, "run.storage")
     overrides = []
@@ -246,12 +246,12 @@ def _absolute_overrides(config: Config, reach: _Reach, always: bool) -> list[str
 
 
 def _absolute_extraction(config: ExtractConfig, tracked: Collection[str], reach: _Reach, always: bool) -> list[str]:
-    """The places of an extraction: all of them lead out of the job's folder, but for a list that travels with it."""
+    """The locations of an extraction: all are outside the job's folder, except an uploaded list."""
     clips, encoders = config.clips, (config.image.encoder, config.expression.encoder)
     places = {"output.uri": config.output.uri, "clips.csv": clips.csv, "clips.mmsa": clips.mmsa}
     places |= {"clips.root": clips.root, "faces.path": config.faces.path}
     for name, encoder in zip(("image.encoder", "expression.encoder"), encoders, strict=True):
-        if encoder is not None and (reach.folder / encoder).exists():  # not a name on the hub
+        if encoder is not None and (reach.folder / encoder).exists():  # otherwise a name on the hub
             places[name] = encoder
     if not is_this_machine(reach.address) and clips.csv is not None and os.path.normpath(clips.csv) in tracked:
         del places["clips.csv"]
@@ -279,7 +279,7 @@ def _connect(address: str) -> Any:
         return JobSubmissionClient(address)
     except AuthenticationError:  # 401 or 403
         raise UserError(
-            f"{address} refuses this token. Copy the cluster's own to ~/.ray/auth_token and set RAY_AUTH_MODE=token."
+            f"{address} refuses this token. Copy the cluster's token to ~/.ray/auth_token and set RAY_AUTH_MODE=token."
         ) from None
     except (OSError, RuntimeError) as error:
         raise MachineError(
@@ -289,7 +289,7 @@ def _connect(address: str) -> Any:
 
 
 def _answered(ask: Callable[[], T]) -> T:
-    """Ask the job server, again for a while: one that has just started closes connections, or has no agent yet."""
+    """Call the job server and retry for a while: one that has just started closes connections or has no agent yet."""
     deadline = time.monotonic() + _AGENT_WAIT_S
     while True:
         try:
@@ -297,7 +297,7 @@ def _answered(ask: Callable[[], T]) -> T:
         except (RuntimeError, OSError) as error:
             passing = isinstance(error, OSError) or is_without_agent(error)
             if not passing or time.monotonic() > deadline:
-                raise MachineError(f"The job server did not do it: {one_line(error, 300)}.") from None
+                raise MachineError(f"The job server failed: {one_line(error, 300)}.") from None
             time.sleep(1.0)
 
 
@@ -307,7 +307,7 @@ def is_without_agent(error: RuntimeError) -> bool:
 
 
 def _running_or_free(client: Any, base: str, slug: str) -> tuple[bool, str, list[Any]]:
-    """The job of this id that runs, or the first id that no job has had; and running jobs that share the slug."""
+    """The running job with this id, or else the first unused id; and running jobs that share the slug."""
     jobs = [job for job in _answered(client.list_jobs) if job.submission_id]
     had = {job.submission_id: str(job.status.value) for job in jobs}
     others = [job for job in jobs if had[job.submission_id] not in _ENDED and shares_slug(job.submission_id, slug)]
@@ -317,4 +317,4 @@ def _running_or_free(client: Any, base: str, slug: str) -> tuple[bool, str, list
             return False, name, others
         if had[name] not in _ENDED:
             return True, name, others
-    raise UserError(f"{base} has run {_MAX_TWINS} times on this cluster. Give another --run.name.")
+    raise UserError(f"{base} has run {_MAX_TWINS} times on this cluster. Set another --run.name.")

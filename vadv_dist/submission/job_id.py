@@ -1,4 +1,4 @@
-"""The id of a job: a person can read it, and two jobs that differ in anything have different ones."""
+"""The id of a job: readable, and different for jobs that differ in anything."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def job_slug(command: str, name: str) -> str:
 
 
 def job_id(slug: str, facts: Mapping[str, Any]) -> str:
-    """The slug, and a digest of everything that decides what the job does.
+    """The slug, and a digest of everything that determines what the job does.
 
     Args:
         slug: see `job_slug`.
@@ -33,7 +33,7 @@ def job_id(slug: str, facts: Mapping[str, Any]) -> str:
 
 
 def shares_slug(submission_id: str, slug: str) -> bool:
-    """Whether an id is of a job with this slug, also one that an earlier version submitted."""
+    """Whether an id belongs to a job with this slug, also if an earlier version submitted it."""
     return re.fullmatch(rf"{re.escape(slug)}(-[0-9a-f]{{{_DIGEST_LENGTH}}})?(-\d+)?", submission_id) is not None
 
 
