@@ -257,7 +257,7 @@ def test_an_unknown_encoder_is_refused_at_once_without_network(
     ):
         with pytest.raises(UserError, match=r"'no-such/encoder' is neither .* cannot be reached \(no answer\)"):
             build("no-such/encoder")
-        with pytest.raises(UserError, match="is not an existing folder, and not a valid Hugging Face name"):
+        with pytest.raises(UserError, match="is not an existing folder and not a valid Hugging Face name"):
             build("./runs/no/such/folder")
     assert time.monotonic() - begin < 2
     assert capfd.readouterr() == ("", "")
