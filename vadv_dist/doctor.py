@@ -128,7 +128,7 @@ def _gpus(config: Config | None) -> Iterator[Finding]:
         )
     if torch.cuda.device_count() > 1 or (config is not None and config.trainer.num_workers > 1):
         try:
-            yield Finding("ok", "NCCL", ".".join(map(str, torch.cuda.nccl.version())))  # type: ignore[no-untyped-call]
+            yield Finding("ok", "NCCL", ".".join(map(str, torch.cuda.nccl.version())))  # type: ignore[no-untyped-call]  # untyped in torch
         except (AttributeError, RuntimeError) as error:
             yield Finding("fault", "NCCL", str(error), "Install a torch build with NCCL.")
 

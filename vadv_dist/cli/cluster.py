@@ -3,14 +3,14 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from vadv_dist.cli.answers import console, print_json
+from vadv_dist.cli.parser import Commands
 from vadv_dist.config.places import path
 from vadv_dist.errors import MachineError, UserError
 
 
-def add_cluster_commands(commands: Any) -> None:
+def add_cluster_commands(commands: Commands) -> None:
     """Add `submit` and `doctor`."""
     submit = commands.add_parser(
         "submit",

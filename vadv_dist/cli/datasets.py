@@ -1,15 +1,15 @@
 """The commands that make and look at data sets: `synth`, `ingest`, `extract`, `data-info`, `data-check`."""
 
 import argparse
-from typing import Any
 
 from vadv_dist.cli.answers import console, print_config, print_json
 from vadv_dist.cli.ingest import add_ingest_command
+from vadv_dist.cli.parser import Commands
 from vadv_dist.config.places import path, place
 from vadv_dist.errors import UserError
 
 
-def add_data_commands(commands: Any) -> None:
+def add_data_commands(commands: Commands) -> None:
     """Add the commands of data sets."""
     synth = commands.add_parser("synth", help="make a data set whose truth is known")
     synth.add_argument("out", type=place, metavar="OUT", help="folder or s3:// prefix to write")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vadv_dist.cli.answers import print_json
+from vadv_dist.cli.parser import Commands
 from vadv_dist.config.places import path, place
 from vadv_dist.errors import UserError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from vadv_dist.inference.token_counts import TokenCounts
 
 
-def add_ingest_command(commands: Any) -> None:
+def add_ingest_command(commands: Commands) -> None:
     """Add `ingest` with a subcommand per format."""
     ingest = commands.add_parser("ingest", help="turn foreign files into a data set")
     formats = ingest.add_subparsers(dest="format", required=True, metavar="FORMAT", parser_class=type(ingest))
@@ -26,7 +27,7 @@ def add_ingest_command(commands: Any) -> None:
     _add_vegas(formats)
 
 
-def _add_table(formats: Any) -> None:
+def _add_table(formats: Commands) -> None:
     table = formats.add_parser("table", help="a CSV with id, split, label and text, and arrays keyed by id")
     table.add_argument("--csv", type=path, required=True, help="the table")
     _add_id_and_text_columns(table)
@@ -55,7 +56,7 @@ def _add_table(formats: Any) -> None:
     table.set_defaults(call=_table)
 
 
-def _add_mmsa(formats: Any) -> None:
+def _add_mmsa(formats: Commands) -> None:
     mmsa = formats.add_parser("mmsa", help="a pickled feature file of MMSA; nothing in it is run")
     mmsa.add_argument("--file", type=path, required=True, help="the .pkl file, aligned or unaligned")
     mmsa.add_argument("--label-key", default="regression_labels", help="column of labels (default: %(default)s)")
@@ -71,7 +72,7 @@ def _add_mmsa(formats: Any) -> None:
     mmsa.set_defaults(call=_mmsa)
 
 
-def _add_cmu_sdk(formats: Any) -> None:
+def _add_cmu_sdk(formats: Commands) -> None:
     sdk = formats.add_parser("cmu-sdk", help="computational sequences (.csd) of the CMU-MultimodalSDK")
     sdk.add_argument("--labels", type=path, required=True, help="labels; interval k of a video is the clip VIDEO_k")
     sdk.add_argument("--folds", type=path, required=True, help="JSON of the video ids of train, valid and test")
@@ -89,7 +90,7 @@ def _add_cmu_sdk(formats: Any) -> None:
     sdk.set_defaults(call=_cmu_sdk)
 
 
-def _add_vegas(formats: Any) -> None:
+def _add_vegas(formats: Commands) -> None:
     vegas = formats.add_parser("vegas", help="audio and visual vectors with classes (vegas_feature_norm.h5)")
     vegas.add_argument("--file", type=path, required=True, help="the .h5 file")
     vegas.add_argument("--classes", type=int, default=10, help="number of classes (default: %(default)s)")

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from vadv_dist.errors import UserError, did_you_mean
 
@@ -36,6 +36,9 @@ class Parser(argparse.ArgumentParser):
                 f"{self._where()}unknown {action.dest} {value!r} (there are: {', '.join(names)})."
                 f"{did_you_mean(str(value), names)}"
             )
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # what `add_subparsers` returns
 
 
 class Help(argparse.HelpFormatter):

@@ -2,9 +2,10 @@
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vadv_dist.cli.answers import console, print_json
+from vadv_dist.cli.parser import Commands
 from vadv_dist.config.places import place
 from vadv_dist.errors import UserError
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 KNOWN_SPEAKERS = "Its scores may profit from known speakers."
 
 
-def add_run_commands(commands: Any) -> None:
+def add_run_commands(commands: Commands) -> None:
     """Add the commands that use a run."""
     evaluate = commands.add_parser(
         "evaluate",

@@ -1,14 +1,13 @@
 """The commands that train: `train`, and `recipes` and `config`, which help to write its config; and `tune`."""
 
 import argparse
-from typing import Any
 
 from vadv_dist.cli.answers import console, print_config, print_json
-from vadv_dist.cli.parser import Parser
+from vadv_dist.cli.parser import Commands, Parser
 from vadv_dist.config.places import path
 
 
-def add_training_commands(commands: Any) -> None:
+def add_training_commands(commands: Commands) -> None:
     """Add `train`, `recipes` and `config`."""
     train = commands.add_parser(
         "train",
@@ -41,7 +40,7 @@ def add_training_commands(commands: Any) -> None:
     config.set_defaults(call=_config)
 
 
-def add_tune_command(commands: Any) -> None:
+def add_tune_command(commands: Commands) -> None:
     """Add `tune`."""
     tune = commands.add_parser(
         "tune",

@@ -14,7 +14,7 @@ MAX_VALUES = (1 << 31) - 1
 _MAX_COUNT = 1 << 50  # a petabyte; sums over all shards that a file can list fit into 64 bits
 
 
-def text(value: Any, name: str) -> str:
+def text(value: object, name: str) -> str:
     """Return a string that can be encoded as UTF-8.
 
     Raises:
@@ -26,40 +26,40 @@ def text(value: Any, name: str) -> str:
     return value
 
 
-def count(value: Any, name: str) -> int:
+def count(value: object, name: str) -> int:
     """Return a non-negative integer."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
         raise ValueError(f"{name} is {brief(value)}, expected a non-negative integer")
     return value
 
 
-def number(value: Any, name: str) -> float:
+def number(value: object, name: str) -> float:
     """A finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e300:
         raise ValueError(f"{name} is {brief(value)}, expected a number")
     return float(value)
 
 
-def mapping(value: Any, name: str) -> dict[str, Any]:
+def mapping(value: object, name: str) -> dict[str, Any]:
     """A JSON object."""
     if not isinstance(value, Mapping):
         raise ValueError(f"{name} is {brief(value)}, expected an object")
     return dict(value)
 
 
-def items(value: Any, name: str) -> list[Any]:
+def items(value: object, name: str) -> list[Any]:
     """A JSON array."""
     if not isinstance(value, list):
         raise ValueError(f"{name} is {brief(value)}, expected a list")
     return value
 
 
-def counts(value: Any, name: str) -> dict[str, int]:
+def counts(value: object, name: str) -> dict[str, int]:
     """Return an object of non-negative integers."""
     return {key: count(item, f"{name}.{key}") for key, item in mapping(value, name).items()}
 
 
-def feature(value: Any, name: str) -> FeatureSpec:
+def feature(value: object, name: str) -> FeatureSpec:
     """Shape and type of a feature."""
     raw = mapping(value, name)
     shape = tuple(count(size, f"{name}.shape") for size in items(raw["shape"], f"{name}.shape"))
@@ -70,7 +70,7 @@ def feature(value: Any, name: str) -> FeatureSpec:
     return FeatureSpec(shape, raw["dtype"])
 
 
-def label(value: Any) -> LabelSpec:
+def label(value: object) -> LabelSpec:
     """Range, kind and threshold of the labels."""
     raw = mapping(value, "label")
     if raw["kind"] not in LABEL_KINDS:
@@ -83,7 +83,7 @@ def label(value: Any) -> LabelSpec:
     return LabelSpec(low, high, raw["kind"], names, threshold)
 
 
-def statistics(value: Any) -> dict[str, Any]:
+def statistics(value: object) -> dict[str, Any]:
     """Return the label and word statistics of each split that has them."""
     splits = mapping(value, "statistics")
     for split, raw in splits.items():
@@ -97,7 +97,7 @@ def statistics(value: Any) -> dict[str, Any]:
     return splits
 
 
-def truth(value: Any) -> dict[str, Any] | None:
+def truth(value: object) -> dict[str, Any] | None:
     """Return the truth of synthetic data; None for other data."""
     if value is None:
         return None
@@ -110,7 +110,7 @@ def truth(value: Any) -> dict[str, Any] | None:
     return raw
 
 
-def brief(value: Any) -> str:
+def brief(value: object) -> str:
     """Format a value briefly for a message; huge numbers and long lists by their type only."""
     if isinstance(value, str):
         return ascii(value[:40])

@@ -45,7 +45,7 @@ class TorchEngine:
             ddp = nn.parallel.DistributedDataParallel
             # Each forward would overwrite them with those of rank 0.
             ignored = self._step.rank_buffer_names()
-            ddp._set_params_and_buffers_to_ignore_for_model(self._step, ignored)  # type: ignore[no-untyped-call]
+            ddp._set_params_and_buffers_to_ignore_for_model(self._step, ignored)  # type: ignore[no-untyped-call]  # untyped in torch
             self._module = ddp(self._step, device_ids=ids)
 
     def accumulate(self, batch: Batch, total_of: Callable[[Terms], Tensor], *, last: bool) -> None:

@@ -8,7 +8,7 @@ of a damaged footer are inconsistent.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 # parquet.thrift: field numbers of PageHeader, of its three kinds of page, and encodings.
 _UNCOMPRESSED, _COMPRESSED, _DATA, _DICTIONARY, _DATA_V2 = 2, 3, 5, 7, 8
@@ -76,7 +76,7 @@ def footer_chunks(footer: bytes) -> list[list[Chunk]]:
     return groups
 
 
-def chunk_bytes(source: Any, size: int, chunk: Chunk, width: int) -> tuple[int, int]:
+def chunk_bytes(source: BinaryIO, size: int, chunk: Chunk, width: int) -> tuple[int, int]:
     """Bound the decoded size of a column chunk, without expanded dictionaries of texts.
 
     Args:
@@ -136,7 +136,7 @@ def _structs(fields: dict[int, Any], number: int) -> Sequence[dict[int, Any]]:
     return found
 
 
-def _header(source: Any, position: int, end: int) -> tuple[dict[int, Any], int]:
+def _header(source: BinaryIO, position: int, end: int) -> tuple[dict[int, Any], int]:
     """Read a page's header and its length."""
     length = _FIRST_HEADER_BYTES
     while True:

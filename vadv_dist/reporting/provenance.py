@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from vadv_dist.errors import UserError
 from vadv_dist.storage import read_json
@@ -15,7 +14,7 @@ def trained_on(run: Path) -> list[str]:
     return _fingerprints(_data(run))
 
 
-def require_own_data(run: Path, document: Path, theirs: Sequence[Any], again: str) -> None:
+def require_own_data(run: Path, document: Path, theirs: Sequence[object], again: str) -> None:
     """Refuse an evaluation of other data than the run's own.
 
     Args:
@@ -34,18 +33,18 @@ def require_own_data(run: Path, document: Path, theirs: Sequence[Any], again: st
         )
 
 
-def _data(run: Path) -> Sequence[Any]:
+def _data(run: Path) -> Sequence[object]:
     for name in (TRAINED_ON, "result.json"):
         if (run / name).is_file() and isinstance(data := read_json(run / name).get("data"), list):
             return data
     return []
 
 
-def _fingerprints(data: Sequence[Any]) -> list[str]:
+def _fingerprints(data: Sequence[object]) -> list[str]:
     return [str(entry.get("fingerprint")) for entry in data if isinstance(entry, Mapping)]
 
 
-def _listed(data: Sequence[Any]) -> str:
+def _listed(data: Sequence[object]) -> str:
     return " and ".join(
         f"{entry.get('place') or entry.get('uri')} (fingerprint {str(entry.get('fingerprint'))[:12]})"
         for entry in data

@@ -388,7 +388,7 @@ def finite(value: Any) -> Any:
 
 def _read(kind: type[R], path: Location) -> R:
     try:
-        return kind.from_json(read_json(path))  # type: ignore[attr-defined, no-any-return]  # both documents have it
+        return kind.from_json(read_json(path))  # type: ignore[attr-defined]  # both documents have it
     except RecordError as error:
         raise RecordError(str(path), error.field, error.problem) from None
 

@@ -151,7 +151,7 @@ def _numbers(
     for key in ("low", "high", *(k for k in ("step", "zero") if k in given)):
         value = given.get(key)
         number = isinstance(value, int) or (isinstance(value, float) and (kind == "float" or key == "zero"))
-        if isinstance(value, bool) or not number or not math.isfinite(value):  # type: ignore[arg-type]
+        if isinstance(value, bool) or not number or not math.isfinite(value):  # type: ignore[arg-type]  # a number, by the line above
             # YAML reads 1e-6 as text: a number in that form needs its point.
             hint = " YAML needs a point there: 1.0e-6." if isinstance(value, str) and "e" in value else ""
             raise UserError(
