@@ -26,9 +26,8 @@ def test_finding_follows_the_interval(gain: Interval, words: str) -> None:
 
 
 def test_how_hard_the_data_is_is_said_where_it_is_known() -> None:
-    assert "MAE 0.71 and A2 86.0%" in demo.hardness(truth_document(GenerativeModel()))
-    assert "MAE 1.17" in demo.hardness(truth_document(GenerativeModel(s_annot=1.5)))
-    assert demo.hardness({"best_mae": {}}) == ""
+    assert "MAE 0.71 and A2 86.0%" in truth_document(GenerativeModel())["human"]
+    assert "MAE 1.17" in truth_document(GenerativeModel(s_annot=1.5))["human"]
 
 
 def test_the_job_starts_from_a_shell(tmp_path: Path) -> None:

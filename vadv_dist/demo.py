@@ -2,9 +2,8 @@
 
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -13,7 +12,6 @@ from vadv_dist.config import AloneObjectiveConfig, Config, load_config
 from vadv_dist.config.recipes import find_recipe
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.evaluation.paired import Interval
-from vadv_dist.evaluation.published import MOSI_HUMAN, human
 from vadv_dist.launch.cluster import ray_session
 from vadv_dist.launch.driver import train
 from vadv_dist.reporting.comparison import compare_runs
@@ -61,7 +59,7 @@ def run_demo(overrides: Sequence[str], console: Console) -> Path:
     for evaluation in evaluations:
         if remarks := notes(evaluation):
             out.print(remarks)
-    for sentence in (finding(gain), hardness(truth)):
+    for sentence in (finding(gain), truth.get("human", "")):
         out.print(sentence, highlight=False)
     return Path(str(write_report(after, compare=[before])))
 
@@ -79,16 +77,6 @@ def finding(gain: Interval) -> str:
     else:
         found = "On these clips the student is less accurate with its teacher."
     return f"{found} One seed each cannot tell a gain from chance; see docs/results.md."
-
-
-def hardness(truth: Mapping[str, Any]) -> str:
-    """Say how well a human would read the synthetic data; empty if the data set does not record it."""
-    annotator = truth.get("annotator")
-    if not annotator:
-        return ""
-    return (
-        f"Another annotator would reach {human(annotator)} on these labels; a human reaches {MOSI_HUMAN} on CMU-MOSI."
-    )
 
 
 def _remove(folder: Path) -> None:

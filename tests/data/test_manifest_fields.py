@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> Path:
         ("statistics.train.label_mean", "x", "statistics.train.label_mean is 'x'"),
         ("statistics.train.label_histogram.counts", [1], "13 edges for 1 counts"),
         ("truth", {"best_mae": {"text": {"mae": "x"}}}, "truth.best_mae.text.mae is 'x'"),
-        ("truth", {"annotator": {"mae": 1, "a2_has0": None}}, "truth.annotator.a2_has0 is None"),
+        ("truth", {"best_a2_has0": {"text": None}}, "truth.best_a2_has0.text is None"),
         ("provenance", 3, "provenance is 3, expected an object"),
         ("schema_version", "x" * 1000, "has schema_version 'xxxx"),
     ],

@@ -127,8 +127,7 @@ def _add_label_range(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold",
         type=float,
-        help="labels from here on count as positive in A2, F1 and the teacher's classes (default: the middle of the "
-        "range, 0 for a symmetric one)",
+        help="lowest label of the positive class (default: the middle of the range, 0 for a symmetric one)",
     )
 
 

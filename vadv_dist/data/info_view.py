@@ -127,19 +127,18 @@ def _truth(truth: dict[str, Any], width: int) -> "RenderableType":
     from rich.console import Group
     from rich.text import Text
 
-    best = {name: entry["mae"] for name, entry in truth.get("best_mae", {}).items()}
+    best: dict[str, float] = {}
+    for key, entries in truth.items():
+        metric = key.removeprefix("best_")
+        if metric != key and isinstance(entries, dict):
+            best |= {name: entry[metric] for name, entry in entries.items() if isinstance(entry, dict)}
     table = _table("knowing", "error>", "")
     for name, error in best.items():
         cells = min(_MAX_BAR_CELLS, width - _INDENT - 32)
         table.add_row(
             _SEEN.get(name, name), f"{error:.3f}", Text(_bar(error / max(best.values()) * cells), style="green")
         )
-    annotator = truth.get("annotator")
-    human = ""
-    if annotator:
-        human = f"\nAnother annotator reaches MAE {annotator['mae']:.2f} and A2 {annotator['a2_has0']:.1%}"
-        human += " (a human on CMU-MOSI: 0.71, 85.7%)."
-    return Group(table, Text(f"{human}\n{truth.get('model', '')}", style="dim"))
+    return Group(table, Text(f"\n{truth.get('human', '')}\n{truth.get('model', '')}", style="dim"))
 
 
 def _provenance(provenance: dict[str, Any]) -> "Table":

@@ -102,11 +102,13 @@ def truth(value: object) -> dict[str, Any] | None:
     if value is None:
         return None
     raw = mapping(value, "truth")
-    for name, entry in mapping(raw.get("best_mae", {}), "truth.best_mae").items():
-        number(mapping(entry, f"truth.best_mae.{name}")["mae"], f"truth.best_mae.{name}.mae")
-    if raw.get("annotator") is not None:
-        for name in ("mae", "a2_has0"):
-            number(mapping(raw["annotator"], "truth.annotator")[name], f"truth.annotator.{name}")
+    for key, entries in raw.items():
+        metric = key.removeprefix("best_")
+        for name, entry in mapping(entries, f"truth.{key}").items() if metric != key else ():
+            is_described = isinstance(entry, Mapping)
+            number(
+                entry[metric] if is_described else entry, f"truth.{key}.{name}{f'.{metric}' if is_described else ''}"
+            )
     return raw
 
 

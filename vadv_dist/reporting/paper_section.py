@@ -3,7 +3,16 @@
 from collections.abc import Mapping, Sequence
 
 from vadv_dist.evaluation.description import Metric
-from vadv_dist.evaluation.published import COLUMNS, MOSI_ROWS, PAPER_ENCODER, TABLE_2, TABLE_7, is_mosi, is_mosi_name
+from vadv_dist.evaluation.published import (
+    COLUMNS,
+    CONVENTIONS,
+    MOSI_ROWS,
+    PAPER_ENCODER,
+    TABLE_2,
+    TABLE_7,
+    is_mosi,
+    is_mosi_name,
+)
 from vadv_dist.reporting.facts import rows_by_split
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.page import Section
@@ -75,7 +84,7 @@ def differences(run: RunRecord) -> list[Markup]:
     if rows and rows != MOSI_ROWS:
         ours, theirs = (" / ".join(whole(r.get(s, 0)) for s in MOSI_ROWS) for r in (rows, MOSI_ROWS))
         notes.append(join(f"The splits differ: {ours} clips (train / valid / test) here, {theirs} in the paper."))
-    notes.append(join("A2 and F1 count zero as positive (has0), the paper’s rule. This run is one seed."))
+    notes.append(join(f"{CONVENTIONS} This run is one seed."))
     return notes
 
 
