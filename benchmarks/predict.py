@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from vadv_dist.inference.export import export_student
 from vadv_dist.inference.model_card import ModelCard
-from vadv_dist.inference.predict import Predictor
+from vadv_dist.inference.predict import Student
 from vadv_dist.models.text_student import TextStudent, build_encoder, build_tokenizer
 
 MOSI = Path(__file__).resolve().parents[2] / "shared" / "data" / "cmu_mosi" / "mosi_segments.csv"
@@ -52,11 +52,11 @@ def main() -> int:
             device="cpu",
             trust_remote_code=args.pooling == "mean",
         )
-        predictor = Predictor.load(folder, device="cpu")
+        predictor = Student.load(folder, device="cpu")
         scores: dict[str, np.ndarray] = {}
         runs: dict[str, Callable[[], np.ndarray]] = {
             "pipeline": lambda: np.array([row["score"] for row in classify(texts, truncation=True)]),
-            "vadv": lambda: predictor(texts),
+            "vadv": lambda: predictor.predict(texts),
         }
         seconds: dict[str, list[float]] = {name: [] for name in runs}
         for run in runs.values():

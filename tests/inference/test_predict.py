@@ -6,7 +6,7 @@ from tiny_students import TEXTS, make_student, one_by_one
 from vadv_dist.errors import UserError
 from vadv_dist.inference.export import load_student
 from vadv_dist.inference.fast_student import MODEL_TYPES, FastStudent, is_supported
-from vadv_dist.inference.predict import Predictor, predict_texts
+from vadv_dist.inference.predict import Student, predict_texts
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 12, 4096])
@@ -31,7 +31,7 @@ def test_an_encoder_outside_the_bert_family_predicts_too(tokenizer, tmp_path):
     student = make_student(tmp_path / "encoder", "mpnet", pooling="mean")
     assert not is_supported(student.encoder)
     expected = one_by_one(student, tokenizer)
-    np.testing.assert_allclose(Predictor(student, tokenizer, 10, device="cpu")(TEXTS), expected, atol=1e-5)
+    np.testing.assert_allclose(Student(student, tokenizer, 10, device="cpu").predict(TEXTS), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
@@ -62,4 +62,4 @@ def test_missing_device_is_refused(export):
     student, tokenizer, max_tokens = load_student(export)
     for device in ("abacus", "cuda:99"):
         with pytest.raises(UserError, match=f"Device '{device}' cannot be used"):
-            Predictor(student, tokenizer, max_tokens, device=device)
+            Student(student, tokenizer, max_tokens, device=device)

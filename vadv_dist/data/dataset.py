@@ -5,13 +5,13 @@ Layout (docs/architecture.md, "A data set on storage"): `<uri>/<split>/00000.par
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vadv_dist.data import manifest_fields as fields
-from vadv_dist.data.schema import SCHEMA_VERSION, SPLITS, Array, FeatureSpec, LabelSpec
+from vadv_dist.data.schema import SCHEMA_VERSION, SPLITS, Array, Clip, FeatureSpec, LabelSpec
 from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, file_size, location, read_json, sha256_bytes
 
@@ -143,6 +143,21 @@ class Dataset:
             shape = None if prompts is None else list(prompts.shape)
             raise UserError(f"{path} has prompts of shape {shape}, expected [C, D]. Recreate the data set.")
         return prompts
+
+    def clips(self, split: str, features: Sequence[str] | None = None) -> Iterator[Clip]:
+        """Read the clips of a split in order, one shard in memory at a time; each shard is verified first.
+
+        Args:
+            split: `train`, `valid` or `test`.
+            features: those to read; None reads all.
+        Raises:
+            UserError: there is no such split or feature, or a shard is missing, damaged or changed.
+        """
+        from vadv_dist.data.reading import ShardReader, clips_of
+
+        reader = ShardReader(self, tuple(self.manifest.features if features is None else features))
+        for shard in self.split(split):
+            yield from clips_of(reader.read(shard), reader.specs)
 
     def shard_path(self, shard: ShardInfo) -> Location:
         """Path of one shard."""

@@ -1,7 +1,7 @@
 """Decode shards into a window and check them against `dataset.json`."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from vadv_dist.data.dataset import Dataset, ShardInfo
-from vadv_dist.data.schema import META_COLUMNS, Array, FeatureColumn, FeatureSpec, Window
+from vadv_dist.data.schema import META_COLUMNS, Array, Clip, FeatureColumn, FeatureSpec, Window
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.errors import UserError, first_line
 from vadv_dist.formats.parquet import BoundedParquet
@@ -74,6 +74,20 @@ class ShardReader:
             check_table(table, path, shard, self.specs)
             self._verified.add(shard.path)
         return table
+
+
+def clips_of(table: pa.Table, specs: Mapping[str, FeatureSpec]) -> Iterator[Clip]:
+    """The rows of a shard's table as clips."""
+    chunks = {name: tensor_chunks(table.column(name), spec) for name, spec in specs.items()}
+    values = {
+        name: [row for array, present in parts for row in _rows(array, present)] for name, parts in chunks.items()
+    }
+    for number, row in enumerate(table.select(["clip_id", "video_id", "text", "label", "source"]).to_pylist()):
+        yield Clip(**row, features={name: rows[number] for name, rows in values.items()})
+
+
+def _rows(array: Array, present: npt.NDArray[np.bool_]) -> Iterator[Array | None]:
+    return (values if is_present else None for values, is_present in zip(array, present, strict=True))
 
 
 def read_columns(dataset: Dataset, shard: ShardInfo, names: Sequence[str]) -> pa.Table:

@@ -16,7 +16,7 @@ from vadv_dist.inference.token_counts import TokenCounts, count_tokens
 from vadv_dist.models.text_student import TextStudent
 from vadv_dist.storage import Location, atomic_file, local_copy, location, same_place
 
-__all__ = ["PREDICTION_COLUMN", "Predictor", "Progress", "predict_file", "predict_texts", "resolve_student"]
+__all__ = ["PREDICTION_COLUMN", "Student", "Progress", "predict_file", "predict_texts", "resolve_student"]
 
 # Large enough to use the whole machine, small enough for a CPU's caches; measured with benchmarks/predict.py.
 CPU_BATCH_TOKENS = 2048
@@ -28,7 +28,7 @@ Progress = Callable[[int, int], None]
 PREDICTION_COLUMN = "prediction"
 
 
-class Predictor:
+class Student:
     """A loaded student, ready for any number of calls.
 
     Args:
@@ -59,7 +59,7 @@ class Predictor:
         self.batch_tokens = batch_tokens or default
 
     @classmethod
-    def load(cls, folder: str | Location, *, batch_tokens: int | None = None, device: str | None = None) -> "Predictor":
+    def load(cls, folder: str | Location, *, batch_tokens: int | None = None, device: str | None = None) -> "Student":
         """Load an export or a run's student after verifying its files.
 
         Raises:
@@ -69,7 +69,7 @@ class Predictor:
             student, tokenizer, max_tokens = load_student(path)
         return cls(student, tokenizer, max_tokens, batch_tokens=batch_tokens, device=device)
 
-    def __call__(self, texts: Sequence[str], progress: Progress | None = None) -> npt.NDArray[np.float32]:
+    def predict(self, texts: Sequence[str], progress: Progress | None = None) -> npt.NDArray[np.float32]:
         """Predict the sentiment of each text.
 
         Args:
@@ -134,20 +134,20 @@ def predict_texts(
     Args:
         folder: a run, or a folder written by `vadv export`.
         texts: R texts.
-        batch_tokens, device: as in `Predictor`.
+        batch_tokens, device: as in `Student`.
         progress: called after each batch with the number of finished texts and of all.
         tell: called at the end with the number of truncated texts.
     Returns:
         predictions in label units, [R], in the order of `texts`.
     Raises:
-        UserError: an empty text, or as in `Predictor.load`.
+        UserError: an empty text, or as in `Student.load`.
     """
     for number, text in enumerate(texts, 1):
         if not text.strip():
             raise UserError(f"Text {number} is empty. Give at least one word.")
-    predictor = Predictor.load(folder, batch_tokens=batch_tokens, device=device)
-    predictions = predictor(texts, progress)
-    tell(predictor.counts)
+    student = Student.load(folder, batch_tokens=batch_tokens, device=device)
+    predictions = student.predict(texts, progress)
+    tell(student.counts)
     return predictions
 
 
@@ -171,14 +171,14 @@ def predict_file(
         input_path: a .csv (UTF-8, with a header) or .parquet file; one in an object store is copied to this machine.
         output_path: the file to create, in the same format.
         text_column: column of `input_path` with the texts.
-        batch_tokens, device: as in `Predictor`.
+        batch_tokens, device: as in `Student`.
         progress: called after each batch with the number of finished texts and of all.
         tell: called at the end with the number of truncated texts.
     Returns:
         number of rows.
     Raises:
         UserError: input and output are the same file or have different formats, the output exists, the input cannot be
-            read or lacks the text column, a text is empty, or as in `Predictor.load`.
+            read or lacks the text column, a text is empty, or as in `Student.load`.
     """
     source, target = location(input_path), location(output_path)
     kind = table_kind(source)
@@ -188,12 +188,14 @@ def predict_file(
         # Cheap checks first, so that an empty text is reported before any prediction.
         student = resolve_student(folder)
         num_rows = table.check_texts()
-        predictor = Predictor.load(student, batch_tokens=batch_tokens, device=device)
+        predictor = Student.load(student, batch_tokens=batch_tokens, device=device)
         predictions = np.empty(num_rows, np.float32)
         done = 0
         for texts in table.texts():
             shifted = None if progress is None else _shifted(progress, done, num_rows)
-            predictions[done : done + len(texts)] = predictor([text for text in texts if text is not None], shifted)
+            predictions[done : done + len(texts)] = predictor.predict(
+                [text for text in texts if text is not None], shifted
+            )
             done += len(texts)
         with atomic_file(target) as partial:
             table.write_with(partial, predictions)

@@ -40,18 +40,19 @@ from vadv_dist.watching.trackers import flat, require_tracker, tracking
 _LOOK_S = 0.5
 
 
-def train(config: Config, console: Console, *, trial: str = "") -> RunResult:
+def train(config: Config, console: Console | None = None, *, trial: str = "") -> RunResult:
     """Train a run to its end, or go on with it, and return its result.
 
     Args:
         config: the resolved configuration.
-        console: where progress is shown.
+        console: where progress is shown; None takes standard error.
         trial: the trial of a search that the run is, a label of its metrics.
     Raises:
         UserError: a mistake in the configuration or the data, or a folder that holds something else.
         MachineError: a full disk, or workers lost more often than `trainer.max_failures`.
         StoppedError: SIGTERM asked it to stop, and its last step is in a checkpoint.
     """
+    console = console or Console(stderr=True)
     folder = RunFolder.of(config)
     require_tracker(config.telemetry.track)
     splits = Splits.open(config)

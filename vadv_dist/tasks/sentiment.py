@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from vadv_dist.config.sections import Config
+from vadv_dist.config.sections import Config, StudentConfig, TeacherConfig
 from vadv_dist.data.collate import MASK, TOKENS, Collator, FeatureField, TextField
 from vadv_dist.data.prompts import load_prompts
 from vadv_dist.data.schema import Batch
@@ -21,7 +21,7 @@ from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.remarks import remarks, spread
 from vadv_dist.inference.export import export_student
 from vadv_dist.inference.model_card import ModelCard
-from vadv_dist.inference.predict import Predictor
+from vadv_dist.inference.predict import Student
 from vadv_dist.models.encoders import build_encoder, build_tokenizer, require_fitting
 from vadv_dist.models.heads import start_in_label_units
 from vadv_dist.models.teacher import Teacher
@@ -132,8 +132,8 @@ class SentimentTask:
         self.labels = label_scale(sources)
         self._constant = sources.train_label("label_median")
         torch.manual_seed(config.run.seed)
-        self.student = build_student(config)
-        teacher = build_teacher(config, sources) if config.has_teacher else None
+        self.student = build_student(config.student, max_tokens=config.data.max_tokens)
+        teacher = _teacher_of(config, sources) if config.has_teacher else None
         objective, self._weights = build_objective(config, self.labels)
         if teacher is not None:
             teacher.freeze_unused(prompt_logit=any(term.name == "prompt_to_video" for term in objective.described))
@@ -233,7 +233,7 @@ class SentimentTask:
     def export(self, out: Location, weights: Mapping[str, Tensor], facts: StudentFacts) -> None:
         """See `Task.export`: a text model of transformers."""
         prefix, config = "student.", self._config
-        student = build_student(replace(config, student=replace(config.student, pretrained=False)))
+        student = build_student(replace(config.student, pretrained=False), max_tokens=config.data.max_tokens)
         student.load_state_dict({n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)})
         card = ModelCard(
             name=facts.name,
@@ -282,16 +282,16 @@ class ExportedStudent:
     def __init__(self, folder: Path, sources: Sources) -> None:
         self.labels = label_scale(sources)
         self.description = describe(self.labels)
-        self._predictor = Predictor.load(folder)
+        self._student = Student.load(folder)
 
     def predict(self, texts: Sequence[str]) -> dict[str, FloatArray]:
         """See `StudentScorer.predict`."""
-        return {STUDENT.column: self._predictor(texts)}
+        return {STUDENT.column: self._student.predict(texts)}
 
     @property
     def texts_cut(self) -> dict[str, Any]:
         """See `StudentScorer.texts_cut`."""
-        return self._predictor.counts.to_json()
+        return self._student.counts.to_json()
 
     def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
         """See `StudentScorer.metrics`."""
@@ -302,13 +302,23 @@ class ExportedStudent:
         return remarks(metrics, self.description.outputs)
 
 
-def build_student(config: Config) -> TextStudent:
-    """Build the text student.
+def _teacher_of(config: Config, sources: Sources) -> Teacher:
+    """The teacher for the features of the data sets."""
+    shapes = {name: spec.shape for name, spec in sources.features.items()}
+    prompts = load_prompts(sources.datasets[0]) if config.teacher.prompting != "none" else None
+    return build_teacher(config.teacher, visual=shapes.get("visual"), face=shapes.get("face"), prompts=prompts)
 
+
+def build_student(config: StudentConfig | None = None, *, max_tokens: int = 100) -> TextStudent:
+    """Build a text student.
+
+    Args:
+        config: its section of the configuration; None takes the defaults.
+        max_tokens: longest text that it will read, in tokens.
     Raises:
-        UserError: the encoder cannot be had, or reads fewer tokens than `data.max_tokens`.
+        UserError: the encoder is not found, or reads fewer tokens.
     """
-    student = config.student
+    student = config or StudentConfig()
     encoder = build_encoder(
         student.encoder,
         pretrained=student.pretrained,
@@ -316,9 +326,9 @@ def build_student(config: Config) -> TextStudent:
         gradient_checkpointing=student.gradient_checkpointing,
     )
     longest = longest_text(encoder)
-    if longest is not None and config.data.max_tokens > longest:
+    if longest is not None and max_tokens > longest:
         raise UserError(
-            f"data.max_tokens is {config.data.max_tokens}, but {student.encoder} reads at most {longest} tokens. "
+            f"data.max_tokens is {max_tokens}, but {student.encoder} reads at most {longest} tokens. "
             f"Set data.max_tokens to {longest} or less."
         )
     return TextStudent(
@@ -330,21 +340,26 @@ def build_student(config: Config) -> TextStudent:
     )
 
 
-def build_teacher(config: Config, sources: Sources) -> Teacher:
-    """Build the teacher for the features of the data sets.
+def build_teacher(
+    config: TeacherConfig | None = None,
+    *,
+    visual: Sequence[int] | None = None,
+    face: Sequence[int] | None = None,
+    prompts: Tensor | None = None,
+) -> Teacher:
+    """Build a teacher for features of given shapes.
 
+    Args:
+        config: its section of the configuration; None takes the defaults.
+        visual: shape [T, N, D] of the visual features of a clip; None without that branch.
+        face: shape [T, E] of its face features; None without that branch.
+        prompts: embeddings of the two classes' prompts, [2, D]; None draws trained ones.
     Raises:
-        UserError: the width cannot be split over the heads, or the prompts' file is damaged.
+        UserError: the width cannot be split among the heads, or the configuration does not fit the shapes.
     """
-    teacher = config.teacher
-    shapes = {name: spec.shape for name, spec in sources.features.items()}
-    width = teacher.width or (shapes["visual"][-1] if "visual" in shapes else 64)
+    teacher = config or TeacherConfig()
+    width = teacher.width or (visual[-1] if visual is not None else 64)
     heads = teacher.heads or max(1, width // 64)
-    if width % heads:
-        raise UserError(
-            f"teacher.width {width} cannot be split over teacher.heads {heads}. Choose heads that divide it."
-        )
-    visual, face = shapes.get("visual"), shapes.get("face")
     return Teacher(
         visual_shape=None if visual is None else (visual[0], visual[1], visual[2]),
         face_shape=None if face is None else (face[0], face[1]),
@@ -358,6 +373,6 @@ def build_teacher(config: Config, sources: Sources) -> Teacher:
         prompting=teacher.prompting,
         similarity=teacher.similarity,
         num_classes=2,
-        prompts=load_prompts(sources.datasets[0]) if teacher.prompting != "none" else None,
+        prompts=prompts,
         dropout=teacher.dropout,
     )
