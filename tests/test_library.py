@@ -1,5 +1,6 @@
 """The library's interface: what the notebook and docs/api.md show is what runs."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import vadv_dist
 
 DOCS = Path(__file__).parents[1] / "docs"
+ROOMS = ("data", "features", "formats", "inference", "launch", "reporting", "runs", "training")
 
 
 def run_python(code: str, folder: Path) -> str:
@@ -55,3 +57,9 @@ def test_every_name_is_there_and_documented() -> None:
 def test_the_package_is_imported_at_once() -> None:
     code = "import sys, vadv_dist; print(sorted({'numpy', 'torch', 'pydantic', 'ray'} & set(sys.modules)))"
     assert run_python(code, Path.cwd()) == "[]\n"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_export_their_public_names(room: str) -> None:
+    package = importlib.import_module(f"vadv_dist.{room}")
+    assert all(getattr(package, name).__module__.startswith(f"vadv_dist.{room}.") for name in package.__all__)

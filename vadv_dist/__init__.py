@@ -4,8 +4,9 @@ The names below are the library's interface (docs/api.md). They are imported on 
 `import vadv_dist` and the command line start at once.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vadv_dist.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from vadv_dist.config import Config, load_config
@@ -21,53 +22,25 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "Config": "config",
-    "Dataset": "data.dataset",
-    "Evaluation": "runs.records",
-    "MachineError": "errors",
-    "RunResult": "runs.records",
-    "StepDistillation": "objectives",
-    "Student": "inference.predict",
-    "TeacherStudentOutputs": "objectives",
-    "UserError": "errors",
-    "VadvError": "errors",
-    "build_student": "tasks.sentiment",
-    "build_teacher": "tasks.sentiment",
-    "evaluate": "training.evaluate_other_data",
-    "load_config": "config",
-    "make_dataset": "data.synth",
-    "train": "launch.driver",
-    "weighted_total": "objectives",
-}
-
-__all__ = [
-    "Config",
-    "Dataset",
-    "Evaluation",
-    "MachineError",
-    "RunResult",
-    "StepDistillation",
-    "Student",
-    "TeacherStudentOutputs",
-    "UserError",
-    "VadvError",
-    "build_student",
-    "build_teacher",
-    "evaluate",
-    "load_config",
-    "make_dataset",
-    "train",
-    "weighted_total",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "Config": "config",
+        "Dataset": "data.dataset",
+        "Evaluation": "runs.records",
+        "MachineError": "errors",
+        "RunResult": "runs.records",
+        "StepDistillation": "objectives",
+        "Student": "inference.predict",
+        "TeacherStudentOutputs": "objectives",
+        "UserError": "errors",
+        "VadvError": "errors",
+        "build_student": "tasks.sentiment",
+        "build_teacher": "tasks.sentiment",
+        "evaluate": "training.evaluate_other_data",
+        "load_config": "config",
+        "make_dataset": "data.synth",
+        "train": "launch.driver",
+        "weighted_total": "objectives",
+    },
+)

@@ -16,7 +16,7 @@ from vadv_dist.inference.token_counts import TokenCounts, count_tokens
 from vadv_dist.models.text_student import TextStudent
 from vadv_dist.storage import Location, atomic_file, local_copy, location, same_place
 
-__all__ = ["PREDICTION_COLUMN", "Student", "Progress", "predict_file", "predict_texts", "resolve_student"]
+__all__ = ["PREDICTION_COLUMN", "Progress", "Student", "predict_file", "predict_texts", "resolve_student"]
 
 # Large enough to use the whole machine, small enough for a CPU's caches; measured with benchmarks/predict.py.
 CPU_BATCH_TOKENS = 2048

@@ -1,6 +1,14 @@
 """Teacher and students: plain torch modules with plain arguments."""
 
-from vadv_dist.models.teacher import Teacher, TeacherOutputs
-from vadv_dist.models.text_student import TextStudent, build_encoder, build_tokenizer
+from vadv_dist.lazy import lazy_exports
 
-__all__ = ["Teacher", "TeacherOutputs", "TextStudent", "build_encoder", "build_tokenizer"]
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "Teacher": "teacher",
+        "TeacherOutputs": "teacher",
+        "TextStudent": "text_student",
+        "build_encoder": "encoders",
+        "build_tokenizer": "encoders",
+    },
+)

@@ -9,9 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.formats.tensors import save_tensors
@@ -25,6 +23,9 @@ from vadv_dist.storage import (
     sha256_file,
     write_json,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS, OPTIMIZER, RANKS = "model.safetensors", "optimizer.safetensors", "ranks.safetensors"
 STATE, MANIFEST = "state.json", "manifest.json"
@@ -63,21 +64,21 @@ class Checkpoint:
                 f"Remove {self.path} to go on from the checkpoint before it."
             ) from None
 
-    def weights(self) -> dict[str, Tensor]:
+    def weights(self) -> dict[str, "Tensor"]:
         """Verify and read the weights by parameter name."""
         from safetensors.torch import load_file
 
         with self._verified(WEIGHTS) as file:
             return load_file(file)
 
-    def moments(self) -> dict[str, Tensor]:
+    def moments(self) -> dict[str, "Tensor"]:
         """Verify and read AdamW's moments, keyed `exp_avg/<parameter>` and `exp_avg_sq/<parameter>`."""
         from safetensors.torch import load_file
 
         with self._verified(OPTIMIZER) as file:
             return load_file(file)
 
-    def ranks(self) -> list[dict[str, Tensor]]:
+    def ranks(self) -> list[dict[str, "Tensor"]]:
         """Verify and read what each rank kept for itself, in the order of ranks; empty where none kept anything."""
         from safetensors.torch import load_file
 
@@ -101,9 +102,9 @@ def save_checkpoint(
     folder: Location,
     step: int,
     *,
-    weights: Mapping[str, Tensor],
-    moments: Mapping[str, Tensor],
-    ranks: Sequence[Mapping[str, Tensor]] = (),
+    weights: Mapping[str, "Tensor"],
+    moments: Mapping[str, "Tensor"],
+    ranks: Sequence[Mapping[str, "Tensor"]] = (),
     state: Mapping[str, Any],
 ) -> Checkpoint:
     """Write `step-<n>` below a folder, its manifest last.

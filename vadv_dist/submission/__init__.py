@@ -1,0 +1,11 @@
+"""Jobs on a Ray cluster."""
+
+from vadv_dist.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "Submission": "job",
+        "submit": "job",
+    },
+)

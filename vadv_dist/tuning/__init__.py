@@ -1,0 +1,10 @@
+"""Searches over configurations."""
+
+from vadv_dist.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "tune": "search",
+    },
+)

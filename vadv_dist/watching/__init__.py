@@ -1,1 +1,11 @@
-"""The one door to metrics: what a run's lines tell, as `vadv_*` series for Prometheus and for experiment trackers."""
+"""What a person, Prometheus or an experiment tracker sees of a run."""
+
+from vadv_dist.lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "look": "watch",
+        "watch": "watch",
+    },
+)
