@@ -1,4 +1,4 @@
-"""What tests share: made data, small configurations, the real data where it is at hand."""
+"""Shared fixtures: synthetic data, small configurations, real data if available."""
 
 import gc
 import os
@@ -13,26 +13,26 @@ from ray_nodes import Cluster, start_cluster
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# A shell's background job ignores Ctrl-C, and so would every command that a test starts.
+# A shell's background job ignores Ctrl-C, and so would the commands started by tests.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
-# Files that take longest: two processes that take them first end at about the same time.
+# The slowest files: if they start first, two processes end at about the same time.
 _FIRST = ("test_ray.py", "test_ray_pools.py", "test_ray_metrics.py", "test_engines.py", "test_extract.py")
 
 gc.disable()  # until all test modules are imported
 
 
 def pytest_collection_finish() -> None:
-    """Look for garbage again, but not through what all the imports made."""
+    """Enable garbage collection again, without scanning the objects created by imports."""
     gc.freeze()
     gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, then those that take seconds; within these the order stays."""
+    """Put the slowest files first, then those that take seconds; otherwise keep the order."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
 
     def rank(item: pytest.Item) -> int:
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tiny tensors on several threads wait for each other a hundred times longer than they compute."""
+    """Use one thread: with tiny tensors, synchronising several takes a hundred times longer than computing."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -62,7 +62,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A made data set of 150 clips with all modalities."""
+    """A synthetic data set of 150 clips with all modalities."""
     from vadv_dist.data.synth import make_dataset
 
     out = tmp_path_factory.mktemp("made") / "data"
@@ -72,7 +72,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def s3_port() -> Iterator[int]:
-    """Port of an S3 server in a process of its own, which the AWS variables of this process then name."""
+    """Port of an S3 server in a separate process, configured in this process's AWS variables."""
     from s3_server import CREDENTIALS, s3_server
 
     from vadv_dist.storage import object_client
@@ -80,7 +80,7 @@ def s3_port() -> Iterator[int]:
     with s3_server() as port, pytest.MonkeyPatch.context() as patch:
         for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}.items():
             patch.setenv(name, value)
-        object_client.forget_client()  # a test before may have made a client without credentials
+        object_client.forget_client()  # an earlier test may have created a client without credentials
         yield port
 
 
@@ -94,7 +94,7 @@ def s3(s3_port: int) -> str:
 
 @pytest.fixture(scope="session")
 def cluster(s3_port: int) -> Iterator[Cluster]:
-    """A Ray head in processes of its own, which know the S3 server."""
+    """A Ray head in separate processes that are configured for the S3 server."""
     with start_cluster(cpus=5) as cluster:
         yield cluster
 

@@ -1,4 +1,4 @@
-"""Damaged copies of files, by the thousand, for tests of what reads them.
+"""Thousands of damaged copies of files, for tests of their readers.
 
 Each example damages `FILES` copies of a good file from one seed, so that thousands are cheap.
 """
@@ -19,7 +19,7 @@ how_many = pytest.mark.parametrize("files", [FEW, pytest.param(MANY, marks=pytes
 
 
 def damaged(data: bytes, chance: random.Random) -> bytes:
-    """A copy that is cut, or has bits flipped, bytes changed, put in, taken out or moved."""
+    """A copy that is truncated, or has bits flipped or bytes changed, inserted, removed or moved."""
     changed = bytearray(data)
     for _ in range(chance.choice((1, 1, 1, 2, 4, 16))):
         if not changed:
@@ -46,7 +46,7 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
 
 
 def run(files: int, example: Callable[[random.Random], None]) -> None:
-    """Run an example on so many damaged files; hypothesis names the seed of one that fails."""
+    """Run an example on the given number of damaged files; hypothesis reports the seed of a failing one."""
 
     @settings(
         max_examples=files // FILES,

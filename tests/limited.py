@@ -1,4 +1,4 @@
-"""Run a command of `vadv` with little memory, as a file that asks for much must not need it."""
+"""Run a `vadv` command with little memory, which must suffice for malicious files."""
 
 import resource
 import subprocess
@@ -8,7 +8,7 @@ LIMIT_BYTES = 1 << 30
 
 
 def run_limited(*arguments: object, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
-    """Run `vadv` in a process that may take 1 GiB of private memory, and so may every process that it starts."""
+    """Run `vadv` in a process with a limit of 1 GiB of private memory, which its child processes inherit."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_BYTES, LIMIT_BYTES))

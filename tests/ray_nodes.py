@@ -1,4 +1,4 @@
-"""Ray nodes in processes of their own, on ports of their own, so that several clusters can be on one machine."""
+"""Ray nodes in separate processes with separate ports, so that several clusters can run on one machine."""
 
 import contextlib
 import os
@@ -24,9 +24,9 @@ def free_port() -> int:
 
 
 def start_node(environment: Mapping[str, str], *options: str) -> subprocess.Popen[str]:
-    """Start a node that lives as long as the process that is returned, and wait until it is up."""
+    """Start a node that lives as long as the returned process, and wait until it is up."""
     command = [str(_RAY), "start", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
-    # Ray's defaults of these two are fixed numbers, the same for every node of a machine.
+    # Ray's defaults for these two are fixed port numbers, the same for every node of a machine.
     command += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}", *options]
     process = subprocess.Popen(
         command,
@@ -46,7 +46,7 @@ def start_node(environment: Mapping[str, str], *options: str) -> subprocess.Pope
 
 
 def kill_node(process: subprocess.Popen[str]) -> None:
-    """Kill a node and all that runs on it."""
+    """Kill a node and everything that runs on it."""
     below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -58,13 +58,13 @@ def kill_node(process: subprocess.Popen[str]) -> None:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A head without a dashboard, and the environment in which a process finds it."""
+    """A head without a dashboard, and the environment variables with which a process finds it."""
 
     environment: dict[str, str]
     head: subprocess.Popen[str]
 
     def processes(self, title: str) -> list[psutil.Process]:
-        """Its workers whose title holds these words."""
+        """Its workers whose process title contains these words."""
         found = []
         for process in psutil.Process(self.head.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -76,16 +76,16 @@ class Cluster:
 
 @contextlib.contextmanager
 def start_cluster(cpus: int) -> Iterator[Cluster]:
-    """A cluster of one node for as long as the block lasts."""
-    scratch = tempfile.mkdtemp(prefix="vr", dir="/tmp")  # Ray's sockets want a short path
+    """A cluster of one node for the duration of the block."""
+    scratch = tempfile.mkdtemp(prefix="vr", dir="/tmp")  # Ray's sockets need a short path
     port = free_port()
     environment = {
         **os.environ,
         "RAY_TMPDIR": scratch,
-        "RAY_AUTH_MODE": "disabled",  # else it depends on whether this machine's user has a token
+        "RAY_AUTH_MODE": "disabled",  # otherwise it depends on whether this machine's user has a token
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_worker_niceness": "0",  # else whatever runs beside a cluster starves its workers
+        "RAY_worker_niceness": "0",  # otherwise other processes starve the workers
         "RAY_metrics_report_interval_ms": "1000",  # metrics within a second, for tests that read them
     }
     options = ["--head", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"]

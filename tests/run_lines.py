@@ -1,4 +1,4 @@
-"""Lines of metrics.jsonl for tests that need no training: what a test leaves out has a plain value."""
+"""Lines of metrics.jsonl for tests without training; omitted fields have default values."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def whole(raw: dict[str, Any]) -> dict[str, Any]:
-    """A line with every field that it must have, as it stands in the file."""
+    """A line with every required field, as in the file."""
     return {"step": 0, "epoch": 0, "time": 0.0, **_DEFAULTS[raw["kind"]], **raw}
 
 

@@ -1,4 +1,4 @@
-"""An S3 server in a process of its own, and a proxy before it that fails or stalls."""
+"""An S3 server in a separate process, and a proxy in front of it that fails or stalls."""
 
 import contextlib
 import http.client
@@ -18,7 +18,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "A
 
 @contextlib.contextmanager
 def s3_server() -> Iterator[int]:
-    """Yield the port of an empty server on the loopback."""
+    """Yield the port of an empty server on the loopback interface."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -45,7 +45,7 @@ def s3_server() -> Iterator[int]:
 
 
 class FaultyProxy(ThreadingHTTPServer):
-    """Hands requests on to a server, and answers a share of them with 503 or cuts them off midway.
+    """Forwards requests to a server, and answers a fraction of them with 503 or cuts them off midway.
 
     Args:
         port: of the server behind it.
@@ -79,7 +79,7 @@ class FaultyProxy(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: connections are cut on purpose."""
+        """Print nothing, because connections are cut on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         behind.request(self.command, self.path, body=body, headers=headers)
         answer = behind.getresponse()
         data = answer.read()
-        if fails:  # the server has done it, but its answer does not arrive whole
+        if fails:  # the server has handled the request, but its response is cut off
             server.cut += 1
             length = answer.getheader("Content-Length", str(len(data)))
             self.wfile.write(f"HTTP/1.1 {answer.status} OK\r\nContent-Length: {length}\r\n".encode())

@@ -25,7 +25,7 @@ def test_finding_follows_the_interval(gain: Interval, words: str) -> None:
     assert "One seed" in demo.finding(gain)
 
 
-def test_how_hard_the_data_is_is_said_where_it_is_known() -> None:
+def test_truth_states_how_a_human_would_score() -> None:
     assert "MAE 0.71 and A2 86.0%" in truth_document(GenerativeModel())["human"]
     assert "MAE 1.17" in truth_document(GenerativeModel(s_annot=1.5))["human"]
 
@@ -37,7 +37,7 @@ def test_the_job_starts_from_a_shell(tmp_path: Path) -> None:
     assert done.stderr.startswith("vadv: --no.field: unknown section 'no'")
 
 
-def test_a_removal_that_is_cut_off_leaves_no_half_of_a_run(tmp_path: Path, monkeypatch) -> None:
+def test_an_interrupted_removal_leaves_no_partial_run(tmp_path: Path, monkeypatch) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").write_text("run: {}")

@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py runs where there is torch and transformers alone."""
+"""benchmarks/gpu.py needs only torch and transformers."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ BLOCKED = ("ray", "deepspeed", "pyarrow", "jsonargparse", "optuna", "s3fs")
 
 
 @pytest.mark.slow
-def test_the_gpu_script_needs_torch_and_transformers_alone() -> None:
+def test_the_gpu_script_needs_only_torch_and_transformers() -> None:
     code = f"""
 import runpy, sys
 sys.modules.update(dict.fromkeys({BLOCKED!r}))

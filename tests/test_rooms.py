@@ -74,7 +74,7 @@ def room(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_no_room_reaches_up(path: Path) -> None:
+def test_no_room_imports_upwards(path: Path) -> None:
     allowed = MAY_IMPORT.get(room(path))
     for name in imports(path):
         parts = name.split(".")
@@ -85,11 +85,11 @@ def test_no_room_reaches_up(path: Path) -> None:
             assert str(path.relative_to(PACKAGE)) in MACHINERY[parts[0]], f"{path} imports {name}"
 
 
-def test_every_room_has_its_rule() -> None:
+def test_every_room_has_a_rule() -> None:
     assert {room(path) for path in FILES} - {"cli", "demo", "__init__"} == set(MAY_IMPORT)
 
 
-# Files from elsewhere are decoded in one place each, which bounds what they may ask for.
+# Untrusted files are decoded in one place per format, which limits their memory.
 DOORS = {
     ("pq", "read_table"): {"formats/parquet.py"},
     ("pq", "ParquetFile"): {"formats/parquet.py"},
@@ -102,7 +102,7 @@ DOORS = {
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_files_from_elsewhere_are_decoded_in_one_place(path: Path) -> None:
+def test_untrusted_files_are_decoded_in_one_place(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if (
             isinstance(node, ast.Call)
@@ -114,8 +114,8 @@ def test_files_from_elsewhere_are_decoded_in_one_place(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [f for f in FILES if room(f) != "storage"], ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_only_storage_knows_where_a_place_is(path: Path) -> None:
-    """A place has verbs; nobody asks whether it is on a disk or in an object store."""
+def test_only_storage_distinguishes_disk_and_object_store(path: Path) -> None:
+    """Other rooms use the verbs of a location and do not ask whether it is on a disk or in an object store."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert not str(node.module).startswith("vadv_dist.storage."), f"{path} line {node.lineno}"

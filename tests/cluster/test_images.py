@@ -1,4 +1,4 @@
-"""What the container images install: exact versions, every file by its hash, nobody runs as root."""
+"""Container images install exact versions pinned by hash and do not run as root."""
 
 import re
 import tomllib
@@ -14,7 +14,7 @@ DOCKER = ROOT / "infra" / "docker"
 
 
 def locked(kind: str) -> dict[str, str]:
-    """Version of each package of a requirements file, each with a hash at least."""
+    """Version of each package of a requirements file; each must have a hash."""
     text = (DOCKER / f"requirements-{kind}.txt").read_text().replace("\\\n", " ")
     found = {}
     for line in text.splitlines():
@@ -30,7 +30,7 @@ def needed() -> set[str]:
     return {canonicalize_name(one.name) for one in asked}
 
 
-def test_locked_versions_are_those_that_the_tests_run_with() -> None:
+def test_locked_versions_match_the_tested_ones() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
     constraints = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines}
     for kind in ("cpu", "gpu"):
@@ -42,7 +42,7 @@ def test_locked_versions_are_those_that_the_tests_run_with() -> None:
         assert not differing, "`make lock` writes them anew"
 
 
-def test_all_that_the_package_needs_is_locked() -> None:
+def test_all_dependencies_are_locked() -> None:
     gpu, cpu = locked("gpu"), locked("cpu")
     assert needed() <= set(gpu)
     assert needed() - {"torch"} <= set(cpu)
@@ -50,7 +50,7 @@ def test_all_that_the_package_needs_is_locked() -> None:
     assert {canonicalize_name(one.name) for one in of_torch if not one.marker or one.marker.evaluate()} <= set(gpu)
     plain = {canonicalize_name(one.name) for one in of_torch if one.marker is None}
     assert {name for name in plain if not name.startswith(("nvidia-", "cuda-"))} - {"triton"} <= set(cpu)
-    # The CPU image lacks torch, which it takes from elsewhere, and what only its CUDA build needs.
+    # The CPU image gets torch from another index and does not need the CUDA packages.
     lacking = set(gpu) - set(cpu)
     assert {"torch", "triton", "nvidia-nccl-cu13"} <= lacking
     assert all(name.startswith(("nvidia-", "cuda-")) for name in lacking - {"torch", "triton"}), lacking
@@ -59,7 +59,7 @@ def test_all_that_the_package_needs_is_locked() -> None:
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])
-def test_an_image_takes_nothing_without_a_hash_but_torch_for_cpus_and_runs_as_nobody_special(kind: str) -> None:
+def test_an_image_installs_only_hashed_packages_except_cpu_torch_and_runs_unprivileged(kind: str) -> None:
     text = re.sub(r"^#.*\n", "", (DOCKER / f"Dockerfile.{kind}").read_text(), flags=re.MULTILINE)
     installs = [line for line in text.splitlines() if "pip install" in line]
     assert len(installs) >= 3

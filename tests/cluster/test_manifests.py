@@ -1,4 +1,4 @@
-"""What lies in cluster/ is valid by its readers' own rules, and locked."""
+"""The files in cluster/ are valid for the tools that read them, and secured."""
 
 import os
 import re
@@ -46,7 +46,7 @@ def pod_templates() -> Iterator[dict[str, Any]]:
 
 
 def unknown_fields(value: object, schema: dict[str, Any], where: str = "") -> Iterator[str]:
-    """Fields that an API server would drop without a word."""
+    """Fields that an API server would drop silently."""
     if isinstance(value, dict) and "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
         for name, item in value.items():
             if name not in schema["properties"]:
@@ -60,7 +60,7 @@ def unknown_fields(value: object, schema: dict[str, Any], where: str = "") -> It
 
 @pytest.mark.parametrize("document", of_ray(), ids=lambda d: f"{d['kind']}-{d['metadata']['name']}")
 @pytest.mark.slow
-def test_ray_manifests_fit_the_operators_schemas(document: dict[str, Any]) -> None:
+def test_ray_manifests_match_the_operators_schemas(document: dict[str, Any]) -> None:
     if not SCHEMAS.is_dir():
         pytest.skip("../shared/schemas is not at hand")
     path = SCHEMAS / f"ray.io_{document['kind'].lower()}s.yaml"
@@ -74,7 +74,7 @@ def test_ray_manifests_fit_the_operators_schemas(document: dict[str, Any]) -> No
         jsonschema.validate(wrong, schema)
 
 
-def test_other_manifests_fit_those_of_kubernetes() -> None:
+def test_other_manifests_match_kubernetes_schemas() -> None:
     found = [d for path in KUBERAY for d in documents(path)]
     others = [d for d in found if not d["apiVersion"].startswith(("ray.io/", "kustomize"))]
     kinds = ["Namespace", "NetworkPolicy", "NetworkPolicy", "PersistentVolumeClaim", "ServiceAccount"]
@@ -85,7 +85,7 @@ def test_other_manifests_fit_those_of_kubernetes() -> None:
             kubernetes_validate.validate({**document, "unknown": {}}, "1.33", strict=True)
 
 
-def test_pods_fit_kubernetes_schema_and_the_restricted_standard() -> None:
+def test_pods_match_kubernetes_schema_and_the_restricted_standard() -> None:
     templates = list(pod_templates())
     assert len(templates) == 5
     for template in templates:
@@ -103,7 +103,7 @@ def test_pods_fit_kubernetes_schema_and_the_restricted_standard() -> None:
             assert container["resources"]["limits"]["memory"]
 
 
-def test_every_cluster_asks_for_a_token_and_is_reached_from_inside_alone() -> None:
+def test_every_cluster_requires_a_token_and_is_reachable_only_from_inside() -> None:
     for spec in clusters():
         assert spec["authOptions"] == {"mode": "token", "secretName": "vadv-ray-token"}
         assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
@@ -113,7 +113,7 @@ def test_every_cluster_asks_for_a_token_and_is_reached_from_inside_alone() -> No
         assert all(re.fullmatch(r"\S+:[\w.]+-(cpu|gpu)", image) for image in images)
 
 
-def test_the_one_cluster_is_the_others() -> None:
+def test_the_cluster_specs_are_equal() -> None:
     first, second = clusters()
     assert first == second
 
@@ -202,7 +202,7 @@ def order(line: str) -> int:
     return 0 if "--head" in line else 1 if "ray start" in line else 2
 
 
-def test_no_secret_lies_in_any_shipped_file() -> None:
+def test_no_shipped_file_contains_a_secret() -> None:
     looks = re.compile(
         r"AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY|(?i:secret_access_key\s*[:=]\s*\S{16,})|[0-9a-f]{64}"
     )

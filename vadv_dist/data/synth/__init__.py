@@ -1,4 +1,4 @@
-"""Made data whose truth is known."""
+"""Synthetic data with known truth."""
 
 from vadv_dist.data.synth.dataset import MIN_CLIPS, make_dataset
 from vadv_dist.data.synth.model import GenerativeModel
