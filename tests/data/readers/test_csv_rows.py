@@ -129,7 +129,7 @@ def test_line_numbers_count_line_breaks_inside_cells(tmp_path: Path) -> None:
     [
         (b"", "is empty, expected a CSV file"),
         (b"PK\x03\x04\xff\xfe\x80", "is not a CSV file in UTF-8"),
-        (b"a\x00b\n1\n", "its first line holds NUL bytes"),
+        (b"a\x00b\n1\n", "its first line contains NUL bytes"),
         (b'id,video_id,split,label,text\na_1,a,train,0,"open\n', "is not valid CSV"),
     ],
 )
