@@ -50,6 +50,13 @@ class SentimentConfig(Section):
 
     kind: Literal["sentiment"] = "sentiment"
 
+    def needed_features(self, config: "Config") -> tuple[str, ...]:
+        """Features that the model reads."""
+        if not config.has_teacher:
+            return ()
+        switches = (("visual", config.teacher.use_visual), ("face", config.teacher.use_face))
+        return tuple(name for name, on in switches if on)
+
 
 # What is trained; the first of several kinds is the default.
 TaskConfig = SentimentConfig
@@ -214,8 +221,5 @@ class Config(Section):
 
     @property
     def needed_features(self) -> tuple[str, ...]:
-        """Features that the model reads."""
-        if not self.has_teacher:
-            return ()
-        switches = (("visual", self.teacher.use_visual), ("face", self.teacher.use_face))
-        return tuple(name for name, on in switches if on)
+        """Features that the task's model reads."""
+        return self.task.needed_features(self)

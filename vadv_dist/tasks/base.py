@@ -93,17 +93,27 @@ class Task(Protocol):
         description: its terms, outputs and metrics, as plain data.
         step: model and objective.
         collator: which columns a batch has, and how they are put together.
-        labels: the range of the labels.
         weighted_terms: names of the terms whose weight is not 0.
-        tokenizer: of a task that reads words, else None.
     """
 
     description: TaskDescription
     step: TrainingStep
     collator: Collator
-    labels: LabelScale
     weighted_terms: tuple[str, ...]
-    tokenizer: "PreTrainedTokenizerBase | None"
+
+    @property
+    def labels(self) -> LabelScale | None:
+        """Range and threshold of the labels; None for classes."""
+        ...
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase | None":
+        """The tokenizer of a task that reads text; None for others."""
+        ...
+
+    def absent(self, label: npt.ArrayLike | None = None) -> dict[str, str]:
+        """Metrics that the labels do not define, each with the reason; `label` are those that are scored, or None."""
+        ...
 
     def predictions(self, outputs: Outputs, batch: Batch) -> Outputs:
         """Scored values of a batch by column of `description.outputs`, each [B, ...], fp32.
@@ -157,7 +167,15 @@ class StudentScorer(Protocol):
     """An exported student that is scored on other data: its description, and predictions by column."""
 
     description: TaskDescription
-    labels: LabelScale
+
+    @property
+    def labels(self) -> LabelScale | None:
+        """See `Task.labels`."""
+        ...
+
+    def absent(self, label: npt.ArrayLike | None = None) -> dict[str, str]:
+        """See `Task.absent`."""
+        ...
 
     def predict(self, texts: Sequence[str]) -> dict[str, FloatArray]:
         """Predictions of R clips by column of `description.outputs`, [R] each."""

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from vadv_dist.config.sections import Config, StudentConfig, TeacherConfig
 from vadv_dist.data.collate import MASK, TOKENS, Collator, FeatureField, TextField
@@ -142,8 +142,7 @@ class SentimentTask:
         self._start_at_the_labels()
         tokenizer = build_tokenizer(config.student.encoder)
         require_fitting(self.student.encoder, tokenizer, config.student.encoder, config.data.max_tokens)
-        self.tokenizer: PreTrainedTokenizerBase | None = tokenizer
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         text = TextField(tokenizer, config.data.max_tokens)
         self.collator = Collator([text, *map(FeatureField, config.needed_features)])
         self.weighted_terms = tuple(t.name for t in objective.described if self._weights[t.name] > 0)
@@ -156,6 +155,10 @@ class SentimentTask:
         for name, module in self.step.named_modules():
             if isinstance(module, nn.Linear) and name in LAST_LAYERS:
                 start_in_label_units(module, mean=self.labels.middle if mean is None else mean, unit=self.labels.unit)
+
+    def absent(self, label: npt.ArrayLike | None = None) -> dict[str, str]:
+        """See `Task.absent`."""
+        return self.labels.absent(label)
 
     def predictions(self, outputs: Outputs, batch: Batch) -> Outputs:
         """See `Task.predictions`: the logits; the teacher's are NaN on clips without video."""
@@ -190,7 +193,7 @@ class SentimentTask:
     def check(self, device: torch.device) -> None:
         """See `Task.check`."""
         batch = two_rows(self.collator, self._sources)
-        check_text_model(self.step, self.student, self._tokenizer, batch, self.total, self._config.student, device)
+        check_text_model(self.step, self.student, self.tokenizer, batch, self.total, self._config.student, device)
 
     def weighting(self, device: torch.device) -> Weighting | None:
         """See `Task.weighting`."""
@@ -244,7 +247,7 @@ class SentimentTask:
             config=facts.config,
             labels=self.labels,
         )
-        export_student(student, self._tokenizer, out, replace=True, card=card)
+        export_student(student, self.tokenizer, out, replace=True, card=card)
 
 
 def describe(
@@ -283,6 +286,10 @@ class ExportedStudent:
         self.labels = label_scale(sources)
         self.description = describe(self.labels)
         self._student = Student.load(folder)
+
+    def absent(self, label: npt.ArrayLike | None = None) -> dict[str, str]:
+        """See `Task.absent`."""
+        return self.labels.absent(label)
 
     def predict(self, texts: Sequence[str]) -> dict[str, FloatArray]:
         """See `StudentScorer.predict`."""

@@ -42,7 +42,7 @@ def finish_run(
         remarks=task.remarks(state.best_metrics),
         task=task.description,
         labels=task.labels,
-        absent=task.labels.absent(),
+        absent=task.absent(),
         validation_by_source=finite(state.best_by_source),
         weights_collapsed=state.collapse,
         steps=state.step,

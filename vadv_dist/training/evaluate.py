@@ -81,7 +81,7 @@ def evaluate_run(
         data=[{"uri": str(d.root.resolve()), "fingerprint": d.manifest.fingerprint} for d in sources.datasets],
         task=task.description,
         labels=task.labels,
-        absent=task.labels.absent(scored.label),
+        absent=task.absent(scored.label),
         metrics=finite(metrics),
         remarks=task.remarks(metrics),
         sources={name: SourceScores(rows=counts[name], metrics=finite(m)) for name, m in by_source.items()},

@@ -92,7 +92,7 @@ def score_on(source: Location, dataset: Dataset, split: str) -> Evaluation:
         data=[{"uri": str(dataset.root.resolve()), "fingerprint": dataset.manifest.fingerprint}],
         task=student.description,
         labels=student.labels,
-        absent=student.labels.absent(scored.label),
+        absent=student.absent(scored.label),
         metrics=finite(metrics),
         remarks=student.remarks(metrics),
         sources={name: SourceScores(rows=counts[name], metrics=finite(m)) for name, m in by_source.items()},

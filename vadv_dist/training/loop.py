@@ -101,7 +101,7 @@ class Trainer:
                 workers=self.distributed.world_size,
                 task=self.task.description,
                 labels=self.task.labels,
-                absent=self.task.labels.absent(),
+                absent=self.task.absent(),
             )
         )
         try:

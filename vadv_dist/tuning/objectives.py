@@ -86,7 +86,7 @@ def with_objectives(search: SearchConfig, task: Task, sources: Sources) -> Searc
     """
     score, costs = task.description.score, [cost.key for cost in _COSTS]
     ends = [value for end in ("label_min", "label_max") for _, value in sources.label_statistic("valid", end)]
-    absent = task.labels.absent(ends or None)
+    absent = task.absent(ends or None)
     existing = [metric.key for metric in task.description.metrics if metric.key not in absent]
     keys = search.objectives or [score]
     for key in keys:
