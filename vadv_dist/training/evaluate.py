@@ -26,6 +26,7 @@ from vadv_dist.runs.records import Evaluation, SourceScores, finite
 from vadv_dist.runs.trained_on import find_again
 from vadv_dist.storage import Location, atomic_file, write_json
 from vadv_dist.tasks import Task, build
+from vadv_dist.tasks.base import FloatArray
 from vadv_dist.training.scoring import Scored, metrics_by_source, score_split
 
 
@@ -155,7 +156,14 @@ def write_predictions(path: Location, facts: ClipFacts, scored: Scored) -> None:
         "source": pa.array(facts.source),
         "text": pa.array(facts.text),
         "label": pa.array(scored.label),
-        **{name: pa.array(values, from_pandas=True) for name, values in scored.predictions.items()},  # NaN as null
+        **{name: _column(values) for name, values in scored.predictions.items()},
     }
     with atomic_file(path) as partial:
         pq.write_table(pa.table(columns), partial)
+
+
+def _column(values: FloatArray) -> pa.Array:
+    """Numbers with NaN as null, [R]; or a list for each clip, [R, ...]."""
+    if values.ndim == 1:
+        return pa.array(values, from_pandas=True)
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values[0].size)
