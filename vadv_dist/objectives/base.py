@@ -12,6 +12,8 @@ from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs
 class Objective(nn.Module):
     """Computes the unweighted loss terms of a micro-batch; it may have trained parameters and per-rank state.
 
+    A parameter has at least one dimension: DeepSpeed cannot broadcast scalars.
+
     Attributes:
         described: its terms, in the order of every table.
     """
