@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from ranks import join
+from gloo_ranks import join, leave
 from torch import Tensor, nn
 
 from vadv_dist.config import Config, EngineConfig, load_config
@@ -115,19 +114,18 @@ def variant(base: Config, name: str, suffix: str) -> Config:
     return dataclasses.replace(base, run=dataclasses.replace(base.run, name=f"{name}{suffix}"), engine=engine)
 
 
-def main(rank: int, world_size: int, port: int, config_path: str, out: str) -> None:
+def main(config_path: str, out: str) -> None:
     """Every engine whole, and cut off after the first epoch and taken up again."""
-    base, distributed = load_config(Path(config_path)), join(rank, world_size, port)
+    base, distributed = load_config(Path(config_path)), join()
     answers: dict[str, Any] = {}
     for name in ENGINES:
         answers[name] = fit(variant(base, name, ""), distributed)
         answers[f"{name} half"] = fit(variant(base, name, "-cut"), distributed, cut=True)
         answers[f"{name} continued"] = fit(variant(base, name, "-cut"), distributed)
-    if rank == 0:
+    if distributed.is_main:
         torch.save(answers, out)
-    dist.barrier()
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5])
+    main(sys.argv[3], sys.argv[4])

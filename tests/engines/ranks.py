@@ -1,14 +1,13 @@
 """Run a small joint model on two gloo processes for the tests of engines: not a test itself."""
 
 import dataclasses
-import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from gloo_ranks import join, leave
 
 from vadv_dist.config import Config, EngineConfig, load_config
 from vadv_dist.data.stream import BatchStream
@@ -63,28 +62,13 @@ def curve(
     raise AssertionError
 
 
-def join(rank: int, world_size: int, port: int) -> Distributed:
-    """Make this process a rank among others on this machine."""
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(world_size),
-        "LOCAL_RANK": str(rank),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    dist.init_process_group("gloo", rank=rank, world_size=world_size)
-    return Distributed(rank, world_size)
-
-
-def main(rank: int, world_size: int, port: int, config_path: str, out: str) -> None:
+def main(config_path: str, out: str) -> None:
     """Run every engine in turn; rank 0 saves what each gave."""
-    base, distributed = load_config(Path(config_path)), join(rank, world_size, port)
+    base, distributed = load_config(Path(config_path)), join()
     answers: dict[str, Any] = {}
 
     def keep(name: str, value: Any) -> None:
-        if rank == 0:
+        if distributed.is_main:
             answers[name] = value
 
     keep("torch", curve(base, distributed))
@@ -106,11 +90,10 @@ def main(rank: int, world_size: int, port: int, config_path: str, out: str) -> N
     keep("torch after zero-3", curve(base, distributed, **more))
     config = dataclasses.replace(base, engine=EngineConfig(kind="deepspeed", zero_stage=1))
     keep("zero-1 after zero-3", curve(config, distributed, **more))
-    if rank == 0:
+    if distributed.is_main:
         torch.save(answers, out)
-    dist.barrier()
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5])
+    main(sys.argv[3], sys.argv[4])

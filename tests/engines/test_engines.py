@@ -1,13 +1,11 @@
 """Every engine, on two CPU ranks, against plain torch on one."""
 
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from gloo_ranks import run_ranks
 from ranks import NUM_STEPS, curve
 
 from vadv_dist.config import load_config
@@ -15,12 +13,6 @@ from vadv_dist.engines.distributed import Distributed
 
 STAGES = ("zero-0", "zero-1", "zero-2", "zero-3")
 pytestmark = [pytest.mark.deepspeed, pytest.mark.slow]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +34,7 @@ trainer: {{use_gpu: false, accumulate: 2}}
 @pytest.fixture(scope="module")
 def two_ranks(config_path: Path) -> dict[str, Any]:
     out = config_path.parent / "answers.pt"
-    script, port = Path(__file__).with_name("ranks.py"), str(free_port())
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), "2", port, str(config_path), str(out)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [rank.communicate(timeout=900)[0] for rank in ranks]
-    assert all(rank.returncode == 0 for rank in ranks), said[0][-3000:] + said[1][-3000:]
+    run_ranks("ranks.py", config_path, out)
     return torch.load(out, weights_only=True)
 
 

@@ -1,13 +1,11 @@
 """A parameter and per-rank state of an objective are trained, saved and restored by every engine."""
 
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from gloo_ranks import run_ranks
 from objective_ranks import ENGINES, fit, variant
 
 from vadv_dist.config import load_config
@@ -35,21 +33,8 @@ trainer: {{use_gpu: false, epochs: 2}}
 
 @pytest.fixture(scope="module")
 def two_ranks(config_path: Path) -> dict[str, Any]:
-    out, script = config_path.parent / "answers.pt", Path(__file__).with_name("objective_ranks.py")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), "2", port, str(config_path), str(out)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [rank.communicate(timeout=900)[0] for rank in ranks]
-    assert all(rank.returncode == 0 for rank in ranks), said[0][-3000:] + said[1][-3000:]
+    out = config_path.parent / "answers.pt"
+    run_ranks("objective_ranks.py", config_path, out)
     return torch.load(out, weights_only=True)
 
 

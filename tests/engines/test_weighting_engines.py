@@ -1,13 +1,11 @@
 """Weightings under every engine, on two CPU ranks, against plain torch on one."""
 
 import json
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from gloo_ranks import run_ranks
 from weighting_ranks import PLANS, fit, variant
 
 from vadv_dist.config import load_config
@@ -38,22 +36,7 @@ telemetry: {{log_every_steps: 1}}
 @pytest.fixture(scope="module")
 def storage(config_path: Path) -> Path:
     """Folder of the runs of two ranks."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    plans = ",".join(f"{name}/{method}" for name, method in PLANS.items())
-    script = Path(__file__).with_name("weighting_ranks.py")
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), "2", port, str(config_path), plans],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [rank.communicate(timeout=900)[0] for rank in ranks]
-    assert all(rank.returncode == 0 for rank in ranks), said[0][-4000:]
+    run_ranks("weighting_ranks.py", config_path, ",".join(f"{name}/{method}" for name, method in PLANS.items()))
     return config_path.parent
 
 

@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-from ranks import join
+from gloo_ranks import join, leave
 
 from vadv_dist.config import Config, EngineConfig, load_config
 from vadv_dist.config.objective_sections import (
@@ -74,17 +73,16 @@ def variant(base: Config, name: str, method: str, suffix: str = "") -> Config:
     )
 
 
-def main(rank: int, world_size: int, port: int, config_path: str, plans: str) -> None:
+def main(config_path: str, plans: str) -> None:
     """Run every plan whole, and cut off after its first epoch and taken up again."""
-    base, distributed = load_config(Path(config_path)), join(rank, world_size, port)
+    base, distributed = load_config(Path(config_path)), join()
     for plan in plans.split(","):
         name, method = plan.split("/")
         fit(variant(base, name, method), distributed)
         fit(variant(base, name, method, "-cut"), distributed, cut=True)
         fit(variant(base, name, method, "-cut"), distributed)
-    dist.barrier()
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5])
+    main(sys.argv[3], sys.argv[4])
