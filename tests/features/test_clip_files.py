@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def place(s3: str, request: pytest.FixtureRequest) -> S3Path:
 
 
 @pytest.fixture
-def fetched(monkeypatch) -> list[str]:
+def fetched(monkeypatch) -> Iterator[list[str]]:
     """The objects fetched from the store, one entry per request."""
     seen: list[str] = []
     original = copies._fetch
@@ -38,7 +39,9 @@ def fetched(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(copies, "_fetch", fetch)
     monkeypatch.setattr(copies, "_last", None)
-    return seen
+    yield seen
+    if copies._last is not None and not isinstance(copies._last.source, bytes | Path):
+        copies._last.source.close()
 
 
 def reader() -> ClipReader:

@@ -66,7 +66,7 @@ def mixed_config(write_config, two):
 
 
 def epochs(folder: RunFolder) -> list[dict]:
-    return [line for line in map(json.loads, folder.metrics_path.open()) if line["kind"] == "epoch"]
+    return [line for line in map(json.loads, folder.metrics_path.read_text().splitlines()) if line["kind"] == "epoch"]
 
 
 def test_metrics_by_source_stand_in_the_log_the_result_and_the_evaluation(mixed_config, capsys) -> None:

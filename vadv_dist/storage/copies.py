@@ -81,7 +81,9 @@ def content_of(place: Location, safe: str) -> FileContent:
     if len(place.key.encode()) > _LONGEST_KEY:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(place))
     if _last is None or _last.place != place or place.etag() != _last.version:
-        _last = None  # its room is free before the next one takes some
+        if _last is not None and not isinstance(_last.source, Path | bytes):
+            _last.source.close()  # its space is free before the next one takes some
+        _last = None
         _last = _fetch(place, safe)
     return _last
 
@@ -101,8 +103,12 @@ def _fetch(place: S3Path, safe: str) -> FileContent:
     running = hashlib.sha256()
     with disk_faults(Path(tempfile.gettempdir()), safe):
         file = tempfile.TemporaryFile(prefix="vadv-clip-")  # noqa: SIM115  # open as long as its copy is kept
-        for part in opened.parts():
-            running.update(part)
-            file.write(part)
-        file.flush()
+        try:
+            for part in opened.parts():
+                running.update(part)
+                file.write(part)
+            file.flush()
+        except BaseException:
+            file.close()
+            raise
     return FileContent(place, opened.etag, opened.size, file, running.hexdigest())
