@@ -159,7 +159,10 @@ def test_a_run_cut_off_inside_an_epoch_ends_as_if_it_had_not_been(write_config, 
     assert same(whole, cut_off)
     timeless = {"time", "samples_per_s", "tokens_per_s", "data_wait_s", "line_s", "seconds"}
     a, b = (
-        [{k: v for k, v in x.items() if k not in timeless} for x in map(json.loads, f.metrics_path.read_text().splitlines())]
+        [
+            {k: v for k, v in x.items() if k not in timeless}
+            for x in map(json.loads, f.metrics_path.read_text().splitlines())
+        ]
         for f in (whole, cut_off)
     )
     starts = [line for line in b if line["kind"] == "start"]
