@@ -113,5 +113,5 @@ def test_a_damaged_shard_gives_the_readers_message(joined: Cluster, split, tmp_p
     shutil.copytree(root, tmp_path / "data")
     victim = sorted((tmp_path / "data" / "train").iterdir())[7]
     victim.write_bytes(victim.read_bytes()[:-1])
-    with pytest.raises(UserError, match=rf"{victim.name} has .* bytes, dataset.json declares"):
+    with pytest.raises(UserError, match=rf"{victim.name} has .* bytes, but dataset.json declares"):
         RayWindows(split_of(tmp_path / "data"), "damaged").get(ALL, None)

@@ -154,7 +154,7 @@ def test_a_cluster_with_other_versions_is_refused_with_both(cluster: Cluster, mo
     false = json.dumps({**json.loads(true), "ray_version": "2.9.1"}).encode()
     store.internal_kv_put(CLUSTER_METADATA_KEY, false, True, namespace=KV_NAMESPACE_CLUSTER)
     try:
-        with pytest.raises(MachineError, match=rf"which runs Ray 2\.9\.1 .* here is Ray {ray.__version__}") as met:
+        with pytest.raises(MachineError, match=rf"which runs Ray 2\.9\.1 .* this is Ray {ray.__version__}") as met:
             connect(1)
         assert "\n" not in str(met.value)
         assert os.environ["RAY_ADDRESS"] in str(met.value)

@@ -147,7 +147,7 @@ def test_a_job_that_writes_into_its_working_directory_is_refused(nodes: TwoNodes
     assert done.returncode != 0
     said = done.stdout + done.stderr
     assert "exit code 2" in said
-    assert "run.storage is runs, relative to a Ray job's working directory, a copy that Ray removes" in said
+    assert "run.storage is runs, relative to a Ray job's working directory, a copy that Ray deletes" in said
 
 
 def test_a_user_error_on_the_cluster_is_returned_as_one(nodes, project, made) -> None:
