@@ -1,4 +1,4 @@
-"""`vadv doctor`: what will go wrong before it does, each line with what to do about it."""
+"""`vadv doctor`: find problems before a run does, with advice for each."""
 
 import importlib.metadata
 import os
@@ -17,22 +17,22 @@ from vadv_dist.storage import clock_skew_s, free_bytes, location, on_disk, write
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Below these, reading a checkpoint or reaching a cluster can run foreign code (SECURITY.md), or something is missing.
-_LEAST = {
-    "torch": ("2.10", "older ones run code that a weights file holds"),
-    "ray": ("2.56", "older ones have known holes in their job server"),
-    "transformers": ("5.0", "the encoders are loaded as it does"),
-    "deepspeed": ("0.18", "engine.kind deepspeed needs it"),
-    "pyarrow": ("17", "shards are read with it"),
+# Older versions can execute foreign code when loading a checkpoint or joining a cluster (SECURITY.md), or lack an API.
+_MINIMUM_VERSIONS = {
+    "torch": ("2.10", "older versions can execute code in a weights file"),
+    "ray": ("2.56", "older versions have known vulnerabilities in the job server"),
+    "transformers": ("5.0", "encoders are loaded through its API"),
+    "deepspeed": ("0.18", "required by engine.kind deepspeed"),
+    "pyarrow": ("17", "required to read shards"),
 }
 _LOW_DISK_BYTES, _LOW_SHM_BYTES, _LOW_FILES = 10 << 30, 2 << 30, 4096
 _LARGEST_SKEW_S = 300.0
-_ENGINE_ADVICE = "Fix this first, or set engine.kind: a run with this engine ends in the same way."
+_ENGINE_ADVICE = "Fix this or set another engine.kind: a run with this engine would fail in the same way."
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, how it is, and what to do."""
+    """One check: its subject, its result, and advice if there is a problem."""
 
     level: Literal["ok", "warning", "fault"]
     what: str
@@ -45,7 +45,7 @@ class Finding:
 
 
 def examine(config: Config | None = None) -> list[Finding]:
-    """Look at this machine, and at what a configuration needs; no cluster is started and no run begun."""
+    """Check this machine and what a configuration needs, without starting a cluster or a run."""
     findings = [*_versions(), *_machine(), *_gpus(config), *_ray(config)]
     if config is not None:
         findings += [*_data(config), *_encoder(config), *_engine(config)]
@@ -54,7 +54,7 @@ def examine(config: Config | None = None) -> list[Finding]:
 
 
 def render(findings: list[Finding], console: "Console") -> None:
-    """Print a line per finding, and advice beside what is not well."""
+    """Print one line per finding, and advice below problems."""
     from rich.text import Text
 
     marks = {"ok": ("✓ ok     ", "green"), "warning": ("! warning", "yellow"), "fault": ("✗ fault  ", "red")}
@@ -65,14 +65,14 @@ def render(findings: list[Finding], console: "Console") -> None:
             console.print(f"          → {finding.advice}", highlight=False, markup=False, soft_wrap=True)
     faults = sum(f.level == "fault" for f in findings)
     warnings = sum(f.level == "warning" for f in findings)
-    console.print(f"{len(findings)} looked at, {faults} faults, {warnings} warnings", highlight=False)
+    console.print(f"{len(findings)} checks, {faults} faults, {warnings} warnings", highlight=False)
 
 
 def _versions() -> Iterator[Finding]:
     version = platform.python_version()
     good = (3, 11) <= tuple(int(n) for n in version.split(".")[:2]) < (3, 14)
     yield Finding("ok" if good else "fault", "python", version, "" if good else "Use Python 3.11, 3.12 or 3.13.")
-    for name, (least, why) in _LEAST.items():
+    for name, (least, why) in _MINIMUM_VERSIONS.items():
         try:
             found = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -90,7 +90,7 @@ def _machine() -> Iterator[Finding]:
     if shm.is_dir():
         free = shutil.disk_usage(shm).free
         low = free < _LOW_SHM_BYTES
-        advice = "Give the container more (docker --shm-size=16g): Ray's object store and NCCL live there."
+        advice = "Give the container more (docker --shm-size=16g): Ray's object store and NCCL need it."
         yield Finding("warning" if low else "ok", "shared memory", _gib(free), advice if low else "")
     try:
         import resource
@@ -124,7 +124,7 @@ def _gpus(config: Config | None) -> Iterator[Finding]:
             "warning" if busy else "ok",
             f"GPU {number}",
             f"{facts.name}, {_gib(free)} of {_gib(total)} free, bf16 {bf16}",
-            "Another process uses it (nvidia-smi)." if busy else "",
+            "Another process is using it (see nvidia-smi)." if busy else "",
         )
     if torch.cuda.device_count() > 1 or (config is not None and config.trainer.num_workers > 1):
         try:
@@ -140,20 +140,20 @@ def _ray(config: Config | None) -> Iterator[Finding]:
     try:
         token = has_token()
     except VadvError as error:
-        yield Finding("fault", "Ray token", "may be read by others", str(error))
+        yield Finding("fault", "Ray token", "readable by other users", str(error))
         token = True
     try:
         named = named_cluster("trainer.ray_address", config.trainer.ray_address if config else None)
     except VadvError as error:
-        yield Finding("fault", "Ray", "no cluster is named", str(error))
+        yield Finding("fault", "Ray", "the cluster's address is not valid", str(error))
         return
     if named.address is None:
-        yield Finding("ok", "Ray", f"a run with workers starts a cluster of its own on this machine ({named.by})")
+        yield Finding("ok", "Ray", f"a run with workers starts its own cluster on this machine ({named.by})")
         return
     http = f"http://{named.address.rpartition('://')[2]}"
     if not token and named.address != "auto" and not is_this_machine(http):
         advice = "Put its token into ~/.ray/auth_token (mode 600) and set RAY_AUTH_MODE=token."
-        yield Finding("fault", "Ray token", f"none, for a cluster off this machine ({named.address})", advice)
+        yield Finding("fault", "Ray token", f"none, but the cluster is not on this machine ({named.address})", advice)
     try:
         yield Finding("ok", "Ray", f"a run with workers joins {require_usable(named)} ({named.by})")
     except VadvError as error:
@@ -182,7 +182,7 @@ def _encoder(config: Config) -> Iterator[Finding]:
             "warning" if "/" not in name else "fault",
             "encoder",
             f"{name} is not on this machine ({missing})",
-            "Fetch it before the run (hf download), or the run will need the hub.",
+            "Download it before the run (hf download), or the run needs access to the Hugging Face Hub.",
         )
         return
     try:
@@ -193,9 +193,9 @@ def _encoder(config: Config) -> Iterator[Finding]:
     yield Finding(
         "ok",
         "encoder",
-        f"{name} heeds padding, and every trained parameter has a gradient"
+        f"{name} respects padding, and every trained parameter gets a gradient"
         if tried
-        else f"{name} is on this machine; it is tried once the data can be used",
+        else f"{name} is on this machine; it is tested once the data can be used",
     )
 
 
@@ -216,7 +216,7 @@ def _memory(config: Config) -> Iterator[Finding]:
     try:
         need = int(describe(config)["memory_per_device"]["total"])
     except (VadvError, OSError, KeyError, TypeError, ValueError):
-        return  # what is wrong with data or encoder has been said
+        return  # a problem with the data or encoder, which has been reported
     import torch
 
     if torch.cuda.is_available() and config.trainer.use_gpu is not False:
@@ -225,7 +225,7 @@ def _memory(config: Config) -> Iterator[Finding]:
         free, what = _available_memory(), "memory"
         need *= max(1, config.trainer.num_workers)
     enough = need < 0.9 * free
-    advice = "Use more workers or a higher engine.zero_stage, trainer.accumulate, or student.gradient_checkpointing."
+    advice = "Use more workers, a higher engine.zero_stage or trainer.accumulate, or student.gradient_checkpointing."
     yield Finding(
         "ok" if enough else "warning", what, f"needs about {_gib(need)} of {_gib(free)} free", "" if enough else advice
     )
@@ -243,16 +243,16 @@ def _storage(config: Config) -> Iterator[Finding]:
     except (VadvError, OSError) as error:
         yield Finding("fault", "run.storage", f"{place} cannot be written", str(error))
         return
-    yield Finding("ok", "run.storage", f"{place} is written and read")
+    yield Finding("ok", "run.storage", f"{place} is readable and writable")
     if skew is not None:
         off = abs(skew) > _LARGEST_SKEW_S
-        advice = "Set the clock: stores refuse requests signed more than minutes off." if off else ""
-        yield Finding("fault" if off else "ok", "clock", f"{skew:+.0f} s against the store's", advice)
+        advice = "Set the clock: object stores reject requests that are minutes off." if off else ""
+        yield Finding("fault" if off else "ok", "clock", f"{skew:+.0f} s relative to the store's", advice)
     if disk is not None and made:
         disk.rmdir()
     if (free := free_bytes(place)) is not None:
         low = free < _LOW_DISK_BYTES
-        advice = "Free some: a checkpoint of RoBERTa-Large is 5 GB." if low else ""
+        advice = "Free some space: a checkpoint of RoBERTa-Large takes 5 GB." if low else ""
         yield Finding("warning" if low else "ok", "disk", f"{_gib(free)} free", advice)
 
 
@@ -264,7 +264,7 @@ def _port(config: Config) -> Iterator[Finding]:
         try:
             probe.bind(("", port))
         except OSError as error:
-            yield Finding("fault", "telemetry.port", f"{port}: {error.strerror}", "Give another --telemetry.port.")
+            yield Finding("fault", "telemetry.port", f"{port}: {error.strerror}", "Choose another --telemetry.port.")
             return
     yield Finding("ok", "telemetry.port", f"{port} is free")
 

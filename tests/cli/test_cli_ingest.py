@@ -1,4 +1,4 @@
-"""`vadv ingest` of every format: what is printed, and how mistakes end."""
+"""`vadv ingest` for every format: output and error messages."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from vadv_dist.cli import main
 from vadv_dist.data.dataset import Dataset
 
 sys.path.append(str(Path(__file__).parents[1] / "data" / "readers"))
-from foreign_files import mmsa_content, sdk_files, write_mmsa, write_vegas  # beside its own tests
+from foreign_files import mmsa_content, sdk_files, write_mmsa, write_vegas  # next to the readers' tests
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def test_counts_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "dropped 1: no words" in printed
 
 
-def test_a_mistake_ends_with_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_file_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.pkl").write_bytes(b"cos\nsystem\n(S'touch /tmp/x'\ntR.")
     assert main(["ingest", "mmsa", "--file", str(tmp_path / "x.pkl"), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Sections with kinds: each has its own fields, and those of another kind are refused or dropped."""
+"""Sections with kinds: fields of another kind are rejected, or dropped if an override changes the kind."""
 
 import dataclasses
 from pathlib import Path
@@ -28,16 +28,16 @@ def write(folder: Path, text: str) -> Path:
         ("objective: {weighting: {kind: dwa, temperature: 3}}", ["--objective.weighting.kind=famo"]),
     ],
 )
-def test_the_name_of_a_kind_is_that_kind_with_its_defaults(tmp_path: Path, text: str, overrides: list[str]) -> None:
+def test_kind_name_alone_selects_it_with_its_defaults(tmp_path: Path, text: str, overrides: list[str]) -> None:
     assert load_config(write(tmp_path, text), overrides).objective.weighting == FamoWeightingConfig()
 
 
-def test_fields_of_a_kind_are_set_beside_it(tmp_path: Path) -> None:
+def test_kind_and_its_fields_can_be_overridden_together(tmp_path: Path) -> None:
     config = load_config(None, ["--objective.weighting=famo", "--objective.weighting.lr=1e-3"])
     assert config.objective.weighting == FamoWeightingConfig(lr=1e-3)
 
 
-def test_another_kind_on_the_command_line_drops_what_it_lacks(tmp_path: Path) -> None:
+def test_overriding_the_kind_drops_fields_it_lacks(tmp_path: Path) -> None:
     path = write(tmp_path, "objective: {alpha: 2, beta: 3, weighting: dwa}")
     assert load_config(path, ["--objective.kind=none"]).objective == AloneObjectiveConfig(beta=3.0)
 
@@ -45,8 +45,8 @@ def test_another_kind_on_the_command_line_drops_what_it_lacks(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("objective: {kind: none, psi: 1}", "objective.psi belongs to objective.kind 'step', but the kind is 'none'"),
-        ("objective: {weighting: {lr: 1}}", "belongs to objective.weighting.kind 'uncertainty' or 'famo'"),
+        ("objective: {kind: none, psi: 1}", "objective.psi requires objective.kind to be 'step', but it is 'none'"),
+        ("objective: {weighting: {lr: 1}}", "requires objective.weighting.kind to be 'uncertainty' or 'famo'"),
         ("objective: {kind: nne}", "objective.kind is 'nne', expected 'step' or 'none'. Did you mean 'none'?"),
         ("objective: {weighting: fmo}", "objective.weighting.kind is 'fmo', expected 'fixed'"),
         ("objective: {weighting: 3}", "objective.weighting is 3, expected a section with a `kind`"),
@@ -55,13 +55,13 @@ def test_another_kind_on_the_command_line_drops_what_it_lacks(tmp_path: Path) ->
         ("objective: {weighting: {kind: famo, lr: -1}}", "objective.weighting.lr is -1.0, expected a positive number"),
     ],
 )
-def test_a_field_of_another_kind_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+def test_fields_of_another_kind_and_unknown_kinds_are_rejected(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         load_config(write(tmp_path, text))
     assert message in str(caught.value)
 
 
-def test_the_argument_is_named_where_it_is_the_mistake(tmp_path: Path) -> None:
+def test_error_in_an_override_names_the_argument(tmp_path: Path) -> None:
     for argument in ("--objective.weighting=fmo", "--objective.kind=nne", "--task.kind=x"):
         with pytest.raises(UserError, match=f"^{argument}: "):
             load_config(write(tmp_path, "run: {name: a}"), [argument])
@@ -78,7 +78,7 @@ def test_the_first_kind_is_the_default() -> None:
     check(Config())
 
 
-def test_a_configuration_reads_back_as_it_was_written() -> None:
+def test_configuration_round_trips_through_a_dictionary() -> None:
     config = load_config("mosi", ["--objective.weighting=uncertainty", "--objective.weighting.lr=0.5"])
     assert config_from_dict(config_to_dict(config)) == config
     alone = dataclasses.replace(config, objective=AloneObjectiveConfig())

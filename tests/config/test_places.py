@@ -1,4 +1,4 @@
-"""`~` and environment variables are replaced where a place enters, and only there."""
+"""`~` and environment variables are expanded when a configuration is loaded."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("package://vadv/model", "package://vadv/model"),
     ],
 )
-def test_a_place_is_what_the_environment_makes_of_it(written: str, meant: str) -> None:
+def test_tilde_and_variables_are_expanded(written: str, meant: str) -> None:
     assert expand(written, "x") == meant
 
 
@@ -43,17 +43,17 @@ def test_a_place_is_what_the_environment_makes_of_it(written: str, meant: str) -
     [
         ("s3://$NOWHERE/x", r"run.storage is 's3://\$NOWHERE/x', but the environment variable 'NOWHERE' is not set"),
         ("${NOWHERE}/x", "'NOWHERE' is not set"),
-        ("$EMPTY/x", "'EMPTY' is empty"),  # else /x would be written
+        ("$EMPTY/x", "'EMPTY' is empty"),  # would otherwise write to /x
         ("${BUCKET:-x}", "'BUCKET:-x' is not set"),
-        ("~no-such-user/x", r"'~no-such-user' is no user's home. Write ./~no-such-user"),
+        ("~no-such-user/x", r"there is no user 'no-such-user'. Write ./~no-such-user"),
     ],
 )
-def test_a_place_that_the_environment_does_not_know_is_refused(written: str, message: str) -> None:
+def test_undefined_variables_and_users_are_rejected(written: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         expand(written, "run.storage")
 
 
-def test_every_place_of_a_run_is_recorded_expanded(tmp_path: Path) -> None:
+def test_places_of_a_run_are_recorded_expanded(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(
         "run: {storage: ~/runs}\nstudent: {encoder: $HOME/encoder}\n"
@@ -68,7 +68,7 @@ def test_every_place_of_a_run_is_recorded_expanded(tmp_path: Path) -> None:
     assert ([source.uri for source in replaced.data.sources], replaced.run.storage) == (["clips/c"], "/home/ada")
 
 
-def test_an_override_stands_in_for_a_place_that_is_not_known(tmp_path: Path) -> None:
+def test_override_replaces_a_place_that_cannot_be_expanded(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("run: {storage: $NOWHERE/runs}\n")
     with pytest.raises(UserError, match=r"run\.storage is '\$NOWHERE/runs'"):
@@ -76,7 +76,7 @@ def test_an_override_stands_in_for_a_place_that_is_not_known(tmp_path: Path) -> 
     assert load_config(path, ["--run.storage=here"]).run.storage == "here"
 
 
-def test_every_place_of_an_extraction_is_recorded_expanded() -> None:
+def test_places_of_an_extraction_are_expanded() -> None:
     clips = ClipsConfig(csv="~/list.csv", root="s3://$BUCKET/raw")
     assert (clips.csv, clips.root, clips.mmsa) == ("/home/ada/list.csv", "s3://clips/raw", None)
     assert ClipsConfig(mmsa="$HOME/MOSI").mmsa == "/home/ada/MOSI"
@@ -86,5 +86,5 @@ def test_every_place_of_an_extraction_is_recorded_expanded() -> None:
     assert ExpressionConfig(encoder="~/fer.onnx").encoder == "/home/ada/fer.onnx"
 
 
-def test_the_path_of_a_study_is_expanded_where_it_is_opened() -> None:
+def test_study_path_is_expanded_on_opening() -> None:
     assert resolve("~/studies/one.log") == "/home/ada/studies/one.log"

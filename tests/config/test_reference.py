@@ -1,4 +1,4 @@
-"""Help, schema and documentation say what the sections say."""
+"""Help, schema and documentation agree with the configuration's sections."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_field_of_every_kind_says_what_it_means(kind: str) -> None:
+def test_every_field_of_every_kind_has_a_description(kind: str) -> None:
     silent = [
         f"{section.__name__}.{name}"
         for name, declared, section in walk(KINDS[kind])
@@ -28,7 +28,7 @@ def test_every_field_of_every_kind_says_what_it_means(kind: str) -> None:
     assert silent == []
 
 
-def test_what_is_generated_is_current(tmp_path: Path) -> None:
+def test_generated_files_are_current(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "jobs" / "configs").mkdir(parents=True)
     write(tmp_path)
@@ -38,7 +38,7 @@ def test_what_is_generated_is_current(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", list_recipes(), ids=lambda recipe: recipe.name)
-def test_recipes_pass_the_schema_that_they_name(recipe) -> None:
+def test_recipes_validate_against_their_schema(recipe) -> None:
     first = recipe.path.read_text().splitlines()[0]
     schema = json.loads((recipe.path.parent / first.partition("$schema=")[2]).read_text())
     jsonschema.validate(yaml.safe_load(recipe.path.read_text()), schema, jsonschema.Draft202012Validator)
@@ -59,7 +59,7 @@ def test_recipes_pass_the_schema_that_they_name(recipe) -> None:
         ({"data": {"sources": [{"weight": 2}]}}, False),
     ],
 )
-def test_the_schema_takes_what_the_reader_takes(tmp_path: Path, raw: dict, is_valid: bool) -> None:
+def test_schema_and_loader_accept_the_same_configurations(tmp_path: Path, raw: dict, is_valid: bool) -> None:
     validator = jsonschema.Draft202012Validator(json_schema(Config))
     assert validator.is_valid(raw) == is_valid
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
@@ -67,7 +67,7 @@ def test_the_schema_takes_what_the_reader_takes(tmp_path: Path, raw: dict, is_va
     assert (code == 0) == is_valid
 
 
-def test_defaults_of_the_page_are_those_of_the_sections() -> None:
+def test_documented_defaults_match_the_sections() -> None:
     plain = config_to_dict(Config())
     for name, declared in field_types(Config).items():
         for field in fields_of(declared, f"{name}."):
@@ -78,7 +78,7 @@ def test_defaults_of_the_page_are_those_of_the_sections() -> None:
                 assert field.default == json.dumps(value).strip('"'), field.name
 
 
-def test_help_of_train_lists_every_field_and_loads_no_torch() -> None:
+def test_train_help_lists_every_field_and_does_not_import_torch() -> None:
     code = "import sys; from vadv_dist.cli import main; main(['train', '--help'])"
     checked = f"try:\n {code}\nfinally:\n print('torch' in sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", checked], capture_output=True, text=True)
@@ -89,7 +89,7 @@ def test_help_of_train_lists_every_field_and_loads_no_torch() -> None:
             assert f"--{name}=" in done.stdout
 
 
-def test_the_name_of_a_recipe_is_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_config_accepts_the_name_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_config("mosi", []).student.encoder == "roberta-large"
     (tmp_path / "mosi").write_text("student: {encoder: bert-base-uncased}")
@@ -101,6 +101,6 @@ def test_the_name_of_a_recipe_is_a_config(tmp_path: Path, monkeypatch: pytest.Mo
     assert Path(first.partition("$schema=")[2]).is_file()
 
 
-def test_the_schema_is_printed(capsys) -> None:
+def test_schema_command_prints_a_json_schema(capsys) -> None:
     assert main(["config", "schema", "--kind", "search"]) == 0
     assert json.loads(capsys.readouterr().out)["properties"]["sampler"]["enum"] == ["tpe", "random", "nsga2"]

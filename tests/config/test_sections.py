@@ -1,4 +1,4 @@
-"""What no run can use is refused where it is read."""
+"""Values that are never valid are rejected when the configuration is loaded."""
 
 import pytest
 
@@ -8,12 +8,12 @@ from vadv_dist.errors import UserError
 
 
 @pytest.mark.parametrize("switches", [{"psi": 0.0}, {"step2": False}])
-def test_an_objective_that_trains_no_student_is_refused(switches: dict) -> None:
+def test_objective_that_does_not_train_the_student_is_rejected(switches: dict) -> None:
     with pytest.raises(UserError, match=r"objective.beta is 0.0, expected a positive weight"):
         StepObjectiveConfig(beta=0.0, **switches)
 
 
-def test_distillation_alone_may_train_the_student() -> None:
+def test_student_can_be_trained_by_distillation_alone() -> None:
     assert StepObjectiveConfig(beta=0.0).psi > 0
 
 
@@ -30,19 +30,19 @@ def test_distillation_alone_may_train_the_student() -> None:
         (
             ClipsConfig,
             {"threshold": 3.0},
-            "clips.threshold is 3.0, expected a number between the lowest and the highest label (-3 and 3), "
-            "or null for their middle. ",
+            "clips.threshold is 3.0, expected a number between the lowest and highest label (-3 and 3), or null for "
+            "the middle. ",
         ),
         (FacesConfig, {"margin": -0.1}, "faces.margin is -0.1, expected at least 0. "),
         (ComputeConfig, {"num_workers": -1}, "compute.num_workers is -1, expected at least 0, or null. "),
     ],
 )
-def test_a_number_below_the_lowest_is_refused_by_name(section: type, fields: dict, message: str) -> None:
+def test_out_of_range_number_is_rejected_with_its_field(section: type, fields: dict, message: str) -> None:
     with pytest.raises(UserError) as caught:
         section(**fields)
     assert str(caught.value) == f"{message}Change it in the config file or override it."
 
 
-def test_the_lowest_numbers_and_null_are_taken() -> None:
+def test_lowest_numbers_and_null_are_accepted() -> None:
     assert TrainerConfig(num_workers=0, epochs=1, max_failures=0, patience=None, max_steps=1).patience is None
     assert ComputeConfig(num_workers=None, max_actors=1).num_workers is None

@@ -1,4 +1,4 @@
-"""A value of the wrong type is told by its field, its place and what was expected."""
+"""A value of the wrong type is reported with its location, its field and what was expected."""
 
 from pathlib import Path
 
@@ -24,13 +24,13 @@ from vadv_dist.tuning.settings import load_search
         ),
     ],
 )
-def test_on_the_command_line_it_is_that_argument(override: str, told: str) -> None:
+def test_error_on_the_command_line_names_the_argument(override: str, told: str) -> None:
     with pytest.raises(UserError) as caught:
         load_config(None, ["--run.name=a", override])
     assert str(caught.value) == f"{override}: {told}"
 
 
-def test_in_a_file_it_is_the_file(tmp_path: Path) -> None:
+def test_error_in_a_file_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("trainer: {epochs: many}")
     with pytest.raises(UserError) as caught:
@@ -38,7 +38,7 @@ def test_in_a_file_it_is_the_file(tmp_path: Path) -> None:
     assert str(caught.value) == f"{path}: trainer.epochs is 'many', expected an integer."
 
 
-def test_settings_of_a_search_are_told_alike() -> None:
+def test_errors_in_search_settings_are_reported_alike() -> None:
     with pytest.raises(UserError) as caught:
         load_search({"seeds": "many"}, [], "space.yaml")
     assert str(caught.value) == "space.yaml: search.seeds is 'many', expected an integer."

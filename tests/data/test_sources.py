@@ -164,7 +164,7 @@ def open_both(first: SourceConfig, other: SourceConfig) -> Sources:
 
 def test_two_sources_with_one_name_are_refused(two, tmp_path) -> None:
     first, other = str(two[0]), str(write(tmp_path / "small", 20))
-    with pytest.raises(UserError, match="is 'small', expected another one for each source"):
+    with pytest.raises(UserError, match="is 'small', expected unique names"):
         open_both(SourceConfig(first), SourceConfig(other))
     assert open_both(SourceConfig(first), SourceConfig(other, name="other")).names == ("small", "other")
 

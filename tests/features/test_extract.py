@@ -273,7 +273,7 @@ def test_sigterm_leaves_complete_shards_and_the_job_can_be_resumed(
         if process.returncode != 0:
             break
     assert process.returncode == 143, said
-    assert said.endswith("stopped by SIGTERM. Whatever was complete is saved; run the same command to continue.\n")
+    assert said.endswith("stopped by SIGTERM. Completed work is saved; run the same command again to resume.\n")
     assert not list(tmp_path.rglob(".*.partial-*"))
     process = run_cli(config, "--json")
     out, said = process.communicate(timeout=900)

@@ -15,7 +15,7 @@ from vadv_dist.launch import driver as launch
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runtime.signals import StopRequest
 
-STOPPED = "vadv: stopped by {}. Whatever was complete is saved; run the same command to continue.\n"
+STOPPED = "vadv: stopped by {}. Completed work is saved; run the same command again to resume.\n"
 
 
 class Trainer:

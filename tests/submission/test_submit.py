@@ -94,7 +94,7 @@ def test_a_search_is_sent_with_its_settings_but_without_a_password(project: Path
     arguments, name = prepared_arguments(Submission("tune", given, working_dir=project), HERE)
     assert (tuple(arguments[: len(given)]), name) == (given, "hunt-loss_weights")
     for hidden in (["--search.storage=postgresql://me:pw@host/db"], ["--search.storage", "postgresql://me:pw@host/db"]):
-        with pytest.raises(UserError, match="holds a password") as refusal:
+        with pytest.raises(UserError, match="contains a password") as refusal:
             prepared_arguments(Submission("tune", (*given, *hidden), working_dir=project), HERE)
         assert "pw@" not in str(refusal.value)
 

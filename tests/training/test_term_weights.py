@@ -190,7 +190,7 @@ def test_a_batch_without_video_leaves_the_teacher_s_terms_as_they_were(write_con
 
 
 def test_weighting_needs_terms_to_weigh(write_config) -> None:
-    with pytest.raises(UserError, match=r"weighting belongs to objective.kind 'step', but the kind is 'none'"):
+    with pytest.raises(UserError, match=r"weighting requires objective.kind to be 'step', but it is 'none'"):
         load_config(write_config(), ["--objective.kind=none", "--objective.weighting=equal"])
     with pytest.raises(UserError, match=r"'uw-so', expected 'fixed'.*'uw_so', 'dwa'"):
         load_config(write_config(), ["--objective.weighting=uw-so"])

@@ -58,7 +58,7 @@ def test_a_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster,
     driver.send_signal(signal.SIGTERM)
     _, said = driver.communicate(timeout=120)
     assert driver.returncode == 143, said
-    assert said.endswith("stopped by SIGTERM. Whatever was complete is saved; run the same command to continue.\n")
+    assert said.endswith("stopped by SIGTERM. Completed work is saved; run the same command again to resume.\n")
     assert "Traceback" not in said
     assert not list(root.rglob(".*.partial-*"))
 

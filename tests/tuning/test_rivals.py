@@ -96,7 +96,7 @@ def test_the_best_rival_s_weights_begin_one_trial(write_config: Callable[..., Pa
             "objective.alpha is searched, but objective.weighting may be famo",
         ),
         (["equal"], "space: {optimizer.lr: {distribution: float, low: 0.0001, high: 0.1}}", ["--objective.kind=none"],
-         "belongs to objective.kind 'step', but the kind is 'none'"),
+         "requires objective.kind to be 'step', but it is 'none'"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(

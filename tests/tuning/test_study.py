@@ -117,7 +117,7 @@ def test_tpe_finds_a_better_place_than_random_draws(tmp_path: Path, space: Space
 
 def test_a_password_is_kept_out_of_the_study(tmp_path: Path, space: Space, monkeypatch) -> None:
     folder = StudyFolder(tmp_path / "study")
-    with pytest.raises(UserError, match=r"holds a password.*\$VADV_STUDY"):
+    with pytest.raises(UserError, match=r"contains a password.*\$VADV_STUDY"):
         folder.claim(Config(), space, SearchConfig(storage="postgresql://me:secret@host/db"))
     hidden = SearchConfig(storage="$VADV_STUDY")
     with pytest.raises(UserError, match="environment variable 'VADV_STUDY' is not set"):

@@ -1,6 +1,6 @@
 """The command line, `vadv`: one library call per subcommand.
 
-Heavy imports stand inside the calls, so that `--help` answers at once.
+Heavy modules are imported inside the calls, so that `--help` is fast.
 """
 
 from vadv_dist.cli.command import exit_code_of, main, run

@@ -1,4 +1,4 @@
-"""Where a command's answer goes: JSON or a table on standard output, progress on standard error."""
+"""Print a command's result on standard output, as JSON or a table; progress goes to standard error."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ __all__ = ["console", "print_config", "print_json"]
 
 
 def print_json(value: object) -> None:
-    """Print one JSON object in one line."""
+    """Print a JSON value on one line."""
     print(json_line(value))
 
 
 def print_config(config: Any) -> None:
-    """Print a configuration as YAML that gives it back exactly."""
+    """Print a configuration as YAML that loads as the same configuration."""
     import yaml
 
     from vadv_dist.config import config_to_dict, config_to_yaml
 
     text = config_to_yaml(config)
-    if visible(text) != text:  # characters that a terminal would obey, which YAML can also write as escapes
+    if visible(text) != text:  # has terminal control characters: dump it again with YAML's escapes
         text = yaml.safe_dump(config_to_dict(config), sort_keys=False)
     print(text, end="")

@@ -1,4 +1,4 @@
-"""`submit`, which runs a command on a cluster, and `doctor`, which says what would go wrong."""
+"""`submit`, which runs a command on a cluster, and `doctor`, which checks the machine and a config."""
 
 import argparse
 import sys
@@ -15,27 +15,29 @@ def add_cluster_commands(commands: Commands) -> None:
     submit = commands.add_parser(
         "submit",
         help="run train, tune, extract or evaluate on a Ray cluster",
-        description="Packs what git tracks, submits, follows. What is typed after the command is the command's own. "
-        "Exit codes: 0 done, 1 a fault of the machine, 2 a mistake in what was given, 75 the job lost its node (submit "
-        "again), 130 stopped.",
+        description="Packages the files that git tracks, submits the job and follows its output. All arguments after "
+        "the command are passed to it. Exit codes: 0 success, 1 system failure, 2 invalid input, 75 the job lost its "
+        "node (submit again), 130 interrupted.",
         allow_abbrev=False,
     )
     submit.add_argument("job", choices=("train", "tune", "extract", "evaluate"), metavar="train|tune|extract|evaluate")
-    submit.add_argument("--address", help="of the job server, http://HOST:8265 (default: RAY_API_SERVER_ADDRESS)")
-    submit.add_argument("--working-dir", type=path, default=Path("."), help="default: where this is typed")
+    submit.add_argument("--address", help="job server, http://HOST:8265 (default: $RAY_API_SERVER_ADDRESS)")
     submit.add_argument(
-        "--install", action="store_true", help="install the package and its exact versions on the nodes"
+        "--working-dir", type=path, default=Path("."), help="folder to package (default: the current one)"
     )
-    submit.add_argument("--detach", action="store_true", help="do not follow the job")
+    submit.add_argument(
+        "--install", action="store_true", help="install the package and its pinned dependencies on the nodes"
+    )
+    submit.add_argument("--detach", action="store_true", help="return after submitting instead of following the job")
     submit.set_defaults(call=_submit, takes_overrides=True)
 
     doctor = commands.add_parser(
         "doctor",
-        help="what will go wrong before it does",
-        description="Checks this machine, and what a config needs. Exit code 1 where there is a fault.",
+        help="check this machine, and optionally a config, for problems",
+        description="Checks this machine and what a config needs. The exit code is 1 if there is a fault.",
         allow_abbrev=False,
     )
-    doctor.add_argument("--config", type=path, help="check what this run needs, too")
+    doctor.add_argument("--config", type=path, help="also check what this run needs")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(call=_doctor, takes_overrides=True)
 
@@ -59,7 +61,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from vadv_dist.doctor import examine, render
 
     if options.overrides and options.config is None:
-        raise UserError(f"doctor: {options.overrides[0]!r} has no meaning without --config, which it would change.")
+        raise UserError(f"doctor: {options.overrides[0]!r} overrides a config. Add --config.")
     config = load_config(options.config, options.overrides) if options.config else None
     findings = examine(config)
     if options.json:

@@ -1,7 +1,7 @@
-"""Runs one command: what it is called with, how it ends.
+"""Parse the command line, run one command, and turn its outcome into an exit code.
 
-Answers go to standard output, progress and messages to standard error. Exit codes: 0 done, 1 a fault of the machine,
-2 a mistake in what was given, 130 stopped by Ctrl-C, 143 by SIGTERM.
+Results go to standard output, progress and messages to standard error. Exit codes: 0 success, 1 system failure,
+2 invalid input, 130 interrupted by Ctrl-C, 143 terminated by SIGTERM.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from vadv_dist.runtime.garbage_collection import collect_no_more, collect_rarely
 from vadv_dist.runtime.signals import TERMINATED, is_termination, sigterm_raises
 from vadv_dist.runtime.terminal import harmless_streams
 
-STOPPED = 130  # as a shell has it for Ctrl-C: 128 and the number of the signal
-# What is wrong with a path that was given: no permission, nothing there, a file for a folder, a name too long.
-_PLACES = (
+STOPPED = 130  # a shell's exit code for Ctrl-C: 128 plus the number of the signal
+# Errors caused by the path itself.
+_PATH_ERRORS = (
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
@@ -39,11 +39,11 @@ _PLACES = (
 
 
 def run(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit with its code; SIGTERM is heard from here on."""
+    """Run one command and exit with its code; SIGTERM is handled from here on."""
     collect_rarely()
     with sigterm_raises():
         code = main(argv)
-    if code in (STOPPED, TERMINATED):  # threads may be working still, and are not waited for
+    if code in (STOPPED, TERMINATED):  # do not wait for threads that may still be working
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def exit_code_of(call: Callable[[], int]) -> int:
-    """Call a command; return its exit code, or tell what ended it and return the code for that."""
+    """Call a command and return its exit code; an error is reported and mapped to its code."""
     try:
         code = call()
         sys.stdout.flush()
@@ -71,8 +71,8 @@ def exit_code_of(call: Callable[[], int]) -> int:
     except KeyboardInterrupt as error:
         terminated = is_termination(error)
         print(
-            f"vadv: stopped by {'SIGTERM' if terminated else 'Ctrl-C'}. Whatever was complete is saved; run the same "
-            "command to continue.",
+            f"vadv: stopped by {'SIGTERM' if terminated else 'Ctrl-C'}. Completed work is saved; run the same "
+            "command again to resume.",
             file=sys.stderr,
         )
         return TERMINATED if terminated else STOPPED
@@ -81,10 +81,10 @@ def exit_code_of(call: Callable[[], int]) -> int:
         return 0
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            print(f"vadv: {error}. Nothing half-written was left; free some space and try again.", file=sys.stderr)
+            print(f"vadv: {error}. No partial file was left behind. Free some space and try again.", file=sys.stderr)
             return MachineError.exit_code
-        if error.errno in _PLACES:
-            print(f"vadv: {error}. Give a place that may be read and written.", file=sys.stderr)
+        if error.errno in _PATH_ERRORS:
+            print(f"vadv: {error}. Use a path that exists and that you may access.", file=sys.stderr)
             return UserError.exit_code
         raise
     except MemoryError:
@@ -95,11 +95,11 @@ def exit_code_of(call: Callable[[], int]) -> int:
 def _call(arguments: Sequence[str]) -> int:
     parser = build_parser()
     overrides: list[str] = []
-    if _takes_overrides(parser, arguments):  # argparse would take a value that begins with a dash for an option
+    if _takes_overrides(parser, arguments):  # argparse would parse a value that begins with a dash as an option
         overrides, arguments = take_overrides(arguments)
     options, rest = parser.parse_known_args(arguments)
     if rest and not getattr(options, "takes_overrides", False):
-        raise UserError(f"vadv {options.command}: unknown argument {rest[0]!r}. `vadv {options.command} --help`.")
+        raise UserError(f"{options.command}: unknown argument {rest[0]!r}. See `vadv {options.command} --help`.")
     options.overrides = [*rest, *overrides]
     keep_outputs(options)
     code: int = options.call(options)
@@ -107,17 +107,17 @@ def _call(arguments: Sequence[str]) -> int:
 
 
 def _takes_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> bool:
-    """Whether the command that is named has fields that `--section.field` sets."""
+    """Whether the command accepts `--section.field` overrides."""
     name = next((argument for argument in arguments if not argument.startswith("-")), "")
     [commands] = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return name in commands and bool(commands[name].get_default("takes_overrides"))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of all commands."""
+    """Build the parser for all commands."""
     parser = Parser(
         prog="vadv",
-        description="Distil a video teacher into a student that reads only the words.",
+        description="Distil a video teacher into a text-only student.",
         formatter_class=Help,
     )
     parser.add_argument("--version", action="version", version=f"vadv {__version__}")

@@ -1,4 +1,4 @@
-"""The commands that make and look at data sets: `synth`, `ingest`, `extract`, `data-info`, `data-check`."""
+"""The commands that create and inspect data sets: `synth`, `ingest`, `extract`, `data-info`, `data-check`."""
 
 import argparse
 
@@ -10,25 +10,27 @@ from vadv_dist.errors import UserError
 
 
 def add_data_commands(commands: Commands) -> None:
-    """Add the commands of data sets."""
-    synth = commands.add_parser("synth", help="make a data set whose truth is known")
+    """Add the data set commands."""
+    synth = commands.add_parser("synth", help="generate a synthetic data set with known ground truth")
     synth.add_argument("out", type=place, metavar="OUT", help="folder or s3:// prefix to write")
     synth.add_argument("--num-clips", type=int, default=2000, help="clips over all splits (default: %(default)s)")
     synth.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    synth.add_argument("--uninformative-video", action="store_true", help="video and face say nothing of the label")
+    synth.add_argument(
+        "--uninformative-video", action="store_true", help="make video and face independent of the label"
+    )
     synth.add_argument(
         "--annotator-noise",
         type=float,
         metavar="S",
-        help="standard deviation of one annotator, in label units (default: 0.8, with which an annotator reads the "
-        "made data as a human reads CMU-MOSI)",
+        help="standard deviation of one annotator's error, in label units (default: 0.8, at which an annotator is as "
+        "accurate on the synthetic data as a human on CMU-MOSI)",
     )
     synth.add_argument(
         "--video-noise",
         type=float,
         metavar="S",
-        help="standard deviation of what video and face say of the label, in label units (default: 0.4; 6 is a weak "
-        "video, whose sign alone is right on 62 %% of clips)",
+        help="standard deviation of the noise on the label in video and face, in label units (default: 0.4; at 6 the "
+        "video's sign is right for only 62 %% of the clips)",
     )
     synth.set_defaults(call=_synth)
 
@@ -36,25 +38,30 @@ def add_data_commands(commands: Commands) -> None:
 
     extract = commands.add_parser(
         "extract",
-        help="turn raw video clips into a data set, or go on with one",
-        description="Every field of the config can be overridden: --section.field=value, as --image.tokens=patches.",
+        help="turn raw video clips into a data set, or resume an extraction",
+        description="Every field of the config can be overridden with --section.field=VALUE, for example "
+        "--image.tokens=patches.",
         allow_abbrev=False,
     )
     extract.more_help = _extract_fields
     extract.add_argument("--config", type=path, required=True, help="a YAML file, or a recipe's name (extract-raw)")
-    extract.add_argument("--print_config", action="store_true", help="print the resolved config and stop")
-    extract.add_argument("--retry-rejected", action="store_true", help="read again the clips that were rejected")
+    extract.add_argument("--print_config", action="store_true", help="print the resolved config and exit")
+    extract.add_argument("--retry-rejected", action="store_true", help="try rejected clips again")
     extract.add_argument("--json", action="store_true", help="print the counts as one JSON object")
     extract.set_defaults(call=_extract, takes_overrides=True)
 
-    info = commands.add_parser("data-info", help="what a data set holds")
+    info = commands.add_parser("data-info", help="show what a data set contains")
     info.add_argument("uri", type=place)
     info.add_argument("--json", action="store_true", help="print one JSON object")
-    info.add_argument("--pictures", type=path, metavar="DIR", help="draw some clips' frames with their face boxes")
+    info.add_argument(
+        "--pictures", type=path, metavar="DIR", help="draw the frames of some clips with their face boxes"
+    )
     info.set_defaults(call=_data_info)
 
-    check = commands.add_parser("data-check", help="verify data sets: hashes, schema, ranges, duplicates, leaks")
-    check.add_argument("uri", type=place, nargs="+", help="a data set; of several, also what they share")
+    check = commands.add_parser(
+        "data-check", help="verify data sets: hashes, schema, value ranges, duplicates, leaks between splits"
+    )
+    check.add_argument("uri", type=place, nargs="+", help="a data set; several are also checked for shared videos")
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.set_defaults(call=_data_check)
 

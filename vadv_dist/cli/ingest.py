@@ -1,4 +1,4 @@
-"""`vadv ingest`: foreign formats into data sets, one library call per format."""
+"""`vadv ingest`: convert foreign formats to data sets, one library call per format."""
 
 import argparse
 import contextlib
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def add_ingest_command(commands: Commands) -> None:
-    """Add `ingest` with a subcommand per format."""
-    ingest = commands.add_parser("ingest", help="turn foreign files into a data set")
+    """Add `ingest` with one subcommand per format."""
+    ingest = commands.add_parser("ingest", help="convert existing features and labels to a data set")
     formats = ingest.add_subparsers(dest="format", required=True, metavar="FORMAT", parser_class=type(ingest))
     _add_table(formats)
     _add_mmsa(formats)
@@ -28,17 +28,21 @@ def add_ingest_command(commands: Commands) -> None:
 
 
 def _add_table(formats: Commands) -> None:
-    table = formats.add_parser("table", help="a CSV with id, split, label and text, and arrays keyed by id")
-    table.add_argument("--csv", type=path, required=True, help="the table")
+    table = formats.add_parser("table", help="a CSV file with id, split, label and text, plus arrays keyed by id")
+    table.add_argument("--csv", type=path, required=True, help="the CSV file")
     _add_id_and_text_columns(table)
     table.add_argument("--split-column", default="split", help="default: %(default)s")
     table.add_argument("--label-column", default="label", help="default: %(default)s")
     table.add_argument(
-        "--video-column", default="video_id", help="default: %(default)s; else the id without its last number"
+        "--video-column",
+        default="video_id",
+        help="default: %(default)s; if there is no such column, the id without its last number",
     )
     _add_label_range(table)
-    table.add_argument("--valid-fraction", type=float, help="cut a validation split from train, by whole videos")
-    table.add_argument("--seed", type=int, default=1, help="decides that cut (default: %(default)s)")
+    table.add_argument(
+        "--valid-fraction", type=float, help="share of train to move to a validation split, by whole videos"
+    )
+    table.add_argument("--seed", type=int, default=1, help="seed for --valid-fraction (default: %(default)s)")
     table.add_argument(
         "--arrays",
         type=place,
@@ -49,7 +53,7 @@ def _add_table(formats: Commands) -> None:
         help="features keyed by the file's `id` array; FEATURE is visual, face or audio; may be repeated",
     )
     table.add_argument(
-        "--allow-missing-arrays", action="store_true", help="a clip without a row in a file lacks that feature"
+        "--allow-missing-arrays", action="store_true", help="accept clips that have no row in an array file"
     )
     _add_dtype(table)
     _add_common(table, bad_rows="error", source="the CSV's name")
@@ -57,15 +61,18 @@ def _add_table(formats: Commands) -> None:
 
 
 def _add_mmsa(formats: Commands) -> None:
-    mmsa = formats.add_parser("mmsa", help="a pickled feature file of MMSA; nothing in it is run")
+    mmsa = formats.add_parser("mmsa", help="a pickled feature file from MMSA; no code in it is executed")
     mmsa.add_argument("--file", type=path, required=True, help="the .pkl file, aligned or unaligned")
-    mmsa.add_argument("--label-key", default="regression_labels", help="column of labels (default: %(default)s)")
+    mmsa.add_argument("--label-key", default="regression_labels", help="key of the labels (default: %(default)s)")
     _add_label_range(mmsa)
     mmsa.add_argument(
-        "--features", nargs="*", default=["vision", "audio"], help="which of vision and audio to take (default: both)"
+        "--features", nargs="*", default=["vision", "audio"], help="vision, audio or both (default: both)"
     )
     mmsa.add_argument(
-        "--vision-as", choices=("visual", "face"), default="visual", help="what vision becomes (default: %(default)s)"
+        "--vision-as",
+        choices=("visual", "face"),
+        default="visual",
+        help="feature to store vision as (default: %(default)s)",
     )
     _add_framing(mmsa)
     _add_common(mmsa, bad_rows="drop", source="the file's name")
@@ -73,17 +80,15 @@ def _add_mmsa(formats: Commands) -> None:
 
 
 def _add_cmu_sdk(formats: Commands) -> None:
-    sdk = formats.add_parser("cmu-sdk", help="computational sequences (.csd) of the CMU-MultimodalSDK")
-    sdk.add_argument("--labels", type=path, required=True, help="labels; interval k of a video is the clip VIDEO_k")
-    sdk.add_argument("--folds", type=path, required=True, help="JSON of the video ids of train, valid and test")
-    sdk.add_argument("--words", type=path, help="words, whose middle says to which clip they belong")
-    sdk.add_argument("--text-csv", type=path, help="a CSV of texts by clip id, in place of --words")
+    sdk = formats.add_parser("cmu-sdk", help="computational sequences (.csd) from the CMU-MultimodalSDK")
+    sdk.add_argument("--labels", type=path, required=True, help="the labels; interval k of a video is the clip VIDEO_k")
+    sdk.add_argument("--folds", type=path, required=True, help="JSON with the video ids of train, valid and test")
+    sdk.add_argument("--words", type=path, help="the words; each belongs to the clip that contains its midpoint")
+    sdk.add_argument("--text-csv", type=path, help="a CSV file of texts by clip id, instead of --words")
     _add_id_and_text_columns(sdk)
     for name in ("visual", "face", "audio"):
-        sdk.add_argument(f"--{name}", type=path, help=f"the sequence that becomes {name}")
-    sdk.add_argument(
-        "--label-number", type=int, default=0, help="which number of a label's row, from 0 (default: %(default)s)"
-    )
+        sdk.add_argument(f"--{name}", type=path, help=f"the sequence to store as {name}")
+    sdk.add_argument("--label-number", type=int, default=0, help="column of the label, from 0 (default: %(default)s)")
     _add_label_range(sdk)
     _add_framing(sdk)
     _add_common(sdk, bad_rows="drop", source="the label file's name")
@@ -91,17 +96,19 @@ def _add_cmu_sdk(formats: Commands) -> None:
 
 
 def _add_vegas(formats: Commands) -> None:
-    vegas = formats.add_parser("vegas", help="audio and visual vectors with classes (vegas_feature_norm.h5)")
+    vegas = formats.add_parser("vegas", help="audio and visual vectors with class labels (vegas_feature_norm.h5)")
     vegas.add_argument("--file", type=path, required=True, help="the .h5 file")
     vegas.add_argument("--classes", type=int, default=10, help="number of classes (default: %(default)s)")
-    vegas.add_argument("--class-names", nargs="+", default=[], metavar="NAME", help="in the order of their numbers")
+    vegas.add_argument(
+        "--class-names", nargs="+", default=[], metavar="NAME", help="names in the order of the class indices"
+    )
     vegas.add_argument(
         "--valid-fraction",
         type=float,
         default=0.1,
-        help="share of each class of train that becomes the validation split, 0 for none (default: %(default)s)",
+        help="share of each class of train to use as valid, 0 for none (default: %(default)s)",
     )
-    vegas.add_argument("--seed", type=int, default=1, help="decides that cut (default: %(default)s)")
+    vegas.add_argument("--seed", type=int, default=1, help="seed for --valid-fraction (default: %(default)s)")
     _add_non_finite(vegas)
     _add_dtype(vegas)
     _add_common(vegas, bad_rows="drop", source="the file's name")
@@ -114,10 +121,10 @@ def _add_id_and_text_columns(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["id"],
         metavar="COLUMN",
-        help="of the CSV; several make one id, joined by _ (default: id)",
+        help="id column of the CSV file; several are joined with _ (default: id)",
     )
-    parser.add_argument("--text-column", default="text", help="of the CSV (default: %(default)s)")
-    parser.add_argument("--fallback-text-column", help="read where the text column is blank")
+    parser.add_argument("--text-column", default="text", help="text column of the CSV file (default: %(default)s)")
+    parser.add_argument("--fallback-text-column", help="column to read if the text column is blank")
 
 
 def _add_label_range(parser: argparse.ArgumentParser) -> None:
@@ -127,13 +134,16 @@ def _add_label_range(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold",
         type=float,
-        help="lowest label of the positive class (default: the middle of the range, 0 for a symmetric one)",
+        help="lowest label of the positive class (default: the middle of the range)",
     )
 
 
 def _add_dtype(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dtype", choices=("float16", "float32"), default="float16", help="of stored features (default: %(default)s)"
+        "--dtype",
+        choices=("float16", "float32"),
+        default="float16",
+        help="stored type of features (default: %(default)s)",
     )
 
 
@@ -142,36 +152,37 @@ def _add_non_finite(parser: argparse.ArgumentParser) -> None:
         "--non-finite",
         choices=("zero", "drop", "error"),
         default="zero",
-        help="NaN and infinity: put 0 in their place, leave the clip out, or end (default: %(default)s)",
+        help="on NaN or infinity: replace it by 0, drop the clip, or fail (default: %(default)s)",
     )
 
 
 def _add_framing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--frames", type=int, default=8, help="parts into which each sequence is cut (default: %(default)s)"
+        "--frames", type=int, default=8, help="number of equal segments per sequence (default: %(default)s)"
     )
     parser.add_argument(
         "--pool",
         choices=("mean", "sample"),
         default="mean",
-        help="a frame is the mean of its part, or the row in its middle (default: %(default)s)",
+        help="reduce a segment to its mean or to its middle row (default: %(default)s)",
     )
     _add_non_finite(parser)
     _add_dtype(parser)
 
 
 def _add_common(parser: argparse.ArgumentParser, *, bad_rows: str, source: str) -> None:
-    parser.add_argument("--out", type=place, required=True, help="folder to write")
+    parser.add_argument("--out", type=place, required=True, help="folder or s3:// prefix to write")
     parser.add_argument(
         "--bad-rows",
         choices=("error", "drop"),
         default=bad_rows,
-        help="rows that cannot become a clip: end at the first, or leave out and count (default: %(default)s)",
+        help="on a row that is not a valid clip: fail, or drop and count it (default: %(default)s)",
     )
     parser.add_argument(
-        "--tokenizer", help="folder or Hugging Face name of an encoder: count the texts that --max-tokens would cut"
+        "--tokenizer",
+        help="Hugging Face name or folder of an encoder: report how many texts --max-tokens would truncate",
     )
-    parser.add_argument("--max-tokens", type=int, help="what data.max_tokens will be (default: the configuration's)")
+    parser.add_argument("--max-tokens", type=int, help="data.max_tokens of the later run (default: its default)")
     parser.add_argument("--source", help=f"name of the source (default: {source})")
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON object")
 
@@ -186,16 +197,16 @@ def _answer(
     """Call a reader and print its counts.
 
     Args:
-        options: what was typed.
+        options: the parsed command line.
         ingest: the reader.
-        files: options that it takes by position, before `out`.
-        names: options that it takes under their own names, besides those of every format.
-        others: what it takes under another name or in another form.
+        files: options passed by position, before `out`.
+        names: options passed by keyword, besides those of every format.
+        others: further keyword arguments.
     """
     if options.max_tokens is not None and options.max_tokens < 1:
         raise UserError(f"--max-tokens is {options.max_tokens}, expected at least 1.")
     tokenizer = _tokenizer(options.tokenizer)
-    with _local_files(options):  # may put other paths into the options, which are therefore read inside
+    with _local_files(options):  # replaces paths in the options, so read them inside
         given = {name: getattr(options, name) for name in (*names, "bad_rows", "source")}
         summary = ingest(*(getattr(options, file) for file in files), options.out, **given, **others)
     counts = _token_counts(options.out, tokenizer, options.max_tokens)
@@ -209,14 +220,15 @@ def _answer(
             print(f"  {split}: {count.sentence()}")
         elif count.cut:
             print(
-                f"  {split}: {count.cut:,} of {count.texts:,} texts have more than {count.bound} words (the longest "
-                f"{count.longest:,}), so data.max_tokens: {count.bound} cuts at least those; --tokenizer counts all"
+                f"  {split}: {count.cut:,} of {count.texts:,} texts have more than {count.bound} words (longest: "
+                f"{count.longest:,}), so data.max_tokens: {count.bound} truncates at least those; --tokenizer counts "
+                "exactly"
             )
     return 0
 
 
 def _tokenizer(name: str | None) -> "PreTrainedTokenizerBase | None":
-    """Load a tokenizer before anything is read, so that a wrong name is met at once."""
+    """Load a tokenizer before reading any data, so that a wrong name fails at once."""
     if name is None:
         return None
     from vadv_dist.models.encoders import build_tokenizer
@@ -227,7 +239,7 @@ def _tokenizer(name: str | None) -> "PreTrainedTokenizerBase | None":
 def _token_counts(
     out: str, tokenizer: "PreTrainedTokenizerBase | None", max_tokens: int | None
 ) -> "dict[str, TokenCounts]":
-    """How many texts of each split `data.max_tokens` cuts; by their words where no tokenizer is known."""
+    """Count the texts of each split that `data.max_tokens` truncates; without a tokenizer, count words."""
     from vadv_dist.config import DataConfig
     from vadv_dist.data.dataset import Dataset
     from vadv_dist.data.texts import texts_of_dataset
@@ -242,7 +254,7 @@ def _token_counts(
 
 @contextlib.contextmanager
 def _local_files(options: argparse.Namespace) -> Iterator[None]:
-    """Fetch files that are given as s3:// URIs for as long as they are read."""
+    """Replace s3:// URIs in the options by local copies, which exist until the context ends."""
     from vadv_dist.storage import local_copy, location
 
     with contextlib.ExitStack() as copies:
@@ -252,7 +264,7 @@ def _local_files(options: argparse.Namespace) -> Iterator[None]:
             try:
                 return copies.enter_context(local_copy(place))
             except FileNotFoundError:
-                raise UserError(f"{place} does not exist. Give a file that does.") from None
+                raise UserError(f"{place} does not exist. Give an existing file.") from None
 
         for name, value in vars(options).items():
             if isinstance(value, Path):

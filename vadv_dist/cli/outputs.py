@@ -1,11 +1,11 @@
-"""Which arguments of the command line name places that a command writes to."""
+"""The command-line arguments that name places a command writes to."""
 
 import argparse
 from pathlib import Path
 
 from vadv_dist.runtime.job_storage import lasting
 
-# Of `train`, `tune` and `extract` it is fields of their configurations.
+# `train`, `tune` and `extract` take theirs from the configuration.
 OUTPUTS = {
     "synth": ("out",),
     "ingest": ("out",),
@@ -19,7 +19,7 @@ OUTPUTS = {
 
 
 def keep_outputs(options: argparse.Namespace) -> None:
-    """Put lasting places where a Ray job would lose what is written to those that were given.
+    """Inside a Ray job, replace output places that would be lost with the job by persistent ones.
 
     Raises:
         UserError: see `lasting`.

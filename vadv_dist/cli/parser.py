@@ -1,4 +1,4 @@
-"""How a mistake on the command line is told, and how the help stands."""
+"""An argument parser with one-line errors and longer help."""
 
 import argparse
 from collections.abc import Callable
@@ -8,24 +8,24 @@ from vadv_dist.errors import UserError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake in one line, with the nearest name where a command is unknown.
+    """Reports a mistake in one line, and suggests the closest name for an unknown command.
 
     Attributes:
-        more_help: called for what stands below the options' help; it is built only when help is asked for.
+        more_help: returns text to print below the options; called only if help is requested.
     """
 
     more_help: Callable[[], str] | None = None
 
     def format_help(self) -> str:
-        """Help of the command, then `more_help`."""
+        """Return the help of the command, followed by `more_help`."""
         text = super().format_help()
         return text if self.more_help is None else f"{text}\n{self.more_help()}\n"
 
     def error(self, message: str) -> None:  # type: ignore[override]  # argparse declares NoReturn; raising is that
-        raise UserError(f"{self._where()}{message}. `{self.prog} --help` shows what it takes.")
+        raise UserError(f"{self._where()}{message}. See `{self.prog} --help`.")
 
     def _where(self) -> str:
-        """The command, where there is one; `vadv:` stands before every message."""
+        """The command, if there is one; the caller prefixes every message with `vadv:`."""
         command = self.prog.removeprefix("vadv").strip()
         return f"{command}: " if command else ""
 
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             names = [str(c) for c in action.choices]
             raise UserError(
-                f"{self._where()}unknown {action.dest} {value!r} (there are: {', '.join(names)})."
+                f"{self._where()}unknown {action.dest} {value!r} (available: {', '.join(names)})."
                 f"{did_you_mean(str(value), names)}"
             )
 
@@ -42,7 +42,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # what `add_subparse
 
 
 class Help(argparse.HelpFormatter):
-    """Counts the indent of subcommands, which argparse forgets, so that their help stands beside them."""
+    """Keeps the help of subcommands on their line: argparse leaves their indent out of the column width."""
 
     def add_argument(self, action: argparse.Action) -> None:
         super().add_argument(action)

@@ -19,10 +19,10 @@ def add_run_commands(commands: Commands) -> None:
     """Add the commands that use a run."""
     evaluate = commands.add_parser(
         "evaluate",
-        help="score a run's best student, and its teacher's logits, on a split",
-        description="Scores a run on what it was trained on, which is known by its fingerprint; the result is written "
-        "into the run. With --data, scores the student of a run or an export on another data set: of a run, the result "
-        "is written to other-data/ in its folder; of an export, it is printed only.",
+        help="score a run's best student and its teacher on a split",
+        description="Scores a run on the data it was trained on, identified by fingerprint, and writes the result into "
+        "the run's folder. With --data, scores the student of a run or an export on another data set: the result goes "
+        "to other-data/ in the run's folder; for an export it is only printed.",
     )
     evaluate.add_argument("run", type=place, metavar="RUN_OR_EXPORT")
     evaluate.add_argument("--split", default="test", help="default: %(default)s")
@@ -32,37 +32,37 @@ def add_run_commands(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="URI",
-        help="another data set to score the student on, or the place to which the run's own was moved (repeated for a "
-        "run of several)",
+        help="another data set to score the student on, or the new location of the run's own; repeat it for a run with "
+        "several data sets",
     )
-    evaluate.add_argument("--encoder", type=place, help="place to which the run's encoder was moved")
+    evaluate.add_argument("--encoder", type=place, help="new location of the run's encoder, if it was moved")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(call=_evaluate)
 
-    predict = commands.add_parser("predict", help="read new text with the student alone")
+    predict = commands.add_parser("predict", help="predict labels of new texts with the student")
     predict.add_argument("run", type=place, metavar="RUN_OR_EXPORT")
-    predict.add_argument("--text", action="append", default=[], help="a text; may be repeated")
-    predict.add_argument("--input", type=place, help="a .csv or .parquet with a text column; a path or s3:// URI")
-    predict.add_argument("--output", type=place, help="a .csv or .parquet to write: the input and its predictions")
+    predict.add_argument("--text", action="append", default=[], help="a text; repeatable")
+    predict.add_argument("--input", type=place, help="a .csv or .parquet file with a text column; a path or s3:// URI")
+    predict.add_argument("--output", type=place, help="a .csv or .parquet file to write: the input plus predictions")
     predict.add_argument("--text-column", default="text", help="default: %(default)s")
     predict.add_argument("--json", action="store_true", help="print one JSON object")
     predict.set_defaults(call=_predict)
 
-    export = commands.add_parser("export", help="write the student as a plain Hugging Face folder")
+    export = commands.add_parser("export", help="write the student as a Hugging Face model folder")
     export.add_argument("run", type=place)
     export.add_argument("--out", type=place, required=True, help="folder or s3:// prefix to write")
     export.set_defaults(call=_export)
 
-    watch = commands.add_parser("watch", help="follow a run: loss terms, rates, validation, time left")
+    watch = commands.add_parser("watch", help="follow a run: loss terms, throughput, validation scores, time left")
     watch.add_argument("run", type=place, help="folder or s3:// prefix of the run")
-    watch.add_argument("--once", action="store_true", help="print how it stands and return")
-    watch.add_argument("--json", action="store_true", help="print how it stands as one JSON object, once")
+    watch.add_argument("--once", action="store_true", help="print the current state and exit")
+    watch.add_argument("--json", action="store_true", help="print the current state as one JSON object and exit")
     watch.set_defaults(call=_watch)
 
-    report = commands.add_parser("report", help="write report.html")
+    report = commands.add_parser("report", help="write a run's report.html")
     report.add_argument("run", type=place)
     report.add_argument(
-        "--compare", type=place, action="append", default=[], help="a run to set beside it; may be repeated"
+        "--compare", type=place, action="append", default=[], help="a run to compare it with; repeatable"
     )
     report.set_defaults(call=_report)
 
@@ -86,7 +86,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         terminal.print(part)
     if evaluation.other_data:
         file = evaluation.file
-        print(f"wrote {file}" if file else "nothing was written: an export has no run folder")
+        print(f"wrote {file}" if file else "nothing was written, because an export has no run folder")
     return 0
 
 
@@ -94,9 +94,9 @@ def _predict(options: argparse.Namespace) -> int:
     from vadv_dist.inference.predict import predict_file, predict_texts, resolve_student
 
     if bool(options.text) == (options.input is not None):
-        raise UserError('Give either --text "…" (as often as you like) or --input FILE --output FILE.')
+        raise UserError('Give either --text "…" (repeatable) or --input FILE --output FILE.')
     if (options.input is None) != (options.output is None):
-        raise UserError("--input and --output go together: the output is the input with a column of predictions.")
+        raise UserError("--input and --output must be given together: the output is the input plus predictions.")
     folder = resolve_student(options.run)
     if options.input is not None:
         count = predict_file(

@@ -1,4 +1,4 @@
-"""The commands that train: `train`, and `recipes` and `config`, which help to write its config; and `tune`."""
+"""The commands that train: `train` and `tune`, and `recipes` and `config`, which help to write a config."""
 
 import argparse
 
@@ -11,32 +11,34 @@ def add_training_commands(commands: Commands) -> None:
     """Add `train`, `recipes` and `config`."""
     train = commands.add_parser(
         "train",
-        help="train a student beside its teacher, or go on with a run",
-        description="Every field of the config can be overridden: --section.field=VALUE or --section.field VALUE, such "
-        "as --trainer.epochs=3.",
+        help="train a student with its teacher, or resume a run",
+        description="Every field of the config can be overridden with --section.field=VALUE or --section.field VALUE, "
+        "for example --trainer.epochs=3.",
         allow_abbrev=False,
     )
     train.more_help = lambda: _fields("run")
     train.add_argument("--config", type=path, required=True, help="a YAML file, or the name of a recipe")
-    train.add_argument("--print_config", action="store_true", help="print the resolved config and stop")
+    train.add_argument("--print_config", action="store_true", help="print the resolved config and exit")
     train.add_argument(
-        "--dry-run", action="store_true", help="print parameters, batches, windows, memory; start nothing"
+        "--dry-run", action="store_true", help="print parameters, batches, windows and memory without training"
     )
-    train.add_argument("--smoke", action="store_true", help="two batches through train, validation, checkpoint, reload")
+    train.add_argument(
+        "--smoke", action="store_true", help="try training, validation, checkpointing and reloading on two batches"
+    )
     train.add_argument("--json", action="store_true", help="print the result as one JSON object")
     train.set_defaults(call=_train, takes_overrides=True)
 
-    recipes = commands.add_parser("recipes", help="the shipped configs: list them, or copy one")
+    recipes = commands.add_parser("recipes", help="list the shipped configs, or copy one")
     actions = recipes.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
-    copy = actions.add_parser("copy", help="copy a recipe to a file of your own")
+    copy = actions.add_parser("copy", help="copy a recipe to a new file")
     copy.add_argument("name")
     copy.add_argument("file", type=path)
     recipes.set_defaults(call=_recipes)
 
-    config = commands.add_parser("config", help="what can be configured: a JSON Schema for editors")
+    config = commands.add_parser("config", help="print a JSON Schema of the configuration for editors")
     actions = config.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     schema = actions.add_parser("schema", help="print a JSON Schema (draft 2020-12)")
-    schema.add_argument("--kind", choices=("run", "extract", "search"), default="run", help="of which config")
+    schema.add_argument("--kind", choices=("run", "extract", "search"), default="run", help="default: %(default)s")
     config.set_defaults(call=_config)
 
 
@@ -44,20 +46,20 @@ def add_tune_command(commands: Commands) -> None:
     """Add `tune`."""
     tune = commands.add_parser(
         "tune",
-        help="search a run's loss weights or other fields, or go on with a search",
-        description="Fields of the config can be overridden as --section.field=value, those of the space's search part "
-        "as --search.field=value, such as --search.sampler=random.",
+        help="search for a run's best loss weights or other fields, or resume a search",
+        description="Fields of the config can be overridden with --section.field=VALUE, fields of the space file's "
+        "search section with --search.field=VALUE, for example --search.sampler=random.",
         allow_abbrev=False,
     )
     tune.more_help = lambda: _fields("search")
-    tune.add_argument("--config", type=path, required=True, help="the run that is varied: a file or a recipe's name")
+    tune.add_argument("--config", type=path, required=True, help="the run to vary: a file or a recipe's name")
     tune.add_argument(
-        "--space", type=path, required=True, help="what is varied: a file, or the name of one in tune_spaces/"
+        "--space", type=path, required=True, help="what to vary: a file, or the name of one in tune_spaces/"
     )
-    tune.add_argument("--num-trials", type=int, help="trials of the whole search (default: the space's)")
-    tune.add_argument("--seed", type=int, help="decides what is suggested (default: the space's)")
-    tune.add_argument("--no-ray", action="store_true", help="one trial after another in this process")
-    tune.add_argument("--json", action="store_true", help="print the answer as one JSON object")
+    tune.add_argument("--num-trials", type=int, help="number of trials in the search (default: from the space file)")
+    tune.add_argument("--seed", type=int, help="seed of the sampler (default: from the space file)")
+    tune.add_argument("--no-ray", action="store_true", help="run trials one after another in this process")
+    tune.add_argument("--json", action="store_true", help="print the result as one JSON object")
     tune.set_defaults(call=_tune, takes_overrides=True)
 
 

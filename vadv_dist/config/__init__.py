@@ -1,4 +1,4 @@
-"""A run's configuration: its sections, and how it is read."""
+"""The configuration of a run: its sections, and functions to load it."""
 
 from vadv_dist.config.data_sections import DataConfig, SourceConfig
 from vadv_dist.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config

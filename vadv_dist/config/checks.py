@@ -1,4 +1,4 @@
-"""What all sections share, and how a value that no run can use is refused."""
+"""The base class of all sections, and checks of field values."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -7,32 +7,32 @@ from vadv_dist.errors import UserError
 
 
 class Section:
-    """A section of a configuration: a frozen dataclass that refuses fields it does not have."""
+    """A section of a configuration: a frozen dataclass that rejects unknown fields."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
 
 def require(condition: bool, field_name: str, value: object, expected: str) -> None:
-    """Refuse a field's value where a condition does not hold.
+    """Check a field's value.
 
     Raises:
-        UserError: it does not; says the field, its value, and what is expected.
+        UserError: the condition is false; names the field, its value, and what was expected.
     """
     if not condition:
         raise UserError(f"{field_name} is {value!r}, expected {expected}. Change it in the config file or override it.")
 
 
 def require_at_least(section: str, fields: object, lows: Mapping[str, int], *, or_null: bool = False) -> None:
-    """Refuse numbers of a section below their lowest.
+    """Check lower bounds of a section's fields.
 
     Args:
         section: name of the section.
         fields: the section.
-        lows: lowest value of each field.
-        or_null: whether null will do.
+        lows: lowest allowed value of each field.
+        or_null: whether null is allowed too.
 
     Raises:
-        UserError: one is lower.
+        UserError: a value is too low.
     """
     for name, low in lows.items():
         value = getattr(fields, name)

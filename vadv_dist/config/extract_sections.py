@@ -1,4 +1,4 @@
-"""The sections of an extraction's configuration: raw clips to a data set. The only place with its defaults."""
+"""The sections of an extraction's configuration (raw clips to a data set), with all its defaults."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,16 +11,16 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class ClipsConfig(Section):
-    """Which clips are read. Every place may be a path or an s3:// URI.
+    """The clips to read. Every location is a path or an s3:// URI.
 
     Args:
-        csv: a CSV of clips: `clip_id, video_id, split, label, text, path[, start_s, end_s]`; a clip's path is relative
-            to `root`, absolute, or an s3:// URI of its own; times are those that a player shows, in seconds.
-        mmsa: or a folder in MMSA's raw layout: `label.csv` beside `Raw/<video_id>/<clip_id>.mp4`.
-        root: folder that the CSV's paths start from; null is the CSV's own.
-        source: name that every clip carries; null takes the name of the CSV or of the folder.
+        csv: a CSV file of clips: `clip_id, video_id, split, label, text, path[, start_s, end_s]`. A clip's path is
+            relative to `root`, absolute, or an s3:// URI; times are in seconds, as a player shows them.
+        mmsa: alternatively, a folder in MMSA's raw layout: `label.csv` next to `Raw/<video_id>/<clip_id>.mp4`.
+        root: folder that paths in the CSV file are relative to; null uses the CSV file's folder.
+        source: source name stored with every clip; null uses the name of the CSV file or folder.
         label_range: lowest and highest label.
-        threshold: lowest label that counts as positive; null takes the middle of the range, 0 for a symmetric one.
+        threshold: lowest label that counts as positive; null uses the middle of the range.
     """
 
     csv: str | None = None
@@ -32,9 +32,7 @@ class ClipsConfig(Section):
 
     def __post_init__(self) -> None:
         expand_fields(self, "clips", "csv", "mmsa", "root")
-        require(
-            self.csv is None or self.mmsa is None, "clips.mmsa", self.mmsa, "null where clips.csv is given: one of both"
-        )
+        require(self.csv is None or self.mmsa is None, "clips.mmsa", self.mmsa, "null, because clips.csv is set too")
         require(
             self.label_range[0] < self.label_range[1],
             "clips.label_range",
@@ -46,19 +44,19 @@ class ClipsConfig(Section):
             self.threshold is None or low < self.threshold < high,
             "clips.threshold",
             self.threshold,
-            f"a number between the lowest and the highest label ({low:g} and {high:g}), or null for their middle",
+            f"a number between the lowest and highest label ({low:g} and {high:g}), or null for the middle",
         )
 
 
 @dataclass(frozen=True)
 class OutputConfig(Section):
-    """The data set that is made.
+    """The data set to write.
 
     Args:
-        uri: folder or s3:// prefix of the data set; unfinished work stands beside it in `<uri>.work`.
-        shard_rows, shard_bytes: a shard holds at most so many clips and so many bytes of features.
-        dtype: type that features are stored in.
-        max_rejected: share of bad clips above which the data set is not finished.
+        uri: folder or s3:// prefix of the data set; unfinished work is kept next to it in `<uri>.work`.
+        shard_rows, shard_bytes: maximum number of clips and of feature bytes in a shard.
+        dtype: type of the stored features.
+        max_rejected: maximum share of rejected clips; if it is exceeded, no data set is written.
     """
 
     uri: str = "data/extracted"
@@ -69,19 +67,19 @@ class OutputConfig(Section):
 
     def __post_init__(self) -> None:
         expand_fields(self, "output", "uri")
-        require(bool(self.uri.strip("/ ")), "output.uri", self.uri, "a folder of its own")
+        require(bool(self.uri.strip("/ ")), "output.uri", self.uri, "a folder or s3:// prefix")
         require_at_least("output", self, {"shard_rows": 1, "shard_bytes": 1})
         require(0 <= self.max_rejected <= 1, "output.max_rejected", self.max_rejected, "a share from 0 to 1")
 
 
 @dataclass(frozen=True)
 class FramesConfig(Section):
-    """Which frames of a clip are looked at: the middles of equal parts of its time.
+    """The sampled frames of a clip: the middles of equal segments of its duration.
 
     Args:
         visual: frames for the visual branch. Section 5.1 of the paper.
         face: frames for the face branch.
-        face_side: frames are scaled down to this longest side, in pixels, before faces are sought and cropped.
+        face_side: longest side, in pixels, to which frames are scaled down before face detection and cropping.
     """
 
     visual: int = 8
@@ -98,8 +96,8 @@ class ImageConfig(Section):
     """The frozen image encoder of the visual branch.
 
     Args:
-        encoder: a CLIP or SigLIP by Hugging Face name or folder; null leaves visual features out.
-        tokens: `pooled` keeps one projected vector per frame (N = 1), `patches` every patch token.
+        encoder: Hugging Face name or folder of a CLIP or SigLIP model; null leaves out visual features.
+        tokens: `pooled` stores one projected vector per frame (N = 1), `patches` stores every patch token.
     """
 
     encoder: str | None = "openai/clip-vit-large-patch14"
@@ -111,12 +109,12 @@ class ImageConfig(Section):
 
 @dataclass(frozen=True)
 class PromptsConfig(Section):
-    """The classes' frozen prompt embeddings (section 4.1), from the text encoder that belongs to the image encoder.
+    """Frozen prompt embeddings of the classes (section 4.1), from the text encoder paired with the image encoder.
 
     Args:
-        store: whether they are stored with the data set.
-        template: the sentence; `{class}` stands for the class.
-        classes: names of the classes, in the order of their numbers.
+        store: whether to store them with the data set.
+        template: the sentence; `{class}` is replaced by the class name.
+        classes: names of the classes, in the order of the class indices.
     """
 
     store: bool = True
@@ -124,24 +122,24 @@ class PromptsConfig(Section):
     classes: tuple[str, ...] = ("negative", "positive")
 
     def __post_init__(self) -> None:
-        require("{class}" in self.template, "prompts.template", self.template, "a sentence that holds {class}")
+        require("{class}" in self.template, "prompts.template", self.template, "a sentence that contains {class}")
         require(len(self.classes) >= 2, "prompts.classes", list(self.classes), "at least two classes")
 
 
 @dataclass(frozen=True)
 class FacesConfig(Section):
-    """How the face of each frame is found.
+    """How faces are found.
 
     Args:
-        kind: `yunet` runs a detector, `openface` reads what OpenFace wrote, `none` leaves face features out.
-        path: the YuNet ONNX file, or the folder of OpenFace's output; either may be on s3://. OpenFace's files are
-            found by a clip's id, or by the end of its file's path (`q/1.csv` or `1.csv` for `Raw/q/1.mp4`) where no
-            other file of the list ends so.
-        min_score: detections below this score (OpenFace: confidence) are left out.
-        min_share: a clip with faces in a smaller share of its frames has no face.
-        detect_side: longest side, in pixels, of the image that the detector sees.
-        margin: added on each side of a face's box, as a share of its larger side.
-        smoothing: standard deviation of the Gaussian that smooths boxes over time, in sampled frames; 0 does not.
+        kind: `yunet` runs a detector, `openface` reads OpenFace's output, `none` leaves out face features.
+        path: the YuNet ONNX file, or the folder with OpenFace's output; a path or an s3:// URI. OpenFace's file for a
+            clip is found by the clip's id, or by the end of the clip's path (`q/1.csv` or `1.csv` for `Raw/q/1.mp4`)
+            if that identifies one clip.
+        min_score: detections below this score (OpenFace: confidence) are ignored.
+        min_share: minimum share of frames with a face; a clip with fewer has no face features.
+        detect_side: longest side, in pixels, of the detector's input image.
+        margin: margin added on each side of a face's box, as a share of the box's longer side.
+        smoothing: standard deviation, in sampled frames, of the Gaussian that smooths boxes over time; 0 disables it.
     """
 
     kind: Literal["yunet", "openface", "none"] = "yunet"
@@ -162,21 +160,21 @@ class FacesConfig(Section):
 
 @dataclass(frozen=True)
 class ExpressionConfig(Section):
-    """The frozen classifier whose scores of each face crop are the face features.
+    """The frozen classifier whose scores for each face crop are the face features.
 
     Args:
-        encoder: a Hugging Face image classifier by name or folder, or an `.onnx` file, which may be on s3://.
-        num_scores: how many scores it gives (E). Section 4.1.
-        scores: `probabilities` takes the softmax of its outputs, `raw` keeps them as they are.
-        onnx_side, onnx_mean, onnx_std: what an ONNX file wants: a square image of this side, scaled to [0, 1], less
-            the mean, over the deviation of each channel (RGB). A Hugging Face folder says this itself.
+        encoder: Hugging Face name or folder of an image classifier, or an `.onnx` file as a path or s3:// URI.
+        num_scores: E, the number of scores it returns. Section 4.1.
+        scores: `probabilities` applies a softmax to its outputs, `raw` stores them unchanged.
+        onnx_side, onnx_mean, onnx_std: input of an ONNX file: side of the square image in pixels, and mean and standard
+            deviation of each channel (RGB) on the scale [0, 1]. A Hugging Face model has its own.
     """
 
     encoder: str | None = None
     num_scores: int = 8
     scores: Literal["probabilities", "raw"] = "probabilities"
     onnx_side: int = 224
-    onnx_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet
+    onnx_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet
     onnx_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
@@ -188,15 +186,15 @@ class ExpressionConfig(Section):
 
 @dataclass(frozen=True)
 class ComputeConfig(Section):
-    """What runs the work. Nothing here changes the data set's bytes on one kind of machine.
+    """Resources. On the same kind of machine, these fields do not affect the bytes of the data set.
 
     Args:
-        num_workers: 0 works in this process, clip after clip; n ≥ 1 decodes n batches at once through Ray; null takes
-            all cores of the Ray cluster, or of this machine.
-        use_gpu: true, false, or `auto`: a GPU per encoder where there are some.
-        max_actors: processes of each encoder at most; null takes as many as there are cores or GPUs.
-        ray_address: `host:port` of the Ray cluster to join, or `local` to start one on this machine; null takes the one
-            that RAY_ADDRESS names, and starts one where it names none.
+        num_workers: 0 processes one clip after another in this process; n ≥ 1 decodes n batches at once with Ray; null
+            uses all cores of the Ray cluster or of this machine.
+        use_gpu: true, false, or `auto`: use a GPU per encoder if there is one.
+        max_actors: maximum number of processes per encoder; null uses one per core or GPU.
+        ray_address: `host:port` of the Ray cluster to join, or `local` to start one on this machine; null uses
+            RAY_ADDRESS if it is set, and otherwise starts one.
     """
 
     num_workers: int | None = None
@@ -210,11 +208,11 @@ class ComputeConfig(Section):
 
 @dataclass(frozen=True)
 class BatchingConfig(Section):
-    """How clips go through the encoders together. This decides the last bits of the features.
+    """How clips are batched for the encoders. These fields affect the last bits of the features.
 
     Args:
         clips: consecutive clips that are encoded as one batch.
-        precision: of the encoders: `fp32`, `bf16`, or `auto`: bf16 on a GPU that has it.
+        precision: precision of the encoders: `fp32`, `bf16`, or `auto`: bf16 on a GPU that supports it.
     """
 
     clips: int = 4
@@ -226,7 +224,7 @@ class BatchingConfig(Section):
 
 @dataclass(frozen=True)
 class ExtractConfig(Section):
-    """A whole extraction."""
+    """The configuration of an extraction."""
 
     clips: ClipsConfig = field(default_factory=ClipsConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
@@ -243,10 +241,10 @@ class ExtractConfig(Section):
             self.image.encoder is not None or self.faces.kind != "none",
             "image.encoder",
             None,
-            "an encoder where faces.kind is none: nothing would be extracted",
+            "an encoder, because faces.kind is none too and nothing would be extracted",
         )
         if self.faces.kind != "none":
-            what = "the YuNet .onnx file" if self.faces.kind == "yunet" else "the folder of OpenFace's output"
+            what = "the YuNet .onnx file" if self.faces.kind == "yunet" else "the folder with OpenFace's output"
             require(self.faces.path is not None, "faces.path", None, f"{what}, or faces.kind: none")
             require(
                 self.expression.encoder is not None,

@@ -1,4 +1,4 @@
-"""Read a configuration from YAML and the command line, and say clearly what is wrong with it."""
+"""Load a configuration from YAML and the command line, with located error messages."""
 
 import copy
 import dataclasses
@@ -25,10 +25,10 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     """Build a run's configuration from a YAML file and `--section.field=value` overrides.
 
     Args:
-        path: the YAML file, or the name of a recipe; None takes the defaults.
+        path: the YAML file, or the name of a recipe; None uses the defaults.
         overrides: arguments of the command line.
     Raises:
-        UserError: no such file, not YAML, an unknown field (with the nearest name), or a value of the wrong type.
+        UserError: no such file, not YAML, an unknown field (with the closest name), or a value of the wrong type.
     """
     return load_sections(Config, path, overrides)
 
@@ -43,7 +43,7 @@ def load_sections(kind: type[T], path: str | Path | None, overrides: Sequence[st
     overrides, others = take_overrides(overrides)
     if others:
         raise UserError(
-            f"Unknown argument {others[0]!r}. Fields are overridden as --section.field=value, "
+            f"Unknown argument {others[0]!r}. Fields are overridden with --section.field=VALUE, "
             "for example --trainer.epochs=3."
         )
     raw = read_yaml(path) if path is not None else {}
@@ -55,13 +55,13 @@ def build(kind: Callable[..., T], raw: Mapping[str, Any], overrides: Sequence[st
 
     Args:
         kind: its dataclass.
-        raw: sections by name; they stay as they are.
-        overrides: `--section.field=value`, which win.
+        raw: sections by name; not modified.
+        overrides: `--section.field=value`, which take precedence.
         where: what `raw` was read from, for messages.
     Raises:
         UserError: an unknown field, a field of another kind of its section, or a value of the wrong type.
     """
-    texts: dict[str, tuple[str, str]] = {}  # of each field that is overridden: the argument, and the value's text
+    texts: dict[str, tuple[str, str]] = {}  # overridden field -> (argument, text of the value)
     given = copy.deepcopy(dict(raw))
     for argument in overrides:
         name, _, text = argument.removeprefix("--").partition("=")
@@ -78,15 +78,15 @@ def build(kind: Callable[..., T], raw: Mapping[str, Any], overrides: Sequence[st
 def set_field(raw: dict[str, Any], kind: Any, name: str, value: Any, where: str, *, is_text: bool = False) -> None:
     """Set a dotted field in plain containers.
 
-    Where that gives a section another kind, fields that the new kind lacks are dropped.
+    If this changes the kind of a section, fields that the new kind lacks are dropped.
 
     Args:
-        raw: sections by name; changed.
+        raw: sections by name; modified in place.
         kind: the configuration's dataclass.
         name: dotted name.
         value: the new value.
-        where: for messages.
-        is_text: whether the value is text of the command line, which is read as what the field expects.
+        where: where the value comes from, for messages.
+        is_text: whether the value is text from the command line, to be parsed as the field's type.
     Raises:
         UserError: there is no such field.
     """
@@ -96,13 +96,13 @@ def set_field(raw: dict[str, Any], kind: Any, name: str, value: Any, where: str,
         prefix = ".".join(parts[:depth])
         section = chosen(declared, place)
         if section is None:
-            return  # an unknown kind, which is refused with the whole
+            return  # an unknown kind, which is reported when the configuration is built
         if part not in field_types(section):
             raise _unknown(part, prefix, declared, section, where)
         declared = field_types(section)[part]
         if depth < len(parts) - 1:
             if not kinds_of(declared):
-                raise UserError(f"{where}: {prefix}.{part} has no fields of its own.".replace(": .", ": "))
+                raise UserError(f"{where}: {prefix}.{part} is not a section, so it has no fields.".replace(": .", ": "))
             inner = place.get(part)
             place[part] = inner if isinstance(inner, dict) else {"kind": inner} if isinstance(inner, str) else {}
             place = place[part]
@@ -114,10 +114,10 @@ def set_field(raw: dict[str, Any], kind: Any, name: str, value: Any, where: str,
 
 
 def config_from_dict(raw: Mapping[str, Any]) -> Config:
-    """Build a configuration from what `config_to_dict` gave.
+    """Build a configuration from the result of `config_to_dict`.
 
     Raises:
-        UserError: it is that of another version, or was changed.
+        UserError: it is not a valid configuration of this version.
     """
     return build(Config, raw, (), "the configuration")
 
@@ -129,12 +129,12 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 
 
 def config_to_yaml(config: Any) -> str:
-    """Return a configuration as YAML, every field written out."""
+    """Return a configuration as YAML with every field."""
     return yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, which is what YAML and JSON hold."""
+    """Replace tuples by lists, for YAML and JSON."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
@@ -156,12 +156,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise UserError(f"{path} holds a {type(raw).__name__}, expected sections such as `run:` and `data:`.")
+        raise UserError(f"{path} contains a {type(raw).__name__}, expected sections such as `run:` and `data:`.")
     return raw
 
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of the fields in which two configurations differ, with both values."""
+    """List the fields in which two configurations differ, with both values."""
     rows = []
     for key in sorted(set(old) | set(new)):
         a, b = old.get(key), new.get(key)
@@ -179,10 +179,10 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _shaped(raw: Any, declared: Any, place_of: Callable[[str], str], prefix: str) -> Any:
-    """A section with its kind written out, empty sections left out, and numbers that YAML takes for text as numbers.
+    """Normalise a section: set its kind, drop empty sections, and parse numbers that YAML reads as text.
 
     Raises:
-        UserError: a field that its section or its kind does not have.
+        UserError: an unknown field or kind.
     """
     if isinstance(raw, str) and "" not in kinds_of(declared):
         raw = {"kind": raw}
@@ -211,13 +211,13 @@ def _shaped(raw: Any, declared: Any, place_of: Callable[[str], str], prefix: str
 
 
 def _unknown(key: str, prefix: str, declared: Any, section: type, where: str) -> UserError:
-    """The refusal of a field that a section does not have."""
+    """The error for a field that a section does not have."""
     name = f"{prefix}.{key}" if prefix else key
     others = [kind for kind, member in kinds_of(declared).items() if key in field_types(member)]
     if others:
         kind = get_args(field_types(section)["kind"])[0]
         return UserError(
-            f"{where}: {name} belongs to {prefix}.kind {' or '.join(map(repr, others))}, but the kind is {kind!r}. "
+            f"{where}: {name} requires {prefix}.kind to be {' or '.join(map(repr, others))}, but it is {kind!r}. "
             "Remove the field, or change the kind."
         )
     known = list(field_types(section))
@@ -235,7 +235,7 @@ def _kinds(declared: Any) -> str:
 
 
 def _declared(kind: Any, parts: Sequence[str], raw: Any) -> Any:
-    """The type of the section at a dotted place."""
+    """The declared type of the section at a dotted name."""
     declared = kind
     for part in parts:
         section = chosen(declared, raw) or kind
@@ -244,7 +244,7 @@ def _declared(kind: Any, parts: Sequence[str], raw: Any) -> Any:
 
 
 def _from_text(text: str, declared: Any) -> Any:
-    """A value of the command line, read as what its field expects."""
+    """Parse a value from the command line as its field's type."""
     members = alternatives(declared)
     if text == "null" and type(None) in members:
         return None
@@ -257,7 +257,7 @@ def _from_text(text: str, declared: Any) -> Any:
 
 
 def _number(value: Any, declared: Any) -> Any:
-    """`1e-6`, which YAML takes for text, where a number is expected."""
+    """Parse a number that YAML reads as text, such as `1e-6`, if the field expects a number."""
     members = alternatives(declared)
     if isinstance(value, str) and float in members and str not in members:
         try:
@@ -270,11 +270,11 @@ def _number(value: Any, declared: Any) -> Any:
 def _refusal(
     error: ValidationError, kind: Any, shaped: Any, texts: Mapping[str, tuple[str, str]], where: str
 ) -> UserError:
-    """The first of pydantic's errors as a message: where, which field, its value, what was expected."""
+    """Turn pydantic's first error into a message: where, which field, its value, what was expected."""
     found = error.errors(include_url=False)[0]
     names: list[str] = []
     value, declared = shaped, kind
-    for step in found["loc"]:  # names of unions' members stand among the keys
+    for step in found["loc"]:  # the keys include names of union members
         if isinstance(value, dict) and step in value:
             section = chosen(declared, value) if kinds_of(declared) else None
             value, declared = value[step], field_types(section).get(str(step)) if section else declared

@@ -1,6 +1,6 @@
-"""The section of a run's configuration that says what is optimised: an objective, and what weighs its terms.
+"""The `objective` section of a run's configuration: what is optimised, and how its terms are weighted.
 
-Each kind has its own fields. Another kind is a dataclass here (or in a file of its own) and one entry in its union.
+Each kind has its own fields. To add a kind, add a dataclass and list it in the union.
 """
 
 from dataclasses import dataclass, field
@@ -13,21 +13,21 @@ from vadv_dist.config.checks import Section, require
 
 @dataclass(frozen=True)
 class FixedWeightingConfig(Section):
-    """The weights of the objective's section."""
+    """The constant weights of the `objective` section."""
 
     kind: Literal["fixed"] = "fixed"
 
 
 @dataclass(frozen=True)
 class EqualWeightingConfig(Section):
-    """1 for every term whose weight is not 0."""
+    """Weight 1 for every term whose configured weight is not 0."""
 
     kind: Literal["equal"] = "equal"
 
 
 @dataclass(frozen=True)
 class UncertaintyWeightingConfig(Section):
-    """Learned homoscedastic uncertainty of the terms against labels (Kendall et al. 2018, arXiv:1705.07115).
+    """Learned homoscedastic uncertainty of the supervised terms (Kendall et al. 2018, arXiv:1705.07115).
 
     Args:
         lr: learning rate of the uncertainties (Adam).
@@ -45,7 +45,7 @@ class UwSoWeightingConfig(Section):
     """A softmax over the inverse losses (Kirchdorfer et al. 2024, arXiv:2408.07985).
 
     Args:
-        temperature: the higher it is, the more alike are the weights.
+        temperature: higher values make the weights more equal.
     """
 
     kind: Literal["uw_so"] = "uw_so"
@@ -57,10 +57,10 @@ class UwSoWeightingConfig(Section):
 
 @dataclass(frozen=True)
 class DwaWeightingConfig(Section):
-    """Dynamic weight average: terms that fall slowly get more weight (Liu et al. 2019, arXiv:1803.10704).
+    """Dynamic weight average: terms that decrease slowly get more weight (Liu et al. 2019, arXiv:1803.10704).
 
     Args:
-        temperature: the higher it is, the more alike are the weights. The paper uses 2.
+        temperature: higher values make the weights more equal. The paper uses 2.
     """
 
     kind: Literal["dwa"] = "dwa"
@@ -72,17 +72,17 @@ class DwaWeightingConfig(Section):
 
 @dataclass(frozen=True)
 class RlwWeightingConfig(Section):
-    """Random weights at every step (Lin et al. 2022, arXiv:2111.10603)."""
+    """Random weights, drawn at every step (Lin et al. 2022, arXiv:2111.10603)."""
 
     kind: Literal["rlw"] = "rlw"
 
 
 @dataclass(frozen=True)
 class FamoWeightingConfig(Section):
-    """Weights that let all terms fall at the same rate (Liu et al. 2023, arXiv:2306.03792).
+    """Weights that make all terms decrease at the same rate (Liu et al. 2023, arXiv:2306.03792).
 
     Args:
-        lr: learning rate of the logits (Adam). The paper uses 0.025.
+        lr: learning rate of the weights' logits (Adam). The paper uses 0.025.
     """
 
     kind: Literal["famo"] = "famo"
@@ -93,7 +93,7 @@ class FamoWeightingConfig(Section):
 
 
 def _named(value: Any) -> Any:
-    """The kind alone stands for that kind with its defaults."""
+    """Expand the name of a kind to that kind with its defaults."""
     return {"kind": value} if isinstance(value, str) else value
 
 
@@ -112,18 +112,18 @@ WeightingConfig = Annotated[
 
 @dataclass(frozen=True)
 class StepObjectiveConfig(Section):
-    """Teacher and student train together under the five-term objective (eq. 15).
+    """Train teacher and student together with the five-term objective (eq. 15).
 
     Args:
-        alpha: weight of the video logit against the label (eq. 10).
-        beta: weight of the text logit against the label (eq. 11).
-        gamma: weight of the classes' cross-entropy (eq. 12).
+        alpha: weight of the video logit's regression loss (eq. 10).
+        beta: weight of the text logit's regression loss (eq. 11).
+        gamma: weight of the classification loss (eq. 12).
         delta: weight of distillation step 1, prompt logit to video logit (eq. 13).
         psi: weight of distillation step 2, video logit to text logit (eq. 14).
-        step1, step2: whether each distillation step is on.
-        detach_targets: let no gradient of step 2 flow into the teacher.
-        weighting: where the weights of the terms come from. All kinds but `fixed` find weights during training; of the
-            five weights they only use which are 0, because those terms stay out. See docs/tuning.md.
+        step1, step2: enable each distillation step.
+        detach_targets: stop the gradient of step 2 from reaching the teacher.
+        weighting: how the terms are weighted. All kinds except `fixed` determine weights during training; they exclude
+            terms whose configured weight is 0, and ignore the other configured weights. See docs/tuning.md.
     """
 
     kind: Literal["step"] = "step"
@@ -140,17 +140,22 @@ class StepObjectiveConfig(Section):
     def __post_init__(self) -> None:
         for name in ("alpha", "beta", "gamma", "delta", "psi"):
             value = getattr(self, name)
-            require(0 <= value < float("inf"), f"objective.{name}", value, "a finite weight from 0")
+            require(0 <= value < float("inf"), f"objective.{name}", value, "a finite weight of at least 0")
         distils = self.step2 and self.psi > 0
-        require(self.beta > 0 or distils, "objective.beta", self.beta, "a positive weight: nothing trains the student")
+        require(
+            self.beta > 0 or distils,
+            "objective.beta",
+            self.beta,
+            "a positive weight, because nothing else trains the student",
+        )
 
 
 @dataclass(frozen=True)
 class AloneObjectiveConfig(Section):
-    """The student trains alone, without a teacher.
+    """Train the student without a teacher.
 
     Args:
-        beta: weight of the text logit against the label (eq. 11). It matters where the gradient is clipped.
+        beta: weight of the text logit's regression loss (eq. 11). It matters only if gradients are clipped.
     """
 
     kind: Literal["none"] = "none"
@@ -158,7 +163,10 @@ class AloneObjectiveConfig(Section):
 
     def __post_init__(self) -> None:
         require(
-            0 < self.beta < float("inf"), "objective.beta", self.beta, "a positive weight: nothing trains the student"
+            0 < self.beta < float("inf"),
+            "objective.beta",
+            self.beta,
+            "a finite positive weight, because nothing else trains the student",
         )
 
 

@@ -1,4 +1,4 @@
-"""Fields that are set on the command line: `--section.field=VALUE`, or `--section.field VALUE`."""
+"""Fields set on the command line: `--section.field=VALUE` or `--section.field VALUE`."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,13 @@ from vadv_dist.errors import UserError
 
 
 def take_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part the arguments that set fields from all others.
+    """Separate the arguments that set fields from all others.
 
-    The word after `--section.field` is its value, whatever it begins with (a negative number, a list), unless it is an
-    option itself (`--…`); such a value is written behind `=`.
+    The argument after `--section.field` is its value unless it starts with `--`; a value that does needs the form with
+    `=`.
 
     Returns:
-        the overrides, each as `--section.field=VALUE`, and the other arguments, both in their order.
+        the overrides as `--section.field=VALUE`, and the other arguments, both in order.
     Raises:
         UserError: a field without a value.
     """

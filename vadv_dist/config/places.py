@@ -1,4 +1,4 @@
-"""How a path or URI that somebody writes becomes the place that is meant: `~` and environment variables."""
+"""Expand `~` and environment variables in paths and URIs."""
 
 import os
 import re
@@ -10,10 +10,10 @@ _NAME = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 
 
 def expand(place: str, what: str) -> str:
-    """Replace a leading `~` or `~user` by that home folder, and `$NAME` and `${NAME}` by what the environment holds.
+    """Expand a leading `~` or `~user`, and `$NAME` and `${NAME}`.
 
-    This is done once, where a place enters: in the configuration's sections and in arguments of the command line. What
-    is recorded is thus the place itself.
+    The configuration's sections and the command line's arguments do this when they are parsed, so that only expanded
+    places are recorded.
 
     Args:
         place: a path or URI.
@@ -28,7 +28,7 @@ def expand(place: str, what: str) -> str:
         if not found:
             state = "is not set" if found is None else "is empty"
             raise UserError(
-                f"{what} is {place!r}, but the environment variable {name!r} {state}. Set it, or write the place out."
+                f"{what} is {place!r}, but the environment variable {name!r} {state}. Set it, or write the full path."
             )
         return found
 
@@ -39,13 +39,14 @@ def expand(place: str, what: str) -> str:
     if at_home.startswith("~"):
         name = expanded.partition("/")[0]
         raise UserError(
-            f"{what} is {place!r}, but {name!r} is no user's home. Write ./{name} for a name in this folder."
+            f"{what} is {place!r}, but there is no user {name.removeprefix('~')!r}. Write ./{name} if it is a file or "
+            "folder."
         )
     return at_home
 
 
 def expand_fields(section: object, prefix: str, *names: str) -> None:
-    """Expand fields of a frozen section that hold places; null stays null. For its `__post_init__`."""
+    """Expand the given fields of a frozen section in its `__post_init__`; None stays None."""
     for name in names:
         value = getattr(section, name)
         if value is not None:
@@ -53,10 +54,10 @@ def expand_fields(section: object, prefix: str, *names: str) -> None:
 
 
 def place(text: str) -> str:
-    """The type of an argument of the command line that is a path or URI."""
+    """Argument type of a path or URI on the command line."""
     return expand(text, "the argument")
 
 
 def path(text: str) -> Path:
-    """The type of an argument of the command line that is a path."""
+    """Argument type of a path on the command line."""
     return Path(place(text))

@@ -1,4 +1,4 @@
-"""The shipped configurations: `jobs/configs/*.yaml` of a checkout, `share/vadv/recipes` of an installed package."""
+"""The shipped configurations: `jobs/configs/*.yaml` in a checkout, `share/vadv/recipes` in an installation."""
 
 import sys
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Recipe:
 
 
 def list_recipes() -> list[Recipe]:
-    """Return the shipped recipes by name; a recipe's first comment is its summary.
+    """Return the shipped recipes sorted by name; a recipe's first comment is its summary.
 
     Raises:
         UserError: the installation has none.
@@ -49,7 +49,7 @@ def find_recipe(name: str) -> Recipe:
 
 
 def config_path(path: str | Path) -> Path:
-    """The file of a configuration: a path, or the name of a recipe where there is no such file.
+    """Find a configuration file by path, or else by the name of a recipe.
 
     Raises:
         UserError: there is neither.
@@ -77,7 +77,7 @@ def copy_recipe(name: str, target: Path) -> None:
             text = source.read_text(encoding="utf-8")
             file.write(text.replace("$schema=", f"$schema={source.parent}/", 1))
     except FileExistsError:
-        raise UserError(f"{target} exists already and is never overwritten. Choose another file name.") from None
+        raise UserError(f"{target} exists already, and is not overwritten. Choose another file name.") from None
 
 
 def _summary(path: Path) -> str:

@@ -1,6 +1,6 @@
-"""What can be configured, from the sections' own docstrings: help, a JSON Schema, and docs/configuration.md.
+"""The configuration reference, from the sections' docstrings: help, JSON Schemas, and docs/configuration.md.
 
-`python -m vadv_dist.config.reference` writes the page, and the schemas beside the recipes (`make docs`).
+`python -m vadv_dist.config.reference` writes the page, and the schemas next to the recipes (`make docs`).
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.sections import Config
 from vadv_dist.config.shape import describe, field_types, kinds_of
 
-# What `vadv config schema --kind` takes.
+# The values of `vadv config schema --kind`.
 KINDS = {"run": Config, "extract": ExtractConfig, "search": SearchConfig}
 _ARGUMENT = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
 
@@ -31,10 +31,10 @@ class Field:
 
     Attributes:
         name: dotted name.
-        type: what it holds, in words.
-        default: as YAML; empty where it has none.
-        text: what it means.
-        kind: the kind of its section that has it; empty where all have it.
+        type: its type in words.
+        default: as YAML; empty if it has none.
+        text: its description.
+        kind: the only kind of its section that has it; empty if all have it.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Field:
 
 @cache
 def texts_of(section: type) -> dict[str, str]:
-    """What each field of a dataclass means, from the `Args:` of its docstring."""
+    """Descriptions of a dataclass's fields, from the `Args:` of its docstring."""
     found: dict[str, str] = {}
     lines = inspect.cleandoc(section.__doc__ or "").partition("Args:\n")[2].splitlines()
     names: list[str] = []
@@ -68,7 +68,7 @@ def summary(section: type) -> str:
 
 
 def fields_of(declared: Any, prefix: str = "") -> Iterator[Field]:
-    """The fields of a section and of the sections in it, those that all kinds have first."""
+    """The fields of a section and of its nested sections; fields that all kinds share appear once."""
     kinds = kinds_of(declared)
     shared = set.intersection(*(set(field_types(member)) for member in kinds.values()))
     seen: set[str] = set()
@@ -91,7 +91,7 @@ def fields_of(declared: Any, prefix: str = "") -> Iterator[Field]:
 
 
 def json_schema(kind: type) -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a configuration, with what each field means."""
+    """The JSON Schema (draft 2020-12) of a configuration, with descriptions of the fields."""
     schema: dict[str, Any] = TypeAdapter(kind).json_schema()
     described = {section.__name__: section for section in _sections(kind)}
     for definition in (schema, *schema.get("$defs", {}).values()):
@@ -102,7 +102,7 @@ def json_schema(kind: type) -> dict[str, Any]:
         for name, entry in definition.get("properties", {}).items():
             if text := texts_of(section).get(name):
                 entry["description"] = text
-            if "discriminator" in entry:  # the kind alone stands for that kind with its defaults
+            if "discriminator" in entry:  # the name of a kind is accepted too
                 choices = entry.pop("oneOf")
                 kinds = list(entry.pop("discriminator")["mapping"])
                 entry["anyOf"] = [*choices, {"enum": kinds}]
@@ -114,9 +114,9 @@ def help_text(kind: type, section: str = "") -> str:
 
     Args:
         kind: a configuration, or a single section.
-        section: of a single section, its name and a dot.
+        section: the name of a single section, followed by a dot.
     """
-    lines = ["fields, as --section.field=VALUE (docs/configuration.md has the whole text):"]
+    lines = ["fields, set with --section.field=VALUE (described in docs/configuration.md):"]
     sections = {section: kind} if section else {f"{name}.": of for name, of in field_types(kind).items()}
     for prefix, declared in sections.items():
         first = next(iter(kinds_of(declared).values()))
@@ -136,14 +136,14 @@ def markdown() -> str:
     parts = [
         "# Configuration",
         "Every field of a run (`vadv train`, `vadv tune`, `vadv doctor`), of an extraction (`vadv extract`), and of "
-        "the `search` part of a space file. A config file is YAML with one mapping per section. The command line "
-        "overrides a field as `--section.field=VALUE` or `--section.field VALUE`. `--config` takes a file or the name "
-        "of a recipe (`vadv recipes`). `~` and `$NAME` are expanded in paths and URIs. `vadv config schema` prints a "
-        "JSON Schema for editors.",
-        "A section with a `kind` has the fields of that kind only. The name of a kind stands for the section with its "
-        "defaults (`objective: {weighting: famo}`). If the command line changes the kind, fields of the file that the "
-        "new kind lacks are dropped.",
-        "This page is generated from the docstrings of `vadv_dist/config`: `make docs` writes it.",
+        "the `search` section of a space file. A config file is YAML with one mapping per section. To override a field "
+        "on the command line, use `--section.field=VALUE` or `--section.field VALUE`. `--config` accepts a file or the "
+        "name of a recipe (`vadv recipes`). `~` and `$NAME` are expanded in paths and URIs. `vadv config schema` "
+        "prints a JSON Schema for editors.",
+        "A section with a `kind` has only the fields of that kind. A kind's name alone selects it with its defaults "
+        "(`objective: {weighting: famo}`). If the command line changes the kind, fields in the file that the new kind "
+        "lacks are dropped.",
+        "This page is generated from the docstrings of `vadv_dist/config` by `make docs`.",
     ]
     for title, kind in (("Run", Config), ("Extraction", ExtractConfig)):
         parts.append(f"## {title}")
@@ -157,7 +157,7 @@ def _section(declared: Any, prefix: str) -> Iterator[str]:
     yield summary(next(iter(kinds_of(declared).values())))
     rows = ["| Field | Default | Expected | Meaning |", "|---|---|---|---|"]
     for field in fields_of(declared, prefix):
-        only = f" Only `{prefix}kind: {field.kind}`." if field.kind else ""
+        only = f" Only with `{prefix}kind: {field.kind}`." if field.kind else ""
         default = f"`{field.default}`" if field.default else "required"
         cells = (f"`{field.name}`", default, field.type, field.text + only)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -188,7 +188,7 @@ def _sections(declared: Any) -> Iterator[type]:
 
 
 def write(root: Path) -> None:
-    """Write the page, and the schemas beside the recipes, into a checkout."""
+    """Write the page, and the schemas next to the recipes, into a checkout."""
     (root / "docs" / "configuration.md").write_text(markdown(), encoding="utf-8")
     for name, kind in (("run", Config), ("extract", ExtractConfig)):
         text = json.dumps(json_schema(kind), indent=1, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""How a search over configurations goes: the `search` part of a space file, and the only place with its defaults."""
+"""The `search` section of a space file, with all its defaults."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,31 +12,32 @@ class SearchConfig(Section):
     """Settings of a search.
 
     Args:
-        num_trials: trials of the whole search, the default one, stopped ones and failed ones included.
-        seed: decides what is suggested.
-        objectives: metrics of the student on the validation clips, `student_parameters` or `wall_time_s`; the first is
-            the task's score, which empty stands for. With several, the answer holds their Pareto front, and no trial is
-            stopped early.
-        sampler: `tpe` learns from earlier trials; `nsga2` breeds generations of them; `random` draws blindly.
-        generation: trials of a generation of `nsga2`.
-        scheduler: `asha` stops trials whose validation score falls behind at its rungs; `pbt` trains all trials side by
-            side as a population, whose worst go on from the best with other values; `none` lets every trial end.
-        interval: epochs after which a population's worst are replaced.
-        quantile: share of a population that is replaced, and of those that are copied.
-        resample: probability with which a copied value is drawn anew instead of moved a little.
+        num_trials: number of trials, including the default, stopped and failed ones.
+        seed: seed of the sampler.
+        objectives: metrics of the student on the validation clips, `student_parameters` or `wall_time_s`; the first
+            must be the task's score, and an empty list means only that. With several, the result contains their Pareto
+            front, and no trial is stopped early.
+        sampler: `tpe` learns from earlier trials; `nsga2` is a genetic algorithm; `random` samples independently.
+        generation: trials per generation of `nsga2`.
+        scheduler: `asha` stops trials whose validation score falls behind at a rung; `pbt` trains all trials at the
+            same time as a population, and replaces the worst by perturbed copies of the best; `none` runs every trial
+            to the end.
+        interval: epochs between replacements in a population.
+        quantile: share of a population that is replaced, and share that is copied from.
+        resample: probability that a copied value is sampled anew instead of perturbed.
         min_epochs: epochs of the first rung.
-        reduction: a rung lets one in so many go on to the next, which is so many times as long.
+        reduction: one in this many trials is promoted to the next rung, which is this many times as long.
         storage: Optuna's storage: an RDB URL, a path that ends in `.log` for a journal file, or null for a SQLite file
-            in the study's folder. `$NAME` is replaced from the environment, so that no password stands in a file.
-        concurrent: trials at a time on Ray; null takes as many as the cluster holds.
-        cpus_per_trial, gpus_per_trial: of a packed trial, which trains inside one process; a fraction of a GPU is
-            shared. Null for GPUs takes one where the cluster has any and `trainer.use_gpu` is not false.
-        max_failures: failed trials in a row after which the search stops.
-        top: best trials that are run again.
-        seeds: seeds under which the default and the best trials are run again.
-        rivals: values of `objective.weighting` that are trained before the first trial, under those seeds too. They may
-            win; and the weights at which the best of them ended begin a trial, where the space has weights.
-        leave_one_out: run the winner again without each term of the objective.
+            in the study's folder. `$NAME` is expanded, so that no password has to be written to a file.
+        concurrent: maximum number of concurrent trials on Ray; null uses the whole cluster.
+        cpus_per_trial, gpus_per_trial: resources of a trial that trains in one process; trials can share a GPU. Null
+            for GPUs uses one if the cluster has any and `trainer.use_gpu` is not false.
+        max_failures: consecutive failed trials after which the search stops.
+        top: number of best trials to repeat.
+        seeds: number of seeds with which the default and the best trials are repeated.
+        rivals: values of `objective.weighting` to train before the first trial, with the same seeds. One of them can
+            win. If the space contains weights, one trial starts from the final weights of the best rival.
+        leave_one_out: repeat the winner without each term of the objective.
     """
 
     num_trials: int = 30
@@ -62,18 +63,18 @@ class SearchConfig(Section):
 
     def __post_init__(self) -> None:
         lows = {"num_trials": 1, "seed": 0, "min_epochs": 1, "reduction": 2, "cpus_per_trial": 1, "max_failures": 1}
-        # With fewer than three seeds no interval is worth the name.
+        # Fewer than three seeds do not give a useful interval.
         for name, low in {**lows, "top": 1, "seeds": 3, "generation": 2, "interval": 1}.items():
             require(getattr(self, name) >= low, f"search.{name}", getattr(self, name), f"at least {low}")
         require(self.concurrent is None or self.concurrent >= 1, "search.concurrent", self.concurrent, "at least 1")
         names = self.objectives
-        require(len(set(names)) == len(names), "search.objectives", names, "each of them once")
+        require(len(set(names)) == len(names), "search.objectives", names, "unique entries")
         if self.scheduler == "pbt":
             require(self.num_trials >= 2, "search.num_trials", self.num_trials, "at least 2 for search.scheduler: pbt")
-            require(len(names) <= 1, "search.objectives", names, "one where search.scheduler is pbt")
+            require(len(names) <= 1, "search.objectives", names, "a single one, because search.scheduler is pbt")
         require(0 < self.quantile <= 0.5, "search.quantile", self.quantile, "a share above 0 and up to 0.5")
         require(0 <= self.resample <= 1, "search.resample", self.resample, "a probability")
-        require(len(set(self.rivals)) == len(self.rivals), "search.rivals", self.rivals, "each of them once")
+        require(len(set(self.rivals)) == len(self.rivals), "search.rivals", self.rivals, "unique entries")
         gpus = self.gpus_per_trial
         require(
             gpus is None or 0 <= gpus <= 1, "search.gpus_per_trial", gpus, "a share of one GPU from 0 to 1, or null"

@@ -1,9 +1,8 @@
-"""The sections of a run's configuration: one frozen dataclass per concern, and the only place with defaults.
+"""The sections of a run's configuration, one frozen dataclass each, with all its defaults.
 
-The sections `data`, `objective`, and `trainer`, `engine` and `telemetry` are in files of their own.
-
-Every field can be set in a YAML file and overridden on the command line as `--section.field=value`. Values that no
-run can use are refused here; values that only a data set can refute are refused where the data set is opened.
+`data` is in data_sections.py, `objective` in objective_sections.py, and `trainer`, `engine` and `telemetry` in
+trainer_sections.py. Values that are never valid are rejected here; values that depend on the data set are checked when
+it is opened.
 """
 
 import math
@@ -21,12 +20,12 @@ PromptingName = Literal["video", "static", "none"]
 
 @dataclass(frozen=True)
 class RunConfig(Section):
-    """Names a run and says where it is kept.
+    """Name, location and seed of a run.
 
     Args:
-        name: folder of the run under `storage`; the same name and storage continue the run.
-        storage: folder that holds runs; with several nodes, one that all of them see.
-        seed: decides weights, order and dropout.
+        name: folder of the run in `storage`; a run with the same name and storage is resumed.
+        storage: folder that contains runs; with several nodes, it must be shared by all of them.
+        seed: seed of the initial weights, the order of clips, and dropout.
     """
 
     name: str = "run"
@@ -41,12 +40,12 @@ class RunConfig(Section):
             self.name,
             "a plain folder name without / \\ or :",
         )
-        require(self.seed >= 0, "run.seed", self.seed, "a whole number from 0")
+        require(self.seed >= 0, "run.seed", self.seed, "an integer of at least 0")
 
 
 @dataclass(frozen=True)
 class SentimentConfig(Section):
-    """Sentiment as a number: a text student, with a video teacher where the objective has one."""
+    """Sentiment regression: a text student, and a video teacher if the objective uses one."""
 
     kind: Literal["sentiment"] = "sentiment"
 
@@ -58,7 +57,7 @@ class SentimentConfig(Section):
         return tuple(name for name, on in switches if on)
 
 
-# What is trained; the first of several kinds is the default.
+# If this becomes a union, its first member is the default.
 TaskConfig = SentimentConfig
 
 
@@ -67,19 +66,19 @@ class TeacherConfig(Section):
     """The CLIP-based teacher (section 4.1).
 
     Args:
-        width: D, the width that all branches share (768 for CLIP ViT-L/14); null takes the visual features' width.
+        width: D, the width that all branches share (768 for CLIP ViT-L/14); null uses the visual features' width.
         hidden: H, hidden width of its two-layer MLPs. Table 3.
-        heads: attention heads; null takes width / 64, at least 1.
-        cct_layers: layers of the cross-frame communication transformer; 0 leaves it out.
-        mit_layers: layers of each multi-frame integration transformer; 0 leaves them out.
+        heads: attention heads; null uses width / 64, at least 1.
+        cct_layers: layers of the cross-frame communication transformer; 0 removes it.
+        mit_layers: layers of each multi-frame integration transformer; 0 removes them.
         prompt_layers: layers of video-specific prompting (X-CLIP uses 2).
         prompt_alpha: initial scale of the prompts' video-specific part (X-CLIP: 0.1).
-        use_visual, use_face: switch off a branch.
-        prompting: what the video is compared with (eq. 7). `video`: prompts that attend to the video; `static`: the
-            prompts as they are, which leaves the class term and distillation step 1 in place (Table 6, "w/o
-            video-specific prompting"); `none`: no prompts, and so neither class term nor step 1.
-        similarity: prompts against video representation: plain dot product (eq. 8) or X-CLIP's cosine.
-        dropout: dropout in the teacher's attention and MLPs.
+        use_visual, use_face: enable each branch.
+        prompting: prompts that the video is compared with (eq. 7). `video`: prompts that attend to the video; `static`:
+            the stored prompts, which keeps the class term and distillation step 1 (Table 6, "w/o video-specific
+            prompting"); `none`: no prompts, which removes both.
+        similarity: similarity of prompts and video: dot product (eq. 8) or cosine (X-CLIP).
+        dropout: dropout rate of the teacher's attention and MLPs.
     """
 
     width: int | None = None
@@ -99,12 +98,14 @@ class TeacherConfig(Section):
         require_at_least("teacher", self, {"width": 1, "heads": 1}, or_null=True)
         require_at_least("teacher", self, {"hidden": 1, "cct_layers": 0, "mit_layers": 0, "prompt_layers": 1})
         require(0 <= self.dropout < 1, "teacher.dropout", self.dropout, "a share in [0, 1)")
-        require(self.use_visual or self.use_face, "teacher.use_visual", False, "at least one branch switched on")
+        require(
+            self.use_visual or self.use_face, "teacher.use_visual", False, "true, because teacher.use_face is false"
+        )
         require(
             self.use_visual or self.prompting != "video",
             "teacher.prompting",
             self.prompting,
-            "static or none where teacher.use_visual is false: video-specific prompts attend to the visual branch",
+            "static or none if teacher.use_visual is false: video-specific prompts attend to the visual branch",
         )
 
 
@@ -113,16 +114,16 @@ class StudentConfig(Section):
     """The text student (section 4.2).
 
     Args:
-        encoder: any Hugging Face encoder by name or path, or as `package://NAME/FOLDER` inside an installed package.
-        pretrained: load its weights, or build it from its config with random ones.
+        encoder: Hugging Face name or path of an encoder, or `package://NAME/FOLDER` inside an installed package.
+        pretrained: load the encoder's weights; false initialises it at random from its config.
         pooling: representation of a text: its first token (`cls`) or the mean of its tokens.
         hidden: H, hidden width of the two-layer head. Table 3.
-        dropout: dropout before each layer of the head; the encoder keeps its own unless `encoder_dropout` is set.
-        encoder_dropout: replaces every dropout rate of the encoder's config; null keeps them.
-        freeze_encoder: train the head alone (an ablation).
-        freeze_unused: leave parameters of the encoder that no text uses (Longformer's global attention, XLNet's mask
-            embedding) as they are, instead of refusing the encoder.
-        gradient_checkpointing: keep less of the forward pass in memory, and compute it again.
+        dropout: dropout rate before each layer of the head.
+        encoder_dropout: replaces every dropout rate in the encoder's config; null keeps them.
+        freeze_encoder: train only the head (an ablation).
+        freeze_unused: freeze parameters of the encoder that texts never use (Longformer's global attention, XLNet's
+            mask embedding) instead of rejecting the encoder.
+        gradient_checkpointing: save memory by recomputing activations in the backward pass.
     """
 
     encoder: str = "roberta-large"
@@ -155,14 +156,13 @@ class OptimizerConfig(Section):
 
     Args:
         lr: peak learning rate of pretrained weights.
-        new_module_lr_factor: times `lr` for weights that start from nothing (X-CLIP takes 10).
-        layer_decay: the rate of each layer of the student's encoder is that of the layer above it times this, and
-            that of the embeddings is one step lower still; the top layer has the whole rate (Sun et al.,
-            arXiv:1905.05583, take 0.95). 1 gives all layers one rate.
-        weight_decay: on matrices; biases and norms have none.
-        warmup_steps: steps over which the rate rises from 0.
-        clip_norm: bound on the gradient's norm; null does not clip.
-        beta1, beta2, eps: AdamW's own.
+        new_module_lr_factor: factor on `lr` for randomly initialised weights (X-CLIP uses 10).
+        layer_decay: factor between the learning rates of one encoder layer and the next lower one, down to the
+            embeddings; the top layer uses the full rate (Sun et al., arXiv:1905.05583, use 0.95). 1 disables it.
+        weight_decay: weight decay of matrices; biases and norms have none.
+        warmup_steps: steps over which the learning rate rises from 0.
+        clip_norm: maximum norm of the gradient; null disables clipping.
+        beta1, beta2, eps: AdamW's parameters.
     """
 
     lr: float = 8e-6
@@ -201,7 +201,7 @@ class OptimizerConfig(Section):
 
 @dataclass(frozen=True)
 class Config(Section):
-    """A whole run."""
+    """The configuration of a run."""
 
     run: RunConfig = field(default_factory=RunConfig)
     task: TaskConfig = field(default_factory=SentimentConfig)
@@ -216,7 +216,7 @@ class Config(Section):
 
     @property
     def has_teacher(self) -> bool:
-        """Whether a teacher is trained beside the student."""
+        """Whether a teacher is trained with the student."""
         return self.objective.kind != "none"
 
     @property

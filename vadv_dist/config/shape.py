@@ -1,4 +1,4 @@
-"""The shape of a configuration, read off its dataclasses: sections, fields, and the kinds of a section."""
+"""The structure of a configuration, from its dataclasses: sections, fields, and the kinds of a section."""
 
 import dataclasses
 import types
@@ -12,16 +12,17 @@ _WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a t
 
 @cache
 def field_types(section: Any) -> dict[str, Any]:
-    """Type of each field of a dataclass."""
+    """The type of each field of a dataclass."""
     hints = typing.get_type_hints(section, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(section)}
 
 
 @cache
 def kinds_of(declared: Any) -> dict[str, type]:
-    """The dataclasses that a section may be, by kind; `{"": class}` where there is one, empty where it is no section.
+    """The dataclasses of a section by kind, the default first.
 
-    The first is the default.
+    Returns:
+        `{"": class}` for a section without kinds, and an empty dictionary for a type that is not a section.
     """
     members = [each for each in alternatives(declared) if isinstance(each, type) and dataclasses.is_dataclass(each)]
     if len(members) == 1 and len(get_args(field_types(members[0]).get("kind"))) != 1:
@@ -30,7 +31,7 @@ def kinds_of(declared: Any) -> dict[str, type]:
 
 
 def alternatives(declared: Any) -> tuple[Any, ...]:
-    """The members of a union; a type that is none, by itself."""
+    """The members of a union, or a single type by itself."""
     declared = get_args(declared)[0] if get_origin(declared) is typing.Annotated else declared
     if get_origin(declared) in (Union, types.UnionType):
         return tuple(inner for each in get_args(declared) for inner in alternatives(each))
@@ -38,7 +39,7 @@ def alternatives(declared: Any) -> tuple[Any, ...]:
 
 
 def chosen(declared: Any, raw: Any) -> type | None:
-    """The dataclass of a section as its `kind` says; None where there is no such kind."""
+    """The dataclass that a section's `kind` selects, or None for an unknown kind."""
     kinds = kinds_of(declared)
     if "" in kinds:
         return kinds[""]
@@ -47,7 +48,7 @@ def chosen(declared: Any, raw: Any) -> type | None:
 
 
 def walk(section: type, prefix: str = "") -> Iterator[tuple[str, Any, type]]:
-    """Dotted name, type and class of every field of every kind, sections before what they hold."""
+    """Yield dotted name, type and class of every field of every kind, sections before their fields."""
     for name, declared in field_types(section).items():
         yield f"{prefix}{name}", declared, section
         for member in kinds_of(declared).values():
@@ -55,11 +56,11 @@ def walk(section: type, prefix: str = "") -> Iterator[tuple[str, Any, type]]:
 
 
 def describe(declared: Any) -> str:
-    """A type in words, as the end of `expected …`."""
+    """Describe a type in words, to complete `expected …`."""
     if kinds := kinds_of(declared):
         if "" not in kinds:
             return "a section with a `kind`, " + _either([repr(kind) for kind in kinds])
-        return f"a section with fields of its own ({', '.join(field_types(kinds['']))})"
+        return f"a section (fields: {', '.join(field_types(kinds['']))})"
     members = alternatives(declared)
     if len(members) > 1:
         return " or ".join(describe(each) for each in members)

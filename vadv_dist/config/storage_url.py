@@ -1,4 +1,4 @@
-"""The address of a study's storage: what may be written down of it, and what never is."""
+"""The URL of a study's storage: passwords in it must never reach a file or a message."""
 
 import contextlib
 import re
@@ -8,23 +8,23 @@ from vadv_dist.config.places import expand
 from vadv_dist.errors import UserError
 
 _SECRETS = ("password", "passwd", "pwd", "sslpassword")
-# A name in the environment, which stands for what is not written down.
+# An environment variable.
 _NAME = re.compile(r"\$(\w+|\{\w+\})")
 
 
 def require_sound(storage: str) -> None:
-    """Refuse an address that holds a password, or that is none.
+    """Check that a storage URL is valid and contains no password.
 
     Raises:
-        UserError: with a message that does not repeat the address where it may hold a password.
+        UserError: it is not, or does; the message does not repeat a URL that may contain a password.
     """
     if passwords(_NAME.sub("", storage)):
         raise UserError(
-            "search.storage holds a password, which would be written into study.yaml. Put the URL into an "
-            "environment variable and give its name: search.storage: $VADV_STUDY."
+            "search.storage contains a password, which would be written to study.yaml. Put the URL into an "
+            "environment variable and use its name: search.storage: $VADV_STUDY."
         )
     if "://" not in storage and not storage.endswith(".log") and not _NAME.search(storage):
-        shown = "no address" if "@" in storage else storage
+        shown = "not a valid URL" if "@" in storage else storage
         raise UserError(
             f"search.storage is {shown}, expected an RDB URL such as postgresql+psycopg://HOST/NAME, or "
             "a path that ends in .log for a journal."
@@ -32,20 +32,20 @@ def require_sound(storage: str) -> None:
 
 
 def resolve(storage: str) -> str:
-    """Replace names by what the environment holds for them, and the `~` of a path.
+    """Expand environment variables, and `~` in a path.
 
     Raises:
-        UserError: it does not hold one of them.
+        UserError: a variable is not set.
     """
     return expand(storage, "search.storage")
 
 
 def passwords(url: str) -> list[str]:
-    """Passwords that stand in an address, as they are written there and as they are meant."""
+    """Passwords in a URL, escaped as they appear there and unescaped."""
     _, scheme, rest = url.partition("://")
     if not scheme or url.startswith("sqlite"):
         return []
-    # By hand, as urlsplit ends the host at a `#` or `/` that belongs to a password which was not escaped.
+    # Not urlsplit: it ends the host at a `#` or `/` in a password that was not escaped.
     _, _, after_colon = rest.rpartition("@")[0].partition(":")
     found = [after_colon]
     with contextlib.suppress(ValueError):
@@ -54,7 +54,7 @@ def passwords(url: str) -> list[str]:
 
 
 def without_secrets(text: str, url: str) -> str:
-    """A text with the passwords of an address taken out, and the address without its user."""
+    """Remove a URL's passwords and user from a text."""
     text = text.replace(url, shown(url))
     for secret in passwords(url):
         text = text.replace(secret, "***")
@@ -62,6 +62,6 @@ def without_secrets(text: str, url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """An address as it may be told: without user, password and options."""
+    """A URL that is safe to display: without user, password and options."""
     scheme, separator, rest = url.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}" if separator else url

@@ -1,4 +1,4 @@
-"""The sections of a run's configuration that say how it is run: how long, on what, by which engine, telling what."""
+"""The `trainer`, `engine` and `telemetry` sections of a run's configuration."""
 
 import math
 from dataclasses import dataclass
@@ -9,26 +9,26 @@ from vadv_dist.config.checks import Section, require, require_at_least
 
 @dataclass(frozen=True)
 class TrainerConfig(Section):
-    """How long, on what, and what is kept.
+    """Duration, resources, and checkpoints of training.
 
     Args:
         num_workers: 0 trains in this process; n ≥ 1 starts n Ray Train workers.
-        cpus_per_worker: CPUs, and so threads, of a Ray Train worker; null shares this machine's cores among the
-            workers, or takes 1 on a cluster that is named.
-        use_gpu: true, false, or `auto`: a GPU where one is found.
+        cpus_per_worker: CPUs, and therefore threads, of a Ray Train worker; null divides this machine's cores among the
+            workers, or uses 1 on an existing cluster.
+        use_gpu: true, false, or `auto`: use a GPU if there is one.
         epochs: passes over the training split. Table 3.
-        max_steps: stop after this many steps, whatever the epochs; null does not.
-        accumulate: micro-batches that one rank runs per step.
-        precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU that has it.
-        checkpoint_every_steps: also checkpoint inside an epoch; null checkpoints after each epoch only.
-        keep_best: checkpoints kept for their validation score, besides the last.
-        patience: epochs without a better validation score after which training ends; null never ends early.
+        max_steps: stop after this many steps, whatever `epochs` is; null sets no limit.
+        accumulate: micro-batches per rank and step.
+        precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU that supports it.
+        checkpoint_every_steps: also save a checkpoint every this many steps; null saves one after each epoch only.
+        keep_best: number of checkpoints with the best validation scores to keep, besides the last.
+        patience: epochs without a better validation score after which training stops; null disables early stopping.
         eval_batch_size: clips per batch in validation and evaluation, over all ranks.
-        max_failures: times that Ray Train restarts lost workers before it gives up.
-        ray_address: `host:port` of the Ray cluster to join, or `local` to start one on this machine; null takes the one
-            that RAY_ADDRESS names, and starts one where it names none.
-        wait_for_room_s: seconds to wait for a cluster that grows to have room for the workers.
-        grace_s: seconds that SIGTERM leaves to finish a step and write a checkpoint; the process ends within them.
+        max_failures: number of times that Ray Train restarts lost workers.
+        ray_address: `host:port` of the Ray cluster to join, or `local` to start one on this machine; null uses
+            RAY_ADDRESS if it is set, and otherwise starts one.
+        wait_for_room_s: seconds to wait for an autoscaling cluster to have room for the workers.
+        grace_s: seconds after SIGTERM in which to finish the step and write a checkpoint before the process exits.
     """
 
     num_workers: int = 0
@@ -52,17 +52,17 @@ class TrainerConfig(Section):
         require_at_least("trainer", self, {**counted, "max_failures": 0})
         optional = ("max_steps", "checkpoint_every_steps", "patience", "cpus_per_worker")
         require_at_least("trainer", self, dict.fromkeys(optional, 1), or_null=True)
-        require(0 < self.grace_s < math.inf, "trainer.grace_s", self.grace_s, "seconds above 0")
+        require(0 < self.grace_s < math.inf, "trainer.grace_s", self.grace_s, "a finite positive number of seconds")
 
 
 @dataclass(frozen=True)
 class EngineConfig(Section):
-    """What runs the steps.
+    """The engine that runs training steps.
 
     Args:
-        kind: `torch`, or `deepspeed`.
-        zero_stage: DeepSpeed ZeRO stage: 0 replicates, 1 splits optimizer state, 2 gradients too, 3 weights too.
-        offload_optimizer: keep optimizer state in the host's memory (ZeRO 1 to 3).
+        kind: `torch` or `deepspeed`.
+        zero_stage: DeepSpeed ZeRO stage: 0 partitions nothing, 1 optimizer state, 2 also gradients, 3 also weights.
+        offload_optimizer: keep optimizer state in host memory (ZeRO 1 to 3).
     """
 
     kind: Literal["torch", "deepspeed"] = "torch"
@@ -81,14 +81,14 @@ class EngineConfig(Section):
 
 @dataclass(frozen=True)
 class TelemetryConfig(Section):
-    """What a run tells while it runs.
+    """Logging and monitoring.
 
     Args:
-        port: serve Prometheus metrics on this port of the loopback address (local mode); null serves none.
-        log_every_steps: a line in metrics.jsonl every so many steps.
-        peak_flops: FLOP per second that one device can do in the precision of the run, from its data sheet (9.89e14
-            for bf16 on an H100 SXM); null tells no model FLOP utilisation.
-        track: also tell the numbers to an experiment tracker: `mlflow`, `wandb` or `tensorboard`.
+        port: serve Prometheus metrics on this port of the loopback address (local mode); null disables it.
+        log_every_steps: steps between lines in metrics.jsonl.
+        peak_flops: peak FLOP per second of one device in the run's precision, from its data sheet (9.89e14 for bf16 on
+            an H100 SXM); null disables model FLOP utilisation.
+        track: experiment tracker that metrics are also sent to: `mlflow`, `wandb` or `tensorboard`.
     """
 
     port: int | None = None
@@ -100,4 +100,9 @@ class TelemetryConfig(Section):
         require(self.port is None or 0 <= self.port < 65536, "telemetry.port", self.port, "a port number, or null")
         require_at_least("telemetry", self, {"log_every_steps": 1})
         peak = self.peak_flops
-        require(peak is None or 0 < peak < math.inf, "telemetry.peak_flops", peak, "FLOP per second above 0, or null")
+        require(
+            peak is None or 0 < peak < math.inf,
+            "telemetry.peak_flops",
+            peak,
+            "a finite positive FLOP per second, or null",
+        )

@@ -1,8 +1,7 @@
-"""YAML from a file, as plain containers, within bounds.
+"""Parse YAML with bounds on its size.
 
-Ten lines of YAML can stand for billions of values: aliases repeat what an anchor names, and merge keys copy it. Here
-every alias counts as all that it stands for, before anything is built. A key that is given twice is refused, where
-PyYAML silently takes the last.
+Ten lines of YAML can expand to billions of values through aliases and merge keys, so aliases are counted at their
+expanded size before anything is built. Duplicate keys are rejected; PyYAML silently keeps the last.
 """
 
 from typing import Any
@@ -14,7 +13,7 @@ from vadv_dist.errors import UserError
 MAX_BYTES = 4 << 20
 MAX_VALUES = 100_000
 MAX_DEPTH = 50
-# Python refuses decimal numbers of more digits; YAML's sexagesimal ones would take minutes.
+# Python rejects longer decimal numbers; YAML's sexagesimal ones would take minutes.
 _MAX_NUMBER_CHARACTERS = 400
 
 
@@ -29,40 +28,40 @@ def parse_yaml(text: str, where: object) -> Any:
         None, booleans, numbers, strings, dates, and lists, sets and dictionaries of them.
 
     Raises:
-        UserError: not YAML, a tag that names a class, a key that is given twice, or more than `MAX_BYTES`,
-            `MAX_VALUES` (with every alias counted as what it stands for) or `MAX_DEPTH`.
+        UserError: not YAML, a tag that names a class, a duplicate key, or more than `MAX_BYTES`, `MAX_VALUES` (aliases
+            expanded) or `MAX_DEPTH`.
     """
     if len(text) > MAX_BYTES:
-        raise UserError(f"{where} holds more than {MAX_BYTES:,} characters of YAML. Give a smaller file.")
+        raise UserError(f"{where} has more than {MAX_BYTES:,} characters of YAML. Use a smaller file.")
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
     except _RefusedError as error:
         raise UserError(f"{where} {error}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}.") from None
-    except (ValueError, OverflowError) as error:  # dates that are none, bytes that are no base64
+    except (ValueError, OverflowError) as error:  # invalid dates or base64
         raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}.") from None
 
 
 class _RefusedError(Exception):
-    """Why a document is not read."""
+    """The document is rejected, with the reason."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Counts what a document stands for while it is composed, and refuses keys that are given twice."""
+    """Counts the values of a document while composing it, and rejects duplicate keys."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = 0
         self._composed = 0
-        self._measures: dict[int, tuple[int, int]] = {}  # (values, depth) that each complete node stands for
+        self._measures: dict[int, tuple[int, int]] = {}  # (values, depth) of each complete node, aliases expanded
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a node, or find the one that an alias names."""
+        """Compose a node, or look up the one that an alias refers to."""
         alias = self.check_event(yaml.AliasEvent)
         line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]  # untyped in PyYAML's stubs
         if self._depth >= MAX_DEPTH:
-            raise _RefusedError(f"line {line} is nested more than {MAX_DEPTH} levels deep. Write it flatter.")
+            raise _RefusedError(f"line {line} is nested more than {MAX_DEPTH} levels deep. Reduce the nesting.")
         self._composed += 1
         self._depth += 1
         node = super().compose_node(parent, index)
@@ -70,24 +69,23 @@ class _Loader(yaml.SafeLoader):
         if not alias:
             self._measures[id(node)] = self._measure(node, line)
         elif id(node) not in self._measures:
-            raise _RefusedError(f"line {line} has an alias inside of what it names. Write its values out.")
+            raise _RefusedError(f"line {line} has an alias to a value that contains it. Write out the value.")
         if self._composed > MAX_VALUES:
             raise self._too_many(line)
         return node
 
     def compose_mapping_node(self, anchor: Any) -> Any:
-        """Compose a mapping whose keys differ."""
+        """Compose a mapping and check that its keys are unique."""
         node = super().compose_mapping_node(anchor)
         line_of: dict[Any, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                continue  # refused as a key where it is constructed
+                continue  # rejected when it is constructed
             merge = key.tag == "tag:yaml.org,2002:merge"
             name, line = "<<" if merge else self.construct_object(key), key.start_mark.line + 1
             if name in line_of:
                 raise _RefusedError(
-                    f"line {line} gives the key {key.value[:80]!r} again, which line {line_of[name]} gives already. "
-                    "Keep one of them."
+                    f"line {line} repeats the key {key.value[:80]!r} of line {line_of[name]}. Keep one of them."
                 )
             line_of[name] = line
         return node
@@ -110,20 +108,19 @@ class _Loader(yaml.SafeLoader):
             raise self._too_many(line)
         if depth > MAX_DEPTH:
             raise _RefusedError(
-                f"line {line} is nested more than {MAX_DEPTH} levels deep by its aliases. Write it flatter."
+                f"line {line} is nested more than {MAX_DEPTH} levels deep by its aliases. Reduce the nesting."
             )
         return values, depth
 
     def _too_many(self, line: int) -> _RefusedError:
         return _RefusedError(
-            f"line {line} stands for more than {MAX_VALUES:,} values, its aliases counted as what they name. "
-            "Give a smaller file."
+            f"line {line} expands to more than {MAX_VALUES:,} values, aliases included. Use a smaller file."
         )
 
     def _short(self, node: Any) -> Any:
         if len(str(node.value)) > _MAX_NUMBER_CHARACTERS:
             line = node.start_mark.line + 1
-            raise _RefusedError(f"line {line} has a number of {len(node.value):,} characters. Give a shorter one.")
+            raise _RefusedError(f"line {line} has a number of {len(node.value):,} characters. Use a shorter one.")
         return node
 
 
