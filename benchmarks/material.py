@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from predict import MOSI, minilm, read_texts
@@ -28,6 +27,7 @@ from vadv_dist.data.windows import Windows
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.launch.worker import train_rank
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.records import Line, StepLine
 
 # A clip of CLIP ViT-L/14 features and expression scores (paper, section 4.1).
 FEATURES = {"visual": FeatureSpec((8, 1, 768)), "face": FeatureSpec((64, 8))}
@@ -114,15 +114,15 @@ def train_until_enough(
     config: Config,
     distributed: Distributed,
     windows_of: Callable[[SplitShards], Windows],
-    after_step: Callable[[dict[str, Any]], None],
+    after_step: Callable[[StepLine], None],
 ) -> None:
     """Train a rank as `vadv train` does, until `after_step` raises `EnoughError`."""
     folder = RunFolder.of(config)
     folder.root.mkdir(parents=True)
     folder.claim(config)
 
-    def show(line: dict[str, Any]) -> None:
-        if line["kind"] == "step":
+    def show(line: Line) -> None:
+        if isinstance(line, StepLine):
             after_step(line)
 
     with suppress(EnoughError):

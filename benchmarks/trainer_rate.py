@@ -36,6 +36,7 @@ from transformers.utils import logging
 
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.distributed import Distributed
+from vadv_dist.runs.records import StepLine
 
 _BATCH_SIZE = 16
 
@@ -132,10 +133,10 @@ class _Blocks:
         self.seconds: dict[str, list[float]] = {"ours": [], "trainer": []}
         self._resumed = time.perf_counter()
 
-    def __call__(self, line: dict[str, Any]) -> None:
-        if line["step"] % self._block:
+    def __call__(self, line: StepLine) -> None:
+        if line.step % self._block:
             return
-        if line["step"] > self._block:  # the first block is a warm-up
+        if line.step > self._block:  # the first block is a warm-up
             self.seconds["ours"].append((time.perf_counter() - self._resumed) / self._block)
             self.seconds["trainer"].append(self._trainer.step_seconds(self._block))
         if len(self.seconds["ours"]) == self._num_blocks:

@@ -114,8 +114,8 @@ def best_so_far(folder: str, options: dict[str, Any], seed: int, sampler: str) -
             study.fail(asked, failure_of(error))
             maes.append(math.inf)
             continue
-        maes.append(float(result["validation"]["mae"]))
-        study.complete(asked, maes[-1], result)
+        maes.append(result.score)
+        study.complete(asked, result)
         with contextlib.suppress(FileNotFoundError):
             remove_tree(Path(config.run.storage) / config.run.name)
     return list(itertools.accumulate(maes, min))

@@ -32,6 +32,7 @@ from rich.console import Console
 
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.distributed import Distributed
+from vadv_dist.runs.records import StepLine
 from vadv_dist.training.loop import Trainer
 from vadv_dist.training.meter import TermMeter
 from vadv_dist.watching.endpoint import serve_metrics
@@ -57,7 +58,7 @@ def measure(quick: bool) -> list[Row]:
         for owner, name in ((Trainer, "_flush_terms"), (TermMeter, "add"), (TermMeter, "end_step")):
             stack.enter_context(patch.object(owner, name, watching.around(getattr(owner, name))))
 
-        def after_line(line: dict[str, Any]) -> None:
+        def after_line(line: StepLine) -> None:
             view(line)
             assert gauges is not None
             gauges(line)
@@ -73,7 +74,7 @@ def measure(quick: bool) -> list[Row]:
             urlopen(f"http://127.0.0.1:{port}/metrics").read()
             scrapes.append(time.perf_counter() - began)
         gauges = None
-    training_s = sum(line["line_s"] for line in lines[1:])
+    training_s = sum(line.line_s for line in lines[1:])
     scrape_s = sorted(scrapes)[len(scrapes) // 2]
     share = watching.seconds / training_s + scrape_s / _SCRAPE_INTERVAL_S
     steps = num_lines * _EVERY

@@ -35,6 +35,7 @@ from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.engines.allocator import THREAD_ENVIRONMENT
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.protocol import adamw
+from vadv_dist.runs.records import StepLine
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.splits import Splits
 
@@ -119,13 +120,13 @@ class _Alternation:
         self.seconds: dict[str, list[float]] = {"stack": [], "bare": [], "preparing": self._bare.preparing_s}
         self._resumed = time.perf_counter()
 
-    def __call__(self, line: dict[str, Any]) -> None:
+    def __call__(self, line: StepLine) -> None:
         stopped = time.perf_counter()
         self.seconds["stack"].append(stopped - self._resumed)
-        self._bare.step(line["step"] - 1)
+        self._bare.step(line.step - 1)
         self._resumed = time.perf_counter()
         self.seconds["bare"].append(self._resumed - stopped)
-        if line["step"] == self._num_steps:
+        if line.step == self._num_steps:
             raise EnoughError
 
 
