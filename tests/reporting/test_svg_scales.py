@@ -2,9 +2,9 @@ import math
 import re
 
 import pytest
+from vadv_dist.reporting.svg import Scale, axes, linear_ticks, number, thin
 
 from vadv_dist.reporting.figures import LabelRange, bar_shares
-from vadv_dist.reporting.svg import Scale, axes, linear_ticks, number, thin
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,24 @@
-"""Figures of a training: each loss term, validation and speed over its steps."""
+"""Pictures of a training: each loss term, validation and speed over its steps."""
 
 import math
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vadv_dist.evaluation.description import Output, Term
 from vadv_dist.reporting.markup import Markup, join, tag
+from vadv_dist.reporting.pictures import Picture, Point, number, thin
 from vadv_dist.reporting.run_files import RunRecord, value
-from vadv_dist.reporting.svg import Axes, Point, axes, drawing, number, thin
+from vadv_dist.reporting.style import role_of
 from vadv_dist.reporting.words import decimals
 from vadv_dist.runs.records import EpochLine, StepLine
-
-WIDTH, HEIGHT = 320, 190
 
 # A log scale shows a term that falls by more than this factor.
 _LOG_FROM = 8.0
 # More epochs than this are drawn with smaller dots.
 _MANY_DOTS = 40
+# Title and explanation of what is logged besides the terms.
+_RATES = {"lr": ("Learning rate", "of pretrained weights"), "grad_norm": ("Gradient norm", "before clipping")}
 
 
 @dataclass(frozen=True)
@@ -28,70 +30,64 @@ class Curve:
     epochs: list[str]
 
 
-_WEIGHT_LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "psi": "ψ"}
-_OPTIMIZER = {"lr": "Learning rate", "grad_norm": "Gradient norm"}
-
-
-def loss_figures(run: RunRecord) -> list[Markup]:
-    """One figure per unweighted term that the run has, then the weighted total."""
+def loss_pictures(run: RunRecord) -> list[Picture]:
+    """One picture per unweighted term that the run has, then the weighted total."""
     averaged = dict.fromkeys(name for line in run.epochs for name in line.train)
-    figures = []
+    pictures = []
     for name in dict.fromkeys((*(term.name for term in run.task.terms), *averaged)):
         curve = _curve(run, name)
         if name == "total" or curve is None:
             continue
         term = run.task.term(name)
         note = tag("span", _symbol(term), _weight_note(run, term))
-        figures.append(_curve_figure(run, curve, term.title, note))
+        pictures.append(_curve_picture(run, curve, f"term-{name}", term.title, note))
     if total := _curve(run, "total"):
-        figures.append(_curve_figure(run, total, "Total", "all terms, weighted"))
-    return figures
+        pictures.append(_curve_picture(run, total, "term-total", "Total", "all terms, weighted"))
+    return pictures
 
 
-def optimizer_figures(run: RunRecord) -> list[Markup]:
+def optimizer_pictures(run: RunRecord) -> list[Picture]:
     """Learning rate and gradient norm, where they were logged."""
-    notes = {"lr": "of pretrained weights", "grad_norm": "before clipping"}
-    curves = ((name, title, _curve(run, name)) for name, title in _OPTIMIZER.items())
-    return [_curve_figure(run, curve, title, notes[name], log=False) for name, title, curve in curves if curve]
+    return [
+        _curve_picture(run, curve, name, title, note, log=False)
+        for name, (title, note) in _RATES.items()
+        if (curve := _curve(run, name))
+    ]
 
 
-def validation_figure(run: RunRecord) -> Markup:
-    """The score of every output after each epoch; empty before the first."""
+def validation_picture(run: RunRecord) -> Picture | None:
+    """The score of every output after each epoch; None before the first."""
     metric, student = run.task.score_metric, run.task.student
     series = {output: points for output in run.task.outputs if (points := validation_points(run, output))}
     if student not in series:
-        return Markup()
+        return None
     values = [at for points in series.values() for _, at in points]
     spread = max(values) - min(values)
-    area = _axes(run, (min(values) - spread * 0.2, max(values) + spread * 0.05))
+    picture = Picture("validation", f"Validation {metric.title}")
+    _frame(picture, run, (min(values) - spread * 0.2, max(values) + spread * 0.05))
     epochs = {line.step: line.epoch + 1 for line in run.epochs}
-    parts: list[str] = [area.frame(x_label="step")]
     for output, points in reversed(series.items()):
-        parts.append(area.line(points, output.name))
-        for step, at in points:
-            where = f"{output.title}, epoch {epochs[int(step)]} (step {step}): {metric.title} {at:.3f}"
-            parts.append(area.dot((step, at), f"point {output.name}", _radius(points), where))
+        role = role_of(run.task, output)
+        titles = [
+            f"{output.title}, epoch {epochs[int(step)]} (step {step}): {metric.title} {at:.3f}" for step, at in points
+        ]
+        picture.line(points, role)
+        picture.dots(points, role, titles, radius=_radius(points))
     best_step, best = _best(run, series[student])
-    told = f"Best checkpoint: step {best_step}, {metric.title} {best:.3f}"
-    parts.append(area.dot((best_step, best), "best", 6, told))
-    right = best_step > area.x.high / 2
-    beside = {"x": area.x(best_step) + (-9 if right else 9), "text_anchor": "end" if right else "start"}
-    parts.append(tag("text", f"best {best:.3f}", class_="tick", y=area.y(best) + 13, **beside))
+    title = f"Best checkpoint: step {best_step}, {metric.title} {best:.3f}"
+    picture.dots([(best_step, best)], "ink", [title], radius=6, hollow=True)
+    right = best_step > picture.axes.get_xlim()[1] / 2
+    offset, side = ((-9, -6), "right") if right else ((9, -6), "left")
+    picture.text(best_step, best, f"best {best:.3f}", offset=offset, ha=side, va="top")
     ends = ", ".join(f"{output.title.lower()} ends at {points[-1][1]:.3f}" for output, points in series.items())
-    title = f"Validation {metric.title}"
-    label = f"{title} by step: {ends}. Best of the student: {best:.3f} at step {best_step}."
-    keys = [tag("span", output.title, class_=f"key {output.name}") for output in series]
-    return figure(title, join(*keys), drawing(area, label, *parts))
+    picture.label = f"{picture.caption} by step: {ends}. Best of the student: {best:.3f} at step {best_step}."
+    picture.keys = [(output.title, role_of(run.task, output)) for output in series]
+    return picture
 
 
 def validation_points(run: RunRecord, output: Output) -> list[Point]:
     """Step and validation score of one output after each epoch that scored it."""
     return _points((line, value(line.validation, run.task, output.name)) for line in run.epochs)
-
-
-def figure(title: str, note: str, image: str) -> Markup:
-    """A drawing under its title and a note."""
-    return tag("figure", tag("figcaption", tag("b", title), tag("span", note, class_="note")), image)
 
 
 def _symbol(term: Term) -> Markup:
@@ -102,12 +98,20 @@ def _symbol(term: Term) -> Markup:
 
 def _weight_note(run: RunRecord, term: Term) -> str:
     """The weight of a term: a fixed one, or from where to where the one that training found has gone."""
-    letter = _WEIGHT_LETTERS.get(term.weight)
-    if letter is None or run.weighting == "fixed":
+    letter = _greek(term.weight)
+    if not letter or run.weighting == "fixed":
         weight = _finite(run.section("objective").get(term.weight))
-        return "" if letter is None or weight is None else f" · weight {letter} = {weight:g}"
+        return "" if not letter or weight is None else f" · weight {letter} = {weight:g}"
     found = [w for line in run.epochs if (w := _finite(line.weights.get(term.name))) is not None]
     return f" · weight {letter} {decimals(found[0])} → {decimals(found[-1])}" if found else f" · no {letter}"
+
+
+def _greek(name: str) -> str:
+    """The letter of a Greek name; other names as they are."""
+    try:
+        return unicodedata.lookup(f"GREEK SMALL LETTER {name}")
+    except KeyError:
+        return name
 
 
 def _curve(run: RunRecord, name: str) -> Curve | None:
@@ -122,26 +126,29 @@ def _curve(run: RunRecord, name: str) -> Curve | None:
     return Curve(logged, means, epochs) if logged or means else None
 
 
-def _curve_figure(run: RunRecord, curve: Curve, title: str, note: str, *, log: bool = True) -> Markup:
+def _curve_picture(run: RunRecord, curve: Curve, name: str, title: str, note: str, *, log: bool = True) -> Picture:
     """Every logged step thin, the mean of each epoch bold."""
     values = [value for _, value in (*curve.logged, *curve.means)]
     low, high = min(values), max(values)
     log = log and low > 0 and high / low > _LOG_FROM
-    area = _axes(run, (low, high) if log else (min(low, 0.0), high), log=log)
-    parts: list[str] = [area.frame(x_label="step")]
-    parts.append(area.line(thin(curve.logged), "logged" if curve.means else "only"))
-    parts.append(area.line(curve.means, "mean"))
-    for point, epoch in zip(curve.means, curve.epochs, strict=True):
-        parts.append(area.dot(point, "point mean", _radius(curve.means), f"{epoch}: mean {decimals(point[1])}"))
+    picture = Picture(name, title)
+    _frame(picture, run, (low, high) if log else (min(low, 0.0), high), log=log)
+    if curve.means:
+        picture.line(thin(curve.logged), "label", width=1, alpha=0.55)
+        picture.line(curve.means, "ink")
+        titles = [f"{epoch}: mean {decimals(mean)}" for epoch, (_, mean) in zip(curve.epochs, curve.means, strict=True)]
+        picture.dots(curve.means, "ink", titles, radius=_radius(curve.means))
+    else:
+        picture.line(thin(curve.logged), "ink", width=1.1)
     shown = curve.means or curve.logged
-    label = f"{title} by step, from {number(shown[0][1])} to {number(shown[-1][1])}."
-    scale = tag("span", "log scale", class_="tag") if log else ""
-    return figure(title, join(note, scale), drawing(area, label, *parts))
+    picture.label = f"{title} by step, from {number(shown[0][1])} to {number(shown[-1][1])}."
+    picture.note = join(note, tag("span", "log scale", class_="tag") if log else "")
+    return picture
 
 
-def _axes(run: RunRecord, values: tuple[float, float], *, log: bool = False) -> Axes:
+def _frame(picture: Picture, run: RunRecord, values: Point, *, log: bool = False) -> None:
     last = max(line.step for line in (*run.steps, *run.epochs))
-    return axes(WIDTH, HEIGHT, (0, last), values, log_y=log)
+    picture.frame((0, last), values, x_label="step", log_y=log, whole_x=True)
 
 
 def _radius(points: list[Point]) -> float:
@@ -151,7 +158,7 @@ def _radius(points: list[Point]) -> float:
 def _best(run: RunRecord, student: list[Point]) -> Point:
     best_step = run.result.best_step if run.result is not None else None
     chosen = [point for point in student if point[0] == best_step]
-    return chosen[0] if chosen else min(student, key=lambda point: point[1])
+    return chosen[0] if chosen else min(student, key=lambda point: run.task.score_metric.cost(point[1]))
 
 
 def _points(values: Iterable[tuple[StepLine | EpochLine, object]]) -> list[Point]:

@@ -3,6 +3,7 @@
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.page import Section
 from vadv_dist.reporting.run_files import RunRecord
+from vadv_dist.reporting.style import role_of
 from vadv_dist.reporting.tables import metrics_table
 from vadv_dist.reporting.words import clips
 from vadv_dist.runs.records import Evaluation
@@ -34,7 +35,7 @@ def _part(document: Evaluation) -> Markup:
     scored, student = document.data[0], document.task.student
     size, fingerprint = f" · {clips(document.rows, document.split)}", str(scored["fingerprint"])
     warnings = [*(str(leak["told"]) for leak in document.leaks if "told" in leak), *document.remarks]
-    rows = [(student.title, student.name, document.metrics[student.name])]
+    rows = [(student.title, role_of(document.task, student), document.metrics[student.name])]
     return join(
         tag("p", tag("b", str(scored["uri"])), size, " · fingerprint ", tag("code", fingerprint[:16])),
         metrics_table(rows, document.task.metrics),

@@ -9,7 +9,7 @@ from vadv_dist.reporting.comparison import Comparison, compare_records
 from vadv_dist.reporting.header import header
 from vadv_dist.reporting.markup import join, tag
 from vadv_dist.reporting.other_data import other_data_files, other_data_section
-from vadv_dist.reporting.page import document
+from vadv_dist.reporting.page import Page, document
 from vadv_dist.reporting.paper_section import paper_section
 from vadv_dist.reporting.run_files import RUN_FILES, RunRecord, read_run
 from vadv_dist.reporting.sections import (
@@ -19,11 +19,11 @@ from vadv_dist.reporting.sections import (
     sources_section,
     training_section,
 )
-from vadv_dist.storage import Location, local_copy, location, write_text
+from vadv_dist.storage import Location, local_copy, location
 
 
 def write_report(run: str | Location, *, compare: Sequence[str | Location] = ()) -> Location:
-    """Write a run's report into its folder, whole or not at all.
+    """Write a run's report into its folder, whole or not at all, and its pictures as files into `figures/`.
 
     Args:
         run: the run's folder. Its test evaluation is shown where there is one, else its validation's, else the page
@@ -43,14 +43,14 @@ def write_report(run: str | Location, *, compare: Sequence[str | Location] = ())
         ]
         names = [record.name for record in records]
         records = [replace(record, called=record.uri if names.count(record.name) > 1 else None) for record in records]
-        page = report_html(records[0], records[1:])
+        page = report_page(records[0], records[1:])
     path = run / "report.html"
-    write_text(path, page)
+    page.write(path)
     return path
 
 
-def report_html(run: RunRecord, others: Sequence[RunRecord] = ()) -> str:
-    """The page, as `write_report` writes it: the same bytes for the same files."""
+def report_page(run: RunRecord, others: Sequence[RunRecord] = ()) -> Page:
+    """The page that `write_report` writes: the same bytes for the same files."""
     evaluation = run.evaluation
     comparisons = [_compared(run, other, evaluation.split) for other in others] if evaluation else []
     elsewhere = other_data_section(run)

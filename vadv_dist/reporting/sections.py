@@ -4,20 +4,20 @@ from collections.abc import Sequence
 
 from vadv_dist.evaluation.description import Output
 from vadv_dist.reporting.comparison import Comparison
-from vadv_dist.reporting.confusion import confusion_tables
-from vadv_dist.reporting.curves import loss_figures, optimizer_figures, validation_figure
+from vadv_dist.reporting.curves import loss_pictures, optimizer_pictures, validation_picture
 from vadv_dist.reporting.facts import data_table, run_facts, versions
-from vadv_dist.reporting.figures import histogram_figures, scatter_figures
+from vadv_dist.reporting.figures import (
+    confusion_pictures,
+    error_picture,
+    error_row,
+    histogram_pictures,
+    scatter_pictures,
+)
 from vadv_dist.reporting.markup import join, tag
 from vadv_dist.reporting.page import Section, folded, grid
 from vadv_dist.reporting.run_files import RunRecord, Scored
-from vadv_dist.reporting.tables import (
-    error_row,
-    error_table,
-    facts_list,
-    metrics_table,
-    worst_table,
-)
+from vadv_dist.reporting.style import role_of
+from vadv_dist.reporting.tables import facts_list, metrics_table, worst_table
 from vadv_dist.reporting.truth import best_attainable_of
 from vadv_dist.reporting.words import SPLITS, clips
 
@@ -29,8 +29,8 @@ def metrics_section(run: RunRecord, evaluation: Scored, comparisons: Sequence[Co
     predictions = evaluation.predictions
     task, metrics = evaluation.task, evaluation.document.metrics
     outputs = [output for output in task.outputs if output.name in metrics]
-    errors = [error_row(output.title, output.name, predictions, output.name) for output in outputs]
-    rows = [(_reader(output, evaluation), output.name, metrics[output.name]) for output in outputs]
+    errors = [error_row(output.title, role_of(task, output), predictions, output.name) for output in outputs]
+    rows = [(_reader(output, evaluation), role_of(task, output), metrics[output.name]) for output in outputs]
     for comparison in comparisons:
         other, theirs = comparison.other_than(evaluation)
         name = _student_of(other)
@@ -43,15 +43,13 @@ def metrics_section(run: RunRecord, evaluation: Scored, comparisons: Sequence[Co
     computed = " The best is what this made data allows, computed from its random model." if best else ""
     size = clips(len(predictions), evaluation.split)
     step = f" at step {evaluation.document.step}" if evaluation.document.step is not None else ""
+    picture = error_picture([row for row in errors if row], best, task.score_metric.heading)
     return Section(
         "metrics",
         "Metrics",
         f"On {size}{step}. Bars are 95 % bootstrap intervals over clips.{computed}",
-        join(
-            error_table([row for row in errors if row], best, task.score_metric.heading),
-            metrics_table(rows, task.metrics),
-            conventions,
-        ),
+        join(grid([picture], "one"), metrics_table(rows, task.metrics), conventions),
+        [picture],
     )
 
 
@@ -60,21 +58,22 @@ def sources_section(evaluation: Scored) -> Section:
     task, parts = evaluation.task, []
     for name, source in evaluation.document.sources.items():
         size = f" · {clips(source.rows, evaluation.split)}"
-        rows = [(o.title, o.name, source.metrics[o.name]) for o in task.outputs if o.name in source.metrics]
+        rows = [(o.title, role_of(task, o), source.metrics[o.name]) for o in task.outputs if o.name in source.metrics]
         parts.append(join(tag("p", tag("b", name), size, class_="about"), metrics_table(rows, task.metrics)))
     return Section("sources", "By source", "The same metrics on the clips of one source alone.", join(*parts))
 
 
 def training_section(run: RunRecord) -> Section:
     """Validation and every loss term over time."""
-    validation = validation_figure(run)
-    figures = ([validation] if validation else []) + loss_figures(run) + optimizer_figures(run)
+    validation = validation_picture(run)
+    pictures = ([validation] if validation else []) + loss_pictures(run) + optimizer_pictures(run)
     drawn = "Thin: the mean since the line logged before. " + ("Bold: the mean of each epoch." if run.epochs else "")
     return Section(
         "training",
         "Training",
         f"Each term of the objective before its weight. {drawn}",
-        grid(figures),
+        grid(pictures),
+        pictures,
     )
 
 
@@ -84,26 +83,31 @@ def clip_sections(evaluation: Scored, comparisons: Sequence[Comparison]) -> list
     others = [comparison.other_than(evaluation) for comparison in comparisons]
     logits = [(_student_of(other), theirs.predictions.logits[evaluation.task.student.name]) for other, theirs in others]
     split = SPLITS[evaluation.split]
+    scatters, histograms = scatter_pictures(evaluation), histogram_pictures(evaluation, logits)
+    classes = confusion_pictures(evaluation)
     return [
         Section(
             "predictions",
             "Predictions against labels",
             "One point per clip; on the dashed line the prediction is right. Point at one to read the clip.",
-            grid(scatter_figures(evaluation)),
+            grid(scatters),
+            scatters,
         ),
         Section(
             "distributions",
             "Distribution of logits",
             "The outline is the labels’ own distribution; values beyond the outermost bars are counted in them. "
             "The paper’s Figure 5 shows the same.",
-            grid(histogram_figures(evaluation, logits)),
+            grid(histograms),
+            histograms,
         ),
         Section(
             "classes",
             f"{_COUNTS[len(evaluation.scale.classes[1].names)]} classes",
             "Clips by class of the label (row) and of the prediction (column). Shades are shares of a row; outlined "
             f"cells are right. {evaluation.scale.class_note}",
-            grid(confusion_tables(evaluation), "wide"),
+            grid(classes, "wide"),
+            classes,
         ),
         Section(
             "worst",

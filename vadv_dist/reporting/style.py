@@ -1,23 +1,56 @@
 """How the page looks: light, dark, narrow and printed.
 
-The colours of readers are those of Okabe and Ito (2008), which stay apart for colour-blind eyes;
-  lighter in dark mode.
+The colours of outputs are those of Okabe and Ito (2008), which stay apart for colour-blind eyes; lighter in dark mode.
 """
 
-STYLE = """
-:root {
-  color-scheme: light dark;
-  --ground: #fbfaf8; --raised: #ffffff; --ink: #1d1f23; --quiet: #62666d; --rule: #e2dfd9; --grid: #ece9e4;
-  --student: #0072b2; --video: #c65500; --prompt: #00845f; --other: #9a5b87; --label: #8b8f96; --wash: #eef4f9;
-    --deepest: 80%;
+from vadv_dist.evaluation.description import Output, TaskDescription
+
+# By role: o1 to o3 are a task's outputs, the student first. All differ, for a picture's colours are replaced by them.
+PALETTE = {
+    "ground": "#fbfaf8",
+    "raised": "#ffffff",
+    "ink": "#1d1f23",
+    "quiet": "#62666d",
+    "rule": "#e2dfd9",
+    "grid": "#ece9e4",
+    "o1": "#0072b2",
+    "o2": "#c65500",
+    "o3": "#00845f",
+    "other": "#9a5b87",
+    "label": "#8b8f96",
+    "wash": "#eef4f9",
 }
-@media screen and (prefers-color-scheme: dark) {
-  :root {
-    --ground: #15171a; --raised: #1c1f23; --ink: #e8e6e1; --quiet: #a0a4ab; --rule: #33373d; --grid: #292d33;
-    --student: #5bb5ec; --video: #f09050; --prompt: #3cc79b; --other: #d99cc4; --label: #7d828a; --wash: #1b2833;
-      --deepest: 52%;
-  }
+_DARK = {
+    "ground": "#15171a",
+    "raised": "#1c1f23",
+    "ink": "#e8e6e1",
+    "quiet": "#a0a4ab",
+    "rule": "#33373d",
+    "grid": "#292d33",
+    "o1": "#5bb5ec",
+    "o2": "#f09050",
+    "o3": "#3cc79b",
+    "other": "#d99cc4",
+    "label": "#7d828a",
+    "wash": "#1b2833",
 }
+
+
+def role_of(task: TaskDescription, output: Output) -> str:
+    """The role that an output has in the palette."""
+    return f"o{1 + task.outputs.index(output) % 3}"
+
+
+def _variables(palette: dict[str, str]) -> str:
+    return " ".join(f"--{role}: {colour};" for role, colour in palette.items())
+
+
+STYLE = (
+    f"""
+:root {{ color-scheme: light dark; {_variables(PALETTE)} }}
+@media screen and (prefers-color-scheme: dark) {{ :root {{ {_variables(_DARK)} }} }}
+"""
+    """
 *, *::before { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
 body {
@@ -33,16 +66,16 @@ h2 { font-size: 25px; line-height: 1.2; font-weight: 600; letter-spacing: -.008e
 .over { margin: 0; color: var(--quiet); font-size: 14px; overflow-wrap: anywhere; }
 .over b { color: var(--ink); font-weight: 600; }
 .lede { font-size: clamp(18px, 2.2vw, 21px); line-height: 1.5; margin: 18px 0 0; max-width: 44em; text-wrap: pretty; }
-.lede b { color: var(--student); font-weight: 600; }
+.lede b { color: var(--o1); font-weight: 600; }
 .caveat, .about { color: var(--quiet); font-size: 15px; margin: 6px 0 0; max-width: 52em; text-wrap: pretty; }
-.notice { border-left: 3px solid var(--video); padding: 2px 0 2px 14px; margin: 20px 0 0; max-width: 52em; }
+.notice { border-left: 3px solid var(--o2); padding: 2px 0 2px 14px; margin: 20px 0 0; max-width: 52em; }
 code, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; font-size: .875em; }
 code { overflow-wrap: anywhere; }
 nav { position: sticky; top: 0; z-index: 1; background: var(--ground); border-block: 1px solid var(--rule); }
 nav .page { display: flex; gap: 22px; overflow-x: auto; scrollbar-width: none; }
 nav a { padding: 10px 0; font-size: 14px; color: var(--quiet); text-decoration: none; white-space: nowrap; }
 nav a:hover, nav a:focus-visible { color: var(--ink); text-decoration: underline; text-underline-offset: 4px; }
-:focus-visible { outline: 2px solid var(--student); outline-offset: 2px; }
+:focus-visible { outline: 2px solid var(--o1); outline-offset: 2px; }
 section { padding: 40px 0 12px; scroll-margin-top: 44px; }
 section + section { border-top: 1px solid var(--rule); margin-top: 32px; }
 footer { margin-top: 40px; padding: 20px 0 48px; border-top: 1px solid var(--rule); color: var(--quiet);
@@ -50,12 +83,13 @@ footer { margin-top: 40px; padding: 20px 0 48px; border-top: 1px solid var(--rul
 ul.notes { margin: 16px 0 0; padding-left: 20px; color: var(--quiet); font-size: 15px; max-width: 52em; }
 ul.notes li { margin: 4px 0; }
 
-.student { --of: var(--student); } .video { --of: var(--video); } .prompt { --of: var(--prompt); }
-.other { --of: var(--other); } .label { --of: var(--label); }
+.o1 { --of: var(--o1); } .o2 { --of: var(--o2); } .o3 { --of: var(--o3); }
+.other { --of: var(--other); } .label { --of: var(--label); } .ink { --of: var(--ink); }
 
 .grid-of { display: grid; gap: 28px 32px; margin-top: 24px;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 280px), 1fr)); }
 .grid-of.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); }
+.grid-of.one { display: block; max-width: 484px; }
 figure { margin: 0; min-width: 0; break-inside: avoid; }
 figcaption { display: flex; flex-wrap: wrap; align-items: baseline; column-gap: 10px; margin-bottom: 6px;
   min-height: 48px;
@@ -65,27 +99,15 @@ figcaption b { font-weight: 600; width: 100%; }
   column-gap: 12px; }
 .tag { font-size: 12px; border: 1px solid var(--rule); border-radius: 3px; padding: 0 5px; }
 sub, sup { font-size: .72em; line-height: 0; }
-svg { display: block; width: 100%; height: auto; overflow: visible; font-family: inherit; }
-svg .grid { stroke: var(--grid); } svg .axis { stroke: var(--label); }
-svg .tick { fill: var(--quiet); font-size: 11px; font-variant-numeric: tabular-nums; }
-svg .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
-svg .logged { stroke: var(--label); stroke-width: 1; opacity: .55; }
-svg .mean { stroke: var(--ink); } svg .line.only { stroke: var(--ink); stroke-width: 1.1; }
-svg .point.mean { fill: var(--ink); stroke: none; }
-svg .line.student, svg .line.video, svg .line.prompt { stroke: var(--of); }
-svg .line.video { stroke-dasharray: 6 3; } svg .line.prompt { stroke-dasharray: 2 3; }
-svg .point { fill: var(--of); }
-svg .best { fill: none; stroke: var(--ink); stroke-width: 1.5; }
-svg .cloud circle { fill: var(--of); opacity: .42; } svg .cloud circle:hover { opacity: 1; stroke: var(--ink); }
-svg .identity { stroke: var(--ink); stroke-width: 1; stroke-dasharray: 4 3; }
-svg .bar { fill: var(--of); opacity: .8; } svg .bar:hover { opacity: 1; }
-svg .outline { fill: none; stroke: var(--ink); stroke-width: 1.1; }
+svg { display: block; width: 100%; height: auto; overflow: visible; font-family: inherit; stroke-linejoin: round;
+  font-variant-numeric: tabular-nums; }
+svg use:hover { fill-opacity: 1; stroke: var(--ink); }
 
 .key { white-space: nowrap; }
 .key::before { content: ""; display: inline-block; width: 9px; height: 9px; margin-right: 7px;
   background: var(--of); border-radius: 50%; }
-.key.video::before { border-radius: 1px; }
-.key.prompt::before { border-radius: 1px; transform: rotate(45deg) scale(.85); }
+.key.o2::before { border-radius: 1px; }
+.key.o3::before { border-radius: 1px; transform: rotate(45deg) scale(.85); }
 .key.other::before { background: none; border: 2px solid var(--of); }
 
 .scroll { overflow-x: auto; margin-top: 22px; }
@@ -100,28 +122,6 @@ small { display: block; color: var(--quiet); font-size: 12.5px; font-weight: 400
 .quiet { color: var(--quiet); } .strong, .lead > th, .lead > .number:not(.quiet) { font-weight: 600; }
 tr.ours > * { background: var(--wash); } tr.ours > th { font-weight: 600; padding-left: 10px; }
 tr.ours + tr:not(.ours) > th { padding-left: 0; }
-.errors { margin-top: 30px; } .errors th, .errors td { border-bottom: 0; padding-block: 7px; vertical-align: middle; }
-.errors .wide { width: 52%; padding-inline: 14px 22px; } .errors tfoot td { padding: 0 22px 0 14px; }
-.track { position: relative; height: 18px; min-width: 90px; } .track i { position: absolute; font-style: normal; }
-.track .rule { top: -10px; bottom: -10px; width: 1px; background: var(--grid); }
-.track .whisker { top: 8px; height: 2px; background: var(--of); opacity: .55; }
-.track .mark { top: 3px; width: 12px; height: 12px; margin-left: -6px; background: var(--of); border-radius: 50%; }
-.track .mark.video { border-radius: 2px; }
-.track .mark.prompt { border-radius: 2px; transform: rotate(45deg) scale(.85); }
-.track .mark.other { background: var(--ground); border: 2.5px solid var(--of); }
-.track .limit { top: 1px; bottom: 1px; width: 2px; margin-left: -1px; background: var(--quiet); }
-.track.names i { transform: translateX(-50%); color: var(--quiet); font-size: 12.5px;
-  font-variant-numeric: tabular-nums; }
-.confusion { max-width: 520px; border-collapse: separate; border-spacing: 3px; }
-.confusion th, .confusion td { border: 0; padding: 8px 6px; text-align: center; min-width: 42px;
-  font-variant-numeric: tabular-nums; }
-.confusion tbody td:not(.quiet) { border-radius: 3px;
-  background: color-mix(in srgb, var(--student) calc(var(--share, 0) * var(--deepest)), var(--grid)); }
-.confusion .right { outline: 1.5px solid var(--ink); outline-offset: -1px; font-weight: 600; }
-.confusion caption { text-align: left; padding: 0 0 8px 6px; }
-.confusion caption b { font-weight: 600; margin-right: 12px; }
-.grid-of .scroll { margin-top: 0; }
-.confusion .zero { color: var(--label); } .confusion .axis-name { color: var(--quiet); font-size: 13.5px; }
 .worst .words { min-width: 250px; overflow-wrap: anywhere; } q { quotes: "“" "”"; }
 .facts { display: grid; gap: 0 32px; margin: 20px 0 0;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)); }
@@ -135,10 +135,7 @@ pre { background: var(--raised); border: 1px solid var(--rule); border-radius: 4
   overflow-x: auto; line-height: 1.5; }
 
 @media (max-width: 620px) {
-  .errors thead th:last-child, .errors .last { display: none; } .errors .wide { width: 46%; padding-right: 4px; }
-  .track.names i:nth-child(even) { display: none; } th, td { padding-right: 10px; }
-  .confusion { border-spacing: 2px; min-width: 0; width: 100%; }
-  .confusion th, .confusion td { min-width: 0; padding: 7px 2px; font-size: 13.5px; }
+  th, td { padding-right: 10px; }
 }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 @media print {
@@ -146,6 +143,7 @@ pre { background: var(--raised); border: 1px solid var(--rule); border-radius: 4
   section + section { margin-top: 14px; } h2, .about { break-after: avoid; } tr { break-inside: avoid; }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
   .grid-of { grid-template-columns: repeat(3, 1fr); } .grid-of.wide { grid-template-columns: repeat(2, 1fr); }
-  .scroll { overflow: visible; } .confusion { break-inside: avoid; } .about { orphans: 3; widows: 3; }
+  .scroll { overflow: visible; } .about { orphans: 3; widows: 3; }
 }
 """
+)

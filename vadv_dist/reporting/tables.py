@@ -1,85 +1,21 @@
-"""Tables of the page: errors at a glance, metrics, classes, the worst predictions."""
+"""Tables of the page: metrics, the worst predictions, facts."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vadv_dist.evaluation.description import Metric, TaskDescription
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.run_files import Predictions
-from vadv_dist.reporting.svg import Scale, linear_ticks, number
 from vadv_dist.reporting.words import score
 from vadv_dist.runs.records import Values
 
 if TYPE_CHECKING:
     from vadv_dist.evaluation.label_scale import LabelScale
-    from vadv_dist.evaluation.paired import Interval
-
-
-@dataclass(frozen=True)
-class ErrorRow:
-    """The mean absolute error of one reader, with its interval over clips."""
-
-    name: str
-    class_: str
-    error: "Interval"
-
-
-def error_row(name: str, class_: str, predictions: Predictions, reader: str) -> ErrorRow | None:
-    """Score one reader on the clips that it answers; None where it answers none."""
-    import numpy as np
-
-    from vadv_dist.evaluation.paired import paired_bootstrap
-
-    errors = np.abs(np.asarray(predictions.logits[reader]) - np.asarray(predictions.label))
-    errors = errors[np.isfinite(errors)]
-    if not errors.size:
-        return None
-    return ErrorRow(name, class_, paired_bootstrap(errors, np.zeros_like(errors), seed=0, num_samples=2000))
-
-
-def error_table(rows: Sequence[ErrorRow], best: Mapping[str, float], heading: str) -> Markup:
-    """Mean absolute errors on one scale, with intervals; then the best that could be reached, by input."""
-    low = min(*(row.error.low for row in rows), *best.values(), math.inf)
-    high = max(*(row.error.high for row in rows), *best.values(), 0.0)
-    room = max((high - low) * 0.1, 0.02)
-    scale = Scale(max(low - room, 0.0), high + room, 0.0, 100.0)
-    ticks = [value for value in linear_ticks(scale.low, scale.high, 4) if 3 < scale(value) < 97]
-    grid = join(*(tag("i", class_="rule", style=f"left:{scale(value):.2f}%") for value in ticks))
-    body = []
-    for row in rows:
-        mean, left, right = (scale(value) for value in row.error)
-        track = join(
-            grid,
-            tag("i", class_=f"whisker {row.class_}", style=f"left:{left:.2f}%;width:{right - left:.2f}%"),
-            tag("i", class_=f"mark {row.class_}", style=f"left:{mean:.2f}%"),
-        )
-        interval = f"{row.error.low:.3f} … {row.error.high:.3f}"
-        cells = [
-            tag("th", tag("span", row.name, class_=f"key {row.class_}"), scope="row"),
-            tag("td", f"{row.error.mean:.3f}", class_="number strong"),
-            tag("td", tag("div", track, class_="track"), class_="wide", aria_hidden="true"),
-            tag("td", interval, class_="number quiet last"),
-        ]
-        body.append(tag("tr", *cells, class_="lead" if row is rows[0] else None))
-    for name, value in best.items():
-        track = join(grid, tag("i", class_="limit", style=f"left:{scale(value):.2f}%"))
-        cells = [
-            tag("th", f"Best from {name}", scope="row", class_="quiet"),
-            tag("td", f"{value:.3f}", class_="number quiet"),
-            tag("td", tag("div", track, class_="track"), class_="wide", aria_hidden="true"),
-            tag("td", "computed", class_="number quiet last"),
-        ]
-        body.append(tag("tr", *cells))
-    names = join(*(tag("i", number(value), style=f"left:{scale(value):.2f}%") for value in ticks))
-    foot = tag("tr", tag("td"), tag("td"), tag("td", tag("div", names, class_="track names")), tag("td"))
-    head = _head(("Reader", ""), (heading, "number"), ("", "wide"), ("95 % interval", "number"))
-    return tag("table", head, tag("tbody", *body), tag("tfoot", foot, aria_hidden="true"), class_="errors")
 
 
 def metrics_table(rows: Sequence[tuple[str, str, Values]], metrics: Sequence[Metric]) -> Markup:
-    """Metrics by reader: (name, class, scores) of each; a column for each of the metrics that one of them has."""
+    """Metrics by reader: (name, role, scores) of each; a column for each of the metrics that one of them has."""
     head = [("Reader", "")]
     shown = [metric for metric in metrics if any(metric.key in scores for _, _, scores in rows)]
     names = [
@@ -89,11 +25,11 @@ def metrics_table(rows: Sequence[tuple[str, str, Values]], metrics: Sequence[Met
     body = [
         tag(
             "tr",
-            tag("th", tag("span", name, class_=f"key {class_}"), scope="row"),
+            tag("th", tag("span", name, class_=f"key {role}"), scope="row"),
             *(tag("td", score(scores.get(m.key), percent=m.percent), class_="number") for m in shown),
             class_="lead" if number == 0 else None,
         )
-        for number, (name, class_, scores) in enumerate(rows)
+        for number, (name, role, scores) in enumerate(rows)
     ]
     return scrolling("Metrics", tag("table", _head(*head), tag("tbody", *body)))
 

@@ -1,35 +1,23 @@
-"""Figures of a search: its history, what was stopped, each field by itself and all of them together."""
+"""Pictures of a search: its history, what was stopped, each field by itself and all of them together."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
-from vadv_dist.reporting.curves import figure
-from vadv_dist.reporting.markup import Markup, join, tag
-from vadv_dist.reporting.svg import Axes, Point, Scale, axes, drawing, linear_ticks, number
+from vadv_dist.reporting.markup import tag
+from vadv_dist.reporting.pictures import WIDE, Picture, Point, number, shortened
+from vadv_dist.reporting.style import PALETTE
 from vadv_dist.reporting.words import decimals
+from vadv_dist.tuning.objectives import Objective
 from vadv_dist.tuning.space import Entry, Value
 from vadv_dist.tuning.study import course
 
-_WIDE, _HIGH = 660, 260
-_SMALL_WIDE, _SMALL_HIGH = 320, 190
-
-
-@dataclass(frozen=True)
-class _FieldScale(Scale):
-    """A scale whose ticks begin at `first`: what lies before stands for zero."""
-
-    first: float = -math.inf
-
-    def ticks(self, count: int) -> list[float]:
-        """See `Scale`."""
-        return [value for value in super().ticks(count) if value >= self.first]
+KEYS = [("ended", "o1"), ("stopped", "label")]
 
 
 def reached(trial: FrozenTrial) -> float | None:
-    """MAE of a trial: the best of its epochs if it ended, the last one's if it was stopped."""
+    """Cost of a trial: the best of its epochs if it ended, the last one's if it was stopped."""
     if trial.state == TrialState.COMPLETE:
         return float(trial.values[0])
     if trial.state == TrialState.PRUNED and (known := course(trial)):
@@ -37,155 +25,199 @@ def reached(trial: FrozenTrial) -> float | None:
     return None
 
 
-def history_figure(trials: Sequence[FrozenTrial]) -> Markup:
-    """MAE by trial, and the best so far."""
-    seen = [(trial, mae) for trial in trials if (mae := reached(trial)) is not None]
+def history_picture(trials: Sequence[FrozenTrial], score: Objective) -> Picture | None:
+    """Score by trial, and the best so far; None before the first."""
+    seen = _seen(trials)
     if not seen:
-        return Markup()
-    low, high = _range([mae for _, mae in seen])
-    area = axes(_WIDE, _HIGH, (0, max(len(trials) - 1, 1)), (low, high))
+        return None
+    picture = Picture("history", f"Validation {score.title} of each trial", WIDE)
+    last = max(len(trials) - 1, 1)
+    picture.frame((0, last), value_range([cost for _, cost in seen], score), x_label="trial", whole_x=True)
     best = math.inf
     steps: list[Point] = []
-    for trial, mae in seen:
-        if trial.state == TrialState.COMPLETE and mae < best:
-            if steps:
-                steps.append((float(trial.number), best))
-            best = mae
-            steps.append((float(trial.number), best))
+    for trial, cost in seen:
+        if trial.state == TrialState.COMPLETE and cost < best:
+            steps += [(trial.number, score.value(best))] if steps else []
+            best = cost
+            steps.append((trial.number, score.value(best)))
     if steps:
-        steps.append((float(len(trials) - 1), best))
-    parts: list[str] = [area.frame(x_label="trial"), area.line(steps, "mean")]
-    for trial, mae in seen:
-        parts.append(area.dot((trial.number, mae), _class(trial), _radius(len(seen)), _title(trial, mae)))
-    for trial in trials:
-        if trial.state == TrialState.FAIL:
-            x, y = area.x(trial.number), area.y.end + 8
-            why = trial.user_attrs.get("failure", {}).get("kind", "failed")
-            parts.append(
-                tag(
-                    "text",
-                    tag("title", f"trial {trial.number}: {why}"),
-                    "×",
-                    class_="tick",
-                    x=x,
-                    y=y,
-                    text_anchor="middle",
-                )
-            )
-    label = f"Validation MAE by trial; the best of those that ended is {best:.4f}."
-    return figure("Validation MAE of each trial", _keys(), drawing(area, label, *parts))
+        picture.line([*steps, (last, score.value(best))], "ink")
+    _dots(picture, [(trial, (trial.number, score.value(cost)), cost) for trial, cost in seen], score)
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    kinds = [trial.user_attrs.get("failure", {}).get("kind", "failed") for trial in failed]
+    titles = [f"trial {trial.number}: {kind}" for trial, kind in zip(failed, kinds, strict=True)]
+    top = picture.axes.get_ylim()[1]
+    picture.dots([(trial.number, top) for trial in failed], "quiet", titles, radius=3, marker="x")
+    ended = f"; the best of those that ended is {score.of_cost(best)}" if steps else ""
+    picture.label = f"Validation {score.title} by trial{ended}."
+    picture.keys = KEYS
+    return picture
 
 
-def curves_figure(trials: Sequence[FrozenTrial]) -> Markup:
-    """MAE by epoch of every trial; those that were stopped end in a mark."""
+def curves_picture(trials: Sequence[FrozenTrial], score: Objective) -> Picture | None:
+    """Score by epoch of every trial; None before the first epoch."""
     known = [trial for trial in trials if course(trial)]
     if not known:
-        return Markup()
-    values = [mae for trial in known for mae in course(trial).values()]
-    area = axes(_WIDE, _HIGH, (0, max(step for trial in known for step in course(trial))), _range(values))
-    parts: list[str] = [area.frame(x_label="epoch")]
+        return None
+    costs = [cost for trial in known for cost in course(trial).values()]
+    picture = Picture("epochs", f"Validation {score.title} by epoch", WIDE)
+    last = max(step for trial in known for step in course(trial))
+    picture.frame((0, last), value_range(costs, score), x_label="epoch", whole_x=True)
+    ends = []
     for trial in sorted(known, key=lambda trial: trial.state == TrialState.COMPLETE):
-        points = [(float(step), mae) for step, mae in sorted(course(trial).items())]
+        points = [(float(step), score.value(cost)) for step, cost in sorted(course(trial).items())]
         stopped = trial.state == TrialState.PRUNED
-        parts.append(area.line(points, "logged" if stopped else "student"))
-        parts.append(area.dot(points[-1], _class(trial), 3, _title(trial, points[-1][1])))
+        picture.line(points, "label" if stopped else "o1", **({"width": 1, "alpha": 0.55} if stopped else {}))
+        ends.append((trial, points[-1], course(trial)[int(points[-1][0])]))
+    _dots(picture, ends, score, radius=3)
     stopped_count = sum(trial.state == TrialState.PRUNED for trial in known)
-    label = f"Validation MAE by epoch of {len(known)} trials, {stopped_count} of them stopped."
-    return figure("Validation MAE by epoch", _keys(), drawing(area, label, *parts))
+    picture.label = f"Validation {score.title} by epoch of {len(known)} trials, {stopped_count} of them stopped."
+    picture.keys = KEYS
+    return picture
 
 
-def slice_figures(trials: Sequence[FrozenTrial], entries: Sequence[Entry]) -> list[Markup]:
-    """MAE by the value of each field."""
-    figures = []
+def slice_pictures(trials: Sequence[FrozenTrial], entries: Sequence[Entry], score: Objective) -> list[Picture]:
+    """Score by the value of each field."""
+    pictures = []
     for entry in entries:
-        seen = [(t, mae) for t in trials if entry.field in t.params and (mae := reached(t)) is not None]
+        seen = [(trial, cost) for trial, cost in _seen(trials) if entry.field in trial.params]
         if not seen:
             continue
-        base = axes(_SMALL_WIDE, _SMALL_HIGH, (0, 1), _range([mae for _, mae in seen]))
-        area = Axes(_scale(entry, base.x.start, base.x.end), base.y, base.width, base.height)
-        parts: list[str] = [area.frame(x_label=entry.field), _zero(entry, area)]
-        if entry.kind == "categorical":
-            for place, choice in enumerate(entry.choices):
-                x, y = area.x(place), area.height - 19
-                parts.append(tag("text", str(choice), class_="tick", x=x, y=y, text_anchor="middle"))
-        for trial, mae in seen:
-            at = (_place(entry, trial.params[entry.field]), mae)
-            parts.append(area.dot(at, _class(trial), _radius(len(seen)), _title(trial, mae)))
-        label = f"Validation MAE by {entry.field}."
-        note = tag("span", "log scale", class_="tag") if entry.log else ""
-        figures.append(figure(entry.field, note, drawing(area, label, *parts)))
-    return figures
+        picture = Picture(f"field-{entry.field}", entry.field)
+        values = value_range([cost for _, cost in seen], score)
+        picture.frame(_ends(entry), values, x_label=entry.field, log_x=entry.log)
+        if places := _places(entry):
+            picture.axes.set_xticks(*zip(*places, strict=True))
+        if entry.kind == "categorical" and sum(len(words) for _, words in places) > 32:
+            picture.axes.tick_params(axis="x", labelrotation=30)
+            for words in picture.axes.get_xticklabels():
+                words.set(ha="right", rotation_mode="anchor")
+        if entry.zero:
+            picture.axes.axvline(entry.low, color=PALETTE["grid"], linewidth=1)
+        marks = [(trial, (_place(entry, trial.params[entry.field]), score.value(cost)), cost) for trial, cost in seen]
+        _dots(picture, marks, score)
+        picture.label = f"Validation {score.title} by {entry.field}."
+        picture.note = tag("span", "log scale", class_="tag") if entry.log else picture.note
+        pictures.append(picture)
+    return pictures
 
 
-def parallel_figure(trials: Sequence[FrozenTrial], entries: Sequence[Entry]) -> Markup:
-    """One line per trial over an axis per field and one for the MAE; the better, the darker."""
-    seen = [(t, mae) for t in trials if (mae := reached(t)) is not None]
+def parallel_picture(trials: Sequence[FrozenTrial], entries: Sequence[Entry], score: Objective) -> Picture | None:
+    """One line per trial, from top to bottom over an axis per field and one for the score; the better, the darker."""
+    seen = _seen(trials)
     if len(seen) < 2:
-        return Markup()
-    low, high = _range([mae for _, mae in seen])
-    last = Scale(low, high, _HIGH - 34, 12)
-    gap = (_WIDE - 90) / len(entries)
-    scales = [_scale(entry, _HIGH - 34, 12) for entry in entries]
-    parts: list[str] = []
-    for place, (entry, scale) in enumerate(zip(entries, scales, strict=True)):
-        parts.append(_upright(40 + place * gap, scale, entry.field.split(".")[-1], _labels(entry, scale)))
-    ticks = [(value, number(value)) for value in linear_ticks(low, high, 5)]
-    parts.append(_upright(40 + len(entries) * gap, last, "MAE", ticks))
+        return None
+    low, high = value_range([cost for _, cost in seen], score)
+    names = [*(entry.field for entry in entries), score.heading]
+    picture = Picture("all-fields", "All fields together", (WIDE[0], 30 + 44 * len(names)))
+    picture.rows(names, [""] * len(names), (0, 1))
+    picture.axes.xaxis.set_visible(False)
+    picture.axes.spines["bottom"].set_visible(False)
+    for row in range(len(names)):
+        picture.line([(0, row), (1, row)], "label", width=1)
+    for row, entry in enumerate(entries):
+        ticks = _places(entry) or [(value, number(value)) for value in _round_values(entry)]
+        _tick_row(picture, row, [(_share(entry, place), words) for place, words in ticks])
+    _tick_row(picture, len(entries), [(0, number(low)), (1, number(high))])
     ranked = sorted(seen, key=lambda pair: -pair[1])
-    for rank, (trial, mae) in enumerate(ranked):
+    for rank, (trial, cost) in enumerate(ranked, 1):
         points = [
-            (40 + place * gap, scale(_place(entry, trial.params[entry.field])))
-            for place, (entry, scale) in enumerate(zip(entries, scales, strict=True))
+            (_share(entry, _place(entry, trial.params[entry.field])), float(row))
+            for row, entry in enumerate(entries)
             if entry.field in trial.params
         ]
-        points.append((40 + len(entries) * gap, last(mae)))
-        path = "".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(points))
-        best = rank == len(ranked) - 1
-        strength = f"opacity:{0.1 + 0.7 * (rank + 1) / len(ranked):.2f}"
-        title = tag("title", _title(trial, mae))
-        class_ = "line mean" if best else "line student"
-        parts.append(tag("path", title, d=path, class_=class_, style=None if best else strength))
-    area = Axes(Scale(0, 1, 0, _WIDE), last, _WIDE, _HIGH)
-    label = f"Values of {len(seen)} trials on {len(entries)} axes, with their validation MAE."
-    return figure("All fields together", "black: the best; fainter: a larger MAE", drawing(area, label, *parts))
+        points.append(((score.value(cost) - low) / (high - low), float(len(entries))))
+        best = rank == len(ranked)
+        look = {} if best else {"alpha": 0.1 + 0.7 * rank / len(ranked)}
+        picture.title(picture.line(points, "ink" if best else "o1", **look), [_title(trial, cost, score)])
+    picture.label = f"Values of {len(seen)} trials on {len(entries)} axes, with their validation {score.title}."
+    picture.note = tag("span", f"black: the best; fainter: a worse {score.title}")
+    return picture
 
 
-def importance_bars(shares: Mapping[str, float]) -> Markup:
-    """Shares as bars, in a table."""
-    rows = []
-    for name, share in shares.items():
-        left = tag("i", class_="whisker student", style=f"left:0;width:{100 * share:.2f}%")
-        mark = tag("i", class_="mark student", style=f"left:{100 * share:.2f}%")
-        bar = tag("td", tag("div", left, mark, class_="track"), class_="wide", aria_hidden="true")
-        cells = [tag("th", tag("code", name), scope="row"), tag("td", f"{share:.0%}", class_="number strong"), bar]
-        rows.append(tag("tr", *cells))
-    return tag("table", tag("tbody", *rows), class_="errors")
+def importance_picture(shares: Mapping[str, float]) -> Picture:
+    """Share of each field as a bar."""
+    picture = Picture("importance", "Share of the variation", (WIDE[0], 30 + 36 * len(shares)))
+    picture.rows(list(shares), [f"{share:.0%}" for share in shares.values()], (0, 100), x_label="%")
+    for row, (name, share) in enumerate(shares.items()):
+        bar = picture.axes.barh(row, 100 * share, 0.2, color=PALETTE["o1"])
+        picture.title(bar[0], [f"{name}: {share:.1%}"])
+    picture.label = "Share of the variation by field: " + ", ".join(f"{n} {share:.0%}" for n, share in shares.items())
+    return picture
 
 
-def _upright(x: float, scale: Scale, name: str, ticks: Sequence[tuple[float, str]]) -> Markup:
-    """A vertical axis with its name below."""
-    parts = [tag("line", class_="axis", x1=x, x2=x, y1=scale.start, y2=scale.end)]
-    for value, text in ticks:
-        parts.append(tag("text", text, class_="tick", x=x + 5, y=scale(value) + 3.5))
-    parts.append(tag("text", name, class_="tick", x=x, y=_HIGH - 8, text_anchor="middle"))
-    return join(*parts)
+def value_range(costs: Sequence[float], score: Objective) -> Point:
+    """Values from the best one to one that a few trials gone astray do not decide."""
+    ordered = sorted(costs)
+    low, high = ordered[0], ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
+    room = (high - low) * 0.08 or abs(low) * 0.05 or 1.0
+    ends = sorted((score.value(low - room), score.value(high + room)))
+    return ends[0], ends[1]
 
 
-def _labels(entry: Entry, scale: Scale) -> list[tuple[float, str]]:
+def _seen(trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, float]]:
+    return [(trial, cost) for trial in trials if (cost := reached(trial)) is not None]
+
+
+def _dots(
+    picture: Picture,
+    marks: Sequence[tuple[FrozenTrial, Point, float]],
+    score: Objective,
+    radius: float | None = None,
+) -> None:
+    """Trials as dots by how they ended: each with its point and its cost."""
+    for _, role in KEYS:
+        kept = [mark for mark in marks if (role == "o1") == (mark[0].state == TrialState.COMPLETE)]
+        titles = [_title(trial, cost, score) for trial, _, cost in kept]
+        size = radius or (4 if len(marks) <= 60 else 2.5)
+        picture.dots([point for _, point, _ in kept], role, titles, radius=size)
+
+
+def _tick_row(picture: Picture, row: int, ticks: Sequence[tuple[float, str]]) -> None:
+    """Labels below one of several axes, those left out that would touch the one before."""
+    end = -math.inf
+    for share, words in sorted(ticks):
+        width = 0.02 * len(words)  # a letter's share of the axis
+        start = min(max(share - width / 2, 0), 1 - width)
+        if start > end:
+            at = "left" if share < width / 2 else "right" if share > 1 - width / 2 else "center"
+            picture.text(share, row, words, offset=(0, -3), ha=at, va="top", fontsize=10)
+            end = start + width + 0.02
+
+
+def _places(entry: Entry) -> list[tuple[float, str]]:
+    """Where an axis is labelled by name; empty where by number alone."""
     if entry.kind == "categorical":
-        return [(float(place), str(choice)) for place, choice in enumerate(entry.choices)]
-    labels = [(value, number(value)) for value in scale.ticks(5)]
-    return [(math.sqrt(entry.floor * entry.low), "0"), *labels] if entry.zero else labels
+        return [(float(place), shortened(str(choice), 16)) for place, choice in enumerate(entry.choices)]
+    if entry.zero:
+        zero = (math.sqrt(entry.floor * entry.low), "0")
+        return [zero, *((value, number(value)) for value in _round_values(entry))]
+    return []
 
 
-def _scale(entry: Entry, start: float, end: float) -> Scale:
-    if entry.kind == "categorical":
-        return _FieldScale(-0.5, len(entry.choices) - 0.5, start, end, first=math.inf)
-    return _FieldScale(entry.floor, entry.high, start, end, log=entry.log, first=entry.low * 0.999)
+def _round_values(entry: Entry) -> list[float]:
+    """Round values on an axis of numbers."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    locator = LogLocator() if entry.log and entry.high / entry.low >= 100 else MaxNLocator(5, steps=[1, 2, 5, 10])
+    values = (float(f"{value:.6g}") for value in locator.tick_values(entry.low, entry.high))
+    return [value for value in values if entry.low * 0.999 <= value <= entry.high * 1.001]
+
+
+def _ends(entry: Entry) -> Point:
+    return (-0.5, len(entry.choices) - 0.5) if entry.kind == "categorical" else (entry.floor, entry.high)
+
+
+def _share(entry: Entry, place: float) -> float:
+    """Where a place lies between the ends of its axis."""
+    low, high = _ends(entry)
+    if entry.log:
+        low, high, place = math.log(low), math.log(high), math.log(place)
+    return (place - low) / (high - low) if high > low else 0.5
 
 
 def _place(entry: Entry, parameter: Value) -> float:
-    """Where a parameter lies on its scale; all that stands for zero lies in one place."""
+    """Where a parameter lies on its axis; all that stands for zero lies in one place."""
     if entry.kind == "categorical":
         return float(entry.choices.index(parameter))
     place = entry.parameter(entry.value(parameter))
@@ -193,38 +225,9 @@ def _place(entry: Entry, parameter: Value) -> float:
     return float(place)
 
 
-def _zero(entry: Entry, area: Axes) -> Markup:
-    """The name of the stretch that stands for zero, and where it ends."""
-    if not entry.zero:
-        return Markup()
-    at, edge = area.x(math.sqrt(entry.floor * entry.low)), area.x(entry.low)
-    name = tag("text", "0", class_="tick", x=at, y=area.height - 21, text_anchor="middle")
-    return join(tag("line", class_="grid", x1=edge, x2=edge, y1=area.y.start, y2=area.y.end), name)
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    """From the best value to one that a few trials gone astray do not decide."""
-    ordered = sorted(values)
-    low, high = ordered[0], ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
-    room = (high - low) * 0.08 or abs(low) * 0.05 or 1.0
-    return low - room, high + room
-
-
-def _class(trial: FrozenTrial) -> str:
-    return "point student" if trial.state == TrialState.COMPLETE else "point label"
-
-
-def _radius(count: int) -> float:
-    return 4 if count <= 60 else 2.5
-
-
-def _keys() -> Markup:
-    return join(tag("span", "ended", class_="key student"), tag("span", "stopped", class_="key label"))
-
-
-def _title(trial: FrozenTrial, mae: float) -> str:
+def _title(trial: FrozenTrial, cost: float, score: Objective) -> str:
     values = trial.user_attrs.get("values", trial.params)
     told = ", ".join(f"{n} {decimals(v) if isinstance(v, float) else v}" for n, v in values.items())
     steps = course(trial)
     how = f"stopped after epoch {max(steps)}" if trial.state == TrialState.PRUNED and steps else "ended"
-    return f"Trial {trial.number}, {how}: MAE {mae:.4f} ({told})"
+    return f"Trial {trial.number}, {how}: {score.title} {score.of_cost(cost)} ({told})"

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from vadv_dist.reporting.curves import figure
-from vadv_dist.reporting.markup import Markup, join, tag
+from vadv_dist.reporting.markup import join
 from vadv_dist.reporting.page import Section, grid
-from vadv_dist.reporting.svg import Point, axes, drawing
+from vadv_dist.reporting.pictures import WIDE, Picture, Point
 from vadv_dist.reporting.tables import plain_table
 from vadv_dist.reporting.words import MISSING, decimals
 from vadv_dist.tuning.objectives import BY_KEY, Objective
@@ -20,12 +19,9 @@ if TYPE_CHECKING:
     from vadv_dist.tuning.result import Answer
     from vadv_dist.tuning.study import Study
 
-_WIDE, _HIGH = 660, 300
-RULE = "best.yaml is chosen by MAE: the front’s trials of the lowest MAE are run again, and the lowest mean wins."
-
 
 def front_trials(study: "Study") -> list[FrozenTrial]:
-    """Trials of the front, the lowest MAE first; of several of the same values, which NSGA-II may breed, the first."""
+    """Trials of the front, the best score first; of several of the same values, which NSGA-II may breed, the first."""
     front: list[FrozenTrial] = []
     for trial in sorted(study.optuna.best_trials, key=lambda trial: (trial.values[0], trial.number)):
         if study.values(trial) not in [study.values(other) for other in front]:
@@ -35,11 +31,11 @@ def front_trials(study: "Study") -> list[FrozenTrial]:
 
 def front_json(answer: "Answer") -> list[dict[str, Any]]:
     """The front as plain containers."""
-    keys = answer.search.objectives
+    keys, score = answer.search.objectives, answer.score
     return [
         {
             "trial": trial.number,
-            "objectives": dict(zip(keys, trial.values, strict=True)),
+            "objectives": dict(zip(keys, (score.value(trial.values[0]), *trial.values[1:]), strict=True)),
             "values": answer.study.values(trial),
             "config": str(answer.folder.trials / str(trial.number) / "config.yaml"),
         }
@@ -80,11 +76,13 @@ def front_section(answer: "Answer") -> Section | None:
     objectives = [BY_KEY[key] for key in answer.search.objectives]
     front, all_trials = front_trials(answer.study), answer.study.trials()
     ended = [trial for trial in all_trials if trial.state == TrialState.COMPLETE]
-    figures = [front_figure(ended, front, objectives, place) for place in range(1, len(objectives))]
+    drawn = (front_picture(ended, front, objectives, place) for place in range(1, len(objectives)))
+    pictures = [picture for picture in drawn if picture is not None]
     rows: list[tuple[str | None, list[str]]] = []
     for trial in front:
         values = {n: decimals(v) if isinstance(v, float) else str(v) for n, v in answer.study.values(trial).items()}
-        cells = [o.text(value) for o, value in zip(objectives, trial.values, strict=True)]
+        others = zip(objectives[1:], trial.values[1:], strict=True)
+        cells = [answer.score.of_cost(trial.values[0]), *(o.text(value) for o, value in others)]
         name = f"trial {trial.number}"
         told = ", ".join(f"{n.split('.')[-1]} {v}" for n, v in values.items())
         rows.append(("ours" if name == answer.winner else None, [name, *cells, told]))
@@ -93,42 +91,56 @@ def front_section(answer: "Answer") -> Section | None:
         "front",
         "Pareto front",
         "No other trial is as good as one of these in all objectives and better in one. Each is one training under the "
-        f"search’s own seed, so neighbours may change places under another. {RULE} trials/NUMBER/config.yaml holds the "
-        "configuration of any other.",
-        join(grid(figures, "wide"), plain_table("Pareto front", columns, rows)),
+        f"search’s own seed, so neighbours may change places under another. {rule(objectives[0])} "
+        "trials/NUMBER/config.yaml holds the configuration of any other.",
+        join(grid(pictures, "wide"), plain_table("Pareto front", columns, rows)),
+        pictures,
     )
 
 
-def front_figure(
+def rule(score: Objective) -> str:
+    """How one configuration is chosen from the front."""
+    return (
+        f"best.yaml is chosen by {score.title}: the front’s trials of the best {score.title} are run again, and the "
+        "best mean wins."
+    )
+
+
+def front_picture(
     ended: Sequence[FrozenTrial], front: Sequence[FrozenTrial], objectives: Sequence[Objective], place: int
-) -> Markup:
-    """Trials by MAE (upwards) and another objective; the edge of the front where these two are all."""
-    other = objectives[place]
+) -> Picture | None:
+    """Trials by the score (upwards) and another objective; the edge of the front where these two are all."""
+    score, other = objectives[0], objectives[place]
     best = {trial.number for trial in front}
     high = sorted(trial.values[0] for trial in ended)[: max(1, round(len(ended) * 0.95))]
     shown = [trial for trial in ended if trial.number in best or trial.values[0] in high]
     if not shown:
-        return Markup()
-    x, y = [trial.values[place] for trial in shown], [trial.values[0] for trial in shown]
+        return None
+    points = {trial.number: (trial.values[place], score.value(trial.values[0])) for trial in shown}
+    x, y = zip(*points.values(), strict=True)
     room_x, room_y = (max(x) - min(x)) * 0.05, (max(y) - min(y)) * 0.08
-    area = axes(_WIDE, _HIGH, (min(x) - room_x, max(x) + room_x), (min(y) - room_y, max(y) + room_y))
-    parts: list[str] = [area.frame(x_label=other.heading)]
+    picture = Picture(f"front-{other.key}", f"{score.heading} and {other.heading}", WIDE)
+    picture.frame((min(x) - room_x, max(x) + room_x), (min(y) - room_y, max(y) + room_y), x_label=other.heading)
     if len(objectives) == 2:
-        parts.append(area.line(_edge([(trial.values[place], trial.values[0]) for trial in front]), "mean"))
-    for trial in sorted(shown, key=lambda trial: trial.number in best):
-        told = f"Trial {trial.number}: MAE {trial.values[0]:.4f}, {other.title} {other.text(trial.values[place])}"
-        class_ = "point student" if trial.number in best else "point label"
-        parts.append(area.dot((trial.values[place], trial.values[0]), class_, 4, told))
-    label = f"MAE by {other.title} of {len(shown)} trials, {len(front)} of them on the front."
-    keys = join(tag("span", "front", class_="key student"), tag("span", "others", class_="key label"))
-    return figure(f"MAE ↓ and {other.heading}", keys, drawing(area, label, *parts))
+        picture.line(_edge([points[number] for number in best], score.lower_is_better), "ink")
+    picture.keys = [("front", "o1"), ("others", "label")]
+    for on_front, role in ((False, "label"), (True, "o1")):
+        kept = [trial for trial in shown if (trial.number in best) == on_front]
+        titles = [
+            f"Trial {trial.number}: {score.title} {score.of_cost(trial.values[0])}, "
+            f"{other.title} {other.text(trial.values[place])}"
+            for trial in kept
+        ]
+        picture.dots([points[trial.number] for trial in kept], role, titles, radius=4)
+    picture.label = f"{score.title} by {other.title} of {len(shown)} trials, {len(front)} of them on the front."
+    return picture
 
 
-def _edge(points: Sequence[Point]) -> list[Point]:
+def _edge(points: Sequence[Point], low_is_good: bool) -> list[Point]:
     """Stairs along a front: from one point to the next, first as bad as the worse of both."""
     ordered = sorted(points)
     steps: list[Point] = ordered[:1]
     for (x, y), (next_x, next_y) in pairwise(ordered):
-        corner = (next_x, y) if next_y < y else (x, next_y)
+        corner = (next_x, y) if (next_y < y) == low_is_good else (x, next_y)
         steps += [corner, (next_x, next_y)]
     return steps

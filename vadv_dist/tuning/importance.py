@@ -10,10 +10,10 @@ _FEWEST = 4
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """Share of the variation of the MAE that each field explains by itself or with others, the largest first.
+    """Share of the variation of the score that each field explains by itself or with others, the largest first.
 
     Fields that a condition switches off in some trials are left out. Empty where there are too few trials, or where
-    they do not differ in their MAE.
+    they do not differ in their score.
 
     Source:
         Hutter, Hoos and Leyton-Brown, An efficient approach for assessing hyperparameter importance (ICML 2014).
@@ -25,10 +25,10 @@ def importances(study: optuna.Study) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=_mae))
+            return dict(optuna.importance.get_param_importances(study, evaluator=evaluator, target=_cost))
         except (ValueError, RuntimeError):  # no field is common to all trials, or none varies
             return {}
 
 
-def _mae(trial: optuna.trial.FrozenTrial) -> float:
+def _cost(trial: optuna.trial.FrozenTrial) -> float:
     return float(trial.values[0])

@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
-from vadv_dist.reporting.curves import figure
-from vadv_dist.reporting.markup import Markup, join, tag
+from vadv_dist.reporting.markup import join
 from vadv_dist.reporting.page import Section, grid
-from vadv_dist.reporting.svg import Axes, axes, drawing
+from vadv_dist.reporting.pictures import WIDE, Picture, Point
 from vadv_dist.reporting.tables import plain_table
 from vadv_dist.reporting.words import decimals
+from vadv_dist.tuning.figures import value_range
+from vadv_dist.tuning.objectives import Objective
 from vadv_dist.tuning.population import records, schedules
 from vadv_dist.tuning.schedule import Schedule
 from vadv_dist.tuning.space import Value
@@ -17,16 +18,16 @@ from vadv_dist.tuning.space import Value
 if TYPE_CHECKING:
     from vadv_dist.tuning.result import Answer
 
-_WIDE, _HIGH = 660, 300
-
 
 def lineage_section(answer: "Answer") -> Section:
     """The population, its copies, and the values that led to each trial's best."""
-    trials, noted = answer.study.trials(), records(answer.study)
+    trials, noted, score = answer.study.trials(), records(answer.study), answer.score
+    picture = lineage_picture(trials, noted, score)
+    pictures = [] if picture is None else [picture]
     rows: list[tuple[str | None, list[str]]] = []
     for record in noted:
         for exploit in record["exploits"]:
-            scores = [f"{record['scores'][str(exploit[who])]:.4f}" for who in ("trial", "source")]
+            scores = [score.of_cost(record["scores"][str(exploit[who])]) for who in ("trial", "source")]
             values = ", ".join(
                 f"{name.split('.')[-1]} {_text(value)} ({exploit['how'].get(name, 'as it was')})"
                 for name, value in exploit["values"].items()
@@ -36,14 +37,14 @@ def lineage_section(answer: "Answer") -> Section:
             rows.append(
                 (None, [f"after epoch {epoch}", f"trial {trial}", scores[0], f"trial {source}", scores[1], values])
             )
-    columns = ("When", "Gave up", "its MAE", "went on from", "its MAE", "With")
+    columns = ("When", "Gave up", f"its {score.title}", "went on from", f"its {score.title}", "With")
     found = schedules(answer.study)
     lives: list[tuple[str | None, list[str]]] = [
         (
             "ours" if f"trial {trial.number}" == answer.winner else None,
             [
                 f"trial {trial.number}",
-                f"{trial.values[0]:.4f}" if trial.values else "failed",
+                score.of_cost(trial.values[0]) if trial.values else "failed",
                 _story(found[trial.number]),
             ],
         )
@@ -53,66 +54,64 @@ def lineage_section(answer: "Answer") -> Section:
         "lineage",
         "Lineage",
         f"{len(trials)} trials trained side by side. After every {answer.search.interval} epochs the worst gave up "
-        "their weights and went on from those of one of the best, with its values a little changed. MAE is that of the "
-        "epoch that had just ended.",
+        f"their weights and went on from those of one of the best, with its values a little changed. {score.title} is "
+        "that of the epoch that had just ended.",
         join(
-            grid([lineage_figure(trials, noted)], "wide"),
+            grid(pictures, "wide"),
             plain_table("Copies", columns, rows),
             plain_table(
-                "Values of the best", ("Trial", "Best MAE", "Values that led there, from which epoch on"), lives
+                "Values of the best",
+                ("Trial", f"Best {score.title}", "Values that led there, from which epoch on"),
+                lives,
             ),
         ),
+        pictures,
     )
 
 
-def lineage_figure(trials: list[FrozenTrial], noted: list[dict[str, Any]]) -> Markup:
-    """MAE by epoch of every trial; where one took another's weights, its line falls to the other's."""
+def lineage_picture(trials: list[FrozenTrial], noted: list[dict[str, Any]], score: Objective) -> Picture | None:
+    """Score by epoch of every trial; where one took another's weights, its line jumps to the other's."""
     known = [trial for trial in trials if trial.intermediate_values]
     if not known:
-        return Markup()
-    values = sorted(mae for trial in known for mae in trial.intermediate_values.values())
-    room = (values[-1] - values[0]) * 0.08
+        return None
+    costs = [cost for trial in known for cost in trial.intermediate_values.values()]
     last = max(step for trial in known for step in trial.intermediate_values)
-    area = axes(_WIDE, _HIGH, (1, last), (values[0] - room, values[-1] + room))
-    parts: list[str] = [area.frame(x_label="epochs trained")]
-    copies = 0
-    for record in noted:
-        for exploit in record["exploits"]:
-            parts.append(_drop(area, record, exploit))
-            copies += 1
+    picture = Picture("lineage", f"Validation {score.title} by epoch; dashed: took over the weights of", WIDE)
+    picture.frame((1, last), value_range(costs, score), x_label="epochs trained", whole_x=True)
+    jumps = [(record, exploit) for record in noted for exploit in record["exploits"]]
+    for record, exploit in jumps:
+        ends = (record["scores"][str(exploit[who])] for who in ("trial", "source"))
+        picture.line([(float(record["epoch"]), score.value(float(cost))) for cost in ends], "o2")
     for trial in known:
-        parts += _pieces(area, trial, noted)
-    label = f"Validation MAE by epoch of {len(known)} trials that gave up {copies} times for another one's weights."
-    keys = tag("span", "a trial", class_="key student")
-    return figure("Validation MAE by epoch; dashed: took over the weights of", keys, drawing(area, label, *parts))
+        taken = {
+            int(record["epoch"]): score.value(float(record["scores"][str(exploit["source"])]))
+            for record, exploit in jumps
+            if exploit["trial"] == trial.number
+        }
+        points = [(float(step), score.value(cost)) for step, cost in sorted(trial.intermediate_values.items())]
+        for piece in _pieces(points, taken):
+            picture.line(piece, "o1")
+        titles = [
+            f"Trial {trial.number}, epoch {step}: {score.title} {score.of_cost(cost)}"
+            for step, cost in sorted(trial.intermediate_values.items())
+        ]
+        picture.dots(points, "o1", titles, radius=3)
+    picture.label = (
+        f"Validation {score.title} by epoch of {len(known)} trials that gave up {len(jumps)} times for another one's "
+        "weights."
+    )
+    picture.keys = [("a trial", "o1")]
+    return picture
 
 
-def _pieces(area: Axes, trial: FrozenTrial, noted: list[dict[str, Any]]) -> list[str]:
-    """A trial's course, each stretch from where its weights then stood."""
-    scores = {int(step): mae for step, mae in trial.intermediate_values.items()}
-    pieces: list[list[tuple[float, float]]] = [[]]
-    taken = {
-        int(record["epoch"]): float(record["scores"][str(exploit["source"])])
-        for record in noted
-        for exploit in record["exploits"]
-        if exploit["trial"] == trial.number
-    }
-    for step, mae in sorted(scores.items()):
-        pieces[-1].append((float(step), mae))
-        if step in taken:
-            pieces.append([(float(step), taken[step])])
-    parts: list[str] = [area.line(piece, "student") for piece in pieces if len(piece) > 1]
-    for step, mae in sorted(scores.items()):
-        parts.append(
-            area.dot((float(step), mae), "point student", 3, f"Trial {trial.number}, epoch {step}: MAE {mae:.4f}")
-        )
-    return parts
-
-
-def _drop(area: Axes, record: dict[str, Any], exploit: dict[str, Any]) -> Markup:
-    epoch = float(record["epoch"])
-    ends = [(epoch, float(record["scores"][str(exploit[who])])) for who in ("trial", "source")]
-    return area.line(ends, "video")
+def _pieces(points: list[Point], taken: dict[int, float]) -> list[list[Point]]:
+    """A trial's course in stretches, each from where its weights then stood."""
+    pieces: list[list[Point]] = [[]]
+    for step, value in points:
+        pieces[-1].append((step, value))
+        if int(step) in taken:
+            pieces.append([(step, taken[int(step)])])
+    return [piece for piece in pieces if len(piece) > 1]
 
 
 def _story(schedule: Schedule) -> str:

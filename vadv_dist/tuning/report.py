@@ -8,16 +8,17 @@ from optuna.trial import FrozenTrial, TrialState
 from vadv_dist import __version__
 from vadv_dist.config import config_to_yaml
 from vadv_dist.reporting.markup import Markup, join, tag
-from vadv_dist.reporting.page import Section, document, folded, grid
+from vadv_dist.reporting.page import Page, Section, document, folded, grid
+from vadv_dist.reporting.pictures import Picture
 from vadv_dist.reporting.tables import facts_list, plain_table
 from vadv_dist.reporting.words import MISSING, decimals
 from vadv_dist.tuning.figures import (
-    curves_figure,
-    history_figure,
-    importance_bars,
-    parallel_figure,
+    curves_picture,
+    history_picture,
+    importance_picture,
+    parallel_picture,
     reached,
-    slice_figures,
+    slice_pictures,
 )
 from vadv_dist.tuning.front import front_section
 from vadv_dist.tuning.importance import importances
@@ -30,7 +31,7 @@ from vadv_dist.tuning.study import course
 from vadv_dist.tuning.verdict import Candidate, signed_cost, spread
 
 
-def report_html(answer: Answer) -> str:
+def report_page(answer: Answer) -> Page:
     """The page: the same bytes for the same search."""
     trials = answer.study.trials()
     sections = [
@@ -121,38 +122,40 @@ def _history_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
         rows.append((None, [f"trial {trial.number}", str(step), answer.score.of_cost(known[step]), at]))
     columns = ("Trial", "After epoch", f"{answer.score.title} there", "When")
     table = plain_table("Stopped trials", columns, rows) if rows else ""
+    pictures = _drawn(history_picture(trials, answer.score), curves_picture(trials, answer.score))
     return Section(
         "history",
         "History",
         "The line is the best of the trials that ended. Crosses failed. Values beyond the upper edge are drawn on it.",
         join(
-            grid([history_figure(trials), curves_figure(trials)], "wide"),
+            grid(pictures, "wide"),
             folded(f"What was stopped, and when ({len(rows)})", table) if rows else "",
         ),
+        pictures,
     )
 
 
 def _fields_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
-    shares = importances(answer.study.optuna)
-    told = (
-        join(
-            tag(
-                "p",
-                "Share of the variation among trials that ended which each field explains (fANOVA).",
-                class_="about",
-            ),
-            importance_bars(shares),
-        )
-        if shares
-        else tag("p", "Too few trials ended, or they do not differ, to tell which field matters.", class_="about")
+    shares, entries = importances(answer.study.optuna), answer.space.searched
+    told = "Too few trials ended, or they do not differ, to tell which field matters."
+    if shares:
+        told = "Share of the variation among trials that ended which each field explains (fANOVA)."
+    wide = _drawn(
+        importance_picture(shares) if shares else None,
+        parallel_picture(trials, entries, answer.score),
     )
-    entries = answer.space.searched
+    slices = slice_pictures(trials, entries, answer.score)
     return Section(
         "fields",
         "What matters",
         "A stretch of a log axis stands for a weight of zero; it is marked 0.",
-        join(told, grid([parallel_figure(trials, entries)], "wide"), grid(slice_figures(trials, entries))),
+        join(tag("p", told, class_="about"), grid(wide, "wide"), grid(slices)),
+        [*wide, *slices],
     )
+
+
+def _drawn(*pictures: Picture | None) -> list[Picture]:
+    return [picture for picture in pictures if picture is not None]
 
 
 def _trials_section(answer: Answer, trials: list[FrozenTrial]) -> Section:

@@ -12,7 +12,7 @@ from vadv_dist.runs.records import finite
 from vadv_dist.runs.trained_on import with_absolute_places
 from vadv_dist.storage import remove_tree, write_json, write_text
 from vadv_dist.tuning.jobs import strip
-from vadv_dist.tuning.report import report_html
+from vadv_dist.tuning.report import report_page
 from vadv_dist.tuning.result import Answer
 from vadv_dist.tuning.space import with_values
 from vadv_dist.tuning.study_folder import StudyFolder
@@ -39,7 +39,7 @@ def write_answer(answer: Answer, best_run: Config | None) -> dict[str, Any]:
             "ones.\n# student/ was trained by all of them, which tune.json lists under winner.schedule.\n"
         )
     write_text(folder.best_path, told + config_to_yaml(best))
-    write_text(folder.report_path, report_html(answer))
+    report_page(answer).write(folder.report_path)
     document: dict[str, Any] = finite(answer.to_json())
     write_json(folder.result_path, document)
     _make_room(folder)
