@@ -13,7 +13,8 @@ from run_lines import whole
 
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation.label_scale import LabelScale
-from vadv_dist.reporting.report import write_report
+from vadv_dist.reporting.report import report_page, write_report
+from vadv_dist.reporting.run_files import read_run
 
 
 class Page(HTMLParser):
@@ -21,9 +22,9 @@ class Page(HTMLParser):
 
     VOID = frozenset({"meta", "link"})
 
-    def __init__(self, path):
+    def __init__(self, source):
         super().__init__()
-        self.source = path.read_text(encoding="utf-8")
+        self.source = source
         self.elements, self.open, self.words, self.headings = [], [], [], []
         self.feed(self.source)
         assert self.open == []
@@ -51,7 +52,8 @@ class Page(HTMLParser):
 
 
 def page_of(run, **arguments):
-    return Page(write_report(run, **arguments))
+    records = [read_run(path) for path in (run, *arguments.get("compare", ()))]
+    return Page(report_page(records[0], records[1:]).html)
 
 
 def test_a_run_with_a_teacher_has_every_section(make_run):
@@ -65,8 +67,8 @@ def test_a_run_with_a_teacher_has_every_section(make_run):
         "Worst predictions",
         "Run",
     ]
-    # Validation, five terms, total, rate and norm; three scatters; labels and three logits.
-    assert len(page.all("svg")) == 9 + 3 + 4
+    # Scores; validation, five terms, total, rate and norm; three scatters; labels and three logits; two of classes.
+    assert len(page.all("svg")) == 1 + 9 + 3 + 4 + 2
     assert "weight ψ = 1" in page.text
 
 
@@ -127,7 +129,7 @@ def test_a_run_alone_shows_no_teacher(make_run):
     page = page_of(make_run(teacher=False))
     assert "Video logit" not in page.source
     assert "no teacher" in page.text
-    assert len(page.all("svg")) == 5 + 1 + 2
+    assert len(page.all("svg")) == 1 + 5 + 1 + 2 + 1
 
 
 def test_the_page_is_self_contained_and_accessible(make_run):
@@ -143,7 +145,7 @@ def test_the_page_is_self_contained_and_accessible(make_run):
     assert all("scope" in th for th in page.all("th"))
     ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
-    assert {a["href"] for a in page.all("a")} == {f"#{name}" for name in ids}
+    assert {attrs["href"] for tag, attrs in page.elements if tag in ("a", "use")} == {f"#{name}" for name in ids}
     assert "prefers-color-scheme: dark" in page.source
     assert "nan" not in re.sub(r"<style>.*?</style>", "", page.source, flags=re.S)
 
@@ -289,10 +291,24 @@ def test_many_points_are_drawn_as_a_sample_that_says_so(make_run, monkeypatch):
     assert "a sample of 20" in page.text
 
 
-def test_the_same_files_give_the_same_page(make_run):
-    run = make_run()
-    first = write_report(run).read_bytes()
-    assert write_report(run).read_bytes() == first
+def test_the_same_files_give_the_same_page_and_pictures(make_run):
+    run = make_run(teacher=False, epochs=1)
+
+    def written():
+        write_report(run)
+        return {path.name: path.read_bytes() for path in (run / "report.html", *(run / "figures").iterdir())}
+
+    first = written()
+    assert {"report.html", "validation.png", "validation.pdf", "classes-student.pdf"} <= first.keys()
+    assert all(
+        first[name].startswith(b"%PDF" if name.endswith("pdf") else b"\x89PNG")
+        for name in first.keys() - {"report.html"}
+    )
+    assert written() == first
+
+
+def test_a_page_of_a_hundred_epochs_is_small(make_run):
+    assert len(page_of(make_run(epochs=100, clips=100)).source.encode()) < 210_000
 
 
 def test_a_bad_run_to_compare_with_leaves_no_page(make_run, tmp_path):

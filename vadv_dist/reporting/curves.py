@@ -15,7 +15,7 @@ from vadv_dist.runs.records import EpochLine, StepLine
 
 # A log scale shows a term that falls by more than this factor.
 _LOG_FROM = 8.0
-# More epochs than this are drawn with smaller dots.
+# More epochs than this are a line without dots, or with smaller ones.
 _MANY_DOTS = 40
 # Title and explanation of what is logged besides the terms.
 _RATES = {"lr": ("Learning rate", "of pretrained weights"), "grad_norm": ("Gradient norm", "before clipping")}
@@ -68,11 +68,9 @@ def validation_picture(run: RunRecord) -> Picture | None:
     epochs = {line.step: line.epoch + 1 for line in run.epochs}
     for output, points in reversed(series.items()):
         role = role_of(run.task, output)
-        titles = [
-            f"{output.title}, epoch {epochs[int(step)]} (step {step}): {metric.title} {at:.3f}" for step, at in points
-        ]
+        titles = [f"{output.title}, epoch {epochs[int(step)]}: {at:.3f}" for step, at in points]
         picture.line(points, role)
-        picture.dots(points, role, titles, radius=_radius(points))
+        picture.dots(points, role, titles, radius=2.5 if len(points) <= _MANY_DOTS else 1.5)
     best_step, best = _best(run, series[student])
     title = f"Best checkpoint: step {best_step}, {metric.title} {best:.3f}"
     picture.dots([(best_step, best)], "ink", [title], radius=6, hollow=True)
@@ -120,7 +118,7 @@ def _curve(run: RunRecord, name: str) -> Curve | None:
         if (mean := _finite(line.train.get(name))) is not None:
             # In the middle of its epoch, where the logged steps have that mean.
             means.append(((start + line.step) / 2, mean))
-            epochs.append(f"Epoch {line.epoch + 1} (to step {line.step})")
+            epochs.append(f"Epoch {line.epoch + 1}")
         start = line.step
     logged = _points((line, line.terms.get(name, line.rates.get(name))) for line in run.steps)
     return Curve(logged, means, epochs) if logged or means else None
@@ -136,8 +134,9 @@ def _curve_picture(run: RunRecord, curve: Curve, name: str, title: str, note: st
     if curve.means:
         picture.line(thin(curve.logged), "label", width=1, alpha=0.55)
         picture.line(curve.means, "ink")
-        titles = [f"{epoch}: mean {decimals(mean)}" for epoch, (_, mean) in zip(curve.epochs, curve.means, strict=True)]
-        picture.dots(curve.means, "ink", titles, radius=_radius(curve.means))
+        if len(curve.means) <= _MANY_DOTS:
+            means = zip(curve.epochs, curve.means, strict=True)
+            picture.dots(curve.means, "ink", [f"{epoch}: {decimals(mean)}" for epoch, (_, mean) in means])
     else:
         picture.line(thin(curve.logged), "ink", width=1.1)
     shown = curve.means or curve.logged
@@ -149,10 +148,6 @@ def _curve_picture(run: RunRecord, curve: Curve, name: str, title: str, note: st
 def _frame(picture: Picture, run: RunRecord, values: Point, *, log: bool = False) -> None:
     last = max(line.step for line in (*run.steps, *run.epochs))
     picture.frame((0, last), values, x_label="step", log_y=log, whole_x=True)
-
-
-def _radius(points: list[Point]) -> float:
-    return 2.5 if len(points) <= _MANY_DOTS else 1.5
 
 
 def _best(run: RunRecord, student: list[Point]) -> Point:

@@ -209,12 +209,11 @@ def _confusion(evaluation: Scored, output: Output) -> Picture | None:
         total = int(counts[row].sum())
         for column, predicted in enumerate(classes.names):
             count, right = int(counts[row, column]), row == column
-            base = axes.bar(column, 0.92, 0.94, bottom=row - 0.46, color=PALETTE["grid"])
-            picture.title(base[0], [f"label {label}, {title.lower()} {predicted}: {count} of {total}"])
+            cell = axes.bar(column, 0.92, 0.94, bottom=row - 0.46, color=PALETTE["grid"])
             if count:
-                shade: dict[str, Any] = {"color": PALETTE["o1"], "alpha": 0.7 * math.sqrt(count / total)}
-                shaded = axes.bar(column, 0.92, 0.94, bottom=row - 0.46, **shade)
-                picture.title(shaded[0], [f"label {label}, {title.lower()} {predicted}: {count} of {total}"])
+                shade = 0.7 * math.sqrt(count / total)
+                cell = axes.bar(column, 0.92, 0.94, bottom=row - 0.46, color=PALETTE["o1"], alpha=shade)
+            picture.title(cell[0], [f"label {label}, {title.lower()} {predicted}: {count} of {total}"])
             if right:
                 axes.bar(column, 0.9, 0.92, bottom=row - 0.45, fill=False, edgecolor=PALETTE["ink"], linewidth=1.5)
             look: dict[str, Any] = {

@@ -102,6 +102,7 @@ class Picture:
             axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
         axes.spines["bottom"].set(visible=True, color=PALETTE["label"], linewidth=1)
         axes.tick_params(axis="x", length=4, pad=3)
+        axes.tick_params(axis="y", pad=6)
         axes.grid(axis="y", color=PALETTE["grid"], linewidth=1)
         axes.set_axisbelow(True)
         axes.set_xlabel(x_label, color=PALETTE["quiet"], fontsize=_FONT, labelpad=3)
@@ -184,7 +185,7 @@ class Picture:
             (axes.get_xticklabels(), ("x0", "x1"), 4 * unit),
             (axes.get_yticklabels(), ("y0", "y1"), 0),
         ):
-            boxes = [(words, words.get_window_extent()) for words in labels if words.get_text()]
+            boxes = [(w, w.get_window_extent()) for w in labels if w.get_text() and not w.get_rotation()]
             end = -math.inf
             for words, box in sorted(boxes, key=lambda pair: getattr(pair[1], edges[0])):
                 low, high = (getattr(box, edge) for edge in edges)
@@ -214,7 +215,8 @@ class Picture:
         if handles:
             axes.legend(
                 handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), frameon=False,
-                labelcolor=PALETTE["quiet"], fontsize=_FONT, handlelength=1, handletextpad=0.3, columnspacing=1, borderpad=0,
+                labelcolor=PALETTE["quiet"], fontsize=_FONT, handlelength=1, handletextpad=0.3, columnspacing=1,
+                borderpad=0,
             )  # fmt: skip
         for words in self._figure.findobj(Text):
             words.set_parse_math(False)
@@ -255,7 +257,7 @@ def number(value: float) -> str:
     return decimals(value)
 
 
-def thin(points: Sequence[Point], most: int = 400) -> list[Point]:
+def thin(points: Sequence[Point], most: int = 300) -> list[Point]:
     """At most about `most` of many points: the lowest and highest of each stretch, so that spikes stay."""
     if len(points) <= most:
         return list(points)

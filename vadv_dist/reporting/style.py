@@ -5,35 +5,24 @@ The colours of outputs are those of Okabe and Ito (2008), which stay apart for c
 
 from vadv_dist.evaluation.description import Output, TaskDescription
 
-# By role: o1 to o3 are a task's outputs, the student first. All differ, for a picture's colours are replaced by them.
-PALETTE = {
-    "ground": "#fbfaf8",
-    "raised": "#ffffff",
-    "ink": "#1d1f23",
-    "quiet": "#62666d",
-    "rule": "#e2dfd9",
-    "grid": "#ece9e4",
-    "o1": "#0072b2",
-    "o2": "#c65500",
-    "o3": "#00845f",
-    "other": "#9a5b87",
-    "label": "#8b8f96",
-    "wash": "#eef4f9",
+# Light and dark by role: o1 to o3 are a task's outputs, the student first. All light ones differ, for they stand for
+# their roles in a picture.
+_COLOURS = {
+    "ground": ("#fbfaf8", "#15171a"),
+    "raised": ("#ffffff", "#1c1f23"),
+    "ink": ("#1d1f23", "#e8e6e1"),
+    "quiet": ("#62666d", "#a0a4ab"),
+    "rule": ("#e2dfd9", "#33373d"),
+    "grid": ("#ece9e4", "#292d33"),
+    "o1": ("#0072b2", "#5bb5ec"),
+    "o2": ("#c65500", "#f09050"),
+    "o3": ("#00845f", "#3cc79b"),
+    "other": ("#9a5b87", "#d99cc4"),
+    "label": ("#8b8f96", "#7d828a"),
+    "wash": ("#eef4f9", "#1b2833"),
 }
-_DARK = {
-    "ground": "#15171a",
-    "raised": "#1c1f23",
-    "ink": "#e8e6e1",
-    "quiet": "#a0a4ab",
-    "rule": "#33373d",
-    "grid": "#292d33",
-    "o1": "#5bb5ec",
-    "o2": "#f09050",
-    "o3": "#3cc79b",
-    "other": "#d99cc4",
-    "label": "#7d828a",
-    "wash": "#1b2833",
-}
+PALETTE = {role: light for role, (light, _) in _COLOURS.items()}
+_DARK = {role: dark for role, (_, dark) in _COLOURS.items()}
 
 
 def role_of(task: TaskDescription, output: Output) -> str:
@@ -89,7 +78,7 @@ ul.notes li { margin: 4px 0; }
 .grid-of { display: grid; gap: 28px 32px; margin-top: 24px;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 280px), 1fr)); }
 .grid-of.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); }
-.grid-of.one { display: block; max-width: 484px; }
+.grid-of.one { display: block; max-width: 484px; } .grid-of.one figcaption { min-height: 0; }
 figure { margin: 0; min-width: 0; break-inside: avoid; }
 figcaption { display: flex; flex-wrap: wrap; align-items: baseline; column-gap: 10px; margin-bottom: 6px;
   min-height: 48px;

@@ -13,6 +13,8 @@ from vadv_dist.tuning.objectives import Objective
 from vadv_dist.tuning.space import Entry, Value
 from vadv_dist.tuning.study import course
 
+# Behind words that lines cross.
+_BACKGROUND = {"facecolor": PALETTE["ground"], "edgecolor": "none", "pad": 1, "alpha": 0.8}
 KEYS = [("ended", "o1"), ("stopped", "label")]
 
 
@@ -61,8 +63,8 @@ def curves_picture(trials: Sequence[FrozenTrial], score: Objective) -> Picture |
         return None
     costs = [cost for trial in known for cost in course(trial).values()]
     picture = Picture("epochs", f"Validation {score.title} by epoch", WIDE)
-    last = max(step for trial in known for step in course(trial))
-    picture.frame((0, last), value_range(costs, score), x_label="epoch", whole_x=True)
+    steps = [step for trial in known for step in course(trial)]
+    picture.frame((min(steps), max(steps)), value_range(costs, score), x_label="epoch", whole_x=True)
     ends = []
     for trial in sorted(known, key=lambda trial: trial.state == TrialState.COMPLETE):
         points = [(float(step), score.value(cost)) for step, cost in sorted(course(trial).items())]
@@ -116,8 +118,8 @@ def parallel_picture(trials: Sequence[FrozenTrial], entries: Sequence[Entry], sc
     for row in range(len(names)):
         picture.line([(0, row), (1, row)], "label", width=1)
     for row, entry in enumerate(entries):
-        ticks = _places(entry) or [(value, number(value)) for value in _round_values(entry)]
-        _tick_row(picture, row, [(_share(entry, place), words) for place, words in ticks])
+        ticks = [(_share(entry, place), words) for place, words in _places(entry)]
+        _tick_row(picture, row, ticks or [(0, number(entry.low)), (1, number(entry.high))])
     _tick_row(picture, len(entries), [(0, number(low)), (1, number(high))])
     ranked = sorted(seen, key=lambda pair: -pair[1])
     for rank, (trial, cost) in enumerate(ranked, 1):
@@ -128,10 +130,10 @@ def parallel_picture(trials: Sequence[FrozenTrial], entries: Sequence[Entry], sc
         ]
         points.append(((score.value(cost) - low) / (high - low), float(len(entries))))
         best = rank == len(ranked)
-        look = {} if best else {"alpha": 0.1 + 0.7 * rank / len(ranked)}
+        look = {"width": 2.5} if best else {"alpha": 0.1 + 0.7 * rank / len(ranked)}
         picture.title(picture.line(points, "ink" if best else "o1", **look), [_title(trial, cost, score)])
     picture.label = f"Values of {len(seen)} trials on {len(entries)} axes, with their validation {score.title}."
-    picture.note = tag("span", f"black: the best; fainter: a worse {score.title}")
+    picture.note = tag("span", f"bold: the best; fainter: a worse {score.title}")
     return picture
 
 
@@ -174,34 +176,22 @@ def _dots(
 
 
 def _tick_row(picture: Picture, row: int, ticks: Sequence[tuple[float, str]]) -> None:
-    """Labels below one of several axes, those left out that would touch the one before."""
-    end = -math.inf
-    for share, words in sorted(ticks):
-        width = 0.02 * len(words)  # a letter's share of the axis
-        start = min(max(share - width / 2, 0), 1 - width)
-        if start > end:
-            at = "left" if share < width / 2 else "right" if share > 1 - width / 2 else "center"
-            picture.text(share, row, words, offset=(0, -3), ha=at, va="top", fontsize=10)
-            end = start + width + 0.02
+    """Labels below one of several axes, each as long as its share of the width allows."""
+    for share, words in ticks:
+        side = "left" if share < 0.1 else "right" if share > 0.9 else "center"
+        most = max(50 // len(ticks) - 1, 4)
+        picture.text(share, row, shortened(words, most), offset=(0, -4), ha=side, va="top", bbox=_BACKGROUND)
 
 
 def _places(entry: Entry) -> list[tuple[float, str]]:
     """Where an axis is labelled by name; empty where by number alone."""
     if entry.kind == "categorical":
         return [(float(place), shortened(str(choice), 16)) for place, choice in enumerate(entry.choices)]
-    if entry.zero:
-        zero = (math.sqrt(entry.floor * entry.low), "0")
-        return [zero, *((value, number(value)) for value in _round_values(entry))]
-    return []
-
-
-def _round_values(entry: Entry) -> list[float]:
-    """Round values on an axis of numbers."""
-    from matplotlib.ticker import LogLocator, MaxNLocator
-
-    locator = LogLocator() if entry.log and entry.high / entry.low >= 100 else MaxNLocator(5, steps=[1, 2, 5, 10])
-    values = (float(f"{value:.6g}") for value in locator.tick_values(entry.low, entry.high))
-    return [value for value in values if entry.low * 0.999 <= value <= entry.high * 1.001]
+    if not entry.zero:
+        return []
+    first, last = math.ceil(math.log10(entry.low)), math.floor(math.log10(entry.high))
+    powers = [(10.0**power, number(10.0**power)) for power in range(first, last + 1)]
+    return [(math.sqrt(entry.floor * entry.low), "0"), *powers]
 
 
 def _ends(entry: Entry) -> Point:
