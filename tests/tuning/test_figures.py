@@ -90,7 +90,8 @@ def test_what_stands_for_zero_is_drawn_before_the_axis_of_numbers_and_called_zer
     weight.lay_out()
     labels = {label.get_text(): label.get_position()[0] for label in weight.axes.get_xticklabels()}
     assert labels["0"] < low
-    assert {"0.01", "1", "100"} <= labels.keys()
+    assert labels["1"] == 1
+    assert "100" in labels
 
 
 def test_long_choices_are_shortened_turned_and_all_shown():
