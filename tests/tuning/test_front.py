@@ -20,7 +20,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.runs.records import RunResult
 from vadv_dist.storage import read_json
 from vadv_dist.tasks import Task, build
-from vadv_dist.tuning.front import _edge, front_table, front_trials
+from vadv_dist.tuning.front import front_table, front_trials
 from vadv_dist.tuning.objectives import values_of, with_objectives
 from vadv_dist.tuning.search import tune
 from vadv_dist.tuning.settings import load_search
@@ -99,13 +99,6 @@ def test_the_table_is_ascii_and_shows_what_differs() -> None:
 def test_costs_are_read_from_the_result() -> None:
     document = run_result({"mae": 0.5, "corr": 0.2}, parameters={"teacher": 7, "student": 40}, wall_time_s=2.5)
     assert values_of(document, ["student_parameters", "wall_time_s", "corr"]) == [40.0, 2.5, 0.2]
-
-
-def test_the_edge_goes_in_stairs() -> None:
-    # Less MAE (upwards) costs more: between (1, 5) and (3, 2), what is at hand for less than 3 is 5.
-    assert _edge([(3, 2), (1, 5)]) == [(1, 5), (3, 5), (3, 2)]
-    # More correlation, more MAE: to have more than 1 takes the MAE of the point at 3.
-    assert _edge([(1, 2), (3, 5)]) == [(1, 2), (1, 5), (3, 5)]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
