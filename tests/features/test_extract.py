@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from lists import HEADER, YUNET, bad_list, contents, quiet
 from safetensors.numpy import load_file
+from stopping_child import EXTRACTED_SHARD, signal_stopped, start_until
 from videos import write_list, write_video
 
 from vadv_dist.config.extract_sections import FacesConfig
@@ -236,16 +236,11 @@ def test_resume_after_kill_gives_the_same_bytes(configure, clip_folder: Path, tm
     extract(whole, quiet())
     config = tmp_path / "killed.yaml"
     config.write_text(config_to_yaml(configure(csv, tmp_path / "killed", max_rejected=0.5)))
-    work, kills = tmp_path / "killed.work", 0
+    command = ["extract", "--config", str(config)]
     for wanted in (2, 7):
-        process = run_cli(config)
-        while process.poll() is None and len(list(work.glob("train-*.json"))) < wanted:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        kills += process.returncode == -signal.SIGKILL
+        shards = tmp_path / "killed.work" / "train-*.json"
+        signal_stopped(start_until(EXTRACTED_SHARD, shards, command, count=wanted), signal.SIGKILL)
         assert not (tmp_path / "killed" / "dataset.json").exists()
-    assert kills == 2
     (tmp_path / "killed" / "train" / ".00009.parquet.partial-1").write_bytes(b"half")
     damaged = sorted((tmp_path / "killed" / "train").glob("0*.parquet"))[0]
     damaged.write_bytes(damaged.read_bytes()[:-1])
@@ -262,16 +257,11 @@ def test_sigterm_leaves_complete_shards_and_the_job_can_be_resumed(
     configure, clip_folder: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "told.yaml"
-    for good in (24, 96, 384):  # enough clips that even a fast machine does not finish before the signal
-        csv = bad_list(tmp_path / f"clips-{good}", good=good)
-        config.write_text(config_to_yaml(configure(csv, tmp_path / f"told-{good}", max_rejected=0.5)))
-        process = run_cli(config)
-        while process.poll() is None and not list((tmp_path / f"told-{good}.work").glob("train-*.json")):
-            time.sleep(0.002)
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=120)
-        if process.returncode != 0:
-            break
+    csv = bad_list(tmp_path / "clips", good=24)
+    config.write_text(config_to_yaml(configure(csv, tmp_path / "told", max_rejected=0.5)))
+    command = ["extract", "--config", str(config)]
+    process = start_until(EXTRACTED_SHARD, tmp_path / "told.work" / "train-*.json", command)
+    _, said = signal_stopped(process, signal.SIGTERM)
     assert process.returncode == 143, said
     assert said.endswith("stopped by SIGTERM. Completed work is saved; run the same command again to resume.\n")
     assert not list(tmp_path.rglob(".*.partial-*"))
@@ -279,7 +269,7 @@ def test_sigterm_leaves_complete_shards_and_the_job_can_be_resumed(
     out, said = process.communicate(timeout=900)
     assert process.returncode == 0, said
     assert "resuming: " in said
-    assert json.loads(out)["clips_written"] == good
+    assert json.loads(out)["clips_written"] == 24
 
 
 @pytest.mark.slow
@@ -291,11 +281,8 @@ def test_ray_gives_the_bytes_of_one_process_also_after_a_kill(
     extract(configure(clips_csv, tmp_path / "plain"), quiet())
     config = tmp_path / "ray.yaml"
     config.write_text(config_to_yaml(configure(clips_csv, tmp_path / "ray", num_workers=1)))
-    process = run_cli(config)
-    while process.poll() is None and not list((tmp_path / "ray.work").glob("train-*.json")):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    shards = tmp_path / "ray.work" / "train-*.json"
+    signal_stopped(start_until(EXTRACTED_SHARD, shards, ["extract", "--config", str(config)]), signal.SIGKILL)
     process = run_cli(config)
     _, said = process.communicate(timeout=900)
     assert process.returncode == 0, said

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from stopping_child import LOG_LINE, signal_stopped, start_until
 
 from vadv_dist.config import load_config
 from vadv_dist.data.windows import LocalWindows
@@ -207,21 +208,17 @@ def test_a_command_that_is_told_to_stop_goes_on_bit_identically(write_config, tm
     options = ["--data.batch_size=4", "--trainer.epochs=4"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
-    def command(name: str) -> list[str]:
-        return [sys.executable, "-m", "vadv_dist.cli", "train", "--config", str(write_config(name)), *options]
+    def arguments(name: str) -> list[str]:
+        return ["train", "--config", str(write_config(name)), *options]
 
-    subprocess.run(command("whole"), check=True, capture_output=True, env=environment)
+    def complete(name: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "vadv_dist.cli", *arguments(name)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    assert complete("whole").returncode == 0
     whole, told = RunFolder(tmp_path / "runs" / "whole"), RunFolder(tmp_path / "runs" / "told")
-    process = subprocess.Popen(
-        command("told"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    deadline = time.monotonic() + 600
-    while not (told.metrics_path.is_file() and len(kinds(told, "step")) >= 5):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    said, errors = process.communicate(timeout=60)
+    process = start_until(LOG_LINE, told.metrics_path, arguments("told"), count=7, env=environment)
+    said, errors = signal_stopped(process, signal.SIGTERM)
     assert (process.returncode, said) == (143, "")
     [checkpoint] = list_checkpoints(told.checkpoints)[-1:]
     total = list_checkpoints(whole.checkpoints)[-1].step
@@ -231,7 +228,7 @@ def test_a_command_that_is_told_to_stop_goes_on_bit_identically(write_config, tm
     )
     assert 5 <= checkpoint.step < total
     assert not list(told.root.rglob(".*.partial-*"))
-    done = subprocess.run(command("told"), capture_output=True, text=True, env=environment)
+    done = complete("told")
     assert done.returncode == 0, done.stderr
     assert f"going on from step {checkpoint.step}" in done.stderr
     assert same(whole, told)

@@ -5,12 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
+from stopping_child import LOG_LINE, signal_stopped, start_until
 
 from vadv_dist.config import load_config
 from vadv_dist.data.schema import Clip, LabelSpec
@@ -176,18 +176,15 @@ def test_a_process_killed_inside_an_epoch_goes_on_bit_identically(write_config, 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def command(name: str) -> list[str]:
-        return [sys.executable, "-m", "vadv_dist.cli", "train", "--config", str(write_config(name)), *options]
+        return [sys.executable, "-m", "vadv_dist.cli", *arguments(name)]
+
+    def arguments(name: str) -> list[str]:
+        return ["train", "--config", str(write_config(name)), *options]
 
     subprocess.run(command("whole"), check=True, capture_output=True, env=environment)
     whole, killed = RunFolder(tmp_path / "runs" / "whole"), RunFolder(tmp_path / "runs" / "killed")
-    process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    deadline = time.monotonic() + 600
-    while not (killed.metrics_path.is_file() and len(lines(killed, "step")) >= 10):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process = start_until(LOG_LINE, killed.metrics_path, arguments("killed"), count=10, env=environment)
+    signal_stopped(process, signal.SIGKILL)
     steps_in_epoch = lines(whole, "epoch")[0]["step"]
     assert not killed.result_path.exists()
     assert list_checkpoints(killed.checkpoints)[-1].step < 2 * steps_in_epoch

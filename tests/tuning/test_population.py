@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from ray_nodes import Cluster
 from rich.console import Console
 from run_lines import run_result
+from stopping_child import LOG_LINE, signal_stopped, start_until
 
 from vadv_dist.config import Config, OptimizerConfig, config_to_dict, load_config
 from vadv_dist.config.search import SearchConfig
@@ -243,26 +243,20 @@ def test_a_killed_population_goes_on_and_ends_as_one_that_was_not(
 ) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
-    def command(name: str) -> list[str]:
+    def arguments(name: str) -> list[str]:
         files = ["--config", str(write_config(name)), "--space", str(space), "--no-ray"]
-        return [sys.executable, "-m", "vadv_dist.cli", "tune", *files, "--data.batch_size=8", "--trainer.epochs=3"]
+        return ["tune", *files, "--data.batch_size=8", "--trainer.epochs=3"]
 
-    done = subprocess.run(command("whole"), capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    def complete(name: str) -> None:
+        command = [sys.executable, "-m", "vadv_dist.cli", *arguments(name)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+
+    complete("whole")
     whole, killed = tmp_path / "runs" / "whole-rates", tmp_path / "runs" / "killed-rates"
     for sign in ("trials/1/checkpoints/step-*", "trials/*-from-1", "trials/*-from-1/checkpoints/step-*/manifest.json"):
-        process = subprocess.Popen(
-            command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-        )
-        deadline = time.monotonic() + 600
-        while not list(killed.glob(sign)):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    done = subprocess.run(command("killed"), capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+        signal_stopped(start_until(LOG_LINE, killed / sign, arguments("killed"), env=environment), signal.SIGKILL)
+    complete("killed")
     a, b = trials_of(whole), trials_of(killed)
     assert [(t.values, t.params, t.intermediate_values) for t in a] == [
         (t.values, t.params, t.intermediate_values) for t in b

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,9 +12,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from postgres_server import PASSWORD, Server, binaries, postgres
+from stopping_child import LOG_LINE, signal_stopped, start_until
 
 from vadv_dist.cli import main
-from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.storage import read_json
 
 pytest.importorskip("psycopg", reason="the driver is not installed: pip install 'vadv-dist[postgres]'")
@@ -50,30 +49,19 @@ def in_a_process(command: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
 
-def wait_for(what: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 600
-    while not what():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_search_in_postgresql_survives_the_loss_of_itself_and_of_the_server(
     server: Server, command: list[str], tmp_path: Path
 ) -> None:
     root = tmp_path / "runs" / "hunt-psi"
     said = []
 
-    driver = in_a_process(command)
-    wait_for(lambda: list_checkpoints(root / "trials" / "1" / "checkpoints"), driver)
-    driver.send_signal(signal.SIGKILL)
-    said += driver.communicate()
+    checkpoints = root / "trials" / "1" / "checkpoints" / "*" / "manifest.json"
+    said += signal_stopped(start_until(LOG_LINE, checkpoints, command), signal.SIGKILL)
     first = (root / "trials" / "0" / "metrics.jsonl").stat().st_mtime
 
-    driver = in_a_process(command)
-    wait_for(lambda: (root / "trials" / "2").is_dir(), driver)
+    driver = start_until(LOG_LINE, root / "trials" / "2", command)
     server.stop()
-    out, told = driver.communicate(timeout=900)
+    out, told = signal_stopped(driver, signal.SIGCONT)
     said += [out, told]
     assert driver.returncode == 1, told
     assert "Traceback" not in told

@@ -2,12 +2,10 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 from rich.console import Console
+from stopping_child import LOG_LINE, signal_stopped, start_until
 
 from vadv_dist.cli import main
 from vadv_dist.config import load_config
@@ -211,7 +210,7 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
 
     options = ["--data.batch_size=12", "--trainer.epochs=3"]
     files = ["--config", str(write_config("killed")), "--space", str(space), "--no-ray"]
-    command = [sys.executable, "-m", "vadv_dist.cli", "tune", *files, *options]
+    arguments = ["tune", *files, *options]
 
     def epochs(root: Path, number: int) -> list[dict]:
         path = root / "trials" / str(number) / "metrics.jsonl"
@@ -222,23 +221,17 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
     search(write_config("whole"), space, *options)
     whole, killed = tmp_path / "runs" / "whole-weights", tmp_path / "runs" / "killed-weights"
 
-    # Killed inside the first trial, and again inside the second, somewhere after each had ended an epoch. What comes of
-    # a kill at any one step is in test_kills.py.
+    # Killed after a checkpoint of the first trial, and again after one of the second. What comes of a kill at any one
+    # step is in test_kills.py.
     for number in (0, 1):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        deadline = time.monotonic() + 600
-        while not list_checkpoints(killed / "trials" / str(number) / "checkpoints"):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        time.sleep(random.uniform(0, 0.2))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        checkpoints = killed / "trials" / str(number) / "checkpoints" / "*" / "manifest.json"
+        signal_stopped(start_until(LOG_LINE, checkpoints, arguments, env=environment), signal.SIGKILL)
     assert not (killed / "tune.json").exists()
     first = (killed / "trials" / "0" / "metrics.jsonl").stat().st_mtime
     checkpoints = list_checkpoints(killed / "trials" / "1" / "checkpoints")
     before = [line for line in epochs(killed, 1) if not checkpoints or line["step"] <= checkpoints[-1].step]
     assert before
+    command = [sys.executable, "-m", "vadv_dist.cli", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
 

@@ -83,7 +83,7 @@ def test_dashboards_have_panels_that_do_not_overlap_and_names_of_their_own() -> 
 def test_a_running_training_is_read_back_by_query_and_its_series_end(write_config, tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "vadv_dist.cli", "train", "--config", str(write_config("watched"))]
-    command += [f"--telemetry.port={port}", "--telemetry.peak_flops=1e12", "--trainer.epochs=25"]
+    command += [f"--telemetry.port={port}", "--telemetry.peak_flops=1e12", "--trainer.epochs=100"]
     with prometheus(tmp_path / "prometheus", local=[f"127.0.0.1:{port}"]) as server:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         server.wait_for('vadv_step{run="watched"} > 0', seconds=600)
