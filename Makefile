@@ -7,7 +7,7 @@ ENCODER := transformers.models.roberta.modeling_roberta
 # If this is set, as in many containers, every process recompiles its imports, which takes seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test test-fast test-long lint types docs bench ci lock clean
+.PHONY: help setup run test test-fast test-long coverage lint types docs bench ci lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,16 @@ test-long: $(READY) ## the longest tests: a job that loses one of two Ray nodes,
 
 test-fast: $(READY) ## tests without Ray and DeepSpeed
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not deepspeed and not slow'
+
+PURE_ROOMS := models objectives evaluation config formats tasks data runs inference reporting
+coverage: $(READY) ## lines that test-fast executes; below 90 % in a room without Ray and DeepSpeed fails
+	@# The deselected test bounds CPU time, which the tracer multiplies.
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not ray and not deepspeed and not slow' --cov=vadv_dist --cov-report= \
+		-k 'not cannot_use_much_memory_or_time'
+	@failed=0; for room in $(PURE_ROOMS); do \
+		percent=$$($(BIN)/coverage report --include="vadv_dist/$$room/*" --format=total --precision=1) || exit 1; \
+		echo "$$room $$percent %"; \
+		awk "BEGIN {exit !($$percent < 90)}" && failed=1; done; exit $$failed
 
 lint: $(READY) ## ruff: rules and format
 	@$(BIN)/ruff check .

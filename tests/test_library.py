@@ -12,7 +12,7 @@ import pytest
 import vadv_dist
 
 DOCS = Path(__file__).parents[1] / "docs"
-ROOMS = ("data", "features", "formats", "inference", "launch", "reporting", "runs", "training")
+ROOMS = ("data", "formats", "inference", "launch", "reporting", "runs", "training", "watching")
 
 
 def run_python(code: str, folder: Path) -> str:
@@ -63,3 +63,5 @@ def test_the_package_is_imported_at_once() -> None:
 def test_rooms_export_their_public_names(room: str) -> None:
     package = importlib.import_module(f"vadv_dist.{room}")
     assert all(getattr(package, name).__module__.startswith(f"vadv_dist.{room}.") for name in package.__all__)
+    # A module of the same name would replace the export as soon as it is imported.
+    assert not {path.stem for path in Path(package.__path__[0]).iterdir()} & set(package.__all__)

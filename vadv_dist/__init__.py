@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vadv_dist.tasks.sentiment import build_student, build_teacher
     from vadv_dist.training.evaluate_other_data import evaluate
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,

@@ -136,7 +136,7 @@ def write_run(
             wall_time_s=95.0,
             data=[{"uri": "data/made", "fingerprint": "5f0c" * 16, "rows": rows_by_split}],
             parameters={"teacher": 1_230_000 if teacher else 0, "student": 22_700_000},
-            versions={"vadv": "0.1.0", "torch": "2.10.0", "ray": "2.56.0"},
+            versions={"vadv": "0.2.0", "torch": "2.10.0", "ray": "2.56.0"},
             engine="deepspeed ZeRO-1",
             workers=2,
         )

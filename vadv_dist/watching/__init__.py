@@ -6,6 +6,5 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "look": "watch",
-        "watch": "watch",
     },
 )
