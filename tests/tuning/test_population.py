@@ -295,7 +295,7 @@ def test_a_fork_in_an_object_store_goes_on_as_one_on_a_disk(
         train(base, until=1)
         fork(RunFolder.of(base), other, 1)
         assert RunFolder.of(other).config() == other
-        ends.append(train(other)["validation"])
+        ends.append(train(other).validation)
     assert ends[0] == ends[1]
 
 

@@ -126,7 +126,7 @@ def _history_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
     return Section(
         "history",
         "History",
-        "The line is the best of the trials that ended. Crosses failed. Values beyond the upper edge are drawn on it.",
+        "The line is the best of the trials that ended. Crosses failed. Values beyond an edge are drawn on it.",
         join(
             grid(pictures, "wide"),
             folded(f"What was stopped, and when ({len(rows)})", table) if rows else "",
