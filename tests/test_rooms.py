@@ -1,10 +1,15 @@
 """Who may import whom: docs/architecture.md, "Rooms"."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from vadv_dist.evaluation.label_scale import METRICS, LabelScale
+from vadv_dist.objectives.step_distillation import TERMS
+from vadv_dist.tasks.sentiment import PROMPT, STUDENT, VIDEO, describe
 
 PACKAGE = Path(__file__).parents[1] / "vadv_dist"
 BASE = {"__init__", "errors", "formats", "storage"}
@@ -122,3 +127,34 @@ def test_only_storage_distinguishes_disk_and_object_store(path: Path) -> None:
         if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "isinstance" and room(path) != "cli":
             kinds = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)}
             assert not kinds & {"Path", "S3Path", "Location"}, f"{path} line {node.lineno}"
+
+
+# What a task calls its terms, outputs and metrics; everything else reads the description that the task gives.
+SPEAKS_OF_TASKS = ("tasks", "objectives", "models", "evaluation", "data/synth")
+NAMES = {
+    *(term.name for term in TERMS),
+    *(output.column for output in (STUDENT, VIDEO, PROMPT)),
+    *("class_logits", f"valid_{describe(LabelScale()).score}"),
+    *(key for key in METRICS),
+    *(metric.name for metric in METRICS.values()),
+}
+NAMED = re.compile(rf"\b({'|'.join(sorted(NAMES, key=len, reverse=True))})\b")
+
+
+def spoken(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Identifiers and strings of code, docstrings left out."""
+    documented = [n for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef) and n.body]
+    docstrings = {id(n.body[0].value) for n in documented if isinstance(n.body[0], ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.lineno, node.value
+        elif isinstance(node, ast.Name | ast.Attribute | ast.arg):
+            yield node.lineno, getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "arg", "")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_tasks_name_terms_outputs_and_metrics(path: Path) -> None:
+    if str(path.relative_to(PACKAGE)).startswith(SPEAKS_OF_TASKS):
+        return
+    found = [(line, text) for line, text in spoken(ast.parse(path.read_text())) if NAMED.search(text)]
+    assert not found, f"{path.relative_to(PACKAGE)} names what the task's description says: {found}"
