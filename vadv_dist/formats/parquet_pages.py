@@ -1,9 +1,9 @@
 """Parse the footer and the page headers of a Parquet file to find the decoded size of each column chunk.
 
 A column chunk is a sequence of pages, each preceded by a header in Thrift's compact protocol (parquet.thrift,
-`PageHeader`). Decoders take sizes from these headers, whatever the footer says, so we read them. The footer's column
-chunks are read here too, because pyarrow 26 terminates the process in C++ (`RowGroupMetaData.column`) if the statistics
-of a damaged footer are inconsistent.
+`PageHeader`). Decoders take sizes from these headers, whatever the footer says. pyarrow does not expose them, and
+version 26 terminates the process in C++ (`RowGroupMetaData.column`) if the statistics of a damaged footer are
+inconsistent; so the footer's column chunks are read here too.
 """
 
 from collections.abc import Sequence

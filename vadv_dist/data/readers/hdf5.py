@@ -1,6 +1,7 @@
 """Read untrusted HDF5 files in a separate process (`hdf5_worker`) that a damaged file may hang or crash without harm.
 
-Of 8,000 files with a few modified bytes, 2 made the HDF5 library hang inside C, where no Python timeout applies.
+h5py in this process does not serve: of 8,000 files with a few modified bytes, 2 made the HDF5 library hang inside C,
+where no Python timeout applies.
 Opening a file costs a fork of about ten milliseconds, and the first one also the start of the process.
 """
 
