@@ -103,7 +103,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     while cluster.processes("TrainWorker") and time.monotonic() < deadline:
         time.sleep(0.1)
 
-    # The same command goes on, and its driver is told to stop: the workers end with a checkpoint of their step.
+    # Resume, and send SIGTERM to the driver: the workers finish their step with a checkpoint.
     before = list_checkpoints(in_store.checkpoints)[-1].step
     driver = start("killed", s3)
     wait_for_step(in_store, before + 1, driver)
@@ -125,7 +125,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     victims[-1].send_signal(signal.SIGKILL)
     _, said = driver.communicate(timeout=900)
     assert driver.returncode == 0, said
-    assert "going on from step" in said
+    assert "resuming from step" in said
     assert "a worker was lost" in said, said
     assert "Traceback" not in said
 

@@ -1,4 +1,4 @@
-"""A run's folder that the workers do not share is told before the training, not after it."""
+"""A run's folder that the workers do not share is reported before training."""
 
 import os
 import subprocess

@@ -127,25 +127,25 @@ def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(
     assert steps == list(range(1, result["steps"] + 1))
 
 
-def test_the_signal_finishes_the_step_and_says_where_the_run_stands(write_config, monkeypatch, capsys) -> None:
+def test_sigterm_finishes_the_step_and_reports_the_checkpoint(write_config, monkeypatch, capsys) -> None:
     config = load_config(write_config(), OPTIONS)
     monkeypatch.setattr(TorchEngine, "update", on_call(1, sigterm)(TorchEngine.update))
     with sigterm_raises(), pytest.raises(StoppedError) as stopped:
         launch.train(config, Console(stderr=True, width=400))
     assert stopped.value.exit_code == 143
     assert str(stopped.value) == (
-        "stopped by SIGTERM at step 2 of 10, whose checkpoint is complete. Run the same command to continue."
+        "stopped by SIGTERM at step 2 of 10, whose checkpoint is complete. Run the same command again to resume."
     )
     assert (
-        "SIGTERM: finishing the step and writing a checkpoint, within 30 s (trainer.grace_s)" in capsys.readouterr().err
+        "SIGTERM: finishing the step and writing a checkpoint within 30 s (trainer.grace_s)" in capsys.readouterr().err
     )
     with RunFolder.of(config).lock():  # nobody holds it any more
         pass
 
 
-def test_a_signal_before_the_first_step_leaves_no_checkpoint(write_config, monkeypatch) -> None:
+def test_sigterm_before_the_first_step_leaves_no_checkpoint(write_config, monkeypatch) -> None:
     monkeypatch.setattr(loop.Trainer, "fit", on_call(0, sigterm)(loop.Trainer.fit))
-    with sigterm_raises(), pytest.raises(StoppedError, match=r"^SIGTERM came before the first step\. Run the same"):
+    with sigterm_raises(), pytest.raises(StoppedError, match=r"^SIGTERM arrived before the first step\. Run the same"):
         launch.train(load_config(write_config(), OPTIONS), QUIET)
 
 
@@ -159,10 +159,10 @@ def test_a_checkpoint_that_is_being_written_is_completed(write_config, monkeypat
     list_checkpoints(folder.checkpoints)[-1].verify()
 
 
-def test_an_export_that_is_being_written_is_completed(write_config, monkeypatch) -> None:
+def test_sigterm_during_the_export_completes_it(write_config, monkeypatch) -> None:
     config = load_config(write_config(), OPTIONS)
     monkeypatch.setattr(sentiment, "export_student", on_call(0, sigterm)(sentiment.export_student))
-    with sigterm_raises(), pytest.raises(StoppedError, match=r"while the run was ending\. .* is complete\.$"):
+    with sigterm_raises(), pytest.raises(StoppedError, match=r"while the run was finishing\. .* is complete\.$"):
         launch.train(config, QUIET)
     assert launch.train(config, QUIET).steps == 10
     assert (RunFolder.of(config).student / "model.safetensors").is_file()
@@ -224,11 +224,11 @@ def test_a_command_that_is_told_to_stop_goes_on_bit_identically(write_config, tm
     total = list_checkpoints(whole.checkpoints)[-1].step
     assert errors.endswith(
         f"vadv: stopped by SIGTERM at step {checkpoint.step} of {total}, whose checkpoint is complete. Run the same "
-        "command to continue.\n"
+        "command again to resume.\n"
     )
     assert 5 <= checkpoint.step < total
     assert not list(told.root.rglob(".*.partial-*"))
     done = complete("told")
     assert done.returncode == 0, done.stderr
-    assert f"going on from step {checkpoint.step}" in done.stderr
+    assert f"resuming from step {checkpoint.step}" in done.stderr
     assert same(whole, told)

@@ -33,13 +33,13 @@ def test_its_files_are_as_readable_as_any_that_this_user_makes(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
-def test_a_changed_file_is_not_loaded(tmp_path: Path, name: str) -> None:
+def test_modified_file_is_not_loaded(tmp_path: Path, name: str) -> None:
     saved = save(tmp_path, 7)
     data = bytearray((saved.path / name).read_bytes())
     data[len(data) // 2] ^= 1
     (saved.path / name).write_bytes(bytes(data))
     read = {"model.safetensors": saved.weights, "optimizer.safetensors": saved.moments, "state.json": saved.state}
-    with pytest.raises(MachineError, match=f"{name} is not what manifest.json declares"):
+    with pytest.raises(MachineError, match=f"{name} does not match manifest.json"):
         read[name]()
 
 

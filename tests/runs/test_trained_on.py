@@ -85,10 +85,10 @@ def test_other_data_in_the_place_of_a_runs_own_are_refused_with_both_named(
     assert stored(trained) == before
 
 
-def test_data_and_encoder_that_were_moved_are_found_where_they_are_named(trained: RunFolder, tmp_path: Path) -> None:
+def test_moved_data_and_encoder_are_found_at_the_given_locations(trained: RunFolder, tmp_path: Path) -> None:
     before, here = evaluate_run(trained.root, "test").to_json(), trained.root.parents[1]
     shutil.move(here / "data", tmp_path / "moved")
-    with pytest.raises(UserError, match=r"name its new place with --data"):
+    with pytest.raises(UserError, match=r"give its new location with --data"):
         evaluate_run(trained.root, "test")
     shutil.move(here / "encoder", tmp_path / "encoder")
     with pytest.raises(
@@ -110,13 +110,13 @@ def test_a_project_that_was_copied_as_a_whole_is_scored_by_its_relative_names(
     assert evaluate_run("runs/run", "test").to_json()["student"] == before["student"]
 
 
-def test_a_run_does_not_go_on_with_other_data_or_another_encoder(
+def test_run_is_not_resumed_with_other_data_or_another_encoder(
     trained: RunFolder, write_config: Callable[..., Path]
 ) -> None:
     again = (*OPTIONS, *RELATIVE, f"--run.storage={trained.root.parent}")
-    with pytest.raises(UserError, match=r"other data than .*: .*/here/data .* then, .*/there/data .* now") as refusal:
+    with pytest.raises(UserError, match=r"different data: .*/here/data .* then, .*/there/data .* now") as refusal:
         train(load_config(write_config(), again), QUIET)
-    assert "another encoder than" in str(refusal.value)
+    assert "a different encoder: " in str(refusal.value)
 
 
 def test_a_run_that_took_no_step_yet_does_not_block_one_on_data_that_were_made_again(
@@ -149,11 +149,9 @@ def test_a_run_goes_on_with_its_data_in_another_place_and_remembers_it(
     )
 
 
-def test_a_worker_whose_own_disk_holds_other_data_is_refused(
-    trained: RunFolder, write_config: Callable[..., Path]
-) -> None:
+def test_worker_with_other_data_on_its_disk_is_rejected(trained: RunFolder, write_config: Callable[..., Path]) -> None:
     elsewhere = load_config(write_config(), (*OPTIONS, *RELATIVE))
-    with pytest.raises(UserError, match=r"begun on other data than .*/here/data.*/there/data"):
+    with pytest.raises(UserError, match=r"started on different data: .*/here/data.*/there/data"):
         trained.require_same(identity_of(elsewhere))
 
 
@@ -175,7 +173,7 @@ def test_several_sources_keep_their_names_when_their_folders_are_renamed(
     assert sorted(after["sources"]) == ["one", "two"]
 
 
-def test_a_search_does_not_go_on_with_other_data(
+def test_search_is_not_resumed_with_other_data(
     trained: RunFolder, tmp_path: Path, made: Path, write_config: Callable[..., Path]
 ) -> None:
     there = load_config(write_config(), RELATIVE)
@@ -188,7 +186,7 @@ def test_a_search_does_not_go_on_with_other_data(
     name = folder.claim(here, space, SearchConfig(), identity_of(here))
     (folder.trials / "0").mkdir(parents=True)
     (folder.trials / "0" / "result.json").write_text("{}")  # else there is nothing to protect
-    with pytest.raises(UserError, match=r"search in .* was begun on other data than .*/here/data .*/there/data"):
+    with pytest.raises(UserError, match=r"search in .* was started on different data: .*/here/data .*/there/data"):
         folder.claim(there, space, SearchConfig(), identity_of(there))
     shutil.move(tmp_path / "here" / "data", tmp_path / "moved")
     raw = config_to_dict(here)

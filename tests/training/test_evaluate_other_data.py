@@ -130,18 +130,18 @@ def test_an_export_is_scored_without_a_file(run: Path, tmp_path: Path, capsys) -
         evaluate(export, "test")
 
 
-def test_the_clips_that_it_was_trained_on_are_called_that(run: Path, tmp_path: Path) -> None:
+def test_scoring_on_training_clips_is_reported(run: Path, tmp_path: Path) -> None:
     export_run(run, tmp_path / "export")
     own = str(run.parents[1] / "data")
     (leak,) = evaluate(tmp_path / "export", "train", data=[own]).to_json()["leaks"]
-    assert "trained on these very clips" in leak["told"]
+    assert "trained on the same clips" in leak["told"]
 
 
 @pytest.mark.parametrize(
     ("label", "message"),
     [(LabelSpec(1, 5), r"labels in \[1, 5\].*predicts labels in \[-3, 3\]"), (LabelSpec.of_classes(4), "has classes")],
 )
-def test_labels_of_another_range_are_refused(run: Path, tmp_path: Path, label: LabelSpec, message: str) -> None:
+def test_labels_of_another_range_are_rejected(run: Path, tmp_path: Path, label: LabelSpec, message: str) -> None:
     clips = [Clip("x", "new", "some words", 2.0, "x", {})]
     before = sorted(run.rglob("*"))
     with pytest.raises(UserError, match=message):
@@ -149,11 +149,11 @@ def test_labels_of_another_range_are_refused(run: Path, tmp_path: Path, label: L
     assert sorted(run.rglob("*")) == before
 
 
-def test_several_other_data_sets_and_an_encoder_are_refused(run: Path, tmp_path: Path) -> None:
+def test_several_other_data_sets_or_an_encoder_are_rejected(run: Path, tmp_path: Path) -> None:
     places = [str(write_words(tmp_path / name, words(name, ["new"]))) for name in ("x", "y")]
-    with pytest.raises(UserError, match="one after another"):
+    with pytest.raises(UserError, match="one at a time"):
         evaluate(run, "test", data=places)
-    with pytest.raises(UserError, match="--encoder names where"):
+    with pytest.raises(UserError, match="--encoder is only used with a run's own data"):
         evaluate(run, "test", data=places[:1], encoder="encoder")
     with pytest.raises(UserError, match="no 'valid' split"):
         evaluate(run, "valid", data=places[:1])

@@ -1,4 +1,4 @@
-"""A run over two sources: metrics by source everywhere, resume in the middle of a mixed epoch, leaks told."""
+"""A run over two sources: metrics by source, resuming in the middle of a mixed epoch, and reported leaks."""
 
 import json
 from pathlib import Path
@@ -127,12 +127,12 @@ def test_a_mixed_run_cut_off_anywhere_ends_with_the_same_weights(mixed_config, s
     assert [e["sources"] for e in epochs(RunFolder.of(whole))] == [e["sources"] for e in epochs(RunFolder.of(cut))]
 
 
-def test_a_dry_run_tells_what_an_epoch_takes_from_each_source(mixed_config, capsys) -> None:
+def test_dry_run_reports_clips_per_epoch_of_each_source(mixed_config, capsys) -> None:
     facts = describe(load_config(mixed_config("run"), OPTIONS))
     told = [(source["name"], source["clips"], source["per_epoch"]) for source in facts["sources"]]
     assert told == [("small", 18, 54), ("large", 90, 54)]
     render(facts, Console(width=120))
-    assert "small: 18 train, of which an epoch takes 54 (3 times each)" in capsys.readouterr().out
+    assert "small: 18 train; an epoch reads 54 (3 times each)" in capsys.readouterr().out
 
 
 def test_videos_trained_on_in_another_source_are_told_by_the_evaluation(mixed_config, tmp_path, capsys) -> None:

@@ -36,5 +36,5 @@ def test_a_trial_on_other_data_ends_the_search(write_config: Any, tmp_path: Path
     config = load_config(write_config("other"))
     RunFolder.of(config).claim(config, replaced)
     pool.start("trial 1", config_to_dict(config))
-    with pytest.raises(UserError, match=rf"begun on .*{begun_on.data[0].fingerprint[:12]}.*trial 1 .*ffffffffffff"):
+    with pytest.raises(UserError, match=rf"started on .*{begun_on.data[0].fingerprint[:12]}.*trial 1 .*ffffffffffff"):
         pool.next()

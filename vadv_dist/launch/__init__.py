@@ -1,4 +1,4 @@
-"""How a run starts: in this process, or as Ray Train workers."""
+"""Start a run in this process or as Ray Train workers."""
 
 from vadv_dist.lazy import lazy_exports
 

@@ -1,4 +1,4 @@
-"""The Ray cluster that a run uses: the one that was named, or one started on this machine."""
+"""The Ray cluster of a run: an existing one, or one started on this machine."""
 
 import contextlib
 import os
@@ -10,22 +10,22 @@ from vadv_dist.config.trainer_sections import TrainerConfig
 from vadv_dist.errors import UserError
 from vadv_dist.runtime.ray_connection import connect
 
-_ours = False  # whether the cluster that this process is connected to was started by it
+_ours = False  # whether this process started the cluster that it is connected to
 
 
 @contextmanager
 def ray_session(trainer: TrainerConfig) -> Iterator[int]:
-    """Join the Ray cluster that is named, or start one on this machine for as long as the block lasts.
+    """Join the configured Ray cluster, or start one on this machine that is stopped when the context exits.
 
-    Sessions nest: an inner one uses what the outer one has.
+    Sessions nest: an inner one uses the cluster of the outer one.
 
     Args:
-        trainer: which cluster, how many workers must fit, and how many CPUs each has.
+        trainer: the cluster's address, and number and CPUs of the workers.
     Yields:
         CPUs per worker.
     Raises:
-        UserError: the workers do not fit the cluster: Ray would wait for room without end.
-        MachineError: the cluster that is named cannot be joined.
+        UserError: the cluster is too small for the workers; Ray would wait forever.
+        MachineError: the cluster cannot be joined.
     """
     global _ours
     import ray
@@ -34,10 +34,10 @@ def ray_session(trainer: TrainerConfig) -> Iterator[int]:
     workers, cores = trainer.num_workers, os.cpu_count() or 1
     mine = trainer.cpus_per_worker or max(1, cores // workers)
     if not ray.is_initialized():
-        # Two more than the workers take: one for reading windows, one for Ray Train's controller.
+        # Two more than the workers need: one for reading windows, one for Ray Train's controller.
         _ours = started_here = connect(max(cores, mine * workers) + 2, given=trainer.ray_address)
     try:
-        # On a cluster that was named, other work has cores too.
+        # Do not claim all cores of a cluster that others may use.
         cpus = mine if _ours or trainer.cpus_per_worker else 1
         if not _ours:
             wait_for_room(trainer, cpus)
@@ -50,7 +50,7 @@ def ray_session(trainer: TrainerConfig) -> Iterator[int]:
 
 
 def wait_for_room(trainer: TrainerConfig, cpus: int) -> None:
-    """Ask a cluster that grows for the workers' room, and wait for it, `trainer.wait_for_room_s` at most."""
+    """Ask an autoscaling cluster for the workers' resources, and wait at most `trainer.wait_for_room_s` for them."""
     deadline = time.monotonic() + trainer.wait_for_room_s
     bundle = {"CPU": float(cpus), **({"GPU": 1.0} if trainer.use_gpu is True else {})}
     asked = False
@@ -67,31 +67,32 @@ def wait_for_room(trainer: TrainerConfig, cpus: int) -> None:
 
 
 def require_room(trainer: TrainerConfig, cpus: int, *, have_cpus: float, have_gpus: float) -> None:
-    """Refuse workers that a cluster has no room for.
+    """Check that a cluster is large enough for the workers.
 
     Raises:
-        UserError: fewer CPUs, or GPUs where they are asked for, than the workers need.
+        UserError: it has fewer CPUs, or GPUs if they are requested, than the workers need.
     """
     workers = trainer.num_workers
     if have_cpus < cpus * workers + 1:
         raise UserError(
-            f"{workers} workers of {cpus} CPUs each, and one more for reading, do not fit the Ray cluster, which "
-            f"has {have_cpus:g} CPUs. Lower trainer.num_workers or trainer.cpus_per_worker, or add nodes."
+            f"The Ray cluster has {have_cpus:g} CPUs, but {workers} workers with {cpus} CPUs each need "
+            f"{cpus * workers + 1}, including one for reading data. Lower trainer.num_workers or "
+            "trainer.cpus_per_worker, or add nodes."
         )
     if trainer.use_gpu is True and have_gpus < workers:
         raise UserError(
-            f"{workers} workers of one GPU each do not fit the Ray cluster, which has {have_gpus:g} GPUs. Lower "
-            "trainer.num_workers, set trainer.use_gpu to auto or false, or add nodes."
+            f"The Ray cluster has {have_gpus:g} GPUs, but {workers} workers need one each. Lower trainer.num_workers, "
+            "set trainer.use_gpu to auto or false, or add nodes."
         )
 
 
 def is_ours() -> bool:
-    """Whether this process has started the cluster that it uses."""
+    """Whether this process started the cluster that it uses."""
     return _ours
 
 
 def cluster_resource(name: str) -> float:
-    """How much of a resource the whole cluster has."""
+    """Total amount of a resource in the cluster."""
     import ray
 
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # untyped in Ray

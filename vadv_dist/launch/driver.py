@@ -1,4 +1,4 @@
-"""Start a run: in this process, or as Ray Train workers that are restarted when one is lost."""
+"""Start a run in this process, or as Ray Train workers that are restarted when one is lost."""
 
 import contextlib
 import os
@@ -41,22 +41,22 @@ _LOOK_S = 0.5
 
 
 def train(config: Config, console: Console | None = None, *, trial: str = "") -> RunResult:
-    """Train a run to its end, or go on with it, and return its result.
+    """Start or resume a run, train it to the end, and return its result.
 
     Args:
         config: the resolved configuration.
-        console: where progress is shown; None takes standard error.
-        trial: the trial of a search that the run is, a label of its metrics.
+        console: shows progress; None uses standard error.
+        trial: label of the run's metrics if it is a trial of a search.
     Raises:
-        UserError: a mistake in the configuration or the data, or a folder that holds something else.
+        UserError: invalid configuration or data, or the folder contains something else.
         MachineError: a full disk, or workers lost more often than `trainer.max_failures`.
-        StoppedError: SIGTERM asked it to stop, and its last step is in a checkpoint.
+        StoppedError: SIGTERM stopped the run; its last step is in a checkpoint.
     """
     console = console or Console(stderr=True)
     folder = RunFolder.of(config)
     require_tracker(config.telemetry.track)
     splits = Splits.open(config)
-    with torch.device("meta"):  # mistakes are found before anything starts
+    with torch.device("meta"):  # find errors before anything starts
         tokenizer = build(config, splits.train.sources, weights=False).tokenizer
     if config.trainer.num_workers == 0:
         choose_dtype(config.trainer, choose_device(config.trainer.use_gpu))
@@ -69,16 +69,16 @@ def train(config: Config, console: Console | None = None, *, trial: str = "") ->
         continues = folder.claim(config, trained_on)
         result = folder.result()
         if result is not None:
-            console.print(f"{folder.root} is complete already ({result.steps} steps).", highlight=False, markup=False)
+            console.print(f"{folder.root} is already complete ({result.steps} steps).", highlight=False, markup=False)
             return result
         steps = planned_steps(config, splits.train)
         clips = splits.train.plan(config.data, seed=0, epoch=0).num_rows
         _say(
             console,
-            f"{'continuing' if continues else 'training'} {folder.root}: {clips} clips, {steps} steps of "
+            f"{'resuming' if continues else 'training'} {folder.root}: {clips} clips, {steps} steps of "
             f"{config.data.batch_size} clips",
         )
-        with contextlib.suppress(UserError):  # of a damaged shard, training itself says more
+        with contextlib.suppress(UserError):  # training reports a damaged shard in more detail
             for split, what in ((splits.train, "training texts"), (splits.valid, "validation texts")):
                 if tokenizer is None:
                     break
@@ -87,7 +87,7 @@ def train(config: Config, console: Console | None = None, *, trial: str = "") ->
         folder.metrics_log().trim(checkpoints[-1].step if checkpoints else -1)
         if checkpoints:
             stop.saved_step = checkpoints[-1].step
-            _say(console, f"going on from step {checkpoints[-1].step} of {steps}")
+            _say(console, f"resuming from step {checkpoints[-1].step} of {steps}")
         with (
             serve_metrics(
                 config.run.name, config.telemetry.port, trial=trial, disk=folder.disk, say=partial(_say, console)
@@ -121,13 +121,13 @@ def train(config: Config, console: Console | None = None, *, trial: str = "") ->
             if request.asked:
                 raise stop.error(steps, is_complete=result is not None)
     if result is None:
-        raise MachineError(f"{folder.root} ended without a result. Run the same command again to go on with it.")
+        raise MachineError(f"{folder.root} ended without a result. Run the same command again to resume it.")
     return result
 
 
 @dataclass
 class _Stop:
-    """What a run says when SIGTERM asks it to stop."""
+    """Messages of a run that SIGTERM asks to stop."""
 
     console: Console
     grace_s: float
@@ -140,39 +140,41 @@ class _Stop:
             self.saved_step = line.step
 
     def announce(self) -> None:
-        """Say what happens now."""
+        """Announce the stop."""
         _say(
             self.console,
-            f"SIGTERM: finishing the step and writing a checkpoint, within {self.grace_s:g} s (trainer.grace_s); a "
-            "second SIGTERM ends at once",
+            f"SIGTERM: finishing the step and writing a checkpoint within {self.grace_s:g} s (trainer.grace_s); a "
+            "second SIGTERM exits immediately",
         )
 
     def safe(self) -> str:
-        """What is saved, for a run whose grace is over."""
+        """What is saved, for a run that exceeded its grace period."""
         if self.saved_step:
-            return f"The checkpoint of step {self.saved_step} is complete: run the same command to continue from it."
-        return "There is no checkpoint yet: run the same command to start again."
+            return (
+                f"The checkpoint of step {self.saved_step} is complete: run the same command again to resume from it."
+            )
+        return "There is no checkpoint yet: run the same command again to start over."
 
     def error(self, steps: int, *, is_complete: bool) -> StoppedError:
-        """How a run that has stopped ends."""
+        """The error that ends a stopped run."""
         if is_complete:
-            return StoppedError(f"SIGTERM came while the run was ending. {self.folder.root} is complete.")
+            return StoppedError(f"SIGTERM arrived while the run was finishing. {self.folder.root} is complete.")
         checkpoints = list_checkpoints(self.folder.checkpoints)
         if not checkpoints:
-            return StoppedError("SIGTERM came before the first step. Run the same command to start again.")
+            return StoppedError("SIGTERM arrived before the first step. Run the same command again to start over.")
         return StoppedError(
             f"stopped by SIGTERM at step {checkpoints[-1].step} of {steps}, whose checkpoint is complete. Run the same "
-            "command to continue."
+            "command again to resume."
         )
 
 
 def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: str, request: StopRequest) -> None:
-    """Run the workers; Ray Train starts them again where one is lost, and they go on from the last checkpoint.
+    """Run the workers; if one is lost, Ray Train restarts them and they resume from the last checkpoint.
 
-    They are asked to stop after their step once `request` is.
+    When `request` asks to stop, they stop after their current step.
 
     Raises:
-        VadvError: as a worker raised it.
+        VadvError: an error that a worker raised.
         MachineError: workers were lost too often.
     """
     with warnings.catch_warnings():
@@ -183,7 +185,7 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
 
     workers = config.trainer.num_workers
     _say(console, f"starting {workers} Ray Train worker{'s' if workers > 1 else ''} …")
-    # Ray Train keeps its own records there; checkpoints are ours, so that any engine can go on from them.
+    # Notes of the workers for the driver; Ray Train's own records go to a scratch folder.
     notes = folder.root / ".ray"
     _remove(notes)
     mark = leave_mark(notes)
@@ -223,18 +225,18 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
             for failure in failures:
                 if (ours := own_error(failure)) is not None:
                     raise ours from None
-            # Broken connections to a lost worker are a consequence, not the reason.
+            # Broken connections to a lost worker are a consequence, not the cause.
             reason = why_lost(failure for failure in failures if not is_lost_peer(failure)) or "its connection closed"
             raise MachineError(
                 f"Workers were lost more than {config.trainer.max_failures} times, the last time because "
-                f"{reason}. Checkpoints in {folder.checkpoints} are complete: run "
-                "the same command to go on, with a larger trainer.max_failures if losses are expected. What a worker "
-                f"itself could say of it stands in {folder.root / FAILURES}."
+                f"{reason}. Checkpoints in {folder.checkpoints} are complete: run the same command again to resume, "
+                "with a larger trainer.max_failures if losses are expected. Tracebacks of the workers, if any, are in "
+                f"{folder.root / FAILURES}."
             ) from error
         except TrainingFailedError as error:
             raise MachineError(
                 f"Ray Train could not run the workers: {last_line(error)}. Checkpoints are complete: run the same "
-                "command to continue."
+                "command again to resume."
             ) from error
         require_shared(folder.root, mark)
         raise_mistake(notes / MISTAKE)
@@ -242,14 +244,14 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
 
 
 def _fit(trainer: Any, request: StopRequest, ask: Callable[[], None]) -> None:
-    """Run a Ray trainer in a thread: in the main one it would take Ctrl-C for itself, and end this process in silence.
+    """Run a Ray trainer in a thread: in the main thread it would handle Ctrl-C itself and exit without a message.
 
-    Where this is left by Ctrl-C, Ray ends the workers with the session of this process.
+    After Ctrl-C, Ray stops the workers when this process's session ends.
 
     Args:
         trainer: the trainer.
-        request: whether the workers are to stop.
-        ask: called once when they are.
+        request: whether the workers should stop.
+        ask: called once to stop them.
     """
     errors: list[BaseException] = []
 
@@ -261,11 +263,11 @@ def _fit(trainer: Any, request: StopRequest, ask: Callable[[], None]) -> None:
 
     thread = threading.Thread(target=fit, name="vadv-fit", daemon=True)
     thread.start()
-    is_told = False
+    has_asked = False
     while thread.is_alive():
-        thread.join(_LOOK_S)  # a signal that another thread received is seen when this returns
-        if request.asked and not is_told:
-            is_told = True
+        thread.join(_LOOK_S)  # returns regularly so that signals are handled
+        if request.asked and not has_asked:
+            has_asked = True
             ask()
     if errors:
         raise errors[0]

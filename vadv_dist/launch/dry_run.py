@@ -1,4 +1,4 @@
-"""What a run would be, before anything starts: parameters, batches, windows, and the memory that a GPU needs."""
+"""Describe a run without starting it: parameters, batches, windows, and memory per device."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from vadv_dist.training.splits import Splits
 
 @dataclass(frozen=True)
 class MemoryPerDevice:
-    """Bytes that one device holds, by what they are."""
+    """Memory of one device by use, in bytes."""
 
     weights: int
     gradients: int
@@ -27,7 +27,7 @@ class MemoryPerDevice:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
@@ -39,13 +39,13 @@ def memory_per_device(
     Args:
         parameters, trained: all parameters, and those with gradients.
         activations: bytes kept for the backward pass.
-        bf16: whether ZeRO keeps bf16 weights beside fp32 masters; the plain engine and stage 0 keep fp32 weights.
+        bf16: whether ZeRO keeps bf16 weights besides fp32 masters; the torch engine and stage 0 keep fp32 weights.
     """
     world = max(1, config.trainer.num_workers)
     zero = config.engine.zero_stage if config.engine.kind == "deepspeed" else 0
     mixed = bf16 and zero > 0
     weight, gradient = (2, 2) if mixed else (4, 4)
-    # The two moments of AdamW; ZeRO keeps fp32 masters beside them, in fp32 training too.
+    # AdamW's two moments; ZeRO also keeps fp32 masters, even in fp32 training.
     optimizer = 12 if zero >= 1 else 8
     share = -(-trained // world)
     return MemoryPerDevice(
@@ -57,9 +57,9 @@ def memory_per_device(
 
 
 def activation_bytes(task: Task, max_tokens: int, micro: int) -> int:
-    """Bytes that autograd keeps for the largest micro-batch at `data.max_tokens`, measured on the meta device.
+    """Bytes that autograd saves for the largest micro-batch at `data.max_tokens`, measured on the meta device.
 
-    Every tensor saved for the backward pass is counted once, weights left out.
+    Every tensor saved for the backward pass is counted once, except weights.
     """
     meta = torch.device("meta")
     step = task.step.to(meta).train()
@@ -80,13 +80,13 @@ def activation_bytes(task: Task, max_tokens: int, micro: int) -> int:
 
 
 def describe(config: Config) -> dict[str, Any]:
-    """Work out what a run would be; nothing is started and nothing is written.
+    """Describe a run without starting or writing anything.
 
     Raises:
-        UserError: whatever would keep the run from starting.
+        UserError: the run could not start.
     """
     splits = Splits.open(config)
-    with torch.device("meta"):  # shapes alone: no weights are read or drawn
+    with torch.device("meta"):  # only shapes: no weights are loaded or initialised
         task = build(config, splits.train.sources, weights=False)
     parts = parameters_per_part(task)
     plan = splits.train.plan(config.data, seed=config.run.seed, epoch=0)
@@ -96,7 +96,7 @@ def describe(config: Config) -> dict[str, Any]:
     trained = sum(p.numel() for p in task.step.parameters() if p.requires_grad)
     try:
         activations: int | None = activation_bytes(task, config.data.max_tokens, micro)
-    except (RuntimeError, NotImplementedError):  # an encoder with an operation that the meta device lacks
+    except (RuntimeError, NotImplementedError):  # an operation that the meta device does not support
         activations = None
     if activations is not None and bf16:
         activations //= 2
@@ -140,7 +140,7 @@ def describe(config: Config) -> dict[str, Any]:
 
 
 def describe_sources(config: Config, train: SplitShards) -> list[dict[str, Any]]:
-    """Training clips of each source, and how many an epoch takes from it."""
+    """Training clips of each source, and how many of them an epoch reads."""
     return [
         {"uri": str(dataset.root), "name": source.title, "clips": clips, "per_epoch": quota}
         for dataset, source, clips, quota in zip(
@@ -150,7 +150,7 @@ def describe_sources(config: Config, train: SplitShards) -> list[dict[str, Any]]
 
 
 def parameters_per_part(task: Task) -> dict[str, int]:
-    """Parameters of each part of teacher and student."""
+    """Number of parameters of each part of teacher and student."""
     parts: dict[str, int] = {}
     for name, parameter in task.step.named_parameters():
         pieces = name.split(".")
@@ -164,7 +164,7 @@ def _size(num_bytes: int) -> str:
 
 
 def render(facts: dict[str, Any], console: Console) -> None:
-    """Print what `describe` worked out."""
+    """Print the result of `describe`."""
     table = Table("part", "parameters", title="Parameters", title_justify="left")
     table.columns[1].justify = "right"
     for part, count in facts["parameters"].items():
@@ -177,16 +177,16 @@ def render(facts: dict[str, Any], console: Console) -> None:
     ranks = f"{batch['workers']} rank(s) × {batch['accumulate']} micro-batch(es) of at most {batch['micro']}"
     dropped = f", {clips['dropped']:,} left out for missing features" if clips["dropped"] else ""
     lines = [
-        f"Batch: {batch['global']} clips a step = {ranks}",
+        f"Batch: {batch['global']} clips per step = {ranks}",
         f"Clips: {clips['train']:,} train, {clips['valid']:,} valid{dropped}",
         *(
-            f"  {source['name']}: {source['clips']:,} train, of which an epoch takes {source['per_epoch']:,} "
+            f"  {source['name']}: {source['clips']:,} train; an epoch reads {source['per_epoch']:,} "
             f"({source['per_epoch'] / source['clips']:.3g} times each)"
             for source in facts["sources"]
             if len(facts["sources"]) > 1 and source["clips"]
         ),
-        f"Steps: {steps['per_epoch']:,} an epoch, {steps['total']:,} in all",
-        f"Windows: {windows['number']} an epoch, each of at most {windows['bytes'] / 2**20:.0f} MiB of shards",
+        f"Steps: {steps['per_epoch']:,} per epoch, {steps['total']:,} in total",
+        f"Windows: {windows['number']} per epoch, each with at most {windows['bytes'] / 2**20:.0f} MiB of shards",
     ]
     for number, window in enumerate(windows["first"]):
         span = f"{window['first_step']} to {window['first_step'] + window['batches'] - 1}"

@@ -1,4 +1,4 @@
-"""Whether the model of a run is sound, for whoever asks before the run: `vadv doctor`."""
+"""Check a run's model before the run, for `vadv doctor`."""
 
 from vadv_dist.config import Config
 from vadv_dist.engines.distributed import choose_device
@@ -11,9 +11,9 @@ def try_model(config: Config) -> bool:
     """Build the model with its weights and check it, as a run does before its first step.
 
     Returns:
-        False where the data, whose features the model depends on, cannot be used.
+        False if the data cannot be used, since the model depends on its features.
     Raises:
-        VadvError: as `tasks.build` and `Task.check`.
+        VadvError: see `tasks.build` and `Task.check`.
     """
     try:
         sources = Splits.open(config).train.sources

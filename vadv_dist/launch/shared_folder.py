@@ -1,7 +1,7 @@
-"""Whether the workers of a run see the driver's folder: the driver leaves a mark in it, and every rank looks for that.
+"""Check that the workers of a run share the driver's folder: the driver writes a mark that every rank looks for.
 
-Without it, workers on a node that does not share the disk would train to the end into a folder of their own. What they
-find reaches the driver through the cluster itself, since it is the disk that is in doubt.
+Otherwise, workers on a node that does not share the disk would write the whole run to their local disk. Their findings
+are sent to the driver through the cluster, because the disk may not be shared.
 """
 
 import json
@@ -17,21 +17,18 @@ from vadv_dist.storage import Location, on_disk, write_text
 
 _NAMESPACE = b"vadv"
 _WAIT_S, _POLL_S, _NODES_S = 10.0, 0.5, 60.0
-_ADVICE = "Give a run.storage that every node sees: s3://…, or the absolute path of a shared disk."
+_ADVICE = "Set run.storage to a place that all nodes share: s3://…, or an absolute path on a shared disk."
 
 
 def leave_mark(folder: Location) -> str:
-    """Leave a mark in a folder, and return its name.
-
-    The name is new each time: a network disk may remember for a while that a name was not there.
-    """
+    """Write a mark to a folder, and return its name, which is new each time: network disks cache missing names."""
     name = f"driver-{secrets.token_hex(8)}"
     write_text(folder / name, f"{socket.gethostname()}\n")
     return name
 
 
 def sees_mark(folder: Location, name: str, wait_s: float = _WAIT_S) -> bool:
-    """Whether a mark is there; a network disk may show it some seconds late."""
+    """Whether a mark exists; on a network disk it may appear seconds late."""
     deadline = time.monotonic() + wait_s
     while not (folder / name).is_file():
         if time.monotonic() > deadline:
@@ -41,19 +38,19 @@ def sees_mark(folder: Location, name: str, wait_s: float = _WAIT_S) -> bool:
 
 
 def require_shared_by_nodes(folder: Location) -> None:
-    """Refuse a folder that not every node with CPUs sees, where it is not known yet which of them will work.
+    """Check that every node with CPUs shares a folder, before it is known which nodes will be used.
 
     Raises:
-        UserError: a node does not see it.
+        UserError: a node does not.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     disk = on_disk(folder)
-    if disk is None:  # a node that does not reach a store says so itself
+    if disk is None:  # a node that cannot reach an object store fails by itself
         return
     name = leave_mark(disk)
-    mark = os.path.abspath(disk / name)  # links are followed on each node
+    mark = os.path.abspath(disk / name)  # each node resolves links itself
     look: Any = ray.remote(os.path.exists)
     asked = {}
     for node in ray.nodes():  # type: ignore[no-untyped-call]  # untyped in Ray
@@ -63,23 +60,23 @@ def require_shared_by_nodes(folder: Location) -> None:
     try:
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_NODES_S)
         blind = [asked[answer] for answer in answered if not ray.get(answer)]
-    except ray.exceptions.RayError:  # a node was just lost: what it sees does not matter
+    except ray.exceptions.RayError:  # a node was just lost, so its answer does not matter
         blind = []
     finally:
         (folder / name).unlink(missing_ok=True)
     if blind:
         raise UserError(
-            f"{folder} is not shared by all nodes: what this process on {socket.gethostname()} has just written there "
-            f"({mark}) is not seen on {', '.join(sorted(blind))}. Nothing was started. {_ADVICE}"
+            f"{folder} is not shared by all nodes: a file that {socket.gethostname()} has just written there ({mark}) "
+            f"is not visible on {', '.join(sorted(blind))}. Nothing was started. {_ADVICE}"
         )
 
 
 def all_see_mark(folder: Location, name: str, distributed: Distributed) -> bool:
-    """Whether every rank sees the driver's mark; rank 0 tells the driver which do not."""
+    """Whether every rank sees the driver's mark; rank 0 reports those that do not to the driver."""
     place = folder.resolve()
     try:
         blind = None if sees_mark(folder, name) else [socket.gethostname(), str(place)]
-    except (VadvError, OSError) as error:  # other ranks wait for what this one has found
+    except (VadvError, OSError) as error:  # other ranks wait for this one's answer
         blind = [socket.gethostname(), f"{place}: {error}"]
     found = distributed.gather(blind)
     if not any(found):
@@ -93,7 +90,7 @@ def all_see_mark(folder: Location, name: str, distributed: Distributed) -> bool:
 
 
 def require_shared(folder: Location, name: str) -> None:
-    """Raise in the driver what the ranks have found.
+    """Raise the ranks' findings in the driver.
 
     Raises:
         UserError: a rank does not see the folder.
@@ -106,6 +103,6 @@ def require_shared(folder: Location, name: str) -> None:
     _internal_kv_del(name.encode(), namespace=_NAMESPACE)
     blind = "; ".join(f"rank {rank} on {host} ({place})" for rank, host, place in json.loads(told))
     raise UserError(
-        f"{folder} is not shared by all workers: what the driver on {socket.gethostname()} has just written there is "
-        f"not seen by {blind}. Nothing was trained. {_ADVICE}"
+        f"{folder} is not shared by all workers: a file that the driver on {socket.gethostname()} has just written "
+        f"there is not visible to {blind}. Nothing was trained. {_ADVICE}"
     )

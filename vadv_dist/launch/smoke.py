@@ -1,4 +1,4 @@
-"""Two batches through everything that a run does: train, validate, checkpoint, reload. Nothing is kept."""
+"""Try everything that a run does on two batches: train, validate, checkpoint, reload. Nothing is kept."""
 
 import tempfile
 from collections.abc import Iterator
@@ -24,11 +24,11 @@ _NUM_BATCHES = 2
 
 
 def smoke(config: Config) -> Iterator[str]:
-    """Run two steps in this process, in a folder that is removed afterwards; yield a line per part that works.
+    """Run two steps in this process in a temporary folder; yield one line per part that works.
 
     Raises:
-        UserError: whatever would keep the run from working.
-        MachineError: a reloaded checkpoint differs from what was saved.
+        UserError: the run would fail.
+        MachineError: a reloaded checkpoint differs from the saved one.
     """
     config = replace(
         config, trainer=replace(config.trainer, num_workers=0, max_steps=_NUM_BATCHES, checkpoint_every_steps=1)
@@ -53,9 +53,7 @@ def smoke(config: Config) -> Iterator[str]:
             trainer.valid_windows.close()
         weights, again = first.engine.weights(), second.engine.weights()
         if not all(torch.equal(weights[name], again[name]) for name in weights):
-            raise MachineError(
-                "The reloaded checkpoint differs from what was saved. This is a defect: please report it."
-            )
+            raise MachineError("The reloaded checkpoint differs from the saved one. This is a bug: please report it.")
         yield "reload: bit-identical"
         yield f"smoke test passed on {first.distributed.device}; nothing was kept in {Path(scratch).parent}"
 

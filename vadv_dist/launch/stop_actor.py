@@ -1,4 +1,4 @@
-"""How a driver's wish to stop reaches rank 0 of its Ray Train workers: through an actor that both know."""
+"""Pass a driver's stop request to rank 0 of its Ray Train workers through an actor."""
 
 import asyncio
 import threading
@@ -12,20 +12,20 @@ _ANSWER_S, _LOOK_S = 5.0, 1.0
 
 
 class _StopFlag:
-    """The actor: a flag that can be waited for."""
+    """The actor: a flag that can be awaited."""
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
-        self._is_heard = False
+        self._has_waiter = False
 
     async def ask(self) -> bool:
-        """Raise the flag; return whether a rank has ever waited for it."""
+        """Set the flag; return whether a rank has ever waited for it."""
         self._asked.set()
-        return self._is_heard
+        return self._has_waiter
 
     async def wait(self) -> None:
-        """Wait until the flag is raised."""
-        self._is_heard = True
+        """Wait until the flag is set."""
+        self._has_waiter = True
         await self._asked.wait()
 
 
@@ -41,21 +41,21 @@ def ask_to_stop(flag: Any) -> None:
     """Ask the workers to stop after their step.
 
     Raises:
-        TerminatedError: they have not begun to train, so that there is nothing to wait for.
+        TerminatedError: they have not started training, so there is nothing to wait for.
     """
     import ray
 
     try:
-        is_heard = ray.get(flag.ask.remote(), timeout=_ANSWER_S)
+        has_waiter = ray.get(flag.ask.remote(), timeout=_ANSWER_S)
     except ray.exceptions.RayError:
-        is_heard = False
-    if not is_heard:
+        has_waiter = False
+    if not has_waiter:
         raise TerminatedError
 
 
 @contextmanager
 def hearing(flag: Any | None) -> Iterator[Callable[[], bool]]:
-    """Yield what tells rank 0 at no cost whether the flag is raised: a thread waits for it."""
+    """Yield a cheap check for rank 0 of whether the flag is set; a thread waits for it."""
     asked, left = threading.Event(), threading.Event()
     if flag is None:
         yield asked.is_set
@@ -70,7 +70,7 @@ def hearing(flag: Any | None) -> Iterator[Callable[[], bool]]:
                     ray.get(raised)
                     asked.set()
                     return
-        except ray.exceptions.RayError:  # the actor is gone: nobody can ask any more
+        except ray.exceptions.RayError:  # the actor is gone, so no request can arrive
             return
 
     threading.Thread(target=wait, name="vadv-stop", daemon=True).start()

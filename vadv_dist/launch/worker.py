@@ -34,9 +34,9 @@ from vadv_dist.training.loop import Trainer, out_of_memory
 from vadv_dist.training.splits import Splits
 from vadv_dist.watching.ray_metrics import ray_metrics
 
-# Below a run: what a worker met that is no fault of the machine, and traces of what nobody expected.
+# An error that a worker raised, for the driver.
 MISTAKE = "mistake.json"
-# Beside `MISTAKE`: the id of the workers' placement group, for whoever ends them from outside.
+# Next to `MISTAKE`: id of the workers' placement group, so that they can be stopped from outside.
 GROUP = "placement-group"
 
 Show = Callable[[Line], None]
@@ -51,12 +51,12 @@ def train_rank(
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     asked: Callable[[], bool] = lambda: False,
 ) -> TrainState:
-    """Train one rank to the end of the run, and let rank 0 export the best student.
+    """Train one rank to the end of the run; rank 0 then exports the best student.
 
-    A run that `asked` told to stop has ended with a checkpoint instead: its state's `stopped` is None.
+    If `asked` returns True, the run stops with a checkpoint instead, and `stopped` in the returned state is None.
 
     Raises:
-        UserError: a mistake in the configuration or the data.
+        UserError: invalid configuration or data.
         MachineError: a full disk or a damaged checkpoint.
     """
     if distributed.device.type == "cpu":
@@ -86,7 +86,7 @@ def _train_rank(
     task.check(distributed.device)
     counts = parameter_counts(task)
     engine = build_engine(config, task.step, task.parameter_groups(), distributed)
-    collect_as_usual()  # all that is heavy is imported
+    collect_as_usual()  # all heavy modules are imported
     train_windows, valid_windows = windows_of(splits.train), windows_of(splits.valid)
     try:
         state = Trainer(
@@ -124,13 +124,13 @@ def train_locally(config: Config, show: Show, asked: Callable[[], bool]) -> Trai
 
 
 def train_in_ray(arguments: dict[str, Any]) -> None:
-    """Train one rank inside a Ray Train worker: translate Ray's context, nothing else."""
+    """Train one rank inside a Ray Train worker, with rank and device from Ray's context."""
     collect_rarely()
     import ray.train
     import ray.train.torch
     import ray.util
 
-    # Paths of a configuration are relative to where the command was given.
+    # Relative paths in a configuration refer to the working directory of the command.
     if os.path.isdir(arguments["folder"]):
         os.chdir(arguments["folder"])
     config = config_from_dict(arguments["config"])
@@ -140,10 +140,10 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
     distributed = Distributed(context.get_world_rank(), context.get_world_size(), device)
     mistake = location(arguments["mistake"])
     if not all_see_mark(RunFolder.of(config).root / ".ray", arguments["mark"], distributed):
-        return  # the driver tells why; Ray would start workers that fail again
-    # Rank 0's word counts: a shared disk may show a new file to one node before another.
-    met_before = distributed.gather(distributed.is_main and mistake.is_file())[0]
-    if met_before:  # an earlier start met it, and so would this one: end well, so that Ray does not start again
+        return  # the driver reports it; after an error, Ray would start workers that fail again
+    # Only rank 0 decides: on a shared disk, a new file may be visible to one node before another.
+    failed_before = distributed.gather(distributed.is_main and mistake.is_file())[0]
+    if failed_before:  # this attempt would fail in the same way: succeed, so that Ray does not restart the workers
         return
     group = ray.util.get_current_placement_group()
     if distributed.is_main and group is not None:
@@ -164,12 +164,12 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
                 asked=asked,
             )
     except VadvError as error:
-        # On a full disk not even this can be written; the driver then looks through what Ray hands over.
+        # If the disk is full, the driver searches the errors that Ray passes on instead.
         with contextlib.suppress(VadvError, OSError):
             write_json(mistake, error_to_json(error))
         raise
     except Exception:
-        # Ray starts the workers again, and its own logs may be gone by the time that somebody asks.
+        # Ray's logs may be gone by the time someone reads the failure.
         with contextlib.suppress(VadvError, OSError):
             name = f"{time.strftime('%Y%m%dT%H%M%S')}-rank-{distributed.rank}.txt"
             write_text(RunFolder.of(config).root / FAILURES / name, traceback.format_exc())
@@ -178,7 +178,7 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _metrics_of_rank(config: Config, distributed: Distributed, trial: str) -> Iterator[Show]:
-    """Let Ray's metrics agent serve what rank 0 is shown."""
+    """Export rank 0's metrics through Ray's metrics agent."""
     if not distributed.is_main:
         yield lambda line: None
         return
@@ -189,10 +189,10 @@ def _metrics_of_rank(config: Config, distributed: Distributed, trial: str) -> It
 
 
 def raise_mistake(path: Location) -> None:
-    """Raise in the driver what a worker has noted; Ray itself passes on no more than a trace.
+    """Raise in the driver the error that a worker recorded; Ray itself passes on only a traceback.
 
     Raises:
-        VadvError: of the kind that the worker raised.
+        VadvError: of the class that the worker raised.
     """
     if path.is_file():
         raise error_from_json(read_json(path))

@@ -1,7 +1,7 @@
-"""Checkpoints: whole or not at all, verified before anything in them is loaded, the same for every engine.
+"""Checkpoints: written atomically, verified before loading, and independent of the engine.
 
-A checkpoint holds full fp32 weights and AdamW moments by parameter name, so that a run can go on with another ZeRO
-stage, another number of workers or another engine. Only safetensors and JSON are read: nothing in it can run code.
+A checkpoint contains full fp32 weights and AdamW moments by parameter name, so that a run can be resumed with another
+ZeRO stage, number of workers or engine. It is only safetensors and JSON, so loading one cannot execute code.
 """
 
 import contextlib
@@ -39,10 +39,10 @@ class Checkpoint:
     step: int
 
     def verify(self, *names: str) -> None:
-        """Compare files with the manifest's SHA-256 (all of them where none is named).
+        """Compare files, by default all, with the manifest's SHA-256.
 
         Raises:
-            MachineError: a file is missing or was changed.
+            MachineError: a file is missing or was modified.
         """
         entries = read_json(self.path / MANIFEST)["files"]
         for name in names or entries:
@@ -51,7 +51,7 @@ class Checkpoint:
 
     @contextmanager
     def _verified(self, name: str, entries: Mapping[str, Any] | None = None) -> Iterator[Path]:
-        """Yield a file of this machine that holds what the manifest declares under a name."""
+        """Yield a local path of a file that matches the manifest."""
         entries = read_json(self.path / MANIFEST)["files"] if entries is None else entries
         try:
             with local_copy(self.path / name) as file:
@@ -60,8 +60,8 @@ class Checkpoint:
                 yield file
         except FileNotFoundError:
             raise MachineError(
-                f"{self.path / name} is not what {MANIFEST} declares (damaged or changed), so it is not loaded. "
-                f"Remove {self.path} to go on from the checkpoint before it."
+                f"{self.path / name} does not match {MANIFEST} (damaged or modified), so it is not loaded. Remove "
+                f"{self.path} to resume from the previous checkpoint."
             ) from None
 
     def weights(self) -> dict[str, "Tensor"]:
@@ -79,7 +79,7 @@ class Checkpoint:
             return load_file(file)
 
     def ranks(self) -> list[dict[str, "Tensor"]]:
-        """Verify and read what each rank kept for itself, in the order of ranks; empty where none kept anything."""
+        """Verify and read the ranks' own states, in the order of ranks; empty if there are none."""
         from safetensors.torch import load_file
 
         if not (self.path / RANKS).is_file():
@@ -93,7 +93,7 @@ class Checkpoint:
         return [parts[rank] for rank in sorted(parts)]
 
     def state(self) -> dict[str, Any]:
-        """Verify and read the position and the records of the training loop."""
+        """Verify and read the state of the training loop."""
         with self._verified(STATE) as file:
             return read_json(file)
 
@@ -107,16 +107,16 @@ def save_checkpoint(
     ranks: Sequence[Mapping[str, "Tensor"]] = (),
     state: Mapping[str, Any],
 ) -> Checkpoint:
-    """Write `step-<n>` below a folder, its manifest last.
+    """Write `step-<n>` to a folder, its manifest last.
 
     Args:
-        folder: of the run's checkpoints.
-        step: updates made so far.
-        weights, moments: full and in fp32, by parameter name.
-        ranks: what each rank keeps for itself (`objectives/rank_state.py`), in the order of ranks.
-        state: position and records of the training loop.
+        folder: the run's checkpoints.
+        step: number of updates so far.
+        weights, moments: full tensors in fp32, by parameter name.
+        ranks: the ranks' own states (`objectives/rank_state.py`), in the order of ranks.
+        state: state of the training loop.
     Raises:
-        MachineError: the disk is full; earlier checkpoints are as they were.
+        MachineError: the disk is full; earlier checkpoints are unaffected.
     """
     path = folder / f"step-{step}"
     if path.exists():
@@ -134,7 +134,7 @@ def save_checkpoint(
 
 
 def list_checkpoints(folder: Location) -> list[Checkpoint]:
-    """Return complete checkpoints, oldest first; a partial one has no manifest and is not seen."""
+    """Return complete checkpoints, oldest first; a partial one has no manifest and is ignored."""
     found = []
     for path in folder.glob("step-*"):
         number = path.name.removeprefix("step-")
@@ -156,7 +156,7 @@ def checkpoint_at(folder: Location, step: int) -> Checkpoint:
 
 
 def prune(folder: Location, keep: set[int]) -> None:
-    """Remove all checkpoints but some, and what killed attempts left half-written."""
+    """Remove all checkpoints except some, and partial ones left by killed attempts."""
     for checkpoint in list_checkpoints(folder):
         if checkpoint.step not in keep:
             _remove(checkpoint.path)
@@ -167,6 +167,6 @@ def prune(folder: Location, keep: set[int]) -> None:
 
 
 def _remove(path: Location) -> None:
-    # The manifest goes first: a removal that is cut off leaves no checkpoint that looks complete.
+    # The manifest first, so that an interrupted removal leaves no checkpoint that looks complete.
     (path / MANIFEST).unlink(missing_ok=True)
     remove_tree(path)

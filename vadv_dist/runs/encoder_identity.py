@@ -1,4 +1,4 @@
-"""What identifies a text encoder, whatever it is called and wherever it lies: SHA-256 of the files that decide."""
+"""Identify a text encoder by the SHA-256 of its files, independent of its name and location."""
 
 import hashlib
 import json
@@ -14,19 +14,19 @@ _TOKENIZER_FILES = (
     *("tokenizer*", "vocab*", "merges*", "*.model", "*.spm", "*.tiktoken", "bpe.*", "dict.txt"),
     *("special_tokens_map.json", "added_tokens.json", "entity_vocab.json", "emoji.json"),
 )
-# Keys of a config.json that say who wrote it.
-_NOT_DECISIVE = ("_name_or_path", "transformers_version")
+# Keys of a config.json that do not affect the model.
+_IGNORED_KEYS = ("_name_or_path", "transformers_version")
 
 
 @dataclass(frozen=True)
 class EncoderIdentity:
-    """An encoder as a run was trained with it.
+    """The encoder that a run was trained with.
 
     Attributes:
-        place: absolute folder, or the name that the configuration gives.
-        tokenizer: SHA-256 of its config and tokenizer files; None where they are not on this machine.
-        weights: SHA-256 of the weights that training starts from; None where it starts from random ones, or where they
-            are not on this machine yet.
+        place: absolute folder, or the name in the configuration.
+        tokenizer: SHA-256 of its config and tokenizer files; None if they are not on this machine.
+        weights: SHA-256 of its pretrained weights; None if training starts from random ones, or if they are not on
+            this machine yet.
     """
 
     place: str
@@ -38,8 +38,8 @@ class EncoderIdentity:
         """Identify an encoder.
 
         Args:
-            name_or_path: folder, `package://NAME/FOLDER`, or name on the Hugging Face hub.
-            weights: whether its weights count; they are read as a whole, once in a process.
+            name_or_path: folder, `package://NAME/FOLDER`, or name on the Hugging Face Hub.
+            weights: whether to hash its weights, which reads them completely, once per process.
         Raises:
             UserError: it is in a package that is not installed.
         """
@@ -54,7 +54,7 @@ class EncoderIdentity:
         )
 
     def is_as(self, other: "EncoderIdentity") -> bool:
-        """Whether two are one encoder, as far as is known of both."""
+        """Whether two encoders are the same, as far as is known."""
         pairs = ((self.tokenizer, other.tokenizer), (self.weights, other.weights))
         return all(a == b for a, b in pairs if a is not None and b is not None)
 
@@ -66,8 +66,8 @@ class EncoderIdentity:
 def _tokenizer_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     config = read_json(folder / "config.json")
-    decisive = {key: value for key, value in config.items() if key not in _NOT_DECISIVE}
-    digest.update(json.dumps(decisive, sort_keys=True).encode())
+    kept = {key: value for key, value in config.items() if key not in _IGNORED_KEYS}
+    digest.update(json.dumps(kept, sort_keys=True).encode())
     files = {path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()}
     for path in sorted(files, key=lambda path: path.name):
         digest.update(f"\n{path.name} {_sha256(path)}".encode())
@@ -75,7 +75,7 @@ def _tokenizer_digest(folder: Path) -> str:
 
 
 def _weights_digest(folder: Path) -> str | None:
-    """Of the files that transformers takes: safetensors where there are any."""
+    """Hash the files that transformers loads: safetensors if there are any."""
     found = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not found:
         return None

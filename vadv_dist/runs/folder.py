@@ -1,4 +1,4 @@
-"""A run on storage: its paths, who may write to it, and the lines and documents it keeps."""
+"""The folder of a run: its paths, locks and documents."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -26,9 +26,9 @@ from vadv_dist.storage import (
     write_text,
 )
 
-# Fields that change where and how a run computes, not what: a run may go on with other ones.
+# Fields that affect where and how a run computes, but not its results: they may change when a run is resumed.
 MACHINE_FIELDS = {
-    "run": ("storage",),  # where the folder stands, in whichever spelling: it is that folder all the same
+    "run": ("storage",),  # the same folder may be spelled in several ways
     "trainer": (
         *("num_workers", "cpus_per_worker", "use_gpu", "max_failures", "ray_address", "wait_for_room_s"),
         *("eval_batch_size", "grace_s"),
@@ -37,7 +37,7 @@ MACHINE_FIELDS = {
     "telemetry": ("port", "log_every_steps", "peak_flops", "track"),
 }
 
-# Below a run: traces of what nobody expected.
+# Folder in a run for tracebacks of unexpected errors.
 FAILURES = "failures"
 _LOCK, _WRITER_LOCK = ".lock", ".writer-lock"
 _TRAINED_ON = "trained-on.json"
@@ -46,13 +46,13 @@ _WRITER_WAIT_S = 120.0
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run below its storage."""
+    """One run on storage."""
 
     root: Location
 
     @classmethod
     def of(cls, config: Config) -> "RunFolder":
-        """Return the folder that a configuration names."""
+        """Return the folder of a configuration's run."""
         return cls(location(config.run.storage) / config.run.name)
 
     @classmethod
@@ -64,8 +64,8 @@ class RunFolder:
         """
         root = location(path)
         if not (root / "config.yaml").is_file():
-            what = "holds no config.yaml" if root.is_dir() else "is a file" if root.is_file() else "does not exist"
-            raise UserError(f"{root} {what}, so it is not a run. Give a folder that `vadv train` wrote (storage/name).")
+            what = "has no config.yaml" if root.is_dir() else "is a file" if root.is_file() else "does not exist"
+            raise UserError(f"{root} {what}, so it is not a run. Give a folder written by `vadv train` (storage/name).")
         return cls(root)
 
     @property
@@ -75,7 +75,7 @@ class RunFolder:
 
     @property
     def trained_on_path(self) -> Location:
-        """Places and fingerprints of data sets and encoder."""
+        """Locations and fingerprints of data sets and encoder."""
         return self.root / _TRAINED_ON
 
     @property
@@ -100,26 +100,26 @@ class RunFolder:
 
     @property
     def disk(self) -> Path | None:
-        """A folder on the disk that holds the run; None in an object store."""
+        """The run's folder on disk; None in an object store."""
         return on_disk(self.root)
 
     def config(self) -> Config:
-        """Read the run's own configuration."""
+        """Read the run's configuration."""
         from vadv_dist.config import load_config
 
         with local_copy(self.config_path) as path:
             return load_config(path)
 
     def result(self) -> RunResult | None:
-        """The result of a complete run, else None.
+        """Read the result of a complete run; None if it is not complete.
 
         Raises:
-            UserError: it is damaged, or of another version.
+            UserError: it is damaged, or was written by another version.
         """
         return RunResult.read(self.result_path) if self.result_path.is_file() else None
 
     def trained_on(self) -> TrainedOn | None:
-        """What the run is trained on; None where there is no record."""
+        """Read what the run is trained on; None if it was not recorded."""
         if self.trained_on_path.is_file():
             try:
                 return TrainedOn.from_json(read_json(self.trained_on_path))
@@ -128,19 +128,18 @@ class RunFolder:
         return None
 
     def claim(self, config: Config, trained_on: TrainedOn | None = None) -> bool:
-        """Make this folder the run of `config`, or find that it already is.
+        """Create the run of `config` in this folder, or check that it is already there.
 
-        A run that never came to a checkpoint, because it was refused, failed or was killed, has nothing to lose: where
-        its configuration, data or encoder was another one, its folder becomes the run of `config`.
+        A run with another configuration, data or encoder is replaced if it has no checkpoint yet.
 
         Args:
-            config: the run's.
-            trained_on: what it names from here; where that is known of the folder's run too, the fingerprints of data
-                sets and encoder are compared instead of their places. None compares the places as they are written.
+            config: the run's configuration.
+            trained_on: its data sets and encoder. If the folder has such a record too, fingerprints are compared
+                instead of locations. None compares locations as written.
         Returns:
-            whether there was such a run before.
+            whether the run existed before.
         Raises:
-            UserError: the folder holds a run of another configuration or of other data, or something that is no run.
+            UserError: the folder contains a run with another configuration or data, or something else.
         """
         if self.config_path.is_file() and not self.holds_work():
             begun_on = self.trained_on()
@@ -156,8 +155,8 @@ class RunFolder:
         if continues and (rows := self._differing(config, trained_on)):
             listed = "\n  ".join(rows)
             raise UserError(
-                f"{self.root} holds a run of another configuration:\n  {listed}\n"
-                "Give this one a name of its own (--run.name=…), or take the values back."
+                f"{self.root} contains a run with another configuration:\n  {listed}\n"
+                "Choose another --run.name, or use the earlier values."
             )
         self._sweep()
         if trained_on is not None and trained_on != earlier:
@@ -167,15 +166,15 @@ class RunFolder:
         return continues
 
     def _differing(self, config: Config, trained_on: TrainedOn | None) -> list[str]:
-        """Fields in which a configuration is not that of the folder's run, with both values."""
-        # Read as a configuration, so that a field which an earlier version did not have takes its default.
+        """Fields in which a configuration differs from the folder's run, with both values."""
+        # Load it as a configuration, so that fields added by a later version have their defaults.
         before, now = _what(config_to_dict(self.config())), _what(config_to_dict(config))
         if trained_on is not None and self.trained_on() is not None:
             before, now = without_places(before), without_places(now)
         return differing_keys(before, now)
 
     def _forget(self) -> None:
-        """Remove what a run without a checkpoint has left; its configuration last."""
+        """Remove the files of a run without a checkpoint, its configuration last."""
         for place in (self.checkpoints, self.root / FAILURES):
             if place.is_dir():
                 remove_tree(place)
@@ -183,61 +182,60 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def require_same(self, trained_on: TrainedOn) -> None:
-        """Refuse what is not what the run is trained on, such as another data set under the same name.
+        """Check that data sets and encoder are those that the run is trained on.
 
         Raises:
-            UserError: with both named.
+            UserError: they differ, for example because a data set was replaced under the same name.
         """
         earlier = self.trained_on()
         if earlier is not None and (difference := earlier.differing(trained_on)):
             raise UserError(
-                f"The run in {self.root} was begun {difference}. Name what it was begun on, or give this run a name of "
-                "its own (--run.name=…)."
+                f"The run in {self.root} was started {difference}. Use the original ones, or choose another --run.name."
             )
 
     def holds_work(self) -> bool:
-        """Whether there is anything that training made."""
+        """Whether it contains a checkpoint or a result."""
         return self.result_path.is_file() or bool(list_checkpoints(self.checkpoints))
 
     def _require_ours(self) -> None:
-        """Refuse a folder that holds something, but no run nor what a killed start of one has left."""
+        """Check that the folder is empty, a run, or the remains of a run that was killed at its start."""
         if self.root.is_file():
-            raise UserError(f"{self.root} is a file. Give another run.name or run.storage.")
+            raise UserError(f"{self.root} is a file. Choose another run.name or run.storage.")
         if self.config_path.is_file() or not self.root.is_dir():
             return
         ours = (_LOCK, _WRITER_LOCK, ".ray", _TRAINED_ON)
         partial = (".config.yaml.partial-", f".{_TRAINED_ON}.partial-")
         if any(p.name not in ours and not p.name.startswith(partial) for p in self.root.iterdir()):
             raise UserError(
-                f"{self.root} exists but is no run (it has no config.yaml), and nothing is written over it. "
-                "Give another run.name or run.storage."
+                f"{self.root} exists but is not a run (it has no config.yaml), and is not overwritten. Choose another "
+                "run.name or run.storage."
             )
 
     def _sweep(self) -> None:
-        """Remove what killed attempts left half-written."""
+        """Remove partial files left by killed attempts."""
         written = ("config.yaml", _TRAINED_ON, "metrics.jsonl", "result.json", "student", "validation-errors.parquet")
         sweep(self.root, written)
 
     @contextmanager
     def lock(self, wait_s: float = 0.0) -> Iterator[None]:
-        """Keep a second process from writing to the same run; the lock ends with the process, however it ends.
+        """Lock the run against other processes; the lock is released when the process ends for any reason.
 
         Args:
-            wait_s: how long to wait for another process to let go.
+            wait_s: seconds to wait for another process to release it.
         Raises:
-            UserError: another process has it, or the folder holds something that is no run.
-            MachineError: the storage cannot lock files.
+            UserError: another process holds it, or the folder contains something other than a run.
+            MachineError: the storage does not support locks.
         """
         self._require_ours()
         with run_lock(self.root, _LOCK, wait_s=wait_s):
             yield
 
     def writer_lock(self) -> AbstractContextManager[None]:
-        """Keep two workers from writing at once: one that lost its driver may live on for some seconds."""
+        """Lock the run against other workers: one that lost its driver may keep running for some seconds."""
         return run_lock(self.root, _WRITER_LOCK, wait_s=_WRITER_WAIT_S)
 
     def metrics_log(self) -> MetricsLog:
-        """What writes metrics.jsonl."""
+        """The reader and writer of metrics.jsonl."""
         return MetricsLog(self.metrics_path)
 
     def write_result(self, result: RunResult) -> None:
@@ -247,12 +245,12 @@ class RunFolder:
 
 def run_lock(root: Location, name: str, *, wait_s: float = 0.0) -> AbstractContextManager[None]:
     """Hold the lock `name` of a run or a search: `storage.exclusive` with its message."""
-    taken = f"{root} is being trained by another process. Wait for it, or give another --run.name."
+    taken = f"{root} is being trained by another process. Wait for it, or choose another --run.name."
     return exclusive(root, name, taken=taken, wait_s=wait_s)
 
 
 def without_places(raw: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without the places of its data sets and its encoder; the names of several sources stay."""
+    """A configuration without the locations of its data sets and encoder; names of several sources are kept."""
     sources = [SourceConfig(**source) for source in raw["data"]["sources"]]
     several = len(sources) > 1
     named = [{"name": s.title if several else s.name, "weight": s.weight} for s in sources]
@@ -261,7 +259,7 @@ def without_places(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _what(raw: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without the fields that say only where and how to compute."""
+    """A configuration without `MACHINE_FIELDS`."""
     return {
         section: {k: v for k, v in fields.items() if k not in MACHINE_FIELDS.get(section, ())}
         if isinstance(fields, dict)

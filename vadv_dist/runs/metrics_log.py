@@ -9,24 +9,24 @@ from vadv_dist.storage import LineFile, Location
 
 
 class MetricsLog:
-    """Writes the metrics of one run; only one process does so at a time."""
+    """Reads and writes the metrics of one run; only one process may write."""
 
     def __init__(self, path: Location) -> None:
-        self._file = LineFile(path, safe="checkpoints are as they were.")
+        self._file = LineFile(path, safe="checkpoints are unaffected.")
 
     def append(self, line: Line) -> None:
         """Add a line."""
         self._file.append(json.dumps(line.to_json(), allow_nan=False) + "\n")
 
     def flush(self) -> None:
-        """Write what was appended: a checkpoint that follows must find the lines before it."""
+        """Write appended lines; called before a checkpoint, which must not be ahead of them."""
         self._file.flush()
 
     def lines(self) -> list[Line]:
-        """Every line that is written; one that broke off is left out.
+        """Read all complete lines.
 
         Raises:
-            UserError: a line of another version.
+            UserError: a line was written by another version.
         """
         found = []
         for text in self._file.lines():
@@ -36,10 +36,7 @@ class MetricsLog:
         return found
 
     def trim(self, last_step: int) -> None:
-        """Drop the lines after a step: those of an attempt that was killed and is now repeated.
-
-        Lines of a start stay, so that the attempts can be counted.
-        """
+        """Remove the lines after a step, which is repeated after a kill; start lines stay, to count the attempts."""
         before = self._file.lines()
         kept = []
         for line in before:

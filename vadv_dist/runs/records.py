@@ -1,4 +1,4 @@
-"""What a run records, typed: lines of metrics.jsonl, result.json and evaluations, each with one reader and writer."""
+"""Typed records of a run: lines of metrics.jsonl, result.json and evaluations."""
 
 import time as clock
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,14 +13,14 @@ from vadv_dist.evaluation.description import TaskDescription
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.storage import Location, read_json
 
-# None stands for NaN and infinity, which JSON lacks.
+# None represents NaN and infinity, which JSON does not have.
 Values = dict[str, int | float | None]
 Metrics = dict[str, Values]
 R = TypeVar("R")
 
 
 class RecordError(UserError):
-    """A record has a field that is missing or of another type: it is damaged, or another version wrote it.
+    """A record is damaged or was written by another version: a field is missing or has the wrong type.
 
     Attributes:
         what: the record.
@@ -31,18 +31,18 @@ class RecordError(UserError):
     def __init__(self, what: str, field: str, problem: str) -> None:
         super().__init__(
             f"{what} is damaged, or was written by another version of vadv: {field}: {problem}. Use that version, or "
-            "start again under another run.name."
+            "start over with another run.name."
         )
         self.what, self.field, self.problem = what, field, problem
 
 
 @dataclass(frozen=True)
 class Collapse:
-    """A loss term whose weight hides the term that trains the student.
+    """A loss term whose weight is so large that the term that trains the student has no effect.
 
     Attributes:
         term: its name.
-        ratio: its weight over that of the student's term; None where that is 0.
+        ratio: its weight relative to the student's term; None if the latter is 0.
     """
 
     term: str
@@ -51,8 +51,8 @@ class Collapse:
     def __str__(self) -> str:
         times = f"{self.ratio:.0f} times" if self.ratio is not None else "infinitely more than"
         return (
-            f"the weights have collapsed: {self.term} weighs {times} the student's own term, which hardly counts. "
-            "Set objective.weighting to equal, dwa or fixed."
+            f"the weights have collapsed: the weight of {self.term} is {times} that of the student's term, which has "
+            "almost no effect. Set objective.weighting to equal, dwa or fixed."
         )
 
 
@@ -61,9 +61,9 @@ class Line:
     """A line of metrics.jsonl.
 
     Attributes:
-        step: updates made when it was written.
-        epoch: counted from 0.
-        time: when it was written, in seconds since 1970.
+        step: number of updates so far.
+        epoch: epoch, from 0.
+        time: time of writing, in seconds since 1970.
     """
 
     kind: ClassVar[str]
@@ -72,20 +72,20 @@ class Line:
     time: float = field(default_factory=clock.time)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain containers with finite numbers; a field at its default is left out."""
+        """Convert to plain containers with finite numbers; fields with their default are left out."""
         return {"kind": self.kind, **_plain(self)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartLine(Line):
-    """An attempt began.
+    """The start of an attempt.
 
     Attributes:
-        steps, epochs: of the whole run.
+        steps, epochs: totals of the run.
         workers: number of ranks.
         task: the task's terms, outputs and metrics.
         labels: range and threshold of the labels; None for classes.
-        absent: metrics that the labels do not define, each with the reason.
+        absent: metrics that the labels do not define, with the reasons.
     """
 
     kind: ClassVar[str] = "start"
@@ -99,16 +99,16 @@ class StartLine(Line):
 
 @dataclass(frozen=True, kw_only=True)
 class StepLine(Line):
-    """Some steps, since the line before.
+    """The steps since the previous line.
 
     Attributes:
-        terms: mean of each unweighted loss term, and of the weighted `total`; on the line beside the other fields.
-        weights: mean weight of each term where they change.
-        lr, grad_norm: learning rate, and norm of the gradient before clipping, of the last step.
-        samples_per_s, tokens_per_s: over all ranks.
-        data_wait_s, line_s: seconds that steps waited for data, and seconds in all.
+        terms: mean of each unweighted loss term and of the weighted `total`; top-level fields in the JSON.
+        weights: mean weight of each term, unless fixed.
+        lr, grad_norm: learning rate and gradient norm before clipping, both of the last step.
+        samples_per_s, tokens_per_s: throughput of all ranks.
+        data_wait_s, line_s: seconds that steps waited for data, and seconds in total.
         mfu: model FLOP utilisation.
-        gpu_memory_bytes: most memory that tensors of rank 0 have taken so far.
+        gpu_memory_bytes: peak tensor memory of rank 0 so far.
     """
 
     kind: ClassVar[str] = "step"
@@ -125,7 +125,7 @@ class StepLine(Line):
 
     @property
     def rates(self) -> Values:
-        """Everything measured besides terms and weights."""
+        """All measurements except terms and weights."""
         return {name: getattr(self, name) for name in RATES}
 
     def to_json(self) -> dict[str, Any]:
@@ -144,11 +144,11 @@ class EpochLine(Line):
 
     Attributes:
         validation: metrics by output.
-        sources: the same by source, where there are several.
-        remarks: sentences on outputs that have learned nothing.
+        sources: the same by source, if there are several.
+        remarks: sentences about outputs that have learned nothing.
         train: mean of each loss term over the epoch.
-        weights: mean weight of each term where they change.
-        collapse: whether a weight hides the student's own term.
+        weights: mean weight of each term, unless fixed.
+        collapse: set if the weights have collapsed.
         best: whether it is the best epoch so far.
         seconds: wall time of the run so far, over all attempts.
     """
@@ -174,7 +174,7 @@ class CheckpointLine(Line):
 
 @dataclass(frozen=True, kw_only=True)
 class FaultLine(Line):
-    """The run stopped itself; `what` says why."""
+    """The run stopped with an error, described by `what`."""
 
     kind: ClassVar[str] = "fault"
     what: str
@@ -186,10 +186,10 @@ _LINES: dict[str, type[Line]] = {
 
 
 def parse_line(raw: Mapping[str, Any]) -> Line | None:
-    """Read a line of metrics.jsonl; None for a kind that this version does not know.
+    """Read a line of metrics.jsonl; None for an unknown kind.
 
     Raises:
-        RecordError: a field is missing or of another type.
+        RecordError: a field is missing or has the wrong type.
     """
     kind = _LINES.get(str(raw.get("kind")))
     if kind is None:
@@ -203,7 +203,7 @@ def parse_line(raw: Mapping[str, Any]) -> Line | None:
 
 
 def epoch_costs(lines: Iterable[Line]) -> Iterator[tuple[EpochLine, float]]:
-    """Each epoch with the student's score as a number to minimise; an epoch whose score is not finite is left out."""
+    """Yield each epoch with the student's score as a cost to minimise, skipping epochs with a non-finite score."""
     task: TaskDescription | None = None
     for line in lines:
         if isinstance(line, StartLine):
@@ -216,26 +216,26 @@ def epoch_costs(lines: Iterable[Line]) -> Iterator[tuple[EpochLine, float]]:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """result.json, which a complete run has.
+    """result.json of a complete run.
 
     Attributes:
         run: its name.
-        best_step, best_epoch: of the checkpoint that is kept as the best.
-        validation: metrics of the student there.
-        validation_all: metrics of every output there.
-        remarks: sentences on outputs that have learned nothing.
+        best_step, best_epoch: position of the best checkpoint.
+        validation: metrics of the student at the best checkpoint.
+        validation_all: metrics of every output at the best checkpoint.
+        remarks: sentences about outputs that have learned nothing.
         task, labels, absent: as in `StartLine`.
-        steps, epochs: trained.
+        steps, epochs: numbers of steps and epochs trained.
         stopped: why training ended: `epochs`, `max_steps` or `patience`.
         folder: working directory of the command.
-        wall_time_s: over all attempts.
-        data: name, place, fingerprint, label range and rows of each data set.
-        texts_cut: by split, how many texts `data.max_tokens` cut.
-        parameters: of the teacher, of the student, and those that are trained.
-        engine, workers, device: what it ran on.
-        versions: of what decides numbers.
-        validation_by_source: metrics by source, where there are several.
-        weights_collapsed: as `EpochLine.collapse`, of the last epoch.
+        wall_time_s: seconds over all attempts.
+        data: name, location, fingerprint, label range and rows of each data set.
+        texts_cut: by split, how many texts `data.max_tokens` truncated.
+        parameters: numbers of parameters of teacher and student, and of trained ones.
+        engine, workers, device: engine, number of workers and device of the run.
+        versions: versions of the packages that affect results.
+        validation_by_source: metrics by source, if there are several.
+        weights_collapsed: `EpochLine.collapse` of the last epoch.
     """
 
     run: str
@@ -264,13 +264,13 @@ class RunResult:
 
     @property
     def score(self) -> float:
-        """The metric of the student that chose the checkpoint."""
+        """The student's metric that selected the best checkpoint."""
         value = self.validation[self.task.score]
         return float("nan") if value is None else float(value)
 
     @property
     def cost(self) -> float:
-        """The score as a number to minimise."""
+        """The score as a cost to minimise."""
         return self.task.score_metric.cost(self.score)
 
     def to_json(self) -> dict[str, Any]:
@@ -298,7 +298,7 @@ class RunResult:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceScores:
-    """Scores of the clips of one source: how many there are, and metrics by output."""
+    """Number of clips of one source, and their metrics by output."""
 
     rows: int
     metrics: Metrics
@@ -306,24 +306,24 @@ class SourceScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """evaluation-<split>.json: what `vadv evaluate` found.
+    """evaluation-<split>.json, the result of `vadv evaluate`.
 
-    In the file, the metrics of each output stand under the output's name.
+    In the file, the metrics of each output are top-level fields.
 
     Attributes:
-        run: the run's name, or that of an export.
-        split: whose clips were scored.
-        step: of the checkpoint; None for an export.
-        rows, dropped: clips that were scored, and left out for missing features.
-        texts_cut: how many texts `data.max_tokens` cut.
-        data: place and fingerprint of each data set.
+        run: name of the run or export.
+        split: the scored split.
+        step: step of the checkpoint; None for an export.
+        rows, dropped: numbers of clips that were scored, and left out for missing features.
+        texts_cut: how many texts `data.max_tokens` truncated.
+        data: location and fingerprint of each data set.
         task, labels, absent: as in `StartLine`.
-        metrics: by output.
-        remarks: sentences on outputs that have learned nothing.
-        sources: by source.
-        leaks: scored videos that were trained on.
-        other_data: whether these are data that the run was not trained on.
-        file: where it was written; not in the file itself.
+        metrics: metrics by output.
+        remarks: sentences about outputs that have learned nothing.
+        sources: scores by source.
+        leaks: scored videos that are also in training data.
+        other_data: whether the data sets are not the run's own.
+        file: path of the written file; not stored in it.
     """
 
     run: str
@@ -376,7 +376,7 @@ class Evaluation:
 
 
 def finite(value: Any) -> Any:
-    """Copy plain containers with every NaN and infinity as None, which JSON can hold."""
+    """Copy plain containers, replacing NaN and infinity by None for JSON."""
     if isinstance(value, float):
         return value if abs(value) < float("inf") else None
     if isinstance(value, Mapping):
@@ -394,7 +394,7 @@ def _read(kind: type[R], path: Location) -> R:
 
 
 def _plain(record: Any) -> dict[str, Any]:
-    """A record's fields; optional ones that are at their default are left out."""
+    """A record's fields, without optional ones that have their default."""
     raw: dict[str, Any] = finite(asdict(record))
     for f in fields(record):
         default = f.default_factory() if f.default_factory is not MISSING and f.name != "time" else f.default

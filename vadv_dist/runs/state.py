@@ -1,4 +1,4 @@
-"""Where a run stands: its position, its best checkpoints, and what an epoch has summed so far."""
+"""The state of the training loop: position, best checkpoints, and sums over the current epoch."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -8,22 +8,22 @@ from vadv_dist.runs.records import Collapse, finite
 
 @dataclass
 class TrainState:
-    """The whole of what a checkpoint must hold besides weights and moments.
+    """Everything in a checkpoint except weights and moments.
 
     Attributes:
         epoch, step_in_epoch: position of the next step.
-        step: updates made so far.
-        best: (cost, step) of the best checkpoints, best first; the cost is what falls as the score gets better.
-        best_metrics, best_epoch: validation metrics of the best one.
-        best_by_source: the same by source, where there are several.
+        step: number of updates so far.
+        best: (cost, step) of the best checkpoints, best first; a lower cost is a better score.
+        best_metrics, best_epoch: validation metrics and epoch of the best one.
+        best_by_source: the same by source, if there are several.
         bad_epochs: epochs since the score last improved.
-        epoch_sums, epoch_counts: loss terms summed over the epoch so far, and the steps that had each.
-        weight_sums, weight_steps: weights of the terms summed likewise; empty where they are fixed.
-        weighting: state of what weighs the terms.
-        collapse: the term that hid the student's own in the last epoch, and by which ratio of weights; else None.
-        stopped: why training ended, or None while it goes on.
-        seconds: wall time spent so far, over all attempts.
-        data: fingerprints of the data sets: a position means nothing on other ones.
+        epoch_sums, epoch_counts: loss terms summed over the epoch so far, and the number of steps with each.
+        weight_sums, weight_steps: weights of the terms summed likewise; empty if they are fixed.
+        weighting: state of the weighting.
+        collapse: set if the weights had collapsed in the last epoch.
+        stopped: why training ended; None while it runs.
+        seconds: wall time so far, over all attempts.
+        data: fingerprints of the data sets; a position is only valid for these.
     """
 
     epoch: int = 0
@@ -50,7 +50,7 @@ class TrainState:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "TrainState":
-        """Rebuild what `to_json` gave; a metric that was no number (a correlation with a constant) is null there."""
+        """Rebuild from the result of `to_json`, where NaN (a correlation with a constant) is null."""
         metrics = _numbers(raw["best_metrics"])
         by_source = {source: _numbers(values) for source, values in raw.get("best_by_source", {}).items()}
         best = [(float(cost), int(step)) for cost, step in raw["best"]]
@@ -65,7 +65,7 @@ class TrainState:
         keep: int,
         by_source: dict[str, dict[str, dict[str, float]]] | None = None,
     ) -> bool:
-        """Enter an epoch's validation; return whether it is the best so far."""
+        """Record an epoch's validation; return whether it is the best so far."""
         improved = not self.best or cost < self.best[0][0]
         self.best = sorted([*self.best, (cost, self.step)])[:keep]
         if improved:
@@ -76,7 +76,7 @@ class TrainState:
         return improved
 
     def add_terms(self, sums: dict[str, float], counts: dict[str, int], weights: dict[str, float]) -> None:
-        """Add terms, the number of steps that had each, and the weights that they had, to the epoch's sums."""
+        """Add terms, the number of steps with each, and their weights to the epoch's sums."""
         for own, more in ((self.epoch_sums, sums), (self.weight_sums, weights)):
             for name, value in more.items():
                 own[name] = own.get(name, 0.0) + value

@@ -1,9 +1,8 @@
-"""What a run is trained on: where its data sets and its encoder were, and fingerprints by which they are known again.
+"""Locations and fingerprints of the data sets and the encoder that a run is trained on.
 
-Names are not enough: `data/mosi` is another data set in another folder, and what lies at a place may be replaced.
+Names are not enough: `data/mosi` differs between working directories, and a data set can be replaced in place.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.runs.encoder_identity import EncoderIdentity
 from vadv_dist.storage import location
 
-# Part of the path under which Ray lays out the folders of jobs.
+# Part of the path of the folders that Ray unpacks jobs to.
 _RAY_FOLDER = "working_dir_files"
 
 
@@ -25,9 +24,9 @@ class SourceIdentity:
     """One data set of a run.
 
     Attributes:
-        place: its absolute place.
-        fingerprint: of its shards and prompts.
-        label: kind, range and threshold of its labels; empty where they were not recorded.
+        place: its absolute location.
+        fingerprint: fingerprint of its shards and prompts.
+        label: kind, range and threshold of its labels; empty if they were not recorded.
     """
 
     place: str
@@ -45,7 +44,7 @@ class SourceIdentity:
         )
 
     def is_as(self, other: "SourceIdentity") -> bool:
-        """Whether two are one data set: equal bytes, and labels that mean the same as far as is known of both."""
+        """Whether two data sets have the same bytes and, as far as is known, the same meaning of labels."""
         known = self.label.keys() & other.label.keys()
         return self.fingerprint == other.fingerprint and all(self.label[k] == other.label[k] for k in known)
 
@@ -55,19 +54,19 @@ class SourceIdentity:
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """All that a run is trained on, in the order of its configuration."""
+    """The data sets, in the order of the configuration, and the encoder of a run."""
 
     data: tuple[SourceIdentity, ...]
     encoder: EncoderIdentity
 
     @classmethod
     def of(cls, config: Config, sources: Sources, *, weights: bool = True) -> "TrainedOn":
-        """Identify what a configuration names from here.
+        """Identify the data sets and the encoder of a configuration.
 
         Args:
-            config: the run's.
+            config: the run's configuration.
             sources: its data sets, opened.
-            weights: whether to read the encoder's pretrained weights.
+            weights: whether to hash the encoder's pretrained weights.
         """
         student = config.student
         return cls(
@@ -77,15 +76,15 @@ class TrainedOn:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> "TrainedOn":
-        """Rebuild what `to_json` gave."""
+        """Rebuild from the result of `to_json`."""
         return cls(tuple(SourceIdentity(**entry) for entry in raw["data"]), EncoderIdentity(**raw["encoder"]))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain containers."""
+        """Convert to plain containers."""
         return {"data": [asdict(source) for source in self.data], "encoder": asdict(self.encoder)}
 
     def with_known(self, earlier: "TrainedOn | None") -> "TrainedOn":
-        """Itself, with what is known of the encoder from an earlier record alone."""
+        """Fill in unknown hashes of the encoder from an earlier record."""
         if earlier is None:
             return self
         mine, theirs = self.encoder, earlier.encoder
@@ -97,54 +96,53 @@ class TrainedOn:
         return replace(self, encoder=encoder)
 
     def has_data_of(self, other: "TrainedOn") -> bool:
-        """Whether both are trained on the same data sets in the same order."""
+        """Whether both have the same data sets in the same order."""
         pairs = zip(self.data, other.data, strict=False)
         return len(self.data) == len(other.data) and all(mine.is_as(theirs) for mine, theirs in pairs)
 
     def differing(self, now: "TrainedOn") -> str | None:
-        """How `now` is something else than this, with both named; None where it is the same."""
+        """Describe how `now` differs from this; None if it is the same."""
         said = []
         if not self.has_data_of(now):
-            said.append(f"on other data than is found now: {_listed(self.data)} then, {_listed(now.data)} now")
+            said.append(f"on different data: {_listed(self.data)} then, {_listed(now.data)} now")
         if not self.encoder.is_as(now.encoder):
-            said.append(f"with another encoder than is found now: {self.encoder} then, {now.encoder} now")
-        return "; and ".join(said) or None
+            said.append(f"with a different encoder: {self.encoder} then, {now.encoder} now")
+        return " and ".join(said) or None
 
 
 def find_again(config: Config, trained_on: TrainedOn, data: Sequence[str] = (), encoder: str | None = None) -> Config:
-    """The run's configuration with the places at which its data sets and its encoder are now.
+    """Return the run's configuration with the current locations of its data sets and its encoder.
 
-    Each is looked for where it was recorded, and where the configuration names it from here. What is found counts by
-    its fingerprint alone.
+    Each is searched at the given, recorded and configured locations, and identified by its fingerprint.
 
     Args:
-        config: the run's.
-        trained_on: what was recorded of it.
-        data: places to which its data sets were moved.
-        encoder: place to which its encoder was moved.
+        config: the run's configuration.
+        trained_on: its record.
+        data: new locations of its data sets, if they were moved.
+        encoder: new location of its encoder, if it was moved.
     Raises:
-        UserError: something is gone, or another one lies in its place.
+        UserError: one of them is not found.
     """
     configured = config.data.sources
     if len(configured) != len(trained_on.data):
         raise UserError(
             f"The run's config names {len(configured)} data sets, but it was trained on {_listed(trained_on.data)}. "
-            "Its config.yaml was changed; put it back."
+            "Its config.yaml was modified; restore it."
         )
     several = len(configured) > 1
     sources = []
     for source, recorded in zip(configured, trained_on.data, strict=True):
         place = _place_of(recorded, [*data, recorded.place, source.uri])
-        # Its name stays, whatever its folder is called now.
+        # Keep its name, whatever its folder is called now.
         sources.append(replace(source, uri=place, name=source.title if several else source.name))
     student = replace(config.student, encoder=_encoder_of(config, trained_on.encoder, encoder))
     return replace(config, data=replace(config.data, sources=sources), student=student)
 
 
 def with_absolute_places(config: Config) -> Config:
-    """A configuration that names the same data sets, encoder and storage from every folder.
+    """Make the locations in a configuration independent of the working directory.
 
-    In a Ray job's own folder, which is removed after the job, relative names stay: they are those of the project.
+    In the folder of a Ray job, which is removed after the job, relative locations are kept: they refer to the project.
     """
     if _RAY_FOLDER in Path.cwd().parts:
         return config
@@ -170,8 +168,8 @@ def _place_of(recorded: SourceIdentity, places: Sequence[str]) -> str:
             found.append(str(there))
     others = f" Found instead: {', '.join(found)}." if found else " Nothing is there now."
     raise UserError(
-        f"The run was trained on {recorded}.{others} If that data set was moved, name its new place with --data; to "
-        "score the student on other data, name that with --data."
+        f"The run was trained on {recorded}.{others} If that data set was moved, give its new location with --data; to "
+        "score the student on another data set, give that with --data."
     )
 
 
@@ -184,22 +182,15 @@ def _encoder_of(config: Config, recorded: EncoderIdentity, moved: str | None) ->
         places = [recorded.place, config.student.encoder]
     found = []
     for place in dict.fromkeys(places):
-        there = EncoderIdentity.of(place, weights=False)  # a checkpoint holds all weights
+        there = EncoderIdentity.of(place, weights=False)  # a checkpoint contains all weights
         if there.tokenizer is not None and there.is_as(recorded):
             return place
         if there.tokenizer is not None:
             found.append(str(there))
     others = f" Found instead: {', '.join(found)}." if found else " Nothing is there now."
     raise UserError(
-        f"The run was trained with the encoder {recorded}.{others} Put it back, or name the place to which it was "
-        "moved with --encoder."
+        f"The run was trained with the encoder {recorded}.{others} Restore it, or give its new location with --encoder."
     )
-
-
-def _from(folder: str, name: str) -> str:
-    """A place that was named in another folder."""
-    place = location(name)
-    return os.path.join(folder, name) if not place.is_absolute() else str(place)
 
 
 def _listed(sources: Sequence[SourceIdentity]) -> str:

@@ -34,11 +34,11 @@ def exclusive(root: Location, name: str, *, taken: str, wait_s: float = 0.0) -> 
     Args:
         root: the folder; made on a disk.
         name: name of the file or object.
-        taken: what to say where another process has it.
-        wait_s: how long to wait for another holder to let go.
+        taken: error message if another process holds it.
+        wait_s: seconds to wait for another holder to release it.
     Raises:
-        UserError: another process has it.
-        MachineError: the storage cannot lock.
+        UserError: another process holds it.
+        MachineError: the storage does not support locks.
     """
     held = _lease(root / name, taken, wait_s) if isinstance(root, S3Path) else _file_lock(root, name, taken, wait_s)
     with held:
@@ -63,7 +63,7 @@ def _file_lock(root: Path, name: str, taken: str, wait_s: float) -> Iterator[Non
             except OSError as error:
                 raise MachineError(
                     f"{file.name} cannot be locked ({error.strerror}), so a second process could write to the same "
-                    "folder. Nothing was started. Give a place on storage that knows file locks."
+                    "folder. Nothing was started. Use storage that supports file locks."
                 ) from error
         yield
 

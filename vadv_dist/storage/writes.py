@@ -46,7 +46,7 @@ def disk_faults(target: Location, safe: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise MachineError(
-                f"No space left on the disk that holds {target}. Nothing half-written was left there; {safe} "
+                f"No space left on the disk that holds {target}. No partial file was left there; {safe} "
                 "Free some space and run the same command again."
             ) from error
         if error.errno in (*_NO_PERMISSION, *_NO_SUCH_PLACE):

@@ -1,4 +1,4 @@
-"""How far the best student of a run errs on each validation clip, kept beside the run so that runs can be compared."""
+"""The best student's error on each validation clip, stored in the run's folder so that runs can be compared."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,13 @@ ClipErrors = dict[tuple[str, str], float]
 
 
 def write_clip_errors(root: Location, names: Sequence[tuple[str, str]], errors: FloatArray, step: int) -> None:
-    """Keep the student's error on each clip, replacing those of an earlier step.
+    """Write the student's error on each clip, replacing those of an earlier step.
 
     Args:
         root: the run's folder.
         names: (source, clip_id) of R clips.
-        errors: as `Task.clip_errors` gives them, [R].
-        step: of the checkpoint that was scored.
+        errors: result of `Task.clip_errors`, [R].
+        step: step of the checkpoint that was scored.
     """
     columns = {
         "source": [source for source, _ in names],
@@ -33,7 +33,7 @@ def write_clip_errors(root: Location, names: Sequence[tuple[str, str]], errors: 
 
 
 def read_clip_errors(root: Location, step: int) -> ClipErrors | None:
-    """Errors by (source, clip id); None where none are kept, or only those of another step."""
+    """Read errors by (source, clip id); None if there are none for this step."""
     path = root / _NAME
     if not path.is_file():
         return None
@@ -46,6 +46,6 @@ def read_clip_errors(root: Location, step: int) -> ClipErrors | None:
 
 
 def copy_clip_errors(source: Location, target: Location) -> None:
-    """Take over the errors that another run keeps, where it keeps any."""
+    """Copy the errors of another run, if it has any."""
     if (source / _NAME).is_file():
         (target / _NAME).write_bytes((source / _NAME).read_bytes())

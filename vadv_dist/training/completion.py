@@ -1,4 +1,4 @@
-"""What rank 0 leaves behind when a run is complete: the best student as a text model, and result.json."""
+"""Complete a run on rank 0: export the best student and write result.json."""
 
 import importlib.metadata
 import os
@@ -66,7 +66,7 @@ def finish_run(
 
 
 def data_facts(splits: Splits) -> list[dict[str, Any]]:
-    """Name, place, fingerprint, label range and sizes of the data sets of a run."""
+    """Name, location, fingerprint, label range and sizes of a run's data sets."""
     sources = splits.train.sources
     return [
         {
@@ -80,6 +80,6 @@ def data_facts(splits: Splits) -> list[dict[str, Any]]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides numbers."""
+    """Versions of the packages that affect results."""
     names = ("vadv-dist", "torch", "transformers", "ray", "deepspeed", "pyarrow", "numpy")
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}

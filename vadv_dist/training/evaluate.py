@@ -1,4 +1,4 @@
-"""Score the best checkpoint of a run on a split: the only place that may open the test split."""
+"""Score the best checkpoint of a run on a split; nothing else may open the test split."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from vadv_dist.training.scoring import Scored, metrics_by_source, score_split
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """What scored clips are besides their features, each [R]."""
+    """Metadata of scored clips, each [R]."""
 
     clip_id: list[str]
     video_id: list[str]
@@ -47,12 +47,12 @@ def evaluate_run(
 
     Args:
         run: its folder.
-        split: of the data sets that the run was trained on, which are known by their fingerprints.
-        data, encoder: places to which its data sets and its encoder were moved.
+        split: a split of the data sets that the run was trained on, which are identified by fingerprint.
+        data, encoder: new locations of its data sets and its encoder, if they were moved.
     Returns:
-        what was written.
+        the evaluation, as written.
     Raises:
-        UserError: no such run or split, the run is not complete, or what it was trained on is not found.
+        UserError: no such run or split, the run is not complete, or its data or encoder is not found.
         MachineError: the checkpoint is damaged.
     """
     require_split(split)
@@ -60,9 +60,9 @@ def evaluate_run(
     result = folder.result()
     trained_on = folder.trained_on()
     if result is None:
-        raise UserError(f"{folder.root} is not complete (no result.json). Run its `vadv train` again to go on with it.")
+        raise UserError(f"{folder.root} is not complete (no result.json). Run its `vadv train` again to resume it.")
     if trained_on is None:
-        raise UserError(f"{folder.trained_on_path} is missing, so it is not known what the run was trained on.")
+        raise UserError(f"{folder.trained_on_path} is missing, so the run's training data is unknown. Train it again.")
     config = find_again(folder.config(), trained_on, data, encoder)
     sources = Sources.open(config)
     shards = sources.split(split, missing=config.data.missing)
@@ -94,17 +94,17 @@ def evaluate_run(
 
 
 def require_split(split: str) -> None:
-    """Refuse the name of a split that there is not.
+    """Check the name of a split.
 
     Raises:
-        UserError: with those that there are.
+        UserError: there is no such split.
     """
     if split not in SPLITS:
         raise UserError(f"Unknown split {split!r}, expected one of {', '.join(SPLITS)}.")
 
 
 def leaks_of(sources: Sources, split: str) -> list[dict[str, Any]]:
-    """Videos of this split of one source that another one was trained on."""
+    """Videos in this split of one source that are also in another source's train split."""
     if len(sources.datasets) == 1 or split == "train":
         return []
     datasets = {str(name): dataset for name, dataset in zip(sources.names, sources.datasets, strict=True)}
@@ -115,12 +115,12 @@ def score_checkpoint(
     config: Config, folder: RunFolder, sources: Sources, shards: SplitShards, step: int
 ) -> tuple[Task, Scored]:
     """Load a checkpoint's weights into a model and predict a split, in this process."""
-    # The checkpoint holds every weight, so that the encoder's own are not needed.
+    # The checkpoint contains all weights, so the pretrained ones are not needed.
     task = build(config, sources, weights=False)
     task.step.load_state_dict(checkpoint_at(folder.checkpoints, step).weights())
-    # A run that was trained on GPUs may be scored on a machine without one.
+    # A run trained on GPUs can be scored on a machine without one.
     distributed = Distributed(device=choose_device(config.trainer.use_gpu and "auto"))
-    # In fp32 whatever the training computed in, so that the scores are those of the student that is exported.
+    # fp32 whatever the training precision, to score the student as it is exported.
     engine = TorchEngine(task.step, task.parameter_groups(), config.optimizer, distributed, torch.float32)
     windows = LocalWindows(shards)
     try:
@@ -130,7 +130,7 @@ def score_checkpoint(
 
 
 def clip_facts(shards: SplitShards, scored: Scored) -> ClipFacts:
-    """Read the words and names of scored clips, in their order."""
+    """Read the texts and ids of scored clips, in their order."""
     found: dict[tuple[str, str], tuple[str, str]] = {}
     for number, shard in shards.shards:
         path = shards.sources.datasets[number].shard_path(shard)
@@ -149,7 +149,7 @@ def clip_facts(shards: SplitShards, scored: Scored) -> ClipFacts:
 
 
 def write_predictions(path: Location, facts: ClipFacts, scored: Scored) -> None:
-    """Write a row per clip: its names, words, label and every prediction."""
+    """Write one row per clip: its ids, text, label and every prediction."""
     columns = {
         "clip_id": pa.array(facts.clip_id),
         "video_id": pa.array(facts.video_id),

@@ -1,8 +1,7 @@
-"""Score a student on data that it was not trained on: of a run, or of a folder that `vadv export` wrote.
+"""Score the student of a run or an export on a data set that it was not trained on.
 
-The student alone is scored, as it is deployed: it needs the words of a data set and nothing else. What is found never
-takes the place of a run's own evaluation; it is kept under the name of the data set, and of an export it is returned
-and not written.
+Only the student is scored, as deployed, so the data set needs texts and labels only. The result is stored under the
+data set's name and never replaces a run's own evaluation; for an export it is only returned.
 """
 
 import hashlib
@@ -30,7 +29,7 @@ from vadv_dist.tasks.base import FloatArray
 from vadv_dist.training.evaluate import clip_facts, evaluate_run, require_split, write_predictions
 from vadv_dist.training.scoring import Scored, metrics_by_source
 
-# Below a run: evaluations on other data, a document and a table of predictions each.
+# Folder in a run for evaluations on other data: a JSON document and a table of predictions each.
 OTHER_DATA = "other-data"
 
 
@@ -38,15 +37,15 @@ def evaluate(source: str | Location, split: str, *, data: Iterable[str] = (), en
     """Score a run or an export.
 
     Args:
-        source: a run, or a folder that `vadv export` wrote.
-        split: which clips.
-        data: data sets to score on. None of them stands for what a run was trained on; where they are that (by their
-            fingerprints), they only say where it is now.
-        encoder: where a run's encoder is now.
+        source: a run, or a folder written by `vadv export`.
+        split: the split to score.
+        data: data sets to score on; empty for those that the run was trained on. If the fingerprints are those of the
+            run's own data sets, these are taken as their new locations.
+        encoder: new location of a run's encoder.
     Returns:
-        the evaluation; of other data also where its document was written, if it was.
+        the evaluation; on other data, with the path of its document if one was written.
     Raises:
-        UserError: as `evaluate_run`; or an export without data, several other data sets, or labels of another range.
+        UserError: see `evaluate_run`; or an export without data, several other data sets, or another label range.
     """
     require_split(split)
     given = list(data)
@@ -55,17 +54,17 @@ def evaluate(source: str | Location, split: str, *, data: Iterable[str] = (), en
     datasets = [Dataset.open(uri) for uri in given]
     if not given or (trained_on is not None and _are_its_own(datasets, trained_on)):
         if not (place / "config.yaml").is_file() and (place / "vadv_export.json").is_file():
-            raise UserError(f"{place} is an exported student, not a run. Name the data set to score it on: --data URI.")
+            raise UserError(f"{place} is an exported student, not a run. Give the data set to score it on: --data URI.")
         return evaluate_run(place, split, data=given, encoder=encoder)
     if encoder is not None:
-        raise UserError("--encoder names where a run's encoder is now; scoring other data does not need it.")
+        raise UserError("--encoder is only used with a run's own data. Remove it to score another data set.")
     if len(datasets) > 1:
-        raise UserError("Several data sets were given that are not those of the run. Score one after another.")
+        raise UserError("Several data sets were given, and they are not those of the run. Score them one at a time.")
     return score_on(place, datasets[0], split)
 
 
 def _are_its_own(datasets: list[Dataset], trained_on: TrainedOn) -> bool:
-    """Whether data sets are all that a run was trained on, in any order."""
+    """Whether these are exactly the data sets that a run was trained on, in any order."""
     found = [SourceIdentity.of(dataset) for dataset in datasets]
     return len(found) == len(trained_on.data) and all(any(own.is_as(f) for f in found) for own in trained_on.data)
 
@@ -108,7 +107,7 @@ def score_on(source: Location, dataset: Dataset, split: str) -> Evaluation:
 
 
 def evaluation_name(dataset: Dataset) -> str:
-    """A readable name that no two data sets share, whatever they are called."""
+    """A readable name that is unique to the data set's content and labels."""
     identity = SourceIdentity.of(dataset)
     digest = hashlib.sha256(json.dumps([identity.fingerprint, dict(identity.label)]).encode()).hexdigest()[:12]
     words = re.sub(r"[^A-Za-z0-9_.]+", "-", dataset.root.resolve().name)[:40].strip("-.")
@@ -116,7 +115,7 @@ def evaluation_name(dataset: Dataset) -> str:
 
 
 def _score(student: StudentScorer, shards: SplitShards) -> Scored:
-    """Read a split's words shard by shard, each verified first, and predict them."""
+    """Read and verify a split's texts shard by shard, and predict them."""
     (dataset,) = shards.sources.datasets
     reader = ShardReader(dataset, ())
     names: list[tuple[str, str]] = []
@@ -132,7 +131,7 @@ def _score(student: StudentScorer, shards: SplitShards) -> Scored:
 
 
 def _trained_on(source: Location, card_data: Iterable[Any]) -> list[SourceIdentity]:
-    """What a student was trained on, as its run or its export records it."""
+    """The data sets that a student was trained on, from its run or its export."""
     if (source / "config.yaml").is_file() and (trained_on := RunFolder.open(source).trained_on()) is not None:
         return list(trained_on.data)
     return [
@@ -144,25 +143,25 @@ def _trained_on(source: Location, card_data: Iterable[Any]) -> list[SourceIdenti
 
 
 def _require_range(trained: list[SourceIdentity], dataset: Dataset, source: Location) -> None:
-    """Refuse labels of another range than those that a student predicts.
+    """Check that a data set's labels have the range that a student predicts.
 
     Raises:
-        UserError: they are of another kind or range, or nothing says what the student's are.
+        UserError: they have another kind or range, or the student's range is unknown.
     """
     theirs = dataset.manifest.label
     if theirs.is_class:
-        raise UserError(f"{dataset.root} has classes as labels, and the student of {source} predicts a number.")
+        raise UserError(f"{dataset.root} has classes as labels, but the student of {source} predicts a number.")
     own = next((found for identity in trained if (found := _range_of(identity)) is not None), None)
     if own is None:
         raise UserError(
-            f"Nothing says what range the labels of {source} are in: an earlier version wrote it, and what it was "
-            "trained on is not found. Train and export it again."
+            f"The label range of {source} is unknown: it was written by an earlier version, and its training data is "
+            "not found. Train and export it again."
         )
     if own != (theirs.low, theirs.high):
         raise UserError(
-            f"{dataset.root} has labels in [{theirs.low:g}, {theirs.high:g}], the student of {source} predicts labels "
-            f"in [{own[0]:g}, {own[1]:g}]: errors between them mean nothing. Ingest that data set again with labels "
-            "in the student's range (--label-range)."
+            f"{dataset.root} has labels in [{theirs.low:g}, {theirs.high:g}], but the student of {source} predicts "
+            f"labels in [{own[0]:g}, {own[1]:g}]. Convert the data set's labels to the student's range and ingest it "
+            "again (--label-range)."
         )
 
 
@@ -174,7 +173,7 @@ def _range_of(identity: SourceIdentity) -> tuple[float, float] | None:
 
 
 def _opened(identity: SourceIdentity) -> Dataset | None:
-    """A data set that a student was trained on, if it is where it was."""
+    """A data set that a student was trained on, if it is still at its recorded location."""
     try:
         found = Dataset.open(identity.place)
     except UserError:
@@ -183,17 +182,17 @@ def _opened(identity: SourceIdentity) -> Dataset | None:
 
 
 def _leaks(own: SourceIdentity, dataset: Dataset, split: str) -> list[dict[str, Any]]:
-    """What of the scored clips the student was trained on, as far as it is known."""
+    """Overlap between the scored clips and the student's training data, as far as it is known."""
     scored = dataset.root.resolve()
     is_same = own.fingerprint == dataset.manifest.fingerprint
     if is_same and split != "test":
-        use = "trained on" if split == "train" else "chosen by"
-        told = f"The student was {use} these very clips, the {split} split of {scored}."
-        return [{"told": told, "why": "Its scores say nothing of new clips."}]
+        use = "trained on" if split == "train" else "selected on"
+        told = f"The student was {use} the same clips, the {split} split of {scored}."
+        return [{"told": told, "why": "Its scores do not carry over to new clips."}]
     trained = dataset if is_same else _opened(own)
     if trained is None:
-        told = f"It is not known whether the student was trained on videos of {scored}: {own} is not found."
-        return [{"told": told, "why": "If it was, its scores profit from known speakers."}]
+        told = f"{own} is not found, so it is unknown whether the student was trained on videos of {scored}."
+        return [{"told": told, "why": "If it was, known speakers raise its scores."}]
     seen, judged = video_clips(trained, "train"), video_clips(dataset, split)
     videos = sorted(seen.keys() & judged.keys())
     if not videos:

@@ -12,23 +12,23 @@ from vadv_dist.tasks import Task, build
 
 @dataclass(frozen=True)
 class ClipFlops:
-    """FLOP of training on one clip, forward and backward: `per_clip + per_token` times its tokens."""
+    """FLOP of training on one clip, forward and backward: `per_clip + per_token · tokens`."""
 
     per_clip: float
     per_token: float
 
     def of(self, samples: int, tokens: int) -> float:
-        """FLOP of training on some clips that have so many tokens together."""
+        """FLOP of training on `samples` clips with `tokens` tokens in total."""
         return self.per_clip * samples + self.per_token * tokens
 
 
 def clip_flops(config: Config, sources: Sources) -> ClipFlops:
     """Count the matrix products of a forward and a backward pass (torch's `FlopCounterMode`) over one clip.
 
-    Attention makes the count grow a little faster than the tokens; the line is drawn through 1 and `data.max_tokens`.
+    Attention grows faster than linearly in the tokens; the line is fitted through 1 and `data.max_tokens`.
 
     Raises:
-        RuntimeError, NotImplementedError: the encoder has an operation that the meta device lacks.
+        RuntimeError, NotImplementedError: the encoder uses an operation that the meta device does not support.
     """
     with torch.device("meta"):
         task = build(config, sources, weights=False)
@@ -53,9 +53,9 @@ def _count(task: Task, tokens: int) -> float:
 
 
 def utilisation(config: Config, sources: Sources, world_size: int) -> Callable[[int, int, float], float] | None:
-    """Model FLOP utilisation as a function of clips, tokens and seconds; None where it cannot be told.
+    """Return model FLOP utilisation as a function of clips, tokens and seconds, or None if it is unknown.
 
-    It is FLOP / (seconds · `telemetry.peak_flops` · number of ranks), with the FLOP of `clip_flops`.
+    It is FLOP / (seconds · `telemetry.peak_flops` · number of ranks), with FLOP from `clip_flops`.
     """
     peak = config.telemetry.peak_flops
     if peak is None:

@@ -1,4 +1,4 @@
-"""A line of metrics.jsonl about some steps."""
+"""Rates and counts for a line of metrics.jsonl."""
 
 import time
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 class LogLine:
-    """What a line of metrics.jsonl tells besides the loss terms, gathered since the line before.
+    """Counts since the previous line of metrics.jsonl.
 
     Attributes:
-        samples, tokens: clips of all ranks, and tokens of this rank, trained on.
+        samples, tokens: clips trained on by all ranks, and tokens trained on by this rank.
         wait_s: seconds that steps waited for data.
-        lr, grad_norm: learning rate, and norm of the gradient before clipping, of the last step.
+        lr, grad_norm: learning rate and gradient norm before clipping, both of the last step.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class LogLine:
     def rates(
         self, tokens: int, device: torch.device, utilisation: Callable[[int, int, float], float] | None
     ) -> dict[str, Any]:
-        """The rates of a `StepLine`; `tokens` are those of all ranks."""
+        """Rates of a `StepLine`; `tokens` is summed over all ranks."""
         seconds = max(time.perf_counter() - self._began, 1e-9)
         return {
             "lr": self.lr,

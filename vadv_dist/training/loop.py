@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, validation, checkpoints, early stopping. It knows a `Task` and an `Engine`."""
+"""The training loop over any `Task` and `Engine`: steps, epochs, validation, checkpoints, early stopping."""
 
 import math
 import time
@@ -33,7 +33,7 @@ from vadv_dist.training.term_weights import TermWeights
 
 
 class _AskedToStopError(Exception):
-    """Leaves the loop."""
+    """Raised to leave the loop when the run is asked to stop."""
 
 
 @dataclass
@@ -44,15 +44,15 @@ class Trainer:
         config: the resolved configuration.
         task: model, objective and metrics.
         engine: runs the model.
-        train, valid: the two splits that training sees.
-        train_windows, valid_windows: where their rows come from.
+        train, valid: the train and validation splits.
+        train_windows, valid_windows: sources of their rows.
         distributed: this rank.
-        folder: the run on storage; rank 0 writes there.
-        progress: called on rank 0 with each line that is written to metrics.jsonl.
-        max_valid_batches: bound on the batches of a validation, for a trial; None runs it whole.
+        folder: the run's folder; rank 0 writes to it.
+        progress: called on rank 0 with each line written to metrics.jsonl.
+        max_valid_batches: maximum number of validation batches, for smoke tests; None validates on all clips.
         on_epoch: called on every rank after each epoch with its metrics (Ray Train's report).
-        utilisation: model FLOP utilisation of clips and tokens trained on in some seconds; None tells none.
-        asked: whether rank 0 was asked to stop; all ranks then leave after the same step.
+        utilisation: model FLOP utilisation as a function of clips, tokens and seconds; None omits it.
+        asked: whether rank 0 was asked to stop; all ranks then stop after the same step.
     """
 
     config: Config
@@ -83,12 +83,12 @@ class Trainer:
         self._stops_validating = StopAgreement(self.distributed, self.asked)
 
     def fit(self) -> TrainState:
-        """Train from wherever the run stands to its end, or until it is asked to stop, and return where it then stands.
+        """Train from the last checkpoint to the end of the run, or until asked to stop, and return the final state.
 
-        A run that was asked to stop has `stopped` None, and a checkpoint of its last step.
+        A run that was asked to stop has `stopped` None and a checkpoint of its last step.
 
         Raises:
-            UserError: the data is damaged or not that of the checkpoint, or the loss is no longer a number.
+            UserError: the data is damaged or not the checkpoint's, or the loss is NaN or infinite.
             MachineError: the disk or a GPU's memory is full, or a checkpoint is damaged.
         """
         self._resume()
@@ -115,7 +115,9 @@ class Trainer:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise out_of_memory(error, f"This was at step {self.state.step}; checkpoints are complete.") from error
+            raise out_of_memory(
+                error, f"This happened at step {self.state.step}; earlier checkpoints are complete."
+            ) from error
         self._flush_log()
         return self.state
 
@@ -134,7 +136,7 @@ class Trainer:
             waiting=self._leave_alone,
         )
         self._leave_if_asked()
-        if state.step == config.trainer.max_steps:  # stopped before its validation had ended
+        if state.step == config.trainer.max_steps:  # resumed after a stop in the last validation
             return
         for batches in stream.steps(state.step_in_epoch):
             self._train_step(batches)
@@ -148,23 +150,23 @@ class Trainer:
             self._leave_if_asked()
 
     def _leave_if_asked(self) -> None:
-        """Leave the loop where the run was asked to stop, all ranks after the same step."""
+        """Leave the loop if the run was asked to stop; all ranks leave after the same step."""
         if self._stops_training():
             raise _AskedToStopError
 
     def _leave_validation(self) -> None:
-        """Leave in the middle of a validation, which is then repeated."""
+        """Leave during validation if asked to; resuming repeats it."""
         if self._stops_validating():
             raise _AskedToStopError
 
     def _leave_alone(self) -> None:
-        """Leave while data are waited for, where no other rank waits for this one."""
+        """Leave while waiting for data if asked to and no other rank depends on this one."""
         if self.distributed.world_size == 1 and self.asked():
             raise _AskedToStopError
 
     def _train_step(self, batches: StepBatches) -> None:
         state, config = self.state, self.config
-        # No rank has the number -1: all draw the same weights.
+        # Rank -1 does not exist: all ranks draw the same weights.
         self._weights.begin(_mix(config.run.seed, state.step, -1))
         if self._weights.looks and len(batches.micro) > 1:
             self._look(batches)
@@ -186,14 +188,14 @@ class Trainer:
             self._flush_terms()
 
     def _look(self, batches: StepBatches) -> None:
-        """Weigh the terms by their values over the whole step, before its first micro-batch is trained on."""
+        """Determine weights from the terms of the whole step, before training on its first micro-batch."""
         self._seed_dropout()
         for prepared in batches.micro:
             self._weights.see(self.engine.look(prepared.to(self.distributed.device)))
         self._weights.decide()
 
     def _seed_dropout(self) -> None:
-        # Dropout depends on the position alone, so a resumed run needs no generator's state.
+        # Dropout depends only on the position, so no generator state has to be saved.
         torch.manual_seed(_mix(self.config.run.seed, self.state.step, self.distributed.rank))
 
     def _total(self, terms: Terms) -> Tensor:
@@ -202,23 +204,23 @@ class Trainer:
         return total
 
     def _flush_terms(self) -> None:
-        """Write a line of the steps since the last one, and add them to the epoch's means."""
+        """Write a line for the steps since the last one, and add them to the epoch's means."""
         sums, counts = self._meter.take(self.distributed)
         if not counts:
             return
         steps, weights = counts["total"], self._weights.take_sums()
         self.state.add_terms(sums, counts, weights)
         means = {name: value / counts[name] for name, value in sums.items()}
-        # The norm as well: an update by a gradient without one has spoilt the weights, which may be checkpointed next.
+        # Check the norm too: an update with a non-finite gradient has damaged the weights.
         norm = 0.0 if self._line.grad_norm is None else float(self._line.grad_norm)
         if not math.isfinite(means["total"]) or not math.isfinite(norm):
-            what = f"loss became {means['total']}, with a gradient of norm {norm},"
+            what = f"loss became {means['total']} with gradient norm {norm}"
             self._tell_fault("the loss is not finite")
             where = f"within the {steps} steps before step {self.state.step} (epoch {self.state.epoch})"
             raise DivergedError(
-                f"The {what} {where}. Checkpoints before that are complete. Lower optimizer.lr "
-                "or optimizer.new_module_lr_factor, set optimizer.clip_norm, or train in fp32, as a run of its own "
-                "(--run.name=…); `vadv data-check` shows whether the features are sound."
+                f"The {what} {where}. Earlier checkpoints are complete. Start another run (--run.name=…) with a lower "
+                "optimizer.lr or optimizer.new_module_lr_factor, with optimizer.clip_norm, or in fp32. `vadv "
+                "data-check` checks the features."
             )
         tokens = self.distributed.sum(torch.tensor([self._line.tokens], device=self.distributed.device))
         rates = self._line.rates(int(tokens), self.distributed.device, self.utilisation)
@@ -231,7 +233,7 @@ class Trainer:
         state, trainer = self.state, self.config.trainer
         self._flush_terms()
         plan = self.train.plan(self.config.data, seed=self.config.run.seed, epoch=self.state.epoch)
-        # A node holds two windows at most; one that holds a whole epoch is kept, beside validation's one.
+        # A node holds at most two windows. A window with the whole epoch is kept during validation, others are not.
         makes_room = plan.num_windows > 1
         if makes_room:
             self.train_windows.release()
@@ -252,10 +254,10 @@ class Trainer:
         metric = self.task.description.score_metric
         score = metrics[self.task.description.student.name][metric.key]
         if not math.isfinite(score):
-            self._tell_fault("the validation's score is not finite")
+            self._tell_fault("the validation score is not finite")
             raise DivergedError(
                 f"The validation {metric.title} of epoch {state.epoch} is {score}: the model predicts NaN or infinity. "
-                "Lower optimizer.lr, or train in fp32, as another run (--run.name=…)."
+                "Start another run (--run.name=…) with a lower optimizer.lr, or in fp32."
             )
         several = len(self.valid.sources.datasets) > 1
         by_source = metrics_by_source(self.task, scored) if several else {}
@@ -275,7 +277,7 @@ class Trainer:
         if state.stopped is None and trainer.patience is not None and state.bad_epochs >= trainer.patience:
             state.stopped = "patience"
         self._count_seconds()
-        # The line goes before the checkpoint: a run killed between the two repeats the epoch's end and trims the line.
+        # Before the checkpoint: a run killed between the two repeats the end of the epoch and removes the line.
         self._emit(
             EpochLine(
                 epoch=epoch,
@@ -298,12 +300,12 @@ class Trainer:
             )
 
     def _student_term(self) -> str | None:
-        """The weighted term that trains the student: by the label where there is one, else by a teacher."""
+        """The weighted term that trains the student, preferably one that compares it with the label."""
         own = [t for t in self.task.description.terms if t.trains_student and t.name in self.task.weighted_terms]
         return min(own, key=lambda term: not term.compares_label).name if own else None
 
     def _checkpoint(self) -> None:
-        """Write where the run stands; then let go of checkpoints that are neither best nor last."""
+        """Save a checkpoint, then remove checkpoints that are neither best nor last."""
         began = time.perf_counter()
         self._count_seconds()
         weights, moments = self.engine.weights(), self.engine.moments()
@@ -354,9 +356,9 @@ class Trainer:
         data, self.state = self.state.data, TrainState.from_json(last.state())
         if self.state.data != data:
             raise UserError(
-                f"The run in {self.folder.root} was begun on other data than {self._data_names()} now holds (its "
-                "shards have other hashes), so it cannot go on. Put that data back, or give this run a name of its "
-                "own (--run.name=…)."
+                f"The run in {self.folder.root} was started on different data than {self._data_names()} now contains "
+                "(the hashes of the shards differ), so it cannot be resumed. Restore that data, or start another run "
+                "(--run.name=…)."
             )
         self.engine.load(last.weights(), last.moments(), self.state.step)
         self._saved_step = self.state.step
@@ -371,18 +373,19 @@ class Trainer:
 
 
 def out_of_memory(error: RuntimeError, where: str) -> MemoryFullError:
-    """What to say of memory that is full, and of `where` the run then stood."""
+    """The error for full memory; `where` says what was running and what is saved."""
     return MemoryFullError(
-        f"{str(error).partition(chr(10))[0]} {where} The run can go on with more workers or a higher "
-        "engine.zero_stage; a new run fits with a larger trainer.accumulate or student.gradient_checkpointing: true."
+        f"{str(error).partition(chr(10))[0]} {where} Resume the run with more workers or a higher "
+        "engine.zero_stage, or start another run with a larger trainer.accumulate or student.gradient_checkpointing: "
+        "true."
     )
 
 
 def planned_steps(config: Config, train: SplitShards) -> int:
-    """Steps over which the schedule runs: all epochs, or `trainer.max_steps` where that is less.
+    """Number of steps of the learning rate schedule: all epochs, or `trainer.max_steps` if that is less.
 
-    Every epoch is taken to be as long as the first: where windows differ between epochs, so do the partial batches at
-    their ends, and the last epoch may end some steps before or after the schedule does.
+    Every epoch is assumed to be as long as the first. If the windows differ between epochs, so do the partial batches
+    at their ends, and training may end a few steps before or after the schedule.
     """
     first = train.plan(config.data, seed=config.run.seed, epoch=0)
     steps = first.num_steps * config.trainer.epochs
@@ -390,7 +393,7 @@ def planned_steps(config: Config, train: SplitShards) -> int:
 
 
 def _mix(seed: int, step: int, rank: int) -> int:
-    """A seed of its own for each (run, step, rank), in 63 bits."""
+    """A distinct 63-bit seed for each (run, step, rank)."""
     value = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) & (2**64 - 1)
     value ^= value >> 31
     return (value * 0xD6E8FEB86659FD93 & (2**64 - 1)) >> 1

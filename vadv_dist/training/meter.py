@@ -1,4 +1,4 @@
-"""Loss terms summed over steps: what is logged is what was optimised, over all ranks and micro-batches."""
+"""Loss terms summed over steps, ranks and micro-batches, so that the log shows exactly what was optimised."""
 
 from collections.abc import Mapping
 
@@ -9,20 +9,19 @@ from vadv_dist.engines.distributed import Distributed
 
 
 class TermMeter:
-    """Sums each step's terms by name; sums over ranks are formed only when they are asked for.
+    """Sums each step's terms by name; `take` sums over ranks, and nothing waits for the device before that.
 
-    Nothing waits for the device until then. A term may be absent from some steps, as before an objective begins: it is
-    counted over the steps that had it.
+    A term may be absent from some steps; its mean is taken over the steps that had it.
     """
 
     def __init__(self) -> None:
-        # By the names that a micro-batch had, so that its terms are added in one operation.
+        # Keyed by all names of a micro-batch, so that its terms are added in one operation.
         self._sums: dict[tuple[str, ...], Tensor] = {}
         self._counts: dict[str, int] = {}
         self._seen: set[str] = set()
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
-        """Add one micro-batch's share of the terms (all micro-batches of all ranks add up to the step's)."""
+        """Add one micro-batch's share of the terms; the shares of all micro-batches and ranks sum to the step's."""
         names, stacked = tuple(terms), torch.stack([value.detach().double() for value in terms.values()])
         self._sums[names] = stacked if names not in self._sums else self._sums[names] + stacked
         self._seen.update(names)
@@ -34,7 +33,7 @@ class TermMeter:
         self._seen = set()
 
     def take(self, distributed: Distributed) -> tuple[dict[str, float], dict[str, int]]:
-        """Sum of each term over steps and ranks, and the number of steps that had it; then begin again."""
+        """Return each term's sum over steps and ranks and its number of steps, and reset the meter."""
         counts: dict[str, int] = {}
         for rank in distributed.gather(self._counts):
             for name, count in rank.items():

@@ -1,13 +1,13 @@
-"""Learning rate over steps: a linear rise, then half a cosine to zero (Table 3)."""
+"""Learning rate schedule: linear warm-up, then half a cosine to zero (Table 3)."""
 
 import math
 
 
 def cosine_with_warmup(step: int, *, num_steps: int, warmup_steps: int) -> float:
-    """Factor on the peak rate for the update made at `step` (from 0), in [0, 1].
+    """Factor in [0, 1] on the peak learning rate for the update at `step` (from 0).
 
-    Equals `transformers.get_cosine_schedule_with_warmup`, except that the first update is not made at rate zero:
-    the rise goes over (step + 1) / (warmup_steps + 1).
+    Equals `transformers.get_cosine_schedule_with_warmup`, except that the first update does not have rate zero: during
+    warm-up the factor is (step + 1) / (warmup_steps + 1).
     """
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)

@@ -17,9 +17,9 @@ from vadv_dist.tasks.base import FloatArray, Metrics, StudentScorer, Task
 
 @dataclass(frozen=True)
 class Scored:
-    """Predictions of a split's clips by column, each [R], and their (source, clip_id); in one order on every rank.
+    """Labels and predictions of a split's clips, each [R], and their (source, clip_id); the same on every rank.
 
-    NaN on clips that lack what an output needs.
+    A prediction is NaN for clips that lack a feature it needs.
     """
 
     names: list[tuple[str, str]]
@@ -39,9 +39,9 @@ def score_split(
     on_batch: Callable[[], None] = lambda: None,
     waiting: Callable[[], None] = lambda: None,
 ) -> Scored:
-    """Predict every clip of a split once, shared over the ranks; or those of the first `max_batches`.
+    """Predict every clip of a split once, divided among the ranks, or only the first `max_batches` batches.
 
-    `on_batch` is called after each batch and `waiting` while one is waited for; either may raise to leave.
+    `on_batch` is called after each batch, and `waiting` while waiting for one; either may raise to leave.
 
     Raises:
         UserError: a shard is damaged.
@@ -57,7 +57,7 @@ def score_split(
         world_size=distributed.world_size,
         drop_missing=split.sources.needed if split.drops_missing else (),
         pin_memory=distributed.device.type == "cuda",
-        # The training split may hold a window meanwhile, and a node holds two at most.
+        # The train split may keep a window during validation, and a node holds at most two.
         read_ahead=False,
         waiting=waiting,
     )
@@ -79,7 +79,7 @@ def score_split(
 
 
 def metrics_by_source(task: Task | StudentScorer, scored: Scored) -> dict[str, Metrics]:
-    """Metrics of each source's clips alone, by the source's name, in the order of names."""
+    """Metrics of each source's clips, sorted by source name."""
     sources = np.array([source for source, _ in scored.names])
     by_source = {}
     for name in sorted(set(sources.tolist())):

@@ -1,4 +1,4 @@
-"""The splits of a run's data sets that training sees."""
+"""The splits that training uses."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from vadv_dist.data.sources import Sources, SplitShards
 
 @dataclass(frozen=True)
 class Splits:
-    """Train and valid: never the test split."""
+    """The train and valid splits; never the test split."""
 
     train: SplitShards
     valid: SplitShards
 
     @classmethod
     def open(cls, config: Config) -> "Splits":
-        """Open the data sets of a run and check that they can train it.
+        """Open the data sets of a run and check that they fit it.
 
         Raises:
             UserError: see `Sources.open` and `Sources.split`.

@@ -1,4 +1,4 @@
-"""How all ranks of a run come to stop after the same step."""
+"""Agreement among the ranks of a run to stop after the same step."""
 
 import time
 from collections.abc import Callable
@@ -7,15 +7,15 @@ import torch
 
 from vadv_dist.engines.distributed import Distributed
 
-# Seconds between two exchanges: often enough for a grace of seconds, and so rare that a step does not notice.
+# Seconds between two exchanges: short compared with the grace period, long compared with a step.
 _EVERY_S = 0.5
 
 
 class StopAgreement:
-    """Whether to stop here; every rank asks at the same points, such as after each step, and gets the same answer.
+    """Whether to stop now; every rank calls it at the same points, such as after each step, and gets the same answer.
 
-    One rank looks at its own flag. Several exchange rank 0's flag about every half second: at each exchange rank 0 also
-    says after how many calls the next one is, so that ranks agree on that too. In between, a call compares two numbers.
+    A single rank checks its own flag. Several ranks exchange rank 0's flag about every half second; rank 0 also
+    broadcasts the number of calls until the next exchange, so that the calls in between cost nothing.
 
     Args:
         distributed: this rank.
@@ -31,7 +31,7 @@ class StopAgreement:
         self._since = time.monotonic()
 
     def __call__(self) -> bool:
-        """Whether all ranks stop here."""
+        """Whether all ranks stop now."""
         if self._distributed.world_size == 1:
             return self._asked()
         self._calls += 1
@@ -46,6 +46,6 @@ class StopAgreement:
         return bool(stops)
 
     def _next_in(self) -> int:
-        """Calls until the next exchange, by the pace since the last one; at most twice as many as last time."""
+        """Calls until the next exchange, from the pace since the last one; at most twice as many as last time."""
         seconds = (time.monotonic() - self._since) / self._calls
         return max(1, min(int(self._every_s / max(seconds, 1e-6)), 2 * self._until))

@@ -11,16 +11,15 @@ from vadv_dist.tasks.base import Task
 
 
 class TermWeights:
-    """Hands a step's losses, summed over ranks and micro-batches, to what weighs them, and its weights to the loss.
+    """Passes a step's losses, summed over ranks and micro-batches, to the weighting, and its weights to the loss.
 
-    Its state is a few numbers, the same on all ranks and apart from the engine: it is saved with the position of the
-    run, so that any engine and any number of workers goes on with it.
+    Its state is a few numbers that are the same on all ranks and independent of the engine, saved with the position of
+    the run, so that a run can be resumed with any engine and number of workers.
 
-    A term that a batch lacks, or of which it has no clip, has no value there (its sum is 0). It counts with the last
-    value that it had.
+    A term that is absent from a batch, or has no clips in it, has the sum 0; its last value is used instead.
 
     Args:
-        task: names the terms and how they are weighed.
+        task: defines the terms and the weighting.
         distributed: this rank.
     """
 
@@ -40,7 +39,7 @@ class TermWeights:
         return self._weighting is not None and self._weighting.looks
 
     def begin(self, seed: int) -> None:
-        """Begin a step; `seed` is its own, the same on all ranks."""
+        """Begin a step; `seed` differs between steps and is the same on all ranks."""
         self._seed, self._seen, self._weights = seed, None, None
         if self._weighting is not None and not self._weighting.looks:
             self._weights = self._weighting.weights(self._last, seed)
@@ -52,15 +51,15 @@ class TermWeights:
         self._seen = share if self._seen is None else self._seen + share
 
     def decide(self) -> None:
-        """Form the step's weights from the losses that all ranks have seen."""
+        """Compute the step's weights from the losses of all ranks."""
         assert self._weighting is not None
         self._weights = self._weighting.weights(self._losses(), self._seed)
 
     def of(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-        """Weights of a micro-batch's terms, each [], fp32; None where they are fixed."""
+        """Weights of a micro-batch's terms, each [], fp32; None if they are fixed."""
         if self._weighting is None:
             return None
-        if self._weights is None:  # a single micro-batch, which is the whole step
+        if self._weights is None:  # the step has a single micro-batch
             self.see(terms)
             self.decide()
         elif self._weighting.learns:
@@ -69,7 +68,7 @@ class TermWeights:
         return dict(zip(self._names, self._weights.float().unbind(), strict=True))
 
     def end_step(self) -> None:
-        """Close a step after its update."""
+        """End a step after its update."""
         if self._weighting is None:
             return
         if self._weighting.learns:
@@ -77,25 +76,25 @@ class TermWeights:
         self._sum = self._weights if self._sum is None or self._weights is None else self._sum + self._weights
 
     def end_epoch(self) -> None:
-        """Close an epoch."""
+        """End an epoch."""
         if self._weighting is not None:
             self._weighting.end_epoch()
 
     def take_sums(self) -> dict[str, float]:
-        """Weights summed over the steps since the last call; empty where they are fixed."""
+        """Weights summed over the steps since the last call; empty if they are fixed."""
         if self._sum is None:
             return {}
         sums, self._sum = self._sum.tolist(), None
         return dict(zip(self._names, sums, strict=True))
 
     def state(self) -> dict[str, Any]:
-        """All that decides the weights to come, as plain numbers; empty where they are fixed."""
+        """State that determines future weights, as plain numbers; empty if they are fixed."""
         if self._weighting is None:
             return {}
         return {**self._whose(), "last": self._last.tolist(), "own": self._weighting.state()}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` gave; what weighed other terms, or in another way, is left behind."""
+        """Restore the result of `state`; a state of other terms or another weighting is ignored."""
         if self._weighting is None or {name: state.get(name) for name in self._whose()} != self._whose():
             return
         self._last = torch.tensor(state["last"], dtype=torch.float64, device=self._last.device)

@@ -15,7 +15,7 @@ class SameData:
 
     Args:
         pool: what runs the trainings.
-        trained_on: what the search was begun on.
+        trained_on: the data sets and encoder that the search was started with.
     """
 
     def __init__(self, pool: Pool, trained_on: TrainedOn) -> None:
@@ -43,7 +43,7 @@ class SameData:
         """See `Pool`; the first event of a training comes after it has recorded what it reads.
 
         Raises:
-            UserError: that is not what the search was begun on.
+            UserError: it was trained on something else.
         """
         key, event = self._pool.next()
         folder = self._unchecked.pop(key, None)
@@ -51,7 +51,7 @@ class SameData:
         if record is not None and not self._trained_on.has_data_of(record):
             listed = [" and ".join(str(source) for source in each.data) for each in (self._trained_on, record)]
             raise UserError(
-                f"The search was begun on {listed[0]}, but {key} was trained on {listed[1]}. Put the data back, remove "
+                f"The search was started on {listed[0]}, but {key} was trained on {listed[1]}. Restore it, remove "
                 f"{folder.root if folder else key}, and run the same command again."
             )
         return key, event

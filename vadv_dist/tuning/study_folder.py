@@ -111,8 +111,8 @@ class StudyFolder:
             if trained_on is not None and "trained_on" in record:
                 if difference := TrainedOn.from_json(record["trained_on"]).differing(trained_on):
                     raise UserError(
-                        f"The search in {self.root} was begun {difference}. Name what it was begun on, or give this "
-                        "one a name of its own (--run.name=…)."
+                        f"The search in {self.root} was started {difference}. Use the original ones, or choose "
+                        "another --run.name."
                     )
                 earlier["config"] = without_places(earlier["config"])
                 now = {**what, "config": without_places(what["config"])}
@@ -121,14 +121,14 @@ class StudyFolder:
                 listed = "\n  ".join(rows)
                 raise UserError(
                     f"{self.root} holds another search:\n  {listed}\n"
-                    "Give this one a name of its own (--run.name=…), or take the values back."
+                    "Choose another --run.name, or use the earlier values."
                 )
             self._sweep()
             return str(record["study"])
         if self.root.is_dir() and any(not p.name.startswith(".") for p in self.root.iterdir()):
             raise UserError(
                 f"{self.root} exists but is no study (it has no study.yaml), and nothing is written over it. "
-                "Give another run.name or run.storage."
+                "Choose another run.name or run.storage."
             )
         self._sweep()
         study = f"{self.name}-{secrets.token_hex(4)}"
