@@ -70,8 +70,8 @@ def test_only_metrics_that_the_range_defines_are_printed(
     assert "A7" not in said.partition("No A7")[0]
 
     lines = list(MetricsLog(run / "metrics.jsonl").lines())
-    assert absent <= next(line for line in lines if line["kind"] == "start")["absent"].keys()
-    scores = next(line for line in lines if line["kind"] == "epoch")["validation"]["student"]
+    assert absent <= next(line for line in lines if line.kind == "start").absent.keys()
+    scores = next(line for line in lines if line.kind == "epoch").validation["student"]
     assert present <= scores.keys()
     assert not absent & scores.keys()
 
