@@ -29,7 +29,7 @@ else:
 
 
 @pytest.mark.parametrize("thread", ["first", "other"])
-def test_memory_freed_by_one_step_is_used_again_by_the_next_without_page_faults(thread: str) -> None:
+def test_freed_memory_is_reused_without_page_faults(thread: str) -> None:
     environment = {**os.environ, **(THREAD_ENVIRONMENT if thread == "other" else {})}
     command = [sys.executable, "-c", _COUNT_FAULTS, thread]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)

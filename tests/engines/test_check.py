@@ -27,7 +27,7 @@ def on_cpu(engine: EngineConfig, precision: str = "fp32") -> Config:
 
 @pytest.mark.slow
 @pytest.mark.deepspeed
-def test_the_engine_imports_where_deepspeed_has_the_cuda_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_imports_with_deepspeeds_cuda_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     # No GPU is needed: DeepSpeed believes what the variable says. Its CUDA accelerator has no shared-memory operation.
     monkeypatch.setenv("DS_ACCELERATOR", "cuda")
     done = subprocess.run([sys.executable, "-c", CUDA_IMPORT], capture_output=True, text=True, timeout=300)
@@ -55,13 +55,13 @@ def test_doctor_names_an_engine_that_does_not_work(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-def test_doctor_tries_the_plain_engine() -> None:
+def test_doctor_tests_the_torch_engine() -> None:
     finding = next(f for f in examine(on_cpu(EngineConfig(kind="torch"))) if f.what == "engine")
     assert (finding.level, finding.found) == ("ok", "torch trains a toy model: CPU, float32")
 
 
 @pytest.mark.slow
-def test_a_gpu_that_is_not_there_is_named() -> None:
+def test_missing_gpu_is_reported() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     works, found = check_engine(load_config(None, ["--trainer.use_gpu=true"]))

@@ -18,7 +18,7 @@ def pretend_gpu(monkeypatch, *, native_bf16: bool) -> None:
     )
 
 
-def test_auto_takes_bf16_where_the_gpu_has_it_and_fp32_where_it_only_emulates_it(monkeypatch) -> None:
+def test_auto_precision_uses_bf16_only_with_native_support(monkeypatch) -> None:
     pretend_gpu(monkeypatch, native_bf16=True)
     assert choose_dtype(TrainerConfig(), GPU) == torch.bfloat16
     pretend_gpu(monkeypatch, native_bf16=False)
@@ -27,14 +27,14 @@ def test_auto_takes_bf16_where_the_gpu_has_it_and_fp32_where_it_only_emulates_it
         choose_dtype(TrainerConfig(precision="bf16"), GPU)
 
 
-def test_a_gpu_that_is_asked_for_and_not_there_is_a_mistake(monkeypatch) -> None:
+def test_requesting_a_missing_gpu_is_a_user_error(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == torch.device("cpu")
     with pytest.raises(UserError, match="no CUDA device is found"):
         choose_device(True)
 
 
-def test_workers_without_room_are_refused_instead_of_waited_for() -> None:
+def test_workers_that_do_not_fit_the_cluster_are_rejected() -> None:
     require_room(TrainerConfig(num_workers=2, use_gpu=True), 4, have_cpus=9, have_gpus=2)
     require_room(TrainerConfig(num_workers=2, use_gpu="auto"), 4, have_cpus=9, have_gpus=0)
     with pytest.raises(UserError, match="2 workers of 4 CPUs each"):

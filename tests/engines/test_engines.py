@@ -55,28 +55,28 @@ def test_two_workers_follow_the_curve_of_one(one_rank, two_ranks) -> None:
 
 
 @pytest.mark.parametrize("stage", [*STAGES, "zero-2-offload"])
-def test_each_zero_stage_follows_the_plain_engine(two_ranks, one_rank, stage: str) -> None:
+def test_each_zero_stage_follows_the_torch_engine(two_ranks, one_rank, stage: str) -> None:
     assert one_rank[0][-1][0] < 0.95 * one_rank[0][0][0]  # the curve goes somewhere
     assert_curves_agree(two_ranks[stage][0], two_ranks["torch"][0], rel=1e-4)
     assert_curves_agree(two_ranks[stage][0], one_rank[0], rel=1e-4)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_continued_run_is_bit_identical(two_ranks, stage: str) -> None:
+def test_resumed_run_is_bit_identical(two_ranks, stage: str) -> None:
     _, weights, moments = two_ranks[stage]
     _, again, moments_again = two_ranks[f"{stage} continued"]
     assert all(torch.equal(weights[name], again[name]) for name in weights)
     assert all(torch.equal(moments[name], moments_again[name]) for name in moments)
 
 
-def test_a_checkpoint_holds_the_same_names_and_shapes_for_every_engine(two_ranks) -> None:
+def test_checkpoints_of_all_engines_have_the_same_names_and_shapes(two_ranks) -> None:
     _, weights, moments = two_ranks["torch"]
     for stage in STAGES:
         assert {n: v.shape for n, v in two_ranks[stage][1].items()} == {n: v.shape for n, v in weights.items()}
         assert {n: v.shape for n, v in two_ranks[stage][2].items()} == {n: v.shape for n, v in moments.items()}
 
 
-def test_another_engine_goes_on_from_a_zero_3_checkpoint(two_ranks) -> None:
+def test_another_engine_resumes_from_a_zero_3_checkpoint(two_ranks) -> None:
     plain, zero = two_ranks["torch after zero-3"][0], two_ranks["zero-1 after zero-3"][0]
     assert len(plain) == 5
     for (loss_a, _), (loss_b, _) in zip(plain, zero, strict=True):

@@ -54,7 +54,7 @@ def test_engines_agree_on_a_parameter_of_the_objective(two_ranks) -> None:
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_each_rank_keeps_a_memory_bank_of_its_own(two_ranks, name: str) -> None:
+def test_each_rank_keeps_its_own_memory_bank(two_ranks, name: str) -> None:
     banks, half, continued = (two_ranks[f"{name}{part}"]["banks"] for part in ("", " half", " continued"))
     for rank in range(2):
         torch.testing.assert_close(banks[rank], continued[rank], rtol=0, atol=0, equal_nan=True)
@@ -64,7 +64,7 @@ def test_each_rank_keeps_a_memory_bank_of_its_own(two_ranks, name: str) -> None:
     assert sorted(seen.sum(1).tolist()) == [seen.shape[1] // 2, -(-seen.shape[1] // 2)]
 
 
-def test_a_memory_bank_is_dealt_out_anew_for_another_number_of_ranks(two_ranks, config_path: Path) -> None:
+def test_memory_bank_is_resharded_for_another_number_of_ranks(two_ranks, config_path: Path) -> None:
     base = load_config(config_path)
     saved = list_checkpoints(Path(base.run.storage) / "zero-1" / "checkpoints")[-1].ranks()
     assert [state["objective.bank.value"].isnan().sum() > 0 for state in saved] == [True, True]

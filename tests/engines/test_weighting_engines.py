@@ -67,7 +67,7 @@ def test_two_ranks_of_each_engine_follow_the_curve_of_one(storage: Path, curves,
 
 
 @pytest.mark.parametrize("engine", PLANS)
-def test_a_continued_run_is_bit_identical(storage: Path, engine: str) -> None:
+def test_resumed_run_is_bit_identical(storage: Path, engine: str) -> None:
     whole, again = (
         list_checkpoints(RunFolder(storage / f"{engine}-{PLANS[engine]}{suffix}").checkpoints)[-1]
         for suffix in ("", "-cut")

@@ -32,7 +32,7 @@ class FailingTrainer:
         raise ValueError("lost")
 
 
-def test_while_ray_trains_ctrl_c_is_ours() -> None:
+def test_ctrl_c_is_handled_while_ray_trains() -> None:
     handler = signal.getsignal(signal.SIGINT)
     timer = threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT))
     timer.start()
@@ -42,7 +42,7 @@ def test_while_ray_trains_ctrl_c_is_ours() -> None:
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_what_ray_raises_comes_through() -> None:
+def test_errors_of_ray_are_passed_on() -> None:
     with pytest.raises(ValueError, match="lost"):
         launch._fit(FailingTrainer(), StopRequest(), lambda: None)
 
@@ -69,7 +69,7 @@ def has_begun(root: Path) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
-def test_a_search_is_stopped_while_a_trial_trains(
+def test_search_can_be_stopped_while_a_trial_trains(
     write_config, tmp_path: Path, number: signal.Signals, code: int, name: str
 ) -> None:
     config = str(write_config("hunt"))
@@ -89,7 +89,7 @@ def test_a_search_is_stopped_while_a_trial_trains(
 
 @pytest.mark.long
 @pytest.mark.ray
-def test_a_run_on_ray_is_stopped(write_config, tmp_path: Path, monkeypatch) -> None:
+def test_run_on_ray_can_be_stopped(write_config, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "local")
     command = ["train", "--config", str(write_config()), "--trainer.num_workers=2", "--trainer.epochs=400"]
     code, told = interrupt(command, lambda: has_begun(tmp_path / "runs" / "run"))

@@ -147,7 +147,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     assert np.array_equal(ours, exported)
 
 
-def test_a_mistake_met_by_a_worker_is_one_message(cluster, write_config, made, tmp_path) -> None:
+def test_error_in_a_worker_is_reported_once(cluster, write_config, made, tmp_path) -> None:
     import shutil
 
     damaged = tmp_path / "damaged"

@@ -14,7 +14,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.launch.shared_folder import leave_mark, sees_mark
 
 
-def test_a_mark_is_seen_in_its_folder_only(tmp_path: Path) -> None:
+def test_mark_is_visible_only_in_its_folder(tmp_path: Path) -> None:
     name = leave_mark(tmp_path / "run" / ".ray")
     assert sees_mark(tmp_path / "run" / ".ray", name, wait_s=0)
     assert not sees_mark(tmp_path / "other" / ".ray", name, wait_s=0)
@@ -36,7 +36,7 @@ def own_path(tmp_path: Path) -> Iterator[tuple[str, int]]:
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_search_is_refused_where_a_node_does_not_see_its_folder(
+def test_search_is_rejected_if_a_node_does_not_share_its_folder(
     cluster: Cluster, write_config: Callable[..., Path], tmp_path: Path, own_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
@@ -62,7 +62,7 @@ def test_a_search_is_refused_where_a_node_does_not_see_its_folder(
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_workers_that_do_not_see_the_run_end_it_before_they_train(
+def test_workers_that_do_not_share_the_folder_do_not_train(
     cluster: Cluster, write_config: Callable[..., Path], tmp_path: Path, own_path
 ) -> None:
     storage, descriptor = own_path

@@ -97,7 +97,7 @@ class Looks:
         ("validate", 1, 3, 3, 0),  # in the validation after `trainer.max_steps`
     ],
 )
-def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(
+def test_run_stopped_anywhere_ends_bit_identically(
     write_config, monkeypatch, phase: str, at: int | str, bound: int | None, step: int, epochs: int
 ) -> None:
     options = (*OPTIONS, *(() if bound is None else (f"--trainer.max_steps={bound}",)))
@@ -149,7 +149,7 @@ def test_sigterm_before_the_first_step_leaves_no_checkpoint(write_config, monkey
         launch.train(load_config(write_config(), OPTIONS), QUIET)
 
 
-def test_a_checkpoint_that_is_being_written_is_completed(write_config, monkeypatch) -> None:
+def test_sigterm_during_a_checkpoint_completes_it(write_config, monkeypatch) -> None:
     config = load_config(write_config(), (*OPTIONS, "--trainer.checkpoint_every_steps=2"))
     monkeypatch.setattr(loop, "save_checkpoint", on_call(0, sigterm)(loop.save_checkpoint))
     with sigterm_raises(), pytest.raises(StoppedError, match="at step 2 of 10"):
@@ -168,7 +168,7 @@ def test_sigterm_during_the_export_completes_it(write_config, monkeypatch) -> No
     assert (RunFolder.of(config).student / "model.safetensors").is_file()
 
 
-def test_a_second_signal_ends_at_once_and_leaves_nothing_half_written(write_config, monkeypatch) -> None:
+def test_second_signal_exits_immediately_without_partial_files(write_config, monkeypatch) -> None:
     config = load_config(write_config(), (*OPTIONS, "--trainer.checkpoint_every_steps=1"))
 
     def twice() -> None:
@@ -181,7 +181,7 @@ def test_a_second_signal_ends_at_once_and_leaves_nothing_half_written(write_conf
     assert [path.name for path in RunFolder.of(config).checkpoints.iterdir()] == ["step-1"]
 
 
-def test_a_run_that_waits_for_its_data_is_left_with_a_checkpoint(write_config, monkeypatch) -> None:
+def test_run_waiting_for_data_stops_with_a_checkpoint(write_config, monkeypatch) -> None:
     """A store that does not answer holds back the reading thread, not the end of the run."""
     config = load_config(write_config(), OPTIONS)
     answers = threading.Event()
@@ -204,7 +204,7 @@ def test_a_run_that_waits_for_its_data_is_left_with_a_checkpoint(write_config, m
 
 
 @pytest.mark.slow
-def test_a_command_that_is_told_to_stop_goes_on_bit_identically(write_config, tmp_path: Path) -> None:
+def test_command_stopped_by_sigterm_resumes_bit_identically(write_config, tmp_path: Path) -> None:
     options = ["--data.batch_size=4", "--trainer.epochs=4"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -23,7 +23,7 @@ def causal(made: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_doctor_tells_of_an_encoder_that_pooling_does_not_suit(write_config, causal: Path, monkeypatch) -> None:
+def test_doctor_reports_an_encoder_incompatible_with_pooling(write_config, causal: Path, monkeypatch) -> None:
     monkeypatch.setattr("vadv_dist.doctor._engine", lambda config: iter(()))
     config = load_config(write_config(), [f"--student.encoder={causal}", "--student.pooling=cls"])
     found = {finding.what: finding for finding in examine(config)}["encoder"]
@@ -32,16 +32,16 @@ def test_doctor_tells_of_an_encoder_that_pooling_does_not_suit(write_config, cau
     assert try_model(load_config(write_config(), [f"--student.encoder={causal}", "--student.pooling=mean"]))
 
 
-def test_weights_that_are_not_there_are_told_from_a_config_alone(causal: Path) -> None:
+def test_missing_weights_are_detected_next_to_a_config(causal: Path) -> None:
     assert missing_files(str(causal), weights=False) is None
     assert missing_files(str(causal), weights=True) == "its config is, its weights are not"
 
 
-def test_an_encoder_is_not_tried_without_data(write_config, causal: Path, tmp_path: Path) -> None:
+def test_encoder_is_not_tested_without_data(write_config, causal: Path, tmp_path: Path) -> None:
     config = load_config(write_config(uri=tmp_path / "nowhere"), [f"--student.encoder={causal}"])
     assert not try_model(config)
 
 
-def test_a_mistake_in_the_config_is_raised(write_config, causal: Path) -> None:
+def test_config_errors_are_raised(write_config, causal: Path) -> None:
     with pytest.raises(UserError, match="reads at most 1024 tokens"):
         try_model(load_config(write_config(), [f"--student.encoder={causal}", "--data.max_tokens=1025"]))

@@ -17,7 +17,7 @@ def save(folder: Path, step: int):
     return save_checkpoint(folder, step, weights=WEIGHTS, moments=MOMENTS, state={"step": step})
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_checkpoint_round_trips(tmp_path: Path) -> None:
     save(tmp_path, 7)
     (found,) = list_checkpoints(tmp_path)
     assert found.path.name == "step-7"
@@ -26,7 +26,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     assert all(torch.equal(found.moments()[name], value) for name, value in MOMENTS.items())
 
 
-def test_its_files_are_as_readable_as_any_that_this_user_makes(tmp_path: Path) -> None:
+def test_checkpoint_files_respect_the_umask(tmp_path: Path) -> None:
     (tmp_path / "any").touch()
     modes = {path.stat().st_mode for path in save(tmp_path, 7).path.iterdir()}
     assert modes == {(tmp_path / "any").stat().st_mode}
@@ -43,14 +43,14 @@ def test_modified_file_is_not_loaded(tmp_path: Path, name: str) -> None:
         read[name]()
 
 
-def test_a_missing_file_is_a_fault(tmp_path: Path) -> None:
+def test_missing_file_is_a_machine_error(tmp_path: Path) -> None:
     saved = save(tmp_path, 7)
     (saved.path / "model.safetensors").unlink()
     with pytest.raises(MachineError, match=r"model\.safetensors"):
         saved.weights()
 
 
-def test_a_checkpoint_without_its_manifest_is_not_seen(tmp_path: Path) -> None:
+def test_checkpoint_without_a_manifest_is_ignored(tmp_path: Path) -> None:
     save(tmp_path, 7)
     (save(tmp_path, 9).path / "manifest.json").unlink()
     assert [c.step for c in list_checkpoints(tmp_path)] == [7]
@@ -64,7 +64,7 @@ def test_the_manifest_states_size_and_hash_of_every_file(tmp_path: Path) -> None
         assert (saved.path / name).stat().st_size == entry["bytes"]
 
 
-def test_pruning_keeps_what_is_named_and_sweeps_what_was_cut_off(tmp_path: Path) -> None:
+def test_pruning_keeps_given_steps_and_removes_partial_checkpoints(tmp_path: Path) -> None:
     for step in (3, 7, 9):
         save(tmp_path, step)
     (tmp_path / ".step-11.partial-123").mkdir()
@@ -74,7 +74,7 @@ def test_pruning_keeps_what_is_named_and_sweeps_what_was_cut_off(tmp_path: Path)
     assert checkpoint_at(tmp_path, 9).step == 9
 
 
-def test_a_full_disk_leaves_earlier_checkpoints_and_nothing_half_written(tmp_path: Path, monkeypatch) -> None:
+def test_full_disk_keeps_earlier_checkpoints_and_leaves_no_partial_files(tmp_path: Path, monkeypatch) -> None:
     save(tmp_path, 7)
 
     def full(*_: object) -> None:

@@ -32,26 +32,26 @@ LINES = [
 
 
 @pytest.mark.parametrize("raw", LINES)
-def test_a_line_reads_back_as_it_was_written(raw: dict) -> None:
+def test_line_round_trips(raw: dict) -> None:
     first = line(raw)
     written = json.loads(json.dumps(first.to_json(), allow_nan=False))
     assert written == whole(raw)
     assert parse_line(written) == first
 
 
-def test_terms_stand_beside_the_rates_of_their_line_and_are_read_apart() -> None:
+def test_terms_are_top_level_fields_and_read_separately() -> None:
     step = line({"kind": "step", "total": 2.5, "some_new_term": 1.0, "lr": 0.5})
     assert isinstance(step, StepLine)
     assert step.terms == {"total": 2.5, "some_new_term": 1.0}
     assert step.rates["lr"] == 0.5
 
 
-def test_kinds_and_fields_of_later_versions_are_left_out() -> None:
+def test_unknown_kinds_and_fields_are_ignored() -> None:
     assert parse_line({"kind": "weather", "step": 1}) is None
     assert line({"kind": "checkpoint", "colour": "red"}) == line({"kind": "checkpoint"})
 
 
-def test_a_field_that_is_missing_or_of_another_type_is_named() -> None:
+def test_missing_or_wrongly_typed_field_is_named() -> None:
     raw = whole({"kind": "epoch"})
     with pytest.raises(
         RecordError, match=r"epoch\) is damaged, or was written by another version of vadv: best: "
@@ -62,7 +62,7 @@ def test_a_field_that_is_missing_or_of_another_type_is_named() -> None:
     assert (str(again), again.field) == (str(caught.value), "best")
 
 
-def test_costs_are_the_score_of_the_task_as_numbers_to_minimise() -> None:
+def test_epoch_costs_are_scores_to_minimise() -> None:
     lines = [line({"kind": "start"})]
     lines += [
         line({"kind": "epoch", "epoch": e, "validation": {"student": {"mae": m}}}) for e, m in ((0, 2.0), (1, None))
@@ -73,7 +73,7 @@ def test_costs_are_the_score_of_the_task_as_numbers_to_minimise() -> None:
     assert metric.cost(metric.cost(0.25)) == 0.25
 
 
-def test_a_result_reads_back_as_it_was_written(tmp_path: Path) -> None:
+def test_result_round_trips(tmp_path: Path) -> None:
     result = run_result({"mae": 0.5, "corr": None}, weights_collapsed=Collapse("video_to_text", 120.0))
     (tmp_path / "result.json").write_text(json.dumps(result.to_json(), allow_nan=False))
     assert RunResult.read(tmp_path / "result.json") == result
@@ -86,7 +86,7 @@ def test_a_result_reads_back_as_it_was_written(tmp_path: Path) -> None:
         RunResult.read(tmp_path / "result.json")
 
 
-def test_an_evaluation_has_its_metrics_under_the_names_of_its_outputs() -> None:
+def test_evaluation_has_metrics_under_the_names_of_its_outputs() -> None:
     evaluation = Evaluation(
         run="r",
         split="test",

@@ -44,14 +44,14 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_data_set_in_a_store_is_that_on_a_disk(made_s3: str, made_on_disk: Path) -> None:
+def test_data_set_in_a_store_equals_the_one_on_disk(made_s3: str, made_on_disk: Path) -> None:
     there, here = (json.loads((location(uri) / "dataset.json").read_text()) for uri in (made_s3, made_on_disk))
     assert there["fingerprint"] == here["fingerprint"]
     assert there["splits"] == here["splits"]
 
 
 @pytest.mark.slow
-def test_a_run_through_a_faulty_network_ends_with_the_weights_of_one_on_a_disk(
+def test_run_over_a_faulty_network_ends_with_the_same_weights(
     made_s3, made_on_disk, s3, s3_port, write_config, monkeypatch
 ) -> None:
     on_disk = load_config(write_config("whole", made_on_disk), OPTIONS)
@@ -72,7 +72,7 @@ def test_a_run_through_a_faulty_network_ends_with_the_weights_of_one_on_a_disk(
     assert checkpoints[0] == checkpoints[1]
 
 
-def test_a_run_in_use_is_not_joined(made_s3, s3, write_config, monkeypatch) -> None:
+def test_run_in_use_is_locked(made_s3, s3, write_config, monkeypatch) -> None:
     monkeypatch.setattr(locks, "RENEW_S", 0.3)
     monkeypatch.setattr(locks, "LEASE_S", 2.5)
     config = load_config(write_config("used", made_s3, f"{s3}/runs"), OPTIONS)
@@ -81,7 +81,7 @@ def test_a_run_in_use_is_not_joined(made_s3, s3, write_config, monkeypatch) -> N
     assert not (location(f"{s3}/runs/used") / ".lock").exists()
 
 
-def test_a_lease_that_nobody_renews_is_taken_over(s3: str, monkeypatch) -> None:
+def test_expired_lease_is_taken_over(s3: str, monkeypatch) -> None:
     monkeypatch.setattr(locks, "LEASE_S", 1.5)
     root = S3Path.parse(f"{s3}/runs/abandoned")
     (root / ".lock").write_bytes(b"{}")

@@ -65,7 +65,7 @@ def fingerprint(folder: Path) -> str:
     return Dataset.open(folder).manifest.fingerprint[:12]
 
 
-def test_the_present_folders_data_and_encoder_of_the_same_names_are_not_taken(trained: RunFolder, made: Path) -> None:
+def test_data_and_encoder_of_the_same_relative_name_are_not_used(trained: RunFolder, made: Path) -> None:
     before = stored(trained)
     document = evaluate_run(trained.root, "test").to_json()
     assert stored(trained) == before
@@ -73,9 +73,7 @@ def test_the_present_folders_data_and_encoder_of_the_same_names_are_not_taken(tr
     assert document["data"][0]["uri"] == str(trained.root.parents[1] / "data")
 
 
-def test_other_data_in_the_place_of_a_runs_own_are_refused_with_both_named(
-    trained: RunFolder, made: Path, other: Path
-) -> None:
+def test_replaced_data_are_rejected_with_both_fingerprints(trained: RunFolder, made: Path, other: Path) -> None:
     before, place = stored(trained), trained.root.parents[1] / "data"
     shutil.rmtree(place)
     shutil.copytree(other, place)
@@ -101,9 +99,7 @@ def test_moved_data_and_encoder_are_found_at_the_given_locations(trained: RunFol
     assert after["student"] == before["student"]
 
 
-def test_a_project_that_was_copied_as_a_whole_is_scored_by_its_relative_names(
-    trained: RunFolder, tmp_path: Path, monkeypatch
-) -> None:
+def test_copied_project_is_evaluated_by_its_relative_paths(trained: RunFolder, tmp_path: Path, monkeypatch) -> None:
     before = evaluate_run(trained.root, "test").to_json()
     shutil.move(tmp_path / "here", tmp_path / "copied")
     monkeypatch.chdir(tmp_path / "copied")
@@ -119,7 +115,7 @@ def test_run_is_not_resumed_with_other_data_or_another_encoder(
     assert "a different encoder: " in str(refusal.value)
 
 
-def test_a_run_that_took_no_step_yet_does_not_block_one_on_data_that_were_made_again(
+def test_run_without_a_step_does_not_block_one_on_regenerated_data(
     tmp_path: Path, made: Path, other: Path, write_config: Callable[..., Path]
 ) -> None:
     config = load_config(write_config(uri=tmp_path / "data"), OPTIONS)
@@ -134,7 +130,7 @@ def test_a_run_that_took_no_step_yet_does_not_block_one_on_data_that_were_made_a
     assert recorded.data[0].fingerprint == Dataset.open(other).manifest.fingerprint
 
 
-def test_a_run_goes_on_with_its_data_in_another_place_and_remembers_it(
+def test_run_resumes_with_moved_data_and_records_the_location(
     trained: RunFolder, tmp_path: Path, write_config: Callable[..., Path]
 ) -> None:
     here = trained.root.parents[1]
@@ -194,7 +190,7 @@ def test_search_is_not_resumed_with_other_data(
     assert folder.claim(moved, space, SearchConfig(), identity_of(moved)) == name
 
 
-def test_the_winner_of_a_search_names_the_same_data_from_every_folder(
+def test_best_config_of_a_search_works_from_every_folder(
     trained: RunFolder, tmp_path: Path, write_config: Callable[..., Path], monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path / "here")
@@ -209,7 +205,7 @@ def test_the_winner_of_a_search_names_the_same_data_from_every_folder(
     assert with_absolute_places(hub).data.sources == hub.data.sources
 
 
-def test_labels_that_mean_something_else_are_another_data_set(made: Path, tmp_path: Path) -> None:
+def test_data_set_with_other_label_semantics_is_different(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made, tmp_path / "stars")
     raw = read_json(tmp_path / "stars" / "dataset.json")
     raw["label"]["low"] = -5.0
@@ -220,7 +216,7 @@ def test_labels_that_mean_something_else_are_another_data_set(made: Path, tmp_pa
     assert mine.is_as(replace(theirs, label={}))  # not recorded by an earlier version
 
 
-def test_an_encoder_is_known_by_its_content(made: Path, tmp_path: Path) -> None:
+def test_encoder_is_identified_by_its_content(made: Path, tmp_path: Path) -> None:
     folder = tmp_path / "encoder"
     shutil.copytree(made / "encoder", folder)
     first = EncoderIdentity.of(str(made / "encoder"), weights=False)

@@ -51,7 +51,7 @@ def check(task: SentimentTask, config: Config) -> None:
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "distilbert", "modernbert"])
-def test_sound_encoders_pass_and_nothing_of_them_changes(build, kind: str, pooling: str) -> None:
+def test_valid_encoders_pass_and_are_unchanged(build, kind: str, pooling: str) -> None:
     tokens = (
         {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3} if kind == "modernbert" else {}
     )
@@ -67,20 +67,20 @@ def test_sound_encoders_pass_and_nothing_of_them_changes(build, kind: str, pooli
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "opt", "llama"])
-def test_a_causal_encoder_is_refused_with_cls_and_taken_with_mean(build, kind: str) -> None:
+def test_causal_encoder_is_rejected_with_cls_and_accepted_with_mean(build, kind: str) -> None:
     options = {"ffn_dim": 16, "word_embed_proj_dim": 16} if kind == "opt" else {}
     with pytest.raises(UserError, match=r"computes it without the tokens after it.*Set student\.pooling: mean"):
         check(*build(kind, "--student.pooling=cls", **options))
     check(*build(kind, "--student.pooling=mean", **options))
 
 
-def test_bert_as_a_decoder_is_causal_whatever_its_name(build) -> None:
+def test_bert_as_a_decoder_is_detected_as_causal(build) -> None:
     with pytest.raises(UserError, match="computes it without the tokens after it"):
         check(*build("bert", "--student.pooling=cls", is_decoder=True))
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_an_encoder_that_ignores_the_mask_is_refused(build, monkeypatch, pooling: str) -> None:
+def test_encoder_that_ignores_the_mask_is_rejected(build, monkeypatch, pooling: str) -> None:
     task, config = build("bert", f"--student.pooling={pooling}")
     forward = task.student.encoder.forward
     monkeypatch.setattr(
@@ -92,13 +92,13 @@ def test_an_encoder_that_ignores_the_mask_is_refused(build, monkeypatch, pooling
         check(task, config)
 
 
-def test_convolutions_over_padding_are_refused(build) -> None:
+def test_convolutions_over_padding_are_rejected(build) -> None:
     with pytest.raises(UserError, match=r"Padding changes the output of encoder .*\(ConvBertModel\)"):
         check(*build("convbert"))
 
 
 @pytest.mark.parametrize("shift", [0, 1])
-def test_positions_that_shift_with_padding_are_refused(build, monkeypatch, shift: int) -> None:
+def test_positions_that_shift_with_padding_are_rejected(build, monkeypatch, shift: int) -> None:
     task, config = build("bert")
     forward = task.student.encoder.forward
 
@@ -117,7 +117,7 @@ def test_positions_that_shift_with_padding_are_refused(build, monkeypatch, shift
         check(task, config)
 
 
-def test_parameters_that_nothing_depends_on_are_named(build) -> None:
+def test_unused_parameters_are_named(build) -> None:
     task, config = build("bert")
     task.student.encoder.encoder.layer[1].ghost = nn.Linear(3, 3)
     with pytest.raises(UserError) as raised:
@@ -128,7 +128,7 @@ def test_parameters_that_nothing_depends_on_are_named(build) -> None:
     )
 
 
-def test_unused_parameters_of_an_encoder_can_be_left_out(build) -> None:
+def test_unused_parameters_of_an_encoder_can_be_frozen(build) -> None:
     with pytest.raises(UserError, match=r"student\.encoder\.mask_emb, .*student\.freeze_unused: true"):
         check(*build("xlnet"))
     task, config = build("xlnet", "--student.freeze_unused=true")
@@ -139,7 +139,7 @@ def test_unused_parameters_of_an_encoder_can_be_left_out(build) -> None:
     assert not any(name.endswith("mask_emb") for name in grouped)
 
 
-def test_an_unused_parameter_of_the_teacher_is_never_left_out(build) -> None:
+def test_unused_parameters_of_the_teacher_cannot_be_frozen(build) -> None:
     task, config = build("bert", "--student.freeze_unused=true")
     task.step.teacher.ghost = nn.Parameter(torch.zeros(1))
     with pytest.raises(UserError, match=r"1 of .*teacher\.ghost"):
@@ -159,7 +159,7 @@ def test_a_frozen_encoder_is_checked_for_padding_too(build, monkeypatch) -> None
         check(task, config)
 
 
-def test_a_tokenizer_without_a_padding_token_is_refused(tmp_path: Path) -> None:
+def test_tokenizer_without_a_padding_token_is_rejected(tmp_path: Path) -> None:
     words = Tokenizer(models.WordLevel({"good": 0, "bad": 1, "unk": 2}, unk_token="unk"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     transformers.BertConfig(**SIZES).save_pretrained(tmp_path)
@@ -168,7 +168,7 @@ def test_a_tokenizer_without_a_padding_token_is_refused(tmp_path: Path) -> None:
         build_tokenizer(str(tmp_path))
 
 
-def test_texts_are_padded_and_cut_on_the_right_whatever_the_tokenizer_says(tmp_path: Path) -> None:
+def test_texts_are_padded_and_truncated_on_the_right(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path, "bert")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokenizer.padding_side = tokenizer.truncation_side = "left"
@@ -177,13 +177,13 @@ def test_texts_are_padded_and_cut_on_the_right_whatever_the_tokenizer_says(tmp_p
     assert encoded["input_ids"] == [[2, 5, 3, 0], [2, 6, 7, 3]]
 
 
-def test_a_tokenizer_with_more_tokens_than_the_encoder_is_refused(build) -> None:
+def test_tokenizer_with_more_tokens_than_the_encoder_is_rejected(build) -> None:
     with pytest.raises(UserError, match="has 31 tokens, but the encoder has 30"):
         build("bert", vocabulary=31)
     build("bert", vocabulary=30)
 
 
-def test_a_cut_that_leaves_no_word_is_refused(tmp_path: Path) -> None:
+def test_max_tokens_that_leaves_no_word_is_rejected(tmp_path: Path) -> None:
     folder = str(write_encoder(tmp_path, "bert"))
     tokenizer, encoder = build_tokenizer(folder), transformers.AutoModel.from_config(transformers.BertConfig(**SIZES))
     with pytest.raises(UserError, match=r"adds 2 tokens to each text.*at least 3"):
@@ -191,7 +191,7 @@ def test_a_cut_that_leaves_no_word_is_refused(tmp_path: Path) -> None:
     require_fitting(encoder, tokenizer, "tiny", 3)
 
 
-def test_a_run_is_refused_before_its_first_step(build, made: Path, tmp_path: Path, write_config) -> None:
+def test_invalid_model_is_rejected_before_the_first_step(build, made: Path, tmp_path: Path, write_config) -> None:
     from rich.console import Console
 
     from vadv_dist.launch.driver import train

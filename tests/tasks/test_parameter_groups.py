@@ -29,7 +29,7 @@ def rates(encoder: nn.Module, optimizer: OptimizerConfig, *, pretrained: bool = 
     return {name.removeprefix("student."): value for name, value in named.items()}
 
 
-def test_each_layer_has_its_rate() -> None:
+def test_each_layer_has_its_own_learning_rate() -> None:
     with torch.device("meta"):
         encoder = transformers.AutoModel.from_config(transformers.BertConfig(**TINY), add_pooling_layer=False)
     found = rates(encoder, OptimizerConfig(lr=1.0, new_module_lr_factor=8.0, layer_decay=0.5, weight_decay=0.1))
@@ -41,7 +41,7 @@ def test_each_layer_has_its_rate() -> None:
     assert found["dense.weight"] == (8.0, 0.1)
 
 
-def test_without_decay_there_are_four_groups_at_most() -> None:
+def test_without_layer_decay_there_are_at_most_four_groups() -> None:
     with torch.device("meta"):
         encoder = transformers.AutoModel.from_config(transformers.BertConfig(**TINY), add_pooling_layer=False)
     found = rates(encoder, OptimizerConfig(lr=1.0, new_module_lr_factor=8.0, weight_decay=0.1))
@@ -49,7 +49,7 @@ def test_without_decay_there_are_four_groups_at_most() -> None:
     assert {value for name, value in found.items() if name.startswith("dense")} == {(8.0, 0.1), (8.0, 0.0)}
 
 
-def test_an_encoder_that_starts_from_nothing_decays_from_the_rate_of_new_weights() -> None:
+def test_layer_decay_of_an_untrained_encoder_starts_at_the_rate_of_new_weights() -> None:
     with torch.device("meta"):
         encoder = transformers.AutoModel.from_config(transformers.BertConfig(**TINY), add_pooling_layer=False)
     found = rates(encoder, OptimizerConfig(lr=1.0, new_module_lr_factor=8.0, layer_decay=0.5), pretrained=False)
@@ -79,8 +79,8 @@ def test_layers_are_found_in_other_encoders(config, depths: dict[str, int]) -> N
     assert min(found.values()) == 0
 
 
-def test_an_encoder_without_layers_is_refused() -> None:
-    with pytest.raises(UserError, match=r"bear no numbers of layers\. Set optimizer.layer_decay: 1"):
+def test_encoder_without_layers_is_rejected() -> None:
+    with pytest.raises(UserError, match=r"have no layer numbers\. Set optimizer.layer_decay: 1"):
         rates(nn.Linear(2, 2), OptimizerConfig(layer_decay=0.9))
     with pytest.raises(UserError, match=r"optimizer.layer_decay is 1.5"):
         OptimizerConfig(layer_decay=1.5)

@@ -12,7 +12,7 @@ from vadv_dist.runs.folder import RunFolder
 from vadv_dist.training.clip_errors import copy_clip_errors, read_clip_errors, write_clip_errors
 
 
-def test_errors_are_those_of_the_step_that_wrote_them_last(tmp_path: Path) -> None:
+def test_clip_errors_belong_to_the_step_that_wrote_them_last(tmp_path: Path) -> None:
     names = [("a", "1"), ("b", "1")]
     label = np.array([1.0, -2.0], np.float32)
     for step, logit in ((3, [0.0, 0.0]), (7, [1.5, -1.0])):
@@ -26,7 +26,7 @@ def test_errors_are_those_of_the_step_that_wrote_them_last(tmp_path: Path) -> No
     assert read_clip_errors(tmp_path / "nothing", 7) is None
 
 
-def test_a_run_keeps_the_errors_of_its_best_checkpoint(write_config) -> None:
+def test_run_keeps_the_clip_errors_of_its_best_checkpoint(write_config) -> None:
     config = load_config(write_config(), ["--trainer.epochs=3", "--optimizer.lr=0.01"])
     result = train(config, Console(quiet=True, stderr=True)).to_json()
     errors = read_clip_errors(RunFolder.of(config).root, result["best_step"])

@@ -64,7 +64,7 @@ def train_videos(run: Path) -> list[str]:
     return pq.read_table(data / "train" / "00000.parquet").column("video_id").to_pylist()
 
 
-def test_other_data_are_scored_beside_the_runs_own_evaluation(run: Path, tmp_path: Path) -> None:
+def test_evaluation_on_other_data_keeps_the_runs_own(run: Path, tmp_path: Path) -> None:
     other = write_words(tmp_path / "other", words("x", ["new0", "new1"]))
     before = own_files(run)
     document = evaluate(run, "test", data=[str(other)]).to_json()
@@ -83,7 +83,7 @@ def test_other_data_are_scored_beside_the_runs_own_evaluation(run: Path, tmp_pat
     assert predictions["text_logit"] == pytest.approx(predict_texts(run, texts), abs=1e-5)
 
 
-def test_two_data_sets_of_one_name_have_two_evaluations(run: Path, tmp_path: Path) -> None:
+def test_data_sets_with_the_same_name_have_separate_evaluations(run: Path, tmp_path: Path) -> None:
     places = [
         write_words(tmp_path / "a" / "данные", words("x", ["new"])),
         write_words(tmp_path / "b" / "данные", words("y", ["new"])),
@@ -95,7 +95,7 @@ def test_two_data_sets_of_one_name_have_two_evaluations(run: Path, tmp_path: Pat
     assert len(files) == 2
 
 
-def test_the_runs_own_data_in_another_place_are_its_own_evaluation(run: Path, tmp_path: Path) -> None:
+def test_moved_training_data_count_as_the_runs_own(run: Path, tmp_path: Path) -> None:
     before = own_files(run)
     shutil.copytree(run.parents[1] / "data", tmp_path / "copy")
     document = evaluate(run, "test", data=[str(tmp_path / "copy")]).to_json()
@@ -104,7 +104,7 @@ def test_the_runs_own_data_in_another_place_are_its_own_evaluation(run: Path, tm
 
 
 @pytest.mark.parametrize("of", ["run", "export"])
-def test_a_video_that_was_trained_on_is_warned_of(run: Path, tmp_path: Path, of: str, monkeypatch) -> None:
+def test_scoring_on_training_videos_is_reported(run: Path, tmp_path: Path, of: str, monkeypatch) -> None:
     source = run
     if of == "export":
         source = tmp_path / "export"
@@ -117,7 +117,7 @@ def test_a_video_that_was_trained_on_is_warned_of(run: Path, tmp_path: Path, of:
     assert str(other) in leak["told"]
 
 
-def test_an_export_is_scored_without_a_file(run: Path, tmp_path: Path, capsys) -> None:
+def test_evaluation_of_an_export_is_not_written(run: Path, tmp_path: Path, capsys) -> None:
     export, other = tmp_path / "export", write_words(tmp_path / "other", words("x", ["new0", "new1"]))
     export_run(run, export)
     before = sorted(export.rglob("*"))
@@ -159,7 +159,7 @@ def test_several_other_data_sets_or_an_encoder_are_rejected(run: Path, tmp_path:
         evaluate(run, "valid", data=places[:1])
 
 
-def test_the_report_shows_other_data_apart(run: Path, tmp_path: Path) -> None:
+def test_report_shows_other_data_separately(run: Path, tmp_path: Path) -> None:
     known = train_videos(run)[0]
     other = write_words(tmp_path / "другие", words("z", [known, "new"]))
     evaluate(run, "test", data=[str(other)])

@@ -8,7 +8,7 @@ from vadv_dist.training.flops import clip_flops, utilisation
 from vadv_dist.training.splits import Splits
 
 
-def test_a_student_costs_what_its_matrices_say(write_config, made: Path) -> None:
+def test_student_flops_match_its_matrices(write_config, made: Path) -> None:
     config = load_config(write_config(), ["--objective.kind=none", "--data.max_tokens=41"])
     encoder = json.loads((made / "encoder" / "config.json").read_text())
     width, wide, layers = encoder["hidden_size"], encoder["intermediate_size"], encoder["num_hidden_layers"]
@@ -26,7 +26,7 @@ def test_a_student_costs_what_its_matrices_say(write_config, made: Path) -> None
     assert flops.of(2, 42) == by_hand(1) + by_hand(41)
 
 
-def test_a_teacher_adds_to_each_clip_whatever_its_words(write_config) -> None:
+def test_teacher_flops_do_not_depend_on_the_text(write_config) -> None:
     alone = load_config(write_config(), ["--objective.kind=none"])
     taught = load_config(write_config())
     sources = Splits.open(taught).train.sources

@@ -86,9 +86,7 @@ def test_only_metrics_that_the_range_defines_are_printed(
 
 
 @pytest.mark.slow
-def test_a_student_that_learned_nothing_is_called_constant(
-    train_on, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_constant_student_is_reported(train_on, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     # A rate of 1e-9 leaves the weights where they are; the last layer starts small.
     run, said = train_on(-1, 1, "--trainer.epochs=1", "--optimizer.lr=1e-9", "--student.hidden=1")
     assert "The student predicts a constant" in said

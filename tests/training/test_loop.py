@@ -50,7 +50,7 @@ def same(a: RunFolder, b: RunFolder) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_run_leaves_what_the_design_names(write_config) -> None:
+def test_run_writes_all_documented_files(write_config) -> None:
     folder, result = run(write_config())
     assert folder.config_path.is_file()
     assert (folder.student / "model.safetensors").is_file()
@@ -68,7 +68,7 @@ def test_a_run_leaves_what_the_design_names(write_config) -> None:
     )
 
 
-def test_what_is_logged_is_the_weighted_sum_that_is_optimised(write_config) -> None:
+def test_logged_total_is_the_optimised_weighted_sum(write_config) -> None:
     folder, _ = run(write_config(), "--trainer.max_steps=3", "--trainer.accumulate=3")
     for line in lines(folder, "step"):
         expected = (
@@ -97,7 +97,7 @@ def test_one_process_repeats_bit_identically(write_config) -> None:
     assert same(first, second)
 
 
-def test_a_run_goes_on_from_metrics_that_are_no_numbers(write_config, made: Path, monkeypatch) -> None:
+def test_run_resumes_from_nan_metrics(write_config, made: Path, monkeypatch) -> None:
     # One clip of validation: its correlation does not exist.
     original = SentimentTask.metrics
     monkeypatch.setattr(
@@ -109,7 +109,7 @@ def test_a_run_goes_on_from_metrics_that_are_no_numbers(write_config, made: Path
     assert math.isnan(state.best_metrics["student"]["corr"])
 
 
-def test_max_steps_is_kept_where_epochs_differ_in_length(write_config, tmp_path: Path) -> None:
+def test_max_steps_holds_if_epochs_differ_in_length(write_config, tmp_path: Path) -> None:
     # Large and small shards by turns: how many windows there are, and so partial batches, depends on the epoch.
     data = tmp_path / "uneven"
     with DatasetWriter(data, features={}, label=LabelSpec(), provenance={}, shard_rows=7) as writer:
@@ -148,7 +148,7 @@ def cut_off_at(step: int, monkeypatch, config_path: Path, *options: str) -> None
 
 
 @pytest.mark.parametrize("stop_at", [4, *(pytest.param(at, marks=pytest.mark.slow) for at in (1, 8))])
-def test_a_run_cut_off_inside_an_epoch_ends_as_if_it_had_not_been(write_config, stop_at: int, monkeypatch) -> None:
+def test_run_interrupted_inside_an_epoch_ends_bit_identically(write_config, stop_at: int, monkeypatch) -> None:
     options = ("--trainer.checkpoint_every_steps=2", "--data.batch_size=20")
     whole, result = run(write_config("whole"), *options)
     assert result["steps"] > stop_at
@@ -171,7 +171,7 @@ def test_a_run_cut_off_inside_an_epoch_ends_as_if_it_had_not_been(write_config, 
 
 
 @pytest.mark.slow
-def test_a_process_killed_inside_an_epoch_goes_on_bit_identically(write_config, tmp_path: Path) -> None:
+def test_process_killed_inside_an_epoch_resumes_bit_identically(write_config, tmp_path: Path) -> None:
     options = ["--trainer.checkpoint_every_steps=3", "--data.batch_size=4"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -201,7 +201,7 @@ def test_a_complete_run_is_not_trained_again(write_config) -> None:
     assert folder.metrics_path.read_bytes() == before
 
 
-def test_a_changed_config_under_an_old_name_is_refused_with_the_differing_keys(write_config) -> None:
+def test_changed_config_under_the_same_name_is_rejected_with_the_differences(write_config) -> None:
     run(write_config(), "--trainer.max_steps=1")
     with pytest.raises(UserError, match=r"another configuration:\n  optimizer.lr: 0.001 there, 0.002 now") as refused:
         run(write_config(), "--trainer.max_steps=1", "--optimizer.lr=0.002")
@@ -226,7 +226,7 @@ def test_folder_that_is_not_a_run_is_not_overwritten(write_config, tmp_path: Pat
     assert [path.name for path in (tmp_path / "runs" / "run").iterdir()] == ["thesis.txt"]
 
 
-def test_what_a_start_killed_at_its_first_write_has_left_is_no_obstacle(write_config, tmp_path: Path) -> None:
+def test_remains_of_a_start_killed_at_its_first_write_are_ignored(write_config, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "run"
     folder.mkdir(parents=True)
     (folder / ".lock").touch()
@@ -235,7 +235,7 @@ def test_what_a_start_killed_at_its_first_write_has_left_is_no_obstacle(write_co
     assert not list(folder.glob(".*.partial-*"))
 
 
-def test_a_run_goes_on_under_another_spelling_of_its_storage(write_config, tmp_path: Path) -> None:
+def test_run_resumes_under_another_spelling_of_its_storage(write_config, tmp_path: Path) -> None:
     run(write_config(), "--trainer.max_steps=1")
     _, result = run(write_config(storage=tmp_path / "x" / ".." / "runs"), "--trainer.max_steps=1")
     assert result["steps"] == 1
@@ -271,7 +271,7 @@ def test_gpu_out_of_memory_is_reported_with_advice(write_config, monkeypatch) ->
         run(write_config())
 
 
-def test_a_run_in_use_is_not_joined(write_config) -> None:
+def test_run_in_use_is_locked(write_config) -> None:
     config = load_config(write_config())
     with RunFolder.of(config).lock(), pytest.raises(UserError, match="by another process"):
         train(config, QUIET)
@@ -285,7 +285,7 @@ def test_training_never_opens_the_test_split(write_config, made: Path, tmp_path:
     assert folder.result_path.is_file()
 
 
-def test_a_data_set_without_validation_is_refused_before_anything_is_written(write_config, made, tmp_path) -> None:
+def test_data_set_without_validation_is_rejected_before_anything_is_written(write_config, made, tmp_path) -> None:
     without = tmp_path / "without"
     shutil.copytree(made, without)
     raw = read_json(without / "dataset.json")
@@ -318,7 +318,7 @@ def test_nan_loss_ends_the_run_with_advice(write_config) -> None:
     assert fault["what"] == "the loss is not finite"
 
 
-def test_lines_tell_of_starts_checkpoints_and_their_own_seconds(write_config) -> None:
+def test_log_contains_starts_checkpoints_and_durations(write_config) -> None:
     folder, result = run(write_config(), "--trainer.checkpoint_every_steps=2", "--telemetry.peak_flops=1e12")
     [start] = lines(folder, "start")
     assert (start["step"], start["steps"], start["epochs"], start["workers"]) == (0, result["steps"], 2, 1)
@@ -354,14 +354,14 @@ def test_lines_tell_of_starts_checkpoints_and_their_own_seconds(write_config) ->
         ("--trainer.precision=bf16",),
     ],
 )
-def test_each_switch_trains(write_config, overrides: tuple[str, ...]) -> None:
+def test_each_ablation_switch_trains(write_config, overrides: tuple[str, ...]) -> None:
     folder, result = run(write_config(), "--trainer.max_steps=2", *overrides)
     assert result["steps"] == 2
     parts = {name.split(".")[0] for name in final_weights(folder)}
     assert parts == ({"student"} if "--objective.kind=none" in overrides else {"student", "teacher"})
 
 
-def test_the_teacher_is_scored_on_the_clips_that_it_saw(write_config, tmp_path: Path) -> None:
+def test_teacher_is_scored_on_clips_with_its_features(write_config, tmp_path: Path) -> None:
     import numpy as np
     import pyarrow.parquet as pq
 
@@ -393,7 +393,7 @@ def test_the_teacher_is_scored_on_the_clips_that_it_saw(write_config, tmp_path: 
     )
 
 
-def test_training_windows_make_room_for_those_of_validation(write_config, tmp_path: Path, monkeypatch) -> None:
+def test_training_windows_are_released_before_validation(write_config, tmp_path: Path, monkeypatch) -> None:
     from vadv_dist.data.windows import LocalWindows
 
     data = tmp_path / "shards"
@@ -419,7 +419,7 @@ def test_training_windows_make_room_for_those_of_validation(write_config, tmp_pa
     assert most == 2
 
 
-def test_a_run_is_scored_from_another_folder_than_it_was_trained_in(write_config, made, tmp_path, monkeypatch) -> None:
+def test_run_can_be_evaluated_from_another_working_directory(write_config, made, tmp_path, monkeypatch) -> None:
     from vadv_dist.training.evaluate import evaluate_run
 
     there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
@@ -432,7 +432,7 @@ def test_a_run_is_scored_from_another_folder_than_it_was_trained_in(write_config
     assert evaluate_run(folder.root, "valid").to_json()["rows"] == 21
 
 
-def test_the_smoke_test_takes_two_batches_of_validation(write_config) -> None:
+def test_smoke_test_validates_on_two_batches(write_config) -> None:
     from vadv_dist.launch.smoke import smoke
 
     said = list(smoke(load_config(write_config(), ["--trainer.eval_batch_size=4"])))

@@ -62,7 +62,7 @@ def test_null_in_a_shard_reaches_the_model_as_a_mask(task_and_batch) -> None:
     assert batch.counts == {"rows": ROWS, "visual": ROWS, "face": ROWS // 2}
 
 
-def test_what_stands_in_a_masked_face_changes_no_logit(task_and_batch) -> None:
+def test_content_of_a_masked_face_does_not_affect_logits(task_and_batch) -> None:
     task, batch = task_and_batch
     filled = batch.fields["face"].clone()
     filled[1::2] = float("nan")
@@ -94,7 +94,7 @@ def test_masked_faces_alone_give_the_facial_branch_no_gradient(task_and_batch) -
 
 
 @pytest.mark.slow
-def test_an_evaluation_says_on_how_many_clips_each_reader_was_scored(
+def test_evaluation_reports_the_number_of_clips_of_each_output(
     write_config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     random = np.random.default_rng(1)

@@ -11,7 +11,7 @@ def terms(**values: float) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(value) for name, value in values.items()}
 
 
-def test_a_term_that_comes_later_is_booked_on_no_other() -> None:
+def test_a_term_that_appears_later_is_summed_separately() -> None:
     meter = TermMeter()
     meter.add(terms(a=1.0, b=10.0))
     meter.end_step()
@@ -22,7 +22,7 @@ def test_a_term_that_comes_later_is_booked_on_no_other() -> None:
     assert meter.take(Distributed()) == ({}, {})
 
 
-def test_an_epoch_s_mean_is_over_the_steps_that_had_the_term() -> None:
+def test_epoch_mean_is_over_the_steps_with_the_term() -> None:
     state = TrainState()
     state.add_terms({"a": 2.0, "total": 8.0}, {"a": 2, "total": 4}, {"a": 1.0})
     state.add_terms({"a": 4.0, "b": 3.0, "total": 4.0}, {"a": 1, "b": 1, "total": 2}, {"a": 5.0})

@@ -69,7 +69,7 @@ def epochs(folder: RunFolder) -> list[dict]:
     return [line for line in map(json.loads, folder.metrics_path.read_text().splitlines()) if line["kind"] == "epoch"]
 
 
-def test_metrics_by_source_stand_in_the_log_the_result_and_the_evaluation(mixed_config, capsys) -> None:
+def test_metrics_by_source_are_in_log_result_and_evaluation(mixed_config, capsys) -> None:
     config = load_config(mixed_config("run"), OPTIONS)
     result = train(config, QUIET).to_json()
     folder = RunFolder.of(config)
@@ -106,7 +106,7 @@ class CutOffError(Exception):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [3, 9, 14])
-def test_a_mixed_run_cut_off_anywhere_ends_with_the_same_weights(mixed_config, stop_at, monkeypatch) -> None:
+def test_interrupted_mixed_run_ends_with_the_same_weights(mixed_config, stop_at, monkeypatch) -> None:
     whole = load_config(mixed_config("whole"), OPTIONS)
     assert train(whole, QUIET).to_json()["steps"] > stop_at
     cut = load_config(mixed_config("cut"), OPTIONS)
@@ -135,7 +135,7 @@ def test_dry_run_reports_clips_per_epoch_of_each_source(mixed_config, capsys) ->
     assert "small: 18 train; an epoch reads 54 (3 times each)" in capsys.readouterr().out
 
 
-def test_videos_trained_on_in_another_source_are_told_by_the_evaluation(mixed_config, tmp_path, capsys) -> None:
+def test_evaluation_reports_videos_trained_on_in_another_source(mixed_config, tmp_path, capsys) -> None:
     one = write(tmp_path / "one", 30, videos="s", long=1)
     moved = tmp_path / "moved"
     with DatasetWriter(moved, features={}, label=LabelSpec(), provenance={}) as writer:
@@ -151,7 +151,7 @@ def test_videos_trained_on_in_another_source_are_told_by_the_evaluation(mixed_co
     assert (leak["seen"], leak["judged"], leak["videos"]) == ("one", "moved", ["s0", "s1"])
 
 
-def test_a_run_goes_on_whose_config_lacks_a_field_that_came_later(write_config, tmp_path) -> None:
+def test_run_resumes_if_its_config_lacks_a_newer_field(write_config, tmp_path) -> None:
     config = load_config(write_config("run"), ("--trainer.max_steps=2", "--trainer.checkpoint_every_steps=1"))
     train(config, QUIET)
     folder = RunFolder.of(config)

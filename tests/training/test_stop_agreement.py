@@ -61,7 +61,7 @@ def never(at: int) -> bool:
     return False
 
 
-def test_a_rank_alone_stops_at_once() -> None:
+def test_a_single_rank_stops_immediately() -> None:
     asked = iter([False, False, True])
     agreement = StopAgreement(Distributed(), lambda: next(asked))
     assert [agreement() for _ in range(3)] == [False, False, True]
@@ -75,10 +75,10 @@ def test_ranks_stop_at_the_same_call_soon_after_rank_0_was_asked() -> None:
         assert when <= first <= 3 * when + 1  # the distance of exchanges doubles at most
 
 
-def test_the_word_of_another_rank_does_not_count() -> None:
+def test_only_rank_0_can_stop_the_ranks() -> None:
     assert stops_at((never, lambda at: True), 1000)[0] == [None, None]
 
 
-def test_exchanges_are_rare_where_calls_are_quick() -> None:
+def test_exchanges_are_rare_if_calls_are_fast() -> None:
     _, exchanges = stops_at((never, never), 100_000)
     assert exchanges < 60  # the distance doubles up to half a second's calls

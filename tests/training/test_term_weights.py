@@ -43,7 +43,7 @@ def lines(folder: RunFolder, kind: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_logged_is_the_sum_with_the_logged_weights(write_config, method: str) -> None:
+def test_logged_total_matches_the_logged_terms_and_weights(write_config, method: str) -> None:
     # The distances between logits begin near 0: at a low temperature uw_so would give them all the weight.
     options = (*weighting(method), "--trainer.max_steps=4")
     folder = run(write_config(), *options, "--trainer.accumulate=2")
@@ -61,7 +61,7 @@ def test_what_is_logged_is_the_sum_with_the_logged_weights(write_config, method:
     assert len({tuple(line["weights"].values()) for line in steps}) == (1 if method in ("equal", "dwa") else 4)
 
 
-def test_weights_that_hide_the_student_s_term_are_warned_of_and_recorded(write_config) -> None:
+def test_collapsed_weights_are_reported_and_recorded(write_config) -> None:
     # At this temperature uw_so gives the least loss all the weight: a distance between two logits that begin near 0.
     options = ("--objective.weighting=uw_so", "--objective.weighting.temperature=0.1", "--trainer.max_steps=4")
     config, said = load_config(write_config(), options), io.StringIO()
@@ -121,7 +121,7 @@ class CutOffError(Exception):
         pytest.param("rlw", 3, marks=pytest.mark.slow),
     ],
 )
-def test_a_run_cut_off_ends_as_if_it_had_not_been(write_config, method: str, stop_at: int, monkeypatch) -> None:
+def test_interrupted_run_ends_bit_identically(write_config, method: str, stop_at: int, monkeypatch) -> None:
     # Five steps an epoch; dwa has weights of its own from the third on.
     options = (f"--objective.weighting={method}", "--trainer.checkpoint_every_steps=2", "--data.batch_size=20")
     options += ("--trainer.accumulate=2", f"--trainer.epochs={3 if method == 'dwa' else 1}")
@@ -157,7 +157,7 @@ def test_a_run_cut_off_ends_as_if_it_had_not_been(write_config, method: str, sto
         (("--objective.step1=false", "--objective.step2=false"), set(TERMS[:3])),
     ],
 )
-def test_what_is_switched_off_stays_out(write_config, options: tuple[str, ...], names: set[str]) -> None:
+def test_terms_with_weight_0_are_excluded(write_config, options: tuple[str, ...], names: set[str]) -> None:
     folder = run(write_config(), *options, "--objective.weighting=famo", "--trainer.max_steps=2")
     for line in lines(folder, "step"):
         assert set(line["weights"]) == names
@@ -170,7 +170,7 @@ def test_what_is_switched_off_stays_out(write_config, options: tuple[str, ...], 
 
 
 @pytest.mark.parametrize("method", ["uw_so", "famo"])
-def test_a_batch_without_video_leaves_the_teacher_s_terms_as_they_were(write_config, tmp_path, method: str) -> None:
+def test_batch_without_video_reuses_the_last_teacher_terms(write_config, tmp_path, method: str) -> None:
     random = np.random.default_rng(0)
     data = tmp_path / "gaps"
     with DatasetWriter(data, features={"visual": FeatureSpec((2, 1, 8))}, label=LabelSpec(), provenance={}) as writer:
@@ -189,7 +189,7 @@ def test_a_batch_without_video_leaves_the_teacher_s_terms_as_they_were(write_con
     assert last == pytest.approx([seen[name] for name in TERMS], rel=1e-6)
 
 
-def test_weighting_needs_terms_to_weigh(write_config) -> None:
+def test_invalid_weightings_are_rejected(write_config) -> None:
     with pytest.raises(UserError, match=r"weighting requires objective.kind to be 'step', but it is 'none'"):
         load_config(write_config(), ["--objective.kind=none", "--objective.weighting=equal"])
     with pytest.raises(UserError, match=r"'uw-so', expected 'fixed'.*'uw_so', 'dwa'"):

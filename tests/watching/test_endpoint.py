@@ -23,7 +23,7 @@ def scrape(port: int) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_a_scrape_reads_back_the_lines_of_a_run(tmp_path) -> None:
+def test_scrape_returns_the_metrics_of_a_run(tmp_path) -> None:
     port = free_port()
     with serve_metrics("mine", port, trial="t7", disk=tmp_path) as metrics:
         assert metrics is not None
@@ -66,7 +66,7 @@ def test_a_scrape_reads_back_the_lines_of_a_run(tmp_path) -> None:
         probe.bind(("127.0.0.1", port))
 
 
-def test_a_value_that_is_not_told_any_more_ends() -> None:
+def test_value_that_is_no_longer_reported_is_removed() -> None:
     gauges = RunGauges("mine")
     gauges(line({"kind": "step", "step": 1, "epoch": 0, "total": 1.0, "grad_norm": 3.0, "time": 1.0}))
     assert "vadv_gradient_norm" in {sample.name for sample in gauges.samples()}
@@ -74,7 +74,7 @@ def test_a_value_that_is_not_told_any_more_ends() -> None:
     assert "vadv_gradient_norm" not in {sample.name for sample in gauges.samples()}
 
 
-def test_a_regular_reader_gets_the_last_values() -> None:
+def test_regular_scraper_gets_the_last_values() -> None:
     port = free_port()
     last: list[float] = []
     with serve_metrics("mine", port) as metrics:
@@ -92,7 +92,7 @@ def test_a_regular_reader_gets_the_last_values() -> None:
     assert last == [1.0]
 
 
-def test_one_look_or_ctrl_c_holds_nobody_up() -> None:
+def test_single_scrape_or_ctrl_c_does_not_delay_the_end() -> None:
     port = free_port()
     with serve_metrics("mine", port):
         scrape(port)
@@ -110,7 +110,7 @@ def test_one_look_or_ctrl_c_holds_nobody_up() -> None:
     assert time.monotonic() - began < 6
 
 
-def test_a_port_in_use_is_a_mistake() -> None:
+def test_port_in_use_is_a_user_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -123,5 +123,5 @@ def test_without_a_port_nothing_is_served() -> None:
         assert metrics is None
 
 
-def test_every_gauge_says_what_it_is() -> None:
+def test_every_gauge_has_a_help_text() -> None:
     assert all(name.startswith("vadv_") and gauge.text for name, gauge in GAUGES.items())

@@ -13,7 +13,7 @@ def step(number: int, time: float, line_s: float, wait_s: float = 0.0) -> Line:
     return line({"kind": "step", "step": number, "epoch": 0, "line_s": line_s, "data_wait_s": wait_s, "time": time})
 
 
-def test_goodput_takes_back_the_steps_that_a_restart_repeats() -> None:
+def test_goodput_excludes_repeated_steps() -> None:
     history = RunHistory()
     for each in [start(0, 1000.0), step(10, 1010.0, 10.0), step(20, 1020.0, 10.0, wait_s=4.0)]:
         history(each)
@@ -26,14 +26,14 @@ def test_goodput_takes_back_the_steps_that_a_restart_repeats() -> None:
     assert history.restarts == 1
 
 
-def test_time_left_is_at_the_pace_of_this_attempt() -> None:
+def test_time_left_uses_the_pace_of_the_current_attempt() -> None:
     history = RunHistory()
     for each in [start(0, 0.0), step(20, 20.0, 20.0), start(20, 500.0), step(30, 520.0, 15.0)]:
         history(each)
     assert history.seconds_left == pytest.approx(70 * 20 / 10)
 
 
-def test_epochs_after_the_checkpoint_are_taken_back_and_a_fault_is_over() -> None:
+def test_restart_discards_epochs_after_the_checkpoint_and_the_fault() -> None:
     history = RunHistory()
     history(start(0, 0.0))
     for number in (10, 20):
@@ -45,7 +45,7 @@ def test_epochs_after_the_checkpoint_are_taken_back_and_a_fault_is_over() -> Non
     assert history.fault is None
 
 
-def test_lines_without_times_of_their_own_tell_no_goodput() -> None:
+def test_lines_without_times_give_no_goodput() -> None:
     history = RunHistory()
     history(line({"kind": "step", "step": 1, "epoch": 0, "total": 1.0, "time": 5.0}))
     assert history.goodput is None

@@ -18,7 +18,7 @@ def write(path: Path, *steps: tuple[int, float]) -> None:
     os.replace(aside, path)
 
 
-def test_each_line_is_shown_once_where_the_file_was_trimmed_and_grew_between_two_looks(
+def test_each_line_is_shown_once_if_the_file_was_trimmed_and_grew(
     tmp_path,
 ) -> None:
     path = tmp_path / "metrics.jsonl"
@@ -30,7 +30,7 @@ def test_each_line_is_shown_once_where_the_file_was_trimmed_and_grew_between_two
     assert shown == [2, 3, 4, 5]
 
 
-def test_half_a_line_waits_for_its_end(tmp_path) -> None:
+def test_incomplete_line_is_read_later(tmp_path) -> None:
     path = tmp_path / "metrics.jsonl"
     write(path, (1, 10.0))
     shown: list[int] = []
@@ -39,7 +39,7 @@ def test_half_a_line_waits_for_its_end(tmp_path) -> None:
     assert shown == [2]
 
 
-def test_a_second_start_under_one_command_is_the_loss_of_a_worker() -> None:
+def test_second_start_is_reported_as_a_lost_worker() -> None:
     console = Console(record=True, width=100, file=io.StringIO())
     with ProgressView(console, num_steps=9, epochs=3) as view:
         view(line({"kind": "start", "step": 0}))

@@ -42,7 +42,7 @@ def test_promtool_accepts_the_files(arguments: tuple[str, str]) -> None:
     assert "SUCCESS" in done.stdout
 
 
-def test_rules_and_dashboards_ask_for_what_there_is() -> None:
+def test_rules_and_dashboards_query_existing_metrics() -> None:
     groups = [
         group
         for name in ("recording.yml", "alerts.yml")
@@ -58,7 +58,7 @@ def test_rules_and_dashboards_ask_for_what_there_is() -> None:
     }
 
 
-def test_dashboards_have_panels_that_do_not_overlap_and_names_of_their_own() -> None:
+def test_dashboard_panels_do_not_overlap_and_have_unique_names() -> None:
     boards = [json.loads(path.read_text()) for path in DASHBOARDS]
     assert len({board["uid"] for board in boards}) == len(boards) == 2
     for board in boards:
@@ -80,7 +80,7 @@ def test_dashboards_have_panels_that_do_not_overlap_and_names_of_their_own() -> 
 
 @needs_prometheus
 @pytest.mark.slow
-def test_a_running_training_is_read_back_by_query_and_its_series_end(write_config, tmp_path: Path) -> None:
+def test_running_training_can_be_queried_and_its_series_end(write_config, tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "vadv_dist.cli", "train", "--config", str(write_config("watched"))]
     command += [f"--telemetry.port={port}", "--telemetry.peak_flops=1e12", "--trainer.epochs=100"]

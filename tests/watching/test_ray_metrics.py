@@ -34,9 +34,7 @@ def agent(cluster: Cluster) -> str:
 
 
 @needs_prometheus
-def test_rank_0_is_scraped_through_ray_as_the_series_of_a_local_run_and_its_series_end(
-    cluster, agent, write_config, tmp_path: Path
-) -> None:
+def test_rank_0_is_scraped_through_ray_and_its_series_end(cluster, agent, write_config, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vadv_dist.cli", "train", "--config", str(write_config("far"))]
     command += ["--trainer.num_workers=2", "--trainer.cpus_per_worker=1", "--trainer.epochs=40"]
     with prometheus(tmp_path / "prometheus", ray=[agent]) as server:
@@ -59,7 +57,7 @@ def test_rank_0_is_scraped_through_ray_as_the_series_of_a_local_run_and_its_seri
         server.wait_for('{__name__=~"vadv_.+", run="far"}', absent=True)
 
 
-def test_values_last_as_long_as_the_block_and_a_fault_is_reported(cluster, agent) -> None:
+def test_values_end_with_the_context_and_faults_are_reported(cluster, agent) -> None:
     script = """
 import os, time, ray
 ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")

@@ -73,27 +73,27 @@ def test_lines_are_named_as_trackers_group_them() -> None:
     assert flat({"run": {"name": "a"}, "data": {"batch": {"size": 4}}}) == {"run.name": "a", "data.batch.size": 4}
 
 
-def test_two_sources_do_not_become_one_where_a_tracker_refuses_their_signs() -> None:
+def test_source_names_stay_distinct_after_replacing_characters() -> None:
     names = ["validation/a+b/student/mae", "validation/a&b/student/mae", "validation/a_b/student/mae"]
     for unwanted in (trackers._MLFLOW, trackers._TENSORBOARD):
         assert len({trackers._plain_name(name, unwanted) for name in names}) == len(names)
         assert trackers._plain_name(names[2], unwanted) == names[2]
 
 
-def test_a_tracker_that_is_not_installed_is_a_mistake(monkeypatch) -> None:
+def test_missing_tracker_package_is_a_user_error(monkeypatch) -> None:
     monkeypatch.setattr("vadv_dist.watching.trackers.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"mlflow is not installed.*vadv-dist\[track\]"):
         require_tracker("mlflow")
     require_tracker("none")
 
 
-def test_a_tracker_without_a_place_is_a_mistake() -> None:
+def test_tracker_without_a_location_is_a_user_error() -> None:
     pytest.importorskip("tensorboardX")
     with pytest.raises(UserError, match="object store"), tracking("tensorboard", "run", "s3://b/run", None, {}):
         pass
 
 
-def test_a_tracker_that_cannot_be_reached_is_a_mistake(monkeypatch, tmp_path) -> None:
+def test_unreachable_tracker_is_a_user_error(monkeypatch, tmp_path) -> None:
     pytest.importorskip("tensorboardX")
     (tmp_path / "run").write_text("a file, where a folder is needed")
     with (
@@ -103,7 +103,7 @@ def test_a_tracker_that_cannot_be_reached_is_a_mistake(monkeypatch, tmp_path) ->
         pass
 
 
-def test_a_tracker_that_fails_ends_no_training(monkeypatch, tmp_path, caplog) -> None:
+def test_failing_tracker_does_not_end_training(monkeypatch, tmp_path, caplog) -> None:
     class Broken:
         def log(self, step: int, values: dict) -> None:
             raise ConnectionError("nobody there")
@@ -136,7 +136,7 @@ def event_values(path: Path) -> dict[tuple[str, int], float]:
 
 
 @pytest.mark.slow
-def test_tensorboard_files_hold_the_lines_of_the_log(write_config, tmp_path, caplog) -> None:
+def test_tensorboard_files_contain_the_logged_values(write_config, tmp_path, caplog) -> None:
     pytest.importorskip("tensorboardX")
     log = tracked(write_config("shown"), "tensorboard", caplog)
     [path] = (tmp_path / "runs" / "shown" / "tensorboard").iterdir()
@@ -157,7 +157,7 @@ def test_tensorboard_itself_reads_them(write_config, tmp_path, caplog) -> None:
 
 
 @pytest.mark.slow
-def test_mlflow_holds_the_lines_of_the_log_and_goes_on_with_its_run(write_config, tmp_path, caplog) -> None:
+def test_mlflow_contains_the_logged_values_and_resumes_its_run(write_config, tmp_path, caplog) -> None:
     pytest.importorskip("mlflow")
     from mlflow.tracking import MlflowClient
 
@@ -202,7 +202,7 @@ def wandb_records(path: Path) -> list[bytes]:
 
 
 @pytest.mark.slow
-def test_wandb_offline_holds_the_lines_of_the_log(write_config, tmp_path, caplog, monkeypatch) -> None:
+def test_wandb_offline_contains_the_logged_values(write_config, tmp_path, caplog, monkeypatch) -> None:
     pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2
 
@@ -219,7 +219,7 @@ def test_wandb_offline_holds_the_lines_of_the_log(write_config, tmp_path, caplog
 
 
 @pytest.mark.slow
-def test_wandb_without_a_key_is_a_mistake(write_config) -> None:
+def test_wandb_without_a_key_is_a_user_error(write_config) -> None:
     pytest.importorskip("wandb")
     command = [
         sys.executable,

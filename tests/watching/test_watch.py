@@ -84,7 +84,7 @@ def test_once_prints_terms_rates_validation_and_the_time_left(run: Path) -> None
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_weights_that_training_finds_stand_beside_their_terms(run: Path) -> None:
+def test_learned_weights_are_shown_next_to_their_terms(run: Path) -> None:
     write(run, {**step(21, time.time()), "weights": {"text_regression": 0.25}})
     out = console()
     watch(str(run), out, once=True)
@@ -93,7 +93,7 @@ def test_weights_that_training_finds_stand_beside_their_terms(run: Path) -> None
     assert "weights" not in rows
 
 
-def test_json_is_one_object_of_the_same_values(run: Path, capsys) -> None:
+def test_json_has_the_same_values(run: Path, capsys) -> None:
     assert main(["watch", str(run), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["state"], found["step"], found["steps"]) == ("running", 20, 40)
@@ -102,7 +102,7 @@ def test_json_is_one_object_of_the_same_values(run: Path, capsys) -> None:
     assert found["validation"][0]["models"]["student"]["mae"] == 0.75
 
 
-def test_it_follows_a_run_until_it_is_complete(run: Path) -> None:
+def test_watch_follows_a_run_until_it_is_complete(run: Path) -> None:
     out = console()
     looks = []
 
@@ -119,7 +119,7 @@ def test_it_follows_a_run_until_it_is_complete(run: Path) -> None:
     assert f"{run}: complete" in said(out).replace("\n", "")
 
 
-def test_on_a_terminal_the_table_is_drawn_anew(run: Path) -> None:
+def test_table_is_redrawn_on_a_terminal(run: Path) -> None:
     out = Console(file=StringIO(), width=80, force_terminal=True)
 
     def later(seconds: float) -> None:
@@ -131,14 +131,14 @@ def test_on_a_terminal_the_table_is_drawn_anew(run: Path) -> None:
     assert "step 30/40" in said(out)
 
 
-def test_steps_that_a_restart_repeats_are_taken_back(run: Path) -> None:
+def test_repeated_steps_are_discarded(run: Path) -> None:
     write(run, start(10, time.time()))
     found = look(str(run))
     assert (found["step"], found["restarts"]) == (10, 1)
     assert found["validation"] == []
 
 
-def test_a_run_whose_loss_is_no_number_ends_the_watch_with_a_fault(run: Path) -> None:
+def test_watch_ends_with_an_error_if_the_loss_is_nan(run: Path) -> None:
     fault = {"kind": "fault", "step": 30, "epoch": 1, "what": "the loss is not finite", "time": time.time()}
     write(run, fault)
     assert look(str(run))["step"] == 30
@@ -146,7 +146,7 @@ def test_a_run_whose_loss_is_no_number_ends_the_watch_with_a_fault(run: Path) ->
         watch(str(run), console())
 
 
-def test_a_silent_run_and_one_without_lines_are_told(run: Path, tmp_path: Path) -> None:
+def test_silent_runs_and_runs_without_lines_are_reported(run: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "config.yaml").write_text("run: {name: empty}\n")
@@ -160,18 +160,18 @@ def test_a_silent_run_and_one_without_lines_are_told(run: Path, tmp_path: Path) 
     assert "no line for 1 h 00 min" in said(out)
 
 
-def test_what_is_no_run_is_a_mistake(tmp_path: Path) -> None:
+def test_watching_something_else_than_a_run_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run"):
         watch(str(tmp_path), console(), once=True)
 
 
-def test_durations_are_as_a_person_reads_them() -> None:
+def test_durations_are_human_readable() -> None:
     seconds = (None, 42.4, 185, 7620, 273600)
     assert [duration(s) for s in seconds] == ["?", "42 s", "3 min 05 s", "2 h 07 min", "3 d 04 h"]
 
 
 @pytest.mark.slow
-def test_a_training_in_an_object_store_is_followed_to_its_end(write_config, s3: str) -> None:
+def test_run_in_an_object_store_is_followed_to_its_end(write_config, s3: str) -> None:
     storage = f"{s3}/watched"
     command = [sys.executable, "-m", "vadv_dist.cli"]
     config = str(write_config("far", storage=storage))
@@ -200,7 +200,7 @@ def test_a_training_in_an_object_store_is_followed_to_its_end(write_config, s3: 
     assert look(f"{storage}/far")["goodput"] > 0
 
 
-def test_metrics_that_do_not_exist_and_constant_readers_are_told(tmp_path: Path) -> None:
+def test_undefined_metrics_and_constant_outputs_are_reported(tmp_path: Path) -> None:
     history = RunHistory()
     reason = "defined for labels in [-3, 3], these are in [1, 5]"
     history(line({**start(0, 1.0), "absent": {"a7": reason}}))

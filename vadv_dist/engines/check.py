@@ -17,7 +17,7 @@ _ANSWER = "vadv-engine-check:"
 
 
 def check_engine(config: Config) -> tuple[bool, str]:
-    """Build the configured engine on a toy model, train two steps, and take its state out and in again.
+    """Build the configured engine on a toy model, train two steps, and save and reload its state.
 
     Returns:
         whether it worked; and what it ran on, or what failed.
@@ -28,7 +28,7 @@ def check_engine(config: Config) -> tuple[bool, str]:
             command, input=json.dumps(config_to_dict(config)), capture_output=True, text=True, timeout=_TIME_LIMIT_S
         )
     except subprocess.TimeoutExpired:
-        return False, f"two steps of a toy model did not end within {_TIME_LIMIT_S} s"
+        return False, f"two steps of a toy model did not finish within {_TIME_LIMIT_S} s"
     for line in done.stdout.splitlines():
         if line.startswith(_ANSWER):
             works, found = json.loads(line.removeprefix(_ANSWER))
@@ -89,7 +89,7 @@ def _try(config: Config) -> str:
     engine.load(after, moments, 2)
     again = engine.weights()
     if not all(torch.equal(after[name], again[name]) for name in after):
-        raise ArithmeticError("weights that were saved and loaded again differ")
+        raise ArithmeticError("saved and reloaded weights differ")
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     return f"{where}, {str(choose_dtype(config.trainer, device)).removeprefix('torch.')}"
 

@@ -1,4 +1,4 @@
-"""Which rank this process is, on which device, and the few exchanges between ranks that the loop makes."""
+"""This process's rank and device, and collective operations."""
 
 import os
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Distributed:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is rank 0, which writes files."""
         return self.rank == 0
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
@@ -70,7 +70,7 @@ def choose_dtype(trainer: TrainerConfig, device: torch.device) -> torch.dtype:
     if trainer.precision == "fp32" or (trainer.precision == "auto" and not bf16):
         return torch.float32
     if device.type == "cuda" and not bf16:
-        raise UserError("trainer.precision is bf16, but this GPU has none. Set it to auto or fp32.")
+        raise UserError("trainer.precision is bf16, but this GPU does not support it. Set it to auto or fp32.")
     return torch.bfloat16
 
 

@@ -1,4 +1,4 @@
-"""What runs forward, backward and update: the interface that the training loop knows, and what engines share.
+"""The interface between the training loop and engines, and code that engines share.
 
 An engine's state is full fp32 tensors by parameter name, whatever it keeps in memory, so that checkpoints are alike.
 """
@@ -23,9 +23,9 @@ class Engine(Protocol):
         """Add the gradient of one micro-batch.
 
         Args:
-            batch: on this rank's device.
-            total_of: weighs the terms and adds them up to this rank's share of the loss, []; the ranks' shares add up.
-            last: whether the update follows.
+            batch: the micro-batch, on this rank's device.
+            total_of: computes this rank's share of the weighted loss, [], from the terms; the ranks' shares add up.
+            last: whether this is the last micro-batch before the update.
         """
         ...
 
@@ -34,7 +34,7 @@ class Engine(Protocol):
         ...
 
     def look(self, batch: Batch) -> Terms:
-        """Terms of a micro-batch as `accumulate` meets them, without gradient."""
+        """Terms of a micro-batch, equal to those in `accumulate`, without gradient."""
         ...
 
     def predict(self, batch: Batch) -> Outputs:
@@ -50,7 +50,7 @@ class Engine(Protocol):
         ...
 
     def load(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], num_updates: int) -> None:
-        """Take over the state of a checkpoint."""
+        """Restore the state of a checkpoint."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The engine of plain torch."""
+"""The PyTorch engine."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,7 +14,7 @@ from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms, TrainingStep
 
 
 class TorchEngine:
-    """Plain torch: fused AdamW, autocast for bf16, DistributedDataParallel where there are several ranks.
+    """PyTorch: fused AdamW, autocast for bf16, DistributedDataParallel for several ranks.
 
     Args:
         step: model and objective, weights in fp32; all ranks hold the same.

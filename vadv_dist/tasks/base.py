@@ -1,4 +1,4 @@
-"""What the training loop knows of a task: its description, its training step, its parameters and its metrics."""
+"""The interface between the training loop and a task: description, training step, parameters and metrics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,14 +38,14 @@ class ParameterGroup:
 
 
 class TrainingStep(nn.Module):
-    """A task's model and objective as one module, which is what an engine runs.
+    """A task's model and objective as one module, which engines run.
 
-    All that is trained are its parameters, those of the objective among them, so that engines partition, reduce and
-    save them alike.
+    All trained parameters, including the objective's, are its parameters, so engines partition, reduce and save them
+    in the same way.
     """
 
     def forward(self, batch: Batch, *, with_terms: bool = True) -> tuple[Outputs, Terms]:
-        """Outputs of the models, and unweighted loss terms.
+        """Return the model's outputs and unweighted loss terms.
 
         Args:
             batch: one micro-batch.
@@ -57,7 +57,7 @@ class TrainingStep(nn.Module):
         raise NotImplementedError
 
     def rank_buffer_names(self) -> list[str]:
-        """Full names of the buffers that are each rank's own (`objectives/rank_state.py`)."""
+        """Full names of the buffers that differ between ranks (`objectives/rank_state.py`)."""
         return rank_buffer_names(self)
 
     def rank_state(self) -> dict[str, Tensor]:
@@ -65,17 +65,17 @@ class TrainingStep(nn.Module):
         return rank_state(self)
 
     def load_rank_state(self, states: Sequence[Mapping[str, Tensor]], rank: int, world_size: int) -> None:
-        """Take over what `rank_state` gave on every rank of an earlier start, for any number of ranks."""
+        """Restore the results of `rank_state` of all ranks of an earlier start, for any number of ranks."""
         load_rank_state(self, states, rank, world_size)
 
 
 @dataclass(frozen=True)
 class StudentFacts:
-    """What an exported student is told about its training, for its card.
+    """Facts about training for the card of an exported student.
 
     Attributes:
-        name: of the run.
-        metrics: of the student on the validation split.
+        name: name of the run.
+        metrics: metrics of the student on the validation split.
         data: one entry per data set trained on: `uri`, `fingerprint`, `rows` by split.
         config: the run's configuration, as plain containers.
     """
@@ -87,12 +87,12 @@ class StudentFacts:
 
 
 class Task(Protocol):
-    """One task, built from a configuration and its data sets by `tasks.build`: the only thing the loop knows of it.
+    """One task, built from a configuration and its data sets by `tasks.build`.
 
     Attributes:
         description: its terms, outputs and metrics, as plain data.
         step: model and objective.
-        collator: which columns a batch has, and how they are put together.
+        collator: assembles batches from the columns that the task reads.
         weighted_terms: names of the terms whose weight is not 0.
     """
 
@@ -118,28 +118,28 @@ class Task(Protocol):
     def predictions(self, outputs: Outputs, batch: Batch) -> Outputs:
         """Scored values of a batch by column of `description.outputs`, each [B, ...], fp32.
 
-        NaN on rows that lack what an output needs.
+        NaN for rows that lack a feature an output needs.
         """
         ...
 
     def example(self, rows: int, tokens: int, device: torch.device) -> Batch:
-        """A batch of so many rows and tokens per row, of the shapes that the model receives."""
+        """An example batch with the shapes that the model receives."""
         ...
 
     def check(self, device: torch.device) -> None:
-        """Find a model that trains wrongly without an error, before its first step.
+        """Detect, before the first step, problems of the model that cause no error in training.
 
         Raises:
-            UserError: says what is wrong with it.
+            UserError: there is a problem.
         """
         ...
 
     def weighting(self, device: torch.device) -> Weighting | None:
-        """What weighs the terms `weighted_terms`; None where their weights are fixed."""
+        """The weighting of `weighted_terms`; None if their weights are fixed."""
         ...
 
     def total(self, terms: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The weighted sum that is optimised, []; `weights` by term, None for the fixed ones."""
+        """The weighted sum to optimise, []; `weights` by term, None for the fixed ones."""
         ...
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -151,20 +151,20 @@ class Task(Protocol):
         ...
 
     def clip_errors(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> FloatArray:
-        """How far the student errs on each clip, [R]: what paired intervals between runs compare."""
+        """The student's error on each clip, [R], for paired intervals between runs."""
         ...
 
     def remarks(self, metrics: Metrics) -> list[str]:
-        """Sentences on outputs that have learned nothing."""
+        """Sentences about outputs that have learned nothing."""
         ...
 
     def export(self, out: Location, weights: Mapping[str, Tensor], facts: StudentFacts) -> None:
-        """Write the student with the weights of a checkpoint as a model that stands alone, replacing an earlier one."""
+        """Write the student with a checkpoint's weights as a standalone model, replacing an earlier one."""
         ...
 
 
 class StudentScorer(Protocol):
-    """An exported student that is scored on other data: its description, and predictions by column."""
+    """An exported student, to be scored on other data."""
 
     description: TaskDescription
 
@@ -183,7 +183,7 @@ class StudentScorer(Protocol):
 
     @property
     def texts_cut(self) -> dict[str, Any]:
-        """How many texts were cut so far."""
+        """How many texts have been truncated so far."""
         ...
 
     def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
@@ -196,7 +196,7 @@ class StudentScorer(Protocol):
 
 
 def parameter_counts(task: Task) -> dict[str, int]:
-    """Parameters of the teacher and the student, and those that are trained."""
+    """Number of parameters of the teacher and the student, and of trained ones."""
     counts = {"teacher": 0, "student": 0, "trained": 0}
     for name, parameter in task.step.named_parameters():
         part = name.partition(".")[0]

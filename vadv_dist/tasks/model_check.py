@@ -1,9 +1,8 @@
-"""Checks of a run's model before its first step: without weights where it is asked for, and with them where it runs.
+"""Checks of a run's model before its first step.
 
-A model can be wrong in ways that no error shows: an encoder that attends to padding, a causal one whose first token has
-seen no other, a parameter that nothing depends on (and whose gradient data-parallel training waits for). Two texts of
-different lengths show all three. They are answered by equality to the last bit, not by a tolerance: where an input has
-no influence, changing it changes nothing.
+Some problems cause no error: an encoder that attends to padding, a causal one whose first token sees no other, an
+unused parameter (whose gradient data-parallel training waits for). Two texts of different lengths reveal all three.
+The checks compare bits, without a tolerance: changing an input that has no influence changes nothing.
 """
 
 from collections.abc import Callable
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 
 _TEXTS = ["good", "a longer text"]
 _SHORT, _LONG = 0, 1
-# A text in a row of another length is summed in another order. By how much its logit may differ: where the tokens under
-# the mask have no influence (TF32 alone makes 1e-3), and where they have one.
+# Sums over a row of another length are rounded differently. Allowed difference of logits if masked tokens have no
+# influence (TF32 alone causes 1e-3), and if they do.
 _ROUNDING, _ROUNDING_OF_READERS = 1e-3, 2e-6
 _NAMES_SHOWN = 5
 
@@ -41,21 +40,20 @@ def check_text_model(
     config: StudentConfig,
     device: torch.device,
 ) -> None:
-    """Run two texts through a model: padding must not matter, other tokens must, and all parameters learn.
+    """Run two texts through a model: padding must not matter, other tokens must, and all parameters get gradients.
 
-    Everything is computed in evaluation mode and fp32. Weights, gradients, random generators and the model's device
-    stay as they are.
+    Computes in evaluation mode and fp32; weights, gradients, random generators and the model's device are unchanged.
 
     Args:
-        step: the whole model, whose trained parameters are looked at.
-        student: the part of it that reads.
-        tokenizer: the student's.
-        batch: what `two_rows` gave.
-        total_of: adds up the terms.
-        config: the student's, for messages and `freeze_unused`.
-        device: where to compute.
+        step: the whole model, whose trained parameters are checked.
+        student: its text student.
+        tokenizer: the student's tokenizer.
+        batch: result of `two_rows`.
+        total_of: computes the weighted sum of the terms.
+        config: the student's configuration, for messages and `freeze_unused`.
+        device: device to compute on.
     Raises:
-        UserError: names the encoder and what is wrong with it, or the parameters without a gradient.
+        UserError: a check failed; names the encoder or the parameters without a gradient.
     """
     name = config.encoder
     home = next(step.parameters()).device
@@ -78,10 +76,10 @@ def check_text_model(
 
 
 def _check_padding(student: TextStudent, tokenizer: "PreTrainedTokenizerBase", batch: Batch, name: str) -> None:
-    """Padding has no influence on a row: neither what stands there nor how much of it there is."""
+    """Check that neither the content nor the amount of padding affects a row."""
     ids, mask = batch.fields[TOKENS], batch.fields[MASK].bool()
     length = int(mask[_SHORT].sum())
-    if length == mask.shape[1]:  # max_tokens cuts both texts to one length
+    if length == mask.shape[1]:  # max_tokens truncates both texts to the same length
         return
     with torch.no_grad():
         other = torch.where(mask, ids, _other_tokens(ids, tokenizer))
@@ -92,13 +90,13 @@ def _check_padding(student: TextStudent, tokenizer: "PreTrainedTokenizerBase", b
     if float((alone - padded).abs()) > rounding * max(0.1, float(padded.abs())):
         raise UserError(
             f"Padding changes the output of encoder {name!r} ({type(student.encoder).__name__}): a short text has the "
-            f"logit {float(alone):.7f} alone and {float(padded):.7f} beside a longer one. It does not heed "
-            "attention_mask throughout, so predictions would depend on what else is in a batch. Give another encoder."
+            f"logit {float(alone):.7f} alone and {float(padded):.7f} next to a longer one. It does not respect "
+            "attention_mask, so predictions would depend on the other texts in a batch. Use another encoder."
         )
 
 
 def _check_pooling(student: TextStudent, tokenizer: "PreTrainedTokenizerBase", batch: Batch, name: str) -> None:
-    """The tokens after the first have an influence on what pooling reads."""
+    """Check that the tokens after the first affect the pooled representation."""
     ids = batch.fields[TOKENS][_LONG:]
     if ids.shape[1] < 2:
         return
@@ -133,13 +131,13 @@ def _check_gradients(step: TrainingStep, total: Tensor, config: StudentConfig) -
 
 
 def _other_tokens(ids: Tensor, tokenizer: "PreTrainedTokenizerBase") -> Tensor:
-    """Another token in the place of each, none of them padding."""
+    """Replace each token by another one that is not padding."""
     other = (ids + 1) % len(tokenizer)
     return torch.where(other == tokenizer.pad_token_id, (ids + 2) % len(tokenizer), other)
 
 
 def two_rows(collator: Collator, sources: Sources) -> Batch:
-    """A short and a long text, with features of noise, collated as a run's own clips are."""
+    """Collate a short and a long text with random features, like a run's clips."""
     random = np.random.default_rng(0)
     present = np.ones(len(_TEXTS), bool)
     features = {

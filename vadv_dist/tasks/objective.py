@@ -1,4 +1,4 @@
-"""From the configuration's `objective` to the objective, and to what weighs its terms."""
+"""Build the objective and its weighting from the configuration's `objective` section."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ from vadv_dist.objectives.weighting import (
 
 
 def build_objective(config: Config, labels: LabelScale) -> tuple[Objective, dict[str, float]]:
-    """Build the objective, and the fixed weight of each of its terms by name."""
+    """Build the objective, and the fixed weights of its terms by name."""
     section = config.objective
     if isinstance(section, AloneObjectiveConfig):
         return StepDistillation(has_teacher=False, threshold=labels.threshold), {"text_regression": section.beta}
@@ -46,12 +46,12 @@ def build_objective(config: Config, labels: LabelScale) -> tuple[Objective, dict
 
 
 def build_weighting(objective: ObjectiveConfig, terms: Sequence[Term], device: torch.device) -> Weighting | None:
-    """Build what weighs the terms; None where they have fixed weights.
+    """Build the weighting; None if the weights are fixed.
 
     Args:
-        objective: its settings.
-        terms: those that are weighed.
-        device: where the losses lie.
+        objective: the `objective` section.
+        terms: the weighted terms.
+        device: device of the losses.
     """
     num_terms = len(terms)
     if isinstance(objective, AloneObjectiveConfig):

@@ -1,4 +1,4 @@
-"""Which learning rate and weight decay each parameter of teacher and student gets."""
+"""Learning rate and weight decay of each parameter of teacher and student."""
 
 import re
 from collections.abc import Container, Iterable, Sequence
@@ -21,20 +21,20 @@ def parameter_groups(
     last_layers: Container[str] = (),
     label_unit: float = 1.0,
 ) -> list[ParameterGroup]:
-    """Put each trained parameter into the group of its rate, with or without weight decay.
+    """Group trained parameters by learning rate and weight decay.
 
-    AdamW moves a weight by about its rate in a step, whatever unit the loss has. The weights of a last layer have the
-    unit of the labels, and so has their rate: training is then as fast on labels from 0 to 100 as from -3 to 3.
-    Weight decay is divided by it, because AdamW multiplies it by the rate.
+    AdamW changes a weight by about its learning rate per step, whatever the scale of the loss. The weights of a last
+    layer are in label units, so their rate is multiplied by the unit: training is then as fast on labels from 0 to 100
+    as from -3 to 3. Their weight decay is divided by it, because AdamW multiplies it by the rate.
 
     Args:
         parameters: names and parameters of the joint model.
         optimizer: rates, `layer_decay` and weight decay.
         pretrained: whether the student's encoder has pretrained weights.
         last_layers: names of the parameters whose output is in label units.
-        label_unit: what is 1 for labels from -3 to 3.
+        label_unit: a sixth of the label range; 1 for labels from -3 to 3.
     Raises:
-        UserError: there is a layer-wise decay, but the encoder's layers cannot be told.
+        UserError: `layer_decay` is below 1, but the encoder's layers cannot be identified.
     """
     members = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
     new_lr = optimizer.lr * optimizer.new_module_lr_factor
@@ -66,20 +66,20 @@ def parameter_groups(
 
 
 def layer_depths(names: Sequence[str]) -> dict[str, int]:
-    """How many layers below the top each parameter of an encoder stands, by name; embeddings below all of them.
+    """Depth of each encoder parameter below the top layer, by name; embeddings are below the lowest layer.
 
-    A layer is known by the first number in a parameter's name. Without one, what stands before the layers counts as
-    embeddings, and what stands behind them (a last norm) as top.
+    A layer is identified by the first number in a parameter's name. Parameters without one count as embeddings if they
+    precede the layers, and as top layer (a final norm) if they follow them.
 
     Args:
-        names: in the encoder's order.
+        names: parameter names in the encoder's order.
     Raises:
         UserError: no name has a number.
     """
     numbers = {name: int(found[1]) for name in names if (found := _LAYER.search(name))}
     if names and not numbers:
         raise UserError(
-            "optimizer.layer_decay is below 1, but the parameters of student.encoder bear no numbers of layers. "
+            "optimizer.layer_decay is below 1, but the parameter names of student.encoder have no layer numbers. "
             "Set optimizer.layer_decay: 1."
         )
     top = max(numbers.values(), default=0)

@@ -1,4 +1,4 @@
-"""What a person, Prometheus or an experiment tracker sees of a run."""
+"""Monitor a run: progress on a terminal, Prometheus metrics, experiment trackers."""
 
 from vadv_dist.lazy import lazy_exports
 

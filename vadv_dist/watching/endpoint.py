@@ -1,4 +1,4 @@
-"""A run's gauges over HTTP, on this machine alone: what Prometheus reads of a run in local mode."""
+"""Serve a run's metrics to Prometheus over HTTP on the loopback address."""
 
 import time
 from collections import deque
@@ -54,15 +54,15 @@ def serve_metrics(
     disk: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[RunGauges | None]:
-    """Serve a run's gauges on the loopback address while the block lasts; nothing where `port` is None.
+    """Serve a run's gauges on the loopback address until the context exits; `port` None serves nothing.
 
-    A scraper that comes every few seconds would miss what was told since its last visit: where there is one, the end
-    of the block waits for its next visit, 20 s at most, unless Ctrl-C or SIGTERM ends it.
+    If a scraper reads the gauges regularly, the exit waits at most 20 s for it to read the last values, unless Ctrl-C
+    or SIGTERM interrupts it.
 
     Args:
         run, trial, disk: see `RunGauges`.
-        port: a port of 127.0.0.1; 0 takes a free one.
-        say: is told that the end waits.
+        port: a port on 127.0.0.1; 0 chooses a free one.
+        say: receives a message if the exit waits.
     Raises:
         UserError: the port is in use.
     """
@@ -79,7 +79,7 @@ def serve_metrics(
         server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
     except OSError as error:
         raise UserError(
-            f"telemetry.port {port} cannot be used: {error.strerror}. Give another port, or null."
+            f"telemetry.port {port} cannot be used: {error.strerror}. Choose another port, or null."
         ) from None
     try:
         try:
@@ -97,11 +97,11 @@ def serve_metrics(
 
 
 def _hold(collector: _Collector, say: Callable[[str], None]) -> None:
-    """Wait for one more scrape where they come regularly."""
+    """Wait for one more scrape if scrapes are regular."""
     began, visits = time.monotonic(), collector.visits
     if len(visits) < _REGULAR or began - visits[0] > _RECENT_S:
         return
-    say("the metrics' reader gets the last values …")
+    say("waiting for Prometheus to read the last values …")
     while visits[-1] < began and time.monotonic() - began < _HOLD_S:
         time.sleep(0.05)
     time.sleep(_ANSWER_S)

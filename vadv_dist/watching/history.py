@@ -1,4 +1,4 @@
-"""What the lines of metrics.jsonl add up to: where a run stands, how often it was started, and its goodput."""
+"""The state of a run from the lines of metrics.jsonl: position, restarts, goodput, time left."""
 
 from vadv_dist.evaluation.description import TaskDescription
 from vadv_dist.runs.records import CheckpointLine, EpochLine, FaultLine, Line, StartLine, StepLine

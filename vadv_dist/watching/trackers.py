@@ -1,4 +1,4 @@
-"""Experiment trackers that a run may also tell its numbers to: MLflow, Weights & Biases, TensorBoard files."""
+"""Experiment trackers that a run's metrics can be sent to: MLflow, Weights & Biases, TensorBoard files."""
 
 import contextlib
 import hashlib
@@ -128,7 +128,7 @@ class WandbTracker:
 
 
 def require_tracker(kind: str) -> None:
-    """Refuse a tracker whose package is not there.
+    """Check that a tracker's package is installed.
 
     Raises:
         UserError: it is not.
@@ -161,9 +161,9 @@ def values_of(line: Line) -> dict[str, float]:
 def tracking(
     kind: str, name: str, root: str, storage: Path | None, parameters: Mapping[str, object]
 ) -> Iterator[Callable[[Line], None]]:
-    """Hand a run's lines to a tracker while the block lasts, in a thread that training does not wait for.
+    """Send a run's lines to a tracker in a background thread until the context exits.
 
-    A tracker that fails is told of once and left alone: it never ends a training.
+    A tracker that fails is reported once and then ignored; it never stops training.
 
     Args:
         kind: `mlflow`, `wandb`, `tensorboard` or `none`.

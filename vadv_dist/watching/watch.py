@@ -1,4 +1,4 @@
-"""`vadv watch`: what a run is doing, from its metrics.jsonl alone, on this machine or in an object store."""
+"""`vadv watch`: follow a run through its metrics.jsonl, on disk or in an object store."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _RESULT_INTERVAL_S = 2.0
 
 
 def look(run: str) -> dict[str, Any]:
-    """Say how a run stands, as plain values.
+    """Return the state of a run as plain values.
 
     Raises:
         UserError: there is no such run.
@@ -30,13 +30,13 @@ def look(run: str) -> dict[str, Any]:
 
 
 def watch(run: str, console: Console, *, once: bool = False, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Show a run until it is complete: a table that is drawn anew on a terminal; elsewhere a table, then plain lines.
+    """Show a run until it is complete: a table that is redrawn on a terminal, elsewhere a table and then plain lines.
 
     Args:
         run: folder or s3:// prefix of the run.
-        console: where to.
+        console: the output.
         once: print the table once and return.
-        sleep: waits between two looks.
+        sleep: waits between updates.
     Raises:
         UserError: there is no such run.
         MachineError: the run has stopped because its loss became no number.

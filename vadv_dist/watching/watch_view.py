@@ -1,4 +1,4 @@
-"""The table of `vadv watch`: where a run stands, its loss terms and rates, and validation by epoch."""
+"""The table of `vadv watch`: state, loss terms, throughput, and validation by epoch."""
 
 import time
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _EPOCHS = 8  # as many fit a terminal of 24 lines beside the rest
 
 
 def snapshot(folder: RunFolder, history: RunHistory) -> dict[str, Any]:
-    """How a run stands, as plain values; a value that no line tells is None."""
+    """The state of a run as plain values; unknown values are None."""
     line = history.last_step
     last_epoch = history.epoch_lines[-1] if history.epoch_lines else None
     complete = folder.result_path.is_file()
@@ -72,7 +72,7 @@ def snapshot(folder: RunFolder, history: RunHistory) -> dict[str, Any]:
 
 
 def render(found: Mapping[str, Any], task: TaskDescription | None) -> Group:
-    """Draw what `snapshot` found, within 80 columns; `task` as its lines describe it."""
+    """Render a `snapshot` within 80 columns, with the `task` from the run's lines."""
     parts: list[Any] = [Text(f"{found['folder']}: {found['state']}", style="bold"), Text(_where(found))]
     if found["state"] == "silent":
         parts.append(
