@@ -211,5 +211,5 @@ def test_failures_of_trials_are_classified_by_class() -> None:
         UserError("a text in which loss became nan is out of memory"),
         RuntimeError("a kernel went wrong"),
     ]
-    kinds = ["out of memory", "out of memory", "out of memory", "no numbers", "refused", "crash"]
+    kinds = ["out of memory", "out of memory", "out of memory", "NaN or infinity", "refused", "crash"]
     assert [failure_of(error).kind for error in errors] == kinds

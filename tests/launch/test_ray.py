@@ -116,7 +116,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     assert "Traceback" not in said
     assert in_store.result() is None
 
-    # The same command goes on; one of its workers is killed inside a later epoch, and Ray starts them again.
+    # Resume; one of the workers is killed inside a later epoch, and Ray restarts them.
     driver = start("killed", s3)
     wait_for_step(in_store, max(epochs[0], stopped + 1), driver)
     victims = cluster.processes("TrainWorker")

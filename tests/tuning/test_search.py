@@ -164,7 +164,7 @@ def test_a_trial_fails_alone_and_says_why(
     answer = search(write_config(), space, "--search.scheduler=none")
     states = [trial.state for trial in trials_of(tmp_path / "runs" / "run-weights")]
     assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.FAIL, TrialState.COMPLETE]
-    assert [(f["trial"], f["kind"]) for f in answer["failures"]] == [(1, "no numbers"), (2, "out of memory")]
+    assert [(f["trial"], f["kind"]) for f in answer["failures"]] == [(1, "NaN or infinity"), (2, "out of memory")]
 
 
 @pytest.mark.slow

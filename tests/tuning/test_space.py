@@ -116,7 +116,10 @@ FLOAT = "{distribution: float, low: 0.1, high: 10}"
         (f"space: {{trainer.epochs: {FLOAT}}}", "trainer cannot be searched"),
         ("space: {objective.alpha: {distribution: flaot, low: 0, high: 1}}", "expected one of .* mean 'float'"),
         ("space: {objective.alpha: {distribution: float, low: 0, hihg: 1}}", "unknown key 'hihg'.*mean 'high'"),
-        ("space: {objective.alpha: {distribution: float, low: -1, high: 1}}", r"reaches -1.0.*refuses.*weight from 0"),
+        (
+            "space: {objective.alpha: {distribution: float, low: -1, high: 1}}",
+            r"reaches -1.0.*refuses.*weight of at least 0",
+        ),
         ("space: {objective.alpha: {distribution: float, low: 0, high: 9, log: true}}", "has no logarithm.*zero: 0.1"),
         ("space: {objective.alpha: {distribution: float, low: 2, high: 1}}", "2 is not below high 1"),
         ("space: {objective.alpha: {distribution: float, low: 2, high: 9}}", r"paper's weight 1.0 is always tried"),
@@ -126,7 +129,7 @@ FLOAT = "{distribution: float, low: 0.1, high: 10}"
         ("space: {student.pooling: {distribution: categorical, choices: [cls, max]}}", "reaches 'max'"),
         ("space: {objective.beta: {fixed: 10.0}}", "nothing to search"),
         ("space: {}", "names no fields"),
-        ("spaces: {}", "unknown part 'spaces'.*mean 'space'"),
+        ("spaces: {}", "unknown section 'spaces'.*mean 'space'"),
         (f"space: {{objective.psi: {FLOAT}}}\nfirst: [{{objective.psi: 99}}]", "99 lies outside the space"),
         (
             "space: {objective.psi: {distribution: float, low: 0, high: 9, condition: {objective.setp2: true}}}",

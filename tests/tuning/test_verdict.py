@@ -82,10 +82,10 @@ def test_nothing_to_compare_is_no_gain() -> None:
 
 def test_failures_in_a_row_are_told_with_what_they_share() -> None:
     failed = [
-        ({"optimizer.lr": lr, "student.pooling": "mean"}, Failed("no numbers", "loss became nan")) for lr in (3, 5)
+        ({"optimizer.lr": lr, "student.pooling": "mean"}, Failed("NaN or infinity", "loss became nan")) for lr in (3, 5)
     ]
     error = too_many_failures(failed, [{"optimizer.lr": 0.1, "student.pooling": "mean"}, {"optimizer.lr": 1.0}])
     assert error.exit_code == 2
-    assert "2 failed trials in a row (2 × no numbers)" in str(error)
+    assert "2 failed trials in a row (2 × NaN or infinity)" in str(error)
     assert "optimizer.lr is at least 3 (at most 1 elsewhere)" in str(error)
     assert "pooling" not in str(error)

@@ -1,4 +1,4 @@
-"""Trials that are Ray Train runs of their own, with as many workers as the configuration says."""
+"""A pool whose trials are Ray Train runs with several workers each."""
 
 import contextlib
 import os
@@ -52,7 +52,7 @@ class DistributedPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the trials that run; they go on from their checkpoints another time."""
+        """Kill running trials; they resume from their checkpoints later."""
         for running in self._running.values():
             running.kill()
         self._stack.close()
@@ -78,7 +78,7 @@ class DistributedPool:
 
 
 class _Running:
-    """One trial's actor, and what its metrics.jsonl has told so far."""
+    """One trial's actor, and its metrics.jsonl as read so far."""
 
     def __init__(self, raw: dict[str, Any]) -> None:
         import ray
@@ -92,7 +92,7 @@ class _Running:
         self._result: Any = self._actor.train.remote(raw)
 
     def look(self) -> Event | None:
-        """The next event, if there is one."""
+        """Return the next event, if there is one."""
         import ray
 
         if self._stopped:
@@ -112,12 +112,12 @@ class _Running:
         return event
 
     def stop(self) -> None:
-        """End the trial and free what it has."""
+        """Stop the trial and release its resources."""
         self.kill()
         self._stopped = True
 
     def kill(self) -> None:
-        """End the actor, and with it the workers that it owns."""
+        """Kill the actor and the workers that it owns."""
         import ray
 
         with contextlib.suppress(Exception):
@@ -131,7 +131,7 @@ class _Running:
 
 
 def _remove_group(group: str) -> None:
-    """Free what the workers of a run were given."""
+    """Release the resources of a run's workers."""
     import ray
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
@@ -146,7 +146,7 @@ class RunActor:
             os.chdir(folder)
 
     def train(self, raw: dict[str, Any]) -> Event:
-        """Train to the end; every failure is told as an event."""
+        """Train to the end; failures are returned as events."""
         from vadv_dist.launch.driver import train
         from vadv_dist.runtime.terminal import console
 

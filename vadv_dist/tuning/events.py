@@ -1,4 +1,4 @@
-"""What a trial tells: an epoch's validation, its end, or why it failed."""
+"""Events of a trial: an epoch's validation, its end, or a failure."""
 
 import errno
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Literal
 from vadv_dist.errors import DivergedError, MemoryFullError, UserError
 from vadv_dist.runs.records import RunResult
 
-Kind = Literal["out of memory", "no numbers", "refused", "lost", "crash"]
+Kind = Literal["out of memory", "NaN or infinity", "refused", "lost", "crash"]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch has ended, and the trial waits for word whether to go on.
+    """An epoch has ended, and the trial waits for the decision whether to continue.
 
     Args:
         epoch: counted from 0.
@@ -25,29 +25,29 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Ended:
-    """The trial ran to its end; `result` is what it came to."""
+    """The trial ran to its end."""
 
     result: RunResult
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """The trial was told not to go on, and has let go of everything."""
+    """The trial was stopped, and has released its resources."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """The process of the trial is gone, for a reason that may be gone as well."""
+    """The process of the trial was lost, for a reason that may be temporary."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The trial failed, by itself.
+    """The trial failed by itself.
 
     Args:
-        kind: what a person would group failures by.
+        kind: category of the failure.
         message: what happened.
     """
 
@@ -64,5 +64,5 @@ def failure_of(error: BaseException) -> Failed:
     if isinstance(error, MemoryError | MemoryFullError) or getattr(error, "errno", None) == errno.ENOMEM:
         return Failed("out of memory", text)
     if isinstance(error, UserError):
-        return Failed("no numbers" if isinstance(error, DivergedError) else "refused", text)
+        return Failed("NaN or infinity" if isinstance(error, DivergedError) else "refused", text)
     return Failed("crash", f"{type(error).__name__}: {text}")

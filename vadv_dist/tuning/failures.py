@@ -1,4 +1,4 @@
-"""What failed trials have in common, in words."""
+"""Describe what failed trials have in common."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ Values = Mapping[str, Value]
 
 
 def too_many_failures(failed: Sequence[tuple[Values, Failed]], others: Sequence[Values]) -> VadvError:
-    """The error that ends a search after failures in a row.
+    """The error that stops a search after consecutive failures.
 
     Args:
         failed: values and reasons of those failures, the last one last.
@@ -24,15 +24,15 @@ def too_many_failures(failed: Sequence[tuple[Values, Failed]], others: Sequence[
     what = f" They share: {'; '.join(shared)}." if shared else " Their values have nothing in common."
     kind = kinds.most_common(1)[0][0]
     advice = {
-        "out of memory": "Raise trainer.accumulate, or give each trial more of a device (search.gpus_per_trial).",
-        "no numbers": "Take a smaller bound for rates and weights, or set optimizer.clip_norm.",
-        "refused": "Change what the message names, in the config or the space.",
-    }.get(kind, "Run one of them alone with `vadv train --config` and its config.yaml to see more.")
+        "out of memory": "Raise trainer.accumulate, or give each trial more of a GPU (search.gpus_per_trial).",
+        "NaN or infinity": "Lower the bounds of learning rates and weights, or set optimizer.clip_norm.",
+        "refused": "Fix the config or the space file.",
+    }.get(kind, "For details, run one of them alone: `vadv train --config` with its config.yaml.")
     text = (
-        f"The search stopped after {len(failed)} failed trials in a row ({told}).{what} The last said: "
-        f"{failed[-1][1].message} {advice} The same command goes on with the search."
+        f"The search stopped after {len(failed)} failed trials in a row ({told}).{what} The last error: "
+        f"{failed[-1][1].message} {advice} Run the same command again to resume the search."
     )
-    return UserError(text) if kind in ("no numbers", "refused") else MachineError(text)
+    return UserError(text) if kind in ("NaN or infinity", "refused") else MachineError(text)
 
 
 def shared_values(failed: Sequence[Values], others: Sequence[Values]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Trainings of a search: a trial, or the repeat of one; and the loop that keeps a pool's slots filled with them."""
+"""Trainings of a search (trials and repeats), and the loop that runs them in a pool."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from vadv_dist.tuning.study_folder import FAILURE
 
 
 class Job(Protocol):
-    """One training, and what becomes of its events."""
+    """One training, and the handling of its events."""
 
     key: str
     config: Config
@@ -27,7 +27,7 @@ class Job(Protocol):
         ...
 
     def on_epoch(self, event: Epoch) -> bool:
-        """Whether to go on after an epoch."""
+        """Whether to continue after an epoch."""
         ...
 
     def on_end(self, event: Event) -> bool:
@@ -36,7 +36,7 @@ class Job(Protocol):
 
 
 def drive(pool: Pool, next_job: Callable[[], Job | None]) -> None:
-    """Run jobs until there are no more, as many at a time as the pool has slots."""
+    """Run all jobs, as many at a time as the pool has slots."""
     running: dict[str, Job] = {}
     while True:
         while len(running) < pool.slots and (job := next_job()) is not None:
@@ -71,7 +71,7 @@ class TrialJob:
         self._lost = ""
 
     def begin(self) -> Event | None:
-        """See `Job`: a trial that was running catches up on the epochs that it ended without being heard."""
+        """See `Job`; a trial that was running also reports epochs that it ended while the search was down."""
         result = self._folder.result()
         for epoch, cost in epochs_of(self._folder):
             if (
@@ -121,7 +121,7 @@ class TrialJob:
 
 
 class RepeatJob:
-    """A run outside of the study: nothing stops it, and its own folder remembers how it ended."""
+    """A run outside the study: it is never stopped early, and its folder records how it ended."""
 
     def __init__(self, key: str, config: Config, on_end: Callable[[str, Event], None]) -> None:
         self.key, self.config = key, config
@@ -156,7 +156,7 @@ class RepeatJob:
 
 
 def outcome(folder: RunFolder) -> Ended | Failed | None:
-    """How a repeat ended, or None where it has not."""
+    """How a repeat ended, or None if it has not."""
     if (result := folder.result()) is not None:
         return Ended(result)
     path = folder.root / FAILURE
@@ -177,7 +177,7 @@ def epochs_of(folder: RunFolder) -> Iterator[tuple[int, float]]:
 
 
 def strip(folder: RunFolder, *, student: bool = True) -> None:
-    """Remove what takes room in a run that has ended: checkpoints, and its student."""
+    """Remove the large files of a run that has ended: checkpoints and the student."""
     for path in (folder.checkpoints, *((folder.student,) if student else ())):
         with contextlib.suppress(FileNotFoundError, VadvError):
             remove_tree(path)

@@ -1,4 +1,4 @@
-"""Trials that fit one device, or a share of one: each trains inside a Ray actor that then takes the next."""
+"""A pool whose trials fit one device or a share of one: Ray actors run one trial after another."""
 
 import contextlib
 import dataclasses
@@ -60,14 +60,14 @@ class PackedPool:
         if self.slots < 1:
             have = f"{cluster_resource('CPU'):g} CPUs and {cluster_resource('GPU'):g} GPUs"
             raise UserError(
-                f"A trial of {cpus} CPUs and {gpus:g} GPUs, and one CPU more, do not fit the Ray cluster, which has "
-                f"{have}. Lower search.cpus_per_trial or search.gpus_per_trial."
+                f"The Ray cluster has {have}, but a trial needs {cpus} CPUs and {gpus:g} GPUs, plus one CPU for the "
+                "search. Lower search.cpus_per_trial or search.gpus_per_trial."
             )
         self._resources = {"num_cpus": cpus, "num_gpus": gpus}
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Let go of the actors; a trial that still runs goes on from its checkpoint another time.
+        """Stop the actors; trials that are still running resume from their checkpoints later.
 
         On SIGTERM, running trials write one of their step first.
         """
@@ -129,7 +129,7 @@ class PackedPool:
 
 
 class TrialActor:
-    """A `TrainingSession` in a process of its own."""
+    """A `TrainingSession` in a Ray actor."""
 
     def __init__(self, folder: str, threads: int) -> None:
         collect_rarely()

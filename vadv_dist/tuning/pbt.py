@@ -27,7 +27,7 @@ _ATTEMPTS = 50
 
 @dataclass(frozen=True)
 class Exploit:
-    """A trial that gives its weights up for another one's.
+    """A trial that replaces its weights by another one's.
 
     Args:
         trial: which gives up.
@@ -63,7 +63,7 @@ def decide(
     base: Config,
     search: SearchConfig,
 ) -> list[Exploit]:
-    """Let each trial of the worst quantile go on from one of the best.
+    """Let each trial of the worst quantile continue from one of the best.
 
     Args:
         scores: validation cost by trial, of the epoch that has just ended.
@@ -96,7 +96,7 @@ def _accepted(
 def explore(
     values: Values, draw: random.Random, space: Space, base: Config, resample: float
 ) -> tuple[dict[str, Value], dict[str, str]]:
-    """Change every searched field: drawn anew with probability `resample`, else moved a little.
+    """Change every searched field: sample it anew with probability `resample`, else perturb it.
 
     Returns:
         the values, and in words what was done to each field.

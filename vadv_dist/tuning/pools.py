@@ -1,4 +1,4 @@
-"""Where trainings run, as the search sees it; and the simplest of such places, this process."""
+"""The interface of pools, which run a search's trainings, and a pool that runs them in this process."""
 
 from typing import Any, Protocol, Self
 
@@ -11,19 +11,19 @@ GRACE_SHARE = 0.7
 
 
 class Pool(Protocol):
-    """Runs up to `slots` trainings at a time. Each is known by a key; after an `Epoch` it waits for `answer`."""
+    """Runs up to `slots` trainings at a time, identified by keys; after an `Epoch` a training waits for `answer`."""
 
     @property
     def slots(self) -> int:
-        """How many trainings it runs at a time."""
+        """Maximum number of concurrent trainings."""
         ...
 
     def __enter__(self) -> Self:
-        """Get hold of what the trainings need."""
+        """Acquire the resources of the trainings."""
         ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Let go of it."""
+        """Release the resources."""
         ...
 
     def start(self, key: str, raw: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ class LocalPool:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """On SIGTERM, let the training that runs write a checkpoint."""
+        """On SIGTERM, let the running training save a checkpoint."""
         if isinstance(error, KeyboardInterrupt) and is_termination(error):
             self._session.leave(self._grace_s * GRACE_SHARE)
 

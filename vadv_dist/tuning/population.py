@@ -1,4 +1,4 @@
-"""Population-based training: trials train side by side, and at each interval the worst go on from the best.
+"""Population-based training: trials train at the same time, and at each interval the worst continue from the best.
 
 All trials come to the end of an interval before anything is decided, however few train at a time, so that a search ends
 alike on any number of slots. A decision is written into the study before anything of it is done, each thing done is
@@ -35,7 +35,7 @@ _CHANGEABLE = (
 
 
 def require_population(config: Config, space: Space, search: SearchConfig) -> None:
-    """Refuse what cannot be trained as a population.
+    """Check that a search can be trained as a population.
 
     Raises:
         UserError: with what to change.
@@ -87,7 +87,7 @@ class Population:
     _lives: dict[int, tuple[str, dict[str, Value]]] = field(default_factory=dict)
 
     def run(self, pool: Pool) -> None:
-        """Train all trials to their end, or go on with it."""
+        """Train all trials to the end, resuming where necessary."""
         trials = self.study.unfinished()
         while (asked := self.study.ask()) is not None:
             trials.append(asked)
@@ -125,7 +125,7 @@ class Population:
         }
 
     def _carry_out(self, record: dict[str, Any]) -> None:
-        """Copy checkpoints, then let go of those that nobody goes on from."""
+        """Copy checkpoints, then remove those that are no longer needed."""
         before = dict(self._lives)
         for exploit in record["exploits"]:
             trial, values = exploit["trial"], exploit["values"]
@@ -153,7 +153,7 @@ class Population:
 
 
 class MemberJob(TrialJob):
-    """A trial that trains up to the end of an interval, and waits there in its checkpoint.
+    """A trial that trains to the end of an interval and stops there with a checkpoint.
 
     Args:
         study, asked, config, on_end: see `TrialJob`.

@@ -1,4 +1,4 @@
-"""What a search found, and the document that tells it (tune.json)."""
+"""The result of a search, and its document tune.json."""
 
 import statistics
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from vadv_dist.tuning.verdict import Candidate, Verdict
 
 @dataclass(frozen=True)
 class Answer:
-    """All that a search found.
+    """The result of a search.
 
     Args:
         config, space, search, folder, study: the search.

@@ -1,4 +1,4 @@
-"""What a search leaves behind: best.yaml, the best student, tune-report.html and tune.json."""
+"""Write the files of a completed search: best.yaml, the best student, tune-report.html and tune.json."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Rivals of a search: weightings of the loss that need none, trained under the seeds of the noise."""
+"""Rivals of a search: weightings that need no search, trained with the same seeds as the default."""
 
 import statistics
 from collections.abc import Callable, Mapping

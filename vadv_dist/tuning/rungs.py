@@ -11,7 +11,7 @@ from vadv_dist.config.search import SearchConfig
 
 
 def is_rung(search: SearchConfig, epochs: int) -> bool:
-    """Whether it is decided after so many epochs which trials go on."""
+    """Whether this number of epochs is a rung."""
     rung = search.min_epochs
     while rung < epochs:
         rung *= search.reduction
@@ -19,7 +19,7 @@ def is_rung(search: SearchConfig, epochs: int) -> bool:
 
 
 def passes_rung(search: SearchConfig, epochs: int, cost: float, others: Iterable[Mapping[int, float]]) -> bool:
-    """Whether a trial may go on after the epochs of a rung.
+    """Whether a trial may continue after a rung.
 
     Args:
         search: the factor by which fewer trials pass a rung than come to it.

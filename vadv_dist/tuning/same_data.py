@@ -1,4 +1,4 @@
-"""Trials of one search can be compared only where all of them are trained on the same data."""
+"""Check that all trials of a search are trained on the same data; otherwise they cannot be compared."""
 
 from typing import Any, Self
 
@@ -11,10 +11,10 @@ from vadv_dist.tuning.pools import Pool
 
 
 class SameData:
-    """A pool that ends the search where a training read other data, such as a data set replaced in the middle.
+    """A pool that stops the search if a training reads other data, such as a data set replaced during the search.
 
     Args:
-        pool: what runs the trainings.
+        pool: runs the trainings.
         trained_on: the data sets and encoder that the search was started with.
     """
 

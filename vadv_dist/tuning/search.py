@@ -52,16 +52,16 @@ def tune(
     *,
     use_ray: bool = True,
 ) -> dict[str, Any]:
-    """Search a space to its end, or go on with a search, and return its answer.
+    """Start or resume a search, run it to the end, and return its result.
 
     Args:
-        config_path: the run that is varied.
-        space_path: what is varied, and how the search goes: a file, or the name of a shipped one.
-        overrides: `--section.field=value` of either.
-        console: where progress is told.
+        config_path: the configuration to vary.
+        space_path: a space file, or the name of a shipped one.
+        overrides: `--section.field=value` for either.
+        console: shows progress.
         use_ray: False runs one trial after another in this process.
     Raises:
-        UserError: a mistake in the files, or a folder that holds something else.
+        UserError: invalid files, or the folder contains something else.
         MachineError: the study's storage or the disk, or too many failed trials.
     """
     of_search, of_config = split_overrides(overrides)
@@ -73,7 +73,7 @@ def tune(
     if search.scheduler == "pbt":
         require_population(config, space, search)
     splits = Splits.open(config)
-    with torch.device("meta"):  # mistakes are found before anything starts
+    with torch.device("meta"):  # find errors before anything starts
         task = build(config, splits.train.sources, weights=False)
     search = with_objectives(search, task, splits.train.sources)
     trained_on = TrainedOn.of(config, splits.train.sources)
@@ -82,7 +82,7 @@ def tune(
         name = folder.claim(config, space, search, trained_on)
         url = folder.storage_url(search)
         study = Study.open(url, name, space, config, search)
-        with storage_faults(url, "What was told to it is safe; the same command goes on with the search."):
+        with storage_faults(url, "Everything reported so far is saved; run the same command again to resume."):
             return Search(config, space, search, folder, study, console).run(
                 SameData(_pool(config, search, use_ray), trained_on)
             )
@@ -111,7 +111,7 @@ def _pool(config: Config, search: SearchConfig, use_ray: bool) -> Pool:
 
 @dataclass
 class Search:
-    """One search, taken up wherever it stands."""
+    """One search, new or resumed."""
 
     config: Config
     space: Space
@@ -130,7 +130,7 @@ class Search:
         self._errors: dict[str, dict[int, ClipErrors]] = {}  # of each variant that was repeated, by seed
 
     def run(self, pool: Pool) -> dict[str, Any]:
-        """Go through all stages and write the answer."""
+        """Run all stages and write the result."""
         default = constant(self.space.default(self.config))
         with pool:
             self._say(f"searching {self.folder.root}: {self.search.num_trials} trials of {_fields(self.space)}")

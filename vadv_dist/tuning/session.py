@@ -1,4 +1,4 @@
-"""One training after another in this process, each halted at the end of every epoch until it is told to go on."""
+"""Run trainings one after another in this process, pausing each after every epoch until it may continue."""
 
 import gc
 import queue
@@ -12,13 +12,13 @@ from vadv_dist.tuning.events import Ended, Epoch, Event, Stopped, failure_of
 
 
 class _StopTrainingError(Exception):
-    """Leaves the training loop of a trial that is not to go on."""
+    """Raised to leave the training loop of a trial that was stopped."""
 
 
 class TrainingSession:
-    """Runs trainings in a thread, so that whoever asks can decide between two epochs.
+    """Runs trainings in a thread, so that the caller can decide after each epoch whether to continue.
 
-    The process keeps what it has imported and set up: a second trial begins at once.
+    The process keeps its imports and set-up, so a second trial starts quickly.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class TrainingSession:
         self._thread: threading.Thread | None = None
 
     def begin(self, raw: dict[str, Any]) -> Event:
-        """Start the training that a configuration (as a dict) names, or go on with it; return its first event."""
+        """Start or resume the training of a configuration (as a dict); return its first event."""
         self._thread = threading.Thread(target=self._run, args=(raw,), name="vadv-trial", daemon=True)
         self._thread.start()
         return self._events.get()
@@ -39,7 +39,7 @@ class TrainingSession:
         return self._events.get()
 
     def leave(self, wait_s: float) -> None:
-        """Have the training write a checkpoint of its step and end; wait for that, `wait_s` at most."""
+        """Ask the training to save a checkpoint and stop; wait at most `wait_s` seconds for it."""
         self._leaving.set()
         self._words.put(False)
         if self._thread is not None:
@@ -65,7 +65,7 @@ class TrainingSession:
 def train_here(
     config: Config, on_epoch: Callable[[dict[str, Any]], None], asked: Callable[[], bool] = lambda: False
 ) -> RunResult:
-    """Train a run in this process, or go on with it, and return its result.
+    """Start or resume a run in this process, and return its result.
 
     Args:
         config: the run.
@@ -86,7 +86,7 @@ def train_here(
     from vadv_dist.runs.trained_on import TrainedOn
 
     folder = RunFolder.of(config)
-    # The process that a killed search has left behind may write for some seconds yet.
+    # A process left behind by a killed search may keep writing for some seconds.
     with folder.writer_lock():
         folder.claim(config, TrainedOn.of(config, Sources.open(config)))
     if (result := folder.result()) is not None:
@@ -102,7 +102,7 @@ def train_here(
 
 
 def _let_go() -> None:
-    """Free what the trial had on the device; the next one may need all of it."""
+    """Free the trial's device memory for the next one."""
     import torch
 
     gc.collect()

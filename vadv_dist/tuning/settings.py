@@ -10,7 +10,7 @@ from vadv_dist.config.search import SearchConfig
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part `--search.field=value` from the overrides of the run's configuration."""
+    """Separate `--search.field=value` from overrides of the run's configuration."""
     taken, others = take_overrides(overrides)
     mine = [argument for argument in taken if argument.startswith("--search.")]
     return mine, [argument for argument in taken if argument not in mine] + others

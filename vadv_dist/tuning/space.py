@@ -1,4 +1,4 @@
-"""A search space: fields of the configuration, and what they may become.
+"""A search space: fields of the configuration and their possible values.
 
 A logarithm has no zero, but a weight may be zero. `zero: 0.15` adds a stretch below `low` that is 15 % of the axis and
 stands for zero. So a weight stays one number of one axis, which samplers and importances handle better than a switch
@@ -25,7 +25,7 @@ WEIGHTS = ("alpha", "beta", "gamma", "delta", "psi")
 
 @dataclass(frozen=True)
 class Entry:
-    """What one field may become.
+    """The possible values of one field.
 
     Args:
         field: dotted name.

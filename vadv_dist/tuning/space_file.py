@@ -44,7 +44,7 @@ def find_space(space: str | Path) -> Path:
     if path.stem in shipped and path.parent.name in ("", "tune_spaces"):
         return shipped[path.stem]
     raise UserError(
-        f"{space} does not exist. Give a space file, or a shipped one (there are: {', '.join(sorted(shipped))})."
+        f"{space} does not exist. Give a space file or a shipped one (available: {', '.join(sorted(shipped))})."
         f"{did_you_mean(path.stem, shipped)}"
     )
 
@@ -62,7 +62,7 @@ def load_space(path: str | Path, base: Config) -> tuple[Space, dict[str, Any]]:
     for key in raw:
         if key not in _PARTS:
             raise UserError(
-                f"{path}: unknown part {key!r} (there are: {', '.join(_PARTS)}).{did_you_mean(str(key), _PARTS)}"
+                f"{path}: unknown section {key!r} (available: {', '.join(_PARTS)}).{did_you_mean(str(key), _PARTS)}"
             )
     search, fields = raw.get("search") or {}, raw.get("space")
     if not isinstance(search, dict):
@@ -91,7 +91,7 @@ def load_space(path: str | Path, base: Config) -> tuple[Space, dict[str, Any]]:
 
 
 def require_field(name: str, where: str) -> None:
-    """Refuse a field that the configuration does not have, or that a search may not change.
+    """Check that a field exists and that a search may change it.
 
     Raises:
         UserError: with the nearest name.
@@ -116,7 +116,7 @@ def _entry(where: str, name: str, given: Any) -> Entry:
     for key in given:
         if key not in _KEYS:
             raise UserError(
-                f"{where}: unknown key {key!r} (there are: {', '.join(_KEYS)}).{did_you_mean(str(key), _KEYS)}"
+                f"{where}: unknown key {key!r} (available: {', '.join(_KEYS)}).{did_you_mean(str(key), _KEYS)}"
             )
     condition = _condition(where, given.get("condition"))
     if "fixed" in given:

@@ -1,12 +1,11 @@
-"""The durable memory of a search: an Optuna study by ask and tell, which can be put down and taken up at any point.
+"""The persistent state of a search: an Optuna study with ask and tell, which can be resumed at any point.
 
-Ray Tune's OptunaSearch keeps its study in memory, prunes nothing itself and forgets with its driver, so the study is
-driven here. Everything that decides what comes next stands in Optuna's storage: which trials were begun, their
-parameters, the cost of each of their epochs, which of them may not go on, how they ended. A process that takes a search
-up continues the trials that were running (their runs go on from their checkpoints) and asks for no more than are left.
+Ray Tune's OptunaSearch keeps its study in the driver's memory and does not prune, so the study is driven here. All
+state is in Optuna's storage: trials, their parameters, the cost of each epoch, which were stopped, and how they ended.
+A process that resumes a search continues the running trials from their checkpoints and starts only the remaining ones.
 
-The sampler is built anew for every trial, from the search's seed and the trial's number. What is suggested therefore
-depends on those and on the trials known by then, not on how often the driver was started.
+The sampler is created for every trial from the search's seed and the trial's number, so suggestions depend on these and
+on the trials known at that time, but not on how often the driver was started.
 """
 
 import hashlib
@@ -76,7 +75,7 @@ class Study:
 
     @classmethod
     def open(cls, url: str, name: str, space: Space, base: Config, search: SearchConfig) -> "Study":
-        """Open a study, or begin it.
+        """Open or create a study.
 
         Raises:
             MachineError: the storage cannot be reached.
@@ -100,23 +99,23 @@ class Study:
         self.optuna.enqueue_trial(self._space.parameters(values, self._base), user_attrs={"queued": True})
 
     def trials(self) -> list[FrozenTrial]:
-        """Trials that were begun, by number."""
+        """All trials, by number."""
         return [t for t in self.optuna.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
 
     def unfinished(self) -> list[Asked]:
-        """Trials that were running when the search was put down."""
+        """Trials that were running when the search was interrupted."""
         running = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
         return [self._asked(trial.number, lambda t=trial: self._handle(t)) for trial in running]
 
     def ask(self) -> Asked | None:
-        """The next trial, or None where as many as wanted were begun."""
+        """The next trial, or None if the requested number has been started."""
         begun = len(self.trials())
         if begun >= self._search.num_trials:
             return None
         return self._asked(begun, self.optuna.ask)
 
     def report(self, asked: Asked, epoch: int, cost: float) -> bool:
-        """Note the validation cost of an epoch, and say whether the trial may go on."""
+        """Record the validation cost of an epoch, and return whether the trial may continue."""
         if epoch not in asked.reported:
             asked.reported[epoch] = cost
             if self.has_several:  # Optuna knows epochs where there is one objective only
@@ -126,7 +125,7 @@ class Study:
         return self._goes_on(asked, epoch)
 
     def falls_behind(self, asked: Asked) -> bool:
-        """Whether the last epoch that is known of a trial shows that it is to be stopped."""
+        """Whether a trial should be stopped after its last known epoch."""
         return bool(asked.reported) and not self._goes_on(asked, max(asked.reported))
 
     def _goes_on(self, asked: Asked, epoch: int) -> bool:
@@ -148,7 +147,7 @@ class Study:
         return goes_on
 
     def begin(self, asked: Asked, step: int) -> int:
-        """Note that a trial starts from a checkpoint's step, and return how often it did so without getting further."""
+        """Record that a trial starts from a checkpoint's step; return how often it did so without progress."""
         place = {"epochs": len(asked.reported), "step": step}
         noted = self._frozen(asked.number).user_attrs.get("starts", {})
         count = noted["count"] + 1 if noted.items() >= place.items() else 1
@@ -177,20 +176,20 @@ class Study:
         return values
 
     def failure(self, trial: FrozenTrial) -> dict[str, str] | None:
-        """Kind and message of a trial's failure; None where it has not failed."""
+        """Kind and message of a trial's failure; None if it has not failed."""
         noted: dict[str, str] = trial.user_attrs.get("failure", {"kind": "crash", "message": ""})
         return noted if trial.state == TrialState.FAIL else None
 
     def remember(self, key: str, value: dict[str, Any]) -> None:
-        """Keep a decision in the study, at once or not at all."""
+        """Store a decision in the study atomically."""
         self.optuna.set_user_attr(key, value)
 
     def recall(self, key: str) -> dict[str, Any] | None:
-        """A decision that was kept."""
+        """A stored decision."""
         return self.memory().get(key)
 
     def memory(self) -> dict[str, dict[str, Any]]:
-        """All decisions that were kept."""
+        """All stored decisions."""
         kept: dict[str, dict[str, Any]] = self.optuna.user_attrs
         return kept
 
@@ -212,7 +211,7 @@ class Study:
         return Asked(handle.number, values, {step - 1: cost for step, cost in known.items()}, handle)
 
     def _handle(self, trial: FrozenTrial) -> optuna.trial.Trial:
-        """Take hold of a trial that another process has begun."""
+        """Load a trial that another process started."""
         handle = optuna.trial.Trial(self.optuna, trial._trial_id)
         if "values" not in trial.user_attrs:
             # Killed while its parameters were drawn: those that stand there are drawn once more, for nothing, so that
@@ -235,7 +234,7 @@ def course(trial: FrozenTrial) -> dict[int, float]:
 
 @contextmanager
 def storage_faults(url: str, safe: str) -> Iterator[None]:
-    """Tell in one message, which holds no password, that the storage at `url` cannot be used, and what is safe."""
+    """Report an unusable storage in one message without its password."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""A study on storage: its paths, and the record of what it searches, which a search that goes on must agree with."""
+"""The folder of a study: its paths, and the record of its settings, which must not change when it is resumed."""
 
 import dataclasses
 import secrets
@@ -33,7 +33,7 @@ _DECIDES = (
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """Paths of one study below its storage."""
+    """One study on storage."""
 
     root: Location
 
@@ -44,7 +44,7 @@ class StudyFolder:
 
     @property
     def name(self) -> str:
-        """What a person calls the study."""
+        """The name of the study."""
         return self.root.name
 
     @property
@@ -157,7 +157,7 @@ class StudyFolder:
             path.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        """Remove what killed searches left half-written."""
+        """Remove partial files left by killed searches."""
         written = (self.record_path, self.best_path, self.result_path, self.report_path, self.student)
         sweep(self.root, [path.name for path in written])
 

@@ -1,4 +1,4 @@
-"""Whether a search gained anything: pure numbers in, numbers and words out."""
+"""Decide whether the best trial improves on the default, with pure functions."""
 
 import math
 import statistics
@@ -40,7 +40,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a search came to.
+    """The outcome of a search.
 
     Args:
         winner: the candidate of the lowest mean, or None where that is the default.
