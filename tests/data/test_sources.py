@@ -175,7 +175,7 @@ def test_a_data_set_listed_twice_is_refused(two) -> None:
 
 
 def test_an_unused_weight_is_refused(two) -> None:
-    with pytest.raises(UserError, match=r"weight is 2\.0, expected 1 where data\.mixing is proportional"):
+    with pytest.raises(UserError, match=r"weight is 2\.0, expected 1 if data\.mixing is proportional"):
         config_of(two, weights=(2.0, 1.0))
     with pytest.raises(UserError, match="expected a number above 0 and up to 100"):
         SourceConfig("data", 0.0)

@@ -23,7 +23,7 @@ def test_auto_precision_uses_bf16_only_with_native_support(monkeypatch) -> None:
     assert choose_dtype(TrainerConfig(), GPU) == torch.bfloat16
     pretend_gpu(monkeypatch, native_bf16=False)
     assert choose_dtype(TrainerConfig(), GPU) == torch.float32
-    with pytest.raises(UserError, match="bf16, but this GPU has none"):
+    with pytest.raises(UserError, match="bf16, but this GPU does not support it"):
         choose_dtype(TrainerConfig(precision="bf16"), GPU)
 
 
@@ -37,7 +37,7 @@ def test_requesting_a_missing_gpu_is_a_user_error(monkeypatch) -> None:
 def test_workers_that_do_not_fit_the_cluster_are_rejected() -> None:
     require_room(TrainerConfig(num_workers=2, use_gpu=True), 4, have_cpus=9, have_gpus=2)
     require_room(TrainerConfig(num_workers=2, use_gpu="auto"), 4, have_cpus=9, have_gpus=0)
-    with pytest.raises(UserError, match="2 workers of 4 CPUs each"):
+    with pytest.raises(UserError, match="2 workers with 4 CPUs each"):
         require_room(TrainerConfig(num_workers=2), 4, have_cpus=8, have_gpus=0)
-    with pytest.raises(UserError, match="which has 1 GPUs"):
+    with pytest.raises(UserError, match="has 1 GPUs, but 2 workers need one each"):
         require_room(TrainerConfig(num_workers=2, use_gpu=True), 4, have_cpus=9, have_gpus=1)

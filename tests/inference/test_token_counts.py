@@ -75,7 +75,7 @@ def test_vadv_ingest_counts_tokens_with_a_tokenizer_or_else_words(
     assert main([*command, "--out", str(tmp_path / "a"), "--tokenizer", str(export), "--max-tokens", "10"]) == 0
     assert "  train: 2 of 4 texts (50.0%) are truncated at 10 tokens; the longest has 14" in capsys.readouterr().out
     assert main([*command, "--out", str(tmp_path / "b"), "--max-tokens", "10"]) == 0
-    assert "  valid: 1 of 4 texts have more than 10 words (the longest 12)" in capsys.readouterr().out
+    assert "  valid: 1 of 4 texts have more than 10 words (longest: 12)" in capsys.readouterr().out
     assert main([*command, "--out", str(tmp_path / "c")]) == 0
     assert "words" not in capsys.readouterr().out.partition("\n")[2]
     assert (

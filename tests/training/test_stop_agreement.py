@@ -1,4 +1,4 @@
-"""All ranks stop after the same step, and hardly talk about it."""
+"""All ranks stop after the same step, with little communication."""
 
 import threading
 from collections.abc import Callable

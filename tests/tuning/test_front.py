@@ -136,7 +136,7 @@ def test_a_search_for_several_taken_up_at_every_trial_suggests_what_an_unbroken_
 
 
 def test_objectives_are_named_once() -> None:
-    with pytest.raises(UserError, match="each of them once"):
+    with pytest.raises(UserError, match="expected unique entries"):
         load_search({"objectives": ["mae", "mae"]}, [], "space.yaml")
     assert load_search({}, ["--search.objectives=[mae,corr]"], "f").objectives == KEYS
 

@@ -196,7 +196,7 @@ def test_what_is_no_population_is_refused(overrides: dict, entry: Entry, told: s
 def test_settings_of_a_population_are_checked(tmp_path: Path) -> None:
     for raw, told in (
         ({"scheduler": "pbt", "num_trials": 1}, "at least 2 for search.scheduler: pbt"),
-        ({"scheduler": "pbt", "objectives": ["mae", "corr"]}, "expected one where search.scheduler is pbt"),
+        ({"scheduler": "pbt", "objectives": ["mae", "corr"]}, "expected a single one, because search.scheduler is pbt"),
         ({"quantile": 0.6}, "a share above 0 and up to 0.5"),
         ({"resample": 2}, "a probability"),
     ):
