@@ -76,7 +76,7 @@ def test_workers_that_do_not_share_the_folder_do_not_train(
     assert "is not shared by all workers" in done.stderr
     assert "rank 0 on" in done.stderr
     assert "rank 1 on" in done.stderr
-    assert "Give a run.storage that every node sees" in done.stderr
+    assert "Set run.storage to a place that all nodes share" in done.stderr
     assert "Traceback" not in done.stderr
     run = tmp_path / "storage" / "runs" / "apart"
     assert not (run / "metrics.jsonl").exists()

@@ -1,4 +1,4 @@
-"""A study in a real PostgreSQL: killed searches go on, a lost server is told, and its password stands nowhere."""
+"""A study in a real PostgreSQL: killed searches resume, a lost server is reported, and no file has its password."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def test_a_search_in_postgresql_survives_the_loss_of_itself_and_of_the_server(
     assert driver.returncode == 1, told
     assert "Traceback" not in told
     assert f"The study's storage postgresql+psycopg://127.0.0.1:{server.port}/postgres cannot be used" in told
-    assert "the same command goes on" in told
+    assert "run the same command again to resume" in told
 
     server.start()
     driver = in_a_process([*command, "--json"])
