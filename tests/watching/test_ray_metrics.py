@@ -64,12 +64,14 @@ ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="
 
 @ray.remote(num_cpus=1)
 def train():
+    from vadv_dist.runs.records import FaultLine, StepLine
     from vadv_dist.watching.ray_metrics import ray_metrics
 
+    rates = {"lr": 0.1, "grad_norm": 1.0, "samples_per_s": 1.0, "tokens_per_s": 1.0, "data_wait_s": 0.0, "line_s": 1.0}
     with ray_metrics("blown", trial="t1") as gauges:
-        gauges({"kind": "step", "step": 5, "epoch": 0, "total": 3.0, "time": time.time()})
+        gauges(StepLine(step=5, epoch=0, time=time.time(), terms={"total": 3.0}, **rates))
         time.sleep(6)  # longer than Ray keeps a gauge that nobody records again
-        gauges({"kind": "fault", "step": 6, "epoch": 0, "what": "the loss is not finite", "time": time.time()})
+        gauges(FaultLine(step=6, epoch=0, time=time.time(), what="the loss is not finite"))
 
 ray.get(train.remote())
 """

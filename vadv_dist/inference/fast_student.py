@@ -4,9 +4,9 @@ It differs from transformers' modules in three ways, none of which changes the n
 one product; short texts use attention in two plain products, which on a CPU cost half of the fused kernel's set-up; and
 if only the first token is read, the last layer computes nothing else (with six layers, a seventh of the work).
 
-transformers' own model does not serve: on one thread, with MOSI's sentences (`benchmarks/predict.py --threads 1`), this
-file gives 3.15 times the sentences per second of the Hugging Face pipeline, transformers' `sdpa` attention in the same
-batches 2.71 times, and `torch.compile` of it 2.79 times.
+transformers' own model does not serve: on MOSI's sentences (`benchmarks/predict.py --threads 2`) this file gives 3.2
+times the sentences per second of the Hugging Face pipeline, transformers' `sdpa` attention in the same batches 2.7
+times, and `torch.compile` of it 2.8 times; one thread gives the same ratios.
 
 Shapes: B rows, L tokens, D width, H heads, Q queried tokens (L, or 1 in a layer that keeps only the first token).
 """
