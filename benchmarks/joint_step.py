@@ -22,6 +22,7 @@ from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.allocator import keep_freed_memory
 from vadv_dist.engines.build import build_engine
 from vadv_dist.engines.distributed import Distributed
+from vadv_dist.objectives import weighted_total
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.splits import Splits
 
@@ -54,7 +55,7 @@ def measure(quick: bool) -> list[Row]:
         windows.close()
 
     def ours(batch: Batch) -> None:
-        engine.accumulate(batch, task.total, last=True)
+        engine.accumulate(batch, lambda _: task.weights, last=True)
         engine.update(1.0)
 
     def as_published(batch: Batch) -> None:
@@ -65,7 +66,7 @@ def measure(quick: bool) -> list[Row]:
             MASK: torch.nn.functional.pad(mask, (0, missing)),
         }
         batch = replace(batch, fields={**batch.fields, **padded})
-        task.total(task.step(batch)[1]).backward()
+        weighted_total(task.step(batch)[1], task.weights).backward()
         plain.step()
         plain.zero_grad()
 

@@ -35,6 +35,7 @@ from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.engines.allocator import THREAD_ENVIRONMENT
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.protocol import adamw
+from vadv_dist.objectives import weighted_total
 from vadv_dist.runs.records import StepLine
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.splits import Splits
@@ -153,7 +154,7 @@ class _BareLoop:
 
     def step(self, number: int) -> None:
         batch = self._batches[number]
-        self._task.total(self._task.step(batch)[1]).backward()
+        weighted_total(self._task.step(batch)[1], self._task.weights).backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)

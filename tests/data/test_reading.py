@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from vadv_dist.data.dataset import Dataset
-from vadv_dist.data.reading import ShardReader, all_finite, to_window
+from vadv_dist.data.reading import ShardReader, all_finite
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
+from vadv_dist.data.windows import to_window
 from vadv_dist.errors import UserError
 from vadv_dist.storage import sha256_file
 

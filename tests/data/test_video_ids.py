@@ -7,8 +7,9 @@ import pytest
 from vadv_dist.data.checks import check_dataset
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.readers.table import ingest_table
-from vadv_dist.data.reading import ShardReader, to_window
+from vadv_dist.data.reading import ShardReader
 from vadv_dist.data.video_ids import number_in, numbered_families, video_of
+from vadv_dist.data.windows import to_window
 from vadv_dist.errors import UserError
 
 SIGNS = [

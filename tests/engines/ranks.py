@@ -48,14 +48,8 @@ def curve(
             if step >= start:
                 total = torch.zeros(())
                 for number, batch in enumerate(batches.micro):
-
-                    def total_of(terms):
-                        nonlocal total
-                        loss = task.total(terms)
-                        total = total + loss.detach()
-                        return loss
-
-                    engine.accumulate(batch, total_of, last=number == len(batches.micro) - 1)
+                    last = number == len(batches.micro) - 1
+                    total = total + engine.accumulate(batch, lambda _: task.weights, last=last)["total"]
                 norm = engine.update(cosine_with_warmup(step, num_steps=60, warmup_steps=3))
                 losses.append((float(distributed.sum(total)), float(norm)))
             step += 1

@@ -12,6 +12,7 @@ from vadv_dist.config import load_config
 from vadv_dist.data.schema import Batch, Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.windows import LocalWindows
+from vadv_dist.objectives import weighted_total
 from vadv_dist.storage import read_json
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.splits import Splits
@@ -86,7 +87,7 @@ def test_masked_faces_alone_give_the_facial_branch_no_gradient(task_and_batch) -
     for has_face, expected in ((torch.zeros(ROWS), False), (batch.present["face"], True)):
         task.step.zero_grad()
         given = with_presence(batch, "face", has_face)
-        task.total(task.step(given)[1]).backward()
+        weighted_total(task.step(given)[1], task.weights).backward()
         branch = task.step.teacher.face_branch.parameters()
         moved = any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in branch)
         assert moved is expected

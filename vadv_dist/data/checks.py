@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from vadv_dist.data.check_report import CheckReport, Finding, counted, render_report
 from vadv_dist.data.dataset import Dataset, DatasetManifest, ShardInfo
-from vadv_dist.data.reading import all_finite, shard_content, to_window
+from vadv_dist.data.reading import all_finite, shard_content
 from vadv_dist.data.schema import (
     FEATURE_AXES,
     FEATURE_LAYOUT,
@@ -24,6 +24,7 @@ from vadv_dist.data.schema import (
 from vadv_dist.data.shards import arrow_schema
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.data.video_ids import numbered_families
+from vadv_dist.data.windows import to_window
 from vadv_dist.errors import first_line
 from vadv_dist.formats.parquet import BoundedParquet, OversizedError
 from vadv_dist.storage import file_size, files_below, local_copy, read_json, sha256_file

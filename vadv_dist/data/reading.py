@@ -1,6 +1,5 @@
-"""Decode shards into a window and check them against `dataset.json`."""
+"""Read shards as Arrow tables and check them against `dataset.json`."""
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from vadv_dist.data.dataset import Dataset, ShardInfo
-from vadv_dist.data.schema import META_COLUMNS, Array, Clip, FeatureColumn, FeatureSpec, Window
+from vadv_dist.data.schema import META_COLUMNS, Array, Clip, FeatureSpec
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.errors import UserError, first_line
 from vadv_dist.formats.parquet import BoundedParquet
@@ -195,45 +194,6 @@ def _require_utf8(column: pa.ChunkedArray, path: Location, name: str) -> None:
         column.validate(full=True)
     except pa.ArrowException as error:
         raise UserError(f"{path} column {name!r} is damaged ({first_line(error)}). {_AGAIN}") from None
-
-
-def to_window(
-    tables: Sequence[pa.Table],
-    features: Mapping[str, FeatureSpec],
-    row_id: npt.NDArray[np.int64] | None = None,
-    source: list[str] | None = None,
-) -> Window:
-    """View checked tables as one window with the rows in the order of the tables, without copying features.
-
-    Args:
-        tables: results of `ShardReader.read`.
-        features: their features.
-        row_id: index of each row in its split, [R]; None counts from 0.
-        source: name of each row's source, [R]; None uses the clips' own.
-    """
-
-    def strings(name: str) -> list[str]:
-        return list(itertools.chain.from_iterable(table.column(name).to_pylist() for table in tables))
-
-    def numbers(name: str) -> npt.NDArray[np.generic]:
-        return np.concatenate([table.column(name).to_numpy() for table in tables])
-
-    columns = {}
-    for name, spec in features.items():
-        parts = [part for table in tables for part in tensor_chunks(table.column(name), spec)]
-        columns[name] = FeatureColumn(
-            tuple(values for values, _ in parts), np.concatenate([present for _, present in parts])
-        )
-    return Window(
-        clip_id=strings("clip_id"),
-        video_id=strings("video_id"),
-        source=strings("source") if source is None else source,
-        text=strings("text"),
-        label=numbers("label").astype(np.float32, copy=False),
-        num_words=numbers("num_words").astype(np.int32, copy=False),
-        row_id=np.arange(sum(len(table) for table in tables)) if row_id is None else row_id,
-        features=columns,
-    )
 
 
 def all_finite(values: Array) -> bool:

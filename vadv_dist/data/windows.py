@@ -5,17 +5,19 @@ the background. If an epoch is a single window, it is read once and kept.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from threading import Lock
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from vadv_dist.data.reading import to_window
-from vadv_dist.data.schema import Window
+from vadv_dist.data.schema import FeatureColumn, FeatureSpec, Window
 from vadv_dist.data.sources import SplitShards
+from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.errors import VadvError
 from vadv_dist.storage import reads_at_once
 
@@ -42,6 +44,45 @@ class Windows(Protocol):
         ...
 
 
+def to_window(
+    tables: Sequence[pa.Table],
+    features: Mapping[str, FeatureSpec],
+    row_id: npt.NDArray[np.int64] | None = None,
+    source: list[str] | None = None,
+) -> Window:
+    """View checked tables as one window with the rows in the order of the tables, without copying features.
+
+    Args:
+        tables: results of `ShardReader.read`.
+        features: their features.
+        row_id: index of each row in its split, [R]; None counts from 0.
+        source: name of each row's source, [R]; None uses the clips' own.
+    """
+
+    def strings(name: str) -> list[str]:
+        return list(chain.from_iterable(table.column(name).to_pylist() for table in tables))
+
+    def numbers(name: str) -> npt.NDArray[np.generic]:
+        return np.concatenate([table.column(name).to_numpy() for table in tables])
+
+    columns = {}
+    for name, spec in features.items():
+        parts = [part for table in tables for part in tensor_chunks(table.column(name), spec)]
+        columns[name] = FeatureColumn(
+            tuple(values for values, _ in parts), np.concatenate([present for _, present in parts])
+        )
+    return Window(
+        clip_id=strings("clip_id"),
+        video_id=strings("video_id"),
+        source=strings("source") if source is None else source,
+        text=strings("text"),
+        label=numbers("label").astype(np.float32, copy=False),
+        num_words=numbers("num_words").astype(np.int32, copy=False),
+        row_id=np.arange(sum(len(table) for table in tables)) if row_id is None else row_id,
+        features=columns,
+    )
+
+
 class _Shards:
     """Reads the shards of a window in parallel threads: hashing and decoding release the GIL."""
 
@@ -60,7 +101,7 @@ class _Shards:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _window(split: SplitShards, shards: ShardIds, tables: list[pa.Table]) -> Window:
+def _to_window(split: SplitShards, shards: ShardIds, tables: list[pa.Table]) -> Window:
     return to_window(tables, split.sources.features, split.row_ids(shards), split.source_names(shards))
 
 
@@ -95,7 +136,7 @@ class LocalWindows:
         self._shards.close()
 
     def _read(self, shards: ShardIds) -> Window:
-        return _window(self._split, shards, list(self._shards.read(shards)))
+        return _to_window(self._split, shards, list(self._shards.read(shards)))
 
 
 class RayWindows:
@@ -118,7 +159,7 @@ class RayWindows:
         """See `Windows.get`."""
         if self._current is None or self._current[0] != shards:
             self._current = None
-            window = _window(self._split, shards, self._tables(shards))
+            window = _to_window(self._split, shards, self._tables(shards))
             self._current = (shards, window)
         if upcoming is not None:
             self._actor.prefetch.remote(shards, upcoming)

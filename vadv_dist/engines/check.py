@@ -78,7 +78,7 @@ def _try(config: Config) -> str:
     for _ in range(2):
         for part in range(config.trainer.accumulate):
             last = part == config.trainer.accumulate - 1
-            engine.accumulate(batch, lambda terms: terms["loss"], last=last)
+            engine.accumulate(batch, lambda _: {"loss": 1.0}, last=last)
         norm = engine.update(1.0)
     after = {name: tensor.clone() for name, tensor in engine.weights().items()}
     moments = {name: tensor.clone() for name, tensor in engine.moments().items()}

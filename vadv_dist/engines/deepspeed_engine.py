@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,8 +14,9 @@ from vadv_dist.config import EngineConfig, OptimizerConfig
 from vadv_dist.data.schema import Batch
 from vadv_dist.engines.deepspeed_config import deepspeed_config
 from vadv_dist.engines.distributed import Distributed
-from vadv_dist.engines.protocol import MOMENTS, adamw
+from vadv_dist.engines.protocol import MOMENTS, Weigh, adamw
 from vadv_dist.errors import UserError
+from vadv_dist.objectives.base import weighted_total
 from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms, TrainingStep
 
 
@@ -75,14 +76,16 @@ class DeepSpeedEngine:
         # bf16 masters would start from rounded weights.
         self._fill_state(fp32, None, 0)
 
-    def accumulate(self, batch: Batch, total_of: Callable[[Terms], Tensor], *, last: bool) -> None:
+    def accumulate(self, batch: Batch, weigh: Weigh, *, last: bool) -> Terms:
         """See `Engine.accumulate`."""
         self._engine.train()
-        loss = total_of(self._engine(batch)[1])
+        terms: Terms = self._engine(batch)[1]
+        total = weighted_total(terms, weigh(terms))
         # DeepSpeed averages over ranks and micro-batches, while their losses add up.
-        self._engine.backward(loss * (self._distributed.world_size * self._accumulate))
+        self._engine.backward(total * (self._distributed.world_size * self._accumulate))
         if not last:
             self._engine.step()
+        return {name: term.detach() for name, term in (terms | {"total": total}).items()}
 
     def update(self, lr_factor: float) -> Tensor:
         """See `Engine.update`."""

@@ -14,18 +14,21 @@ from vadv_dist.data.schema import Batch
 from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+Weigh = Callable[[Terms], Mapping[str, float | Tensor]]
 
 
 class Engine(Protocol):
     """Runs one task's `TrainingStep` on one rank, in step with the other ranks."""
 
-    def accumulate(self, batch: Batch, total_of: Callable[[Terms], Tensor], *, last: bool) -> None:
-        """Add the gradient of one micro-batch.
+    def accumulate(self, batch: Batch, weigh: Weigh, *, last: bool) -> Terms:
+        """Add the gradient of one micro-batch's weighted loss.
 
         Args:
             batch: the micro-batch, on this rank's device.
-            total_of: computes this rank's share of the weighted loss, [], from the terms; the ranks' shares add up.
+            weigh: gives the weight of each term.
             last: whether this is the last micro-batch before the update.
+        Returns:
+            this rank's share of the unweighted terms, and of their weighted sum as `total`, without gradient, [] each.
         """
         ...
 

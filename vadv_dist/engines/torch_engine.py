@@ -1,6 +1,6 @@
 """The PyTorch engine."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from vadv_dist.config.sections import OptimizerConfig
 from vadv_dist.data.schema import Batch
 from vadv_dist.engines.distributed import Distributed
-from vadv_dist.engines.protocol import MOMENTS, adamw
+from vadv_dist.engines.protocol import MOMENTS, Weigh, adamw
+from vadv_dist.objectives.base import weighted_total
 from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms, TrainingStep
 
 
@@ -48,15 +49,17 @@ class TorchEngine:
             ddp._set_params_and_buffers_to_ignore_for_model(self._step, ignored)  # type: ignore[no-untyped-call]  # untyped in torch
             self._module = ddp(self._step, device_ids=ids)
 
-    def accumulate(self, batch: Batch, total_of: Callable[[Terms], Tensor], *, last: bool) -> None:
+    def accumulate(self, batch: Batch, weigh: Weigh, *, last: bool) -> Terms:
         """See `Engine.accumulate`."""
         self._module.train()
         synchronises = last or not isinstance(self._module, nn.parallel.DistributedDataParallel)
         with nullcontext() if synchronises else self._module.no_sync():  # type: ignore[operator]  # DDP's own
             with self._autocast():
-                _, terms = self._module(batch)
+                terms: Terms = self._module(batch)[1]
+            total = weighted_total(terms, weigh(terms))
             # DDP averages gradients over ranks, while the ranks' losses add up.
-            torch.autograd.backward(total_of(terms) * self._distributed.world_size)
+            torch.autograd.backward(total * self._distributed.world_size)
+        return {name: term.detach() for name, term in (terms | {"total": total}).items()}
 
     def update(self, lr_factor: float) -> Tensor:
         """See `Engine.update`."""

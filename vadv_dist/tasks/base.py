@@ -93,13 +93,13 @@ class Task(Protocol):
         description: its terms, outputs and metrics, as plain data.
         step: model and objective.
         collator: assembles batches from the columns that the task reads.
-        weighted_terms: names of the terms whose weight is not 0.
+        weights: fixed weight of each term; a weighting replaces those that are not 0.
     """
 
     description: TaskDescription
     step: TrainingStep
     collator: Collator
-    weighted_terms: tuple[str, ...]
+    weights: Mapping[str, float]
 
     @property
     def labels(self) -> LabelScale | None:
@@ -135,11 +135,7 @@ class Task(Protocol):
         ...
 
     def weighting(self, device: torch.device) -> Weighting | None:
-        """The weighting of `weighted_terms`; None if their weights are fixed."""
-        ...
-
-    def total(self, terms: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The weighted sum to optimise, []; `weights` by term, None for the fixed ones."""
+        """The weighting of the terms whose weight is not 0, in the order of `weights`; None if they are fixed."""
         ...
 
     def parameter_groups(self) -> list[ParameterGroup]:

@@ -5,7 +5,7 @@ unused parameter (whose gradient data-parallel training waits for). Two texts of
 The checks compare bits, without a tolerance: changing an input that has no influence changes nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,8 @@ from vadv_dist.data.schema import Batch, FeatureColumn, Window
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
 from vadv_dist.models.text_student import TextStudent
-from vadv_dist.tasks.base import Terms, TrainingStep
+from vadv_dist.objectives.base import weighted_total
+from vadv_dist.tasks.base import TrainingStep
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,7 +37,7 @@ def check_text_model(
     student: TextStudent,
     tokenizer: "PreTrainedTokenizerBase",
     batch: Batch,
-    total_of: Callable[[Terms], Tensor],
+    weights: Mapping[str, float],
     config: StudentConfig,
     device: torch.device,
 ) -> None:
@@ -49,7 +50,7 @@ def check_text_model(
         student: its text student.
         tokenizer: the student's tokenizer.
         batch: result of `two_rows`.
-        total_of: computes the weighted sum of the terms.
+        weights: weight of each term.
         config: the student's configuration, for messages and `freeze_unused`.
         device: device to compute on.
     Raises:
@@ -71,7 +72,7 @@ def check_text_model(
                 f"Encoder {name!r} ({type(student.encoder).__name__}) cannot read two short texts, one of them padded: "
                 f"{type(error).__name__}: {' '.join(str(error).split())[:200]}. Give another encoder."
             ) from error
-        _check_gradients(step, total_of(terms), config)
+        _check_gradients(step, weighted_total(terms, weights), config)
     step.to(home).train()
 
 

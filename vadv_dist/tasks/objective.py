@@ -1,6 +1,6 @@
 """Build the objective and its weighting from the configuration's `objective` section."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -30,7 +30,7 @@ from vadv_dist.objectives.weighting import (
 )
 
 
-def build_objective(config: Config, labels: LabelScale) -> tuple[Objective, dict[str, float]]:
+def build_objective(config: Config, labels: LabelScale) -> tuple[Objective, Mapping[str, float]]:
     """Build the objective, and the fixed weights of its terms by name."""
     section = config.objective
     if isinstance(section, AloneObjectiveConfig):

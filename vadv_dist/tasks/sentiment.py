@@ -27,7 +27,7 @@ from vadv_dist.models.heads import start_in_label_units
 from vadv_dist.models.teacher import Teacher
 from vadv_dist.models.text_student import TextStudent
 from vadv_dist.models.token_limit import longest_text
-from vadv_dist.objectives.base import Objective, weighted_total
+from vadv_dist.objectives.base import Objective
 from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs
 from vadv_dist.objectives.weighting import Weighting
 from vadv_dist.storage import Location
@@ -134,7 +134,8 @@ class SentimentTask:
         torch.manual_seed(config.run.seed)
         self.student = build_student(config.student, max_tokens=config.data.max_tokens)
         teacher = _teacher_of(config, sources) if config.has_teacher else None
-        objective, self._weights = build_objective(config, self.labels)
+        self.weights: Mapping[str, float]
+        objective, self.weights = build_objective(config, self.labels)
         if teacher is not None:
             teacher.freeze_unused(prompt_logit=any(term.name == "prompt_to_video" for term in objective.described))
         self._seen_by = config.needed_features[0] if config.needed_features else None
@@ -145,7 +146,6 @@ class SentimentTask:
         self.tokenizer = tokenizer
         text = TextField(tokenizer, config.data.max_tokens)
         self.collator = Collator([text, *map(FeatureField, config.needed_features)])
-        self.weighted_terms = tuple(t.name for t in objective.described if self._weights[t.name] > 0)
         has_prompts = teacher is not None and config.teacher.prompting != "none"
         self.description = describe(self.labels, objective.described, video=teacher is not None, prompt=has_prompts)
 
@@ -193,16 +193,12 @@ class SentimentTask:
     def check(self, device: torch.device) -> None:
         """See `Task.check`."""
         batch = two_rows(self.collator, self._sources)
-        check_text_model(self.step, self.student, self.tokenizer, batch, self.total, self._config.student, device)
+        check_text_model(self.step, self.student, self.tokenizer, batch, self.weights, self._config.student, device)
 
     def weighting(self, device: torch.device) -> Weighting | None:
         """See `Task.weighting`."""
-        terms = [self.description.term(name) for name in self.weighted_terms]
+        terms = [term for term in self.description.terms if self.weights[term.name] > 0]
         return build_weighting(self._config.objective, terms, device)
-
-    def total(self, terms: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """See `Task.total`."""
-        return weighted_total(terms, self._weights if weights is None else {n: weights.get(n, 0.0) for n in terms})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """See `Task.parameter_groups`: pretrained and new weights, each with and without weight decay."""

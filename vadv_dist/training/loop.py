@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vadv_dist.config.sections import Config
 from vadv_dist.data.sources import SplitShards
@@ -22,7 +21,7 @@ from vadv_dist.runs.checkpoint import list_checkpoints, prune, save_checkpoint
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import CheckpointLine, Collapse, EpochLine, FaultLine, Line, StartLine, StepLine, finite
 from vadv_dist.runs.state import TrainState
-from vadv_dist.tasks.base import Task, Terms
+from vadv_dist.tasks.base import Task
 from vadv_dist.training.clip_errors import write_clip_errors
 from vadv_dist.training.log_line import LogLine
 from vadv_dist.training.meter import TermMeter
@@ -174,7 +173,8 @@ class Trainer:
         for number, prepared in enumerate(batches.micro):
             batch = prepared.to(self.distributed.device)
             self._line.tokens += prepared.num_tokens
-            self.engine.accumulate(batch, self._total, last=number == len(batches.micro) - 1)
+            terms = self.engine.accumulate(batch, self._weights.of, last=number == len(batches.micro) - 1)
+            self._meter.add(terms)
         factor = cosine_with_warmup(state.step, num_steps=self.num_steps, warmup_steps=config.optimizer.warmup_steps)
         self._line.grad_norm = self.engine.update(factor)
         self._line.lr = config.optimizer.lr * factor
@@ -197,11 +197,6 @@ class Trainer:
     def _seed_dropout(self) -> None:
         # Dropout depends only on the position, so no generator state has to be saved.
         torch.manual_seed(_mix(self.config.run.seed, self.state.step, self.distributed.rank))
-
-    def _total(self, terms: Terms) -> Tensor:
-        total = self.task.total(terms, self._weights.of(terms))
-        self._meter.add({**terms, "total": total})
-        return total
 
     def _flush_terms(self) -> None:
         """Write a line for the steps since the last one, and add them to the epoch's means."""
@@ -301,7 +296,7 @@ class Trainer:
 
     def _student_term(self) -> str | None:
         """The weighted term that trains the student, preferably one that compares it with the label."""
-        own = [t for t in self.task.description.terms if t.trains_student and t.name in self.task.weighted_terms]
+        own = [t for t in self.task.description.terms if t.trains_student and self.task.weights[t.name] > 0]
         return min(own, key=lambda term: not term.compares_label).name if own else None
 
     def _checkpoint(self) -> None:

@@ -24,7 +24,8 @@ class TermWeights:
     """
 
     def __init__(self, task: Task, distributed: Distributed) -> None:
-        self._names = task.weighted_terms
+        self._fixed = task.weights
+        self._names = [name for name, weight in task.weights.items() if weight > 0]
         self._weighting = task.weighting(distributed.device)
         self._distributed = distributed
         self._last = torch.ones(len(self._names), dtype=torch.float64, device=distributed.device)
@@ -55,17 +56,17 @@ class TermWeights:
         assert self._weighting is not None
         self._weights = self._weighting.weights(self._losses(), self._seed)
 
-    def of(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-        """Weights of a micro-batch's terms, each [], fp32; None if they are fixed."""
+    def of(self, terms: Mapping[str, Tensor]) -> Mapping[str, float | Tensor]:
+        """Weights of a micro-batch's terms; tensors are [], fp32."""
         if self._weighting is None:
-            return None
+            return self._fixed
         if self._weights is None:  # the step has a single micro-batch
             self.see(terms)
             self.decide()
         elif self._weighting.learns:
             self.see(terms)
         assert self._weights is not None
-        return dict(zip(self._names, self._weights.float().unbind(), strict=True))
+        return {**self._fixed, **dict(zip(self._names, self._weights.float().unbind(), strict=True))}
 
     def end_step(self) -> None:
         """End a step after its update."""
@@ -101,7 +102,7 @@ class TermWeights:
         self._weighting.load(state["own"])
 
     def _whose(self) -> dict[str, Any]:
-        return {"terms": list(self._names), "method": type(self._weighting).__name__}
+        return {"terms": self._names, "method": type(self._weighting).__name__}
 
     def _losses(self) -> Tensor:
         assert self._seen is not None

@@ -31,9 +31,10 @@ from vadv_dist.data.readers.pickles import read_pickle
 from vadv_dist.data.readers.sequences import Framing
 from vadv_dist.data.readers.table import ingest_table
 from vadv_dist.data.readers.vegas import ingest_vegas
-from vadv_dist.data.reading import ShardReader, to_window
+from vadv_dist.data.reading import ShardReader
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
+from vadv_dist.data.windows import to_window
 from vadv_dist.errors import UserError
 from vadv_dist.inference.tables import table_kind
 from vadv_dist.storage import sha256_file

@@ -11,7 +11,8 @@ from foreign_files import write_csd
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.readers.cmu_sdk import ingest_cmu_sdk
 from vadv_dist.data.readers.csv_rows import TextColumns
-from vadv_dist.data.reading import ShardReader, to_window
+from vadv_dist.data.reading import ShardReader
+from vadv_dist.data.windows import to_window
 from vadv_dist.errors import UserError
 
 LABELS = {"aa": [2.0, -2.0, 1.0], "bb": [1.0, -1.0], "cc": [1.0, -1.0, 0.5, 3.0]}
