@@ -27,7 +27,8 @@ from transformers.utils import logging
 from vadv_dist.inference.export import export_student
 from vadv_dist.inference.model_card import ModelCard
 from vadv_dist.inference.predict import Student
-from vadv_dist.models.text_student import TextStudent, build_encoder, build_tokenizer
+from vadv_dist.models.encoders import build_encoder, build_tokenizer
+from vadv_dist.models.text_student import TextStudent
 
 MOSI = Path(__file__).resolve().parents[2] / "shared" / "data" / "cmu_mosi" / "mosi_segments.csv"
 MAX_TOKENS = 100

@@ -4,7 +4,8 @@ import torch
 from transformers import AutoConfig, BertTokenizer
 
 from vadv_dist.inference.model_card import ModelCard
-from vadv_dist.models.text_student import TextStudent, build_encoder
+from vadv_dist.models.encoders import build_encoder
+from vadv_dist.models.text_student import TextStudent
 
 WORDS = ["the", "a", "film", "was", "very", "good", "bad", "sad", "fun", "plot", "not", "and", "i", "it", "liked"]
 TEXTS = [

@@ -15,6 +15,7 @@ from vadv_dist.objectives.weighting import (
     RandomWeighting,
     SoftOptimalUncertaintyWeighting,
     Weighting,
+    find_collapse,
     slope,
 )
 
@@ -202,3 +203,20 @@ def test_a_saved_state_resumes_bit_identically(method: str, cut: int) -> None:
     second.load(json.loads(json.dumps(first.state())))
     for a, b in zip(whole[cut:], run(second, range(cut, 14)), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ({"text": 0.22, "tie": 2432.0, "video": 0.5}, ("tie", pytest.approx(2432 / 0.22))),
+        ({"text": 0.01, "tie": 0.99}, None),
+        ({"text": 0.01, "tie": 1.0}, ("tie", pytest.approx(100.0))),
+        ({"text": 10.0, "tie": 1.0}, None),
+        ({"text": 0.0, "tie": 1.0}, ("tie", math.inf)),
+        ({"text": 0.0, "tie": 0.0}, None),
+        ({"video": 1.0, "tie": 1e6}, None),
+        ({}, None),
+    ],
+)
+def test_a_hundredfold_weight_is_a_collapse(weights: dict, expected: tuple | None) -> None:
+    assert find_collapse(weights, "text") == expected

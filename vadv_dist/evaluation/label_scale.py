@@ -63,10 +63,6 @@ class LabelScale:
         """As plain containers."""
         return asdict(self)
 
-    def describe(self, label: npt.ArrayLike | None = None) -> dict[str, Any]:
-        """The entries about labels in files: `labels`, the range, and `absent`, the result of `absent`."""
-        return {"labels": self.to_json(), "absent": self.absent(label)}
-
     @property
     def middle(self) -> float:
         """The middle of the range."""

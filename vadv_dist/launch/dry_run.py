@@ -1,6 +1,5 @@
 """Describe a run without starting it: parameters, batches, windows, and memory per device."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,25 +15,8 @@ from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.splits import Splits
 
 
-@dataclass(frozen=True)
-class MemoryPerDevice:
-    """Memory of one device by use, in bytes."""
-
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-
-    @property
-    def total(self) -> int:
-        """The sum."""
-        return self.weights + self.gradients + self.optimizer + self.activations
-
-
-def memory_per_device(
-    config: Config, parameters: int, trained: int, activations: int, *, bf16: bool
-) -> MemoryPerDevice:
-    """Memory of one device under the chosen engine (Rajbhandari et al. 2020, arXiv:1910.02054, section 3).
+def memory_per_device(config: Config, parameters: int, trained: int, activations: int, *, bf16: bool) -> dict[str, int]:
+    """Bytes of one device by use under the chosen engine (Rajbhandari et al. 2020, arXiv:1910.02054, section 3).
 
     Args:
         parameters, trained: all parameters, and those with gradients.
@@ -48,12 +30,12 @@ def memory_per_device(
     # AdamW's two moments; ZeRO also keeps fp32 masters, even in fp32 training.
     optimizer = 12 if zero >= 1 else 8
     share = -(-trained // world)
-    return MemoryPerDevice(
-        weights=weight * (-(-parameters // world) if zero == 3 else parameters),
-        gradients=gradient * (share if zero >= 2 else trained),
-        optimizer=0 if config.engine.offload_optimizer else optimizer * (share if zero >= 1 else trained),
-        activations=activations,
-    )
+    return {
+        "weights": weight * (-(-parameters // world) if zero == 3 else parameters),
+        "gradients": gradient * (share if zero >= 2 else trained),
+        "optimizer": 0 if config.engine.offload_optimizer else optimizer * (share if zero >= 1 else trained),
+        "activations": activations,
+    }
 
 
 def activation_bytes(task: Task, max_tokens: int, micro: int) -> int:
@@ -127,11 +109,9 @@ def describe(config: Config) -> dict[str, Any]:
             ],
         },
         "memory_per_device": {
-            "weights": memory.weights,
-            "gradients": memory.gradients,
-            "optimizer": memory.optimizer,
+            **memory,
             "activations": activations,
-            "total": memory.total,
+            "total": sum(memory.values()),
             "precision": "bf16" if bf16 else "fp32",
             "engine": config.engine.kind
             + (f", ZeRO-{config.engine.zero_stage}" if config.engine.kind == "deepspeed" else ""),

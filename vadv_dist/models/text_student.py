@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from vadv_dist.models.encoders import build_encoder, build_tokenizer
 from vadv_dist.models.heads import OUTPUT_STD, at_least_fp32, head_layer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-__all__ = ["TextStudent", "build_encoder", "build_tokenizer"]
 
 # Encoders that use a mask [B, 1, 1, L] as it is. From a mask [B, L] they derive one after checking whether any token is
 # padding, which synchronises with the GPU in each step and is a data-dependent branch that CUDA graphs do not support.

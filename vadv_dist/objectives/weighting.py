@@ -8,7 +8,8 @@ of the terms.
 Shape letters: K weighted terms.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from torchjd.scalarization import Scalarizer
 
 State = dict[str, Any]
+# The gradients of all terms are clipped together: a term with 100 times the weight leaves 1 % to the student's term.
+COLLAPSE_RATIO = 100.0
 
 
 class Weighting:
@@ -232,6 +235,21 @@ class FastAdaptiveWeighting(Weighting):
     def load(self, state: State) -> None:
         """See `Weighting.load`."""
         self._scalarizer.load_plain_state(state)
+
+
+def find_collapse(weights: Mapping[str, float], own: str | None) -> tuple[str, float] | None:
+    """Return the heaviest term and its weight as a multiple of that of `own`, if that is at least `COLLAPSE_RATIO`.
+
+    Args:
+        weights: mean weights over some steps, by term.
+        own: the term that trains the model in question; the result is None if it has no weight.
+    """
+    if own is None or own not in weights:
+        return None
+    term, heaviest = max(weights.items(), key=lambda entry: entry[1])
+    if heaviest <= 0 or heaviest < COLLAPSE_RATIO * weights[own]:
+        return None
+    return term, heaviest / weights[own] if weights[own] > 0 else math.inf
 
 
 def slope(scalarizer: "Scalarizer", losses_K: Tensor) -> Tensor:

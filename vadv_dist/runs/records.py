@@ -4,7 +4,7 @@ import time as clock
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cache
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -215,22 +215,60 @@ def epoch_costs(lines: Iterable[Line]) -> Iterator[tuple[EpochLine, float]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """result.json of a complete run.
+class Document:
+    """A JSON document of a run.
 
     Attributes:
-        run: its name.
+        run: name of the run or export.
+        task, labels, absent: as in `StartLine`.
+        remarks: sentences about outputs that have learned nothing.
+        data: location and fingerprint of each data set.
+        texts_cut: how many texts `data.max_tokens` truncated; by split in a result.
+    """
+
+    run: str
+    task: TaskDescription
+    labels: LabelScale | None
+    absent: dict[str, str]
+    remarks: list[str]
+    data: list[dict[str, Any]]
+    texts_cut: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain containers with finite numbers."""
+        return _plain(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any], what: str = "The document") -> Self:
+        """Read the result of `to_json`; `what` names it in errors.
+
+        Raises:
+            RecordError: a field is missing or has the wrong type.
+        """
+        return _validated(cls, raw, what)
+
+    @classmethod
+    def read(cls, path: Location) -> Self:
+        """Read a file.
+
+        Raises:
+            UserError: it is damaged, or was written by another version.
+        """
+        return cls.from_json(read_json(path), str(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult(Document):
+    """result.json of a complete run; its `data` has the label range and rows of each data set, too.
+
+    Attributes:
         best_step, best_epoch: position of the best checkpoint.
         validation: metrics of the student at the best checkpoint.
         validation_all: metrics of every output at the best checkpoint.
-        remarks: sentences about outputs that have learned nothing.
-        task, labels, absent: as in `StartLine`.
         steps, epochs: numbers of steps and epochs trained.
         stopped: why training ended: `epochs`, `max_steps` or `patience`.
         folder: working directory of the command.
         wall_time_s: seconds over all attempts.
-        data: name, location, fingerprint, label range and rows of each data set.
-        texts_cut: by split, how many texts `data.max_tokens` truncated.
         parameters: numbers of parameters of teacher and student, and of trained ones.
         engine, workers, device: engine, number of workers and device of the run.
         versions: versions of the packages that affect results.
@@ -238,22 +276,15 @@ class RunResult:
         weights_collapsed: `EpochLine.collapse` of the last epoch.
     """
 
-    run: str
     best_step: int
     best_epoch: int
     validation: Values
     validation_all: Metrics
-    remarks: list[str]
-    task: TaskDescription
-    labels: LabelScale | None
-    absent: dict[str, str]
     steps: int
     epochs: int
     stopped: str
     folder: str
     wall_time_s: float
-    data: list[dict[str, Any]]
-    texts_cut: dict[str, dict[str, Any]]
     parameters: dict[str, int]
     engine: str
     workers: int
@@ -273,28 +304,6 @@ class RunResult:
         """The score as a cost to minimise."""
         return self.task.score_metric.cost(self.score)
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain containers with finite numbers."""
-        return _plain(self)
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> "RunResult":
-        """Read what `to_json` gave.
-
-        Raises:
-            RecordError: a field is missing or of another type.
-        """
-        return _validated(cls, raw, "A result")
-
-    @classmethod
-    def read(cls, path: Location) -> "RunResult":
-        """Read result.json.
-
-        Raises:
-            UserError: it is damaged, or of another version.
-        """
-        return _read(cls, path)
-
 
 @dataclass(frozen=True, kw_only=True)
 class SourceScores:
@@ -305,37 +314,25 @@ class SourceScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Evaluation(Document):
     """evaluation-<split>.json, the result of `vadv evaluate`.
 
     In the file, the metrics of each output are top-level fields.
 
     Attributes:
-        run: name of the run or export.
         split: the scored split.
         step: step of the checkpoint; None for an export.
         rows, dropped: numbers of clips that were scored, and left out for missing features.
-        texts_cut: how many texts `data.max_tokens` truncated.
-        data: location and fingerprint of each data set.
-        task, labels, absent: as in `StartLine`.
         metrics: metrics by output.
-        remarks: sentences about outputs that have learned nothing.
         sources: scores by source.
         leaks: scored videos that are also in training data.
         other_data: whether the data sets are not the run's own.
         file: path of the written file; not stored in it.
     """
 
-    run: str
     split: str
     rows: int
-    task: TaskDescription
-    labels: LabelScale | None
-    absent: dict[str, str]
     metrics: Metrics
-    remarks: list[str]
-    texts_cut: dict[str, Any]
-    data: list[dict[str, Any]]
     sources: dict[str, SourceScores]
     dropped: int
     step: int | None = None
@@ -344,35 +341,22 @@ class Evaluation:
     file: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain containers with finite numbers."""
-        raw = _plain(self)
+        """See `Document.to_json`."""
+        raw = super().to_json()
         metrics = raw.pop("metrics")
         sources = {name: {"rows": source["rows"], **source["metrics"]} for name, source in raw.pop("sources").items()}
         return {**raw, **metrics, "sources": sources}
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> "Evaluation":
-        """Read what `to_json` gave.
-
-        Raises:
-            RecordError: a field is missing or of another type.
-        """
+    def from_json(cls, raw: Mapping[str, Any], what: str = "The document") -> Self:
+        """See `Document.from_json`."""
         names = [output["name"] for output in raw.get("task", {}).get("outputs", [])]
         sources = {
             name: {"rows": source.get("rows"), "metrics": {n: source[n] for n in names if n in source}}
             for name, source in raw.get("sources", {}).items()
         }
         metrics = {n: raw[n] for n in names if n in raw}
-        return _validated(cls, {**raw, "metrics": metrics, "sources": sources}, "An evaluation")
-
-    @classmethod
-    def read(cls, path: Location) -> "Evaluation":
-        """Read an evaluation.
-
-        Raises:
-            UserError: it is damaged, or of another version.
-        """
-        return _read(cls, path)
+        return _validated(cls, {**raw, "metrics": metrics, "sources": sources}, what)
 
 
 def finite(value: Any) -> Any:
@@ -384,13 +368,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
-
-
-def _read(kind: type[R], path: Location) -> R:
-    try:
-        return kind.from_json(read_json(path))  # type: ignore[attr-defined]  # both documents have it
-    except RecordError as error:
-        raise RecordError(str(path), error.field, error.problem) from None
 
 
 def _plain(record: Any) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Score the best checkpoint of a run on a split; nothing else may open the test split."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +9,7 @@ import pyarrow.parquet as pq
 import torch
 
 from vadv_dist.config import Config
-from vadv_dist.data.reading import shard_content
+from vadv_dist.data.reading import read_columns
 from vadv_dist.data.schema import SPLITS
 from vadv_dist.data.shared_videos import shared_videos
 from vadv_dist.data.sources import Sources, SplitShards
@@ -18,26 +17,15 @@ from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.distributed import Distributed, choose_device
 from vadv_dist.engines.torch_engine import TorchEngine
 from vadv_dist.errors import UserError
-from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.inference.token_counts import count_tokens
 from vadv_dist.runs.checkpoint import checkpoint_at
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import Evaluation, SourceScores, finite
 from vadv_dist.runs.trained_on import find_again
 from vadv_dist.storage import Location, atomic_file, write_json
-from vadv_dist.tasks import Task, build
+from vadv_dist.tasks import StudentScorer, Task, build
 from vadv_dist.tasks.base import FloatArray
 from vadv_dist.training.scoring import Scored, metrics_by_source, score_split
-
-
-@dataclass(frozen=True)
-class ClipFacts:
-    """Metadata of scored clips, each [R]."""
-
-    clip_id: list[str]
-    video_id: list[str]
-    source: list[str]
-    text: list[str]
 
 
 def evaluate_run(
@@ -67,30 +55,40 @@ def evaluate_run(
     sources = Sources.open(config)
     shards = sources.split(split, missing=config.data.missing)
     task, scored = score_checkpoint(config, folder, sources, shards, result.best_step)
-    facts = clip_facts(shards, scored)
-    metrics = task.metrics(scored.predictions, scored.label)
-    counts = Counter(facts.source)
-    by_source = metrics_by_source(task, scored)
+    clips = columns_of(shards, scored)
     tokenizer = task.tokenizer
-    evaluation = Evaluation(
+    evaluation = evaluation_of(
+        task,
+        scored,
+        sources,
         run=config.run.name,
         split=split,
         step=result.best_step,
-        rows=len(scored.label),
         dropped=shards.dropped,
-        texts_cut={} if tokenizer is None else count_tokens(tokenizer, facts.text, config.data.max_tokens).to_json(),
-        data=[{"uri": str(d.root.resolve()), "fingerprint": d.manifest.fingerprint} for d in sources.datasets],
-        task=task.description,
-        labels=task.labels,
-        absent=task.absent(scored.label),
-        metrics=finite(metrics),
-        remarks=task.remarks(metrics),
-        sources={name: SourceScores(rows=counts[name], metrics=finite(m)) for name, m in by_source.items()},
+        texts_cut=count_tokens(tokenizer, clips["text"], config.data.max_tokens).to_json() if tokenizer else {},
         leaks=leaks_of(sources, split),
     )
-    write_predictions(folder.root / f"predictions-{split}.parquet", facts, scored)
+    write_predictions(folder.root / f"predictions-{split}.parquet", clips, scored)
     write_json(folder.root / f"evaluation-{split}.json", evaluation.to_json())
     return evaluation
+
+
+def evaluation_of(scorer: Task | StudentScorer, scored: Scored, sources: Sources, **facts: Any) -> Evaluation:
+    """Metrics of scored clips, all and by source, as a record; `facts` are its other fields."""
+    metrics = scorer.metrics(scored.predictions, scored.label)
+    counts = Counter(source for source, _ in scored.names)
+    by_source = metrics_by_source(scorer, scored)
+    return Evaluation(
+        rows=len(scored.label),
+        data=[{"uri": str(d.root.resolve()), "fingerprint": d.manifest.fingerprint} for d in sources.datasets],
+        task=scorer.description,
+        labels=scorer.labels,
+        absent=scorer.absent(scored.label),
+        metrics=finite(metrics),
+        remarks=scorer.remarks(metrics),
+        sources={name: SourceScores(rows=counts[name], metrics=finite(m)) for name, m in by_source.items()},
+        **facts,
+    )
 
 
 def require_split(split: str) -> None:
@@ -129,37 +127,23 @@ def score_checkpoint(
         windows.close()
 
 
-def clip_facts(shards: SplitShards, scored: Scored) -> ClipFacts:
-    """Read the texts and ids of scored clips, in their order."""
+def columns_of(shards: SplitShards, scored: Scored) -> dict[str, list[str]]:
+    """Ids and texts of scored clips in their order: `clip_id`, `video_id`, `source` and `text`."""
     found: dict[tuple[str, str], tuple[str, str]] = {}
     for number, shard in shards.shards:
-        path = shards.sources.datasets[number].shard_path(shard)
-        with BoundedParquet(pa.BufferReader(shard_content(path, shard.bytes)), path) as file:
-            table = file.read(["source", "clip_id", "video_id", "text"])
+        table = read_columns(shards.sources.datasets[number], shard, ["source", "clip_id", "video_id", "text"])
         name = shards.sources.names[number]
         for source, clip_id, video_id, text in zip(*(c.to_pylist() for c in table.columns), strict=True):
             found[name or source, clip_id] = (video_id, text)
-    rows = [found[name] for name in scored.names]
-    return ClipFacts(
-        clip_id=[clip_id for _, clip_id in scored.names],
-        video_id=[video_id for video_id, _ in rows],
-        source=[source for source, _ in scored.names],
-        text=[text for _, text in rows],
-    )
+    rows = [(clip_id, *found[source, clip_id], source) for source, clip_id in scored.names]
+    return {name: [row[place] for row in rows] for place, name in enumerate(("clip_id", "video_id", "text", "source"))}
 
 
-def write_predictions(path: Location, facts: ClipFacts, scored: Scored) -> None:
+def write_predictions(path: Location, clips: Mapping[str, list[str]], scored: Scored) -> None:
     """Write one row per clip: its ids, text, label and every prediction."""
-    columns = {
-        "clip_id": pa.array(facts.clip_id),
-        "video_id": pa.array(facts.video_id),
-        "source": pa.array(facts.source),
-        "text": pa.array(facts.text),
-        "label": pa.array(scored.label),
-        **{name: _column(values) for name, values in scored.predictions.items()},
-    }
+    predictions = {name: _column(values) for name, values in scored.predictions.items()}
     with atomic_file(path) as partial:
-        pq.write_table(pa.table(columns), partial)
+        pq.write_table(pa.table({**clips, "label": pa.array(scored.label), **predictions}), partial)
 
 
 def _column(values: FloatArray) -> pa.Array:

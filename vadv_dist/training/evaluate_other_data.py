@@ -7,7 +7,6 @@ data set's name and never replaces a run's own evaluation; for an export it is o
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -21,13 +20,13 @@ from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.errors import UserError
 from vadv_dist.inference.manifest import resolve_student, verify_export
 from vadv_dist.runs.folder import RunFolder
-from vadv_dist.runs.records import Evaluation, SourceScores, finite
+from vadv_dist.runs.records import Evaluation
 from vadv_dist.runs.trained_on import SourceIdentity, TrainedOn
 from vadv_dist.storage import Location, local_copy, location, write_json
 from vadv_dist.tasks import StudentScorer, open_student
 from vadv_dist.tasks.base import FloatArray
-from vadv_dist.training.evaluate import clip_facts, evaluate_run, require_split, write_predictions
-from vadv_dist.training.scoring import Scored, metrics_by_source
+from vadv_dist.training.evaluate import columns_of, evaluate_run, evaluation_of, require_split, write_predictions
+from vadv_dist.training.scoring import Scored
 
 # Folder in a run for evaluations on other data: a JSON document and a table of predictions each.
 OTHER_DATA = "other-data"
@@ -79,29 +78,21 @@ def score_on(source: Location, dataset: Dataset, split: str) -> Evaluation:
         student = open_student(folder, sources)
     shards = SplitShards(sources, split, [(0, shard) for shard in dataset.split(split)], dropped=0)
     scored = _score(student, shards)
-    facts = clip_facts(shards, scored)
-    metrics = student.metrics(scored.predictions, scored.label)
-    counts, by_source = Counter(facts.source), metrics_by_source(student, scored)
-    evaluation = Evaluation(
+    evaluation = evaluation_of(
+        student,
+        scored,
+        sources,
         run=card.name,
         split=split,
-        rows=len(scored.label),
         dropped=0,
         texts_cut=student.texts_cut,
-        data=[{"uri": str(dataset.root.resolve()), "fingerprint": dataset.manifest.fingerprint}],
-        task=student.description,
-        labels=student.labels,
-        absent=student.absent(scored.label),
-        metrics=finite(metrics),
-        remarks=student.remarks(metrics),
-        sources={name: SourceScores(rows=counts[name], metrics=finite(m)) for name, m in by_source.items()},
         leaks=[leak for own in trained for leak in _leaks(own, dataset, split)],
         other_data=True,
     )
     if not (source / "config.yaml").is_file():
         return evaluation
     stem = f"{evaluation_name(dataset)}-{split}"
-    write_predictions(source / OTHER_DATA / f"{stem}.parquet", facts, scored)
+    write_predictions(source / OTHER_DATA / f"{stem}.parquet", columns_of(shards, scored), scored)
     write_json(source / OTHER_DATA / f"{stem}.json", evaluation.to_json())
     return replace(evaluation, file=str(source / OTHER_DATA / f"{stem}.json"))
 

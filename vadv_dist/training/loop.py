@@ -16,15 +16,14 @@ from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.faults import is_out_of_memory
 from vadv_dist.engines.protocol import Engine
 from vadv_dist.errors import DivergedError, MemoryFullError, UserError
-from vadv_dist.objectives.collapse import find_collapse
+from vadv_dist.objectives.weighting import find_collapse
 from vadv_dist.runs.checkpoint import list_checkpoints, prune, save_checkpoint
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import CheckpointLine, Collapse, EpochLine, FaultLine, Line, StartLine, StepLine, finite
 from vadv_dist.runs.state import TrainState
 from vadv_dist.tasks.base import Task
 from vadv_dist.training.clip_errors import write_clip_errors
-from vadv_dist.training.log_line import LogLine
-from vadv_dist.training.meter import TermMeter
+from vadv_dist.training.meter import LogLine, TermMeter
 from vadv_dist.training.schedule import cosine_with_warmup
 from vadv_dist.training.scoring import metrics_by_source, score_split
 from vadv_dist.training.stop_agreement import StopAgreement
