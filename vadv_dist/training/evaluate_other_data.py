@@ -19,6 +19,7 @@ from vadv_dist.data.shared_videos import SharedVideos, video_clips
 from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.errors import UserError
 from vadv_dist.inference.manifest import resolve_student, verify_export
+from vadv_dist.inference.model_card import ModelCard
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import Evaluation
 from vadv_dist.runs.trained_on import SourceIdentity, TrainedOn
@@ -73,7 +74,7 @@ def score_on(source: Location, dataset: Dataset, split: str) -> Evaluation:
     with local_copy(resolve_student(source)) as folder:
         card = verify_export(folder).card
         trained = _trained_on(source, card.data)
-        _require_range(trained, dataset, source)
+        _require_range(card, dataset, source)
         sources = Sources([dataset], (), (None,))
         student = open_student(folder, sources)
     shards = SplitShards(sources, split, [(0, shard) for shard in dataset.split(split)], dropped=0)
@@ -133,7 +134,7 @@ def _trained_on(source: Location, card_data: Iterable[Any]) -> list[SourceIdenti
     ]
 
 
-def _require_range(trained: list[SourceIdentity], dataset: Dataset, source: Location) -> None:
+def _require_range(card: ModelCard, dataset: Dataset, source: Location) -> None:
     """Check that a data set's labels have the range that a student predicts.
 
     Raises:
@@ -142,25 +143,17 @@ def _require_range(trained: list[SourceIdentity], dataset: Dataset, source: Loca
     theirs = dataset.manifest.label
     if theirs.is_class:
         raise UserError(f"{dataset.root} has classes as labels, but the student of {source} predicts a number.")
-    own = next((found for identity in trained if (found := _range_of(identity)) is not None), None)
-    if own is None:
+    labels = card.labels
+    if labels is None:
         raise UserError(
-            f"The label range of {source} is unknown: it was written by an earlier version, and its training data is "
-            "not found. Train and export it again."
+            f"The label range of {source} is unknown: it was written by an earlier version. Train and export it again."
         )
-    if own != (theirs.low, theirs.high):
+    if (labels.low, labels.high) != (theirs.low, theirs.high):
         raise UserError(
             f"{dataset.root} has labels in [{theirs.low:g}, {theirs.high:g}], but the student of {source} predicts "
-            f"labels in [{own[0]:g}, {own[1]:g}]. Convert the data set's labels to the student's range and ingest it "
-            "again (--label-range)."
+            f"labels in [{labels.low:g}, {labels.high:g}]. Convert the data set's labels to the student's range and "
+            "ingest it again (--label-range)."
         )
-
-
-def _range_of(identity: SourceIdentity) -> tuple[float, float] | None:
-    if identity.label:
-        return float(identity.label["low"]), float(identity.label["high"])
-    found = _opened(identity)
-    return None if found is None else (found.manifest.label.low, found.manifest.label.high)
 
 
 def _opened(identity: SourceIdentity) -> Dataset | None:
