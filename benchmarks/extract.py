@@ -47,7 +47,7 @@ from vadv_dist.features.extract import extract
 from vadv_dist.features.listing import list_clips
 from vadv_dist.features.plan import make_plan
 from vadv_dist.features.ray_pipeline import Located, runtime, through_ray
-from vadv_dist.features.stages import ClipBatch, ClipReader, encoder_stages, in_process
+from vadv_dist.features.stages import ClipBatch, ClipReader, EncodingStage, in_process
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "data"
 YUNET = SAMPLES / "models" / "face_detection_yunet_2021sep.onnx"
@@ -167,9 +167,11 @@ def throughput(folder: Path, clips: int) -> dict[str, float]:
         (reader.read(0, part) for part in list(batches())[:_STAGE_BATCHES]), _STAGE_BATCHES * _PER_BATCH
     )
     some = reader.read(0, next(batches()))
-    for stage in encoder_stages(spec):
-        run = stage(spec, torch.device("cpu")).run
-        rates[stage.__name__] = middle_rate((run(some) for _ in range(_STAGE_BATCHES)), _STAGE_BATCHES * _PER_BATCH)
+    for branch in spec.branches:
+        run = EncodingStage(branch, spec, torch.device("cpu")).run
+        rates[f"encoding {branch}"] = middle_rate(
+            (run(some) for _ in range(_STAGE_BATCHES)), _STAGE_BATCHES * _PER_BATCH
+        )
     with runtime(config) as room:
         rates["ray"] = middle_rate(through_ray(spec, batches(), room), clips)
     kept: list[ClipBatch] = []

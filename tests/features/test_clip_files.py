@@ -15,7 +15,7 @@ from vadv_dist.features.clip_files import open_clip, open_hashed
 from vadv_dist.features.frames import BadClipError, Video, to_image
 from vadv_dist.features.listing import ListedClip
 from vadv_dist.features.pixels import Preprocessing
-from vadv_dist.features.stages import ClipReader, Preparations, StageSpec
+from vadv_dist.features.stages import ClipReader, StageSpec
 from vadv_dist.storage import copies, join, location, object_client
 from vadv_dist.storage import objects as object_storage
 from vadv_dist.storage.objects import S3Path
@@ -45,8 +45,8 @@ def fetched(monkeypatch) -> Iterator[list[str]]:
 
 
 def reader() -> ClipReader:
-    prepared = Preparations(Preprocessing.square(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), None)
-    return ClipReader(StageSpec(ExtractConfig(faces=FacesConfig(kind="none")), prepared, "fp32"))
+    visual = Preprocessing.square(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return ClipReader(StageSpec(ExtractConfig(faces=FacesConfig(kind="none")), visual, None, "fp32"))
 
 
 def test_a_video_of_several_clips_is_fetched_once_and_again_after_a_change(place: S3Path, fetched: list[str]) -> None:

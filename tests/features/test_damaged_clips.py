@@ -16,13 +16,13 @@ from vadv_dist.features.frames import BadClipError
 from vadv_dist.features.listing import CSV_COLUMNS, MMSA_COLUMNS, TIME_COLUMNS, ListedClip, list_clips
 from vadv_dist.features.openface import Output, read_crop, read_faces
 from vadv_dist.features.pixels import Preprocessing
-from vadv_dist.features.stages import ClipReader, Preparations, StageSpec
+from vadv_dist.features.stages import ClipReader, StageSpec
 
 REASONS = ("unreadable", "empty file", "no video stream", "zero length", "wrong times", "truncated")
 REASONS += ("out of order", "no times", "odd pixels", "odd angle")
 
 
-def told(message: str, what: str = "") -> None:
+def check_message(message: str, what: str = "") -> None:
     """Check that a message has only a few lines and names the damaged file."""
     assert 10 < len(message) < 4000
     assert what in message
@@ -43,8 +43,8 @@ def some(counts: Counter[str], files: int) -> bool:
     ],
 )
 def test_a_damaged_clip_is_read_or_has_a_reason(tmp_path: Path, name: str, codec: str, files: int) -> None:
-    prepared = Preparations(Preprocessing.square(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), None)
-    reader = ClipReader(StageSpec(ExtractConfig(faces=FacesConfig(kind="none")), prepared, "fp32"))
+    visual = Preprocessing.square(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    reader = ClipReader(StageSpec(ExtractConfig(faces=FacesConfig(kind="none")), visual, None, "fp32"))
     whole = write_video(tmp_path / name, frames=12, codec=codec).read_bytes()
     path = tmp_path / f"damaged{Path(name).suffix}"
     counts: Counter[str] = Counter()
@@ -82,7 +82,7 @@ def test_a_damaged_list_is_read_or_refused(tmp_path: Path, kind: str, files: int
         try:
             listed = list_clips(config)
         except UserError as error:
-            told(str(error))
+            check_message(str(error))
             counts["refused"] += 1
             return
         assert len({clip.clip_id for clip in listed.clips}) == len(listed.clips) > 0
@@ -106,7 +106,7 @@ def test_damaged_landmarks_are_read_or_have_a_reason(tmp_path: Path, files: int)
         try:
             faces = read_faces(Output("a", None, path), min_score=0.5)
         except BadClipError as error:
-            told(str(error), path.name)
+            check_message(str(error), path.name)
             counts["rejected"] += 1
             return
         assert faces is not None
@@ -130,7 +130,7 @@ def test_damaged_crops_are_read_or_have_a_reason(tmp_path: Path, files: int) -> 
         try:
             crop = read_crop(path)
         except BadClipError as error:
-            told(str(error), path.name)
+            check_message(str(error), path.name)
             counts["rejected"] += 1
             return
         assert crop.ndim == 3

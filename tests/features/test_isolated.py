@@ -12,20 +12,21 @@ from vadv_dist.config.extract_sections import ExtractConfig, FacesConfig
 from vadv_dist.features.isolated import CRASHED, begun, read_each_apart
 from vadv_dist.features.listing import ListedClip
 from vadv_dist.features.pixels import Preprocessing
-from vadv_dist.features.stages import ClipBatch, ClipReader, Located, Preparations, StageSpec
+from vadv_dist.features.stages import ClipReader, ReadClip, StageSpec
 
 SPEC = StageSpec(
     ExtractConfig(faces=FacesConfig(kind="none")),
-    Preparations(Preprocessing.square(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), None),
+    Preprocessing.square(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    None,
     "fp32",
 )
 
 
-def deadly(spec: StageSpec, number: int, clips: Located) -> ClipBatch:
-    """Reads clips and dies at clip b."""
-    if clips[0][0].clip_id == "b":
+def deadly(spec: StageSpec, clip: ListedClip, location: str) -> ReadClip:
+    """Reads a clip and dies at clip b."""
+    if clip.clip_id == "b":
         os.kill(os.getpid(), signal.SIGSEGV)
-    return ClipReader(spec).read(number, clips)
+    return ClipReader(spec).read_clip(clip, location)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from vadv_dist.features.extract import extract
 from vadv_dist.features.faces import ClipFace, FaceFinder, FaceFrame
 from vadv_dist.features.frames import Video, to_image
 from vadv_dist.features.listing import ListedClip
-from vadv_dist.features.openface import Output, find_output, read_crop, read_faces, require_folder
+from vadv_dist.features.openface import Output, find_output, read_crop, read_faces
 from vadv_dist.features.timeline import BadClipError
 
 COLUMNS = "frame, face_id, timestamp, confidence, success, x_0, x_1, y_0, y_1"
@@ -325,4 +325,4 @@ def test_a_file_that_fits_several_videos_is_not_used(configure, classifier_folde
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Set faces\.path to OpenFace's output folder"):
-        require_folder(str(tmp_path / "no"))
+        FaceFinder(FacesConfig(kind="openface", path=str(tmp_path / "no")))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vadv_dist.features.tracks import Scenes, Track, choose_person, crop, follow, squares
+from vadv_dist.features.tracks import Scenes, Track, choose_person, crop, follow, square
 
 NOBODY = np.zeros((0, 4))
 
@@ -115,8 +115,8 @@ def test_a_moving_camera_causes_no_cuts() -> None:
     assert all(scenes.same(n, n + 1) for n in range(19))
 
 
-def test_squares_have_the_larger_side_plus_margin() -> None:
-    assert squares(np.array([[10.0, 20.0, 30.0, 60.0]]), 0.25).tolist() == [[-10, 10, 60]]
+def test_a_square_has_the_larger_side_plus_margin() -> None:
+    assert square(np.array([10.0, 20.0, 30.0, 60.0]), 0.25) == (-10, 10, 60)
 
 
 def test_a_crop_is_black_outside_the_image() -> None:

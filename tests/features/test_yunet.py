@@ -74,7 +74,7 @@ def test_faces_are_found_in_every_frame_with_a_face_and_rarely_in_a_cartoon(real
     def detect(name: str) -> list[np.ndarray]:
         with open_clip(str(real_data / "video_samples" / "pyfeat" / name)) as file, Video(file) as video:
             times = video.span(None, None).middles(16)
-            return [largest(detector.detect(to_image(frame)).boxes) for _, frame in video.frames(times)]
+            return [largest(detector.detect(to_image(frame))) for _, frame in video.frames(times)]
 
     boxes = np.stack(detect("single_face.mp4"))
     assert not np.isnan(boxes).any()
@@ -96,6 +96,6 @@ def test_a_smaller_picture_has_the_face_in_the_same_place(real_data: Path) -> No
         [(_, frame)] = list(video.frames([1.0]))
         image = to_image(frame)
     detector = YuNet(real_data / YUNET, min_score=0.8, longest_side=320)
-    whole = largest(detector.detect(image).boxes)
+    whole = largest(detector.detect(image))
     half = np.asarray(Image.fromarray(image).resize((320, 180), Image.Resampling.BILINEAR))
-    np.testing.assert_allclose(largest(detector.detect(half).boxes) * 2, whole, atol=8)
+    np.testing.assert_allclose(largest(detector.detect(half)) * 2, whole, atol=8)

@@ -1,53 +1,50 @@
 """Finish an extraction: combine its groups into a data set, or report why it is not finished."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vadv_dist.config.extract_sections import ExtractConfig
 from vadv_dist.data.dataset import PROMPTS_NAME, DatasetManifest, ShardInfo, manifest_json
-from vadv_dist.data.schema import SPLITS, Array, FeatureSpec, LabelSpec, count_words
+from vadv_dist.data.schema import SPLITS, LabelSpec, count_words
 from vadv_dist.data.shards import stamped, statistics, write_prompts
 from vadv_dist.errors import UserError
-from vadv_dist.features.listing import ClipList
-from vadv_dist.features.work import Group, GroupRecord, WorkFolder
+from vadv_dist.features.clip_files import file_entry
+from vadv_dist.features.listing import ListedClip
+from vadv_dist.features.plan import Plan
+from vadv_dist.features.work import GroupRecord, WorkFolder
 from vadv_dist.formats.parquet import read_table
-from vadv_dist.storage import Location, atomic_file, local_copy, sha256_file, write_json
+from vadv_dist.storage import Location, atomic_file, local_copy, write_json
 
 REJECTED_NAME = "rejected.parquet"
 SOURCES_NAME = "sources.parquet"
 _MAX_EXAMPLES = 3
 
+
+def _required(kind: pa.DataType, *names: str) -> list[pa.Field]:
+    return [pa.field(name, kind, nullable=False) for name in names]
+
+
 _REJECTED_SCHEMA = pa.schema(
     [
-        pa.field("clip_id", pa.string(), nullable=False),
-        pa.field("video_id", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("start_s", pa.float64()),
-        pa.field("end_s", pa.float64()),
-        pa.field("reason", pa.string(), nullable=False),
+        *_required(pa.string(), "clip_id", "video_id", "split", "path"),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        *_required(pa.string(), "reason"),
     ]
 )
 _SOURCES_SCHEMA = pa.schema(
     [
-        pa.field("clip_id", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("bytes", pa.int64(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("start_s", pa.float64(), nullable=False),
-        pa.field("end_s", pa.float64(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("faces", pa.int32(), nullable=False),
-        pa.field("boxes", pa.list_(pa.list_(pa.float32(), 4))),
-        pa.field("no_face", pa.string()),
+        *_required(pa.string(), "clip_id", "split", "path"),
+        *_required(pa.int64(), "bytes"),
+        *_required(pa.string(), "sha256"),
+        *_required(pa.float64(), "start_s", "end_s"),
+        *_required(pa.int32(), "width", "height", "faces"),
+        ("boxes", pa.list_(pa.list_(pa.float32(), 4))),
+        ("no_face", pa.string()),
     ]
 )
 
@@ -95,51 +92,46 @@ class ExtractSummary:
         return "\n".join(lines)
 
 
-def finish(
-    config: ExtractConfig,
-    listed: ClipList,
-    work: WorkFolder,
-    groups: Sequence[Group],
-    records: Mapping[str, GroupRecord],
-    features: Mapping[str, FeatureSpec],
-    prompts: Array | None,
-    provenance: Mapping[str, Any],
-) -> ExtractSummary:
+def finish(plan: Plan, work: WorkFolder, records: Mapping[str, GroupRecord]) -> ExtractSummary:
     """Write the remaining files of the data set, `dataset.json` last.
 
     Raises:
         UserError: more clips were rejected than `output.max_rejected` allows, or all were. Shards and records are kept:
             with a larger fraction, the same command finishes at once.
     """
-    rejected, reasons = _rejected_table(listed, groups, records)
-    share = len(rejected) / len(listed.clips)
-    if share > config.output.max_rejected or len(rejected) == len(listed.clips):
-        _write_parquet(rejected, work.folder / REJECTED_NAME)
-        raise UserError(_too_many(config, listed, work, rejected, reasons))
-    left_out = _write_parquet(rejected, work.root / REJECTED_NAME)
-    no_face, read = _write_sources(listed, groups, work, work.root / SOURCES_NAME)
-    prompts_sha256 = None if prompts is None else write_prompts(work.root / PROMPTS_NAME, prompts)
+    config, clips = plan.config, plan.listed.clips
     splits: dict[str, list[ShardInfo]] = {}
-    labels: dict[str, list[float]] = {}
-    words: dict[str, list[int]] = {}
-    for group in groups:
+    accepted: dict[str, list[ListedClip]] = {}
+    numbered: list[tuple[int, str]] = []
+    for group in plan.groups:
         record = records[group.name]
-        if record.shard is None:
-            continue
-        splits.setdefault(group.split, []).append(record.shard)
+        if record.shard is not None:
+            splits.setdefault(group.split, []).append(record.shard)
         for number, reason in zip(group.clips, record.reasons, strict=True):
             if reason is None:
-                labels.setdefault(group.split, []).append(listed.clips[number].label)
-                words.setdefault(group.split, []).append(count_words(listed.clips[number].text))
+                accepted.setdefault(group.split, []).append(clips[number])
+            else:
+                numbered.append((number, reason))
+    rejected = [(clips[number], reason) for number, reason in sorted(numbered)]
+    table = pa.Table.from_pylist([{**asdict(clip), "reason": reason} for clip, reason in rejected], _REJECTED_SCHEMA)
+    if len(rejected) / len(clips) > config.output.max_rejected or len(rejected) == len(clips):
+        _write_parquet(table, work.folder / REJECTED_NAME)
+        raise UserError(_too_many(plan, work, rejected))
+    left_out = _write_parquet(table, work.root / REJECTED_NAME)
+    no_face, read = _write_sources(plan, work, work.root / SOURCES_NAME)
+    prompts_sha256 = None if plan.prompts is None else write_prompts(work.root / PROMPTS_NAME, plan.prompts)
     label = LabelSpec(*config.clips.label_range, threshold=config.clips.threshold)
-    counts = {"listed": len(listed.clips), "rejected": len(rejected), "without_face": sum(no_face.values())}
+    counts = {"listed": len(clips), "rejected": len(rejected), "without_face": sum(no_face.values())}
     manifest = DatasetManifest(
-        splits={split: splits[split] for split in SPLITS if split in splits},
-        features=dict(features),
+        splits=splits,
+        features=plan.features,
         label=label,
-        statistics={s: statistics(labels[s], words[s], label) for s in SPLITS if s in splits},
-        provenance=stamped({**provenance, "clips": counts, "no_face": no_face, "records": [read, left_out]}),
-        num_classes_prompts=0 if prompts is None else len(prompts),
+        statistics={
+            split: statistics([clip.label for clip in mine], [count_words(clip.text) for clip in mine], label)
+            for split, mine in accepted.items()
+        },
+        provenance=stamped({**plan.provenance, "clips": counts, "no_face": no_face, "records": [read, left_out]}),
+        num_classes_prompts=0 if plan.prompts is None else len(plan.prompts),
         prompts_sha256=prompts_sha256,
     )
     write_json(work.root / "dataset.json", manifest_json(manifest))
@@ -166,25 +158,7 @@ def summary(root: Location, manifest: DatasetManifest) -> ExtractSummary:
     )
 
 
-def _rejected_table(
-    listed: ClipList, groups: Sequence[Group], records: Mapping[str, GroupRecord]
-) -> tuple[pa.Table, dict[str, list[str]]]:
-    rows: list[tuple[int, str]] = []
-    reasons: dict[str, list[str]] = {}
-    for group in groups:
-        for number, reason in zip(group.clips, records[group.name].reasons, strict=True):
-            if reason is not None:
-                rows.append((number, reason))
-                reasons.setdefault(_kind(reason), []).append(listed.clips[number].clip_id)
-    names = ("clip_id", "video_id", "split", "path", "start_s", "end_s")
-    clips = [(listed.clips[number], reason) for number, reason in sorted(rows)]
-    table = [{**{name: getattr(clip, name) for name in names}, "reason": reason} for clip, reason in clips]
-    return pa.Table.from_pylist(table, schema=_REJECTED_SCHEMA), reasons
-
-
-def _write_sources(
-    listed: ClipList, groups: Sequence[Group], work: WorkFolder, path: Location
-) -> tuple[dict[str, int], dict[str, Any]]:
+def _write_sources(plan: Plan, work: WorkFolder, path: Location) -> tuple[dict[str, int], dict[str, Any]]:
     """Write the details of each accepted clip, group by group.
 
     Returns:
@@ -194,58 +168,50 @@ def _write_sources(
     without_face: Counter[str] = Counter()
     with atomic_file(path) as partial:
         with pq.ParquetWriter(partial, _SOURCES_SCHEMA, compression="zstd") as writer:
-            for group in groups:
+            for group in plan.groups:
                 rows = []
                 for number, report in zip(group.clips, work.reports(group), strict=True):
                     if report.reason is None:
-                        clip = listed.clips[number]
+                        clip = plan.listed.clips[number]
                         if not report.has_face:
                             without_face[report.no_face or ""] += 1
                         row = {"clip_id": clip.clip_id, "split": clip.split, "path": clip.path}
                         rows.append({**row, **{name: getattr(report, name) for name in names}})
                 if rows:
                     writer.write_table(pa.Table.from_pylist(rows, schema=_SOURCES_SCHEMA))
-        return dict(without_face.most_common()), _entry(path.name, partial)
+        return dict(without_face.most_common()), {**file_entry(partial), "name": path.name}
 
 
 def _write_parquet(table: pa.Table, path: Location) -> dict[str, Any]:
     """Write a table and return its entry in `dataset.json`."""
     with atomic_file(path) as partial:
         pq.write_table(table, partial, compression="zstd")
-        return _entry(path.name, partial)
+        return {**file_entry(partial), "name": path.name}
 
 
-def _entry(name: str, file: Path) -> dict[str, Any]:
-    return {"name": name, "bytes": file.stat().st_size, "sha256": sha256_file(file)}
-
-
-def _too_many(
-    config: ExtractConfig, listed: ClipList, work: WorkFolder, rejected: pa.Table, reasons: dict[str, list[str]]
-) -> str:
-    count, total, allowed = len(rejected), len(listed.clips), config.output.max_rejected
+def _too_many(plan: Plan, work: WorkFolder, rejected: list[tuple[ListedClip, str]]) -> str:
+    count, total, listed = len(rejected), len(plan.listed.clips), plan.listed.file
+    by_kind: dict[str, list[str]] = {}
+    for clip, reason in rejected:
+        by_kind.setdefault(_kind(reason), []).append(clip.clip_id)
     examples = "; ".join(
         f"{len(ids):,} × {kind} ({', '.join(ids[:_MAX_EXAMPLES])}{', …' if len(ids) > _MAX_EXAMPLES else ''})"
-        for kind, ids in sorted(reasons.items(), key=lambda item: -len(item[1]))
+        for kind, ids in sorted(by_kind.items(), key=lambda item: -len(item[1]))
     )
     if count == total:
-        what = f"All {total:,} clips of {listed.file} were rejected: {examples}. There is nothing to write."
+        what = f"All {total:,} clips of {listed} were rejected: {examples}. There is nothing to write."
         advice = "Fix them and run the same command with --retry-rejected."
     else:
         what = (
-            f"{count:,} of {total:,} clips of {listed.file} were rejected ({count / total:.1%}, output.max_rejected is "
-            f"{allowed:.1%}): {examples}."
+            f"{count:,} of {total:,} clips of {listed} were rejected ({count / total:.1%}, output.max_rejected is "
+            f"{plan.config.output.max_rejected:.1%}): {examples}."
         )
-        enough = _above(count / total)
+        enough = min(1.0, int(count / total * 100 + 1) / 100)  # rounded up
         advice = (
             f"The {total - count:,} good ones are kept in {work.root} and {work.folder}: fix the others and run the "
             f"same command with --retry-rejected, or finish without them with --output.max_rejected={enough}."
         )
     return f"{what} {work.folder / REJECTED_NAME} lists them. {advice}"
-
-
-def _above(share: float) -> float:
-    """Round a fraction up to the next hundredth."""
-    return min(1.0, int(share * 100 + 1) / 100)
 
 
 def _kind(reason: str) -> str:

@@ -1,11 +1,11 @@
-"""Open and hash the files of clips on any storage; all access to clips goes through here."""
+"""Open and hash files on any storage; all access to clips goes through here."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 from vadv_dist.features.timeline import BadClipError
-from vadv_dist.storage import ConflictError, FileContent, content_of, location
+from vadv_dist.storage import ConflictError, FileContent, Location, content_of, file_size, location, sha256_file
 
 
 def open_clip(uri: str) -> IO[bytes]:
@@ -30,6 +30,11 @@ def open_hashed(uri: str) -> tuple[IO[bytes], int, str]:
         content = _content(uri)
         digest = content.sha256
         return content.open(), content.size, digest
+
+
+def file_entry(file: Location) -> dict[str, Any]:
+    """The entry of a file in a data set's records: name, size and SHA-256."""
+    return {"name": file.name, "bytes": file_size(file), "sha256": sha256_file(file)}
 
 
 def _content(uri: str) -> FileContent:

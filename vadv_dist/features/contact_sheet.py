@@ -1,8 +1,10 @@
 """Draw what an extraction saw: for a few clips, sampled frames with their face boxes."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageDraw
 
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import SPLITS
@@ -13,9 +15,6 @@ from vadv_dist.features.frames import READER_VERSION, Span, Video, to_image
 from vadv_dist.features.timeline import BadClipError
 from vadv_dist.formats.parquet import read_table
 from vadv_dist.storage import Location, atomic_file, join, local_copy, location
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
 
 _CLIPS_PER_SPLIT = 4
 _FRAMES = 8
@@ -51,13 +50,11 @@ def write_contact_sheets(uri: str | Location, folder: str | Location) -> list[Lo
     faults = []
     for split in (split for split in SPLITS if split in dataset.manifest.splits):
         mine = [row for row in rows if row["split"] == split]
-        # Show clips without a face first, because they need checking.
-        chosen = sorted(mine, key=lambda row: row["boxes"] is not None)[: _CLIPS_PER_SPLIT // 4]
-        chosen += [row for row in _spread(mine, _CLIPS_PER_SPLIT) if row not in chosen][
-            : _CLIPS_PER_SPLIT - len(chosen)
-        ]
+        # Show a clip without a face first, because it needs checking.
+        first = min(mine, key=lambda row: row["boxes"] is not None)
+        places = np.linspace(0, len(mine) - 1, min(_CLIPS_PER_SPLIT, len(mine))).round().astype(int)
         strips = []
-        for row in chosen:
+        for row in [first, *(mine[i] for i in places if mine[i] is not first)][:_CLIPS_PER_SPLIT]:
             try:
                 strips.append(_strip(row, location(root)))
             except BadClipError as error:
@@ -75,20 +72,13 @@ def write_contact_sheets(uri: str | Location, folder: str | Location) -> list[Lo
     return written
 
 
-def _spread(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
-    return [rows[i] for i in places]
-
-
-def _strip(row: dict[str, Any], root: Location) -> "Picture":
+def _strip(row: dict[str, Any], root: Location) -> Pillow.Image:
     """One clip: a caption and its frames."""
-    from PIL import Image as Pillow
-    from PIL import ImageDraw
-
     boxes = row["boxes"]
     # Frames at times with a known box: those of the face branch.
     count = len(boxes) if boxes else _FRAMES
-    chosen = [int((i + 0.5) / min(_FRAMES, count) * count) for i in range(min(_FRAMES, count))]
+    shown = min(_FRAMES, count)
+    chosen = [int((i + 0.5) / shown * count) for i in range(shown)]
     times = Span(row["start_s"], row["end_s"]).middles(count)
     with open_clip(str(join(root, row["path"]))) as file, Video(file) as video:
         images = [to_image(frame, 2 * _TILE_WIDTH) for _, frame in video.frames([times[i] for i in chosen])]
@@ -105,17 +95,13 @@ def _strip(row: dict[str, Any], root: Location) -> "Picture":
         strip.paste(tile, (place * _TILE_WIDTH, _CAPTION_HEIGHT))
         if boxes:
             left, top, right, bottom = boxes[index]
-            corners = [
-                (place * _TILE_WIDTH + left * _TILE_WIDTH, _CAPTION_HEIGHT + top * height),
-                (place * _TILE_WIDTH + right * _TILE_WIDTH, _CAPTION_HEIGHT + bottom * height),
-            ]
-            draw.rectangle(corners, outline=_BOX_COLOUR, width=2)
+            x0, x1 = ((place + x) * _TILE_WIDTH for x in (left, right))
+            y0, y1 = (_CAPTION_HEIGHT + y * height for y in (top, bottom))
+            draw.rectangle((x0, y0, x1, y1), outline=_BOX_COLOUR, width=2)
     return strip
 
 
-def _stacked(strips: "list[Picture]") -> "Picture":
-    from PIL import Image as Pillow
-
+def _stacked(strips: list[Pillow.Image]) -> Pillow.Image:
     sheet = Pillow.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)), _PAPER)
     top = 0
     for strip in strips:

@@ -5,7 +5,7 @@ Shape letters: B images, S side in pixels, N tokens per image, D width, C classe
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,28 +15,12 @@ from torch import Tensor
 
 from vadv_dist.config.extract_sections import Precision
 from vadv_dist.errors import UserError
+from vadv_dist.features.clip_files import file_entry
 from vadv_dist.features.pixels import Preprocessing
 from vadv_dist.models.pretrained import load_pretrained
 
 _FIELD = "image.encoder"
 _KINDS = ("clip", "siglip", "siglip2")
-
-
-@dataclass(frozen=True)
-class EncoderFacts:
-    """An encoder as recorded in a data set.
-
-    Attributes:
-        name: as configured.
-        kind: model type of its config.
-        revision: commit on the Hugging Face Hub; None for a folder.
-        files: name, size and SHA-256 of each file of its weights and preprocessing.
-    """
-
-    name: str
-    kind: str
-    revision: str | None
-    files: list[dict[str, Any]]
 
 
 class ImageEncoder:
@@ -60,19 +44,17 @@ class ImageEncoder:
         device: torch.device | None = None,
         precision: Precision = "fp32",
     ) -> None:
-        self.name, self.tokens = name, tokens
+        self.tokens = tokens
         self.config = image_config(name)
-        self._device = device or torch.device("cpu")
-        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._preprocessing = tower_preprocessing(name)
-        tower = _tower(self.config, "vision_config")
-        self._model = load_frozen(_vision_class(self.config), name, _FIELD, self._dtype, tower).to(self._device)
+        model_class, tower = _class(self.config, "vision"), _tower(self.config, "vision_config")
+        self._model = load_frozen(model_class, name, _FIELD, device, precision, tower)
 
     @torch.inference_mode()
     def encode(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Encode images [B, S, S, 3], already resized, as [B, N, D]."""
-        pixels = self._preprocessing.normalised(_tensor(images, self._device)).to(self._dtype)
-        outputs = self._model(pixel_values=pixels)
+        pixels = self._preprocessing.normalised(images, self._model.device)
+        outputs = self._model(pixel_values=pixels.to(self._model.dtype))
         if self.tokens == "patches":
             features: Tensor = outputs.last_hidden_state
             if self.config.model_type.startswith("clip"):
@@ -83,19 +65,28 @@ class ImageEncoder:
         return features.float().cpu().numpy()
 
 
+def pretrained_config(name: str, field: str) -> Any:
+    """Load the configuration of an encoder; `field` of our configuration names it in messages.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    return load_pretrained(
+        name,
+        lambda source, local: AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=False),
+        field,
+    )
+
+
 def image_config(name: str) -> Any:
     """Load the configuration of an encoder's image tower.
 
     Raises:
         UserError: it cannot be loaded, or is neither CLIP nor SigLIP.
     """
-    from transformers import AutoConfig
-
-    config: Any = load_pretrained(
-        name,
-        lambda source, local: AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=False),
-        field=_FIELD,
-    )
+    config = pretrained_config(name, _FIELD)
     if config.model_type.removesuffix("_vision_model") not in _KINDS:
         raise UserError(
             f"{_FIELD} {name!r} is a {config.model_type!r}, expected a CLIP or a SigLIP, such as "
@@ -176,7 +167,7 @@ def prompt_embeddings(name: str, template: str, classes: Sequence[str]) -> npt.N
         raise UserError(f"{error} Prompts need a tokenizer; prompts.store: false leaves them out.") from None
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(f"{_FIELD} {name!r} has no tokenizer. Put it next to the weights, or set prompts.store: false.")
-    model = load_frozen(_text_class(config), name, _FIELD, torch.float32, _tower(config, "text_config"))
+    model = load_frozen(_class(config, "text"), name, _FIELD, config=_tower(config, "text_config"))
     longest = config.text_config.max_position_embeddings
     lengths = [len(row) for row in tokenizer(texts)["input_ids"]]
     if max(lengths) > longest:
@@ -199,14 +190,21 @@ def prompt_embeddings(name: str, template: str, classes: Sequence[str]) -> npt.N
     return embeddings.float().numpy()
 
 
-def load_frozen(model_class: Any, name: str, field: str, dtype: torch.dtype, config: Any = None) -> Any:
+def load_frozen(
+    model_class: Any,
+    name: str,
+    field: str,
+    device: torch.device | None = None,
+    precision: Precision = "fp32",
+    config: Any = None,
+) -> Any:
     """Load a model for inference and check that its files contain every weight.
 
     Args:
         model_class: a transformers class.
         name: folder or Hugging Face name.
         field: the configuration field, for messages.
-        dtype: type of the weights.
+        device, precision: of the weights; by default on the CPU.
         config: configuration of the model; None uses the one next to the weights.
     Raises:
         UserError: it cannot be loaded, or lacks weights (which transformers would initialise at random).
@@ -216,7 +214,7 @@ def load_frozen(model_class: Any, name: str, field: str, dtype: torch.dtype, con
         lambda source, local: model_class.from_pretrained(
             source,
             local_files_only=local,
-            dtype=dtype,
+            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
             output_loading_info=True,
             **({} if config is None else {"config": config}),
         ),
@@ -228,24 +226,18 @@ def load_frozen(model_class: Any, name: str, field: str, dtype: torch.dtype, con
             f"The weights of {field} {name!r} lack {len(missing)} of the tensors of a {model_class.__name__}, such as "
             f"{missing[0]}. Use a model that has them all."
         )
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(device or "cpu")
 
 
-def encoder_facts(name: str, field: str = _FIELD) -> EncoderFacts:
-    """List the files that determine an encoder's features, with their hashes.
+def encoder_facts(name: str, field: str = _FIELD) -> dict[str, Any]:
+    """Describe an encoder for a data set: name, kind, revision on the Hugging Face Hub, and files that determine it.
 
     Raises:
         UserError: it cannot be found.
     """
-    from pathlib import Path
-
-    from transformers import AutoConfig
     from transformers.utils.hub import cached_file
 
-    from vadv_dist.storage import sha256_file
-
-    def find(source: str, local: bool) -> tuple[str, str | None, list[Path]]:
-        config: Any = AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=False)
+    def find(source: str, local: bool) -> list[Path]:
         files: list[Path] = []
         wanted = ("config.json", "preprocessor_config.json", "processor_config.json")
         weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "tokenizer.json")
@@ -254,17 +246,15 @@ def encoder_facts(name: str, field: str = _FIELD) -> EncoderFacts:
             if found is not None:
                 files.append(Path(found))
         folder = files[0].parent
-        files += sorted(path for path in folder.glob("model-*.safetensors"))
-        return config.model_type, getattr(config, "_commit_hash", None), files
+        return files + sorted(folder.glob("model-*.safetensors"))
 
-    kind, revision, files = load_pretrained(name, find, field=field)
-    listed = [{"name": p.name, "bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in dict.fromkeys(files)]
-    return EncoderFacts(name, kind, revision, listed)
-
-
-def _tensor(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    # Arrays from Ray's object store are read-only, which torch does not accept.
-    return torch.from_numpy(images if images.flags.writeable else images.copy()).to(device)
+    config, files = pretrained_config(name, field), load_pretrained(name, find, field)
+    return {
+        "name": name,
+        "kind": config.model_type,
+        "revision": getattr(config, "_commit_hash", None),
+        "files": [file_entry(path) for path in files],
+    }
 
 
 def _vision(config: Any) -> Any:
@@ -272,23 +262,20 @@ def _vision(config: Any) -> Any:
 
 
 def _tower(config: Any, name: str) -> Any:
-    """Configuration of one of the two towers; the width of CLIP's projection is in the whole model's."""
+    """Its configuration; the width of CLIP's projection is in the whole model's."""
     tower = copy.deepcopy(getattr(config, name, config))
     if config.model_type == "clip":
         tower.projection_dim = config.projection_dim
     return tower
 
 
-def _vision_class(config: Any) -> Any:
-    from transformers import CLIPVisionModelWithProjection, Siglip2VisionModel, SiglipVisionModel
+def _class(config: Any, tower: Literal["vision", "text"]) -> Any:
+    """The class of one of the two towers."""
+    import transformers
 
-    kinds = {"clip": CLIPVisionModelWithProjection, "siglip": SiglipVisionModel, "siglip2": Siglip2VisionModel}
-    return kinds[config.model_type.removesuffix("_vision_model")]
-
-
-def _text_class(config: Any) -> Any:
-    from transformers import CLIPTextModelWithProjection, Siglip2TextModel, SiglipTextModel
-
-    return {"clip": CLIPTextModelWithProjection, "siglip": SiglipTextModel, "siglip2": Siglip2TextModel}[
-        config.model_type
-    ]
+    name = {
+        "clip": {"vision": "CLIPVisionModelWithProjection", "text": "CLIPTextModelWithProjection"},
+        "siglip": {"vision": "SiglipVisionModel", "text": "SiglipTextModel"},
+        "siglip2": {"vision": "Siglip2VisionModel", "text": "Siglip2TextModel"},
+    }[config.model_type.removesuffix("_vision_model")][tower]
+    return getattr(transformers, name)

@@ -3,7 +3,7 @@
 Shape letters: B crops, S side in pixels, E scores.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,20 +11,13 @@ import torch
 
 from vadv_dist.config.extract_sections import ExpressionConfig, Precision
 from vadv_dist.errors import UserError, one_line
-from vadv_dist.features.encoders import (
-    EncoderFacts,
-    _tensor,
-    encoder_facts,
-    image_preprocessing,
-    load_frozen,
-)
+from vadv_dist.features.clip_files import file_entry
+from vadv_dist.features.encoders import encoder_facts, image_preprocessing, load_frozen, pretrained_config
 from vadv_dist.features.pixels import Preprocessing
 from vadv_dist.features.yunet import open_session
-from vadv_dist.models.pretrained import load_pretrained
-from vadv_dist.storage import file_size, location, sha256_file
+from vadv_dist.storage import location
 
 _FIELD = "expression.encoder"
-Scores = Literal["probabilities", "raw"]
 
 
 class ExpressionEncoder:
@@ -42,27 +35,24 @@ class ExpressionEncoder:
         self, config: ExpressionConfig, *, device: torch.device | None = None, precision: Precision = "fp32"
     ) -> None:
         self._config = config
-        self._device = device or torch.device("cpu")
-        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._preprocessing = expression_preprocessing(config)
         name = _name(config)
         self._model: Any = None
         self._session: Any = None
         if _is_onnx(config):
-            self._session = open_session(name, _FIELD, threads=1)
+            self._session = open_session(name, _FIELD)
         else:
             _require_classifier(config)
             from transformers import AutoModelForImageClassification
 
-            loaded = load_frozen(AutoModelForImageClassification, name, _FIELD, self._dtype)
-            self._model = loaded.to(self._device)
+            self._model = load_frozen(AutoModelForImageClassification, name, _FIELD, device, precision)
 
     @torch.inference_mode()
     def encode(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Score face crops [B, S, S, 3], already resized, as [B, E]."""
         if self._session is not None:
             names = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
-            [logits] = self._session.run([names[1]], {names[0]: self._preprocessing.normalised_array(crops)})
+            [logits] = self._session.run([names[1]], {names[0]: self._preprocessing.normalised(crops).numpy()})
             if logits.shape != (len(crops), self._config.num_scores):
                 raise UserError(
                     f"{_FIELD} {_name(self._config)} gives scores {list(logits.shape)} for {len(crops)} faces, "
@@ -70,8 +60,8 @@ class ExpressionEncoder:
                 )
             scores = torch.from_numpy(np.asarray(logits, np.float32))
         else:
-            pixels = self._preprocessing.normalised(_tensor(crops, self._device)).to(self._dtype)
-            scores = self._model(pixel_values=pixels).logits.float().cpu()
+            pixels = self._preprocessing.normalised(crops, self._model.device)
+            scores = self._model(pixel_values=pixels.to(self._model.dtype)).logits.float().cpu()
         if self._config.scores == "probabilities":
             scores = scores.softmax(dim=-1)
         return np.asarray(scores.numpy(), np.float32)
@@ -88,8 +78,8 @@ def expression_preprocessing(config: ExpressionConfig) -> Preprocessing:
     return image_preprocessing(_name(config), _FIELD)
 
 
-def check_expression(config: ExpressionConfig) -> EncoderFacts:
-    """Check the configuration before anything is started, and list the files of the encoder.
+def check_expression(config: ExpressionConfig) -> dict[str, Any]:
+    """Check the configuration before anything is started, and describe the encoder as `encoder_facts` does.
 
     Raises:
         UserError: as in `ExpressionEncoder`.
@@ -98,24 +88,22 @@ def check_expression(config: ExpressionConfig) -> EncoderFacts:
         _require_classifier(config)
         return encoder_facts(_name(config), _FIELD)
     path = location(_name(config))
-    session = open_session(path, _FIELD, threads=1)
-    outputs = [list(output.shape) for output in session.get_outputs()]
-    if len(session.get_inputs()) != 1 or len(outputs[0]) != 2 or outputs[0][1] not in (config.num_scores, None):
-        is_symbol = len(outputs[0]) == 2 and isinstance(outputs[0][1], str)
-        if not is_symbol:
-            raise UserError(
-                f"{_FIELD} {path} takes {len(session.get_inputs())} inputs and gives {outputs}, expected one image and "
-                f"[B, {config.num_scores}] scores. Set expression.num_scores, or use another."
-            )
+    session = open_session(path, _FIELD)
+    num_inputs, outputs = len(session.get_inputs()), [list(output.shape) for output in session.get_outputs()]
+    shape = outputs[0]
+    if num_inputs != 1 or len(shape) != 2 or not (shape[1] in (config.num_scores, None) or isinstance(shape[1], str)):
+        raise UserError(
+            f"{_FIELD} {path} takes {num_inputs} inputs and gives {outputs}, expected one image and "
+            f"[B, {config.num_scores}] scores. Set expression.num_scores, or use another."
+        )
     _try_onnx(session, config)
-    facts = {"name": path.name, "bytes": file_size(path), "sha256": sha256_file(path)}
-    return EncoderFacts(path.name, "onnx", None, [facts])
+    return {"name": path.name, "kind": "onnx", "revision": None, "files": [file_entry(path)]}
 
 
 def _try_onnx(session: Any, config: ExpressionConfig) -> None:
     """Score two images like the extraction: channels first, more than one at a time."""
     images = np.random.default_rng(0).integers(0, 256, (2, config.onnx_side, config.onnx_side, 3)).astype(np.uint8)
-    pixels = expression_preprocessing(config).normalised_array(images)
+    pixels = expression_preprocessing(config).normalised(images).numpy()
     try:
         scores = np.asarray(session.run(None, {session.get_inputs()[0].name: pixels})[0], np.float64)
     except Exception as error:  # onnxruntime's exceptions have no common base class
@@ -134,13 +122,9 @@ def _try_onnx(session: Any, config: ExpressionConfig) -> None:
 
 
 def _require_classifier(config: ExpressionConfig) -> None:
-    from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, AutoConfig
+    from transformers import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
-    found: Any = load_pretrained(
-        _name(config),
-        lambda source, local: AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=False),
-        field=_FIELD,
-    )
+    found = pretrained_config(_name(config), _FIELD)
     if type(found) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise UserError(
             f"{_FIELD} {_name(config)!r} is a {found.model_type!r}, expected an image classifier or an .onnx file."

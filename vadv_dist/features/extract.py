@@ -3,8 +3,9 @@
 Groups of clips become shards one by one, so that a resumed run repeats only the groups that were not finished.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from vadv_dist.config.extract_sections import ExtractConfig
@@ -16,7 +17,6 @@ from vadv_dist.features.assemble import SOURCES_NAME, ExtractSummary, finish, su
 from vadv_dist.features.frames import READER_VERSION
 from vadv_dist.features.listing import list_clips
 from vadv_dist.features.plan import MADE_BY, Plan, make_plan
-from vadv_dist.features.progress import ExtractProgress
 from vadv_dist.features.ray_pipeline import Room, runtime, through_ray
 from vadv_dist.features.stages import ClipBatch, ClipReport, in_process
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder
@@ -25,6 +25,11 @@ from vadv_dist.storage import Location, local_copy, location, sha256_file
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_LINE_EVERY_S = 15.0
+
+# Adds finished clips and, of these, the rejected ones.
+Advance = Callable[[int, int], None]
 
 
 def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool = False) -> ExtractSummary:
@@ -62,10 +67,10 @@ def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool =
             todo = [group for group in plan.groups if group.name not in records]
             already = len(listed.clips) - sum(len(group.clips) for group in todo)
             rejected = sum(record.rejected for record in records.values())
-            with ExtractProgress(console, len(listed.clips), already, rejected) as progress:
-                for group, record in _run(plan, work, todo, room, progress):
+            with _progress(console, len(listed.clips), already, rejected) as advance:
+                for group, record in _run(plan, work, todo, room, advance):
                     records[group.name] = record
-            return finish(config, listed, work, plan.groups, records, plan.features, plan.prompts, plan.provenance)
+            return finish(plan, work, records)
 
 
 def _finished(plan: Plan) -> ExtractSummary | None:
@@ -133,7 +138,7 @@ def _require_same_clips(plan: Plan, hashes: Mapping[str, str]) -> None:
 
 
 def _run(
-    plan: Plan, work: WorkFolder, todo: Sequence[Group], room: Room, progress: ExtractProgress
+    plan: Plan, work: WorkFolder, todo: Sequence[Group], room: Room, advance: Advance
 ) -> Iterator[tuple[Group, GroupRecord]]:
     """Process the missing groups; each is written as soon as its last batch is complete, in any order."""
     numbered = [(group, clips) for group in todo for clips in group.batches(plan.config.batching.clips)]
@@ -148,7 +153,7 @@ def _run(
         group = numbered[batch.number][0]
         mine = waiting.setdefault(group.name, {})
         mine[batch.number] = batch
-        progress.advance(len(batch.reports), sum(report.reason is not None for report in batch.reports))
+        advance(len(batch.reports), sum(report.reason is not None for report in batch.reports))
         if sum(len(part.reports) for part in mine.values()) == len(group.clips):
             del waiting[group.name]
             yield group, _commit(plan, work, group, [mine[number] for number in sorted(mine)])
@@ -187,3 +192,37 @@ def _commit(plan: Plan, work: WorkFolder, group: Group, parts: list[ClipBatch]) 
 
 def _say(console: "Console", text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress(console: "Console", total: int, done: int, rejected: int) -> Iterator[Advance]:
+    """Count finished clips: a bar in a terminal, plain lines elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("extracting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("clips, {task.fields[rate]:.1f}/s, {task.fields[rejected]} rejected,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+    )
+    task = bar.add_task("", total=total, completed=done, rate=0.0, rejected=rejected)
+    before = done
+    began = said = time.monotonic()
+
+    def advance(clips: int, bad: int) -> None:
+        nonlocal done, rejected, said
+        done, rejected, now = done + clips, rejected + bad, time.monotonic()
+        rate = (done - before) / max(now - began, 1e-9)
+        bar.update(task, completed=done, rate=rate, rejected=rejected)
+        if not console.is_terminal and now - said >= _LINE_EVERY_S:
+            said = now
+            minutes = (total - done) / rate / 60
+            counts = f"{done:,} of {total:,} clips, {rate:.1f}/s, {rejected:,} rejected"
+            _say(console, f"{counts}, {minutes:.0f} min left")
+
+    with bar if console.is_terminal else nullcontext():
+        yield advance

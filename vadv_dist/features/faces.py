@@ -9,14 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from vadv_dist.config.extract_sections import FacesConfig
+from vadv_dist.errors import UserError
 from vadv_dist.features import openface
 from vadv_dist.features.frames import Image, Span, Video
 from vadv_dist.features.listing import ListedClip, path_tails
 from vadv_dist.features.openface_times import recording_of
 from vadv_dist.features.timeline import BadClipError
-from vadv_dist.features.tracks import Floats, Scenes, Track, choose_person, crop, follow, squares
+from vadv_dist.features.tracks import Floats, Scenes, Track, choose_person, crop, follow, square
 from vadv_dist.features.upright import Turn
 from vadv_dist.features.yunet import YuNet
+from vadv_dist.storage import Location, location
 
 # Landmarks may be outside the picture if the face is partly outside; most of the time they are inside.
 _INSIDE = 0.9
@@ -73,7 +75,11 @@ class FaceFinder:
         if config.kind == "yunet":
             self._detector = YuNet(config.path or "", min_score=config.min_score, longest_side=config.detect_side)
         else:
-            self._folder = openface.require_folder(config.path or "")
+            self._folder = location(config.path or "")
+            if not self._folder.is_dir():
+                raise UserError(
+                    f"{self._folder} is not a folder. Set faces.path to OpenFace's output folder (-out_dir)."
+                )
 
     def find(self, clip: ListedClip, video: Video, span: Span, frames: Sequence[FaceFrame]) -> ClipFace:
         """Find the face of one clip.
@@ -87,30 +93,13 @@ class FaceFinder:
             BadClipError: OpenFace's output is damaged, or does not belong to this clip.
         """
         if self._detector is not None:
-            shares, scenes = self._detected(self._detector, frames), Scenes([frame.image for frame in frames])
-            unit = _unit(frames)
-            seen = choose_person([boxes * unit for boxes in shares], scenes.same)
-            track = self._follow(shares, seen, scenes)
-            return _without(shares) if track is None else self._cut(frames, track)
+            return self._follow(frames, self._detected(self._detector, frames), list(range(len(frames))))
         output = openface.find_output(self._folder, clip.names)
         if output is None:
             shared = [name for name in path_tails(clip.path) if name not in clip.names]
             if openface.find_output(self._folder, shared) is not None:
                 return ClipFace(missing="OpenFace output under a name that several videos share")
             return ClipFace(missing="no OpenFace output")
-        return self._of_openface(output, clip, video, span, frames)
-
-    def _detected(self, detector: YuNet, frames: Sequence[FaceFrame]) -> list[Floats]:
-        found: dict[int, Floats] = {}
-        for image in (frame.image for frame in frames):
-            if id(image) not in found:
-                height, width = image.shape[:2]
-                found[id(image)] = detector.detect(image).boxes / np.array([width, height] * 2, np.float64)
-        return [found[id(frame.image)] for frame in frames]
-
-    def _of_openface(
-        self, output: openface.Output, clip: ListedClip, video: Video, span: Span, frames: Sequence[FaceFrame]
-    ) -> ClipFace:
         faces = openface.read_faces(output, min_score=self._config.min_score)
         if faces is None:
             return ClipFace(missing="no face found")
@@ -118,12 +107,38 @@ class FaceFinder:
         recording = recording_of(faces.coverage, video, span, is_part=is_part, names_clip=output.name == clip.clip_id)
         rows = [recording.row_at(faces.coverage, frame.time_s) for frame in frames]
         if output.landmarks is None:
-            shares = faces.boxes
-        elif len({(frame.coded_size, frame.turn) for frame in frames}) > 1:
+            return self._follow(frames, faces.boxes, rows, faces.crops)
+        if len({(frame.coded_size, frame.turn) for frame in frames}) > 1:
             raise BadClipError("wrong OpenFace output: the size of the video changes, so landmarks cannot be mapped")
-        else:
-            shares = to_shares(faces.boxes, frames[0], output.landmarks.name)
-        unit, scenes = _unit(frames), Scenes([frame.image for frame in frames])
+        return self._follow(frames, to_shares(faces.boxes, frames[0], output.landmarks.name), rows, faces.crops)
+
+    def _detected(self, detector: YuNet, frames: Sequence[FaceFrame]) -> list[Floats]:
+        found: dict[int, Floats] = {}
+        for image in (frame.image for frame in frames):
+            if id(image) not in found:
+                height, width = image.shape[:2]
+                found[id(image)] = detector.detect(image) / np.array([width, height] * 2, np.float64)
+        return [found[id(frame.image)] for frame in frames]
+
+    def _follow(
+        self,
+        frames: Sequence[FaceFrame],
+        shares: Sequence[Floats],
+        rows: Sequence[int | None],
+        crops: Sequence[Sequence[Location]] = (),
+    ) -> ClipFace:
+        """Follow one person through the frames.
+
+        Args:
+            frames: the sampled frames.
+            shares: boxes as fractions of width and height, row by row, each [F, 4]; a file may have more rows than
+                there are frames.
+            rows: the row of each frame; None if it has none.
+            crops: the aligned crops of these boxes; if there are none, faces are cut from the frames.
+        """
+        height, width = frames[0].image.shape[:2]
+        unit = np.array([width, height] * 2, np.float64)  # lengths with equal horizontal and vertical units
+        scenes = Scenes([frame.image for frame in frames])
         # Use all rows from the first sampled frame to the last, because a face moves less from row to row.
         known = [(row, frame) for frame, row in enumerate(rows) if row is not None]
         first, last = (known[0][0], known[-1][0]) if known else (0, -1)
@@ -133,38 +148,26 @@ class FaceFinder:
         )
         seen = {frame: person[row - first] for row, frame in known if row - first in person}
         found = [_NOBODY if row is None else shares[row] for row in rows]
-        track = self._follow(found, seen, scenes)
-        if track is None:
-            return _without(found)
-        if not faces.crops:
-            return self._cut(frames, track)
-        crops = []
-        for frame in range(len(frames)):  # a frame without a crop uses the nearest one
-            source = min(track.seen, key=lambda seen: abs(seen - frame))
-            row = rows[source]
-            assert row is not None
-            crops.append(openface.read_crop(faces.crops[row][track.seen[source]]))
-        return ClipFace(crops, len(track.seen))
-
-    def _follow(self, shares_TF4: Sequence[Floats], seen: dict[int, int], scenes: Scenes) -> Track | None:
         config = self._config
-        return follow(shares_TF4, seen, scenes.same, min_share=config.min_share, smoothing=config.smoothing)
+        track = follow(found, seen, scenes.same, min_share=config.min_share, smoothing=config.smoothing)
+        if track is None:
+            with_face = sum(len(boxes) > 0 for boxes in found)
+            return ClipFace(seen=with_face, missing="a face in too few frames" if with_face else "no face found")
+        if not crops:
+            return self._cut(frames, track)
+        row_of = {frame: row for row, frame in known}
+        # A frame without a crop uses the nearest one.
+        sources = [min(track.seen, key=lambda seen: abs(seen - frame)) for frame in range(len(frames))]
+        return ClipFace([openface.read_crop(crops[row_of[s]][track.seen[s]]) for s in sources], len(track.seen))
 
     def _cut(self, frames: Sequence[FaceFrame], track: Track) -> ClipFace:
-        """Crop the face from the frames."""
+        """Cut the face from the frames."""
         crops = []
         for source, box in zip(track.sources, track.boxes, strict=True):
             image = frames[source].image
             height, width = image.shape[:2]
-            [square] = squares((box * [width, height, width, height])[None], self._config.margin)
-            crops.append(crop(image, square))
+            crops.append(crop(image, square(box * [width, height, width, height], self._config.margin)))
         return ClipFace(crops, len(track.seen), track.boxes.round(4).tolist())
-
-
-def _unit(frames: Sequence[FaceFrame]) -> Floats:
-    """Factors that turn fractions of a picture into lengths with equal horizontal and vertical units."""
-    height, width = frames[0].image.shape[:2]
-    return np.array([width, height] * 2, np.float64)
 
 
 def to_shares(boxes: Sequence[Floats], frame: FaceFrame, name: str) -> list[Floats]:
@@ -202,8 +205,3 @@ def to_shares(boxes: Sequence[Floats], frame: FaceFrame, name: str) -> list[Floa
     if as_shown:
         return [b / np.array(shown * 2) for b in boxes]
     return [frame.turn.boxes(b / np.array(coded * 2)) for b in boxes]
-
-
-def _without(faces_TF4: Sequence[Floats]) -> ClipFace:
-    seen = sum(len(faces) > 0 for faces in faces_TF4)
-    return ClipFace(seen=seen, missing="no face found" if not seen else "a face in too few frames")

@@ -4,23 +4,23 @@ The frame at a time is the one with the largest presentation time that is not la
 `ffmpeg -ss`: 0 is the start of the file's earliest stream, which may be audio.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
+import av
 import numpy as np
 import numpy.typing as npt
+from av import VideoFrame
+from av.container import InputContainer
+from av.video.frame import PictureType
 
 from vadv_dist.features.listing import WRONG_TIMES
 from vadv_dist.features.timeline import END_TOLERANCE_S, BadClipError, Timeline, choose_stream, read_timeline
 from vadv_dist.features.upright import Picture, picture_of
-
-if TYPE_CHECKING:
-    from fractions import Fraction
-
-    from av import VideoFrame
-    from av.container import InputContainer
 
 Image = npt.NDArray[np.uint8]
 """Height × width × RGB."""
@@ -72,8 +72,7 @@ class Video:
                 self._container.close()
             self._open()
         self.timeline = timeline
-        self._begun: Iterator[tuple[int, Picture]] | None = None
-        self._ahead: tuple[int, Picture] | None = None
+        self._begun: Iterator[tuple[int, Picture]] | None = None  # what follows the first frame
 
     def __enter__(self) -> "Video":
         return self
@@ -82,24 +81,21 @@ class Video:
         self._container.close()
 
     def _open(self) -> None:
-        import av
-
         self._file.seek(0)
         try:
             self._container: InputContainer = av.open(self._file, mode="r", metadata_errors="ignore")
         except av.EOFError:
             raise BadClipError("zero length") from None
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise BadClipError(f"unreadable: {_reason(error)}") from None
+            raise _unreadable(error) from None
         try:
             self._stream = choose_stream(self._container)
+            context = self._stream.codec_context
+            if context.width * context.height > MAX_PIXELS:
+                raise BadClipError(f"too large: {context.width} × {context.height} pixels")
         except BadClipError:
             self._container.close()
             raise
-        context = self._stream.codec_context
-        if context.width * context.height > MAX_PIXELS:
-            self._container.close()
-            raise BadClipError(f"too large: {context.width} × {context.height} pixels")
         context.options = {"max_pixels": str(MAX_PIXELS)}  # the frame size may grow within a video
         self._stream.thread_count = 1  # clips are read in parallel, and their threads would compete
 
@@ -152,40 +148,31 @@ class Video:
         Raises:
             BadClipError: a frame cannot be decoded, frames are out of order, or the video ends before the last time.
         """
-        import av
-
-        try:
-            yield from self._frames(times_s)
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise BadClipError(f"unreadable: {_reason(error)}") from None
-
-    def _frames(self, times_s: Sequence[float]) -> Iterator[tuple[int, Picture]]:
         line = self.timeline
-        source = self._from_beginning()
+        length_of_last_s = float((line.end - line.shown[-1]) * line.base)
         held: tuple[int, Picture] | None = None
-        upcoming = next(source, None)
-        for index, wanted in enumerate(times_s):
-            at = line.pts_at(wanted)
-            if upcoming is not None and (key := self._key_worth_seeking(upcoming[0], at)) is not None:
-                found = self._decoded_at(key, line.frame_at(at))
-                if found is not None:
-                    held, source = found
-                else:
-                    self._seek, held, source = False, None, self._from_beginning()
-                upcoming = next(source, None)
-            while upcoming is not None and (held is None or upcoming[0] <= at):
-                if held is not None and upcoming[0] < held[0]:
-                    back = line.seconds(held[0]), line.seconds(upcoming[0])
-                    raise BadClipError(f"out of order: a frame at {back[1]:.2f} s follows {back[0]:.2f} s")
-                held, upcoming = upcoming, next(source, None)
-            if held is None:
-                raise BadClipError("zero length")
-            if upcoming is None and wanted > line.seconds(held[0]) + END_TOLERANCE_S + self._length_of_last():
-                raise BadClipError(f"truncated: the last frame is at {line.seconds(held[0]):.2f} s")
-            yield index, held[1]
-
-    def _length_of_last(self) -> float:
-        return float((self.timeline.end - self.timeline.shown[-1]) * self.timeline.base)
+        with _decoding():
+            source = self._from_beginning()
+            upcoming = next(source, None)
+            for index, wanted in enumerate(times_s):
+                at = line.pts_at(wanted)
+                if upcoming is not None and (key := self._key_worth_seeking(upcoming[0], at)) is not None:
+                    found = self._decoded_at(key, line.frame_at(at))
+                    if found is not None:
+                        held, source = found
+                    else:
+                        self._seek, held, source = False, None, self._from_beginning()
+                    upcoming = next(source, None)
+                while upcoming is not None and (held is None or upcoming[0] <= at):
+                    if held is not None and upcoming[0] < held[0]:
+                        back = line.seconds(held[0]), line.seconds(upcoming[0])
+                        raise BadClipError(f"out of order: a frame at {back[1]:.2f} s follows {back[0]:.2f} s")
+                    held, upcoming = upcoming, next(source, None)
+                if held is None:
+                    raise BadClipError("zero length")
+                if upcoming is None and wanted > line.seconds(held[0]) + END_TOLERANCE_S + length_of_last_s:
+                    raise BadClipError(f"truncated: the last frame is at {line.seconds(held[0]):.2f} s")
+                yield index, held[1]
 
     def _key_worth_seeking(self, here: int, at: int) -> int | None:
         key = self.timeline.key_before(at) if self._seek else None
@@ -197,8 +184,6 @@ class Video:
         self, key: int, wanted: int | None
     ) -> tuple[tuple[int, Picture], Iterator[tuple[int, Picture]]] | None:
         """Decode from a key frame to a frame; None if the container or the decoder does not reach it exactly."""
-        import av
-
         base = self.timeline.base
         for back_s in _BACK_S:
             self._container.seek(key - int(back_s / base), stream=self._stream, backward=True)
@@ -215,30 +200,23 @@ class Video:
 
     def _from_beginning(self) -> Iterator[tuple[int, Picture]]:
         """All frames, reusing what was decoded to find the first one."""
-        _ = self._first
-        begun, ahead = self._begun, self._ahead
-        self._begun = self._ahead = None
-        if begun is None:
-            self._container.close()
-            self._open()  # because the result of seeking to the start depends on the container
-            begun = self._decoded(None)
-        elif ahead is not None:
-            yield ahead
-        yield from begun
+        first, begun = self._first, self._begun
+        self._begun = None
+        if begun is not None:
+            return itertools.chain([first], begun)
+        self._container.close()
+        self._open()  # because the result of seeking to the start depends on the container
+        return self._decoded(None)
 
     @cached_property
     def _first(self) -> tuple[int, Picture]:
         """The first frame that can be decoded: streams may start with frames that depend on earlier ones."""
-        import av
-
-        try:
-            self._begun = self._decoded(None)
-            self._ahead = next(self._begun, None)
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise BadClipError(f"unreadable: {_reason(error)}") from None
-        if self._ahead is None:
+        self._begun = self._decoded(None)
+        with _decoding():
+            first = next(self._begun, None)
+        if first is None:
             raise BadClipError("zero length")
-        return self._ahead
+        return first
 
     def _decoded(self, key: int | None) -> Iterator[tuple[int, Picture]]:
         """Decode the following packets, as (presentation time, picture).
@@ -247,8 +225,6 @@ class Video:
             key: presentation time of the key frame to start with; frames shown before it are skipped, since they may
                 depend on frames that were not read. Yields nothing if the key frame has been passed. None decodes all.
         """
-        from av.video.frame import PictureType
-
         shown, in_order = self.timeline.shown, self.timeline.in_order
         number, last = 0, None
         begun, unseen = key is None, key
@@ -268,11 +244,8 @@ class Video:
                         return  # a "key frame" that refreshes the picture gradually
                     unseen = None
                 if key is None or (pts >= key and not frame.is_corrupt):
-                    yield pts, picture_of(frame, self._pixel_aspect)
-
-    @property
-    def _pixel_aspect(self) -> "Fraction | None":
-        return self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
+                    aspect = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
+                    yield pts, picture_of(frame, aspect)
 
 
 def to_image(picture: Picture, longest_side: int | None = None) -> Image:
@@ -282,10 +255,14 @@ def to_image(picture: Picture, longest_side: int | None = None) -> Image:
         picture: a picture from `Video.frames`.
         longest_side: in pixels; None keeps the size.
     """
-    return picture.image(longest_side)
+    width, height = picture.size[::-1] if picture.turn.transposed else picture.size
+    share = 1.0 if longest_side is None else min(1.0, longest_side / max(width, height))
+    wanted = max(1, round(width * share)), max(1, round(height * share))
+    frame = picture.frame if wanted == picture.coded_size else picture.frame.reformat(*wanted, "rgb24")
+    return picture.turn.image(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
 
 
-def _time_of(frame: "VideoFrame", expected: int | None) -> int:
+def _time_of(frame: VideoFrame, expected: int | None) -> int:
     """A frame's presentation time; some program streams store it only for the first frame of each group."""
     if frame.pts is not None:
         return frame.pts
@@ -294,6 +271,15 @@ def _time_of(frame: "VideoFrame", expected: int | None) -> int:
     return expected
 
 
-def _reason(error: Exception) -> str:
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Turn a decoder's error into the reason for a clip's rejection."""
+    try:
+        yield
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: Exception) -> BadClipError:
     text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-    return str(text)[:120]
+    return BadClipError(f"unreadable: {str(text)[:120]}")

@@ -11,18 +11,12 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from vadv_dist.errors import VadvError
-from vadv_dist.features.stages import ClipBatch, ClipReader, ClipReport, Located, StageSpec
-
-if TYPE_CHECKING:
-    from vadv_dist.data.schema import Array
+from vadv_dist.features.listing import ListedClip
+from vadv_dist.features.stages import ClipBatch, ClipReader, ClipReport, Located, ReadClip, StageSpec, as_batch
 
 CRASHED = "unreadable: its decoder crashed"
-Read = Callable[[StageSpec, int, Located], ClipBatch]
 
 
 @contextmanager
@@ -52,36 +46,19 @@ def _forget(note: Path) -> None:
         note.parent.rmdir()
 
 
-def read_each_apart(spec: StageSpec, number: int, clips: Located, read: "Read | None" = None) -> ClipBatch:
-    """Read a batch like `ClipReader.read`, each clip in a separate process.
+def _read_clip(spec: StageSpec, clip: ListedClip, location: str) -> ReadClip:
+    return ClipReader(spec).read_clip(clip, location)
 
-    Args:
-        spec: settings of a `ClipReader`.
-        number: number of the batch.
-        clips: clips with the locations of their files.
-        read: the function that reads them; by default a `ClipReader`.
-    """
-    parts = []
-    for one in clips:
+
+def read_each_apart(
+    spec: StageSpec, number: int, clips: Located, read: Callable[[StageSpec, ListedClip, str], ReadClip] = _read_clip
+) -> ClipBatch:
+    """Read a batch like `ClipReader.read`, each clip in a separate process, with the function `read`."""
+    done = []
+    for clip, location in clips:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             try:
-                parts.append(pool.submit(read or _read, spec, number, [one]).result())
+                done.append(pool.submit(read, spec, clip, location).result())
             except BrokenProcessPool:
-                parts.append(ClipBatch(number, [ClipReport(one[0].clip_id, reason=CRASHED)]))
-    reports = [report for part in parts for report in part.reports]
-    visual, face = spec.preparations.visual, spec.preparations.face
-    return ClipBatch(
-        number,
-        reports,
-        None if visual is None else _joined([part.visual for part in parts]),
-        None if face is None else _joined([part.face for part in parts]),
-    )
-
-
-def _read(spec: StageSpec, number: int, clips: Located) -> ClipBatch:
-    return ClipReader(spec).read(number, clips)
-
-
-def _joined(parts: "list[Array | None]") -> "Array":
-    some = [part for part in parts if part is not None and len(part)]
-    return np.concatenate(some) if some else np.zeros((0, 0, 0, 0, 3), np.uint8)
+                done.append((ClipReport(clip.clip_id, reason=CRASHED), None, None))
+    return as_batch(spec, number, done)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image as Pillow
 
 from vadv_dist.errors import UserError, VadvError
 from vadv_dist.features.frames import Image
@@ -20,7 +21,7 @@ from vadv_dist.features.openface_times import Coverage
 from vadv_dist.features.timeline import BadClipError
 from vadv_dist.features.tracks import Floats
 from vadv_dist.formats.csv_lines import bounded_lines
-from vadv_dist.storage import Location, location, open_binary
+from vadv_dist.storage import Location, open_binary
 
 _CROP = re.compile(r"frame_det_(\d+)_(\d+)\.(?:bmp|png|jpe?g)", re.IGNORECASE)
 _MAX_CROP_PIXELS = 4096 * 4096  # OpenFace writes 112 × 112 by default
@@ -167,8 +168,6 @@ def read_crop(path: Location) -> Image:
     Raises:
         BadClipError: it cannot be read.
     """
-    from PIL import Image as Pillow
-
     try:
         with open_binary(path) as file, Pillow.open(file) as picture:
             if math.prod(picture.size) > _MAX_CROP_PIXELS:
@@ -178,15 +177,3 @@ def read_crop(path: Location) -> Image:
         raise
     except Exception as error:  # for damaged images Pillow raises SyntaxError, struct.error and others
         raise BadClipError(f"OpenFace's {path.name} is unreadable: {error}") from None
-
-
-def require_folder(path: str) -> Location:
-    """The folder of OpenFace's output.
-
-    Raises:
-        UserError: there is none.
-    """
-    folder = location(path)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder. Set faces.path to OpenFace's output folder (-out_dir).")
-    return folder

@@ -91,10 +91,8 @@ def recording_of(covered: Coverage, video: Video, span: Span, *, is_part: bool, 
     first = bisect.bisect_left(video.shown_s, span.start_s - 1e-3)
     last = bisect.bisect_left(video.shown_s, span.end_s - 1e-3)
     cut = Recording(video.shown_s[first:last], span.start_s, span.end_s)
-    if not is_part:
+    if not is_part or not names_clip:  # a file shared by all clips of the video is not about one of them
         candidates = [whole]
-    elif not names_clip:
-        candidates = [whole]  # a file shared by all clips of the video is not about one of them
     elif covered.is_complete:
         candidates = [cut, whole]
     else:  # rows beyond the clip's length belong to the video; otherwise it could be either

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Pillow
 
 from vadv_dist.errors import UserError
 from vadv_dist.features.frames import Image
@@ -19,40 +20,13 @@ if TYPE_CHECKING:
 _RESCALE = 1 / 255
 
 # Supported keys of a processor's configuration …
-_FOLLOWED = frozenset(
-    {
-        "do_resize",
-        "size",
-        "resample",
-        "do_center_crop",
-        "crop_size",
-        "do_rescale",
-        "rescale_factor",
-        "do_normalize",
-        "image_mean",
-        "image_std",
-    }
-)
+_GEOMETRY = {"do_resize", "size", "resample", "do_center_crop", "crop_size"}
+_COLOURS = {"do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"}
 # … and keys that do not affect an RGB image. Any other key is refused unless it is off.
-_WITHOUT_EFFECT = frozenset(
-    {
-        "image_processor_type",
-        "feature_extractor_type",
-        "processor_class",
-        "use_fast",
-        "model_input_names",
-        "_valid_processor_keys",
-        "do_convert_rgb",
-        "default_to_square",
-        "do_reduce_labels",
-        "data_format",
-        "input_data_format",
-        "device",
-        "disable_grouping",
-        "return_tensors",
-        "image_seq_length",
-    }
-)
+_CLASSES = {"image_processor_type", "feature_extractor_type", "processor_class", "use_fast", "_valid_processor_keys"}
+_FORMATS = {"do_convert_rgb", "data_format", "input_data_format", "return_tensors", "device", "disable_grouping"}
+_OTHERS = {"model_input_names", "default_to_square", "do_reduce_labels", "image_seq_length"}
+_KNOWN = _GEOMETRY | _COLOURS | _CLASSES | _FORMATS | _OTHERS
 # In levels of 256: fp32 may differ by this much, while another filter or crop differs by whole levels.
 _TOLERANCE = 0.05
 
@@ -89,7 +63,7 @@ class Preprocessing:
         """
         raw = processor.to_dict()
         kind = type(processor).__name__
-        unknown = {k: v for k, v in raw.items() if k not in _FOLLOWED | _WITHOUT_EFFECT and v not in (None, False)}
+        unknown = {k: v for k, v in raw.items() if k not in _KNOWN and v not in (None, False)}
         if unknown:
             keys = ", ".join(f"{key} ({value!r})" for key, value in sorted(unknown.items()))
             raise UserError(
@@ -129,8 +103,6 @@ class Preprocessing:
 
     def _require_pixels_of(self, processor: Any, name: str) -> None:
         """Compare with the processor on a few images: some ignore their configuration (LeViT's size)."""
-        from PIL import Image as Pillow
-
         random = np.random.default_rng(0)
         for height, width in ((self.height + 37, 2 * self.width + 11), (2 * self.height + 11, self.width), (5, 7)):
             small = random.integers(0, 256, (7, 9, 3), dtype=np.uint8)
@@ -142,7 +114,7 @@ class Preprocessing:
                     f"The image processor of {name!r} ({type(processor).__name__}) fails on an RGB image of "
                     f"{width} by {height} pixels: {' '.join(str(error).split())[:200]}. Use another encoder."
                 ) from error
-            ours = self.normalised_array(self.resized(image)[None])
+            ours = self.normalised(self.resized(image)[None]).numpy()
             levels = np.asarray(self.std, np.float32).reshape(1, 3, 1, 1) / self.scale
             if theirs.shape != ours.shape or not np.all(np.abs(theirs - ours) * levels < _TOLERANCE):
                 raise UserError(
@@ -152,48 +124,27 @@ class Preprocessing:
 
     def resized(self, image: Image) -> Image:
         """Resize and crop one image, to [height, width, 3]."""
-        from PIL import Image as Pillow
-
         picture = Pillow.fromarray(image)
-        if self.shortest_edge is None:
-            if picture.size != (self.width, self.height):
-                picture = picture.resize((self.width, self.height), self.resample)
-            return np.asarray(picture, np.uint8)
         width, height = picture.size
         edge = self.shortest_edge
-        # As in Hugging Face: the longer side is truncated, not rounded.
-        new = (edge, int(edge * height / width)) if width <= height else (int(edge * width / height), edge)
-        if picture.size != new:
-            picture = picture.resize(new, self.resample)
-        return _centre(np.asarray(picture, np.uint8), self.height, self.width)
+        if edge is None:
+            scaled = self.width, self.height
+        else:  # as in Hugging Face: the longer side is truncated, not rounded
+            scaled = (edge, int(edge * height / width)) if width <= height else (int(edge * width / height), edge)
+        if picture.size != scaled:
+            picture = picture.resize(scaled, self.resample)
+        # Cut the centre; Pillow pads a smaller picture with black.
+        left, top = (scaled[0] - self.width) // 2, (scaled[1] - self.height) // 2
+        return np.asarray(picture.crop((left, top, left + self.width, top + self.height)), np.uint8)
 
-    def normalised(self, images: "torch.Tensor") -> "torch.Tensor":
-        """Convert bytes [B, height, width, 3] to the encoder's input, float32 [B, 3, height, width], same device."""
+    def normalised(self, images: npt.NDArray[np.uint8], device: "torch.device | str" = "cpu") -> "torch.Tensor":
+        """Convert bytes [B, height, width, 3] to the encoder's input, float32 [B, 3, height, width]."""
         import torch
 
-        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
-        pixels = images.permute(0, 3, 1, 2).to(torch.float32) * self.scale
+        # Copied, because arrays from Ray's object store are read-only.
+        pixels = torch.tensor(images, device=device).permute(0, 3, 1, 2).to(torch.float32) * self.scale
+        mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return ((pixels - mean) / std).contiguous()
-
-    def normalised_array(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """The same for arrays, for encoders outside torch."""
-        pixels = images.transpose(0, 3, 1, 2).astype(np.float32) * np.float32(self.scale)
-        mean, std = (np.asarray(v, np.float32).reshape(1, 3, 1, 1) for v in (self.mean, self.std))
-        return np.ascontiguousarray((pixels - mean) / std, np.float32)
-
-
-def _centre(image: Image, height: int, width: int) -> Image:
-    """Crop the centre; a smaller image is padded with black."""
-    rows, columns = image.shape[:2]
-    if rows < height or columns < width:
-        high, wide = max(rows, height), max(columns, width)
-        padded = np.zeros((high, wide, 3), np.uint8)
-        top, left = -(-(high - rows) // 2), -(-(wide - columns) // 2)
-        padded[top : top + rows, left : left + columns] = image
-        image, rows, columns = padded, high, wide
-    top, left = (rows - height) // 2, (columns - width) // 2
-    return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
 def _three(values: Any) -> tuple[float, float, float]:

@@ -7,11 +7,12 @@ from typing import Any
 from vadv_dist.config.extract_sections import ExtractConfig, Precision
 from vadv_dist.config.load import config_to_dict
 from vadv_dist.data.schema import Array, FeatureSpec
+from vadv_dist.features.clip_files import file_entry
 from vadv_dist.features.frames import READER_VERSION
 from vadv_dist.features.listing import ClipList
-from vadv_dist.features.stages import ClipReader, Preparations, StageSpec
+from vadv_dist.features.stages import ClipReader, StageSpec
 from vadv_dist.features.work import Group, cut_groups
-from vadv_dist.storage import Location, file_size, location, sha256_file
+from vadv_dist.storage import location
 
 MADE_BY = "vadv extract"
 
@@ -53,25 +54,25 @@ def make_plan(config: ExtractConfig, listed: ClipList, *, use_gpu: bool) -> Plan
         visual = tower_preprocessing(image)
         shape = (config.frames.visual, *feature_shape(image, config.image.tokens))
         features["visual"] = FeatureSpec(shape, config.output.dtype)
-        encoders["image"] = {**asdict(encoder_facts(image)), "preprocessing": asdict(visual)}
+        encoders["image"] = {**encoder_facts(image), "preprocessing": asdict(visual)}
         if config.prompts.store:
             prompts = prompt_embeddings(image, config.prompts.template, config.prompts.classes)
     if config.faces.kind != "none":
         face = expression_preprocessing(config.expression)
         features["face"] = FeatureSpec((config.frames.face, config.expression.num_scores), config.output.dtype)
-        encoders["expression"] = {**asdict(check_expression(config.expression)), "preprocessing": asdict(face)}
+        encoders["expression"] = {**check_expression(config.expression), "preprocessing": asdict(face)}
     asked = config.batching.precision
     precision: Precision = ("bf16" if use_gpu else "fp32") if asked == "auto" else asked
-    stages = StageSpec(config, Preparations(visual, face), precision)
-    ClipReader(stages)
+    stages = StageSpec(config, visual, face, precision)
+    ClipReader(stages)  # checks the detector or OpenFace's folder
     if config.faces.kind == "yunet":
-        encoders["detector"] = _entry(location(config.faces.path or ""))
+        encoders["detector"] = file_entry(location(config.faces.path or ""))
     plain = config_to_dict(config)
     # What determines the bytes: not the output location, the compute settings, or max_rejected.
     decisive = {name: section for name, section in plain.items() if name not in ("output", "compute")}
     decisive["output"] = {name: plain["output"][name] for name in ("shard_rows", "shard_bytes", "dtype")}
     decisive["batching"]["precision"] = precision
-    listing = _entry(listed.file)
+    listing = file_entry(listed.file)
     encoders = json.loads(json.dumps(encoders))
     per_row = sum(spec.bytes_per_row for spec in features.values())
     rows = max(1, min(config.output.shard_rows, config.output.shard_bytes // per_row))
@@ -92,7 +93,3 @@ def make_plan(config: ExtractConfig, listed: ClipList, *, use_gpu: bool) -> Plan
             "options": decisive,
         },
     )
-
-
-def _entry(file: Location) -> dict[str, Any]:
-    return {"name": file.name, "bytes": file_size(file), "sha256": sha256_file(file)}

@@ -16,17 +16,20 @@ import numpy as np
 import pyarrow as pa
 
 from vadv_dist.config.extract_sections import ExtractConfig
+from vadv_dist.data.schema import Array
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.features.isolated import begun, read_each_apart
 from vadv_dist.features.listing import ListedClip
 from vadv_dist.features.stages import (
+    BRANCHES,
+    Branch,
     ClipBatch,
     ClipReader,
     ClipReport,
+    EncodingStage,
     Located,
     StageSpec,
     choose_device,
-    encoder_stages,
 )
 from vadv_dist.runtime.ray_connection import connect
 from vadv_dist.runtime.ray_errors import last_line, own_error
@@ -58,9 +61,7 @@ def runtime(config: ExtractConfig) -> Iterator[Room]:
     """
     compute = config.compute
     if compute.num_workers == 0:
-        import torch
-
-        yield Room(1, int(torch.cuda.is_available() and compute.use_gpu is not False))
+        yield Room(1, int(choose_device(compute.use_gpu).type == "cuda"))
         return
     import ray
 
@@ -110,20 +111,21 @@ def through_ray(spec: StageSpec, batches: Iterator[Located], room: Room) -> Iter
         {"number": number, "clips": json.dumps([(asdict(clip), location) for clip, location in clips])}
         for number, clips in enumerate(batches)
     ]
+    place = _Place(os.getcwd(), store_settings())
     read: Any = _read  # Ray's types do not allow keyword arguments
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         read,
-        fn_kwargs={"spec": spec, "run": uuid.uuid4().hex, "place": _Place(os.getcwd(), store_settings())},
+        fn_kwargs={"spec": spec, "run": uuid.uuid4().hex, "place": place},
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=1,
         memory=_OWN_OPERATOR,
         compute=TaskPoolStrategy(compute.num_workers or room.cpus),
     )
-    for stage in encoder_stages(spec):
+    for branch in spec.branches:
         dataset = dataset.map_batches(
             _Encode,
-            fn_constructor_args=(stage, spec, _Place(os.getcwd(), store_settings())),
+            fn_constructor_args=(branch, spec, place),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=1, max_size=actors, max_tasks_in_flight_per_actor=_BATCHES_WAITING),
@@ -157,14 +159,7 @@ _readers: dict[str, ClipReader] = {}
 
 
 def _read(table: pa.Table, spec: StageSpec, run: str, place: _Place) -> pa.Table:
-    """The reading stage as a task; the process keeps its reader, because opening a detector takes as long as a clip.
-
-    Args:
-        table: one row, the batch.
-        spec: settings of a `ClipReader`.
-        run: a unique name of the run.
-        place: base of relative paths, and store settings.
-    """
+    """The reading stage as a task; the process keeps its reader, because opening a detector takes as long as a clip."""
     place.enter()
     [row] = table.to_pylist()
     number = int(row["number"])
@@ -181,41 +176,34 @@ def _read(table: pa.Table, spec: StageSpec, run: str, place: _Place) -> pa.Table
 class _Encode:
     """An encoding stage as an actor."""
 
-    def __init__(self, stage: Any, spec: StageSpec, place: _Place) -> None:
+    def __init__(self, branch: Branch, spec: StageSpec, place: _Place) -> None:
         import torch
 
         place.enter()
         torch.set_num_threads(1)  # actors run in parallel
-        self._stage = stage(spec, choose_device(spec))
+        self._stage = EncodingStage(branch, spec, choose_device(spec.config.compute.use_gpu))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return _to_table(self._stage.run(_from_table(table)))
 
 
 def _to_table(batch: ClipBatch) -> pa.Table:
-    """A batch as one row with arrays as bytes, which can be read without copying."""
-    columns = {
-        "number": pa.array([batch.number], pa.int64()),
-        "reports": pa.array([json.dumps([asdict(report) for report in batch.reports])], pa.large_string()),
+    """A batch as one row: arrays as bytes, which can be read without copying, and the rest as JSON."""
+    arrays: dict[str, Array] = {name: array for name in BRANCHES if (array := getattr(batch, name)) is not None}
+    head: dict[str, Any] = {
+        "number": batch.number,
+        "reports": [asdict(report) for report in batch.reports],
+        "kinds": {name: (array.dtype.str, array.shape) for name, array in arrays.items()},
     }
-    for name in ("visual", "face"):
-        values = getattr(batch, name)
-        if values is None:
-            continue
-        shape = {"shape": values.shape, "dtype": values.dtype.str}
-        columns[f"{name}_type"] = pa.array([json.dumps(shape)], pa.string())
-        data = pa.py_buffer(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
-        offsets = pa.py_buffer(np.array([0, data.size], np.int64))
-        columns[name] = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
+    columns: dict[str, pa.Array] = {"head": pa.array([json.dumps(head)], pa.large_string())}
+    columns |= {name: pa.array([array.tobytes()], pa.large_binary()) for name, array in arrays.items()}
     return pa.table(columns)
 
 
 def _from_table(table: pa.Table) -> ClipBatch:
-    arrays = {}
-    for name in ("visual", "face"):
-        if name in table.column_names:
-            kind = json.loads(table.column(f"{name}_type")[0].as_py())
-            data = table.column(name)[0].as_buffer()
-            arrays[name] = np.frombuffer(data, np.dtype(kind["dtype"])).reshape(kind["shape"])
-    reports = [ClipReport(**report) for report in json.loads(table.column("reports")[0].as_py())]
-    return ClipBatch(int(table.column("number")[0].as_py()), reports, **arrays)
+    head = json.loads(table.column("head")[0].as_py())
+    arrays = {
+        name: np.frombuffer(table.column(name)[0].as_buffer(), dtype).reshape(shape)
+        for name, (dtype, shape) in head["kinds"].items()
+    }
+    return ClipBatch(head["number"], [ClipReport(**report) for report in head["reports"]], **arrays)

@@ -7,21 +7,23 @@ Shape letters: K accepted clips of a batch, M of them with a face, T visual fram
 encoders' inputs, N tokens per frame, D width, E expression scores.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from vadv_dist.config.extract_sections import ExtractConfig, Precision
 from vadv_dist.data.schema import Array
 from vadv_dist.errors import UserError, VadvError
 from vadv_dist.features.clip_files import open_hashed
-from vadv_dist.features.faces import FaceFinder, FaceFrame
+from vadv_dist.features.faces import ClipFace, FaceFinder, FaceFrame
 from vadv_dist.features.frames import Image, Video, to_image
 from vadv_dist.features.listing import ListedClip
 from vadv_dist.features.pixels import Preprocessing
 from vadv_dist.features.timeline import BadClipError, Timeline
+from vadv_dist.features.upright import Picture
 
 if TYPE_CHECKING:
     import torch
@@ -30,22 +32,27 @@ if TYPE_CHECKING:
 Located = list[tuple[ListedClip, str]]
 """Clips with the locations of their files."""
 
-
-@dataclass(frozen=True)
-class Preparations:
-    """The encoders' settings that the reading stage needs: None for a missing encoder."""
-
-    visual: Preprocessing | None
-    face: Preprocessing | None
+Branch = Literal["visual", "face"]
+BRANCHES: tuple[Branch, ...] = ("visual", "face")
 
 
 @dataclass(frozen=True)
 class StageSpec:
-    """Settings for every process of an extraction."""
+    """Settings for every process of an extraction.
+
+    Attributes:
+        visual, face: preprocessing of each branch; None if it has no encoder.
+    """
 
     config: ExtractConfig
-    preparations: Preparations
+    visual: Preprocessing | None
+    face: Preprocessing | None
     precision: Precision
+
+    @property
+    def branches(self) -> list[Branch]:
+        """The branches with an encoder."""
+        return [branch for branch in BRANCHES if getattr(self, branch) is not None]
 
 
 @dataclass(frozen=True)
@@ -95,17 +102,37 @@ class ClipBatch:
     face: Array | None = None
 
 
+ReadClip = tuple[ClipReport, Array | None, Array | None]
+"""A clip's report, frames [T, S, S, 3] and face crops [F, C, C, 3]; None if it has none."""
+
+
+def as_batch(spec: StageSpec, number: int, clips: Sequence[ReadClip]) -> ClipBatch:
+    """Stack the images of clips as a batch, in which only the encoded branches are not None."""
+
+    def stacked(images: list[Array | None]) -> Array:
+        some = [each for each in images if each is not None]
+        return np.stack(some) if some else np.zeros((0, 0, 0, 0, 3), np.uint8)
+
+    reports, visual, face = (list(part) for part in zip(*clips, strict=True))
+    return ClipBatch(
+        number,
+        reports,
+        visual=None if spec.visual is None else stacked(visual),
+        face=None if spec.face is None else stacked(face),
+    )
+
+
 class ClipReader:
     """Reads clips in one pass: frames for both branches, faces, crops.
 
     Args:
-        spec: the frames and faces to read, and the encoders' input sizes.
+        spec: the frames and faces to read, and their preprocessing.
     Raises:
         UserError: the detector or OpenFace's folder does not exist.
     """
 
     def __init__(self, spec: StageSpec) -> None:
-        self._config, self._preparations = spec.config, spec.preparations
+        self._spec = spec
         self._faces = FaceFinder(spec.config.faces) if spec.config.faces.kind != "none" else None
         # In most lists, clips of one video are consecutive.
         self._read_last: tuple[str, Timeline] | None = None
@@ -116,34 +143,28 @@ class ClipReader:
         Raises:
             VadvError: an object store denies access or does not respond.
         """
-        reports, visual, face = [], [], []
-        for clip, location in clips:
-            try:
-                report, frames, crops = self._read(clip, location)
-            except BadClipError as error:
-                reports.append(ClipReport(clip.clip_id, reason=str(error)))
-                continue
-            except VadvError:  # from an object store: not the clip's fault, so others would fail too
-                raise
-            except Exception as error:  # decoders may raise anything on a damaged file; continue with the others
-                reports.append(ClipReport(clip.clip_id, reason=f"unreadable: {type(error).__name__}: {error}"[:200]))
-                continue
-            reports.append(report)
-            if frames is not None:
-                visual.append(frames)
-            if crops is not None:
-                face.append(crops)
-        return ClipBatch(
-            number,
-            reports,
-            None if self._preparations.visual is None else _stacked(visual),
-            None if self._preparations.face is None else _stacked(face),
-        )
+        return as_batch(self._spec, number, [self.read_clip(clip, location) for clip, location in clips])
 
-    def _read(self, clip: ListedClip, location: str) -> tuple[ClipReport, Array | None, Array | None]:
+    def read_clip(self, clip: ListedClip, location: str) -> ReadClip:
+        """Read one clip; a bad one has only a report.
+
+        Raises:
+            VadvError: as in `read`.
+        """
+        try:
+            return self._read(clip, location)
+        except BadClipError as error:
+            reason = str(error)
+        except VadvError:  # from an object store: not the clip's fault, so others would fail too
+            raise
+        except Exception as error:  # decoders may raise anything on a damaged file; continue with the others
+            reason = f"unreadable: {type(error).__name__}: {error}"[:200]
+        return ClipReport(clip.clip_id, reason=reason), None, None
+
+    def _read(self, clip: ListedClip, location: str) -> ReadClip:
         if clip.fault is not None:
             raise BadClipError(clip.fault)
-        config, (visual, face) = self._config, (self._preparations.visual, self._preparations.face)
+        config, visual, face = self._spec.config, self._spec.visual, self._spec.face
         file, size, digest = open_hashed(location)
         known = self._read_last[1] if self._read_last is not None and self._read_last[0] == digest else None
         with file, Video(file, timeline=known) as video:
@@ -152,93 +173,76 @@ class ClipReader:
             visual_times = span.middles(config.frames.visual) if visual is not None else []
             face_times = span.middles(config.frames.face) if face is not None else []
             wanted = sorted({*visual_times, *face_times})
-            places: dict[float, int] = {time: i for i, time in enumerate(wanted)}
-            for_visual, for_face = {places[t] for t in visual_times}, {places[t] for t in face_times}
-            visual_of: dict[int, Image] = {}
-            face_of: dict[int, FaceFrame] = {}
-            seen: tuple[Any, Image] | None = None
+            visual_of: dict[float, Image] = {}
+            face_of: dict[float, FaceFrame] = {}
+            seen: tuple[Picture, Image] | None = None
             for i, picture in video.frames(wanted):
-                if i in for_visual and visual is not None:
-                    visual_of[i] = visual.resized(to_image(picture))
-                if i in for_face:
+                time = wanted[i]
+                if visual is not None and time in visual_times:
+                    visual_of[time] = visual.resized(to_image(picture))
+                if time in face_times:
                     # If there are fewer frames than times, neighbours share one image.
                     if seen is None or seen[0] is not picture:
                         seen = (picture, to_image(picture, config.frames.face_side))
-                    face_of[i] = FaceFrame(wanted[i], seen[1], picture.coded_size, picture.turn)
-            report = ClipReport(
-                clip.clip_id,
-                bytes=size,
-                sha256=digest,
-                start_s=span.start_s,
-                end_s=span.end_s,
-                width=video.size[0],
-                height=video.size[1],
-            )
-            frames = np.stack([visual_of[places[t]] for t in visual_times]) if visual is not None else None
-            if face is None or self._faces is None:
-                return report, frames, None
-            found = self._faces.find(clip, video, span, [face_of[places[t]] for t in face_times])
-        report = replace(
-            report, faces=found.seen, boxes=found.boxes, has_face=found.crops is not None, no_face=found.missing
+                    face_of[time] = FaceFrame(time, seen[1], picture.coded_size, picture.turn)
+            found = ClipFace()
+            if self._faces is not None:
+                found = self._faces.find(clip, video, span, [face_of[time] for time in face_times])
+            width, height = video.size
+        report = ClipReport(
+            clip.clip_id,
+            bytes=size,
+            sha256=digest,
+            start_s=span.start_s,
+            end_s=span.end_s,
+            width=width,
+            height=height,
+            faces=found.seen,
+            boxes=found.boxes,
+            has_face=found.crops is not None,
+            no_face=found.missing,
         )
-        return report, frames, None if found.crops is None else np.stack([face.resized(c) for c in found.crops])
+        frames = np.stack([visual_of[time] for time in visual_times]) if visual is not None else None
+        crops = np.stack([face.resized(crop) for crop in found.crops]) if face is not None and found.crops else None
+        return report, frames, crops
 
 
-class EncodeImages:
-    """Replaces a batch's frames by the image encoder's features, all frames at once.
+class EncodingStage:
+    """Replaces the images of one branch by its encoder's features, all images of a batch at once.
 
     Args:
+        branch: the branch, which has an encoder.
         spec: settings of the encoder.
         device: device of the encoder.
     """
 
-    def __init__(self, spec: StageSpec, device: "torch.device") -> None:
+    def __init__(self, branch: Branch, spec: StageSpec, device: "torch.device") -> None:
         from vadv_dist.features.encoders import ImageEncoder
+        from vadv_dist.features.expression import ExpressionEncoder
 
-        image = spec.config.image
-        assert image.encoder is not None
-        self._encoder = ImageEncoder(image.encoder, image.tokens, device=device, precision=spec.precision)
+        self._branch = branch
+        self._encoder: ImageEncoder | ExpressionEncoder
+        if branch == "visual":
+            image = spec.config.image
+            self._encoder = ImageEncoder(image.encoder or "", image.tokens, device=device, precision=spec.precision)
+        else:
+            self._encoder = ExpressionEncoder(spec.config.expression, device=device, precision=spec.precision)
 
     def run(self, batch: ClipBatch) -> ClipBatch:
         """Encode one batch."""
-        assert batch.visual is not None
-        return replace(batch, visual=_through(batch.visual, self._encoder.encode))
-
-
-class ScoreExpressions:
-    """Replaces a batch's face crops by the expression encoder's scores, all crops at once.
-
-    Args:
-        spec: settings of the encoder.
-        device: device of the encoder.
-    """
-
-    def __init__(self, spec: StageSpec, device: "torch.device") -> None:
-        from vadv_dist.features.expression import ExpressionEncoder
-
-        self._encoder = ExpressionEncoder(spec.config.expression, device=device, precision=spec.precision)
-
-    def run(self, batch: ClipBatch) -> ClipBatch:
-        """Score one batch."""
-        assert batch.face is not None
-        return replace(batch, face=_through(batch.face, self._encoder.encode))
-
-
-def encoder_stages(spec: StageSpec) -> list[type[EncodeImages] | type[ScoreExpressions]]:
-    """The stages after reading."""
-    stages: list[type[EncodeImages] | type[ScoreExpressions]] = []
-    if spec.preparations.visual is not None:
-        stages.append(EncodeImages)
-    if spec.preparations.face is not None:
-        stages.append(ScoreExpressions)
-    return stages
+        images: npt.NDArray[np.uint8] = getattr(batch, self._branch)
+        if not len(images):
+            return batch
+        features = self._encoder.encode(images.reshape(-1, *images.shape[2:]))
+        features = features.reshape(*images.shape[:2], *features.shape[1:])
+        return replace(batch, visual=features) if self._branch == "visual" else replace(batch, face=features)
 
 
 def in_process(spec: StageSpec, batches: Iterator[Located]) -> Iterator[ClipBatch]:
     """Run the stages one after the other, without Ray."""
-    device = choose_device(spec)
+    device = choose_device(spec.config.compute.use_gpu)
     reader = ClipReader(spec)
-    stages = [stage(spec, device) for stage in encoder_stages(spec)]
+    stages = [EncodingStage(branch, spec, device) for branch in spec.branches]
     for number, clips in enumerate(batches):
         batch = reader.read(number, clips)
         for stage in stages:
@@ -246,27 +250,15 @@ def in_process(spec: StageSpec, batches: Iterator[Located]) -> Iterator[ClipBatc
         yield batch
 
 
-def choose_device(spec: StageSpec) -> "torch.device":
-    """The GPU visible to this process if the configuration allows one, else the CPU.
+def choose_device(use_gpu: bool | Literal["auto"]) -> "torch.device":
+    """The GPU visible to this process if it may be used, else the CPU.
 
     Raises:
         UserError: a GPU is required and there is none.
     """
     import torch
 
-    wanted, there = spec.config.compute.use_gpu, torch.cuda.is_available()
-    if wanted is True and not there:
+    there = torch.cuda.is_available()
+    if use_gpu is True and not there:
         raise UserError("compute.use_gpu is true, but PyTorch finds no GPU here. Set it to auto or false.")
-    return torch.device("cuda" if there and wanted is not False else "cpu")
-
-
-def _through(images: Array, encode: Callable[[Any], Array]) -> Array:
-    clips, frames = images.shape[:2]
-    if not clips:
-        return np.zeros((0, 0), np.float32)
-    features = encode(images.reshape(clips * frames, *images.shape[2:]))
-    return features.reshape(clips, frames, *features.shape[1:])
-
-
-def _stacked(images: list[Array]) -> Array:
-    return np.stack(images) if images else np.zeros((0, 0, 0, 0, 3), np.uint8)
+    return torch.device("cuda" if there and use_gpu is not False else "cpu")

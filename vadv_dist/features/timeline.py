@@ -8,11 +8,11 @@ import bisect
 import itertools
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from av.container import InputContainer
-    from av.video.stream import VideoStream
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
 # Tolerance for what a container or a list of clips declares: both round to tenths of seconds.
 END_TOLERANCE_S = 0.5
@@ -74,7 +74,7 @@ class Timeline:
         return bisect.bisect_left(self.shown, last) - bisect.bisect_left(self.shown, first)
 
 
-def choose_stream(container: "InputContainer") -> "VideoStream":
+def choose_stream(container: InputContainer) -> VideoStream:
     """The stream that players and ffmpeg show: not cover art, the default stream first, then the largest.
 
     Raises:
@@ -84,21 +84,19 @@ def choose_stream(container: "InputContainer") -> "VideoStream":
     if not streams:
         raise BadClipError("no video stream")
 
-    def weight(stream: "VideoStream") -> tuple[bool, int]:
+    def weight(stream: VideoStream) -> tuple[bool, int]:
         context = stream.codec_context
         return bool(stream.disposition & stream.disposition.default), context.width * context.height
 
     return max(streams, key=weight)  # the first of equal ones
 
 
-def read_timeline(container: "InputContainer", stream: "VideoStream") -> Timeline:
+def read_timeline(container: InputContainer, stream: VideoStream) -> Timeline:
     """Read all packets of a newly opened container.
 
     Raises:
         BadClipError: there are no frames, or the video's clock goes backwards.
     """
-    import av
-
     base = stream.time_base or Fraction(1)
     start = container.start_time
     zero_s = ends_s = Fraction(start or 0, av.time_base)
@@ -127,7 +125,7 @@ def read_timeline(container: "InputContainer", stream: "VideoStream") -> Timelin
     in_order = "avi" in formats or all(packet.pts is None for packet in kept)
     shown = _decoding_order(kept, stream) if in_order else sorted(p.pts for p in kept if p.pts is not None)
     gaps = sorted(b - a for a, b in itertools.pairwise(shown))
-    tail = max(((p.pts or 0, p.duration or 0) for p in kept), default=(0, 0))[1]
+    tail = max((p.pts or 0, p.duration or 0) for p in kept)[1]
     return Timeline(
         base=base,
         zero_s=shown[0] * base if start is None else zero_s,
@@ -158,7 +156,7 @@ def _require_order(packets: list[_Packet], base: Fraction, zero_s: Fraction) -> 
             raise BadClipError(f"out of order: after {at[0]:.2f} s the video continues at {at[1]:.2f} s")
 
 
-def _decoding_order(packets: list[_Packet], stream: "VideoStream") -> list[int]:
+def _decoding_order(packets: list[_Packet], stream: VideoStream) -> list[int]:
     """Times of frames with a constant rate: as many as there are packets, in any order."""
     times = [packet.dts for packet in packets if packet.dts is not None]
     if len(times) == len(packets):
@@ -171,7 +169,7 @@ def _decoding_order(packets: list[_Packet], stream: "VideoStream") -> list[int]:
     return [number * length for number in range(len(packets))]
 
 
-def _is_picture(stream: "VideoStream") -> bool:
+def _is_picture(stream: VideoStream) -> bool:
     """Whether a stream is cover art or a preview."""
     kinds = stream.disposition
     return bool(stream.disposition & (kinds.attached_pic | kinds.timed_thumbnails | kinds.still_image))

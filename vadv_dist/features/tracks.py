@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Pillow
 
 from vadv_dist.features.frames import Image
 
@@ -136,29 +137,22 @@ def _shots(frames: list[int], same_scene: SameScene) -> list[list[int]]:
     return shots
 
 
-def squares(boxes_T4: Floats, margin: float) -> npt.NDArray[np.int64]:
-    """Square crops around boxes: left, top, side in whole pixels, [T, 3]; they may extend beyond the image.
+def square(box: Floats, margin: float) -> tuple[int, int, int]:
+    """A square crop around a box (left, top, right, bottom): left, top, side; it may extend beyond the image.
 
     Args:
-        boxes_T4: left, top, right, bottom.
+        box: in pixels, [4].
         margin: added on each side, as a fraction of the box's larger side.
     """
-    sizes = boxes_T4[:, 2:] - boxes_T4[:, :2]
-    sides = np.maximum(1, np.rint(sizes.max(axis=1) * (1 + 2 * margin)))
-    centres = (boxes_T4[:, :2] + boxes_T4[:, 2:]) / 2
-    corners = np.rint(centres - sides[:, None] / 2)
-    return np.concatenate([corners, sides[:, None]], axis=1).astype(np.int64)
+    side = max(1, round((box[2:] - box[:2]).max() * (1 + 2 * margin)))
+    left, top = np.rint((box[:2] + box[2:]) / 2 - side / 2)
+    return int(left), int(top), side
 
 
-def crop(image: Image, square: Sequence[int] | npt.NDArray[np.int64]) -> Image:
-    """Crop a square from an image, with black outside the image."""
-    left, top, side = (int(value) for value in square)
-    height, width = image.shape[:2]
-    cut = np.zeros((side, side, 3), np.uint8)
-    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
-    if x1 > x0 and y1 > y0:
-        cut[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
-    return cut
+def crop(image: Image, square: tuple[int, int, int]) -> Image:
+    """Crop a square (left, top, side) from an image, with black outside the image."""
+    left, top, side = square
+    return np.asarray(Pillow.fromarray(image).crop((left, top, left + side, top + side)), np.uint8)
 
 
 class Scenes:
@@ -169,8 +163,6 @@ class Scenes:
     """
 
     def __init__(self, images: Sequence[Image]) -> None:
-        from PIL import Image as Pillow
-
         self._small = [
             np.asarray(Pillow.fromarray(image).resize((_SIDE, _SIDE), Pillow.Resampling.BOX), np.float32) / 255
             for image in images

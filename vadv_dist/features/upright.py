@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from av import VideoFrame
+from av.sidedata.sidedata import Type
 
 from vadv_dist.features.timeline import BadClipError
-
-if TYPE_CHECKING:
-    from av import VideoFrame
 
 # Pixels wider or higher than this mean a damaged header: real ones are between 1:2 and 2:1.
 _ODD_PIXELS = 4
@@ -57,7 +56,7 @@ class Picture:
         turn: the transformation that makes it upright.
     """
 
-    frame: "VideoFrame"
+    frame: VideoFrame
     pixel_aspect: Fraction
     turn: Turn
 
@@ -72,16 +71,8 @@ class Picture:
         """Coded width and height, in pixels of any aspect."""
         return self.frame.width, self.frame.height
 
-    def image(self, longest_side: int | None = None) -> npt.NDArray[np.uint8]:
-        """The picture as RGB, [H, W, 3], scaled down to a longest side in pixels if it is larger."""
-        width, height = self.size[::-1] if self.turn.transposed else self.size
-        share = 1.0 if longest_side is None else min(1.0, longest_side / max(width, height))
-        wanted = max(1, round(width * share)), max(1, round(height * share))
-        frame = self.frame if wanted == self.coded_size else self.frame.reformat(*wanted, "rgb24")
-        return self.turn.image(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
 
-
-def picture_of(frame: "VideoFrame", pixel_aspect: Fraction | None) -> Picture:
+def picture_of(frame: VideoFrame, pixel_aspect: Fraction | None) -> Picture:
     """Determine how to display a frame.
 
     Args:
@@ -90,8 +81,6 @@ def picture_of(frame: "VideoFrame", pixel_aspect: Fraction | None) -> Picture:
     Raises:
         BadClipError: it is rotated by an angle other than quarter turns, or its pixels have an absurd aspect.
     """
-    from av.sidedata.sidedata import Type
-
     aspect = pixel_aspect or Fraction(1)
     if not Fraction(1, _ODD_PIXELS) <= aspect <= _ODD_PIXELS:
         raise BadClipError(f"odd pixels: {aspect} times as wide as high")

@@ -133,8 +133,12 @@ class WorkFolder:
             write_json(path, self._job)
             return
         differing = differing_keys(read_json(path), self._job)
-        if differing and not self._holds_shards():
-            self._begin_anew()
+        records = [p for p in self.folder.iterdir() if p.suffix == ".json" and p.name != _JOB]
+        if differing and all(read_json(record)["shard"] is None for record in records):
+            # Start again: the other configuration produced nothing, for example because it found no clip.
+            for file in [*records, *(shard for split in SPLITS for shard in (self.root / split).glob("*.parquet"))]:
+                file.unlink()
+            write_json(path, self._job)
         elif differing:
             raise UserError(
                 f"{self.folder} has work with another configuration, whose shards would not fit. It differs in "
@@ -143,20 +147,6 @@ class WorkFolder:
             )
         for folder in (self.folder, self.root):  # safe, because the lock is held
             sweep(folder)
-
-    def _holds_shards(self) -> bool:
-        """Whether any group has accepted clips, which took time to encode."""
-        records = (p for p in self.folder.iterdir() if p.suffix == ".json" and p.name != _JOB)
-        return any(read_json(record)["shard"] is not None for record in records)
-
-    def _begin_anew(self) -> None:
-        """Replace a job of another configuration that produced nothing, such as one that found no clip."""
-        for file in [p for p in self.folder.iterdir() if p.suffix == ".json" and p.name != _JOB]:
-            file.unlink()
-        for split in SPLITS:  # a shard whose record was not written
-            for shard in (self.root / split).glob("*.parquet"):
-                shard.unlink()
-        write_json(self.folder / _JOB, self._job)
 
     def is_left(self) -> bool:
         """Whether there is unfinished work, or remains of it."""

@@ -3,12 +3,12 @@
 The model predicts offsets from fixed anchors ("priors"), decoded as in the zoo's post-processing.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Pillow
 
 from vadv_dist.errors import UserError, one_line
 from vadv_dist.features.frames import Image
@@ -28,19 +28,6 @@ _OVERLAP = 0.3
 _CELL = 64
 
 
-@dataclass(frozen=True)
-class Detections:
-    """Faces of one image, best first.
-
-    Attributes:
-        boxes: left, top, right, bottom in pixels of the image, [F, 4].
-        scores: in [0, 1], [F].
-    """
-
-    boxes: Floats
-    scores: Floats
-
-
 class YuNet:
     """Finds faces in images.
 
@@ -48,13 +35,12 @@ class YuNet:
         path: the ONNX file.
         min_score: faces with a lower score are ignored.
         longest_side: images are scaled down to this longest side, in pixels, before detection.
-        threads: number of threads for onnxruntime.
     Raises:
         UserError: there is no such file, or it is another model.
     """
 
-    def __init__(self, path: str | Location, *, min_score: float, longest_side: int, threads: int = 1) -> None:
-        self._session = open_session(path, "faces.path", threads)
+    def __init__(self, path: str | Location, *, min_score: float, longest_side: int) -> None:
+        self._session = open_session(path, "faces.path")
         names = {output.name for output in self._session.get_outputs()}
         if not {"loc", "conf", "iou"} <= names:
             raise UserError(
@@ -65,10 +51,8 @@ class YuNet:
         self.min_score = min_score
         self.longest_side = longest_side
 
-    def detect(self, image: Image) -> Detections:
-        """Find the faces of one RGB image [H, W, 3]."""
-        from PIL import Image as Pillow
-
+    def detect(self, image: Image) -> Floats:
+        """Find the faces of one RGB image [H, W, 3]: left, top, right, bottom in its pixels, [F, 4], best first."""
         height, width = image.shape[:2]
         share = min(1.0, self.longest_side / max(height, width))
         seen = (max(1, round(width * share)), max(1, round(height * share)))
@@ -78,11 +62,11 @@ class YuNet:
         loc, conf, iou = self._session.run(["loc", "conf", "iou"], {self._input: padded.transpose(2, 0, 1)[None]})
         boxes, scores = decode(loc, conf, iou, padded.shape[0], padded.shape[1])
         good = scores >= self.min_score
-        boxes, scores = boxes[good], scores[good]
-        kept = suppress(boxes, scores, _OVERLAP)
+        boxes = boxes[good]
+        kept = suppress(boxes, scores[good], _OVERLAP)
         scale = np.array([width / seen[0], height / seen[1]] * 2, np.float32)
         limits = np.array([width, height] * 2, np.float32)
-        return Detections(np.clip(boxes[kept] * scale, 0, limits).astype(np.float32), scores[kept])
+        return np.clip(boxes[kept] * scale, 0, limits).astype(np.float32)
 
 
 def decode(loc: Floats, conf: Floats, iou: Floats, height: int, width: int) -> tuple[Floats, Floats]:
@@ -105,11 +89,10 @@ def decode(loc: Floats, conf: Floats, iou: Floats, height: int, width: int) -> t
 
 @lru_cache(maxsize=16)
 def priors(height: int, width: int) -> Floats:
-    """Anchors of an image: centre and sides in pixels, map by map, row by row, [P, 4]."""
+    """Anchors of an input whose sides are multiples of `_CELL`: centre and sides in pixels, map by map, [P, 4]."""
     parts = []
     for sides, stride in zip(_ANCHOR_SIDES, _STRIDES, strict=True):
-        # The network halves sizes step by step and drops the remainder.
-        rows, columns = (_halved(size, stride) for size in (height, width))
+        rows, columns = height // stride, width // stride
         grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 1, 2)
         centres = np.broadcast_to((grid + 0.5) * stride, (rows * columns, len(sides), 2))
         shapes = np.broadcast_to(np.array(sides, np.float32)[None, :, None], centres.shape)
@@ -132,13 +115,12 @@ def suppress(boxes: Floats, scores: Floats, overlap: float) -> npt.NDArray[np.in
     return np.array(kept, np.int64)
 
 
-def open_session(path: str | Location, field: str, threads: int) -> "InferenceSession":
-    """Open an ONNX file on the CPU.
+def open_session(path: str | Location, field: str) -> "InferenceSession":
+    """Open an ONNX file on the CPU, with one thread per run: runs are in parallel already.
 
     Args:
         path: the file.
         field: the configuration field, for messages.
-        threads: number of threads per run.
     Raises:
         UserError: there is no such file, or onnxruntime cannot run it.
     """
@@ -148,10 +130,9 @@ def open_session(path: str | Location, field: str, threads: int) -> "InferenceSe
     if not file.is_file():
         raise UserError(f"{path} does not exist. Set {field} to an ONNX file.")
     # On a disk it is opened by name, so that external weights next to it are found.
-    path_on_disk = on_disk(file)
-    model = file.read_bytes() if path_on_disk is None else str(path_on_disk)
+    model = file.read_bytes() if on_disk(file) is None else str(file)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -159,10 +140,3 @@ def open_session(path: str | Location, field: str, threads: int) -> "InferenceSe
         raise UserError(
             f"{path} is not an ONNX model that onnxruntime runs ({one_line(error)}). Fix {field}."
         ) from None
-
-
-def _halved(size: int, stride: int) -> int:
-    size = ((size + 1) // 2) // 2
-    for _ in range(stride.bit_length() - 3):
-        size //= 2
-    return size
