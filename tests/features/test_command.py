@@ -51,7 +51,7 @@ def test_the_printed_config_is_the_resolved_one(config: Path, capsys) -> None:
         ("--output.max_rejected=2", "expected a share from 0 to 1"),
         ("--faces.kind=yunet", "faces.path is None, expected the YuNet .onnx file"),
         ("--image.encoder=null", "nothing would be extracted"),
-        ("--prompts.template=face", "expected a sentence that holds {class}"),
+        ("--prompts.template=face", "expected a sentence that contains {class}"),
         ("--compute.use_gpu=true", "finds no GPU"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The three stages of a batch of clips: read (decode, find faces), encode images, score expressions.
+"""The stages of a batch of clips: read (decode, find faces), encode images, score expressions.
 
 Plain classes without Ray: `extract` runs them as a pipeline or, one after the other, in one process. Faces are cropped
 where a clip is decoded, so that its frames (tens of megabytes) are not moved.
