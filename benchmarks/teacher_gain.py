@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -31,7 +31,6 @@ from rich.console import Console
 
 from vadv_dist.config import AloneObjectiveConfig, Config, SourceConfig, load_config
 from vadv_dist.config.objective_sections import WeightingConfig
-from vadv_dist.config.shape import kinds_of
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.evaluation.paired import Interval, paired_bootstrap
 from vadv_dist.launch.driver import train
@@ -57,9 +56,9 @@ READERS: dict[str, dict[str, Any]] = {
     "delta": {**PAPER, "delta": DEMO["delta"]},
     # Weightings that know nothing of the five weights.
     **{
-        kind: {**PAPER, "weighting": weighting()}
-        for kind, weighting in kinds_of(WeightingConfig).items()
-        if kind != "fixed"
+        weighting.kind: {**PAPER, "weighting": weighting()}
+        for weighting in get_args(get_args(WeightingConfig)[0])
+        if weighting.kind != "fixed"
     },
 }
 GAIN_READERS = ("alone", "demo", "paper")

@@ -1,16 +1,26 @@
-"""Values that are never valid are rejected when the configuration is loaded."""
+"""Values that are never valid are rejected, whether they are loaded or given in Python."""
+
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from vadv_dist.config import DataConfig, StepObjectiveConfig, TeacherConfig, TelemetryConfig, TrainerConfig
-from vadv_dist.config.extract_sections import ClipsConfig, ComputeConfig, FacesConfig, OutputConfig
+from vadv_dist.config import Config, DataConfig, StepObjectiveConfig, TrainerConfig
+from vadv_dist.config.extract_sections import ComputeConfig, ExtractConfig
+from vadv_dist.config.load import build
 from vadv_dist.errors import UserError
+
+
+def refusal(kind: type, raw: dict[str, Any]) -> str:
+    with pytest.raises(UserError) as caught:
+        build(kind, raw, (), "run.yaml")
+    return str(caught.value)
 
 
 @pytest.mark.parametrize("switches", [{"psi": 0.0}, {"step2": False}])
 def test_objective_that_does_not_train_the_student_is_rejected(switches: dict) -> None:
-    with pytest.raises(UserError, match=r"objective.beta is 0.0, expected a positive weight"):
-        StepObjectiveConfig(beta=0.0, **switches)
+    message = refusal(Config, {"objective": {"beta": 0.0, **switches}})
+    assert message.startswith("run.yaml: objective.beta is 0.0, expected a positive weight")
 
 
 def test_student_can_be_trained_by_distillation_alone() -> None:
@@ -18,31 +28,49 @@ def test_student_can_be_trained_by_distillation_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "fields", "message"),
+    ("kind", "name", "value", "expected"),
     [
-        (DataConfig, {"bucket_batches": 0}, "data.bucket_batches is 0, expected at least 1. "),
-        (TeacherConfig, {"cct_layers": -1}, "teacher.cct_layers is -1, expected at least 0. "),
-        (TeacherConfig, {"heads": 0}, "teacher.heads is 0, expected at least 1, or null. "),
-        (TrainerConfig, {"epochs": 0}, "trainer.epochs is 0, expected at least 1. "),
-        (TrainerConfig, {"patience": 0}, "trainer.patience is 0, expected at least 1, or null. "),
-        (TelemetryConfig, {"log_every_steps": 0}, "telemetry.log_every_steps is 0, expected at least 1. "),
-        (OutputConfig, {"shard_rows": 0}, "output.shard_rows is 0, expected at least 1. "),
+        (Config, "data.bucket_batches", 0, "an integer of at least 1"),
+        (Config, "data.temperature", 0.5, "a number of at least 1"),
+        (Config, "teacher.cct_layers", -1, "an integer of at least 0"),
+        (Config, "teacher.heads", 0, "an integer of at least 1 or null"),
+        (Config, "teacher.dropout", 1.0, "a number of at least 0 and below 1"),
+        (Config, "optimizer.lr", float("inf"), "a finite number"),
+        (Config, "optimizer.clip_norm", float("nan"), "a finite number"),
+        (Config, "run.name", "a/b", "a plain folder name without / \\ or :"),
+        (Config, "engine.zero_stage", 4, "an integer of at least 0 and up to 3"),
+        (Config, "telemetry.port", 65536, "an integer of at least 0 and up to 65535 or null"),
+        (Config, "run.storage", "", "a text that is not empty"),
+        (ExtractConfig, "output.shard_rows", 0, "an integer of at least 1"),
+        (ExtractConfig, "clips.label_range", [1.0, -1.0], "the lower one first"),
+        (ExtractConfig, "prompts.classes", ["a"], "a list of at least 2 values such as [a, b]"),
         (
-            ClipsConfig,
-            {"threshold": 3.0},
-            "clips.threshold is 3.0, expected a number between the lowest and highest label (-3 and 3), or null for "
-            "the middle. ",
+            ExtractConfig,
+            "clips.threshold",
+            3.0,
+            "a number between the lowest and highest label (-3 and 3), or null for the middle",
         ),
-        (FacesConfig, {"margin": -0.1}, "faces.margin is -0.1, expected at least 0. "),
-        (ComputeConfig, {"num_workers": -1}, "compute.num_workers is -1, expected at least 0, or null. "),
+        (ExtractConfig, "faces.margin", -0.1, "a number of at least 0"),
+        (ExtractConfig, "compute.num_workers", -1, "an integer of at least 0 or null"),
     ],
 )
-def test_out_of_range_number_is_rejected_with_its_field(section: type, fields: dict, message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        section(**fields)
-    assert str(caught.value) == f"{message}Change it in the config file or override it."
+def test_value_out_of_range_is_rejected_with_its_field(kind: type, name: str, value: object, expected: str) -> None:
+    section, field = name.split(".")
+    assert refusal(kind, {section: {field: value}}) == f"run.yaml: {name} is {value!r}, expected {expected}."
+
+
+def test_sections_are_checked_in_python_too() -> None:
+    for wrong in ({"epochs": 0}, {"epochs": "many"}, {"epoch": 3}):
+        with pytest.raises(ValidationError, match=next(iter(wrong))):
+            TrainerConfig(**wrong)
+    with pytest.raises(ValidationError, match=r"sources\[1\]\.name is 'a', expected a unique name"):
+        DataConfig(sources=[{"uri": "x/a"}, {"uri": "y/a"}])  # type: ignore[list-item]  # pydantic builds sections
 
 
 def test_lowest_numbers_and_null_are_accepted() -> None:
     assert TrainerConfig(num_workers=0, epochs=1, max_failures=0, patience=None, max_steps=1).patience is None
     assert ComputeConfig(num_workers=None, max_actors=1).num_workers is None
+
+
+def test_text_that_is_not_unicode_is_rejected() -> None:
+    assert refusal(Config, {"run": {"name": "\ud800"}}).startswith("run.yaml: ")

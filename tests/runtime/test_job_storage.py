@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from vadv_dist.cli import main
-from vadv_dist.cli.command import build_parser
-from vadv_dist.cli.outputs import OUTPUTS
+from vadv_dist.cli.command import OUTPUTS, build_parser
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
 from vadv_dist.runtime.job_storage import lasting

@@ -138,8 +138,8 @@ def test_a_storage_that_cannot_be_reached_is_a_fault_of_the_machine(tmp_path: Pa
     [
         ({"num_trails": 3}, [], "unknown field search.num_trails.*mean 'num_trials'"),
         ({}, ["--search.smapler=tpe"], "unknown field search.smapler.*mean 'sampler'"),
-        ({"num_trials": 0}, [], "search.num_trials is 0, expected at least 1"),
-        ({"seeds": 2}, [], "search.seeds is 2, expected at least 3"),
+        ({"num_trials": 0}, [], "search.num_trials is 0, expected an integer of at least 1"),
+        ({"seeds": 2}, [], "search.seeds is 2, expected an integer of at least 3"),
         ({"sampler": "gp"}, [], "sampler"),
         ({}, ["--search.num_trials=few"], "num_trials"),
     ],

@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 from vadv_dist.cli.answers import console, print_json
-from vadv_dist.cli.parser import Commands
-from vadv_dist.config.places import path
+from vadv_dist.cli.parser import Commands, path
 from vadv_dist.errors import MachineError, UserError
 
 
@@ -29,7 +28,7 @@ def add_cluster_commands(commands: Commands) -> None:
         "--install", action="store_true", help="install the package and its pinned dependencies on the nodes"
     )
     submit.add_argument("--detach", action="store_true", help="return after submitting instead of following the job")
-    submit.set_defaults(call=_submit, takes_overrides=True)
+    submit.set_defaults(call=_submit)
 
     doctor = commands.add_parser(
         "doctor",
@@ -39,7 +38,7 @@ def add_cluster_commands(commands: Commands) -> None:
     )
     doctor.add_argument("--config", type=path, help="also check what this run needs")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
-    doctor.set_defaults(call=_doctor, takes_overrides=True)
+    doctor.set_defaults(call=_doctor)
 
 
 def _submit(options: argparse.Namespace) -> int:

@@ -14,17 +14,27 @@ from typing import NoReturn
 from vadv_dist import __version__
 from vadv_dist.cli.cluster import add_cluster_commands
 from vadv_dist.cli.datasets import add_data_commands
-from vadv_dist.cli.outputs import keep_outputs
 from vadv_dist.cli.parser import Help, Parser
 from vadv_dist.cli.runs import add_run_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
-from vadv_dist.config.overrides import take_overrides
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.runtime.garbage_collection import collect_no_more, collect_rarely
 from vadv_dist.runtime.signals import TERMINATED, is_termination, sigterm_raises
 from vadv_dist.runtime.terminal import harmless_streams
 
 STOPPED = 130  # a shell's exit code for Ctrl-C: 128 plus the number of the signal
+# Arguments that name places a command writes to; `train`, `tune` and `extract` take theirs from the configuration.
+OUTPUTS = {
+    "synth": ("out",),
+    "ingest": ("out",),
+    "data-info": ("pictures",),
+    "evaluate": ("run",),
+    "predict": ("output",),
+    "export": ("out",),
+    "report": ("run",),
+    "recipes": ("file",),
+}
+_TAKE_OVERRIDES = ("doctor", "extract", "submit", "train", "tune")
 # Errors caused by the path itself.
 _PATH_ERRORS = (
     errno.EACCES,
@@ -93,24 +103,24 @@ def exit_code_of(call: Callable[[], int]) -> int:
 
 
 def _call(arguments: Sequence[str]) -> int:
-    parser = build_parser()
+    takes_overrides = bool(arguments) and arguments[0] in _TAKE_OVERRIDES
     overrides: list[str] = []
-    if _takes_overrides(parser, arguments):  # argparse would parse a value that begins with a dash as an option
+    if takes_overrides:  # argparse would parse a value that begins with a dash as an option
+        from vadv_dist.config.load import take_overrides
+
         overrides, arguments = take_overrides(arguments)
-    options, rest = parser.parse_known_args(arguments)
-    if rest and not getattr(options, "takes_overrides", False):
+    options, rest = build_parser().parse_known_args(arguments)
+    if rest and not takes_overrides:
         raise UserError(f"{options.command}: unknown argument {rest[0]!r}. See `vadv {options.command} --help`.")
     options.overrides = [*rest, *overrides]
-    keep_outputs(options)
+    for name in OUTPUTS.get(options.command, ()):
+        if (given := getattr(options, name, None)) is not None:
+            # Inside a Ray job, an output would be lost with the job's folder.
+            from vadv_dist.runtime.job_storage import lasting
+
+            setattr(options, name, type(given)(lasting(str(given), f"{options.command}: {name}")))
     code: int = options.call(options)
     return code
-
-
-def _takes_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> bool:
-    """Whether the command accepts `--section.field` overrides."""
-    name = next((argument for argument in arguments if not argument.startswith("-")), "")
-    [commands] = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    return name in commands and bool(commands[name].get_default("takes_overrides"))
 
 
 def build_parser() -> argparse.ArgumentParser:

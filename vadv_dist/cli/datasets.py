@@ -4,8 +4,7 @@ import argparse
 
 from vadv_dist.cli.answers import console, print_config, print_json
 from vadv_dist.cli.ingest import add_ingest_command
-from vadv_dist.cli.parser import Commands
-from vadv_dist.config.places import path, place
+from vadv_dist.cli.parser import Commands, path, place
 from vadv_dist.errors import UserError
 
 
@@ -48,7 +47,7 @@ def add_data_commands(commands: Commands) -> None:
     extract.add_argument("--print_config", action="store_true", help="print the resolved config and exit")
     extract.add_argument("--retry-rejected", action="store_true", help="try rejected clips again")
     extract.add_argument("--json", action="store_true", help="print the counts as one JSON object")
-    extract.set_defaults(call=_extract, takes_overrides=True)
+    extract.set_defaults(call=_extract)
 
     info = commands.add_parser("data-info", help="show what a data set contains")
     info.add_argument("uri", type=place)

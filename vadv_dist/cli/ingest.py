@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vadv_dist.cli.answers import print_json
-from vadv_dist.cli.parser import Commands
-from vadv_dist.config.places import path, place
+from vadv_dist.cli.parser import Commands, path, place
 from vadv_dist.errors import UserError
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
-"""An argument parser with one-line errors and longer help."""
+"""An argument parser with one-line errors and longer help, and types of arguments."""
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from vadv_dist.errors import UserError, did_you_mean
@@ -25,8 +26,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{self._where()}{message}. See `{self.prog} --help`.")
 
     def _where(self) -> str:
-        """The command, if there is one; the caller prefixes every message with `vadv:`."""
-        command = self.prog.removeprefix("vadv").strip()
+        command = self.prog.removeprefix("vadv").strip()  # every message starts with `vadv:`
         return f"{command}: " if command else ""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -36,6 +36,18 @@ class Parser(argparse.ArgumentParser):
                 f"{self._where()}unknown {action.dest} {value!r} (available: {', '.join(names)})."
                 f"{did_you_mean(str(value), names)}"
             )
+
+
+def place(text: str) -> str:
+    """Argument type of a path or URI, in which `~` and variables are expanded."""
+    from vadv_dist.config.places import expand
+
+    return expand(text, "the argument")
+
+
+def path(text: str) -> Path:
+    """Argument type of a path."""
+    return Path(place(text))
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # what `add_subparsers` returns

@@ -5,8 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from vadv_dist.cli.answers import console, print_json
-from vadv_dist.cli.parser import Commands
-from vadv_dist.config.places import place
+from vadv_dist.cli.parser import Commands, place
 from vadv_dist.errors import UserError
 
 if TYPE_CHECKING:

@@ -3,8 +3,7 @@
 import argparse
 
 from vadv_dist.cli.answers import console, print_config, print_json
-from vadv_dist.cli.parser import Commands, Parser
-from vadv_dist.config.places import path
+from vadv_dist.cli.parser import Commands, Parser, path
 
 
 def add_training_commands(commands: Commands) -> None:
@@ -26,7 +25,7 @@ def add_training_commands(commands: Commands) -> None:
         "--smoke", action="store_true", help="try training, validation, checkpointing and reloading on two batches"
     )
     train.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    train.set_defaults(call=_train, takes_overrides=True)
+    train.set_defaults(call=_train)
 
     recipes = commands.add_parser("recipes", help="list the shipped configs, or copy one")
     actions = recipes.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser)
@@ -60,7 +59,7 @@ def add_tune_command(commands: Commands) -> None:
     tune.add_argument("--seed", type=int, help="seed of the sampler (default: from the space file)")
     tune.add_argument("--no-ray", action="store_true", help="run trials one after another in this process")
     tune.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    tune.set_defaults(call=_tune, takes_overrides=True)
+    tune.set_defaults(call=_tune)
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -1,40 +1,48 @@
-"""The base class of all sections, and checks of field values."""
+"""What sections are made of: settings of the dataclasses, types of values with bounds, and rules between fields."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+import contextlib
+from typing import Annotated, Any
 
-from vadv_dist.errors import UserError
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
-
-class Section:
-    """A section of a configuration: a frozen dataclass that rejects unknown fields."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+# Of every section: the string below a field describes it.
+SETTINGS = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-def require(condition: bool, field_name: str, value: object, expected: str) -> None:
-    """Check a field's value.
+def _number(value: Any) -> Any:
+    """Parse a number that YAML reads as text, such as `1e-6`."""
+    with contextlib.suppress(ValueError):
+        return float(value) if isinstance(value, str) else value
+    return value
+
+
+NUMBER = BeforeValidator(_number)
+Natural = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Number = Annotated[float, NUMBER]
+Positive = Annotated[float, Field(gt=0), NUMBER]
+NonNegative = Annotated[float, Field(ge=0), NUMBER]
+Share = Annotated[float, Field(ge=0, le=1), NUMBER]
+Rate = Annotated[float, Field(ge=0, lt=1), NUMBER]
+
+
+def by_kind(default: str) -> BeforeValidator:
+    """For a section with kinds: its kind may be left out, and a kind's name stands for the kind with its defaults."""
+
+    def named(given: Any) -> Any:
+        given = {"kind": given} if isinstance(given, str) else {} if given is None else given
+        return {"kind": default, **given} if isinstance(given, dict) else given
+
+    return BeforeValidator(named)
+
+
+def require(condition: bool, field: str, value: object, expected: str) -> None:
+    """Check a rule between fields in the `__post_init__` of a section.
 
     Raises:
-        UserError: the condition is false; names the field, its value, and what was expected.
+        PydanticCustomError: the condition is false. pydantic reports it as an error of the section.
     """
     if not condition:
-        raise UserError(f"{field_name} is {value!r}, expected {expected}. Change it in the config file or override it.")
-
-
-def require_at_least(section: str, fields: object, lows: Mapping[str, int], *, or_null: bool = False) -> None:
-    """Check lower bounds of a section's fields.
-
-    Args:
-        section: name of the section.
-        fields: the section.
-        lows: lowest allowed value of each field.
-        or_null: whether null is allowed too.
-
-    Raises:
-        UserError: a value is too low.
-    """
-    for name, low in lows.items():
-        value = getattr(fields, name)
-        expected = f"at least {low}, or null" if or_null else f"at least {low}"
-        require(value >= low if value is not None else or_null, f"{section}.{name}", value, expected)
+        facts = {"field": field, "value": repr(value), "expected": expected}
+        raise PydanticCustomError("rule", "{field} is {value}, expected {expected}", facts)

@@ -1,20 +1,17 @@
 """Load a configuration from YAML and the command line, with located error messages."""
 
 import copy
-import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
-from vadv_dist.config.overrides import take_overrides
 from vadv_dist.config.recipes import config_path
 from vadv_dist.config.sections import Config
-from vadv_dist.config.shape import alternatives, chosen, describe, field_types, kinds_of
+from vadv_dist.config.shape import Node, adapter, describe, either, fields_of, kinds_of, tree
 from vadv_dist.config.yaml_text import MAX_BYTES, parse_yaml
 from vadv_dist.errors import UserError, did_you_mean
 
@@ -50,6 +47,33 @@ def load_sections(kind: type[T], path: str | Path | None, overrides: Sequence[st
     return build(kind, raw, overrides, "the command line" if path is None else str(path))
 
 
+def take_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate the arguments that set fields, `--section.field=VALUE` or `--section.field VALUE`, from all others.
+
+    The argument after `--section.field` is its value unless it starts with `--`; a value that does needs the form with
+    `=`.
+
+    Returns:
+        the overrides as `--section.field=VALUE`, and the other arguments, both in order.
+    Raises:
+        UserError: a field without a value.
+    """
+    overrides, others = [], []
+    left = list(reversed(arguments))
+    while left:
+        argument = left.pop()
+        name, has_value, _ = argument.partition("=")
+        if not name.startswith("--") or "." not in name:
+            others.append(argument)
+        elif has_value:
+            overrides.append(argument)
+        elif not left or left[-1].startswith("--"):
+            raise UserError(f"{name} has no value. Write {name}=VALUE or {name} VALUE.")
+        else:
+            overrides.append(f"{name}={left.pop()}")
+    return overrides, others
+
+
 def build(kind: Callable[..., T], raw: Mapping[str, Any], overrides: Sequence[str], where: str) -> T:
     """Build a configuration from plain containers and overrides.
 
@@ -61,21 +85,23 @@ def build(kind: Callable[..., T], raw: Mapping[str, Any], overrides: Sequence[st
     Raises:
         UserError: an unknown field, a field of another kind of its section, or a value of the wrong type.
     """
-    texts: dict[str, tuple[str, str]] = {}  # overridden field -> (argument, text of the value)
-    given = copy.deepcopy(dict(raw))
+    given = {name: copy.deepcopy(section) for name, section in raw.items() if section is not None}
+    arguments: dict[str, str] = {}  # by the field that they override
     for argument in overrides:
         name, _, text = argument.removeprefix("--").partition("=")
-        set_field(given, kind, name, text, argument.partition("=")[0], is_text=True)
-        texts[name] = (argument, text)
-    shaped = _shaped(given, kind, lambda name: texts[name][0] if name in texts else where, "")
+        set_field(given, kind, name, text, is_text=True)
+        arguments[name] = argument
     try:
-        built: T = _adapter(kind).validate_json(json.dumps(shaped, default=str), strict=True)
+        # As JSON, which is strict about types but has lists for tuples.
+        built: T = adapter(kind).validate_json(to_json(given, fallback=str, bytes_mode="base64"), strict=True)
+    except PydanticSerializationError as error:  # text that is not valid Unicode
+        raise UserError(f"{where}: {error}.") from None
     except ValidationError as error:
-        raise _refusal(error, kind, shaped, texts, where) from None
+        raise _refusal(error, kind, arguments, where) from None
     return built
 
 
-def set_field(raw: dict[str, Any], kind: Any, name: str, value: Any, where: str, *, is_text: bool = False) -> None:
+def set_field(raw: dict[str, Any], kind: Any, name: str, value: Any, *, is_text: bool = False) -> None:
     """Set a dotted field in plain containers.
 
     If this changes the kind of a section, fields that the new kind lacks are dropped.
@@ -83,34 +109,33 @@ def set_field(raw: dict[str, Any], kind: Any, name: str, value: Any, where: str,
     Args:
         raw: sections by name; modified in place.
         kind: the configuration's dataclass.
-        name: dotted name.
+        name: dotted name; an unknown one is reported when the configuration is built.
         value: the new value.
-        where: where the value comes from, for messages.
         is_text: whether the value is text from the command line, to be parsed as the field's type.
-    Raises:
-        UserError: there is no such field.
     """
-    declared: Any = kind
-    place, parts = raw, name.split(".")
-    for depth, part in enumerate(parts):
-        prefix = ".".join(parts[:depth])
-        section = chosen(declared, place)
-        if section is None:
-            return  # an unknown kind, which is reported when the configuration is built
-        if part not in field_types(section):
-            raise _unknown(part, prefix, declared, section, where)
-        declared = field_types(section)[part]
-        if depth < len(parts) - 1:
-            if not kinds_of(declared):
-                raise UserError(f"{where}: {prefix}.{part} is not a section, so it has no fields.".replace(": .", ": "))
-            inner = place.get(part)
-            place[part] = inner if isinstance(inner, dict) else {"kind": inner} if isinstance(inner, str) else {}
-            place = place[part]
-    last = parts[-1]
-    place[last] = _from_text(value, declared) if is_text else value
-    if last == "kind" and (section := chosen(_declared(kind, parts[:-1], raw), place)) is not None:
-        for field in set(place) - set(field_types(section)):
+    node, place = tree(kind), raw
+    *sections, last = name.split(".")
+    for part in sections:
+        node, inner = fields_of(node, place).get(part, {}), place.get(part)
+        place[part] = inner if isinstance(inner, dict) else {"kind": inner} if isinstance(inner, str) else {}
+        place = place[part]
+    place[last] = _from_text(value, fields_of(node, place).get(last, {})) if is_text else value
+    if last == "kind" and (known := fields_of(node, place)):
+        for field in set(place) - set(known):
             del place[field]
+
+
+def _from_text(text: str, node: Node) -> Any:
+    """Parse a value from the command line as its field's type."""
+    types = {member.get("type") for member in node.get("anyOf", [node]) if not {"const", "enum"} & set(member)}
+    if text == "null" and "null" in types:
+        return None
+    if "string" in types:
+        return text
+    try:
+        return parse_yaml(text, "the argument")
+    except UserError:
+        return text
 
 
 def config_from_dict(raw: Mapping[str, Any]) -> Config:
@@ -124,20 +149,13 @@ def config_from_dict(raw: Mapping[str, Any]) -> Config:
 
 def config_to_dict(config: Any) -> dict[str, Any]:
     """Return a configuration as plain containers."""
-    plain: dict[str, Any] = _plain(dataclasses.asdict(config))
+    plain: dict[str, Any] = to_jsonable_python(config)
     return plain
 
 
 def config_to_yaml(config: Any) -> str:
     """Return a configuration as YAML with every field."""
     return yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
-
-
-def _plain(value: Any) -> Any:
-    """Replace tuples by lists, for YAML and JSON."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -173,126 +191,59 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -
     return rows
 
 
-@cache  # a search builds a configuration for every trial
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-def _shaped(raw: Any, declared: Any, place_of: Callable[[str], str], prefix: str) -> Any:
-    """Normalise a section: set its kind, drop empty sections, and parse numbers that YAML reads as text.
-
-    Raises:
-        UserError: an unknown field or kind.
-    """
-    if isinstance(raw, str) and "" not in kinds_of(declared):
-        raw = {"kind": raw}
-    name = prefix.rstrip(".")
-    if not isinstance(raw, dict):
-        raise UserError(f"{place_of(name)}: {name} is {raw!r}, expected {describe(declared)}.")
-    section = chosen(declared, raw)
-    if section is None:
-        kinds = kinds_of(declared)
-        hint = did_you_mean(str(raw["kind"]), kinds)
-        place = place_of(f"{prefix}kind") if place_of(name) == place_of("") else place_of(name)
-        raise UserError(f"{place}: {prefix}kind is {raw['kind']!r}, expected {_kinds(declared)}.{hint}")
-    shaped: dict[str, Any] = {}
-    for key, value in raw.items():
-        types = field_types(section)
-        if key not in types:
-            raise _unknown(str(key), name, declared, section, place_of(f"{prefix}{key}"))
-        if kinds_of(types[key]):
-            if value is not None:
-                shaped[key] = _shaped(value, types[key], place_of, f"{prefix}{key}.")
+def _refusal(error: ValidationError, kind: Any, arguments: Mapping[str, str], where: str) -> UserError:
+    """Turn pydantic's first error into a message: where, which field, its value, what was expected."""
+    found = error.errors(include_url=False)[0]
+    facts, value, hint = found.get("ctx", {}), repr(found["input"]), ""
+    node = section = tree(kind)
+    name = ""
+    for step in found["loc"]:  # fields, numbers of list items, kinds of sections, and members of unions
+        if "oneOf" in node and step in kinds_of(node):
+            section, node = node, kinds_of(node)[str(step)]
+        elif step in (fields := fields_of(node)):
+            name = f"{name}.{step}".lstrip(".")
+            section = node = fields[str(step)]
+        elif isinstance(step, int) and node.get("type") == "array":
+            name, node = f"{name}[{step}]", node["prefixItems"][step] if "prefixItems" in node else node["items"]
         else:
-            shaped[key] = _number(value, types[key])
-    if "" not in kinds_of(declared):
-        shaped.setdefault("kind", get_args(field_types(section)["kind"])[0])
-    return shaped
+            break
+    expected = describe(node)
+    match found["type"]:
+        case "unexpected_keyword_argument":
+            return _unknown(str(found["loc"][-1]), name, section, node, arguments, where)
+        case "missing":
+            return UserError(f"{_place(name, arguments, where)}: {name} is missing.")
+        case "value_error":  # of a place that cannot be expanded
+            return UserError(f"{_place(name, arguments, where)}: {name} is {value}, but {facts['error']}.")
+        case "finite_number":
+            expected = "a finite number"
+        case "union_tag_invalid":
+            name, value, expected = f"{name}.kind", repr(facts["tag"]), either(kinds_of(node))
+            hint = did_you_mean(facts["tag"], kinds_of(node))
+        case "rule":
+            name, value, expected = f"{name}.{facts['field']}".lstrip("."), facts["value"], facts["expected"]
+    return UserError(f"{_place(name, arguments, where)}: {name} is {value}, expected {expected}.{hint}")
 
 
-def _unknown(key: str, prefix: str, declared: Any, section: type, where: str) -> UserError:
-    """The error for a field that a section does not have."""
-    name = f"{prefix}.{key}" if prefix else key
-    others = [kind for kind, member in kinds_of(declared).items() if key in field_types(member)]
-    if others:
-        kind = get_args(field_types(section)["kind"])[0]
+def _unknown(key: str, name: str, section: Node, member: Node, arguments: Mapping[str, str], where: str) -> UserError:
+    """The error for a field that a section, or the selected kind of it, does not have."""
+    known = list(fields_of(member))
+    place = _place(f"{name}.{key}".lstrip("."), arguments, where)
+    if others := [kind for kind, fields in kinds_of(section).items() if key in fields["properties"]]:
         return UserError(
-            f"{where}: {name} requires {prefix}.kind to be {' or '.join(map(repr, others))}, but it is {kind!r}. "
-            "Remove the field, or change the kind."
+            f"{place}: {name}.{key} requires {name}.kind to be {' or '.join(map(repr, others))}, but it is "
+            f"{member['properties']['kind']['const']!r}. Remove the field, or change the kind."
         )
-    known = list(field_types(section))
-    if not prefix:
-        return UserError(f"{where}: unknown section {key!r} (sections: {', '.join(known)}).{did_you_mean(key, known)}")
+    if not name:
+        return UserError(f"{place}: unknown section {key!r} (sections: {', '.join(known)}).{did_you_mean(key, known)}")
     return UserError(
-        f"{where}: unknown field {name} in section {prefix!r} (fields there: {', '.join(known)})."
-        f"{did_you_mean(key, known)}"
+        f"{place}: unknown field {name}.{key} (fields of {name}: {', '.join(known)}).{did_you_mean(key, known)}"
     )
 
 
-def _kinds(declared: Any) -> str:
-    kinds = [repr(kind) for kind in kinds_of(declared)]
-    return ", ".join(kinds[:-1]) + (" or " if len(kinds) > 1 else "") + kinds[-1]
-
-
-def _declared(kind: Any, parts: Sequence[str], raw: Any) -> Any:
-    """The declared type of the section at a dotted name."""
-    declared = kind
-    for part in parts:
-        section = chosen(declared, raw) or kind
-        declared, raw = field_types(section)[part], raw.get(part, {}) if isinstance(raw, dict) else {}
-    return declared
-
-
-def _from_text(text: str, declared: Any) -> Any:
-    """Parse a value from the command line as its field's type."""
-    members = alternatives(declared)
-    if text == "null" and type(None) in members:
-        return None
-    if str in members or (kinds_of(declared) and not text.startswith("{")):
-        return text
-    try:
-        return _number(parse_yaml(text, "the argument"), declared)
-    except UserError:
-        return text
-
-
-def _number(value: Any, declared: Any) -> Any:
-    """Parse a number that YAML reads as text, such as `1e-6`, if the field expects a number."""
-    members = alternatives(declared)
-    if isinstance(value, str) and float in members and str not in members:
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _refusal(
-    error: ValidationError, kind: Any, shaped: Any, texts: Mapping[str, tuple[str, str]], where: str
-) -> UserError:
-    """Turn pydantic's first error into a message: where, which field, its value, what was expected."""
-    found = error.errors(include_url=False)[0]
-    names: list[str] = []
-    value, declared = shaped, kind
-    for step in found["loc"]:  # the keys include names of union members
-        if isinstance(value, dict) and step in value:
-            section = chosen(declared, value) if kinds_of(declared) else None
-            value, declared = value[step], field_types(section).get(str(step)) if section else declared
-            names.append(str(step))
-        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
-            item = get_args(declared)
-            value, declared = value[step], item[0] if get_origin(declared) is list else declared
-            names[-1] += f"[{step}]"
-    name = ".".join(names)
-    argument = texts.get(name.partition("[")[0])
-    place, shown = (argument[0], argument[1]) if argument is not None else (where, value)
-    if found["type"] in ("missing", "missing_argument"):
-        return UserError(f"{place}: {name}.{found['loc'][-1]} is missing.")
-    if found["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = list(field_types(kinds_of(declared)[""]))
-        key = str(found["loc"][-1])
-        name = name.removesuffix(f".{key}")
-        return UserError(
-            f"{place}: unknown field {key} in {name} (fields there: {', '.join(known)}).{did_you_mean(key, known)}"
-        )
-    return UserError(f"{place}: {name} is {shown!r}, expected {describe(declared)}.")
+def _place(name: str, arguments: Mapping[str, str], where: str) -> str:
+    """The argument that sets a field, a part of it or the section around it; otherwise the file."""
+    for field, argument in arguments.items():
+        if field == name or field.startswith(f"{name}.") or name.startswith((f"{field}.", f"{field}[")):
+            return argument
+    return where

@@ -1,8 +1,14 @@
-"""Expand `~` and environment variables in paths and URIs."""
+"""Expand `~` and environment variables in paths and URIs.
+
+The sections of the configuration and the arguments of the command line do this when they are parsed, so that only
+expanded places are recorded.
+"""
 
 import os
 import re
-from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from vadv_dist.errors import UserError
 
@@ -12,24 +18,26 @@ _NAME = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 def expand(place: str, what: str) -> str:
     """Expand a leading `~` or `~user`, and `$NAME` and `${NAME}`.
 
-    The configuration's sections and the command line's arguments do this when they are parsed, so that only expanded
-    places are recorded.
-
     Args:
         place: a path or URI.
-        what: the field or argument, for messages.
+        what: the argument, for messages.
     Raises:
         UserError: a variable is not set or empty, or there is no such user.
     """
+    try:
+        return _expanded(place)
+    except ValueError as error:
+        raise UserError(f"{what} is {place!r}, but {error}.") from None
+
+
+def _expanded(place: str) -> str:
 
     def value(match: re.Match[str]) -> str:
         name = match.group(1).strip("{}")
         found = os.environ.get(name)
         if not found:
             state = "is not set" if found is None else "is empty"
-            raise UserError(
-                f"{what} is {place!r}, but the environment variable {name!r} {state}. Set it, or write the full path."
-            )
+            raise ValueError(f"the environment variable {name!r} {state}. Set it, or write the full path")
         return found
 
     expanded = _NAME.sub(value, place)
@@ -38,26 +46,9 @@ def expand(place: str, what: str) -> str:
     at_home = os.path.expanduser(expanded)
     if at_home.startswith("~"):
         name = expanded.partition("/")[0]
-        raise UserError(
-            f"{what} is {place!r}, but there is no user {name.removeprefix('~')!r}. Write ./{name} if it is a file or "
-            "folder."
-        )
+        raise ValueError(f"there is no user {name.removeprefix('~')!r}. Write ./{name} if it is a file or folder")
     return at_home
 
 
-def expand_fields(section: object, prefix: str, *names: str) -> None:
-    """Expand the given fields of a frozen section in its `__post_init__`; None stays None."""
-    for name in names:
-        value = getattr(section, name)
-        if value is not None:
-            object.__setattr__(section, name, expand(value, f"{prefix}.{name}"))
-
-
-def place(text: str) -> str:
-    """Argument type of a path or URI on the command line."""
-    return expand(text, "the argument")
-
-
-def path(text: str) -> Path:
-    """Argument type of a path on the command line."""
-    return Path(place(text))
+# The type of a field.
+Place = Annotated[str, Field(min_length=1), AfterValidator(_expanded)]

@@ -1,80 +1,94 @@
-"""The structure of a configuration, from its dataclasses: sections, fields, and the kinds of a section."""
+"""The structure of a configuration, read from its JSON Schema: sections, fields, and the kinds of a section."""
 
-import dataclasses
-import types
-import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+from pydantic import TypeAdapter
+
+Node = dict[str, Any]  # the schema of a section or of a field
+_WORDS = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "a text", "null": "null"}
+_BOUNDS = {
+    "exclusiveMinimum": "above",
+    "minimum": "of at least",
+    "exclusiveMaximum": "below",
+    "maximum": "up to",
+}
+
+
+@cache  # a search builds a configuration for every trial
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """pydantic's validator of a configuration."""
+    return TypeAdapter(kind)
 
 
 @cache
-def field_types(section: Any) -> dict[str, Any]:
-    """The type of each field of a dataclass."""
-    hints = typing.get_type_hints(section, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(section)}
+def tree(kind: Any) -> Node:
+    """The JSON Schema of a configuration, with references replaced by what they refer to."""
+    schema = adapter(kind).json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolved(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        own = {key: resolved(value) for key, value in node.items() if key != "$ref"}
+        return {**resolved(definitions[node["$ref"].rpartition("/")[2]]), **own} if "$ref" in node else own
+
+    root: Node = resolved(schema)
+    return root
 
 
-@cache
-def kinds_of(declared: Any) -> dict[str, type]:
-    """The dataclasses of a section by kind, the default first.
+def kinds_of(node: Node) -> dict[str, Node]:
+    """The schemas of a section by kind, the default first.
 
     Returns:
-        `{"": class}` for a section without kinds, and an empty dictionary for a type that is not a section.
+        `{"": schema}` for a section without kinds, and an empty dictionary for a field that is not a section.
     """
-    members = [each for each in alternatives(declared) if isinstance(each, type) and dataclasses.is_dataclass(each)]
-    if len(members) == 1 and len(get_args(field_types(members[0]).get("kind"))) != 1:
-        return {"": members[0]}
-    return {get_args(field_types(member)["kind"])[0]: member for member in members}
+    members = [member for member in node.get("oneOf", [node]) if "properties" in member]
+    return {member["properties"].get("kind", {}).get("const", ""): member for member in members}
 
 
-def alternatives(declared: Any) -> tuple[Any, ...]:
-    """The members of a union, or a single type by itself."""
-    declared = get_args(declared)[0] if get_origin(declared) is typing.Annotated else declared
-    if get_origin(declared) in (Union, types.UnionType):
-        return tuple(inner for each in get_args(declared) for inner in alternatives(each))
-    return (declared,)
+def fields_of(node: Node, raw: Any = None) -> dict[str, Node]:
+    """The fields of a section, of the kind that its values select; none for an unknown kind or another field."""
+    kinds = kinds_of(node)
+    default = next(iter(kinds), "")
+    kind = raw.get("kind", default) if isinstance(raw, Mapping) and "" not in kinds else default
+    return kinds.get(kind, {}).get("properties", {}) if isinstance(kind, str) else {}
 
 
-def chosen(declared: Any, raw: Any) -> type | None:
-    """The dataclass that a section's `kind` selects, or None for an unknown kind."""
-    kinds = kinds_of(declared)
-    if "" in kinds:
-        return kinds[""]
-    kind = raw.get("kind") if isinstance(raw, dict) else raw
-    return kinds.get(kind) if isinstance(kind, str) else next(iter(kinds.values()))
+def walk(node: Node, prefix: str = "") -> Iterator[tuple[str, Node]]:
+    """Yield dotted name and schema of every field of every kind, sections before their fields."""
+    for member in kinds_of(node).values():
+        for name, field in member["properties"].items():
+            yield f"{prefix}{name}", field
+            yield from walk(field, f"{prefix}{name}.")
 
 
-def walk(section: type, prefix: str = "") -> Iterator[tuple[str, Any, type]]:
-    """Yield dotted name, type and class of every field of every kind, sections before their fields."""
-    for name, declared in field_types(section).items():
-        yield f"{prefix}{name}", declared, section
-        for member in kinds_of(declared).values():
-            yield from walk(member, f"{prefix}{name}.")
-
-
-def describe(declared: Any) -> str:
-    """Describe a type in words, to complete `expected …`."""
-    if kinds := kinds_of(declared):
+def describe(node: Node) -> str:
+    """Describe a field's values in words, to complete `expected …`."""
+    if kinds := kinds_of(node):
         if "" not in kinds:
-            return "a section with a `kind`, " + _either([repr(kind) for kind in kinds])
-        return f"a section (fields: {', '.join(field_types(kinds['']))})"
-    members = alternatives(declared)
-    if len(members) > 1:
-        return " or ".join(describe(each) for each in members)
-    (declared,) = members
-    origin, inner = get_origin(declared), get_args(declared)
-    if origin is Literal:
-        return _either([repr(value) for value in inner])
-    if origin in (list, tuple, Sequence):
-        if inner and (item := kinds_of(inner[0]).get("")):
-            names = list(field_types(item))
+            return f"a section with a `kind`, {either(kinds)}"
+        return f"a section (fields: {', '.join(fields_of(node))})"
+    if "anyOf" in node:
+        return " or ".join(describe(member) for member in node["anyOf"])
+    if "const" in node or "enum" in node:
+        return either(node.get("enum", [node.get("const")]))
+    if node["type"] == "array":
+        if names := list(fields_of(node.get("items", {}))):
             return f"a list such as [{{{names[0]}: …}}] (fields: {', '.join(names)})"
-        return "a list such as [a, b]"
-    return _WORDS.get(declared, getattr(declared, "__name__", str(declared)))
+        low, high = node.get("minItems", 0), node.get("maxItems")
+        count = f" of {low} values" if low == high else f" of at least {low} values" if low else ""
+        return f"a list{count} such as [a, b]"
+    if "minLength" in node:
+        return "a text that is not empty"
+    bounds = [f"{words} {node[bound]}" for bound, words in _BOUNDS.items() if bound in node]
+    return f"{_WORDS[node['type']]} {' and '.join(bounds)}".rstrip()
 
 
-def _either(words: Sequence[str]) -> str:
-    return ", ".join(words[:-1]) + (" or " if len(words) > 1 else "") + words[-1]
+def either(values: Sequence[object] | Mapping[str, object]) -> str:
+    """Join alternatives: `'a', 'b' or 'c'`."""
+    *first, last = map(repr, values)
+    return f"{', '.join(first)} or {last}" if first else last

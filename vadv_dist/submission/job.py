@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 from vadv_dist import __version__
 from vadv_dist.config import Config, config_to_dict, load_config
 from vadv_dist.config.extract_sections import ExtractConfig
-from vadv_dist.config.load import load_sections
-from vadv_dist.config.overrides import take_overrides
+from vadv_dist.config.load import load_sections, take_overrides
 from vadv_dist.config.places import expand
 from vadv_dist.config.storage_url import require_sound
 from vadv_dist.errors import MachineError, UserError, one_line

@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vadv_dist.config.load import build
-from vadv_dist.config.overrides import take_overrides
+from vadv_dist.config.load import build, take_overrides
 from vadv_dist.config.search import SearchConfig
 
 

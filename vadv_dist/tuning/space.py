@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vadv_dist.config import Config, StepObjectiveConfig, config_from_dict, config_to_dict
 from vadv_dist.config.load import set_field
-from vadv_dist.config.shape import walk
+from vadv_dist.config.shape import tree, walk
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -171,7 +171,7 @@ class Space:
 
 def known_fields() -> list[str]:
     """Dotted names of all fields."""
-    return list(dict.fromkeys(name for name, _, _ in walk(Config) if "." in name))
+    return list(dict.fromkeys(name for name, _ in walk(tree(Config)) if "." in name))
 
 
 def get_field(config: Config, name: str) -> Any:
@@ -190,7 +190,7 @@ def with_values(config: Config, values: Mapping[str, Value]) -> Config:
     """
     raw = config_to_dict(config)
     for name, value in values.items():
-        set_field(raw, Config, name, value, "the space")
+        set_field(raw, Config, name, value)
     return config_from_dict(raw)
 
 
