@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from vadv_dist.config import AloneObjectiveConfig, Config, DataConfig, SourceConfig, TeacherConfig
@@ -164,7 +165,7 @@ def open_both(first: SourceConfig, other: SourceConfig) -> Sources:
 
 def test_two_sources_with_one_name_are_refused(two, tmp_path) -> None:
     first, other = str(two[0]), str(write(tmp_path / "small", 20))
-    with pytest.raises(UserError, match="is 'small', expected unique names"):
+    with pytest.raises(ValidationError, match=r"sources\[1\]\.name is 'small', expected a unique name"):
         open_both(SourceConfig(first), SourceConfig(other))
     assert open_both(SourceConfig(first), SourceConfig(other, name="other")).names == ("small", "other")
 
@@ -175,9 +176,9 @@ def test_a_data_set_listed_twice_is_refused(two) -> None:
 
 
 def test_an_unused_weight_is_refused(two) -> None:
-    with pytest.raises(UserError, match=r"weight is 2\.0, expected 1 if data\.mixing is proportional"):
+    with pytest.raises(ValidationError, match=r"weight is 2\.0, expected 1 if data\.mixing is proportional"):
         config_of(two, weights=(2.0, 1.0))
-    with pytest.raises(UserError, match="expected a number above 0 and up to 100"):
+    with pytest.raises(ValidationError, match="greater than 0"):
         SourceConfig("data", 0.0)
 
 

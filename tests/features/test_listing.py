@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from videos import write_list
 
 from vadv_dist.config.extract_sections import ClipsConfig
@@ -88,7 +89,7 @@ def test_a_missing_list_or_layout_is_refused(tmp_path: Path) -> None:
         list_clips(ClipsConfig(csv=str(tmp_path / "no.csv")))
     with pytest.raises(UserError, match="has no folder Raw"):
         list_clips(ClipsConfig(mmsa=str(tmp_path)))
-    with pytest.raises(UserError, match=r"expected null, because clips\.csv is set too"):
+    with pytest.raises(ValidationError, match=r"expected null, because clips\.csv is set too"):
         ClipsConfig(csv="a", mmsa="b")
 
 

@@ -197,8 +197,8 @@ def test_settings_of_a_population_are_checked(tmp_path: Path) -> None:
     for raw, told in (
         ({"scheduler": "pbt", "num_trials": 1}, "at least 2 for search.scheduler: pbt"),
         ({"scheduler": "pbt", "objectives": ["mae", "corr"]}, "expected a single one, because search.scheduler is pbt"),
-        ({"quantile": 0.6}, "a share above 0 and up to 0.5"),
-        ({"resample": 2}, "a probability"),
+        ({"quantile": 0.6}, "a number above 0 and up to 0.5"),
+        ({"resample": 2}, "a number of at least 0 and up to 1"),
     ):
         with pytest.raises(UserError, match=told):
             load_search(raw, [], "f")

@@ -118,7 +118,7 @@ FLOAT = "{distribution: float, low: 0.1, high: 10}"
         ("space: {objective.alpha: {distribution: float, low: 0, hihg: 1}}", "unknown key 'hihg'.*mean 'high'"),
         (
             "space: {objective.alpha: {distribution: float, low: -1, high: 1}}",
-            r"reaches -1.0.*refuses.*weight of at least 0",
+            r"reaches -1.0.*refuses.*number of at least 0",
         ),
         ("space: {objective.alpha: {distribution: float, low: 0, high: 9, log: true}}", "has no logarithm.*zero: 0.1"),
         ("space: {objective.alpha: {distribution: float, low: 2, high: 1}}", "2 is not below high 1"),
