@@ -1,5 +1,6 @@
-"""Read the lines of a CSV file with bounded length, and its numbers as spreadsheets write them."""
+"""Read CSV files with lines of bounded length, and numbers as spreadsheets write them."""
 
+import csv
 import math
 import re
 from collections.abc import Iterator
@@ -31,6 +32,26 @@ def bounded_lines(file: TextIO, where: object) -> Iterator[str]:
             line_name = "its first line" if number == 1 else f"line {number}"
             raise UserError(f"{where} is not a CSV file: {line_name} contains NUL bytes. Save it as CSV in UTF-8.")
         yield line
+
+
+def csv_lines(file: TextIO, where: object) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a CSV file in UTF-8, the header first, each with its line (the last one if it spans several).
+
+    Raises:
+        UserError: it is not a CSV file in UTF-8, with the line.
+    """
+    reader = csv.reader(bounded_lines(file, where), strict=True)
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where} is not a CSV file in UTF-8 ({error.reason} at byte {error.start}). Convert it to UTF-8."
+        ) from None
+    except csv.Error as error:
+        raise UserError(
+            f"{where} line {reader.line_num} is not valid CSV: {error}. Look for an unclosed quote there or before."
+        ) from None
 
 
 def number_of(cell: str) -> float:

@@ -38,17 +38,7 @@ def parse_json(text: str | bytes) -> Any:
 
 def _deeper_than(value: Any, depth: int) -> bool:
     level = [value]
-    for _ in range(depth + 1):
-        level = (
-            [
-                part
-                for container in level
-                for part in (container.values() if isinstance(container, dict) else container)
-                if isinstance(part, dict | list)
-            ]
-            if isinstance(value, dict | list)
-            else []
-        )
-        if not level:
-            return False
-    return True
+    for _ in range(depth):
+        containers = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [part for container in containers for part in container]
+    return any(isinstance(one, dict | list) for one in level)

@@ -9,7 +9,7 @@ known.
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -85,34 +85,26 @@ class BoundedParquet:
         taken = 0
         for name in names:
             taken += self._bytes_of(name)
-            if taken > self.max_bytes:
-                raise self._oversized(taken, name)
-        rest = self.max_bytes - taken
-        table = self._texts_as_dictionaries(names).read(columns=names, use_threads=False)
-        for position, name in enumerate(table.column_names):
-            rest -= _length(table.column(position))
-            if rest < 0:
-                raise self._oversized(self.max_bytes - rest, name)
-            if pa.types.is_dictionary(table.field(position).type) and not self._is_dictionary(name):
-                table = table.set_column(position, self.schema.field(name), _plain(table.column(position)))
-        return table
+            self._require_within(taken, name)
+        return self._expand(self._texts_as_dictionaries(names).read(columns=names, use_threads=False), taken)
 
     def batches(self, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Decode up to the given number of rows at a time, fewer if a batch would exceed the limit for a small file."""
         names = list(self.schema.names if columns is None else columns)
         row_bytes = sum(self._bytes_of(name) for name in names) // max(1, self.num_rows)
         rows = max(1, min(rows, _BATCH_BYTES // max(1, row_bytes)))
-        schema = pa.schema([self.schema.field(name) for name in names])
         for batch in self._texts_as_dictionaries(names).iter_batches(rows, columns=names):
-            arrays, taken = [], 0
-            for name, array in zip(batch.schema.names, batch.columns, strict=True):
-                taken += _length(pa.chunked_array([array]))
-                if taken > self.max_bytes:
-                    raise self._oversized(taken, name)
-                if pa.types.is_dictionary(array.type) and not self._is_dictionary(name):
-                    array = array.dictionary_decode()
-                arrays.append(array)
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+            yield from self._expand(pa.Table.from_batches([batch])).to_batches()
+
+    def _expand(self, table: pa.Table, taken: int = 0) -> pa.Table:
+        """Replace dictionaries by their texts, whose size is checked first."""
+        for position, name in enumerate(table.column_names):
+            column, field = table.column(position), self.schema.field(name)
+            taken += _text_bytes(column)
+            self._require_within(taken, name)
+            if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(field.type):
+                table = table.set_column(position, field, column.cast(field.type))
+        return table
 
     def _texts_as_dictionaries(self, names: Sequence[str]) -> pq.ParquetFile:
         texts = [name for name in names if _is_text(self.schema.field(name).type)]
@@ -136,8 +128,7 @@ class BoundedParquet:
                 except PageError as error:
                     raise OversizedError(self._where, f"Column {column.path!r} {error}.") from None
                 taken += total + levels * chunk.num_values
-                if largest > self.max_bytes:
-                    raise self._oversized(largest, name)
+                self._require_within(largest, name)
         return max(taken, self.num_rows * _fixed_bytes(self.schema.field(name).type))
 
     @cached_property
@@ -148,19 +139,17 @@ class BoundedParquet:
         except PageError as error:
             raise OversizedError(self._where, f"It {error}.") from None
 
-    def _is_dictionary(self, name: str) -> bool:
-        return bool(pa.types.is_dictionary(self.schema.field(name).type))
-
-    def _oversized(self, taken: int, name: str) -> OversizedError:
-        return OversizedError(
-            self._where,
-            f"Decoding it would take {taken:,} bytes or more (up to column {name!r}), but the limit for a file of "
-            f"{self._size:,} bytes is {self.max_bytes:,}.",
-        )
+    def _require_within(self, taken: int, name: str) -> None:
+        if taken > self.max_bytes:
+            raise OversizedError(
+                self._where,
+                f"Decoding it would take {taken:,} bytes or more (up to column {name!r}), but the limit for a file of "
+                f"{self._size:,} bytes is {self.max_bytes:,}.",
+            )
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return any(check(kind) for check in (pa.types.is_string, pa.types.is_binary))
+    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
 
 
 def _fixed_bytes(kind: pa.DataType) -> int:
@@ -177,20 +166,12 @@ def _fixed_bytes(kind: pa.DataType) -> int:
         return 4
 
 
-def _length(column: pa.ChunkedArray) -> int:
-    """Expanded size of a column in bytes if it is a dictionary of texts, else 0."""
-    total = 0
+def _text_bytes(column: pa.ChunkedArray) -> int:
+    """Size of a column's texts if they are in a dictionary, which would be expanded; else 0."""
     if not pa.types.is_dictionary(column.type) or not _is_text(column.type.value_type):
         return 0
-    for chunk in column.chunks:
-        lengths = pc.take(pc.binary_length(chunk.dictionary), chunk.indices)
-        total += int(pc.sum(pc.cast(lengths, pa.int64())).as_py() or 0)
-    return total
-
-
-def _plain(column: pa.ChunkedArray) -> Any:
-    kind = column.type.value_type
-    return pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], kind)
+    lengths = [pc.take(pc.binary_length(chunk.dictionary), chunk.indices) for chunk in column.chunks]
+    return sum(int(pc.sum(of_chunk).as_py() or 0) for of_chunk in lengths)
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

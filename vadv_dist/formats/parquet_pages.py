@@ -65,13 +65,12 @@ def footer_chunks(footer: bytes) -> list[list[Chunk]]:
     for group in _structs(metadata, _ROW_GROUPS):
         chunks = []
         for column in _structs(group, _COLUMNS):
-            told = column.get(_META_DATA)
-            if not isinstance(told, dict):
+            fields = column.get(_META_DATA)
+            if not isinstance(fields, dict):
                 raise PageError(_DAMAGED_FOOTER)
-            first, dictionary = _number(told, _DATA_OFFSET), _number(told, _DICTIONARY_OFFSET)
-            if 0 < dictionary < first:
-                first = dictionary
-            chunks.append(Chunk(_number(told, _TYPE), _number(told, _CHUNK_VALUES), _number(told, _CHUNK_BYTES), first))
+            wanted = (_TYPE, _CHUNK_VALUES, _CHUNK_BYTES, _DATA_OFFSET, _DICTIONARY_OFFSET)
+            kind, values, size, first, dictionary = (_number(fields, number) for number in wanted)
+            chunks.append(Chunk(kind, values, size, dictionary if 0 < dictionary < first else first))
         groups.append(chunks)
     return groups
 
@@ -160,8 +159,6 @@ class _Compact:
 
     def struct(self, depth: int) -> dict[int, Any]:
         """Read a struct as fields by number."""
-        if depth > _MAX_DEPTH:
-            raise PageError(_DAMAGED)
         fields: dict[int, Any] = {}
         number = 0
         while first := self._byte():
@@ -171,6 +168,8 @@ class _Compact:
         return fields
 
     def _value(self, kind: int, depth: int) -> Any:
+        if depth > _MAX_DEPTH:
+            raise PageError(_DAMAGED)
         match kind:
             case 1 | 2 | 3:
                 return self._byte()
@@ -189,8 +188,6 @@ class _Compact:
     def _list(self, depth: int) -> list[Any]:
         first = self._byte()
         count = self._varint() if first >> 4 == 15 else first >> 4
-        if depth > _MAX_DEPTH:
-            raise PageError(_DAMAGED)
         # Each item takes at least a byte, so a list is no longer than the remaining bytes.
         return [self._value(first & 0x0F, depth + 1) for _ in range(count)]
 

@@ -10,7 +10,7 @@ import pytest
 from csv_files import IDS, write_csv
 
 from tests.limited import refused
-from vadv_dist.data.readers.arrays import load_features, parse_array_source
+from vadv_dist.data.readers.arrays import load_features, parse_array_sources
 from vadv_dist.errors import UserError
 
 
@@ -62,12 +62,14 @@ def test_a_decompression_bomb_is_refused_with_a_gigabyte_of_memory(tmp_path: Pat
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_padded_arrays_within_bounds_are_read(tmp_path: Path, compression: int) -> None:
     path = npz(tmp_path / "f.npz", {"video.npy": (npy((4, 50, 2000), "f4"), 4 * 50 * 2000 * 4)}, compression)
-    values = load_features(parse_array_source(f"{path}:video=visual")).values
+    [source] = parse_array_sources([f"{path}:video=visual"])
+    values = load_features(source, "float16").values
     assert values.shape == (4, 50, 1, 2000)
     assert not values.any()
 
 
 def test_a_truncated_member_is_refused(tmp_path: Path) -> None:
     path = npz(tmp_path / "f.npz", {"video.npy": (npy((4, 1000), "f4"), 4 * 1000 * 4 - 4)})
+    [source] = parse_array_sources([f"{path}:video=visual"])
     with pytest.raises(UserError, match="declares shape"):
-        load_features(parse_array_source(f"{path}:video=visual"))
+        load_features(source, "float16")

@@ -51,7 +51,7 @@ def test_float32_stores_values_beyond_float16(tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", id=IDS, x=np.array([[1.0], [1e5], [2.0], [3.0]], np.float32))
     arrays = [f"{tmp_path}/f.npz:x=audio"]
     assert (
-        "has 100000 in the row of id 'a_2', which exceeds the range of float16 (65504). Use --dtype float32."
+        "x: the row of id 'a_2' has 100000, which exceeds the range of float16 (65504). Use --dtype float32."
         in refusal(path, tmp_path, arrays=arrays)
     )
     summary = ingest_table(path, tmp_path / "out", arrays=arrays, dtype="float32")
@@ -67,6 +67,7 @@ def test_float32_stores_values_beyond_float16(tmp_path: Path) -> None:
         ({"id": IDS[:3], "x": np.ones((4, 2))}, "has 4 rows, but 'id' in that file has shape [3], expected [4]"),
         ({"id": ["a_1", "a_1", "b_1", "c_1"], "x": np.ones((4, 2))}, "has id 'a_1' more than once"),
         ({"id": ["w", "x", "y", "z"], "x": np.ones((4, 2))}, "id 'a_1' has no row in"),
+        ({"id": IDS, "x": np.array(1.0)}, "has shape [], expected [R, D] or [R, T, D] or [R, T, N, D] for visual"),
         ({"id": IDS, "x": np.ones(4)}, "has shape [4], expected [R, D] or [R, T, D] or [R, T, N, D] for visual"),
         ({"id": IDS, "x": np.array(["a"] * 4)[:, None]}, "expected numbers"),
         ({"id": IDS, "x": np.array([[1.0], [np.nan], [1], [1]])}, "NaN or infinity in the row of id 'a_2'"),

@@ -21,6 +21,7 @@ from vadv_dist.data.readers.cmu_sdk import ingest_cmu_sdk
 from vadv_dist.data.readers.mmsa import ingest_mmsa
 from vadv_dist.data.readers.table import ingest_table
 from vadv_dist.data.readers.vegas import ingest_vegas
+from vadv_dist.data.shards import DatasetWriter
 place = Path(sys.argv[1])
 def taken():  # without file mappings, which the system may drop at any time
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -34,7 +35,7 @@ def watch():
         most = max(most, taken())
         time.sleep(0.01)
 threading.Thread(target=watch, daemon=True).start()
-few = {"shard_rows": 64}
+DatasetWriter.__init__.__kwdefaults__.update(shard_rows=64, shard_bytes=4 << 20)
 """
 
 
@@ -58,7 +59,7 @@ def test_mmsa(tmp_path: Path) -> None:
         "vision": values,
     }
     write_mmsa(tmp_path / "m.pkl", {"train": columns})
-    written, grown = ingest(tmp_path, "ingest_mmsa(place / 'm.pkl', place / 'out', features=['vision'], **few)")
+    written, grown = ingest(tmp_path, "ingest_mmsa(place / 'm.pkl', place / 'out', features=['vision'])")
     assert written == rows
     assert grown < MEBIBYTES
 
@@ -70,7 +71,7 @@ def test_arrays_of_a_table(tmp_path: Path) -> None:
     values = np.ones((rows, FILE_BYTES // rows // 4 // 64, 64), np.float32)
     np.savez(tmp_path / "f.npz", id=[f"a_{i}" for i in range(rows)], x=values)
     # Frames are stored unchanged, so a row takes half a mebibyte, as in the file.
-    arrays = f"arrays=['{tmp_path}/f.npz:x=audio'], shard_rows=8"
+    arrays = f"arrays=['{tmp_path}/f.npz:x=audio']"
     written, grown = ingest(tmp_path, f"ingest_table(place / 't.csv', place / 'out', {arrays})")
     assert written == rows
     assert grown < MEBIBYTES
@@ -83,7 +84,7 @@ def test_a_table_of_long_texts(tmp_path: Path) -> None:
     with (tmp_path / "t.csv").open("w") as file:
         file.write("id,split,label,text\n")
         file.writelines(f"a_{i},train,0,{text}\n" for i in range(rows))
-    written, grown = ingest(tmp_path, "ingest_table(place / 't.csv', place / 'out', **few)")
+    written, grown = ingest(tmp_path, "ingest_table(place / 't.csv', place / 'out')")
     assert written == rows
     assert grown < MEBIBYTES
 
@@ -99,7 +100,7 @@ def test_cmu_sdk(tmp_path: Path) -> None:
     audio = (np.stack([times[:-1], times[1:]], axis=1), np.ones((length, 64), np.float32))
     write_csd(tmp_path / "audio.csd", "audio", dict.fromkeys(videos, audio))
     files = "place / 'labels.csd', place / 'folds.json', place / 'out', words=place / 'words.csd'"
-    written, grown = ingest(tmp_path, f"ingest_cmu_sdk({files}, audio=place / 'audio.csd', **few)")
+    written, grown = ingest(tmp_path, f"ingest_cmu_sdk({files}, audio=place / 'audio.csd')")
     assert written == len(videos)
     assert grown < MEBIBYTES
 
@@ -115,6 +116,6 @@ def test_vegas(tmp_path: Path, chunks: tuple[int, int] | None) -> None:
             )
             file[f"audio_{split}"] = np.ones((count, 128), np.float32)
             file[f"lab_{split}"] = np.arange(count) % 10
-    written, grown = ingest(tmp_path, "ingest_vegas(place / 'v.h5', place / 'out', **few)")
+    written, grown = ingest(tmp_path, "ingest_vegas(place / 'v.h5', place / 'out')")
     assert written == rows + 20
     assert grown < MEBIBYTES

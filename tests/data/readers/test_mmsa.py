@@ -71,7 +71,7 @@ def test_provenance_records_framing_and_counts(tmp_path: Path) -> None:
     assert provenance["options"]["pool"] == "sample"
     assert provenance["options"]["padding"] == "vision_lengths, audio_lengths in the file"
     assert provenance["counts"]["dropped"] == {"no words": 1}
-    assert provenance["counts"]["dropped_for_example"] == {"no words": ["vid_train0_1"]}
+    assert provenance["counts"]["dropped_for_example"] == {"no words": ["train row 1"]}
     assert provenance["counts"]["rows_read"] == 10
     assert str(tmp_path) not in str(provenance)
 
@@ -178,7 +178,7 @@ def without(column: str) -> dict[str, Any]:
         (without("regression_labels"), {}, "Choose another with --label-key."),
         (mmsa_content(), {"label_key": "regresion_labels"}, "Did you mean 'regression_labels'?"),
         (mmsa_content(), {"vision_as": "video"}, "--vision-as is 'video'"),
-        (mmsa_content(), {"features": ["text"]}, "--features has 'text'"),
+        (mmsa_content(), {"features": ["text"]}, "--features is 'text', expected one of vision, audio"),
         (mmsa_content(), {"label_range": (5, 6)}, "None of the 10 rows can become a clip: label out of range (10)"),
         (mmsa_content(), {"bad_rows": "keep"}, "--bad-rows is 'keep'"),
     ],

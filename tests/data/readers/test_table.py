@@ -9,7 +9,8 @@ import pytest
 from csv_files import IDS, changed, refusal, table_of, write_csv
 
 from vadv_dist.data.dataset import Dataset
-from vadv_dist.data.readers.table import IngestSummary, ingest_table
+from vadv_dist.data.readers.ingestion import IngestSummary
+from vadv_dist.data.readers.table import ingest_table
 from vadv_dist.errors import UserError
 from vadv_dist.storage import read_json, sha256_file
 

@@ -5,21 +5,21 @@ Shape letters: R rows of a file, T frames, N tokens per frame, D feature width, 
 
 import io
 import math
+import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 
+from vadv_dist.data.readers.ingestion import MAX_LABEL_DIFFERENCE
+from vadv_dist.data.readers.sequences import stored
 from vadv_dist.data.schema import FEATURE_AXES, Array, FeatureSpec
 from vadv_dist.errors import UserError, did_you_mean, first_line
 
-DTYPES = ("float16", "float32")
 _ID_KEY = "id"
-# Labels in a table are rounded to two or more digits.
-_MAX_LABEL_DIFFERENCE = 0.02
 # Compressed arrays are decompressed into memory. Padding compresses well, so a file may legitimately grow several
 # times.
 _FREE_BYTES = 256 << 20
@@ -58,8 +58,8 @@ class FeatureTable:
     source: ArraySource
     values: Array
     row_of: dict[str, int]
-    dtype: str = "float32"
-    facts: Mapping[str, Array] = field(default_factory=dict)
+    dtype: str
+    facts: Mapping[str, Array]
 
     @property
     def spec(self) -> FeatureSpec:
@@ -80,56 +80,41 @@ class FeatureTable:
             raise UserError(
                 f"{self.source} has NaN or infinity in the row of id {clip_id!r}. Fix the array, or leave the clip out."
             )
-        worst, limit = float(np.abs(values.astype(np.float64)).max()), float(np.finfo(self.dtype).max)
-        if worst > limit:
-            advice = "Use --dtype float32." if self.dtype == "float16" else "Scale the array down."
-            raise UserError(
-                f"{self.source} has {worst:g} in the row of id {clip_id!r}, which exceeds the range of {self.dtype} "
-                f"({limit:g}). {advice}"
-            )
-        return values.astype(self.dtype)
-
-
-def parse_array_source(text: str) -> ArraySource:
-    """Parse `FILE.npz:ARRAY=FEATURE`.
-
-    Raises:
-        UserError: invalid syntax, or an unknown feature.
-    """
-    path, colon, mapping = text.rpartition(":")
-    key, equals, feature = mapping.partition("=")
-    if not (colon and equals and path and key and feature):
-        raise UserError(f"--arrays {text} cannot be parsed. Write it as {_SYNTAX}.")
-    if feature not in FEATURE_AXES:
-        known = ", ".join(FEATURE_AXES)
-        raise UserError(
-            f"--arrays {text}: unknown feature {feature!r}, expected one of {known}."
-            f"{did_you_mean(feature, FEATURE_AXES)}"
-        )
-    return ArraySource(Path(path), key, feature)
+        return stored(values, self.dtype, f"{self.source}: the row of id {clip_id!r}")
 
 
 def parse_array_sources(texts: Sequence[str]) -> list[ArraySource]:
-    """Parse all `--arrays` options.
+    """Parse options of the form `FILE.npz:ARRAY=FEATURE`.
 
     Raises:
-        UserError: one cannot be parsed, or two are for the same feature.
+        UserError: invalid syntax, an unknown feature, or two arrays for the same feature.
     """
-    sources = [parse_array_source(text) for text in texts]
-    features = [source.feature for source in sources]
-    for feature in features:
-        if features.count(feature) > 1:
-            raise UserError(f"--arrays has {feature!r} {features.count(feature)} times. Give each feature once.")
-    return sources
+    sources: dict[str, ArraySource] = {}
+    for text in texts:
+        path, _, mapping = text.rpartition(":")
+        key, _, feature = mapping.partition("=")
+        if not (path and key and feature):
+            raise UserError(f"--arrays {text} cannot be parsed. Write it as {_SYNTAX}.")
+        if feature not in FEATURE_AXES:
+            known = ", ".join(FEATURE_AXES)
+            raise UserError(
+                f"--arrays {text}: unknown feature {feature!r}, expected one of {known}."
+                f"{did_you_mean(feature, FEATURE_AXES)}"
+            )
+        if feature in sources:
+            raise UserError(f"--arrays has {feature!r} more than once. Give each feature once.")
+        sources[feature] = ArraySource(Path(path), key, feature)
+    return list(sources.values())
 
 
-def load_features(source: ArraySource, facts: Sequence[str] = ()) -> FeatureTable:
+def load_features(source: ArraySource, dtype: str, facts: Sequence[str] = ()) -> FeatureTable:
     """Read one feature and the ids of its rows; pickled objects are never loaded.
 
     An uncompressed array stays in the file until its rows are used.
 
     Args:
         source: the file and its array.
+        dtype: the type to store, `float16` or `float32`.
         facts: names of arrays to read as well, if the file has them with one number or text per row.
 
     Raises:
@@ -151,9 +136,10 @@ def load_features(source: ArraySource, facts: Sequence[str] = ()) -> FeatureTabl
                 for key in facts
                 if f"{key}.npy" in archive.namelist() and key not in (_ID_KEY, source.key)
             }
+        values = _in_layout(values, source)
         rows = _rows_by_id(ids, len(values), source)
-        told = {key: array.reshape(-1) for key, array in found.items() if array.size == len(rows) > 0}
-        return FeatureTable(source, _in_layout(values, source), rows, facts=told)
+        per_clip = {key: array.reshape(-1) for key, array in found.items() if array.size == len(rows) > 0}
+        return FeatureTable(source, values, rows, dtype, per_clip)
     except UserError:
         raise
     except Exception as error:  # zipfile, its decompressors and numpy raise nearly any type on damaged files
@@ -162,13 +148,12 @@ def load_features(source: ArraySource, facts: Sequence[str] = ()) -> FeatureTabl
         ) from None
 
 
-def select_features(table: FeatureTable, wanted: dict[str, str], dtype: str, allow_missing: bool) -> FeatureTable:
-    """Keep the rows of some clips, in the stored type.
+def select_features(table: FeatureTable, wanted: Mapping[str, str], allow_missing: bool) -> FeatureTable:
+    """Keep the rows of some clips.
 
     Args:
         table: the feature as it was read.
         wanted: clip ids, each with its place in the user's file.
-        dtype: `float16` or `float32`.
         allow_missing: skip clips without a row instead of refusing them.
 
     Raises:
@@ -186,16 +171,16 @@ def select_features(table: FeatureTable, wanted: dict[str, str], dtype: str, all
             )
     if not found:
         raise UserError(f"None of the ids is in {table.source}. Check that its {_ID_KEY!r} array has the same ids.")
-    return replace(table, row_of=found, dtype=dtype)
+    return replace(table, row_of=found)
 
 
-def require_agreement(table: FeatureTable, column: str, said: Mapping[str, str | float]) -> None:
+def require_agreement(table: FeatureTable, column: str, in_table: Mapping[str, str | float]) -> None:
     """Refuse a file whose labels or videos differ from the table's for the same ids.
 
     Args:
         table: a feature with the file's facts.
         column: name of the fact.
-        said: the table's value for each clip, by id.
+        in_table: the table's value for each clip, by id.
 
     Raises:
         UserError: with the first clip that differs.
@@ -204,7 +189,7 @@ def require_agreement(table: FeatureTable, column: str, said: Mapping[str, str |
     if values is None:
         return
     differing, compared = [], 0
-    for clip_id, mine in said.items():
+    for clip_id, mine in in_table.items():
         row = table.row_of.get(clip_id)
         if row is None:
             continue
@@ -212,7 +197,7 @@ def require_agreement(table: FeatureTable, column: str, said: Mapping[str, str |
         if isinstance(mine, float):
             if values.dtype.kind not in "fiu" or not np.isfinite(theirs):
                 continue
-            same = abs(float(theirs) - mine) <= _MAX_LABEL_DIFFERENCE
+            same = abs(float(theirs) - mine) <= MAX_LABEL_DIFFERENCE
         else:
             theirs = theirs.decode("utf-8", "replace") if isinstance(theirs, bytes) else str(theirs)
             same = theirs == mine
@@ -236,7 +221,14 @@ def _member(archive: zipfile.ZipFile, key: str, source: ArraySource) -> Array:
         shown = ", ".join(name[:40] for name in names[:20])
         raise UserError(f"{source.path} has {what} (arrays: {shown}).{did_you_mean(key, names)}")
     info = archive.infolist()[names.index(key)]
-    _require_bounded(info, key, source)
+    is_stored = info.compress_type == zipfile.ZIP_STORED
+    limit = info.compress_size if is_stored else max(_FREE_BYTES, _MAX_EXPANSION * info.compress_size)
+    limit = _MAX_ID_BYTES if key == _ID_KEY else limit
+    if info.file_size > limit:
+        raise UserError(
+            f"{source.path} would expand {key!r} from {info.compress_size:,} to {info.file_size:,} bytes, but the "
+            f"limit is {limit:,}. Save it again with numpy.savez, which does not compress."
+        )
     with archive.open(info) as file:
         shape, in_fortran_order, dtype = _header(file)
         if dtype.hasobject:
@@ -247,34 +239,16 @@ def _member(archive: zipfile.ZipFile, key: str, source: ArraySource) -> Array:
         start, size = file.tell(), math.prod(shape) * dtype.itemsize
         if start + size != info.file_size:
             raise ValueError(f"{key!r} declares shape {list(shape)} of {dtype}, but has {info.file_size - start} bytes")
-        if info.compress_type == zipfile.ZIP_STORED and size:
+        if is_stored and size:
             while file.read(_PIECE_BYTES):  # read to the end, where the checksum is verified
                 pass
-            flat: Array = np.memmap(
-                source.path, dtype, "r", _content_offset(source.path, info) + start, (math.prod(shape),)
-            )
+            offset = _content_offset(source.path, info) + start
+            flat: Array = np.memmap(source.path, dtype, "r", offset, (math.prod(shape),))
         else:
-            content = memoryview(bytearray(size))
-            filled = 0
-            while got := cast(io.BufferedIOBase, file).readinto(content[filled : filled + _PIECE_BYTES]):
-                filled += got
-            if filled != size or file.read(1):
-                raise ValueError(f"{key!r} is truncated")
-            flat = np.frombuffer(content, dtype)
+            content = io.BytesIO()
+            shutil.copyfileobj(file, content, _PIECE_BYTES)
+            flat = np.frombuffer(content.getbuffer(), dtype)
     return flat.reshape(shape, order="F" if in_fortran_order else "C")
-
-
-def _require_bounded(info: zipfile.ZipInfo, key: str, source: ArraySource) -> None:
-    """Refuse a member that would decompress to more than the limit, before reading it."""
-    stored = info.compress_type == zipfile.ZIP_STORED
-    most = _MAX_ID_BYTES if key == _ID_KEY else max(_FREE_BYTES, _MAX_EXPANSION * info.compress_size)
-    if stored and key != _ID_KEY:
-        most = info.compress_size
-    if info.file_size > most:
-        raise UserError(
-            f"{source.path} would expand {key!r} from {info.compress_size:,} to {info.file_size:,} bytes, but the "
-            f"limit is {most:,}. Save it again with numpy.savez, which does not compress."
-        )
 
 
 def _header(file: IO[bytes]) -> "tuple[tuple[int, ...], bool, np.dtype[Any]]":
@@ -298,21 +272,14 @@ def _content_offset(path: Path, info: zipfile.ZipInfo) -> int:
 
 
 def _in_layout(values: Array, source: ArraySource) -> Array:
-    if not values.ndim:
-        raise UserError(f"{source} is a single value, expected {' or '.join(_LAYOUTS[source.feature].values())}.")
     if values.dtype.kind not in "fiu":
         raise UserError(f"{source} has {values.dtype} values, expected numbers.")
     layouts = _LAYOUTS[source.feature]
     if values.ndim not in layouts or 0 in values.shape[1:]:
         expected = " or ".join(layouts.values())
         raise UserError(f"{source} has shape {list(values.shape)}, expected {expected} for {source.feature}.")
-    if source.feature == "visual" and values.ndim == 2:
-        return values[:, None, None, :]
-    if source.feature == "visual" and values.ndim == 3:
-        return values[:, :, None, :]
-    if source.feature == "face" and values.ndim == 2:
-        return values[:, None, :]
-    return values
+    missing = 0 if source.feature == "audio" else max(layouts) - values.ndim
+    return np.expand_dims(values, tuple(range(-1 - missing, -1)))
 
 
 def _rows_by_id(ids: Array, num_rows: int, source: ArraySource) -> dict[str, int]:

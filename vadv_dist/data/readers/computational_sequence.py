@@ -4,10 +4,11 @@ A `.csd` is an HDF5 file: `/NAME/data/VIDEO/features` [L, D] and `/NAME/data/VID
 letters: L rows of a video's sequence, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,66 +23,71 @@ _MAX_LENGTH_RATIO = 20.0
 _CLOCK_VIDEOS = 40
 
 
+@contextmanager
+def open_sequence(path: Path, option: str) -> Iterator["ComputationalSequence"]:
+    """Open a `.csd` file, given by a command-line option.
+
+    Raises:
+        UserError: the file is missing, damaged or has another layout.
+    """
+    with Hdf5File(path, option) as file:
+        names = file.names("/")
+        if len(names) != 1:
+            shown = ", ".join(printable(name) for name in names[:10]) or "nothing"
+            raise UserError(f"{path} has {shown} at its root, expected one computational sequence.")
+        yield ComputationalSequence(file, f"{names[0]}/data", dict.fromkeys(file.names(f"{names[0]}/data")))
+
+
+@dataclass(frozen=True)
 class ComputationalSequence:
-    """One `.csd` file, used as a context manager.
+    """An open `.csd` file, and its videos in the order of the file.
 
     Raises:
         UserError: by every method, if the file is damaged or has another layout.
     """
 
-    def __init__(self, path: Path, option: str) -> None:
-        self.path = path
-        self._file = Hdf5File(path, option)
-        self.name = ""
-        self.videos: dict[str, None] = {}  # ordered as in the file, with fast lookup
+    file: Hdf5File
+    root: str
+    videos: dict[str, None]
 
-    def __enter__(self) -> "ComputationalSequence":
-        self._file.__enter__()
-        try:
-            names = self._file.names("/")
-            if len(names) != 1:
-                shown = ", ".join(printable(name) for name in names[:10]) or "nothing"
-                raise UserError(f"{self.path} has {shown} at its root, expected one computational sequence.")
-            self.name = names[0]
-            self.videos = dict.fromkeys(self._file.names(f"{self.name}/data"))
-        except BaseException:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.file.path
 
     def width(self) -> int:
         """D of the first video with rows."""
         for video in self.videos:
-            shape = self._file.describe(self._place(video, "features")).shape
+            shape = self.file.describe(f"{self.root}/{video}/features").shape
             if len(shape) == 2 and shape[0]:
                 return shape[1]
         raise UserError(f"{self.path} has no features of shape [L, D] in any video.")
 
     def intervals(self, video: str) -> npt.NDArray[np.float64]:
         """Start and end of each row of a video in seconds, [L, 2]."""
-        info, values = self._file.whole(self._place(video, "intervals"))
+        place = f"{self.root}/{video}/intervals"
+        info = self.file.describe(place)
         if len(info.shape) != 2 or info.shape[1] != 2 or info.kind == "text":
             raise UserError(
                 f"{self.path}: intervals of {printable(video)} have shape {list(info.shape)}, expected [L, 2]."
             )
-        return np.asarray(values, np.float64)
+        return self.file.numbers(place).astype(np.float64)
 
     def features(self, video: str, rows: int) -> Array:
         """Numbers of each row of a video, [L, D]."""
-        info, values = self._file.whole(self._place(video, "features"))
+        place = f"{self.root}/{video}/features"
+        info = self.file.describe(place)
         if info.kind == "text" or len(info.shape) != 2 or info.shape[0] != rows or not info.shape[1]:
             raise self._unfit(info, video, f"numbers of shape [{rows}, D]")
-        return np.asarray(values)
+        return self.file.numbers(place)
 
     def words(self, video: str, rows: int) -> list[str]:
         """The string of each row of a video."""
-        info, values = self._file.whole(self._place(video, "features"))
+        place = f"{self.root}/{video}/features"
+        info = self.file.describe(place)
         if info.kind != "text" or info.shape not in ((rows,), (rows, 1)):
             raise self._unfit(info, video, f"strings of shape [{rows}, 1]")
-        return list(values)
+        return self.file.texts(place)
 
     def _unfit(self, info: ArrayInfo, video: str, expected: str) -> UserError:
         kind = "strings" if info.kind == "text" else "numbers"
@@ -89,9 +95,6 @@ class ComputationalSequence:
             f"{self.path}: features of {printable(video)} are {kind} of shape {list(info.shape)}, expected {expected}, "
             "one per interval. Use another file, or download this one again."
         )
-
-    def _place(self, video: str, what: str) -> str:
-        return f"{self.name}/data/{video}/{what}"
 
 
 def require_same_clock(labels: ComputationalSequence, others: Sequence[ComputationalSequence]) -> None:
@@ -117,35 +120,25 @@ def require_same_clock(labels: ComputationalSequence, others: Sequence[Computati
             )
 
 
-def middles(intervals: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Midpoint of each interval in seconds; NaN, which is in no clip, for invalid intervals."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        return np.asarray(intervals[:, 0] / 2 + intervals[:, 1] / 2)
-
-
-@dataclass(frozen=True)
 class TimedRows:
-    """Rows of a video's sequence with their midpoints in seconds."""
+    """Rows of a video's sequence (an array or a list), sorted by the midpoint of their intervals."""
 
-    middle_s: npt.NDArray[np.float64]
-    rows: Any
+    def __init__(self, intervals: npt.NDArray[np.float64], rows: Any) -> None:
+        with np.errstate(invalid="ignore", over="ignore"):  # an invalid midpoint is NaN, which is in no clip
+            middle_s = intervals[:, 0] / 2 + intervals[:, 1] / 2
+        order = np.argsort(middle_s, kind="stable")
+        self.middle_s = middle_s[order]
+        self.rows = [rows[i] for i in order] if isinstance(rows, list) else rows[order]
 
     @classmethod
-    def of(cls, sequence: ComputationalSequence, video: str) -> Self:
+    def of(cls, sequence: ComputationalSequence, video: str) -> "TimedRows":
         """The rows of a video; none if the sequence lacks it."""
         if video not in sequence.videos:
-            return cls.in_order(np.zeros((0, 2)), np.zeros((0, 1), np.float32))
+            return cls(np.zeros((0, 2)), np.zeros((0, 1), np.float32))
         intervals = sequence.intervals(video)
-        return cls.in_order(intervals, sequence.features(video, len(intervals)))
-
-    @classmethod
-    def in_order(cls, intervals: npt.NDArray[np.float64], rows: Any) -> Self:
-        """Rows sorted by midpoint; ties keep the file's order."""
-        middle_s = middles(intervals)
-        order = np.argsort(middle_s, kind="stable")
-        return cls(middle_s[order], [rows[i] for i in order] if isinstance(rows, list) else rows[order])
+        return cls(intervals, sequence.features(video, len(intervals)))
 
     def within(self, start: float, end: float) -> Any:
         """Rows whose midpoint is in [start, end), ordered by time."""
-        chosen = np.flatnonzero((self.middle_s >= start) & (self.middle_s < end))
-        return [self.rows[i] for i in chosen] if isinstance(self.rows, list) else self.rows[chosen]
+        chosen = slice(*np.searchsorted(self.middle_s, [start, end]))
+        return self.rows[chosen]

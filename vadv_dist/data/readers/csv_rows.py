@@ -1,6 +1,5 @@
 """Read the rows of a CSV file as clips and validate each one."""
 
-import csv
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from vadv_dist.data.readers.ingestion import BadRowError
 from vadv_dist.data.schema import LabelSpec
 from vadv_dist.data.video_ids import video_of
 from vadv_dist.errors import UserError, did_you_mean
-from vadv_dist.formats.csv_lines import bounded_lines, decimal_comma, number_of
+from vadv_dist.formats.csv_lines import csv_lines, decimal_comma, number_of
 
 SPLIT_NAMES = {
     "train": "train",
@@ -25,36 +24,52 @@ _MAX_SHOWN = 30
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Names of the columns that form a clip.
-
-    Several id columns are joined by `_` to one id. `video_column` may be absent if it has its default name: a clip's
-    video is then all id columns but the last or, with a single id column, the result of `video_ids.video_of`.
-    """
+class TextColumns:
+    """Names of the columns of a CSV of texts; several id columns are joined by `_` to one id."""
 
     id_column: tuple[str, ...] = ("id",)
-    split_column: str = "split"
     text_column: str = "text"
-    label_column: str = "label"
-    video_column: str = DEFAULT_VIDEO_COLUMN
     fallback_text_column: str | None = None
+
+    def options(self) -> dict[str, str]:
+        """The command-line option of each column."""
+        options = {self.text_column: "--text-column"} | dict.fromkeys(self.id_column, "--id-column")
+        if self.fallback_text_column is not None:
+            options[self.fallback_text_column] = "--fallback-text-column"
+        return options
+
+    def text_of(self, row: Mapping[str, str]) -> tuple[str, bool]:
+        """A row's text, and whether it is from the fallback column."""
+        text = row[self.text_column].strip()
+        if text or self.fallback_text_column is None:
+            return text, False
+        return row[self.fallback_text_column].strip(), True
 
 
 @dataclass(frozen=True)
-class TextColumns:
-    """Names of the columns of a CSV of texts; `start`, `end` and `label` are read if present."""
+class Columns(TextColumns):
+    """Names of the columns that form a clip.
 
-    id_column: tuple[str, ...] = ("id",)
-    text_column: str = "text"
-    fallback_text_column: str | None = None
-    start_column: str = "start"
-    end_column: str = "end"
+    `video_column` may be absent if it has its default name: a clip's video is then all id columns but the last or, with
+    a single id column, the result of `video_ids.video_of`.
+    """
+
+    split_column: str = "split"
     label_column: str = "label"
+    video_column: str = DEFAULT_VIDEO_COLUMN
+
+    def options(self) -> dict[str, str]:
+        """The command-line option of each column."""
+        return {
+            self.split_column: "--split-column",
+            self.label_column: "--label-column",
+            self.video_column: "--video-column",
+        } | super().options()
 
 
 @dataclass(frozen=True)
 class TextRow:
-    """The text of a clip, its start and end in the video in seconds, and its label, if the file has them."""
+    """The text of a clip and, from the columns `start`, `end` (seconds) and `label`, what else the file says of it."""
 
     where: str
     text: str
@@ -96,24 +111,13 @@ def read_csv(
         UserError: the file is not a CSV, a column is missing, or a row cannot become a clip (with its line).
     """
     line_of: dict[str, str] = {}
-    options = {
-        columns.split_column: "--split-column",
-        columns.text_column: "--text-column",
-        columns.label_column: "--label-column",
-        columns.video_column: "--video-column",
-    }
-    options |= dict.fromkeys(columns.id_column, "--id-column")
-    if columns.fallback_text_column is not None:
-        options[columns.fallback_text_column] = "--fallback-text-column"
     optional = (columns.video_column,) if columns.video_column == DEFAULT_VIDEO_COLUMN else ()
     empty = True
-    for where, row in _rows(path, options, "--csv", optional):
+    for where, header, cells in _rows(path, columns.options(), "--csv", optional):
         empty = False
         line = where.removeprefix(f"{path} ")
         try:
-            if isinstance(row, BadRowError):
-                raise row
-            clip = _parse(where, row, columns, label)
+            clip = _parse(where, _named(where, header, cells), columns, label)
             if clip.clip_id in line_of:
                 raise BadRowError(
                     "duplicate id",
@@ -139,59 +143,41 @@ def read_texts(path: Path, columns: TextColumns) -> dict[str, TextRow]:
         UserError: the file is not a CSV, a column is missing, a time is not a number, or an id is duplicated.
     """
     texts: dict[str, TextRow] = {}
-    options = {columns.text_column: "--text-column"} | dict.fromkeys(columns.id_column, "--id-column")
-    if columns.fallback_text_column is not None:
-        options[columns.fallback_text_column] = "--fallback-text-column"
-    for where, row in _rows(path, options, "--text-csv"):
-        if isinstance(row, BadRowError):
-            raise row
+    for where, header, cells in _rows(path, columns.options(), "--text-csv"):
+        row = _named(where, header, cells)
         clip_id = _id(row, columns.id_column)
         if clip_id in texts:
             raise UserError(f"{where}: id {clip_id!r} is duplicated. Clip ids must be unique.")
-        text, used_fallback = _text(row, columns.text_column, columns.fallback_text_column)
-        start, end = (_time(where, row, name) for name in (columns.start_column, columns.end_column))
-        label = number_of(row.get(columns.label_column, ""))  # NaN for words
-        texts[clip_id] = TextRow(where, text, used_fallback, start, end, label if math.isfinite(label) else None)
+        label = number_of(row.get("label", ""))  # NaN for words
+        start, end = (_time(where, row, name) for name in ("start", "end"))
+        texts[clip_id] = TextRow(where, *columns.text_of(row), start, end, label if math.isfinite(label) else None)
     return texts
 
 
 def _rows(
     path: Path, options: Mapping[str, str], option: str, optional: Sequence[str] = ()
-) -> Iterator[tuple[str, dict[str, str] | BadRowError]]:
-    """Yield each row with its place (the last line if a quoted cell spans several)."""
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield the place, the header and the cells of each row."""
     if not path.is_file():
         what = "is a folder, expected a CSV file" if path.is_dir() else "does not exist"
         raise UserError(f"{path} {what}. Give the CSV file with {option}.")
-    reader = None
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(bounded_lines(file, path), strict=True)
-            header = next(reader, [])
-            _require_columns(path, header, options, optional)
-            for cells in reader:
-                if not cells:
-                    continue
-                where = f"{path} line {reader.line_num}"
-                if len(cells) != len(header):
-                    yield (
-                        where,
-                        BadRowError(
-                            "wrong number of cells",
-                            f"{where} has {len(cells)} cells, but the header line has {len(header)}. "
-                            "Quote cells that contain commas or line breaks.",
-                        ),
-                    )
-                    continue
-                yield where, dict(zip(header, cells, strict=True))
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not a CSV file in UTF-8 ({error.reason} at byte {error.start}). Convert it to UTF-8."
-        ) from None
-    except csv.Error as error:
-        line = f" line {reader.line_num}" if reader is not None else ""
-        raise UserError(
-            f"{path}{line} is not valid CSV: {error}. Look for an unclosed quote there or before."
-        ) from None
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv_lines(file, path)
+        _, header = next(lines, (1, []))
+        _require_columns(path, header, options, optional)
+        for number, cells in lines:
+            if cells:
+                yield f"{path} line {number}", header, cells
+
+
+def _named(where: str, header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    if len(cells) != len(header):
+        raise BadRowError(
+            "wrong number of cells",
+            f"{where} has {len(cells)} cells, but the header line has {len(header)}. "
+            "Quote cells that contain commas or line breaks.",
+        )
+    return dict(zip(header, cells, strict=True))
 
 
 def _other_separator(header: Sequence[str]) -> str:
@@ -232,7 +218,7 @@ def _parse(where: str, row: dict[str, str], columns: Columns, label: LabelSpec) 
             f"{where}: {columns.split_column} is {row[columns.split_column]!r}, "
             f"expected one of {', '.join(SPLIT_NAMES)}.",
         )
-    text, used_fallback = _text(row, columns.text_column, columns.fallback_text_column)
+    text, used_fallback = columns.text_of(row)
     if not text:
         if used_fallback:
             what = f"{columns.text_column} and {columns.fallback_text_column} are both empty"
@@ -241,35 +227,6 @@ def _parse(where: str, row: dict[str, str], columns: Columns, label: LabelSpec) 
             what = f"{columns.text_column} is empty"
             advice = "Fill it in, remove the row, or set another column for such rows with --fallback-text-column."
         raise BadRowError("no words", f"{where}: {what} (id {clip_id!r}). {advice}")
-    named = row.get(columns.video_column, "").strip() or _id(row, columns.id_column[:-1])
-    value = _parse_label(where, row, columns, label)
-    return CsvClip(where, clip_id, named or video_of(clip_id), not named, split, text, value, used_fallback)
-
-
-def _id(row: dict[str, str], columns: Sequence[str]) -> str:
-    """The cells of the id columns, joined; empty if one of them is."""
-    parts = [row[column].strip() for column in columns]
-    return "_".join(parts) if all(parts) else ""
-
-
-def _text(row: dict[str, str], column: str, fallback: str | None) -> tuple[str, bool]:
-    """A row's text, and whether it is from the fallback column."""
-    text = row[column].strip()
-    if text or fallback is None:
-        return text, False
-    return row[fallback].strip(), True
-
-
-def _time(where: str, row: dict[str, str], column: str) -> float | None:
-    if column not in row:
-        return None
-    value = number_of(row[column])
-    if not math.isfinite(value):
-        raise UserError(f"{where}: {column} is {row[column]!r}, expected seconds.")
-    return value
-
-
-def _parse_label(where: str, row: dict[str, str], columns: Columns, label: LabelSpec) -> float:
     cell = row[columns.label_column]
     value = number_of(cell)
     if not math.isfinite(value):
@@ -283,4 +240,20 @@ def _parse_label(where: str, row: dict[str, str], columns: Columns, label: Label
             f"{where}: {columns.label_column} is {cell}, expected {label}. "
             "Fix it, or set the right --label-range LOW HIGH.",
         )
+    named = row.get(columns.video_column, "").strip() or _id(row, columns.id_column[:-1])
+    return CsvClip(where, clip_id, named or video_of(clip_id), not named, split, text, value, used_fallback)
+
+
+def _id(row: dict[str, str], columns: Sequence[str]) -> str:
+    """The cells of the id columns, joined; empty if one of them is."""
+    parts = [row[column].strip() for column in columns]
+    return "_".join(parts) if all(parts) else ""
+
+
+def _time(where: str, row: dict[str, str], column: str) -> float | None:
+    if column not in row:
+        return None
+    value = number_of(row[column])
+    if not math.isfinite(value):
+        raise UserError(f"{where}: {column} is {row[column]!r}, expected seconds.")
     return value

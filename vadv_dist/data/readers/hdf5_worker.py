@@ -4,7 +4,7 @@ The HDF5 library trusts its files: a damaged one may hang or crash it. This proc
 child for every file to open. The child has limits on memory and time, cannot write files or load plugins, and does not
 follow links to other files; if it is killed, nothing else is affected.
 
-Messages are JSON, preceded by their length; a reply may be followed by the bytes of an array.
+A request is a JSON list: a method of `OpenFile` and its arguments. A reply is JSON and the bytes of an array.
 """
 
 import json
@@ -13,23 +13,22 @@ import os
 import resource
 import signal
 import socket
-import struct
-import sys
 from collections.abc import Callable
+from functools import cached_property
+from multiprocessing.connection import Connection
 from typing import Any
 
 import h5py
 import numpy as np
 
-LENGTH = struct.Struct("!I")
+# For one file, in addition to what the library uses.
+MAX_BYTES = 2 << 30
 # Deflate, the densest filter in use, expands at most 1032 times.
 MAX_EXPANSION = 1100
 MAX_NAMES = 1_000_000
-MAX_REMEMBERED = 1000
-CALLS = ("names", "arrays", "describe", "read", "whole")
-# Callers request a few megabytes at a time; only texts and names can exceed the request. As Python strings they take
-# several times as much memory in the process that reads the reply.
-MAX_ANSWER_BYTES = 256 << 20
+# Callers request a few megabytes of rows at a time, or a small array. As Python strings, texts and names take several
+# times as much memory in the process that reads the reply.
+MAX_ARRAY_BYTES = 128 << 20
 MAX_TEXT_BYTES = 32 << 20
 MAX_TEXTS = 2_000_000
 
@@ -39,10 +38,15 @@ class Refusal(Exception):  # noqa: N818  # a reply, not a fault
 
 
 class OpenFile:
-    """Answers requests about one file."""
+    """Answers requests about one file, which the first request opens."""
 
     def __init__(self, path: str) -> None:
-        self.file = h5py.File(path, "r", locking=False)
+        self.path = path
+
+    @cached_property
+    def file(self) -> Any:
+        """The file as h5py opens it."""
+        return h5py.File(self.path, "r", locking=False)
 
     def find(self, path: str) -> Any:
         """The group or data set at a path of hard links; soft and external links are not followed."""
@@ -64,20 +68,10 @@ class OpenFile:
             raise Refusal(f"has {len(group):,} names at {path!r}, but the limit is {MAX_NAMES:,}")
         return [str(name) for name in group]
 
-    def arrays(self, path: str) -> dict[str, Any]:
-        """Result of `describe` for each name in a group; None if it refuses."""
-        found: dict[str, Any] = {}
-        for name in self.names(path):
-            try:
-                found[name] = self.describe(f"{path}/{name}")
-            except Refusal:
-                found[name] = None
-        return found
-
-    def describe(self, path: str) -> dict[str, Any]:
-        """Shape and type of a data set whose rows are all present."""
+    def describe(self, path: str) -> tuple[tuple[int, ...], str, int]:
+        """Shape, kind and item size of a data set whose rows are all present."""
         dataset = self.find(path)
-        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+        if not isinstance(dataset, h5py.Dataset) or not dataset.shape:
             raise Refusal(f"has no array at {path!r}")
         if dataset.external or dataset.is_virtual:
             raise Refusal(f"stores the values of {path!r} in other files, which are not read")
@@ -89,118 +83,84 @@ class OpenFile:
         filtered = dataset.id.get_create_plist().get_nfilters() > 0
         if claimed > kept * (MAX_EXPANSION if filtered else 1):
             raise Refusal(f"declares {claimed:,} bytes at {path!r}, but stores {kept:,}")
-        return {"shape": list(dataset.shape), "kind": kind, "itemsize": dataset.dtype.itemsize}
+        return dataset.shape, kind, dataset.dtype.itemsize
 
-    def whole(self, path: str) -> tuple[Any, bytes]:
-        """All rows of a small array as returned by `read`, with the result of `describe`."""
-        about = self.describe(path)
-        if math.prod(about["shape"]) * about["itemsize"] > MAX_ANSWER_BYTES // 2:
-            raise Refusal(f"has {about['shape']} values at {path!r}, more than {MAX_ANSWER_BYTES // 2:,} bytes")
-        rows, data = self.read(path, 0, about["shape"][0]) if about["shape"] else ([], b"")
-        return {**about, "rows": rows}, data
-
-    def read(self, path: str, start: int, stop: int) -> tuple[Any, bytes]:
-        """Some rows: numbers as float64, float32 or int64 in native byte order, strings as JSON."""
-        self.describe(path)
+    def read(self, path: str, start: int, stop: int | None) -> Any:
+        """Some rows: a list of strings, or an array of float64, float32 or int64 in native byte order."""
+        shape, kind, itemsize = self.describe(path)
         dataset = self.find(path)
-        if h5py.check_string_dtype(dataset.dtype) is not None:
-            if math.prod(dataset.shape) > MAX_TEXTS:
-                raise Refusal(f"has {math.prod(dataset.shape):,} texts at {path!r}, but the limit is {MAX_TEXTS:,}")
+        num_values = ((shape[0] if stop is None else stop) - start) * math.prod(shape[1:])
+        if num_values * itemsize > MAX_ARRAY_BYTES:
+            raise Refusal(f"has {num_values:,} values at {path!r}, but the limit is {MAX_ARRAY_BYTES:,} bytes")
+        if kind == "text":
+            if num_values > MAX_TEXTS:
+                raise Refusal(f"has {num_values:,} texts at {path!r}, but the limit is {MAX_TEXTS:,}")
             values = dataset[start:stop].reshape(-1).tolist()
-            return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values], b""
+            return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values]
         values = np.asarray(dataset[start:stop])
         wanted = {"i": "i8", "u": "i8"}.get(values.dtype.kind, "f8" if values.dtype.itemsize > 4 else "f4")
-        values = np.ascontiguousarray(values, wanted)
-        return {"shape": list(values.shape), "dtype": wanted}, values.tobytes()
+        return values.astype(wanted)
 
 
-def serve(connection: socket.socket, path: str, limits: dict[str, Any]) -> None:
-    """Reply to requests about a file until the other side closes."""
-    signal.setitimer(signal.ITIMER_REAL, limits["seconds"])
-    file: OpenFile | None = None
-
-    def open_file() -> None:
-        nonlocal file
-        file = OpenFile(path)
-
-    failure, _ = answer(open_file)
+def serve(connection: Connection, path: str, seconds: float) -> None:
+    """Reply to requests about a file until the other side closes; a request that takes longer ends the process."""
+    file = OpenFile(path)
+    connection.send_bytes(str(os.getpid()).encode())
     while True:
+        call, *arguments = json.loads(connection.recv_bytes())
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        reply, data = answer(getattr(file, call), *arguments)
+        header = json.dumps(reply).encode()
+        if len(header) > MAX_TEXT_BYTES:
+            header, data = json.dumps({"refused": "has texts of many megabytes"}).encode(), b""
         signal.setitimer(signal.ITIMER_REAL, 0)
-        if (length := connection.recv(LENGTH.size, socket.MSG_WAITALL)) == b"":
-            return
-        request = json.loads(connection.recv(LENGTH.unpack(length)[0], socket.MSG_WAITALL))
-        if request["call"] not in CALLS:
-            return
-        signal.setitimer(signal.ITIMER_REAL, limits["seconds"])
-        said, data = (failure, b"") if file is None else answer(getattr(file, request["call"]), *request["with"])
-        header = json.dumps({**said, "bytes": len(data)}).encode()
-        if len(header) > MAX_TEXT_BYTES or len(data) > MAX_ANSWER_BYTES:
-            header, data = json.dumps({"refused": "has texts of many megabytes", "bytes": 0}).encode(), b""
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        connection.sendall(LENGTH.pack(len(header)) + header)
-        connection.sendall(data)
+        connection.send_bytes(header)
+        connection.send_bytes(data)
 
 
 def answer(call: Callable[..., Any], *arguments: Any) -> tuple[dict[str, Any], bytes]:
     """The result of a call and the bytes of its array, or the reason for a refusal."""
     try:
         value = call(*arguments)
+        if isinstance(value, np.ndarray):
+            return {"value": {"shape": value.shape, "dtype": value.dtype.str}}, value.tobytes()
+        return {"value": value}, b""
     except Refusal as refusal:
         return {"refused": str(refusal)}, b""
     except MemoryError:
         return {"refused": "needs more memory than allowed"}, b""
     except Exception as error:  # h5py raises nearly any type on damaged files
         return {"failed": (str(error).strip().splitlines() or [type(error).__name__])[0][:300]}, b""
-    value, data = value if isinstance(value, tuple) else (value, b"")
-    return {"value": value}, data
 
 
-def limit_child(limits: dict[str, Any]) -> None:
+def limit_child() -> None:
     """Limit memory, and forbid writing files and core dumps."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     try:
         with open("/proc/self/statm") as file:
             taken = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + limits["bytes"],) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (taken + MAX_BYTES,) * 2)
     except (OSError, ValueError):  # not supported by every system
         pass
 
 
 def main(control: socket.socket) -> None:
-    """Fork a child for each file and report how children ended, until the other side closes."""
-    ended: dict[int, int] = {}
-    children: set[int] = set()
+    """Fork a child for each file until the other side closes."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children need no waiting
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 1)
-        if not message:
+        order, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 1)
+        if not order:
             return
-        for child in list(children):
-            pid, status = os.waitpid(child, os.WNOHANG)
-            if pid:
-                children.remove(pid)
-                ended[pid] = status
-        order = json.loads(message)
-        if "ended" in order:
-            pid = order["ended"]
-            status = ended.pop(pid) if pid in ended else os.waitpid(pid, 0)[1]
-            children.discard(pid)
-            control.sendall(json.dumps({"code": os.waitstatus_to_exitcode(status)}).encode())
-            continue
-        pid = os.fork()
-        if pid == 0:
+        if os.fork() == 0:
             try:
                 control.close()
-                limit_child(order["limits"])
-                serve(socket.socket(fileno=descriptors[0]), order["path"], order["limits"])
+                limit_child()
+                serve(Connection(descriptors[0]), *json.loads(order))
             finally:
                 os._exit(0)
         os.close(descriptors[0])
-        children.add(pid)
-        control.sendall(json.dumps({"pid": pid}).encode())
-        while len(ended) > MAX_REMEMBERED:
-            ended.pop(next(iter(ended)))
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])))
+    main(socket.socket(fileno=0))

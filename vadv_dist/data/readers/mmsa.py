@@ -9,23 +9,29 @@ ids and labels are in memory (and arrays of protocol 2, which are written as tex
 """
 
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vadv_dist.data.dataset import MANIFEST
 from vadv_dist.data.readers.csv_rows import SPLIT_NAMES
-from vadv_dist.data.readers.ingestion import BadRowError, Ingestion, IngestSummary, label_spec, printable
+from vadv_dist.data.readers.ingestion import (
+    Ingestion,
+    IngestSummary,
+    bad_row,
+    ingesting,
+    label_spec,
+    new_dataset,
+    printable,
+)
 from vadv_dist.data.readers.pickles import read_pickle
-from vadv_dist.data.readers.sequences import Framing, looks_transposed, trim_zeros
-from vadv_dist.data.schema import SPLITS, Array, Clip, FeatureSpec, LabelSpec
-from vadv_dist.data.shards import DEFAULT_SHARD_ROWS
+from vadv_dist.data.readers.sequences import Framing, looks_transposed, require_one_of, trim_zeros
+from vadv_dist.data.schema import SPLITS, Array, Clip, LabelSpec
 from vadv_dist.data.video_ids import video_of
 from vadv_dist.errors import UserError, did_you_mean
-from vadv_dist.storage import local_path, location, require_absent
+from vadv_dist.storage import local_path
 
 _SEPARATOR = "$_$"
 _LABELS = "regression_labels"
@@ -46,7 +52,6 @@ def ingest_mmsa(
     framing: Framing | None = None,
     bad_rows: str = "drop",
     source: str | None = None,
-    shard_rows: int = DEFAULT_SHARD_ROWS,
 ) -> IngestSummary:
     """Create a data set from an MMSA pickle without executing code from it; on an error nothing is left behind.
 
@@ -61,55 +66,50 @@ def ingest_mmsa(
         framing: how sequences become frames.
         bad_rows: `drop` or `error`, for rows that cannot become a clip.
         source: source name of all clips; by default that of the file.
-        shard_rows: maximum number of rows per shard.
 
     Raises:
         UserError: the file or an option is invalid.
     """
     path, label, framing = local_path(file), label_spec(label_range, threshold), framing or Framing()
-    if vision_as not in VISION_FEATURES:
-        raise UserError(f"--vision-as is {vision_as!r}, expected one of {', '.join(VISION_FEATURES)}.")
+    require_one_of("--vision-as", vision_as, VISION_FEATURES)
     for name in features:
-        if name not in ("vision", "audio"):
-            raise UserError(f"--features has {name!r}, expected vision, audio or both.")
-    require_absent(location(out), "a data set", "Choose another folder, or remove this one.", manifest=MANIFEST)
-    stored_as = {name: vision_as if name == "vision" else "audio" for name in dict.fromkeys(features)}
-    splits = _splits(path, label_key, tuple(stored_as))
-    specs = {
-        stored_as[name]: FeatureSpec(_shape(stored_as[name], _width(splits, name, path), framing), framing.dtype)
-        for name in stored_as
-    }
-    given = [f"{name}_lengths" for name in stored_as if all(name in split.lengths for split in splits)]
-    options = {
-        "label_key": label_key,
-        "label_range": list(label_range),
-        "threshold": label.positive_from,
-        "vision_as": vision_as,
-        **framing.to_json(),
-        "padding": ", ".join(given) + " in the file" if given else "rows of zeros at either end are removed",
-        "bad_rows": bad_rows,
-    }
-    ingestion = Ingestion(
-        out,
-        made_by="vadv ingest mmsa",
-        files=[path],
-        options=options,
-        features=specs,
-        label=label,
-        bad_rows=bad_rows,
-        shard_rows=shard_rows,
-    )
+        require_one_of("--features", name, ("vision", "audio"))
+    root = new_dataset(out)
+    feature_of = {name: vision_as if name == "vision" else "audio" for name in dict.fromkeys(features)}
+    splits = _splits(path, label_key, tuple(feature_of))
+    given = [f"{name}_lengths" for name in feature_of if all(name in split.lengths for split in splits)]
     # A damaged file may contain numbers of any size and any NaN; both are checked and need no warning.
-    with ingestion, np.errstate(invalid="ignore", over="ignore"):
+    with (
+        np.errstate(invalid="ignore", over="ignore"),
+        ingesting(
+            root,
+            made_by="vadv ingest mmsa",
+            files=[path],
+            options={
+                "label_key": label_key,
+                "vision_as": vision_as,
+                "padding": ", ".join(given) + " in the file" if given else "rows of zeros at either end are removed",
+            },
+            features={
+                feature: framing.spec(feature, _width(splits, name, path)) for name, feature in feature_of.items()
+            },
+            label=label,
+            bad_rows=bad_rows,
+            framing=framing,
+        ) as ingestion,
+    ):
         for split in splits:
             for row in range(len(split.ids)):
-                where = f"{path} {split.key} row {row}"
-                try:
-                    clip = _clip(ingestion, split, row, where, stored_as, framing, source or path.stem)
-                except BadRowError as bad:
-                    bad.place = f"{split.key} row {row}"
-                    ingestion.drop(bad)
-                else:
+                place = f"{split.key} row {row}"
+                where = f"{path} {place}"
+                with ingestion.row(place):
+                    clip_id, video_id = _names(split.ids[row], where)
+                    values = {
+                        feature: ingestion.frames(feature, _sequence(ingestion, split, name, row, where), where, name)
+                        for name, feature in feature_of.items()
+                    }
+                    text = _text(split.texts[row], "raw_text", where).strip()
+                    clip = Clip(clip_id, video_id, text, _label(split.labels[row]), source or path.stem, values)
                     ingestion.add(split.name, clip, where)
     return ingestion.summary()
 
@@ -268,57 +268,28 @@ def _width(splits: Sequence[_Split], name: str, path: Path) -> int:
     raise UserError(f"{path} has no array of shape [L, D] in {name}. Leave it out with --features.")
 
 
-def _shape(feature: str, width: int, framing: Framing) -> tuple[int, ...]:
-    return (framing.frames, 1, width) if feature == "visual" else (framing.frames, width)
-
-
-def _clip(
-    ingestion: Ingestion,
-    split: _Split,
-    row: int,
-    where: str,
-    stored_as: Mapping[str, str],
-    framing: Framing,
-    source: str,
-) -> Clip:
-    name = _text(ingestion, split.ids[row], "id", where)
+def _names(value: Any, where: str) -> tuple[str, str]:
+    """A row's clip id and video."""
+    name = _text(value, "id", where)
     video_id, separator, clip = name.partition(_SEPARATOR)
-    clip_id = f"{video_id}_{clip}" if separator else name
     if not separator:
-        video_id = video_of(name)
-    features: dict[str, Array | None] = {}
-    for column, feature in stored_as.items():
-        values = _sequence(ingestion, split, column, row, where)
-        if not len(values):
-            features[feature] = None
-            continue
-        frames = ingestion.frames(column, values, framing, where)
-        features[feature] = frames[:, None, :] if feature == "visual" else frames
-    return Clip(
-        clip_id=clip_id,
-        video_id=video_id or clip_id,
-        text=_text(ingestion, split.texts[row], "raw_text", where).strip(),
-        label=_label(split.labels[row]),
-        source=source,
-        features=features,
-    )
+        return name, video_of(name)
+    clip_id = f"{video_id}_{clip}"
+    return clip_id, video_id or clip_id
 
 
 def _sequence(ingestion: Ingestion, split: _Split, column: str, row: int, where: str) -> Array:
     """A row's sequence without padding, [L, D]; L is 0 if it is empty."""
     values = split.values[column][row]
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "fiu":
-        raise ingestion.bad(f"{column} is not a sequence", where, f"{column} is not an array of numbers [L, D].")
+        raise bad_row(f"{column} is not a sequence", where, f"{column} is not an array of numbers [L, D].")
     if column not in split.lengths:
         return trim_zeros(values)
     length = split.lengths[column][row]
     if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= len(values):
         shown = length if isinstance(length, int) and abs(length) < 1 << 64 else type(length).__name__
-        raise ingestion.bad(
-            f"{column}_lengths is wrong",
-            where,
-            f"{column}_lengths is {shown}, but {column} has {len(values):,} rows.",
-        )
+        what = f"{column}_lengths is {shown}, but {column} has {len(values):,} rows."
+        raise bad_row(f"{column}_lengths is wrong", where, what)
     if values[length:].any():
         if length > 0 and not values[:-length].any():
             ingestion.note(f"clips padded at the front of {column}")
@@ -327,14 +298,14 @@ def _sequence(ingestion: Ingestion, split: _Split, column: str, row: int, where:
     return np.asarray(values[:length])
 
 
-def _text(ingestion: Ingestion, value: Any, column: str, where: str) -> str:
+def _text(value: Any, column: str, where: str) -> str:
     if isinstance(value, memoryview | bytes):
         try:
             return str(value, "utf-8")
         except UnicodeDecodeError:
-            raise ingestion.bad(f"{column} is not text", where, f"{column} is not UTF-8.") from None
+            raise bad_row(f"{column} is not text", where, f"{column} is not UTF-8.") from None
     if not isinstance(value, str):
-        raise ingestion.bad(f"{column} is not text", where, f"{column} is a {type(value).__name__}, expected text.")
+        raise bad_row(f"{column} is not text", where, f"{column} is a {type(value).__name__}, expected text.")
     return value
 
 

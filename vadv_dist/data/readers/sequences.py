@@ -3,13 +3,13 @@
 Shape letters: L rows of a sequence, T frames, D width.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from vadv_dist.data.schema import Array
+from vadv_dist.data.schema import Array, FeatureSpec
 from vadv_dist.errors import UserError
 
 POOLS = ("mean", "sample")
@@ -38,17 +38,13 @@ class Framing:
     def __post_init__(self) -> None:
         if not 1 <= self.frames <= 100_000:
             raise UserError(f"--frames is {self.frames}, expected at least 1.")
-        for option, value, known in (
-            ("--pool", self.pool, POOLS),
-            ("--non-finite", self.non_finite, NON_FINITE),
-            ("--dtype", self.dtype, DTYPES),
-        ):
-            if value not in known:
-                raise UserError(f"{option} is {value!r}, expected one of {', '.join(known)}.")
+        require_one_of("--pool", self.pool, POOLS)
+        require_one_of("--non-finite", self.non_finite, NON_FINITE)
+        require_one_of("--dtype", self.dtype, DTYPES)
 
-    def to_json(self) -> dict[str, Any]:
-        """The options, for a data set's provenance."""
-        return asdict(self)
+    def spec(self, feature: str, width: int) -> FeatureSpec:
+        """Shape and stored type of a feature whose rows have D values."""
+        return FeatureSpec((self.frames, 1, width) if feature == "visual" else (self.frames, width), self.dtype)
 
     def apply(self, values_LD: Array) -> Array:
         """Cut a sequence of finite numbers, [L, D] with L ≥ 1, into frames [T, D], float64.
@@ -68,6 +64,16 @@ class Framing:
         return np.stack(parts)
 
 
+def require_one_of(option: str, value: str, known: Sequence[str]) -> None:
+    """Refuse an unknown value of a command-line option.
+
+    Raises:
+        UserError: with the known values.
+    """
+    if value not in known:
+        raise UserError(f"{option} is {value!r}, expected one of {', '.join(known)}.")
+
+
 def trim_zeros(values_LD: Array) -> Array:
     """Remove rows of zeros at both ends: padding if the file has no lengths."""
     rows = np.flatnonzero((values_LD != 0).any(axis=1))
@@ -83,6 +89,20 @@ def zero_non_finite(values: Array) -> tuple[Array, int]:
     bad: npt.NDArray[np.bool_] = ~np.isfinite(values)
     count = int(bad.sum())
     return (np.where(bad, np.zeros((), values.dtype), values) if count else values), count
+
+
+def stored(values: Array, dtype: str, where: str) -> Array:
+    """Convert finite values to the stored type.
+
+    Raises:
+        UserError: the type cannot represent them.
+    """
+    limit = float(np.finfo(dtype).max)
+    worst = float(np.abs(values.astype(np.float64)).max(initial=0))
+    if not worst <= limit:
+        advice = "Use --dtype float32." if dtype == "float16" else "Scale the features down."
+        raise UserError(f"{where} has {worst:g}, which exceeds the range of {dtype} ({limit:g}). {advice}")
+    return values.astype(dtype)
 
 
 def looks_transposed(values_RLD: Array) -> bool:

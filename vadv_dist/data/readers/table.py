@@ -1,30 +1,20 @@
 """Read a CSV table of clips, optionally with feature arrays, into a data set."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
-from vadv_dist.data.dataset import MANIFEST
-from vadv_dist.data.readers.arrays import (
-    DTYPES,
-    FeatureTable,
-    load_features,
-    parse_array_sources,
-    require_agreement,
-    select_features,
-)
+from vadv_dist.data.readers.arrays import load_features, parse_array_sources, require_agreement, select_features
 from vadv_dist.data.readers.csv_rows import Columns, CsvClip, read_csv
-from vadv_dist.data.readers.ingestion import BadRowError, Ingestion, IngestSummary, check_bad_rows, label_spec
+from vadv_dist.data.readers.ingestion import BadRowError, IngestSummary, ingesting, label_spec, new_dataset
+from vadv_dist.data.readers.sequences import DTYPES, require_one_of
 from vadv_dist.data.schema import Clip, LabelSpec
-from vadv_dist.data.shards import DEFAULT_SHARD_ROWS
 from vadv_dist.data.video_ids import RULE, require_known_videos
 from vadv_dist.errors import UserError
-from vadv_dist.storage import local_path, location, require_absent
-
-__all__ = ["IngestSummary", "ingest_table"]
+from vadv_dist.storage import local_path
 
 
 def ingest_table(
@@ -46,7 +36,6 @@ def ingest_table(
     bad_rows: str = "error",
     seed: int = 1,
     source: str | None = None,
-    shard_rows: int = DEFAULT_SHARD_ROWS,
 ) -> IngestSummary:
     """Create a data set from a CSV file; on an error nothing is left behind.
 
@@ -67,24 +56,20 @@ def ingest_table(
         bad_rows: `error` stops at a row that cannot become a clip, `drop` drops and counts it.
         seed: determines which videos become the validation split.
         source: source name of all clips; by default that of the CSV file.
-        shard_rows: maximum number of rows per shard.
 
     Raises:
         UserError: a file or an option is invalid.
     """
-    path, root = local_path(csv), location(out)
+    path, root = local_path(csv), new_dataset(out)
     label = label_spec(label_range, threshold)
-    if dtype not in DTYPES:
-        raise UserError(f"--dtype is {dtype!r}, expected one of {', '.join(DTYPES)}.")
+    require_one_of("--dtype", dtype, DTYPES)
     if valid_fraction is not None and not 0 < valid_fraction < 1:
         raise UserError(f"--valid-fraction is {valid_fraction:g}, expected a fraction between 0 and 1.")
     if seed < 0:
         raise UserError(f"--seed is {seed}, expected an integer from 0.")
-    check_bad_rows(bad_rows)
     array_sources = parse_array_sources(arrays)
-    require_absent(root, "a data set", "Choose another folder, or remove this one.", manifest=MANIFEST)
     ids = (id_column,) if isinstance(id_column, str) else tuple(id_column)
-    columns = Columns(ids, split_column, text_column, label_column, video_column, fallback_text_column)
+    columns = Columns(ids, text_column, fallback_text_column, split_column, label_column, video_column)
 
     # The file is read twice, so that texts need not be kept while splits are decided.
     bad: list[BadRowError] = []
@@ -93,32 +78,27 @@ def ingest_table(
     wanted = {clip.clip_id: clip.where for clip in clips}
     features = {}
     for item in array_sources:
-        table = load_features(item, (label_column, video_column))
+        table = load_features(item, dtype, (label_column, video_column))
         require_agreement(table, label_column, {clip.clip_id: clip.label for clip in clips})
         require_agreement(table, video_column, {c.clip_id: c.video_id for c in clips if not c.video_guessed})
-        features[item.feature] = select_features(table, wanted, dtype, allow_missing_arrays)
-    ingestion = Ingestion(
+        features[item.feature] = select_features(table, wanted, allow_missing_arrays)
+    with ingesting(
         root,
         made_by="vadv ingest table",
         files=[path, *dict.fromkeys(item.path for item in array_sources)],
         options={
             **asdict(columns),
             "id_column": ids[0] if len(ids) == 1 else list(ids),
-            "label_range": list(label_range),
-            "threshold": label.positive_from,
             "valid_fraction": valid_fraction,
             "arrays": {item.feature: f"{item.path.name}:{item.key}" for item in array_sources},
             "allow_missing_arrays": allow_missing_arrays,
             "dtype": dtype,
-            "bad_rows": bad_rows,
             "seed": seed,
         },
         features={name: table.spec for name, table in features.items()},
         label=label,
         bad_rows=bad_rows,
-        shard_rows=shard_rows,
-    )
-    with ingestion:
+    ) as ingestion:
         for dropped in bad:
             ingestion.drop(dropped)
         again = read_csv(path, columns, label, None if bad_rows == "error" else lambda _: None)
@@ -126,7 +106,9 @@ def ingest_table(
             row = next(again, None)
             if row is None or row.clip_id != clip.clip_id:
                 raise UserError(f"{path} was changed while it was being read. Run the same command again.")
-            ingestion.add(clip.split, _to_clip(row, features, source or path.stem), row.where)
+            values = {name: table.row(clip.clip_id) for name, table in features.items()}
+            written = Clip(clip.clip_id, clip.video_id, row.text, row.label, source or path.stem, values)
+            ingestion.add(clip.split, written, row.where)
         guessed = [clip for clip in clips if clip.video_guessed]
         alone = sum(clip.video_id == clip.clip_id for clip in guessed)
         ingestion.note(f"clips whose video is {RULE}", len(guessed) - alone)
@@ -148,10 +130,10 @@ def cut_valid_split(clips: Sequence[CsvClip], fraction: float, seed: int, path: 
     require_known_videos([(clip.clip_id, clip.video_id) for clip in train if clip.video_guessed], path)
     clips_of_video = Counter(clip.video_id for clip in train)
     if len(clips_of_video) < 2:
+        rule = f"The video of a clip is {RULE}. " if any(clip.video_guessed for clip in train) else ""
         raise UserError(
-            f"{path} has {len(clips_of_video)} videos in train, so no whole video can be moved to validation. "
-            f"{_which_videos(train)}Leave out --valid-fraction, set the column of videos with --video-column, or add "
-            "rows of more videos."
+            f"{path} has {len(clips_of_video)} videos in train, so no whole video can be moved to validation. {rule}"
+            "Leave out --valid-fraction, set the column of videos with --video-column, or add rows of more videos."
         )
     wanted = fraction * clips_of_video.total()
     in_order = sorted(clips_of_video.items())
@@ -167,19 +149,3 @@ def cut_valid_split(clips: Sequence[CsvClip], fraction: float, seed: int, path: 
     return [
         replace(clip, split="valid") if clip.split == "train" and clip.video_id in moved else clip for clip in clips
     ]
-
-
-def _which_videos(clips: Sequence[CsvClip]) -> str:
-    """How the videos are determined, if only from the ids."""
-    return f"The video of a clip is {RULE}. " if any(clip.video_guessed for clip in clips) else ""
-
-
-def _to_clip(clip: CsvClip, features: Mapping[str, FeatureTable], source: str) -> Clip:
-    return Clip(
-        clip_id=clip.clip_id,
-        video_id=clip.video_id,
-        text=clip.text,
-        label=clip.label,
-        source=source,
-        features={name: table.row(clip.clip_id) for name, table in features.items()},
-    )

@@ -7,26 +7,23 @@ C classes.
 Labels are in memory; features are read a few megabytes at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vadv_dist.data.dataset import MANIFEST
 from vadv_dist.data.readers.hdf5 import ArrayInfo, Hdf5File
-from vadv_dist.data.readers.ingestion import BadRowError, Ingestion, IngestSummary, printable
+from vadv_dist.data.readers.ingestion import IngestSummary, bad_row, ingesting, new_dataset, printable
 from vadv_dist.data.readers.sequences import Framing
-from vadv_dist.data.schema import Array, Clip, FeatureSpec, LabelSpec
-from vadv_dist.data.shards import DEFAULT_SHARD_ROWS
+from vadv_dist.data.schema import Array, Clip, FeatureSpec, IntArray, LabelSpec
 from vadv_dist.errors import UserError
-from vadv_dist.storage import local_path, location, require_absent
+from vadv_dist.storage import local_path
 
 SPLITS_OF_FILE = ("train", "test")
 NUM_CLASSES = 10
 DEFAULT_VALID_FRACTION = 0.1
-_Ints = npt.NDArray[np.int64]
 
 
 def ingest_vegas(
@@ -40,7 +37,6 @@ def ingest_vegas(
     framing: Framing | None = None,
     bad_rows: str = "drop",
     source: str | None = None,
-    shard_rows: int = DEFAULT_SHARD_ROWS,
 ) -> IngestSummary:
     """Create a data set of audio and visual vectors with classes; its clips have no text.
 
@@ -56,12 +52,11 @@ def ingest_vegas(
         framing: treatment of NaN and infinity, and the stored type; every vector is one frame.
         bad_rows: `drop` or `error`, for rows that cannot become a clip.
         source: source name of all clips; by default that of the file.
-        shard_rows: maximum number of rows per shard.
 
     Raises:
         UserError: the file or an option is invalid.
     """
-    framing = framing or Framing(frames=1)
+    framing = replace(framing or Framing(), frames=1)
     if not 2 <= num_classes <= 10_000:
         raise UserError(f"--classes is {num_classes}, expected at least 2.")
     if class_names and len(class_names) != num_classes:
@@ -70,18 +65,14 @@ def ingest_vegas(
         raise UserError(f"--valid-fraction is {valid_fraction:g}, expected a fraction from 0 to below 1.")
     if seed < 0:
         raise UserError(f"--seed is {seed}, expected an integer from 0.")
-    path, root = local_path(file), location(out)
-    require_absent(root, "a data set", "Choose another folder, or remove this one.", manifest=MANIFEST)
+    path, root = local_path(file), new_dataset(out)
     with Hdf5File(path, "--file") as opened:
-        shapes = _shapes(opened)
+        arrays = _describe(opened)
         labels = {split: _labels(opened, split, num_classes) for split in SPLITS_OF_FILE}
         first = _first_class(labels, num_classes, class_names, path)
-        widths = {name: shapes[f"{name}_train"].shape[1] for name in ("visual", "audio")}
-        for name, width in widths.items():
-            _require_alike(path, name, width, shapes, labels)
         classes = {split: np.where(known >= 0, known - first, -1) for split, known in labels.items()}
         to_valid = stratified_cut(classes["train"], valid_fraction, seed)
-        ingestion = Ingestion(
+        with ingesting(
             root,
             made_by="vadv ingest vegas",
             files=[path],
@@ -91,26 +82,36 @@ def ingest_vegas(
                 "valid_fraction": valid_fraction,
                 "valid_split": "cut from train by seed, the same share of every class" if valid_fraction else "none",
                 "seed": seed,
-                "non_finite": framing.non_finite,
-                "dtype": framing.dtype,
-                "bad_rows": bad_rows,
             },
             features={
-                "visual": FeatureSpec((1, 1, widths["visual"]), framing.dtype),
-                "audio": FeatureSpec((widths["audio"],), framing.dtype),
+                "visual": framing.spec("visual", arrays["visual_train"].shape[1]),
+                "audio": FeatureSpec((arrays["audio_train"].shape[1],), framing.dtype),
             },
             label=LabelSpec.of_classes(num_classes, class_names),
             bad_rows=bad_rows,
-            shard_rows=shard_rows,
-        )
-        with ingestion:
+            framing=framing,
+        ) as ingestion:
             for split in SPLITS_OF_FILE:
-                moved = to_valid if split == "train" else np.zeros(len(classes[split]), bool)
-                _write(ingestion, opened, split, classes[split], moved, shapes, framing, source or path.stem)
+                for row, (visual, audio) in enumerate(_vectors(opened, split, arrays)):
+                    place = f"{split} row {row}"
+                    where = f"{path} {place}"
+                    with ingestion.row(place):
+                        label = int(classes[split][row])
+                        if label < 0:
+                            raise bad_row("no class", where, f"lab_{split} is not a class.")
+                        features = {
+                            "visual": ingestion.frames("visual", visual, where),
+                            "audio": ingestion.frames("audio", audio, where),
+                        }
+                        name = f"{split}_{row:05d}"  # the file does not say which rows belong to one video
+                        clip = Clip(name, name, "", float(label), source or path.stem, features)
+                        moved = split == "train" and bool(to_valid[row])
+                        ingestion.cut_from_train += moved
+                        ingestion.add("valid" if moved else split, clip, where)
     return ingestion.summary()
 
 
-def stratified_cut(classes: _Ints, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+def stratified_cut(classes: IntArray, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
     """Choose `fraction` of the rows of every class, rounded, at least one and never all.
 
     Args:
@@ -129,28 +130,33 @@ def stratified_cut(classes: _Ints, fraction: float, seed: int) -> npt.NDArray[np
     return chosen
 
 
-def _shapes(file: Hdf5File) -> dict[str, ArrayInfo]:
+def _describe(file: Hdf5File) -> dict[str, ArrayInfo]:
     """Shape and kind of each of the six arrays."""
-    wanted = [f"{kind}_{split}" for kind in ("visual", "audio", "lab") for split in SPLITS_OF_FILE]
-    present = file.arrays("/")
-    shapes = {}
+    wanted = [f"{kind}_{split}" for kind in ("lab", "visual", "audio") for split in SPLITS_OF_FILE]
+    present = file.names("/")
+    arrays: dict[str, ArrayInfo] = {}
     for name in wanted:
         if name not in present:
-            shown = ", ".join(printable(known) for known in list(present)[:20]) or "nothing"
+            shown = ", ".join(printable(known) for known in present[:20]) or "nothing"
             raise UserError(f"{file.path} has no {name!r} (it has: {shown}), expected {', '.join(wanted)}.")
-        info = shapes[name] = present[name] or file.describe(name)
-        axes = (1, 2) if name.startswith("lab_") else (2,)
+        info = arrays[name] = file.describe(name)
+        kind, _, split = name.partition("_")
+        axes, layout = ((1, 2), "[R], [R, 1] or [R, C]") if kind == "lab" else ((2,), "[R, D]")
         if info.kind == "text" or len(info.shape) not in axes or 0 in info.shape:
-            expected = "[R], [R, 1] or [R, C]" if name.startswith("lab_") else "[R, D]"
-            raise UserError(
-                f"{file.path} has {name} of shape {list(info.shape)}, expected numbers of shape {expected}."
-            )
-    return shapes
+            raise UserError(f"{file.path} has {name} of shape {list(info.shape)}, expected numbers of shape {layout}.")
+        if kind != "lab":
+            alike = (arrays[f"lab_{split}"].shape[0], arrays[f"{kind}_train"].shape[1])
+            if info.shape != alike:
+                raise UserError(
+                    f"{file.path} has {name} of shape {list(info.shape)}, expected {list(alike)}: as many rows as "
+                    f"lab_{split}, and the width of {kind}_train."
+                )
+    return arrays
 
 
-def _labels(file: Hdf5File, split: str, num_classes: int) -> _Ints:
+def _labels(file: Hdf5File, split: str, num_classes: int) -> IntArray:
     """Class of each row in the file's numbering, [R]; -1 for rows without a class."""
-    values = file.whole(f"lab_{split}")[1].astype(np.float64)
+    values = file.numbers(f"lab_{split}").astype(np.float64)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim == 1:
@@ -166,7 +172,7 @@ def _labels(file: Hdf5File, split: str, num_classes: int) -> _Ints:
     return np.where(single, values.argmax(axis=1), -1).astype(np.int64)
 
 
-def _first_class(labels: dict[str, _Ints], num_classes: int, class_names: Sequence[str], path: Path) -> int:
+def _first_class(labels: dict[str, IntArray], num_classes: int, class_names: Sequence[str], path: Path) -> int:
     """Whether the file counts classes from 0 or from 1."""
     known = np.concatenate([values[values >= 0] for values in labels.values()])
     if not len(known):
@@ -186,52 +192,10 @@ def _first_class(labels: dict[str, _Ints], num_classes: int, class_names: Sequen
     return 1
 
 
-def _require_alike(path: Path, name: str, width: int, shapes: dict[str, ArrayInfo], labels: dict[str, _Ints]) -> None:
-    for split in SPLITS_OF_FILE:
-        shape = shapes[f"{name}_{split}"].shape
-        if shape != (len(labels[split]), width):
-            raise UserError(
-                f"{path} has {name}_{split} of shape {list(shape)}, expected {[len(labels[split]), width]}: as many "
-                f"rows as lab_{split}, and the width of {name}_train."
-            )
-
-
-def _write(
-    ingestion: Ingestion,
-    file: Hdf5File,
-    split: str,
-    classes: _Ints,
-    moved: npt.NDArray[np.bool_],
-    shapes: dict[str, ArrayInfo],
-    framing: Framing,
-    source: str,
-) -> None:
-    names = {name: f"{name}_{split}" for name in ("visual", "audio")}
-    step = min(shapes[name].rows_per_piece for name in names.values())
-    for start in range(0, len(classes), step):
-        stop = min(start + step, len(classes))
-        pieces: dict[str, Any] = {name: file.numbers(place, start, stop) for name, place in names.items()}
-        for row in range(start, stop):
-            where = f"{file.path} {split} row {row}"
-            try:
-                if classes[row] < 0:
-                    raise ingestion.bad("no class", where, f"lab_{split} is not a class.")
-                vectors: dict[str, Array] = {
-                    name: ingestion.frames(name, piece[row - start][None], framing, where)[0]
-                    for name, piece in pieces.items()
-                }
-            except BadRowError as bad:
-                bad.place = f"{split} row {row}"
-                ingestion.drop(bad)
-                continue
-            clip_id = f"{split}_{row:05d}"
-            clip = Clip(
-                clip_id=clip_id,
-                video_id=clip_id,  # the file does not say which rows belong to one video
-                text="",
-                label=float(classes[row]),
-                source=source,
-                features={"visual": vectors["visual"][None, None], "audio": vectors["audio"]},
-            )
-            ingestion.cut_from_train += bool(moved[row])
-            ingestion.add("valid" if moved[row] else split, clip, where)
+def _vectors(file: Hdf5File, split: str, arrays: dict[str, ArrayInfo]) -> Iterator[tuple[Array, Array]]:
+    """Visual and audio vector of each row, [1, D] and [1, E], read a few megabytes at a time."""
+    names = (f"visual_{split}", f"audio_{split}")
+    num_rows, step = arrays[names[0]].shape[0], min(arrays[name].rows_per_piece for name in names)
+    for start in range(0, num_rows, step):
+        visual, audio = (file.numbers(name, start, min(start + step, num_rows)) for name in names)
+        yield from zip(visual[:, None], audio[:, None], strict=True)
