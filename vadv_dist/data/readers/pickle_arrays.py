@@ -15,27 +15,14 @@ import numpy as np
 from vadv_dist.data.readers.pickle_bytes import MAX_NAME, OBJECT_BYTES, PickleBytes, RefusedError
 from vadv_dist.data.schema import Array
 
-_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
-_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
-# The meaning of each allowed name; protocol 2 writes bytes with `bytes` and `encode`.
-_KNOWN = {
-    **{(module, "_reconstruct"): "reconstruct" for module in _MULTIARRAY},
-    **{(module, "scalar"): "scalar" for module in _MULTIARRAY},
-    **{(module, "_frombuffer"): "frombuffer" for module in _NUMERIC},
-    ("numpy", "ndarray"): "ndarray",
-    ("numpy", "dtype"): "dtype",
-    ("_codecs", "encode"): "encode",
-    ("builtins", "bytes"): "bytes",
-    ("__builtin__", "bytes"): "bytes",
-}
 _DTYPE = re.compile(r"[biufSUO][0-9]{1,9}")
 
 
 @dataclass(frozen=True)
 class Symbol:
-    """One of the allowed names."""
+    """One of the allowed names, and the effect of calling it, if it can be called."""
 
-    meaning: str
+    call: Callable[[PickleBytes, tuple[Any, ...]], Any] | None = None
 
 
 @dataclass
@@ -75,11 +62,11 @@ def symbol(source: PickleBytes, module: object, name: object) -> Symbol:
     """
     if not isinstance(module, str) or not isinstance(name, str):
         raise source.damaged("a name is missing")
-    meaning = _KNOWN.get((module, name))
-    if meaning is None:
+    known = _SYMBOLS.get((module, name))
+    if known is None:
         asked = ascii(f"{module}.{name}"[:MAX_NAME])[1:-1]
         raise RefusedError(f"asks for {asked}, which is not an array or a plain container")
-    return Symbol(meaning)
+    return known
 
 
 def call(source: PickleBytes, function: object, arguments: object) -> Any:
@@ -88,12 +75,9 @@ def call(source: PickleBytes, function: object, arguments: object) -> Any:
     Raises:
         RefusedError: it cannot be called, or not with these arguments.
     """
-    if not isinstance(function, Symbol) or type(arguments) is not tuple:
+    if not isinstance(function, Symbol) or function.call is None or type(arguments) is not tuple:
         raise source.damaged("the called object is not callable")
-    make = _CALLS.get(function.meaning)
-    if make is None:
-        raise source.damaged(f"a call of {function.meaning}")
-    return make(source, arguments)
+    return function.call(source, arguments)
 
 
 def described(source: PickleBytes, dtype: DType, state: tuple[Any, ...]) -> DType:
@@ -120,10 +104,10 @@ def filled(source: PickleBytes, state: tuple[Any, ...]) -> Array:
     if len(state) not in (4, 5):  # the first numpy releases had no version
         raise source.damaged("the state of an array has the wrong length")
     shape, dtype, fortran, content = state[-4:]
-    return _array(source, content, dtype, shape, "F" if fortran is True else "C")
+    return _array(source, content, dtype, shape, fortran is True)
 
 
-def _array(source: PickleBytes, content: Any, dtype: Any, shape: Any, order: str) -> Array:
+def _array(source: PickleBytes, content: Any, dtype: Any, shape: Any, in_fortran_order: bool) -> Array:
     if not isinstance(dtype, DType):
         raise source.damaged("the type of an array is missing")
     if type(shape) is int:
@@ -135,25 +119,18 @@ def _array(source: PickleBytes, content: Any, dtype: Any, shape: Any, order: str
     built = dtype.build()
     size = math.prod(shape)
     if built.kind == "O":
-        return _object_array(source, content, shape, size, order)
-    if isinstance(content, str):  # bytes of Python 2, decoded as text
-        content = _encoded(source, content)
-    if not isinstance(content, memoryview) or len(content) != size * built.itemsize:
-        has = f"{len(content):,} bytes" if isinstance(content, memoryview) else f"a {type(content).__name__}"
-        raise source.damaged(f"an array of shape {list(shape)} and type {built} has {has}")
-    if not size:
-        return np.zeros(shape, built)
-    return np.frombuffer(content, built).reshape(shape, order="F" if order == "F" else "C")
-
-
-def _object_array(source: PickleBytes, content: Any, shape: tuple[int, ...], size: int, order: str) -> Array:
-    if type(content) is not list or len(content) != size:
-        raise source.damaged(f"an array declares {size:,} objects that are not there")
-    source.spend(8 * size)
-    values = np.empty(size, object)
-    for position, item in enumerate(content):
-        values[position] = item
-    return values.reshape(shape, order="F" if order == "F" else "C")
+        if type(content) is not list or len(content) != size:
+            raise source.damaged(f"an array declares {size:,} objects that are not there")
+        source.spend(8 * size)
+        flat = np.fromiter(content, object, size)
+    else:
+        if isinstance(content, str):  # bytes of Python 2, decoded as text
+            content = _encoded(source, content)
+        if not isinstance(content, memoryview) or len(content) != size * built.itemsize:
+            has = f"{len(content):,} bytes" if isinstance(content, memoryview) else f"a {type(content).__name__}"
+            raise source.damaged(f"an array of shape {list(shape)} and type {built} has {has}")
+        flat = np.frombuffer(content, built)
+    return flat.reshape(shape, order="F" if in_fortran_order else "C")
 
 
 def _encoded(source: PickleBytes, text: str) -> memoryview:
@@ -165,7 +142,7 @@ def _encoded(source: PickleBytes, text: str) -> memoryview:
 
 
 def _call_reconstruct(source: PickleBytes, arguments: tuple[Any, ...]) -> Shell:
-    if not arguments or not isinstance(arguments[0], Symbol) or arguments[0].meaning != "ndarray":
+    if not arguments or arguments[0] is not _NDARRAY:
         raise source.damaged("an array has an unknown class")
     return Shell()
 
@@ -183,7 +160,11 @@ def _call_scalar(source: PickleBytes, arguments: tuple[Any, ...]) -> Any:
     dtype, content = arguments
     if isinstance(dtype, DType) and dtype.code[0] == "O":
         raise RefusedError("has a single object instead of a number")
-    return _scalar(_array(source, content, dtype, (1,), "C"))
+    try:
+        value = _array(source, content, dtype, (1,), False)[0].item()
+    except (ValueError, UnicodeError):
+        raise RefusedError("is damaged: a string has an invalid character") from None
+    return memoryview(value) if isinstance(value, bytes) else value
 
 
 def _call_frombuffer(source: PickleBytes, arguments: tuple[Any, ...]) -> Array:
@@ -191,7 +172,7 @@ def _call_frombuffer(source: PickleBytes, arguments: tuple[Any, ...]) -> Array:
     if order not in ("C", "F", "K"):
         raise source.damaged("an array is invalid")
     content, dtype, shape = arguments[:3]
-    array = _array(source, content, dtype, shape, order)
+    array = _array(source, content, dtype, shape, order == "F")
     axes = arguments[4] if len(arguments) == 5 else None
     if order != "K" or axes is None:
         return array
@@ -220,19 +201,15 @@ def _name(value: Any) -> str | None:
     return value if type(value) is str and len(value) < MAX_NAME else None
 
 
-def _scalar(array: Array) -> Any:
-    try:
-        value = array[0].item()
-    except (ValueError, UnicodeError):
-        raise RefusedError("is damaged: a string has an invalid character") from None
-    return memoryview(value) if isinstance(value, bytes) else value
-
-
-_CALLS: dict[str, Callable[[PickleBytes, tuple[Any, ...]], Any]] = {
-    "reconstruct": _call_reconstruct,
-    "dtype": _call_dtype,
-    "scalar": _call_scalar,
-    "frombuffer": _call_frombuffer,
-    "encode": _call_encode,
-    "bytes": _call_bytes,
+_NDARRAY = Symbol()
+_SYMBOLS = {
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): Symbol(_call_reconstruct) for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): Symbol(_call_scalar) for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): Symbol(_call_frombuffer) for core in ("core", "_core")},
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): Symbol(_call_dtype),
+    # Protocol 2 writes bytes with these.
+    ("_codecs", "encode"): Symbol(_call_encode),
+    ("builtins", "bytes"): Symbol(_call_bytes),
+    ("__builtin__", "bytes"): Symbol(_call_bytes),
 }

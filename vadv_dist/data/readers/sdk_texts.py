@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vadv_dist.data.readers.csv_rows import TextRow
-from vadv_dist.data.readers.ingestion import printable
+from vadv_dist.data.readers.ingestion import MAX_LABEL_DIFFERENCE, printable
 from vadv_dist.data.video_ids import number_in, video_of
 from vadv_dist.errors import UserError
 
-# Both files come from one annotation: times are at most rounded, and labels have two digits or more.
+# Both files come from one annotation, in which times are at most rounded.
 _MAX_TIME_DIFFERENCE_S = 0.05
-_MAX_LABEL_DIFFERENCE = 0.02
 _MAX_EXAMPLES = 3
 _ADVICE = "Add columns start and end (seconds) or label to the CSV, so that texts and intervals can be compared."
 
@@ -105,7 +104,7 @@ class _Comparison:
                 pairs = (
                     (row.start, start, _MAX_TIME_DIFFERENCE_S, "starts at {:g} s, but the label's interval at {:g} s"),
                     (row.end, end, _MAX_TIME_DIFFERENCE_S, "ends at {:g} s, but the label's interval at {:g} s"),
-                    (row.label, label, _MAX_LABEL_DIFFERENCE, "has label {:g}, but its interval {:g}"),
+                    (row.label, label, MAX_LABEL_DIFFERENCE, "has label {:g}, but its interval {:g}"),
                 )
                 both = [pair for pair in pairs if pair[0] is not None and math.isfinite(pair[1])]
                 differing = [text.format(a, b) for a, b, most, text in both if not abs((a or 0) - b) <= most]
@@ -119,9 +118,7 @@ def _by_number(texts: Mapping[str, TextRow], videos: Mapping[str, VideoLabels]) 
     rows: dict[tuple[str, int], TextRow] = {}
     for clip_id, row in texts.items():
         video = video_of(clip_id)
-        if video not in videos:
-            continue
-        number = number_in(clip_id, video)
+        number = number_in(clip_id, video) if video in videos else None
         if number is None:
             continue
         if (video, number) in rows:
