@@ -55,7 +55,7 @@ def run_demo(overrides: Sequence[str], console: Console) -> Path:
     truth = read_json(data / "dataset.json")["truth"]
     alone_, taught_ = evaluations
     out = terminal()
-    out.print(comparison_table(alone_, taught_, gain=gain, truth=truth))
+    out.print(comparison_table(alone_, taught_, gain, truth))
     for evaluation in evaluations:
         if remarks := notes(evaluation):
             out.print(remarks)

@@ -5,16 +5,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from run_lines import run_result
 
-from vadv_dist.config import config_from_dict, config_to_dict
+from vadv_dist.config import config_from_dict, config_to_yaml
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.remarks import remarks, spread
 from vadv_dist.objectives.step_distillation import TERMS as OBJECTIVE
+from vadv_dist.runs.encoder_identity import EncoderIdentity
 from vadv_dist.runs.records import Evaluation, Metrics, SourceScores, StartLine, finite
+from vadv_dist.runs.trained_on import SourceIdentity, TrainedOn
 from vadv_dist.tasks.sentiment import describe
 
+DATA = {"uri": "data/made", "fingerprint": "5f0c" * 16}
 TERMS = ("text_regression", "video_regression", "video_classification", "prompt_to_video", "video_to_text")
 WORDS = ("the", "plot", "was", "slow", "but", "honestly", "I", "loved", "how", "every", "scene", "came", "together")
 
@@ -80,7 +82,7 @@ def write_evaluation(
         step=100,
         rows=len(source),
         dropped=0,
-        data=[],
+        data=[DATA],
         texts_cut={},
         task=task,
         labels=scale,
@@ -114,12 +116,17 @@ def write_run(
     """A run's folder as training and evaluation leave it."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0 if teacher else 1)
-    raw = config_to_dict(config_from_dict({}))
-    raw["run"]["name"] = folder.name
-    raw["data"]["sources"] = [{"uri": "data/made", "weight": 1.0}]
-    raw["student"]["encoder"] = "sentence-transformers/all-MiniLM-L6-v2"
-    raw["objective"]["kind"] = "step" if teacher else "none"
-    (folder / "config.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    raw = {
+        "run": {"name": folder.name},
+        "data": {"sources": [{"uri": "data/made"}]},
+        "student": {"encoder": "sentence-transformers/all-MiniLM-L6-v2"},
+        "objective": {"kind": "step" if teacher else "none"},
+    }
+    (folder / "config.yaml").write_text(config_to_yaml(config_from_dict(raw)), encoding="utf-8")
+    trained_on = TrainedOn(
+        (SourceIdentity("data/made", DATA["fingerprint"], {}),), EncoderIdentity("encoder", None, None)
+    )
+    (folder / "trained-on.json").write_text(json.dumps(trained_on.to_json()), encoding="utf-8")
     write_metrics(
         folder, teacher=teacher, epochs=epochs, steps_per_epoch=steps_per_epoch, rng=rng, scale=scale or LabelScale()
     )
@@ -134,7 +141,7 @@ def write_run(
             steps=steps,
             epochs=epochs,
             wall_time_s=95.0,
-            data=[{"uri": "data/made", "fingerprint": "5f0c" * 16, "rows": rows_by_split}],
+            data=[{**DATA, "place": "data/made", "rows": rows_by_split}],
             parameters={"teacher": 1_230_000 if teacher else 0, "student": 22_700_000},
             versions={"vadv": "0.2.0", "torch": "2.10.0", "ray": "2.56.0"},
             engine="deepspeed ZeRO-1",

@@ -20,7 +20,7 @@ TABLES = Path(__file__).parents[3] / "shared" / "paper_tables.json"
         (["made"], {}, False),
     ],
 )
-def test_mosi_is_told_by_its_name_or_its_sizes(sources, rows, expected):
+def test_mosi_is_recognised_by_its_name_or_its_sizes(sources, rows, expected):
     assert is_mosi(sources, rows) is expected
 
 

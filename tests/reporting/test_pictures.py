@@ -6,10 +6,12 @@ from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import matplotlib
+import numpy as np
 import pytest
 
+from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.reporting.curves import loss_pictures, validation_picture
-from vadv_dist.reporting.figures import LabelRange, bar_shares, confusion_pictures, scatter_pictures
+from vadv_dist.reporting.figures import bar_edges, bar_shares, confusion_pictures, scatter_pictures
 from vadv_dist.reporting.page import Page
 from vadv_dist.reporting.pictures import Picture, number, thin
 from vadv_dist.reporting.report import report_page
@@ -38,7 +40,7 @@ def visible_boxes(picture: Picture, axis: str) -> list[tuple[float, float]]:
 
 
 @pytest.mark.parametrize("epochs", [1, 100])
-def test_every_epoch_lies_where_its_value_is(make_run, epochs):
+def test_every_epoch_is_drawn_at_its_value(make_run, epochs):
     run = read_run(make_run(epochs=epochs))
     picture = validation_picture(run)
     student = [(line.step, line.validation["student"]["mae"]) for line in run.epochs]
@@ -50,7 +52,7 @@ def test_every_epoch_lies_where_its_value_is(make_run, epochs):
 
 
 @pytest.mark.parametrize("epochs", [1, 100])
-def test_no_labels_of_a_run_touch(make_run, epochs):
+def test_tick_labels_do_not_overlap(make_run, epochs):
     run = read_run(make_run(epochs=epochs))
     pictures = report_page(run).pictures
     assert len(pictures) > 10
@@ -65,7 +67,7 @@ def test_all_seven_classes_are_labelled(make_run):
     assert len(visible_boxes(picture, "x")) == len(visible_boxes(picture, "y")) == 7
 
 
-def test_labels_that_would_touch_are_left_out():
+def test_tick_labels_that_would_overlap_are_hidden():
     picture = Picture("p", "P")
     picture.frame((0, 20), (0, 1))
     picture.axes.set_xticks(range(21), ["a long name"] * 21)
@@ -104,13 +106,13 @@ def test_the_svg_takes_colours_and_font_from_the_page_and_refers_to_nothing_outs
         assert {element.get("href") for element in root.iter("use")} == {f"#{name}" for name in ids}
 
 
-def test_a_clip_says_its_words_when_pointed_at(make_run):
+def test_hover_title_of_a_clip_contains_its_words(make_run):
     run = read_run(make_run(clips=3, texts=["one <i>", "two $2$", "three"]))
     titles = [title.text for title in svg(scatter_pictures(run.evaluation)[0]).iter("title")]
     assert [title.split("\n")[1] for title in titles] == ["one <i>", "two $2$", "three"]
 
 
-def test_marks_without_a_title_each_are_refused():
+def test_each_mark_needs_a_title():
     picture = Picture("p", "P")
     picture.frame((0, 1), (0, 1))
     picture.dots([(0, 0), (1, 1)], "o1", ["only one"])
@@ -118,7 +120,7 @@ def test_marks_without_a_title_each_are_refused():
         picture.html()
 
 
-def test_settings_of_the_user_neither_change_pictures_nor_are_changed():
+def test_matplotlib_settings_of_the_user_have_no_effect_and_are_kept():
     def drawn() -> str:
         picture = Picture("p", "P")
         picture.frame((0, 1), (0, 1))
@@ -132,21 +134,21 @@ def test_settings_of_the_user_neither_change_pictures_nor_are_changed():
         assert dict(matplotlib.rcParams) == before
 
 
-def test_a_line_breaks_where_a_value_is_missing_and_stays_inside():
+def test_a_line_is_interrupted_at_missing_values_and_stays_inside():
     picture = Picture("p", "P")
     picture.frame((0, 3), (0.1, 10), log_y=True)
     picture.line([(0, 0.5), (1, math.nan), (2, -1), (3, 99)], "o1")
     assert picture.axes.lines[0].get_ydata() == pytest.approx([0.5, math.nan, math.nan, 10], nan_ok=True)
 
 
-def test_values_that_are_all_the_same_can_be_drawn():
+def test_equal_values_can_be_drawn():
     picture = Picture("p", "P")
     picture.frame((0, 0), (0.7, 0.7))
     picture.dots([(0, 0.7)], "o1", ["here"])
     assert svg(picture).find(".//title").text == "here"
 
 
-def test_a_page_in_an_object_store_has_its_pictures_beside_it(s3):
+def test_pictures_of_a_page_in_an_object_store_are_written_next_to_it(s3):
     picture = Picture("a/../b $", "P")
     picture.frame((0, 1), (0, 1))
     folder = location(f"{s3}/pictures")
@@ -155,7 +157,7 @@ def test_a_page_in_an_object_store_has_its_pictures_beside_it(s3):
     assert (folder / "report.html").read_text() == "<p>"
 
 
-def test_a_picture_that_cannot_be_drawn_leaves_nothing(tmp_path: Path):
+def test_nothing_is_written_if_a_picture_cannot_be_drawn(tmp_path: Path):
     def fail(kind: str) -> bytes:
         raise ValueError(kind)
 
@@ -181,16 +183,15 @@ def test_numbers_are_short():
 
 
 def test_bars_are_centred_on_the_steps_of_labels():
-    labels = LabelRange(-3.0, 3.0)
-    shares = bar_shares([-3.0, -0.2, 0.0, 0.0, 0.2, 3.0, 99.0, math.nan], labels)
-    assert labels.bar == pytest.approx(0.2)
+    edges = bar_edges(LabelScale())
+    shares = bar_shares(np.array([-3.0, -0.2, 0.0, 0.0, 0.2, 3.0, 99.0, math.nan]), edges)
+    assert np.diff(edges) == pytest.approx(0.2)
     assert sum(shares) == pytest.approx(1)
     middle = len(shares) // 2
     assert shares[middle - 1 : middle + 2] == pytest.approx([1 / 7, 2 / 7, 1 / 7])
     assert shares[-1] == pytest.approx(1 / 7)  # 99 is counted in the outermost bar
 
 
-def test_every_step_of_mosis_labels_falls_into_a_bar_of_its_own():
-    labels = LabelRange(-3.0, 3.0)
-    shares = bar_shares([k / 5 for k in range(-15, 16)], labels)
+def test_each_step_of_mosis_labels_has_its_own_bar():
+    shares = bar_shares(np.arange(-15, 16) / 5, bar_edges(LabelScale()))
     assert sorted(shares)[-31:] == pytest.approx([1 / 31] * 31)

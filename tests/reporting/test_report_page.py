@@ -61,7 +61,7 @@ def test_a_run_with_a_teacher_has_every_section(make_run):
     assert page.headings == [
         "Metrics",
         "Training",
-        "Predictions against labels",
+        "Predictions and labels",
         "Distribution of logits",
         "Seven classes",
         "Worst predictions",
@@ -92,7 +92,7 @@ def test_metrics_and_classes_are_those_of_the_labels(make_run, scale, labels, cl
     assert all(text in joined for text in shown)
 
 
-def test_an_evaluation_that_says_no_range_is_to_be_made_again(make_run):
+def test_an_evaluation_without_a_label_range_is_refused(make_run):
     path = make_run()
     document = json.loads((path / "evaluation-test.json").read_text())
     del document["labels"]
@@ -101,7 +101,7 @@ def test_an_evaluation_that_says_no_range_is_to_be_made_again(make_run):
         write_report(path)
 
 
-def test_a_constant_student_is_called_that(make_run):
+def test_a_constant_student_is_reported(make_run):
     path = make_run(teacher=False)
     document = json.loads((path / "evaluation-test.json").read_text())
     document["remarks"] = ["The student predicts a constant."]
@@ -109,7 +109,7 @@ def test_a_constant_student_is_called_that(make_run):
     assert "The student predicts a constant" in page_of(path).text
 
 
-def test_weights_that_training_found_are_told_from_first_to_last_epoch(make_run):
+def test_learned_weights_are_shown_from_first_to_last_epoch(make_run):
     path = make_run()
     config = yaml.safe_load((path / "config.yaml").read_text())
     config["objective"]["weighting"] = "famo"
@@ -122,13 +122,13 @@ def test_weights_that_training_found_are_told_from_first_to_last_epoch(make_run)
     page = page_of(path)
     assert "weight ψ 0.5 → 0.25" in page.text
     assert "no α" in page.text
-    assert "step distillation, weighed by famo" in page.text
+    assert "step distillation, weighted by famo" in page.text
 
 
 def test_a_run_alone_shows_no_teacher(make_run):
     page = page_of(make_run(teacher=False))
     assert "Video logit" not in page.source
-    assert "no teacher" in page.text
+    assert "student alone" in page.text
     assert len(page.all("svg")) == 1 + 5 + 1 + 2 + 1
 
 
@@ -150,7 +150,7 @@ def test_the_page_is_self_contained_and_accessible(make_run):
     assert "nan" not in re.sub(r"<style>.*?</style>", "", page.source, flags=re.S)
 
 
-def test_headline_and_metrics_are_the_evaluations(make_run):
+def test_headline_and_metrics_are_those_of_the_evaluation(make_run):
     run = make_run()
     metrics = json.loads((run / "evaluation-test.json").read_text())
     page = page_of(run)
@@ -160,13 +160,13 @@ def test_headline_and_metrics_are_the_evaluations(make_run):
         assert f"{metrics[reader]['f1_non0']:.1%}" in page.text
 
 
-def test_what_the_teacher_gave_is_said_only_beside_a_run_alone(make_run):
+def test_the_gain_is_shown_only_in_comparison_with_a_run_alone(make_run):
     taught, alone = make_run(), make_run("alone", teacher=False)
     assert "paired bootstrap" not in page_of(taught).text
     for run, other in ((taught, alone), (alone, taught)):
         text = page_of(run, compare=[other]).text
         assert "alone and" in text
-        assert "beside the teacher, on the same 60 test clips" in text
+        assert "with the teacher, on the same 60 test clips" in text
         assert "not the seed of training" in text
 
 
@@ -191,21 +191,21 @@ def test_worst_predictions_are_worst_first(make_run):
     assert [int(row) for row in re.findall(r"words of clip (\d+)", section)] == expected
 
 
-def test_without_an_evaluation_the_page_says_how_to_get_one(make_run):
+def test_the_page_of_an_unevaluated_run_contains_the_command(make_run):
     run = make_run(split=None, ended=False)
     page = page_of(run)
     assert page.headings == ["Training", "Run"]
     assert f"vadv evaluate {run} --split test" in page.text
-    assert "has not ended" in page.text
+    assert "is not complete" in page.text
 
 
-def test_validation_clips_are_called_so(make_run):
+def test_validation_scores_are_labelled_as_such(make_run):
     text = page_of(make_run(split="valid")).text
     assert "on 60 validation clips" in text
-    assert "the numbers flatter it" in text
+    assert "the scores are too optimistic" in text
 
 
-def test_mosi_stands_beside_the_paper(make_run):
+def test_mosi_is_compared_with_the_paper(make_run):
     text = page_of(make_run(source="cmu_mosi", data_rows={"train": 1447, "test": 752})).text
     assert "VideoAdviser Table 2 0.568 0.872 51.3% 87.7% 87.9%" in text
     assert "The splits differ: 1 447 / 0 / 752 clips (train / valid / test) here, 1 284 / 229 / 686" in text
@@ -213,8 +213,8 @@ def test_mosi_stands_beside_the_paper(make_run):
 
 
 @pytest.mark.parametrize("arguments", [{"source": "cmu_mosei"}, {"source": "mosi", "split": "valid"}])
-def test_nothing_else_stands_beside_the_paper(make_run, arguments):
-    assert "Beside the paper" not in page_of(make_run(**arguments)).text
+def test_other_data_is_not_compared_with_the_paper(make_run, arguments):
+    assert "Compared with the paper" not in page_of(make_run(**arguments)).text
 
 
 def test_mosi_among_other_sources_is_compared_by_its_own_metrics(make_run):
@@ -230,7 +230,7 @@ def test_mosi_among_other_sources_is_compared_by_its_own_metrics(make_run):
     assert "By source" in page.headings
 
 
-def test_several_sources_have_a_table_each_with_their_clips(make_run):
+def test_each_of_several_sources_has_a_table_with_its_clips(make_run):
     run = make_run(clips=80)
     table = pq.read_table(run / "predictions-test.parquet")
     names = pa.array(["first"] * 30 + ["second"] * 50)
@@ -249,7 +249,7 @@ def test_several_sources_have_a_table_each_with_their_clips(make_run):
     assert "By source" not in page_of(make_run("single")).headings
 
 
-def test_made_data_shows_what_can_be_reached(make_run, tmp_path, monkeypatch):
+def test_synthetic_data_shows_the_best_possible_score(make_run, tmp_path, monkeypatch):
     run = make_run()
     monkeypatch.chdir(tmp_path)
     document = {"fingerprint": "5f0c" * 16, "truth": {"best_mae": {"text": {"mae": 0.4567}}}}
@@ -261,7 +261,7 @@ def test_made_data_shows_what_can_be_reached(make_run, tmp_path, monkeypatch):
     assert "Best from" not in page_of(run).text
 
 
-def test_rows_that_a_reader_misses_are_left_out_of_its_figures(make_run):
+def test_plots_of_an_output_leave_out_clips_without_a_prediction(make_run):
     run = make_run(clips=12)
     path = run / "predictions-test.parquet"
     table = pq.read_table(path)
@@ -274,7 +274,7 @@ def test_rows_that_a_reader_misses_are_left_out_of_its_figures(make_run):
     assert "nan" not in page.text
 
 
-def test_the_first_moments_of_a_run_can_be_shown(make_run):
+def test_a_run_that_has_just_started_can_be_shown(make_run):
     run = make_run(clips=1, ended=False)
     first = {"kind": "step", "step": 1, "epoch": 0, "text_regression": 2.5, "total": 25.0, "lr": 0.0}
     lines = [json.dumps(whole(line)) for line in ({"kind": "start"}, first)]
@@ -285,7 +285,7 @@ def test_the_first_moments_of_a_run_can_be_shown(make_run):
     assert "nan" not in page.text
 
 
-def test_many_points_are_drawn_as_a_sample_that_says_so(make_run, monkeypatch):
+def test_many_points_are_drawn_as_a_sample(make_run, monkeypatch):
     monkeypatch.setattr("vadv_dist.reporting.figures.MAX_POINTS", 20)
     page = page_of(make_run())
     assert "a sample of 20" in page.text
@@ -311,7 +311,7 @@ def test_a_page_of_a_hundred_epochs_is_small(make_run):
     assert len(page_of(make_run(epochs=100, clips=100)).source.encode()) < 210_000
 
 
-def test_a_bad_run_to_compare_with_leaves_no_page(make_run, tmp_path):
+def test_no_page_is_written_if_a_run_to_compare_with_is_missing(make_run, tmp_path):
     run = make_run()
     with pytest.raises(UserError, match="does not exist"):
         write_report(run, compare=[tmp_path / "nowhere"])

@@ -18,31 +18,30 @@ def pair(make_run):
     return make_run("alone", teacher=False, noise=1.2, clips=200), make_run("taught", noise=0.3, clips=200)
 
 
-def test_the_gain_is_told_in_words_and_numbers(pair):
+def test_the_gain_is_described_in_words_and_numbers(pair):
     comparison = compare_runs(*pair)
     before, after = (errors_of(run).mean() for run in pair)
     assert comparison.gain.mean == pytest.approx(before - after, abs=1e-6)
     assert comparison.gain.low > 0
     assert comparison.sentence == (
-        f"The student reads with an MAE of {before:.3f} alone and {after:.3f} beside the teacher, on the same "
-        f"200 test clips: {before - after:.3f} better (paired bootstrap 95 % interval {comparison.gain.low:.3f} … "
+        f"The student’s MAE is {before:.3f} alone and {after:.3f} with the teacher, on the same 200 test clips: "
+        f"{before - after:.3f} better (paired bootstrap 95 % interval {comparison.gain.low:.3f} … "
         f"{comparison.gain.high:.3f})."
     )
     assert "not the seed of training" in comparison.caveat
-    assert "includes zero" not in comparison.caveat
+    assert "contains zero" not in comparison.caveat
 
 
-def test_a_loss_is_called_worse(pair):
+def test_a_larger_error_is_called_worse(pair):
     comparison = compare_runs(pair[1], pair[0])
-    assert not comparison.is_about_the_teacher
     assert " in taught and " in comparison.sentence
     assert " worse (paired bootstrap 95 % interval of the gain −" in comparison.sentence
 
 
-def test_no_clear_difference_is_called_so(make_run):
+def test_a_caveat_says_if_there_is_no_clear_difference(make_run):
     comparison = compare_runs(make_run("alone", teacher=False), make_run("taught"))
     assert not comparison.gain.excludes_zero
-    assert comparison.caveat.startswith("The interval includes zero")
+    assert comparison.caveat.startswith("The interval contains zero")
 
 
 def test_the_order_of_clips_does_not_matter(pair):
@@ -71,21 +70,21 @@ def test_runs_on_other_clips_are_not_compared(pair):
         compare_runs(*pair)
 
 
-def test_clips_that_cannot_be_told_apart_are_refused(pair):
+def test_duplicate_clips_are_refused(pair):
     path = pair[0] / "predictions-test.parquet"
     table = pq.read_table(path)
     pq.write_table(table.set_column(0, "clip_id", pc.utf8_slice_codeunits(table["clip_id"], 0, 3)), path)
-    with pytest.raises(UserError, match="predicts 199 clips of the test split twice"):
+    with pytest.raises(UserError, match="several predictions for 199 clips of the test split"):
         compare_runs(*pair)
 
 
-def test_a_run_that_was_not_evaluated_says_how_to(make_run):
+def test_the_error_for_an_unevaluated_run_contains_the_command(make_run):
     alone, taught = make_run("alone", teacher=False, split="valid"), make_run("taught")
     with pytest.raises(UserError, match=r"Evaluate it: vadv evaluate .*alone --split test\."):
         compare_runs(alone, taught)
 
 
-def test_two_runs_of_one_name_are_told_apart_by_their_places(make_run, tmp_path):
+def test_runs_with_the_same_name_are_shown_with_their_folders(make_run, tmp_path):
     mine, theirs = make_run("mine/run"), make_run("theirs/run")
     page = write_report(mine, compare=[theirs]).read_text()
     assert f"in {theirs}" in page

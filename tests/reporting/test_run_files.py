@@ -21,17 +21,17 @@ STEP_1 = json.dumps(whole({"kind": "step", "step": 1, "total": 2.0}))
 STEP_2 = json.dumps(whole({"kind": "step", "step": 2, "total": 1.0}))
 
 
-def test_a_line_that_breaks_off_at_the_end_is_left_out(tmp_path):
+def test_an_incomplete_last_line_is_left_out(tmp_path):
     _, steps, _ = read_log(log_of(tmp_path, START, STEP_1, STEP_2[:20]))
     assert [line.step for line in steps] == [1]
 
 
-def test_a_whole_last_line_without_a_line_end_counts(tmp_path):
+def test_a_complete_last_line_without_a_newline_counts(tmp_path):
     _, steps, _ = read_log(log_of(tmp_path, START, STEP_1, STEP_2))
     assert [line.step for line in steps] == [1, 2]
 
 
-def test_a_continued_run_replaces_the_steps_that_it_repeats(tmp_path):
+def test_repeated_steps_of_a_resumed_run_replace_earlier_ones(tmp_path):
     again = json.dumps(whole({"kind": "step", "step": 1, "total": 7.0}))
     epoch = json.dumps(whole({"kind": "epoch", "step": 1}))
     lines = (START, STEP_1, STEP_2, epoch, again, epoch, '{"kind": "resumed"}', "")
@@ -44,7 +44,7 @@ def test_a_continued_run_replaces_the_steps_that_it_repeats(tmp_path):
     ("line", "message"),
     [
         (STEP_1[:20], "line 2, is damaged"),
-        ("[1, 2]", r"line 2, is '\[1, 2\]', expected an object with a `kind`"),
+        ("[1, 2]", "line 2, is damaged: expected an object with a `kind`"),
         ('{"step": 1}', "expected an object with a `kind`"),
         (
             '{"kind": "step", "step": "one"}',
@@ -60,16 +60,16 @@ def test_a_damaged_line_is_named(tmp_path, line, message):
         read_log(path)
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path, make_run):
-    with pytest.raises(UserError, match="does not exist, expected a run's folder"):
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path, make_run):
+    with pytest.raises(UserError, match="does not exist, so it is not a run"):
         read_run(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"has no metrics\.jsonl, so it is not a run"):
+    with pytest.raises(UserError, match=r"has no config\.yaml, so it is not a run"):
         read_run(tmp_path)
     run = make_run()
     with pytest.raises(UserError, match="is a file"):
         read_run(run / "config.yaml")
     (run / "metrics.jsonl").write_text("", encoding="utf-8")
-    with pytest.raises(UserError, match="holds no steps yet"):
+    with pytest.raises(UserError, match="contains no steps yet"):
         read_run(run)
 
 
@@ -77,7 +77,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, make_run):
     ("name", "content", "message"),
     [
         ("config.yaml", "a: [", "is not YAML"),
-        ("config.yaml", "- 1", "holds a list, expected sections"),
+        ("config.yaml", "- 1", "contains a list, expected sections"),
         ("result.json", "{", "cannot be read as JSON"),
         ("evaluation-test.json", "{}", "is damaged, or was written by another version of vadv: run: field required"),
         ("predictions-test.parquet", "PAR1", "cannot be read as Parquet"),
@@ -96,7 +96,7 @@ def test_a_damaged_file_is_named(make_run, name, content, message):
     [
         (lambda t: t.drop(["text"]), "has no column text"),
         (lambda t: t.drop(["video_logit"]), "has no column video_logit"),
-        (lambda t: t.slice(0, 0), "holds no clips"),
+        (lambda t: t.slice(0, 0), "contains no clips"),
         (
             lambda t: t.set_column(4, "label", pa.array([None] * len(t), pa.float32())),
             "has 60 values of label that are not finite",
@@ -118,7 +118,7 @@ def test_predictions_that_cannot_be_shown_are_refused(make_run, change, message)
     assert "vadv evaluate" in str(caught.value)
 
 
-def test_the_test_split_is_preferred_and_both_its_files_are_needed(make_run):
+def test_the_test_split_is_preferred_if_both_its_files_exist(make_run):
     run = make_run(split="valid")
     assert read_run(run).evaluation.split == "valid"
     test = json.loads((run / "evaluation-valid.json").read_text()) | {"split": "test"}
@@ -138,12 +138,13 @@ def test_an_evaluation_of_other_data_than_the_runs_own_is_refused(make_run) -> N
         read_run(run)
 
 
-def test_runs_differ_in_their_data_by_what_it_is_not_by_how_it_is_spelled(make_run) -> None:
+def test_data_sets_of_two_runs_are_compared_by_fingerprint(make_run) -> None:
     alone, taught = make_run("alone", teacher=False), make_run()
     config = (taught / "config.yaml").read_text()
     (taught / "config.yaml").write_text(config.replace("uri: data/made", "uri: /elsewhere/data/made"))
     assert compare_runs(alone, taught).differing == []
-    result = json.loads((taught / "result.json").read_text())
-    result["data"][0]["fingerprint"] = "abcd" * 16
-    (taught / "result.json").write_text(json.dumps(result))
+    for name in ("trained-on.json", "evaluation-test.json"):
+        document = json.loads((taught / name).read_text())
+        document["data"][0]["fingerprint"] = "abcd" * 16
+        (taught / name).write_text(json.dumps(document))
     assert compare_runs(alone, taught).differing == ["the data sets they were trained on"]

@@ -1,6 +1,5 @@
-"""Pictures of a training: each loss term, validation and speed over its steps."""
+"""Plots of a training: loss terms, validation and speed by step."""
 
-import math
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,14 +7,14 @@ from dataclasses import dataclass
 from vadv_dist.evaluation.description import Output, Term
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.pictures import Picture, Point, number, thin
-from vadv_dist.reporting.run_files import RunRecord, value
+from vadv_dist.reporting.run_files import RunRecord
 from vadv_dist.reporting.style import role_of
 from vadv_dist.reporting.words import decimals
 from vadv_dist.runs.records import EpochLine, StepLine
 
-# A log scale shows a term that falls by more than this factor.
+# A term that falls by more than this factor is shown on a log scale.
 _LOG_FROM = 8.0
-# More epochs than this are a line without dots, or with smaller ones.
+# With more epochs than this, lines have no dots, or smaller ones.
 _MANY_DOTS = 40
 # Title and explanation of what is logged besides the terms.
 _RATES = {"lr": ("Learning rate", "of pretrained weights"), "grad_norm": ("Gradient norm", "before clipping")}
@@ -23,7 +22,7 @@ _RATES = {"lr": ("Learning rate", "of pretrained weights"), "grad_norm": ("Gradi
 
 @dataclass(frozen=True)
 class Curve:
-    """One value over a training: as logged, and its mean over each epoch with what to call the epoch."""
+    """One value over a training: as logged, and its mean over each epoch, with the epochs' names."""
 
     logged: list[Point]
     means: list[Point]
@@ -35,19 +34,17 @@ def loss_pictures(run: RunRecord) -> list[Picture]:
     averaged = dict.fromkeys(name for line in run.epochs for name in line.train)
     pictures = []
     for name in dict.fromkeys((*(term.name for term in run.task.terms), *averaged)):
-        curve = _curve(run, name)
-        if name == "total" or curve is None:
-            continue
-        term = run.task.term(name)
-        note = tag("span", _symbol(term), _weight_note(run, term))
-        pictures.append(_curve_picture(run, curve, f"term-{name}", term.title, note))
+        if name != "total" and (curve := _curve(run, name)):
+            term = run.task.term(name)
+            note = tag("span", _symbol(term), _weight_note(run, term))
+            pictures.append(_curve_picture(run, curve, f"term-{name}", term.title, note))
     if total := _curve(run, "total"):
         pictures.append(_curve_picture(run, total, "term-total", "Total", "all terms, weighted"))
     return pictures
 
 
 def optimizer_pictures(run: RunRecord) -> list[Picture]:
-    """Learning rate and gradient norm, where they were logged."""
+    """Learning rate and gradient norm, if they were logged."""
     return [
         _curve_picture(run, curve, name, title, note, log=False)
         for name, (title, note) in _RATES.items()
@@ -71,7 +68,7 @@ def validation_picture(run: RunRecord) -> Picture | None:
         titles = [f"{output.title}, epoch {epochs[int(step)]}: {at:.3f}" for step, at in points]
         picture.line(points, role)
         picture.dots(points, role, titles, radius=2.5 if len(points) <= _MANY_DOTS else 1.5)
-    best_step, best = _best(run, series[student])
+    best_step, best = min(series[student], key=lambda point: metric.cost(point[1]))
     title = f"Best checkpoint: step {best_step}, {metric.title} {best:.3f}"
     picture.dots([(best_step, best)], "ink", [title], radius=6, hollow=True)
     right = best_step > picture.axes.get_xlim()[1] / 2
@@ -85,7 +82,7 @@ def validation_picture(run: RunRecord) -> Picture | None:
 
 def validation_points(run: RunRecord, output: Output) -> list[Point]:
     """Step and validation score of one output after each epoch that scored it."""
-    return _points((line, value(line.validation, run.task, output.name)) for line in run.epochs)
+    return _points((line, line.validation.get(output.name, {}).get(run.task.score)) for line in run.epochs)
 
 
 def _symbol(term: Term) -> Markup:
@@ -95,17 +92,20 @@ def _symbol(term: Term) -> Markup:
 
 
 def _weight_note(run: RunRecord, term: Term) -> str:
-    """The weight of a term: a fixed one, or from where to where the one that training found has gone."""
-    letter = _greek(term.weight)
-    if not letter or run.weighting == "fixed":
-        weight = _finite(run.section("objective").get(term.weight))
-        return "" if not letter or weight is None else f" · weight {letter} = {weight:g}"
-    found = [w for line in run.epochs if (w := _finite(line.weights.get(term.name))) is not None]
-    return f" · weight {letter} {decimals(found[0])} → {decimals(found[-1])}" if found else f" · no {letter}"
+    """The weight of a term: the configured one, or those of the first and the last epoch if training determines it."""
+    letter, objective = _greek(term.weight), run.config.objective
+    weights = [weight for line in run.epochs if (weight := line.weights.get(term.name)) is not None]
+    if weights:
+        return f" · weight {letter} {decimals(weights[0])} → {decimals(weights[-1])}"
+    if not hasattr(objective, term.weight):
+        return ""
+    if objective.kind == "none" or objective.weighting.kind == "fixed":
+        return f" · weight {letter} = {getattr(objective, term.weight):g}"
+    return f" · no {letter}"
 
 
 def _greek(name: str) -> str:
-    """The letter of a Greek name; other names as they are."""
+    """The letter with a Greek name; other names are unchanged."""
     try:
         return unicodedata.lookup(f"GREEK SMALL LETTER {name}")
     except KeyError:
@@ -115,8 +115,8 @@ def _greek(name: str) -> str:
 def _curve(run: RunRecord, name: str) -> Curve | None:
     means, epochs, start = [], [], 0
     for line in run.epochs:
-        if (mean := _finite(line.train.get(name))) is not None:
-            # In the middle of its epoch, where the logged steps have that mean.
+        if (mean := line.train.get(name)) is not None:
+            # In the middle of the epoch, whose logged steps have this mean.
             means.append(((start + line.step) / 2, mean))
             epochs.append(f"Epoch {line.epoch + 1}")
         start = line.step
@@ -141,7 +141,7 @@ def _curve_picture(run: RunRecord, curve: Curve, name: str, title: str, note: st
         picture.line(thin(curve.logged), "ink", width=1.1)
     shown = curve.means or curve.logged
     picture.label = f"{title} by step, from {number(shown[0][1])} to {number(shown[-1][1])}."
-    picture.note = join(note, tag("span", "log scale", class_="tag") if log else "")
+    picture.note = note
     return picture
 
 
@@ -150,18 +150,6 @@ def _frame(picture: Picture, run: RunRecord, values: Point, *, log: bool = False
     picture.frame((0, last), values, x_label="step", log_y=log, whole_x=True)
 
 
-def _best(run: RunRecord, student: list[Point]) -> Point:
-    best_step = run.result.best_step if run.result is not None else None
-    chosen = [point for point in student if point[0] == best_step]
-    return chosen[0] if chosen else min(student, key=lambda point: run.task.score_metric.cost(point[1]))
-
-
-def _points(values: Iterable[tuple[StepLine | EpochLine, object]]) -> list[Point]:
-    """Step and value, where the value is a finite number."""
-    return [(line.step, y) for line, at in values if (y := _finite(at)) is not None]
-
-
-def _finite(value: object) -> float | None:
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    return None
+def _points(values: Iterable[tuple[StepLine | EpochLine, float | None]]) -> list[Point]:
+    """Step and value, without missing values."""
+    return [(line.step, value) for line, value in values if value is not None]

@@ -1,15 +1,18 @@
-"""What a run was: its data, its model, how it was trained and how long that took."""
+"""What a run was: data, model, training, duration."""
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vadv_dist.reporting.markup import Markup, tag
-from vadv_dist.reporting.run_files import Record, RunRecord
+from vadv_dist.reporting.run_files import RunRecord
 from vadv_dist.reporting.tables import plain_table
-from vadv_dist.reporting.words import MISSING, SPLITS, decimals, duration, parameters, whole
+from vadv_dist.reporting.words import MISSING, SPLITS, decimals, whole
 from vadv_dist.runs.records import RunResult
+
+if TYPE_CHECKING:
+    from vadv_dist.config import DataConfig
 
 _STOPPED = {
     "epochs": "all epochs done",
@@ -19,120 +22,74 @@ _STOPPED = {
 
 
 def run_facts(run: RunRecord) -> dict[str, str]:
-    """Names and values of what is worth knowing of a run; what it did not write is left out."""
-    result = run.result
-    config = {name: run.section(name) for name in ("student", "objective", "data", "optimizer", "run")}
-    facts: dict[str, object] = {
-        "Student": config["student"].get("encoder"),
-        "Student’s weights": _count(result, "student"),
-        "Teacher’s weights": _count(result, "teacher") if run.has_teacher else "no teacher",
-        "Objective": _objective(config["objective"], run.weighting),
-        "Sources": _mixing(config["data"]),
-        "Texts cut": _texts_cut(result),
-        "Batch size": config["data"].get("batch_size"),
-        "Peak learning rate": decimals(lr) if isinstance(lr := config["optimizer"].get("lr"), int | float) else None,
-        "Seed": config["run"].get("seed"),
-        "Engine": result and result.engine,
-        "Workers": result and (result.workers or "this process"),
-        "Device": result and result.device,
-        **_progress(run),
-        **_speed(run),
+    """Facts about a run by name; what is unknown before it is complete is left out."""
+    config, lines = run.config, (*run.steps, *run.epochs)
+    last = datetime.datetime.fromtimestamp(max(line.time for line in lines), datetime.UTC)
+    facts = {
+        "Student": config.student.encoder,
+        "Objective": _objective(config.objective),
+        "Sources": _mixing(config.data),
+        "Batch size": str(config.data.batch_size),
+        "Peak learning rate": decimals(config.optimizer.lr),
+        "Seed": str(config.run.seed),
+        **(
+            {"State": f"not complete; step {whole(max(line.step for line in lines))} logged"}
+            if run.result is None
+            else _result_facts(run.result)
+        ),
+        "Clips per second": f"{median(line.samples_per_s for line in run.steps):.3g} (median)" if run.steps else "",
+        "Last written": f"{last:%Y-%m-%d %H:%M} UTC",
     }
-    return {name: str(value) for name, value in facts.items() if value not in (None, "")}
+    return {name: value for name, value in facts.items() if value}
 
 
-def data_table(run: RunRecord) -> Markup:
-    """Data sets of a run: place, clips by split, fingerprint; empty before the run has ended."""
-    rows: list[tuple[str | None, Sequence[str]]] = []
-    for source in _data(run):
-        counts = _mapping(source, "rows")
-        cells = [whole(n) if isinstance(n := counts.get(split), int) else MISSING for split in SPLITS]
-        fingerprint = str(source.get("fingerprint", MISSING))
-        short = tag("code", fingerprint[:16], title=fingerprint)
-        rows.append((None, (tag("code", str(source.get("place") or source.get("uri", MISSING))), *cells, short)))
+def data_table(data: Sequence[dict[str, Any]]) -> Markup:
+    """Data sets of a run, as in its result: location, clips by split, fingerprint."""
+    rows = []
+    for source in data:
+        counts = (whole(source["rows"][split]) if split in source["rows"] else MISSING for split in SPLITS)
+        fingerprint = tag("code", source["fingerprint"][:16], title=source["fingerprint"])
+        rows.append((None, (tag("code", source["place"]), *counts, fingerprint)))
     columns = ("Data set", *(f"{name.capitalize()} clips" for name in SPLITS.values()), "Fingerprint")
-    return plain_table("Data sets", columns, rows) if rows else Markup()
+    return plain_table("Data sets", columns, rows)
 
 
-def versions(run: RunRecord) -> Markup:
-    """Versions of what the run was made with, in one line."""
-    names = run.result.versions if run.result is not None else {}
-    return Markup(", ".join(tag("code", f"{name} {version}") for name, version in names.items()))
-
-
-def rows_by_split(run: RunRecord) -> dict[str, int]:
-    """Clips by split over all data sets; of splits that have any."""
-    counts: dict[str, int] = {}
-    for source in _data(run):
-        for split, count in _mapping(source, "rows").items():
-            if isinstance(count, int) and count:
-                counts[split] = counts.get(split, 0) + count
-    return counts
-
-
-def _progress(run: RunRecord) -> dict[str, object]:
-    result = run.result
-    if result is None:
-        last = max(line.step for line in (*run.steps, *run.epochs))
-        return {"State": f"not ended; step {whole(last)} logged"}
+def _result_facts(result: RunResult) -> dict[str, str]:
+    cut = [
+        f"{counts['cut']} of {counts['texts']} {SPLITS[split]} ({counts['share']:.1%})"
+        for split, counts in result.texts_cut.items()
+        if counts.get("texts")
+    ]
     return {
+        **{
+            f"{part.capitalize()} parameters": f"{result.parameters[part] / 1e6:.3g} M"
+            for part in ("student", "teacher")
+        },
+        "Truncated texts": ", ".join(cut),
+        "Engine": result.engine,
+        "Workers": str(result.workers or "this process"),
+        "Device": result.device,
         "Steps": whole(result.steps),
-        "Epochs": result.epochs,
+        "Epochs": str(result.epochs),
         "Best checkpoint": f"step {whole(result.best_step)}",
-        "Ended because": _STOPPED.get(result.stopped, result.stopped),
+        "Reason for the end": _STOPPED.get(result.stopped, result.stopped),
+        "Wall time": str(datetime.timedelta(seconds=round(result.wall_time_s))),
+        "Steps per second": f"{result.steps / result.wall_time_s:.3g} with validation",
     }
 
 
-def _speed(run: RunRecord) -> dict[str, object]:
-    facts: dict[str, object] = {}
-    if run.result is not None and run.result.wall_time_s > 0:
-        facts["Wall time"] = duration(run.result.wall_time_s)
-        facts["Steps per second"] = f"{run.result.steps / run.result.wall_time_s:.3g} with validation"
-    if run.steps:
-        facts["Clips per second"] = f"{median(line.samples_per_s for line in run.steps):.3g} (median)"
-    last = max(line.time for line in (*run.steps, *run.epochs))
-    facts["Last written"] = f"{datetime.datetime.fromtimestamp(last, datetime.UTC):%Y-%m-%d %H:%M} UTC"
-    return facts
-
-
-def _objective(config: Record, weighting: str) -> str:
-    if config.get("kind") == "none":
+def _objective(objective: Any) -> str:
+    if objective.kind == "none":
         return "student alone"
-    off = [name for name in ("step1", "step2") if config.get(name) is False]
-    weighed = "" if weighting == "fixed" else f", weighed by {weighting}"
-    return f"{config.get('kind', 'step')} distillation" + (f" without {' and '.join(off)}" if off else "") + weighed
+    off = " and ".join(name for name in ("step1", "step2") if not getattr(objective, name, True))
+    weighting = "" if objective.weighting.kind == "fixed" else f", weighted by {objective.weighting.kind}"
+    return f"{objective.kind} distillation{f' without {off}' if off else ''}{weighting}"
 
 
-def _mixing(data: Record) -> str | None:
-    """How several sources were read as one."""
-    sources = data.get("sources")
-    if not isinstance(sources, Sequence) or len(sources) < 2:
-        return None
-    mixing = str(data.get("mixing", "proportional"))
-    if mixing == "temperature":
-        mixing = f"temperature {data.get('temperature')}"
-    weights = [str(source.get("weight", 1)) for source in sources if isinstance(source, Mapping)]
-    weighed = "" if set(weights) <= {"1", "1.0"} else f", weights {' : '.join(weights)}"
-    return f"{len(sources)}, mixed: {mixing}{weighed}"
-
-
-def _texts_cut(result: RunResult | None) -> str | None:
-    """How many texts were longer than the student reads."""
-    parts = []
-    for split, counts in result.texts_cut.items() if result is not None else ():
-        if counts.get("texts"):
-            parts.append(f"{counts['cut']} of {counts['texts']} {SPLITS.get(split, split)} ({counts['share']:.1%})")
-    return ", ".join(parts) or None
-
-
-def _count(result: RunResult | None, part: str) -> str | None:
-    return None if result is None else parameters(result.parameters[part])
-
-
-def _data(run: RunRecord) -> list[dict[str, Any]]:
-    return run.result.data if run.result is not None else []
-
-
-def _mapping(record: Record, name: str) -> Mapping[str, object]:
-    part = record.get(name)
-    return part if isinstance(part, Mapping) else {}
+def _mixing(data: "DataConfig") -> str:
+    """How several sources are mixed; empty for one."""
+    if len(data.sources) < 2:
+        return ""
+    mixing = f"temperature {data.temperature:g}" if data.mixing == "temperature" else data.mixing
+    weights = [f"{source.weight:g}" for source in data.sources]
+    return f"{len(weights)}, mixed: {mixing}" + (f", weights {' : '.join(weights)}" if set(weights) != {"1"} else "")

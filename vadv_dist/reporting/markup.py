@@ -1,8 +1,6 @@
-"""HTML and SVG as strings in which plain text is escaped unless it is known to be markup."""
+"""HTML as strings in which plain text is escaped."""
 
 import html
-
-Attribute = str | int | float | None
 
 
 class Markup(str):
@@ -16,34 +14,25 @@ def escape(content: str) -> Markup:
     return content if isinstance(content, Markup) else Markup(html.escape(content, quote=True))
 
 
-def tag(name: str, *children: str, **attributes: Attribute) -> Markup:
+def tag(name: str, *children: str, **attributes: str | int | None) -> Markup:
     """Write one element.
 
     Args:
-        name: element name, as `td` or `path`.
+        name: element name, such as `td`.
         children: its content; a plain string is escaped, `Markup` is not.
-        attributes: trailing underscores are dropped (`class_`), others become hyphens (`aria_label`); None leaves an
-            attribute out, and numbers are written short.
+        attributes: trailing underscores are dropped (`class_`), others become hyphens (`aria_label`); None omits an
+            attribute.
     """
     written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(_text(value), quote=True)}"'
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value), quote=True)}"'
         for key, value in attributes.items()
         if value is not None
     )
-    if not children and name in _EMPTY:
+    if name in ("meta", "link"):  # HTML does not close them
         return Markup(f"<{name}{written}>")
-    return Markup(f"<{name}{written}>{''.join(escape(child) for child in children)}</{name}>")
+    return Markup(f"<{name}{written}>{join(*children)}</{name}>")
 
 
 def join(*parts: str) -> Markup:
-    """Write parts one after the other, plain text escaped."""
-    return Markup("".join(escape(part) for part in parts))
-
-
-# Elements that HTML closes itself.
-_EMPTY = frozenset({"meta", "link", "br", "hr", "col"})
-
-
-def _text(value: str | int | float) -> str:
-    # Two decimals are a hundredth of a pixel at the sizes that figures are drawn in.
-    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    """Concatenate parts; plain text is escaped."""
+    return Markup("".join(map(escape, parts)))

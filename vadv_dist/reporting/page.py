@@ -1,20 +1,29 @@
-"""The page around a report's sections: one document that loads nothing and runs nothing."""
+"""The page around a report's sections: one self-contained HTML document without scripts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vadv_dist.reporting.markup import Markup, join, tag
+from vadv_dist import __version__
+from vadv_dist.reporting.markup import Markup, tag
 from vadv_dist.reporting.pictures import Picture
 from vadv_dist.reporting.style import STYLE
 from vadv_dist.storage import Location, atomic_file, write_text
 
-# No script, no request: what a clip's text could smuggle in would still find nothing to run on.
+# No scripts and no requests, whatever the text of a clip contains.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: its anchor, heading, one line of explanation, and content with these pictures."""
+    """A section of the page.
+
+    Attributes:
+        anchor: its id.
+        title: its heading.
+        note: a line of explanation.
+        content: its markup, including the pictures.
+        pictures: the pictures in it.
+    """
 
     anchor: str
     title: str
@@ -31,7 +40,7 @@ class Page:
     pictures: Sequence[Picture]
 
     def write(self, path: Location) -> None:
-        """Write the page, and beside it each picture for papers: `figures/<name>.png` and `.pdf`.
+        """Write the page, and each picture for papers: `figures/<name>.png` and `.pdf` in the same folder.
 
         Nothing is written before everything is drawn, and the page is written last.
         """
@@ -43,9 +52,13 @@ class Page:
         write_text(path, self.html)
 
 
-def document(title: str, header: str, sections: Sequence[Section], footer: str) -> Page:
-    """The whole page."""
-    links = (tag("a", section.title, href=f"#{section.anchor}") for section in sections)
+def document(title: str, header: str, sections: Sequence[Section | None], command: str) -> Page:
+    """The page of the given sections; `command` is the command that writes it."""
+    shown = [section for section in sections if section is not None]
+    links = (tag("a", section.title, href=f"#{section.anchor}") for section in shown)
+    footer = tag(
+        "div", "Written by ", tag("code", command), f" of vadv {__version__}. This page loads nothing.", class_="page"
+    )
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -60,11 +73,11 @@ def document(title: str, header: str, sections: Sequence[Section], footer: str) 
         "body",
         tag("header", tag("div", header, class_="page")),
         tag("nav", tag("div", *links, class_="page"), aria_label="Sections"),
-        tag("main", *map(_section, sections), class_="page"),
-        tag("footer", tag("div", footer, class_="page")),
+        tag("main", *map(_section, shown), class_="page"),
+        tag("footer", footer),
     )
     html = "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
-    return Page(html, [picture for section in sections for picture in section.pictures])
+    return Page(html, [picture for section in shown for picture in section.pictures])
 
 
 def grid(pictures: Sequence[Picture], class_: str = "") -> Markup:
@@ -73,10 +86,10 @@ def grid(pictures: Sequence[Picture], class_: str = "") -> Markup:
 
 
 def folded(summary: str, *content: str) -> Markup:
-    """Content that is shown when asked for."""
+    """Content that is hidden until the reader opens it."""
     return tag("details", tag("summary", summary), *content)
 
 
 def _section(section: Section) -> Markup:
-    heading = join(tag("h2", section.title), tag("p", section.note, class_="about") if section.note else "")
-    return tag("section", heading, section.content, id=section.anchor)
+    note = tag("p", section.note, class_="about") if section.note else ""
+    return tag("section", tag("h2", section.title), note, section.content, id=section.anchor)

@@ -1,138 +1,161 @@
 """The sections of the page."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from vadv_dist.evaluation.description import Output
 from vadv_dist.reporting.comparison import Comparison
 from vadv_dist.reporting.curves import loss_pictures, optimizer_pictures, validation_picture
-from vadv_dist.reporting.facts import data_table, run_facts, versions
-from vadv_dist.reporting.figures import (
-    confusion_pictures,
-    error_picture,
-    error_row,
-    histogram_pictures,
-    scatter_pictures,
-)
-from vadv_dist.reporting.markup import join, tag
+from vadv_dist.reporting.facts import data_table, run_facts
+from vadv_dist.reporting.figures import confusion_pictures, error_picture, histogram_pictures, scatter_pictures
+from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.page import Section, folded, grid
+from vadv_dist.reporting.pictures import Picture
 from vadv_dist.reporting.run_files import RunRecord, Scored
 from vadv_dist.reporting.style import role_of
 from vadv_dist.reporting.tables import facts_list, metrics_table, worst_table
-from vadv_dist.reporting.truth import best_attainable_of
-from vadv_dist.reporting.words import SPLITS, clips
+from vadv_dist.reporting.words import SPLITS, best_attainable, clips
+from vadv_dist.runs.records import Evaluation
+from vadv_dist.storage import read_json
 
+# The folder in a run that contains evaluations on other data.
+OTHER_DATA = "other-data"
 _COUNTS = {2: "Two", 5: "Five", 7: "Seven"}
 
 
 def metrics_section(run: RunRecord, evaluation: Scored, comparisons: Sequence[Comparison]) -> Section:
-    """Errors at a glance, then every metric; of the run's readers and of other runs' students."""
-    predictions = evaluation.predictions
-    task, metrics = evaluation.task, evaluation.document.metrics
-    outputs = [output for output in task.outputs if output.name in metrics]
-    errors = [error_row(output.title, role_of(task, output), predictions, output.name) for output in outputs]
-    rows = [(_reader(output, evaluation), role_of(task, output), metrics[output.name]) for output in outputs]
+    """Errors at a glance, then all metrics, of the run's outputs and of other runs' students."""
+    task, metrics, size = evaluation.task, evaluation.document.metrics, len(evaluation.predictions)
+    errors = [(o.title, role_of(task, o), evaluation.predictions, o.name) for o in evaluation.outputs]
+    rows = []
+    for output in evaluation.outputs:
+        count = metrics[output.name].get("clips", size)
+        title = output.title if count == size else f"{output.title}, {clips(int(count or 0))}"
+        rows.append((title, role_of(task, output), metrics[output.name]))
     for comparison in comparisons:
         other, theirs = comparison.other_than(evaluation)
-        name = _student_of(other)
-        errors.insert(1, error_row(name, "other", theirs.predictions, task.student.name))
-        rows.insert(1, (name, "other", theirs.document.metrics[task.student.name]))
-    scale = evaluation.scale
-    told = [*scale.notes, *scale.in_words(scale.absent(predictions.label))]
-    conventions = tag("ul", *(tag("li", line) for line in told), class_="notes")
-    best = best_attainable_of(run)
-    computed = " The best is what this made data allows, computed from its random model." if best else ""
-    size = clips(len(predictions), evaluation.split)
-    step = f" at step {evaluation.document.step}" if evaluation.document.step is not None else ""
-    picture = error_picture([row for row in errors if row], best, task.score_metric.heading)
+        errors.insert(1, (_student_of(other), "other", theirs.predictions, task.student.name))
+        rows.insert(1, (_student_of(other), "other", theirs.document.metrics[task.student.name]))
+    scale, best = evaluation.scale, _best_attainable(run)
+    notes = (*scale.notes, *scale.in_words(scale.absent(evaluation.predictions.label)))
+    conventions = tag("ul", *(tag("li", line) for line in notes), class_="notes")
+    step = "" if evaluation.document.step is None else f" at step {evaluation.document.step}"
+    computed = " The best possible scores are computed from the random model of the synthetic data." if best else ""
+    picture = error_picture(errors, best, task.score_metric.heading)
     return Section(
         "metrics",
         "Metrics",
-        f"On {size}{step}. Bars are 95 % bootstrap intervals over clips.{computed}",
+        f"On {clips(size, evaluation.split)}{step}. Bars are 95 % bootstrap intervals over clips.{computed}",
         join(grid([picture], "one"), metrics_table(rows, task.metrics), conventions),
         [picture],
     )
 
 
-def sources_section(evaluation: Scored) -> Section:
-    """Every metric on each source's clips alone, a table per source."""
+def sources_section(evaluation: Scored) -> Section | None:
+    """All metrics by source; None for a single source."""
     task, parts = evaluation.task, []
     for name, source in evaluation.document.sources.items():
-        size = f" · {clips(source.rows, evaluation.split)}"
         rows = [(o.title, role_of(task, o), source.metrics[o.name]) for o in task.outputs if o.name in source.metrics]
+        size = f" · {clips(source.rows, evaluation.split)}"
         parts.append(join(tag("p", tag("b", name), size, class_="about"), metrics_table(rows, task.metrics)))
-    return Section("sources", "By source", "The same metrics on the clips of one source alone.", join(*parts))
+    note = "The same metrics on the clips of one source alone."
+    return Section("sources", "By source", note, join(*parts)) if len(parts) > 1 else None
+
+
+def other_data_section(run: RunRecord) -> Section | None:
+    """A table for each evaluation on other data; None if there are none.
+
+    Raises:
+        UserError: one of the files is damaged.
+    """
+    parts = []
+    for document in map(Evaluation.read, sorted((run.path / OTHER_DATA).glob("*.json"))):
+        task, data = document.task, document.data[0]
+        rows = [(task.student.title, role_of(task, task.student), document.metrics[task.student.name])]
+        warnings = [*(str(leak["told"]) for leak in document.leaks), *document.remarks]
+        size = f" · {clips(document.rows, document.split)} · fingerprint "
+        parts += [
+            tag("p", tag("b", str(data["uri"])), size, tag("code", str(data["fingerprint"])[:16])),
+            metrics_table(rows, task.metrics),
+            tag("ul", *(tag("li", warning) for warning in warnings), class_="notes") if warnings else "",
+        ]
+    note = "The student on data sets that it was not trained on (vadv evaluate --data)."
+    return Section("other-data", "On other data", note, join(*parts)) if parts else None
 
 
 def training_section(run: RunRecord) -> Section:
-    """Validation and every loss term over time."""
+    """Validation scores and loss terms over time."""
     validation = validation_picture(run)
-    pictures = ([validation] if validation else []) + loss_pictures(run) + optimizer_pictures(run)
-    drawn = "Thin: the mean since the line logged before. " + ("Bold: the mean of each epoch." if run.epochs else "")
-    return Section(
-        "training",
-        "Training",
-        f"Each term of the objective before its weight. {drawn}",
-        grid(pictures),
-        pictures,
-    )
+    pictures = [*([validation] if validation else []), *loss_pictures(run), *optimizer_pictures(run)]
+    bold = " Bold: the mean of each epoch." if run.epochs else ""
+    note = f"Each term of the objective before its weight. Thin: the mean since the previous logged line.{bold}"
+    return _of_pictures("training", "Training", note, pictures)
 
 
 def clip_sections(evaluation: Scored, comparisons: Sequence[Comparison]) -> list[Section]:
     """What was predicted, clip by clip."""
-    predictions = evaluation.predictions
     others = [comparison.other_than(evaluation) for comparison in comparisons]
     logits = [(_student_of(other), theirs.predictions.logits[evaluation.task.student.name]) for other, theirs in others]
-    split = SPLITS[evaluation.split]
-    scatters, histograms = scatter_pictures(evaluation), histogram_pictures(evaluation, logits)
-    classes = confusion_pictures(evaluation)
     return [
-        Section(
+        _of_pictures(
             "predictions",
-            "Predictions against labels",
-            "One point per clip; on the dashed line the prediction is right. Point at one to read the clip.",
-            grid(scatters),
-            scatters,
+            "Predictions and labels",
+            "One point per clip; predictions on the dashed line are correct. Point at one to read the clip.",
+            scatter_pictures(evaluation),
         ),
-        Section(
+        _of_pictures(
             "distributions",
             "Distribution of logits",
-            "The outline is the labels’ own distribution; values beyond the outermost bars are counted in them. "
-            "The paper’s Figure 5 shows the same.",
-            grid(histograms),
-            histograms,
+            "The outline is the distribution of the labels; the outermost bars include all values beyond them. The "
+            "paper’s Figure 5 shows the same.",
+            histogram_pictures(evaluation, logits),
         ),
-        Section(
+        _of_pictures(
             "classes",
             f"{_COUNTS[len(evaluation.scale.classes[1].names)]} classes",
             "Clips by class of the label (row) and of the prediction (column). Shades are shares of a row; outlined "
-            f"cells are right. {evaluation.scale.class_note}",
-            grid(classes, "wide"),
-            classes,
+            f"cells are correct. {evaluation.scale.class_note}",
+            confusion_pictures(evaluation),
+            "wide",
         ),
         Section(
             "worst",
             "Worst predictions",
-            f"The {min(10, len(predictions))} {split} clips on which the student errs most.",
-            worst_table(predictions, evaluation.scale, evaluation.task),
+            f"The {min(10, len(evaluation.predictions))} {SPLITS[evaluation.split]} clips with the largest errors of "
+            "the student.",
+            worst_table(evaluation),
         ),
     ]
 
 
 def facts_section(run: RunRecord) -> Section:
-    """What the run was, enough to repeat it."""
-    config = folded("Resolved configuration", tag("pre", run.config_text, tabindex=0))
-    names = versions(run)
-    made_with = tag("p", "Made with ", names, ".", class_="about") if names else ""
-    return Section("run", "Run", "", join(facts_list(run_facts(run)), data_table(run), made_with, config))
+    """What the run was, in enough detail to repeat it."""
+    from vadv_dist.config import config_to_yaml
+
+    parts = [facts_list(run_facts(run))]
+    if run.result is not None:
+        versions = ", ".join(tag("code", f"{name} {version}") for name, version in run.result.versions.items())
+        parts += [data_table(run.result.data), tag("p", "Versions: ", Markup(versions), ".", class_="about")]
+    config = folded("Resolved configuration", tag("pre", config_to_yaml(run.config), tabindex=0))
+    return Section("run", "Run", "", join(*parts, config))
 
 
-def _reader(output: Output, evaluation: Scored) -> str:
-    """An output's title, with its number of clips where that is not all of them."""
-    count = evaluation.document.metrics[output.name].get("clips")
-    return output.title + (
-        f", {clips(int(count))}" if count is not None and count != len(evaluation.predictions) else ""
-    )
+def _of_pictures(anchor: str, title: str, note: str, pictures: Sequence[Picture], class_: str = "") -> Section:
+    return Section(anchor, title, note, grid(pictures, class_), pictures)
 
 
 def _student_of(run: RunRecord) -> str:
-    return f"Student of {run.name}" if run.has_teacher else "Student trained alone"
+    return f"Student of {run.name}" if run.config.has_teacher else "Student trained alone"
+
+
+def _best_attainable(run: RunRecord) -> dict[str, float]:
+    """Best possible score by input on the run's data set, if it is synthetic and still at its location.
+
+    Raises:
+        UserError: the data set's document is damaged.
+    """
+    data = run.result.data if run.result is not None else []
+    if len(data) != 1 or not (path := Path(data[0]["place"]) / "dataset.json").is_file():
+        return {}
+    document = read_json(path)
+    is_same = document.get("fingerprint") == data[0]["fingerprint"]
+    return best_attainable(document.get("truth") or {}, run.task.score) if is_same else {}

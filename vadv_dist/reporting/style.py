@@ -1,12 +1,13 @@
-"""How the page looks: light, dark, narrow and printed.
+"""Palette and style sheet of the page: light, dark, narrow and printed.
 
-The colours of outputs are those of Okabe and Ito (2008), which stay apart for colour-blind eyes; lighter in dark mode.
+The colours of outputs are those of Okabe and Ito (2008), which colour-blind readers can distinguish; lighter in dark
+mode.
 """
 
 from vadv_dist.evaluation.description import Output, TaskDescription
 
-# Light and dark by role: o1 to o3 are a task's outputs, the student first. All light ones differ, for they stand for
-# their roles in a picture.
+# Light and dark by role: o1 to o3 are a task's outputs, the student first. No two light ones are equal, because the
+# colours in a picture are mapped back to roles.
 _COLOURS = {
     "ground": ("#fbfaf8", "#15171a"),
     "raised": ("#ffffff", "#1c1f23"),
@@ -26,7 +27,7 @@ _DARK = {role: dark for role, (_, dark) in _COLOURS.items()}
 
 
 def role_of(task: TaskDescription, output: Output) -> str:
-    """The role that an output has in the palette."""
+    """The role of an output in the palette."""
     return f"o{1 + task.outputs.index(output) % 3}"
 
 
@@ -53,9 +54,8 @@ h1 { font-size: clamp(30px, 5vw, 46px); line-height: 1.12; font-weight: 600; let
   margin: 6px 0 0; max-width: 22em; text-wrap: balance; overflow-wrap: anywhere; }
 h2 { font-size: 25px; line-height: 1.2; font-weight: 600; letter-spacing: -.008em; margin: 0; }
 .over { margin: 0; color: var(--quiet); font-size: 14px; overflow-wrap: anywhere; }
-.over b { color: var(--ink); font-weight: 600; }
+.over b { color: var(--ink); }
 .lede { font-size: clamp(18px, 2.2vw, 21px); line-height: 1.5; margin: 18px 0 0; max-width: 44em; text-wrap: pretty; }
-.lede b { color: var(--o1); font-weight: 600; }
 .caveat, .about { color: var(--quiet); font-size: 15px; margin: 6px 0 0; max-width: 52em; text-wrap: pretty; }
 .notice { border-left: 3px solid var(--o2); padding: 2px 0 2px 14px; margin: 20px 0 0; max-width: 52em; }
 code, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; font-size: .875em; }
@@ -81,14 +81,13 @@ ul.notes li { margin: 4px 0; }
 .grid-of.one { display: block; max-width: 484px; } .grid-of.one figcaption { min-height: 0; }
 figure { margin: 0; min-width: 0; break-inside: avoid; }
 figcaption { display: flex; flex-wrap: wrap; align-items: baseline; column-gap: 10px; margin-bottom: 6px;
-  min-height: 48px;
-  align-content: end; font-size: 15px; line-height: 1.4; }
-figcaption b { font-weight: 600; width: 100%; }
+  min-height: 48px; align-content: end; font-size: 15px; line-height: 1.4; }
+figcaption b { width: 100%; }
 .note { color: var(--quiet); font-size: 13.5px; display: inline-flex; flex-wrap: wrap; align-items: baseline;
   column-gap: 12px; }
 .tag { font-size: 12px; border: 1px solid var(--rule); border-radius: 3px; padding: 0 5px; }
 sub, sup { font-size: .72em; line-height: 0; }
-svg { display: block; width: 100%; height: auto; overflow: visible; font-family: inherit; stroke-linejoin: round;
+svg { display: block; width: 100%; height: auto; overflow: visible; font-size: 11px; stroke-linejoin: round;
   font-variant-numeric: tabular-nums; }
 svg use:hover { fill-opacity: 1; stroke: var(--ink); }
 
@@ -108,10 +107,10 @@ thead th { color: var(--quiet); font-size: 13.5px; vertical-align: bottom; }
 tbody tr:last-child > * { border-bottom: 0; }
 small { display: block; color: var(--quiet); font-size: 12.5px; font-weight: 400; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.quiet { color: var(--quiet); } .strong, .lead > th, .lead > .number:not(.quiet) { font-weight: 600; }
+b, .lead > * { font-weight: 600; }
 tr.ours > * { background: var(--wash); } tr.ours > th { font-weight: 600; padding-left: 10px; }
 tr.ours + tr:not(.ours) > th { padding-left: 0; }
-.worst .words { min-width: 250px; overflow-wrap: anywhere; } q { quotes: "“" "”"; }
+q { display: inline-block; min-width: 250px; overflow-wrap: anywhere; quotes: "“" "”"; }
 .facts { display: grid; gap: 0 32px; margin: 20px 0 0;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)); }
 .facts div { display: flex; justify-content: space-between; gap: 18px; padding: 7px 0;
@@ -123,9 +122,7 @@ summary:hover { color: var(--ink); }
 pre { background: var(--raised); border: 1px solid var(--rule); border-radius: 4px; padding: 14px 16px;
   overflow-x: auto; line-height: 1.5; }
 
-@media (max-width: 620px) {
-  th, td { padding-right: 10px; }
-}
+@media (max-width: 620px) { th, td { padding-right: 10px; } }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 @media print {
   nav { display: none; } body { background: #fff; font-size: 11pt; } section { padding-top: 18px; }

@@ -1,66 +1,56 @@
 """Tables of the page: metrics, the worst predictions, facts."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from vadv_dist.evaluation.description import Metric, TaskDescription
+import numpy as np
+
+from vadv_dist.evaluation.description import Metric
 from vadv_dist.reporting.markup import Markup, join, tag
-from vadv_dist.reporting.run_files import Predictions
-from vadv_dist.reporting.words import score
+from vadv_dist.reporting.run_files import Scored
+from vadv_dist.reporting.words import MISSING, score
 from vadv_dist.runs.records import Values
-
-if TYPE_CHECKING:
-    from vadv_dist.evaluation.label_scale import LabelScale
 
 
 def metrics_table(rows: Sequence[tuple[str, str, Values]], metrics: Sequence[Metric]) -> Markup:
-    """Metrics by reader: (name, role, scores) of each; a column for each of the metrics that one of them has."""
-    head = [("Reader", "")]
+    """Metrics by output: (name, role, scores) of each row; a column for each metric that a row has."""
     shown = [metric for metric in metrics if any(metric.key in scores for _, _, scores in rows)]
-    names = [
-        join(metric.name, " ↓" if metric.lower_is_better else " ↑", tag("small", metric.convention)) for metric in shown
-    ]
-    head += [(name, "number") for name in names]
+    names = (join(m.name, " ↓" if m.lower_is_better else " ↑", tag("small", m.convention)) for m in shown)
     body = [
-        tag(
-            "tr",
-            tag("th", tag("span", name, class_=f"key {role}"), scope="row"),
-            *(tag("td", score(scores.get(m.key), percent=m.percent), class_="number") for m in shown),
-            class_="lead" if number == 0 else None,
-        )
+        ("lead" if not number else None, (tag("span", name, class_=f"key {role}"), *cells(scores, shown)))
         for number, (name, role, scores) in enumerate(rows)
     ]
-    return scrolling("Metrics", tag("table", _head(*head), tag("tbody", *body)))
+    return plain_table("Metrics", ("Output", *names), body)
 
 
-def worst_table(predictions: Predictions, scale: "LabelScale", task: TaskDescription, count: int = 10) -> Markup:
-    """The clips on which the student errs most."""
-    rows = range(len(predictions))
-    errors = [abs(predictions.logits[task.student.name][row] - predictions.label[row]) for row in rows]
-    worst = sorted(rows, key=lambda row: (-errors[row], predictions.clip_id[row]))[:count]
-    titles = {output.name: output.title for output in task.outputs}
-    readers = list(predictions.logits)
-    head = [("Words", "words"), ("Label", "number")]
-    head += [(titles[reader], "number") for reader in readers] + [("Error", "number")]
-    body = []
-    for row in worst:
+def cells(scores: Values, metrics: Sequence[Metric]) -> list[str]:
+    """One output's metrics."""
+    return [score(scores.get(metric.key), percent=metric.percent) for metric in metrics]
+
+
+def worst_table(evaluation: Scored) -> Markup:
+    """The ten clips with the largest errors of the student."""
+    predictions = evaluation.predictions
+    signed = evaluation.scale.low < 0
+    errors = np.abs(predictions.logits[evaluation.task.student.name] - predictions.label)
+    rows: list[tuple[str | None, list[str]]] = []
+    for row in sorted(range(len(errors)), key=lambda row: (-errors[row], predictions.clip_id[row]))[:10]:
         words = join(tag("q", predictions.text[row]), tag("small", predictions.clip_id[row]))
-        values = [predictions.label[row], *(predictions.logits[reader][row] for reader in readers)]
-        cells = [tag("td", in_label_units(value, scale), class_="number") for value in values]
-        error = tag("td", f"{errors[row]:.2f}", class_="number strong")
-        body.append(tag("tr", tag("th", words, scope="row", class_="words"), *cells, error))
-    return scrolling("Worst predictions", tag("table", _head(*head), tag("tbody", *body), class_="worst"))
+        values = (predictions.label, *predictions.logits.values())
+        rows.append((None, [words, *(_number(v[row], signed) for v in values), tag("b", f"{errors[row]:.2f}")]))
+    columns = ("Words", "Label", *(output.title for output in evaluation.outputs), "Error")
+    return plain_table("Worst predictions", columns, rows)
 
 
 def plain_table(label: str, columns: Sequence[str], rows: Iterable[tuple[str | None, Sequence[str]]]) -> Markup:
-    """A table whose first column names its rows; each row is its class and its cells."""
-    head = _head((columns[0], ""), *((name, "number") for name in columns[1:]))
-    body = [
+    """A table whose first column names its rows, each a class and its cells; it scrolls where the page is narrow."""
+    first, *others = columns
+    head = (tag("th", first, scope="col"), *(tag("th", name, scope="col", class_="number") for name in others))
+    body = (
         tag("tr", tag("th", cells[0], scope="row"), *(tag("td", c, class_="number") for c in cells[1:]), class_=class_)
         for class_, cells in rows
-    ]
-    return scrolling(label, tag("table", head, tag("tbody", *body)))
+    )
+    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body))
+    return tag("div", table, class_="scroll", role="region", aria_label=label, tabindex=0)
 
 
 def facts_list(facts: Mapping[str, str]) -> Markup:
@@ -68,19 +58,9 @@ def facts_list(facts: Mapping[str, str]) -> Markup:
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()), class_="facts")
 
 
-def scrolling(label: str, table: str) -> Markup:
-    """A table that scrolls by itself where the page is narrow, also by keyboard."""
-    return tag("div", table, class_="scroll", role="region", aria_label=label, tabindex=0)
-
-
-def in_label_units(value: float, scale: "LabelScale") -> str:
-    """A label or a logit, in two decimals; with its sign where labels may be negative."""
-    if not math.isfinite(value):
-        return "–"
-    text = f"{value:+.2f}".replace("+0.00", "0.00") if scale.low < 0 else f"{value:.2f}"
+def _number(value: float, signed: bool) -> str:
+    """A label or a logit in two decimals."""
+    if np.isnan(value):
+        return MISSING
+    text = f"{value:+.2f}".replace("+0.00", "0.00") if signed else f"{value:.2f}"
     return text.replace("-", "−")
-
-
-def _head(*columns: tuple[str, str]) -> Markup:
-    cells = (tag("th", name, scope="col", class_=class_ or None) for name, class_ in columns)
-    return tag("thead", tag("tr", *cells))

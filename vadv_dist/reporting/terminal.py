@@ -1,14 +1,10 @@
-"""Metrics as tables for a terminal of 80 columns.
-
-Only ASCII is written here, which every terminal and log can show; rich leaves colours out where there is no terminal.
-"""
+"""Tables of metrics for a terminal of 80 columns, in ASCII, which every terminal and log can show."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vadv_dist.evaluation.description import Metric, TaskDescription
-from vadv_dist.reporting.truth import best_attainable
-from vadv_dist.reporting.words import MISSING, score, signed
+from vadv_dist.reporting.words import MISSING, best_attainable, score
 from vadv_dist.runs.records import Evaluation, Metrics, Values
 
 if TYPE_CHECKING:
@@ -19,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def evaluation_tables(evaluation: Evaluation) -> "Iterator[Table | Text]":
-    """An evaluation for a terminal: all clips, each source where there are several, and notes."""
+    """An evaluation: all clips, each source if there are several, and notes."""
     what = f"{evaluation.split} split"
     if evaluation.other_data:
         what += f" of {evaluation.data[0]['uri']}"
@@ -33,28 +29,25 @@ def evaluation_tables(evaluation: Evaluation) -> "Iterator[Table | Text]":
 
 
 def metrics_table(metrics: Metrics, task: TaskDescription, title: str) -> "Table":
-    """Metrics of several outputs, one a row.
+    """A row of metrics per output.
 
     Args:
-        metrics: by name of the output; one that is absent or None is a dash.
-        task: what the outputs and metrics are called; a metric that no row has gets no column.
-        title: what stands above the table.
-    Returns:
-        A table for `rich.console.Console.print`, at most 80 columns wide.
+        metrics: by name of the output; one that is None or missing in a row is shown as a dash.
+        task: titles of outputs and metrics; a metric that no row has gets no column.
+        title: title of the table.
     """
-    shown = _shown(metrics.values(), task)
+    table, shown = _table(title, metrics.values(), task)
     clips = {values.get("clips") for values in metrics.values()}
-    table = _table(title, shown)
     titles = {output.name: output.title for output in task.outputs}
     for name, values in metrics.items():
-        # A teacher may have seen fewer clips than the student read.
+        # The teacher may have been scored on fewer clips than the student.
         size = f", {values['clips']:g} clips" if len(clips) > 1 and values.get("clips") is not None else ""
         table.add_row(titles.get(name, name) + size, *_scores(values, shown))
     return table
 
 
 def notes(evaluation: Evaluation) -> "Text":
-    """What stands below the tables of an evaluation: metrics that are absent, and outputs that are constant."""
+    """The notes of an evaluation: metrics that are absent, and outputs that are constant."""
     from rich.text import Text
 
     text = Text(style="dim")
@@ -67,71 +60,50 @@ def notes(evaluation: Evaluation) -> "Text":
     return text
 
 
-def comparison_table(
-    alone: Evaluation,
-    taught: Evaluation,
-    *,
-    gain: "Interval | None" = None,
-    truth: Mapping[str, object] | None = None,
-    title: str = "What the teacher gave the student",
-) -> "Table":
-    """The student alone, beside the teacher, and what it gained.
+def comparison_table(alone: Evaluation, taught: Evaluation, gain: "Interval", truth: Mapping[str, Any]) -> "Table":
+    """The student alone and with the teacher, and the gain.
 
     Args:
-        alone: of the student trained alone.
-        taught: of the student trained beside the teacher.
-        gain: how much smaller the taught student's error is, with its interval over clips, as
-            `vadv_dist.reporting.comparison.compare_runs` computes it.
-        truth: `truth` of a made data set's `dataset.json`, for the best score that can be reached from each input.
-        title: what stands above the table.
+        alone: evaluation of the student trained alone.
+        taught: evaluation of the student trained with the teacher.
+        gain: reduction of the student's error by the teacher, with its interval over clips.
+        truth: `truth` of a synthetic data set's `dataset.json`, for the best possible score from each input.
     Returns:
-        A table for `rich.console.Console.print`, at most 80 columns wide. Gains are positive where the taught student
-        is better, in label units, or in points for percentages.
+        A table whose gains are positive if the teacher helps, in label units, or in points for percentages.
     """
     task = taught.task
     before, after = (each.metrics[task.student.name] for each in (alone, taught))
-    shown = _shown((before, after), task)
-    table = _table(title, shown)
+    table, shown = _table("What the teacher gave the student", (before, after), task)
     table.add_row("Student alone", *_scores(before, shown))
     table.add_row("Student with teacher", *_scores(after, shown))
     table.add_section()
     table.add_row("Gain", *(_gain(before, after, metric) for metric in shown), style="bold")
-    if best := best_attainable(truth or {}, task.score):
-        table.add_section()
-        for name, value in best.items():
-            table.add_row(f"Best from {name}", _ascii(score(value, percent=task.score_metric.percent)))
-    if gain is not None:
-        mean, low, high = (_ascii(score(value, percent=False)) for value in gain)
-        table.caption = (
-            f"Gain in {task.score_metric.title} {mean}; paired bootstrap over clips, 95 % interval {low} to {high}."
-        )
+    table.add_section()
+    for name, value in best_attainable(truth, task.score).items():
+        table.add_row(f"Best from {name}", _ascii(score(value, percent=task.score_metric.percent)))
+    mean, low, high = (_ascii(score(value, percent=False)) for value in gain)
+    table.caption = (
+        f"Gain in {task.score_metric.title} {mean}; paired bootstrap over clips, 95 % interval {low} to {high}."
+    )
     return table
 
 
-def _shown(rows: Iterable[Values], task: TaskDescription) -> list[Metric]:
-    present = {key for values in rows for key in values}
-    return [metric for metric in task.metrics if metric.key in present]
-
-
-def _table(title: str, shown: Sequence[Metric]) -> "Table":
+def _table(title: str, rows: Iterable[Values], task: TaskDescription) -> "tuple[Table, list[Metric]]":
+    """An empty table with a column for each metric that a row has, and these metrics."""
     from rich import box
     from rich.table import Table
 
     table = Table(
-        title=title,
-        title_style="bold",
-        title_justify="left",
-        caption_style="dim",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
+        title=title, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
     )
+    table.caption_style, table.caption_justify = "dim", "left"
     table.add_column("", overflow="fold", max_width=26)
+    present = {key for values in rows for key in values}
+    shown = [metric for metric in task.metrics if metric.key in present]
     for metric in shown:
         name = f"{metric.name}\n{metric.convention}" if metric.convention else metric.name
         table.add_column(name, justify="right", no_wrap=True, min_width=5)
-    return table
+    return table, shown
 
 
 def _scores(metrics: Values, shown: Sequence[Metric]) -> list[str]:
@@ -141,9 +113,9 @@ def _scores(metrics: Values, shown: Sequence[Metric]) -> list[str]:
 def _gain(alone: Values, taught: Values, metric: Metric) -> str:
     before, after = alone.get(metric.key), taught.get(metric.key)
     if before is None or after is None:
-        return _ascii(MISSING)
-    difference = before - after if metric.lower_is_better else after - before
-    return _ascii(signed(difference, percent=metric.percent))
+        return "-"
+    difference = metric.cost(before) - metric.cost(after)
+    return f"{100 * difference:+.1f}" if metric.percent else f"{difference:+.3f}"
 
 
 def _ascii(text: str) -> str:

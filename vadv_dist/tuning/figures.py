@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-from vadv_dist.reporting.markup import tag
 from vadv_dist.reporting.pictures import WIDE, Picture, Point, number, shortened
 from vadv_dist.reporting.style import PALETTE
 from vadv_dist.reporting.words import decimals
@@ -99,7 +98,6 @@ def slice_pictures(trials: Sequence[FrozenTrial], entries: Sequence[Entry], scor
         marks = [(trial, (_place(entry, trial.params[entry.field]), score.value(cost)), cost) for trial, cost in seen]
         _dots(picture, marks, score)
         picture.label = f"Validation {score.title} by {entry.field}."
-        picture.note = tag("span", "log scale", class_="tag") if entry.log else picture.note
         pictures.append(picture)
     return pictures
 
@@ -133,7 +131,7 @@ def parallel_picture(trials: Sequence[FrozenTrial], entries: Sequence[Entry], sc
         look = {"width": 2.5} if best else {"alpha": 0.1 + 0.7 * rank / len(ranked)}
         picture.title(picture.line(points, "ink" if best else "o1", **look), [_title(trial, cost, score)])
     picture.label = f"Values of {len(seen)} trials on {len(entries)} axes, with their validation {score.title}."
-    picture.note = tag("span", f"bold: the best; fainter: a worse {score.title}")
+    picture.note = f"bold: the best; fainter: a worse {score.title}"
     return picture
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from optuna.trial import FrozenTrial, TrialState
 
-from vadv_dist import __version__
 from vadv_dist.config import config_to_yaml
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.page import Page, Section, document, folded, grid
@@ -44,9 +43,7 @@ def report_page(answer: Answer) -> Page:
         _trials_section(answer, trials),
         _facts_section(answer, trials),
     ]
-    footer = join("Written by ", tag("code", "vadv tune"), f" of vadv {__version__}. This page loads nothing.")
-    shown = [section for section in sections if section is not None]
-    return document(f"{answer.folder.name} · vadv tune", _header(answer), shown, footer)
+    return document(f"{answer.folder.name} · vadv tune", _header(answer), sections, "vadv tune")
 
 
 def _header(answer: Answer) -> Markup:
