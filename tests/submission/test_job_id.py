@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from vadv_dist.config import load
 from vadv_dist.errors import UserError
 from vadv_dist.submission import job
 from vadv_dist.submission.job import Submission, prepared_arguments, submit
@@ -77,6 +78,13 @@ def test_the_same_command_follows_the_running_job(server: Server, project: Path)
     assert first.startswith("vadv-train-x-")
     assert submitted(server, TRAIN) == first
     assert list(server.jobs) == [first]
+
+
+def test_the_configuration_is_parsed_once(server: Server, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, parsed = load.build, []
+    monkeypatch.setattr(load, "build", lambda *given: parsed.append(given[-1]) or build(*given))
+    submitted(server, TRAIN)
+    assert parsed == ["a.yaml"]
 
 
 def test_an_ended_job_is_not_followed(server: Server, project: Path) -> None:
@@ -195,8 +203,7 @@ def test_relative_paths_start_from_the_uploaded_folder(project: Path, tmp_path: 
 def test_locations_of_an_evaluation_are_outside_the_jobs_folder(project: Path) -> None:
     given = ("runs/x", "--data", "d", "--data=s3://b/d", "--split", "valid", "--encoder=roberta-large")
     arguments, name = prepared_arguments(Submission("evaluate", given, working_dir=project), HERE)
-    places = [str(project / "runs" / "x"), "--data", str(project / "d")]
-    assert arguments == [*places, *given[3:]]
+    assert arguments == [str(project / "runs" / "x"), f"--data={project / 'd'}", *given[3:]]
     assert name == "x-valid"
     with pytest.raises(UserError, match="--data is d, a path relative"):
         prepared_arguments(Submission("evaluate", ("s3://b/x", "--data", "d"), working_dir=project), AWAY)

@@ -8,8 +8,10 @@ import pytest
 from ray.dashboard.modules.job.common import JobErrorType
 
 from vadv_dist.errors import UserError
-from vadv_dist.submission.address import has_token, is_this_machine, require_token, resolve_address
-from vadv_dist.submission.follow import PREEMPTED, STOPPED, exit_code
+from vadv_dist.runtime.ray_connection import has_token
+from vadv_dist.runtime.signals import STOPPED
+from vadv_dist.submission.address import is_this_machine, require_token, resolve_address
+from vadv_dist.submission.follow import PREEMPTED, exit_code
 from vadv_dist.submission.job import Submission, prepared_arguments, runtime_environment
 from vadv_dist.submission.packing import pack
 

@@ -42,7 +42,7 @@ def add_cluster_commands(commands: Commands) -> None:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from vadv_dist.submission.job import Submission, submit
+    from vadv_dist.submission import Submission, submit
 
     submission = Submission(
         options.job,

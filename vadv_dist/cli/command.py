@@ -19,10 +19,9 @@ from vadv_dist.cli.runs import add_run_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.runtime.garbage_collection import collect_no_more, collect_rarely
-from vadv_dist.runtime.signals import TERMINATED, is_termination, sigterm_raises
+from vadv_dist.runtime.signals import STOPPED, TERMINATED, is_termination, sigterm_raises
 from vadv_dist.runtime.terminal import harmless_streams
 
-STOPPED = 130  # a shell's exit code for Ctrl-C: 128 plus the number of the signal
 # Arguments that name places a command writes to; `train`, `tune` and `extract` take theirs from the configuration.
 OUTPUTS = {
     "synth": ("out",),

@@ -141,7 +141,8 @@ class RunFolder:
         Raises:
             UserError: the folder contains a run with another configuration or data, or something else.
         """
-        if self.config_path.is_file() and not self.holds_work():
+        holds_work = self.holds_work()
+        if self.config_path.is_file() and not holds_work:
             begun_on = self.trained_on()
             is_other = begun_on is not None and trained_on is not None and begun_on.differing(trained_on)
             if is_other or self._differing(config, None):
@@ -152,7 +153,7 @@ class RunFolder:
             self._require_ours()
         if trained_on is not None:
             self.require_same(trained_on)
-        if continues and (rows := self._differing(config, trained_on)):
+        if continues and holds_work and (rows := self._differing(config, trained_on)):
             listed = "\n  ".join(rows)
             raise UserError(
                 f"{self.root} contains a run with another configuration:\n  {listed}\n"

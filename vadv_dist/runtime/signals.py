@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-TERMINATED = 128 + signal.SIGTERM  # a shell's exit code for a process ended by SIGTERM
+# A shell's exit codes for a process that was ended by Ctrl-C and by SIGTERM.
+STOPPED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 # Fraction of the grace period, and maximum seconds, reserved for exiting: a job manager kills when its own time is up.
 _LEAVING_SHARE, _LEAVING_S = 0.1, 1.0
 _AT_ONCE_S = 5.0  # for cleaning up after a second SIGTERM

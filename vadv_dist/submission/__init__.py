@@ -1,11 +1,5 @@
 """Jobs on a Ray cluster."""
 
-from vadv_dist.lazy import lazy_exports
+from vadv_dist.submission.job import Submission, submit
 
-__getattr__, __dir__, __all__ = lazy_exports(
-    __name__,
-    {
-        "Submission": "job",
-        "submit": "job",
-    },
-)
+__all__ = ["Submission", "submit"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from vadv_dist.errors import UserError
-from vadv_dist.runtime.ray_connection import has_token as has_token
+from vadv_dist.runtime.ray_connection import has_token
 
 _VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from vadv_dist.errors import MachineError, UserError
-from vadv_dist.runtime.signals import TERMINATED, is_termination
+from vadv_dist.runtime.signals import STOPPED, TERMINATED, is_termination
 
 # Exit codes of a followed job: 0 done, 1 system failure, 2 user error, 75 (EX_TEMPFAIL) lost its node and should be
 # submitted again, 130 stopped.
-PREEMPTED, STOPPED = 75, 130
+PREEMPTED = 75
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _RETRY_S, _GIVE_UP_S = 2.0, 300.0
 # Ray's error types of a job whose command did not fail by itself (`JobErrorType`).
 _LOST_NODE = (
@@ -82,7 +83,7 @@ def _print_output(client: Any, submission_id: str, say: Callable[[str], None], o
                     printed = max(printed, seen)
 
             asyncio.run(tail())
-            if str(client.get_job_status(submission_id).value) in ("SUCCEEDED", "FAILED", "STOPPED"):
+            if str(client.get_job_status(submission_id).value) in ENDED:
                 return
         except (TimeoutError, OSError, RuntimeError) as error:
             now = time.monotonic()

@@ -7,13 +7,13 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vadv_dist import __version__
-from vadv_dist.config import Config, config_to_dict, load_config
+from vadv_dist.config import Config, load_config
 from vadv_dist.config.extract_sections import ExtractConfig
 from vadv_dist.config.load import load_sections, take_overrides
 from vadv_dist.config.places import expand
@@ -21,13 +21,11 @@ from vadv_dist.config.storage_url import require_sound
 from vadv_dist.errors import MachineError, UserError, one_line
 from vadv_dist.storage import STORE_SETTINGS, location, sha256_file
 from vadv_dist.submission.address import is_this_machine, require_token, resolve_address
-from vadv_dist.submission.follow import follow
+from vadv_dist.submission.follow import ENDED, follow
 from vadv_dist.submission.job_id import code_digest, folder_digest, job_id, job_slug, shares_slug
 from vadv_dist.submission.packing import pack, tracked_files
 
 T = TypeVar("T")
-COMMANDS = ("train", "tune", "extract", "evaluate")
-_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _MAX_TWINS = 100
 _AGENT_WAIT_S = 60.0
 
@@ -37,7 +35,7 @@ class Submission:
     """A job to submit.
 
     Args:
-        command: one of `COMMANDS`.
+        command: `train`, `tune`, `extract` or `evaluate`.
         arguments: its arguments, as typed after `vadv <command>`.
         address: address of the job server; None uses Ray's environment variables.
         working_dir: folder whose tracked files are uploaded.
@@ -51,11 +49,6 @@ class Submission:
     working_dir: Path = Path(".")
     install: bool = False
     detach: bool = False
-
-    def expands(self, config_path: str) -> bool:
-        """Whether paths may contain `~` or variables; they are expanded on this machine before they are sent."""
-        text = (self.working_dir / config_path).read_text(encoding="utf-8")
-        return any(sign in part for sign in "~$" for part in (text, *self.arguments))
 
 
 def submit(submission: Submission, say: Callable[[str], None]) -> int:
@@ -126,7 +119,8 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
     config_path = _option(arguments, "--config")
     if config_path is None:
         raise UserError(f"submit {submission.command}: --config is missing.")
-    if not (submission.working_dir / config_path).is_file():
+    path = submission.working_dir / config_path
+    if not path.is_file():
         raise UserError(
             f"{config_path} is not a file below {submission.working_dir.resolve()}, the folder that is uploaded with "
             "the job. Set --config to a path relative to that folder, of a file tracked by git."
@@ -137,14 +131,15 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
             f"{config_path} would not be uploaded with the job, which includes only files tracked by git. Run "
             f"`git add {config_path}`."
         )
+    # `~` and variables are expanded on this machine, and all expanded paths are sent.
+    expands = any(sign in text for sign in "~$" for text in (path.read_text(encoding="utf-8"), *arguments))
     if submission.command == "extract":
-        extraction = load_sections(ExtractConfig, submission.working_dir / config_path, overrides)
-        places = _absolute_extraction(extraction, tracked, reach, submission.expands(config_path))
-        return [*arguments, *places], Path(config_path).stem
+        extraction = load_sections(ExtractConfig, path, overrides)
+        return [*arguments, *_extraction_places(extraction, tracked, reach, expands)], path.stem
     for override in overrides:
         if override.startswith("--search.storage="):
             require_sound(override.partition("=")[2])  # arguments are visible to everyone who sees the job
-    config = _config(submission)
+    config = load_config(path, [override for override in overrides if not override.startswith("--search.")])
     if submission.command == "train" and config.trainer.num_workers == 0:
         raise UserError(
             "trainer.num_workers is 0, so the run would train in the job's own process on the head node. Set "
@@ -152,28 +147,19 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
         )
     space = _option(arguments, "--space") if submission.command == "tune" else None
     name = config.run.name if space is None else f"{config.run.name}-{Path(space).stem}"
-    return [*arguments, *_absolute_overrides(config, reach, submission.expands(config_path))], name
-
-
-def _config(submission: Submission) -> Config:
-    """The configuration of a `train` or a `tune`."""
-    overrides = [o for o in take_overrides(submission.arguments)[0] if not o.startswith("--search.")]
-    return load_config(submission.working_dir / str(_option(submission.arguments, "--config")), overrides)
+    return [*arguments, *_run_places(config, reach, expands)], name
 
 
 def _facts(submission: Submission, entrypoint: str, packed: Path) -> dict[str, Any]:
     """Everything that determines what a job does, as plain containers."""
-    arguments = submission.arguments
-    given = [value for name in ("--config", "--space") if (value := _option(arguments, name)) is not None]
-    read = {name: submission.working_dir / name for name in given}  # they may be outside the packed files
-    config = _config(submission) if submission.command in ("train", "tune") else None
+    given = [_option(submission.arguments, name) for name in ("--config", "--space")]
+    read = {name: submission.working_dir / name for name in given if name}  # they may be outside the packed files
     return {
         "entrypoint": entrypoint,
         "environment": runtime_environment("", submission.install, os.environ),
         "folder": str(submission.working_dir.resolve()),
         "files": folder_digest(packed),
         "read": {name: sha256_file(path) for name, path in read.items() if path.is_file()},
-        "config": None if config is None else config_to_dict(config),
         "version": __version__,
         "code": code_digest(),
     }
@@ -211,51 +197,49 @@ class _Reach:
 def _reachable_options(arguments: Sequence[str], reach: _Reach) -> list[str]:
     """The options of an evaluation, with reachable locations."""
     found: list[str] = []
-    previous = ""
     for argument in arguments:
-        option, separator, value = argument.partition("=")
-        if previous in ("--data", "--encoder"):
-            option, separator, value = previous, "", argument
-        if option in ("--data", "--encoder"):
+        option, _, value = argument.partition("=")
+        if found and found[-1] in ("--data", "--encoder"):
+            option, value = found.pop(), argument
+        if option in ("--data", "--encoder") and value:
             value = expand(value, option)
-        is_hub_name = option == "--encoder" and not (reach.folder / value).is_dir()
-        if option in ("--data", "--encoder") and value and not is_hub_name:
-            argument = f"{option}={reach(value, option)}" if separator else reach(value, option)
+            is_hub_name = option == "--encoder" and not (reach.folder / value).is_dir()
+            argument = f"{option}={value if is_hub_name else reach(value, option)}"
         found.append(argument)
-        previous = argument
     return found
 
 
-def _absolute_overrides(config: Config, reach: _Reach, always: bool) -> list[str]:
-    """Locations that the job could not find by itself (or all of them if `always`), as overrides."""
-    sources = [replace(source, uri=reach(source.uri, "data.sources")) for source in config.data.sources]
-    storage = reach(config.run.storage, "run.storage")
-    overrides = []
-    if always or storage != config.run.storage:
-        overrides.append(f"--run.storage={storage}")
-    if always or [source.uri for source in sources] != [source.uri for source in config.data.sources]:
-        given = [{name: v for name, v in asdict(source).items() if v is not None} for source in sources]
+def _run_places(config: Config, reach: _Reach, always: bool) -> list[str]:
+    """The locations of a run as overrides."""
+    places = {"run.storage": config.run.storage, "student.encoder": config.student.encoder}
+    overrides = _overrides(places, reach, always)
+    reached = [replace(source, uri=reach(source.uri, "data.sources")) for source in config.data.sources]
+    if always or reached != config.data.sources:
+        given = [{name: value for name, value in asdict(source).items() if value is not None} for source in reached]
         overrides.append(f"--data.sources={json.dumps(given)}")
-    encoder = config.student.encoder
-    if not Path(encoder).is_absolute() and (reach.folder / encoder).is_dir():
-        overrides.append(f"--student.encoder={reach(encoder, 'student.encoder')}")
-    elif always:
-        overrides.append(f"--student.encoder={encoder}")
     return overrides
 
 
-def _absolute_extraction(config: ExtractConfig, tracked: Collection[str], reach: _Reach, always: bool) -> list[str]:
-    """The locations of an extraction: all are outside the job's folder, except an uploaded list."""
-    clips, encoders = config.clips, (config.image.encoder, config.expression.encoder)
+def _extraction_places(config: ExtractConfig, tracked: Collection[str], reach: _Reach, always: bool) -> list[str]:
+    """The locations of an extraction as overrides: all are outside the job's folder, except an uploaded list."""
+    clips, faces = config.clips, config.faces
     places = {"output.uri": config.output.uri, "clips.csv": clips.csv, "clips.mmsa": clips.mmsa}
-    places |= {"clips.root": clips.root, "faces.path": config.faces.path}
-    for name, encoder in zip(("image.encoder", "expression.encoder"), encoders, strict=True):
-        if encoder is not None and (reach.folder / encoder).exists():  # otherwise a name on the hub
-            places[name] = encoder
+    places |= {"clips.root": clips.root, "faces.path": faces.path}
+    places |= {"image.encoder": config.image.encoder, "expression.encoder": config.expression.encoder}
     if not is_this_machine(reach.address) and clips.csv is not None and os.path.normpath(clips.csv) in tracked:
         del places["clips.csv"]
-    reachable = {name: reach(uri, name) for name, uri in places.items() if uri is not None}
-    return [f"--{name}={uri}" for name, uri in reachable.items() if always or uri != places[name]]
+    return _overrides(places, reach, always)
+
+
+def _overrides(places: Mapping[str, str | None], reach: _Reach, always: bool) -> list[str]:
+    """Locations that the job could not find by itself (or all of them if `always`)."""
+    overrides = []
+    for name, uri in places.items():
+        if uri is not None:
+            is_hub_name = name.endswith(".encoder") and not (reach.folder / uri).exists()
+            reached = uri if is_hub_name else reach(uri, name)
+            overrides += [f"--{name}={reached}"] if always or reached != uri else []
+    return overrides
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:
@@ -309,11 +293,11 @@ def _running_or_free(client: Any, base: str, slug: str) -> tuple[bool, str, list
     """The running job with this id, or else the first unused id; and running jobs that share the slug."""
     jobs = [job for job in _answered(client.list_jobs) if job.submission_id]
     had = {job.submission_id: str(job.status.value) for job in jobs}
-    others = [job for job in jobs if had[job.submission_id] not in _ENDED and shares_slug(job.submission_id, slug)]
+    others = [job for job in jobs if had[job.submission_id] not in ENDED and shares_slug(job.submission_id, slug)]
     for number in range(1, _MAX_TWINS):
         name = base if number == 1 else f"{base}-{number}"
         if name not in had:
             return False, name, others
-        if had[name] not in _ENDED:
+        if had[name] not in ENDED:
             return True, name, others
     raise UserError(f"{base} has run {_MAX_TWINS} times on this cluster. Set another --run.name.")
