@@ -22,7 +22,6 @@ from vadv_dist.config import (
     TeacherConfig,
     TelemetryConfig,
     TrainerConfig,
-    config_to_dict,
 )
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.data.synth import make_dataset
@@ -63,9 +62,7 @@ def time_pool(pool: Pool, folder: str, workers: int, count: int) -> dict[str, fl
                 name = todo.pop(0)
                 started[name] = time.time()
                 config = _config(folder, workers)
-                pool.start(
-                    name, config_to_dict(dataclasses.replace(config, run=dataclasses.replace(config.run, name=name)))
-                )
+                pool.start(name, dataclasses.replace(config, run=dataclasses.replace(config.run, name=name)))
                 running += 1
             key, event = pool.next()
             if isinstance(event, Epoch):

@@ -56,8 +56,7 @@ MACHINERY = {
     },
     "deepspeed": {"engines/deepspeed_engine.py"},
     "optuna": {
-        f"tuning/{name}.py"
-        for name in ("space", "study", "importance", "figures", "front", "lineage", "population", "report")
+        f"tuning/{name}.py" for name in ("space", "study", "figures", "front", "lineage", "population", "report")
     },
     "s3fs": {"storage/object_client.py"},
     "torchjd": {"objectives/weighting.py", "objectives/resumable_famo.py"},

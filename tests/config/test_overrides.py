@@ -5,7 +5,7 @@ import pytest
 from vadv_dist.config import load_config
 from vadv_dist.config.load import take_overrides
 from vadv_dist.errors import UserError
-from vadv_dist.tuning.settings import load_search, split_overrides
+from vadv_dist.tuning.space_file import load_search, split_overrides
 
 
 @pytest.mark.parametrize("value", ["3", "-1", "-1e-3", "-inf", "-hello", "[-1, 2]", "[{uri: x}]", "null", "", "a=b"])

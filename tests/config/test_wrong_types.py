@@ -6,7 +6,7 @@ import pytest
 
 from vadv_dist.config import load_config
 from vadv_dist.errors import UserError
-from vadv_dist.tuning.settings import load_search
+from vadv_dist.tuning.space_file import load_search
 
 
 @pytest.mark.parametrize(

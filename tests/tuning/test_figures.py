@@ -1,8 +1,11 @@
+"""Plots of a search, checked by the positions of what they draw."""
+
 import math
 from itertools import pairwise
 
 import optuna
 import pytest
+from matplotlib.cbook import STEP_LOOKUP_MAP
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vadv_dist.evaluation.description import Metric
@@ -18,8 +21,8 @@ from vadv_dist.tuning.front import front_picture
 from vadv_dist.tuning.objectives import BY_KEY, Objective
 from vadv_dist.tuning.space import Entry
 
-HIGHER = Objective("kappa", "Kappa", lower_is_better=False, worst=0.0)
-LOWER = Objective("loss", "Loss", lower_is_better=True, worst=math.inf, unit="label")
+HIGHER = Objective("kappa", "Kappa", unit="")
+LOWER = Objective("loss", "Loss", unit="label", lower_is_better=True, worst=None)
 ENTRIES = (
     Entry("objective.weight", "float", 0.01, 100.0, log=True, zero=0.1),
     Entry("model.layers", "int", 2, 12),
@@ -63,6 +66,12 @@ def dots(picture: object) -> list[list[tuple[float, float]]]:
     return [[tuple(map(float, xy)) for xy in marks.get_offsets()] for marks in picture.axes.collections]
 
 
+def stairs(line: object) -> list[tuple[float, float]]:
+    """Corners of a line drawn in steps, without repeated points."""
+    points = zip(*STEP_LOOKUP_MAP[line.get_drawstyle()](*line.get_data()), strict=True)
+    return list(dict.fromkeys(tuple(map(float, point)) for point in points))
+
+
 def test_history_shows_values_and_not_costs():
     picture = history_picture(TRIALS, HIGHER)
     ended, stopped, failed = dots(picture)
@@ -70,20 +79,20 @@ def test_history_shows_values_and_not_costs():
     assert stopped == [(2, 0.375)]
     assert [x for x, _ in failed] == [3]
     # The best so far: 0.25, then 0.5 from trial 1 to the end.
-    assert [tuple(point) for point in picture.axes.lines[0].get_xydata()] == [(0, 0.25), (1, 0.25), (1, 0.5), (3, 0.5)]
+    assert stairs(picture.axes.lines[0]) == [(0, 0.25), (1, 0.25), (1, 0.5), (3, 0.5)]
     html = picture.html()
     assert "&lt;out of memory&gt;" in html
-    assert "the best of those that ended is 0.500" in html
+    assert "The best of those that ended is 0.500" in html
 
 
-def test_epochs_of_every_trial_lie_where_their_values_are():
+def test_curves_of_all_trials_show_their_values():
     lines = curves_picture(TRIALS, LOWER).axes.lines
     courses = sorted([tuple(point) for point in line.get_xydata()] for line in lines)
     assert [(1, -0.125), (2, -0.25)] in courses
     assert len(courses) == 3
 
 
-def test_what_stands_for_zero_is_drawn_before_the_axis_of_numbers_and_called_zero():
+def test_zero_has_its_own_segment_and_label_on_a_log_axis():
     weight = slice_pictures(TRIALS, ENTRIES, HIGHER)[0]
     low = ENTRIES[0].low
     assert dots(weight)[0][0][0] < low
@@ -94,7 +103,7 @@ def test_what_stands_for_zero_is_drawn_before_the_axis_of_numbers_and_called_zer
     assert "100" in labels
 
 
-def test_long_choices_are_shortened_turned_and_all_shown():
+def test_long_choices_are_shortened_and_rotated():
     picture = slice_pictures(TRIALS, ENTRIES, HIGHER)[2]
     picture.lay_out()
     labels = picture.axes.get_xticklabels()
@@ -102,7 +111,7 @@ def test_long_choices_are_shortened_turned_and_all_shown():
     assert all(label.get_visible() and label.get_rotation() == 30 for label in labels)
 
 
-def test_all_fields_together_keeps_its_labels_apart():
+def test_labels_of_the_parallel_picture_do_not_overlap():
     picture = parallel_picture(TRIALS, ENTRIES, HIGHER)
     picture.lay_out()
     boxes = [words.get_window_extent() for words in picture.axes.texts if words.get_text()]
@@ -121,7 +130,7 @@ def test_importance_is_a_bar_per_field():
 
 
 @pytest.mark.parametrize(("score", "sign"), [(LOWER, 1), (HIGHER, -1)])
-def test_the_edge_of_a_front_passes_through_no_better_point(score, sign):
+def test_edge_of_a_front_is_a_staircase_on_the_attainable_side(score, sign):
     other = BY_KEY["wall_time_s"]
     front = [create_trial(values=[sign * value, time]) for value, time in ((0.5, 10.0), (0.3, 20.0), (0.2, 40.0))]
     if sign < 0:
@@ -130,12 +139,12 @@ def test_the_edge_of_a_front_passes_through_no_better_point(score, sign):
         made.number = number
     picture = front_picture(front, front, [score, other], 1)
     values = (0.5, 0.3, 0.2) if sign > 0 else (0.2, 0.3, 0.5)
-    edge = [tuple(point) for point in picture.axes.lines[0].get_xydata()]
-    # From one trial to the next along the time, at the value that is reached already.
+    edge = stairs(picture.axes.lines[0])
+    # Between two trials, a limit on the time admits only the faster one.
     assert edge == [(10, values[0]), (20, values[0]), (20, values[1]), (40, values[1]), (40, values[2])]
 
 
-def test_a_trial_gone_astray_does_not_decide_the_range():
+def test_outlier_does_not_decide_the_range():
     costs = [0.1 * i for i in range(1, 100)] + [1e9]
     low, high = value_range(costs, LOWER)
     assert low < 0.1
@@ -143,7 +152,7 @@ def test_a_trial_gone_astray_does_not_decide_the_range():
     assert value_range([-cost for cost in costs[:-1]], HIGHER)[1] > 9.9
 
 
-def test_no_name_of_a_metric_is_assumed():
+def test_pictures_assume_no_metric():
     metric = Metric("zeta", "Zeta")
     assert metric.key not in BY_KEY
     for picture in (history_picture(TRIALS, HIGHER), curves_picture(TRIALS, HIGHER)):

@@ -1,4 +1,4 @@
-"""Searches for several objectives: the front against hand counts, and the same after every interruption."""
+"""Searches for several objectives: the front, checked by hand and by brute force, also after interruptions."""
 
 import dataclasses
 import io
@@ -21,12 +21,11 @@ from vadv_dist.runs.records import RunResult
 from vadv_dist.storage import read_json
 from vadv_dist.tasks import Task, build
 from vadv_dist.tuning.front import front_table, front_trials
-from vadv_dist.tuning.objectives import values_of, with_objectives
+from vadv_dist.tuning.objectives import BY_KEY, with_objectives
 from vadv_dist.tuning.search import tune
-from vadv_dist.tuning.settings import load_search
 from vadv_dist.tuning.space import Space
-from vadv_dist.tuning.space_file import load_space
-from vadv_dist.tuning.study import Study, course
+from vadv_dist.tuning.space_file import load_search, load_space
+from vadv_dist.tuning.study import Study, costs_by_epoch
 
 SPACE = """
 search: {num_trials: 4, top: 1, leave_one_out: false, objectives: [mae, corr, student_parameters]}
@@ -54,7 +53,7 @@ def result(mae: float, corr: float | None) -> RunResult:
     return run_result({"mae": mae, "corr": corr})
 
 
-def test_the_front_is_what_no_other_trial_beats(tmp_path: Path, space: Space) -> None:
+def test_front_holds_the_trials_that_no_other_trial_dominates(tmp_path: Path, space: Space) -> None:
     found = [(0.9, 0.5), (0.8, 0.4), (0.85, 0.45), (0.95, 0.45), (0.7, 0.1), (0.8, 0.39), (0.6, None)]
     search = SearchConfig(num_trials=len(found), objectives=KEYS, sampler="random")
     study = Study.open(f"{tmp_path}/s.log", "s", space, Config(), search)
@@ -62,12 +61,12 @@ def test_the_front_is_what_no_other_trial_beats(tmp_path: Path, space: Space) ->
         asked = study.ask()
         assert asked is not None
         study.complete(asked, result(mae, corr))
-    # By hand: 3 loses to 0 and 2, 5 to 1. A correlation that is no number counts as −1, but 6 has the least MAE.
+    # By hand: 3 loses to 0 and 2, 5 to 1. An undefined correlation counts as −1, but 6 has the lowest MAE.
     assert [trial.number for trial in front_trials(study)] == [6, 4, 1, 2, 0]
     assert study.trials()[6].values == [0.6, -1.0]
 
 
-def test_the_front_names_a_configuration_once(tmp_path: Path, space: Space) -> None:
+def test_front_contains_a_configuration_once(tmp_path: Path, space: Space) -> None:
     search = SearchConfig(num_trials=3, objectives=KEYS)
     again = dataclasses.replace(space, first=({"objective.psi": 1.0}, {"objective.psi": 2.0}))
     study = Study.open(f"{tmp_path}/s.log", "s", again, Config(), search)
@@ -79,7 +78,7 @@ def test_the_front_names_a_configuration_once(tmp_path: Path, space: Space) -> N
     assert [trial.number for trial in front_trials(study)] == [2, 0]
 
 
-def test_the_table_is_ascii_and_shows_what_differs() -> None:
+def test_table_is_ascii_and_shows_fields_that_differ() -> None:
     row = {"values": {"objective.beta": 10.0, "student.hidden": 64}, "trial": 3}
     rows = [
         {**row, "objectives": {"mae": 0.5, "corr": -0.25, "student_parameters": 12345}},
@@ -96,54 +95,51 @@ def test_the_table_is_ascii_and_shows_what_differs() -> None:
     assert text.replace("─", "-").isascii()
 
 
-def test_costs_are_read_from_the_result() -> None:
-    document = run_result({"mae": 0.5, "corr": 0.2}, parameters={"teacher": 7, "student": 40}, wall_time_s=2.5)
-    assert values_of(document, ["student_parameters", "wall_time_s", "corr"]) == [40.0, 2.5, 0.2]
+def test_objectives_are_read_from_the_result() -> None:
+    ended = run_result({"mae": 0.5, "corr": 0.2}, parameters={"teacher": 7, "student": 40}, wall_time_s=2.5)
+    values = [BY_KEY[key].read(ended) for key in ("student_parameters", "wall_time_s", "corr")]
+    assert values == [40.0, 2.5, 0.2]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
-def test_a_search_for_several_taken_up_at_every_trial_suggests_what_an_unbroken_one_does(
-    tmp_path: Path, space: Space, sampler: str
-) -> None:
+def test_study_resumed_at_every_trial_suggests_the_same_values(tmp_path: Path, space: Space, sampler: str) -> None:
     search = SearchConfig(num_trials=13, objectives=KEYS, sampler=sampler, generation=4, seed=3)  # type: ignore[arg-type]
 
-    def take_up(name: str) -> Study:
+    def resume(name: str) -> Study:
         return Study.open(f"{tmp_path}/{name}.log", name, space, Config(), search)
 
-    def told(values: dict) -> RunResult:
+    def trained(values: dict) -> RunResult:
         psi = values["objective.psi"]
         return result((psi - 3) ** 2, -((psi - 5) ** 2) / 100)
 
-    whole = take_up("whole")
+    whole = resume("whole")
     while (asked := whole.ask()) is not None:
-        document = told(asked.values)
-        # Nothing is stopped, however far behind.
-        assert whole.report(asked, 0, document.score)
-        whole.complete(asked, document)
+        ended = trained(asked.values)
+        # No trial is stopped, however bad its score.
+        assert whole.report(asked, 0, ended.score)
+        whole.complete(asked, ended)
     for _ in range(13):
-        begun = take_up("broken").ask()
+        begun = resume("broken").ask()
         assert begun is not None
-        (asked,) = take_up("broken").unfinished()
+        (asked,) = resume("broken").unfinished()
         assert asked.values == begun.values
-        document = told(asked.values)
-        take_up("broken").report(asked, 0, document.score)
-        study = take_up("broken")
+        ended = trained(asked.values)
+        resume("broken").report(asked, 0, ended.score)
+        study = resume("broken")
         (asked,) = study.unfinished()
-        assert asked.reported == {0: document.score}
-        study.complete(asked, document)
-    assert [trial.params for trial in take_up("broken").trials()] == [trial.params for trial in whole.trials()]
-    assert course(whole.trials()[3]) == {1: whole.trials()[3].values[0]}
+        assert asked.reported == {0: ended.score}
+        study.complete(asked, ended)
+    assert [trial.params for trial in resume("broken").trials()] == [trial.params for trial in whole.trials()]
+    assert costs_by_epoch(whole.trials()[3]) == {1: whole.trials()[3].values[0]}
 
 
-def test_objectives_are_named_once() -> None:
+def test_repeated_objectives_are_rejected() -> None:
     with pytest.raises(UserError, match="expected unique entries"):
         load_search({"objectives": ["mae", "mae"]}, [], "space.yaml")
     assert load_search({}, ["--search.objectives=[mae,corr]"], "f").objectives == KEYS
 
 
-def test_objectives_are_those_that_the_task_and_the_labels_define(
-    write_config: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_task_and_labels_define_the_objectives(write_config: Callable[..., Path], tmp_path: Path) -> None:
     def made(name: str, label: LabelSpec, labels: list[float]) -> tuple[Task, Sources]:
         with DatasetWriter(tmp_path / name, features={}, label=label, provenance={}) as writer:
             for split in ("train", "valid"):
@@ -163,8 +159,10 @@ def test_objectives_are_those_that_the_task_and_the_labels_define(
         objectives(stars, "corr")
     with pytest.raises(UserError, match=r"has speed, .*there is no such objective.*student_parameters"):
         objectives(stars, "mae", "speed")
-    told = r"search.objectives has a7, which does not exist for .*stars: defined for labels in \[-3, 3\].* Choose from "
-    with pytest.raises(UserError, match=told + "mae, corr, a2_has0, a2_non0, f1_has0, f1_non0, student_parameters"):
+    message = (
+        r"search.objectives has a7, which does not exist for .*stars: defined for labels in \[-3, 3\].* Choose from "
+    )
+    with pytest.raises(UserError, match=message + "mae, corr, a2_has0, a2_non0, f1_has0, f1_non0, student_parameters"):
         objectives(stars, "mae", "a7")
     # 0/1 on the default range: nothing lies below the threshold.
     with pytest.raises(UserError, match=r"has f1_has0, .*one side of the threshold 0\. Choose from mae, corr, a7, stu"):
@@ -173,12 +171,12 @@ def test_objectives_are_those_that_the_task_and_the_labels_define(
         objectives(made("mosi", LabelSpec(), [-1.0, 1.0]), "mae", "a2_neg0")
 
 
-def test_a_missing_metric_counts_as_the_worst() -> None:
-    assert values_of(run_result({"mae": 1.0}), ["corr", "a2_has0"]) == [-1.0, 0.0]
+def test_missing_metric_counts_as_the_worst_value() -> None:
+    assert [BY_KEY[key].read(run_result({"mae": 1.0})) for key in ("corr", "a2_has0")] == [-1.0, 0.0]
 
 
 @pytest.mark.slow
-def test_a_search_for_several_answers_with_the_front_of_its_trials(
+def test_search_for_several_objectives_returns_the_front_of_its_trials(
     write_config: Callable[..., Path], made: Path, space_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blind = tmp_path / "blind"
@@ -187,12 +185,14 @@ def test_a_search_for_several_answers_with_the_front_of_its_trials(
     config = write_config("hunt", uri=blind)
     command = ["tune", "--config", str(config), "--space", str(space_path), "--no-ray"]
     assert main([*command, "--trainer.epochs=3"]) == 0
-    said = capsys.readouterr()
-    assert "every trial runs to its end: with several objectives" in " ".join(said.err.split())
+    printed = capsys.readouterr()
+    assert "every trial runs to its end, because Optuna prunes only studies with a single objective" in " ".join(
+        printed.err.split()
+    )
     root = tmp_path / "runs" / "hunt-small"
     answer = read_json(root / "tune.json")
-    assert f"Pareto front: {len(answer['front'])} of 4 trials" in said.out
-    # Counted again, by brute force over what the runs themselves say.
+    assert f"Pareto front: {len(answer['front'])} of 4 trials" in printed.out
+    # The same by brute force over the results of the runs.
     points = {}
     for number in range(4):
         document = read_json(root / "trials" / str(number) / "result.json")
@@ -211,7 +211,7 @@ def test_a_search_for_several_answers_with_the_front_of_its_trials(
     page = (root / "tune-report.html").read_text()
     assert 'id="front"' in page
     assert page.count("of them on the front.") == 2
-    # Other objectives are another search.
+    # A search with other objectives is another search.
     with pytest.raises(UserError, match=r"settings.objectives: \['mae', 'corr', 'student_parameters'\] there"):
         tune(
             config,

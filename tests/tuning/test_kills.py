@@ -1,9 +1,9 @@
-"""A search that is killed at any of its steps ends as one that was not: every step of a search without training."""
+"""A search killed at any step ends like one that was not: every step of a search, without training."""
 
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import pytest
 from optuna.trial import TrialState
 from run_lines import line, run_result
 
-from vadv_dist.config import Config
+from vadv_dist.config import Config, config_to_dict
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.encoder_identity import EncoderIdentity
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.tuning import study as study_module
 from vadv_dist.tuning.events import Ended, Epoch, Event, Stopped
 from vadv_dist.tuning.jobs import TrialJob, drive
@@ -34,12 +36,12 @@ EPOCHS, TRIALS = 5, 7
 WRITES = [name for name in dir(optuna.storages.InMemoryStorage) if name.startswith(("create_new_", "set_"))]
 
 
-class Killed(BaseException):  # no error: nothing may catch it
+class Killed(BaseException):  # not an Exception, so that nothing catches it
     """The process ends here."""
 
 
 class Process:
-    """What a process may do before it is killed, counted in steps; nothing of it is left but what it wrote."""
+    """Counts the steps of a process and kills it before a given one; only what it wrote remains."""
 
     def __init__(self, steps: float = math.inf) -> None:
         self._left = steps
@@ -54,7 +56,7 @@ class Process:
 
 
 class Storage(optuna.storages.InMemoryStorage):
-    """A study that outlives the processes which write to it, each write a step."""
+    """A study that outlives the processes that write to it; each write is a step."""
 
     process = Process()
 
@@ -66,7 +68,7 @@ class Storage(optuna.storages.InMemoryStorage):
 
 
 class ScoringPool:
-    """Writes the files that training leaves, in its order; an epoch's MAE is a formula of the trial's values."""
+    """Writes the files of a training in their order; an epoch's MAE is a formula of the trial's values."""
 
     slots = 1
 
@@ -79,9 +81,9 @@ class ScoringPool:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def start(self, key: str, raw: dict[str, Any]) -> None:
+    def start(self, key: str, config: Config) -> None:
         """See `Pool`."""
-        self._key, self._raw, self._goes_on = key, raw, True
+        self._key, self._raw, self._goes_on = key, config_to_dict(config), True
 
     def answer(self, key: str, go_on: bool) -> None:
         """See `Pool`."""
@@ -115,7 +117,7 @@ class ScoringPool:
 
 
 def mae_of(raw: dict[str, Any], epoch: int) -> float:
-    """Courses that cross: who is ahead after one epoch may be behind after two."""
+    """MAEs whose curves cross: the trial that is better after one epoch may be worse after two."""
     alpha, psi = (math.log10(raw["objective"][weight] + 0.01) for weight in ("alpha", "psi"))
     return 1 + 0.1 * alpha**2 + (2 + math.sin(3 * psi) - (raw["student"]["pooling"] == "mean")) / (epoch + 1) ** 1.5
 
@@ -127,7 +129,7 @@ def space(tmp_path: Path) -> Space:
 
 
 class Machine:
-    """Where processes of one search follow each other."""
+    """Runs processes of one search one after another."""
 
     def __init__(self, root: Path, space: Space, settings: SearchConfig, monkeypatch: pytest.MonkeyPatch) -> None:
         self._space, self._settings = space, settings
@@ -140,7 +142,7 @@ class Machine:
         self.ended: list[int] = []
 
     def open(self) -> Study:
-        """Take the study up."""
+        """Open the study."""
         return Study.open("memory", "s", self._space, self._config, self._settings)
 
     def job(self, study: Study, asked: Asked) -> TrialJob:
@@ -148,17 +150,18 @@ class Machine:
         return TrialJob(study, asked, self._config_of(asked), lambda asked, event: self.ended.append(asked.number))
 
     def search(self, process: Process) -> bool:
-        """Go on with the search; False where the process is killed first."""
+        """Start or resume the search; False if the process is killed before the end."""
         self._storage.process = process
         try:
             study = self.open()
-            unfinished = iter(study.unfinished())
 
-            def next_job() -> TrialJob | None:
-                asked = next(unfinished, None) or study.ask()
-                return None if asked is None else self.job(study, asked)
+            def jobs() -> Iterator[TrialJob]:
+                for asked in study.unfinished():
+                    yield self.job(study, asked)
+                while (asked := study.ask()) is not None:
+                    yield self.job(study, asked)
 
-            drive(ScoringPool(process), next_job)
+            drive(ScoringPool(process), jobs(), TrainedOn((), EncoderIdentity("encoder", None, None)))
         except Killed:
             return False
         return True
@@ -172,14 +175,14 @@ class Machine:
         return config
 
     def trials(self) -> list[tuple[Any, ...]]:
-        """What a search came to."""
+        """States, values and costs of all trials."""
         trials = optuna.load_study(study_name="s", storage=self._storage).get_trials()
         return [(t.state, t.user_attrs["values"], t.intermediate_values, t.value) for t in trials]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_killed_at_any_step_a_search_ends_as_one_that_was_not(
+def test_search_killed_at_any_step_ends_like_an_uninterrupted_one(
     tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch, sampler: str
 ) -> None:
     monkeypatch.setattr(study_module, "_STARTUP", 4)  # so that TPE models the last trials
@@ -196,12 +199,12 @@ def test_killed_at_any_step_a_search_ends_as_one_that_was_not(
         assert not machine.search(Process(steps))
         assert machine.search(Process())
         assert machine.trials() == whole, f"killed after {steps} of {process.taken} steps"
-        # No trial ends twice, none is left out, and what takes room is gone.
+        # No trial ends twice, none is missing, and no checkpoints are left.
         assert sorted(set(machine.ended)) == machine.ended
         assert not list(machine.root.glob("*/checkpoints"))
 
 
-def test_an_epoch_that_ended_after_its_search_was_killed_is_told_before_the_next(
+def test_epoch_that_ended_after_its_search_was_killed_is_reported_first(
     tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = SearchConfig(num_trials=2, sampler="random", reduction=2)
@@ -211,7 +214,7 @@ def test_an_epoch_that_ended_after_its_search_was_killed_is_told_before_the_next
     assert asked[1] is not None
     job = machine.job(study, asked[1])
     assert job.begin() is None
-    # The actor of the killed search ends epochs 0 and 1; only then does that of this search get hold of the run.
+    # The actor of the killed search ends epochs 0 and 1 before that of this search gets the run's lock.
     folder = RunFolder(tmp_path / "runs" / "1")
     (folder.checkpoints / "step-3").mkdir(parents=True)
     (folder.checkpoints / "step-3" / "manifest.json").touch()

@@ -1,4 +1,4 @@
-"""Whole populations on tiny runs: what is copied, what goes on, and that a kill anywhere changes nothing."""
+"""Whole populations on tiny runs: copies, schedules, and that interruptions change nothing."""
 
 import dataclasses
 import json
@@ -18,19 +18,20 @@ from rich.console import Console
 from run_lines import run_result
 from stopping_child import LOG_LINE, signal_stopped, start_until
 
-from vadv_dist.config import Config, OptimizerConfig, config_to_dict, load_config
+from vadv_dist.config import Config, OptimizerConfig, load_config
 from vadv_dist.config.search import SearchConfig
+from vadv_dist.data.sources import Sources
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.storage import read_json
 from vadv_dist.tuning import population
 from vadv_dist.tuning.events import Ended, Epoch, Stopped
 from vadv_dist.tuning.fork import fork
-from vadv_dist.tuning.jobs import drive
+from vadv_dist.tuning.jobs import RepeatJob, drive
 from vadv_dist.tuning.pools import LocalPool
 from vadv_dist.tuning.population import histories, schedules
-from vadv_dist.tuning.schedule import ReplayJob
 from vadv_dist.tuning.search import tune
 from vadv_dist.tuning.session import TrainingSession
 from vadv_dist.tuning.space import with_values
@@ -58,9 +59,9 @@ def named(config: Config, name: str, **values: Any) -> Config:
 
 
 def train(config: Config, until: int | None = None) -> dict[str, Any]:
-    """Train until some epochs have ended, or to the end."""
+    """Train for a number of epochs, or to the end."""
     session = TrainingSession()
-    event = session.begin(config_to_dict(config))
+    event = session.begin(config)
     while isinstance(event, Epoch):
         event = session.answer(until is None or event.epoch + 1 < until)
     assert isinstance(event, Ended if until is None else Stopped), event
@@ -86,7 +87,7 @@ def trials_of(root: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 @pytest.mark.slow
-def test_a_fork_with_the_same_values_ends_as_the_run_it_came_from(write_config: Callable[..., Path]) -> None:
+def test_fork_with_the_same_values_ends_like_its_source(write_config: Callable[..., Path]) -> None:
     whole = load_config(write_config("whole"), ["--trainer.epochs=3"])
     first, second = named(whole, "first"), named(whole, "second")
     train(whole)
@@ -100,12 +101,12 @@ def test_a_fork_with_the_same_values_ends_as_the_run_it_came_from(write_config: 
 
 
 @pytest.mark.slow
-def test_a_fork_changes_values_in_the_middle_and_leaves_its_source_alone(write_config: Callable[..., Path]) -> None:
+def test_fork_changes_values_and_leaves_its_source_unchanged(write_config: Callable[..., Path]) -> None:
     base = load_config(write_config("first"), ["--trainer.epochs=3"])
     other = named(base, "second", objective__psi=7.0, optimizer__lr=5e-4)
     train(base, until=2)
     fork(RunFolder.of(base), other, 2)
-    fork(RunFolder.of(base), other, 2)  # once is enough
+    fork(RunFolder.of(base), other, 2)  # the second time, it exists
     source, root = RunFolder.of(base).root, RunFolder.of(other).root
     assert load_config(root / "config.yaml") == other
     assert load_config(source / "config.yaml") == base
@@ -113,18 +114,18 @@ def test_a_fork_changes_values_in_the_middle_and_leaves_its_source_alone(write_c
     train(base)
     assert epochs(root)[:2] == epochs(source)[:2]
     assert epochs(root)[2] != epochs(source)[2]
-    # The place on the cosine is that of the step; the peak is the new one, half of the old.
+    # The position on the cosine stays; the peak is the new one, half of the old one.
     rates = {where: [line["lr"] for line in lines(where) if line["kind"] == "step"] for where in (root, source)}
     count = len(rates[root]) // 3
     assert rates[root][: 2 * count] == rates[source][: 2 * count]
     assert rates[root][2 * count :] == pytest.approx([rate / 2 for rate in rates[source][2 * count :]])
 
 
-def test_a_fork_from_another_place_is_refused_and_leaves_nothing(write_config: Callable[..., Path]) -> None:
+def test_fork_from_another_position_is_rejected_and_writes_nothing(write_config: Callable[..., Path]) -> None:
     base = load_config(write_config("first"))
     train(base, until=1)
     other = named(base, "second")
-    with pytest.raises(MachineError, match=r"stands after 1 epochs, but .*second goes on from it after 2"):
+    with pytest.raises(MachineError, match=r"is after 1 epochs, but .*second continues from it after 2"):
         fork(RunFolder.of(base), other, 2)
     assert not RunFolder.of(other).root.exists()
 
@@ -135,7 +136,7 @@ def search(config: Path, space: Path, *overrides: str) -> dict:
 
 
 @pytest.mark.slow
-def test_a_population_ends_with_its_lineage_and_a_verdict_on_the_schedule(
+def test_population_reports_its_lineage_and_a_verdict_on_the_schedule(
     write_config: Callable[..., Path], space: Path, tmp_path: Path
 ) -> None:
     answer = search(write_config("hunt"), space)
@@ -143,7 +144,7 @@ def test_a_population_ends_with_its_lineage_and_a_verdict_on_the_schedule(
     trials = trials_of(root)
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
     assert answer["trials"]["all"] == 4
-    # A quarter of four gives up after epochs 1 and 2.
+    # One of four trials is replaced after epochs 1 and 2.
     assert [record["epoch"] for record in answer["population"]] == [1, 2]
     courses = {number: [(str(number), 0)] for number in range(4)}
     for record in answer["population"]:
@@ -154,7 +155,7 @@ def test_a_population_ends_with_its_lineage_and_a_verdict_on_the_schedule(
         assert scores == {trial.number: trial.intermediate_values[epoch] for trial in trials}
         name = f"{exploit['trial']}-from-{epoch}"
         source = courses[exploit["source"]][-1][0]
-        # The folder of the copy tells the history of its weights; its configuration is its own.
+        # The copy's folder holds the history of its weights, under its own configuration.
         assert epochs(root / "trials" / name)[:epoch] == epochs(root / "trials" / source)[:epoch]
         config = load_config(root / "trials" / name / "config.yaml")
         assert config.objective.psi == exploit["values"]["objective.psi"]
@@ -167,22 +168,21 @@ def test_a_population_ends_with_its_lineage_and_a_verdict_on_the_schedule(
     assert not list(root.glob("trials/*/checkpoints/step-*"))
     page = (root / "tune-report.html").read_text()
     assert 'id="lineage"' in page
-    assert "that gave up 2 times" in page
-    told = (root / "best.yaml").read_text()
-    assert ("# The winner changed its values" in told) == ("schedule" in answer["winner"])
+    assert "which continued 2 times from another trial" in page
+    comment = "# The winner's values changed during training"
+    assert (comment in (root / "best.yaml").read_text()) == ("schedule" in answer["winner"])
 
-    # Anyone whose values changed can be repeated: under the same seed, with the very numbers.
+    # A trial whose values changed can be repeated: the same seed gives the same numbers.
     number, course = next((n, c) for n, c in courses.items() if len(c) > 1)
-    stretches = []
+    segments = []
     for place, (name, epoch) in enumerate(course):
         config = load_config(root / "trials" / name / "config.yaml")
         run = dataclasses.replace(config.run, name=f"again-{place}", storage=str(tmp_path))
-        stretches.append((epoch, dataclasses.replace(config, run=run)))
+        segments.append((epoch, dataclasses.replace(config, run=run)))
     ended = []
-    job = ReplayJob("again", stretches, lambda key, event: ended.append(event))
-    todo = iter([job])
+    job = RepeatJob("again", segments, lambda key, event: ended.append(event))
     with LocalPool(30.0) as pool:
-        drive(pool, lambda: next(todo, None))
+        drive(pool, iter([job]), TrainedOn.of(config, Sources.open(config)))
     assert epochs(tmp_path / f"again-{len(course) - 1}") == epochs(root / "trials" / course[-1][0])
     assert ended[0].result.score == trials[number].values[0]
     assert not list(tmp_path.glob("again-*/checkpoints/step-*"))
@@ -194,14 +194,14 @@ def test_a_population_ends_with_its_lineage_and_a_verdict_on_the_schedule(
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_a_population_that_breaks_before_and_after_every_decision_ends_as_one_that_does_not(
+def test_population_interrupted_around_every_decision_ends_like_an_uninterrupted_one(
     write_config: Callable[..., Path], space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = search(write_config("whole"), space)
     seen: set[str] = set()
 
     class Broken(BaseException):
-        """What nobody catches."""
+        """Not caught by anything."""
 
     def breaking(original: Callable, name_of: Callable[..., str]) -> Callable:
         def call(*arguments: Any) -> Any:
@@ -218,7 +218,8 @@ def test_a_population_that_breaks_before_and_after_every_decision_ends_as_one_th
 
     monkeypatch.setattr(population, "fork", breaking(fork, lambda source, config, epoch: f"fork {config.run.name}"))
     monkeypatch.setattr(population, "strip", breaking(population.strip, lambda folder: f"strip {folder.root.name}"))
-    monkeypatch.setattr(Study, "remember", breaking(Study.remember, lambda study, key, value: key))
+    store = optuna.Study.set_user_attr
+    monkeypatch.setattr(optuna.Study, "set_user_attr", breaking(store, lambda study, key, value: key))
     monkeypatch.setattr(Study, "complete", breaking(Study.complete, lambda study, asked, result: f"end {asked.number}"))
     config, answer = write_config("broken"), None
     while answer is None:
@@ -226,7 +227,7 @@ def test_a_population_that_breaks_before_and_after_every_decision_ends_as_one_th
             answer = search(config, space)
         except Broken:
             assert len(seen) < 100
-    # Two decisions, two copies, two folders let go of, four ends: each broken off twice.
+    # Two decisions, two copies, two removed folders, four ends: each interrupted twice.
     assert len(seen) == 20
     for key in ("population", "winner", "candidates", "trials", "noise"):
         assert answer[key] == whole[key], key
@@ -238,7 +239,7 @@ def test_a_population_that_breaks_before_and_after_every_decision_ends_as_one_th
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_a_killed_population_goes_on_and_ends_as_one_that_was_not(
+def test_killed_population_is_resumed_and_ends_like_an_uninterrupted_one(
     write_config: Callable[..., Path], space: Path, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -269,7 +270,7 @@ def test_a_killed_population_goes_on_and_ends_as_one_that_was_not(
 @pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_population_on_ray_ends_as_one_in_this_process(
+def test_population_on_ray_ends_like_one_in_this_process(
     cluster: Cluster, write_config: Callable[..., Path], space: Path, tmp_path: Path
 ) -> None:
     here = search(write_config("here"), space, "--data.batch_size=16")
@@ -285,7 +286,7 @@ def test_a_population_on_ray_ends_as_one_in_this_process(
 
 
 @pytest.mark.slow
-def test_a_fork_in_an_object_store_goes_on_as_one_on_a_disk(
+def test_fork_in_an_object_store_continues_like_one_on_a_disk(
     s3: str, write_config: Callable[..., Path], tmp_path: Path
 ) -> None:
     ends = []
@@ -299,7 +300,7 @@ def test_a_fork_in_an_object_store_goes_on_as_one_on_a_disk(
     assert ends[0] == ends[1]
 
 
-def test_a_schedule_ends_with_what_led_to_the_best_checkpoint(tmp_path: Path, space: Path) -> None:
+def test_schedule_ends_with_the_values_of_the_best_checkpoint(tmp_path: Path, space: Path) -> None:
     base = Config(optimizer=OptimizerConfig(lr=1e-3))
     found, _ = load_space(space, base)
     study = Study.open(f"{tmp_path}/s.log", "s", found, base, SearchConfig(num_trials=3, scheduler="pbt"))
@@ -309,14 +310,14 @@ def test_a_schedule_ends_with_what_led_to_the_best_checkpoint(tmp_path: Path, sp
     changed = [{**start[0], "objective.psi": float(number)} for number in (4, 5, 6)]
     for epoch, trial, source, values in ((2, 1, 0, changed[0]), (4, 2, 1, changed[1]), (6, 1, 0, changed[2])):
         exploit = {"trial": trial, "source": source, "values": values, "how": {}}
-        study.remember(f"population after {epoch}", {"epoch": epoch, "scores": {}, "exploits": [exploit]})
+        study.optuna.set_user_attr(f"population after {epoch}", {"epoch": epoch, "scores": {}, "exploits": [exploit]})
     by_hand = {
         0: ((0, start[0]),),
         1: ((0, start[0]), (6, changed[2])),
         2: ((0, start[0]), (2, changed[0]), (4, changed[1])),
     }
     assert histories(study) == schedules(study) == by_hand
-    # Epochs count from 0: the sixth is the last before what changed after six, the fifth the first after four.
+    # Epochs count from 0, so epoch 5 precedes a change after 6 epochs, and epoch 4 follows one after 4 epochs.
     for asked, best_epoch in zip(study.unfinished(), (7, 5, 4), strict=True):
         study.complete(asked, run_result({"mae": 1.0}, best_epoch=best_epoch))
     assert schedules(study) == {**by_hand, 1: ((0, start[0]),)}

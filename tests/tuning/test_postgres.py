@@ -1,4 +1,4 @@
-"""A study in a real PostgreSQL: killed searches resume, a lost server is reported, and no file has its password."""
+"""A study in a real PostgreSQL: killed searches resume, a lost server is reported, and no file holds its password."""
 
 import json
 import os
@@ -49,30 +49,30 @@ def in_a_process(command: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
 
-def test_a_search_in_postgresql_survives_the_loss_of_itself_and_of_the_server(
+def test_search_in_postgresql_survives_a_kill_and_the_loss_of_the_server(
     server: Server, command: list[str], tmp_path: Path
 ) -> None:
     root = tmp_path / "runs" / "hunt-psi"
-    said = []
+    printed = []
 
     checkpoints = root / "trials" / "1" / "checkpoints" / "*" / "manifest.json"
-    said += signal_stopped(start_until(LOG_LINE, checkpoints, command), signal.SIGKILL)
+    printed += signal_stopped(start_until(LOG_LINE, checkpoints, command), signal.SIGKILL)
     first = (root / "trials" / "0" / "metrics.jsonl").stat().st_mtime
 
     driver = start_until(LOG_LINE, root / "trials" / "2", command)
     server.stop()
-    out, told = signal_stopped(driver, signal.SIGCONT)
-    said += [out, told]
-    assert driver.returncode == 1, told
-    assert "Traceback" not in told
-    assert f"The study's storage postgresql+psycopg://127.0.0.1:{server.port}/postgres cannot be used" in told
-    assert "run the same command again to resume" in told
+    out, message = signal_stopped(driver, signal.SIGCONT)
+    printed += [out, message]
+    assert driver.returncode == 1, message
+    assert "Traceback" not in message
+    assert f"The study's storage postgresql+psycopg://127.0.0.1:{server.port}/postgres cannot be used" in message
+    assert "run the same command again to resume" in message
 
     server.start()
     driver = in_a_process([*command, "--json"])
-    out, told = driver.communicate(timeout=900)
-    said += [out, told]
-    assert driver.returncode == 0, told
+    out, message = driver.communicate(timeout=900)
+    printed += [out, message]
+    assert driver.returncode == 0, message
 
     assert json.loads(out)["trials"]["all"] == 4
     assert (root / "trials" / "0" / "metrics.jsonl").stat().st_mtime == first
@@ -82,25 +82,25 @@ def test_a_search_in_postgresql_survives_the_loss_of_itself_and_of_the_server(
     for trial in trials:
         lines = (root / "trials" / str(trial.number) / "metrics.jsonl").read_text().splitlines()
         epochs = [line for line in map(json.loads, lines) if line["kind"] == "epoch"]
-        # What PostgreSQL knows is what the run wrote, to the last bit.
+        # PostgreSQL holds exactly the costs that the run wrote.
         assert trial.intermediate_values == {e["epoch"] + 1: e["validation"]["student"]["mae"] for e in epochs}
     assert not (root / "study.db").exists()
 
-    # No file of the search and no line that it told holds the password, escaped or not.
+    # No file of the search and no line that it printed holds the password, escaped or not.
     secrets = [PASSWORD, server.url.split(":")[2].split("@")[0]]
     texts = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert str(root / "tune-report.html") in texts
     assert read_json(root / "tune.json")["study"] == name
-    for where, text in [*texts.items(), *(("told", line.encode()) for line in said)]:
+    for where, text in [*texts.items(), *(("message", line.encode()) for line in printed)]:
         assert not any(secret.encode() in text for secret in secrets), where
 
 
-def test_a_wrong_password_is_told_without_it(
+def test_wrong_password_is_reported_without_it(
     server: Server, command: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VADV_STUDY", server.url.replace("horse", "donkey"))
     assert main(command) == 1
-    told = capfd.readouterr().err
-    assert "password authentication failed" in told
-    assert "donkey" not in told
-    assert "Nothing was started" in told
+    message = capfd.readouterr().err
+    assert "password authentication failed" in message
+    assert "donkey" not in message
+    assert "Nothing was started" in message

@@ -1,4 +1,4 @@
-"""Searches on Ray: killed in every way they end with every trial that was asked for, and what was stopped is freed."""
+"""Searches on Ray: after any kill they run every requested trial, and stopped trials free their resources."""
 
 import json
 import signal
@@ -12,7 +12,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from vadv_dist.config import config_to_dict, load_config
+from vadv_dist.config import load_config
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.storage import read_json
 
@@ -32,7 +32,7 @@ def wait_for(what: Callable[[], object], process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
-def test_a_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster, write_config, tmp_path: Path) -> None:
+def test_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster, write_config, tmp_path: Path) -> None:
     (tmp_path / "psi.yaml").write_text(SPACE)
     files = ["--config", str(write_config("hunt")), "--space", str(tmp_path / "psi.yaml")]
     options = ["--data.batch_size=4", "--trainer.epochs=4"]
@@ -54,12 +54,14 @@ def test_a_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster,
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
     )
     logs = lambda: root.glob("trials/*/metrics.jsonl")  # noqa: E731
-    wait_for(lambda: any(log.stat().st_mtime > began for log in logs()), driver)  # the driver before may have begun it
+    wait_for(
+        lambda: any(log.stat().st_mtime > began for log in logs()), driver
+    )  # the previous driver may have created it
     driver.send_signal(signal.SIGTERM)
-    _, said = driver.communicate(timeout=120)
-    assert driver.returncode == 143, said
-    assert said.endswith("stopped by SIGTERM. Completed work is saved; run the same command again to resume.\n")
-    assert "Traceback" not in said
+    _, printed = driver.communicate(timeout=120)
+    assert driver.returncode == 143, printed
+    assert printed.endswith("stopped by SIGTERM. Completed work is saved; run the same command again to resume.\n")
+    assert "Traceback" not in printed
     assert not list(root.rglob(".*.partial-*"))
 
     driver = subprocess.Popen(
@@ -69,8 +71,8 @@ def test_a_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster,
     victims = cluster.processes("TrialActor")
     assert victims
     victims[0].send_signal(signal.SIGKILL)
-    _, said = driver.communicate(timeout=900)
-    assert driver.returncode == 0, said
+    _, printed = driver.communicate(timeout=900)
+    assert driver.returncode == 0, printed
 
     storage = f"sqlite:///{root}/study.db"
     (name,) = optuna.get_all_study_names(storage)
@@ -83,11 +85,11 @@ def test_a_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster,
             json.loads(x) for x in (root / "trials" / str(trial.number) / "metrics.jsonl").read_text().splitlines()
         ]
         epochs = [line["validation"]["student"]["mae"] for line in lines if line["kind"] == "epoch"]
-        # Every epoch was trained once, and what the study knows is what the run wrote.
+        # Every epoch was trained once, and the study has the costs that the run wrote.
         assert trial.intermediate_values == dict(enumerate(epochs, 1))
 
 
-def test_a_stopped_trial_of_several_workers_frees_its_placement_group(cluster, write_config, monkeypatch) -> None:
+def test_stopped_trial_with_workers_frees_its_placement_group(cluster, write_config, monkeypatch) -> None:
     import ray
     from ray.util import placement_group_table
 
@@ -105,7 +107,7 @@ def test_a_stopped_trial_of_several_workers_frees_its_placement_group(cluster, w
     try:
         with DistributedPool(config, SearchConfig()) as pool:
             before = groups()
-            pool.start("trial 0", config_to_dict(config))
+            pool.start("trial 0", config)
             key, event = pool.next()
             assert (key, type(event)) == ("trial 0", Epoch)
             assert groups() == before + 1

@@ -1,4 +1,4 @@
-"""Weightings that need no search, as rivals of one."""
+"""Weightings without search, as rivals of a search."""
 
 import dataclasses
 import io
@@ -16,11 +16,10 @@ from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.storage import read_json
-from vadv_dist.tuning.rivals import end_weights, require_sense, seed_trial
+from vadv_dist.tuning.rivals import end_weights, require_rivals, seed_trial
 from vadv_dist.tuning.search import tune
-from vadv_dist.tuning.settings import load_search
 from vadv_dist.tuning.space import Space
-from vadv_dist.tuning.space_file import load_space
+from vadv_dist.tuning.space_file import load_search, load_space
 from vadv_dist.tuning.study import Study
 
 SPACE = """
@@ -48,7 +47,7 @@ def write_run(root: Path, *epochs: dict[str, float]) -> RunFolder:
     return folder
 
 
-def test_end_weights_are_those_of_the_last_epoch_over_the_text_s(tmp_path: Path) -> None:
+def test_end_weights_are_those_of_the_last_epoch_relative_to_beta(tmp_path: Path) -> None:
     runs = {
         ("rival a", 1): write_run(
             tmp_path / "a1", {"text_regression": 9.0}, {"text_regression": 0.5, "video_to_text": 1}
@@ -64,7 +63,9 @@ def test_end_weights_are_those_of_the_last_epoch_over_the_text_s(tmp_path: Path)
     assert ended["rival c"] == {}
 
 
-def test_the_best_rival_s_weights_begin_one_trial(write_config: Callable[..., Path], space_path: Path) -> None:
+def test_one_trial_starts_from_the_weights_of_the_best_rival(
+    write_config: Callable[..., Path], space_path: Path
+) -> None:
     config = load_config(write_config())
     space, _ = load_space(space_path, config)
     search = SearchConfig(num_trials=3, storage="unused")
@@ -74,11 +75,11 @@ def test_the_best_rival_s_weights_begin_one_trial(write_config: Callable[..., Pa
         "rival b": {"alpha": 0.0, "beta": 1.0, "gamma": 5.0, "delta": 5.0, "psi": 4.0},
         "rival c": {"alpha": 1.0, "beta": 1.0, "gamma": 1.0, "delta": 1.0, "psi": 1.0},
     }
-    for _ in range(2):  # a search that goes on does not queue it again
+    for _ in range(2):  # a resumed search does not queue it again
         seed_trial(study, space, config, ended)
     asked = [study.ask() for _ in range(2)]
     assert asked[0].values == {"objective.beta": 10.0, "objective.alpha": 1.0, "objective.psi": 1.0}
-    # β is 10, so ψ would be 40, which the space does not reach; α of 0 has its stretch of the axis.
+    # β is 10, so ψ would be 40, which is above the space; α of 0 has its segment of the axis.
     assert asked[1].values == {"objective.beta": 10.0, "objective.alpha": 0.0, "objective.psi": pytest.approx(20.0)}
     marks = [trial.user_attrs.get("from_rival") for trial in study.optuna.get_trials()]
     assert marks == [None, "rival b"]
@@ -99,16 +100,16 @@ def test_the_best_rival_s_weights_begin_one_trial(write_config: Callable[..., Pa
          "requires objective.kind to be 'step', but it is 'none'"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(
+def test_contradictory_settings_are_rejected(
     write_config: Callable[..., Path], space_path: Path, rivals, space: str, overrides: list[str], message: str
 ) -> None:
     space_path.write_text(space)
     config = load_config(write_config(), overrides)
     with pytest.raises(UserError, match=message):
-        require_sense(config, load_space(space_path, config)[0], load_search({"rivals": rivals}, [], "f"))
+        require_rivals(config, load_space(space_path, config)[0], load_search({"rivals": rivals}, [], "f"))
 
 
-def test_weights_may_be_searched_where_they_are_fixed(write_config: Callable[..., Path], space_path: Path) -> None:
+def test_weights_can_be_searched_if_the_weighting_is_fixed(write_config: Callable[..., Path], space_path: Path) -> None:
     space_path.write_text(
         """
 space:
@@ -118,17 +119,17 @@ space:
     )
     config = load_config(write_config())
     space: Space = load_space(space_path, config)[0]
-    require_sense(config, space, SearchConfig())
+    require_rivals(config, space, SearchConfig())
     assert [entry.field for entry in space.searched] == ["objective.weighting", "objective.alpha"]
-    # The condition is what makes it sound.
+    # With another condition, the weight would be ignored.
     weighting, alpha = space.entries
     ignored = dataclasses.replace(alpha, condition={"objective.weighting": ("famo",)})
     with pytest.raises(UserError, match=r"objective\.alpha is searched, but objective\.weighting may be famo"):
-        require_sense(config, Space((weighting, ignored)), SearchConfig())
+        require_rivals(config, Space((weighting, ignored)), SearchConfig())
 
 
 @pytest.mark.slow
-def test_a_search_runs_its_rivals_and_shows_them(
+def test_search_trains_its_rivals_and_reports_them(
     write_config: Callable[..., Path], space_path: Path, tmp_path: Path
 ) -> None:
     answer = tune(write_config(), space_path, ["--data.batch_size=40"], Console(quiet=True, stderr=True), use_ray=False)
@@ -155,22 +156,22 @@ def test_a_search_runs_its_rivals_and_shows_them(
     clips = pq.read_table(root / "repeats" / f"rival-equal-seed-{seed}" / "validation-errors.parquet").num_rows
     assert {c["clips"] for c in answer["candidates"]} == {clips}
     page = (root / "tune-report.html").read_text()
-    assert "hold the choice of seeds and of validation clips" in page
-    assert "<h2>Rivals that need no search</h2>" in page
+    assert "cover the sampling of seeds and of validation clips" in page
+    assert "<h2>Rivals without search</h2>" in page
     assert f"{rivals['rival equal']['mean']:.4f}" in page
 
 
 @pytest.mark.slow
-def test_a_rival_whose_weights_collapse_is_named_and_begins_no_trial(
+def test_rival_with_collapsed_weights_is_reported_and_seeds_no_trial(
     write_config: Callable[..., Path], space_path: Path, tmp_path: Path
 ) -> None:
-    # At this temperature uw_so gives the least loss, a distance of two logits, all the weight.
+    # At this temperature, uw_so gives all the weight to the smallest loss, a distance between two logits.
     space_path.write_text(SPACE.replace("[equal, uncertainty]", "[uw_so]"))
     options = ["--data.batch_size=40", "--search.rivals=[{kind: uw_so, temperature: 0.1}]"]
-    said = io.StringIO()
-    answer = tune(write_config(), space_path, options, Console(file=said, width=200), use_ray=False)
+    printed = io.StringIO()
+    answer = tune(write_config(), space_path, options, Console(file=printed, width=200), use_ray=False)
     assert answer["rivals"]["rival uw_so"]["collapsed"]
-    assert "its weights collapsed" in said.getvalue()
+    assert "its weights collapsed" in printed.getvalue()
     root = tmp_path / "runs" / "run-weights"
     assert "uw_so (collapsed)" in (root / "tune-report.html").read_text()
     trials = optuna.load_study(study_name=answer["study"], storage=f"sqlite:///{root}/study.db").get_trials()

@@ -1,4 +1,4 @@
-"""Whole searches on tiny runs: in this process, and as a command that is killed."""
+"""Whole searches on tiny runs, in this process and as a command that is killed."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from vadv_dist.tuning.search import tune
 
 
 class _Page(HTMLParser):
-    """Reads a page strictly: every element is closed in order."""
+    """Parses a page and checks that every element is closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def trials_of(root: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 @pytest.mark.slow
-def test_a_search_leaves_what_it_promises_and_never_opens_the_test_split(
+def test_search_writes_all_results_without_opening_the_test_split(
     write_config: Callable[..., Path], made: Path, space: Path, tmp_path: Path
 ) -> None:
     blind = tmp_path / "blind"
@@ -91,7 +91,7 @@ def test_a_search_leaves_what_it_promises_and_never_opens_the_test_split(
     root = tmp_path / "runs" / "hunt-weights"
     trials = trials_of(root)
     assert len(trials) == 4
-    # The paper's weights, whatever the sampler says: 1 : 10 : 1 : 10 : 1.
+    # The paper's weights, independent of the sampler: 1 : 10 : 1 : 10 : 1.
     assert trials[0].user_attrs["values"] == {"objective.beta": 10.0, "objective.alpha": 1.0, "objective.psi": 1.0}
     assert trials[0].state == TrialState.COMPLETE
     # The metric is the unweighted validation MAE of the student.
@@ -110,7 +110,14 @@ def test_a_search_leaves_what_it_promises_and_never_opens_the_test_split(
     assert all(len(term["mae"]) == 3 for term in answer["leave_one_term_out"])
     assert answer["verdict"].split(" ")[0] in ("better", "no")
     page = _Page((root / "tune-report.html").read_text())
-    assert page.headings == ["The best, run again", "Without each term", "History", "What matters", "Trials", "Search"]
+    assert page.headings == [
+        "The best, trained again",
+        "Without each term",
+        "History",
+        "What matters",
+        "Trials",
+        "Search",
+    ]
     assert not page.loads
     # Runs keep their metrics, not their weights.
     assert not list(root.glob("*/*/checkpoints/*"))
@@ -119,7 +126,7 @@ def test_a_search_leaves_what_it_promises_and_never_opens_the_test_split(
 
 
 @pytest.mark.slow
-def test_a_finished_search_is_told_again_without_training(
+def test_completed_search_returns_its_result_without_training(
     write_config: Callable[..., Path], space: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = write_config()
@@ -136,7 +143,7 @@ def test_a_finished_search_is_told_again_without_training(
 
 
 @pytest.mark.slow
-def test_a_search_goes_on_with_the_same_space_only(write_config: Callable[..., Path], space: Path) -> None:
+def test_search_is_resumed_only_with_the_same_space(write_config: Callable[..., Path], space: Path) -> None:
     config = write_config()
     search(config, space, "--search.num_trials=1")
     space.write_text(SPACE.replace("high: 100.0", "high: 50.0", 1))
@@ -145,7 +152,7 @@ def test_a_search_goes_on_with_the_same_space_only(write_config: Callable[..., P
 
 
 @pytest.mark.slow
-def test_a_trial_fails_alone_and_says_why(
+def test_failed_trials_do_not_end_the_search_and_have_reasons(
     write_config: Callable[..., Path], space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = TorchEngine.update
@@ -168,7 +175,7 @@ def test_a_trial_fails_alone_and_says_why(
 
 
 @pytest.mark.slow
-def test_failures_in_a_row_end_the_search_with_what_they_share(
+def test_consecutive_failures_end_the_search(
     write_config: Callable[..., Path], space: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit = Trainer.fit
@@ -183,15 +190,15 @@ def test_failures_in_a_row_end_the_search_with_what_they_share(
         search(write_config(), space, "--search.max_failures=2")
 
 
-def test_the_command_tells_mistakes_before_anything_is_written(
+def test_mistakes_are_reported_before_anything_is_written(
     write_config: Callable[..., Path], space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def mistake(*arguments: object) -> str:
         assert main(["tune", "--config", str(write_config()), *map(str, arguments)]) == 2
-        said = capsys.readouterr()
-        assert said.out == ""
-        assert "Traceback" not in said.err
-        return said.err
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert "Traceback" not in printed.err
+        return printed.err
 
     assert "did you mean 'loss_weights'" in mistake("--space", "loss_wieghts").lower()
     assert "search.num_trials is 0" in mistake("--space", space, "--num-trials", 0)
@@ -203,7 +210,7 @@ def test_the_command_tells_mistakes_before_anything_is_written(
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
+def test_killed_search_is_resumed_and_ends_like_an_uninterrupted_one(
     write_config: Callable[..., Path], space: Path, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -221,8 +228,8 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
     search(write_config("whole"), space, *options)
     whole, killed = tmp_path / "runs" / "whole-weights", tmp_path / "runs" / "killed-weights"
 
-    # Killed after a checkpoint of the first trial, and again after one of the second. What comes of a kill at any one
-    # step is in test_kills.py.
+    # Killed after a checkpoint of the first trial, and again after one of the second. test_kills.py kills a search at
+    # every single step.
     for number in (0, 1):
         checkpoints = killed / "trials" / str(number) / "checkpoints" / "*" / "manifest.json"
         signal_stopped(start_until(LOG_LINE, checkpoints, arguments, env=environment), signal.SIGKILL)
@@ -235,7 +242,7 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
 
-    # No finished trial is repeated, none is lost, and as many were tried as were asked for.
+    # No completed trial is repeated, none is lost, and the number of trials is the requested one.
     assert (killed / "trials" / "0" / "metrics.jsonl").stat().st_mtime == first
     a, b = trials_of(whole), trials_of(killed)
     assert len(a) == len(b) == 4
@@ -246,7 +253,7 @@ def test_a_killed_search_goes_on_and_ends_as_one_that_was_not(
             y.intermediate_values,
             y.value,
         )
-    # The one that was running went on from its checkpoint: the epochs before it were not trained again.
+    # The running trial was resumed from its checkpoint: the epochs before it were not trained again.
     assert epochs(killed, 1)[: len(before)] == before
     wa, wb = read_json(whole / "tune.json"), read_json(killed / "tune.json")
     assert wa["verdict"] == wb["verdict"]

@@ -1,4 +1,4 @@
-"""Search spaces: what a file may say, and what each mistake is told as."""
+"""Search spaces: the content of a file, and the message for each mistake."""
 
 import math
 import random
@@ -38,16 +38,16 @@ def test_shipped_spaces_fit_shipped_recipes(space: str, recipe: str) -> None:
         assert (default.alpha, default.beta, default.gamma, default.delta, default.psi) == (1, 10, 1, 10, 1)
 
 
-def test_the_default_is_the_papers_ratio_where_another_beta_is_fixed(tmp_path: Path) -> None:
+def test_default_has_the_papers_ratio_if_another_beta_is_fixed(tmp_path: Path) -> None:
     space = space_of(
         tmp_path,
         "space: {objective.beta: {fixed: 1.0}, objective.delta: {distribution: float, low: 0.01, high: 9, log: true}}",
     )
-    # α, γ and ψ stand in the config at 1 and are not searched; δ is, at the paper's ratio to β.
+    # Only β and δ are in the space; δ has the paper's ratio to β.
     assert space.default(Config()) == {"objective.beta": 1.0, "objective.delta": 1.0}
 
 
-def test_a_shipped_space_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_space_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_space("joint").name == "joint.yaml"
     assert find_space("tune_spaces/joint.yaml").name == "joint.yaml"
@@ -55,15 +55,15 @@ def test_a_shipped_space_is_found_by_its_name(tmp_path: Path, monkeypatch: pytes
         find_space("jiont")
 
 
-def test_a_folder_of_the_name_of_a_shipped_space_is_not_taken_for_it(tmp_path: Path, monkeypatch) -> None:
+def test_folder_with_the_name_of_a_shipped_space_does_not_hide_it(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "student").mkdir()  # as in a run
     monkeypatch.chdir(tmp_path)
     assert find_space("student").name == "student.yaml"
 
 
-def test_zero_takes_its_share_of_a_log_axis_and_nothing_else_changes() -> None:
+def test_zero_has_its_share_of_a_log_axis() -> None:
     entry = Entry("objective.alpha", "float", low=0.01, high=100.0, log=True, zero=0.2)
-    # By hand: 4 decades are 80 % of the axis, so one more decade below stands for zero.
+    # By hand: 4 decades are 80 % of the axis, so one more decade below them stands for zero.
     assert entry.floor == pytest.approx(0.001)
     assert entry.value(0.0099) == 0.0
     assert entry.value(0.01) == 0.01
@@ -73,7 +73,7 @@ def test_zero_takes_its_share_of_a_log_axis_and_nothing_else_changes() -> None:
     assert sum(value == 0 for value in draws) / len(draws) == pytest.approx(0.2, abs=0.01)
 
 
-def test_the_first_trial_is_the_default_whatever_the_sampler(tmp_path: Path) -> None:
+def test_first_trial_is_the_default_with_any_sampler(tmp_path: Path) -> None:
     space, _ = load_space(SPACES / "joint.yaml", Config())
     study = optuna.create_study()
     study.enqueue_trial(space.parameters(space.default(Config()), Config()))
@@ -82,7 +82,7 @@ def test_the_first_trial_is_the_default_whatever_the_sampler(tmp_path: Path) -> 
     assert values["objective.psi"] == StepObjectiveConfig().psi
 
 
-def test_a_condition_switches_a_field_on(tmp_path: Path) -> None:
+def test_field_is_searched_if_its_condition_holds(tmp_path: Path) -> None:
     space = space_of(
         tmp_path,
         """
@@ -97,7 +97,7 @@ space:
     assert all(("objective.psi" in values) == values["objective.step2"] for values in seen)
 
 
-def test_values_of_the_file_are_tried_after_the_default(tmp_path: Path) -> None:
+def test_first_values_of_the_file_are_read(tmp_path: Path) -> None:
     space = space_of(
         tmp_path,
         "space: {objective.psi: {distribution: float, low: 0.1, high: 10}}\nfirst: [{objective.psi: 3.0}]",
@@ -109,7 +109,7 @@ FLOAT = "{distribution: float, low: 0.1, high: 10}"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (f"space: {{objective.alhpa: {FLOAT}}}", r"objective.alhpa: the config has no such field.*'objective.alpha'"),
         (f"space: {{run.seed: {FLOAT}}}", "run cannot be searched"),
@@ -120,24 +120,37 @@ FLOAT = "{distribution: float, low: 0.1, high: 10}"
             "space: {objective.alpha: {distribution: float, low: -1, high: 1}}",
             r"reaches -1.0.*refuses.*number of at least 0",
         ),
-        ("space: {objective.alpha: {distribution: float, low: 0, high: 9, log: true}}", "has no logarithm.*zero: 0.1"),
+        (
+            "space: {objective.alpha: {distribution: float, low: 0, high: 9, log: true}}",
+            "low is 0, expected a positive number on a log axis.*zero: 0.1",
+        ),
         ("space: {objective.alpha: {distribution: float, low: 2, high: 1}}", "2 is not below high 1"),
         ("space: {objective.alpha: {distribution: float, low: 2, high: 9}}", r"paper's weight 1.0 is always tried"),
         ("space: {optimizer.lr: {distribution: float, low: 1e-6, high: 1}}", r"low is '1e-6'.*1.0e-6"),
-        ("space: {optimizer.lr: {distribution: float, low: 0.1, high: 1}}", "config's own value 8e-06.*outside"),
+        ("space: {optimizer.lr: {distribution: float, low: 0.1, high: 1}}", "config's value 8e-06.*outside"),
         ("space: {student.hidden: {distribution: float, low: 1.5, high: 300}}", "student.hidden.*refuses"),
         ("space: {student.pooling: {distribution: categorical, choices: [cls, max]}}", "reaches 'max'"),
         ("space: {objective.beta: {fixed: 10.0}}", "nothing to search"),
+        ("space: {objective.beta: {fixed: 10.0, low: 1}}", "unknown key 'low' with `fixed`"),
+        (
+            "space: {student.hidden: {distribution: int, low: 1, high: 300, zero: 0.1}}",
+            "unknown key 'zero' with `distribution: int`",
+        ),
+        (
+            f"space: {{objective.psi: {FLOAT[:-1]}, condition: {{objective.step2: true}}}}, objective.step2: "
+            "{distribution: categorical, choices: [true, false]}}",
+            "objective.step2, which must be listed above it",
+        ),
         ("space: {}", "names no fields"),
         ("spaces: {}", "unknown section 'spaces'.*mean 'space'"),
         (f"space: {{objective.psi: {FLOAT}}}\nfirst: [{{objective.psi: 99}}]", "99 lies outside the space"),
         (
             "space: {objective.psi: {distribution: float, low: 0, high: 9, condition: {objective.setp2: true}}}",
-            "no field.*'objective.step2'",
+            "unknown field objective.setp2.*'objective.step2'",
         ),
     ],
 )
-def test_mistakes_get_one_message_that_says_what_to_do(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(UserError, match=told) as refused:
+def test_mistakes_are_reported_with_the_file(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as refused:
         space_of(tmp_path, text)
     assert "space.yaml" in str(refused.value)

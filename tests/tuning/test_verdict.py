@@ -1,23 +1,22 @@
-"""The verdict against numbers of a textbook and by hand."""
+"""The verdict, checked against textbook numbers and hand calculations."""
 
 import pytest
 
-from vadv_dist.tuning.events import Failed
-from vadv_dist.tuning.failures import too_many_failures
+from vadv_dist.tuning.events import Failed, too_many_failures
 from vadv_dist.tuning.objectives import BY_KEY
 from vadv_dist.tuning.verdict import candidate, decide, t_interval
 
 MAE = BY_KEY["mae"]
 
 
-def test_the_interval_is_students() -> None:
+def test_interval_is_students_t() -> None:
     # By hand: mean 2, deviation 1, t(0.975, 2) = 4.3027, so 4.3027 / sqrt(3) to either side.
     mean, low, high = t_interval([1.0, 2.0, 3.0])
     assert mean == 2
     assert (low, high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
 
 
-def test_a_clear_gain_is_said_with_its_interval() -> None:
+def test_clear_gain_is_reported_with_its_interval() -> None:
     default = {2: 1.00, 3: 1.10, 4: 1.05}
     verdict = decide(default, [candidate("trial 7", {2: 0.90, 3: 1.001, 4: 0.95}, default)], MAE)
     assert verdict.is_better
@@ -26,20 +25,21 @@ def test_a_clear_gain_is_said_with_its_interval() -> None:
     assert verdict.sentence.startswith("better than the default by 0.0997 MAE (trial 7; 95 % interval +0.09")
 
 
-def test_seeds_that_disagree_are_no_gain() -> None:
+def test_disagreeing_seeds_are_not_a_gain() -> None:
     default = {2: 1.00, 3: 1.00, 4: 1.00}
     verdict = decide(default, [candidate("trial 7", {2: 0.80, 3: 1.02, 4: 1.01}, default)], MAE)
     assert not verdict.is_better
-    assert verdict.sentence.startswith("no gain over the default: trial 7 errs by 0.0567 MAE less")
+    assert verdict.sentence.startswith("no gain over the default: the mean of trial 7 is better by 0.0567 MAE")
 
 
-def test_the_default_wins_where_all_others_err_more() -> None:
+def test_default_wins_if_all_others_are_worse() -> None:
     default = {2: 1.00, 3: 1.00, 4: 1.00}
     verdict = decide(default, [candidate("trial 7", {2: 1.1, 3: 1.2, 4: 1.3}, default)], MAE)
     assert verdict.winner is None
-    # The interval is one of how much more it errs, around the number that is told.
+    # The interval has the sign of the words, so it contains the number in the sentence.
     assert verdict.sentence.startswith(
-        "no gain over the default: trial 7 errs by 0.2000 MAE more (95 % interval −0.0484 … +0.4484 over 3 seeds"
+        "no gain over the default: the mean of trial 7 is worse by 0.2000 MAE "
+        "(95 % interval −0.0484 … +0.4484 over 3 seeds"
     )
 
 
@@ -56,7 +56,7 @@ def clip_errors(mae: dict[int, float], spread: float) -> dict[int, dict[tuple[st
     return {seed: {("set", f"c{i}"): m + spread * (i - 2) for i in range(5)} for seed, m in mae.items()}
 
 
-def test_with_errors_by_clip_the_interval_holds_the_choice_of_clips() -> None:
+def test_interval_covers_clips_if_errors_by_clip_are_known() -> None:
     default, mae = {2: 1.00, 3: 1.10, 4: 1.05}, {2: 0.90, 3: 1.001, 4: 0.95}
     given = {"errors": clip_errors(mae, 0.3), "default_errors": clip_errors(default, 0.1)}
     alone, both = candidate("trial 7", mae, default), candidate("trial 7", mae, default, **given)
@@ -64,8 +64,9 @@ def test_with_errors_by_clip_the_interval_holds_the_choice_of_clips() -> None:
     assert alone.gain.excludes_zero
     assert not both.gain.excludes_zero  # the gain of 0.1 is made by some clips and lost on others
     assert both.gain.mean == pytest.approx(alone.gain.mean)
-    assert decide(default, [both], MAE).sentence.startswith("no gain over the default: trial 7 errs by 0.0997 MAE less")
-    assert "over 3 seeds and 5 clips" in decide(default, [both], MAE).sentence
+    sentence = decide(default, [both], MAE).sentence
+    assert sentence.startswith("no gain over the default: the mean of trial 7 is better by 0.0997 MAE")
+    assert "over 3 seeds and 5 clips" in sentence
 
 
 def test_errors_of_other_clips_or_seeds_are_not_paired() -> None:
@@ -76,11 +77,11 @@ def test_errors_of_other_clips_or_seeds_are_not_paired() -> None:
     assert candidate("a", mae, default, errors={2: errors[2]}, default_errors=errors).clips is None
 
 
-def test_nothing_to_compare_is_no_gain() -> None:
+def test_without_a_comparison_there_is_no_gain() -> None:
     assert decide({2: 1.0}, [candidate("trial 1", {2: 0.5}, {2: 1.0})], MAE).sentence.startswith("no gain")
 
 
-def test_failures_in_a_row_are_told_with_what_they_share() -> None:
+def test_consecutive_failures_are_reported_with_their_common_values() -> None:
     failed = [
         ({"optimizer.lr": lr, "student.pooling": "mean"}, Failed("NaN or infinity", "loss became nan")) for lr in (3, 5)
     ]

@@ -115,12 +115,19 @@ def _train_rank(
     return state
 
 
-def train_locally(config: Config, show: Show, asked: Callable[[], bool]) -> TrainState:
+def train_locally(
+    config: Config,
+    show: Show,
+    asked: Callable[[], bool],
+    *,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> TrainState:
     """Train in this process, on the CPU or one GPU, without Ray."""
     device = choose_device(config.trainer.use_gpu)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    return train_rank(config, Distributed(device=device), LocalWindows, show=show, asked=asked)
+    distributed = Distributed(device=device)
+    return train_rank(config, distributed, LocalWindows, show=show, on_epoch=on_epoch, asked=asked)
 
 
 def train_in_ray(arguments: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ import os
 import time
 from typing import Any, Self
 
-from vadv_dist.config import Config, config_from_dict
+from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.launch.cluster import cluster_resource, ray_session
 from vadv_dist.launch.shared_folder import require_shared_by_nodes
@@ -22,12 +22,12 @@ _POLL_S, _LOCK_WAIT_S = 0.5, 120.0
 class DistributedPool:
     """A Ray actor per trial that starts the trial's workers; epochs are read from the trial's metrics.jsonl.
 
-    Whoever asked for workers owns them: killing the actor of a trial takes its workers and their placement group with
-    it. A trial that falls behind is stopped a little after the epoch that shows it, as its workers do not wait.
+    Ray stops the workers of a process that ends, so killing a trial's actor also stops its workers. The workers do not
+    wait for decisions: a trial is stopped a little after the deciding epoch.
 
     Args:
-        config: the run that is varied; says how many workers a trial has.
-        search: how many trials at a time.
+        config: the run that is varied, with the number of workers of a trial.
+        search: settings, with the number of concurrent trials.
     """
 
     def __init__(self, config: Config, search: SearchConfig) -> None:
@@ -37,10 +37,10 @@ class DistributedPool:
         self._running: dict[str, _Running] = {}
 
     def __enter__(self) -> Self:
-        """Join the cluster, or start one on this machine.
+        """Connect to the configured cluster, or start one on this machine.
 
         Raises:
-            UserError: a trial's workers do not fit it.
+            UserError: it has too few resources for a trial's workers.
         """
         trainer = self._config.trainer
         cpus = self._stack.enter_context(ray_session(trainer))
@@ -52,14 +52,14 @@ class DistributedPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill running trials; they resume from their checkpoints later."""
+        """Kill running trials; a later search resumes them from their checkpoints."""
         for running in self._running.values():
             running.kill()
         self._stack.close()
 
-    def start(self, key: str, raw: dict[str, Any]) -> None:
+    def start(self, key: str, config: Config) -> None:
         """See `Pool`."""
-        self._running[key] = _Running(raw)
+        self._running[key] = _Running(config)
 
     def next(self) -> tuple[str, Event]:
         """See `Pool`."""
@@ -74,28 +74,29 @@ class DistributedPool:
     def answer(self, key: str, go_on: bool) -> None:
         """See `Pool`."""
         if not go_on:
-            self._running[key].stop()
+            self._running[key].kill()
+            self._running[key].stopped = True
 
 
 class _Running:
     """One trial's actor, and its metrics.jsonl as read so far."""
 
-    def __init__(self, raw: dict[str, Any]) -> None:
+    def __init__(self, config: Config) -> None:
         import ray
 
-        self._folder = RunFolder.of(config_from_dict(raw))
+        self._folder = RunFolder.of(config)
         self._seen = {epoch for epoch, _ in self._epochs()}
-        self._stopped = False
-        # No CPU of its own: it waits for its workers.
+        self.stopped = False
+        # It only waits for its workers, so it needs no CPU.
         remote: Any = ray.remote(RunActor)
         self._actor: Any = remote.options(num_cpus=0).remote(os.getcwd())
-        self._result: Any = self._actor.train.remote(raw)
+        self._result: Any = self._actor.train.remote(config)
 
     def look(self) -> Event | None:
         """Return the next event, if there is one."""
         import ray
 
-        if self._stopped:
+        if self.stopped:
             return Stopped()
         for epoch, cost in self._epochs():
             if epoch not in self._seen:
@@ -111,31 +112,20 @@ class _Running:
         self.kill()
         return event
 
-    def stop(self) -> None:
-        """Stop the trial and release its resources."""
-        self.kill()
-        self._stopped = True
-
     def kill(self) -> None:
-        """Kill the actor and the workers that it owns."""
+        """Kill the actor, and release the resources of its workers."""
         import ray
+        from ray.util.placement_group import PlacementGroup, remove_placement_group
 
         with contextlib.suppress(Exception):
             ray.kill(self._actor)
-        # Ray Train has a cleaner for this, but where a cluster has no dashboard, it waits for one without end.
+        # Ray Train's own clean-up waits forever on a cluster without a dashboard.
         with contextlib.suppress(Exception):
-            _remove_group((self._folder.root / ".ray" / GROUP).read_text(encoding="utf-8"))
+            group = (self._folder.root / ".ray" / GROUP).read_text(encoding="utf-8")
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
 
     def _epochs(self) -> list[tuple[int, float]]:
         return [(line.epoch, cost) for line, cost in epoch_costs(self._folder.metrics_log().lines())]
-
-
-def _remove_group(group: str) -> None:
-    """Release the resources of a run's workers."""
-    import ray
-    from ray.util.placement_group import PlacementGroup, remove_placement_group
-
-    remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
 
 
 class RunActor:
@@ -145,14 +135,13 @@ class RunActor:
         if os.path.isdir(folder):
             os.chdir(folder)
 
-    def train(self, raw: dict[str, Any]) -> Event:
+    def train(self, config: Config) -> Event:
         """Train to the end; failures are returned as events."""
         from vadv_dist.launch.driver import train
         from vadv_dist.runtime.terminal import console
 
         try:
-            config = config_from_dict(raw)
-            # The actor of a search that was killed may live on for some seconds.
+            # The actor of a search that was killed may keep running for some seconds.
             with RunFolder.of(config).lock(wait_s=_LOCK_WAIT_S):
                 pass
             return Ended(train(config, console(stderr=True, quiet=True)))

@@ -1,13 +1,14 @@
-"""Events of a trial: an epoch's validation, its end, or a failure."""
+"""Events of a trial (an epoch's validation, its end, a failure), and what several failures have in common."""
 
 import errno
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vadv_dist.errors import DivergedError, MemoryFullError, UserError
+from vadv_dist.errors import DivergedError, MachineError, MemoryFullError, UserError, VadvError
 from vadv_dist.runs.records import RunResult
-
-Kind = Literal["out of memory", "NaN or infinity", "refused", "lost", "crash"]
+from vadv_dist.tuning.space import Values, value_text
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,9 @@ class Lost:
 
 @dataclass(frozen=True)
 class Failed:
-    """The trial failed by itself.
+    """The trial failed by itself."""
 
-    Args:
-        kind: category of the failure.
-        message: what happened.
-    """
-
-    kind: Kind
+    kind: Literal["out of memory", "NaN or infinity", "refused", "lost", "crash"]
     message: str
 
 
@@ -66,3 +62,46 @@ def failure_of(error: BaseException) -> Failed:
     if isinstance(error, UserError):
         return Failed("NaN or infinity" if isinstance(error, DivergedError) else "refused", text)
     return Failed("crash", f"{type(error).__name__}: {text}")
+
+
+def too_many_failures(failed: Sequence[tuple[Values, Failed]], others: Sequence[Values]) -> VadvError:
+    """The error that stops a search after consecutive failures.
+
+    Args:
+        failed: values and reasons of those failures, the last one last.
+        others: values of trials that did not fail.
+    """
+    kinds = Counter(failure.kind for _, failure in failed).most_common()
+    counts = ", ".join(f"{count} × {kind}" for kind, count in kinds)
+    shared = _shared_values([values for values, _ in failed], others)
+    what = f" They share: {'; '.join(shared)}." if shared else " Their values have nothing in common."
+    kind = kinds[0][0]
+    advice = {
+        "out of memory": "Raise trainer.accumulate, or give each trial more of a GPU (search.gpus_per_trial).",
+        "NaN or infinity": "Lower the bounds of learning rates and weights, or set optimizer.clip_norm.",
+        "refused": "Fix the config or the space file.",
+    }.get(kind, "For details, run one of them alone: `vadv train --config` with its config.yaml.")
+    text = (
+        f"The search stopped after {len(failed)} failed trials in a row ({counts}).{what} The last error: "
+        f"{failed[-1][1].message} {advice} Run the same command again to resume the search."
+    )
+    return UserError(text) if kind in ("NaN or infinity", "refused") else MachineError(text)
+
+
+def _shared_values(failed: Sequence[Values], others: Sequence[Values]) -> list[str]:
+    """Values, or ranges of numbers, that all failures have and no other trial has."""
+    found = []
+    for name in failed[0]:
+        mine = [values.get(name) for values in failed]
+        theirs = [values[name] for values in others if name in values]
+        numbers, known = ([v for v in some if isinstance(v, float) or type(v) is int] for some in (mine, theirs))
+        if not theirs:
+            continue
+        if len(numbers) < len(mine) or len(known) < len(theirs):
+            if len(set(mine)) == 1 and mine[0] not in theirs:
+                found.append(f"{name} is {mine[0]}")
+        elif min(numbers) > max(known):
+            found.append(f"{name} is at least {value_text(min(numbers))} (at most {value_text(max(known))} elsewhere)")
+        elif max(numbers) < min(known):
+            found.append(f"{name} is at most {value_text(max(numbers))} (at least {value_text(min(known))} elsewhere)")
+    return found

@@ -1,77 +1,72 @@
-"""Pictures of a search: its history, what was stopped, each field by itself and all of them together."""
+"""Plots of a search: its history, the course of each trial, each field alone, and all fields together."""
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from optuna.trial import FrozenTrial, TrialState
 
 from vadv_dist.reporting.pictures import WIDE, Picture, Point, number, shortened
 from vadv_dist.reporting.style import PALETTE
-from vadv_dist.reporting.words import decimals
 from vadv_dist.tuning.objectives import Objective
-from vadv_dist.tuning.space import Entry, Value
-from vadv_dist.tuning.study import course
+from vadv_dist.tuning.space import Entry, Value, values_text
+from vadv_dist.tuning.study import costs_by_epoch
 
-# Behind words that lines cross.
+# Behind text that crosses lines.
 _BACKGROUND = {"facecolor": PALETTE["ground"], "edgecolor": "none", "pad": 1, "alpha": 0.8}
 KEYS = [("ended", "o1"), ("stopped", "label")]
 
 
-def reached(trial: FrozenTrial) -> float | None:
-    """Cost of a trial: the best of its epochs if it ended, the last one's if it was stopped."""
+def reached_cost(trial: FrozenTrial) -> float | None:
+    """Cost of a trial: that of its best epoch if it ended, that of its last epoch if it was stopped."""
     if trial.state == TrialState.COMPLETE:
         return float(trial.values[0])
-    if trial.state == TrialState.PRUNED and (known := course(trial)):
+    if trial.state == TrialState.PRUNED and (known := costs_by_epoch(trial)):
         return known[max(known)]
     return None
 
 
 def history_picture(trials: Sequence[FrozenTrial], score: Objective) -> Picture | None:
-    """Score by trial, and the best so far; None before the first."""
+    """Score by trial, and the best so far; None before the first trial has a score."""
     seen = _seen(trials)
     if not seen:
         return None
     picture = Picture("history", f"Validation {score.title} of each trial", WIDE)
     last = max(len(trials) - 1, 1)
     picture.frame((0, last), value_range([cost for _, cost in seen], score), x_label="trial", whole_x=True)
-    best = math.inf
-    steps: list[Point] = []
-    for trial, cost in seen:
-        if trial.state == TrialState.COMPLETE and cost < best:
-            steps += [(trial.number, score.value(best))] if steps else []
-            best = cost
-            steps.append((trial.number, score.value(best)))
-    if steps:
-        picture.line([*steps, (last, score.value(best))], "ink")
+    picture.label = f"Validation {score.title} by trial."
+    ended = [(trial.number, cost) for trial, cost in seen if trial.state == TrialState.COMPLETE]
+    if ended:
+        best = list(accumulate((cost for _, cost in ended), min))
+        points = [(number, score.value(cost)) for (number, _), cost in zip(ended, best, strict=True)]
+        picture.line([*points, (last, points[-1][1])], "ink", drawstyle="steps-post")
+        picture.label += f" The best of those that ended is {score.cost_text(best[-1])}."
     _dots(picture, [(trial, (trial.number, score.value(cost)), cost) for trial, cost in seen], score)
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
-    kinds = [trial.user_attrs.get("failure", {}).get("kind", "failed") for trial in failed]
-    titles = [f"trial {trial.number}: {kind}" for trial, kind in zip(failed, kinds, strict=True)]
+    titles = [f"trial {t.number}: {t.user_attrs.get('failure', {}).get('kind', 'failed')}" for t in failed]
     top = picture.axes.get_ylim()[1]
     picture.dots([(trial.number, top) for trial in failed], "quiet", titles, radius=3, marker="x")
-    ended = f"; the best of those that ended is {score.of_cost(best)}" if steps else ""
-    picture.label = f"Validation {score.title} by trial{ended}."
     picture.keys = KEYS
     return picture
 
 
 def curves_picture(trials: Sequence[FrozenTrial], score: Objective) -> Picture | None:
     """Score by epoch of every trial; None before the first epoch."""
-    known = [trial for trial in trials if course(trial)]
+    known = [(trial, costs) for trial in trials if (costs := costs_by_epoch(trial))]
     if not known:
         return None
-    costs = [cost for trial in known for cost in course(trial).values()]
     picture = Picture("epochs", f"Validation {score.title} by epoch", WIDE)
-    steps = [step for trial in known for step in course(trial)]
-    picture.frame((min(steps), max(steps)), value_range(costs, score), x_label="epoch", whole_x=True)
+    epochs = [epoch for _, costs in known for epoch in costs]
+    values = value_range([cost for _, costs in known for cost in costs.values()], score)
+    picture.frame((min(epochs), max(epochs)), values, x_label="epoch", whole_x=True)
     ends = []
-    for trial in sorted(known, key=lambda trial: trial.state == TrialState.COMPLETE):
-        points = [(float(step), score.value(cost)) for step, cost in sorted(course(trial).items())]
+    for trial, costs in sorted(known, key=lambda pair: pair[0].state == TrialState.COMPLETE):
+        points = [(float(epoch), score.value(costs[epoch])) for epoch in sorted(costs)]
         stopped = trial.state == TrialState.PRUNED
         picture.line(points, "label" if stopped else "o1", **({"width": 1, "alpha": 0.55} if stopped else {}))
-        ends.append((trial, points[-1], course(trial)[int(points[-1][0])]))
+        ends.append((trial, points[-1], costs[max(costs)]))
     _dots(picture, ends, score, radius=3)
-    stopped_count = sum(trial.state == TrialState.PRUNED for trial in known)
+    stopped_count = sum(trial.state == TrialState.PRUNED for trial, _ in known)
     picture.label = f"Validation {score.title} by epoch of {len(known)} trials, {stopped_count} of them stopped."
     picture.keys = KEYS
     return picture
@@ -103,7 +98,7 @@ def slice_pictures(trials: Sequence[FrozenTrial], entries: Sequence[Entry], scor
 
 
 def parallel_picture(trials: Sequence[FrozenTrial], entries: Sequence[Entry], score: Objective) -> Picture | None:
-    """One line per trial, from top to bottom over an axis per field and one for the score; the better, the darker."""
+    """A line per trial, from top to bottom across an axis per field and one for the score; better trials are darker."""
     seen = _seen(trials)
     if len(seen) < 2:
         return None
@@ -147,7 +142,7 @@ def importance_picture(shares: Mapping[str, float]) -> Picture:
 
 
 def value_range(costs: Sequence[float], score: Objective) -> Point:
-    """Values from the best one to one that a few trials gone astray do not decide."""
+    """Range of the values without the worst few, so that outliers do not decide it."""
     ordered = sorted(costs)
     low, high = ordered[0], ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
     room = (high - low) * 0.08 or abs(low) * 0.05 or 1.0
@@ -156,7 +151,7 @@ def value_range(costs: Sequence[float], score: Objective) -> Point:
 
 
 def _seen(trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, float]]:
-    return [(trial, cost) for trial in trials if (cost := reached(trial)) is not None]
+    return [(trial, cost) for trial in trials if (cost := reached_cost(trial)) is not None]
 
 
 def _dots(
@@ -165,7 +160,7 @@ def _dots(
     score: Objective,
     radius: float | None = None,
 ) -> None:
-    """Trials as dots by how they ended: each with its point and its cost."""
+    """Draw trials, each with its point and its cost, as dots that show how they ended."""
     for _, role in KEYS:
         kept = [mark for mark in marks if (role == "o1") == (mark[0].state == TrialState.COMPLETE)]
         titles = [_title(trial, cost, score) for trial, _, cost in kept]
@@ -174,7 +169,7 @@ def _dots(
 
 
 def _tick_row(picture: Picture, row: int, ticks: Sequence[tuple[float, str]]) -> None:
-    """Labels below one of several axes, each as long as its share of the width allows."""
+    """Label one of several axes; labels are shortened to their share of the width."""
     for share, words in ticks:
         side = "left" if share < 0.1 else "right" if share > 0.9 else "center"
         most = max(50 // len(ticks) - 1, 4)
@@ -182,7 +177,7 @@ def _tick_row(picture: Picture, row: int, ticks: Sequence[tuple[float, str]]) ->
 
 
 def _places(entry: Entry) -> list[tuple[float, str]]:
-    """Where an axis is labelled by name; empty where by number alone."""
+    """Positions and texts of an axis's labels; empty if its labels are plain numbers."""
     if entry.kind == "categorical":
         return [(float(place), shortened(str(choice), 16)) for place, choice in enumerate(entry.choices)]
     if not entry.zero:
@@ -197,7 +192,7 @@ def _ends(entry: Entry) -> Point:
 
 
 def _share(entry: Entry, place: float) -> float:
-    """Where a place lies between the ends of its axis."""
+    """Relative position between the ends of an axis."""
     low, high = _ends(entry)
     if entry.log:
         low, high, place = math.log(low), math.log(high), math.log(place)
@@ -205,7 +200,7 @@ def _share(entry: Entry, place: float) -> float:
 
 
 def _place(entry: Entry, parameter: Value) -> float:
-    """Where a parameter lies on its axis; all that stands for zero lies in one place."""
+    """Position of a parameter on its axis; everything that stands for zero has the same position."""
     if entry.kind == "categorical":
         return float(entry.choices.index(parameter))
     place = entry.parameter(entry.value(parameter))
@@ -214,8 +209,6 @@ def _place(entry: Entry, parameter: Value) -> float:
 
 
 def _title(trial: FrozenTrial, cost: float, score: Objective) -> str:
-    values = trial.user_attrs.get("values", trial.params)
-    told = ", ".join(f"{n} {decimals(v) if isinstance(v, float) else v}" for n, v in values.items())
-    steps = course(trial)
-    how = f"stopped after epoch {max(steps)}" if trial.state == TrialState.PRUNED and steps else "ended"
-    return f"Trial {trial.number}, {how}: {score.title} {score.of_cost(cost)} ({told})"
+    values, epochs = trial.user_attrs.get("values", trial.params), costs_by_epoch(trial)
+    how = f"stopped after epoch {max(epochs)}" if trial.state == TrialState.PRUNED and epochs else "ended"
+    return f"Trial {trial.number}, {how}: {score.title} {score.cost_text(cost)} ({values_text(values)})"

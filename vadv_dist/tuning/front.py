@@ -1,27 +1,26 @@
-"""The Pareto front of a search for several objectives: no other trial is as good in all of them and better in one."""
+"""The Pareto front of a search for several objectives: trials for which no other trial is at least as good in all."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from vadv_dist.reporting.markup import join
 from vadv_dist.reporting.page import Section, grid
-from vadv_dist.reporting.pictures import WIDE, Picture, Point
+from vadv_dist.reporting.pictures import WIDE, Picture
 from vadv_dist.reporting.tables import plain_table
-from vadv_dist.reporting.words import MISSING, decimals
+from vadv_dist.reporting.words import MISSING
 from vadv_dist.tuning.objectives import BY_KEY, Objective
+from vadv_dist.tuning.result import Answer
+from vadv_dist.tuning.space import value_text, values_text
+from vadv_dist.tuning.study import Study
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vadv_dist.tuning.result import Answer
-    from vadv_dist.tuning.study import Study
 
-
-def front_trials(study: "Study") -> list[FrozenTrial]:
-    """Trials of the front, the best score first; of several of the same values, which NSGA-II may breed, the first."""
+def front_trials(study: Study) -> list[FrozenTrial]:
+    """Trials of the front, the best score first; of several with the same values (NSGA-II repeats some), the first."""
     front: list[FrozenTrial] = []
     for trial in sorted(study.optuna.best_trials, key=lambda trial: (trial.values[0], trial.number)):
         if study.values(trial) not in [study.values(other) for other in front]:
@@ -29,7 +28,7 @@ def front_trials(study: "Study") -> list[FrozenTrial]:
     return front
 
 
-def front_json(answer: "Answer") -> list[dict[str, Any]]:
+def front_json(answer: Answer) -> list[dict[str, Any]]:
     """The front as plain containers."""
     keys, score = answer.search.objectives, answer.score
     return [
@@ -44,7 +43,7 @@ def front_json(answer: "Answer") -> list[dict[str, Any]]:
 
 
 def front_table(document: Mapping[str, Any]) -> "Table":
-    """The front of an answer (tune.json) as a table for a terminal, in ASCII."""
+    """The front in tune.json as a table for a terminal, in ASCII."""
     from rich import box
     from rich.table import Table
 
@@ -55,61 +54,50 @@ def front_table(document: Mapping[str, Any]) -> "Table":
     title = f"Pareto front: {len(front)} of {document['trials']['all']} trials"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("Trial", justify="right")
-    for name in (*(o.title for o in objectives), *(name.split(".")[-1] for name in fields)):
-        table.add_column(_ascii(name), justify="right")
+    for name in (*(o.title for o in objectives), *(name.rpartition(".")[2] for name in fields)):
+        table.add_column(name, justify="right")
     for row in front:
-        values = (row["values"].get(name, MISSING) for name in fields)
-        told = [decimals(value) if isinstance(value, float) else str(value) for value in values]
-        cells = (*(o.text(row["objectives"][o.key]) for o in objectives), *told)
-        table.add_row(str(row["trial"]), *map(_ascii, cells))
+        values = (value_text(row["values"].get(name, MISSING)) for name in fields)
+        cells = (*(o.text(row["objectives"][o.key]) for o in objectives), *values)
+        ascii_cells = (cell.replace("−", "-").replace(MISSING, "-").replace("\u202f", ",") for cell in cells)
+        table.add_row(str(row["trial"]), *ascii_cells)
     return table
 
 
-def _ascii(text: str) -> str:
-    return text.replace("−", "-").replace(MISSING, "-").replace("’", "'").replace("\u202f", ",")
-
-
-def front_section(answer: "Answer") -> Section | None:
-    """The front in pictures and as a table; None where there is one objective."""
+def front_section(answer: Answer) -> Section | None:
+    """The front in pictures and as a table; None with a single objective."""
     if not answer.study.has_several:
         return None
-    objectives = [BY_KEY[key] for key in answer.search.objectives]
-    front, all_trials = front_trials(answer.study), answer.study.trials()
-    ended = [trial for trial in all_trials if trial.state == TrialState.COMPLETE]
+    score, *others = objectives = [BY_KEY[key] for key in answer.search.objectives]
+    front = front_trials(answer.study)
+    ended = [trial for trial in answer.study.trials() if trial.state == TrialState.COMPLETE]
     drawn = (front_picture(ended, front, objectives, place) for place in range(1, len(objectives)))
     pictures = [picture for picture in drawn if picture is not None]
     rows: list[tuple[str | None, list[str]]] = []
     for trial in front:
-        values = {n: decimals(v) if isinstance(v, float) else str(v) for n, v in answer.study.values(trial).items()}
-        others = zip(objectives[1:], trial.values[1:], strict=True)
-        cells = [answer.score.of_cost(trial.values[0]), *(o.text(value) for o, value in others)]
         name = f"trial {trial.number}"
-        told = ", ".join(f"{n.split('.')[-1]} {v}" for n, v in values.items())
-        rows.append(("ours" if name == answer.winner else None, [name, *cells, told]))
-    columns = ("Trial", *(o.heading for o in objectives), "Values")
+        cells = [other.text(value) for other, value in zip(others, trial.values[1:], strict=True)]
+        values = values_text(answer.study.values(trial))
+        rows.append((answer.row_class(name), [name, score.cost_text(trial.values[0]), *cells, values]))
     return Section(
         "front",
         "Pareto front",
-        "No other trial is as good as one of these in all objectives and better in one. Each is one training under the "
-        f"search’s own seed, so neighbours may change places under another. {rule(objectives[0])} "
-        "trials/NUMBER/config.yaml holds the configuration of any other.",
-        join(grid(pictures, "wide"), plain_table("Pareto front", columns, rows)),
+        "For each of these trials, no other trial is at least as good in every objective and better in one. Each was "
+        "trained once, with the search’s seed, so neighbours may change places with another seed. best.yaml is chosen "
+        f"by {score.title}: the trials of the front with the best {score.title} are trained again, and the best mean "
+        "wins. trials/NUMBER/config.yaml holds the configuration of any other.",
+        join(
+            grid(pictures, "wide"),
+            plain_table("Pareto front", ("Trial", *(o.heading for o in objectives), "Values"), rows),
+        ),
         pictures,
-    )
-
-
-def rule(score: Objective) -> str:
-    """How one configuration is chosen from the front."""
-    return (
-        f"best.yaml is chosen by {score.title}: the front’s trials of the best {score.title} are run again, and the "
-        "best mean wins."
     )
 
 
 def front_picture(
     ended: Sequence[FrozenTrial], front: Sequence[FrozenTrial], objectives: Sequence[Objective], place: int
 ) -> Picture | None:
-    """Trials by the score (upwards) and another objective; the edge of the front where these two are all."""
+    """Trials by the score (upwards) and another objective; with two objectives, also the edge of the front."""
     score, other = objectives[0], objectives[place]
     best = {trial.number for trial in front}
     high = sorted(trial.values[0] for trial in ended)[: max(1, round(len(ended) * 0.95))]
@@ -122,25 +110,17 @@ def front_picture(
     picture = Picture(f"front-{other.key}", f"{score.heading} and {other.heading}", WIDE)
     picture.frame((min(x) - room_x, max(x) + room_x), (min(y) - room_y, max(y) + room_y), x_label=other.heading)
     if len(objectives) == 2:
-        picture.line(_edge([points[number] for number in best], score.lower_is_better), "ink")
+        # A limit on the other objective that lies between two trials admits only the one on the better side.
+        steps = "steps-post" if other.lower_is_better else "steps-pre"
+        picture.line(sorted(points[number] for number in best), "ink", drawstyle=steps)
     picture.keys = [("front", "o1"), ("others", "label")]
     for on_front, role in ((False, "label"), (True, "o1")):
         kept = [trial for trial in shown if (trial.number in best) == on_front]
         titles = [
-            f"Trial {trial.number}: {score.title} {score.of_cost(trial.values[0])}, "
+            f"Trial {trial.number}: {score.title} {score.cost_text(trial.values[0])}, "
             f"{other.title} {other.text(trial.values[place])}"
             for trial in kept
         ]
         picture.dots([points[trial.number] for trial in kept], role, titles, radius=4)
     picture.label = f"{score.title} by {other.title} of {len(shown)} trials, {len(front)} of them on the front."
     return picture
-
-
-def _edge(points: Sequence[Point], low_is_good: bool) -> list[Point]:
-    """Stairs along a front: from one point to the next, first as bad as the worse of both."""
-    ordered = sorted(points)
-    steps: list[Point] = ordered[:1]
-    for (x, y), (next_x, next_y) in pairwise(ordered):
-        corner = (next_x, y) if (next_y < y) == low_is_good else (x, next_y)
-        steps += [corner, (next_x, next_y)]
-    return steps

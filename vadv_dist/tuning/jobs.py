@@ -1,84 +1,119 @@
 """Trainings of a search (trials and repeats), and the loop that runs them in a pool."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 
-from vadv_dist.config import Config, config_to_dict
-from vadv_dist.errors import VadvError
+from vadv_dist.config import Config
+from vadv_dist.errors import UserError, VadvError
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import epoch_costs
+from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.storage import read_json, remove_tree, write_json
 from vadv_dist.tuning.events import Ended, Epoch, Event, Failed, Lost, Stopped
+from vadv_dist.tuning.fork import epochs_trained, fork
 from vadv_dist.tuning.pools import Pool
 from vadv_dist.tuning.study import Asked, Study
 from vadv_dist.tuning.study_folder import FAILURE
 
 
-class Job(Protocol):
-    """One training, and the handling of its events."""
+class Job(ABC):
+    """One training, and the handling of its events.
 
-    key: str
-    config: Config
+    Attributes:
+        key: its name.
+        config: the run to train.
+        lost: why its process was lost last.
+    """
 
+    lost = ""
+
+    def __init__(self, key: str, config: Config) -> None:
+        self.key, self.config = key, config
+
+    @abstractmethod
     def begin(self) -> Event | None:
-        """Note that it starts; or return how it ended, where there is nothing left to train."""
-        ...
+        """Record that it starts, or return how it ended if there is nothing left to train."""
 
+    @abstractmethod
     def on_epoch(self, event: Epoch) -> bool:
         """Whether to continue after an epoch."""
-        ...
 
+    @abstractmethod
     def on_end(self, event: Event) -> bool:
-        """Record the end; True starts it again, from its last checkpoint."""
-        ...
+        """Record the end; True starts the job again."""
 
 
-def drive(pool: Pool, next_job: Callable[[], Job | None]) -> None:
-    """Run all jobs, as many at a time as the pool has slots."""
+def drive(pool: Pool, jobs: Iterator[Job], trained_on: TrainedOn) -> None:
+    """Run all jobs, as many at a time as the pool has slots; a job whose process is lost is started again.
+
+    Args:
+        pool: runs the trainings.
+        jobs: yields the next job when a slot is free.
+        trained_on: the data that every job must be trained on, so that they can be compared.
+    Raises:
+        UserError: a job was trained on other data, for example because a data set was replaced during the search.
+    """
     running: dict[str, Job] = {}
+
+    def start(job: Job) -> None:
+        while (event := job.begin()) is not None:
+            if not job.on_end(event):
+                return
+        running[job.key] = job
+        pool.start(job.key, job.config)
+
     while True:
-        while len(running) < pool.slots and (job := next_job()) is not None:
-            _start(pool, job, running)
+        while len(running) < pool.slots and (job := next(jobs, None)) is not None:
+            start(job)
         if not running:
             return
         key, event = pool.next()
         job = running[key]
+        _require_same_data(job, trained_on)
         if isinstance(event, Epoch):
             pool.answer(key, job.on_epoch(event))
             continue
         del running[key]
-        if job.on_end(event):
-            _start(pool, job, running)
+        if isinstance(event, Lost):
+            job.lost = event.reason
+            start(job)
+        elif job.on_end(event):
+            start(job)
 
 
-def _start(pool: Pool, job: Job, running: dict[str, Job]) -> None:
-    while (event := job.begin()) is not None:
-        if not job.on_end(event):
-            return
-    running[job.key] = job
-    pool.start(job.key, config_to_dict(job.config))
+def _require_same_data(job: Job, trained_on: TrainedOn) -> None:
+    folder = RunFolder.of(job.config)
+    record = folder.trained_on()  # a run writes it before its first event
+    if record is not None and not trained_on.has_data_of(record):
+        expected, found = (" and ".join(map(str, each.data)) for each in (trained_on, record))
+        raise UserError(
+            f"The search was started on {expected}, but {job.key} was trained on {found}. Restore the original data, "
+            f"remove {folder.root}, and run the same command again."
+        )
 
 
-class TrialJob:
-    """A trial of the study."""
+class TrialJob(Job):
+    """A trial of the study.
+
+    Args:
+        study: the study.
+        asked: the trial.
+        config: its run.
+        on_end: called with the event that ended it.
+    """
 
     def __init__(self, study: Study, asked: Asked, config: Config, on_end: Callable[[Asked, Event], None]) -> None:
-        self.key, self.config = f"trial {asked.number}", config
-        self._study, self._asked, self._told = study, asked, on_end
+        super().__init__(f"trial {asked.number}", config)
+        self._study, self._asked, self._on_end = study, asked, on_end
         self._folder = RunFolder.of(config)
-        self._lost = ""
 
     def begin(self) -> Event | None:
-        """See `Job`; a trial that was running also reports epochs that it ended while the search was down."""
+        """See `Job`; also reports epochs that ended while the search was not running."""
         result = self._folder.result()
         for epoch, cost in epochs_of(self._folder):
-            if (
-                epoch not in self._asked.reported
-                and not self._study.report(self._asked, epoch, cost)
-                and result is None
-            ):
+            if not self._study.report(self._asked, epoch, cost) and result is None:
                 return Stopped()
         if result is not None:
             return Ended(result)
@@ -87,72 +122,94 @@ class TrialJob:
         allowed = self.config.trainer.max_failures + 1
         step = max((checkpoint.step for checkpoint in list_checkpoints(self._folder.checkpoints)), default=0)
         if self._study.begin(self._asked, step) > allowed:
-            return Failed("lost", f"lost {allowed} times without coming to its next checkpoint. {self._lost}")
+            return Failed("lost", f"lost {allowed} times without reaching the next checkpoint. {self.lost}")
         return None
 
     def on_epoch(self, event: Epoch) -> bool:
         """See `Job`."""
         if event.epoch and event.epoch - 1 not in self._asked.reported:
-            # What a killed search has left running may have ended an epoch since `begin` looked.
+            # The process of a search that was killed may have ended an epoch after `begin` looked.
             for epoch, cost in epochs_of(self._folder):
                 if epoch < event.epoch and not self._study.report(self._asked, epoch, cost):
                     return False
         return self._study.report(self._asked, event.epoch, event.cost)
 
     def on_end(self, event: Event) -> bool:
-        """See `Job`; a lost process is started again until `begin` says that it was lost too often."""
-        if isinstance(event, Lost):
-            self._lost = event.reason
-            return True
+        """See `Job`."""
         epochs = list(epochs_of(self._folder))
-        # What is good is trained again under other seeds, so no trial's weights are needed. They go before the end is
-        # recorded: nobody looks at a trial again that has ended.
+        # The best trials are trained again with other seeds, so no trial's weights are needed. They are removed before
+        # the end is recorded, because a trial that has ended is not looked at again.
         strip(self._folder)
         if isinstance(event, Ended):
-            for epoch, cost in epochs:  # one that ended the run may not have been asked about
+            for epoch, cost in epochs:  # the last epoch of a run may end without an event
                 self._study.report(self._asked, epoch, cost)
             self._study.complete(self._asked, event.result)
         elif isinstance(event, Failed):
             self._study.fail(self._asked, event)
         else:
             self._study.prune(self._asked)
-        self._told(self._asked, event)
+        self._on_end(self._asked, event)
         return False
 
 
-class RepeatJob:
-    """A run outside the study: it is never stopped early, and its folder records how it ended."""
+class RepeatJob(Job):
+    """A run outside the study: it is never stopped early, and its folder records how it ended.
 
-    def __init__(self, key: str, config: Config, on_end: Callable[[str, Event], None]) -> None:
-        self.key, self.config = key, config
-        self._told = on_end
-        self._folder = RunFolder.of(config)
-        self._lost = ""
-        self._starts = 0
+    If its values change during training, it consists of several run folders, one for each segment with constant values;
+    each segment continues from the end of the one before.
+
+    Args:
+        key: its name.
+        segments: the number of epochs after which each segment begins, and its configuration; the last folder is the
+            repeat's.
+        on_end: called with the event that ended it.
+    """
+
+    def __init__(self, key: str, segments: Sequence[tuple[int, Config]], on_end: Callable[[str, Event], None]) -> None:
+        super().__init__(key, segments[-1][1])
+        self._segments, self._on_end = segments, on_end
+        self._folders = [RunFolder.of(config) for _, config in segments]
+        self._current = self._starts = 0
 
     def begin(self) -> Event | None:
         """See `Job`."""
-        if (event := outcome(self._folder)) is not None:
+        if (event := outcome(self._folders[-1])) is not None:
             return event
         self._starts += 1
         if self._starts > self.config.trainer.max_failures + 1:
-            return Failed("lost", f"lost {self._starts - 1} times. {self._lost}")
+            return Failed("lost", f"lost {self._starts - 1} times. {self.lost}")
+        begun = [number for number, folder in enumerate(self._folders) if folder.config_path.is_file()]
+        self._current = begun[-1] if begun else 0
+        end, folder = self._end(), self._folders[self._current]
+        if end is not None and epochs_trained(folder) >= end:
+            self._current += 1
+            fork(folder, self._segments[self._current][1], end)
+        for earlier in self._folders[: self._current]:
+            strip(earlier)
+        self.config = self._segments[self._current][1]
         return None
 
     def on_epoch(self, event: Epoch) -> bool:
         """See `Job`."""
-        return True
+        end = self._end()
+        return end is None or event.epoch + 1 < end
 
     def on_end(self, event: Event) -> bool:
-        """See `Job`."""
-        if isinstance(event, Lost):
-            self._lost = event.reason
+        """See `Job`; the end of a segment starts the next one."""
+        if isinstance(event, Stopped):
+            self._starts -= 1
             return True
         if isinstance(event, Failed):
-            write_json(self._folder.root / FAILURE, {"kind": event.kind, "message": event.message})
-        strip(self._folder, student=False)
-        self._told(self.key, event)
+            write_json(self._folders[-1].root / FAILURE, {"kind": event.kind, "message": event.message})
+        for earlier in self._folders[:-1]:
+            strip(earlier)
+        strip(self._folders[-1], student=False)
+        self._on_end(self.key, event)
         return False
+
+    def _end(self) -> int | None:
+        """Number of epochs at the end of the current segment; None for the last one."""
+        return self._segments[self._current + 1][0] if self._current + 1 < len(self._segments) else None
 
 
 def outcome(folder: RunFolder) -> Ended | Failed | None:
@@ -160,14 +217,11 @@ def outcome(folder: RunFolder) -> Ended | Failed | None:
     if (result := folder.result()) is not None:
         return Ended(result)
     path = folder.root / FAILURE
-    if path.is_file():
-        noted = read_json(path)
-        return Failed(noted["kind"], noted["message"])
-    return None
+    return Failed(**read_json(path)) if path.is_file() else None
 
 
 def epochs_of(folder: RunFolder) -> Iterator[tuple[int, float]]:
-    """Each epoch that a checkpoint or the end of a run has made durable, with its cost."""
+    """Yield each epoch that a checkpoint or the end of the run has made durable, with its cost."""
     checkpoints = list_checkpoints(folder.checkpoints)
     result = folder.result()
     last = result.steps if result else checkpoints[-1].step if checkpoints else -1
@@ -177,7 +231,7 @@ def epochs_of(folder: RunFolder) -> Iterator[tuple[int, float]]:
 
 
 def strip(folder: RunFolder, *, student: bool = True) -> None:
-    """Remove the large files of a run that has ended: checkpoints and the student."""
+    """Remove the large files of a run that has ended: checkpoints and, if wanted, the student."""
     for path in (folder.checkpoints, *((folder.student,) if student else ())):
         with contextlib.suppress(FileNotFoundError, VadvError):
             remove_tree(path)

@@ -21,11 +21,11 @@ from vadv_dist.tuning.session import TrainingSession
 
 
 class PackedPool:
-    """A Ray actor per slot. Actors start with their first trial and live as long as the search.
+    """A Ray actor per slot, which starts with its first trial and runs until the search ends.
 
     Args:
-        config: the run that is varied; says whether a GPU is used.
-        search: how many trials at a time, and what each gets.
+        config: the run that is varied.
+        search: settings, with the number of concurrent trials and the resources of each.
     """
 
     def __init__(self, config: Config, search: SearchConfig) -> None:
@@ -37,21 +37,21 @@ class PackedPool:
         self._waiting: dict[Any, str] = {}
 
     def __enter__(self) -> Self:
-        """Join the cluster, or start one on this machine.
+        """Connect to the configured cluster, or start one on this machine.
 
         Raises:
-            UserError: what a trial needs does not fit it.
+            UserError: it has too few resources for a trial.
         """
         cpus = self._search.cpus_per_trial
         wanted = self._search.concurrent
-        # The GPUs of trials are shares, which `ray_session` does not know: they are looked at below.
+        # `ray_session` does not know shares of GPUs, which are checked below.
         trainer = dataclasses.replace(
             self._config.trainer, num_workers=wanted or 1, cpus_per_worker=cpus, use_gpu=False
         )
         self._stack.enter_context(ray_session(trainer))
         require_shared_by_nodes(location(self._config.run.storage))
         gpus = self._gpus()
-        # A cluster that was started here has two CPUs more than the machine has cores.
+        # A cluster that was started here pretends to have two CPUs more than the machine.
         cores = os.cpu_count() or 1 if wanted is None and is_ours() else cluster_resource("CPU") - 1
         room = int(cores) // cpus
         if gpus:
@@ -67,9 +67,9 @@ class PackedPool:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Stop the actors; trials that are still running resume from their checkpoints later.
+        """Stop the actors; a later search resumes running trials from their checkpoints.
 
-        On SIGTERM, running trials write one of their step first.
+        On SIGTERM, running trials save a checkpoint first.
         """
         import ray
 
@@ -82,11 +82,11 @@ class PackedPool:
                 ray.kill(actor)
         self._stack.close()
 
-    def start(self, key: str, raw: dict[str, Any]) -> None:
+    def start(self, key: str, config: Config) -> None:
         """See `Pool`."""
         actor = self._idle.pop() if self._idle else self._new_actor()
         self._actor_of[key] = actor
-        self._waiting[actor.begin.remote(raw)] = key
+        self._waiting[actor.begin.remote(config)] = key
 
     def next(self) -> tuple[str, Event]:
         """See `Pool`."""
@@ -121,33 +121,26 @@ class PackedPool:
         environment = {**THREAD_ENVIRONMENT, "OMP_NUM_THREADS": str(self._search.cpus_per_trial)}
         actor: Any = (
             ray.remote(TrialActor)
-            # Two calls at a time: a trial is asked to leave while another call waits for its next event.
+            # Two calls at a time: `leave` is called while another call waits for the next event.
             .options(**self._resources, max_concurrency=2, runtime_env={"env_vars": environment})
             .remote(os.getcwd(), self._search.cpus_per_trial)
         )
         return actor
 
 
-class TrialActor:
-    """A `TrainingSession` in a Ray actor."""
+class TrialActor(TrainingSession):
+    """A session in a Ray actor.
+
+    Args:
+        folder: the search's working directory, to which paths of a configuration are relative.
+        threads: number of torch's threads.
+    """
 
     def __init__(self, folder: str, threads: int) -> None:
         collect_rarely()
         import torch
 
-        if os.path.isdir(folder):  # paths of a configuration are relative to where the command was given
+        if os.path.isdir(folder):
             os.chdir(folder)
         torch.set_num_threads(threads)
-        self._session = TrainingSession()
-
-    def begin(self, raw: dict[str, Any]) -> Event:
-        """See `TrainingSession.begin`."""
-        return self._session.begin(raw)
-
-    def answer(self, go_on: bool) -> Event:
-        """See `TrainingSession.answer`."""
-        return self._session.answer(go_on)
-
-    def leave(self, wait_s: float) -> None:
-        """See `TrainingSession.leave`."""
-        self._session.leave(wait_s)
+        super().__init__()

@@ -1,8 +1,8 @@
-"""Population-based training's decisions: who goes on from whom, and with which values (Jaderberg et al. 2017).
+"""Decisions of population-based training, as pure functions: which trial continues from which, with which values.
 
-Pure: scores and values in, decisions out. Quantiles and perturbations are those of Ray Tune's PopulationBasedTraining,
-whose scheduler cannot be had without Ray Tune's runner and its memory of the driver; here every draw depends on the
-search's seed, the epoch and the trial alone, and values stay inside the space.
+Quantiles and perturbations are those of Ray Tune's PopulationBasedTraining, whose scheduler needs Ray Tune's own runner
+and loses its state with the driver. Here every draw depends only on the search's seed, the epoch and the trial, and
+values stay inside the space.
 
 Source:
     Jaderberg et al., Population Based Training of Neural Networks (arXiv:1711.09846).
@@ -11,29 +11,27 @@ Source:
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TypedDict
 
 from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
-from vadv_dist.tuning.space import Entry, Space, Value, with_values
+from vadv_dist.tuning.space import Entry, Space, Value, Values, with_values
 
-Values = Mapping[str, Value]
 # Section 4 of the paper.
 FACTORS = (1.2, 0.8)
-# Draws until the config accepts what came out; a space where most do not is one to be repaired.
+# Draws until the configuration accepts the values; a space where most are refused should be changed.
 _ATTEMPTS = 50
 
 
-@dataclass(frozen=True)
-class Exploit:
-    """A trial that replaces its weights by another one's.
+class Exploit(TypedDict):
+    """A trial that continues from another one.
 
     Args:
-        trial: which gives up.
-        source: whose weights, moments and values it takes.
-        values: those it goes on with.
-        how: what became of each searched field of the source.
+        trial: the trial whose weights are replaced.
+        source: the trial whose weights, moments and values it takes.
+        values: the values that it continues with.
+        how: how each searched field was changed.
     """
 
     trial: int
@@ -42,20 +40,20 @@ class Exploit:
     how: dict[str, str]
 
 
-def quantiles(scores: Mapping[int, float], quantile: float) -> tuple[list[int], list[int]]:
-    """Return the worst and the best trials, the best first.
+def quantiles(costs: Mapping[int, float], quantile: float) -> tuple[list[int], list[int]]:
+    """Return the worst and the best trials, both in the order of their costs.
 
     Args:
-        scores: validation cost by trial.
-        quantile: share of the trials that either side holds, rounded up, but no trial is on both.
+        costs: validation cost by trial.
+        quantile: share of the trials on each side, rounded up; no trial is on both.
     """
-    ranked = sorted(scores, key=lambda trial: (scores[trial], trial))
+    ranked = sorted(costs, key=lambda trial: (costs[trial], trial))
     count = min(math.ceil(len(ranked) * quantile), len(ranked) // 2)
     return ranked[len(ranked) - count :], ranked[:count]
 
 
 def decide(
-    scores: Mapping[int, float],
+    costs: Mapping[int, float],
     values: Mapping[int, Values],
     epoch: int,
     *,
@@ -66,40 +64,36 @@ def decide(
     """Let each trial of the worst quantile continue from one of the best.
 
     Args:
-        scores: validation cost by trial, of the epoch that has just ended.
-        values: what each trial was trained with.
-        epoch: epochs trained so far.
+        costs: validation cost by trial at the end of the last epoch.
+        values: values of each trial.
+        epoch: number of epochs trained so far.
         space, base, search: what is searched.
     """
-    worst, best = quantiles(scores, search.quantile)
+    worst, best = quantiles(costs, search.quantile)
     exploits = []
     for trial in worst:
         draw = random.Random(f"{search.seed}/{epoch}/{trial}")
         source = draw.choice(best)
-        exploits.append(Exploit(trial, source, *_accepted(values[source], draw, space, base, search.resample)))
+        exploit = Exploit(trial=trial, source=source, values=dict(values[source]), how={})
+        for _ in range(_ATTEMPTS):
+            explored, how = explore(values[source], draw, space, base, search.resample)
+            try:
+                with_values(base, explored)
+            except UserError:
+                continue  # for example, no term would train the student
+            exploit = Exploit(trial=trial, source=source, values=explored, how=how)
+            break
+        exploits.append(exploit)
     return exploits
-
-
-def _accepted(
-    values: Values, draw: random.Random, space: Space, base: Config, resample: float
-) -> tuple[dict[str, Value], dict[str, str]]:
-    for _ in range(_ATTEMPTS):
-        explored, how = explore(values, draw, space, base, resample)
-        try:
-            with_values(base, explored)
-        except UserError:
-            continue  # weights that train no student, say
-        return explored, how
-    return dict(values), {}
 
 
 def explore(
     values: Values, draw: random.Random, space: Space, base: Config, resample: float
 ) -> tuple[dict[str, Value], dict[str, str]]:
-    """Change every searched field: sample it anew with probability `resample`, else perturb it.
+    """Change every searched field: sample it anew with probability `resample`, otherwise perturb it.
 
     Returns:
-        the values, and in words what was done to each field.
+        the values, and how each field was changed.
     """
     explored: dict[str, Value] = {}
     how: dict[str, str] = {}
@@ -109,16 +103,16 @@ def explore(
         if entry.kind == "fixed":
             explored[entry.field] = entry.choices[0]
         elif entry.field not in values or draw.random() < resample:
-            explored[entry.field], how[entry.field] = entry.draw(draw), "drawn anew"
+            explored[entry.field], how[entry.field] = entry.draw(draw.getrandbits(32)), "sampled anew"
         else:
             explored[entry.field], how[entry.field] = perturb(entry, values[entry.field], draw)
     return explored, how
 
 
 def perturb(entry: Entry, value: Value, draw: random.Random) -> tuple[Value, str]:
-    """Move a value a little: a number times 0.8 or 1.2, within its bounds; a choice to its neighbour in the list.
+    """Change a value a little: multiply a number by 0.8 or 1.2 within its bounds, or move to a neighbouring choice.
 
-    Zero stays zero: only a new draw brings a term back.
+    Zero stays zero, so only a new sample can enable a term again.
     """
     if entry.kind == "categorical":
         place = entry.choices.index(value) + draw.choice((-1, 1))

@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol, Self
 
+from vadv_dist.config import Config
 from vadv_dist.runtime.signals import is_termination
 from vadv_dist.tuning.events import Event
 from vadv_dist.tuning.session import TrainingSession
@@ -13,10 +14,7 @@ GRACE_SHARE = 0.7
 class Pool(Protocol):
     """Runs up to `slots` trainings at a time, identified by keys; after an `Epoch` a training waits for `answer`."""
 
-    @property
-    def slots(self) -> int:
-        """Maximum number of concurrent trainings."""
-        ...
+    slots: int
 
     def __enter__(self) -> Self:
         """Acquire the resources of the trainings."""
@@ -26,7 +24,7 @@ class Pool(Protocol):
         """Release the resources."""
         ...
 
-    def start(self, key: str, raw: dict[str, Any]) -> None:
+    def start(self, key: str, config: Config) -> None:
         """Start the training of a configuration; there must be a free slot."""
         ...
 
@@ -46,13 +44,12 @@ class LocalPool:
         grace_s: seconds that SIGTERM leaves a training to write a checkpoint.
     """
 
-    slots = 1
-
     def __init__(self, grace_s: float) -> None:
+        self.slots = 1
         self._grace_s = grace_s
         self._session = TrainingSession()
         self._key = ""
-        self._pending: tuple[str, Any] | None = None
+        self._pending: Any = None  # the configuration to start, or the answer to give
 
     def __enter__(self) -> Self:
         return self
@@ -62,17 +59,15 @@ class LocalPool:
         if isinstance(error, KeyboardInterrupt) and is_termination(error):
             self._session.leave(self._grace_s * GRACE_SHARE)
 
-    def start(self, key: str, raw: dict[str, Any]) -> None:
+    def start(self, key: str, config: Config) -> None:
         """See `Pool`."""
-        self._key, self._pending = key, ("begin", raw)
+        self._key, self._pending = key, config
 
     def next(self) -> tuple[str, Event]:
         """See `Pool`."""
-        assert self._pending is not None, "nothing runs"
-        what, argument = self._pending
-        self._pending = None
-        return self._key, (self._session.begin if what == "begin" else self._session.answer)(argument)
+        pending = self._pending
+        return self._key, self._session.begin(pending) if isinstance(pending, Config) else self._session.answer(pending)
 
     def answer(self, key: str, go_on: bool) -> None:
         """See `Pool`."""
-        self._pending = ("answer", go_on)
+        self._pending = go_on

@@ -3,54 +3,104 @@
 import contextlib
 import dataclasses
 import math
+import statistics
+from collections import Counter
 from typing import Any
 
-from vadv_dist.config import Config, config_to_yaml
+from vadv_dist.config import config_to_yaml
 from vadv_dist.inference.export import export_run
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import finite
 from vadv_dist.runs.trained_on import with_absolute_places
 from vadv_dist.storage import remove_tree, write_json, write_text
+from vadv_dist.tuning.front import front_json
 from vadv_dist.tuning.jobs import strip
+from vadv_dist.tuning.objectives import Objective
+from vadv_dist.tuning.population import decisions
 from vadv_dist.tuning.report import report_page
 from vadv_dist.tuning.result import Answer
 from vadv_dist.tuning.space import with_values
 from vadv_dist.tuning.study_folder import StudyFolder
+from vadv_dist.tuning.verdict import Candidate
 
 
-def write_answer(answer: Answer, best_run: Config | None) -> dict[str, Any]:
-    """Write all of it, tune.json last, and return that.
-
-    Args:
-        answer: what was found.
-        best_run: the winner's run whose student is exported; None where every one failed.
-    """
+def write_answer(answer: Answer) -> dict[str, Any]:
+    """Write all files, tune.json last, and return its content."""
     folder = answer.folder
-    if best_run is not None and RunFolder.of(best_run).student.is_dir():
+    if answer.best_run is not None and (run := RunFolder.of(answer.best_run)).student.is_dir():
         with contextlib.suppress(FileNotFoundError):
             remove_tree(folder.student)
-        export_run(RunFolder.of(best_run).root, folder.student)
+        export_run(run.root, folder.student)
     best = with_absolute_places(with_values(answer.config, answer.values))
     best = dataclasses.replace(best, run=dataclasses.replace(best.run, name=f"{best.run.name}-best"))
-    told = f"# From the search {folder.name}: {answer.verdict.sentence}.\n# Train it: vadv train --config best.yaml\n"
+    comment = (
+        f"# From the search {folder.name}: {answer.verdict.sentence}.\n# Train it: vadv train --config best.yaml\n"
+    )
     if len(answer.schedule) > 1:
-        told += (
-            "# The winner changed its values while it trained: the sentence above is about that. These are its last "
-            "ones.\n# student/ was trained by all of them, which tune.json lists under winner.schedule.\n"
+        comment += (
+            "# The winner's values changed during training, and the sentence above refers to all of them. This file\n"
+            "# holds the last ones. student/ was trained with the whole schedule; see winner.schedule in tune.json.\n"
         )
-    write_text(folder.best_path, told + config_to_yaml(best))
-    report_page(answer).write(folder.report_path)
-    document: dict[str, Any] = finite(answer.to_json())
-    write_json(folder.result_path, document)
-    _make_room(folder)
+    write_text(folder.root / "best.yaml", comment + config_to_yaml(best))
+    report_page(answer).write(folder.root / "tune-report.html")
+    document: dict[str, Any] = finite(_document(answer))
+    write_json(folder.root / "tune.json", document)
+    _remove_weights(folder)
     return document
 
 
-def _make_room(folder: StudyFolder) -> None:
-    """Remove weights that nothing will ask for; metrics stay.
+def _document(answer: Answer) -> dict[str, Any]:
+    """The content of tune.json."""
+    score, trials = answer.score, answer.study.trials()
+    states = Counter(trial.state.name.lower() for trial in trials)
+    noise = [score.value(cost) for cost in answer.noise.values()]
+    schedule = [{"after_epoch": epoch, "values": dict(values)} for epoch, values in answer.schedule]
+    remarks = [{"trial": t.number, "remarks": t.user_attrs.get("remarks")} for t in trials]
+    failures = [(trial.number, answer.study.failure(trial)) for trial in trials]
+    return {
+        "study": answer.study.optuna.study_name,
+        "folder": str(answer.folder.root),
+        "trials": {"all": len(trials), **dict(sorted(states.items()))},
+        "verdict": answer.verdict.sentence,
+        "is_better": answer.verdict.is_better,
+        "winner": {
+            "name": answer.winner,
+            "values": answer.values,
+            **({"schedule": schedule} if len(schedule) > 1 else {}),
+        },
+        "noise": {
+            score.key: {str(seed): score.value(cost) for seed, cost in answer.noise.items()},
+            "mean": statistics.fmean(noise) if noise else None,
+            "deviation": statistics.stdev(noise) if len(noise) > 1 else None,
+        },
+        **({"front": front_json(answer)} if answer.study.has_several else {}),
+        **({"population": decisions(answer.study)} if answer.search.scheduler == "pbt" else {}),
+        "candidates": [_candidate(c, score) for c in answer.candidates],
+        "leave_one_term_out": [_candidate(c, score) for c in answer.terms],
+        "rivals": {
+            name: {"end_weights": weights, "collapsed": name in answer.collapsed}
+            for name, weights in answer.rivals.items()
+        },
+        "remarks": [each for each in remarks if each["remarks"]],
+        "failures": [{"trial": number, **failure} for number, failure in failures if failure is not None],
+    }
 
-    Of each configuration that was run under several seeds the best student is kept: a search that goes on with more
-    trials may name another winner.
+
+def _candidate(c: Candidate, score: Objective) -> dict[str, Any]:
+    return {
+        "name": c.name,
+        score.key: {str(seed): score.value(cost) for seed, cost in c.costs.items()},
+        "mean": score.value(c.mean),
+        "gain": None if c.gain is None else c.gain._asdict(),
+        **({"clips": c.clips} if c.clips is not None else {}),
+    }
+
+
+def _remove_weights(folder: StudyFolder) -> None:
+    """Remove weights that are no longer needed; metrics stay.
+
+    The best student of each repeated configuration is kept, because a search that is resumed with more trials may have
+    another winner.
     """
     best: dict[str, tuple[float, RunFolder]] = {}
     for path in folder.repeats.iterdir() if folder.repeats.is_dir() else ():
@@ -65,4 +115,4 @@ def _make_room(folder: StudyFolder) -> None:
             strip(best[variant][1])
         best[variant] = (cost, run)
     for _, run in best.values():
-        strip(run, student=False)  # a search that was killed when this run had ended has not done so
+        strip(run, student=False)  # a search that was killed when this run ended has not done so

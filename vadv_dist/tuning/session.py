@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from vadv_dist.config import Config, config_from_dict
+from vadv_dist.config import Config
 from vadv_dist.runs.records import RunResult
 from vadv_dist.tuning.events import Ended, Epoch, Event, Stopped, failure_of
 
@@ -23,42 +23,42 @@ class TrainingSession:
 
     def __init__(self) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._words: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._leaving = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def begin(self, raw: dict[str, Any]) -> Event:
-        """Start or resume the training of a configuration (as a dict); return its first event."""
-        self._thread = threading.Thread(target=self._run, args=(raw,), name="vadv-trial", daemon=True)
+    def begin(self, config: Config) -> Event:
+        """Start or resume a training; return its first event."""
+        self._thread = threading.Thread(target=self._run, args=(config,), name="vadv-trial", daemon=True)
         self._thread.start()
         return self._events.get()
 
     def answer(self, go_on: bool) -> Event:
         """Answer an `Epoch`, and return the next event."""
-        self._words.put(go_on)
+        self._answers.put(go_on)
         return self._events.get()
 
     def leave(self, wait_s: float) -> None:
         """Ask the training to save a checkpoint and stop; wait at most `wait_s` seconds for it."""
         self._leaving.set()
-        self._words.put(False)
+        self._answers.put(False)
         if self._thread is not None:
             self._thread.join(wait_s)
 
-    def _run(self, raw: dict[str, Any]) -> None:
+    def _run(self, config: Config) -> None:
         event: Event
         try:
-            event = Ended(train_here(config_from_dict(raw), self._end_epoch, self._leaving.is_set))
+            event = Ended(train_here(config, self._end_epoch, self._leaving.is_set))
         except _StopTrainingError:
             event = Stopped()
         except BaseException as error:
             event = failure_of(error)
-        _let_go()
+        _free_memory()
         self._events.put(event)
 
     def _end_epoch(self, metrics: dict[str, Any]) -> None:
         self._events.put(Epoch(int(metrics["epoch"]), float(metrics["cost"])))
-        if not self._words.get():
+        if not self._answers.get():
             raise _StopTrainingError
 
 
@@ -70,38 +70,30 @@ def train_here(
     Args:
         config: the run.
         on_epoch: called after each epoch with its metrics.
-        asked: whether to leave after the step, with a checkpoint.
+        asked: whether to stop after the current step, with a checkpoint.
     Raises:
-        MachineError: it was asked to leave.
+        MachineError: it was asked to stop.
         VadvError: see `vadv_dist.launch.worker.train_rank`.
     """
-    import torch
-
     from vadv_dist.data.sources import Sources
-    from vadv_dist.data.windows import LocalWindows
-    from vadv_dist.engines.distributed import Distributed, choose_device
     from vadv_dist.errors import MachineError
-    from vadv_dist.launch.worker import train_rank
+    from vadv_dist.launch.worker import train_locally
     from vadv_dist.runs.folder import RunFolder
     from vadv_dist.runs.trained_on import TrainedOn
 
     folder = RunFolder.of(config)
-    # A process left behind by a killed search may keep writing for some seconds.
+    # The process of a search that was killed may keep writing for some seconds.
     with folder.writer_lock():
         folder.claim(config, TrainedOn.of(config, Sources.open(config)))
-    if (result := folder.result()) is not None:
-        return result
-    device = choose_device(config.trainer.use_gpu)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    train_rank(config, Distributed(device=device), LocalWindows, on_epoch=on_epoch, asked=asked)
-    result = folder.result()
+    if (result := folder.result()) is None:
+        train_locally(config, lambda line: None, asked, on_epoch=on_epoch)
+        result = folder.result()
     if result is None:
         raise MachineError(f"{folder.root} ended without a result.")
     return result
 
 
-def _let_go() -> None:
+def _free_memory() -> None:
     """Free the trial's device memory for the next one."""
     import torch
 

@@ -1,26 +1,30 @@
 """A search space: fields of the configuration and their possible values.
 
-A logarithm has no zero, but a weight may be zero. `zero: 0.15` adds a stretch below `low` that is 15 % of the axis and
-stands for zero. So a weight stays one number of one axis, which samplers and importances handle better than a switch
-and a number that exists only where the switch is on.
+A log axis has no zero, but a weight may be zero. `zero: 0.15` adds a segment below `low` that stands for zero and is
+15 % of the whole axis. A weight therefore stays a single number on a single axis, which samplers and importances handle
+better than a switch and a number that exists only while the switch is on.
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
 from vadv_dist.config import Config, StepObjectiveConfig, config_from_dict, config_to_dict
 from vadv_dist.config.load import set_field
-from vadv_dist.config.shape import tree, walk
+from vadv_dist.reporting.words import decimals
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
 Value = float | int | str | bool | None
-WEIGHTS = ("alpha", "beta", "gamma", "delta", "psi")
+Values = Mapping[str, Value]
+# Values by the number of epochs after which they take effect, starting at 0. Only those of a population change.
+Schedule = tuple[tuple[int, Values], ...]
+
+# The weights of the loss terms, in their order: the numbers among the objective's fields.
+WEIGHTS = tuple(each.name for each in dataclasses.fields(StepObjectiveConfig) if isinstance(each.default, float))
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,11 @@ class Entry:
 
     Args:
         field: dotted name.
-        kind: `float`, `int`, `categorical`, or `fixed`.
-        low, high, step, log: of numbers.
+        kind: kind of the distribution, or `fixed`.
+        low, high, step, log: bounds, step and scale of a number.
         zero: share of a log axis that stands for zero.
-        choices: of categories; the one value where fixed.
-        condition: the field is searched only where other fields have one of these values.
+        choices: the categories; for `fixed`, the single value.
+        condition: values that other fields must have for this field to be searched.
     """
 
     field: str
@@ -47,14 +51,20 @@ class Entry:
     condition: Mapping[str, tuple[Value, ...]] = dataclasses.field(default_factory=dict)
 
     @property
+    def weight(self) -> str | None:
+        """The loss weight that the field sets, such as `alpha`; None for other fields."""
+        section, _, name = self.field.partition(".")
+        return name if section == "objective" and name in WEIGHTS else None
+
+    @property
     def floor(self) -> float:
-        """Where the axis begins: below `low` where a stretch of it stands for zero."""
+        """Lower end of the axis, which is below `low` if a segment stands for zero."""
         if not self.zero:
             return self.low
         return math.exp(math.log(self.low) - math.log(self.high / self.low) * self.zero / (1 - self.zero))
 
     def suggest(self, trial: "Trial") -> Value:
-        """Ask an Optuna trial for a place on the axis; one that it has already stays."""
+        """Let an Optuna trial suggest a position on the axis; an existing one is kept."""
         if self.kind == "float":
             return trial.suggest_float(self.field, self.floor, self.high, step=self.step, log=self.log)
         if self.kind == "int":
@@ -62,38 +72,29 @@ class Entry:
             return trial.suggest_int(self.field, int(self.low), int(self.high), step=step, log=self.log)
         return trial.suggest_categorical(self.field, self.choices)
 
-    def draw(self, draw: Random) -> Value:
-        """Draw a value as the `random` sampler would, from another generator."""
-        if self.kind in ("categorical", "fixed"):
-            return draw.choice(self.choices)
-        if self.step or (self.kind == "int" and not self.log):
-            step = self.step or 1
-            place = self.low + step * draw.randint(0, math.floor((self.high - self.low) / step + 1e-8))
-            return round(place) if self.kind == "int" else place
-        if not self.log:
-            return draw.uniform(self.low, self.high)
-        room = 0.5 if self.kind == "int" else 0.0  # each whole number stands for what is rounded to it
-        drawn = math.exp(draw.uniform(math.log(self.floor - room), math.log(self.high + room)))
-        return min(max(round(drawn), int(self.low)), int(self.high)) if self.kind == "int" else self.value(drawn)
+    def draw(self, seed: int) -> Value:
+        """Draw a value as the `random` sampler does."""
+        import optuna
+
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+        return self.value(self.suggest(study.ask()))
 
     def value(self, parameter: Value) -> Value:
-        """The field's value for a place on the axis."""
+        """The field's value at a position on the axis."""
         if self.zero and isinstance(parameter, int | float) and parameter < self.low:
             return 0.0
         return parameter
 
     def parameter(self, value: Value) -> Value:
-        """A place on the axis for a field's value."""
+        """The position of a value on the axis."""
         if self.zero and value == 0:
             return math.sqrt(self.floor * self.low)
         return float(value) if self.kind == "float" and isinstance(value, int) else value
 
     def holds(self, value: Value) -> bool:
-        """Whether a field's value lies on the axis."""
+        """Whether the field can have this value."""
         if self.kind in ("categorical", "fixed"):
-            return any(value == choice and type(value) is type(choice) for choice in self.choices) or (
-                self.kind == "fixed" and value == self.choices[0]
-            )
+            return any(value == choice and type(value) is type(choice) for choice in self.choices)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         if self.zero and value == 0:
@@ -103,7 +104,7 @@ class Entry:
 
     @property
     def extremes(self) -> tuple[Value, ...]:
-        """Values that the config must accept for it to accept all."""
+        """Values that the configuration must accept; it then accepts all others too."""
         if self.kind in ("categorical", "fixed"):
             return self.choices
         ends: list[Value] = [self.low, self.high] if self.kind == "float" else [int(self.low), int(self.high)]
@@ -112,10 +113,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Space:
-    """All entries of a space, in the order in which they are suggested."""
+    """All entries of a space, in the order in which they are suggested, and values to try right after the default."""
 
     entries: tuple[Entry, ...]
-    first: tuple[Mapping[str, Value], ...] = ()
+    first: tuple[Values, ...] = ()
 
     @property
     def searched(self) -> tuple[Entry, ...]:
@@ -123,70 +124,63 @@ class Space:
         return tuple(entry for entry in self.entries if entry.kind != "fixed")
 
     def suggest(self, trial: "Trial", base: Config) -> dict[str, Value]:
-        """Ask an Optuna trial for every field that its conditions switch on; parameters that it has already stay."""
+        """Let an Optuna trial suggest every field whose conditions hold; existing parameters are kept."""
         values: dict[str, Value] = {}
         for entry in self.entries:
-            if not self.applies(entry, values, base):
-                continue
-            if entry.kind == "fixed":
-                values[entry.field] = entry.choices[0]
-            else:
-                values[entry.field] = entry.value(entry.suggest(trial))
+            if self.applies(entry, values, base):
+                fixed = entry.kind == "fixed"
+                values[entry.field] = entry.choices[0] if fixed else entry.value(entry.suggest(trial))
         return values
 
-    def parameters(self, values: Mapping[str, Value], base: Config) -> dict[str, Value]:
-        """Places on the axes for a set of values; fields that are not named keep those of `base`."""
+    def parameters(self, values: Values, base: Config) -> dict[str, Value]:
+        """Positions of values on their axes; fields that are not given have their value in `base`."""
         merged = {e.field: values.get(e.field, get_field(base, e.field)) for e in self.entries}
-        return {e.field: e.parameter(merged[e.field]) for e in self.searched if self.applies(e, dict(merged), base)}
+        return {e.field: e.parameter(merged[e.field]) for e in self.searched if self.applies(e, merged, base)}
 
     def default(self, base: Config) -> dict[str, Value]:
-        """The first trial: the paper's weights, and the config's own values for everything else.
+        """The first trial: the paper's loss weights, and the configuration's values of all other fields.
 
-        All five weights times one factor change only the size of a step; where the space fixes β at another value than
-        the paper's, the paper's weights are taken in proportion.
+        Multiplying all weights by a factor changes only the step size. If the space fixes β at another value than the
+        paper's, the other weights are scaled with it.
         """
-        fixed = {entry.field: entry.choices[0] for entry in self.entries if entry.kind == "fixed"}
         paper = StepObjectiveConfig()
-        beta = fixed.get("objective.beta", paper.beta)
-        factor = float(beta) / paper.beta if isinstance(beta, int | float) and beta > 0 else 1.0
-        values: dict[str, Value] = {}
-        for entry in self.entries:
-            section, name = entry.field.split(".", 1)
-            if entry.kind == "fixed":
-                values[entry.field] = entry.choices[0]
-            elif section == "objective" and name in WEIGHTS:
-                values[entry.field] = getattr(paper, name) * factor
-            else:
-                values[entry.field] = get_field(base, entry.field)
-        return values
+        fixed = {entry.field: entry.choices[0] for entry in self.entries if entry.kind == "fixed"}
+        beta = fixed.get("objective.beta")
+        factor = beta / paper.beta if isinstance(beta, int | float) and beta > 0 else 1.0
+        values = {
+            entry.field: getattr(paper, entry.weight) * factor if entry.weight else get_field(base, entry.field)
+            for entry in self.entries
+        }
+        return values | fixed
 
-    def applies(self, entry: Entry, values: Mapping[str, Value], base: Config) -> bool:
-        """Whether an entry's conditions hold for the values of those before it."""
+    def applies(self, entry: Entry, values: Values, base: Config) -> bool:
+        """Whether an entry's conditions hold, given the values of the entries before it."""
         return all(values.get(name, get_field(base, name)) in allowed for name, allowed in entry.condition.items())
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain containers, to tell whether a search goes on with the same space."""
-        return {entry.field: _plain(dataclasses.asdict(entry)) for entry in self.entries}
+
+def constant(values: Values) -> Schedule:
+    """A schedule without changes."""
+    return ((0, values),)
 
 
-def known_fields() -> list[str]:
-    """Dotted names of all fields."""
-    return list(dict.fromkeys(name for name, _ in walk(tree(Config)) if "." in name))
+def last_values(schedule: Schedule) -> dict[str, Value]:
+    """The values at the end of a schedule."""
+    return dict(schedule[-1][1])
 
 
 def get_field(config: Config, name: str) -> Any:
-    """Value of a dotted field; of a section with kinds, its kind; None where the section's kind lacks the field."""
+    """Value of a dotted field; the kind of a section with kinds; None if the section's kind lacks the field."""
     value: Any = config
     for part in name.split("."):
         value = getattr(value, part, None)
     return getattr(value, "kind", value)
 
 
-def with_values(config: Config, values: Mapping[str, Value]) -> Config:
+def with_values(config: Config, values: Values) -> Config:
     """Return a configuration with some fields replaced.
 
     Raises:
-        UserError: the config refuses them.
+        UserError: the configuration does not accept the values.
     """
     raw = config_to_dict(config)
     for name, value in values.items():
@@ -194,7 +188,11 @@ def with_values(config: Config, values: Mapping[str, Value]) -> Config:
     return config_from_dict(raw)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+def value_text(value: Value) -> str:
+    """A value as shown to users."""
+    return decimals(value) if isinstance(value, float) else str(value)
+
+
+def values_text(values: Values) -> str:
+    """Values on one line, without the names of their sections."""
+    return ", ".join(f"{name.rpartition('.')[2]} {value_text(value)}" for name, value in values.items())

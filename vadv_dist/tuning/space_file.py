@@ -1,4 +1,4 @@
-"""Read a search space from YAML and check it against the configuration before anything starts.
+"""Read a space file, the search space and the settings of a search, and check it before anything starts.
 
 search: {num_trials: 40}                 # see vadv_dist/config/search.py
 space:
@@ -14,20 +14,55 @@ first:                                   # tried right after the default
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vadv_dist.config import Config
-from vadv_dist.config.load import read_yaml
+from vadv_dist.config.load import build, read_yaml, take_overrides
+from vadv_dist.config.search import SearchConfig
+from vadv_dist.config.shape import tree, walk
 from vadv_dist.errors import UserError, did_you_mean
-from vadv_dist.tuning.space import WEIGHTS, Entry, Space, Value, known_fields, with_values
+from vadv_dist.tuning.space import Entry, Space, Value, with_values
 
-_KEYS = ("distribution", "low", "high", "step", "log", "zero", "choices", "fixed", "condition")
 _PARTS = ("search", "space", "first")
-# What a search may not change: these say where a run is kept and on what it is computed, which clips it is judged on
-# (trials could not be compared), and how long it is (rungs are counted in epochs of one schedule).
+# What an entry can contain besides `condition`, by the kind of its distribution.
+_KEYS = {
+    "float": ("distribution", "low", "high", "step", "log", "zero"),
+    "int": ("distribution", "low", "high", "step", "log"),
+    "categorical": ("distribution", "choices"),
+    "fixed": ("fixed",),
+}
+# These decide where a run is stored, what computes it, which clips evaluate it (trials could not be compared) and how
+# long it is (rungs are counted in epochs of a single schedule).
 _NOT_SEARCHED = ("run", "telemetry", "engine", "data.sources", "data.missing", "trainer")
+
+
+def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate `--search.field=value` from overrides of the run's configuration."""
+    taken, others = take_overrides(overrides)
+    mine = [argument for argument in taken if argument.startswith("--search.")]
+    return mine, [argument for argument in taken if argument not in mine] + others
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """Settings as a file and the command line name them: `search.<field>`."""
+
+    search: SearchConfig
+
+
+def load_search(raw: Mapping[str, Any], overrides: Sequence[str], where: str) -> SearchConfig:
+    """Build the settings.
+
+    Args:
+        raw: the `search` part of a space file.
+        overrides: `--search.field=value`, which take precedence.
+        where: the file's name, for messages.
+    Raises:
+        UserError: an unknown setting (with the nearest name), or a value of the wrong type.
+    """
+    return build(_Settings, {"search": dict(raw)}, overrides, where).search
 
 
 def find_space(space: str | Path) -> Path:
@@ -50,13 +85,13 @@ def find_space(space: str | Path) -> Path:
 
 
 def load_space(path: str | Path, base: Config) -> tuple[Space, dict[str, Any]]:
-    """Read a space file and check it against the configuration that it starts from.
+    """Read a space file and check it against the configuration that is varied.
 
     Returns:
-        the space, and the file's `search` part as it stands there.
+        the space, and the file's `search` part, unchecked.
     Raises:
-        UserError: not a space; an unknown field or key (with the nearest name); bounds that the config refuses; a
-            default that lies outside.
+        UserError: not a space; an unknown field or key (with the nearest name); bounds that the configuration does not
+            accept; a default outside the space.
     """
     raw = read_yaml(path)
     for key in raw:
@@ -71,32 +106,46 @@ def load_space(path: str | Path, base: Config) -> tuple[Space, dict[str, Any]]:
         raise UserError(
             f"{path}: `space` names no fields. Write entries such as `objective.alpha: {{distribution: …}}`."
         )
+    known = list(dict.fromkeys(name for name, _ in walk(tree(Config)) if "." in name))
     entries: list[Entry] = []
     for name, given in fields.items():
         where = f"{path}: {name}"
-        require_field(str(name), where)
+        _require_field(str(name), known, where)
         if base.objective.kind == "none" and str(name).startswith("objective.") and "fixed" not in (given or {}):
             raise UserError(
                 f"{where}: objective.kind is none, so weights change nothing. Search them with objective.kind: step."
             )
         entry = _entry(where, str(name), given)
-        _require_accepted(entry, where, base)
+        below = list(fields)[len(entries) :]
+        for other in entry.condition:
+            if other not in known:
+                raise UserError(f"{where}: its condition names the unknown field {other}.{did_you_mean(other, known)}")
+            if other in below:
+                raise UserError(f"{where}: its condition names {other}, which must be listed above it.")
+        for value in entry.extremes:
+            try:
+                with_values(base, {entry.field: value})
+            except UserError as error:
+                raise UserError(f"{where}: the space reaches {value!r}, which the config refuses. {error}") from None
         entries.append(entry)
-    _require_order(entries, path)
     space = Space(tuple(entries))
     if not space.searched:
         raise UserError(f"{path}: every field is fixed, so there is nothing to search. Give one a distribution.")
-    _require_default(space, base, path)
-    return replace(space, first=_first(raw.get("first"), space, base, path)), search
+    default = space.default(base)
+    for entry in space.searched:
+        value = default[entry.field]
+        if not entry.holds(value):
+            whose = "the paper's weight" if entry.weight else "the config's value"
+            advice = "fix objective.beta so that the paper's ratio fits" if entry.weight else "change the config"
+            raise UserError(
+                f"{path}: {entry.field}: {whose} {value!r} is always tried first, but lies outside the space. Widen "
+                f"the space, or {advice}."
+            )
+    return replace(space, first=_first(raw.get("first"), space, default, path)), search
 
 
-def require_field(name: str, where: str) -> None:
-    """Check that a field exists and that a search may change it.
-
-    Raises:
-        UserError: with the nearest name.
-    """
-    known = known_fields()
+def _require_field(name: str, known: Sequence[str], where: str) -> None:
+    """Check that a field exists and that a search may change it."""
     if name not in known:
         section = name.split(".", 1)[0]
         there = [n for n in known if n.startswith(f"{section}.")]
@@ -105,57 +154,51 @@ def require_field(name: str, where: str) -> None:
     for refused in _NOT_SEARCHED:
         if name == refused or name.startswith(f"{refused}."):
             raise UserError(
-                f"{where}: {refused} cannot be searched, as trials that differ in it cannot be compared. Set it in the "
-                "config file or override it."
+                f"{where}: {refused} cannot be searched, because trials that differ in it cannot be compared. Set it "
+                "in the config file or override it."
             )
 
 
 def _entry(where: str, name: str, given: Any) -> Entry:
     if not isinstance(given, dict):
         raise UserError(f"{where} is {given!r}, expected a mapping such as {{distribution: float, low: 0, high: 1}}.")
-    for key in given:
-        if key not in _KEYS:
-            raise UserError(
-                f"{where}: unknown key {key!r} (available: {', '.join(_KEYS)}).{did_you_mean(str(key), _KEYS)}"
-            )
-    condition = _condition(where, given.get("condition"))
-    if "fixed" in given:
-        if extra := sorted(set(given) - {"fixed", "condition"}):
-            raise UserError(f"{where}: it is fixed, so {', '.join(extra)} has no meaning. Remove one or the other.")
-        return Entry(name, "fixed", choices=(given["fixed"],), condition=condition)
-    kinds = ("float", "int", "categorical")
-    kind = given.get("distribution")
-    if kind not in kinds:
+    kind: Any = "fixed" if "fixed" in given else given.get("distribution")
+    if kind not in _KEYS:
+        kinds = list(_KEYS)[:-1]
         raise UserError(
             f"{where}: distribution is {kind!r}, expected one of {', '.join(kinds)}, or `fixed: VALUE`."
             f"{did_you_mean(str(kind), kinds)}"
         )
+    keys = (*_KEYS[kind], "condition")
+    for key in given:
+        if key not in keys:
+            what = "`fixed`" if kind == "fixed" else f"`distribution: {kind}`"
+            hint = did_you_mean(str(key), keys)
+            raise UserError(f"{where}: unknown key {key!r} with {what} (available: {', '.join(keys)}).{hint}")
+    condition = given.get("condition") or {}
+    if not isinstance(condition, dict):
+        raise UserError(f"{where}: condition is {condition!r}, expected fields and values: {{objective.step2: true}}.")
+    condition = {str(field): tuple(v) if isinstance(v, list) else (v,) for field, v in condition.items()}
+    if kind == "fixed":
+        return Entry(name, kind, choices=(given["fixed"],), condition=condition)
     if kind == "categorical":
         choices = given.get("choices")
-        if not isinstance(choices, list) or not choices or extra_keys(given, ("choices",)):
-            raise UserError(f"{where}: a categorical field takes `choices: [A, B]` and nothing of numbers.")
-        return Entry(name, "categorical", choices=tuple(choices), condition=condition)
-    return _numbers(where, name, kind, given, condition)
+        if not isinstance(choices, list) or not choices:
+            raise UserError(f"{where}: choices is {choices!r}, expected a list such as [A, B].")
+        return Entry(name, kind, choices=tuple(choices), condition=condition)
+    return replace(_number(where, name, given), condition=condition)
 
 
-def extra_keys(given: Mapping[str, Any], wanted: Sequence[str]) -> list[str]:
-    """Keys of an entry besides those of every entry and the wanted ones."""
-    return sorted(set(given) - {"distribution", "condition", *wanted})
-
-
-def _numbers(
-    where: str, name: str, kind: Literal["float", "int"], given: Mapping[str, Any], condition: dict[str, Any]
-) -> Entry:
-    if "choices" in given:
-        raise UserError(f"{where}: choices belong to `distribution: categorical`.")
-    for key in ("low", "high", *(k for k in ("step", "zero") if k in given)):
+def _number(where: str, name: str, given: Mapping[str, Any]) -> Entry:
+    kind = given["distribution"]
+    for key in ("low", "high", *(key for key in ("step", "zero") if key in given)):
         value = given.get(key)
-        number = isinstance(value, int) or (isinstance(value, float) and (kind == "float" or key == "zero"))
-        if isinstance(value, bool) or not number or not math.isfinite(value):  # type: ignore[arg-type]  # a number, by the line above
-            # YAML reads 1e-6 as text: a number in that form needs its point.
-            hint = " YAML needs a point there: 1.0e-6." if isinstance(value, str) and "e" in value else ""
+        number = isinstance(value, int | float if kind == "float" else int) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):  # type: ignore[arg-type]  # a number, by the line above
+            # YAML reads 1e-6 as text.
+            hint = " Numbers with an exponent need a decimal point in YAML: 1.0e-6." if isinstance(value, str) else ""
             raise UserError(
-                f"{where}: {key} is {value!r}, expected {'a number' if kind == 'float' else 'a whole number'}.{hint}"
+                f"{where}: {key} is {value!r}, expected {'a number' if kind == 'float' else 'an integer'}.{hint}"
             )
     low, high, log = given["low"], given["high"], given.get("log", False)
     if not isinstance(log, bool):
@@ -163,54 +206,20 @@ def _numbers(
     if not low < high:
         raise UserError(f"{where}: low {low} is not below high {high}. Use `fixed: {low}` for a single value.")
     if log and low <= 0:
-        raise UserError(f"{where}: low {low} has no logarithm. Give a positive one; `zero: 0.1` adds zero to the axis.")
+        raise UserError(
+            f"{where}: low is {low}, expected a positive number on a log axis. `zero: 0.1` adds zero to the axis."
+        )
     step, zero = given.get("step"), given.get("zero", 0.0)
     if step is not None and (step <= 0 or log):
-        raise UserError(f"{where}: step is {step}, expected a positive number, and not with log.")
-    if zero and not (0 < zero < 1 and log and kind == "float"):
-        raise UserError(f"{where}: zero is {zero}, expected a share between 0 and 1 of a float's log axis.")
-    return Entry(name, kind, float(low), float(high), step, log, float(zero), condition=condition)
+        raise UserError(f"{where}: step is {step}, expected a positive number, and not together with log.")
+    if zero and not (0 < zero < 1 and log):
+        raise UserError(f"{where}: zero is {zero}, expected a share between 0 and 1 of a log axis.")
+    return Entry(name, kind, float(low), float(high), step, log, float(zero))
 
 
-def _condition(where: str, given: Any) -> dict[str, tuple[Value, ...]]:
-    if given is None:
-        return {}
-    if not isinstance(given, dict):
-        raise UserError(f"{where}: condition is {given!r}, expected fields and values: {{objective.step2: true}}.")
-    for name in given:
-        if str(name) not in known_fields():
-            raise UserError(f"{where}: its condition names {name}, no field.{did_you_mean(str(name), known_fields())}")
-    return {name: tuple(value) if isinstance(value, list) else (value,) for name, value in given.items()}
-
-
-def _require_order(entries: Sequence[Entry], path: str | Path) -> None:
-    names = [entry.field for entry in entries]
-    for place, entry in enumerate(entries):
-        if late := [name for name in entry.condition if name in names[place:]]:
-            raise UserError(f"{path}: {entry.field}: its condition names {late[0]}, which must stand above it.")
-
-
-def _require_accepted(entry: Entry, where: str, base: Config) -> None:
-    for value in entry.extremes:
-        try:
-            with_values(base, {entry.field: value})
-        except UserError as error:
-            raise UserError(f"{where}: the space reaches {value!r}, which the config refuses. {error}") from None
-
-
-def _require_default(space: Space, base: Config, path: str | Path) -> None:
-    for name, value in space.default(base).items():
-        entry = next(e for e in space.entries if e.field == name)
-        if not entry.holds(value):
-            weight = name.startswith("objective.") and name.split(".")[1] in WEIGHTS
-            whose = "the paper's weight" if weight else "the config's own value"
-            raise UserError(
-                f"{path}: {name}: {whose} {value!r} is always tried first, and lies outside. Widen the space, "
-                + ("or take a β that the paper's ratio fits." if weight else "or change the config.")
-            )
-
-
-def _first(given: Any, space: Space, base: Config, path: str | Path) -> tuple[dict[str, Value], ...]:
+def _first(
+    given: Any, space: Space, default: Mapping[str, Value], path: str | Path
+) -> tuple[dict[str, Value], ...]:  # fmt: skip
     if given is None:
         return ()
     if not isinstance(given, list) or not all(isinstance(values, dict) for values in given):
@@ -224,4 +233,4 @@ def _first(given: Any, space: Space, base: Config, path: str | Path) -> tuple[di
                 )
             if not by_name[name].holds(value):
                 raise UserError(f"{path}: first, entry {number}: {name} {value!r} lies outside the space.")
-    return tuple({**space.default(base), **values} for values in given)
+    return tuple({**default, **values} for values in given)

@@ -6,17 +6,20 @@ A process that resumes a search continues the running trials from their checkpoi
 
 The sampler is created for every trial from the search's seed and the trial's number, so suggestions depend on these and
 on the trials known at that time, but not on how often the driver was started.
+
+Asynchronous successive halving (Li et al., arXiv:1810.05934) is decided from reported costs alone. Optuna's pruner
+stores that a trial has passed a rung before it returns its decision, so a search killed in between would continue a
+trial that should have stopped.
 """
 
 import hashlib
 import json
-import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -27,24 +30,22 @@ from vadv_dist.config.storage_url import shown, without_secrets
 from vadv_dist.errors import MachineError
 from vadv_dist.runs.records import RunResult
 from vadv_dist.tuning.events import Failed
-from vadv_dist.tuning.objectives import directions, values_of
-from vadv_dist.tuning.rungs import is_rung, passes_rung
+from vadv_dist.tuning.objectives import BY_KEY
 from vadv_dist.tuning.space import Space, Value
 
-logger = logging.getLogger(__name__)
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-# Trials that TPE draws at random before it begins to model.
+# Random trials before TPE starts to model.
 _STARTUP = 10
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial that is to run.
+    """A trial to run.
 
     Args:
-        number: counted from 0, the default.
-        values: the fields it sets.
-        reported: validation cost by epoch (from 0), as far as the study knows.
+        number: counted from 0, which is the default.
+        values: the fields that it sets.
+        reported: validation costs that the study has, by epoch from 0.
+        handle: Optuna's trial.
     """
 
     number: int
@@ -57,21 +58,22 @@ class Study:
     """A study in Optuna's storage.
 
     Args:
-        study: of a name that is no other's.
+        study: a study with a name of its own.
         space: what is searched.
         base: the configuration that is varied.
         search: settings.
+    Attributes:
+        optuna: the study.
+        has_several: whether there are several objectives.
     """
 
     def __init__(self, study: optuna.Study, space: Space, base: Config, search: SearchConfig) -> None:
-        self.optuna = study
+        self.optuna, self.has_several = study, len(search.objectives) > 1
         self._space, self._base, self._search = space, base, search
-        if not study.get_trials(deepcopy=False):
-            self._enqueue(space.default(base))
-        # Killed between these, a search has queued some of them.
+        # A search that was killed here has queued some of them.
         queued = sum("queued" in trial.user_attrs for trial in study.get_trials(deepcopy=False))
-        for values in space.first[max(queued - 1, 0) :]:
-            self._enqueue(values)
+        for values in (space.default(base), *space.first)[queued:]:
+            study.enqueue_trial(space.parameters(values, base), user_attrs={"queued": True})
 
     @classmethod
     def open(cls, url: str, name: str, space: Space, base: Config, search: SearchConfig) -> "Study":
@@ -85,18 +87,13 @@ class Study:
             study = optuna.create_study(
                 storage=open_storage(url),
                 study_name=name,
-                directions=["minimize", *directions(search.objectives[1:])],
+                directions=[
+                    "minimize",
+                    *("minimize" if BY_KEY[key].lower_is_better else "maximize" for key in search.objectives[1:]),
+                ],
                 load_if_exists=True,
             )
             return cls(study, space, base, search)
-
-    @property
-    def has_several(self) -> bool:
-        """Whether there are several objectives."""
-        return len(self._search.objectives) > 1
-
-    def _enqueue(self, values: Mapping[str, Value]) -> None:
-        self.optuna.enqueue_trial(self._space.parameters(values, self._base), user_attrs={"queued": True})
 
     def trials(self) -> list[FrozenTrial]:
         """All trials, by number."""
@@ -105,7 +102,7 @@ class Study:
     def unfinished(self) -> list[Asked]:
         """Trials that were running when the search was interrupted."""
         running = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
-        return [self._asked(trial.number, lambda t=trial: self._handle(t)) for trial in running]
+        return [self._asked(trial.number, partial(self._handle, trial)) for trial in running]
 
     def ask(self) -> Asked | None:
         """The next trial, or None if the requested number has been started."""
@@ -118,7 +115,7 @@ class Study:
         """Record the validation cost of an epoch, and return whether the trial may continue."""
         if epoch not in asked.reported:
             asked.reported[epoch] = cost
-            if self.has_several:  # Optuna knows epochs where there is one objective only
+            if self.has_several:  # Optuna accepts intermediate values only with a single objective
                 asked.handle.set_user_attr("epochs", {str(e + 1): value for e, value in asked.reported.items()})
             else:
                 asked.handle.report(cost, step=epoch + 1)
@@ -129,28 +126,26 @@ class Study:
         return bool(asked.reported) and not self._goes_on(asked, max(asked.reported))
 
     def _goes_on(self, asked: Asked, epoch: int) -> bool:
-        # The default is what everything is compared with, so it is never stopped; and an end that is reached, stands.
+        # Everything is compared with the default, so it is never stopped; nor is a trial that has reached its end.
         if asked.number == 0 or epoch + 1 >= self._base.trainer.epochs:
             return True
-        if self._search.scheduler != "asha" or self.has_several:
+        if self._search.scheduler != "asha" or self.has_several or not is_rung(self._search, epoch + 1):
             return True
-        if not is_rung(self._search, epoch + 1):
-            return True
-        # A decision that was noted stands, whatever other trials have reported since. One that was not, as the search
-        # was killed right before, is taken from the same values now.
-        noted = self._frozen(asked.number).user_attrs.get("decision")
-        if noted is not None and noted["epoch"] >= epoch:
-            return bool(noted["goes_on"])
+        # A stored decision is final, whatever other trials have reported since. If the search was killed just before
+        # it was stored, the same values lead to the same decision now.
+        stored = self._frozen(asked.number).user_attrs.get("decision")
+        if stored is not None and stored["epoch"] >= epoch:
+            return bool(stored["goes_on"])
         others = [t.intermediate_values for t in self.trials() if t.number not in (0, asked.number)]
         goes_on = passes_rung(self._search, epoch + 1, asked.reported[epoch], others)
         asked.handle.set_user_attr("decision", {"epoch": epoch, "goes_on": goes_on})
         return goes_on
 
     def begin(self, asked: Asked, step: int) -> int:
-        """Record that a trial starts from a checkpoint's step; return how often it did so without progress."""
+        """Record that a trial starts from a checkpoint's step; return how often it has started from there."""
         place = {"epochs": len(asked.reported), "step": step}
-        noted = self._frozen(asked.number).user_attrs.get("starts", {})
-        count = noted["count"] + 1 if noted.items() >= place.items() else 1
+        stored = self._frozen(asked.number).user_attrs.get("starts", {})
+        count = stored["count"] + 1 if stored.items() >= place.items() else 1
         asked.handle.set_user_attr("starts", {**place, "count": count})
         return int(count)
 
@@ -159,7 +154,8 @@ class Study:
         asked.handle.set_user_attr("best_epoch", result.best_epoch)
         asked.handle.set_user_attr("wall_time_s", result.wall_time_s)
         asked.handle.set_user_attr("remarks", result.remarks)
-        self.optuna.tell(asked.handle, [result.cost, *values_of(result, self._search.objectives[1:])])
+        values = [result.cost, *(BY_KEY[key].read(result) for key in self._search.objectives[1:])]
+        self.optuna.tell(asked.handle, values)
 
     def prune(self, asked: Asked) -> None:
         """Record a trial that was stopped for falling behind."""
@@ -177,45 +173,32 @@ class Study:
 
     def failure(self, trial: FrozenTrial) -> dict[str, str] | None:
         """Kind and message of a trial's failure; None if it has not failed."""
-        noted: dict[str, str] = trial.user_attrs.get("failure", {"kind": "crash", "message": ""})
-        return noted if trial.state == TrialState.FAIL else None
-
-    def remember(self, key: str, value: dict[str, Any]) -> None:
-        """Store a decision in the study atomically."""
-        self.optuna.set_user_attr(key, value)
-
-    def recall(self, key: str) -> dict[str, Any] | None:
-        """A stored decision."""
-        return self.memory().get(key)
-
-    def memory(self) -> dict[str, dict[str, Any]]:
-        """All stored decisions."""
-        kept: dict[str, dict[str, Any]] = self.optuna.user_attrs
-        return kept
+        failure: dict[str, str] = trial.user_attrs.get("failure", {"kind": "crash", "message": ""})
+        return failure if trial.state == TrialState.FAIL else None
 
     def complete_trials(self) -> list[FrozenTrial]:
         """Trials that ran to their end, the best first."""
         complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
         return sorted(complete, key=lambda trial: (trial.values[0], trial.number))
 
-    def _asked(self, number: int, take: Any) -> Asked:
+    def _asked(self, number: int, take: Callable[[], optuna.trial.Trial]) -> Asked:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of experimental samplers
+            warnings.simplefilter("ignore")  # some samplers are experimental
             self.optuna.sampler = make_sampler(
                 self._search, number, grouped=any(e.condition for e in self._space.entries)
             )
-            handle: optuna.trial.Trial = take()
+            handle = take()
             values = self._space.suggest(handle, self._base)
         handle.set_user_attr("values", values)
-        known = course(self._frozen(handle.number))
+        known = costs_by_epoch(self._frozen(handle.number))
         return Asked(handle.number, values, {step - 1: cost for step, cost in known.items()}, handle)
 
     def _handle(self, trial: FrozenTrial) -> optuna.trial.Trial:
         """Load a trial that another process started."""
         handle = optuna.trial.Trial(self.optuna, trial._trial_id)
         if "values" not in trial.user_attrs:
-            # Killed while its parameters were drawn: those that stand there are drawn once more, for nothing, so that
-            # the generator gives the others what it would have given them.
+            # The search was killed while it drew the parameters. Draw the stored ones again and discard the result, so
+            # that the generator yields the same values for the others.
             given = {*handle.relative_params, *trial.system_attrs.get("fixed_params", ())}
             for name, distribution in trial.distributions.items():
                 if name not in given and not distribution.single():
@@ -226,8 +209,31 @@ class Study:
         return self.optuna.get_trials(deepcopy=False)[number]
 
 
-def course(trial: FrozenTrial) -> dict[int, float]:
-    """Validation cost of a trial after each number of epochs that it has trained."""
+def is_rung(search: SearchConfig, epochs: int) -> bool:
+    """Whether this number of epochs is a rung."""
+    rung = search.min_epochs
+    while rung < epochs:
+        rung *= search.reduction
+    return rung == epochs
+
+
+def passes_rung(search: SearchConfig, epochs: int, cost: float, others: Iterable[Mapping[int, float]]) -> bool:
+    """Whether a trial may continue after a rung.
+
+    Args:
+        search: settings; one in `search.reduction` trials continues.
+        epochs: number of epochs that the trial has trained.
+        cost: its validation cost.
+        others: validation costs by number of epochs of all other trials, ended or not.
+    """
+    competing = sorted([cost, *(costs[epochs] for costs in others if epochs in costs)])
+    # Of the first few trials at a rung, the best so far passes.
+    passing = max(len(competing) // search.reduction, 1)
+    return cost <= competing[passing - 1]
+
+
+def costs_by_epoch(trial: FrozenTrial) -> dict[int, float]:
+    """Validation costs of a trial by number of epochs trained."""
     known: dict[str, float] = trial.user_attrs.get("epochs", {})
     return trial.intermediate_values or {int(step): cost for step, cost in known.items()}
 
@@ -243,17 +249,17 @@ def storage_faults(url: str, safe: str) -> Iterator[None]:
             raise
         # Optuna's own message hides what its database said.
         cause = error.__cause__ or error.__context__ or error
-        told = without_secrets((str(cause).splitlines() or [type(cause).__name__])[0], url)
+        what = without_secrets((str(cause).splitlines() or [type(cause).__name__])[0], url)
         advice = "Check search.storage, and that the database runs."
         if is_import:
             advice = "Install its driver; postgresql+psycopg://… takes that of vadv-dist[postgres]."
-        raise MachineError(f"The study's storage {shown(url)} cannot be used: {told}. {safe} {advice}") from error
+        raise MachineError(f"The study's storage {shown(url)} cannot be used: {what}. {safe} {advice}") from error
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
     """Open an RDB, or a journal file where `url` is a path."""
     if "://" in url:
-        # Two processes may look at a SQLite file at once (a dashboard, say): wait for each other instead of failing.
+        # Another process, such as a dashboard, may have the SQLite file open: wait for it instead of failing.
         options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
     Path(url).parent.mkdir(parents=True, exist_ok=True)
@@ -263,7 +269,7 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
 
 
 def make_sampler(search: SearchConfig, number: int, *, grouped: bool = False) -> optuna.samplers.BaseSampler:
-    """A sampler whose draws depend on the search's seed and the trial's number alone."""
+    """A sampler whose draws depend only on the search's seed and the trial's number."""
     digest = hashlib.sha256(json.dumps([search.seed, number]).encode()).digest()
     seed = int.from_bytes(digest[:4], "big")
     if search.sampler == "random":

@@ -1,4 +1,4 @@
-"""The folder of a study: its paths, and the record of its settings, which must not change when it is resumed."""
+"""The folder of a study: its paths, and the record of its settings, which cannot change when it is resumed."""
 
 import dataclasses
 import secrets
@@ -20,11 +20,11 @@ from vadv_dist.runtime.job_storage import lasting
 from vadv_dist.storage import Location, location, on_disk, remove_tree, sweep, write_text
 from vadv_dist.tuning.space import Space
 
-# Of a repeat that failed: kept beside its run, so that a search that goes on does not try it again.
+# How a repeat failed, stored in its run folder so that a resumed search does not try it again.
 FAILURE = "failure.json"
-DATABASE = "study.db"
+_DATABASE = "study.db"
 
-# Settings that decide what was searched so far; the others may change while a search goes on.
+# Settings that affect what has been searched so far; the others may change when a search is resumed.
 _DECIDES = (
     *("seed", "objectives", "sampler", "generation", "storage"),
     *("scheduler", "min_epochs", "reduction", "interval", "quantile", "resample"),
@@ -59,146 +59,121 @@ class StudyFolder:
 
     @property
     def repeats(self) -> Location:
-        """Runs of the default and the best trials under further seeds, and without a term."""
+        """Runs of the default, the rivals and the best trials with further seeds, and of the winner without a term."""
         return self.root / "repeats"
-
-    @property
-    def best_path(self) -> Location:
-        """Configuration of the winner, for `vadv train`."""
-        return self.root / "best.yaml"
-
-    @property
-    def result_path(self) -> Location:
-        """The answer, as JSON."""
-        return self.root / "tune.json"
-
-    @property
-    def report_path(self) -> Location:
-        """The answer, as a page."""
-        return self.root / "tune-report.html"
 
     @property
     def student(self) -> Location:
         """The winner's student."""
         return self.root / "student"
 
-    def claim(self, config: Config, space: Space, search: SearchConfig, trained_on: TrainedOn | None = None) -> str:
-        """Make this folder the study of a search, or find that it already is; for the holder of its lock.
+    def claim(self, config: Config, space: Space, search: SearchConfig, trained_on: TrainedOn) -> str:
+        """Create the study of a search in this folder, or check that it is already there; requires the folder's lock.
 
-        A study in which no training came to a checkpoint has nothing to lose: where it is of another search, or has
-        failures that would not be tried again, it is begun anew.
+        A study in which no training has a checkpoint yet is replaced if it is another search, or if some of its
+        trainings failed and would not be tried again.
 
         Args:
             config, space, search: what is searched.
-            trained_on: what `config` names from here; see `RunFolder.claim`.
+            trained_on: the data sets and the encoder of `config`; see `RunFolder.claim`.
         Returns:
-            name of the study in Optuna's storage; it is no other's, so that many searches may share one storage.
+            name of the study in Optuna's storage; it is unique, so that many searches can share a storage.
         Raises:
-            UserError: the folder holds another search, or something that is none.
+            UserError: the folder contains another search or something else.
         """
         if search.storage is not None:
             require_sound(search.storage)
-        what = _what(config, space, search)
-        if self.record_path.is_file():
-            record = parse_yaml(self.record_path.read_text(encoding="utf-8"), self.record_path)
-            # A setting that an earlier version did not have is its default.
-            earlier = record["search"]
-            earlier["settings"] = {**_decisive(SearchConfig()), **earlier["settings"]}
-            if not self._holds_work() and (differing_keys(earlier, what) or self._holds_failures()):
-                self._clear()
-                return self.claim(config, space, search, trained_on)
-            now = what
-            if trained_on is not None and "trained_on" in record:
-                if difference := TrainedOn.from_json(record["trained_on"]).differing(trained_on):
-                    raise UserError(
-                        f"The search in {self.root} was started {difference}. Use the original ones, or choose "
-                        "another --run.name."
-                    )
-                earlier["config"] = without_places(earlier["config"])
-                now = {**what, "config": without_places(what["config"])}
-            rows = differing_keys(earlier, now)
-            if rows:
-                listed = "\n  ".join(rows)
+        now = _what(config, space, search)
+        if not self.record_path.is_file():
+            if self.root.is_dir() and any(not p.name.startswith(".") for p in self.root.iterdir()):
                 raise UserError(
-                    f"{self.root} holds another search:\n  {listed}\n"
-                    "Choose another --run.name, or use the earlier values."
+                    f"{self.root} exists but is not a study (it has no study.yaml), and is not overwritten. Choose "
+                    "another run.name or run.storage."
                 )
             self._sweep()
-            return str(record["study"])
-        if self.root.is_dir() and any(not p.name.startswith(".") for p in self.root.iterdir()):
+            study = f"{self.name}-{secrets.token_hex(4)}"
+            record = {"study": study, "search": now, "config": config_to_dict(config)}
+            record["trained_on"] = trained_on.to_json()
+            write_text(self.record_path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
+            return study
+        record = parse_yaml(self.record_path.read_text(encoding="utf-8"), self.record_path)
+        earlier = record["search"]
+        # A setting that an earlier version did not have is its default.
+        earlier["settings"] = {**_decisive(SearchConfig()), **earlier["settings"]}
+        failed = any((run.root / FAILURE).is_file() for run in self._runs())
+        if (failed or differing_keys(earlier, now)) and not any(run.holds_work() for run in self._runs()):
+            self._clear()
+            return self.claim(config, space, search, trained_on)
+        if difference := TrainedOn.from_json(record["trained_on"]).differing(trained_on):
             raise UserError(
-                f"{self.root} exists but is no study (it has no study.yaml), and nothing is written over it. "
-                "Choose another run.name or run.storage."
+                f"The search in {self.root} was started {difference}. Use the original ones, or choose another "
+                "--run.name."
+            )
+        earlier["config"], now["config"] = without_places(earlier["config"]), without_places(now["config"])
+        if rows := differing_keys(earlier, now):
+            listed = "\n  ".join(rows)
+            raise UserError(
+                f"{self.root} contains another search:\n  {listed}\n"
+                "Choose another --run.name, or use the earlier values."
             )
         self._sweep()
-        study = f"{self.name}-{secrets.token_hex(4)}"
-        record = {"study": study, "search": what, "config": config_to_dict(config)}
-        record |= {} if trained_on is None else {"trained_on": trained_on.to_json()}
-        write_text(self.record_path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
-        return study
+        return str(record["study"])
 
     def _runs(self) -> Iterator[RunFolder]:
         for place in (self.trials, self.repeats):
             if place.is_dir():
                 yield from (RunFolder(path) for path in place.iterdir())
 
-    def _holds_work(self) -> bool:
-        return any(run.holds_work() for run in self._runs())
-
-    def _holds_failures(self) -> bool:
-        return any((run.root / FAILURE).is_file() for run in self._runs())
-
     def _clear(self) -> None:
-        """Remove what a search without a result has left; its study in another storage stays there, without use."""
+        """Remove a search without a checkpoint; its study in another storage stays there, unused."""
         for place in (self.trials, self.repeats):
             if place.is_dir():
                 remove_tree(place)
-        for path in (self.root / DATABASE, self.record_path):
+        for path in (self.root / _DATABASE, self.record_path):
             path.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         """Remove partial files left by killed searches."""
-        written = (self.record_path, self.best_path, self.result_path, self.report_path, self.student)
-        sweep(self.root, [path.name for path in written])
+        sweep(self.root, ("study.yaml", "best.yaml", "tune.json", "tune-report.html", "student"))
 
     def storage_url(self, search: SearchConfig) -> str:
-        """Where Optuna keeps the study.
+        """The URL of Optuna's storage, or the path of its journal file.
 
         Raises:
-            UserError: an environment variable is not set, or the folder is no place for a database.
+            UserError: an environment variable is not set, or the folder cannot hold a database.
         """
         if search.storage is None:
             folder = on_disk(self.root)
             if folder is None:
                 raise UserError(
                     f"{self.root} is in an object store, which cannot hold Optuna's database. Set search.storage to an "
-                    "RDB URL, or to a path of this machine that ends in .log."
+                    "RDB URL, or to a path on this machine that ends in .log."
                 )
-            return f"sqlite:///{folder.resolve()}/{DATABASE}"
+            return f"sqlite:///{folder.resolve()}/{_DATABASE}"
         url = resolve(search.storage)
         if "://" not in url and not url.endswith(".log"):
             raise UserError(
-                f"search.storage is {search.storage}, which stands for no RDB URL (such as "
-                "postgresql+psycopg://HOST/NAME) and no path that ends in .log. Change that environment variable."
+                f"search.storage is {search.storage}, expected the name of an environment variable that holds an RDB "
+                "URL such as postgresql+psycopg://HOST/NAME, or a path that ends in .log. Change that variable."
             )
         scheme, file = ("sqlite:///", url[10:]) if url.startswith("sqlite:///") else ("", url)
         return url if "://" in file or not file else scheme + lasting(file, "search.storage")
 
 
 def _what(config: Config, space: Space, search: SearchConfig) -> dict[str, Any]:
-    """What a search is, without where and how it is computed."""
+    """What is searched, without where and on what it is computed."""
     raw = {
         section: {k: v for k, v in fields.items() if k not in MACHINE_FIELDS.get(section, ())}
         for section, fields in config_to_dict(config).items()
     }
-    settings = _decisive(search)
-    # Through YAML, so that what is compared is what a file gives back.
-    written = yaml.safe_dump({"config": raw, "space": space.to_json(), "settings": settings}, allow_unicode=True)
+    entries = {entry.field: dataclasses.asdict(entry) for entry in space.entries}
+    # Through YAML, so that it can be compared with what was read from a file.
+    written = yaml.safe_dump({"config": raw, "space": entries, "settings": _decisive(search)}, allow_unicode=True)
     what: dict[str, Any] = parse_yaml(written, "the search")
     return what
 
 
 def _decisive(search: SearchConfig) -> dict[str, Any]:
-    # A population is as large as it was begun.
+    # The size of a population cannot change.
     decides = (*_DECIDES, "num_trials") if search.scheduler == "pbt" else _DECIDES
     return {k: v for k, v in dataclasses.asdict(search).items() if k in decides}

@@ -1,4 +1,4 @@
-"""Decide whether the best trial improves on the default, with pure functions."""
+"""Decide whether the best configuration improves on the default, with pure functions."""
 
 import math
 import statistics
@@ -10,21 +10,22 @@ import numpy.typing as npt
 
 from vadv_dist.evaluation.crossed import crossed_interval
 from vadv_dist.evaluation.paired import Interval
+from vadv_dist.reporting.words import MISSING
 from vadv_dist.training.clip_errors import ClipErrors
 from vadv_dist.tuning.objectives import Objective
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration that was run under several seeds beside the default.
+    """A configuration that was trained with several seeds and compared with the default.
 
     Args:
-        name: what it is called.
+        name: its name.
         costs: validation score by seed, as a number to minimise.
-        gain: how much less it errs than the default under the same seeds, with its interval; None with fewer than two
-            seeds in common.
-        clips: validation clips whose choice the interval holds, beside that of the seeds; None where it holds the seeds
-            alone.
+        gain: how much lower its cost is than that of the default with the same seeds, with an interval; None with fewer
+            than two common seeds.
+        clips: number of validation clips whose sampling the interval covers, besides that of the seeds; None if it
+            covers only the seeds.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Candidate:
 
     @property
     def mean(self) -> float:
-        """Mean over seeds; infinite without any."""
+        """Mean cost over seeds; infinite without any."""
         return statistics.fmean(self.costs.values()) if self.costs else math.inf
 
 
@@ -43,8 +44,8 @@ class Verdict:
     """The outcome of a search.
 
     Args:
-        winner: the candidate of the lowest mean, or None where that is the default.
-        sentence: in words, with the interval.
+        winner: the candidate with the lowest mean cost; None if that is the default.
+        sentence: the outcome in words, with the interval.
         is_better: whether the interval lies above zero.
     """
 
@@ -54,19 +55,12 @@ class Verdict:
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean of a few values and Student's interval for it.
-
-    Raises:
-        ValueError: fewer than two values.
-    """
+    """Mean of at least two values, with Student's interval."""
     from scipy import stats
 
-    if len(values) < 2:
-        raise ValueError(f"{len(values)} values have no interval")
     mean = statistics.fmean(values)
-    reach = (
-        statistics.stdev(values) / math.sqrt(len(values)) * float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
-    )
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    reach = error * float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
     return Interval(mean, mean - reach, mean + reach)
 
 
@@ -79,16 +73,16 @@ def candidate(
     default_errors: Mapping[int, ClipErrors] | None = None,
     rivals: int = 1,
 ) -> Candidate:
-    """Compare a configuration with the default under the seeds that both have.
+    """Compare a configuration with the default on their common seeds.
 
     Args:
-        name: what it is called.
+        name: its name.
         costs, default: validation score by seed, as a number to minimise.
-        errors, default_errors: absolute error of each clip by seed. Where both have them for all common seeds, on the
-            same clips, the interval is one over seeds and clips (`crossed_interval`); otherwise Student's over seeds,
-            which takes these clips for all there are.
-        rivals: configurations that are compared so. The interval of the one that looks best is widened for the choice
-            among them (Bonferroni), or luck would pass for a gain.
+        errors, default_errors: absolute error of each clip by seed. If both are known for all common seeds and the same
+            clips, the interval covers seeds and clips (`crossed_interval`); otherwise it is Student's over seeds, which
+            treats these clips as the only ones.
+        rivals: number of configurations that are compared. The interval is widened for the choice of the best among
+            them (Bonferroni), otherwise luck would count as a gain.
     """
     seeds = sorted(costs.keys() & default.keys())
     if len(seeds) < 2:
@@ -103,7 +97,7 @@ def candidate(
 def _by_clip(
     seeds: Sequence[int], errors: Mapping[int, ClipErrors], default: Mapping[int, ClipErrors]
 ) -> npt.NDArray[np.float64] | None:
-    """How much less each clip is erred on than by the default, [seeds, clips]; None where that is not known."""
+    """How much smaller the error of each clip is than the default's, [seeds, clips]; None if it is not known."""
     if not all(seed in errors and seed in default for seed in seeds):
         return None
     clips = list(default[seeds[0]])
@@ -118,38 +112,45 @@ def decide(default: Mapping[int, float], candidates: Sequence[Candidate], score:
 
     Args:
         default: validation cost of the default by seed.
-        candidates: as `candidate` gave them.
-        score: what the costs are of.
+        candidates: results of `candidate`.
+        score: the objective of the costs.
     """
     compared = [c for c in candidates if c.gain is not None]
     if not compared:
-        return Verdict(None, "no gain over the default: no other trial could be compared with it", False)
+        return Verdict(None, "no gain over the default: no other configuration could be compared with it", False)
     best = min(compared, key=lambda c: c.mean)
     assert best.gain is not None
+    is_gain = best.gain.mean >= 0
+    _, bounds = difference_cells(best.gain if is_gain else opposite(best.gain))
     seeds = len(best.costs.keys() & default.keys())
-    among = f", widened for the choice among {len(compared)}" if len(compared) > 1 else ""
-    # The interval has the sign of the words: of how much less it errs, or of how much more.
-    way = "less" if best.gain.mean >= 0 else "more"
-    bounds = (best.gain.low, best.gain.high) if way == "less" else (-best.gain.high, -best.gain.low)
-    low, high = (signed_cost(value) for value in bounds)
     clips = "" if best.clips is None else f" and {best.clips} clips"
-    interval = f"95 % interval {low} … {high} over {seeds} seeds{clips}{among}"
-    size = f"{abs(best.gain.mean):.4f}"
+    among = f", widened for the choice among {len(compared)}" if len(compared) > 1 else ""
+    interval = f"95 % interval {bounds} over {seeds} seeds{clips}{among}"
+    size = f"{abs(best.gain.mean):.4f} {score.title}"
     if best.gain.low > 0:
-        return Verdict(best, f"better than the default by {size} {score.title} ({best.name}; {interval})", True)
-    sentence = f"no gain over the default: {best.name} errs by {size} {score.title} {way} ({interval})"
+        return Verdict(best, f"better than the default by {size} ({best.name}; {interval})", True)
+    direction = "better" if is_gain else "worse"
+    sentence = f"no gain over the default: the mean of {best.name} is {direction} by {size} ({interval})"
     return Verdict(best if best.gain.mean > 0 else None, sentence, False)
 
 
-def spread(default: Mapping[int, float], score: Objective) -> str:
-    """The noise of training, in words."""
+def noise_text(default: Mapping[int, float], score: Objective) -> str:
+    """How much the default varies between seeds, in words."""
     values = [score.value(cost) for cost in default.values()]
     if len(values) < 2:
-        return "unknown: the default ran under one seed alone"
+        return "unknown, because fewer than two runs of the default succeeded"
     mean, deviation = statistics.fmean(values), statistics.stdev(values)
     return f"{score.title} {mean:.4f} ± {deviation:.4f} over {len(values)} seeds"
 
 
-def signed_cost(value: float) -> str:
-    """A difference of costs: those between seeds begin at the third decimal, so four are shown."""
-    return f"{value:+.4f}".replace("-", "−")
+def opposite(difference: Interval) -> Interval:
+    """The difference with the opposite sign."""
+    return Interval(-difference.mean, -difference.high, -difference.low)
+
+
+def difference_cells(difference: Interval | None) -> list[str]:
+    """A difference and its interval for a table; four decimals, because seeds often differ only in the third."""
+    if difference is None:
+        return [MISSING, MISSING]
+    mean, low, high = (f"{value:+.4f}".replace("-", "−") for value in difference)
+    return [mean, f"{low} … {high}"]

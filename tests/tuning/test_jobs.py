@@ -1,0 +1,69 @@
+"""The loop that runs a search's trainings."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vadv_dist.config import Config, load_config
+from vadv_dist.data.sources import Sources
+from vadv_dist.errors import UserError
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.trained_on import SourceIdentity, TrainedOn
+from vadv_dist.tuning.events import Ended, Epoch, Event
+from vadv_dist.tuning.jobs import RepeatJob, drive
+from vadv_dist.tuning.pools import LocalPool
+
+
+class PretendingPool(LocalPool):
+    """A pool whose trainings only record the data that they read, and end their first epoch."""
+
+    def __init__(self, trained_on: TrainedOn) -> None:
+        super().__init__(1.0)
+        self._trained_on = trained_on
+
+    def start(self, key: str, config: Config) -> None:
+        self._key = key
+        RunFolder.of(config).claim(config, self._trained_on)
+
+    def next(self) -> tuple[str, Event]:
+        return self._key, Epoch(0, 1.0)
+
+
+def test_search_ends_before_a_training_on_other_data_is_counted(write_config: Any) -> None:
+    config = load_config(write_config())
+    started_on = TrainedOn.of(config, Sources.open(config))
+    replaced = TrainedOn((SourceIdentity(started_on.data[0].place, "f" * 64, {}),), started_on.encoder)
+    events: list[Event] = []
+
+    class Job(RepeatJob):
+        def on_epoch(self, event: Epoch) -> bool:
+            events.append(event)
+            raise KeyboardInterrupt  # nothing more to see
+
+    def run(trained_on: TrainedOn, name: str) -> None:
+        job = Job("trial 1", [(0, load_config(write_config(name)))], lambda key, event: None)
+        drive(PretendingPool(trained_on), iter([job]), started_on)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(started_on, "same")
+    assert events == [Epoch(0, 1.0)]
+    fingerprint = started_on.data[0].fingerprint[:12]
+    with pytest.raises(UserError, match=rf"started on .*{fingerprint}.*trial 1 was trained on .*ffffffffffff"):
+        run(replaced, "other")
+    assert len(events) == 1
+
+
+@pytest.mark.slow
+def test_repeat_is_trained_once_and_keeps_its_student(write_config: Any, tmp_path: Path) -> None:
+    config = load_config(write_config(), ["--trainer.epochs=1"])
+    ended: list[Event] = []
+    for _ in range(2):
+        job = RepeatJob("default", [(0, config)], lambda key, event: ended.append(event))
+        with LocalPool(30.0) as pool:
+            drive(pool, iter([job]), TrainedOn.of(config, Sources.open(config)))
+    assert [type(event) for event in ended] == [Ended, Ended]
+    assert ended[0] == ended[1]
+    folder = RunFolder.of(config)
+    assert folder.student.is_dir()
+    assert not folder.checkpoints.is_dir()
