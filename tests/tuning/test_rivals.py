@@ -142,7 +142,7 @@ def test_search_trains_its_rivals_and_reports_them(
         method = name.removeprefix("rival ")
         for seed, mae in rival["mae"].items():
             run = root / "repeats" / f"rival-{method}-seed-{seed}"
-            assert load_config(run / "config.yaml").objective.weighting == method
+            assert load_config(run / "config.yaml").objective.weighting.kind == method
             assert read_json(run / "result.json")["validation"]["mae"] == mae
     assert not any(rival["collapsed"] for rival in answer["rivals"].values())
     assert answer["rivals"]["rival equal"]["end_weights"] == dict.fromkeys(

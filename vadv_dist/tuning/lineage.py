@@ -44,9 +44,9 @@ def lineage_section(answer: Answer) -> Section:
     return Section(
         "lineage",
         "Lineage",
-        f"{len(trials)} trials trained side by side. After every {answer.search.interval} epochs, each of the worst "
-        f"continued from the weights of one of the best, with its values slightly changed. {score.title} is that of "
-        "the last epoch before the change.",
+        f"{len(trials)} trials trained side by side. At the end of each interval, each of the worst continued from the "
+        f"weights of one of the best, with its values slightly changed. {score.title} is that of the last epoch before "
+        "the change.",
         join(
             grid(pictures, "wide"),
             plain_table("Copies", columns, copies),

@@ -215,5 +215,5 @@ def _scheduler(answer: Answer) -> str:
     if answer.study.has_several:
         return "none, because there are several objectives"
     if search.scheduler == "pbt":
-        return f"pbt, every {search.interval} epochs, quantile {search.quantile:g}, resample {search.resample:g}"
+        return f"pbt, interval {search.interval}, quantile {search.quantile:g}, resample {search.resample:g}"
     return f"asha, from epoch {search.min_epochs}, 1 in {search.reduction}" if search.scheduler == "asha" else "none"

@@ -101,7 +101,7 @@ class Study:
 
     def unfinished(self) -> list[Asked]:
         """Trials that were running when the search was interrupted."""
-        running = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
+        running = self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [self._asked(trial.number, partial(self._handle, trial)) for trial in running]
 
     def ask(self) -> Asked | None:
@@ -178,7 +178,7 @@ class Study:
 
     def complete_trials(self) -> list[FrozenTrial]:
         """Trials that ran to their end, the best first."""
-        complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
+        complete = self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return sorted(complete, key=lambda trial: (trial.values[0], trial.number))
 
     def _asked(self, number: int, take: Callable[[], optuna.trial.Trial]) -> Asked:
