@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vadv_dist.data.info import dataset_info, render_info
+from vadv_dist.data.info import dataset_info
+from vadv_dist.data.info_view import render_info
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.synth import make_dataset

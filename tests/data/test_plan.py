@@ -9,7 +9,7 @@ from vadv_dist.errors import UserError
 
 def plan(rows: list[int], *, epoch: int = 0, batch_size: int = 4, window_bytes: int = 10**9, **options) -> EpochPlan:
     return EpochPlan.build(
-        ShardTable.of(rows, [100 * n for n in rows]),
+        ShardTable(np.array(rows), 100 * np.array(rows)),
         seed=1,
         epoch=epoch,
         batch_size=batch_size,

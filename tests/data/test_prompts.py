@@ -25,7 +25,7 @@ def dataset(tmp_path: Path) -> Dataset:
 def test_the_declared_hash_matches_the_file_and_is_part_of_the_fingerprint(dataset: Dataset) -> None:
     manifest = dataset.manifest
     assert manifest.prompts_sha256 == sha256_file(dataset.prompts_path)
-    np.testing.assert_array_equal(dataset.read_prompts(), load_file(dataset.prompts_path)["prompts"])
+    np.testing.assert_array_equal(load_prompts(dataset), load_file(dataset.prompts_path)["prompts"])
     others = {replace(manifest, prompts_sha256=value).fingerprint for value in (None, "0" * 64)}
     assert len(others | {manifest.fingerprint}) == 3
 
@@ -43,7 +43,7 @@ def test_changed_prompts_stop_a_run(dataset: Dataset, write_config) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"not tensors", "not a readable safetensors file"), (None, r"prompts of shape None, expected \[C, D\]")],
+    [(b"not tensors", "not a readable safetensors file"), (None, r"prompts of shape None, expected \[2, D\]")],
 )
 def test_without_a_declared_hash_the_file_is_still_checked(dataset: Dataset, content, message: str) -> None:
     write_json(dataset.root / "dataset.json", manifest_json(replace(dataset.manifest, prompts_sha256=None)))
@@ -52,7 +52,7 @@ def test_without_a_declared_hash_the_file_is_still_checked(dataset: Dataset, con
     else:
         dataset.prompts_path.write_bytes(content)
     with pytest.raises(UserError, match=message):
-        Dataset.open(dataset.root).read_prompts()
+        load_prompts(Dataset.open(dataset.root))
 
 
 def test_equal_prompts_are_equal_bytes(tmp_path: Path) -> None:

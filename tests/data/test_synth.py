@@ -9,21 +9,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from ideal_reader import estimate_latent, estimate_likelihood, posterior_medians, read_level
 from safetensors.numpy import load_file
 
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import SPLITS
 from vadv_dist.data.synth import GenerativeModel, make_dataset
-from vadv_dist.data.synth.features import estimate_latent
-from vadv_dist.data.synth.grammar import draw_word_counts, read_level, render, vocabulary
+from vadv_dist.data.synth.grammar import draw_word_counts, render, vocabulary
 from vadv_dist.data.synth.model import GRID, LEVELS, latent_shares
-from vadv_dist.data.synth.truth import (
-    annotator_metrics,
-    best_accuracies,
-    best_errors,
-    estimate_likelihood,
-    posterior_medians,
-)
+from vadv_dist.data.synth.truth import annotator_metrics, best_accuracies, best_errors
 from vadv_dist.data.synth.words import (
     ASIDES,
     DEEDS,
@@ -83,6 +77,11 @@ def test_tables_of_the_random_model_are_distributions() -> None:
     np.testing.assert_allclose(model.label_given_latent().sum(axis=0), 1, atol=1e-12)
     np.testing.assert_allclose(model.level_given_latent().sum(axis=0), 1, atol=1e-12)
     assert latent_shares().sum() == pytest.approx(1)
+
+
+def test_noise_must_be_positive() -> None:
+    with pytest.raises(UserError, match=r"s_text is 0\.0, expected a positive"):
+        GenerativeModel(s_text=0.0)
 
 
 def test_label_table_agrees_with_drawn_labels() -> None:
@@ -285,7 +284,6 @@ def test_the_encoder_knows_every_word_and_loads_offline(made: Dataset, monkeypat
     [
         ({"num_clips": 11}, "--num-clips is 11, expected at least 12"),
         ({"num_clips": 20, "seed": -1}, "--seed is -1"),
-        ({"num_clips": 20, "s_text": 0.0}, "s_text is 0.0, expected a positive"),
         ({"num_clips": 20, "s_video": float("nan")}, "s_video \\(--video-noise\\) is nan"),
         ({"num_clips": 20, "s_annot": -1.0}, "s_annot \\(--annotator-noise\\) is -1.0"),
         ({"num_clips": 20, "visual_shape": (8, 0, 32)}, "visual_shape is \\[8, 0, 32\\]"),

@@ -16,7 +16,7 @@ from vadv_dist.features.frames import BadClipError, Video, to_image
 from vadv_dist.features.listing import ListedClip
 from vadv_dist.features.pixels import Preprocessing
 from vadv_dist.features.stages import ClipReader, StageSpec
-from vadv_dist.storage import copies, join, location, object_client
+from vadv_dist.storage import join, location, object_client, reads
 from vadv_dist.storage import objects as object_storage
 from vadv_dist.storage.objects import S3Path
 
@@ -31,17 +31,17 @@ def place(s3: str, request: pytest.FixtureRequest) -> S3Path:
 def fetched(monkeypatch) -> Iterator[list[str]]:
     """The objects fetched from the store, one entry per request."""
     seen: list[str] = []
-    original = copies._fetch
+    original = reads._fetch
 
-    def fetch(path: S3Path, safe: str) -> object:
+    def fetch(path: S3Path) -> object:
         seen.append(path.name)
-        return original(path, safe)
+        return original(path)
 
-    monkeypatch.setattr(copies, "_fetch", fetch)
-    monkeypatch.setattr(copies, "_last", None)
+    monkeypatch.setattr(reads, "_fetch", fetch)
+    monkeypatch.setattr(reads, "_last", None)
     yield seen
-    if copies._last is not None and not isinstance(copies._last.source, bytes | Path):
-        copies._last.source.close()
+    if reads._last is not None and not isinstance(reads._last.source, Path):
+        reads._last.source.close()
 
 
 def reader() -> ClipReader:
@@ -77,7 +77,7 @@ def test_a_large_video_is_read_by_ranges_without_loading_it(place, fetched, monk
             for frame, (_, wanted) in zip(frames, expected.frames(times), strict=True):
                 assert (frame == to_image(wanted)).all()
     assert fetched == ["large.mp4"]
-    assert not isinstance(copies._last.source, bytes)
+    assert not isinstance(reads._last.source, Path)
 
 
 def test_a_video_that_changes_during_reading_is_rejected(place, fetched, monkeypatch) -> None:

@@ -207,6 +207,6 @@ def test_ray_with_a_faulty_network_gives_the_bytes_of_one_process(
     with pytest.raises(UserError) as met:
         extract(moved(configure(clips_csv, num_workers=1), place, "refused"), quiet())
     assert str(met.value) == (
-        "reading s3://no-such-bucket-here/v3.mp4: there is no such bucket. Make it, or give another URI."
+        "reading s3://no-such-bucket-here/v3.mp4: there is no such bucket. Create it, or give another URI."
     )
     assert not (place / "refused/dataset.json").exists()

@@ -1,4 +1,4 @@
-"""Runs whose data and folder are in an object store: killed, through faults, and to the end of the road."""
+"""Runs whose data and folder are in an object store: killed, through faults, and and finished."""
 
 import json
 import time
@@ -87,5 +87,5 @@ def test_expired_lease_is_taken_over(s3: str, monkeypatch) -> None:
     (root / ".lock").write_bytes(b"{}")
     began = time.monotonic()
     with run_lock(root, ".lock"):
-        assert time.monotonic() - began > 0.4  # the store tells whole seconds
+        assert time.monotonic() - began > 0.4  # the store reports whole seconds
         assert (root / ".lock").read_bytes() != b"{}"

@@ -14,6 +14,7 @@ from vadv_dist.storage import (
     location,
     object_client,
     read_json,
+    remove_tree,
     require_absent,
     write_json,
 )
@@ -23,7 +24,7 @@ from vadv_dist.storage.objects import PART_BYTES, ConflictError, S3Path
 
 @pytest.fixture
 def place(s3: str, request: pytest.FixtureRequest) -> S3Path:
-    """A prefix of its own for each test."""
+    """A separate prefix for each test."""
     return S3Path.parse(f"{s3}/{request.node.name}")
 
 
@@ -42,7 +43,7 @@ def uploads_left(place: S3Path) -> list:
     return place._call("list_multipart_uploads", Bucket=place.bucket).get("Uploads", [])
 
 
-def test_uris_are_places(tmp_path: Path) -> None:
+def test_uris_become_paths_or_object_locations(tmp_path: Path) -> None:
     assert location("s3://bucket/a/b") == S3Path("bucket", "a/b")
     assert location(Path("s3://bucket/a/b")) == S3Path("bucket", "a/b")
     assert location("s3://bucket/a//b/./c/") == S3Path("bucket", "a/b/c")
@@ -53,7 +54,7 @@ def test_uris_are_places(tmp_path: Path) -> None:
             location(bad)
 
 
-def test_a_place_behaves_as_a_path_does(place: S3Path) -> None:
+def test_an_object_location_behaves_like_a_path(place: S3Path) -> None:
     assert not place.exists()
     assert list(place.iterdir()) == []
     (place / "a.json").write_bytes(b"{}")
@@ -65,23 +66,23 @@ def test_a_place_behaves_as_a_path_does(place: S3Path) -> None:
     assert [path.name for path in (place / "in").glob("b*")] == ["b.txt"]
     assert (place / "in/b.txt").read_text() == "words"
     assert (place / "in/c.txt").read_bytes() == b""
-    assert (place / "in/b.txt").read_bytes(1, 3) == b"or"
+    assert (place / "in/b.txt").read_range(1, 3) == b"or"
     with pytest.raises(FileNotFoundError):
         (place / "nothing").read_bytes()
     (place / "a.json").unlink()
     (place / "a.json").unlink()
-    place.remove_tree()
+    remove_tree(place)
     assert not place.exists()
 
 
-def test_more_objects_than_a_page_are_all_listed(place: S3Path) -> None:
+def test_objects_on_all_pages_are_listed(place: S3Path) -> None:
     for number in range(30):
         (place / f"{number:02d}").write_bytes(b"")
     place_pages = [key for page in place._pages(7) for key in page]
     assert [key[-2:] for key in place_pages] == [f"{number:02d}" for number in range(30)]
 
 
-def test_a_conditional_write_meets_the_other_hand(place: S3Path) -> None:
+def test_a_conditional_write_conflicts_with_other_writers(place: S3Path) -> None:
     etag = place.write_bytes(b"mine", if_absent=True)
     with pytest.raises(ConflictError):
         place.write_bytes(b"theirs", if_absent=True)
@@ -92,7 +93,7 @@ def test_a_conditional_write_meets_the_other_hand(place: S3Path) -> None:
     assert place.read_bytes() == b"mine still"
 
 
-def test_a_large_object_travels_in_parts_and_appears_at_the_end(place: S3Path, tmp_path: Path) -> None:
+def test_a_large_object_is_transferred_in_parts(place: S3Path, tmp_path: Path) -> None:
     data = os.urandom(2 * PART_BYTES + 12345)
     (tmp_path / "large").write_bytes(data)
     place.upload(tmp_path / "large")
@@ -104,7 +105,7 @@ def test_a_large_object_travels_in_parts_and_appears_at_the_end(place: S3Path, t
     assert uploads_left(place) == []
 
 
-def test_an_upload_that_is_cut_off_is_not_seen(place, tmp_path, through: FaultyProxy, monkeypatch) -> None:
+def test_a_failed_upload_leaves_nothing_visible(place, tmp_path, through: FaultyProxy, monkeypatch) -> None:
     monkeypatch.setattr(object_client, "MAX_ATTEMPTS", 2)
     (tmp_path / "large").write_bytes(os.urandom(2 * PART_BYTES))
     original = S3Path._call
@@ -122,7 +123,7 @@ def test_an_upload_that_is_cut_off_is_not_seen(place, tmp_path, through: FaultyP
 
 
 @pytest.mark.slow
-def test_faults_are_tried_again_and_told(place: S3Path, through: FaultyProxy, caplog) -> None:
+def test_failed_requests_are_retried_and_logged(place: S3Path, through: FaultyProxy, caplog) -> None:
     through.share = 0.3
     for number in range(40):
         path = place / str(number)
@@ -131,12 +132,12 @@ def test_faults_are_tried_again_and_told(place: S3Path, through: FaultyProxy, ca
         assert path.is_file()
     assert through.refused > 3
     assert through.cut > 3
-    told = [record.getMessage() for record in caplog.records if "attempt 2 of 8" in record.getMessage()]
-    assert len(told) > 6
-    assert any("reduce your request rate" in message for message in told)
+    logged = [record.getMessage() for record in caplog.records if "attempt 2 of 8" in record.getMessage()]
+    assert len(logged) > 6
+    assert any("reduce your request rate" in message for message in logged)
 
 
-def test_a_store_that_never_answers_is_a_fault_with_a_limit(place, through: FaultyProxy, monkeypatch) -> None:
+def test_a_store_that_never_responds_is_a_machine_error_after_a_limit(place, through: FaultyProxy, monkeypatch) -> None:
     through.share = 1.0
     monkeypatch.setattr(object_client, "MAX_ATTEMPTS", 4)
     before = through.requests
@@ -145,7 +146,7 @@ def test_a_store_that_never_answers_is_a_fault_with_a_limit(place, through: Faul
     assert through.requests - before in (4, 5)  # the client may ask once for the bucket's region
 
 
-def test_a_lost_answer_to_the_end_of_an_upload_is_no_failure(
+def test_an_upload_succeeds_if_the_answer_to_its_completion_is_lost(
     place, tmp_path, through: FaultyProxy, monkeypatch
 ) -> None:
     data = os.urandom(PART_BYTES + 1)
@@ -156,7 +157,7 @@ def test_a_lost_answer_to_the_end_of_an_upload_is_no_failure(
         answer = original(self, method, **arguments)
         if method == "complete_multipart_upload" and not failed:
             failed.append(method)
-            return original(self, method, **arguments)  # as one that is tried again
+            return original(self, method, **arguments)  # as a retry would
         return answer
 
     monkeypatch.setattr(S3Path, "_call", lose_the_answer)
@@ -164,12 +165,12 @@ def test_a_lost_answer_to_the_end_of_an_upload_is_no_failure(
     assert b"".join(place.read_parts(len(data))) == data
 
 
-def test_a_bucket_that_is_not_there_is_the_users_mistake(s3: str) -> None:
+def test_a_missing_bucket_is_a_user_error(s3: str) -> None:
     with pytest.raises(UserError, match="no such bucket"):
         S3Path("no-such-bucket-here", "key").write_bytes(b"")
 
 
-def test_missing_credentials_are_one_message(s3: str, tmp_path, monkeypatch) -> None:
+def test_missing_credentials_are_a_user_error(s3: str, tmp_path, monkeypatch) -> None:
     for name in CREDENTIALS:
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
@@ -211,7 +212,7 @@ def test_a_folder_whose_writing_failed_has_no_manifest(place: S3Path) -> None:
     with pytest.raises(RuntimeError):
         write()
     assert not (place / "m.json").is_file()
-    require_absent(place, "a thing", "", manifest="m.json")  # what is left is written over
+    require_absent(place, "a thing", "", manifest="m.json")  # remains are overwritten
 
 
 def test_a_file_is_written_whole(place: S3Path) -> None:
@@ -230,11 +231,11 @@ def test_a_file_is_written_whole(place: S3Path) -> None:
 
 def test_errors_in_a_copy_name_the_place_it_was_copied_from(place: S3Path) -> None:
     place.write_bytes(b"x")
-    with pytest.raises(UserError, match=f"{place} is odd"), local_copy(place) as copy:
-        raise UserError(f"{copy} is odd")
+    with pytest.raises(UserError, match=f"{place} is bad"), local_copy(place) as copy:
+        raise UserError(f"{copy} is bad")
 
 
-def test_threads_may_share_the_store(place: S3Path) -> None:
+def test_threads_can_share_the_store(place: S3Path) -> None:
     def write(number: int) -> None:
         (place / str(number)).write_bytes(bytes([number]) * 1000)
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from vadv_dist.config import load_config
 from vadv_dist.data.dataset import Dataset
+from vadv_dist.data.prompts import load_prompts
 from vadv_dist.data.schema import Clip, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.launch.driver import train
@@ -26,7 +27,7 @@ def rescaled(made: Path, out: Path, low: float, high: float) -> Path:
     source = Dataset.open(made)
     features = source.manifest.features
     with DatasetWriter(out, features=features, label=LabelSpec(low, high), provenance={}) as writer:
-        writer.prompts = source.read_prompts()
+        writer.prompts = load_prompts(source)
         for split in source.manifest.splits:
             for shard in source.split(split):
                 table = pq.read_table(source.shard_path(shard))

@@ -108,7 +108,7 @@ def _extract(options: argparse.Namespace) -> int:
 
 
 def _data_info(options: argparse.Namespace) -> int:
-    from vadv_dist.data.info import dataset_info, render_info
+    from vadv_dist.data.info import dataset_info
 
     info = dataset_info(options.uri)
     if options.pictures is not None:
@@ -118,6 +118,8 @@ def _data_info(options: argparse.Namespace) -> int:
     if options.json:
         print_json(info)
     else:
+        from vadv_dist.data.info_view import render_info
+
         render_info(info, console())
         for path in info.get("pictures", []):
             print(f"wrote {path}")

@@ -241,14 +241,15 @@ def _token_counts(
     """Count the texts of each split that `data.max_tokens` truncates; without a tokenizer, count words."""
     from vadv_dist.config import DataConfig
     from vadv_dist.data.dataset import Dataset
-    from vadv_dist.data.texts import texts_of_dataset
     from vadv_dist.inference.token_counts import count_tokens, count_words
 
-    bound = DataConfig.max_tokens if max_tokens is None else max_tokens
-    counts = {}
-    for split, (texts, words) in texts_of_dataset(Dataset.open(out)).items():
-        counts[split] = count_words(words, bound) if tokenizer is None else count_tokens(tokenizer, texts, bound)
-    return counts
+    dataset, bound = Dataset.open(out), DataConfig.max_tokens if max_tokens is None else max_tokens
+    return {
+        split: count_words(dataset.column(split, "num_words"), bound)
+        if tokenizer is None
+        else count_tokens(tokenizer, dataset.column(split, "text"), bound)
+        for split in dataset.manifest.splits
+    }
 
 
 @contextlib.contextmanager

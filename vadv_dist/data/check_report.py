@@ -1,10 +1,11 @@
 """The report of a data set check, as data and in the terminal."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
 Level = Literal["error", "warning"]
 
@@ -57,13 +58,11 @@ class CheckReport:
 
     def to_json(self) -> dict[str, object]:
         """The report as plain containers, for `--json`."""
-        return {**asdict(self), "findings": [asdict(f) for f in self.findings], "errors": self.errors, "ok": self.ok}
+        return {**asdict(self), "errors": self.errors, "ok": self.ok}
 
 
-def render_report(report: CheckReport, console: "Console") -> None:
+def render_report(report: CheckReport, console: Console) -> None:
     """Print a report: one block per finding, errors first, and a summary line."""
-    from rich.text import Text
-
     for finding in report.findings:
         render_finding(finding, console)
     warnings = len(report.findings) - report.errors
@@ -76,11 +75,8 @@ def render_report(report: CheckReport, console: "Console") -> None:
         console.print(Text.assemble(mark, f" {counts}: {looked}"))
 
 
-def render_finding(finding: Finding, console: "Console") -> None:
+def render_finding(finding: Finding, console: Console) -> None:
     """Print one finding."""
-    from rich.padding import Padding
-    from rich.text import Text
-
     colour = "red" if finding.level == "error" else "yellow"
     console.print(Text.assemble((finding.level, f"bold {colour}"), " ", (finding.where, "bold")))
     console.print(Padding(Text(finding.what), (0, 0, 0, 2)))

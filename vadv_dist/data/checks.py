@@ -1,7 +1,6 @@
 """Check a whole data set and report every problem instead of stopping at the first."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -9,59 +8,43 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from vadv_dist.data.check_report import CheckReport, Finding, counted, render_report
-from vadv_dist.data.dataset import Dataset, DatasetManifest, ShardInfo
+from vadv_dist.data.check_report import CheckReport, Finding, counted
+from vadv_dist.data.dataset import MANIFEST, Dataset, ShardInfo
 from vadv_dist.data.reading import all_finite, shard_content
-from vadv_dist.data.schema import (
-    FEATURE_AXES,
-    FEATURE_LAYOUT,
-    META_COLUMNS,
-    SPLITS,
-    Array,
-    Window,
-    count_words,
-)
+from vadv_dist.data.schema import META_COLUMNS, SPLITS, Array, Window, count_words, feature_fault
 from vadv_dist.data.shards import arrow_schema
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.data.video_ids import numbered_families
 from vadv_dist.data.windows import to_window
 from vadv_dist.errors import first_line
 from vadv_dist.formats.parquet import BoundedParquet, OversizedError
-from vadv_dist.storage import file_size, files_below, local_copy, read_json, sha256_file
+from vadv_dist.storage import Location, file_size, files_below, local_copy, read_json, sha256_file
 
-__all__ = ["CheckReport", "Finding", "check_dataset", "render_report"]
-
-Progress = Callable[[int, int], None]
 _AGAIN = "Recreate the data set."
 _RESTORE = "Restore the file from its origin, or recreate the data set."
 _MAX_EXAMPLES = 3
 
 
-def check_dataset(uri: str | Path, progress: Progress | None = None) -> CheckReport:
+def check_dataset(uri: str | Path) -> CheckReport:
     """Check sizes, hashes, schema, shapes, counts, ranges, finiteness, texts, and ids over all splits.
 
     Args:
         uri: the data set; memory holds one shard and all ids at a time.
-        progress: called after each shard with the number of finished shards and of all shards.
-
     Raises:
         UserError: there is no data set, or its `dataset.json` cannot be read.
     """
-    dataset = Dataset.open(uri)
-    check = _Check(dataset)
-    check.manifest()
-    shards = [(split, shard) for split, listed in dataset.manifest.splits.items() for shard in listed]
-    for done, (split, shard) in enumerate(shards, start=1):
-        check.shard(split, shard)
-        if progress is not None:
-            progress(done, len(shards))
+    check = _Check(Dataset.open(uri))
+    check.described()
+    for split, shards in check.manifest.splits.items():
+        for shard in shards:
+            check.shard(split, shard)
     check.videos_in_several_splits()
     check.prompts()
     check.records()
     check.unlisted_files()
-    order = {"error": 0, "warning": 1}
-    findings = sorted(check.findings, key=lambda finding: order[finding.level])
-    return CheckReport(str(dataset.root), len(shards), check.rows, tuple(findings))
+    findings = sorted(check.findings, key=lambda finding: finding.level)  # "error" before "warning"
+    num_shards = sum(map(len, check.manifest.splits.values()))
+    return CheckReport(str(check.dataset.root), num_shards, check.rows, tuple(findings))
 
 
 @dataclass
@@ -74,19 +57,24 @@ class _Check:
     place_of_clip: dict[str, str] = field(default_factory=dict)
     clips_of_video: dict[str, Counter[str]] = field(default_factory=dict)
 
-    @property
-    def _manifest(self) -> DatasetManifest:
-        return self.dataset.manifest
+    def __post_init__(self) -> None:
+        self.manifest = self.dataset.manifest
 
     def error(self, file: str, name: str | None, what: str, advice: str = _AGAIN, row: int | None = None) -> None:
         self.findings.append(Finding("error", file, row, name, what, advice))
 
-    def warning(self, file: str, name: str | None, what: str, advice: str, row: int | None = None) -> None:
-        self.findings.append(Finding("warning", file, row, name, what, advice))
+    def changed(self, file: str, path: Location, declared: str) -> None:
+        """Report a file whose bytes are not the declared ones."""
+        if (actual := sha256_file(path)) != declared:
+            what = f"Its SHA-256 is {actual[:12]}…, but dataset.json declares {declared[:12]}…: it was changed."
+            self.error(file, None, what, _RESTORE)
 
-    def manifest(self) -> None:
+    def warning(self, file: str, name: str | None, what: str, advice: str) -> None:
+        self.findings.append(Finding("warning", file, None, name, what, advice))
+
+    def described(self) -> None:
         """Check `dataset.json` before any shard is opened."""
-        file, manifest = "dataset.json", self._manifest
+        file, manifest = MANIFEST, self.manifest
         raw = read_json(self.dataset.root / file)
         if raw.get("fingerprint") != manifest.fingerprint:
             self.error(file, "fingerprint", "The fingerprint does not match the listed shards: the file was edited.")
@@ -104,11 +92,8 @@ class _Check:
                 advice = "Create one with `vadv ingest table … --valid-fraction 0.1`." if split == "valid" else _AGAIN
                 self.warning(file, "splits", f"There is no {split} split, so nothing can be {what}.", advice)
         for name, spec in manifest.features.items():
-            if name not in FEATURE_AXES:
-                self.error(file, "features", f"Unknown feature {name!r}, expected one of {', '.join(FEATURE_AXES)}.")
-            elif len(spec.shape) not in FEATURE_AXES[name]:
-                shape = f"{name} has shape {list(spec.shape)} per clip, expected {FEATURE_LAYOUT[name]}."
-                self.error(file, "features", shape)
+            if (fault := feature_fault(name, spec)) is not None:
+                self.error(file, "features", fault)
         if not manifest.label.low < manifest.label.high:
             self.error(file, "label", f"The label range is {manifest.label.low:g} to {manifest.label.high:g}.")
 
@@ -123,9 +108,8 @@ class _Check:
         if size != shard.bytes:
             what = f"It has {size:,} bytes, but dataset.json declares {shard.bytes:,}: truncated or changed."
             self.error(shard.path, None, what, _RESTORE)
-        elif (actual := sha256_file(path)) != shard.sha256:
-            what = f"Its SHA-256 is {actual[:12]}…, but dataset.json declares {shard.sha256[:12]}…: it was changed."
-            self.error(shard.path, None, what, _RESTORE)
+        else:
+            self.changed(shard.path, path, shard.sha256)
         try:
             with BoundedParquet(pa.BufferReader(shard_content(path, size)), path) as file:
                 table = file.read()
@@ -151,7 +135,7 @@ class _Check:
     def _usable_columns(self, file: str, table: pa.Table) -> set[str]:
         """Check types and nulls of the columns, and return the valid ones."""
         usable = set()
-        for wanted in arrow_schema(self._manifest.features):
+        for wanted in arrow_schema(self.manifest.features):
             name = wanted.name
             if name not in table.column_names:
                 self.error(file, name, f"The column is missing (columns: {', '.join(table.column_names)}).")
@@ -165,35 +149,32 @@ class _Check:
                 row = int(np.flatnonzero(column.is_null().to_numpy())[0])
                 self.error(file, name, f"It is null in {counted(column.null_count, 'row')}.", row=row)
             elif name not in META_COLUMNS and (nulls := sum(c.storage.flatten().null_count for c in column.chunks)):
-                self.error(
-                    file,
-                    name,
-                    f"It has {counted(nulls, 'null')} inside tensors, expected complete tensors or null ones.",
-                )
+                what = f"It has {counted(nulls, 'null')} inside tensors, expected complete tensors or null ones."
+                self.error(file, name, what)
             else:
                 usable.add(name)
-        known = {*META_COLUMNS, *self._manifest.features}
+        known = {*META_COLUMNS, *self.manifest.features}
         for name in table.column_names:
             if name not in known:
                 self.warning(file, name, "dataset.json does not declare this column; nothing reads it.", _AGAIN)
         return usable
 
     def _words_and_labels(self, file: str, window: Window) -> None:
-        low, high = self._manifest.label.low, self._manifest.label.high
+        low, high = self.manifest.label.low, self.manifest.label.high
         is_number = np.isfinite(window.label)
         in_range = (window.label >= np.float32(low)) & (window.label <= np.float32(high))
         counted = np.array([count_words(text) for text in window.text], np.int32)
         has_words = counted > 0
         self._rows(file, "label", ~is_number, "It is NaN or infinity", "Fix the labels and recreate the data set.")
-        if self._manifest.label.is_class:
+        if self.manifest.label.is_class:
             whole = np.floor(window.label) == window.label
             self._rows(file, "label", is_number & ~whole, "It is not an integer class", _AGAIN)
         outside = f"It is outside [{low:g}, {high:g}]"
         self._rows(file, "label", is_number & ~in_range, outside, "Fix the labels, or ingest with --label-range.")
         advice = "Give the clips a text, or leave them out, and recreate the data set."
-        if not self._manifest.label.is_class:
+        if not self.manifest.label.is_class:
             self._rows(file, "text", ~has_words, "It is empty", advice)
-        wrong_count = (has_words | self._manifest.label.is_class) & (counted != window.num_words)
+        wrong_count = (has_words | self.manifest.label.is_class) & (counted != window.num_words)
         self._rows(file, "num_words", wrong_count, "It is not the number of words in text", _AGAIN)
 
     def _ids(self, split: str, file: str, window: Window) -> None:
@@ -212,14 +193,14 @@ class _Check:
 
     def _features(self, shard: ShardInfo, table: pa.Table, usable: set[str]) -> None:
         present: dict[str, Array] = {}
-        for name, spec in self._manifest.features.items():
+        for name, spec in self.manifest.features.items():
             if name in usable:
                 parts = tensor_chunks(table.column(name), spec)
                 present[name] = np.concatenate([has for _, has in parts])
                 bad = np.concatenate([_rows_not_finite(values) for values, _ in parts]) & present[name]
                 advice = "Fix the features and recreate the data set, or leave them out."
                 self._rows(shard.path, name, bad, "It has NaN or infinity", advice)
-        if set(present) != set(self._manifest.features):
+        if set(present) != set(self.manifest.features):
             return
         lacking = Counter(
             "+".join(sorted(name for name, has in present.items() if not has[row])) for row in range(table.num_rows)
@@ -271,7 +252,7 @@ class _Check:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        file, classes = self.dataset.prompts_path.name, self._manifest.num_classes_prompts
+        file, classes = self.dataset.prompts_path.name, self.manifest.num_classes_prompts
         if not classes:
             if self.dataset.prompts_path.exists():
                 self.warning(file, None, "dataset.json declares no prompts; nothing reads this file.", _AGAIN)
@@ -285,31 +266,29 @@ class _Check:
         except (SafetensorError, OSError) as error:
             self.error(file, None, f"It is not a readable safetensors file ({error}).", _RESTORE)
             return
-        prompts, declared = tensors.get("prompts"), self._manifest.prompts_sha256
+        prompts, declared = tensors.get("prompts"), self.manifest.prompts_sha256
         if prompts is None:
             self.error(file, "prompts", f"The tensor is missing (tensors: {', '.join(tensors)}).")
         elif prompts.ndim != 2 or len(prompts) != classes:
             self.error(file, "prompts", f"Its shape is {list(prompts.shape)}, expected [{classes}, D].")
         elif not np.isfinite(prompts).all():
             self.error(file, "prompts", "It has NaN or infinity.")
-        elif declared is not None and (actual := sha256_file(self.dataset.prompts_path)) != declared:
-            what = f"Its SHA-256 is {actual[:12]}…, but dataset.json declares {declared[:12]}…: it was changed."
-            self.error(file, None, what, _RESTORE)
+        elif declared is not None:
+            self.changed(file, self.dataset.prompts_path, declared)
 
     def records(self) -> None:
         """Check the additional files that provenance lists: what was read, and what was left out."""
-        for name, declared in self._manifest.records.items():
+        for name, declared in self.manifest.records.items():
             path = self.dataset.root / name
             if not path.is_file():
                 self.error(name, None, "The file is missing, but dataset.json lists it.", _RESTORE)
-            elif (actual := sha256_file(path)) != declared:
-                what = f"Its SHA-256 is {actual[:12]}…, but dataset.json declares {declared[:12]}…: it was changed."
-                self.error(name, None, what, _RESTORE)
+            else:
+                self.changed(name, path, declared)
 
     def unlisted_files(self) -> None:
         """Warn about shards that nothing reads."""
-        listed = {shard.path for shards in self._manifest.splits.values() for shard in shards}
-        listed |= set(self._manifest.records)
+        listed = {shard.path for shards in self.manifest.splits.values() for shard in shards}
+        listed |= set(self.manifest.records)
         found = {name for name in files_below(self.dataset.root) if name.endswith(".parquet")}
         for path in sorted(found - listed):
             self.warning(path, None, "dataset.json does not list this shard; nothing reads it.", "Remove it.")

@@ -5,19 +5,39 @@ Layout (docs/architecture.md, "A data set on storage"): `<uri>/<split>/00000.par
 """
 
 import hashlib
+import math
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from vadv_dist.data import manifest_fields as fields
-from vadv_dist.data.schema import SCHEMA_VERSION, SPLITS, Array, Clip, FeatureSpec, LabelSpec
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
+
+from vadv_dist.data.schema import (
+    MAX_VALUES,
+    SCHEMA_VERSION,
+    SPLITS,
+    Clip,
+    Count,
+    FeatureSpec,
+    LabelSpec,
+    Number,
+    Text,
+)
 from vadv_dist.errors import UserError
-from vadv_dist.storage import Location, file_size, location, read_json, sha256_bytes
+from vadv_dist.storage import Location, location, read_json
 
 MANIFEST = "dataset.json"
 PROMPTS_NAME = "prompts.safetensors"
-_MAX_PROMPTS_BYTES = 64 << 20  # 2 × 1024 values take 8 KiB
+
+
+def _inside(path: str) -> str:
+    if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
+        raise ValueError(f"{path!r} is outside the data set")
+    return path
 
 
 @dataclass(frozen=True)
@@ -27,11 +47,15 @@ class ShardInfo:
     `missing` counts rows by the exact set of features they lack, such as `{"face": 3, "face+visual": 1}`.
     """
 
-    path: str
-    rows: int
-    bytes: int
-    sha256: str
-    missing: dict[str, int] = field(default_factory=dict)
+    path: Annotated[Text, AfterValidator(_inside)]
+    rows: Count
+    bytes: Count
+    sha256: Text
+    missing: dict[str, Count] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.rows > self.bytes:
+            raise ValueError(f"{self.rows:,} rows in {self.bytes:,} bytes")
 
     def rows_lacking(self, features: Iterable[str]) -> int:
         """Rows that lack at least one of `features`."""
@@ -40,17 +64,92 @@ class ShardInfo:
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """Number of labels in each bin; the bins are between neighbouring edges."""
+
+    edges: list[Number]
+    counts: list[Count]
+
+    def __post_init__(self) -> None:
+        rises = all(low < high for low, high in pairwise(self.edges))
+        if len(self.edges) != len(self.counts) + 1 or not self.counts or not rises:
+            raise ValueError(
+                f"{len(self.edges)} edges for {len(self.counts)} counts, expected one more, in rising order"
+            )
+
+
+@dataclass(frozen=True)
+class WordStatistics:
+    """Words per text of a split, and in total."""
+
+    min: Count | None = None
+    median: Number | None = None
+    max: Count | None = None
+    total: Count | None = None
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """Labels and words of a split, as far as `dataset.json` lists them."""
+
+    rows: Count | None = None
+    label_mean: Number | None = None
+    label_std: Number | None = None
+    label_min: Number | None = None
+    label_median: Number | None = None
+    label_max: Number | None = None
+    label_histogram: Histogram | None = None
+    words: WordStatistics | None = None
+
+
+def _shards(split: Any) -> Any:
+    if not isinstance(split, dict):
+        raise ValueError("expected an object")
+    return split.get("shards")
+
+
+def _required(*names: str) -> BeforeValidator:
+    """Fields that `dataset.json` must have although they have a default in code."""
+    absent = dict.fromkeys(names)
+    return BeforeValidator(lambda raw: {**absent, **raw} if isinstance(raw, dict) else raw)
+
+
+def _check_feature(spec: FeatureSpec) -> FeatureSpec:
+    if not spec.shape or not 0 < math.prod(spec.shape) <= MAX_VALUES:
+        raise ValueError(f"shape is {list(spec.shape)}, expected positive numbers")
+    return spec
+
+
+def _check_label(label: LabelSpec) -> LabelSpec:
+    if label.threshold is not None and label.low < label.high and not label.low < label.threshold < label.high:
+        raise ValueError(f"the threshold {label.threshold:g} is not between {label.low:g} and {label.high:g}")
+    return label
+
+
+def _check_truth(truth: dict[str, Any]) -> dict[str, Any]:
+    for key, entries in truth.items():
+        metric = key.removeprefix("best_")
+        if metric == key:
+            continue
+        for name, entry in entries.items() if isinstance(entries, dict) else [("", entries)]:
+            value = entry.get(metric) if isinstance(entry, dict) else entry
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e300:
+                raise ValueError(f"{key}.{name} is {reprlib.repr(value)[:80]}, expected a number")
+    return truth
+
+
+@dataclass(frozen=True)
 class DatasetManifest:
     """The contents of `dataset.json`."""
 
-    splits: dict[str, list[ShardInfo]]
-    features: dict[str, FeatureSpec]
-    label: LabelSpec
-    statistics: dict[str, Any]
-    provenance: dict[str, Any]
-    num_classes_prompts: int = 0
-    prompts_sha256: str | None = None
-    truth: dict[str, Any] | None = None
+    splits: dict[Text, Annotated[list[ShardInfo], BeforeValidator(_shards)]]
+    features: dict[Text, Annotated[FeatureSpec, _required("dtype"), AfterValidator(_check_feature)]]
+    label: Annotated[LabelSpec, _required("low", "high", "kind"), AfterValidator(_check_label)]
+    statistics: dict[str, SplitStatistics] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    num_classes_prompts: Count = 0
+    prompts_sha256: Text | None = None
+    truth: Annotated[dict[str, Any], AfterValidator(_check_truth)] | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -108,42 +207,6 @@ class Dataset:
         """Path of the frozen prompt embeddings, if the data set has any."""
         return self.root / PROMPTS_NAME
 
-    def read_prompts(self) -> Array | None:
-        """Prompt embeddings [C, D], verified if their hash is declared; None if there are none.
-
-        Raises:
-            UserError: the file is missing or changed, or does not match `dataset.json`.
-        """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        path, manifest = self.prompts_path, self.manifest
-        if not manifest.num_classes_prompts and not path.is_file():
-            return None
-        try:
-            if file_size(path) > _MAX_PROMPTS_BYTES:
-                raise UserError(f"{path} has more than {_MAX_PROMPTS_BYTES:,} bytes, so it is not a prompts file.")
-            content = path.read_bytes()
-        except FileNotFoundError:
-            raise UserError(
-                f"{path} is missing, but dataset.json declares {manifest.num_classes_prompts} prompts. Restore it, or "
-                "recreate the data set."
-            ) from None
-        if manifest.prompts_sha256 is not None and sha256_bytes(content) != manifest.prompts_sha256:
-            raise UserError(
-                f"{path} has SHA-256 {sha256_bytes(content)[:12]}…, but dataset.json declares "
-                f"{manifest.prompts_sha256[:12]}…: it was changed after the data set was written. Restore it, or "
-                "recreate the data set."
-            )
-        try:
-            prompts: Array | None = load(content).get("prompts")
-        except (SafetensorError, ValueError) as error:
-            raise UserError(f"{path} is not a readable safetensors file ({error}). Recreate the data set.") from None
-        if prompts is None or prompts.ndim != 2:
-            shape = None if prompts is None else list(prompts.shape)
-            raise UserError(f"{path} has prompts of shape {shape}, expected [C, D]. Recreate the data set.")
-        return prompts
-
     def clips(self, split: str, features: Sequence[str] | None = None) -> Iterator[Clip]:
         """Read the clips of a split in order, one shard in memory at a time; each shard is verified first.
 
@@ -158,6 +221,20 @@ class Dataset:
         reader = ShardReader(self, tuple(self.manifest.features if features is None else features))
         for shard in self.split(split):
             yield from clips_of(reader.read(shard), reader.specs)
+
+    def column(self, split: str, name: str) -> Iterator[Any]:
+        """Values of one column of a split, in order; nothing else is read, and hashes are not verified.
+
+        Args:
+            split: `train`, `valid` or `test`; if there is none, it is empty.
+            name: one of `META_COLUMNS`.
+        Raises:
+            UserError: a shard cannot be read.
+        """
+        from vadv_dist.data.reading import read_columns
+
+        for shard in self.manifest.splits.get(split, []):
+            yield from read_columns(self, shard, [name]).column(name).to_pylist()
 
     def shard_path(self, shard: ShardInfo) -> Location:
         """Path of one shard."""
@@ -186,47 +263,23 @@ def parse_manifest(raw: Mapping[str, Any], path: Location) -> DatasetManifest:
     version = raw.get("schema_version")
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"{path} has schema_version {fields.brief(version)}, but this version reads {SCHEMA_VERSION}. "
+            f"{path} has schema_version {reprlib.repr(version)[:80]}, but this version reads {SCHEMA_VERSION}. "
             "Recreate the data set with this version, or use the version that created it."
         )
     try:
-        splits = {
-            name: [_parse_shard(entry) for entry in fields.items(fields.mapping(split, name)["shards"], "shards")]
-            for name, split in fields.mapping(raw["splits"], "splits").items()
-        }
-        return DatasetManifest(
-            splits=splits,
-            features={
-                name: fields.feature(spec, name) for name, spec in fields.mapping(raw["features"], "features").items()
-            },
-            label=fields.label(raw["label"]),
-            statistics=fields.statistics(raw.get("statistics", {})),
-            provenance=fields.mapping(raw.get("provenance", {}), "provenance"),
-            num_classes_prompts=fields.count(raw.get("num_classes_prompts", 0), "num_classes_prompts"),
-            prompts_sha256=None
-            if raw.get("prompts_sha256") is None
-            else fields.text(raw["prompts_sha256"], "prompts_sha256"),
-            truth=fields.truth(raw.get("truth")),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is malformed ({type(error).__name__}: {error}). Recreate the data set.") from None
+        return _adapter().validate_python(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(map(str, first["loc"]))[:80].encode(errors="backslashreplace").decode()
+        if "error" not in first.get("ctx", {}):  # pydantic's own error, which does not show the value
+            name = f"{name} is {reprlib.repr(first['input'])[:80]}"
+        problem = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path} is malformed: {name}: {problem}. Recreate the data set.") from None
 
 
-def _parse_shard(raw: Any) -> ShardInfo:
-    entry = fields.mapping(raw, "shard")
-    path = fields.text(entry["path"], "path")
-    if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
-        raise ValueError(f"shard path {path!r} is outside the data set")
-    rows, size = fields.count(entry["rows"], "rows"), fields.count(entry["bytes"], "bytes")
-    if rows > size:
-        raise ValueError(f"shard {path!r} declares {rows:,} rows in {size:,} bytes")
-    return ShardInfo(
-        path,
-        rows,
-        size,
-        fields.text(entry["sha256"], "sha256"),
-        fields.counts(entry.get("missing", {}), "missing"),
-    )
+@cache
+def _adapter() -> TypeAdapter[DatasetManifest]:
+    return TypeAdapter(DatasetManifest)
 
 
 def manifest_json(manifest: DatasetManifest) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """Summarise a data set from its manifest."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vadv_dist.data.dataset import Dataset, DatasetManifest
-from vadv_dist.data.info_view import render_info
+from vadv_dist.data.dataset import Dataset, DatasetManifest, SplitStatistics
 from vadv_dist.data.schema import SPLITS
-
-__all__ = ["dataset_info", "render_info"]
 
 
 def dataset_info(uri: str | Path) -> dict[str, Any]:
@@ -51,19 +49,12 @@ def dataset_info(uri: str | Path) -> dict[str, Any]:
 
 def _split_info(manifest: DatasetManifest, split: str) -> dict[str, Any]:
     shards = manifest.splits[split]
-    statistics = manifest.statistics.get(split, {})
     return {
+        **asdict(manifest.statistics.get(split, SplitStatistics())),
         "rows": manifest.rows(split),
         "shards": len(shards),
         "bytes": sum(shard.bytes for shard in shards),
         "missing": {name: sum(shard.rows_lacking([name]) for shard in shards) for name in manifest.features},
-        "label_mean": statistics.get("label_mean"),
-        "label_std": statistics.get("label_std"),
-        "label_min": statistics.get("label_min"),
-        "label_median": statistics.get("label_median"),
-        "label_max": statistics.get("label_max"),
-        "label_histogram": statistics.get("label_histogram"),
-        "words": statistics.get("words"),
     }
 
 

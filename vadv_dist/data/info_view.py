@@ -1,12 +1,12 @@
 """Print `dataset_info` of a data set in a terminal of 80 columns or more."""
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.table import Table
-    from rich.text import Text
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 _COLOURS = {"train": "cyan", "valid": "magenta", "test": "yellow"}
 _EIGHTHS = "▏▎▍▌▋▊▉█"
@@ -21,10 +21,8 @@ _SEEN = {
 }
 
 
-def render_info(info: dict[str, Any], console: "Console") -> None:
+def render_info(info: dict[str, Any], console: Console) -> None:
     """Print counts, shapes, label histogram, words and provenance, and the truth of synthetic data."""
-    from rich.text import Text
-
     shards = sum(split["shards"] for split in info["splits"].values())
     console.print(Text(info["uri"], style="bold"))
     console.print(
@@ -48,18 +46,13 @@ def _labels(label: dict[str, Any]) -> str:
     return f"Labels in [{label['low']:g}, {label['high']:g}], positive from {label['threshold']:g}"
 
 
-def _section(console: "Console", title: str, content: "RenderableType") -> None:
-    from rich.padding import Padding
-    from rich.text import Text
-
+def _section(console: Console, title: str, content: RenderableType) -> None:
     console.print(Text(f"\n{title}", style="bold"))
     console.print(Padding(content, (0, 0, 0, _INDENT)), highlight=False)
 
 
-def _table(*columns: str) -> "Table":
+def _table(*columns: str) -> Table:
     """A table without lines; a column whose title ends in `>` is right-aligned."""
-    from rich.table import Table
-
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_header=any(c.strip(">") for c in columns))
     for column in columns:
         right = column.endswith(">")
@@ -67,7 +60,7 @@ def _table(*columns: str) -> "Table":
     return table
 
 
-def _splits(info: dict[str, Any]) -> "Table":
+def _splits(info: dict[str, Any]) -> Table:
     table = _table("", "clips>", "share>", "shards>", "label mean ± std>", "words: median>", "most>", "all>")
     for name, split in info["splits"].items():
         words = split["words"] or {}
@@ -83,7 +76,7 @@ def _splits(info: dict[str, Any]) -> "Table":
     return table
 
 
-def _features(info: dict[str, Any]) -> "RenderableType":
+def _features(info: dict[str, Any]) -> RenderableType:
     if not info["features"]:
         return "none: words only"
     table = _table("", "shape", "type", "per clip>", "missing>")
@@ -101,7 +94,7 @@ def _features(info: dict[str, Any]) -> "RenderableType":
     return table
 
 
-def _histogram(info: dict[str, Any], width: int) -> "RenderableType":
+def _histogram(info: dict[str, Any], width: int) -> RenderableType:
     histogram, splits = info["label"]["histogram"], info["splits"]
     if histogram is None:
         return f"from {info['label']['low']:g} to {info['label']['high']:g}"
@@ -123,10 +116,7 @@ def _histogram(info: dict[str, Any], width: int) -> "RenderableType":
     return table
 
 
-def _truth(truth: dict[str, Any], width: int) -> "RenderableType":
-    from rich.console import Group
-    from rich.text import Text
-
+def _truth(truth: dict[str, Any], width: int) -> RenderableType:
     best: dict[str, float] = {}
     for key, entries in truth.items():
         metric = key.removeprefix("best_")
@@ -141,9 +131,7 @@ def _truth(truth: dict[str, Any], width: int) -> "RenderableType":
     return Group(table, Text(f"\n{truth.get('human', '')}\n{truth.get('model', '')}", style="dim"))
 
 
-def _provenance(provenance: dict[str, Any]) -> "Table":
-    from rich.text import Text
-
+def _provenance(provenance: dict[str, Any]) -> Table:
     table = _table("", "")
     for key, value in provenance.items():
         table.add_row(Text(key.replace("_", " "), style="dim"), Text(_in_words(value)))
@@ -165,10 +153,8 @@ def _in_words(value: object, nested: bool = False) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def _stacked_bar(parts: dict[str, int], most: int, cells: int) -> "Text":
+def _stacked_bar(parts: dict[str, int], most: int, cells: int) -> Text:
     """Join parts; only the last may end inside a cell, because a cell has a single colour."""
-    from rich.text import Text
-
     bar, drawn, running = Text(), 0, 0
     last = list(parts)[-1]
     for name, count in parts.items():
@@ -188,16 +174,10 @@ def _bar(length: float) -> str:
     return "█" * full + (_EIGHTHS[eighths - 1] if eighths else "")
 
 
-def _coloured(split: str, text: str) -> "Text":
-    from rich.text import Text
-
+def _coloured(split: str, text: str) -> Text:
     return Text(text, style=_COLOURS.get(split, ""))
 
 
 def _size(num_bytes: int) -> str:
-    size, units = float(num_bytes), ("B", "KiB", "MiB", "GiB", "TiB")
-    for unit in units[:-1]:
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} {units[-1]}"
+    power = min((max(num_bytes, 1).bit_length() - 1) // 10, 4)
+    return f"{num_bytes / 1024**power:.1f} {'KMGT'[power - 1]}iB" if power else f"{num_bytes} B"

@@ -9,7 +9,7 @@ Shapes: N sources, S shards, U reads.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,20 +24,16 @@ def quotas(rows_N: Sequence[int], mixing: str, weights_N: Sequence[float], tempe
 
     Args:
         rows_N: rows of each source, each at least 1.
-        mixing: `proportional` reads each row once and `repeats` reads each row `weight` times. `equal` and
-            `temperature` read as many rows as the sources have in total, in proportion to `weight` and to
-            `weight * rows ** (1 / temperature)`.
+        mixing: `repeats` reads each row `weight` times. `equal` and `temperature` read as many rows as the sources
+            have in total, in proportion to `weight` and to `weight * rows ** (1 / temperature)`.
         weights_N: weight of each source.
         temperature: 1 is proportional to the rows; higher values are closer to equal.
     Returns:
         the quotas; with `equal` or `temperature` a quota is 0 if its share is less than a row.
     """
-    rows = np.asarray(rows_N, np.float64)
-    weights = np.asarray(weights_N, np.float64)
-    if mixing == "proportional":
-        return [int(n) for n in rows_N]
     if mixing == "repeats":
         return [max(1, round(n * weight)) for n, weight in zip(rows_N, weights_N, strict=True)]
+    rows, weights = np.asarray(rows_N, np.float64), np.asarray(weights_N, np.float64)
     shares = weights if mixing == "equal" else weights * rows ** (1.0 / temperature)
     exact = rows.sum() * (shares / shares.sum())
     whole = np.floor(exact).astype(np.int64)
@@ -47,8 +43,7 @@ def quotas(rows_N: Sequence[int], mixing: str, weights_N: Sequence[float], tempe
     return [int(n) for n in whole]
 
 
-@dataclass(frozen=True)
-class Reads:
+class Reads(NamedTuple):
     """Parts of shards that an epoch reads, each array [U].
 
     Attributes:
@@ -69,12 +64,12 @@ class Reads:
 
     def take(self, at: IntArray | slice) -> "Reads":
         """Select reads, in the given order."""
-        return Reads(self.shard[at], self.start[at], self.stop[at], self.times[at])
+        return Reads(*(values[at] for values in self))
 
     @classmethod
     def join(cls, parts: Sequence["Reads"]) -> "Reads":
         """Concatenate reads."""
-        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("shard", "start", "stop", "times")))
+        return cls(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
 def epoch_reads(rows_S: IntArray, source_S: IntArray, quotas_N: Sequence[int], *, seed: int, epoch: int) -> Reads:
@@ -141,7 +136,7 @@ def row_times(reads: Reads, shards: Sequence[int], rows_S: IntArray, *, seed: in
     ends = np.cumsum(rows_S[held])
     first = dict(zip(held.tolist(), (ends - rows_S[held]).tolist(), strict=True))
     times = np.zeros(int(ends[-1]), np.int64)
-    for shard, start, stop, often in zip(*(a.tolist() for a in _fields(reads)), strict=True):
+    for shard, start, stop, often in zip(*(values.tolist() for values in reads), strict=True):
         rows = int(rows_S[shard])
         if start == stop:
             continue
@@ -174,7 +169,3 @@ def _arc(ring: IntArray, ends: IntArray, low: int, high: int) -> Reads:
     start = np.maximum(low - shard_starts, 0)
     stop = np.minimum(high, shard_ends) - shard_starts
     return Reads(ring[first : last + 1], start, stop, np.ones_like(start))
-
-
-def _fields(reads: Reads) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-    return reads.shard, reads.start, reads.stop, reads.times

@@ -29,11 +29,6 @@ class ShardTable:
     rows: IntArray
     bytes: IntArray
 
-    @classmethod
-    def of(cls, rows: Sequence[int], sizes: Sequence[int]) -> "ShardTable":
-        """Build a table from two sequences of equal length."""
-        return cls(np.asarray(rows, np.int64), np.asarray(sizes, np.int64))
-
 
 @dataclass(frozen=True)
 class Mix:
@@ -118,14 +113,18 @@ class EpochPlan:
         if not len(used):
             raise UserError("No clips are left to read. Check the data set with `vadv data-info`, and data.missing.")
         order, reads = used, None
-        num_bytes = int(shards.bytes[used].sum())
+        num_windows = -(-int(shards.bytes[used].sum()) // window_bytes)
         if mix is not None and shuffle:
-            reads = _mixed(shards, used, mix, seed=seed, epoch=epoch, windows=-(-num_bytes // window_bytes))
+            reads = epoch_reads(shards.rows, mix.source, mix.quotas, seed=seed, epoch=epoch)
+            if num_windows > 1:
+                reads = spread(reads, mix.source, num_windows, seed=seed, epoch=epoch)
+            else:  # a single window contains all shards in every epoch, so it is read once
+                none = np.zeros_like(used)
+                reads = Reads.join([reads, Reads(used, none, none, none)])
             order = reads.shard
-        elif shuffle and num_bytes > window_bytes:
+        elif shuffle and num_windows > 1:
             order = used[np.random.default_rng([_SHARD_STREAM, seed, epoch]).permutation(len(used))]
-        one = num_bytes <= window_bytes
-        starts = [0] if one else _window_starts(shards.bytes[order], window_bytes)
+        starts = [0] if num_windows <= 1 else _window_starts(shards.bytes[order], window_bytes)
         window_rows = np.add.reduceat(shards.rows[order] if reads is None else reads.rows, starts)
         batches = -(-window_rows // batch_size)
         first_steps = np.concatenate([[0], np.cumsum(batches)])
@@ -225,15 +224,6 @@ def rank_slice(batch: IntArray, rank: int, world_size: int, accumulate: int) -> 
     small batches some micro-batches are empty; the collator fills them with a row of weight zero.
     """
     return np.array_split(batch[rank::world_size], accumulate)
-
-
-def _mixed(shards: ShardTable, used: IntArray, mix: Mix, *, seed: int, epoch: int, windows: int) -> Reads:
-    """Reads of a mixture's epoch in order; a single window always contains all shards, in every epoch."""
-    reads = epoch_reads(shards.rows, mix.source, mix.quotas, seed=seed, epoch=epoch)
-    if windows > 1:
-        return spread(reads, mix.source, windows, seed=seed, epoch=epoch)
-    none = np.zeros_like(used)
-    return Reads.join([reads, Reads(used, none, none, none)])
 
 
 def _window_starts(sizes: IntArray, window_bytes: int) -> list[int]:

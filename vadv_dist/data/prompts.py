@@ -1,33 +1,57 @@
 """Frozen prompt embeddings of a data set, and the check that several data sets share them."""
 
+import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from vadv_dist.data.dataset import Dataset
+from vadv_dist.data.schema import Array
 from vadv_dist.errors import UserError
+from vadv_dist.storage import file_size
 
-if TYPE_CHECKING:
-    import torch
-
+_MAX_BYTES = 64 << 20  # 2 × 1024 values take 8 KiB
 # Relative to the largest value; the same encoder on another machine differs by less.
 _TOLERANCE = 1e-3
+_RESTORE = "Restore it, or recreate the data set."
 
 
-def load_prompts(dataset: Dataset) -> "torch.Tensor | None":
-    """Prompt embeddings [C, D] in fp32, or None if the data set has none.
+def load_prompts(dataset: Dataset) -> npt.NDArray[np.float32] | None:
+    """Prompt embeddings [2, D], negative and positive, verified if their hash is declared; None if there are none.
 
     Raises:
         UserError: the file is missing, damaged or changed, or has no [2, D] tensor named `prompts`.
     """
-    prompts = dataset.read_prompts()
-    if prompts is None:
-        return None
-    import torch
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
-    if prompts.shape[0] != 2:
-        shape = list(prompts.shape)
-        raise UserError(f"{dataset.prompts_path} has prompts of shape {shape}, expected [2, D]: negative, positive.")
-    return torch.tensor(prompts, dtype=torch.float32)
+    path, manifest = dataset.prompts_path, dataset.manifest
+    if not manifest.num_classes_prompts and not path.is_file():
+        return None
+    try:
+        if file_size(path) > _MAX_BYTES:
+            raise UserError(f"{path} has more than {_MAX_BYTES:,} bytes, so it is not a prompts file.")
+        content = path.read_bytes()
+    except FileNotFoundError:
+        declared = manifest.num_classes_prompts
+        raise UserError(f"{path} is missing, but dataset.json declares {declared} prompts. {_RESTORE}") from None
+    digest = hashlib.sha256(content).hexdigest()
+    if manifest.prompts_sha256 not in (None, digest):
+        raise UserError(
+            f"{path} has SHA-256 {digest[:12]}…, but dataset.json declares {manifest.prompts_sha256[:12]}…: it was "
+            f"changed after the data set was written. {_RESTORE}"
+        )
+    try:
+        prompts: Array | None = load(content).get("prompts")
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}). Recreate the data set.") from None
+    if prompts is None or prompts.ndim != 2 or len(prompts) != 2:
+        shape = None if prompts is None else list(prompts.shape)
+        raise UserError(
+            f"{path} has prompts of shape {shape}, expected [2, D]: negative, positive. Recreate the data set."
+        )
+    return prompts.astype(np.float32)
 
 
 def require_same_prompts(datasets: Sequence[Dataset]) -> None:
@@ -41,22 +65,17 @@ def require_same_prompts(datasets: Sequence[Dataset]) -> None:
     for other in others:
         found = load_prompts(other)
         difference = ""
-        if (expected is None) != (found is None):
-            one, none = (first, other) if found is None else (other, first)
-            difference = f"{one.root} has prompts, {none.root} has none"
-        elif expected is not None and found is not None:
-            difference = _difference(expected, found)
+        if expected is None or found is None:
+            if expected is not found:
+                one, none = (first, other) if found is None else (other, first)
+                difference = f"{one.root} has prompts, {none.root} has none"
+        elif expected.shape != found.shape:
+            difference = f"shape {list(found.shape)} instead of {list(expected.shape)}"
+        elif not np.allclose(expected, found, rtol=0, atol=_TOLERANCE * np.abs(expected).max()):
+            difference = f"values differ by up to {np.abs(expected - found).max():.3g}"
         if difference:
             raise UserError(
                 f"{other.root} and {first.root} have different prompts: {difference}. The sources of a run must share "
                 "their prompts.safetensors: extract both with the same text encoder and the same words, or set "
                 "teacher.prompting: none."
             )
-
-
-def _difference(a: "torch.Tensor", b: "torch.Tensor") -> str:
-    """How two sets of embeddings differ; empty if they do not."""
-    if a.shape != b.shape:
-        return f"shape {list(b.shape)} instead of {list(a.shape)}"
-    largest = float((a - b).abs().max())
-    return f"values differ by up to {largest:.3g}" if largest > _TOLERANCE * float(a.abs().max()) else ""

@@ -1,5 +1,6 @@
 """Read shards as Arrow tables and check them against `dataset.json`."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from vadv_dist.data.schema import META_COLUMNS, Array, Clip, FeatureSpec
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.errors import UserError, first_line
 from vadv_dist.formats.parquet import BoundedParquet
-from vadv_dist.storage import Location, file_content, file_size, open_ranges, sha256_bytes
+from vadv_dist.storage import Location, file_content, file_size, open_ranges
 
 _AGAIN = "Recreate the data set."
 
@@ -67,7 +68,7 @@ class ShardReader:
         content = shard_content(path, size)
         verified = shard.path in self._verified
         if not verified:
-            _require_hash(path, sha256_bytes(content), shard)
+            _require_hash(path, hashlib.sha256(content).hexdigest(), shard)
         table = _decode(path, content, shard, [*META_COLUMNS, *self.features])
         if not verified:
             check_table(table, path, shard, self.specs)

@@ -4,40 +4,67 @@ Shape letters: R rows of a window, B rows of a batch, L tokens, T frames, N toke
 E expression scores.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import AfterValidator, Field
 
 if TYPE_CHECKING:
     import torch
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
-LABEL_KINDS = ("regression", "class")
 META_COLUMNS = ("clip_id", "video_id", "source", "text", "label", "num_words")
 # Number of axes of one clip's feature: visual [T, N, D], face [T, E], audio [T, D] or [D].
 FEATURE_AXES: dict[str, tuple[int, ...]] = {"visual": (3,), "face": (2,), "audio": (1, 2)}
 FEATURE_LAYOUT = {"visual": "[T, N, D]", "face": "[T, E]", "audio": "[T, D] or [D]"}
 
+# Arrow uses 32-bit indices for the values of one tensor, and 64-bit ones for rows.
+MAX_VALUES = (1 << 31) - 1
+
 Array = npt.NDArray[np.generic]
 IntArray = npt.NDArray[np.int64]
+
+
+def _encodable(text: str) -> str:
+    text.encode()  # JSON can hold half of a surrogate pair, which is no text
+    return text
+
+
+# Values of `dataset.json`, which may have been edited. A count is at most a petabyte: sums over all shards fit into 64
+# bits.
+Text = Annotated[str, AfterValidator(_encodable)]
+Count = Annotated[int, Field(strict=True, ge=0, le=1 << 50)]
+Number = Annotated[float, Field(strict=True, ge=-1e300, le=1e300, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
     """Shape and storage type of one feature, the same for all clips of a data set."""
 
-    shape: tuple[int, ...]
-    dtype: str = "float16"
+    shape: tuple[Count, ...]
+    dtype: Annotated[str, Field(pattern="^float(16|32|64)$")] = "float16"
 
     @property
     def bytes_per_row(self) -> int:
         """Bytes of one clip's values in memory."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
+def feature_fault(name: str, spec: FeatureSpec) -> str | None:
+    """What is wrong with a data set's feature, as a sentence; None if nothing is."""
+    if name not in FEATURE_AXES:
+        return f"Unknown feature {name!r}, expected one of {', '.join(FEATURE_AXES)}."
+    if len(spec.shape) not in FEATURE_AXES[name]:
+        return f"Feature {name!r} has shape {list(spec.shape)} per clip, expected {FEATURE_LAYOUT[name]}."
+    if math.prod(spec.shape) > MAX_VALUES:
+        return f"Feature {name!r} has shape {list(spec.shape)} per clip: too many values. Reduce it."
+    return None
 
 
 @dataclass(frozen=True)
@@ -53,11 +80,11 @@ class LabelSpec:
             symmetric range.
     """
 
-    low: float = -3.0
-    high: float = 3.0
-    kind: str = "regression"
-    classes: tuple[str, ...] = ()
-    threshold: float | None = None
+    low: Number = -3.0
+    high: Number = 3.0
+    kind: Literal["regression", "class"] = "regression"
+    classes: tuple[Text, ...] = ()
+    threshold: Number | None = None
 
     @classmethod
     def of_classes(cls, count: int, names: Sequence[str] = ()) -> "LabelSpec":
@@ -146,11 +173,6 @@ class Window:
 
     def __len__(self) -> int:
         return len(self.clip_id)
-
-    @property
-    def feature_bytes(self) -> int:
-        """Bytes of all features of the window."""
-        return sum(chunk.nbytes for column in self.features.values() for chunk in column.chunks)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,11 @@
-"""Write a data set: Parquet shards, then `dataset.json`.
-
-Layout (docs/architecture.md, "A data set on storage"): `<uri>/<split>/00000.parquet …`, `<uri>/dataset.json`, and
-`<uri>/prompts.safetensors` if the data set has prompt embeddings.
-"""
+"""Write a data set: Parquet shards, then `dataset.json`, which makes it complete."""
 
 import datetime
-import math
-from collections.abc import Mapping
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -16,17 +13,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vadv_dist import __version__
-from vadv_dist.data import manifest_fields as fields
-from vadv_dist.data.dataset import MANIFEST, PROMPTS_NAME, DatasetManifest, ShardInfo, manifest_json
+from vadv_dist.data.dataset import (
+    MANIFEST,
+    PROMPTS_NAME,
+    DatasetManifest,
+    Histogram,
+    ShardInfo,
+    SplitStatistics,
+    WordStatistics,
+    manifest_json,
+)
 from vadv_dist.data.schema import (
-    FEATURE_AXES,
-    FEATURE_LAYOUT,
+    META_COLUMNS,
     SPLITS,
     Array,
     Clip,
     FeatureSpec,
     LabelSpec,
     count_words,
+    feature_fault,
 )
 from vadv_dist.errors import UserError
 from vadv_dist.storage import (
@@ -35,13 +40,12 @@ from vadv_dist.storage import (
     atomic_file,
     location,
     require_absent,
-    sha256_bytes,
     sha256_file,
     write_json,
 )
 
 DEFAULT_SHARD_ROWS = 1024
-DEFAULT_SHARD_BYTES = 64 << 20
+_SHARD_BYTES = 64 << 20
 # Half a point each on MOSI's scale, -3 to 3.
 LABEL_BINS = 12
 
@@ -54,7 +58,7 @@ class DatasetWriter:
         features: shape and type of each feature that clips may have.
         label: label range; a clip outside it is refused.
         provenance: where the clips come from (source files and hashes, parameters); version and time are added.
-        shard_rows, shard_bytes: a shard is closed when it reaches either.
+        shard_rows: a shard is closed at this many rows, or at 64 MiB of features.
     """
 
     def __init__(
@@ -65,52 +69,42 @@ class DatasetWriter:
         label: LabelSpec,
         provenance: Mapping[str, Any],
         shard_rows: int = DEFAULT_SHARD_ROWS,
-        shard_bytes: int = DEFAULT_SHARD_BYTES,
     ) -> None:
         self.root = location(uri)
         require_absent(self.root, "a data set", "Choose another folder, or remove this one.", manifest=MANIFEST)
         for name, spec in features.items():
-            if name not in FEATURE_AXES:
-                raise UserError(f"Unknown feature {name!r}, expected one of {', '.join(FEATURE_AXES)}.")
-            if len(spec.shape) not in FEATURE_AXES[name]:
-                raise UserError(
-                    f"Feature {name!r} has shape {list(spec.shape)} per clip, expected {FEATURE_LAYOUT[name]}."
-                )
-            if math.prod(spec.shape) > fields.MAX_VALUES:
-                raise UserError(f"Feature {name!r} has shape {list(spec.shape)} per clip: too many values. Reduce it.")
+            if (fault := feature_fault(name, spec)) is not None:
+                raise UserError(fault)
         self.features = dict(features)
         self.label = label
         self.provenance = dict(provenance)
         self.prompts: Array | None = None
         self.truth: dict[str, Any] | None = None
         per_row = sum(spec.bytes_per_row for spec in self.features.values())
-        self.shard_rows = max(1, min(shard_rows, shard_bytes // per_row if per_row else shard_rows))
+        self.shard_rows = max(1, min(shard_rows, _SHARD_BYTES // max(per_row, 1)))
         self._pending: dict[str, list[Clip]] = {}
         self._shards: dict[str, list[ShardInfo]] = {}
         self._labels: dict[str, list[float]] = {}
         self._words: dict[str, list[int]] = {}
 
     def __enter__(self) -> Self:
-        self._scope = atomic_directory(self.root, manifest=MANIFEST)
-        self._upload = self._scope.__enter__()
-        self._folder = self._upload.folder
+        self._scope = self._written()
+        self._scope.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            try:
-                self._finish()
-            except BaseException as late:
-                self._scope.__exit__(type(late), late, late.__traceback__)
-                raise
-        self._scope.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._scope.__exit__(*error)
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        with atomic_directory(self.root, manifest=MANIFEST) as self._upload:
+            yield
+            self._finish()
 
     @property
     def folder(self) -> Path:
         """The folder being written (hidden until the end), for additional files."""
-        return self._folder
+        return self._upload.folder
 
     def write(self, split: str, clip: Clip) -> None:
         """Add one clip.
@@ -133,7 +127,7 @@ class DatasetWriter:
         if not clips:
             return
         shards = self._shards.setdefault(split, [])
-        shard = write_shard(self._folder, shard_name(split, len(shards)), clips, self.features)
+        shard = write_shard(self.folder, shard_name(split, len(shards)), clips, self.features)
         self._upload.send(shard.path)
         shards.append(shard)
         self._pending[split] = []
@@ -143,7 +137,7 @@ class DatasetWriter:
             self._flush(split)
         if not self._shards:
             raise UserError("There are no clips to write.")
-        prompts_sha256 = None if self.prompts is None else write_prompts(self._folder / PROMPTS_NAME, self.prompts)
+        prompts_sha256 = None if self.prompts is None else write_prompts(self.folder / PROMPTS_NAME, self.prompts)
         manifest = DatasetManifest(
             splits=self._shards,
             features=self.features,
@@ -156,7 +150,7 @@ class DatasetWriter:
             prompts_sha256=prompts_sha256,
             truth=self.truth,
         )
-        write_json(self._folder / MANIFEST, manifest_json(manifest))
+        write_json(self.folder / MANIFEST, manifest_json(manifest))
 
 
 def shard_name(split: str, number: int) -> str:
@@ -170,29 +164,26 @@ def write_shard(folder: Location, name: str, clips: list[Clip], features: Mappin
     with atomic_file(path) as partial:
         # Embeddings barely compress; uncompressed pages can be read at disk speed.
         pq.write_table(
-            clips_to_table(clips, features, arrow_schema(features)),
+            clips_to_table(clips, features),
             partial,
             compression="none",
             use_dictionary=["video_id", "source"],
             write_statistics=False,
         )
         size, digest = partial.stat().st_size, sha256_file(partial)
-    missing: dict[str, int] = {}
-    for clip in clips:
-        lacking = "+".join(sorted(f for f in features if clip.features.get(f) is None))
-        if lacking:
-            missing[lacking] = missing.get(lacking, 0) + 1
-    return ShardInfo(name, len(clips), size, digest, missing)
+    missing = Counter("+".join(sorted(f for f in features if clip.features.get(f) is None)) for clip in clips)
+    del missing[""]
+    return ShardInfo(name, len(clips), size, digest, dict(missing))
 
 
 def write_prompts(path: Location, prompts: Array) -> str:
     """Write prompt embeddings [C, D], completely or not at all, and return the file's SHA-256."""
     from safetensors.numpy import save
 
-    content = save({"prompts": np.ascontiguousarray(prompts)})
+    content = save({"prompts": np.ascontiguousarray(prompts)})  # `save_file` hides the system's error if a disk is full
     with atomic_file(path) as partial:
         partial.write_bytes(content)
-    return sha256_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def stamped(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,65 +225,48 @@ def check_clip(clip: Clip, features: Mapping[str, FeatureSpec], label: LabelSpec
 
 def arrow_schema(features: Mapping[str, FeatureSpec]) -> pa.Schema:
     """Arrow schema of a shard: the metadata columns, then one fixed-shape tensor column per feature."""
-    fields = [
-        pa.field("clip_id", pa.string(), nullable=False),
-        pa.field("video_id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("label", pa.float32(), nullable=False),
-        pa.field("num_words", pa.int32(), nullable=False),
-    ]
+    types = (*[pa.string()] * 4, pa.float32(), pa.int32())
+    fields = [pa.field(name, kind, nullable=False) for name, kind in zip(META_COLUMNS, types, strict=True)]
     for name, spec in features.items():
         value_type = pa.from_numpy_dtype(np.dtype(spec.dtype))
         fields.append(pa.field(name, pa.fixed_shape_tensor(value_type, list(spec.shape))))
     return pa.schema(fields)
 
 
-def clips_to_table(clips: list[Clip], features: Mapping[str, FeatureSpec], schema: pa.Schema) -> pa.Table:
+def clips_to_table(clips: list[Clip], features: Mapping[str, FeatureSpec]) -> pa.Table:
     """Arrow table of some clips; a missing feature is null."""
+    schema = arrow_schema(features)
     columns: list[pa.Array] = [
-        pa.array([c.clip_id for c in clips], pa.string()),
-        pa.array([c.video_id for c in clips], pa.string()),
-        pa.array([c.source for c in clips], pa.string()),
-        pa.array([c.text for c in clips], pa.string()),
-        pa.array(np.array([c.label for c in clips], np.float32)),
-        pa.array(np.array([count_words(c.text) for c in clips], np.int32)),
+        *(pa.array([getattr(c, name) for c in clips], pa.string()) for name in META_COLUMNS[:4]),
+        pa.array([c.label for c in clips], pa.float32()),
+        pa.array([count_words(c.text) for c in clips], pa.int32()),
     ]
     for name, spec in features.items():
         zeros = np.zeros(spec.shape, spec.dtype)
         values = [c.features.get(name) for c in clips]
         stacked = np.stack([zeros if v is None else np.asarray(v, spec.dtype) for v in values])
         absent = np.array([v is None for v in values])
-        tensor_type = schema.field(name).type
-        storage = pa.FixedSizeListArray.from_arrays(
-            pa.array(stacked.reshape(-1)),
-            int(np.prod(spec.shape)),
-            mask=pa.array(absent) if absent.any() else None,
-        )
-        columns.append(pa.ExtensionArray.from_storage(tensor_type, storage))
+        mask = pa.array(absent) if absent.any() else None
+        storage = pa.FixedSizeListArray.from_arrays(pa.array(stacked.reshape(-1)), stacked[0].size, mask=mask)
+        columns.append(pa.ExtensionArray.from_storage(schema.field(name).type, storage))
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def statistics(labels: list[float], words: list[int], label: LabelSpec) -> dict[str, Any]:
+def statistics(labels: list[float], words: list[int], label: LabelSpec) -> SplitStatistics:
     """Label and word statistics of a split for `dataset.json`.
 
     Bins span the label range over all splits; each class has its own bin.
     """
     y, w = np.asarray(labels, np.float64), np.asarray(words)
     span = (label.low - 0.5, label.high + 0.5) if label.is_class else (label.low, label.high)
-    counts, bounds = np.histogram(y, bins=int(label.high) + 1 if label.is_class else LABEL_BINS, range=span)
-    return {
-        "rows": len(y),
-        "label_mean": round(float(y.mean()), 6),
-        "label_std": round(float(y.std()), 6),
-        "label_min": float(y.min()),
-        "label_median": float(np.median(y)),
-        "label_max": float(y.max()),
-        "label_histogram": {"edges": bounds.round(6).tolist(), "counts": counts.tolist()},
-        "words": {
-            "min": int(w.min()),
-            "median": float(np.median(w)),
-            "max": int(w.max()),
-            "total": int(w.sum()),
-        },
-    }
+    counts, edges = np.histogram(y, bins=int(label.high) + 1 if label.is_class else LABEL_BINS, range=span)
+    return SplitStatistics(
+        rows=len(y),
+        label_mean=round(float(y.mean()), 6),
+        label_std=round(float(y.std()), 6),
+        label_min=float(y.min()),
+        label_median=float(np.median(y)),
+        label_max=float(y.max()),
+        label_histogram=Histogram(edges.round(6).tolist(), counts.tolist()),
+        words=WordStatistics(int(w.min()), float(np.median(w)), int(w.max()), int(w.sum())),
+    )

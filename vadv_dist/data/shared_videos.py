@@ -9,15 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import permutations
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from vadv_dist.data.check_report import CheckReport, Finding, counted, render_finding, render_report
 from vadv_dist.data.checks import check_dataset
 from vadv_dist.data.dataset import Dataset
-from vadv_dist.data.reading import read_columns
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 # The split that a model learns from, and the splits that evaluate it.
 _PAIRS = (("train", "test"), ("train", "valid"), ("valid", "test"))
@@ -94,7 +91,7 @@ def check_datasets(uris: Sequence[str | Path]) -> Check:
     return Check(reports, tuple(check_across([Dataset.open(uri) for uri in uris])))
 
 
-def render_check(check: Check, console: "Console") -> None:
+def render_check(check: Check, console: Console) -> None:
     """Print every report, then the findings about several data sets."""
     for report in check.reports:
         render_report(report, console)
@@ -118,7 +115,10 @@ def shared_videos(
     """
     pairs = [pair for pair in _PAIRS if pair[1] in judged_splits and pair[0] in ("train", *judged_splits)]
     wanted = {split for pair in pairs for split in pair}
-    videos = {name: {split: video_clips(dataset, split) for split in wanted} for name, dataset in datasets.items()}
+    videos = {
+        name: {split: Counter(dataset.column(split, "video_id")) for split in wanted}
+        for name, dataset in datasets.items()
+    }
     found = []
     for seen, judged in permutations(datasets, 2):
         for seen_split, judged_split in pairs:
@@ -128,20 +128,6 @@ def shared_videos(
                 clips = sum(theirs[video] for video in shared)
                 found.append(SharedVideos(seen, seen_split, judged, judged_split, shared, clips))
     return found
-
-
-def video_clips(dataset: Dataset, split: str) -> Counter[str]:
-    """Number of clips of each video in a split; empty if there is no such split.
-
-    Raises:
-        UserError: a shard cannot be read.
-    """
-    clips: Counter[str] = Counter()
-    for shard in dataset.manifest.splits.get(split, []):
-        column = read_columns(dataset, shard, ["video_id"]).column("video_id")
-        for pair in column.value_counts().to_pylist():
-            clips[pair["values"]] += pair["counts"]
-    return clips
 
 
 def check_across(datasets: Sequence[Dataset]) -> list[Finding]:

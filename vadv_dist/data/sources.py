@@ -1,8 +1,9 @@
 """Several data sets read as one: the shards of an epoch, and the checks that the data sets fit together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -62,10 +63,10 @@ class Sources:
     def label_statistic(self, split: str, name: str) -> list[tuple[int, float]]:
         """Number of rows of a split and a label statistic, per source; empty if a source does not have it."""
         manifests = [dataset.manifest for dataset in self.datasets]
-        values = [manifest.statistics.get(split, {}).get(name) for manifest in manifests]
-        if None in values:
-            return []
-        return [(manifest.rows(split), float(value)) for manifest, value in zip(manifests, values, strict=True)]
+        found: list[tuple[int, Any]] = [
+            (m.rows(split), getattr(m.statistics.get(split), name, None)) for m in manifests
+        ]
+        return [] if any(value is None for _, value in found) else found
 
     def train_label(self, name: str) -> float | None:
         """A statistic of the training labels, averaged over the rows of all sources; None if unknown."""
@@ -146,18 +147,15 @@ class SplitShards:
     dropped: int
 
     @property
-    def drops_missing(self) -> bool:
-        """Whether rows that lack a needed feature are dropped."""
-        return self.dropped > 0
+    def required(self) -> tuple[str, ...]:
+        """Features without which a row is dropped."""
+        return self.sources.needed if self.dropped else ()
 
     @cached_property
     def table(self) -> ShardTable:
         """Rows in use and bytes of each shard."""
-        needed = self.sources.needed if self.drops_missing else ()
-        return ShardTable.of(
-            [shard.rows - shard.rows_lacking(needed) for _, shard in self.shards],
-            [shard.bytes for _, shard in self.shards],
-        )
+        rows = [shard.rows - shard.rows_lacking(self.required) for _, shard in self.shards]
+        return ShardTable(np.array(rows, np.int64), np.array([shard.bytes for _, shard in self.shards], np.int64))
 
     @cached_property
     def rows_per_source(self) -> list[int]:
@@ -207,6 +205,15 @@ class SplitShards:
     @cached_property
     def _first_row(self) -> IntArray:
         return np.cumsum([0, *(shard.rows for _, shard in self.shards)])
+
+    def texts(self) -> Iterator[str]:
+        """Read all texts, including those of clips that are dropped for a missing feature.
+
+        Raises:
+            UserError: a shard cannot be read.
+        """
+        for dataset in self.sources.datasets:
+            yield from dataset.column(self.name, "text")
 
     def absolute(self) -> "SplitShards":
         """The same split with absolute paths, for processes with another working directory."""

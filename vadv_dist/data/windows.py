@@ -19,9 +19,10 @@ from vadv_dist.data.schema import FeatureColumn, FeatureSpec, Window
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.errors import VadvError
-from vadv_dist.storage import reads_at_once
 
 ShardIds = tuple[int, ...]
+# A few reads keep a disk busy, and requests to an object store mostly wait.
+_SHARDS_AT_ONCE = 4
 # Tables of small shards share an object in the store, because each object costs a round trip to write and to read.
 _OBJECT_BYTES = 4 << 20
 # Ray restarts an actor that died and repeats the call; give up on a window that kills the actor every time.
@@ -89,8 +90,7 @@ class _Shards:
     def __init__(self, split: SplitShards) -> None:
         self._split = split
         self._readers = split.readers()
-        at_once = max(reads_at_once(dataset.root) for dataset in split.sources.datasets)
-        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="vadv-shard")
+        self._pool = ThreadPoolExecutor(_SHARDS_AT_ONCE, thread_name_prefix="vadv-shard")
 
     def read(self, shards: ShardIds) -> Iterator[pa.Table]:
         """Each shard's table, in the order of `shards`."""

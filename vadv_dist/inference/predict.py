@@ -14,7 +14,7 @@ from vadv_dist.inference.fast_student import FastStudent, is_supported
 from vadv_dist.inference.tables import table_kind
 from vadv_dist.inference.token_counts import TokenCounts, count_tokens
 from vadv_dist.models.text_student import TextStudent
-from vadv_dist.storage import Location, atomic_file, local_copy, location, same_place
+from vadv_dist.storage import Location, atomic_file, local_copy, location
 
 __all__ = ["PREDICTION_COLUMN", "Progress", "Student", "predict_file", "predict_texts", "resolve_student"]
 
@@ -204,7 +204,7 @@ def predict_file(
 
 
 def _require_new(source: Location, target: Location) -> None:
-    if same_place(source, target):
+    if source.resolve() == target.resolve():
         raise UserError(f"Input and output are both {source}. Choose another output file.")
     if target.suffix.lower() != source.suffix.lower():
         raise UserError(

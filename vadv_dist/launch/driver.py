@@ -13,7 +13,6 @@ import torch
 from rich.console import Console
 
 from vadv_dist.config import Config, config_to_dict
-from vadv_dist.data.texts import texts_of
 from vadv_dist.engines.allocator import THREAD_ENVIRONMENT
 from vadv_dist.engines.distributed import choose_device, choose_dtype
 from vadv_dist.engines.faults import is_lost_peer
@@ -82,7 +81,7 @@ def train(config: Config, console: Console | None = None, *, trial: str = "") ->
             for split, what in ((splits.train, "training texts"), (splits.valid, "validation texts")):
                 if tokenizer is None:
                     break
-                _say(console, count_tokens(tokenizer, texts_of(split), config.data.max_tokens).sentence(what))
+                _say(console, count_tokens(tokenizer, split.texts(), config.data.max_tokens).sentence(what))
         checkpoints = list_checkpoints(folder.checkpoints)
         folder.metrics_log().trim(checkpoints[-1].step if checkpoints else -1)
         if checkpoints:

@@ -12,7 +12,7 @@ class MetricsLog:
     """Reads and writes the metrics of one run; only one process may write."""
 
     def __init__(self, path: Location) -> None:
-        self._file = LineFile(path, safe="checkpoints are unaffected.")
+        self._file = LineFile(path)
 
     def append(self, line: Line) -> None:
         """Add a line."""

@@ -1,6 +1,6 @@
 """A growing file of lines: one process appends, others follow.
 
-On a disk lines are appended to the file. An object cannot be appended to: it is written anew every few seconds.
+Lines cannot be appended to an object, so it is rewritten every few seconds.
 """
 
 import contextlib
@@ -13,30 +13,25 @@ from vadv_dist.errors import VadvError
 from vadv_dist.storage.objects import Location, S3Path
 from vadv_dist.storage.writes import disk_faults, write_text
 
-# Writing an object takes at most this share of the time.
+# An object is written at most this often, and writing it takes at most this share of the time.
 _SHORTEST_INTERVAL_S, _WRITING_SHARE = 3.0, 0.02
-# Reading an object is a request, so it is done less often.
+# Objects are read less often, because each read is a request.
 _OBJECT_INTERVAL_S = 2.0
 
 
 class LineFile:
-    """A file of lines, each with its line break; one process writes it.
+    """A file of lines, each with its line break; only one process may write it."""
 
-    Args:
-        path: the file.
-        safe: what is safe if the disk is full, for the message.
-    """
-
-    def __init__(self, path: Location, safe: str) -> None:
-        self._path, self._safe = path, safe
-        self._lines: list[str] | None = None  # of an object, all of them
+    def __init__(self, path: Location) -> None:
+        self._path = path
+        self._lines: list[str] | None = None  # all lines of an object
         self._unwritten = False
         self._due = 0.0
 
     def append(self, line: str) -> None:
         """Add a line; in an object it appears a few seconds later, or with `flush`."""
         if isinstance(self._path, Path):
-            with disk_faults(self._path, self._safe), self._path.open("a", encoding="utf-8") as file:
+            with disk_faults(self._path), self._path.open("a", encoding="utf-8") as file:
                 file.write(line)
             return
         self._lines = self.lines() if self._lines is None else self._lines
@@ -46,7 +41,7 @@ class LineFile:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was appended."""
+        """Write appended lines to the object."""
         if self._unwritten:
             began = time.monotonic()
             write_text(self._path, "".join(self._lines or []))
@@ -55,7 +50,7 @@ class LineFile:
             self._unwritten = False
 
     def lines(self) -> list[str]:
-        """Every line that is written; the last one may have broken off."""
+        """All written lines; the last one may be incomplete."""
         try:
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -63,7 +58,7 @@ class LineFile:
         return [f"{line}\n" for line in text.splitlines()]
 
     def replace(self, lines: Sequence[str]) -> None:
-        """Write these lines in place of all others."""
+        """Replace all lines."""
         write_text(self._path, "".join(lines))
         self._lines, self._unwritten = [*lines] if isinstance(self._path, S3Path) else None, False
 
@@ -84,7 +79,7 @@ class LineReader:
     def new(self) -> Iterator[bytes]:
         """Yield the lines written since the last call; all lines again if the file was replaced.
 
-        An object is replaced with each write. What cannot be read now is read by the next call.
+        An object is replaced with each write. If it cannot be read, the next call tries again.
         """
         if isinstance(self._path, S3Path):
             with contextlib.suppress(OSError, VadvError):

@@ -1,8 +1,9 @@
 """Keep two processes from writing to one folder: a file lock on a disk, a lease in an object store.
 
-The lease is built on conditional writes (If-Match, If-None-Match): neither S3 nor s3fs has locks.
+The lease is built on conditional writes (If-Match, If-None-Match), because neither S3 nor s3fs has locks.
 """
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -22,17 +23,17 @@ from vadv_dist.storage.writes import disk_faults
 
 logger = logging.getLogger(__name__)
 
-# A holder renews its lease far more often than others wait for a renewal before they take the lease over. Its age is
-# told by the store's clock, so those of the machines need not agree.
+# A holder renews its lease several times before others would take it over. Its age is measured by the store's clock, so
+# the machines' clocks need not agree.
 RENEW_S, LEASE_S = 5.0, 25.0
 
 
 @contextmanager
 def exclusive(root: Location, name: str, *, taken: str, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the lock `name` of a folder; it ends with the process, however that ends.
+    """Hold the lock `name` of a folder; it ends with the process, even if that is killed.
 
     Args:
-        root: the folder; made on a disk.
+        root: the folder; created if on a disk.
         name: name of the file or object.
         taken: error message if another process holds it.
         wait_s: seconds to wait for another holder to release it.
@@ -70,7 +71,7 @@ def _file_lock(root: Path, name: str, taken: str, wait_s: float) -> Iterator[Non
 
 @contextmanager
 def _lease(place: S3Path, taken: str, wait_s: float) -> Iterator[None]:
-    """Hold a lease: an object that only its holder replaces, and does so every few seconds."""
+    """Hold a lease: an object that only its holder replaces, every few seconds."""
     owner = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}"
     etag = _take(place, owner, taken, wait_s)
     ended = threading.Event()
@@ -81,9 +82,9 @@ def _lease(place: S3Path, taken: str, wait_s: float) -> Iterator[None]:
         while not ended.wait(RENEW_S):
             count += 1
             try:
-                etag = _put(place, owner, count, if_etag=etag)
+                etag = _put(place, owner, count, etag)
             except ConflictError:
-                logger.error("%s was taken over by another process; this one must not write any more.", place)
+                logger.error("%s was taken over by another process; this process must not write any more.", place)
                 os._exit(MachineError.exit_code)
             except MachineError as error:
                 logger.warning("the lease %s could not be renewed: %s", place, error)
@@ -103,36 +104,34 @@ def _take(place: S3Path, owner: str, taken: str, wait_s: float) -> str:
     while True:
         seen = place.etag()
         try:
-            if seen is None:
-                return _put(place, owner, 0, if_absent=True)
-            # Whoever holds it lives if it is renewed while we look.
-            until = time.monotonic() + LEASE_S - (place.age_s() or 0.0)
-            told = False
-            while place.etag() == seen:
-                if time.monotonic() >= until:
-                    logger.warning("%s was not renewed for %.0f s: its holder is gone, going on.", place, LEASE_S)
-                    return _put(place, owner, 0, if_etag=seen)
-                if not told:
-                    logger.warning("%s is held; waiting whether its holder still lives …", place)
-                    told = True
-                time.sleep(min(1.0, RENEW_S / 2))
+            if seen is None or _expires(place, seen):
+                return _put(place, owner, 0, seen)
         except ConflictError:
             pass
-        if time.monotonic() >= deadline:
-            if place.etag() is None:
-                continue
+        if time.monotonic() >= deadline and place.etag() is not None:
             raise UserError(taken)
 
 
-def _put(place: S3Path, owner: str, count: int, *, if_etag: str | None = None, if_absent: bool = False) -> str:
+def _expires(place: S3Path, etag: str) -> bool:
+    """Wait until a lease is renewed or released, which shows that its holder is alive, or expires."""
+    until = time.monotonic() + LEASE_S - place.age_s()
+    logger.warning("%s is held; waiting to see whether its holder is alive …", place)
+    while place.etag() == etag:
+        if time.monotonic() >= until:
+            logger.warning("%s was not renewed for %.0f s, so its holder has ended: taking it over.", place, LEASE_S)
+            return True
+        time.sleep(min(1.0, RENEW_S / 2))
+    return False
+
+
+def _put(place: S3Path, owner: str, count: int, etag: str | None) -> str:
+    """Write the lease if the object still has this ETag, or with None if there is no object; return the new ETag."""
     body = json.dumps({"owner": owner, "renewals": count, "time": time.time()}).encode()
     try:
-        return place.write_bytes(body, if_etag=if_etag, if_absent=if_absent)
+        return place.write_bytes(body, if_etag=etag, if_absent=etag is None)
     except ConflictError:
-        # A write whose answer was lost is tried again, and then meets itself.
-        try:
-            if place.read_bytes() == body and (etag := place.etag()):
-                return etag
-        except FileNotFoundError:
-            pass
+        # If the answer to a successful write is lost, the next attempt finds what this process wrote.
+        with contextlib.suppress(FileNotFoundError):
+            if place.read_bytes() == body and (written := place.etag()):
+                return written
         raise

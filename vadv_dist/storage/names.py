@@ -1,4 +1,4 @@
-"""Names of places: a URI becomes a path of this machine or a place in an object store, and names are joined."""
+"""URIs to paths or object locations, and joining names."""
 
 import posixpath
 from pathlib import Path
@@ -8,7 +8,7 @@ from vadv_dist.storage.objects import Location, S3Path
 
 
 def location(uri: str | Path | S3Path) -> Location:
-    """Turn a URI into a place on this machine or in an object store.
+    """Turn a URI into a path or a location in an object store.
 
     Raises:
         UserError: the URI names another kind of storage.
@@ -17,7 +17,7 @@ def location(uri: str | Path | S3Path) -> Location:
         return uri
     text = str(uri)
     if text.startswith("s3:/"):
-        return S3Path.parse(text if text.startswith("s3://") else text.replace("s3:/", "s3://", 1))  # as a Path has it
+        return S3Path.parse(text if text.startswith("s3://") else text.replace("s3:/", "s3://", 1))  # from a Path
     return local_path(text)
 
 
@@ -32,34 +32,29 @@ def local_path(uri: str | Path) -> Path:
         return Path(text[len("file://") :])
     if "://" in text:
         scheme = text.split("://", 1)[0]
-        place = "a path is needed here" if scheme == "s3" else "only paths and s3:// are known"
+        place = "a path is needed here" if scheme == "s3" else "only paths and s3:// are supported"
         raise UserError(f"{text} is on {scheme}://, but {place}.")
     return Path(text)
 
 
 def on_disk(place: Location) -> Path | None:
-    """The path of a place on this machine, for a library that opens files by name; None in an object store."""
+    """The path of a file on this machine, for a library that opens files by name; None in an object store."""
     return place if isinstance(place, Path) else None
 
 
 def join(root: Location, path: str) -> Location:
-    """Return the place that `path` names in the folder `root`.
+    """Resolve a path relative to the folder `root`.
 
     Args:
-        root: folder that relative paths start from; they may leave it by `..`, in an object store as on a disk.
+        root: folder that relative paths start from; they may leave it with `..`.
         path: relative, absolute on this machine, or a URI.
     Raises:
         UserError: the URI names another kind of storage.
     """
     if "://" in path:
         return location(path)
-    if isinstance(root, Path) or path.startswith("/"):
-        return Path(root / path) if isinstance(root, Path) else Path(path)
+    if isinstance(root, Path):
+        return root / path
+    if path.startswith("/"):
+        return Path(path)
     return S3Path(root.bucket, posixpath.normpath(f"/{root.key}/{path}").lstrip("/"))
-
-
-def same_place(one: Location, other: Location) -> bool:
-    """Whether two names mean the same file; on a disk links are followed."""
-    if isinstance(one, Path) and isinstance(other, Path) and one.exists() and other.exists():
-        return one.samefile(other)
-    return one == other

@@ -1,8 +1,8 @@
-"""The client of an S3 store: where the store is, and what is tried again where the network fails.
+"""The S3 client, its settings and retries.
 
 Endpoint, region, profile and credentials come from the usual AWS variables and files (`AWS_ENDPOINT_URL`,
-`AWS_PROFILE`, …); `VADV_S3_ANONYMOUS=1` signs nothing. Attempts are repeated here, as s3fs repeats some of them inside
-each other, silently, and stops at errors that pass, such as a refused connection.
+`AWS_PROFILE`, …); with `VADV_S3_ANONYMOUS=1` requests are not signed. s3fs's own retries are not used: they are silent,
+nested, and give up at temporary errors such as a refused connection.
 """
 
 import errno
@@ -19,7 +19,7 @@ from vadv_dist.errors import MachineError, UserError, one_line
 logger = logging.getLogger(__name__)
 
 ANONYMOUS = "VADV_S3_ANONYMOUS"
-# What says where the store is and is no secret.
+# Settings of the store that are not secret.
 STORE_SETTINGS = (
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
@@ -30,42 +30,42 @@ STORE_SETTINGS = (
 )
 MAX_ATTEMPTS = 8
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 8.0
-# What stays wrong however often it is asked for: a malformed request, a name too long, the wrong region.
+# Errors that a retry cannot fix: a malformed request, a name too long, the wrong region.
 _LASTING = {errno.EINVAL, errno.EPERM, errno.ENAMETOOLONG, errno.ENOSYS, getattr(errno, "EREMCHG", errno.ENOSYS)}
 
 T = TypeVar("T")
 
 
 class ConflictError(MachineError):
-    """An object was changed by another process since it was looked at."""
+    """Another process changed an object in the meantime."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"{what}: another process has changed it meanwhile. Run the same command again.")
+        super().__init__(f"{what}: another process has changed it in the meantime. Run the same command again.")
 
 
 def store_settings() -> dict[str, str]:
-    """What this process knows of where object stores are, for processes elsewhere; secrets are each machine's own."""
+    """This process's settings of object stores, for processes elsewhere; each machine has its own secrets."""
     return {name: os.environ[name] for name in STORE_SETTINGS if name in os.environ}
 
 
 def use_store_settings(settings: Mapping[str, str]) -> None:
-    """Find object stores where another process does."""
+    """Apply the settings of another process."""
     if any(os.environ.get(name) != value for name, value in settings.items()):
         os.environ.update(settings)
         forget_client()
 
 
 def forget_client() -> None:
-    """Make another client next time: credentials or the endpoint have changed."""
+    """Create a new client next time, because credentials or the endpoint have changed."""
     file_system.cache_clear()
 
 
 def with_retries(what: str, action: Callable[[Any], T]) -> T:
-    """Do something with the store, again after growing waits where the network or the store fails.
+    """Run an action on the store; if the network or the store fails, retry with growing waits.
 
     Raises:
         FileNotFoundError: there is no such object or bucket.
-        ConflictError: a condition of a write does not hold.
+        ConflictError: the condition of a request does not hold.
         UserError: the store refuses: no credentials, no permission, a malformed request.
         MachineError: it failed `MAX_ATTEMPTS` times.
     """
@@ -77,7 +77,7 @@ def with_retries(what: str, action: Callable[[Any], T]) -> T:
             return action(file_system(os.getpid()))
         except FileNotFoundError as error:
             if error_code(error) == "NoSuchBucket":
-                raise UserError(f"{what}: there is no such bucket. Make it, or give another URI.") from None
+                raise UserError(f"{what}: there is no such bucket. Create it, or give another URI.") from None
             raise
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise UserError(
@@ -90,15 +90,15 @@ def with_retries(what: str, action: Callable[[Any], T]) -> T:
                 raise ConflictError(what) from error
             if isinstance(error, PermissionError):
                 raise UserError(
-                    f"{what}: the object store refuses it ({one_line(error)}). Check the credentials, and what they "
-                    "may do with this bucket; one that may not be listed answers so for missing objects too."
+                    f"{what}: the object store refuses it ({one_line(error)}). Check the credentials and their "
+                    "permissions on this bucket. Without permission to list it, a missing object is refused too."
                 ) from None
             if getattr(error, "errno", None) in _LASTING and code not in ("BadDigest", "XAmzContentSHA256Mismatch"):
                 raise UserError(f"{what}: the object store refuses it ({one_line(error)}).") from None
             if attempt == MAX_ATTEMPTS:
                 raise MachineError(
-                    f"{what} failed {attempt} times, the last time because {one_line(error)}. What was complete on the "
-                    "object store is safe; run the same command again when it answers."
+                    f"{what} failed {attempt} times, the last time because {one_line(error)}. Complete files on the "
+                    "object store are safe; run the same command again when it responds."
                 ) from None
             wait_s = min(_FIRST_WAIT_S * 2 ** (attempt - 1), _LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
             logger.warning(
@@ -110,7 +110,7 @@ def with_retries(what: str, action: Callable[[Any], T]) -> T:
 
 @functools.cache
 def file_system(process: int) -> Any:
-    """The client of this process: its thread does not live on in a fork."""
+    """The client of this process; a fork needs a new one, because the client's thread is not copied."""
     import s3fs
 
     timeouts = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
@@ -120,12 +120,12 @@ def file_system(process: int) -> Any:
         use_listings_cache=False,
         skip_instance_cache=True,
     )
-    client.retries = 1  # tries are counted and told of here
+    client.retries = 1  # `with_retries` repeats requests
     return client
 
 
 def error_code(error: BaseException | None) -> str:
-    """The store's own code of an error, or an empty string."""
+    """The store's code of an error, or an empty string."""
     while error is not None:
         response = getattr(error, "response", None)
         if isinstance(response, dict):

@@ -1,17 +1,18 @@
 """Objects in an S3 store, with the part of pathlib's interface that readers use.
 
-An object appears whole or not at all, also a large one, which is uploaded in parts. s3fs gives the connection and
-sends the requests. Its verbs for files are not used where they lack a condition on the ETag or do not return it
-(`pipe_file`, `cat_file`), send a whole file again when one part fails (`put_file`, `get_file`), or list more than is
-asked for (`ls`, `isdir`).
+An object appears whole or not at all, also a large one, which is uploaded in parts. s3fs connects and sends requests.
+Its file methods are not used, because they neither take nor return an ETag (`pipe_file`, `cat_file`), send a whole file
+again when one part fails (`put_file`, `get_file`), or list more than is needed (`ls`, `isdir`).
 """
 
 import fnmatch
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,42 +21,29 @@ from vadv_dist.storage.object_client import ConflictError, error_code, with_retr
 
 logger = logging.getLogger(__name__)
 
-# Parts of a large object travel side by side, and each is tried again by itself. S3 wants at least 5 MB a part.
+# Parts of a large object are transferred in parallel, each with its own retries. S3 requires at least 5 MB per part.
 PART_BYTES = 16 << 20
 _PARTS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
 class Opened:
-    """An object that has begun to be read.
+    """An object of which the first part was read.
 
     Attributes:
         size: its bytes.
-        etag: what the store calls its content.
-        first: its first bytes, at most `PART_BYTES`.
+        etag: identifies its content.
+        parts: its bytes in order, all of this content; raises `ConflictError` if the object changes meanwhile.
     """
 
-    place: "S3Path"
     size: int
     etag: str
-    first: bytes
-
-    def parts(self) -> Iterator[bytes]:
-        """The object's bytes in order; all are of the same content.
-
-        Raises:
-            ConflictError: the object was changed or removed since.
-        """
-        yield self.first
-        try:
-            yield from self.place.read_parts(self.size, start=len(self.first), etag=self.etag)
-        except FileNotFoundError as error:
-            raise ConflictError(f"reading {self.place}") from error
+    parts: Iterator[bytes]
 
 
 @dataclass(frozen=True)
 class S3Path:
-    """A place in an object store: an object, or a prefix that objects share as if it were a folder."""
+    """A location in an object store: an object, or a prefix of objects, which serves as a folder."""
 
     bucket: str
     key: str
@@ -70,7 +58,7 @@ class S3Path:
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         parts = [part for part in key.split("/") if part not in ("", ".")]
         if not bucket or ".." in parts:
-            raise UserError(f"{uri} is no place in an object store, expected s3://bucket/prefix.")
+            raise UserError(f"{uri} is not a location in an object store, expected s3://bucket/prefix.")
         return cls(bucket, "/".join(parts))
 
     def __str__(self) -> str:
@@ -81,29 +69,29 @@ class S3Path:
 
     @property
     def name(self) -> str:
-        """Last part of the key."""
+        """The last part of the key."""
         return self.key.rpartition("/")[2]
 
     @property
     def suffix(self) -> str:
-        """Ending of the name, with its dot."""
+        """The name's extension, with its dot."""
         return Path(self.name).suffix
 
     @property
     def parent(self) -> "S3Path":
-        """The prefix that it stands in."""
+        """The prefix that contains it."""
         return S3Path(self.bucket, self.key.rpartition("/")[0])
 
     def with_name(self, name: str) -> "S3Path":
-        """Another object of the same prefix."""
+        """Another object below the same prefix."""
         return self.parent / name
 
     def resolve(self) -> "S3Path":
-        """Itself: such a place is the same from every folder."""
+        """Itself, because a location is never relative."""
         return self
 
     def is_absolute(self) -> bool:
-        """Always: such a place is the same from every folder."""
+        """Always true, because a location is never relative."""
         return True
 
     def exists(self) -> bool:
@@ -115,17 +103,17 @@ class S3Path:
         return self._head() is not None
 
     def is_dir(self) -> bool:
-        """Whether any object stands below it."""
+        """Whether there is any object below it."""
         return next(self._pages(1), []) != []
 
     def iterdir(self) -> Iterator["S3Path"]:
-        """What stands right below it: objects, and prefixes once each."""
+        """Objects and prefixes directly below it."""
         start = len(self.key) + 1 if self.key else 0
         for page in self._pages(1000, Delimiter="/"):
             yield from (self / key[start:] for key in page if key[start:])
 
     def glob(self, pattern: str) -> Iterator["S3Path"]:
-        """What stands right below it and has a name like `pattern`."""
+        """Objects and prefixes directly below it whose name matches `pattern`."""
         return (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
 
     def files(self) -> list["S3Path"]:
@@ -141,74 +129,82 @@ class S3Path:
         return int(self._call("head_object", Bucket=self.bucket, Key=self.key)["ContentLength"])
 
     def etag(self) -> str | None:
-        """What the store calls the object's present content, or None where there is none."""
+        """The store's identifier of the object's present content, or None if there is no object."""
         head = self._head()
         return None if head is None else str(head["ETag"])
 
-    def age_s(self) -> float | None:
-        """Seconds since the object was written, by the store's own clock, or None where there is none."""
+    def age_s(self) -> float:
+        """Seconds since the object was written, by the store's clock; 0 if there is no object."""
         head = self._head()
-        return None if head is None else _clock_s(head) - float(head["LastModified"].timestamp())
+        return 0.0 if head is None else _clock_s(head) - float(head["LastModified"].timestamp())
 
     def clock_s(self) -> float:
-        """What the store's clock says, in seconds since 1970, to the second."""
+        """The store's clock, in seconds since 1970, to the second.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+        """
         return _clock_s(self._call("head_object", Bucket=self.bucket, Key=self.key))
 
-    def read_bytes(self, start: int | None = None, end: int | None = None) -> bytes:
-        """The object's bytes, or those from `start` to before `end`.
+    def open(self) -> Opened:
+        """Read the object's first part, which also tells its size: a small object takes a single request.
 
         Raises:
             FileNotFoundError: there is none.
-            ConflictError: it was changed while it was read.
-            MachineError: the store does not answer.
+            UserError: there is no such bucket, or the store denies access.
+            MachineError: the store does not respond.
         """
-        if start is not None and end is not None:
-            return self._get(start, end)[1]
-        opened = self.open()
-        return opened.first if len(opened.first) == opened.size else b"".join(opened.parts())
+        answer, first = self._get(0, PART_BYTES)
+        size = int(answer["ContentRange"].rpartition("/")[2]) if "ContentRange" in answer else len(first)
+        etag = str(answer.get("ETag", ""))
+        return Opened(size, etag, chain((first,), self.read_parts(size, start=len(first), etag=etag)))
+
+    def read_parts(self, size: int, *, start: int = 0, etag: str | None = None) -> Iterator[bytes]:
+        """The object's bytes in order, in parts; the next parts are fetched in the background.
+
+        Args:
+            size: of the object.
+            start: where to begin.
+            etag: the expected content.
+        Raises:
+            ConflictError: the object has another content than `etag`.
+        """
+        waiting: deque[Future[tuple[Any, bytes]]] = deque()
+        try:
+            with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+                for first in range(start, size, PART_BYTES):
+                    waiting.append(pool.submit(self._get, first, min(first + PART_BYTES, size), etag))
+                    if len(waiting) == _PARTS_AT_ONCE:
+                        yield waiting.popleft().result()[1]
+                while waiting:
+                    yield waiting.popleft().result()[1]
+        except FileNotFoundError as error:
+            if etag is None:
+                raise
+            raise ConflictError(f"reading {self}") from error
+
+    def read_bytes(self) -> bytes:
+        """The object's bytes.
+
+        Raises:
+            FileNotFoundError, UserError, MachineError: as in `open`.
+            ConflictError: it was changed while it was read.
+        """
+        return b"".join(self.open().parts)
+
+    def read_range(self, start: int, end: int) -> bytes:
+        """The object's bytes from `start` to before `end`; errors as in `open`."""
+        return self._get(start, end)[1]
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """The object as text."""
         return self.read_bytes().decode(encoding)
 
-    def open(self) -> Opened:
-        """Ask for the object's first part, which tells its size too: all of a small object in one request.
-
-        Raises:
-            FileNotFoundError: there is none.
-            UserError: there is no such bucket, or the store refuses.
-            MachineError: the store does not answer.
-        """
-        answer, data = self._get(0, PART_BYTES)
-        size = int(answer["ContentRange"].rpartition("/")[2]) if "ContentRange" in answer else len(data)
-        return Opened(self, size, str(answer.get("ETag", "")), data)
-
-    def read_parts(self, size: int, *, start: int = 0, etag: str | None = None) -> Iterator[bytes]:
-        """The object's bytes in order, in parts of which the next ones are on their way.
-
-        Args:
-            size: of the object.
-            start: where to begin.
-            etag: the content that is meant.
-        Raises:
-            ConflictError: the object has another content than `etag`.
-        """
-        starts = range(start, size, PART_BYTES)
-        with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
-            waiting = [pool.submit(self._part, start, size, etag) for start in starts[:_PARTS_AT_ONCE]]
-            for following in [*starts[_PARTS_AT_ONCE:], *[None] * len(waiting)]:
-                if not waiting:
-                    break
-                data = waiting.pop(0).result()
-                if following is not None:
-                    waiting.append(pool.submit(self._part, following, size, etag))
-                yield data
-
     def write_bytes(self, data: bytes, *, if_etag: str | None = None, if_absent: bool = False) -> str:
-        """Put an object, and return what the store calls its content.
+        """Write an object and return its ETag.
 
         Raises:
-            ConflictError: `if_etag` or `if_absent` does not hold any more.
+            ConflictError: the object has another ETag than `if_etag`, or exists although `if_absent` is set.
         """
         options: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent else {}
         if if_etag is not None:
@@ -216,47 +212,44 @@ class S3Path:
         return str(self._call("put_object", Bucket=self.bucket, Key=self.key, Body=data, **options)["ETag"])
 
     def upload(self, path: Path) -> None:
-        """Put a file's bytes, in parts where it is large; it appears when all have arrived."""
+        """Write a file's bytes, in parts if it is large; the object appears once all parts have arrived."""
         size = path.stat().st_size
         if size <= PART_BYTES:
             self.write_bytes(path.read_bytes())
             return
         target = {"Bucket": self.bucket, "Key": self.key}
-        upload = {**target, "UploadId": self._call("create_multipart_upload", **target)["UploadId"]}
+        target["UploadId"] = self._call("create_multipart_upload", **target)["UploadId"]
 
         def send(number: int) -> dict[str, Any]:
             with path.open("rb") as file:
                 file.seek((number - 1) * PART_BYTES)
-                body = file.read(PART_BYTES)
-            return {
-                "PartNumber": number,
-                "ETag": self._call("upload_part", **upload, PartNumber=number, Body=body)["ETag"],
-            }
+                answer = self._call("upload_part", **target, PartNumber=number, Body=file.read(PART_BYTES))
+            return {"PartNumber": number, "ETag": answer["ETag"]}
 
         try:
             with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
                 parts = list(pool.map(send, range(1, -(-size // PART_BYTES) + 1)))
-            self._complete(upload, parts, size)
+            try:
+                self._call("complete_multipart_upload", **target, MultipartUpload={"Parts": parts})
+            except FileNotFoundError:  # as for the second attempt, if the answer to a successful first one was lost
+                if not self.is_file() or self.size() != size:
+                    raise
         except BaseException:
             try:
-                self._call("abort_multipart_upload", **upload)
+                self._call("abort_multipart_upload", **target)
             except (OSError, MachineError, UserError):
-                logger.warning("%s: an unfinished upload could not be taken back; it is not visible.", self)
+                logger.warning("%s: an unfinished upload could not be removed; it is not visible.", self)
             raise
 
     def download(self, path: Path) -> None:
         """Write the object's bytes to a file."""
+        parts = self.open().parts
         with path.open("wb") as file:
-            for part in self.read_parts(self.size()):
-                file.write(part)
+            file.writelines(parts)
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Remove the object; one that is not there is not missed."""
+        """Remove the object if it exists."""
         self._call("delete_object", Bucket=self.bucket, Key=self.key)
-
-    def remove_tree(self) -> None:
-        """Remove every object below it."""
-        self.remove_files(self.files())
 
     def remove_files(self, files: Sequence["S3Path"]) -> None:
         """Remove some objects of this bucket."""
@@ -264,23 +257,8 @@ class S3Path:
             objects = [{"Key": file.key} for file in files[first : first + 1000]]
             self._call("delete_objects", Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
 
-    def _complete(self, upload: dict[str, Any], parts: list[dict[str, Any]], size: int) -> None:
-        try:
-            self._call("complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
-        except FileNotFoundError:
-            # An answer that was lost on its way leaves an upload that is complete, and then unknown.
-            if not self.is_file() or self.size() != size:
-                raise
-
-    def _part(self, start: int, size: int, etag: str | None = None) -> bytes:
-        end = min(start + PART_BYTES, size)
-        data = self._get(start, end, etag)[1]
-        if len(data) != end - start:
-            raise MachineError(f"{self} is shorter than its {size:,} bytes. It was changed while it was read.")
-        return data
-
     def _get(self, start: int, end: int, etag: str | None = None) -> tuple[dict[str, Any], bytes]:
-        """What the store answers to a request for some bytes, and the bytes."""
+        """The store's answer to a request for some bytes, and the bytes."""
         options = {"Bucket": self.bucket, "Key": self.key, "Range": f"bytes={start}-{end - 1}"}
         if etag is not None:
             options["IfMatch"] = etag
@@ -306,7 +284,7 @@ class S3Path:
         return with_retries(f"reading {self}", run)
 
     def _pages(self, limit: int, **options: str) -> Iterator[list[str]]:
-        """Keys below it, a page at a time; with a delimiter, those right below it and the prefixes that end with it."""
+        """Keys below it, page by page; with a delimiter, only those directly below it, and the prefixes there."""
         options = {"Bucket": self.bucket, "Prefix": f"{self.key}/" if self.key else "", **options}
         while True:
             page = self._call("list_objects_v2", MaxKeys=limit, **options)
@@ -317,7 +295,7 @@ class S3Path:
             options["ContinuationToken"] = page["NextContinuationToken"]
 
     def _head(self) -> Any:
-        """What the store knows of the object, or None where there is none."""
+        """The object's metadata, or None if there is no object."""
         try:
             return self._call("head_object", Bucket=self.bucket, Key=self.key) if self.key else None
         except FileNotFoundError:

@@ -1,13 +1,13 @@
-"""Writing files that exist whole or not at all (promise 6 of docs/architecture.md).
+"""Write files and folders that exist whole or not at all (promise 6 of docs/architecture.md), and remove them.
 
-On a disk a file is written under a hidden name beside its target and renamed once it is complete; in an object store an
-object is whole by itself.
+On a disk a file or folder is written under a hidden name beside its target and renamed once it is complete.
 """
 
 import contextlib
 import errno
 import glob
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -16,11 +16,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vadv_dist.errors import MachineError, UserError
+from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.storage.objects import Location, S3Path
 
+logger = logging.getLogger(__name__)
+
+# What a failed write says of earlier files.
+_UNCHANGED = "earlier files are unchanged."
 _NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
-# A file where a folder should be or the other way round, a name too long, a circle of links.
+# A file instead of a folder or vice versa, a name too long, a loop of links.
 _NO_SUCH_PLACE = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -31,16 +35,13 @@ def write_json(path: Location, value: object) -> None:
 
 def write_text(path: Location, text: str) -> None:
     """Write a text file whole or not at all."""
-    if isinstance(path, S3Path):
-        path.write_bytes(text.encode())
-        return
     with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def disk_faults(target: Location, safe: str) -> Iterator[None]:
-    """Turn a full or failing disk into one message that says what is safe."""
+def disk_faults(target: Location, safe: str = _UNCHANGED) -> Iterator[None]:
+    """Turn errors of a full or failing disk into one message that says what is saved."""
     try:
         yield
     except OSError as error:
@@ -59,37 +60,130 @@ def disk_faults(target: Location, safe: str) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_file(path: Location, safe: str = "earlier files are as they were.") -> Iterator[Path]:
-    """Yield a path to write to; on success what was written there appears under `path`, whole.
-
-    It is a hidden path beside `path`, flushed to the disk and renamed; or a file of this machine that is then uploaded.
-    """
+def atomic_file(path: Location) -> Iterator[Path]:
+    """Yield a temporary path to write to; if no error is raised, the file is renamed or uploaded to `path`."""
     if isinstance(path, S3Path):
         with scratch_folder() as folder:
             yield folder / path.name
             path.upload(folder / path.name)
         return
-    partial = hidden_partial(path)
-    with disk_faults(path, safe):
+    partial = _hidden_partial(path)
+    with disk_faults(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(partial, path)
-            flush_folder(path.parent)
+            _flush_folder(path.parent)
         finally:
             partial.unlink(missing_ok=True)
 
 
-def sweep(folder: Location, names: Iterable[str] | None = None) -> None:
-    """Remove what killed writers left half-written in a folder; call it while nobody writes there.
+class Upload:
+    """A new folder that is being written.
 
-    An object store has no such thing.
+    Attributes:
+        folder: where its files are written on this machine.
+    """
+
+    def __init__(self, folder: Path, target: Location) -> None:
+        self.folder = folder
+        self._target = target
+
+    def send(self, name: str) -> None:
+        """Upload a complete file to an object store and remove it here: a folder may be larger than this disk."""
+        if isinstance(self._target, S3Path):
+            (self._target / name).upload(self.folder / name)
+            (self.folder / name).unlink()
+
+
+@contextmanager
+def atomic_directory(path: Location, *, manifest: str, safe: str = _UNCHANGED) -> Iterator[Upload]:
+    """Yield a new folder to write in, which becomes `path` if no error is raised.
+
+    On a disk it is a hidden folder beside `path`, renamed at the end; `path` must not exist or must be empty. In an
+    object store `manifest` is uploaded last, and a folder without its manifest is incomplete.
+    """
+    if isinstance(path, S3Path):
+        with scratch_folder() as folder:
+            upload = Upload(folder, path)
+            yield upload
+            names = [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
+            for name in sorted(names, key=lambda name: (name == manifest, name)):
+                upload.send(name)
+        return
+    partial = _hidden_partial(path)
+    with disk_faults(path, safe):
+        try:
+            partial.mkdir(parents=True)
+            yield Upload(partial, path)
+            readable = partial.stat().st_mode & 0o666  # as for this user's new files; safetensors writes private ones
+            for inner, _, names in os.walk(partial):
+                for name in names:
+                    with open(os.path.join(inner, name), "rb") as file:
+                        os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o7777 | readable)
+                        os.fsync(file.fileno())
+                _flush_folder(Path(inner))
+            if path.is_dir():
+                path.rmdir()
+            os.replace(partial, path)
+            _flush_folder(path.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_absent(path: Location, what: str, advice: str, *, manifest: str) -> None:
+    """Refuse to write over something that exists.
+
+    Args:
+        path: the file or folder to be written.
+        what: what it is, for the message.
+        advice: what to do, for the message.
+        manifest: in an object store, a folder without this file is left from an interrupted write and is overwritten.
+    Raises:
+        UserError: `path` is a file, or a folder that is not empty.
+    """
+    if isinstance(path, S3Path):
+        taken = path.is_file() or (path / manifest).is_file()
+    else:
+        taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
+    if taken:
+        raise UserError(f"{path} already exists, and {what} is never overwritten. {advice}")
+
+
+def remove_tree(path: Location) -> None:
+    """Remove a folder and its contents."""
+    if isinstance(path, S3Path):
+        path.remove_files(path.files())
+    else:
+        shutil.rmtree(path)
+
+
+def discard(folder: Location, *, last: str, held: str) -> None:
+    """Remove a folder that is no longer needed, as far as possible.
+
+    Args:
+        folder: the folder; the caller holds the lock `held` in it.
+        last: name of the file to remove last.
+        held: name of the lock; in an object store it is left to its holder.
+    """
+    try:
+        if isinstance(folder, S3Path):
+            folder.remove_files([file for file in folder.files() if file.name not in (last, held)])
+            (folder / last).unlink()
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    except VadvError as error:
+        logger.warning("%s is no longer needed, but could not be removed: %s", folder, error)
+
+
+def sweep(folder: Location, names: Iterable[str] | None = None) -> None:
+    """Remove incomplete files that killed writers left in a folder on a disk; nobody may be writing there.
 
     Args:
         folder: the folder.
-        names: files and folders right below it; None: everything below it, however deep.
+        names: files and folders directly below it; None means everything below it.
     """
     if isinstance(folder, S3Path):
         return
@@ -103,18 +197,18 @@ def sweep(folder: Location, names: Iterable[str] | None = None) -> None:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yield an empty folder of this machine that is removed afterwards."""
+    """Yield an empty folder on this machine that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="vadv-") as folder, disk_faults(Path(folder), "nothing was changed."):
         yield Path(folder)
 
 
-def hidden_partial(path: Path) -> Path:
-    """A hidden name beside a path that no other writer has: process ids repeat between machines and containers."""
+def _hidden_partial(path: Path) -> Path:
+    """A hidden name beside a path, unique to this writer: process ids repeat between machines and containers."""
     return path.with_name(f".{path.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
 
 
-def flush_folder(folder: Path) -> None:
-    """Make a rename in a folder outlast a loss of power, where the file system can."""
+def _flush_folder(folder: Path) -> None:
+    """Make a rename in a folder survive a loss of power, if the file system supports it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -308,7 +308,8 @@ class ExportedStudent:
 def _teacher_of(config: Config, sources: Sources) -> Teacher:
     """The teacher for the features of the data sets."""
     shapes = {name: spec.shape for name, spec in sources.features.items()}
-    prompts = load_prompts(sources.datasets[0]) if config.teacher.prompting != "none" else None
+    found = load_prompts(sources.datasets[0]) if config.teacher.prompting != "none" else None
+    prompts = None if found is None else torch.from_numpy(found)
     return build_teacher(config.teacher, visual=shapes.get("visual"), face=shapes.get("face"), prompts=prompts)
 
 

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 from vadv_dist.config import Config, config_to_dict
-from vadv_dist.data.texts import texts_of
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.inference.token_counts import count_tokens
 from vadv_dist.runs.checkpoint import checkpoint_at
@@ -52,7 +51,7 @@ def finish_run(
         wall_time_s=round(state.seconds, 3),
         data=data,
         texts_cut={
-            split.name: count_tokens(task.tokenizer, texts_of(split), config.data.max_tokens).to_json()
+            split.name: count_tokens(task.tokenizer, split.texts(), config.data.max_tokens).to_json()
             for split in (splits.train, splits.valid)
             if task.tokenizer is not None
         },

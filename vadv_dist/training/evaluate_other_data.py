@@ -7,6 +7,7 @@ data set's name and never replaces a run's own evaluation; for an export it is o
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.reading import ShardReader
-from vadv_dist.data.shared_videos import SharedVideos, video_clips
+from vadv_dist.data.shared_videos import SharedVideos
 from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.errors import UserError
 from vadv_dist.inference.manifest import resolve_student, verify_export
@@ -177,8 +178,8 @@ def _leaks(own: SourceIdentity, dataset: Dataset, split: str) -> list[dict[str, 
     if trained is None:
         told = f"{own} is not found, so it is unknown whether the student was trained on videos of {scored}."
         return [{"told": told, "why": "If it was, known speakers raise its scores."}]
-    seen, judged = video_clips(trained, "train"), video_clips(dataset, split)
-    videos = sorted(seen.keys() & judged.keys())
+    judged = Counter(dataset.column(split, "video_id"))
+    videos = sorted(judged.keys() & set(trained.column("train", "video_id")))
     if not videos:
         return []
     clips = sum(judged[video] for video in videos)

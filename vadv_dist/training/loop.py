@@ -129,7 +129,7 @@ class Trainer:
             rank=self.distributed.rank,
             world_size=self.distributed.world_size,
             accumulate=config.trainer.accumulate,
-            drop_missing=self.train.sources.needed if self.train.drops_missing else (),
+            drop_missing=self.train.required,
             pin_memory=self.distributed.device.type == "cuda",
             waiting=self._leave_alone,
         )

@@ -55,7 +55,7 @@ def score_split(
         collator=task.collator,
         rank=distributed.rank,
         world_size=distributed.world_size,
-        drop_missing=split.sources.needed if split.drops_missing else (),
+        drop_missing=split.required,
         pin_memory=distributed.device.type == "cuda",
         # The train split may keep a window during validation, and a node holds at most two.
         read_ahead=False,

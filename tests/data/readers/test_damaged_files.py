@@ -22,7 +22,8 @@ from rich.console import Console
 
 from vadv_dist.data.checks import check_dataset
 from vadv_dist.data.dataset import Dataset
-from vadv_dist.data.info import dataset_info, render_info
+from vadv_dist.data.info import dataset_info
+from vadv_dist.data.info_view import render_info
 from vadv_dist.data.readers import hdf5
 from vadv_dist.data.readers.cmu_sdk import ingest_cmu_sdk
 from vadv_dist.data.readers.csv_rows import TextColumns

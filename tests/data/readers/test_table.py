@@ -173,7 +173,7 @@ def test_the_threshold_is_recorded(tmp_path: Path, options: dict, threshold: flo
 def test_statistics_have_range_and_median_of_labels(tmp_path: Path) -> None:
     ingest_table(write_csv(tmp_path / "w.csv", STARS), tmp_path / "out", label_range=(1.0, 5.0))
     train = Dataset.open(tmp_path / "out").manifest.statistics["train"]
-    assert [train[f"label_{name}"] for name in ("min", "median", "max")] == [1.0, 2.5, 4.0]
+    assert (train.label_min, train.label_median, train.label_max) == (1.0, 2.5, 4.0)
 
 
 @pytest.mark.parametrize("threshold", [1.0, 5.0, 0.0, float("nan")])

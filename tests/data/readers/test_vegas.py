@@ -12,7 +12,8 @@ from foreign_files import write_vegas
 
 from vadv_dist.data.checks import check_dataset
 from vadv_dist.data.dataset import Dataset
-from vadv_dist.data.info import dataset_info, render_info
+from vadv_dist.data.info import dataset_info
+from vadv_dist.data.info_view import render_info
 from vadv_dist.data.readers.sequences import Framing
 from vadv_dist.data.readers.vegas import ingest_vegas, stratified_cut
 from vadv_dist.data.schema import LabelSpec

@@ -31,11 +31,9 @@ def make_dataset(
     seed: int = 1,
     informative_video: bool = True,
     s_annot: float = GenerativeModel.s_annot,
-    s_text: float = GenerativeModel.s_text,
     s_video: float = GenerativeModel.s_video,
     visual_shape: tuple[int, int, int] = GenerativeModel.visual_shape,
     face_shape: tuple[int, int] = GenerativeModel.face_shape,
-    source: str = "synth",
     shard_rows: int = DEFAULT_SHARD_ROWS,
 ) -> Dataset:
     """Create a data set with known best attainable errors, and an untrained encoder in `<out>/encoder`.
@@ -47,9 +45,8 @@ def make_dataset(
         num_clips: clips over all splits, at least 12.
         seed: determines all random numbers.
         informative_video: whether video and face depend on the label.
-        s_annot, s_text, s_video: noise of an annotator, of the words and of the video, in label units.
+        s_annot, s_video: noise of an annotator and of the video, in label units.
         visual_shape, face_shape: features of a clip, [T, N, D] and [T, E].
-        source: source name of all clips.
         shard_rows: maximum number of rows per shard.
 
     Raises:
@@ -65,7 +62,6 @@ def make_dataset(
     model = GenerativeModel(
         informative_video=informative_video,
         s_annot=s_annot,
-        s_text=s_text,
         s_video=s_video,
         visual_shape=visual_shape,
         face_shape=face_shape,
@@ -74,22 +70,19 @@ def make_dataset(
         out,
         features={"visual": FeatureSpec(visual_shape), "face": FeatureSpec(face_shape)},
         label=LabelSpec(),
-        provenance={
-            "made_by": "vadv synth",
-            "parameters": {"num_clips": num_clips, "seed": seed, **asdict(model)},
-        },
+        provenance={"made_by": "vadv synth", "parameters": {"num_clips": num_clips, "seed": seed, **asdict(model)}},
         shard_rows=shard_rows,
     )
     with writer:
         writer.prompts = prompt_embeddings(visual_shape[-1])
         writer.truth = truth_document(model)
-        for split, clip in draw_clips(model, num_clips=num_clips, seed=seed, source=source):
+        for split, clip in draw_clips(model, num_clips=num_clips, seed=seed):
             writer.write(split, clip)
         write_encoder(writer.folder / "encoder")
     return Dataset.open(out)
 
 
-def draw_clips(model: GenerativeModel, *, num_clips: int, seed: int, source: str) -> Iterator[tuple[str, Clip]]:
+def draw_clips(model: GenerativeModel, *, num_clips: int, seed: int) -> Iterator[tuple[str, Clip]]:
     """Yield every clip with its split, video by video."""
     sizes = _video_sizes(np.random.default_rng([seed, 0]), num_clips)
     splits = _video_splits(np.random.default_rng([seed, 1]), sizes)
@@ -114,7 +107,7 @@ def draw_clips(model: GenerativeModel, *, num_clips: int, seed: int, source: str
                     video_id=video_id,
                     text=render(rng, int(half_R[r]), words_R[r]),
                     label=float(label_R[r]),
-                    source=source,
+                    source="synth",
                     features={"visual": visual[r], "face": face[r]},
                 ),
             )

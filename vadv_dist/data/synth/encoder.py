@@ -49,12 +49,5 @@ def write_encoder(folder: Path) -> None:
             "num_attention_heads": 2,
             "intermediate_size": 256,
             "max_position_embeddings": _MAX_TOKENS,
-            "type_vocab_size": 2,
-            "hidden_act": "gelu",
-            "hidden_dropout_prob": 0.1,
-            "attention_probs_dropout_prob": 0.1,
-            "initializer_range": 0.02,
-            "layer_norm_eps": 1e-12,
-            "pad_token_id": vocab["[PAD]"],
         },
     )

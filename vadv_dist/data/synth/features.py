@@ -1,4 +1,4 @@
-"""Synthetic video: frame features and expression scores with a cue along one direction, and the optimal way to read it.
+"""Synthetic video: frame features and expression scores with a cue along one direction.
 
 The directions belong to an imaginary feature extractor: they depend only on the width, not on the seed, so that data
 sets with different seeds can be mixed and read by one teacher.
@@ -26,19 +26,13 @@ def draw_features(
         latent_R: latents, [R].
         speaker_R: index of each clip's speaker, from 0, [R].
     """
-    told_R = latent_R if model.informative_video else model.draw_latents(rng, len(latent_R))
+    if not model.informative_video:
+        latent_R = model.draw_latents(rng, len(latent_R))
     frames, tokens, width = model.visual_shape
-    visual = _draw(rng, model, told_R, speaker_R, (frames, tokens), _direction(_VISUAL, width))
+    visual = _draw(rng, model, latent_R, speaker_R, (frames, tokens), _direction(_VISUAL, width))
     frames, scores = model.face_shape
-    face = _draw(rng, model, told_R, speaker_R, (frames,), _direction(_FACE, scores))
+    face = _draw(rng, model, latent_R, speaker_R, (frames,), _direction(_FACE, scores))
     return visual, face
-
-
-def estimate_latent(model: GenerativeModel, visual: Features, face: Features) -> Floats:
-    """Best unbiased estimate of the latent from video, [R]: a sufficient statistic with variance `video_variance`."""
-    seen_R = _project(visual, _direction(_VISUAL, model.visual_shape[-1])) / model.visual_variance
-    shown_R = _project(face, _direction(_FACE, model.face_shape[-1])) / model.face_variance
-    return np.asarray((seen_R + shown_R) * model.video_variance)
 
 
 def prompt_embeddings(width: int) -> npt.NDArray[np.float32]:
@@ -54,24 +48,19 @@ def prompt_embeddings(width: int) -> npt.NDArray[np.float32]:
 def _draw(
     rng: np.random.Generator,
     model: GenerativeModel,
-    told_R: Floats,
+    latent_R: Floats,
     speaker_R: npt.NDArray[np.int64],
     axes: tuple[int, ...],
     direction: Floats,
 ) -> Features:
-    cue_R = told_R + rng.normal(0.0, model.s_video, len(told_R))
+    cue_R = latent_R + rng.normal(0.0, model.s_video, len(latent_R))
     offset = rng.normal(0.0, model.s_speaker, (int(speaker_R.max()) + 1, len(direction)))
     # Orthogonal to the cue: knowing the speaker does not help, so the statistic stays exact.
     offset -= (offset * direction).sum(axis=1, keepdims=True) * direction
     clip_RD = cue_R[:, None] * direction + offset[speaker_R]
-    values = rng.standard_normal((len(told_R), *axes, len(direction)), dtype=np.float32) * np.float32(model.s_frame)
-    values += clip_RD.reshape(len(told_R), *(1 for _ in axes), len(direction)).astype(np.float32)
+    values = rng.standard_normal((len(latent_R), *axes, len(direction)), dtype=np.float32) * np.float32(model.s_frame)
+    values += clip_RD.reshape(len(latent_R), *(1 for _ in axes), len(direction)).astype(np.float32)
     return values.astype(np.float16)
-
-
-def _project(values: Features, direction: Floats) -> Floats:
-    per_frame = (values.astype(np.float64) * direction).sum(axis=-1)
-    return np.asarray(per_frame.reshape(len(values), -1).mean(axis=1))
 
 
 def _direction(kind: int, width: int) -> Floats:

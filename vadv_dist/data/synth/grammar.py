@@ -1,4 +1,4 @@
-"""Render a level of opinion as words, and read it back.
+"""Render a level of opinion as words.
 
 A clip is one or two opinion phrases of the same level among neutral phrases, lower-case and without punctuation like
 MOSI's transcripts. A reader who knows the words can recover the level; a student has to learn about 260 of them from
@@ -25,25 +25,13 @@ from vadv_dist.data.synth.words import (
 
 T = TypeVar("T")
 
-# Words per clip in CMU-MOSI: (quantile, words), cut at 100.
-WORD_QUANTILES = (
-    (0.0, 1),
-    (0.01, 3),
-    (0.05, 4),
-    (0.25, 7),
-    (0.5, 10),
-    (0.75, 16),
-    (0.9, 23),
-    (0.95, 28),
-    (0.99, 45),
-    (1.0, 100),
-)
+# Words per clip in CMU-MOSI at some quantiles, cut at 100.
+_QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+_WORDS = (1, 3, 4, 7, 10, 16, 23, 28, 45, 100)
 _TWO_OPINIONS_FROM_WORDS = 16
 _PLAIN_SHARE = 0.5
 # "not superb" does not mean "abysmal": only moderate words are negated.
 _STRONGEST_NEGATED = 3
-
-_LEVEL_OF_WORD = {word: half for half, words in OPINION_WORDS.items() for word in words}
 
 
 def _by_words(phrases: set[str]) -> dict[int, list[str]]:
@@ -59,7 +47,7 @@ _OPENINGS = _by_words(set(OPENINGS))
 
 def vocabulary() -> list[str]:
     """All words that a synthetic clip can contain, sorted."""
-    words = {*INTENSIFIERS, *DOWNTONERS, *NEGATIONS, *_LEVEL_OF_WORD}
+    words = {*INTENSIFIERS, *DOWNTONERS, *NEGATIONS}.union(*OPINION_WORDS.values())
     for grouped in (_NEUTRAL, _OPENINGS):
         words.update(word for phrases in grouped.values() for phrase in phrases for word in phrase.split())
     return sorted(words)
@@ -67,8 +55,7 @@ def vocabulary() -> list[str]:
 
 def draw_word_counts(rng: np.random.Generator, num_clips: int) -> list[int]:
     """Numbers of words with MOSI's quantiles, 1 to 100."""
-    shares, words = zip(*WORD_QUANTILES, strict=True)
-    log_words = np.interp(rng.random(num_clips), shares, np.log(words))
+    log_words = np.interp(rng.random(num_clips), _QUANTILES, np.log(_WORDS))
     return [int(n) for n in np.rint(np.exp(log_words))]
 
 
@@ -86,23 +73,6 @@ def render(rng: np.random.Generator, half: int, num_words: int) -> str:
     for opinion in opinions:
         phrases.insert(int(rng.integers(len(phrases) + 1)), opinion)
     return " ".join(phrases)
-
-
-def read_level(text: str) -> float:
-    """Level expressed by a synthetic clip's words: what an ideal reader knows.
-
-    Raises:
-        ValueError: there is no opinion in the text, or several that differ.
-    """
-    words = text.split()
-    levels = {
-        _shift(words[i - 1] if i else "", _LEVEL_OF_WORD[word])
-        for i, word in enumerate(words)
-        if word in _LEVEL_OF_WORD
-    }
-    if len(levels) != 1:
-        raise ValueError(f"expected one level of opinion in {text!r}, found {sorted(levels)}")
-    return levels.pop() / 2
 
 
 def _shift(modifier: str, half: int) -> int:

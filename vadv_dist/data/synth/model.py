@@ -7,10 +7,11 @@ Shape letters: R clips, Z latents, Y labels, U levels of opinion.
 """
 
 from dataclasses import dataclass
-from math import erf, inf, isfinite, sqrt
+from math import inf, isfinite
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
 from vadv_dist.errors import UserError
 
@@ -131,6 +132,5 @@ class GenerativeModel:
 
 def _rounded_normal(values: Floats, means: Floats, s: float, step: float) -> Floats:
     """Probability that clip(N(mean, s)) rounds to each value, [len(values), len(means)]."""
-    cdf = np.vectorize(lambda x: 0.5 * (1 + erf(x / sqrt(2))))
     edges = np.concatenate([[-inf], values[:-1] + step / 2, [inf]])
-    return np.asarray(np.diff(cdf((edges[:, None] - means[None, :]) / s), axis=0))
+    return np.asarray(np.diff(ndtr((edges[:, None] - means) / s), axis=0))

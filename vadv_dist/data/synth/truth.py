@@ -109,20 +109,6 @@ def _best(model: GenerativeModel, of: Callable[[Floats], float]) -> dict[str, fl
     return best
 
 
-def posterior_medians(likelihood_RZ: Floats, model: GenerativeModel) -> Floats:
-    """Best prediction of clips under absolute error, [R], from p(observation | latent) up to a factor per clip."""
-    joint_YR = model.label_given_latent() @ (likelihood_RZ * latent_shares()).T
-    return _medians(joint_YR)
-
-
-def estimate_likelihood(estimate_R: Floats, model: GenerativeModel) -> Floats:
-    """p(video's estimate | latent) up to a factor per clip, [R, Z]; constant if the video is uninformative."""
-    if not model.informative_video:
-        return np.ones((len(estimate_R), len(GRID)))
-    distance_RZ = (estimate_R[:, None] - GRID) ** 2 / model.video_variance
-    return np.asarray(np.exp(-0.5 * (distance_RZ - distance_RZ.min(axis=1, keepdims=True))))
-
-
 def _estimate_given_latent(s: float) -> Floats:
     """Quadrature weights times density of the video's estimate given the latent, [M, Z]; columns sum to 1."""
     reach = GRID[-1] + _REACH_IN_DEVIATIONS * s
