@@ -19,7 +19,7 @@ def test_goodput_excludes_repeated_steps() -> None:
         history(each)
     assert history.goodput == pytest.approx((10 + 6) / 20)
     assert history.restarts == 0
-    history(start(10, 1050.0))  # it was killed, and goes on from the checkpoint of step 10
+    history(start(10, 1050.0))  # killed, and resumed from the checkpoint of step 10
     assert history.step == 10
     history(step(20, 1060.0, 10.0))
     assert history.goodput == pytest.approx((10 + 10) / 60)

@@ -25,7 +25,7 @@ def test_each_line_is_shown_once_if_the_file_was_trimmed_and_grew(
     write(path, (1, 10.0), (2, 11.0), (3, 12.0))
     shown: list[int] = []
     with MetricsTail(path, lambda shown_line: shown.append(shown_line.step), interval_s=30):
-        # Killed after step 3, goes on from step 1: the file is longer than before when it is looked at again.
+        # Killed after step 3 and resumed from step 1: the file is longer than before when it is read again.
         write(path, (1, 10.0), (2, 20.5), (3, 21.0), (4, 22.25), (5, 23.0))
     assert shown == [2, 3, 4, 5]
 

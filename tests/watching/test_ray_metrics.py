@@ -47,7 +47,7 @@ def test_rank_0_is_scraped_through_ray_and_its_series_end(cluster, agent, write_
         assert process.returncode == 0, said
         log = [line.to_json() for line in RunFolder.open(tmp_path / "runs" / "far").metrics_log().lines()]
         losses = {line["step"]: line["total"] for line in log if line["kind"] == "step"}
-        # Two workers, but one tells; what was seen are lines of the log.
+        # Of two workers, one reports; the values are those of the log.
         [series] = server.get("/api/v1/query", query='vadv_loss{run="far", term="total"}[5m]')["data"]["result"]
         assert {float(value) for _, value in series["values"]} <= set(losses.values())
         assert series["metric"]["source"] == "all"
@@ -70,7 +70,7 @@ def train():
     rates = {"lr": 0.1, "grad_norm": 1.0, "samples_per_s": 1.0, "tokens_per_s": 1.0, "data_wait_s": 0.0, "line_s": 1.0}
     with ray_metrics("blown", trial="t1") as gauges:
         gauges(StepLine(step=5, epoch=0, time=time.time(), terms={"total": 3.0}, **rates))
-        time.sleep(6)  # longer than Ray keeps a gauge that nobody records again
+        time.sleep(6)  # longer than Ray keeps a gauge that is not recorded again
         gauges(FaultLine(step=6, epoch=0, time=time.time(), what="the loss is not finite"))
 
 ray.get(train.remote())

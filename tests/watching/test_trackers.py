@@ -4,6 +4,8 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,7 +43,7 @@ def tracked(config: Path, tracker: str, caplog: pytest.LogCaptureFixture) -> lis
     """Train a run with a tracker and return the lines of its log."""
     options = [f"--telemetry.track={tracker}", "--trainer.epochs=1", "--data.batch_size=40"]
     train(load_config(config, options), Console(file=io.StringIO()))
-    assert "failed and gets no more" not in caplog.text
+    assert "failed and gets no more values" not in caplog.text
     return [each.to_json() for each in RunFolder.open(config.parent / "runs" / config.stem).metrics_log().lines()]
 
 
@@ -59,7 +61,7 @@ def expected(log: list[dict]) -> dict[tuple[str, int], float]:
     return found
 
 
-def test_lines_are_named_as_trackers_group_them() -> None:
+def test_values_of_a_line_are_named_in_groups() -> None:
     assert values_of(line(STEP)) == {
         "loss/total": 2.5,
         "loss/text_regression": 0.25,
@@ -104,20 +106,20 @@ def test_unreachable_tracker_is_a_user_error(monkeypatch, tmp_path) -> None:
 
 
 def test_failing_tracker_does_not_end_training(monkeypatch, tmp_path, caplog) -> None:
-    class Broken:
-        def log(self, step: int, values: dict) -> None:
+    @contextmanager
+    def broken(*arguments: object) -> Iterator[Callable]:
+        def log(step: int, values: dict) -> None:
             raise ConnectionError("nobody there")
 
-        def close(self) -> None:
-            raise AssertionError("a tracker that failed is left alone")
+        yield log
+        raise AssertionError("a tracker that failed is not closed")
 
-    monkeypatch.setattr("vadv_dist.watching.trackers._open", lambda *arguments: Broken())
-    monkeypatch.setattr("vadv_dist.watching.trackers.require_tracker", lambda kind: None)
+    monkeypatch.setattr("vadv_dist.watching.trackers._tracker", broken)
     with tracking("mlflow", "run", "run", tmp_path, {}) as track:
         for _ in range(3):
             track(line(STEP))
     assert [record.getMessage() for record in caplog.records] == [
-        "telemetry.track: mlflow failed and gets no more: nobody there"
+        "telemetry.track: mlflow failed and gets no more values: nobody there"
     ]
 
 
@@ -177,7 +179,7 @@ def test_mlflow_contains_the_logged_values_and_resumes_its_run(write_config, tmp
     for (name, step), value in expected(log).items():
         [metric] = [metric for metric in client.get_metric_history(run.info.run_id, name) if metric.step == step]
         assert metric.value == value
-    # The same run once more: it is found by its folder, not begun beside the first.
+    # The same run again is found by its folder, and no second run is created.
     (tmp_path / "runs" / "told" / "result.json").unlink()
     tracked(config, "mlflow", caplog)
     assert only_run().info.run_id == run.info.run_id

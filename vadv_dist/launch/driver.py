@@ -101,7 +101,8 @@ def train(config: Config, console: Console | None = None, *, trial: str = "") ->
             ProgressView(console, steps, config.trainer.epochs) as view,
         ):
             if gauges is not None:
-                gauges.replay(folder.metrics_log().lines())
+                for earlier in folder.metrics_log().lines():
+                    gauges(earlier)
 
             def show(line: Line) -> None:
                 view(line)

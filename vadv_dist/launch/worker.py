@@ -191,7 +191,8 @@ def _metrics_of_rank(config: Config, distributed: Distributed, trial: str) -> It
         return
     folder = RunFolder.of(config)
     with ray_metrics(config.run.name, trial=trial, disk=folder.disk) as gauges:
-        gauges.replay(folder.metrics_log().lines())
+        for line in folder.metrics_log().lines():
+            gauges(line)
         yield gauges
 
 

@@ -14,25 +14,25 @@ from vadv_dist.watching.gauges import GAUGES, RunGauges
 if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily
 
-# Where somebody has read the endpoint twice lately, the last values are held for one more visit, but not longer.
+# If there were two scrapes within a minute, the last values are kept for one more scrape, up to 20 s.
 _REGULAR, _RECENT_S, _HOLD_S = 2, 60.0, 20.0
-# Time for the answer to that visit to be written out.
-_ANSWER_S = 0.5
+# Time for sending the response to that scrape.
+_RESPONSE_S = 0.5
 
 
 class _Collector:
-    """What prometheus_client asks at every scrape."""
+    """Called by prometheus_client at each scrape."""
 
     def __init__(self, gauges: RunGauges) -> None:
         self._gauges = gauges
-        self.visits: deque[float] = deque(maxlen=_REGULAR)
+        self.scrapes: deque[float] = deque(maxlen=_REGULAR)
 
     def describe(self) -> list["GaugeMetricFamily"]:
-        """Nothing beforehand: registering is no scrape."""
+        """Return nothing, so that registering does not count as a scrape."""
         return []
 
     def collect(self) -> Iterator["GaugeMetricFamily"]:
-        """Every gauge as it stands now."""
+        """Yield all gauges."""
         from prometheus_client.core import GaugeMetricFamily
 
         began = time.monotonic()
@@ -42,7 +42,7 @@ class _Collector:
             for sample in samples:
                 family.add_metric(sample.labels, sample.value)
             yield family
-        self.visits.append(began)
+        self.scrapes.append(began)
 
 
 @contextmanager
@@ -81,27 +81,26 @@ def serve_metrics(
         raise UserError(
             f"telemetry.port {port} cannot be used: {error.strerror}. Choose another port, or null."
         ) from None
+    interrupted = False
     try:
-        try:
-            yield gauges
-        except (KeyboardInterrupt, StoppedError):
-            raise
-        except BaseException:
-            _hold(collector, say)
-            raise
-        _hold(collector, say)
+        yield gauges
+    except (KeyboardInterrupt, StoppedError):
+        interrupted = True
+        raise
     finally:
+        if not interrupted:
+            _wait_for_scrape(collector, say)
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-def _hold(collector: _Collector, say: Callable[[str], None]) -> None:
+def _wait_for_scrape(collector: _Collector, say: Callable[[str], None]) -> None:
     """Wait for one more scrape if scrapes are regular."""
-    began, visits = time.monotonic(), collector.visits
-    if len(visits) < _REGULAR or began - visits[0] > _RECENT_S:
+    began, scrapes = time.monotonic(), collector.scrapes
+    if len(scrapes) < _REGULAR or began - scrapes[0] > _RECENT_S:
         return
     say("waiting for Prometheus to read the last values …")
-    while visits[-1] < began and time.monotonic() - began < _HOLD_S:
+    while scrapes[-1] < began and time.monotonic() - began < _HOLD_S:
         time.sleep(0.05)
-    time.sleep(_ANSWER_S)
+    time.sleep(_RESPONSE_S)

@@ -1,53 +1,51 @@
-"""A run's lines as `vadv_*` gauges, whoever serves them."""
+"""Metrics of a run as `vadv_*` gauges, for the HTTP endpoint and for Ray."""
 
 import contextlib
 import shutil
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from vadv_dist.runs.records import EpochLine, Line, Metrics, StepLine
 from vadv_dist.watching.history import RunHistory
 
 COMMON_LABELS = ("run", "trial", "source")
-# Of what is no metric of a single data set.
+# The source of values that do not belong to a single data set.
 ALL_SOURCES = "all"
 
 
-@dataclass(frozen=True)
-class Gauge:
-    """One kind of gauge: its help text, and its labels besides those that all have."""
+class Gauge(NamedTuple):
+    """A gauge: its help text, and its labels besides the common ones."""
 
     text: str
     labels: tuple[str, ...] = ()
 
     @property
     def all_labels(self) -> tuple[str, ...]:
-        """Every label, in order."""
+        """All labels, in order."""
         return (*COMMON_LABELS, *self.labels)
 
 
 GAUGES = {
-    "vadv_loss": Gauge("Unweighted loss term, or the weighted total, mean since the line before", ("term",)),
-    "vadv_loss_weight": Gauge("Weight of a loss term where objective.weighting is not fixed, likewise", ("term",)),
-    "vadv_validation": Gauge("Metric on the validation split, where the labels define it", ("model", "metric")),
+    "vadv_loss": Gauge("Unweighted loss term, or the weighted total, mean since the previous line", ("term",)),
+    "vadv_loss_weight": Gauge("Mean weight of a loss term since the previous line, unless fixed", ("term",)),
+    "vadv_validation": Gauge("Metric on the validation split, if the labels define it", ("model", "metric")),
     "vadv_learning_rate": Gauge("Learning rate of pretrained weights"),
     "vadv_gradient_norm": Gauge("Norm of the gradient before clipping"),
-    "vadv_samples_per_second": Gauge("Clips trained on per second, over all workers"),
-    "vadv_tokens_per_second": Gauge("Tokens trained on per second, over all workers, without padding"),
+    "vadv_samples_per_second": Gauge("Training clips per second, over all workers"),
+    "vadv_tokens_per_second": Gauge("Training tokens per second, over all workers, without padding"),
     "vadv_model_flop_utilisation": Gauge("Model FLOP per second over the peak of all devices"),
-    "vadv_data_wait_seconds": Gauge("Seconds waited for data since the line before"),
-    "vadv_data_wait_ratio": Gauge("Share of the time since the line before that was spent waiting for data"),
-    "vadv_checkpoint_blocked_seconds": Gauge("Seconds for which checkpoints have kept training from going on so far"),
-    "vadv_gpu_memory_bytes": Gauge("Most memory that tensors of rank 0 have taken on its GPU so far"),
-    "vadv_restarts": Gauge("Times that the run was started again"),
-    "vadv_goodput": Gauge("Share of the time since the first start that went into steps which are kept"),
-    "vadv_step": Gauge("Updates made"),
-    "vadv_planned_steps": Gauge("Updates that the whole run makes"),
+    "vadv_data_wait_seconds": Gauge("Seconds spent waiting for data since the previous line"),
+    "vadv_data_wait_ratio": Gauge("Fraction of the time since the previous line spent waiting for data"),
+    "vadv_checkpoint_blocked_seconds": Gauge("Total seconds that training waited for checkpoints"),
+    "vadv_gpu_memory_bytes": Gauge("Peak memory of tensors of rank 0 on its GPU"),
+    "vadv_restarts": Gauge("Number of restarts of the run"),
+    "vadv_goodput": Gauge("Fraction of the time since the first start spent on steps that are kept"),
+    "vadv_step": Gauge("Updates so far"),
+    "vadv_planned_steps": Gauge("Updates of the whole run"),
     "vadv_epoch": Gauge("Epoch, from 0"),
-    "vadv_last_line_timestamp_seconds": Gauge("When the run last told something, in seconds since 1970"),
-    "vadv_loss_not_finite": Gauge("1 where the run stopped because its loss was no number, else 0"),
+    "vadv_last_line_timestamp_seconds": Gauge("Time of the last line, in seconds since 1970"),
+    "vadv_loss_not_finite": Gauge("1 if the run stopped because its loss was NaN or infinity, else 0"),
     "vadv_disk_free_bytes": Gauge("Free bytes on the disk of the run's folder"),
     "vadv_disk_size_bytes": Gauge("Size of the disk of the run's folder"),
 }
@@ -64,9 +62,8 @@ _OF_STEP_LINE = {
 }
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One value of a gauge; `labels` are those of `Gauge.all_labels`, in that order."""
+class Sample(NamedTuple):
+    """One value of a gauge; `labels` are the values of `Gauge.all_labels`."""
 
     name: str
     labels: tuple[str, ...]
@@ -78,18 +75,18 @@ class RunGauges:
 
     Args:
         run: the run's name.
-        trial: the trial of a search that it is; empty where it is none.
-        disk: a folder on the disk that the run writes to; None where that is an object store.
+        trial: its trial in a search; empty outside a search.
+        disk: a folder on the disk that the run writes to; None in an object store.
     """
 
     def __init__(self, run: str, *, trial: str = "", disk: Path | None = None) -> None:
         self.history = RunHistory()
         self._run, self._trial, self._disk = run, trial, disk
         self._values: dict[tuple[str, tuple[str, ...]], float] = {}
-        self._lock = threading.Lock()  # a scrape comes in a thread of its own
+        self._lock = threading.Lock()  # scrapes come from another thread
 
     def __call__(self, line: Line) -> None:
-        """Take over one line."""
+        """Update the gauges from a line."""
         with self._lock:
             self.history(line)
             if isinstance(line, StepLine):
@@ -103,19 +100,21 @@ class RunGauges:
                 self._validation(ALL_SOURCES, line.validation)
                 for source, metrics in line.sources.items():
                     self._validation(source, metrics)
-            self._summary()
-
-    def replay(self, lines: Iterable[Line]) -> None:
-        """Take over the lines of earlier attempts, as they stand in metrics.jsonl."""
-        for line in lines:
-            self(line)
+            history = self.history
+            self._set("vadv_data_wait_ratio", history.wait_ratio)
+            self._set("vadv_checkpoint_blocked_seconds", history.blocked_s)
+            self._set("vadv_restarts", history.restarts)
+            self._set("vadv_goodput", history.goodput)
+            self._set("vadv_planned_steps", history.num_steps)
+            self._set("vadv_last_line_timestamp_seconds", history.last_time)
+            self._set("vadv_loss_not_finite", float(history.fault is not None))
 
     def samples(self) -> list[Sample]:
-        """Every value as it stands now, ordered by name."""
+        """All current values, ordered by name."""
         with self._lock:
             found = [Sample(name, labels, value) for (name, labels), value in sorted(self._values.items())]
         if self._disk is not None:
-            with contextlib.suppress(OSError):  # a shared disk that does not answer just now
+            with contextlib.suppress(OSError):  # a shared disk that does not respond at the moment
                 usage = shutil.disk_usage(self._disk)
                 labels = (self._run, self._trial, ALL_SOURCES)
                 found.append(Sample("vadv_disk_free_bytes", labels, usage.free))
@@ -127,18 +126,8 @@ class RunGauges:
             for metric, value in values.items():
                 self._set("vadv_validation", value, model, metric, source=source)
 
-    def _summary(self) -> None:
-        history = self.history
-        self._set("vadv_data_wait_ratio", history.wait_ratio)
-        self._set("vadv_checkpoint_blocked_seconds", history.blocked_s)
-        self._set("vadv_restarts", history.restarts)
-        self._set("vadv_goodput", history.goodput)
-        self._set("vadv_planned_steps", history.num_steps)
-        self._set("vadv_last_line_timestamp_seconds", history.last_time)
-        self._set("vadv_loss_not_finite", float(history.fault is not None))
-
     def _set(self, name: str, value: float | None, *labels: str, source: str = ALL_SOURCES) -> None:
-        """Set a value; one that is not known any more ends."""
+        """Set a value; None removes it."""
         key = (name, (self._run, self._trial, source, *labels))
         if value is None:
             self._values.pop(key, None)

@@ -1,9 +1,8 @@
-"""What a person sees of a training run: a bar on a terminal, plain lines elsewhere, both from metrics.jsonl's lines."""
+"""Progress of a training run from the lines of metrics.jsonl: a bar in a terminal, plain lines elsewhere."""
 
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -22,23 +21,18 @@ class ProgressView:
     """Shows lines of metrics.jsonl as they are written.
 
     Args:
-        console: where to (standard error, so that standard output stays for answers).
-        num_steps: steps of the whole run.
-        epochs: epochs of the whole run.
-        description: of the task, where the line of the start is not among those that will be shown.
+        console: the output.
+        num_steps, epochs: totals of the run.
+        description: the task, if the start line is not among the lines that will be shown.
     """
 
     def __init__(
         self, console: Console, num_steps: int, epochs: int, description: TaskDescription | None = None
     ) -> None:
-        self._console = console
-        self._num_steps = num_steps
-        self._epochs = epochs
+        self._console, self._num_steps, self._epochs, self._description = console, num_steps, epochs, description
         self._bar: Progress | None = None
         self._shown = 0.0
-        self._warned = False
-        self._starts = 0  # the first is that of this command
-        self._description = description
+        self._warned = self._started = False
         if console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -58,9 +52,7 @@ class ProgressView:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -68,9 +60,9 @@ class ProgressView:
         """Show one line."""
         if isinstance(line, StartLine):
             self._description = line.task
-            self._starts += 1
-            if self._starts > 1:
+            if self._started:
                 self._say(f"a worker was lost; the workers were restarted from step {line.step}")
+            self._started = True
         elif isinstance(line, StepLine):
             self._step(line)
         elif isinstance(line, EpochLine) and self._description is not None:
@@ -121,12 +113,10 @@ def _score(values: Values, metric: Metric) -> str:
 
 
 class MetricsTail:
-    """Follows metrics.jsonl while other processes write it, and hands over each new line.
+    """Follows metrics.jsonl while another process writes it, and passes each new line to `show`.
 
-    Either in a thread of its own, from now on, as a context; or by calling `poll`, from the first line on.
-
-    A run that goes on replaces the file by one without the lines of the attempt before; that one is read from its
-    start, and what is no newer than the last line that was seen is not shown again.
+    As a context, it reads later lines in a background thread; `poll` reads from the first line on. When a run resumes,
+    it replaces the file, which is then read from the start; lines that are not newer than the last one are skipped.
     """
 
     def __init__(self, path: Location, show: Callable[[Line], None], interval_s: float = 0.5) -> None:
@@ -138,11 +128,11 @@ class MetricsTail:
 
     @property
     def interval_s(self) -> float:
-        """Seconds between two looks."""
+        """Seconds between two reads."""
         return self._lines.interval_s
 
     def poll(self) -> None:
-        """Look once, and hand over what is new."""
+        """Read new lines once."""
         self._read(self._show)
 
     def __enter__(self) -> Self:
@@ -150,9 +140,7 @@ class MetricsTail:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
 
@@ -166,7 +154,7 @@ class MetricsTail:
             try:
                 line = parse_line(parse_json(raw))
             except JsonError:
-                continue  # half a line of a killed attempt, which the next one trims
+                continue  # an incomplete line of a killed attempt, which the next attempt removes
             if line is not None and line.time > self._seen:
                 self._seen = line.time
                 show(line)

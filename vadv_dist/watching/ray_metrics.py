@@ -1,12 +1,13 @@
-"""A run's gauges through Ray: each node's metrics agent serves what the workers on it have recorded.
+"""A run's gauges through Ray: the metrics agent of each node serves what the workers on it record.
 
-Ray adds `ray_` to the names, and drops a gauge that was not recorded for two of its report intervals. So values are
-recorded again and again while the run lasts, and end by themselves when it does.
+Ray prefixes the names with `ray_`, and drops a gauge that is not recorded for two report intervals. The values are
+therefore recorded repeatedly while the run lasts, and disappear after it.
 """
 
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +16,14 @@ from vadv_dist.watching.gauges import GAUGES, RunGauges
 
 logger = logging.getLogger(__name__)
 
-# Ray's own default, in milliseconds.
-_REPORT_INTERVAL = ("RAY_metrics_report_interval_ms", 10_000)
+_REPORT_INTERVAL_MS = "RAY_metrics_report_interval_ms"  # 10 s unless set, as in Ray
 
 
 @contextmanager
 def ray_metrics(run: str, *, trial: str = "", disk: Path | None = None) -> Iterator[RunGauges]:
-    """Record a run's gauges with Ray while the block lasts; this process must be one of Ray's.
+    """Record a run's gauges with Ray until the context exits; this process must be connected to Ray.
 
-    Where the run failed, the end of the block waits until Ray has reported that.
+    If the run failed, the exit waits until Ray has reported it.
 
     Args:
         run, trial, disk: see `RunGauges`.
@@ -32,25 +32,22 @@ def ray_metrics(run: str, *, trial: str = "", disk: Path | None = None) -> Itera
 
     gauges = RunGauges(run, trial=trial, disk=disk)
     recorders: dict[str, Gauge] = {}
-    interval_s = _report_interval_s()
+    interval_s = max(float(os.environ.get(_REPORT_INTERVAL_MS, 10_000)), 1000) / 1000
     ended = threading.Event()
 
     def record() -> None:
-        for sample in gauges.samples():
-            gauge = GAUGES[sample.name]
-            if sample.name not in recorders:
-                recorders[sample.name] = Gauge(sample.name, gauge.text, tag_keys=gauge.all_labels)
-            recorders[sample.name].set(sample.value, tags=dict(zip(gauge.all_labels, sample.labels, strict=True)))
-
-    def try_to_record() -> None:
         try:
-            record()
-        except Exception as error:  # of Ray's own; a training does not end because nobody can see it
-            logger.warning("metrics could not be handed to Ray: %s", error)
+            for name, labels, value in gauges.samples():
+                gauge = GAUGES[name]
+                if name not in recorders:
+                    recorders[name] = Gauge(name, gauge.text, tag_keys=gauge.all_labels)
+                recorders[name].set(value, tags=dict(zip(gauge.all_labels, labels, strict=True)))
+        except Exception as error:  # whatever Ray raises must not end training
+            logger.warning("metrics could not be recorded with Ray: %s", error)
 
     def keep_recording() -> None:
         while not ended.wait(interval_s / 2):
-            try_to_record()
+            record()
 
     thread = threading.Thread(target=keep_recording, name="vadv-metrics", daemon=True)
     thread.start()
@@ -59,15 +56,6 @@ def ray_metrics(run: str, *, trial: str = "", disk: Path | None = None) -> Itera
     finally:
         ended.set()
         thread.join()
-        try_to_record()
+        record()
         if gauges.history.fault is not None:
-            threading.Event().wait(1.5 * interval_s)
-
-
-def _report_interval_s() -> float:
-    name, default = _REPORT_INTERVAL
-    try:
-        interval_ms = float(os.environ[name])
-    except (KeyError, ValueError):
-        interval_ms = default
-    return max(interval_ms, 1000) / 1000
+            time.sleep(1.5 * interval_s)

@@ -1,24 +1,31 @@
 """`vadv watch`: follow a run through its metrics.jsonl, on disk or in an object store."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
 
 from vadv_dist.errors import MachineError
+from vadv_dist.evaluation.description import TaskDescription
 from vadv_dist.runs.folder import RunFolder
-from vadv_dist.runs.records import Line
+from vadv_dist.runs.records import RATES, Line
 from vadv_dist.watching.history import RunHistory
 from vadv_dist.watching.progress import MetricsTail, ProgressView
-from vadv_dist.watching.watch_view import render, snapshot
 
-# How often result.json is looked for: it is one more request to an object store.
-_RESULT_INTERVAL_S = 2.0
+# Time between two updates: each looks for result.json, which is a request to an object store.
+_INTERVAL_S = 1.0
+# An incomplete run without a line for this long is reported as silent.
+_SILENT_S = 300.0
+_EPOCHS = 8  # fit a terminal of 24 lines with the rest
 
 
 def look(run: str) -> dict[str, Any]:
-    """Return the state of a run as plain values.
+    """Return the state of a run as plain values; see `snapshot`.
 
     Raises:
         UserError: there is no such run.
@@ -30,7 +37,7 @@ def look(run: str) -> dict[str, Any]:
 
 
 def watch(run: str, console: Console, *, once: bool = False, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Show a run until it is complete: a table that is redrawn on a terminal, elsewhere a table and then plain lines.
+    """Show a run until it is complete: a table that is redrawn in a terminal, elsewhere a table and then plain lines.
 
     Args:
         run: folder or s3:// prefix of the run.
@@ -39,7 +46,7 @@ def watch(run: str, console: Console, *, once: bool = False, sleep: Callable[[fl
         sleep: waits between updates.
     Raises:
         UserError: there is no such run.
-        MachineError: the run has stopped because its loss became no number.
+        MachineError: the run has stopped because its loss became NaN or infinity.
     """
     folder = RunFolder.open(run)
     history = RunHistory()
@@ -50,38 +57,189 @@ def watch(run: str, console: Console, *, once: bool = False, sleep: Callable[[fl
         if plain is not None:
             plain(line)
 
+    def table() -> Group:
+        return render(snapshot(folder, history), history.task)
+
+    def has_ended() -> bool:
+        return history.fault is not None or folder.result_path.is_file()
+
     tail = MetricsTail(folder.metrics_path, show)
     tail.poll()
+    interval_s = max(tail.interval_s, _INTERVAL_S)
     if once:
-        console.print(render(snapshot(folder, history), history.task))
+        console.print(table())
         return
     if console.is_terminal:
         from rich.live import Live
 
-        with Live(render(snapshot(folder, history), history.task), console=console, auto_refresh=False) as live:
-            while not _ended(folder, history):
-                _rest(tail, sleep)
-                live.update(render(snapshot(folder, history), history.task), refresh=True)
+        with Live(table(), console=console, auto_refresh=False) as live:
+            while not has_ended():
+                sleep(interval_s)
+                tail.poll()
+                live.update(table(), refresh=True)
     else:
-        console.print(render(snapshot(folder, history), history.task))
-        goes_on = not _ended(folder, history)
-        while not _ended(folder, history):
-            if plain is None and history.num_steps is not None:
-                plain = ProgressView(console, history.num_steps, history.epochs or 0, history.task)
-            _rest(tail, sleep)
-        if goes_on:
-            console.print(render(snapshot(folder, history), history.task))
+        console.print(table())
+        if not has_ended():
+            while not has_ended():
+                if plain is None and history.num_steps is not None:
+                    plain = ProgressView(console, history.num_steps, history.epochs or 0, history.task)
+                sleep(interval_s)
+                tail.poll()
+            console.print(table())
     if history.fault is not None:
         raise MachineError(
-            f"{folder.root} stopped at step {history.fault.step}: {history.fault.what}. Its own messages say "
-            "what to do."
+            f"{folder.root} stopped at step {history.fault.step}: {history.fault.what}. See the messages of its own "
+            "process."
         )
 
 
-def _ended(folder: RunFolder, history: RunHistory) -> bool:
-    return history.fault is not None or folder.result_path.is_file()
+def snapshot(folder: RunFolder, history: RunHistory) -> dict[str, Any]:
+    """The state of a run as plain values; unknown values are None."""
+    line = history.last_step
+    last_epoch = history.epoch_lines[-1] if history.epoch_lines else None
+    began, ended = history.first_time, history.last_time
+    complete = folder.result_path.is_file()
+    silent_s = None if ended is None else max(0.0, time.time() - ended)
+    if complete:
+        state = "complete"
+    elif history.fault is not None:
+        state = f"stopped: {history.fault.what}"
+    elif silent_s is None:
+        state = "no line yet"
+    else:
+        state = "silent" if silent_s > _SILENT_S else "running"
+    return {
+        "run": folder.root.name,
+        "folder": str(folder.root),
+        "state": state,
+        "silent_s": None if complete else silent_s,
+        "step": history.step,
+        "steps": history.num_steps,
+        "epoch": history.epoch,
+        "epochs": history.epochs,
+        "workers": history.workers,
+        "restarts": history.restarts,
+        "goodput": history.goodput,
+        "elapsed_s": None if began is None or ended is None else ended - began,
+        "left_s": 0.0 if complete else history.seconds_left,
+        "terms": {n: v for n, v in line.terms.items() if v is not None} if line is not None else {},
+        "weights": dict(line.weights) if line is not None else {},
+        "epoch_terms": dict(last_epoch.train) if last_epoch is not None else {},
+        "rates": line.rates if line is not None else dict.fromkeys(RATES),
+        "data_wait_ratio": history.wait_ratio,
+        "checkpoint_blocked_s": history.blocked_s,
+        "absent": history.absent,
+        "remarks": list(last_epoch.remarks) if last_epoch is not None else [],
+        "validation": [
+            {"epoch": e.epoch, "step": e.step, "best": e.best, "models": e.validation, "sources": e.sources}
+            for e in history.epoch_lines
+        ],
+    }
 
 
-def _rest(tail: MetricsTail, sleep: Callable[[float], None]) -> None:
-    sleep(max(tail.interval_s, _RESULT_INTERVAL_S / 2))
-    tail.poll()
+def render(found: Mapping[str, Any], task: TaskDescription | None) -> Group:
+    """Render a `snapshot` within 80 columns, with the `task` from the run's lines."""
+    parts: list[Any] = [Text(f"{found['folder']}: {found['state']}", style="bold"), Text(_position(found))]
+    if found["state"] == "silent":
+        text = f"no line for {_duration(found['silent_s'])}: the run is waiting, or its process has ended"
+        parts.append(Text(text, style="yellow"))
+    if found["terms"] and task is not None:
+        parts += [_terms(found, task), Text(_rates(found)), Text(_shares(found))]
+    if found["validation"] and task is not None:
+        parts.append(_validation(found, task))
+        by_reason: dict[str, list[str]] = {}
+        for key, reason in found["absent"].items():
+            by_reason.setdefault(reason, []).append(key)
+        parts += [Text(f"no {', '.join(keys)}: {reason}", style="dim") for reason, keys in by_reason.items()]
+        parts += [Text(remark, style="yellow") for remark in found["remarks"]]
+    return Group(*parts)
+
+
+def _position(found: Mapping[str, Any]) -> str:
+    steps, epochs = found["steps"], found["epochs"]
+    share = f" ({found['step'] / steps:.0%})" if steps else ""
+    epoch = min(found["epoch"] + 1, epochs or found["epoch"] + 1)
+    parts = [f"step {found['step']}/{steps or '?'}{share}", f"epoch {epoch}/{epochs or '?'}"]
+    parts.append(f"{_duration(found['elapsed_s'])} so far")
+    if found["state"] in ("running", "silent"):
+        parts.append(f"{_duration(found['left_s'])} left")
+    if found["restarts"]:
+        parts.append(f"{found['restarts']} restart{'s' if found['restarts'] > 1 else ''}")
+    return ", ".join(parts)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    return table
+
+
+def _terms(found: Mapping[str, Any], task: TaskDescription) -> Table:
+    table = _table("loss term", "weight", "last line", "last epoch")
+    described = [term.name for term in task.terms if term.name in found["terms"]]
+    others = sorted(found["terms"].keys() - set(described), key=lambda name: (name == "total", name))
+    for name in (*described, *others):
+        table.add_row(
+            name.replace("_", " "),
+            _number(found["weights"][name]) if name in found["weights"] else task.term(name).weight,
+            _number(found["terms"][name]),
+            _number(found["epoch_terms"].get(name)),
+        )
+    return table
+
+
+def _rates(found: Mapping[str, Any]) -> str:
+    rates = found["rates"]
+    parts = []
+    for key, unit in (("samples_per_s", "clips/s"), ("tokens_per_s", "tokens/s")):
+        if rates[key] is not None:
+            parts.append(f"{rates[key]:,.1f} {unit}" if rates[key] < 100 else f"{rates[key]:,.0f} {unit}")
+    if rates["lr"] is not None:
+        parts.append(f"learning rate {rates['lr']:.2e}")
+    if rates["grad_norm"] is not None:
+        parts.append(f"gradient norm {rates['grad_norm']:.3g}")
+    return ", ".join(parts)
+
+
+def _shares(found: Mapping[str, Any]) -> str:
+    rates = found["rates"]
+    parts = []
+    if rates["mfu"] is not None:
+        parts.append(f"{rates['mfu']:.1%} of peak FLOP")
+    if rates["gpu_memory_bytes"] is not None:
+        parts.append(f"{rates['gpu_memory_bytes'] / 2**30:.1f} GiB on the GPU")
+    if found["data_wait_ratio"] is not None:
+        parts.append(f"waiting for data {found['data_wait_ratio']:.1%}")
+    if found["checkpoint_blocked_s"]:
+        parts.append(f"checkpoints {_duration(found['checkpoint_blocked_s'])}")
+    if found["goodput"] is not None:
+        parts.append(f"goodput {found['goodput']:.0%}")
+    return ", ".join(parts)
+
+
+def _validation(found: Mapping[str, Any], task: TaskDescription) -> Table:
+    shown, student, score = found["validation"][-_EPOCHS:], task.student.name, task.score
+    outputs = [output.name for output in task.outputs if any(output.name in row["models"] for row in shown)]
+    sources = sorted({source for row in shown for source in row["sources"]})[:3]
+    others = [metric.key for metric in task.metrics if metric.key != score][:1]
+    table = _table(f"validation {task.score_metric.title}", "step", *outputs, *sources, *others, "")
+    for row in shown:
+        models = row["models"]
+        table.add_row(
+            f"epoch {row['epoch'] + 1}",
+            str(row["step"]),
+            *(_number(models.get(name, {}).get(score)) for name in outputs),
+            *(_number(row["sources"].get(source, {}).get(student, {}).get(score)) for source in sources),
+            *(_number(models.get(student, {}).get(key)) for key in others),
+            "best" if row["best"] else "",
+        )
+    return table
+
+
+def _duration(seconds: float | None) -> str:
+    return "?" if seconds is None else str(timedelta(seconds=round(seconds)))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}" if abs(value) < 1e-3 and value else f"{value:.3f}"
