@@ -12,7 +12,7 @@ from vadv_dist.data.schema import Batch, IntArray, Window
 from vadv_dist.data.windows import Windows
 
 _AHEAD = 4
-_LOOK_S = 0.2
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class BatchStream:
     def _next(self, ready: "queue.Queue[StepBatches | BaseException | None]") -> StepBatches | BaseException | None:
         while True:
             try:
-                return ready.get(timeout=_LOOK_S)
+                return ready.get(timeout=_POLL_S)
             except queue.Empty:
                 self.waiting()
 

@@ -102,8 +102,8 @@ class DeepSpeedEngine:
         self._engine.step()
         return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32).detach()
 
-    def look(self, batch: Batch) -> Terms:
-        """See `Engine.look`."""
+    def terms(self, batch: Batch) -> Terms:
+        """See `Engine.terms`."""
         self._engine.train()
         with torch.no_grad():
             terms: Terms = self._engine(batch)[1]

@@ -36,7 +36,7 @@ class Engine(Protocol):
         """Clip, update the weights at `lr_factor` times the peak rates, and return the gradient's norm before, []."""
         ...
 
-    def look(self, batch: Batch) -> Terms:
+    def terms(self, batch: Batch) -> Terms:
         """Terms of a micro-batch, equal to those in `accumulate`, without gradient."""
         ...
 

@@ -71,8 +71,8 @@ class TorchEngine:
         self._optimizer.zero_grad(set_to_none=True)
         return norm.detach()
 
-    def look(self, batch: Batch) -> Terms:
-        """See `Engine.look`."""
+    def terms(self, batch: Batch) -> Terms:
+        """See `Engine.terms`."""
         self._step.train()
         with torch.no_grad(), self._autocast():
             terms: Terms = self._step(batch)[1]

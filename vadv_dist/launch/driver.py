@@ -36,7 +36,7 @@ from vadv_dist.watching.endpoint import serve_metrics
 from vadv_dist.watching.progress import MetricsTail, ProgressView
 from vadv_dist.watching.trackers import flat, require_tracker, tracking
 
-_LOOK_S = 0.5
+_POLL_S = 0.5
 
 
 def train(config: Config, console: Console | None = None, *, trial: str = "") -> RunResult:
@@ -265,7 +265,7 @@ def _fit(trainer: Any, request: StopRequest, ask: Callable[[], None]) -> None:
     thread.start()
     has_asked = False
     while thread.is_alive():
-        thread.join(_LOOK_S)  # returns regularly so that signals are handled
+        thread.join(_POLL_S)  # returns regularly so that signals are handled
         if request.asked and not has_asked:
             has_asked = True
             ask()

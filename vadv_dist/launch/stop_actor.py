@@ -8,7 +8,7 @@ from typing import Any
 
 from vadv_dist.runtime.signals import TerminatedError
 
-_ANSWER_S, _LOOK_S = 5.0, 1.0
+_ANSWER_S, _POLL_S = 5.0, 1.0
 
 
 class _StopFlag:
@@ -66,7 +66,7 @@ def hearing(flag: Any | None) -> Iterator[Callable[[], bool]]:
         try:
             raised = flag.wait.remote()
             while not left.is_set():
-                if ray.wait([raised], timeout=_LOOK_S)[0]:
+                if ray.wait([raised], timeout=_POLL_S)[0]:
                     ray.get(raised)
                     asked.set()
                     return

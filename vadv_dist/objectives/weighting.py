@@ -32,7 +32,7 @@ class Weighting:
     """
 
     # Whether the weights of a step depend on that step's losses.
-    looks = False
+    needs_losses = False
     # Whether the losses are needed.
     learns = False
 
@@ -43,7 +43,7 @@ class Weighting:
         """Return the weights of a step, [K], fp64; called once per step.
 
         Args:
-            losses_K: values of the terms over the whole batch, positive, fp64; used if `looks` is set.
+            losses_K: values of the terms over the whole batch, positive, fp64; used if `needs_losses` is set.
             seed: seed of the step, the same on all ranks.
         """
         return torch.ones(self._num_terms, dtype=torch.float64, device=self._device)
@@ -139,7 +139,7 @@ class SoftOptimalUncertaintyWeighting(Weighting):
         temperature: T; higher values give more equal weights.
     """
 
-    looks = True
+    needs_losses = True
 
     def __init__(self, num_terms: int, device: torch.device, *, temperature: float) -> None:
         super().__init__(num_terms, device)
@@ -214,7 +214,7 @@ class FastAdaptiveWeighting(Weighting):
         lr: learning rate of the logits (the paper: 0.025).
     """
 
-    looks = True
+    needs_losses = True
 
     def __init__(self, num_terms: int, device: torch.device, *, lr: float) -> None:
         from vadv_dist.objectives.resumable_famo import ResumableFamo

@@ -166,8 +166,8 @@ class Trainer:
         state, config = self.state, self.config
         # Rank -1 does not exist: all ranks draw the same weights.
         self._weights.begin(_mix(config.run.seed, state.step, -1))
-        if self._weights.looks and len(batches.micro) > 1:
-            self._look(batches)
+        if self._weights.needs_losses and len(batches.micro) > 1:
+            self._weigh_step(batches)
         self._seed_dropout()
         for number, prepared in enumerate(batches.micro):
             batch = prepared.to(self.distributed.device)
@@ -186,11 +186,11 @@ class Trainer:
         if state.step % config.telemetry.log_every_steps == 0:
             self._flush_terms()
 
-    def _look(self, batches: StepBatches) -> None:
+    def _weigh_step(self, batches: StepBatches) -> None:
         """Determine weights from the terms of the whole step, before training on its first micro-batch."""
         self._seed_dropout()
         for prepared in batches.micro:
-            self._weights.see(self.engine.look(prepared.to(self.distributed.device)))
+            self._weights.see(self.engine.terms(prepared.to(self.distributed.device)))
         self._weights.decide()
 
     def _seed_dropout(self) -> None:

@@ -35,14 +35,14 @@ class TermWeights:
         self._sum: Tensor | None = None
 
     @property
-    def looks(self) -> bool:
+    def needs_losses(self) -> bool:
         """Whether a step's weights depend on its own losses."""
-        return self._weighting is not None and self._weighting.looks
+        return self._weighting is not None and self._weighting.needs_losses
 
     def begin(self, seed: int) -> None:
         """Begin a step; `seed` differs between steps and is the same on all ranks."""
         self._seed, self._seen, self._weights = seed, None, None
-        if self._weighting is not None and not self._weighting.looks:
+        if self._weighting is not None and not self._weighting.needs_losses:
             self._weights = self._weighting.weights(self._last, seed)
 
     def see(self, terms: Mapping[str, Tensor]) -> None:
