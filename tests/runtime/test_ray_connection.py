@@ -101,7 +101,7 @@ def test_doctor_checks_the_configured_cluster(monkeypatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "local")
     ((level, found),) = ray_lines()
     assert level == "ok"
-    assert "of its own on this machine (RAY_ADDRESS is local)" in found
+    assert "starts its own cluster on this machine (RAY_ADDRESS is local)" in found
     monkeypatch.delenv("RAY_ADDRESS")
     ((level, found),) = ray_lines()
     assert (level, "neither RAY_ADDRESS nor trainer.ray_address names a cluster" in found) == ("ok", True)

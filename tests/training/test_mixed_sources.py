@@ -19,6 +19,7 @@ from vadv_dist.launch.dry_run import describe, render
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.metrics_log import MetricsLog
+from vadv_dist.runs.records import Line
 from vadv_dist.storage import read_json
 from vadv_dist.training.evaluate import evaluate_run
 
@@ -112,9 +113,9 @@ def test_interrupted_mixed_run_ends_with_the_same_weights(mixed_config, stop_at,
     cut = load_config(mixed_config("cut"), OPTIONS)
     original = MetricsLog.append
 
-    def stop(self: MetricsLog, line: dict) -> None:
+    def stop(self: MetricsLog, line: Line) -> None:
         original(self, line)
-        if line["step"] == stop_at:
+        if line.step == stop_at:
             raise CutOffError
 
     with monkeypatch.context() as patched:
