@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,7 +212,7 @@ def _answer(
     counts = _token_counts(options.out, tokenizer, options.max_tokens)
     if options.json:
         cut = {split: count.to_json() for split, count in counts.items()} if tokenizer is not None else None
-        print_json({**summary.to_json(), **({} if cut is None else {"texts_cut": cut})})
+        print_json({**asdict(summary), **({} if cut is None else {"texts_cut": cut})})
         return 0
     print(summary)
     for split, count in counts.items():

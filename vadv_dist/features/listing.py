@@ -1,6 +1,5 @@
 """List the clips of an extraction from a CSV, or from a folder in MMSA's raw layout."""
 
-import csv
 import io
 import math
 import posixpath
@@ -12,7 +11,7 @@ from vadv_dist.config.extract_sections import ClipsConfig
 from vadv_dist.data.readers.csv_rows import SPLIT_NAMES
 from vadv_dist.data.video_ids import video_of
 from vadv_dist.errors import UserError, did_you_mean
-from vadv_dist.formats.csv_lines import bounded_lines, decimal_comma, number_of
+from vadv_dist.formats.csv_lines import csv_lines, decimal_comma, number_of
 from vadv_dist.storage import Location, join, location, open_binary
 
 CSV_COLUMNS = ("clip_id", "video_id", "split", "label", "text", "path")
@@ -130,36 +129,25 @@ def _rows(file: Location, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[
     if not file.is_file():
         what = "is a folder, expected a CSV file" if file.is_dir() else "does not exist"
         raise UserError(f"{file} {what}. Set clips.csv to the list of clips, or clips.mmsa to its folder.")
-    reader = None
-    try:
-        with io.TextIOWrapper(open_binary(file), encoding="utf-8-sig", newline="") as lines:
-            reader = csv.reader(bounded_lines(lines, file), strict=True)
-            header = next(reader, [])
-            for name in columns:
-                if header.count(name) != 1:
-                    what = f"has {header.count(name) or 'no'} columns named {name!r} ({', '.join(header) or 'none'})"
-                    raise UserError(
-                        f"{file} {what}, expected {', '.join(columns)}.{did_you_mean(name, header)} "
-                        "Rename the columns of its header line."
-                    )
-            for cells in reader:
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise UserError(
-                        f"{file} line {reader.line_num} has {len(cells)} cells, but the header line has {len(header)}. "
-                        "Quote cells that contain commas or line breaks."
-                    )
-                yield reader.line_num, dict(zip(header, cells, strict=True))
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file} is not a CSV file in UTF-8 ({error.reason} at byte {error.start}). Convert it to UTF-8."
-        ) from None
-    except csv.Error as error:
-        line = f" line {reader.line_num}" if reader is not None else ""
-        raise UserError(
-            f"{file}{line} is not valid CSV: {error}. Look for an unclosed quote there or before."
-        ) from None
+    with io.TextIOWrapper(open_binary(file), encoding="utf-8-sig", newline="") as text:
+        lines = csv_lines(text, file)
+        _, header = next(lines, (1, []))
+        for name in columns:
+            if header.count(name) != 1:
+                what = f"has {header.count(name) or 'no'} columns named {name!r} ({', '.join(header) or 'none'})"
+                raise UserError(
+                    f"{file} {what}, expected {', '.join(columns)}.{did_you_mean(name, header)} "
+                    "Rename the columns of its header line."
+                )
+        for line, cells in lines:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise UserError(
+                    f"{file} line {line} has {len(cells)} cells, but the header line has {len(header)}. "
+                    "Quote cells that contain commas or line breaks."
+                )
+            yield line, dict(zip(header, cells, strict=True))
 
 
 def _from_mmsa(row: Mapping[str, str]) -> dict[str, str]:

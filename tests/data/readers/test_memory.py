@@ -35,7 +35,7 @@ def watch():
         most = max(most, taken())
         time.sleep(0.01)
 threading.Thread(target=watch, daemon=True).start()
-DatasetWriter.__init__.__kwdefaults__.update(shard_rows=64, shard_bytes=4 << 20)
+DatasetWriter.__init__.__kwdefaults__.update(shard_rows=64, shard_bytes=2 << 20)
 """
 
 

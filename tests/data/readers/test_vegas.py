@@ -153,7 +153,8 @@ def test_other_layouts_are_refused(tmp_path: Path, name: str, values: Any, messa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_classes": 1}, "--classes is 1"),
+        ({"num_classes": 1}, "--classes is 1, expected a number from 2 to 10,000"),
+        ({"num_classes": 20_000}, "--classes is 20000, expected a number from 2 to 10,000"),
         ({"class_names": ["a"]}, "--class-names has 1 names for 10 classes"),
         ({"valid_fraction": 1.0}, "--valid-fraction is 1"),
         ({"seed": -1}, "--seed is -1"),

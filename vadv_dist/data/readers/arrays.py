@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from vadv_dist.data.readers.ingestion import MAX_LABEL_DIFFERENCE
+from vadv_dist.data.readers.ingestion import MAX_LABEL_DIFFERENCE, printable
 from vadv_dist.data.readers.sequences import stored
 from vadv_dist.data.schema import FEATURE_AXES, Array, FeatureSpec
 from vadv_dist.errors import UserError, did_you_mean, first_line
@@ -292,6 +292,7 @@ def _rows_by_id(ids: Array, num_rows: int, source: ArraySource) -> dict[str, int
     row_of = {name: row for row, name in enumerate(names)}
     if len(row_of) != len(names):
         twice = next(name for row, name in enumerate(names) if row_of[name] != row)
-        twice = twice.encode("utf-8", "replace").decode("utf-8", "replace")
-        raise UserError(f"{source.path} has id {twice!r} more than once in {_ID_KEY!r}. Keep one row per clip.")
+        raise UserError(
+            f"{source.path} has id {printable(twice)!r} more than once in {_ID_KEY!r}. Keep one row per clip."
+        )
     return row_of

@@ -1,10 +1,7 @@
 """Read computational sequences (`.csd`) of the CMU-MultimodalSDK into a data set.
 
-A `.csd` is an HDF5 file: `/NAME/data/VIDEO/features` [L, D] and `/NAME/data/VIDEO/intervals` [L, 2] in seconds. Each
-interval of the label file is a clip; rows of the word, visual and acoustic files belong to the clip whose interval
-contains their midpoint. Shape letters: L rows of a video's sequence, T frames, D width.
-
-All labels, and one video of each other file at a time, are in memory.
+Each interval of the label file is a clip; rows of the word, visual and acoustic files belong to the clip whose interval
+contains their midpoint. All labels, and one video of each other file at a time, are in memory.
 """
 
 from contextlib import ExitStack

@@ -76,10 +76,6 @@ class IngestSummary:
     dropped: dict[str, int] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, object]:
-        """The summary as plain containers, for `--json`."""
-        return asdict(self)
-
     def __str__(self) -> str:
         clips = ", ".join(f"{rows:,} {split}" for split, rows in self.splits.items())
         lines = [f"wrote {self.uri}: {self.rows_written:,} of {self.rows_read:,} rows ({clips})"]

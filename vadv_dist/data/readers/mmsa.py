@@ -175,24 +175,14 @@ def _split(path: Path, key: str, name: str, raw: Any, label_key: str, columns: S
 
     ids = _flat(column("id"), f"{where} id", None)
     rows = len(ids)
-    values: dict[str, Array | list[Any]] = {}
-    lengths: dict[str, list[Any]] = {}
-    for one in columns:
-        values[one] = _sequences(column(one), f"{where} {one}", rows)
-        if raw.get(f"{one}_lengths") is not None:
-            lengths[one] = _flat(raw[f"{one}_lengths"], f"{where} {one}_lengths", rows)
+    values = {one: _sequences(column(one), f"{where} {one}", rows) for one in columns}
+    given = [one for one in columns if raw.get(f"{one}_lengths") is not None]
+    lengths = {one: _flat(raw[f"{one}_lengths"], f"{where} {one}_lengths", rows) for one in given}
     labels = _flat(column(label_key), f"{where} {label_key}", rows)
     if label_key == _LABELS and raw.get("annotations") is not None:
         _require_agreement(labels, _flat(raw["annotations"], f"{where} annotations", rows), where)
-    return _Split(
-        key,
-        name,
-        ids,
-        texts=_flat(column("raw_text"), f"{where} raw_text", rows),
-        labels=labels,
-        values=values,
-        lengths=lengths,
-    )
+    texts = _flat(column("raw_text"), f"{where} raw_text", rows)
+    return _Split(key, name, ids, texts, labels, values, lengths)
 
 
 def _require_agreement(labels: Sequence[Any], annotations: Sequence[Any], where: str) -> None:

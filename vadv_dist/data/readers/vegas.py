@@ -22,17 +22,16 @@ from vadv_dist.errors import UserError
 from vadv_dist.storage import local_path
 
 SPLITS_OF_FILE = ("train", "test")
-NUM_CLASSES = 10
-DEFAULT_VALID_FRACTION = 0.1
+_MAX_CLASSES = 10_000
 
 
 def ingest_vegas(
     file: str | Path,
     out: str | Path,
     *,
-    num_classes: int = NUM_CLASSES,
+    num_classes: int = 10,
     class_names: Sequence[str] = (),
-    valid_fraction: float = DEFAULT_VALID_FRACTION,
+    valid_fraction: float = 0.1,
     seed: int = 1,
     framing: Framing | None = None,
     bad_rows: str = "drop",
@@ -57,8 +56,8 @@ def ingest_vegas(
         UserError: the file or an option is invalid.
     """
     framing = replace(framing or Framing(), frames=1)
-    if not 2 <= num_classes <= 10_000:
-        raise UserError(f"--classes is {num_classes}, expected at least 2.")
+    if not 2 <= num_classes <= _MAX_CLASSES:
+        raise UserError(f"--classes is {num_classes}, expected a number from 2 to {_MAX_CLASSES:,}.")
     if class_names and len(class_names) != num_classes:
         raise UserError(f"--class-names has {len(class_names)} names for {num_classes} classes. Name each class once.")
     if not 0 <= valid_fraction < 1:
@@ -106,8 +105,8 @@ def ingest_vegas(
                         name = f"{split}_{row:05d}"  # the file does not say which rows belong to one video
                         clip = Clip(name, name, "", float(label), source or path.stem, features)
                         moved = split == "train" and bool(to_valid[row])
-                        ingestion.cut_from_train += moved
                         ingestion.add("valid" if moved else split, clip, where)
+                        ingestion.cut_from_train += moved
     return ingestion.summary()
 
 
