@@ -143,7 +143,7 @@ def test_a_missing_shard_is_found(dataset: Dataset) -> None:
     [
         (with_value("label", 3, 3.5), 3, "label", "It is outside [-3, 3] in 1 row."),
         (with_value("label", 4, float("nan")), 4, "label", "It is NaN or infinity in 1 row."),
-        (with_value("label", 4, None), 4, "label", "It is null in 1 row."),
+        (with_value("label", 4, None), 4, "label", "It is null in 1 of 16 rows."),
         (with_value("text", 2, "  "), 2, "text", "It is empty in 1 row."),
         (with_value("num_words", 1, 0), 1, "num_words", "It is not the number of words in text in 1 row."),
         (with_value("clip_id", 0, ""), 0, "clip_id", "It is empty in 1 row."),
@@ -160,7 +160,7 @@ def test_a_missing_shard_is_found(dataset: Dataset) -> None:
             "face",
             "It has type tensors of shape [3, 2] (float), expected tensors of shape [3, 2] (halffloat).",
         ),
-        (with_a_hole, None, "face", "It has 1 null inside tensors"),
+        (with_a_hole, None, "face", "It has nulls inside tensors"),
         (lambda t: t.drop_columns("label"), None, "label", "The column is missing"),
         (
             lambda t: t.set_column(4, "label", pc.cast(t["label"], pa.float64())),

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from vadv_dist.data.columns import all_finite
 from vadv_dist.data.dataset import Dataset
-from vadv_dist.data.reading import ShardReader, all_finite
+from vadv_dist.data.reading import ShardReader
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.windows import to_window
@@ -96,7 +97,7 @@ def tensors(values: np.ndarray) -> pa.Array:
         (lambda t: t.rename_columns([{"visual": "video"}.get(n, n) for n in t.schema.names]), "has no column 'visual'"),
         (
             lambda t: replace_column(t, "visual", tensors(np.zeros((4, 2, 1, 3), np.float16))),
-            r"visual has shape \[2, 1, 3\].*declares \[2, 1, 4\]",
+            r"'visual' has type tensors of shape \[2, 1, 3\].*expected tensors of shape \[2, 1, 4\].*use_visual: false",
         ),
         (
             lambda t: replace_column(t, "visual", tensors(np.full((4, 2, 1, 4), np.nan, np.float16))),
@@ -104,8 +105,8 @@ def tensors(values: np.ndarray) -> pa.Array:
         ),
         (lambda t: replace_column(t, "visual", pa.array([1, 2, 3, 4])), "expected tensors of shape"),
         (lambda t: replace_column(t, "label", pa.array([0, np.inf, 0, 0], pa.float32())), "row 1 has label inf"),
-        (lambda t: replace_column(t, "label", pa.array(["a"] * 4)), "column 'label' is string"),
-        (lambda t: replace_column(t, "text", pa.array([None, "b", "c", "d"])), "null in column 'text'"),
+        (lambda t: replace_column(t, "label", pa.array(["a"] * 4)), "column 'label' has type string, expected float"),
+        (lambda t: replace_column(t, "text", pa.array([None, "b", "c", "d"])), "column 'text' is null in 1 of 4 rows"),
         (lambda t: t.slice(0, 3), "has 3 rows, but dataset.json declares 4"),
     ],
 )

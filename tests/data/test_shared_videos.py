@@ -113,3 +113,12 @@ def test_incompatible_labels_and_copies_are_reported(pair, tmp_path) -> None:
             writer.write(split, Clip(split, f"w-{split}", "words", 4.0, "test"))
     between = check_datasets([pair["one"].root, tmp_path / "wide"]).between
     assert [f.field for f in between] == ["label"]
+
+
+def test_data_sets_that_fit_together_are_not_reported(tmp_path) -> None:
+    for name, classes in (("one", ("no", "yes")), ("other", ())):
+        label = LabelSpec.of_classes(2, classes)
+        with DatasetWriter(tmp_path / name, features={}, label=label, provenance={}) as writer:
+            for split in ("train", "valid", "test"):
+                writer.write(split, Clip(f"{name}-{split}", f"{name}-{split}", "words", 1.0, "test"))
+    assert check_datasets([tmp_path / "one", tmp_path / "other"]).between == ()

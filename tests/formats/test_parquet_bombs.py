@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.limited import run_limited
+from vadv_dist.data.columns import arrow_schema
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.reading import ShardReader
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
-from vadv_dist.data.shards import DatasetWriter, arrow_schema
+from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.errors import UserError
 from vadv_dist.formats.parquet import BoundedParquet, OversizedError, read_table
 from vadv_dist.inference.tables import ParquetTable

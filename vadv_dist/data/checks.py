@@ -9,11 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from vadv_dist.data.check_report import CheckReport, Finding, counted
+from vadv_dist.data.columns import arrow_schema, column_fault, rows_not_finite
 from vadv_dist.data.dataset import MANIFEST, Dataset, ShardInfo
-from vadv_dist.data.reading import all_finite, shard_content
+from vadv_dist.data.reading import shard_content
 from vadv_dist.data.schema import META_COLUMNS, SPLITS, Array, Window, count_words, feature_fault
-from vadv_dist.data.shards import arrow_schema
-from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.data.video_ids import numbered_families
 from vadv_dist.data.windows import to_window
 from vadv_dist.errors import first_line
@@ -141,16 +140,9 @@ class _Check:
                 self.error(file, name, f"The column is missing (columns: {', '.join(table.column_names)}).")
                 continue
             column = table.column(name)
-            if column.type != wanted.type:
-                self.error(file, name, f"It has type {_type_name(column.type)}, expected {_type_name(wanted.type)}.")
-            elif (fault := _fault(column)) is not None:
-                self.error(file, name, f"Its values are damaged ({fault}).", _RESTORE)
-            elif name in META_COLUMNS and column.null_count:
-                row = int(np.flatnonzero(column.is_null().to_numpy())[0])
-                self.error(file, name, f"It is null in {counted(column.null_count, 'row')}.", row=row)
-            elif name not in META_COLUMNS and (nulls := sum(c.storage.flatten().null_count for c in column.chunks)):
-                what = f"It has {counted(nulls, 'null')} inside tensors, expected complete tensors or null ones."
-                self.error(file, name, what)
+            if (fault := column_fault(column, wanted)) is not None:
+                what, row = fault
+                self.error(file, name, f"It {what}.", row=row)
             else:
                 usable.add(name)
         known = {*META_COLUMNS, *self.manifest.features}
@@ -195,9 +187,8 @@ class _Check:
         present: dict[str, Array] = {}
         for name, spec in self.manifest.features.items():
             if name in usable:
-                parts = tensor_chunks(table.column(name), spec)
-                present[name] = np.concatenate([has for _, has in parts])
-                bad = np.concatenate([_rows_not_finite(values) for values, _ in parts]) & present[name]
+                present[name] = ~table.column(name).is_null().to_numpy()
+                bad = rows_not_finite(table.column(name), spec)
                 advice = "Fix the features and recreate the data set, or leave them out."
                 self._rows(shard.path, name, bad, "It has NaN or infinity", advice)
         if set(present) != set(self.manifest.features):
@@ -292,27 +283,6 @@ class _Check:
         found = {name for name in files_below(self.dataset.root) if name.endswith(".parquet")}
         for path in sorted(found - listed):
             self.warning(path, None, "dataset.json does not list this shard; nothing reads it.", "Remove it.")
-
-
-def _rows_not_finite(values: Array) -> Array:
-    if all_finite(values):
-        return np.zeros(len(values), bool)
-    return np.asarray(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-
-
-def _fault(column: pa.ChunkedArray) -> str | None:
-    """What is wrong inside a column, such as texts that are not UTF-8; None if nothing is."""
-    try:
-        column.validate(full=True)
-    except pa.ArrowException as error:
-        return first_line(error)
-    return None
-
-
-def _type_name(kind: pa.DataType) -> str:
-    if isinstance(kind, pa.FixedShapeTensorType):
-        return f"tensors of shape {list(kind.shape)} ({kind.value_type})"
-    return str(kind)
 
 
 def _examples(names: list[str]) -> str:

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from vadv_dist.data.columns import arrow_schema, column_fault, rows_not_finite, tensor_chunks
 from vadv_dist.data.dataset import Dataset, ShardInfo
 from vadv_dist.data.schema import META_COLUMNS, Array, Clip, FeatureSpec
-from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.errors import UserError, first_line
 from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.storage import Location, file_content, file_size, open_ranges
@@ -151,56 +151,18 @@ def check_table(table: pa.Table, path: Location, shard: ShardInfo, features: Map
     """
     if table.num_rows != shard.rows:
         raise UserError(f"{path} has {table.num_rows} rows, but dataset.json declares {shard.rows}. {_AGAIN}")
-    wanted = dict(zip(META_COLUMNS, [pa.string()] * 4 + [pa.float32(), pa.int32()], strict=True))
-    for name, kind in wanted.items():
-        column = table.column(name)
-        if column.type != kind:
-            raise UserError(f"{path} column {name!r} is {column.type}, expected {kind}. {_AGAIN}")
-        if column.null_count:
-            raise UserError(f"{path} has a null in column {name!r}. {_AGAIN}")
-        if kind == pa.string():
-            _require_utf8(column, path, name)
+    for wanted in arrow_schema(features):
+        if (fault := column_fault(table.column(wanted.name), wanted)) is not None:
+            advice = f", or set teacher.use_{wanted.name}: false" if wanted.name in features else ""
+            raise UserError(f"{path} column {wanted.name!r} {fault[0]}. {_AGAIN[:-1]}{advice}.")
     label = table.column("label").to_numpy()
     if not np.isfinite(label).all():
         row = int(np.flatnonzero(~np.isfinite(label))[0])
         raise UserError(f"{path} row {row} has label {label[row]}, expected a number. {_AGAIN}")
     for name, spec in features.items():
-        kind = table.column(name).type
-        if not isinstance(kind, pa.FixedShapeTensorType):
-            raise UserError(f"{path} column {name!r} is {kind}, expected tensors of shape {list(spec.shape)}. {_AGAIN}")
-        if tuple(kind.shape) != spec.shape or kind.value_type != pa.from_numpy_dtype(np.dtype(spec.dtype)):
+        bad = np.flatnonzero(rows_not_finite(table.column(name), spec))
+        if len(bad):
             raise UserError(
-                f"{name} has shape {list(kind.shape)} ({kind.value_type}) in {path}, but the data set declares "
-                f"{list(spec.shape)} ({spec.dtype}). {_AGAIN[:-1]}, or set teacher.use_{name}: false."
+                f"{path} row {bad[0]} has NaN or infinity in {name}. Fix the features and recreate the data set, or "
+                f"set teacher.use_{name}: false."
             )
-        nulls = sum(array.storage.flatten().null_count for array in table.column(name).chunks)
-        if nulls:
-            raise UserError(
-                f"{path} has {nulls} nulls inside {name} tensors, expected complete tensors or null ones. {_AGAIN}"
-            )
-        first_row = 0
-        for values, present in tensor_chunks(table.column(name), spec):
-            if not all_finite(values):
-                bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1) & present
-                if bad.any():
-                    raise UserError(
-                        f"{path} row {first_row + int(np.flatnonzero(bad)[0])} has NaN or infinity in {name}. Fix the "
-                        f"features and recreate the data set, or set teacher.use_{name}: false."
-                    )
-            first_row += len(values)
-
-
-def _require_utf8(column: pa.ChunkedArray, path: Location, name: str) -> None:
-    try:
-        column.validate(full=True)
-    except pa.ArrowException as error:
-        raise UserError(f"{path} column {name!r} is damaged ({first_line(error)}). {_AGAIN}") from None
-
-
-def all_finite(values: Array) -> bool:
-    """Whether no value is NaN or infinite; float16 is checked by its bits, several times faster than by `isfinite`."""
-    if values.dtype == np.float16:
-        bits = values.reshape(-1).view(np.uint16)
-        piece = 1 << 20
-        return not any(((bits[i : i + piece] & 0x7C00) == 0x7C00).any() for i in range(0, len(bits), piece))
-    return bool(np.isfinite(values).all())

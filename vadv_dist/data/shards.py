@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vadv_dist import __version__
+from vadv_dist.data.columns import arrow_schema
 from vadv_dist.data.dataset import (
     MANIFEST,
     PROMPTS_NAME,
@@ -221,16 +222,6 @@ def check_clip(clip: Clip, features: Mapping[str, FeatureSpec], label: LabelSpec
             raise UserError(
                 f"{where} has NaN or infinity in {name} (as {spec.dtype}). Fix the features, or leave them out."
             )
-
-
-def arrow_schema(features: Mapping[str, FeatureSpec]) -> pa.Schema:
-    """Arrow schema of a shard: the metadata columns, then one fixed-shape tensor column per feature."""
-    types = (*[pa.string()] * 4, pa.float32(), pa.int32())
-    fields = [pa.field(name, kind, nullable=False) for name, kind in zip(META_COLUMNS, types, strict=True)]
-    for name, spec in features.items():
-        value_type = pa.from_numpy_dtype(np.dtype(spec.dtype))
-        fields.append(pa.field(name, pa.fixed_shape_tensor(value_type, list(spec.shape))))
-    return pa.schema(fields)
 
 
 def clips_to_table(clips: list[Clip], features: Mapping[str, FeatureSpec]) -> pa.Table:

@@ -7,7 +7,7 @@ is too good. Only the `video_id` columns are read, shard by shard; memory holds 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import permutations
+from itertools import combinations, permutations
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.console import Console
 from vadv_dist.data.check_report import CheckReport, Finding, counted, render_finding, render_report
 from vadv_dist.data.checks import check_dataset
 from vadv_dist.data.dataset import Dataset
+from vadv_dist.data.sources import misfits
 
 # The split that a model learns from, and the splits that evaluate it.
 _PAIRS = (("train", "test"), ("train", "valid"), ("valid", "test"))
@@ -137,28 +138,12 @@ def check_across(datasets: Sequence[Dataset]) -> list[Finding]:
         UserError: a shard cannot be read.
     """
     findings = []
-    first = datasets[0]
-    for other in datasets[1:]:
-        both = f"{first.root} and {other.root}"
-        if first.manifest.fingerprint == other.manifest.fingerprint:
-            findings.append(_warning(both, None, "They contain the same clips.", "List only one in data.sources."))
-        if first.manifest.label != other.manifest.label:
-            what = f"Their labels differ: {first.manifest.label} and {other.manifest.label}."
-            findings.append(
-                _warning(both, "label", what, "They cannot be sources of one run; ingest one of them again.")
-            )
-        for name in first.manifest.features.keys() & other.manifest.features.keys():
-            a, b = first.manifest.features[name], other.manifest.features[name]
-            if a != b:
-                what = f"{name} is {list(a.shape)} ({a.dtype}) in one, {list(b.shape)} ({b.dtype}) in the other."
-                advice = f"A run with both needs teacher.use_{name}: false, or extract one again to match the other."
-                findings.append(_warning(both, name, what, advice))
+    for first, other in combinations(datasets, 2):
+        shared_features = first.manifest.features.keys() & other.manifest.features.keys()
+        for name, what, advice in misfits(first, other, sorted(shared_features)):
+            findings.append(Finding("warning", f"{first.root} and {other.root}", None, name, what, advice))
     advice = "Remove the videos from one data set, or consider whether the score may benefit from known speakers."
     for shared in shared_videos({str(dataset.root): dataset for dataset in datasets}):
         places = f"{shared.seen}/{shared.seen_split}/ and {shared.judged}/{shared.judged_split}/"
-        findings.append(_warning(places, "video_id", shared.sentence, advice))
+        findings.append(Finding("warning", places, None, "video_id", shared.sentence, advice))
     return findings
-
-
-def _warning(file: str, name: str | None, what: str, advice: str) -> Finding:
-    return Finding("warning", file, None, name, what, advice)

@@ -1,8 +1,9 @@
 """Several data sets read as one: the shards of an epoch, and the checks that the data sets fit together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,9 @@ class Sources:
         sources = cls(datasets, config.needed_features, tuple(s.title if several else s.name for s in configured))
         for dataset in datasets:
             ShardReader(dataset, sources.needed)
-            sources._require_alike(dataset)
-        sources._require_apart()
+        for first, other in combinations(datasets, 2):
+            for _, what, advice in misfits(first, other, sources.needed):
+                raise UserError(f"{what} {advice}")
         if several and config.has_teacher and config.teacher.prompting != "none":
             require_same_prompts(datasets)
         return sources
@@ -97,44 +99,50 @@ class Sources:
             )
         return SplitShards(self, name, shards, dropped=lacking if missing == "drop" else 0)
 
-    def _require_alike(self, other: Dataset) -> None:
-        first = self.datasets[0]
-        mine, theirs = first.manifest.label, other.manifest.label
-        if theirs.kind != mine.kind:
-            raise UserError(
-                f"{other.root} has {theirs.kind} labels but {first.root} has {mine.kind} labels: the sources of a run "
-                "must share their kind of label. Train on each separately."
-            )
-        if (theirs.low, theirs.high) != (mine.low, mine.high):
-            raise UserError(
-                f"{other.root} has labels from {theirs.low:g} to {theirs.high:g}, {first.root} from {mine.low:g} to "
-                f"{mine.high:g}: the sources of a run must share their label range. Ingest one again with the other's "
-                "range (--label-range)."
-            )
-        if theirs.positive_from != mine.positive_from:
-            raise UserError(
-                f"In {other.root} labels are positive from {theirs.positive_from:g} on, in {first.root} from "
-                f"{mine.positive_from:g}: the sources of a run must share their threshold. Ingest one again with the "
-                "other's (--threshold)."
-            )
-        for name in self.needed:
-            a, b = first.manifest.features[name], other.manifest.features[name]
-            if a != b:
-                raise UserError(
-                    f"{name} has shape {list(b.shape)} ({b.dtype}) in {other.root} but {list(a.shape)} ({a.dtype}) in "
-                    f"{first.root}: the sources of a run must share feature shapes. Extract one again to match, or "
-                    f"set teacher.use_{name}: false."
-                )
 
-    def _require_apart(self) -> None:
-        places: dict[str, Dataset] = {}
-        for dataset in self.datasets:
-            same = places.setdefault(dataset.manifest.fingerprint, dataset)
-            if same is not dataset:
-                raise UserError(
-                    f"{same.root} and {dataset.root} contain the same clips (their fingerprints are equal). List the "
-                    "data set once in data.sources; to read it more often set data.mixing: repeats and its weight."
-                )
+def misfits(first: Dataset, other: Dataset, features: Iterable[str]) -> Iterator[tuple[str | None, str, str]]:
+    """Why two data sets cannot be sources of one run: the field, what is wrong, and what to do.
+
+    Args:
+        features: names of features that both have and the run reads.
+    """
+    if first.manifest.fingerprint == other.manifest.fingerprint:
+        yield (
+            None,
+            f"{first.root} and {other.root} contain the same clips (their fingerprints are equal).",
+            "List the data set once in data.sources; to read it more often set data.mixing: repeats and its weight.",
+        )
+    mine, theirs = first.manifest.label, other.manifest.label
+    if theirs.kind != mine.kind:
+        yield (
+            "label",
+            f"{other.root} has {theirs.kind} labels but {first.root} has {mine.kind} labels: the sources of a run must "
+            "share their kind of label.",
+            "Train on each separately.",
+        )
+    elif (theirs.low, theirs.high) != (mine.low, mine.high):
+        yield (
+            "label",
+            f"{other.root} has labels from {theirs.low:g} to {theirs.high:g}, {first.root} from {mine.low:g} to "
+            f"{mine.high:g}: the sources of a run must share their label range.",
+            "Ingest one again with the other's range (--label-range).",
+        )
+    elif theirs.positive_from != mine.positive_from:
+        yield (
+            "label",
+            f"In {other.root} labels are positive from {theirs.positive_from:g} on, in {first.root} from "
+            f"{mine.positive_from:g}: the sources of a run must share their threshold.",
+            "Ingest one again with the other's (--threshold).",
+        )
+    for name in features:
+        a, b = first.manifest.features[name], other.manifest.features[name]
+        if a != b:
+            yield (
+                name,
+                f"{name} has shape {list(b.shape)} ({b.dtype}) in {other.root} but {list(a.shape)} ({a.dtype}) in "
+                f"{first.root}: the sources of a run must share feature shapes.",
+                f"Extract one again to match, or set teacher.use_{name}: false.",
+            )
 
 
 @dataclass(frozen=True)

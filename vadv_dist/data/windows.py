@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from vadv_dist.data.columns import tensor_chunks
 from vadv_dist.data.schema import FeatureColumn, FeatureSpec, Window
 from vadv_dist.data.sources import SplitShards
-from vadv_dist.data.tensors import tensor_chunks
 from vadv_dist.errors import VadvError
 
 ShardIds = tuple[int, ...]

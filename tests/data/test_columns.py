@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from vadv_dist.data.columns import tensor_chunks
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
-from vadv_dist.data.tensors import tensor_chunks
 
 SPEC = FeatureSpec((3, 2))
 
