@@ -18,7 +18,7 @@ from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.tuning.events import Failed
 from vadv_dist.tuning.space import Space
 from vadv_dist.tuning.space_file import load_search, load_space
-from vadv_dist.tuning.study import Study, is_rung, passes_rung
+from vadv_dist.tuning.study import Study, is_rung, passes_rung, storage_faults
 from vadv_dist.tuning.study_folder import StudyFolder
 
 SPACE = """
@@ -136,6 +136,15 @@ def test_password_is_not_stored_in_the_study_folder(tmp_path: Path, space: Space
 def test_unreachable_storage_is_a_machine_error(tmp_path: Path, space: Space) -> None:
     with pytest.raises(MachineError, match=r"Check search\.storage"):
         Study.open(f"sqlite:///{tmp_path}/no/such/place.db", "s", space, Config(), SearchConfig())
+    with pytest.raises(
+        MachineError, match=r"mysql\+mysqldb://host/db cannot be used: No module named 'MySQLdb'.*driver"
+    ):
+        Study.open("mysql+mysqldb://me:secret@host/db", "s", space, Config(), SearchConfig())
+
+
+def test_import_error_during_a_search_is_not_a_storage_fault() -> None:
+    with pytest.raises(ModuleNotFoundError), storage_faults("sqlite:///study.db", "Everything is saved."):
+        raise ModuleNotFoundError("No module named 'matplotlib'")
 
 
 @pytest.mark.parametrize(

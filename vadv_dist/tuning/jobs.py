@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
 from vadv_dist.config import Config
-from vadv_dist.errors import UserError, VadvError
+from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import epoch_costs
@@ -102,11 +102,19 @@ class TrialJob(Job):
         asked: the trial.
         config: its run.
         on_end: called with the event that ended it.
+        until: in a population, the number of epochs after which it waits with a checkpoint; None trains to the end.
     """
 
-    def __init__(self, study: Study, asked: Asked, config: Config, on_end: Callable[[Asked, Event], None]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        asked: Asked,
+        config: Config,
+        on_end: Callable[[Asked, Event], None],
+        until: int | None = None,
+    ) -> None:
         super().__init__(f"trial {asked.number}", config)
-        self._study, self._asked, self._on_end = study, asked, on_end
+        self._study, self._asked, self._on_end, self._until = study, asked, on_end, until
         self._folder = RunFolder.of(config)
 
     def begin(self) -> Event | None:
@@ -115,6 +123,13 @@ class TrialJob(Job):
         for epoch, cost in epochs_of(self._folder):
             if not self._study.report(self._asked, epoch, cost) and result is None:
                 return Stopped()
+        if self._until is not None and epochs_trained(self._folder) >= self._until:
+            if self._until - 1 not in self._asked.reported:
+                raise MachineError(
+                    f"{self._folder.root} has a checkpoint after epoch {self._until}, but its metrics.jsonl does not "
+                    "contain that epoch. It was changed from outside; give the search another name (--run.name=…)."
+                )
+            return Stopped()
         if result is not None:
             return Ended(result)
         if self._study.falls_behind(self._asked):
@@ -132,10 +147,13 @@ class TrialJob(Job):
             for epoch, cost in epochs_of(self._folder):
                 if epoch < event.epoch and not self._study.report(self._asked, epoch, cost):
                     return False
-        return self._study.report(self._asked, event.epoch, event.cost)
+        goes_on = self._study.report(self._asked, event.epoch, event.cost)
+        return goes_on and (self._until is None or event.epoch + 1 < self._until)
 
     def on_end(self, event: Event) -> bool:
         """See `Job`."""
+        if isinstance(event, Stopped) and self._until is not None:
+            return False
         epochs = list(epochs_of(self._folder))
         # The best trials are trained again with other seeds, so no trial's weights are needed. They are removed before
         # the end is recorded, because a trial that has ended is not looked at again.

@@ -14,11 +14,11 @@ from optuna.trial import TrialState
 
 from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
-from vadv_dist.errors import MachineError, UserError
+from vadv_dist.errors import UserError
 from vadv_dist.runs.folder import RunFolder
-from vadv_dist.tuning.events import Epoch, Event, Stopped
-from vadv_dist.tuning.fork import epochs_trained, fork
-from vadv_dist.tuning.jobs import Job, TrialJob, epochs_of, strip
+from vadv_dist.tuning.events import Event
+from vadv_dist.tuning.fork import fork
+from vadv_dist.tuning.jobs import Job, TrialJob, strip
 from vadv_dist.tuning.objectives import BY_KEY
 from vadv_dist.tuning.pbt import Exploit, decide
 from vadv_dist.tuning.space import WEIGHTS, Schedule, Space, Value, constant, values_text
@@ -113,7 +113,7 @@ class Population:
 
     def _train(self, trials: list[Asked], until: int | None) -> None:
         self.drive(
-            MemberJob(self.study, asked, self.config_of(*self._runs[asked.number]), self.on_end, until)
+            TrialJob(self.study, asked, self.config_of(*self._runs[asked.number]), self.on_end, until)
             for asked in self._running(trials)
         )
 
@@ -146,43 +146,6 @@ class Population:
             )
             values = values_text(exploit["values"])
             self.say(f"after epoch {decision['epoch']}: {trial} continues from {source} with {values}")
-
-
-class MemberJob(TrialJob):
-    """A trial that trains to the end of an interval and stops there with a checkpoint.
-
-    Args:
-        study, asked, config, on_end: see `TrialJob`.
-        until: number of epochs after which it waits; None trains to the end.
-    """
-
-    def __init__(
-        self, study: Study, asked: Asked, config: Config, on_end: Callable[[Asked, Event], None], until: int | None
-    ) -> None:
-        super().__init__(study, asked, config, on_end)
-        self._until = until
-
-    def begin(self) -> Event | None:
-        """See `Job`."""
-        if self._until is None or epochs_trained(self._folder) < self._until:
-            return super().begin()
-        for epoch, cost in epochs_of(self._folder):
-            self._study.report(self._asked, epoch, cost)
-        if self._until - 1 not in self._asked.reported:
-            raise MachineError(
-                f"{self._folder.root} has a checkpoint after epoch {self._until}, but its metrics.jsonl does not "
-                "contain that epoch. It was changed from outside; give the search another name (--run.name=…)."
-            )
-        return Stopped()
-
-    def on_epoch(self, event: Epoch) -> bool:
-        """See `Job`."""
-        goes_on = super().on_epoch(event)
-        return goes_on if self._until is None else event.epoch + 1 < self._until
-
-    def on_end(self, event: Event) -> bool:
-        """See `Job`."""
-        return False if isinstance(event, Stopped) else super().on_end(event)
 
 
 def decisions(study: Study) -> list[Decision]:

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import optuna
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from vadv_dist.config import Config
@@ -184,14 +185,26 @@ class Study:
     def _asked(self, number: int, take: Callable[[], optuna.trial.Trial]) -> Asked:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # some samplers are experimental
-            self.optuna.sampler = make_sampler(
-                self._search, number, grouped=any(e.condition for e in self._space.entries)
-            )
+            self.optuna.sampler = self._sampler(number)
             handle = take()
             values = self._space.suggest(handle, self._base)
         handle.set_user_attr("values", values)
         known = costs_by_epoch(self._frozen(handle.number))
         return Asked(handle.number, values, {step - 1: cost for step, cost in known.items()}, handle)
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """A sampler whose draws depend only on the search's seed and the trial's number."""
+        digest = hashlib.sha256(json.dumps([self._search.seed, number]).encode()).digest()
+        seed = int.from_bytes(digest[:4], "big")
+        if self._search.sampler == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        if self._search.sampler == "nsga2":
+            # Deb et al., A fast and elitist multiobjective genetic algorithm: NSGA-II (2002).
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=self._search.generation)
+        grouped = any(entry.condition for entry in self._space.entries)
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=_STARTUP, multivariate=True, group=grouped, constant_liar=True
+        )
 
     def _handle(self, trial: FrozenTrial) -> optuna.trial.Trial:
         """Load a trial that another process started."""
@@ -244,41 +257,26 @@ def storage_faults(url: str, safe: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        is_import = isinstance(error, ImportError)
-        if not is_import and not type(error).__module__.startswith(("sqlalchemy", "optuna", "psycopg")):
+        if not type(error).__module__.startswith(("sqlalchemy", "optuna", "psycopg")):
             raise
-        # Optuna's own message hides what its database said.
-        cause = error.__cause__ or error.__context__ or error
-        what = without_secrets((str(cause).splitlines() or [type(cause).__name__])[0], url)
-        advice = "Check search.storage, and that the database runs."
-        if is_import:
-            advice = "Install its driver; postgresql+psycopg://… takes that of vadv-dist[postgres]."
-        raise MachineError(f"The study's storage {shown(url)} cannot be used: {what}. {safe} {advice}") from error
+        raise _unusable(url, error, f"{safe} Check search.storage, and that the database runs.") from error
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
-    """Open an RDB, or a journal file where `url` is a path."""
-    if "://" in url:
-        # Another process, such as a dashboard, may have the SQLite file open: wait for it instead of failing.
-        options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    """Open an RDB, or a journal file if `url` is a path."""
+    if "://" not in url:
+        Path(url).parent.mkdir(parents=True, exist_ok=True)
+        return optuna.storages.JournalStorage(JournalFileBackend(url))
+    # Another process, such as a dashboard, may have the SQLite file open: wait for it instead of failing.
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
-    Path(url).parent.mkdir(parents=True, exist_ok=True)
-    from optuna.storages.journal import JournalFileBackend
+    except ImportError as error:
+        advice = "Install its driver; postgresql+psycopg://… needs vadv-dist[postgres]."
+        raise _unusable(url, error, f"Nothing was started. {advice}") from error
 
-    return optuna.storages.JournalStorage(JournalFileBackend(url))
 
-
-def make_sampler(search: SearchConfig, number: int, *, grouped: bool = False) -> optuna.samplers.BaseSampler:
-    """A sampler whose draws depend only on the search's seed and the trial's number."""
-    digest = hashlib.sha256(json.dumps([search.seed, number]).encode()).digest()
-    seed = int.from_bytes(digest[:4], "big")
-    if search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    if search.sampler == "nsga2":
-        # Deb et al., A fast and elitist multiobjective genetic algorithm: NSGA-II (2002). Its generations are stored.
-        return optuna.samplers.NSGAIISampler(seed=seed, population_size=search.generation)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # multivariate sampling is called experimental
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=_STARTUP, multivariate=True, group=grouped, constant_liar=True
-        )
+def _unusable(url: str, error: Exception, advice: str) -> MachineError:
+    cause = error.__cause__ or error.__context__ or error  # Optuna's message does not repeat that of the database
+    what = without_secrets((str(cause).splitlines() or [type(cause).__name__])[0], url)
+    return MachineError(f"The study's storage {shown(url)} cannot be used: {what}. {advice}")
