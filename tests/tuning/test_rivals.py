@@ -156,7 +156,7 @@ def test_search_trains_its_rivals_and_reports_them(
     clips = pq.read_table(root / "repeats" / f"rival-equal-seed-{seed}" / "validation-errors.parquet").num_rows
     assert {c["clips"] for c in answer["candidates"]} == {clips}
     page = (root / "tune-report.html").read_text()
-    assert "cover the sampling of seeds and of validation clips" in page
+    assert "intervals cover the sampling of seeds and of validation clips" in page
     assert "<h2>Rivals without search</h2>" in page
     assert f"{rivals['rival equal']['mean']:.4f}" in page
 

@@ -90,3 +90,11 @@ def test_consecutive_failures_are_reported_with_their_common_values() -> None:
     assert "2 failed trials in a row (2 × NaN or infinity)" in str(error)
     assert "optimizer.lr is at least 3 (at most 1 elsewhere)" in str(error)
     assert "pooling" not in str(error)
+
+
+def test_failures_that_share_a_choice_are_reported_with_it() -> None:
+    failed = [({"student.pooling": "mean", "student.hidden": 16}, Failed("crash", "boom")) for _ in range(2)]
+    error = too_many_failures(failed, [{"student.pooling": "cls", "student.hidden": 16}])
+    assert error.exit_code == 1
+    assert "They share: student.pooling is mean. The last error: boom" in str(error)
+    assert "nothing in common" in str(too_many_failures(failed, [{"student.pooling": "mean", "student.hidden": 16}]))

@@ -52,7 +52,7 @@ def lineage_section(answer: Answer) -> Section:
             plain_table("Copies", columns, copies),
             plain_table(
                 "Values of the best epochs",
-                ("Trial", f"Best {score.title}", "Values that led there, by the epochs before them"),
+                ("Trial", f"Best {score.title}", "Values that led there, by the number of epochs before"),
                 best,
             ),
         ),

@@ -81,8 +81,8 @@ def _answer_section(answer: Answer) -> Section:
     return Section(
         "answer",
         "The best, trained again",
-        "With seeds that the search did not use, compared with the default with the same seeds. The intervals cover "
-        f"the sampling of {sampled}, and are widened for the choice among the configurations.",
+        "Trained with seeds that the search did not use, and compared with the default on the same seeds. The "
+        f"intervals cover the sampling of {sampled}, and are widened for the choice among the configurations.",
         join(plain_table("The best, trained again", columns, rows), winner, facts_list(values)),
     )
 

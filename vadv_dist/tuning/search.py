@@ -203,12 +203,13 @@ class Search:
         else:
             self._failed.clear()
         if isinstance(event, Ended | Failed):
-            how = " ".join([self._outcome_text(event), *(event.result.remarks if isinstance(event, Ended) else ())])
+            how = self._outcome_text(event)
         else:
             reached = list(asked.reported.values())
             how = f"stopped after epoch {len(reached)} at {self._score.phrase(reached[-1])}" if reached else "stopped"
+        remarks = "".join(f". {each.rstrip('.')}" for each in event.result.remarks) if isinstance(event, Ended) else ""
         values = values_text(last_values(self._schedules()[f"trial {asked.number}"]))
-        self._say(f"trial {asked.number} ({asked.number + 1} of {self.search.num_trials}): {how}  ({values})")
+        self._say(f"trial {asked.number} ({asked.number + 1} of {self.search.num_trials}): {how} ({values}){remarks}")
         if len(self._failed) >= self.search.max_failures:
             others = [self.study.values(t) for t in self.study.trials() if self.study.failure(t) is None]
             raise too_many_failures(self._failed, [v for v in others if v not in [f for f, _ in self._failed]])
