@@ -62,7 +62,7 @@ def write_contact_sheets(uri: str | Location, folder: str | Location) -> list[Lo
         if strips:
             sheet = target / f"{split}.png"
             with atomic_file(sheet) as partial:
-                _stacked(strips).save(partial, format="PNG")
+                _sheet(strips).save(partial, format="PNG")
             written.append(sheet)
     if not written:
         raise UserError(
@@ -101,7 +101,7 @@ def _strip(row: dict[str, Any], root: Location) -> Pillow.Image:
     return strip
 
 
-def _stacked(strips: list[Pillow.Image]) -> Pillow.Image:
+def _sheet(strips: list[Pillow.Image]) -> Pillow.Image:
     sheet = Pillow.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)), _PAPER)
     top = 0
     for strip in strips:

@@ -20,7 +20,12 @@ from vadv_dist.features.pixels import Preprocessing
 from vadv_dist.models.pretrained import load_pretrained
 
 _FIELD = "image.encoder"
-_KINDS = ("clip", "siglip", "siglip2")
+Tokens = Literal["pooled", "patches"]
+_CLASSES = {
+    "clip": {"vision": "CLIPVisionModelWithProjection", "text": "CLIPTextModelWithProjection"},
+    "siglip": {"vision": "SiglipVisionModel", "text": "SiglipTextModel"},
+    "siglip2": {"vision": "Siglip2VisionModel", "text": "Siglip2TextModel"},
+}
 
 
 class ImageEncoder:
@@ -37,18 +42,12 @@ class ImageEncoder:
     """
 
     def __init__(
-        self,
-        name: str,
-        tokens: Literal["pooled", "patches"],
-        *,
-        device: torch.device | None = None,
-        precision: Precision = "fp32",
+        self, name: str, tokens: Tokens, *, device: torch.device | None = None, precision: Precision = "fp32"
     ) -> None:
         self.tokens = tokens
         self.config = image_config(name)
         self._preprocessing = tower_preprocessing(name)
-        model_class, tower = _class(self.config, "vision"), _tower(self.config, "vision_config")
-        self._model = load_frozen(model_class, name, _FIELD, device, precision, tower)
+        self._model = _load_tower(name, "vision", device, precision)
 
     @torch.inference_mode()
     def encode(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -87,7 +86,7 @@ def image_config(name: str) -> Any:
         UserError: it cannot be loaded, or is neither CLIP nor SigLIP.
     """
     config = pretrained_config(name, _FIELD)
-    if config.model_type.removesuffix("_vision_model") not in _KINDS:
+    if config.model_type.removesuffix("_vision_model") not in _CLASSES:
         raise UserError(
             f"{_FIELD} {name!r} is a {config.model_type!r}, expected a CLIP or a SigLIP, such as "
             "openai/clip-vit-large-patch14 or google/siglip-base-patch16-224."
@@ -97,7 +96,7 @@ def image_config(name: str) -> Any:
     return config
 
 
-def feature_shape(name: str, tokens: Literal["pooled", "patches"]) -> tuple[int, int]:
+def feature_shape(name: str, tokens: Tokens) -> tuple[int, int]:
     """Tokens per image and width, (N, D), from the configuration."""
     config = image_config(name)
     vision = _vision(config)
@@ -116,10 +115,8 @@ def image_preprocessing(name: str, field: str) -> Preprocessing:
     from transformers import AutoImageProcessor
 
     kinds: Any = AutoImageProcessor
-    processor: Any = load_pretrained(
-        name,
-        lambda source, local: kinds.from_pretrained(source, local_files_only=local, backend="pil"),
-        field=field,
+    processor = load_pretrained(
+        name, lambda source, local: kinds.from_pretrained(source, local_files_only=local, backend="pil"), field
     )
     return Preprocessing.of_processor(processor, name)
 
@@ -167,22 +164,17 @@ def prompt_embeddings(name: str, template: str, classes: Sequence[str]) -> npt.N
         raise UserError(f"{error} Prompts need a tokenizer; prompts.store: false leaves them out.") from None
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(f"{_FIELD} {name!r} has no tokenizer. Put it next to the weights, or set prompts.store: false.")
-    model = load_frozen(_class(config, "text"), name, _FIELD, config=_tower(config, "text_config"))
+    model = _load_tower(name, "text")
     longest = config.text_config.max_position_embeddings
-    lengths = [len(row) for row in tokenizer(texts)["input_ids"]]
-    if max(lengths) > longest:
+    length, text = max((len(row), text) for row, text in zip(tokenizer(texts)["input_ids"], texts, strict=True))
+    if length > longest:
         raise UserError(
-            f"prompts.template and prompts.classes give {texts[int(np.argmax(lengths))]!r}, which is {max(lengths)} "
-            f"tokens long; the text encoder of {name!r} is limited to {longest}. Shorten it."
+            f"prompts.template and prompts.classes give {text!r}, which is {length} tokens long; the text encoder of "
+            f"{name!r} is limited to {longest}. Shorten it."
         )
     # SigLIP was trained on texts padded to its full length; CLIP needs no padding.
-    encoded = tokenizer(
-        texts,
-        padding=True if is_clip else "max_length",
-        max_length=longest,
-        truncation=True,
-        return_tensors="pt",
-    )
+    padding = True if is_clip else "max_length"
+    encoded = tokenizer(texts, padding=padding, max_length=longest, truncation=True, return_tensors="pt")
     wanted = {key: encoded[key] for key in ("input_ids", "attention_mask") if key in encoded}
     with torch.inference_mode():
         outputs = model(**wanted)
@@ -245,8 +237,7 @@ def encoder_facts(name: str, field: str = _FIELD) -> dict[str, Any]:
             found = cached_file(source, file, local_files_only=local, _raise_exceptions_for_missing_entries=False)
             if found is not None:
                 files.append(Path(found))
-        folder = files[0].parent
-        return files + sorted(folder.glob("model-*.safetensors"))
+        return files + sorted(files[0].parent.glob("model-*.safetensors"))
 
     config, files = pretrained_config(name, field), load_pretrained(name, find, field)
     return {
@@ -261,21 +252,14 @@ def _vision(config: Any) -> Any:
     return getattr(config, "vision_config", config)
 
 
-def _tower(config: Any, name: str) -> Any:
-    """Its configuration; the width of CLIP's projection is in the whole model's."""
-    tower = copy.deepcopy(getattr(config, name, config))
-    if config.model_type == "clip":
-        tower.projection_dim = config.projection_dim
-    return tower
-
-
-def _class(config: Any, tower: Literal["vision", "text"]) -> Any:
-    """The class of one of the two towers."""
+def _load_tower(
+    name: str, tower: Literal["vision", "text"], device: torch.device | None = None, precision: Precision = "fp32"
+) -> Any:
     import transformers
 
-    name = {
-        "clip": {"vision": "CLIPVisionModelWithProjection", "text": "CLIPTextModelWithProjection"},
-        "siglip": {"vision": "SiglipVisionModel", "text": "SiglipTextModel"},
-        "siglip2": {"vision": "Siglip2VisionModel", "text": "Siglip2TextModel"},
-    }[config.model_type.removesuffix("_vision_model")][tower]
-    return getattr(transformers, name)
+    config = image_config(name)
+    part = copy.deepcopy(getattr(config, f"{tower}_config", config))
+    if config.model_type == "clip":  # the width of its projection is in the whole model's configuration
+        part.projection_dim = config.projection_dim
+    model_class = getattr(transformers, _CLASSES[config.model_type.removesuffix("_vision_model")][tower])
+    return load_frozen(model_class, name, _FIELD, device, precision, part)

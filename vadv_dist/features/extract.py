@@ -21,7 +21,7 @@ from vadv_dist.features.ray_pipeline import Room, runtime, through_ray
 from vadv_dist.features.stages import ClipBatch, ClipReport, in_process
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder
 from vadv_dist.formats.parquet import read_table
-from vadv_dist.storage import Location, local_copy, location, sha256_file
+from vadv_dist.storage import local_copy, location, sha256_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,8 +97,10 @@ def _finished(plan: Plan) -> ExtractSummary | None:
             f"{READER_VERSION}, which reads other frames or faces from some files. Set another output.uri to extract "
             "the clips again, or keep using this data set as it is."
         )
-    if made.get("root") != plan.provenance["root"]:
-        _require_same_clips(plan, _source_hashes(root))
+    if made.get("root") != plan.provenance["root"] and (root / SOURCES_NAME).is_file():
+        with local_copy(root / SOURCES_NAME) as path:
+            rows = read_table(path, ["clip_id", "sha256"]).slice(0, 1).to_pylist()
+        _require_same_clips(plan, {row["clip_id"]: row["sha256"] for row in rows})
     work = WorkFolder(root, plan.job)
     if work.is_left():  # the process was killed before removing it, or another is about to remove it
         with suppress(UserError), work.lock():
@@ -106,23 +108,14 @@ def _finished(plan: Plan) -> ExtractSummary | None:
     return summary(root, manifest)
 
 
-def _source_hashes(root: Location) -> dict[str, str]:
-    """SHA-256 of the files of the first clips of a data set, by clip id."""
-    if not (root / SOURCES_NAME).is_file():
-        return {}
-    with local_copy(root / SOURCES_NAME) as path:
-        rows = read_table(path, ["clip_id", "sha256"]).slice(0, 1).to_pylist()
-    return {str(row["clip_id"]): str(row["sha256"]) for row in rows}
-
-
 def _require_same_clips(plan: Plan, hashes: Mapping[str, str]) -> None:
-    """Refuse a list with the same rows as an earlier one but other clip files; one clip is compared.
+    """Refuse a list with the same rows as an earlier one but other clip files.
 
     Args:
         plan: the extraction.
-        hashes: SHA-256 of the files that were read, by clip.
+        hashes: SHA-256 of the files that were read, by clip; the first of them is compared.
     Raises:
-        UserError: the file of the first of them has changed.
+        UserError: its file has changed.
     """
     clip = next((clip for clip in plan.listed.clips if hashes.get(clip.clip_id)), None)
     if clip is None:

@@ -74,12 +74,7 @@ def choose_person(faces_TF4: Sequence[Floats], same_scene: SameScene) -> dict[in
 
 
 def follow(
-    faces_TF4: Sequence[Floats],
-    seen: dict[int, int],
-    same_scene: SameScene,
-    *,
-    min_share: float,
-    smoothing: float,
+    faces_TF4: Sequence[Floats], seen: dict[int, int], same_scene: SameScene, *, min_share: float, smoothing: float
 ) -> Track | None:
     """Compute a person's box in every frame.
 
