@@ -11,7 +11,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import vadv_dist.inference.export as export_module
 from vadv_dist.errors import UserError
-from vadv_dist.inference.export import export_run, export_student, load_student, resolve_student
+from vadv_dist.inference.export import export_run, export_student, load_student
+from vadv_dist.inference.manifest import resolve_student
 
 CUSTOM = {
     "mean": ({"pooling": "mean"}, "read the first token, but this student pools by mean"),
@@ -83,7 +84,7 @@ def test_transformers_alone_gives_the_students_scores(tokenizer, tmp_path):
 def test_standard_class_matches_the_student(model_type, tokenizer, tmp_path):
     student = make_student(tmp_path / "encoder", model_type)
     summary = export_student(student, tokenizer, tmp_path / "out", card=make_card())
-    assert not summary.needs_remote_code
+    assert summary.custom_reason is None
     model, report = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert type(model).__name__ == summary.architecture
     assert not report["missing_keys"]
@@ -99,7 +100,6 @@ def test_export_reports_why_no_standard_class_fits(kind, tokenizer, tmp_path):
     options, reason = CUSTOM[kind]
     student = make_student(tmp_path / "encoder", **options)
     summary = export_student(student, tokenizer, tmp_path / "out", card=make_card())
-    assert summary.needs_remote_code
     assert reason in summary.custom_reason
     assert "trust_remote_code=True" in str(summary)
     card = (tmp_path / "out" / "README.md").read_text()

@@ -90,20 +90,19 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from vadv_dist.inference.predict import predict_file, predict_texts, resolve_student
+    from vadv_dist.inference.predict import predict_file, predict_texts
 
     if bool(options.text) == (options.input is not None):
         raise UserError('Give either --text "…" (repeatable) or --input FILE --output FILE.')
     if (options.input is None) != (options.output is None):
         raise UserError("--input and --output must be given together: the output is the input plus predictions.")
-    folder = resolve_student(options.run)
     if options.input is not None:
         count = predict_file(
-            folder, options.input, options.output, text_column=options.text_column, tell=_warn_of_cut_texts
+            options.run, options.input, options.output, text_column=options.text_column, tell=_warn_of_cut_texts
         )
         print(f"wrote {options.output}: {count} predictions")
         return 0
-    scores = [float(score) for score in predict_texts(folder, options.text, tell=_warn_of_cut_texts)]
+    scores = [float(score) for score in predict_texts(options.run, options.text, tell=_warn_of_cut_texts)]
     if options.json:
         print_json([{"text": text, "prediction": score} for text, score in zip(options.text, scores, strict=True)])
     else:

@@ -35,17 +35,6 @@ if TYPE_CHECKING:
 
     from vadv_dist.models.text_student import TextStudent
 
-__all__ = [
-    "ExportManifest",
-    "ExportSummary",
-    "ModelCard",
-    "export_run",
-    "export_student",
-    "load_student",
-    "resolve_student",
-    "verify_export",
-]
-
 
 @dataclass(frozen=True)
 class ExportSummary:
@@ -62,18 +51,9 @@ class ExportSummary:
     architecture: str
     custom_reason: str | None
 
-    @property
-    def needs_remote_code(self) -> bool:
-        """Whether loading it elsewhere requires `trust_remote_code=True`."""
-        return self.custom_reason is not None
-
     def __str__(self) -> str:
-        if self.custom_reason is None:
-            return f"{self.folder} ({self.architecture}, can be loaded by transformers)"
-        return (
-            f"{self.folder} ({self.architecture}, can be loaded by transformers with trust_remote_code=True: "
-            f"{self.custom_reason})"
-        )
+        trust = "" if self.custom_reason is None else f" with trust_remote_code=True: {self.custom_reason}"
+        return f"{self.folder} ({self.architecture}, can be loaded by transformers{trust})"
 
 
 def export_student(
@@ -97,7 +77,6 @@ def export_student(
     Raises:
         UserError: `out` exists and `replace` is false.
     """
-
     from vadv_dist.inference import modeling_text_student
     from vadv_dist.inference.layouts import MODELING_FILE, to_layout
 
@@ -119,19 +98,12 @@ def export_student(
         _portable(tokenizer, card.max_tokens).save_pretrained(folder)
         if layout.custom_reason is not None:
             shutil.copyfile(modeling_text_student.__file__, folder / MODELING_FILE)
-        text = render(
-            card,
-            pooling=manifest.pooling,
-            hidden=manifest.hidden,
-            architecture=layout.architecture,
-            custom_reason=layout.custom_reason,
-        )
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        (folder / "README.md").write_text(render(manifest), encoding="utf-8")
         write_json(folder / MANIFEST, manifest_json(manifest, files=file_entries(folder)))
         if replace and out.is_dir():
             (out / MANIFEST).unlink(missing_ok=True)
             remove_tree(out)
-    return ExportSummary(out, layout.architecture, layout.custom_reason)
+    return ExportSummary(out, manifest.architecture, manifest.custom_reason)
 
 
 def export_run(source: str | Location, out: str | Location) -> ExportSummary:
@@ -180,13 +152,8 @@ def load_student(folder: Path) -> tuple["TextStudent", "PreTrainedTokenizerBase"
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     else:
         config = TextStudentConfig.from_pretrained(folder, local_files_only=True)
-    student = build_student(
-        config,
-        load_file(folder / WEIGHTS),
-        pooling=manifest.pooling,
-        hidden=manifest.hidden,
-        dropout=manifest.dropout,
-    )
+    weights = load_file(folder / WEIGHTS)
+    student = build_student(config, weights, pooling=manifest.pooling, hidden=manifest.hidden, dropout=manifest.dropout)
     with quiet_transformers():  # it does not know the model type of students with their own class
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return student.eval(), tokenizer, manifest.card.max_tokens

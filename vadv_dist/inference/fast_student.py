@@ -54,14 +54,7 @@ class FastLayer(nn.Module):
         self.narrow_norm = layer.get_submodule("output.LayerNorm")
 
     def forward(self, hidden_BLD: Tensor, keep_B11L: Tensor | None) -> Tensor:
-        """Compute the layer.
-
-        Args:
-            hidden_BLD: states of the layer below.
-            keep_B11L: true for tokens, false for padding; None if there is no padding.
-        Returns:
-            states [B, Q, D].
-        """
+        """Return states [B, Q, D]; `keep_B11L` is true for tokens and false for padding, or None without padding."""
         B, L, D = hidden_BLD.shape
         if self.first_token_only:
             key_value = nn.functional.linear(hidden_BLD, self.qkv_weight[D:], self.qkv_bias[D:])

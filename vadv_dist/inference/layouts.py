@@ -169,9 +169,11 @@ def _custom(student: TextStudent, reason: str) -> Layout:
             architectures=[model_class.__name__],
         )
     )
-    weights = {f"encoder.{name}": tensor for name, tensor in _fp32(student.encoder).items()}
-    for part in ("dense", "out"):
-        weights |= {f"{part}.{name}": tensor for name, tensor in _fp32(getattr(student, part)).items()}
+    weights = {
+        f"{part}.{name}": tensor
+        for part in ("encoder", "dense", "out")
+        for name, tensor in _fp32(student.get_submodule(part)).items()
+    }
     return Layout(config, weights, model_class.__name__, custom_reason=reason)
 
 

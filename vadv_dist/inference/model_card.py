@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.remarks import remark
+
+if TYPE_CHECKING:
+    from vadv_dist.inference.manifest import ExportManifest
 
 
 @dataclass(frozen=True)
@@ -34,39 +37,36 @@ class ModelCard:
     labels: LabelScale | None = None
 
 
-def render(card: ModelCard, *, pooling: str, hidden: int, architecture: str, custom_reason: str | None) -> str:
-    """Write the card as Markdown with the metadata block of the Hugging Face Hub.
-
-    Args:
-        card: facts about the student.
-        pooling, hidden: its pooling and the hidden width of its head.
-        architecture: class that loads it.
-        custom_reason: why it needs its own modelling file; None if a standard class loads it.
-    """
-    trust = "" if custom_reason is None else ", trust_remote_code=True"
+def render(manifest: "ExportManifest") -> str:
+    """Write the model card as Markdown with the metadata block of the Hugging Face Hub."""
+    card, labels = manifest.card, manifest.card.labels
+    trust = "" if manifest.custom_reason is None else ", trust_remote_code=True"
+    objective = card.config.get("objective")
+    has_teacher = isinstance(objective, Mapping) and objective.get("kind", "none") != "none"
+    unit = ""
+    if labels is not None:
+        unit = f", which are in [{labels.low:g}, {labels.high:g}] and positive from {labels.threshold:g} on"
+    found = ((split, remark(values)) for split, values in card.metrics.items())
+    remarks = [f"On the {split} split the student {text}." for split, text in found if text is not None]
     parts = [
         "---\nlibrary_name: transformers\npipeline_tag: text-classification\n"
         "tags:\n- sentiment-regression\n- knowledge-distillation\n---",
         f"# {card.name}",
         "Predicts the sentiment of a spoken sentence from its words, as one number in the units of the training "
-        f"labels{_range(card.labels)}. It is the text student of VideoAdviser "
+        f"labels{unit}. It is the text student of VideoAdviser "
         "([arXiv:2309.15494](https://arxiv.org/abs/2309.15494)), trained with "
-        + ("a teacher that saw the video." if _has_teacher(card.config) else "no teacher."),
-        f"Encoder `{card.encoder}`, {'first-token' if pooling == 'cls' else 'mean'} pooling, a head with "
-        f"{hidden} hidden units and tanh. Texts are truncated to {card.max_tokens} tokens.",
+        + ("a teacher that saw the video." if has_teacher else "no teacher."),
+        f"Encoder `{card.encoder}`, {'first-token' if manifest.pooling == 'cls' else 'mean'} pooling, a head with "
+        f"{manifest.hidden} hidden units and tanh. Texts are truncated to {card.max_tokens} tokens.",
         "## Use",
         "```python\nfrom transformers import pipeline\n\n"
         f'predict = pipeline("text-classification", model="path/to/this/folder"{trust})\n'
         'predict("what a wonderful film", truncation=True)  # [{"label": "sentiment", "score": <the number>}]\n```',
-        _loading(architecture, custom_reason),
+        _loading(manifest.architecture, manifest.custom_reason),
         "## Metrics",
-        _metrics_table(card.metrics, card.labels or LabelScale()),
-        *(
-            [" ".join([*card.labels.notes, *card.labels.in_words(card.labels.absent())])]
-            if card.labels is not None
-            else []
-        ),
-        *_remarks(card.metrics),
+        _metrics_table(card.metrics, labels or LabelScale()),
+        *([] if labels is None else [" ".join([*labels.notes, *labels.in_words(labels.absent())])]),
+        *remarks,
         "## Training data",
         "\n".join(_data_line(entry) for entry in card.data) or "Not recorded.",
         "## Licence",
@@ -105,22 +105,6 @@ def _metrics_table(metrics: Mapping[str, Mapping[str, float | None]], labels: La
     return "\n".join(lines)
 
 
-def _range(labels: LabelScale | None) -> str:
-    if labels is None:
-        return ""
-    return f", which are in [{labels.low:g}, {labels.high:g}] and positive from {labels.threshold:g} on"
-
-
-def _remarks(metrics: Mapping[str, Mapping[str, float | None]]) -> list[str]:
-    found = ((split, remark(values)) for split, values in metrics.items())
-    return [f"On the {split} split the student {text}." for split, text in found if text is not None]
-
-
 def _data_line(entry: Mapping[str, Any]) -> str:
     rows = ", ".join(f"{count} {split}" for split, count in dict(entry.get("rows", {})).items())
     return f"- `{entry.get('uri', '?')}`: {rows or 'rows not recorded'}; fingerprint `{entry.get('fingerprint', '?')}`"
-
-
-def _has_teacher(config: Mapping[str, Any]) -> bool:
-    objective = config.get("objective")
-    return isinstance(objective, Mapping) and objective.get("kind", "none") != "none"

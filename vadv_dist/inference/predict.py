@@ -9,21 +9,20 @@ from transformers import PreTrainedTokenizerBase
 
 from vadv_dist.errors import UserError, first_line
 from vadv_dist.inference.batching import padded, token_budget_batches
-from vadv_dist.inference.export import load_student, resolve_student
+from vadv_dist.inference.export import load_student
 from vadv_dist.inference.fast_student import FastStudent, is_supported
+from vadv_dist.inference.manifest import resolve_student
 from vadv_dist.inference.tables import table_kind
 from vadv_dist.inference.token_counts import TokenCounts, count_tokens
 from vadv_dist.models.text_student import TextStudent
 from vadv_dist.storage import Location, atomic_file, local_copy, location
 
-__all__ = ["PREDICTION_COLUMN", "Progress", "Student", "predict_file", "predict_texts", "resolve_student"]
-
 # Large enough to use the whole machine, small enough for a CPU's caches; measured with benchmarks/predict.py.
 CPU_BATCH_TOKENS = 2048
 GPU_BATCH_TOKENS = 32768
 
-# Called with the number of finished texts and of all texts.
-Progress = Callable[[int, int], None]
+# Called at the end with the number of truncated texts.
+Tell = Callable[[TokenCounts], None]
 
 PREDICTION_COLUMN = "prediction"
 
@@ -69,15 +68,8 @@ class Student:
             student, tokenizer, max_tokens = load_student(path)
         return cls(student, tokenizer, max_tokens, batch_tokens=batch_tokens, device=device)
 
-    def predict(self, texts: Sequence[str], progress: Progress | None = None) -> npt.NDArray[np.float32]:
-        """Predict the sentiment of each text.
-
-        Args:
-            texts: R texts, none of them empty.
-            progress: called after each batch with the number of finished texts and of all.
-        Returns:
-            predictions in label units, [R], in the order of `texts`.
-        """
+    def predict(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Predict the sentiment of texts, none of them empty: in label units, [R], in the order of the texts."""
         predictions = np.empty(len(texts), np.float32)
         if not len(texts):
             return predictions
@@ -91,7 +83,6 @@ class Student:
         lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
         self._count(texts, lengths)
         pad_id = self.tokenizer.pad_token_id or 0
-        done = 0
         with torch.inference_mode():
             for rows in token_budget_batches(lengths, self.batch_tokens):
                 input_ids, mask = padded([token_ids[row] for row in rows], pad_id)
@@ -99,9 +90,6 @@ class Student:
                     torch.from_numpy(input_ids).to(self.device), torch.from_numpy(mask).to(self.device)
                 )
                 predictions[rows] = logit_B.float().cpu().numpy()
-                done += len(rows)
-                if progress is not None:
-                    progress(done, len(texts))
         return predictions
 
     def _count(self, texts: Sequence[str], lengths: npt.NDArray[np.int64]) -> None:
@@ -121,22 +109,10 @@ class Student:
 
 
 def predict_texts(
-    folder: str | Location,
-    texts: Sequence[str],
-    *,
-    batch_tokens: int | None = None,
-    device: str | None = None,
-    progress: Progress | None = None,
-    tell: Callable[[TokenCounts], None] = lambda counts: None,
+    folder: str | Location, texts: Sequence[str], *, tell: Tell = lambda counts: None
 ) -> npt.NDArray[np.float32]:
     """Predict the sentiment of texts with the student of a run or an export.
 
-    Args:
-        folder: a run, or a folder written by `vadv export`.
-        texts: R texts.
-        batch_tokens, device: as in `Student`.
-        progress: called after each batch with the number of finished texts and of all.
-        tell: called at the end with the number of truncated texts.
     Returns:
         predictions in label units, [R], in the order of `texts`.
     Raises:
@@ -145,8 +121,8 @@ def predict_texts(
     for number, text in enumerate(texts, 1):
         if not text.strip():
             raise UserError(f"Text {number} is empty. Give at least one word.")
-    student = Student.load(folder, batch_tokens=batch_tokens, device=device)
-    predictions = student.predict(texts, progress)
+    student = Student.load(folder)
+    predictions = student.predict(texts)
     tell(student.counts)
     return predictions
 
@@ -157,10 +133,7 @@ def predict_file(
     output_path: str | Location,
     *,
     text_column: str = "text",
-    batch_tokens: int | None = None,
-    device: str | None = None,
-    progress: Progress | None = None,
-    tell: Callable[[TokenCounts], None] = lambda counts: None,
+    tell: Tell = lambda counts: None,
 ) -> int:
     """Copy a table and add a column `prediction`, in label units.
 
@@ -171,8 +144,6 @@ def predict_file(
         input_path: a .csv (UTF-8, with a header) or .parquet file; one in an object store is copied to this machine.
         output_path: the file to create, in the same format.
         text_column: column of `input_path` with the texts.
-        batch_tokens, device: as in `Student`.
-        progress: called after each batch with the number of finished texts and of all.
         tell: called at the end with the number of truncated texts.
     Returns:
         number of rows.
@@ -188,15 +159,8 @@ def predict_file(
         # Cheap checks first, so that an empty text is reported before any prediction.
         student = resolve_student(folder)
         num_rows = table.check_texts()
-        predictor = Student.load(student, batch_tokens=batch_tokens, device=device)
-        predictions = np.empty(num_rows, np.float32)
-        done = 0
-        for texts in table.texts():
-            shifted = None if progress is None else _shifted(progress, done, num_rows)
-            predictions[done : done + len(texts)] = predictor.predict(
-                [text for text in texts if text is not None], shifted
-            )
-            done += len(texts)
+        predictor = Student.load(student)
+        predictions = np.concatenate([np.empty(0, np.float32), *(predictor.predict(texts) for texts in table.texts())])
         with atomic_file(target) as partial:
             table.write_with(partial, predictions)
     tell(predictor.counts)
@@ -213,10 +177,6 @@ def _require_new(source: Location, target: Location) -> None:
         )
     if target.exists():
         raise UserError(f"{target} already exists and is never overwritten. Choose another file, or remove it.")
-
-
-def _shifted(progress: Progress, before: int, total: int) -> Progress:
-    return lambda done, _: progress(before + done, total)
 
 
 def _device(name: str | None) -> torch.device:

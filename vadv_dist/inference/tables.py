@@ -1,6 +1,7 @@
 """CSV and Parquet files with a column of texts: read in pieces, copied unchanged, with a column added at the end."""
 
 import csv
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ class Table(ABC):
         text_column: its column of texts.
         new_column: the column that `write_with` adds.
     Raises:
-        UserError: the file does not exist, is unreadable, lacks the text column, or already has the new column.
+        UserError: the file is unreadable, lacks the text column, or already has the new column.
     """
 
     def __init__(self, path: Path, text_column: str, new_column: str) -> None:
@@ -48,12 +49,15 @@ class Table(ABC):
         """Names of the columns, in the file's order."""
 
     @abstractmethod
-    def texts(self) -> Iterator[list[str | None]]:
-        """Read the text column in pieces of at most `CHUNK_ROWS`; None for nulls."""
+    def texts(self) -> Iterator[list[str]]:
+        """Read the text column in pieces of at most `CHUNK_ROWS`; a null is an empty text."""
 
     @abstractmethod
     def write_with(self, path: Path, values: npt.NDArray[np.float32]) -> None:
-        """Write the whole table to `path`, with `values` [R] as its new last column."""
+        """Write the whole table to `path`, with `values` [R] as its new last column.
+
+        In a CSV file, they have enough digits to restore the same float32.
+        """
 
     def check_texts(self) -> int:
         """Read all texts once and return their number.
@@ -62,14 +66,12 @@ class Table(ABC):
             UserError: a text is empty (with its row).
         """
         row = 0
-        for texts in self.texts():
-            for text in texts:
-                row += 1
-                if text is None or not text.strip():
-                    raise UserError(
-                        f"{self.path}: row {row} has an empty {self.text_column!r} (rows are counted from 1, without "
-                        "the header). Add its words, or remove the row."
-                    )
+        for row, text in enumerate(itertools.chain.from_iterable(self.texts()), 1):
+            if not text.strip():
+                raise UserError(
+                    f"{self.path}: row {row} has an empty {self.text_column!r} (rows are counted from 1, without the "
+                    "header). Add its words, or remove the row."
+                )
         return row
 
 
@@ -77,26 +79,18 @@ class CsvTable(Table):
     """Comma-separated values in UTF-8 with a header; cells are copied as strings."""
 
     def columns(self) -> list[str]:
-        """Names of the columns, from the header."""
         header = next(self._lines(), None)
         if not header:
             raise UserError(f"{self.path} is empty. Its first line must name the columns.")
         return header
 
-    def texts(self) -> Iterator[list[str | None]]:
-        """Read the text column in pieces."""
+    def texts(self) -> Iterator[list[str]]:
         position = self.columns().index(self.text_column)
-        chunk: list[str | None] = []
-        for row in self._rows():
-            chunk.append(row[position])
-            if len(chunk) == CHUNK_ROWS:
-                yield chunk
-                chunk = []
-        if chunk:
+        rows = self._rows()
+        while chunk := [row[position] for row in itertools.islice(rows, CHUNK_ROWS)]:
             yield chunk
 
     def write_with(self, path: Path, values: npt.NDArray[np.float32]) -> None:
-        """Write the rows with their values, with enough digits to restore the same float32."""
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow([*self.columns(), self.new_column])
@@ -125,31 +119,24 @@ class ParquetTable(Table):
     """A Parquet file; columns keep their types."""
 
     def columns(self) -> list[str]:
-        """Names of the columns."""
         with self._open() as file:
             return list(file.schema.names)
 
-    def texts(self) -> Iterator[list[str | None]]:
-        """Read only the text column, in pieces.
-
-        Raises:
-            UserError: it has another type than string.
-        """
+    def texts(self) -> Iterator[list[str]]:
         with self._open() as file:
             kind = file.schema.field(self.text_column).type
             value_kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(value_kind) or pa.types.is_large_string(value_kind)):
                 raise UserError(f"{self.path}: column {self.text_column!r} has {kind}, expected strings.")
-            for batch in self._batches(file, CHUNK_ROWS, [self.text_column]):
-                yield batch.column(0).to_pylist()
+            for batch in self._batches(file, [self.text_column]):
+                yield [text or "" for text in batch.column(0).to_pylist()]
 
     def write_with(self, path: Path, values: npt.NDArray[np.float32]) -> None:
-        """Write the rows with their values, a float32 column."""
         with self._open() as file:
             schema = file.schema.append(pa.field(self.new_column, pa.float32()))
             with pq.ParquetWriter(path, schema) as writer:
                 done = 0
-                for batch in self._batches(file, CHUNK_ROWS):
+                for batch in self._batches(file):
                     added = pa.array(values[done : done + batch.num_rows], pa.float32())
                     writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, added], schema=schema))
                     done += batch.num_rows
@@ -162,9 +149,9 @@ class ParquetTable(Table):
         with file:
             yield file
 
-    def _batches(self, file: BoundedParquet, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def _batches(self, file: BoundedParquet, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Read pieces and validate their contents."""
-        batches = file.batches(rows, columns)
+        batches = file.batches(CHUNK_ROWS, columns)
         while True:
             with self._readable():
                 batch = next(batches, None)

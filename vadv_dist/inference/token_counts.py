@@ -1,6 +1,7 @@
 """Count the texts that `data.max_tokens` truncates, which causes no error otherwise."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -42,22 +43,18 @@ class TokenCounts:
 
     def sentence(self, what: str = "texts") -> str:
         """Describe it in words; `what` names the texts."""
-        if not self.cut:
-            return (
-                f"none of {self.texts:,} {what} is truncated at {self.bound} tokens; the longest has {self.longest:,}"
-            )
         share = f"{self.share:.1%}" if self.share >= 0.001 else "under 0.1%"
         verb = "is" if self.cut == 1 else "are"
-        return (
-            f"{self.cut:,} of {self.texts:,} {what} ({share}) {verb} truncated at {self.bound} tokens; the longest has "
-            f"{self.longest:,}"
-        )
+        texts = f"{self.texts:,} {what}"
+        which = f"{self.cut:,} of {texts} ({share}) {verb}" if self.cut else f"none of {texts} is"
+        return f"{which} truncated at {self.bound} tokens; the longest has {self.longest:,}"
 
 
 def count_tokens(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], max_tokens: int) -> TokenCounts:
     """Count texts of more than `max_tokens` tokens, including special tokens, which a collator truncates."""
     count = cut = longest = 0
-    for chunk in _chunks(texts):
+    texts = iter(texts)
+    while chunk := list(itertools.islice(texts, _CHUNK)):
         ids = tokenizer(
             chunk, truncation=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
         )["input_ids"]
@@ -71,14 +68,3 @@ def count_words(words: Iterable[int], max_tokens: int) -> TokenCounts:
     """Count texts that any tokenizer would truncate, by their words: a word is at least one token."""
     numbers = list(words)
     return TokenCounts(len(numbers), sum(n > max_tokens for n in numbers), max(numbers, default=0), max_tokens)
-
-
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    chunk: list[str] = []
-    for text in texts:
-        chunk.append(text)
-        if len(chunk) == _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
