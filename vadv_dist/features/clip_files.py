@@ -16,8 +16,8 @@ def open_clip(uri: str) -> IO[bytes]:
         UserError: there is no such bucket, or the object store denies access, which is not the clip's fault.
         MachineError: the object store does not respond, or the disk for copies is full.
     """
-    with _bad_clips():
-        return _content(uri).open()
+    with _content(uri) as content:
+        return content.open()
 
 
 def open_hashed(uri: str) -> tuple[IO[bytes], int, str]:
@@ -26,8 +26,7 @@ def open_hashed(uri: str) -> tuple[IO[bytes], int, str]:
     Raises:
         BadClipError, UserError, MachineError: as in `open_clip`.
     """
-    with _bad_clips():
-        content = _content(uri)
+    with _content(uri) as content:
         digest = content.sha256
         return content.open(), content.size, digest
 
@@ -37,18 +36,14 @@ def file_entry(file: Location) -> dict[str, Any]:
     return {"name": file.name, "bytes": file_size(file), "sha256": sha256_file(file)}
 
 
-def _content(uri: str) -> FileContent:
-    content = content_of(location(uri))
-    if content.size == 0:
-        raise BadClipError("empty file")
-    return content
-
-
 @contextmanager
-def _bad_clips() -> Iterator[None]:
-    """Turn a problem with a clip's file into the reason for its rejection."""
+def _content(uri: str) -> Iterator[FileContent]:
+    """The content of a clip's file; a problem with it becomes the reason for the clip's rejection."""
     try:
-        yield
+        content = content_of(location(uri))
+        if content.size == 0:
+            raise BadClipError("empty file")
+        yield content
     except FileNotFoundError:
         raise BadClipError("missing file") from None
     except ConflictError:

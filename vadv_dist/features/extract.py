@@ -158,7 +158,7 @@ def _commit(plan: Plan, work: WorkFolder, group: Group, parts: list[ClipBatch]) 
     clips, reports = [], []
     numbers = iter(group.clips)
     for part in parts:
-        visual, face = (iter([] if values is None else list(values)) for values in (part.visual, part.face))
+        visual, face = (iter(() if values is None else values) for values in (part.visual, part.face))
         for report in part.reports:
             listed = plan.listed.clips[next(numbers)]
             if listed.clip_id != report.clip_id:
@@ -178,8 +178,6 @@ def _commit(plan: Plan, work: WorkFolder, group: Group, parts: list[ClipBatch]) 
                 except UserError as error:
                     report = ClipReport(report.clip_id, reason=f"features: {error}")
             reports.append(report)
-        if next(visual, None) is not None or next(face, None) is not None:
-            raise RuntimeError(f"batch {part.number} of {group.name} has features of more clips than it accepted")
     return work.commit(group, clips, reports, plan.features)
 
 

@@ -95,10 +95,10 @@ def recording_of(covered: Coverage, video: Video, span: Span, *, is_part: bool, 
         candidates = [whole]
     elif covered.is_complete:
         candidates = [cut, whole]
-    else:  # rows beyond the clip's length belong to the video; otherwise it could be either
-        candidates = [] if cut.fits(covered) and abs(cut.length_s - whole.length_s) > _SLACK_S else [whole]
-        if not candidates and _reaches(covered, cut):
-            candidates = [cut]
+    elif not cut.fits(covered) or abs(cut.length_s - whole.length_s) <= _SLACK_S:
+        candidates = [whole]  # rows beyond the clip's length belong to the video
+    else:
+        candidates = [cut] if _reaches(covered, cut) else []  # otherwise it could be either
     for candidate in candidates:
         if candidate.fits(covered):
             return candidate

@@ -187,7 +187,7 @@ class WorkFolder:
             shard = write_shard(self.root, shard_name(group.split, group.number), clips, features)
             tag = etag(self.root / shard.path)
         document = {
-            **({} if tag is None else {"etag": tag}),
+            "etag": tag,
             "shard": None if shard is None else asdict(shard),
             "reports": [asdict(report) for report in reports],
         }
