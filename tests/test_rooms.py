@@ -39,7 +39,7 @@ MAY_IMPORT = {
         *BASE,
     },
     "submission": {"config", "runtime", *BASE},
-    "doctor": {"launch", "training", "engines", "submission", "models", "config", "runtime", *BASE},
+    "doctor": {"launch", "training", "tasks", "engines", "submission", "models", "config", "runtime", *BASE},
 }
 MACHINERY = {
     "ray": {

@@ -3,8 +3,11 @@
 import importlib.metadata
 import os
 import platform
+import re
+import resource
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,10 +15,13 @@ from typing import TYPE_CHECKING, Literal
 
 from vadv_dist.config import Config
 from vadv_dist.errors import VadvError
+from vadv_dist.runtime.terminal import count
 from vadv_dist.storage import clock_skew_s, free_bytes, location, on_disk, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from vadv_dist.training.splits import Splits
 
 # Older versions can execute foreign code when loading a checkpoint or joining a cluster (SECURITY.md), or lack an API.
 _MINIMUM_VERSIONS = {
@@ -48,8 +54,7 @@ def examine(config: Config | None = None) -> list[Finding]:
     """Check this machine and what a configuration needs, without starting a cluster or a run."""
     findings = [*_versions(), *_machine(), *_gpus(config), *_ray(config)]
     if config is not None:
-        findings += [*_data(config), *_encoder(config), *_engine(config)]
-        findings += [*_memory(config), *_storage(config), *_port(config)]
+        findings += [*_data(config), *_engine(config), *_memory(config), *_storage(config), *_port(config)]
     return findings
 
 
@@ -60,77 +65,65 @@ def render(findings: list[Finding], console: "Console") -> None:
     marks = {"ok": ("✓ ok     ", "green"), "warning": ("! warning", "yellow"), "fault": ("✗ fault  ", "red")}
     for finding in findings:
         console.print(Text(*marks[finding.level]), end=" ")
-        console.print(f"{finding.what}: {finding.found}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{finding.what}: {finding.found}", highlight=False, soft_wrap=True)
         if finding.advice:
-            console.print(f"          → {finding.advice}", highlight=False, markup=False, soft_wrap=True)
-    faults = sum(f.level == "fault" for f in findings)
-    warnings = sum(f.level == "warning" for f in findings)
-    console.print(f"{len(findings)} checks, {faults} faults, {warnings} warnings", highlight=False)
+            console.print(f"          → {finding.advice}", highlight=False, soft_wrap=True)
+    faults, warnings = (sum(finding.level == level for finding in findings) for level in ("fault", "warning"))
+    totals = (count(len(findings), "check"), count(faults, "fault"), count(warnings, "warning"))
+    console.print(", ".join(totals), highlight=False)
+
+
+def _finding(what: str, found: str, advice: str = "", *, level: Literal["warning", "fault"] = "fault") -> Finding:
+    """A finding that is a problem if there is advice."""
+    return Finding(level if advice else "ok", what, found, advice)
 
 
 def _versions() -> Iterator[Finding]:
-    version = platform.python_version()
-    good = (3, 11) <= tuple(int(n) for n in version.split(".")[:2]) < (3, 14)
-    yield Finding("ok" if good else "fault", "python", version, "" if good else "Use Python 3.11, 3.12 or 3.13.")
+    good = (3, 11) <= sys.version_info < (3, 14)
+    yield _finding("python", platform.python_version(), "" if good else "Use Python 3.11, 3.12 or 3.13.")
     for name, (least, why) in _MINIMUM_VERSIONS.items():
         try:
             found = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            yield Finding("fault", name, "not installed", f"pip install '{name}>={least}': {why}.")
+            yield _finding(name, "not installed", f"pip install '{name}>={least}': {why}.")
             continue
-        if _numbers(found) < _numbers(least):
-            yield Finding("fault", name, found, f"Install {least} or later: {why}.")
-        else:
-            yield Finding("ok", name, found)
+        yield _finding(name, found, f"Install {least} or later: {why}." if _release(found) < _release(least) else "")
 
 
 def _machine() -> Iterator[Finding]:
-    yield Finding("ok", "cores", str(os.cpu_count()))
+    yield _finding("cores", str(os.cpu_count()))
     shm = Path("/dev/shm")
     if shm.is_dir():
         free = shutil.disk_usage(shm).free
-        low = free < _LOW_SHM_BYTES
         advice = "Give the container more (docker --shm-size=16g): Ray's object store and NCCL need it."
-        yield Finding("warning" if low else "ok", "shared memory", _gib(free), advice if low else "")
-    try:
-        import resource
-
-        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        low = 0 <= files < _LOW_FILES
-        yield Finding("warning" if low else "ok", "open files", str(files), "Raise it: ulimit -n 65536." if low else "")
-    except ImportError:
-        pass
+        yield _finding("shared memory", _gib(free), advice if free < _LOW_SHM_BYTES else "", level="warning")
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    low = 0 <= files < _LOW_FILES
+    yield _finding("open files", str(files), "Raise it: ulimit -n 65536." if low else "", level="warning")
 
 
 def _gpus(config: Config | None) -> Iterator[Finding]:
     import torch
 
-    wanted = config is not None and config.trainer.use_gpu is True
     if not torch.cuda.is_available():
         build = torch.version.cuda
         found = "none found" + ("" if build else f" (torch {torch.__version__} is a CPU build)")
-        if wanted:
-            missing = "the driver" if build else "a CUDA build of torch, and the driver"
-            yield Finding("fault", "GPU", found, f"Install {missing}, or set trainer.use_gpu to auto or false.")
-        else:
-            yield Finding("ok", "GPU", found)
+        missing = "the driver" if build else "a CUDA build of torch, and the driver"
+        wanted = config is not None and config.trainer.use_gpu is True
+        yield _finding("GPU", found, f"Install {missing}, or set trainer.use_gpu to auto or false." if wanted else "")
         return
     for number in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(number)
         free, total = torch.cuda.mem_get_info(number)
-        busy = free < 0.9 * total
         bf16 = "yes" if torch.cuda.is_bf16_supported() else "no"
-        yield Finding(
-            "warning" if busy else "ok",
-            f"GPU {number}",
-            f"{facts.name}, {_gib(free)} of {_gib(total)} free, bf16 {bf16}",
-            "Another process is using it (see nvidia-smi)." if busy else "",
-        )
+        found = f"{facts.name}, {_gib(free)} of {_gib(total)} free, bf16 {bf16}"
+        advice = "Another process is using it (see nvidia-smi)." if free < 0.9 * total else ""
+        yield _finding(f"GPU {number}", found, advice, level="warning")
     if torch.cuda.device_count() > 1 or (config is not None and config.trainer.num_workers > 1):
         try:
-            yield Finding("ok", "NCCL", ".".join(map(str, torch.cuda.nccl.version())))  # type: ignore[no-untyped-call]  # untyped in torch
+            yield _finding("NCCL", ".".join(map(str, torch.cuda.nccl.version())))  # type: ignore[no-untyped-call]  # untyped in torch
         except (AttributeError, RuntimeError) as error:
-            yield Finding("fault", "NCCL", str(error), "Install a torch build with NCCL.")
+            yield _finding("NCCL", str(error), "Install a torch build with NCCL.")
 
 
 def _ray(config: Config | None) -> Iterator[Finding]:
@@ -140,24 +133,24 @@ def _ray(config: Config | None) -> Iterator[Finding]:
     try:
         token = has_token()
     except VadvError as error:
-        yield Finding("fault", "Ray token", "readable by other users", str(error))
+        yield _finding("Ray token", "readable by other users", str(error))
         token = True
     try:
         named = named_cluster("trainer.ray_address", config.trainer.ray_address if config else None)
     except VadvError as error:
-        yield Finding("fault", "Ray", "the cluster's address is not valid", str(error))
+        yield _finding("Ray", "the cluster's address is not valid", str(error))
         return
     if named.address is None:
-        yield Finding("ok", "Ray", f"a run with workers starts its own cluster on this machine ({named.by})")
+        yield _finding("Ray", f"a run with workers starts its own cluster on this machine ({named.by})")
         return
     http = f"http://{named.address.rpartition('://')[2]}"
     if not token and named.address != "auto" and not is_this_machine(http):
         advice = "Put its token into ~/.ray/auth_token (mode 600) and set RAY_AUTH_MODE=token."
-        yield Finding("fault", "Ray token", f"none, but the cluster is not on this machine ({named.address})", advice)
+        yield _finding("Ray token", f"none, but the cluster is not on this machine ({named.address})", advice)
     try:
-        yield Finding("ok", "Ray", f"a run with workers joins {require_usable(named)} ({named.by})")
+        yield _finding("Ray", f"a run with workers joins {require_usable(named)} ({named.by})")
     except VadvError as error:
-        yield Finding("fault", "Ray", f"{named.address} cannot be joined", str(error))
+        yield _finding("Ray", f"{named.address} cannot be joined", str(error))
 
 
 def _data(config: Config) -> Iterator[Finding]:
@@ -166,37 +159,35 @@ def _data(config: Config) -> Iterator[Finding]:
     try:
         splits = Splits.open(config)
     except (VadvError, OSError) as error:
-        yield Finding("fault", "data", "cannot be used", str(error))
+        yield _finding("data", "cannot be used", str(error))
+        yield from _encoder(config, None)
         return
     rows = ", ".join(f"{int(split.table.rows.sum())} {split.name}" for split in (splits.train, splits.valid))
-    yield Finding("ok", "data", f"{rows} clips (`vadv data-check` verifies each)")
+    yield _finding("data", f"{rows} clips (`vadv data-check` verifies each)")
+    yield from _encoder(config, splits)
 
 
-def _encoder(config: Config) -> Iterator[Finding]:
-    from vadv_dist.launch.model_check import try_model
+def _encoder(config: Config, splits: "Splits | None") -> Iterator[Finding]:
+    """Build the model with its weights and check it, as a run does before its first step."""
+    from vadv_dist.engines.distributed import choose_device
     from vadv_dist.models.pretrained import missing_files
+    from vadv_dist.tasks import build
 
     name = config.student.encoder
     if (missing := missing_files(name, weights=config.student.pretrained)) is not None:
-        yield Finding(
-            "warning" if "/" not in name else "fault",
-            "encoder",
-            f"{name} is not on this machine ({missing})",
-            "Download it before the run (hf download), or the run needs access to the Hugging Face Hub.",
-        )
+        advice = "Download it before the run (hf download), or the run needs access to the Hugging Face Hub."
+        level: Literal["warning", "fault"] = "fault" if "/" in name else "warning"
+        yield _finding("encoder", f"{name} is not on this machine ({missing})", advice, level=level)
+        return
+    if splits is None:  # the model depends on the data's features
+        yield _finding("encoder", f"{name} is on this machine; it is tested once the data can be used")
         return
     try:
-        tried = try_model(config)
+        build(config, splits.train.sources).check(choose_device(config.trainer.use_gpu))
     except VadvError as error:
-        yield Finding("fault", "encoder", f"{name} cannot be trained as configured", str(error))
+        yield _finding("encoder", f"{name} cannot be trained as configured", str(error))
         return
-    yield Finding(
-        "ok",
-        "encoder",
-        f"{name} respects padding, and every trained parameter gets a gradient"
-        if tried
-        else f"{name} is on this machine; it is tested once the data can be used",
-    )
+    yield _finding("encoder", f"{name} respects padding, and every trained parameter gets a gradient")
 
 
 def _engine(config: Config) -> Iterator[Finding]:
@@ -204,31 +195,27 @@ def _engine(config: Config) -> Iterator[Finding]:
 
     name = config.engine.kind + (f" ZeRO-{config.engine.zero_stage}" if config.engine.kind == "deepspeed" else "")
     works, found = check_engine(config)
-    if works:
-        yield Finding("ok", "engine", f"{name} trains a toy model: {found}")
-    else:
-        yield Finding("fault", "engine", f"{name} does not train a toy model: {found}", _ENGINE_ADVICE)
+    what = "trains" if works else "does not train"
+    yield _finding("engine", f"{name} {what} a toy model: {found}", "" if works else _ENGINE_ADVICE)
 
 
 def _memory(config: Config) -> Iterator[Finding]:
+    import torch
+
     from vadv_dist.launch.dry_run import describe
 
     try:
         need = int(describe(config)["memory_per_device"]["total"])
     except (VadvError, OSError, KeyError, TypeError, ValueError):
         return  # a problem with the data or encoder, which has been reported
-    import torch
-
     if torch.cuda.is_available() and config.trainer.use_gpu is not False:
         free, what = int(torch.cuda.mem_get_info()[0]), "GPU memory"
     else:
         free, what = _available_memory(), "memory"
         need *= max(1, config.trainer.num_workers)
-    enough = need < 0.9 * free
     advice = "Use more workers, a higher engine.zero_stage or trainer.accumulate, or student.gradient_checkpointing."
-    yield Finding(
-        "ok" if enough else "warning", what, f"needs about {_gib(need)} of {_gib(free)} free", "" if enough else advice
-    )
+    found = f"needs about {_gib(need)} of {_gib(free)} free"
+    yield _finding(what, found, "" if need < 0.9 * free else advice, level="warning")
 
 
 def _storage(config: Config) -> Iterator[Finding]:
@@ -241,19 +228,17 @@ def _storage(config: Config) -> Iterator[Finding]:
         skew = clock_skew_s(probe)
         probe.unlink(missing_ok=True)
     except (VadvError, OSError) as error:
-        yield Finding("fault", "run.storage", f"{place} cannot be written", str(error))
+        yield _finding("run.storage", f"{place} cannot be written", str(error))
         return
-    yield Finding("ok", "run.storage", f"{place} is readable and writable")
+    yield _finding("run.storage", f"{place} is readable and writable")
     if skew is not None:
-        off = abs(skew) > _LARGEST_SKEW_S
-        advice = "Set the clock: object stores reject requests that are minutes off." if off else ""
-        yield Finding("fault" if off else "ok", "clock", f"{skew:+.0f} s relative to the store's", advice)
+        advice = "Set the clock: object stores reject requests that are minutes off."
+        yield _finding("clock", f"{skew:+.0f} s relative to the store's", advice if abs(skew) > _LARGEST_SKEW_S else "")
     if disk is not None and made:
         disk.rmdir()
     if (free := free_bytes(place)) is not None:
-        low = free < _LOW_DISK_BYTES
-        advice = "Free some space: a checkpoint of RoBERTa-Large takes 5 GB." if low else ""
-        yield Finding("warning" if low else "ok", "disk", f"{_gib(free)} free", advice)
+        advice = "Free some space: a checkpoint of RoBERTa-Large takes 5 GB."
+        yield _finding("disk", f"{_gib(free)} free", advice if free < _LOW_DISK_BYTES else "", level="warning")
 
 
 def _port(config: Config) -> Iterator[Finding]:
@@ -263,10 +248,9 @@ def _port(config: Config) -> Iterator[Finding]:
     with socket.socket() as probe:
         try:
             probe.bind(("", port))
+            yield _finding("telemetry.port", f"{port} is free")
         except OSError as error:
-            yield Finding("fault", "telemetry.port", f"{port}: {error.strerror}", "Choose another --telemetry.port.")
-            return
-    yield Finding("ok", "telemetry.port", f"{port} is free")
+            yield _finding("telemetry.port", f"{port}: {error.strerror}", "Choose another --telemetry.port.")
 
 
 def _available_memory() -> int:
@@ -277,15 +261,10 @@ def _available_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    numbers = []
-    for part in version.split("+")[0].split(".")[:3]:
-        digits = "".join(c for c in part if c.isdigit())
-        if not digits:
-            break
-        numbers.append(int(digits))
-    return tuple(numbers)
+def _release(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version such as `2.10.0a0+cu128`."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])

@@ -31,6 +31,11 @@ def visible(text: str) -> str:
     return _COMMAND.sub(_sign, text)
 
 
+def count(number: int, noun: str) -> str:
+    """A number of things, such as `1 step` or `1,200 steps`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def json_line(value: object) -> str:
     """Format a value as one line of JSON, lossless, without characters that a terminal would interpret."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
