@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vadv_dist.config import Config
 from vadv_dist.errors import VadvError
-from vadv_dist.runtime.terminal import count
+from vadv_dist.runtime.terminal import counted
 from vadv_dist.storage import clock_skew_s, free_bytes, location, on_disk, write_text
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def render(findings: list[Finding], console: "Console") -> None:
         if finding.advice:
             console.print(f"          → {finding.advice}", highlight=False, soft_wrap=True)
     faults, warnings = (sum(finding.level == level for finding in findings) for level in ("fault", "warning"))
-    totals = (count(len(findings), "check"), count(faults, "fault"), count(warnings, "warning"))
+    totals = (counted(len(findings), "check"), counted(faults, "fault"), counted(warnings, "warning"))
     console.print(", ".join(totals), highlight=False)
 
 

@@ -37,7 +37,7 @@ def test_requesting_a_missing_gpu_is_a_user_error(monkeypatch) -> None:
 def test_workers_that_do_not_fit_the_cluster_are_rejected() -> None:
     require_room(TrainerConfig(num_workers=2, use_gpu=True), 4, have_cpus=9, have_gpus=2)
     require_room(TrainerConfig(num_workers=2, use_gpu="auto"), 4, have_cpus=9, have_gpus=0)
-    with pytest.raises(UserError, match="2 workers with 4 CPUs each"):
+    with pytest.raises(UserError, match="has 8 CPUs, but the workers need 2 × 4 CPUs, and reading data needs one more"):
         require_room(TrainerConfig(num_workers=2), 4, have_cpus=8, have_gpus=0)
-    with pytest.raises(UserError, match="has 1 GPUs, but 2 workers need one each"):
+    with pytest.raises(UserError, match=r"has 1 GPU, but trainer\.num_workers is 2, and each worker needs one"):
         require_room(TrainerConfig(num_workers=2, use_gpu=True), 4, have_cpus=9, have_gpus=1)

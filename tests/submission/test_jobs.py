@@ -115,7 +115,7 @@ def test_a_run_survives_the_loss_of_a_workers_node(nodes, project, write_config,
     said, told = first.communicate(timeout=300)
     assert first.returncode == 0, said + told
     assert "submitted vadv-train-job-" in told
-    assert "packed 1 files" in told
+    assert "packed 1 file tracked" in told
     assert "joined the Ray cluster of this job at" in said
     twin_said, twin_told = twin.communicate(timeout=60)
     assert twin.returncode == 0, twin_said + twin_told

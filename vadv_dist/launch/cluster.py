@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from vadv_dist.config.trainer_sections import TrainerConfig
 from vadv_dist.errors import UserError
 from vadv_dist.runtime.ray_connection import connect
+from vadv_dist.runtime.terminal import counted
 
 _ours = False  # whether this process started the cluster that it is connected to
 
@@ -75,14 +76,14 @@ def require_room(trainer: TrainerConfig, cpus: int, *, have_cpus: float, have_gp
     workers = trainer.num_workers
     if have_cpus < cpus * workers + 1:
         raise UserError(
-            f"The Ray cluster has {have_cpus:g} CPUs, but {workers} workers with {cpus} CPUs each need "
-            f"{cpus * workers + 1}, including one for reading data. Lower trainer.num_workers or "
+            f"The Ray cluster has {counted(int(have_cpus), 'CPU')}, but the workers need {workers} × "
+            f"{counted(cpus, 'CPU')}, and reading data needs one more. Lower trainer.num_workers or "
             "trainer.cpus_per_worker, or add nodes."
         )
     if trainer.use_gpu is True and have_gpus < workers:
         raise UserError(
-            f"The Ray cluster has {have_gpus:g} GPUs, but {workers} workers need one each. Lower trainer.num_workers, "
-            "set trainer.use_gpu to auto or false, or add nodes."
+            f"The Ray cluster has {counted(int(have_gpus), 'GPU')}, but trainer.num_workers is {workers}, and each "
+            "worker needs one. Lower trainer.num_workers, set trainer.use_gpu to auto or false, or add nodes."
         )
 
 

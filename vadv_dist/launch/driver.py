@@ -28,6 +28,7 @@ from vadv_dist.runs.records import CheckpointLine, Line, RunResult
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.runtime.ray_errors import last_line, own_error, why_lost
 from vadv_dist.runtime.signals import StopRequest, finishing_first, listens
+from vadv_dist.runtime.terminal import counted
 from vadv_dist.storage import Location, remove_tree, scratch_folder, store_settings
 from vadv_dist.tasks import build
 from vadv_dist.training.loop import planned_steps
@@ -68,14 +69,14 @@ def train(config: Config, console: Console | None = None, *, trial: str = "") ->
         continues = folder.claim(config, trained_on)
         result = folder.result()
         if result is not None:
-            console.print(f"{folder.root} is already complete ({result.steps} steps).", highlight=False, markup=False)
+            _say(console, f"{folder.root} is already complete ({counted(result.steps, 'step')}).")
             return result
         steps = planned_steps(config, splits.train)
         clips = splits.train.plan(config.data, seed=0, epoch=0).num_rows
         _say(
             console,
-            f"{'resuming' if continues else 'training'} {folder.root}: {clips} clips, {steps} steps of "
-            f"{config.data.batch_size} clips",
+            f"{'resuming' if continues else 'training'} {folder.root}: {counted(clips, 'clip')}, "
+            f"{counted(steps, 'step')} of {counted(config.data.batch_size, 'clip')}",
         )
         with contextlib.suppress(UserError):  # training reports a damaged shard in more detail
             for split, what in ((splits.train, "training texts"), (splits.valid, "validation texts")):

@@ -10,6 +10,7 @@ from vadv_dist.config import Config
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.engines.deepspeed_config import micro_batch_size
 from vadv_dist.engines.distributed import has_bf16
+from vadv_dist.runtime.terminal import counted
 from vadv_dist.tasks import Task, build
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.splits import Splits
@@ -154,10 +155,11 @@ def render(facts: dict[str, Any], console: Console) -> None:
     table.add_row("trained", f"{facts['trained']:,}")
     console.print(table)
     batch, steps, clips, windows = facts["batch"], facts["steps"], facts["clips"], facts["windows"]
-    ranks = f"{batch['workers']} rank(s) × {batch['accumulate']} micro-batch(es) of at most {batch['micro']}"
+    micro_batches = counted(batch["accumulate"], "micro-batch", "micro-batches")
+    ranks = f"{counted(batch['workers'], 'rank')} × {micro_batches} of at most {counted(batch['micro'], 'clip')}"
     dropped = f", {clips['dropped']:,} left out for missing features" if clips["dropped"] else ""
     lines = [
-        f"Batch: {batch['global']} clips per step = {ranks}",
+        f"Batch: {counted(batch['global'], 'clip')} per step = {ranks}",
         f"Clips: {clips['train']:,} train, {clips['valid']:,} valid{dropped}",
         *(
             f"  {source['name']}: {source['clips']:,} train; an epoch reads {source['per_epoch']:,} "
@@ -170,7 +172,8 @@ def render(facts: dict[str, Any], console: Console) -> None:
     ]
     for number, window in enumerate(windows["first"]):
         span = f"{window['first_step']} to {window['first_step'] + window['batches'] - 1}"
-        lines.append(f"  window {number}: {window['shards']} shard(s), {window['rows']:,} rows, steps {span}")
+        size = f"{counted(window['shards'], 'shard')}, {counted(window['rows'], 'row')}"
+        lines.append(f"  window {number}: {size}, steps {span}")
     if windows["number"] > len(windows["first"]):
         lines.append(f"  … and {windows['number'] - len(windows['first'])} more")
     memory = facts["memory_per_device"]

@@ -31,9 +31,9 @@ def visible(text: str) -> str:
     return _COMMAND.sub(_sign, text)
 
 
-def count(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
     """A number of things, such as `1 step` or `1,200 steps`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def json_line(value: object) -> str:

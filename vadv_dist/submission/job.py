@@ -19,6 +19,7 @@ from vadv_dist.config.load import load_sections, take_overrides
 from vadv_dist.config.places import expand
 from vadv_dist.config.storage_url import require_sound
 from vadv_dist.errors import MachineError, UserError, one_line
+from vadv_dist.runtime.terminal import counted
 from vadv_dist.storage import STORE_SETTINGS, location, sha256_file
 from vadv_dist.submission.address import is_this_machine, require_token, resolve_address
 from vadv_dist.submission.follow import ENDED, follow
@@ -83,7 +84,7 @@ def submit(submission: Submission, say: Callable[[str], None]) -> int:
                     f"{other.submission_id} is also running there, but with another command, config, code or folder, "
                     f"so it is not followed ({other.entrypoint})"
                 )
-            say(f"packed {count} files tracked by git, {size / 2**20:.1f} MiB")
+            say(f"packed {counted(count, 'file')} tracked by git, {size / 2**20:.1f} MiB")
             _answered(
                 lambda: client.submit_job(
                     entrypoint=entrypoint,
