@@ -5,8 +5,7 @@ Shape letters: R clips, Z latents, Y labels.
 
 import numpy as np
 
-from vadv_dist.data.synth.features import _FACE, _VISUAL, _direction
-from vadv_dist.data.synth.model import GRID, Floats, GenerativeModel, latent_shares
+from vadv_dist.data.synth.model import _FACE, _VISUAL, GRID, Floats, GenerativeModel, _direction, latent_shares
 from vadv_dist.data.synth.words import DOWNTONERS, INTENSIFIERS, NEGATIONS, OPINION_WORDS
 
 _LEVEL_OF_WORD = {word: half for half, words in OPINION_WORDS.items() for word in words}

@@ -8,6 +8,7 @@ from s3_server import BUCKET, CREDENTIALS, FaultyProxy
 
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.storage import (
+    LineReader,
     atomic_directory,
     atomic_file,
     local_copy,
@@ -163,6 +164,25 @@ def test_an_upload_succeeds_if_the_answer_to_its_completion_is_lost(
     monkeypatch.setattr(S3Path, "_call", lose_the_answer)
     place.upload(tmp_path / "large")
     assert b"".join(place.read_parts(len(data))) == data
+
+
+def test_lines_that_could_not_be_read_are_read_by_the_next_call(place, through: FaultyProxy, monkeypatch) -> None:
+    monkeypatch.setattr(object_client, "MAX_ATTEMPTS", 1)
+    place.write_bytes(b"one\n")
+    reader = LineReader(place, 1.0)
+    with monkeypatch.context() as patch:
+        original = S3Path.etag
+
+        def fail_afterwards(self: S3Path) -> str | None:
+            found = original(self)
+            through.share = 1.0
+            return found
+
+        patch.setattr(S3Path, "etag", fail_afterwards)
+        assert list(reader.new()) == []
+    through.share = 0.0
+    assert list(reader.new()) == [b"one\n"]
+    assert list(reader.new()) == []
 
 
 def test_a_missing_bucket_is_a_user_error(s3: str) -> None:

@@ -190,7 +190,7 @@ class Dataset:
         """Read a data set's manifest without opening any shard.
 
         Raises:
-            UserError: there is no data set, or it has another schema version.
+            UserError: there is no data set, it has another schema version, or a field is missing or malformed.
         """
         root = location(uri)
         path = root / MANIFEST
@@ -200,7 +200,7 @@ class Dataset:
                 f"{root} {what}, so it is not a data set (dataset.json is written last, when a data set is "
                 "complete). Give the output folder of `vadv synth` or `vadv ingest`, or run the command again."
             )
-        return cls(root, parse_manifest(read_json(path), path))
+        return cls(root, _parse(read_json(path), path))
 
     @property
     def prompts_path(self) -> Location:
@@ -254,12 +254,7 @@ class Dataset:
         return shards
 
 
-def parse_manifest(raw: Mapping[str, Any], path: Location) -> DatasetManifest:
-    """Build a manifest from the JSON of `dataset.json`.
-
-    Raises:
-        UserError: unsupported schema version, or a missing or malformed field.
-    """
+def _parse(raw: Mapping[str, Any], path: Location) -> DatasetManifest:
     version = raw.get("schema_version")
     if version != SCHEMA_VERSION:
         raise UserError(

@@ -83,22 +83,19 @@ class LineReader:
         """
         if isinstance(self._path, S3Path):
             with contextlib.suppress(OSError, VadvError):
-                yield from self._of_object(self._path)
+                version = self._path.etag()
+                if version is not None and version != self._version:
+                    lines = self._path.read_bytes().splitlines(keepends=True)
+                    self._version = version
+                    yield from lines
         elif self._path.is_file():
             with self._path.open("rb") as file:
-                version = os.fstat(file.fileno()).st_ino
-                if version != self._version:
-                    self._version, self._offset = version, 0
+                inode = os.fstat(file.fileno()).st_ino
+                if inode != self._version:
+                    self._version, self._offset = inode, 0
                 file.seek(self._offset)
                 for line in file:
                     if not line.endswith(b"\n"):
                         break
                     self._offset += len(line)
                     yield line
-
-    def _of_object(self, path: S3Path) -> list[bytes]:
-        version = path.etag()
-        if version == self._version:
-            return []
-        self._version = version
-        return [] if version is None else path.read_bytes().splitlines(keepends=True)

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from vadv_dist.errors import MachineError, UserError
@@ -28,8 +28,7 @@ logger = logging.getLogger(__name__)
 RENEW_S, LEASE_S = 5.0, 25.0
 
 
-@contextmanager
-def exclusive(root: Location, name: str, *, taken: str, wait_s: float = 0.0) -> Iterator[None]:
+def exclusive(root: Location, name: str, *, taken: str, wait_s: float = 0.0) -> AbstractContextManager[None]:
     """Hold the lock `name` of a folder; it ends with the process, even if that is killed.
 
     Args:
@@ -41,9 +40,7 @@ def exclusive(root: Location, name: str, *, taken: str, wait_s: float = 0.0) -> 
         UserError: another process holds it.
         MachineError: the storage does not support locks.
     """
-    held = _lease(root / name, taken, wait_s) if isinstance(root, S3Path) else _file_lock(root, name, taken, wait_s)
-    with held:
-        yield
+    return _lease(root / name, taken, wait_s) if isinstance(root, S3Path) else _file_lock(root, name, taken, wait_s)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ class Opened:
     Attributes:
         size: its bytes.
         etag: identifies its content.
-        parts: its bytes in order, all of this content; raises `ConflictError` if the object changes meanwhile.
+        parts: its bytes in order, all of this content; raises `ConflictError` if the object changes in between.
     """
 
     size: int

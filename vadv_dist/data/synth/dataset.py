@@ -11,9 +11,8 @@ from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import SPLITS, Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, DatasetWriter
 from vadv_dist.data.synth.encoder import write_encoder
-from vadv_dist.data.synth.features import draw_features, prompt_embeddings
 from vadv_dist.data.synth.grammar import draw_word_counts, render
-from vadv_dist.data.synth.model import GenerativeModel
+from vadv_dist.data.synth.model import GenerativeModel, draw_features, prompt_embeddings
 from vadv_dist.data.synth.truth import truth_document
 from vadv_dist.errors import UserError
 

@@ -3,7 +3,11 @@
 Every clip draws its latent z, and given z, independently, its annotators, its level of opinion and its video cue. What
 a reader can know about the label therefore follows from tables and Gaussians (see `truth`).
 
-Shape letters: R clips, Z latents, Y labels, U levels of opinion.
+The video's cues lie along directions that belong to an imaginary feature extractor: they depend only on the width, not
+on the seed, so that data sets with different seeds can be mixed and read by one teacher.
+
+Shape letters: R clips, Z latents, Y labels, U levels of opinion, T frames, N tokens per frame, D feature width,
+E expression scores.
 """
 
 from dataclasses import dataclass
@@ -16,6 +20,7 @@ from scipy.special import ndtr
 from vadv_dist.errors import UserError
 
 Floats = npt.NDArray[np.float64]
+Features = npt.NDArray[np.float16]
 
 # Options of `vadv synth` that set a parameter of this model.
 _FLAGS = {"s_annot": "--annotator-noise", "s_video": "--video-noise"}
@@ -32,6 +37,9 @@ MOSI_LABEL_SHARES = (
     0.0346, 0.0305, 0.0364, 0.0296, 0.0437, 0.0332, 0.0325, 0.0334, 0.0368, 0.0282, 0.0341,
     0.0443, 0.0416, 0.0446, 0.0546, 0.0437, 0.0250, 0.0205, 0.0132, 0.0055,
 )  # fmt: skip
+
+# Random streams of the directions.
+_VISUAL, _FACE, _PROMPT = 1, 2, 3
 
 
 def latent_shares() -> Floats:
@@ -134,3 +142,56 @@ def _rounded_normal(values: Floats, means: Floats, s: float, step: float) -> Flo
     """Probability that clip(N(mean, s)) rounds to each value, [len(values), len(means)]."""
     edges = np.concatenate([[-inf], values[:-1] + step / 2, [inf]])
     return np.asarray(np.diff(ndtr((edges[:, None] - means) / s), axis=0))
+
+
+def draw_features(
+    rng: np.random.Generator, model: GenerativeModel, latent_R: Floats, speaker_R: npt.NDArray[np.int64]
+) -> tuple[Features, Features]:
+    """Visual features [R, T, N, D] and expression scores [R, T, E] of clips.
+
+    Args:
+        rng: source of all random numbers.
+        model: determines shapes and noise, and whether the latent is the clip's own.
+        latent_R: latents, [R].
+        speaker_R: index of each clip's speaker, from 0, [R].
+    """
+    if not model.informative_video:
+        latent_R = model.draw_latents(rng, len(latent_R))
+    frames, tokens, width = model.visual_shape
+    visual = _draw(rng, model, latent_R, speaker_R, (frames, tokens), _direction(_VISUAL, width))
+    frames, scores = model.face_shape
+    face = _draw(rng, model, latent_R, speaker_R, (frames,), _direction(_FACE, scores))
+    return visual, face
+
+
+def prompt_embeddings(width: int) -> npt.NDArray[np.float32]:
+    """Embeddings of a negative and a positive prompt in the space of the visual features, [2, D].
+
+    They have a large common part, like CLIP's prompts, and differ along the direction of the cue.
+    """
+    shared = _direction(_PROMPT, width)
+    cue = _direction(_VISUAL, width)
+    return np.stack([shared - 0.5 * cue, shared + 0.5 * cue]).astype(np.float32)
+
+
+def _draw(
+    rng: np.random.Generator,
+    model: GenerativeModel,
+    latent_R: Floats,
+    speaker_R: npt.NDArray[np.int64],
+    axes: tuple[int, ...],
+    direction: Floats,
+) -> Features:
+    cue_R = latent_R + rng.normal(0.0, model.s_video, len(latent_R))
+    offset = rng.normal(0.0, model.s_speaker, (int(speaker_R.max()) + 1, len(direction)))
+    # Orthogonal to the cue: knowing the speaker does not help, so the statistic stays exact.
+    offset -= (offset * direction).sum(axis=1, keepdims=True) * direction
+    clip_RD = cue_R[:, None] * direction + offset[speaker_R]
+    values = rng.standard_normal((len(latent_R), *axes, len(direction)), dtype=np.float32) * np.float32(model.s_frame)
+    values += clip_RD.reshape(len(latent_R), *(1 for _ in axes), len(direction)).astype(np.float32)
+    return values.astype(np.float16)
+
+
+def _direction(kind: int, width: int) -> Floats:
+    direction = np.random.default_rng([kind, width]).normal(size=width)
+    return np.asarray(direction / np.sqrt((direction**2).sum()))
