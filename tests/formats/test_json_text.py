@@ -74,7 +74,7 @@ def test_commands_refuse_a_manifest_with_giant_numbers(tmp_path: Path, change: d
         Dataset.open(tmp_path)
 
 
-def test_commands_reject_yaml_bombs_within_a_gigabyte_of_memory(tmp_path: Path) -> None:
+def test_commands_refuse_json_bombs_with_a_gigabyte_of_memory(tmp_path: Path) -> None:
     for text in (NESTED, f'{{"a": [{"[]," * 20_000_000}1]}}'):
         (tmp_path / "dataset.json").write_text(text)
         assert "dataset.json cannot be read as JSON" in refused("data-info", tmp_path)

@@ -71,7 +71,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def told(error: UserError) -> None:
+def check_message(error: UserError) -> None:
     """Check that a message is printable and has only a few lines."""
     assert 10 < len(str(error)) < 4000
     str(error).encode().decode()
@@ -84,7 +84,7 @@ def try_one(read: Callable[[Path], Any], out: Path) -> bool:
     try:
         summary = read(out)
     except UserError as error:
-        told(error)
+        check_message(error)
         assert not out.exists()
         return False
     finally:
@@ -317,11 +317,11 @@ def use(uri: Path) -> bool:
             assert len(window) == sum(shard.rows for shard in shards)
         whole = True
     except UserError as error:
-        told(error)
+        check_message(error)
     try:
         sound = check_dataset(uri).ok
     except UserError as error:
-        told(error)
+        check_message(error)
     assert time.monotonic() - started < SECONDS_PER_FILE
     assert whole or not sound  # a data set that passes the check can be read
     return whole
@@ -395,7 +395,7 @@ def test_prediction_tables(place: Path, files: int) -> None:
             table.write_with(place / "out", np.zeros(rows, np.float32))
             (place / "out").unlink()
         except UserError as error:
-            told(error)
+            check_message(error)
 
     run(files, example)
     assert sorted(p.name for p in place.iterdir()) == ["t.csv", "t.parquet"]

@@ -56,6 +56,7 @@ def test_non_finite_values_become_zero_and_are_counted() -> None:
     ("options", "message"),
     [
         ({"frames": 0}, "--frames is 0"),
+        ({"frames": 200_000}, "--frames is 200000, expected a number from 1 to 100,000"),
         ({"pool": "max"}, "--pool is 'max', expected one of mean, sample"),
         ({"non_finite": "keep"}, "--non-finite is 'keep'"),
         ({"dtype": "int8"}, "--dtype is 'int8'"),

@@ -179,20 +179,22 @@ def test_statistics_have_range_and_median_of_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("threshold", [1.0, 5.0, 0.0, float("nan")])
 def test_a_threshold_that_leaves_one_class_empty_is_refused(tmp_path: Path, threshold: float) -> None:
     path = write_csv(tmp_path / "w.csv", STARS)
-    told = refusal(path, tmp_path, label_range=(1.0, 5.0), threshold=threshold)
-    assert "expected a number between the lowest and the highest label (1 and 5" in told
+    message = refusal(path, tmp_path, label_range=(1.0, 5.0), threshold=threshold)
+    assert "expected a number between the lowest and the highest label (1 and 5" in message
 
 
 @pytest.mark.parametrize(
-    ("label_range", "told"),
+    ("label_range", "warning"),
     [
         ((1.0, 5.0), None),
         ((0.0, 100.0), "are on one side of the threshold"),
         ((-3.0, 8.0), "fill less than half of that range"),
     ],
 )
-def test_labels_that_do_not_fit_their_range_are_reported(tmp_path: Path, label_range: tuple, told: str | None) -> None:
+def test_labels_that_do_not_fit_their_range_are_reported(
+    tmp_path: Path, label_range: tuple, warning: str | None
+) -> None:
     text = str(ingest_table(write_csv(tmp_path / "w.csv", STARS), tmp_path / "out", label_range=label_range))
     assert "labels from 1 to 5 in" in text
-    assert ("warning" in text) == (told is not None)
-    assert told is None or told in text
+    assert ("warning" in text) == (warning is not None)
+    assert warning is None or warning in text

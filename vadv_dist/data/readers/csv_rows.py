@@ -69,7 +69,7 @@ class Columns(TextColumns):
 
 @dataclass(frozen=True)
 class TextRow:
-    """The text of a clip and, from the columns `start`, `end` (seconds) and `label`, what else the file says of it."""
+    """The text of a clip, and its start and end in seconds and its label, if there are columns of these names."""
 
     where: str
     text: str

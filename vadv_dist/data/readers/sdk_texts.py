@@ -64,26 +64,23 @@ def pair_texts(texts: Mapping[str, TextRow], videos: Mapping[str, VideoLabels], 
     rows = _by_number(texts, videos)
     from_one, from_zero = (_Comparison(rows, videos, first) for first in (1, 0))
     has_zero = any(number == 0 for _, number in rows)
-    if from_one.agree or from_one.contradictions or from_zero.agree or from_zero.contradictions:
-        if not from_one.contradictions and (not has_zero or from_zero.contradictions):
-            return PairedTexts(rows, False, from_one.agree)
-        if from_one.contradictions and not from_zero.contradictions and from_zero.agree:
+    if from_one.contradictions:
+        if from_zero.agree and not from_zero.contradictions:
             return PairedTexts(rows, True, from_zero.agree)
-        if from_one.contradictions:
-            best = min(from_one, from_zero, key=lambda comparison: len(comparison.contradictions))
-            shown = "; ".join(best.contradictions[:_MAX_EXAMPLES])
-            raise UserError(
-                f"{path}: {len(best.contradictions):,} of {best.found:,} texts contradict their intervals, counted "
-                f"from {best.first}: {shown}. Number clips in the order of their labels, from 1; if one of the columns "
-                "start, end and label means something else, rename it."
-            )
-    if has_zero:
+        best = min(from_one, from_zero, key=lambda comparison: len(comparison.contradictions))
+        shown = "; ".join(best.contradictions[:_MAX_EXAMPLES])
+        raise UserError(
+            f"{path}: {len(best.contradictions):,} of {best.found:,} texts contradict their intervals, counted "
+            f"from {best.first}: {shown}. Number clips in the order of their labels, from 1; if one of the columns "
+            "start, end and label means something else, rename it."
+        )
+    if has_zero and not from_zero.contradictions:
         zero = next(f"{video}_0" for video, number in rows if number == 0)
         raise UserError(
             f"{path} counts clips from 0 ({printable(zero)!r}), but intervals are counted from 1, and the numbering "
             f"cannot be verified. {_ADVICE} Or number the texts from 1."
         )
-    if not from_one.agree:
+    if not (from_one.agree or from_zero.agree or from_zero.contradictions):
         _require_counts(rows, videos, path)
     return PairedTexts(rows, False, from_one.agree)
 

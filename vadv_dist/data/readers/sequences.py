@@ -15,6 +15,7 @@ from vadv_dist.errors import UserError
 POOLS = ("mean", "sample")
 NON_FINITE = ("zero", "drop", "error")
 DTYPES = ("float16", "float32")
+_MAX_FRAMES = 100_000
 _CLIPS_LOOKED_AT = 64
 
 
@@ -36,8 +37,8 @@ class Framing:
     dtype: str = "float16"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.frames <= 100_000:
-            raise UserError(f"--frames is {self.frames}, expected at least 1.")
+        if not 1 <= self.frames <= _MAX_FRAMES:
+            raise UserError(f"--frames is {self.frames}, expected a number from 1 to {_MAX_FRAMES:,}.")
         require_one_of("--pool", self.pool, POOLS)
         require_one_of("--non-finite", self.non_finite, NON_FINITE)
         require_one_of("--dtype", self.dtype, DTYPES)

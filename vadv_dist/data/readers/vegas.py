@@ -144,10 +144,10 @@ def _describe(file: Hdf5File) -> dict[str, ArrayInfo]:
         if info.kind == "text" or len(info.shape) not in axes or 0 in info.shape:
             raise UserError(f"{file.path} has {name} of shape {list(info.shape)}, expected numbers of shape {layout}.")
         if kind != "lab":
-            alike = (arrays[f"lab_{split}"].shape[0], arrays[f"{kind}_train"].shape[1])
-            if info.shape != alike:
+            expected = (arrays[f"lab_{split}"].shape[0], arrays[f"{kind}_train"].shape[1])
+            if info.shape != expected:
                 raise UserError(
-                    f"{file.path} has {name} of shape {list(info.shape)}, expected {list(alike)}: as many rows as "
+                    f"{file.path} has {name} of shape {list(info.shape)}, expected {list(expected)}: as many rows as "
                     f"lab_{split}, and the width of {kind}_train."
                 )
     return arrays
