@@ -160,6 +160,15 @@ def test_an_invalid_row_is_dropped_and_counted_or_refused(
     assert not (tmp_path / "refused").exists()
 
 
+@pytest.mark.parametrize("code", [0xD800, 0x110000, 0x7FFFFFFF])
+def test_a_character_that_is_not_unicode_is_refused(tmp_path: Path, code: int) -> None:
+    content = mmsa_content()
+    content["train"]["raw_text"].view(np.uint32)[0] = code
+    path = write_mmsa(tmp_path / "m.pkl", content)
+    with pytest.raises(UserError, match="invalid character"):
+        ingest_mmsa(path, tmp_path / "out", bad_rows="error")
+
+
 def without(column: str) -> dict[str, Any]:
     content = mmsa_content()
     del content["valid"][column]

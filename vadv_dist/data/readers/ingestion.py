@@ -179,7 +179,7 @@ class Ingestion:
         if not clip.clip_id:
             raise bad_row("no id", where, "the id is empty.")
         for what, text in (("id", clip.clip_id), ("video id", clip.video_id), ("text", clip.text)):
-            if text.encode(errors="replace").decode() != text:  # it has an unpaired surrogate
+            if _valid_unicode(text) != text:
                 raise bad_row(f"{what} is not text", where, f"the {what} contains an invalid character.")
         if clip.clip_id in self._seen:
             if self._seen[clip.clip_id] != hash((clip.text, clip.label)):
@@ -352,4 +352,9 @@ def label_spec(label_range: tuple[float, float], threshold: float | None = None)
 
 def printable(text: str) -> str:
     """Shorten a text from a file so that it is safe to print and to store."""
-    return text[:80].encode(errors="replace").decode()
+    return _valid_unicode(text[:80])
+
+
+def _valid_unicode(text: str) -> str:
+    """Replace what cannot be stored: unpaired surrogates, and the characters beyond Unicode that numpy allows."""
+    return text.encode(errors="replace").decode(errors="replace")
