@@ -1,8 +1,4 @@
-"""A data set on storage: its `dataset.json` and the locations of its files.
-
-Layout (docs/architecture.md, "A data set on storage"): `<uri>/<split>/00000.parquet …`, `<uri>/dataset.json`, and
-`<uri>/prompts.safetensors` if the data set has prompt embeddings.
-"""
+"""A data set on storage (docs/architecture.md, "A data set on storage"): its `dataset.json` and its files' locations."""
 
 import hashlib
 import math

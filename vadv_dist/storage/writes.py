@@ -23,9 +23,8 @@ logger = logging.getLogger(__name__)
 
 # What a failed write says of earlier files.
 _UNCHANGED = "earlier files are unchanged."
-_NO_PERMISSION = (errno.EROFS, errno.EACCES, errno.EPERM)
-# A file instead of a folder or vice versa, a name too long, a loop of links.
-_NO_SUCH_PLACE = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+# No permission; a file instead of a folder or vice versa; a name too long; a loop of links.
+_REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 def write_json(path: Location, value: object) -> None:
@@ -50,7 +49,7 @@ def disk_faults(target: Location, safe: str = _UNCHANGED) -> Iterator[None]:
                 f"No space left on the disk that holds {target}. No partial file was left there; {safe} "
                 "Free some space and run the same command again."
             ) from error
-        if error.errno in (*_NO_PERMISSION, *_NO_SUCH_PLACE):
+        if error.errno in _REFUSED:
             raise UserError(
                 f"{target} cannot be written: {error.strerror}. Give a folder that you may write to."
             ) from error
