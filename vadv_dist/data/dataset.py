@@ -1,4 +1,4 @@
-"""A data set on storage (docs/architecture.md, "A data set on storage"): its `dataset.json` and its files' locations."""
+"""A data set on storage: `dataset.json` and the locations of its files; docs/architecture.md describes the layout."""
 
 import hashlib
 import math

@@ -201,11 +201,10 @@ class EpochPlan:
         else:
             reads = self._reads.take(slice(self._window_starts[window.index], self._window_starts[window.index + 1]))
             permuted = rows[repeated_apart(row_times(reads, window.shards, self._shard_rows, seed=self.seed), random)]
-        group = self.batch_size * self.bucket_batches
-        groups = [permuted[i : i + group] for i in range(0, len(permuted), group)]
         if self.bucket_batches > 1:
-            groups = [g[np.argsort(num_words_R[g], kind="stable")] for g in groups]
-        batches = _cut(np.concatenate(groups), self.batch_size)
+            group = np.arange(len(permuted)) // (self.batch_size * self.bucket_batches)
+            permuted = permuted[np.lexsort((num_words_R[permuted], group))]
+        batches = _cut(permuted, self.batch_size)
         return [batches[i] for i in random.permutation(len(batches))]
 
 
