@@ -256,11 +256,11 @@ def test_resume_after_kill_gives_the_same_bytes(configure, clip_folder: Path, tm
 def test_sigterm_leaves_complete_shards_and_the_job_can_be_resumed(
     configure, clip_folder: Path, tmp_path: Path
 ) -> None:
-    config = tmp_path / "told.yaml"
+    config = tmp_path / "stopped.yaml"
     csv = bad_list(tmp_path / "clips", good=24)
-    config.write_text(config_to_yaml(configure(csv, tmp_path / "told", max_rejected=0.5)))
+    config.write_text(config_to_yaml(configure(csv, tmp_path / "stopped", max_rejected=0.5)))
     command = ["extract", "--config", str(config)]
-    process = start_until(EXTRACTED_SHARD, tmp_path / "told.work" / "train-*.json", command)
+    process = start_until(EXTRACTED_SHARD, tmp_path / "stopped.work" / "train-*.json", command)
     _, said = signal_stopped(process, signal.SIGTERM)
     assert process.returncode == 143, said
     assert said.endswith("stopped by SIGTERM. Completed work is saved; run the same command again to resume.\n")

@@ -204,9 +204,9 @@ def test_ray_with_a_faulty_network_gives_the_bytes_of_one_process(
 
     text = (place / "clips/clips.csv").read_text().replace(",v3.mp4", ",s3://no-such-bucket-here/v3.mp4")
     (place / "clips/clips.csv").write_bytes(text.encode())
-    with pytest.raises(UserError) as met:
+    with pytest.raises(UserError) as caught:
         extract(moved(configure(clips_csv, num_workers=1), place, "refused"), quiet())
-    assert str(met.value) == (
+    assert str(caught.value) == (
         "reading s3://no-such-bucket-here/v3.mp4: there is no such bucket. Create it, or give another URI."
     )
     assert not (place / "refused/dataset.json").exists()

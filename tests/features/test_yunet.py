@@ -14,7 +14,7 @@ from vadv_dist.features.yunet import YuNet, decode, priors, suppress
 
 
 def largest(boxes: np.ndarray) -> np.ndarray:
-    """NaN where there is none."""
+    """The largest box; NaN if there is none."""
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     return boxes[areas.argmax()] if len(boxes) else np.full(4, np.nan)
 

@@ -44,9 +44,9 @@ def test_sentence_has_count_and_fraction() -> None:
 
 
 def test_prediction_reports_truncated_texts(export: Path) -> None:
-    told: list[TokenCounts] = []
-    predict_texts(export, TEXTS, tell=told.append)
-    assert told == [TokenCounts(texts=4, cut=2, longest=14, bound=MAX_TOKENS)]
+    counts: list[TokenCounts] = []
+    predict_texts(export, TEXTS, tell=counts.append)
+    assert counts == [TokenCounts(texts=4, cut=2, longest=14, bound=MAX_TOKENS)]
 
 
 def test_vadv_predict_warns_about_truncated_texts(export: Path, tmp_path: Path, capsys) -> None:

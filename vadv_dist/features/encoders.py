@@ -141,7 +141,7 @@ def prompt_embeddings(name: str, template: str, classes: Sequence[str]) -> npt.N
 
     Args:
         name: name of the CLIP or SigLIP.
-        template: the sentence; `{class}` stands for the class.
+        template: the sentence; `{class}` is replaced by the class.
         classes: class names by index.
     Raises:
         UserError: it has no text encoder or no tokenizer.

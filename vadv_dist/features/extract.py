@@ -202,15 +202,15 @@ def _progress(console: "Console", total: int, done: int, rejected: int) -> Itera
     )
     task = bar.add_task("", total=total, completed=done, rate=0.0, rejected=rejected)
     before = done
-    began = said = time.monotonic()
+    began = last_line = time.monotonic()
 
     def advance(clips: int, bad: int) -> None:
-        nonlocal done, rejected, said
+        nonlocal done, rejected, last_line
         done, rejected, now = done + clips, rejected + bad, time.monotonic()
         rate = (done - before) / max(now - began, 1e-9)
         bar.update(task, completed=done, rate=rate, rejected=rejected)
-        if not console.is_terminal and now - said >= _LINE_EVERY_S:
-            said = now
+        if not console.is_terminal and now - last_line >= _LINE_EVERY_S:
+            last_line = now
             minutes = (total - done) / rate / 60
             counts = f"{done:,} of {total:,} clips, {rate:.1f}/s, {rejected:,} rejected"
             _say(console, f"{counts}, {minutes:.0f} min left")

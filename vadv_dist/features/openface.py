@@ -154,8 +154,8 @@ def _rows(file: Location) -> tuple[list[str], list[list[float]]]:
 def _crop_files(folder: Location) -> dict[tuple[int, int], Location]:
     """Crops by (frame number from 1, id of the face)."""
     found: dict[tuple[int, int], Location] = {}
-    there: list[Location] = list(folder.iterdir())
-    for path in sorted(there, key=lambda path: path.name):
+    files: list[Location] = list(folder.iterdir())
+    for path in sorted(files, key=lambda path: path.name):
         match = _CROP.fullmatch(path.name)
         if match:
             found.setdefault((int(match[2]), int(match[1])), path)

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vadv_dist.config.extract_sections import ExtractConfig, Precision
+from vadv_dist.config.extract_sections import ExtractConfig
 from vadv_dist.config.load import config_to_dict
 from vadv_dist.data.schema import Array, FeatureSpec
 from vadv_dist.features.clip_files import file_entry
@@ -61,8 +61,9 @@ def make_plan(config: ExtractConfig, listed: ClipList, *, use_gpu: bool) -> Plan
         face = expression_preprocessing(config.expression)
         features["face"] = FeatureSpec((config.frames.face, config.expression.num_scores), config.output.dtype)
         encoders["expression"] = {**check_expression(config.expression), "preprocessing": asdict(face)}
-    asked = config.batching.precision
-    precision: Precision = ("bf16" if use_gpu else "fp32") if asked == "auto" else asked
+    precision = config.batching.precision
+    if precision == "auto":
+        precision = "bf16" if use_gpu else "fp32"
     stages = StageSpec(config, visual, face, precision)
     ClipReader(stages)  # checks the detector or OpenFace's folder
     if config.faces.kind == "yunet":

@@ -258,7 +258,7 @@ def choose_device(use_gpu: bool | Literal["auto"]) -> "torch.device":
     """
     import torch
 
-    there = torch.cuda.is_available()
-    if use_gpu is True and not there:
+    is_available = torch.cuda.is_available()
+    if use_gpu is True and not is_available:
         raise UserError("compute.use_gpu is true, but PyTorch finds no GPU here. Set it to auto or false.")
-    return torch.device("cuda" if there and use_gpu is not False else "cpu")
+    return torch.device("cuda" if is_available and use_gpu is not False else "cpu")

@@ -154,8 +154,8 @@ class WorkFolder:
 
     def done(self, groups: Sequence[Group]) -> dict[str, GroupRecord]:
         """Records of the finished groups whose shards are unchanged."""
-        there = {path.name for path in self.folder.iterdir()}
-        written = [group for group in groups if f"{group.name}.json" in there]
+        names = {path.name for path in self.folder.iterdir()}
+        written = [group for group in groups if f"{group.name}.json" in names]
         with ThreadPoolExecutor(_RECORDS_AT_ONCE) as pool:
             records = pool.map(self._record, written)
             return {group.name: record for group, record in zip(written, records, strict=True) if record is not None}
