@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from vadv_dist.cli.answers import console, print_json
 from vadv_dist.cli.parser import Commands, path
 from vadv_dist.errors import MachineError, UserError
+from vadv_dist.runtime.terminal import console, json_line
 
 
 def add_cluster_commands(commands: Commands) -> None:
@@ -21,12 +21,9 @@ def add_cluster_commands(commands: Commands) -> None:
     )
     submit.add_argument("job", choices=("train", "tune", "extract", "evaluate"), metavar="train|tune|extract|evaluate")
     submit.add_argument("--address", help="job server, http://HOST:8265 (default: $RAY_API_SERVER_ADDRESS)")
-    submit.add_argument(
-        "--working-dir", type=path, default=Path("."), help="folder to package (default: the current one)"
-    )
-    submit.add_argument(
-        "--install", action="store_true", help="install the package and its pinned dependencies on the nodes"
-    )
+    folder = "folder to package (default: the current one)"
+    submit.add_argument("--working-dir", type=path, default=Path("."), help=folder)
+    submit.add_argument("--install", action="store_true", help="install the package and its pinned versions on nodes")
     submit.add_argument("--detach", action="store_true", help="return after submitting instead of following the job")
     submit.set_defaults(call=_submit)
 
@@ -64,7 +61,7 @@ def _doctor(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.overrides) if options.config else None
     findings = examine(config)
     if options.json:
-        print_json([finding.to_json() for finding in findings])
+        print(json_line([finding.to_json() for finding in findings]))
     else:
         render(findings, console())
     return MachineError.exit_code if any(finding.level == "fault" for finding in findings) else 0

@@ -6,6 +6,7 @@ Results go to standard output, progress and messages to standard error. Exit cod
 
 import argparse
 import errno
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,11 +15,11 @@ from typing import NoReturn
 from vadv_dist import __version__
 from vadv_dist.cli.cluster import add_cluster_commands
 from vadv_dist.cli.datasets import add_data_commands
-from vadv_dist.cli.parser import Help, Parser
+from vadv_dist.cli.parser import Parser
 from vadv_dist.cli.runs import add_run_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
 from vadv_dist.errors import MachineError, UserError, VadvError
-from vadv_dist.runtime.garbage_collection import collect_no_more, collect_rarely
+from vadv_dist.runtime.garbage_collection import collect_rarely
 from vadv_dist.runtime.signals import STOPPED, TERMINATED, is_termination, sigterm_raises
 from vadv_dist.runtime.terminal import harmless_streams
 
@@ -56,7 +57,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    collect_no_more()
+    gc.freeze()  # a last collection would only delay the exit
     sys.exit(code)
 
 
@@ -124,11 +125,7 @@ def _call(arguments: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser for all commands."""
-    parser = Parser(
-        prog="vadv",
-        description="Distil a video teacher into a text-only student.",
-        formatter_class=Help,
-    )
+    parser = Parser(prog="vadv", description="Distil a video teacher into a text-only student.")
     parser.add_argument("--version", action="version", version=f"vadv {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     add_data_commands(commands)

@@ -2,21 +2,20 @@
 
 import argparse
 
-from vadv_dist.cli.answers import console, print_config, print_json
 from vadv_dist.cli.ingest import add_ingest_command
 from vadv_dist.cli.parser import Commands, path, place
+from vadv_dist.cli.training import print_config
 from vadv_dist.errors import UserError
+from vadv_dist.runtime.terminal import console, json_line
 
 
 def add_data_commands(commands: Commands) -> None:
     """Add the data set commands."""
     synth = commands.add_parser("synth", help="generate a synthetic data set with known ground truth")
     synth.add_argument("out", type=place, metavar="OUT", help="folder or s3:// prefix to write")
-    synth.add_argument("--num-clips", type=int, default=2000, help="clips over all splits (default: %(default)s)")
-    synth.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    synth.add_argument(
-        "--uninformative-video", action="store_true", help="make video and face independent of the label"
-    )
+    synth.add_argument("--num-clips", type=int, default=2000, help="clips over all splits")
+    synth.add_argument("--seed", type=int, default=1, help="seed of the data")
+    synth.add_argument("--uninformative-video", action="store_true", help="make video and face independent of labels")
     synth.add_argument(
         "--annotator-noise",
         type=float,
@@ -38,8 +37,7 @@ def add_data_commands(commands: Commands) -> None:
     extract = commands.add_parser(
         "extract",
         help="turn raw video clips into a data set, or resume an extraction",
-        description="Every field of the config can be overridden with --section.field=VALUE, for example "
-        "--image.tokens=patches.",
+        description="Fields can be overridden with --section.field=VALUE, for example --image.tokens=patches.",
         allow_abbrev=False,
     )
     extract.more_help = _extract_fields
@@ -52,14 +50,11 @@ def add_data_commands(commands: Commands) -> None:
     info = commands.add_parser("data-info", help="show what a data set contains")
     info.add_argument("uri", type=place)
     info.add_argument("--json", action="store_true", help="print one JSON object")
-    info.add_argument(
-        "--pictures", type=path, metavar="DIR", help="draw the frames of some clips with their face boxes"
-    )
+    info.add_argument("--pictures", type=path, metavar="DIR", help="draw frames of some clips with their face boxes")
     info.set_defaults(call=_data_info)
 
-    check = commands.add_parser(
-        "data-check", help="verify data sets: hashes, schema, value ranges, duplicates, leaks between splits"
-    )
+    what = "verify data sets: hashes, schema, value ranges, duplicates, leaks between splits"
+    check = commands.add_parser("data-check", help=what)
     check.add_argument("uri", type=place, nargs="+", help="a data set; several are also checked for shared videos")
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.set_defaults(call=_data_check)
@@ -101,7 +96,7 @@ def _extract(options: argparse.Namespace) -> int:
     config = with_lasting(config, "output.uri")
     summary = extract(config, console(stderr=True), retry_rejected=options.retry_rejected)
     if options.json:
-        print_json(summary.to_json())
+        print(json_line(summary.to_json()))
     else:
         print(summary)
     return 0
@@ -116,7 +111,7 @@ def _data_info(options: argparse.Namespace) -> int:
 
         info["pictures"] = [str(path) for path in write_contact_sheets(options.uri, options.pictures)]
     if options.json:
-        print_json(info)
+        print(json_line(info))
     else:
         from vadv_dist.data.info_view import render_info
 
@@ -131,7 +126,7 @@ def _data_check(options: argparse.Namespace) -> int:
 
     check = check_datasets(options.uri)
     if options.json:
-        print_json(check.to_json())
+        print(json_line(check.to_json()))
     else:
         render_check(check, console())
     return 0 if check.ok else UserError.exit_code

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vadv_dist.cli.answers import print_json
 from vadv_dist.cli.parser import Commands, path, place
 from vadv_dist.errors import UserError
+from vadv_dist.runtime.terminal import json_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,18 +31,12 @@ def _add_table(formats: Commands) -> None:
     table = formats.add_parser("table", help="a CSV file with id, split, label and text, plus arrays keyed by id")
     table.add_argument("--csv", type=path, required=True, help="the CSV file")
     _add_id_and_text_columns(table)
-    table.add_argument("--split-column", default="split", help="default: %(default)s")
-    table.add_argument("--label-column", default="label", help="default: %(default)s")
-    table.add_argument(
-        "--video-column",
-        default="video_id",
-        help="default: %(default)s; if there is no such column, the id without its last number",
-    )
+    table.add_argument("--split-column", default="split", help="column of the split")
+    table.add_argument("--label-column", default="label", help="column of the label")
+    table.add_argument("--video-column", default="video_id", help="if it is missing, the id without its last number")
     _add_label_range(table)
-    table.add_argument(
-        "--valid-fraction", type=float, help="share of train to move to a validation split, by whole videos"
-    )
-    table.add_argument("--seed", type=int, default=1, help="seed for --valid-fraction (default: %(default)s)")
+    table.add_argument("--valid-fraction", type=float, help="share of train to move to valid, by whole videos")
+    table.add_argument("--seed", type=int, default=1, help="seed for --valid-fraction")
     table.add_argument(
         "--arrays",
         type=place,
@@ -52,9 +46,7 @@ def _add_table(formats: Commands) -> None:
         metavar="FILE.npz:ARRAY=FEATURE",
         help="features keyed by the file's `id` array; FEATURE is visual, face or audio; may be repeated",
     )
-    table.add_argument(
-        "--allow-missing-arrays", action="store_true", help="accept clips that have no row in an array file"
-    )
+    table.add_argument("--allow-missing-arrays", action="store_true", help="accept clips that an array file lacks")
     _add_dtype(table)
     _add_common(table, bad_rows="error", source="the CSV's name")
     table.set_defaults(call=_table)
@@ -63,17 +55,10 @@ def _add_table(formats: Commands) -> None:
 def _add_mmsa(formats: Commands) -> None:
     mmsa = formats.add_parser("mmsa", help="a pickled feature file from MMSA; no code in it is executed")
     mmsa.add_argument("--file", type=path, required=True, help="the .pkl file, aligned or unaligned")
-    mmsa.add_argument("--label-key", default="regression_labels", help="key of the labels (default: %(default)s)")
+    mmsa.add_argument("--label-key", default="regression_labels", help="key of the labels")
     _add_label_range(mmsa)
-    mmsa.add_argument(
-        "--features", nargs="*", default=["vision", "audio"], help="vision, audio or both (default: both)"
-    )
-    mmsa.add_argument(
-        "--vision-as",
-        choices=("visual", "face"),
-        default="visual",
-        help="feature to store vision as (default: %(default)s)",
-    )
+    mmsa.add_argument("--features", nargs="*", default=["vision", "audio"], help="vision, audio or (default:) both")
+    mmsa.add_argument("--vision-as", choices=("visual", "face"), default="visual", help="feature to store vision as")
     _add_framing(mmsa)
     _add_common(mmsa, bad_rows="drop", source="the file's name")
     mmsa.set_defaults(call=_mmsa)
@@ -88,7 +73,7 @@ def _add_cmu_sdk(formats: Commands) -> None:
     _add_id_and_text_columns(sdk)
     for name in ("visual", "face", "audio"):
         sdk.add_argument(f"--{name}", type=path, help=f"the sequence to store as {name}")
-    sdk.add_argument("--label-number", type=int, default=0, help="column of the label, from 0 (default: %(default)s)")
+    sdk.add_argument("--label-number", type=int, default=0, help="column of the label, from 0 (default: 0)")
     _add_label_range(sdk)
     _add_framing(sdk)
     _add_common(sdk, bad_rows="drop", source="the label file's name")
@@ -98,17 +83,11 @@ def _add_cmu_sdk(formats: Commands) -> None:
 def _add_vegas(formats: Commands) -> None:
     vegas = formats.add_parser("vegas", help="audio and visual vectors with class labels (vegas_feature_norm.h5)")
     vegas.add_argument("--file", type=path, required=True, help="the .h5 file")
-    vegas.add_argument("--classes", type=int, default=10, help="number of classes (default: %(default)s)")
-    vegas.add_argument(
-        "--class-names", nargs="+", default=[], metavar="NAME", help="names in the order of the class indices"
-    )
-    vegas.add_argument(
-        "--valid-fraction",
-        type=float,
-        default=0.1,
-        help="share of each class of train to use as valid, 0 for none (default: %(default)s)",
-    )
-    vegas.add_argument("--seed", type=int, default=1, help="seed for --valid-fraction (default: %(default)s)")
+    vegas.add_argument("--classes", type=int, default=10, help="number of classes")
+    vegas.add_argument("--class-names", nargs="+", default=[], metavar="NAME", help="in the order of the class indices")
+    valid = "share of each class of train to use as valid, 0 for none"
+    vegas.add_argument("--valid-fraction", type=float, default=0.1, help=valid)
+    vegas.add_argument("--seed", type=int, default=1, help="seed for --valid-fraction")
     _add_non_finite(vegas)
     _add_dtype(vegas)
     _add_common(vegas, bad_rows="drop", source="the file's name")
@@ -116,72 +95,41 @@ def _add_vegas(formats: Commands) -> None:
 
 
 def _add_id_and_text_columns(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--id-column",
-        nargs="+",
-        default=["id"],
-        metavar="COLUMN",
-        help="id column of the CSV file; several are joined with _ (default: id)",
-    )
-    parser.add_argument("--text-column", default="text", help="text column of the CSV file (default: %(default)s)")
+    joined = "id column of the CSV file; several are joined with _ (default: id)"
+    parser.add_argument("--id-column", nargs="+", default=["id"], metavar="COLUMN", help=joined)
+    parser.add_argument("--text-column", default="text", help="text column of the CSV file")
     parser.add_argument("--fallback-text-column", help="column to read if the text column is blank")
 
 
 def _add_label_range(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--label-range", type=float, nargs=2, default=(-3.0, 3.0), metavar=("LOW", "HIGH"), help="default: -3 3"
-    )
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        help="lowest label of the positive class (default: the middle of the range)",
-    )
+    span = "lowest and highest label (default: -3 3)"
+    parser.add_argument("--label-range", type=float, nargs=2, default=(-3.0, 3.0), metavar=("LOW", "HIGH"), help=span)
+    parser.add_argument("--threshold", type=float, help="lowest positive label (default: the middle of the range)")
 
 
 def _add_dtype(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dtype",
-        choices=("float16", "float32"),
-        default="float16",
-        help="stored type of features (default: %(default)s)",
-    )
+    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="stored type of features")
 
 
 def _add_non_finite(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--non-finite",
-        choices=("zero", "drop", "error"),
-        default="zero",
-        help="on NaN or infinity: replace it by 0, drop the clip, or fail (default: %(default)s)",
-    )
+    fates = "on NaN or infinity: replace it by 0, drop the clip, or fail"
+    parser.add_argument("--non-finite", choices=("zero", "drop", "error"), default="zero", help=fates)
 
 
 def _add_framing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--frames", type=int, default=8, help="number of equal segments per sequence (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--pool",
-        choices=("mean", "sample"),
-        default="mean",
-        help="reduce a segment to its mean or to its middle row (default: %(default)s)",
-    )
+    parser.add_argument("--frames", type=int, default=8, help="number of equal segments per sequence")
+    pool = "reduce a segment to its mean or to its middle row"
+    parser.add_argument("--pool", choices=("mean", "sample"), default="mean", help=pool)
     _add_non_finite(parser)
     _add_dtype(parser)
 
 
 def _add_common(parser: argparse.ArgumentParser, *, bad_rows: str, source: str) -> None:
     parser.add_argument("--out", type=place, required=True, help="folder or s3:// prefix to write")
-    parser.add_argument(
-        "--bad-rows",
-        choices=("error", "drop"),
-        default=bad_rows,
-        help="on a row that is not a valid clip: fail, or drop and count it (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--tokenizer",
-        help="Hugging Face name or folder of an encoder: report how many texts --max-tokens would truncate",
-    )
+    bad = "on a row that is not a valid clip: fail, or drop and count it"
+    parser.add_argument("--bad-rows", choices=("error", "drop"), default=bad_rows, help=bad)
+    encoder = "Hugging Face name or folder of an encoder: report how many texts --max-tokens would truncate"
+    parser.add_argument("--tokenizer", help=encoder)
     parser.add_argument("--max-tokens", type=int, help="data.max_tokens of the later run (default: its default)")
     parser.add_argument("--source", help=f"name of the source (default: {source})")
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON object")
@@ -212,7 +160,7 @@ def _answer(
     counts = _token_counts(options.out, tokenizer, options.max_tokens)
     if options.json:
         cut = {split: count.to_json() for split, count in counts.items()} if tokenizer is not None else None
-        print_json({**asdict(summary), **({} if cut is None else {"texts_cut": cut})})
+        print(json_line({**asdict(summary), **({} if cut is None else {"texts_cut": cut})}))
         return 0
     print(summary)
     for split, count in counts.items():

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from vadv_dist.errors import UserError, did_you_mean
 
@@ -17,12 +17,15 @@ class Parser(argparse.ArgumentParser):
 
     more_help: Callable[[], str] | None = None
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": Help, **settings})
+
     def format_help(self) -> str:
         """Return the help of the command, followed by `more_help`."""
         text = super().format_help()
         return text if self.more_help is None else f"{text}\n{self.more_help()}\n"
 
-    def error(self, message: str) -> None:  # type: ignore[override]  # argparse declares NoReturn; raising is that
+    def error(self, message: str) -> NoReturn:
         raise UserError(f"{self._where()}{message}. See `{self.prog} --help`.")
 
     def _where(self) -> str:
@@ -54,9 +57,15 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # what `add_subparse
 
 
 class Help(argparse.HelpFormatter):
-    """Keeps the help of subcommands on their line: argparse leaves their indent out of the column width."""
+    """Adds defaults, and keeps the help of subcommands on their line."""
 
     def add_argument(self, action: argparse.Action) -> None:
         super().add_argument(action)
-        if isinstance(action, argparse._SubParsersAction):
+        if isinstance(action, argparse._SubParsersAction):  # whose indent argparse leaves out of the column width
             self._action_max_length += self._indent_increment
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if not action.default or action.default is argparse.SUPPRESS or "default:" in text:
+            return text
+        return f"{text} (default: %(default)s)".lstrip()

@@ -4,9 +4,9 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from vadv_dist.cli.answers import console, print_json
 from vadv_dist.cli.parser import Commands, place
 from vadv_dist.errors import UserError
+from vadv_dist.runtime.terminal import console, json_line
 
 if TYPE_CHECKING:
     from vadv_dist.inference.token_counts import TokenCounts
@@ -24,7 +24,7 @@ def add_run_commands(commands: Commands) -> None:
         "to other-data/ in the run's folder; for an export it is only printed.",
     )
     evaluate.add_argument("run", type=place, metavar="RUN_OR_EXPORT")
-    evaluate.add_argument("--split", default="test", help="default: %(default)s")
+    evaluate.add_argument("--split", default="test", help="split to score")
     evaluate.add_argument(
         "--data",
         type=place,
@@ -43,7 +43,7 @@ def add_run_commands(commands: Commands) -> None:
     predict.add_argument("--text", action="append", default=[], help="a text; repeatable")
     predict.add_argument("--input", type=place, help="a .csv or .parquet file with a text column; a path or s3:// URI")
     predict.add_argument("--output", type=place, help="a .csv or .parquet file to write: the input plus predictions")
-    predict.add_argument("--text-column", default="text", help="default: %(default)s")
+    predict.add_argument("--text-column", default="text", help="column of the texts")
     predict.add_argument("--json", action="store_true", help="print one JSON object")
     predict.set_defaults(call=_predict)
 
@@ -60,9 +60,7 @@ def add_run_commands(commands: Commands) -> None:
 
     report = commands.add_parser("report", help="write a run's report.html")
     report.add_argument("run", type=place)
-    report.add_argument(
-        "--compare", type=place, action="append", default=[], help="a run to compare it with; repeatable"
-    )
+    report.add_argument("--compare", type=place, action="append", default=[], help="a run to compare with; repeatable")
     report.set_defaults(call=_report)
 
 
@@ -78,7 +76,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
         _warn_of_cut_texts(TokenCounts.from_json(evaluation.texts_cut))
     if options.json:
-        print_json(evaluation.to_json())
+        print(json_line(evaluation.to_json()))
         return 0
     terminal = console()
     for part in evaluation_tables(evaluation):
@@ -102,12 +100,13 @@ def _predict(options: argparse.Namespace) -> int:
         )
         print(f"wrote {options.output}: {count} predictions")
         return 0
-    scores = [float(score) for score in predict_texts(options.run, options.text, tell=_warn_of_cut_texts)]
+    scores = predict_texts(options.run, options.text, tell=_warn_of_cut_texts)
+    rows = [{"text": text, "prediction": float(score)} for text, score in zip(options.text, scores, strict=True)]
     if options.json:
-        print_json([{"text": text, "prediction": score} for text, score in zip(options.text, scores, strict=True)])
+        print(json_line(rows))
     else:
-        for text, score in zip(options.text, scores, strict=True):
-            print(f"{score:+.3f}  {text}")
+        for row in rows:
+            print(f"{row['prediction']:+.3f}  {row['text']}")
     return 0
 
 
@@ -127,7 +126,7 @@ def _watch(options: argparse.Namespace) -> int:
     from vadv_dist.watching.watch import look, watch
 
     if options.json:
-        print_json(look(options.run))
+        print(json_line(look(options.run)))
     else:
         watch(options.run, console(), once=options.once)
     return 0

@@ -1,9 +1,11 @@
 """The commands that train: `train` and `tune`, and `recipes` and `config`, which help to write a config."""
 
 import argparse
+import json
+from typing import Any
 
-from vadv_dist.cli.answers import console, print_config, print_json
 from vadv_dist.cli.parser import Commands, Parser, path
+from vadv_dist.runtime.terminal import console, json_line, visible
 
 
 def add_training_commands(commands: Commands) -> None:
@@ -11,19 +13,15 @@ def add_training_commands(commands: Commands) -> None:
     train = commands.add_parser(
         "train",
         help="train a student with its teacher, or resume a run",
-        description="Every field of the config can be overridden with --section.field=VALUE or --section.field VALUE, "
-        "for example --trainer.epochs=3.",
+        description="Fields can be overridden with --section.field=VALUE or --section.field VALUE, for example "
+        "--trainer.epochs=3.",
         allow_abbrev=False,
     )
     train.more_help = lambda: _fields("run")
     train.add_argument("--config", type=path, required=True, help="a YAML file, or the name of a recipe")
     train.add_argument("--print_config", action="store_true", help="print the resolved config and exit")
-    train.add_argument(
-        "--dry-run", action="store_true", help="print parameters, batches, windows and memory without training"
-    )
-    train.add_argument(
-        "--smoke", action="store_true", help="try training, validation, checkpointing and reloading on two batches"
-    )
+    train.add_argument("--dry-run", action="store_true", help="print parameters, batches, windows and memory, and exit")
+    train.add_argument("--smoke", action="store_true", help="try training, validation and checkpoints on two batches")
     train.add_argument("--json", action="store_true", help="print the result as one JSON object")
     train.set_defaults(call=_train)
 
@@ -37,7 +35,7 @@ def add_training_commands(commands: Commands) -> None:
     config = commands.add_parser("config", help="print a JSON Schema of the configuration for editors")
     actions = config.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     schema = actions.add_parser("schema", help="print a JSON Schema (draft 2020-12)")
-    schema.add_argument("--kind", choices=("run", "extract", "search"), default="run", help="default: %(default)s")
+    schema.add_argument("--kind", choices=("run", "extract", "search"), default="run", help="configuration to describe")
     config.set_defaults(call=_config)
 
 
@@ -52,14 +50,24 @@ def add_tune_command(commands: Commands) -> None:
     )
     tune.more_help = lambda: _fields("search")
     tune.add_argument("--config", type=path, required=True, help="the run to vary: a file or a recipe's name")
-    tune.add_argument(
-        "--space", type=path, required=True, help="what to vary: a file, or the name of one in tune_spaces/"
-    )
+    tune.add_argument("--space", type=path, required=True, help="what to vary: a file, or a name in tune_spaces/")
     tune.add_argument("--num-trials", type=int, help="number of trials in the search (default: from the space file)")
     tune.add_argument("--seed", type=int, help="seed of the sampler (default: from the space file)")
     tune.add_argument("--no-ray", action="store_true", help="run trials one after another in this process")
     tune.add_argument("--json", action="store_true", help="print the result as one JSON object")
     tune.set_defaults(call=_tune)
+
+
+def print_config(config: Any) -> None:
+    """Print a configuration as YAML that loads as the same configuration."""
+    import yaml
+
+    from vadv_dist.config import config_to_dict, config_to_yaml
+
+    text = config_to_yaml(config)
+    if visible(text) != text:  # has terminal control characters: dump it again with YAML's escapes
+        text = yaml.safe_dump(config_to_dict(config), sort_keys=False)
+    print(text, end="")
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -74,7 +82,7 @@ def _train(options: argparse.Namespace) -> int:
 
         facts = describe(config)
         if options.json:
-            print_json(facts)
+            print(json_line(facts))
         else:
             render(facts, console())
         return 0
@@ -91,7 +99,7 @@ def _train(options: argparse.Namespace) -> int:
     config = with_lasting(config, "run.storage")
     result = train(config, console(stderr=True))
     if options.json:
-        print_json(result.to_json())
+        print(json_line(result.to_json()))
     else:
         folder = location(config.run.storage) / config.run.name
         score = f"{result.task.score_metric.title} {result.score:.3f}"
@@ -111,8 +119,6 @@ def _fields(kind: str) -> str:
 
 
 def _config(options: argparse.Namespace) -> int:
-    import json
-
     from vadv_dist.config.reference import KINDS, json_schema
 
     print(json.dumps(json_schema(KINDS[options.kind]), indent=2))
@@ -140,7 +146,7 @@ def _tune(options: argparse.Namespace) -> int:
     overrides = [*options.overrides, *(f"--search.{k}={v}" for k, v in given.items() if v is not None)]
     answer = tune(options.config, options.space, overrides, console(stderr=True), use_ray=not options.no_ray)
     if options.json:
-        print_json(answer)
+        print(json_line(answer))
     else:
         if "front" in answer:
             from vadv_dist.tuning.front import front_table

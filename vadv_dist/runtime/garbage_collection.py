@@ -10,7 +10,7 @@ _usual: tuple[int, int, int] | None = None  # the initial thresholds of the proc
 
 
 def collect_rarely() -> None:
-    """Collect garbage rarely until `collect_as_usual`; call it before heavy imports."""
+    """Collect garbage rarely until `collect_as_usual`; call this before heavy imports."""
     global _usual
     if _usual is None:
         _usual = gc.get_threshold()
@@ -23,8 +23,3 @@ def collect_as_usual() -> None:
     if _usual is not None:
         gc.set_threshold(*_usual)
         _usual = None
-
-
-def collect_no_more() -> None:
-    """Exclude all existing objects from garbage collection, because the process is about to end."""
-    gc.freeze()

@@ -7,14 +7,16 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, location, on_disk
 
-C = TypeVar("C")
-# The base of a job's relative paths.
-BASE = "VADV_STORAGE"
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
+BASE = "VADV_STORAGE"  # the variable with the base of a job's relative paths
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray's job manager
 _REMOVED = ("runtime_resources", "working_dir_files")  # where Ray puts working directories
 _WHY = "a Ray job's working directory, a copy that Ray deletes"
@@ -51,16 +53,12 @@ def lasting(uri: str, what: str, environment: Mapping[str, str] = os.environ) ->
     return kept
 
 
-def with_lasting(config: C, *names: str) -> C:
-    """Apply `lasting` to fields of a configuration, such as `run.storage`."""
-    made: Any = config
-    for name in names:
-        section, field = name.split(".")
-        values = getattr(made, section)
-        kept = lasting(getattr(values, field), name)
-        made = dataclasses.replace(made, **{section: dataclasses.replace(values, **{field: kept})})
-    result: C = made
-    return result
+def with_lasting(config: C, name: str) -> C:
+    """Apply `lasting` to a field of a configuration, such as `run.storage`."""
+    section, field = name.split(".")
+    values = getattr(config, section)
+    kept = dataclasses.replace(values, **{field: lasting(getattr(values, field), name)})
+    return dataclasses.replace(config, **{section: kept})
 
 
 def _is_removed(place: Location) -> bool:
@@ -69,8 +67,7 @@ def _is_removed(place: Location) -> bool:
 
 
 def _has_working_dir(environment: Mapping[str, str]) -> bool:
-    """Whether this is the process of a job whose files Ray has unpacked."""
-    try:
+    try:  # whether this is the process of a job whose files Ray has unpacked
         return bool(json.loads(environment.get(_JOB, "{}"))["runtime_env"]["working_dir"])
     except (ValueError, KeyError, TypeError):
         return False

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 # A shell's exit codes for a process that was ended by Ctrl-C and by SIGTERM.
@@ -26,41 +27,33 @@ class TerminatedError(KeyboardInterrupt):
     """
 
 
+@dataclass
 class StopRequest:
     """A request to stop at the next safe point.
 
     Attributes:
         is_working: whether the work has started; before that there is nothing to finish, and no request is made.
+        asked: whether a stop was requested.
     """
 
-    def __init__(self) -> None:
-        self.is_working = False
-        self._asked = threading.Event()
-
-    @property
-    def asked(self) -> bool:
-        """Whether a stop was requested."""
-        return self._asked.is_set()
-
-    def ask(self) -> None:
-        """Request a stop."""
-        self._asked.set()
+    is_working: bool = False
+    asked: bool = False
 
 
+@dataclass
 class _Listener:
     """The SIGTERM handler: requests a stop if possible, otherwise raises."""
 
-    def __init__(self) -> None:
-        self.request: StopRequest | None = None
-        self.has_raised = False
-        self._pid = os.getpid()
+    pid: int
+    request: StopRequest | None = None
+    has_raised: bool = False
 
     def __call__(self, number: int, frame: object) -> None:
-        if os.getpid() != self._pid:  # a forked child that inherited the handler
+        if os.getpid() != self.pid:  # a forked child that inherited the handler
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
         elif self.request is not None and self.request.is_working and not self.request.asked:
-            self.request.ask()
+            self.request.asked = True
         else:
             self.has_raised = True
             raise TerminatedError
@@ -90,7 +83,7 @@ def sigterm_raises() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
         yield
         return
-    _listener = _Listener()
+    _listener = _Listener(os.getpid())
     signal.signal(signal.SIGTERM, _listener)
     try:
         yield
