@@ -1,4 +1,4 @@
-"""A Prometheus of its own, with the rules of infra/prometheus and a scrape every second, for tests."""
+"""A Prometheus server with the rules of infra/prometheus and a scrape every second, for tests."""
 
 import json
 import shutil

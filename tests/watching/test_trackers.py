@@ -163,7 +163,7 @@ def test_mlflow_contains_the_logged_values_and_resumes_its_run(write_config, tmp
     pytest.importorskip("mlflow")
     from mlflow.tracking import MlflowClient
 
-    config = write_config("told")
+    config = write_config("shown")
     log = tracked(config, "mlflow", caplog)
     client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("vadv")
@@ -173,17 +173,17 @@ def test_mlflow_contains_the_logged_values_and_resumes_its_run(write_config, tmp
         return run
 
     run = only_run()
-    assert run.info.run_name == "told"
+    assert run.info.run_name == "shown"
     assert run.info.status == "FINISHED"
     assert run.data.params["data.batch_size"] == "40"
     for (name, step), value in expected(log).items():
         [metric] = [metric for metric in client.get_metric_history(run.info.run_id, name) if metric.step == step]
         assert metric.value == value
     # The same run again is found by its folder, and no second run is created.
-    (tmp_path / "runs" / "told" / "result.json").unlink()
+    (tmp_path / "runs" / "shown" / "result.json").unlink()
     tracked(config, "mlflow", caplog)
     assert only_run().info.run_id == run.info.run_id
-    assert json.loads((tmp_path / "runs" / "told" / "result.json").read_text())["run"] == "told"
+    assert json.loads((tmp_path / "runs" / "shown" / "result.json").read_text())["run"] == "shown"
 
 
 def wandb_records(path: Path) -> list[bytes]:
@@ -209,8 +209,8 @@ def test_wandb_offline_contains_the_logged_values(write_config, tmp_path, caplog
     from wandb.proto import wandb_internal_pb2
 
     monkeypatch.setenv("WANDB_MODE", "offline")
-    log = tracked(write_config("told"), "wandb", caplog)
-    [path] = (tmp_path / "runs" / "told" / "wandb").glob("offline-run-*/*.wandb")
+    log = tracked(write_config("shown"), "wandb", caplog)
+    [path] = (tmp_path / "runs" / "shown" / "wandb").glob("offline-run-*/*.wandb")
     found = {}
     for data in wandb_records(path):
         record = wandb_internal_pb2.Record.FromString(data)

@@ -64,6 +64,7 @@ def _result_facts(result: RunResult) -> dict[str, str]:
         **{
             f"{part.capitalize()} parameters": f"{result.parameters[part] / 1e6:.3g} M"
             for part in ("student", "teacher")
+            if result.parameters[part]
         },
         "Truncated texts": ", ".join(cut),
         "Engine": result.engine,
@@ -72,7 +73,7 @@ def _result_facts(result: RunResult) -> dict[str, str]:
         "Steps": whole(result.steps),
         "Epochs": str(result.epochs),
         "Best checkpoint": f"step {whole(result.best_step)}",
-        "Reason for the end": _STOPPED.get(result.stopped, result.stopped),
+        "Stopped because": _STOPPED.get(result.stopped, result.stopped),
         "Wall time": str(datetime.timedelta(seconds=round(result.wall_time_s))),
         "Steps per second": f"{result.steps / result.wall_time_s:.3g} with validation",
     }

@@ -9,11 +9,6 @@ class Markup(str):
     __slots__ = ()
 
 
-def escape(content: str) -> Markup:
-    """Return content as markup: escaped, unless it is markup already."""
-    return content if isinstance(content, Markup) else Markup(html.escape(content, quote=True))
-
-
 def tag(name: str, *children: str, **attributes: str | int | None) -> Markup:
     """Write one element.
 
@@ -24,7 +19,7 @@ def tag(name: str, *children: str, **attributes: str | int | None) -> Markup:
             attribute.
     """
     written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value), quote=True)}"'
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
@@ -35,4 +30,4 @@ def tag(name: str, *children: str, **attributes: str | int | None) -> Markup:
 
 def join(*parts: str) -> Markup:
     """Concatenate parts; plain text is escaped."""
-    return Markup("".join(map(escape, parts)))
+    return Markup("".join(part if isinstance(part, Markup) else html.escape(part) for part in parts))

@@ -15,7 +15,7 @@ from vadv_dist.evaluation.published import (
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.page import Section
 from vadv_dist.reporting.run_files import RunRecord, Scored
-from vadv_dist.reporting.tables import cells, plain_table
+from vadv_dist.reporting.tables import plain_table, score_cells
 from vadv_dist.reporting.words import MISSING, whole
 from vadv_dist.runs.records import Metrics
 
@@ -35,9 +35,9 @@ def paper_section(run: RunRecord, evaluation: Scored) -> Section | None:
     for output in evaluation.outputs:
         who = name if output is evaluation.task.student else f"This run, {output.title.lower()}"
         if output.name in scores:
-            rows.append(("ours", [who, MISSING, *cells(scores[output.name], metrics)]))
+            rows.append(("ours", [who, MISSING, *score_cells(scores[output.name], metrics)]))
     for row in (*TABLE_7, *TABLE_2):
-        rows.append((None, [row.model, f"Table {row.table}", *cells({**row.scores}, metrics)]))
+        rows.append((None, [row.model, f"Table {row.table}", *score_cells({**row.scores}, metrics)]))
     columns = ("Model", "Paper’s table", *(metric.heading for metric in metrics))
     notes = (tag("li", note) for note in _differences(run, rows_by_split))
     return Section(

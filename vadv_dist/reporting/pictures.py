@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from vadv_dist.reporting.markup import Markup, tag
 from vadv_dist.reporting.page_svg import page_svg
 from vadv_dist.reporting.style import PALETTE
@@ -206,15 +209,12 @@ class Picture:
             self._figure.savefig(written, format=kind, metadata=_METADATA[kind], **options)
         return written.getvalue()
 
-    def _inside(self, points: Sequence[Point]) -> tuple[list[float], list[float]]:
-        """Coordinates within the axes; NaN where a point cannot be drawn."""
-        (left, right), (bottom, top) = (sorted(ends) for ends in (self.axes.get_xlim(), self.axes.get_ylim()))
-        log = self.axes.get_yscale() == "log"
-        drawable = [math.isfinite(y) and (y > 0 or not log) for _, y in points]
-        return (
-            [min(max(x, left), right) for x, _ in points],
-            [min(max(y, bottom), top) if ok else math.nan for (_, y), ok in zip(points, drawable, strict=True)],
-        )
+    def _inside(self, points: Sequence[Point]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Coordinates within the axes, [N] each; y is NaN for points that cannot be drawn."""
+        x, y = np.array(points, np.float64).reshape(-1, 2).T
+        y[~np.isfinite(y) | ((y <= 0) & (self.axes.get_yscale() == "log"))] = np.nan
+        (left, right), (bottom, top) = sorted(self.axes.get_xlim()), sorted(self.axes.get_ylim())
+        return np.clip(x, left, right), np.clip(y, bottom, top)
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:

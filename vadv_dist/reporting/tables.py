@@ -16,13 +16,13 @@ def metrics_table(rows: Sequence[tuple[str, str, Values]], metrics: Sequence[Met
     shown = [metric for metric in metrics if any(metric.key in scores for _, _, scores in rows)]
     names = (join(m.name, " ↓" if m.lower_is_better else " ↑", tag("small", m.convention)) for m in shown)
     body = [
-        ("lead" if not number else None, (tag("span", name, class_=f"key {role}"), *cells(scores, shown)))
+        ("lead" if not number else None, (tag("span", name, class_=f"key {role}"), *score_cells(scores, shown)))
         for number, (name, role, scores) in enumerate(rows)
     ]
     return plain_table("Metrics", ("Output", *names), body)
 
 
-def cells(scores: Values, metrics: Sequence[Metric]) -> list[str]:
+def score_cells(scores: Values, metrics: Sequence[Metric]) -> list[str]:
     """One output's metrics."""
     return [score(scores.get(metric.key), percent=metric.percent) for metric in metrics]
 

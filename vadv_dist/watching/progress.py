@@ -30,31 +30,28 @@ class ProgressView:
         self, console: Console, num_steps: int, epochs: int, description: TaskDescription | None = None
     ) -> None:
         self._console, self._num_steps, self._epochs, self._description = console, num_steps, epochs, description
-        self._bar: Progress | None = None
         self._shown = 0.0
         self._warned = self._started = False
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TextColumn("{task.fields[loss]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=console,
-            )
-            self._task = self._bar.add_task("epoch 1", total=num_steps, rate="", loss="")
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[loss]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("epoch 1", total=num_steps, rate="", loss="")
 
     def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._bar.stop()
 
     def __call__(self, line: Line) -> None:
         """Show one line."""
@@ -75,10 +72,9 @@ class ProgressView:
             shorts |= {term.name: term.short for term in self._description.terms}
         shown = ((short, line.terms.get(name)) for name, short in shorts.items())
         terms = " ".join(f"{short} {value:.3f}" for short, value in shown if value is not None)
-        if self._bar is not None:
-            epoch = f"epoch {line.epoch + 1}/{self._epochs}"
-            self._bar.update(self._task, completed=line.step, description=epoch, rate=rate, loss=terms)
-        elif time.monotonic() - self._shown > _PLAIN_INTERVAL_S:
+        epoch = f"epoch {line.epoch + 1}/{self._epochs}"
+        self._bar.update(self._task, completed=line.step, description=epoch, rate=rate, loss=terms)
+        if not self._console.is_terminal and time.monotonic() - self._shown > _PLAIN_INTERVAL_S:
             self._shown = time.monotonic()
             self._say(f"step {line.step}/{self._num_steps}  {terms}  {rate}")
 
@@ -91,8 +87,7 @@ class ProgressView:
         if parts and 1 < len(sources) <= _MAX_SOURCES:
             parts[0] += f" ({', '.join(sources)})"
         star = "  ← best" if line.best else ""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=line.step)
+        self._bar.update(self._task, completed=line.step)
         self._say(
             f"epoch {line.epoch + 1:>3}/{self._epochs}  step {line.step:>5}  loss {line.train['total']:.3f}  "
             f"validation {metric.title}: {', '.join(parts)}{star}"
@@ -102,9 +97,7 @@ class ProgressView:
             self._say(f"warning: {line.collapse}")
 
     def _say(self, text: str) -> None:
-        (self._bar.console if self._bar is not None else self._console).print(
-            text, highlight=False, markup=False, soft_wrap=True
-        )
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _score(values: Values, metric: Metric) -> str:
