@@ -2,7 +2,7 @@
 
 import datetime
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,10 +83,10 @@ class DatasetWriter:
         self.truth: dict[str, Any] | None = None
         per_row = sum(spec.bytes_per_row for spec in self.features.values())
         self.shard_rows = max(1, min(shard_rows, _SHARD_BYTES // max(per_row, 1)))
-        self._pending: dict[str, list[Clip]] = {}
-        self._shards: dict[str, list[ShardInfo]] = {}
-        self._labels: dict[str, list[float]] = {}
-        self._words: dict[str, list[int]] = {}
+        self._pending: dict[str, list[Clip]] = defaultdict(list)
+        self._shards: dict[str, list[ShardInfo]] = defaultdict(list)
+        self._labels: dict[str, list[float]] = defaultdict(list)
+        self._words: dict[str, list[int]] = defaultdict(list)
 
     def __enter__(self) -> Self:
         self._scope = self._written()
@@ -116,38 +116,31 @@ class DatasetWriter:
         if split not in SPLITS:
             raise UserError(f"Clip {clip.clip_id!r} is in split {split!r}, expected one of {', '.join(SPLITS)}.")
         check_clip(clip, self.features, self.label)
-        pending = self._pending.setdefault(split, [])
-        pending.append(clip)
-        self._labels.setdefault(split, []).append(clip.label)
-        self._words.setdefault(split, []).append(count_words(clip.text))
-        if len(pending) >= self.shard_rows:
+        self._pending[split].append(clip)
+        self._labels[split].append(clip.label)
+        self._words[split].append(count_words(clip.text))
+        if len(self._pending[split]) >= self.shard_rows:
             self._flush(split)
 
     def _flush(self, split: str) -> None:
-        clips = self._pending.get(split, [])
-        if not clips:
-            return
-        shards = self._shards.setdefault(split, [])
-        shard = write_shard(self.folder, shard_name(split, len(shards)), clips, self.features)
-        self._upload.send(shard.path)
-        shards.append(shard)
-        self._pending[split] = []
+        name = shard_name(split, len(self._shards[split]))
+        self._shards[split].append(write_shard(self.folder, name, self._pending.pop(split), self.features))
+        self._upload.send(name)
 
     def _finish(self) -> None:
-        for split in SPLITS:
+        for split in tuple(self._pending):
             self._flush(split)
         if not self._shards:
             raise UserError("There are no clips to write.")
+        splits = [split for split in SPLITS if split in self._shards]
         prompts_sha256 = None if self.prompts is None else write_prompts(self.folder / PROMPTS_NAME, self.prompts)
         manifest = DatasetManifest(
-            splits=self._shards,
+            splits={split: self._shards[split] for split in splits},
             features=self.features,
             label=self.label,
-            statistics={
-                s: statistics(self._labels[s], self._words[s], self.label) for s in SPLITS if s in self._shards
-            },
+            statistics={split: statistics(self._labels[split], self._words[split], self.label) for split in splits},
             provenance=stamped(self.provenance),
-            num_classes_prompts=0 if self.prompts is None else int(self.prompts.shape[0]),
+            num_classes_prompts=0 if self.prompts is None else len(self.prompts),
             prompts_sha256=prompts_sha256,
             truth=self.truth,
         )
@@ -244,10 +237,7 @@ def clips_to_table(clips: list[Clip], features: Mapping[str, FeatureSpec]) -> pa
 
 
 def statistics(labels: list[float], words: list[int], label: LabelSpec) -> SplitStatistics:
-    """Label and word statistics of a split for `dataset.json`.
-
-    Bins span the label range over all splits; each class has its own bin.
-    """
+    """Statistics of a split; the histogram's bins span the label range, and each class has its own bin."""
     y, w = np.asarray(labels, np.float64), np.asarray(words)
     span = (label.low - 0.5, label.high + 0.5) if label.is_class else (label.low, label.high)
     counts, edges = np.histogram(y, bins=int(label.high) + 1 if label.is_class else LABEL_BINS, range=span)
