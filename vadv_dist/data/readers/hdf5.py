@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
@@ -95,12 +96,9 @@ class Hdf5File:
             self._connection.send_bytes(json.dumps([call, *arguments]).encode())
             reply, data = json.loads(self._connection.recv_bytes()), self._connection.recv_bytes()
         except (EOFError, OSError):
-            hung = time.monotonic() - started >= REQUEST_SECONDS
-            what = (
-                f"made the HDF5 library hang for more than {REQUEST_SECONDS:g} s"
-                if hung
-                else "crashed the HDF5 library"
-            )
+            what = "crashed the HDF5 library"
+            if time.monotonic() - started >= REQUEST_SECONDS:
+                what = f"made the HDF5 library hang for more than {REQUEST_SECONDS:g} s"
             raise UserError(f"{self.path} {what}: it is damaged. {_AGAIN}") from None
         if "refused" in reply:
             raise UserError(f"{self.path} {reply['refused']}. {_AGAIN}")
@@ -113,7 +111,8 @@ class _Worker:
     """The process that forks a child for each file."""
 
     def __init__(self) -> None:
-        self.control, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        self.lock = threading.Lock()
+        self.control, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", str(Path(__file__).with_name("hdf5_worker.py"))],
@@ -135,9 +134,10 @@ class _Worker:
         ours, theirs = Pipe()
         order = json.dumps([str(path), REQUEST_SECONDS]).encode()
         try:
-            with theirs:
-                socket.send_fds(self.control, [order], [theirs.fileno()])
-            return ours, int(ours.recv_bytes())
+            with self.lock:  # one order at a time, as the socket keeps no boundaries between them
+                with theirs:
+                    socket.send_fds(self.control, [order], [theirs.fileno()])
+                return ours, int(ours.recv_bytes())
         except (EOFError, OSError):
             ours.close()
             raise MachineError("The process that reads HDF5 files has died. Run the same command again.") from None

@@ -113,7 +113,7 @@ class Ingestion:
     """Validates clips, writes them one by one, and counts; created by `ingesting`."""
 
     def __init__(self, writer: DatasetWriter, drops: bool, framing: Framing) -> None:
-        self.notes: Counter[str] = Counter()
+        self._notes: Counter[str] = Counter()
         self.fallback_texts = 0
         self.cut_from_train = 0
         self._writer, self._drops, self._framing = writer, drops, framing
@@ -132,7 +132,7 @@ class Ingestion:
     def note(self, what: str, count: int = 1) -> None:
         """Add to a count of the summary; counts of 0 are not shown."""
         if count:
-            self.notes[what] += count
+            self._notes[what] += count
 
     @contextmanager
     def row(self, place: str) -> Iterator[None]:
@@ -216,8 +216,8 @@ class Ingestion:
                 raise UserError(f"{what} Use --non-finite zero to replace them by 0, or drop to drop such clips.")
             if framing.non_finite == "drop":
                 raise BadRowError(f"NaN or infinity in {name}", what, unwanted=True)
-            self.notes[f"NaN or infinite values of {name}, replaced by 0"] += count
-            self.notes[f"clips with such values of {name}"] += 1
+            self.note(f"NaN or infinite values of {name}, replaced by 0", count)
+            self.note(f"clips with such values of {name}")
         frames = stored(framing.apply(cleaned), framing.dtype, f"{where}: {name}")
         num_axes = len(self._writer.features[feature].shape)
         return {1: frames[0], 2: frames, 3: frames[:, None, :]}[num_axes]
@@ -251,7 +251,7 @@ class Ingestion:
             "rows_written": self._written,
             "dropped": dict(self._dropped),
             "dropped_for_example": self._examples,
-            "notes": dict(self.notes),
+            "notes": dict(self._notes),
         }
 
     def summary(self) -> IngestSummary:
@@ -278,7 +278,7 @@ class Ingestion:
                 "max": max(split.label_max for split in statistics if split.label_max is not None),
             },
             dropped=dict(self._dropped),
-            notes=dict(self.notes),
+            notes=dict(self._notes),
         )
 
 

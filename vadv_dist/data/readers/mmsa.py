@@ -284,7 +284,7 @@ def _sequence(ingestion: Ingestion, split: _Split, column: str, row: int, where:
         if length > 0 and not values[:-length].any():
             ingestion.note(f"clips padded at the front of {column}")
             return np.asarray(values[-length:])
-        ingestion.notes[f"clips with values of {column} past its length, ignored"] += 1
+        ingestion.note(f"clips with values of {column} past its length, ignored")
     return np.asarray(values[:length])
 
 
