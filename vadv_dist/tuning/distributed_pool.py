@@ -33,7 +33,6 @@ class DistributedPool:
     def __init__(self, config: Config, search: SearchConfig) -> None:
         self._config, self._search = config, search
         self.slots = 1
-        self._stack = contextlib.ExitStack()
         self._running: dict[str, _Running] = {}
 
     def __enter__(self) -> Self:
@@ -43,8 +42,10 @@ class DistributedPool:
             UserError: it has too few resources for a trial's workers.
         """
         trainer = self._config.trainer
-        cpus = self._stack.enter_context(ray_session(trainer))
-        require_shared_by_nodes(location(self._config.run.storage))
+        with contextlib.ExitStack() as stack:
+            cpus = stack.enter_context(ray_session(trainer))
+            require_shared_by_nodes(location(self._config.run.storage))
+            self._stack = stack.pop_all()
         room = int(cluster_resource("CPU")) // (cpus * trainer.num_workers + 1)
         if trainer.use_gpu is not False and cluster_resource("GPU"):
             room = min(room, int(cluster_resource("GPU")) // trainer.num_workers)

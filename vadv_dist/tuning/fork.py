@@ -5,7 +5,6 @@ the history of the weights.
 """
 
 import contextlib
-import json
 import os
 import shutil
 
@@ -13,7 +12,7 @@ from vadv_dist.config import Config, config_to_yaml
 from vadv_dist.errors import MachineError
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
-from vadv_dist.storage import atomic_directory, local_copy, sweep, write_json
+from vadv_dist.storage import atomic_directory, local_copy, sweep
 from vadv_dist.training.clip_errors import copy_clip_errors
 
 
@@ -52,11 +51,10 @@ def fork(source: RunFolder, config: Config, epochs: int) -> None:
         for checkpoint in checkpoints:
             with local_copy(checkpoint.path) as folder:
                 shutil.copytree(folder, upload.folder / "checkpoints" / checkpoint.path.name, copy_function=_link)
-        step = checkpoints[-1].step
-        lines = [json.dumps(line.to_json()) + "\n" for line in source.metrics_log().lines() if line.step <= step]
-        (upload.folder / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
-        if (trained_on := source.trained_on()) is not None:
-            write_json(upload.folder / target.trained_on_path.name, trained_on.to_json())
+        # Training removes lines after the checkpoint when it starts.
+        for path in (source.metrics_path, source.trained_on_path):
+            if path.is_file():
+                (upload.folder / path.name).write_bytes(path.read_bytes())
         copy_clip_errors(source.root, upload.folder)
         (upload.folder / "config.yaml").write_text(config_to_yaml(config), encoding="utf-8")
 

@@ -31,7 +31,6 @@ class PackedPool:
     def __init__(self, config: Config, search: SearchConfig) -> None:
         self._config, self._search = config, search
         self.slots = 1
-        self._stack = contextlib.ExitStack()
         self._idle: list[Any] = []
         self._actor_of: dict[str, Any] = {}
         self._waiting: dict[Any, str] = {}
@@ -42,15 +41,24 @@ class PackedPool:
         Raises:
             UserError: it has too few resources for a trial.
         """
-        cpus = self._search.cpus_per_trial
-        wanted = self._search.concurrent
+        workers, cpus = self._search.concurrent or 1, self._search.cpus_per_trial
         # `ray_session` does not know shares of GPUs, which are checked below.
-        trainer = dataclasses.replace(
-            self._config.trainer, num_workers=wanted or 1, cpus_per_worker=cpus, use_gpu=False
-        )
-        self._stack.enter_context(ray_session(trainer))
-        require_shared_by_nodes(location(self._config.run.storage))
-        gpus = self._gpus()
+        trainer = dataclasses.replace(self._config.trainer, num_workers=workers, cpus_per_worker=cpus, use_gpu=False)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(ray_session(trainer))
+            require_shared_by_nodes(location(self._config.run.storage))
+            self._divide_resources()
+            self._stack = stack.pop_all()
+        return self
+
+    def _divide_resources(self) -> None:
+        """Set the resources of a trial, and the number of trials that fit."""
+        cpus, gpus, wanted = self._search.cpus_per_trial, self._search.gpus_per_trial, self._search.concurrent
+        use_gpu = self._config.trainer.use_gpu
+        if use_gpu is False:
+            gpus = 0.0
+        elif gpus is None:
+            gpus = 1.0 if use_gpu is True or cluster_resource("GPU") else 0.0
         # A cluster that was started here pretends to have two CPUs more than the machine.
         cores = os.cpu_count() or 1 if wanted is None and is_ours() else cluster_resource("CPU") - 1
         room = int(cores) // cpus
@@ -64,7 +72,6 @@ class PackedPool:
                 "search. Lower search.cpus_per_trial or search.gpus_per_trial."
             )
         self._resources = {"num_cpus": cpus, "num_gpus": gpus}
-        return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Stop the actors; a later search resumes running trials from their checkpoints.
@@ -106,14 +113,6 @@ class PackedPool:
     def answer(self, key: str, go_on: bool) -> None:
         """See `Pool`."""
         self._waiting[self._actor_of[key].answer.remote(go_on)] = key
-
-    def _gpus(self) -> float:
-        use = self._config.trainer.use_gpu
-        if use is False:
-            return 0.0
-        if self._search.gpus_per_trial is not None:
-            return self._search.gpus_per_trial
-        return 1.0 if use is True or cluster_resource("GPU") else 0.0
 
     def _new_actor(self) -> Any:
         import ray

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import statistics
 from collections import Counter
 from typing import Any
@@ -102,17 +101,11 @@ def _remove_weights(folder: StudyFolder) -> None:
     The best student of each repeated configuration is kept, because a search that is resumed with more trials may have
     another winner.
     """
-    best: dict[str, tuple[float, RunFolder]] = {}
+    runs: dict[str, list[tuple[float, RunFolder]]] = {}
     for path in folder.repeats.iterdir() if folder.repeats.is_dir() else ():
-        run, variant = RunFolder(path), path.name.rsplit("-seed-", 1)[0]
-        if (result := run.result()) is None:
-            continue
-        cost = result.cost
-        if "-without-" in variant or cost >= best.get(variant, (math.inf, run))[0]:
-            strip(run)
-            continue
-        if variant in best:
-            strip(best[variant][1])
-        best[variant] = (cost, run)
-    for _, run in best.values():
-        strip(run, student=False)  # a search that was killed when this run ended has not done so
+        if (result := RunFolder(path).result()) is not None:
+            runs.setdefault(path.name.rsplit("-seed-", 1)[0], []).append((result.cost, RunFolder(path)))
+    for variant, found in runs.items():
+        best = min(found, key=lambda pair: pair[0])
+        for pair in found:
+            strip(pair[1], student=pair is not best or "-without-" in variant)
