@@ -125,7 +125,7 @@ def test_fork_from_another_position_is_rejected_and_writes_nothing(write_config:
     base = load_config(write_config("first"))
     train(base, until=1)
     other = named(base, "second")
-    with pytest.raises(MachineError, match=r"is after 1 epochs, but .*second continues from it after 2"):
+    with pytest.raises(MachineError, match=r"is after 1 epoch, but .*second continues from it after 2"):
         fork(RunFolder.of(base), other, 2)
     assert not RunFolder.of(other).root.exists()
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from vadv_dist.errors import DivergedError, MachineError, MemoryFullError, UserError, VadvError
 from vadv_dist.runs.records import RunResult
+from vadv_dist.runtime.terminal import counted
 from vadv_dist.tuning.space import Values, value_text
 
 
@@ -82,7 +83,7 @@ def too_many_failures(failed: Sequence[tuple[Values, Failed]], others: Sequence[
         "refused": "Fix the config or the space file.",
     }.get(kind, "For details, run one of them alone: `vadv train --config` with its config.yaml.")
     text = (
-        f"The search stopped after {len(failed)} failed trials in a row ({counts}).{what} The last error: "
+        f"The search stopped after {counted(len(failed), 'failed trial')} in a row ({counts}).{what} The last error: "
         f"{failed[-1][1].message} {advice} Run the same command again to resume the search."
     )
     return UserError(text) if kind in ("NaN or infinity", "refused") else MachineError(text)

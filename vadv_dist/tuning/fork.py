@@ -12,6 +12,7 @@ from vadv_dist.config import Config, config_to_yaml
 from vadv_dist.errors import MachineError
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runtime.terminal import counted
 from vadv_dist.storage import atomic_directory, local_copy, sweep
 from vadv_dist.training.clip_errors import copy_clip_errors
 
@@ -42,9 +43,9 @@ def fork(source: RunFolder, config: Config, epochs: int) -> None:
     state = checkpoints[-1].state() if checkpoints else {"epoch": 0, "step_in_epoch": 0}
     if not checkpoints or (state["epoch"], state["step_in_epoch"]) != (epochs, 0):
         raise MachineError(
-            f"The last checkpoint of {source.root} is after {state['epoch']} epochs, but {target.root} continues from "
-            f"it after {epochs}. Its checkpoints were changed from outside. Give the search another name "
-            "(--run.name=…)."
+            f"The last checkpoint of {source.root} is after {counted(state['epoch'], 'epoch')}, but {target.root} "
+            f"continues from it after {epochs}. Its checkpoints were changed from outside. Give the search another "
+            "--run.name."
         )
     sweep(target.root.parent, [target.root.name])  # remains of a killed fork
     with atomic_directory(target.root, manifest="config.yaml") as upload:

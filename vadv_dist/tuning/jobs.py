@@ -10,6 +10,7 @@ from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import epoch_costs
 from vadv_dist.runs.trained_on import TrainedOn
+from vadv_dist.runtime.terminal import counted
 from vadv_dist.storage import read_json, remove_tree, write_json
 from vadv_dist.tuning.events import Ended, Epoch, Event, Failed, Lost, Stopped
 from vadv_dist.tuning.fork import epochs_trained, fork
@@ -137,7 +138,7 @@ class TrialJob(Job):
         allowed = self.config.trainer.max_failures + 1
         step = max((checkpoint.step for checkpoint in list_checkpoints(self._folder.checkpoints)), default=0)
         if self._study.begin(self._asked, step) > allowed:
-            return Failed("lost", f"lost {allowed} times without reaching the next checkpoint. {self.lost}")
+            return Failed("lost", f"lost {counted(allowed, 'time')} without reaching the next checkpoint. {self.lost}")
         return None
 
     def on_epoch(self, event: Epoch) -> bool:
@@ -195,7 +196,7 @@ class RepeatJob(Job):
             return event
         self._starts += 1
         if self._starts > self.config.trainer.max_failures + 1:
-            return Failed("lost", f"lost {self._starts - 1} times. {self.lost}")
+            return Failed("lost", f"lost {counted(self._starts - 1, 'time')}. {self.lost}")
         begun = [number for number, folder in enumerate(self._folders) if folder.config_path.is_file()]
         self._current = begun[-1] if begun else 0
         end, folder = self._end(), self._folders[self._current]

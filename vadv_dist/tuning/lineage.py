@@ -8,6 +8,7 @@ from vadv_dist.reporting.markup import join
 from vadv_dist.reporting.page import Section, grid
 from vadv_dist.reporting.pictures import WIDE, Picture, Point
 from vadv_dist.reporting.tables import plain_table
+from vadv_dist.runtime.terminal import counted
 from vadv_dist.tuning.figures import value_range
 from vadv_dist.tuning.objectives import Objective
 from vadv_dist.tuning.population import Decision, decisions, schedules
@@ -93,9 +94,9 @@ def lineage_picture(trials: list[FrozenTrial], decided: list[Decision], score: O
             f"Trial {trial.number}, epoch {epoch:g}: {score.title} {score.text(value)}" for epoch, value in points
         ]
         picture.dots(points, "o1", titles, radius=3)
+    times = counted(len(jumps), "time")
     picture.label = (
-        f"Validation {score.title} by epoch of {len(known)} trials, which continued {len(jumps)} times from another "
-        "trial."
+        f"Validation {score.title} by epoch of {len(known)} trials, which continued {times} from another trial."
     )
     picture.keys = [("a trial", "o1")]
     return picture

@@ -19,6 +19,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.runs.folder import RunFolder, run_lock
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.runtime.job_storage import with_lasting
+from vadv_dist.runtime.terminal import counted
 from vadv_dist.storage import Location
 from vadv_dist.tasks import build
 from vadv_dist.training.clip_errors import ClipErrors, read_clip_errors
@@ -126,7 +127,7 @@ class Search:
     def run(self) -> Answer:
         """Run all stages."""
         fields = ", ".join(entry.field for entry in self.space.searched)
-        self._say(f"searching {self.folder.root}: {self.search.num_trials} trials of {fields}")
+        self._say(f"searching {self.folder.root}: {counted(self.search.num_trials, 'trial')} of {fields}")
         if self.study.has_several and self.search.scheduler == "asha":
             self._say("every trial runs to its end, because Optuna prunes only studies with a single objective")
         default = constant(self.space.default(self.config))
