@@ -187,7 +187,9 @@ def test_unlisted_files_are_refused_unless_hidden(export):
     [
         ({"format_version": 99}, "format_version 99, but this version reads 1"),
         ({"files": {}}, "malformed .*does not list config.json, model.safetensors"),
-        ({"pooling": "max"}, "malformed"),
+        ({"pooling": "max"}, r"malformed \(pooling: Input should be 'cls' or 'mean'\)"),
+        ({"metrics": {"valid": {"mae": "low"}}}, r"malformed \(metrics\.valid\.mae: "),
+        ({"labels": {"low": 1, "high": 0, "threshold": 0}}, "malformed .*label range 1 to 0"),
         ({"files": {"../secret": {"sha256": "0"}, "config.json": {}, "model.safetensors": {}}}, "malformed"),
     ],
 )

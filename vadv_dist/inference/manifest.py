@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from vadv_dist import __version__
 from vadv_dist.errors import UserError
@@ -80,7 +82,11 @@ def verify_export(folder: Path) -> ExportManifest:
         if missing := {"config.json", WEIGHTS} - set(files):
             raise ValueError(f"it does not list {', '.join(sorted(missing))}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is malformed ({type(error).__name__}: {error}). Export the run again.") from None
+        what = f"{type(error).__name__}: {error}"
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UserError(f"{path} is malformed ({what}). Export the run again.") from None
     present = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
     for name, digest in files.items():
         if name not in present:
@@ -99,41 +105,16 @@ def verify_export(folder: Path) -> ExportManifest:
 
 def manifest_json(manifest: ExportManifest, files: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON document of `vadv_export.json`; a metric that is not finite becomes null."""
-    card = manifest.card
-    metrics = {
+    fields = asdict(manifest)
+    card = fields.pop("card")
+    card["metrics"] = {
         split: {name: None if v is None or not math.isfinite(v) else v for name, v in values.items()}
-        for split, values in card.metrics.items()
+        for split, values in card["metrics"].items()
     }
-    return {
-        "format_version": FORMAT_VERSION,
-        "vadv_version": __version__,
-        **{name: getattr(card, name) for name in ("name", "encoder", "max_tokens")},
-        **{name: getattr(manifest, name) for name in ("pooling", "hidden", "dropout", "architecture", "custom_reason")},
-        "metrics": metrics,
-        "data": [dict(entry) for entry in card.data],
-        "config": dict(card.config),
-        "labels": None if card.labels is None else card.labels.to_json(),
-        "files": dict(files),
-    }
+    return {"format_version": FORMAT_VERSION, "vadv_version": __version__, **card, **fields, "files": dict(files)}
 
 
 def _parse_manifest(raw: Mapping[str, Any]) -> ExportManifest:
-    reason, pooling = raw["custom_reason"], raw["pooling"]
-    if pooling not in ("cls", "mean"):
-        raise ValueError(f"pooling is {pooling!r}")
-    return ExportManifest(
-        card=ModelCard(
-            name=str(raw["name"]),
-            encoder=str(raw["encoder"]),
-            max_tokens=int(raw["max_tokens"]),
-            metrics={str(split): dict(values) for split, values in raw["metrics"].items()},
-            data=[dict(entry) for entry in raw["data"]],
-            config=dict(raw["config"]),
-            labels=None if raw.get("labels") is None else LabelScale.from_json(raw["labels"]),
-        ),
-        pooling=pooling,
-        hidden=int(raw["hidden"]),
-        dropout=float(raw["dropout"]),
-        architecture=str(raw["architecture"]),
-        custom_reason=None if reason is None else str(reason),
-    )
+    labels = None if raw.get("labels") is None else LabelScale.from_json(raw["labels"])
+    card = TypeAdapter(ModelCard).validate_python({**raw, "labels": labels})
+    return TypeAdapter(ExportManifest).validate_python({**raw, "card": card})
