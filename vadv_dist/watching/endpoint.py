@@ -81,15 +81,16 @@ def serve_metrics(
         raise UserError(
             f"telemetry.port {port} cannot be used: {error.strerror}. Choose another port, or null."
         ) from None
-    interrupted = False
     try:
-        yield gauges
-    except (KeyboardInterrupt, StoppedError):
-        interrupted = True
-        raise
-    finally:
-        if not interrupted:
+        try:
+            yield gauges
+        except (KeyboardInterrupt, StoppedError):
+            raise
+        except BaseException:
             _wait_for_scrape(collector, say)
+            raise
+        _wait_for_scrape(collector, say)
+    finally:
         server.shutdown()
         server.server_close()
         thread.join()
