@@ -53,23 +53,17 @@ def run_demo(overrides: Sequence[str], console: Console) -> Path:
         evaluations = [_train_and_evaluate(config, console) for config in (alone, taught)]
     gain = compare_runs(before, after).gain
     truth = read_json(data / "dataset.json")["truth"]
-    alone_, taught_ = evaluations
     out = terminal()
-    out.print(comparison_table(alone_, taught_, gain, truth))
-    for evaluation in evaluations:
-        if remarks := notes(evaluation):
-            out.print(remarks)
+    out.print(comparison_table(evaluations[0], evaluations[1], gain, truth))
+    for remarks in filter(None, map(notes, evaluations)):
+        out.print(remarks)
     for sentence in (finding(gain), truth.get("human", "")):
         out.print(sentence, highlight=False)
     return Path(str(write_report(after, compare=[before])))
 
 
 def finding(gain: Interval) -> str:
-    """Say in words what one pair of runs shows.
-
-    Args:
-        gain: reduction of the student's MAE by the teacher, with its interval over the test clips.
-    """
+    """Say in words what the reduction of the student's MAE by its teacher shows."""
     if not gain.excludes_zero:
         found = "This shows no gain: the interval contains zero."
     elif gain.mean > 0:

@@ -91,7 +91,7 @@ def test_config_accepts_the_name_of_a_recipe(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "mosi").write_text("student: {encoder: bert-base-uncased}")
     assert load_config("mosi", []).student.encoder == "bert-base-uncased"
     assert main(["train", "--config", "mosj", "--print_config"]) == 2
-    assert "no recipe has that name" in capsys.readouterr().err
+    assert "mosj does not exist. There is no recipe 'mosj'" in capsys.readouterr().err
     assert main(["recipes", "copy", "mosi", "mine.yaml"]) == 0
     first = (tmp_path / "mine.yaml").read_text().splitlines()[0]
     assert Path(first.partition("$schema=")[2]).is_file()

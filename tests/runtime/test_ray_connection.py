@@ -74,15 +74,15 @@ def test_a_lost_cluster_is_reported_once(capsys) -> None:
         server.bind(("127.0.0.1", 0))
         server.listen()
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        looks = iter([True] * 5)
-        ray_connection.tell_loss(address, lambda: next(looks, False), 0.0)
+        checks = iter([True] * 5)
+        ray_connection.report_loss(address, lambda: next(checks, False), 0.0)
         assert capsys.readouterr().err == ""
-    looks = iter([True] * 20)
-    ray_connection.tell_loss(address, lambda: next(looks, False), 0.0)
+    checks = iter([True] * 20)
+    ray_connection.report_loss(address, lambda: next(checks, False), 0.0)
     said = capsys.readouterr().err
     assert said.count(f"the Ray cluster at {address} no longer answers") == 1
     assert "run the same command again" in said
-    assert len(list(looks)) == 17  # reported at the third failure in a row
+    assert len(list(checks)) == 17  # reported at the third failure in a row
 
 
 def test_a_missing_token_is_reported(listener: str, tmp_path: Path, monkeypatch) -> None:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from vadv_dist.errors import UserError
 
-_NAME = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
+VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
 
 
 def expand(place: str, what: str) -> str:
@@ -31,7 +31,6 @@ def expand(place: str, what: str) -> str:
 
 
 def _expanded(place: str) -> str:
-
     def value(match: re.Match[str]) -> str:
         name = match.group(1).strip("{}")
         found = os.environ.get(name)
@@ -40,7 +39,7 @@ def _expanded(place: str) -> str:
             raise ValueError(f"the environment variable {name!r} {state}. Set it, or write the full path")
         return found
 
-    expanded = _NAME.sub(value, place)
+    expanded = VARIABLE.sub(value, place)
     if not place.startswith("~"):
         return expanded
     at_home = os.path.expanduser(expanded)

@@ -56,13 +56,10 @@ def config_path(path: str | Path) -> Path:
     """
     if Path(path).exists() or Path(path).name != str(path):
         return Path(path)
-    recipes = {recipe.name: recipe.path for recipe in list_recipes()}
-    if (name := str(path).removesuffix(".yaml")) in recipes:
-        return recipes[name]
-    raise UserError(
-        f"{path} does not exist, and no recipe has that name (recipes: {', '.join(recipes)}). Give a config file "
-        f"or the name of a recipe.{did_you_mean(name, recipes)}"
-    )
+    try:
+        return find_recipe(str(path)).path
+    except UserError as error:
+        raise UserError(f"{path} does not exist. {error}") from None
 
 
 def copy_recipe(name: str, target: Path) -> None:

@@ -1,15 +1,12 @@
 """The URL of a study's storage: passwords in it must never reach a file or a message."""
 
 import contextlib
-import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from vadv_dist.config.places import expand
+from vadv_dist.config.places import VARIABLE, expand
 from vadv_dist.errors import UserError
 
 _SECRETS = ("password", "passwd", "pwd", "sslpassword")
-# An environment variable.
-_NAME = re.compile(r"\$(\w+|\{\w+\})")
 
 
 def require_sound(storage: str) -> None:
@@ -18,12 +15,12 @@ def require_sound(storage: str) -> None:
     Raises:
         UserError: it is not, or does; the message does not repeat a URL that may contain a password.
     """
-    if passwords(_NAME.sub("", storage)):
+    if passwords(VARIABLE.sub("", storage)):
         raise UserError(
             "search.storage contains a password, which would be written to study.yaml. Put the URL into an "
             "environment variable and use its name: search.storage: $VADV_STUDY."
         )
-    if "://" not in storage and not storage.endswith(".log") and not _NAME.search(storage):
+    if "://" not in storage and not storage.endswith(".log") and not VARIABLE.search(storage):
         shown = "not a valid URL" if "@" in storage else storage
         raise UserError(
             f"search.storage is {shown}, expected an RDB URL such as postgresql+psycopg://HOST/NAME, or "

@@ -37,9 +37,7 @@ def parse_yaml(text: str, where: object) -> Any:
         return yaml.load(text, _Loader)  # a SafeLoader
     except _RefusedError as error:
         raise UserError(f"{where} {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}.") from None
-    except (ValueError, OverflowError) as error:  # invalid dates or base64
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: invalid dates or base64
         raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}.") from None
 
 

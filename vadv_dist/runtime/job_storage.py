@@ -26,10 +26,6 @@ _INSTEAD = f"Use s3://… or an absolute path on permanent storage, or set {BASE
 def lasting(uri: str, what: str, environment: Mapping[str, str] = os.environ) -> str:
     """Return an output location unchanged, or below `VADV_STORAGE` if it would be deleted with a Ray job.
 
-    Args:
-        uri: the output location.
-        what: the field or argument, for messages.
-        environment: environment variables of the process.
     Raises:
         UserError: the location is in a job's working directory, and `VADV_STORAGE` is not set.
     """

@@ -28,7 +28,7 @@ _ADDRESS, _JOB = "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _IN_JOB = "this Ray job"
 _TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 _ANSWER_S, _PROBE_S = 10.0, 60.0
-_LOOK_S, _LOST_AFTER = 5.0, 3
+_CHECK_S, _LOST_AFTER = 5.0, 3
 _GIVE_TOKEN = (
     "requires a token that is missing. Put it into ~/.ray/auth_token (mode 600), or set RAY_AUTH_TOKEN_PATH to its "
     "path, and set RAY_AUTH_MODE=token."
@@ -59,10 +59,6 @@ class NamedCluster:
 def named_cluster(field: str, given: str | None, environment: Mapping[str, str] = os.environ) -> NamedCluster:
     """Determine the cluster: from a field of the configuration, else `RAY_ADDRESS`, else the job's cluster.
 
-    Args:
-        field: name of the field, for messages.
-        given: its value.
-        environment: environment variables of the process.
     Raises:
         UserError: the address is that of a job server.
     """
@@ -124,18 +120,15 @@ def connect(num_cpus: int, *, field: str = "trainer.ray_address", given: str | N
             f"{named.advice}."
         ) from None
     _say(f"joined the Ray cluster{' of this job' if of_job else ''} at {address} ({named.by})")
-    arguments = (address, ray.is_initialized, _LOOK_S)
-    threading.Thread(target=tell_loss, args=arguments, name="vadv-cluster", daemon=True).start()
+    arguments = (address, ray.is_initialized, _CHECK_S)
+    threading.Thread(target=report_loss, args=arguments, name="vadv-cluster", daemon=True).start()
     return False
 
 
-def tell_loss(address: str, is_used: Callable[[], bool], look_s: float) -> None:
-    """Report the loss of a cluster. A minute later, Ray itself ends this process without a useful message.
+def report_loss(address: str, is_used: Callable[[], bool], interval_s: float) -> None:
+    """Report the loss of a cluster, while `is_used()`; a few failures in a row count as a loss.
 
-    Args:
-        address: address of the cluster.
-        is_used: whether this process still uses it.
-        look_s: seconds between two checks; a few failures in a row count as a loss.
+    A minute later, Ray itself ends this process without a useful message.
     """
     failures = 0
     while is_used():
@@ -150,7 +143,7 @@ def tell_loss(address: str, is_used: Callable[[], bool], look_s: float) -> None:
                 "unless it recovers. Everything complete is saved: run the same command again once the cluster runs."
             )
             return
-        time.sleep(look_s)
+        time.sleep(interval_s)
 
 
 def require_usable(named: NamedCluster) -> str:
