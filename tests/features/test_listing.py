@@ -101,3 +101,6 @@ def test_one_piece_of_video_with_two_texts_is_refused(tmp_path: Path) -> None:
         list_clips(ClipsConfig(csv=str(csv)))
     csv.write_text(csv.read_text().replace("start,end", "start_s,end_s"))
     assert [clip.names for clip in list_clips(ClipsConfig(csv=str(csv))).clips] == [("a_0", "a"), ("a_1", "a")]
+    csv.write_text(csv.read_text().replace("a.mp4,0,1", "a.mp4,1,2"))
+    with pytest.raises(UserError, match=r"both are 1 s to 2 s of a\.mp4\."):
+        list_clips(ClipsConfig(csv=str(csv)))

@@ -116,8 +116,8 @@ def _require_parts(file: Location, clips: list[ListedClip]) -> None:
             continue
         other = found.setdefault((posixpath.normpath(clip.path), clip.start_s, clip.end_s), clip)
         if other.text != clip.text:
-            whole = clip.start_s is None and clip.end_s is None
-            piece = "the whole" if whole else f"{clip.start_s or 0:g} s to {clip.end_s or 'the end'}"
+            end = "the end" if clip.end_s is None else f"{clip.end_s:g} s"
+            piece = "the whole" if clip.start_s is None and clip.end_s is None else f"{clip.start_s or 0:g} s to {end}"
             raise UserError(
                 f"{file}: clips {other.clip_id!r} and {clip.clip_id!r} have different texts, but both are {piece} of "
                 f"{clip.path}. Put the time range of each into the columns {' and '.join(TIME_COLUMNS)}."
