@@ -161,11 +161,7 @@ def repeated_apart(times: IntArray, random: np.random.Generator) -> IntArray:
 
 def _arc(ring: IntArray, ends: IntArray, low: int, high: int) -> Reads:
     """Reads of the rows [low, high) of a ring whose shards end at `ends`; none if the range is empty."""
-    if low >= high:
-        return Reads(*(np.zeros(0, np.int64) for _ in range(4)))
-    first, last = np.searchsorted(ends, low, side="right"), np.searchsorted(ends, high, side="left")
-    shard_ends = ends[first : last + 1]
-    shard_starts = np.concatenate([ends[first - 1 : first] if first else [0], shard_ends[:-1]])
-    start = np.maximum(low - shard_starts, 0)
-    stop = np.minimum(high, shard_ends) - shard_starts
-    return Reads(ring[first : last + 1], start, stop, np.ones_like(start))
+    rows = np.diff(ends, prepend=0)
+    start, stop = (np.clip(bound - (ends - rows), 0, rows) for bound in (low, high))
+    read = np.flatnonzero(start < stop)
+    return Reads(ring[read], start[read], stop[read], np.ones_like(read))
