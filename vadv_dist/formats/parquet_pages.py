@@ -70,7 +70,7 @@ def footer_chunks(footer: bytes) -> list[list[Chunk]]:
                 raise PageError(_DAMAGED_FOOTER)
             wanted = (_TYPE, _CHUNK_VALUES, _CHUNK_BYTES, _DATA_OFFSET, _DICTIONARY_OFFSET)
             kind, values, size, first, dictionary = (_number(fields, number) for number in wanted)
-            chunks.append(Chunk(kind, values, size, dictionary if 0 < dictionary < first else first))
+            chunks.append(Chunk(kind, values, size, min(first, dictionary or first)))
         groups.append(chunks)
     return groups
 
@@ -94,14 +94,12 @@ def chunk_bytes(source: BinaryIO, size: int, chunk: Chunk, width: int) -> tuple[
     width = _WIDTH.get(chunk.physical_type, width)
     end, left = position + chunk.num_bytes, chunk.num_values
     largest = pages = values_taken = 0
-    if not 0 <= position <= end <= size:
+    if end > size:
         raise PageError("has pages outside the file")
     while left > 0 and position < end:
         header, length = _header(source, position, end)
         kind = next((kind for kind in _ENCODING if kind in header), None)
         uncompressed, compressed = _number(header, _UNCOMPRESSED), _number(header, _COMPRESSED)
-        if uncompressed < 0 or compressed < 0:
-            raise PageError("has a page of negative size")
         largest, pages = max(largest, uncompressed), pages + uncompressed
         if kind is not None:
             inner = header[kind]
@@ -110,8 +108,6 @@ def chunk_bytes(source: BinaryIO, size: int, chunk: Chunk, width: int) -> tuple[
             values = _number(inner, _NUM_VALUES)
             if _number(inner, _ENCODING[kind]) == _DELTA_BYTE_ARRAY:
                 raise PageError("is encoded as DELTA_BYTE_ARRAY, whose size is not known before decoding")
-            if values < 0:
-                raise PageError("has a page with a negative number of values")
             values_taken += values * (width or _REFERENCE_BYTES)
             left -= values if kind != _DICTIONARY else 0
         position += length + compressed
@@ -120,9 +116,9 @@ def chunk_bytes(source: BinaryIO, size: int, chunk: Chunk, width: int) -> tuple[
 
 
 def _number(fields: dict[int, Any], number: int) -> int:
-    """Return an integer field; 0 if it is absent."""
+    """Return an integer field, which must not be negative; 0 if it is absent."""
     value = fields.get(number, 0)
-    if not isinstance(value, int):
+    if not isinstance(value, int) or value < 0:
         raise PageError(_DAMAGED)
     return value
 
