@@ -51,7 +51,7 @@ class ShardInfo:
 
     def __post_init__(self) -> None:
         if self.rows > self.bytes:
-            raise ValueError(f"{self.rows:,} rows in {self.bytes:,} bytes")
+            raise ValueError(f"{self.path} has {self.rows:,} rows in {self.bytes:,} bytes")
 
     def rows_lacking(self, features: Iterable[str]) -> int:
         """Rows that lack at least one of `features`."""
