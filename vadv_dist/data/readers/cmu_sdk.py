@@ -181,9 +181,7 @@ class _Reader:
         known = self.known[video]
         rows = {} if split is None else {name: self._rows(name, video) for name in self.sequences}
         for number, ((start, end), label) in enumerate(zip(known.intervals, known.labels, strict=True), 1):
-            place = f"{printable(video)} interval {number}"
-            where = f"{self.labels.path} {place}"
-            with self.ingestion.row(place):
+            with self.ingestion.row(self.labels.path, f"{printable(video)} interval {number}") as where:
                 if split is None:
                     raise bad_row("video in no fold", where, "no fold has this video.")
                 if not end >= start:

@@ -135,14 +135,14 @@ class Ingestion:
             self._notes[what] += count
 
     @contextmanager
-    def row(self, place: str) -> Iterator[None]:
-        """Drop the row that is read and added in this context if it cannot become a clip.
+    def row(self, path: Path, place: str) -> Iterator[str]:
+        """Name a row for messages, and drop it if it is found in this context that it cannot become a clip.
 
         Raises:
             BadRowError: it cannot, and `bad_rows` is `error`.
         """
         try:
-            yield
+            yield f"{path} {place}"
         except BadRowError as bad:
             bad.place = place
             self.drop(bad)

@@ -100,9 +100,7 @@ def ingest_mmsa(
     ):
         for split in splits:
             for row in range(len(split.ids)):
-                place = f"{split.key} row {row}"
-                where = f"{path} {place}"
-                with ingestion.row(place):
+                with ingestion.row(path, f"{split.key} row {row}") as where:
                     clip_id, video_id = _names(split.ids[row], where)
                     values = {
                         feature: ingestion.frames(feature, _sequence(ingestion, split, name, row, where), where, name)

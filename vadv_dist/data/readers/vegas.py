@@ -92,9 +92,7 @@ def ingest_vegas(
         ) as ingestion:
             for split in SPLITS_OF_FILE:
                 for row, (visual, audio) in enumerate(_vectors(opened, split, arrays)):
-                    place = f"{split} row {row}"
-                    where = f"{path} {place}"
-                    with ingestion.row(place):
+                    with ingestion.row(path, f"{split} row {row}") as where:
                         label = int(classes[split][row])
                         if label < 0:
                             raise bad_row("no class", where, f"lab_{split} is not a class.")
