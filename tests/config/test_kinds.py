@@ -76,6 +76,8 @@ def test_the_first_kind_is_the_default() -> None:
                 check(inner, field)
 
     check(Config(), tree(Config))
+    assert config_from_dict({"task": {}, "objective": {"weighting": {}}}) == Config()
+    assert config_from_dict({"task": None, "objective": {"weighting": None}}) == Config()
 
 
 def test_configuration_round_trips_through_a_dictionary() -> None:

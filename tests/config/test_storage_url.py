@@ -4,6 +4,7 @@ import pytest
 
 from vadv_dist.config.storage_url import passwords, require_sound, resolve, shown, without_secrets
 from vadv_dist.errors import UserError
+from vadv_dist.tuning.space_file import load_search
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,11 @@ def test_variables_in_a_url_must_be_set(monkeypatch: pytest.MonkeyPatch) -> None
     assert resolve("postgresql://me:$PASSWORD@host/db") == "postgresql://me:se$cret@host/db"
     with pytest.raises(UserError, match=r"search\.storage is .*, but the environment variable 'HOST_OF_IT' is not set"):
         resolve("postgresql://me:${PASSWORD}@$HOST_OF_IT/db")
+
+
+def test_a_misspelled_field_does_not_show_its_value() -> None:
+    with pytest.raises(
+        UserError, match=r"^--search\.storge: unknown field search\.storge .* mean 'storage'\?"
+    ) as refused:
+        load_search({}, ["--search.storge=postgresql://me:secret@host/db"], "space.yaml")
+    assert "secret" not in str(refused.value)

@@ -228,7 +228,8 @@ def _refusal(error: ValidationError, kind: Any, arguments: Mapping[str, str], wh
 def _unknown(key: str, name: str, section: Node, member: Node, arguments: Mapping[str, str], where: str) -> UserError:
     """The error for a field that a section, or the selected kind of it, does not have."""
     known = list(fields_of(member))
-    place = _place(f"{name}.{key}".lstrip("."), arguments, where)
+    names = {field: f"--{field}" for field in arguments}  # without the value, which may be a password
+    place = _place(f"{name}.{key}".lstrip("."), names, where)
     if others := [kind for kind, fields in kinds_of(section).items() if key in fields["properties"]]:
         return UserError(
             f"{place}: {name}.{key} requires {name}.kind to be {' or '.join(map(repr, others))}, but it is "
