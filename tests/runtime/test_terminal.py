@@ -15,7 +15,7 @@ import yaml
 from vadv_dist.cli import main
 from vadv_dist.data.schema import Clip, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
-from vadv_dist.runtime.terminal import console, harmless_streams, json_line, visible
+from vadv_dist.runtime.terminal import console, counted, harmless_streams, json_line, visible
 
 PACKAGE = Path(__file__).parents[1] / "vadv_dist"
 ESCAPE, BELL, C1_CSI, OVERRIDE = "\x1b[2J", "\x07", "\x9b2J", "\u202e"
@@ -41,6 +41,12 @@ def test_each_control_character_becomes_one_visible_column() -> None:
 def test_ordinary_text_passes_unchanged() -> None:
     text = "a\tb\nä 漢字 → ✓ 😀 \u200d"  # a zero-width joiner is part of emoji and Indic letters
     assert visible(text) == text
+
+
+def test_counts_are_singular_only_for_one() -> None:
+    assert [counted(number, "step") for number in (0, 1, 1200)] == ["0 steps", "1 step", "1,200 steps"]
+    assert [counted(number, "GPU") for number in (0.0, 1.0, 0.5)] == ["0 GPUs", "1 GPU", "0.5 GPUs"]
+    assert counted(2, "batch", "batches") == "2 batches"
 
 
 def test_json_is_lossless_without_control_characters() -> None:

@@ -135,9 +135,9 @@ def _add_common(parser: argparse.ArgumentParser, *, bad_rows: str, source: str) 
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON object")
 
 
-def _answer(
+def _ingest(
     options: argparse.Namespace,
-    ingest: Callable[..., Any],
+    reader: Callable[..., Any],
     files: Sequence[str],
     names: Sequence[str],
     **others: object,
@@ -146,21 +146,25 @@ def _answer(
 
     Args:
         options: the parsed command line.
-        ingest: the reader.
+        reader: converts one format.
         files: options passed by position, before `out`.
         names: options passed by keyword, besides those of every format.
         others: further keyword arguments.
     """
     if options.max_tokens is not None and options.max_tokens < 1:
         raise UserError(f"--max-tokens is {options.max_tokens}, expected at least 1.")
-    tokenizer = _tokenizer(options.tokenizer)
+    tokenizer = None
+    if options.tokenizer is not None:  # loaded before any data is read, so that a wrong name fails at once
+        from vadv_dist.models.encoders import build_tokenizer
+
+        tokenizer = build_tokenizer(options.tokenizer)
     with _local_files(options):  # replaces paths in the options, so read them inside
         given = {name: getattr(options, name) for name in (*names, "bad_rows", "source")}
-        summary = ingest(*(getattr(options, file) for file in files), options.out, **given, **others)
+        summary = reader(*(getattr(options, file) for file in files), options.out, **given, **others)
     counts = _token_counts(options.out, tokenizer, options.max_tokens)
     if options.json:
-        cut = {split: count.to_json() for split, count in counts.items()} if tokenizer is not None else None
-        print(json_line({**asdict(summary), **({} if cut is None else {"texts_cut": cut})}))
+        cut = {} if tokenizer is None else {"texts_cut": {split: count.to_json() for split, count in counts.items()}}
+        print(json_line({**asdict(summary), **cut}))
         return 0
     print(summary)
     for split, count in counts.items():
@@ -173,15 +177,6 @@ def _answer(
                 "exactly"
             )
     return 0
-
-
-def _tokenizer(name: str | None) -> "PreTrainedTokenizerBase | None":
-    """Load a tokenizer before reading any data, so that a wrong name fails at once."""
-    if name is None:
-        return None
-    from vadv_dist.models.encoders import build_tokenizer
-
-    return build_tokenizer(name)
 
 
 def _token_counts(
@@ -240,21 +235,21 @@ def _table(options: argparse.Namespace) -> int:
     columns = ("id_column", "split_column", "text_column", "fallback_text_column", "label_column", "video_column")
     cut = ("valid_fraction", "seed")
     arrays = ("arrays", "allow_missing_arrays", "dtype")
-    return _answer(options, ingest_table, ["csv"], [*columns, *cut, *arrays], **_labels(options))
+    return _ingest(options, ingest_table, ["csv"], [*columns, *cut, *arrays], **_labels(options))
 
 
 def _mmsa(options: argparse.Namespace) -> int:
     from vadv_dist.data.readers.mmsa import ingest_mmsa
 
     names = ("label_key", "vision_as", "features")
-    return _answer(options, ingest_mmsa, ["file"], names, framing=_framing(options), **_labels(options))
+    return _ingest(options, ingest_mmsa, ["file"], names, framing=_framing(options), **_labels(options))
 
 
 def _cmu_sdk(options: argparse.Namespace) -> int:
     from vadv_dist.data.readers.cmu_sdk import ingest_cmu_sdk
     from vadv_dist.data.readers.csv_rows import TextColumns
 
-    return _answer(
+    return _ingest(
         options,
         ingest_cmu_sdk,
         ["labels", "folds"],
@@ -269,4 +264,4 @@ def _vegas(options: argparse.Namespace) -> int:
     from vadv_dist.data.readers.vegas import ingest_vegas
 
     names = ("class_names", "valid_fraction", "seed")
-    return _answer(options, ingest_vegas, ["file"], names, num_classes=options.classes, framing=_framing(options))
+    return _ingest(options, ingest_vegas, ["file"], names, num_classes=options.classes, framing=_framing(options))

@@ -76,13 +76,13 @@ def require_room(trainer: TrainerConfig, cpus: int, *, have_cpus: float, have_gp
     workers = trainer.num_workers
     if have_cpus < cpus * workers + 1:
         raise UserError(
-            f"The Ray cluster has {counted(int(have_cpus), 'CPU')}, but the workers need {workers} × "
+            f"The Ray cluster has {counted(have_cpus, 'CPU')}, but the workers need {workers} × "
             f"{counted(cpus, 'CPU')}, and reading data needs one more. Lower trainer.num_workers or "
             "trainer.cpus_per_worker, or add nodes."
         )
     if trainer.use_gpu is True and have_gpus < workers:
         raise UserError(
-            f"The Ray cluster has {counted(int(have_gpus), 'GPU')}, but trainer.num_workers is {workers}, and each "
+            f"The Ray cluster has {counted(have_gpus, 'GPU')}, but trainer.num_workers is {workers}, and each "
             "worker needs one. Lower trainer.num_workers, set trainer.use_gpu to auto or false, or add nodes."
         )
 

@@ -31,9 +31,10 @@ def visible(text: str) -> str:
     return _COMMAND.sub(_sign, text)
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number of things, such as `1 step` or `1,200 steps`."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+def counted(number: float, noun: str, plural: str = "") -> str:
+    """A number of things, such as `1 step`, `1,200 steps` or `0.5 GPUs`."""
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{shown} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def json_line(value: object) -> str:

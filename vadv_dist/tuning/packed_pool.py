@@ -14,6 +14,7 @@ from vadv_dist.launch.shared_folder import require_shared_by_nodes
 from vadv_dist.runtime.garbage_collection import collect_rarely
 from vadv_dist.runtime.ray_errors import why_lost
 from vadv_dist.runtime.signals import is_termination
+from vadv_dist.runtime.terminal import counted
 from vadv_dist.storage import location
 from vadv_dist.tuning.events import Epoch, Event, Lost
 from vadv_dist.tuning.pools import GRACE_SHARE
@@ -66,10 +67,11 @@ class PackedPool:
             room = min(room, int(cluster_resource("GPU") / gpus + 1e-6))
         self.slots = min(wanted or room, room)
         if self.slots < 1:
-            have = f"{cluster_resource('CPU'):g} CPUs and {cluster_resource('GPU'):g} GPUs"
+            have = f"{counted(cluster_resource('CPU'), 'CPU')} and {counted(cluster_resource('GPU'), 'GPU')}"
+            need = f"{counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}"
             raise UserError(
-                f"The Ray cluster has {have}, but a trial needs {cpus} CPUs and {gpus:g} GPUs, plus one CPU for the "
-                "search. Lower search.cpus_per_trial or search.gpus_per_trial."
+                f"The Ray cluster has {have}, but a trial needs {need}, plus one CPU for the search. Lower "
+                "search.cpus_per_trial or search.gpus_per_trial."
             )
         self._resources = {"num_cpus": cpus, "num_gpus": gpus}
 
