@@ -66,7 +66,7 @@ def time_pool(pool: Pool, folder: str, workers: int, count: int) -> dict[str, fl
                 running += 1
             key, event = pool.next()
             if isinstance(event, Epoch):
-                pool.answer(key, True)
+                pool.decide(key, True)
             else:
                 assert isinstance(event, Ended), event
                 running -= 1

@@ -85,9 +85,9 @@ class ScoringPool:
         """See `Pool`."""
         self._key, self._raw, self._goes_on = key, config_to_dict(config), True
 
-    def answer(self, key: str, go_on: bool) -> None:
+    def decide(self, key: str, continues: bool) -> None:
         """See `Pool`."""
-        self._goes_on = go_on
+        self._goes_on = continues
 
     def next(self) -> tuple[str, Event]:
         """See `Pool`."""

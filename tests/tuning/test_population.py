@@ -63,7 +63,7 @@ def train(config: Config, until: int | None = None) -> dict[str, Any]:
     session = TrainingSession()
     event = session.begin(config)
     while isinstance(event, Epoch):
-        event = session.answer(until is None or event.epoch + 1 < until)
+        event = session.decide(until is None or event.epoch + 1 < until)
     assert isinstance(event, Ended if until is None else Stopped), event
     return event.result if isinstance(event, Ended) else {}
 

@@ -111,7 +111,7 @@ def test_stopped_trial_with_workers_frees_its_placement_group(cluster, write_con
             key, event = pool.next()
             assert (key, type(event)) == ("trial 0", Epoch)
             assert groups() == before + 1
-            pool.answer(key, False)
+            pool.decide(key, False)
             assert pool.next() == ("trial 0", Stopped())
             deadline = time.monotonic() + 60
             while groups() > before and time.monotonic() < deadline:

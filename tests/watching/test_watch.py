@@ -15,7 +15,7 @@ from vadv_dist.cli import main
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.watching.history import RunHistory
-from vadv_dist.watching.watch import look, render, snapshot, watch
+from vadv_dist.watching.watch import render, snapshot, state_of, watch
 
 TERMS = {"video_regression": 2.0, "text_regression": 1.5, "prompt_to_video": 0.25, "total": 19.5}
 RATES = {
@@ -132,7 +132,7 @@ def test_table_is_redrawn_on_a_terminal(run: Path) -> None:
 
 def test_repeated_steps_are_discarded(run: Path) -> None:
     write(run, start(10, time.time()))
-    found = look(str(run))
+    found = state_of(str(run))
     assert (found["step"], found["restarts"]) == (10, 1)
     assert found["validation"] == []
 
@@ -140,7 +140,7 @@ def test_repeated_steps_are_discarded(run: Path) -> None:
 def test_watch_ends_with_an_error_if_the_loss_is_nan(run: Path) -> None:
     fault = {"kind": "fault", "step": 30, "epoch": 1, "what": "the loss is not finite", "time": time.time()}
     write(run, fault)
-    assert look(str(run))["step"] == 30
+    assert state_of(str(run))["step"] == 30
     with pytest.raises(MachineError, match="stopped at step 30: the loss is not finite"):
         watch(str(run), console())
 
@@ -149,9 +149,9 @@ def test_silent_runs_and_runs_without_lines_are_reported(run: Path, tmp_path: Pa
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "config.yaml").write_text("run: {name: empty}\n")
-    assert look(str(empty))["state"] == "no line yet"
+    assert state_of(str(empty))["state"] == "no line yet"
     (run / "metrics.jsonl").write_text(json.dumps(whole(step(10, time.time() - 3600))) + "\n")
-    found = look(str(run))
+    found = state_of(str(run))
     assert found["state"] == "silent"
     assert found["left_s"] is None
     out = console()
@@ -178,7 +178,7 @@ def test_run_in_an_object_store_is_followed_to_its_end(write_config, s3: str) ->
     deadline = time.monotonic() + 600
     while True:
         try:
-            look(f"{storage}/far")
+            state_of(f"{storage}/far")
             break
         except UserError:
             assert time.monotonic() < deadline
@@ -191,7 +191,7 @@ def test_run_in_an_object_store_is_followed_to_its_end(write_config, s3: str) ->
     assert done.returncode == 0, done.stderr
     assert f"{storage}/far: complete" in done.stdout
     assert "epoch 2" in done.stdout
-    assert look(f"{storage}/far")["goodput"] > 0
+    assert state_of(f"{storage}/far")["goodput"] > 0
 
 
 def test_undefined_metrics_and_constant_outputs_are_reported(tmp_path: Path) -> None:

@@ -123,10 +123,10 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from vadv_dist.watching.watch import look, watch
+    from vadv_dist.watching.watch import state_of, watch
 
     if options.json:
-        print(json_line(look(options.run)))
+        print(json_line(state_of(options.run)))
     else:
         watch(options.run, console(), once=options.once)
     return 0

@@ -92,7 +92,7 @@ class ExtractSummary:
         return "\n".join(lines)
 
 
-def finish(plan: Plan, work: WorkFolder, records: Mapping[str, GroupRecord]) -> ExtractSummary:
+def assemble(plan: Plan, work: WorkFolder, records: Mapping[str, GroupRecord]) -> ExtractSummary:
     """Write the remaining files of the data set, `dataset.json` last.
 
     Raises:

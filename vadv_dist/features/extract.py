@@ -13,7 +13,7 @@ from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import Array, Clip, LabelSpec
 from vadv_dist.data.shards import check_clip
 from vadv_dist.errors import UserError
-from vadv_dist.features.assemble import SOURCES_NAME, ExtractSummary, finish, summary
+from vadv_dist.features.assemble import SOURCES_NAME, ExtractSummary, assemble, summary
 from vadv_dist.features.frames import READER_VERSION
 from vadv_dist.features.listing import list_clips
 from vadv_dist.features.plan import MADE_BY, Plan, make_plan
@@ -70,7 +70,7 @@ def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool =
             with _progress(console, len(listed.clips), already, rejected) as advance:
                 for group, record in _run(plan, work, todo, room, advance):
                     records[group.name] = record
-            return finish(plan, work, records)
+            return assemble(plan, work, records)
 
 
 def _finished(plan: Plan) -> ExtractSummary | None:

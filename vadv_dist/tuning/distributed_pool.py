@@ -66,15 +66,15 @@ class DistributedPool:
         """See `Pool`."""
         while True:
             for key, running in self._running.items():
-                if (event := running.look()) is not None:
+                if (event := running.poll()) is not None:
                     if not isinstance(event, Epoch):
                         del self._running[key]
                     return key, event
             time.sleep(_POLL_S)
 
-    def answer(self, key: str, go_on: bool) -> None:
+    def decide(self, key: str, continues: bool) -> None:
         """See `Pool`."""
-        if not go_on:
+        if not continues:
             self._running[key].kill()
             self._running[key].stopped = True
 
@@ -93,7 +93,7 @@ class _Running:
         self._actor: Any = remote.options(num_cpus=0).remote(os.getcwd())
         self._result: Any = self._actor.train.remote(config)
 
-    def look(self) -> Event | None:
+    def poll(self) -> Event | None:
         """Return the next event, if there is one."""
         import ray
 

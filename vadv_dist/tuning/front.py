@@ -11,7 +11,7 @@ from vadv_dist.reporting.pictures import WIDE, Picture
 from vadv_dist.reporting.tables import plain_table
 from vadv_dist.reporting.words import MISSING
 from vadv_dist.tuning.objectives import BY_KEY, Objective
-from vadv_dist.tuning.result import Answer
+from vadv_dist.tuning.result import SearchResult
 from vadv_dist.tuning.space import value_text, values_text
 from vadv_dist.tuning.study import Study
 
@@ -28,17 +28,17 @@ def front_trials(study: Study) -> list[FrozenTrial]:
     return front
 
 
-def front_json(answer: Answer) -> list[dict[str, Any]]:
+def front_json(result: SearchResult) -> list[dict[str, Any]]:
     """The front as plain containers."""
-    keys, score = answer.search.objectives, answer.score
+    keys, score = result.search.objectives, result.score
     return [
         {
             "trial": trial.number,
             "objectives": dict(zip(keys, (score.value(trial.values[0]), *trial.values[1:]), strict=True)),
-            "values": answer.study.values(trial),
-            "config": str(answer.folder.trials / str(trial.number) / "config.yaml"),
+            "values": result.study.values(trial),
+            "config": str(result.folder.trials / str(trial.number) / "config.yaml"),
         }
-        for trial in front_trials(answer.study)
+        for trial in front_trials(result.study)
     ]
 
 
@@ -64,21 +64,21 @@ def front_table(document: Mapping[str, Any]) -> "Table":
     return table
 
 
-def front_section(answer: Answer) -> Section | None:
+def front_section(result: SearchResult) -> Section | None:
     """The front in pictures and as a table; None with a single objective."""
-    if not answer.study.has_several:
+    if not result.study.has_several:
         return None
-    score, *others = objectives = [BY_KEY[key] for key in answer.search.objectives]
-    front = front_trials(answer.study)
-    ended = [trial for trial in answer.study.trials() if trial.state == TrialState.COMPLETE]
+    score, *others = objectives = [BY_KEY[key] for key in result.search.objectives]
+    front = front_trials(result.study)
+    ended = [trial for trial in result.study.trials() if trial.state == TrialState.COMPLETE]
     drawn = (front_picture(ended, front, objectives, place) for place in range(1, len(objectives)))
     pictures = [picture for picture in drawn if picture is not None]
     rows: list[tuple[str | None, list[str]]] = []
     for trial in front:
         name = f"trial {trial.number}"
         cells = [other.text(value) for other, value in zip(others, trial.values[1:], strict=True)]
-        values = values_text(answer.study.values(trial))
-        rows.append((answer.row_class(name), [name, score.cost_text(trial.values[0]), *cells, values]))
+        values = values_text(result.study.values(trial))
+        rows.append((result.row_class(name), [name, score.cost_text(trial.values[0]), *cells, values]))
     return Section(
         "front",
         "Pareto front",

@@ -74,7 +74,7 @@ def drive(pool: Pool, jobs: Iterator[Job], trained_on: TrainedOn) -> None:
         job = running[key]
         _require_same_data(job, trained_on)
         if isinstance(event, Epoch):
-            pool.answer(key, job.on_epoch(event))
+            pool.decide(key, job.on_epoch(event))
             continue
         del running[key]
         if isinstance(event, Lost):

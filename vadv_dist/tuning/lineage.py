@@ -12,16 +12,16 @@ from vadv_dist.runtime.terminal import counted
 from vadv_dist.tuning.figures import value_range
 from vadv_dist.tuning.objectives import Objective
 from vadv_dist.tuning.population import Decision, decisions, schedules
-from vadv_dist.tuning.result import Answer
+from vadv_dist.tuning.result import SearchResult
 from vadv_dist.tuning.space import value_text, values_text
 
 
-def lineage_section(answer: Answer) -> Section:
+def lineage_section(result: SearchResult) -> Section:
     """The population, its copies, and the values that led to each trial's best epoch."""
-    trials, decided, score = answer.study.trials(), decisions(answer.study), answer.score
+    trials, decided, score = result.study.trials(), decisions(result.study), result.score
     picture = lineage_picture(trials, decided, score)
     pictures = [] if picture is None else [picture]
-    searched = {entry.field for entry in answer.space.searched}
+    searched = {entry.field for entry in result.space.searched}
     copies: list[tuple[str | None, list[str]]] = []
     for decision in decided:
         for exploit in decision["exploits"]:
@@ -34,13 +34,13 @@ def lineage_section(answer: Answer) -> Section:
             for number in (exploit["trial"], exploit["source"]):
                 cells += [f"trial {number}", score.cost_text(decision["scores"][str(number)])]
             copies.append((None, [*cells, values]))
-    found = schedules(answer.study)
+    found = schedules(result.study)
     best: list[tuple[str | None, list[str]]] = []
     for trial in trials:
         name, schedule = f"trial {trial.number}", found[trial.number]
         steps = [f"{epoch}: {values_text(v)}" if len(schedule) > 1 else values_text(v) for epoch, v in schedule]
         reached = score.cost_text(trial.values[0]) if trial.values else "failed"
-        best.append((answer.row_class(name), [name, reached, "; ".join(steps)]))
+        best.append((result.row_class(name), [name, reached, "; ".join(steps)]))
     columns = ("When", "Trial", f"Its {score.title}", "Continued from", f"Its {score.title}", "With")
     return Section(
         "lineage",

@@ -112,9 +112,9 @@ class PackedPool:
             self._idle.append(self._actor_of.pop(key))
         return key, event
 
-    def answer(self, key: str, go_on: bool) -> None:
+    def decide(self, key: str, continues: bool) -> None:
         """See `Pool`."""
-        self._waiting[self._actor_of[key].answer.remote(go_on)] = key
+        self._waiting[self._actor_of[key].decide.remote(continues)] = key
 
     def _new_actor(self) -> Any:
         import ray

@@ -12,7 +12,7 @@ GRACE_SHARE = 0.7
 
 
 class Pool(Protocol):
-    """Runs up to `slots` trainings at a time, identified by keys; after an `Epoch` a training waits for `answer`."""
+    """Runs up to `slots` trainings at a time, identified by keys; after an `Epoch` a training waits for `decide`."""
 
     slots: int
 
@@ -32,8 +32,8 @@ class Pool(Protocol):
         """Wait for the next event of any training."""
         ...
 
-    def answer(self, key: str, go_on: bool) -> None:
-        """Answer a training's `Epoch`."""
+    def decide(self, key: str, continues: bool) -> None:
+        """Decide whether a training that reported an `Epoch` continues."""
         ...
 
 
@@ -49,7 +49,7 @@ class LocalPool:
         self._grace_s = grace_s
         self._session = TrainingSession()
         self._key = ""
-        self._pending: Any = None  # the configuration to start, or the answer to give
+        self._pending: Any = None  # the configuration to start, or the decision to pass on
 
     def __enter__(self) -> Self:
         return self
@@ -66,8 +66,8 @@ class LocalPool:
     def next(self) -> tuple[str, Event]:
         """See `Pool`."""
         pending = self._pending
-        return self._key, self._session.begin(pending) if isinstance(pending, Config) else self._session.answer(pending)
+        return self._key, self._session.begin(pending) if isinstance(pending, Config) else self._session.decide(pending)
 
-    def answer(self, key: str, go_on: bool) -> None:
+    def decide(self, key: str, continues: bool) -> None:
         """See `Pool`."""
-        self._pending = go_on
+        self._pending = continues

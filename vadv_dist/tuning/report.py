@@ -24,7 +24,7 @@ from vadv_dist.tuning.figures import (
 from vadv_dist.tuning.front import front_section
 from vadv_dist.tuning.lineage import lineage_section
 from vadv_dist.tuning.objectives import BY_KEY
-from vadv_dist.tuning.result import Answer
+from vadv_dist.tuning.result import SearchResult
 from vadv_dist.tuning.rivals import rivals_section
 from vadv_dist.tuning.space import value_text, with_values
 from vadv_dist.tuning.study import costs_by_epoch
@@ -34,50 +34,50 @@ Rows = list[tuple[str | None, list[str]]]
 _STATES = {TrialState.COMPLETE: "ended", TrialState.PRUNED: "stopped", TrialState.RUNNING: "running"}
 
 
-def report_page(answer: Answer) -> Page:
+def report_page(result: SearchResult) -> Page:
     """The page; the same search gives the same bytes."""
-    trials = answer.study.trials()
+    trials = result.study.trials()
     sections = [
-        _answer_section(answer),
-        front_section(answer),
-        rivals_section(answer),
-        _terms_section(answer),
-        _history_section(answer, trials),
-        lineage_section(answer) if answer.search.scheduler == "pbt" else _fields_section(answer, trials),
-        _trials_section(answer, trials),
-        _facts_section(answer, trials),
+        _result_section(result),
+        front_section(result),
+        rivals_section(result),
+        _terms_section(result),
+        _history_section(result, trials),
+        lineage_section(result) if result.search.scheduler == "pbt" else _fields_section(result, trials),
+        _trials_section(result, trials),
+        _facts_section(result, trials),
     ]
-    return document(f"{answer.folder.name} · vadv tune", _header(answer), sections, "vadv tune")
+    return document(f"{result.folder.name} · vadv tune", _header(result), sections, "vadv tune")
 
 
-def _header(answer: Answer) -> Markup:
-    sentence = answer.verdict.sentence
-    title = "Better than the default" if answer.verdict.is_better else "No gain over the default"
+def _header(result: SearchResult) -> Markup:
+    sentence = result.verdict.sentence
+    title = "Better than the default" if result.verdict.is_better else "No gain over the default"
     caveat = (
         "Validation clips selected checkpoints, trials and the winner, so all these numbers are optimistic. The test "
         "split was not opened; score the winner on it once, with vadv evaluate."
     )
     return join(
-        tag("p", tag("b", answer.folder.name), " · a search", class_="over"),
+        tag("p", tag("b", result.folder.name), " · a search", class_="over"),
         tag("h1", title),
         tag("p", f"{sentence[0].upper()}{sentence[1:]}.", class_="lede"),
         tag(
             "p",
-            f"Noise between seeds, from the default: {noise_text(answer.noise, answer.score)}. {caveat}",
+            f"Noise between seeds, from the default: {noise_text(result.noise, result.score)}. {caveat}",
             class_="caveat",
         ),
     )
 
 
-def _answer_section(answer: Answer) -> Section:
-    rows: Rows = [(answer.row_class("default"), _row(answer, "default", answer.noise, None))]
-    rows += [(answer.row_class(c.name), _row(answer, c.name, c.costs, c)) for c in answer.candidates]
-    columns = ("Configuration", "Seeds", answer.score.heading, "Gain ↑", "Interval")
-    with_clips = answer.candidates and all(c.clips is not None for c in answer.candidates if c.gain is not None)
+def _result_section(result: SearchResult) -> Section:
+    rows: Rows = [(result.row_class("default"), _row(result, "default", result.noise, None))]
+    rows += [(result.row_class(c.name), _row(result, c.name, c.costs, c)) for c in result.candidates]
+    columns = ("Configuration", "Seeds", result.score.heading, "Gain ↑", "Interval")
+    with_clips = result.candidates and all(c.clips is not None for c in result.candidates if c.gain is not None)
     sampled = "seeds and of validation clips" if with_clips else "seeds, but not of validation clips"
-    changed = ", its last values; they changed during training" if len(answer.schedule) > 1 else ""
-    winner = tag("p", "The winner, ", tag("code", "best.yaml"), f" ({answer.winner}{changed}):", class_="about")
-    values = {name: value_text(value) for name, value in answer.values.items()}
+    changed = ", its last values; they changed during training" if len(result.schedule) > 1 else ""
+    winner = tag("p", "The winner, ", tag("code", "best.yaml"), f" ({result.winner}{changed}):", class_="about")
+    values = {name: value_text(value) for name, value in result.values.items()}
     return Section(
         "answer",
         "The best, trained again",
@@ -87,37 +87,37 @@ def _answer_section(answer: Answer) -> Section:
     )
 
 
-def _row(answer: Answer, name: str, costs: Mapping[int, float], compared: Candidate | None) -> list[str]:
-    mean = answer.score.cost_text(statistics.fmean(costs.values())) if costs else "failed"
+def _row(result: SearchResult, name: str, costs: Mapping[int, float], compared: Candidate | None) -> list[str]:
+    mean = result.score.cost_text(statistics.fmean(costs.values())) if costs else "failed"
     return [name, str(len(costs)), mean, *difference_cells(compared.gain if compared else None)]
 
 
-def _terms_section(answer: Answer) -> Section | None:
-    if not answer.terms:
+def _terms_section(result: SearchResult) -> Section | None:
+    if not result.terms:
         return None
     rows: Rows = []
-    for term in answer.terms:
-        mean = answer.score.cost_text(term.mean) if term.costs else "failed"
+    for term in result.terms:
+        mean = result.score.cost_text(term.mean) if term.costs else "failed"
         rows.append((None, [f"{term.name} = 0", mean, *difference_cells(term.gain and opposite(term.gain))]))
     return Section(
         "terms",
         "Without each term",
-        f"The winner ({answer.winner}) with one weight set to zero, with the same seeds. A term is useful if the "
+        f"The winner ({result.winner}) with one weight set to zero, with the same seeds. A term is useful if the "
         "result is worse without it. Weights that are already zero are not listed.",
-        plain_table("Without each term", ("Weight", answer.score.heading, "Worse by", "95 % interval"), rows),
+        plain_table("Without each term", ("Weight", result.score.heading, "Worse by", "95 % interval"), rows),
     )
 
 
-def _history_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
+def _history_section(result: SearchResult, trials: list[FrozenTrial]) -> Section:
     rows: Rows = []
     for trial in trials:
         if trial.state == TrialState.PRUNED and (known := costs_by_epoch(trial)):
             last, when = max(known), trial.datetime_complete
             at = f"{when:%Y-%m-%d %H:%M:%S}" if when else MISSING
-            rows.append((None, [f"trial {trial.number}", str(last), answer.score.cost_text(known[last]), at]))
-    columns = ("Trial", "After epoch", f"{answer.score.title} there", "When")
+            rows.append((None, [f"trial {trial.number}", str(last), result.score.cost_text(known[last]), at]))
+    columns = ("Trial", "After epoch", f"{result.score.title} there", "When")
     table = plain_table("Stopped trials", columns, rows)
-    pictures = _drawn(history_picture(trials, answer.score), curves_picture(trials, answer.score))
+    pictures = _drawn(history_picture(trials, result.score), curves_picture(trials, result.score))
     return Section(
         "history",
         "History",
@@ -128,16 +128,16 @@ def _history_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
     )
 
 
-def _fields_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
-    shares, entries = importances(answer.study.optuna), answer.space.searched
+def _fields_section(result: SearchResult, trials: list[FrozenTrial]) -> Section:
+    shares, entries = importances(result.study.optuna), result.space.searched
     note = "Too few trials ended, or their scores are equal, so the effect of each field is unknown."
     if shares:
         note = "Share of the variation among the trials that ended that each field explains (fANOVA)."
     wide = _drawn(
         importance_picture(shares) if shares else None,
-        parallel_picture(trials, entries, answer.score),
+        parallel_picture(trials, entries, result.score),
     )
-    slices = slice_pictures(trials, entries, answer.score)
+    slices = slice_pictures(trials, entries, result.score)
     return Section(
         "fields",
         "What matters",
@@ -171,26 +171,26 @@ def _drawn(*pictures: Picture | None) -> list[Picture]:
     return [picture for picture in pictures if picture is not None]
 
 
-def _trials_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
-    names = [entry.field for entry in answer.space.searched]
+def _trials_section(result: SearchResult, trials: list[FrozenTrial]) -> Section:
+    names = [entry.field for entry in result.space.searched]
     rows: Rows = []
     notes: list[Markup] = []
     for trial in trials:
-        values, failure, cost = answer.study.values(trial), answer.study.failure(trial), reached_cost(trial)
+        values, failure, cost = result.study.values(trial), result.study.failure(trial), reached_cost(trial)
         how = f"failed: {failure['kind']}" if failure else _STATES.get(trial.state, trial.state.name.lower())
-        score = MISSING if cost is None else answer.score.cost_text(cost)
+        score = MISSING if cost is None else result.score.cost_text(cost)
         cells = (value_text(values.get(name, MISSING)) for name in names)
         rows.append((None, [f"trial {trial.number}", how, score, *cells]))
         reasons = [f"{failure['kind']}: {failure['message']}"] if failure else []
         notes += [tag("li", f"Trial {trial.number}: {r}") for r in [*reasons, *trial.user_attrs.get("remarks", [])]]
-    table = plain_table("All trials", ("Trial", "How it ended", answer.score.title, *names), rows)
-    note = "Values are those at the start of each trial." if answer.search.scheduler == "pbt" else ""
+    table = plain_table("All trials", ("Trial", "How it ended", result.score.title, *names), rows)
+    note = "Values are those at the start of each trial." if result.search.scheduler == "pbt" else ""
     listed = tag("ul", *notes, class_="notes") if notes else ""
     return Section("trials", "Trials", note, join(folded(f"All {len(trials)} trials", table), listed))
 
 
-def _facts_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
-    search, states = answer.search, [trial.state for trial in trials]
+def _facts_section(result: SearchResult, trials: list[FrozenTrial]) -> Section:
+    search, states = result.search, [trial.state for trial in trials]
     facts = {
         "Trials": str(len(trials)),
         "Ended": str(states.count(TrialState.COMPLETE)),
@@ -198,10 +198,10 @@ def _facts_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
         "Failed": str(states.count(TrialState.FAIL)),
         "Objectives": ", ".join(BY_KEY[key].title for key in search.objectives),
         "Sampler": f"{search.sampler}, seed {search.seed}",
-        "Scheduler": _scheduler(answer),
-        "Study": answer.study.optuna.study_name,
+        "Scheduler": _scheduler(result),
+        "Study": result.study.optuna.study_name,
     }
-    best = config_to_yaml(with_values(answer.config, answer.values))
+    best = config_to_yaml(with_values(result.config, result.values))
     return Section(
         "search",
         "Search",
@@ -210,9 +210,9 @@ def _facts_section(answer: Answer, trials: list[FrozenTrial]) -> Section:
     )
 
 
-def _scheduler(answer: Answer) -> str:
-    search = answer.search
-    if answer.study.has_several:
+def _scheduler(result: SearchResult) -> str:
+    search = result.search
+    if result.study.has_several:
         return "none, because there are several objectives"
     if search.scheduler == "pbt":
         return f"pbt, interval {search.interval}, quantile {search.quantile:g}, resample {search.resample:g}"

@@ -12,7 +12,7 @@ from vadv_dist.tuning.verdict import Candidate, Verdict
 
 
 @dataclass(frozen=True)
-class Answer:
+class SearchResult:
     """The result of a search.
 
     Args:

@@ -17,68 +17,68 @@ from vadv_dist.tuning.jobs import strip
 from vadv_dist.tuning.objectives import Objective
 from vadv_dist.tuning.population import decisions
 from vadv_dist.tuning.report import report_page
-from vadv_dist.tuning.result import Answer
+from vadv_dist.tuning.result import SearchResult
 from vadv_dist.tuning.space import with_values
 from vadv_dist.tuning.study_folder import StudyFolder
 from vadv_dist.tuning.verdict import Candidate
 
 
-def write_answer(answer: Answer) -> dict[str, Any]:
+def write_result_files(result: SearchResult) -> dict[str, Any]:
     """Write all files, tune.json last, and return its content."""
-    folder = answer.folder
-    if answer.best_run is not None and (run := RunFolder.of(answer.best_run)).student.is_dir():
+    folder = result.folder
+    if result.best_run is not None and (run := RunFolder.of(result.best_run)).student.is_dir():
         with contextlib.suppress(FileNotFoundError):
             remove_tree(folder.student)
         export_run(run.root, folder.student)
-    best = with_absolute_places(with_values(answer.config, answer.values))
+    best = with_absolute_places(with_values(result.config, result.values))
     best = dataclasses.replace(best, run=dataclasses.replace(best.run, name=f"{best.run.name}-best"))
     comment = (
-        f"# From the search {folder.name}: {answer.verdict.sentence}.\n# Train it: vadv train --config best.yaml\n"
+        f"# From the search {folder.name}: {result.verdict.sentence}.\n# Train it: vadv train --config best.yaml\n"
     )
-    if len(answer.schedule) > 1:
+    if len(result.schedule) > 1:
         comment += (
             "# The winner's values changed during training, and the sentence above refers to all of them. This file\n"
             "# holds the last ones. student/ was trained with the whole schedule; see winner.schedule in tune.json.\n"
         )
     write_text(folder.root / "best.yaml", comment + config_to_yaml(best))
-    report_page(answer).write(folder.root / "tune-report.html")
-    document: dict[str, Any] = finite(_document(answer))
+    report_page(result).write(folder.root / "tune-report.html")
+    document: dict[str, Any] = finite(_document(result))
     write_json(folder.root / "tune.json", document)
     _remove_weights(folder)
     return document
 
 
-def _document(answer: Answer) -> dict[str, Any]:
+def _document(result: SearchResult) -> dict[str, Any]:
     """The content of tune.json."""
-    score, trials = answer.score, answer.study.trials()
+    score, trials = result.score, result.study.trials()
     states = Counter(trial.state.name.lower() for trial in trials)
-    noise = [score.value(cost) for cost in answer.noise.values()]
-    schedule = [{"after_epoch": epoch, "values": dict(values)} for epoch, values in answer.schedule]
+    noise = [score.value(cost) for cost in result.noise.values()]
+    schedule = [{"after_epoch": epoch, "values": dict(values)} for epoch, values in result.schedule]
     remarks = [{"trial": t.number, "remarks": t.user_attrs.get("remarks")} for t in trials]
-    failures = [(trial.number, answer.study.failure(trial)) for trial in trials]
+    failures = [(trial.number, result.study.failure(trial)) for trial in trials]
     return {
-        "study": answer.study.optuna.study_name,
-        "folder": str(answer.folder.root),
+        "study": result.study.optuna.study_name,
+        "folder": str(result.folder.root),
         "trials": {"all": len(trials), **dict(sorted(states.items()))},
-        "verdict": answer.verdict.sentence,
-        "is_better": answer.verdict.is_better,
+        "verdict": result.verdict.sentence,
+        "is_better": result.verdict.is_better,
         "winner": {
-            "name": answer.winner,
-            "values": answer.values,
+            "name": result.winner,
+            "values": result.values,
             **({"schedule": schedule} if len(schedule) > 1 else {}),
         },
         "noise": {
-            score.key: {str(seed): score.value(cost) for seed, cost in answer.noise.items()},
+            score.key: {str(seed): score.value(cost) for seed, cost in result.noise.items()},
             "mean": statistics.fmean(noise) if noise else None,
             "deviation": statistics.stdev(noise) if len(noise) > 1 else None,
         },
-        **({"front": front_json(answer)} if answer.study.has_several else {}),
-        **({"population": decisions(answer.study)} if answer.search.scheduler == "pbt" else {}),
-        "candidates": [_candidate(c, score) for c in answer.candidates],
-        "leave_one_term_out": [_candidate(c, score) for c in answer.terms],
+        **({"front": front_json(result)} if result.study.has_several else {}),
+        **({"population": decisions(result.study)} if result.search.scheduler == "pbt" else {}),
+        "candidates": [_candidate(c, score) for c in result.candidates],
+        "leave_one_term_out": [_candidate(c, score) for c in result.terms],
         "rivals": {
-            name: {"end_weights": weights, "collapsed": name in answer.collapsed}
-            for name, weights in answer.rivals.items()
+            name: {"end_weights": weights, "collapsed": name in result.collapsed}
+            for name, weights in result.rivals.items()
         },
         "remarks": [each for each in remarks if each["remarks"]],
         "failures": [{"trial": number, **failure} for number, failure in failures if failure is not None],

@@ -13,7 +13,7 @@ from vadv_dist.reporting.tables import plain_table
 from vadv_dist.reporting.words import MISSING
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import EpochLine, StartLine
-from vadv_dist.tuning.result import Answer
+from vadv_dist.tuning.result import SearchResult
 from vadv_dist.tuning.space import WEIGHTS, Entry, Space, Value, get_field, with_values
 from vadv_dist.tuning.study import Study
 from vadv_dist.tuning.verdict import difference_cells
@@ -87,30 +87,30 @@ def seed_trial(study: Study, space: Space, config: Config, ended: Mapping[str, M
         study.optuna.enqueue_trial(space.parameters({**default, **known}, config), user_attrs={_SEEDED: best})
 
 
-def rivals_section(answer: Answer) -> Section | None:
+def rivals_section(result: SearchResult) -> Section | None:
     """The table of the rivals; None without rivals."""
-    rivals = [candidate for candidate in answer.candidates if candidate.name.startswith(_PREFIX)]
+    rivals = [candidate for candidate in result.candidates if candidate.name.startswith(_PREFIX)]
     if not rivals:
         return None
-    noise = answer.noise.values()
-    mean = answer.score.cost_text(statistics.fmean(noise)) if noise else "failed"
+    noise = result.noise.values()
+    mean = result.score.cost_text(statistics.fmean(noise)) if noise else "failed"
     rows: list[tuple[str | None, list[str]]] = [(None, ["the default", mean, *(MISSING for _ in ("", "", *WEIGHTS))])]
     for rival in sorted(rivals, key=lambda candidate: candidate.mean):
-        weights = answer.rivals.get(rival.name, {})
+        weights = result.rivals.get(rival.name, {})
         cells = [
-            rival.name.removeprefix(_PREFIX) + (" (collapsed)" if rival.name in answer.collapsed else ""),
-            answer.score.cost_text(rival.mean) if rival.costs else "failed",
+            rival.name.removeprefix(_PREFIX) + (" (collapsed)" if rival.name in result.collapsed else ""),
+            result.score.cost_text(rival.mean) if rival.costs else "failed",
             *difference_cells(rival.gain),
             *(f"{weights[name]:.3g}" if name in weights else MISSING for name in WEIGHTS),
         ]
-        rows.append((answer.row_class(rival.name), cells))
+        rows.append((result.row_class(rival.name), cells))
     seeded = [
         tag("p", f"Trial {t.number} started from the weights of {t.user_attrs[_SEEDED]}.", class_="about")
-        for t in answer.study.trials()
+        for t in result.study.trials()
         if _SEEDED in t.user_attrs
     ]
     title = "Rivals without search"
-    columns = ("Weighting", answer.score.heading, "Gain ↑", "Interval", *WEIGHTS)
+    columns = ("Weighting", result.score.heading, "Gain ↑", "Interval", *WEIGHTS)
     return Section(
         "rivals",
         title,

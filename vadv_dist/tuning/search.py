@@ -30,8 +30,8 @@ from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
 from vadv_dist.tuning.objectives import BY_KEY, with_objectives
 from vadv_dist.tuning.pools import LocalPool, Pool
 from vadv_dist.tuning.population import Population, histories, require_population, schedules
-from vadv_dist.tuning.result import Answer
-from vadv_dist.tuning.result_files import write_answer
+from vadv_dist.tuning.result import SearchResult
+from vadv_dist.tuning.result_files import write_result_files
 from vadv_dist.tuning.rivals import end_weights, require_rivals, rival_values, seed_trial
 from vadv_dist.tuning.space import WEIGHTS, Schedule, Space, Values, constant, last_values, values_text, with_values
 from vadv_dist.tuning.space_file import find_space, load_search, load_space, split_overrides
@@ -85,8 +85,8 @@ def tune(
         study = Study.open(url, name, space, config, search)
         with storage_faults(url, "Everything reported so far is saved; run the same command again to resume."):
             with _pool(config, search, use_ray) as pool:
-                answer = Search(config, space, search, folder, study, console, pool, trained_on).run()
-            return write_answer(answer)
+                result = Search(config, space, search, folder, study, console, pool, trained_on).run()
+            return write_result_files(result)
 
 
 def _pool(config: Config, search: SearchConfig, use_ray: bool) -> Pool:
@@ -124,7 +124,7 @@ class Search:
         self._collapsed: set[str] = set()  # variants whose weights collapsed with at least one seed
         self._errors: dict[str, dict[int, ClipErrors]] = {}  # of each repeated variant, by seed
 
-    def run(self) -> Answer:
+    def run(self) -> SearchResult:
         """Run all stages."""
         fields = ", ".join(entry.field for entry in self.space.searched)
         self._say(f"searching {self.folder.root}: {counted(self.search.num_trials, 'trial')} of {fields}")
@@ -160,7 +160,7 @@ class Search:
         schedule = {"default": default, **rivals, **self._schedules()}[winner]
         reference = dict(verdict.winner.costs) if verdict.winner else noise
         best = min(reference, key=lambda seed: reference[seed], default=None)
-        return Answer(
+        return SearchResult(
             config=self.config,
             space=self.space,
             search=self.search,

@@ -23,7 +23,7 @@ class TrainingSession:
 
     def __init__(self) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._decisions: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._leaving = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -33,15 +33,15 @@ class TrainingSession:
         self._thread.start()
         return self._events.get()
 
-    def answer(self, go_on: bool) -> Event:
-        """Answer an `Epoch`, and return the next event."""
-        self._answers.put(go_on)
+    def decide(self, continues: bool) -> Event:
+        """Decide whether the training continues after an `Epoch`, and return the next event."""
+        self._decisions.put(continues)
         return self._events.get()
 
     def leave(self, wait_s: float) -> None:
         """Ask the training to save a checkpoint and stop; wait at most `wait_s` seconds for it."""
         self._leaving.set()
-        self._answers.put(False)
+        self._decisions.put(False)
         if self._thread is not None:
             self._thread.join(wait_s)
 
@@ -58,7 +58,7 @@ class TrainingSession:
 
     def _end_epoch(self, metrics: dict[str, Any]) -> None:
         self._events.put(Epoch(int(metrics["epoch"]), float(metrics["cost"])))
-        if not self._answers.get():
+        if not self._decisions.get():
             raise _StopTrainingError
 
 

@@ -24,7 +24,7 @@ _SILENT_S = 300.0
 _EPOCHS = 8  # fit a terminal of 24 lines with the rest
 
 
-def look(run: str) -> dict[str, Any]:
+def state_of(run: str) -> dict[str, Any]:
     """Return the state of a run as plain values; see `snapshot`.
 
     Raises:

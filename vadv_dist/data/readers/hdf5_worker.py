@@ -109,7 +109,7 @@ def serve(connection: Connection, path: str, seconds: float) -> None:
     while True:
         call, *arguments = json.loads(connection.recv_bytes())
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        reply, data = answer(getattr(file, call), *arguments)
+        reply, data = respond(getattr(file, call), *arguments)
         header = json.dumps(reply).encode()
         if len(header) > MAX_TEXT_BYTES:
             header, data = json.dumps({"refused": "has texts of many megabytes"}).encode(), b""
@@ -118,7 +118,7 @@ def serve(connection: Connection, path: str, seconds: float) -> None:
         connection.send_bytes(data)
 
 
-def answer(call: Callable[..., Any], *arguments: Any) -> tuple[dict[str, Any], bytes]:
+def respond(call: Callable[..., Any], *arguments: Any) -> tuple[dict[str, Any], bytes]:
     """The result of a call and the bytes of its array, or the reason for a refusal."""
     try:
         value = call(*arguments)
