@@ -46,6 +46,7 @@ def test_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster, w
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
     )
     wait_for(lambda: checkpoints(0) or checkpoints(1), driver)
+    first = {actor.pid for actor in cluster.processes("TrialActor")}
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
 
@@ -53,10 +54,10 @@ def test_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster, w
     driver = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
     )
+    # The first driver's actors may still write for a moment, and its logs are there already.
+    wait_for(lambda: {actor.pid for actor in cluster.processes("TrialActor")} - first, driver)
     logs = lambda: root.glob("trials/*/metrics.jsonl")  # noqa: E731
-    wait_for(
-        lambda: any(log.stat().st_mtime > began for log in logs()), driver
-    )  # the previous driver may have created it
+    wait_for(lambda: any(log.stat().st_mtime > began for log in logs()), driver)
     driver.send_signal(signal.SIGTERM)
     _, printed = driver.communicate(timeout=120)
     assert driver.returncode == 143, printed

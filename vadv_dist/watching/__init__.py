@@ -5,6 +5,6 @@ from vadv_dist.lazy import lazy_exports
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "look": "watch",
+        "state_of": "watch",
     },
 )

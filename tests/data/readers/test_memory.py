@@ -21,6 +21,7 @@ from vadv_dist.data.readers.cmu_sdk import ingest_cmu_sdk
 from vadv_dist.data.readers.mmsa import ingest_mmsa
 from vadv_dist.data.readers.table import ingest_table
 from vadv_dist.data.readers.vegas import ingest_vegas
+from vadv_dist.data import shards
 from vadv_dist.data.shards import DatasetWriter
 place = Path(sys.argv[1])
 def taken():  # without file mappings, which the system may drop at any time
@@ -35,7 +36,8 @@ def watch():
         most = max(most, taken())
         time.sleep(0.01)
 threading.Thread(target=watch, daemon=True).start()
-DatasetWriter.__init__.__kwdefaults__.update(shard_rows=64, shard_bytes=2 << 20)
+DatasetWriter.__init__.__kwdefaults__.update(shard_rows=64)
+shards._SHARD_BYTES = 2 << 20
 """
 
 
