@@ -1,4 +1,4 @@
-"""Train on a Ray cluster: `ray job submit … -- python jobs/train.py --config jobs/configs/mosi.yaml`."""
+"""Train on a Ray cluster: `ray job submit … -- python jobs/train.py --config jobs/configs/mosi-zero2.yaml`."""
 
 import sys
 

@@ -1,10 +1,12 @@
 """`vadv doctor` finds problems of the model that a configuration names."""
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from rich.console import Console
 
@@ -66,3 +68,33 @@ def test_findings_are_printed_with_their_number() -> None:
     out = io.StringIO()
     render([Finding("ok", "python", "3.11"), Finding("fault", "GPU", "none", "Install it.")], Console(file=out))
     assert out.getvalue().splitlines()[-2:] == ["          → Install it.", "2 checks, 1 fault, 0 warnings"]
+
+
+SMI = """#!/bin/sh
+case "$1" in
+--query-gpu*) echo 'GPU-5a1ec8f1-2f1d-7a2b-92f7-6a54b2d30c41, NVIDIA H100 80GB HBM3, DRIVER' ;;
+esac
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize(
+    ("driver", "cuda", "found", "advice"),
+    [
+        ("535.104.05", "13.0", "is built for CUDA 13.0, which needs driver 580 or later", "Update the driver"),
+        ("580.65.06", "13.0", "but torch cannot use it (torch", "Check CUDA_VISIBLE_DEVICES"),
+        ("580.65.06", None, "is a CPU build", "Install a CUDA build"),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_explained(
+    tmp_path: Path, monkeypatch, driver: str, cuda: str | None, found: str, advice: str
+) -> None:
+    (tmp_path / "nvidia-smi").write_text(SMI.replace("DRIVER", driver))
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    finding = next(f for f in examine() if f.what == "GPU")
+    assert finding.level == "fault"
+    assert finding.found.startswith(f"NVIDIA H100 80GB HBM3 with driver {driver}")
+    assert found in finding.found
+    assert finding.advice.startswith(advice)

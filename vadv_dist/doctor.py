@@ -1,5 +1,6 @@
 """`vadv doctor`: find problems before a run does, with advice for each."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -9,12 +10,13 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vadv_dist.config import Config
 from vadv_dist.errors import VadvError
+from vadv_dist.runtime.nvidia_smi import GpuReport, gpu_report, is_too_old, oldest_driver, others_on
 from vadv_dist.runtime.terminal import counted
 from vadv_dist.storage import clock_skew_s, free_bytes, location, on_disk, write_text
 
@@ -33,6 +35,7 @@ _MINIMUM_VERSIONS = {
 }
 _LOW_DISK_BYTES, _LOW_SHM_BYTES, _LOW_FILES = 10 << 30, 2 << 30, 4096
 _LARGEST_SKEW_S = 300.0
+_BF16_CAPABILITY = 8  # Ampere
 _ENGINE_ADVICE = "Fix this or set another engine.kind: a run with this engine would fail in the same way."
 
 
@@ -105,25 +108,53 @@ def _machine() -> Iterator[Finding]:
 def _gpus(config: Config | None) -> Iterator[Finding]:
     import torch
 
+    report = gpu_report()  # before this process uses a GPU and is listed itself
     if not torch.cuda.is_available():
-        build = torch.version.cuda
-        found = "none found" + ("" if build else f" (torch {torch.__version__} is a CPU build)")
-        missing = "the driver" if build else "a CUDA build of torch, and the driver"
-        wanted = config is not None and config.trainer.use_gpu is True
-        yield _finding("GPU", found, f"Install {missing}, or set trainer.use_gpu to auto or false." if wanted else "")
+        yield _missing_gpu(config, report, torch.__version__, torch.version.cuda)
         return
     for number in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(number)
         free, total = torch.cuda.mem_get_info(number)
-        bf16 = "yes" if torch.cuda.is_bf16_supported() else "no"
-        found = f"{facts.name}, {_gib(free)} of {_gib(total)} free, bf16 {bf16}"
+        has_bf16 = facts.major >= _BF16_CAPABILITY
+        found = f"{facts.name}, {_gib(free)} of {_gib(total)} free, bf16 {'yes' if has_bf16 else 'no'}"
+        others = others_on(str(facts.uuid), report.processes, os.getpid())
+        if not has_bf16 and config is not None and config.trainer.precision == "bf16":
+            advice = "Set trainer.precision: auto, which trains in fp32 on this GPU."
+            yield _finding(f"GPU {number}", found, advice)
+            continue
+        found += "" if has_bf16 else " (trains in fp32)"
         advice = "Another process is using it (see nvidia-smi)." if free < 0.9 * total else ""
+        if others:
+            advice = f"It is also used by {', '.join(map(str, others))}: expect less memory and slower steps."
         yield _finding(f"GPU {number}", found, advice, level="warning")
     if torch.cuda.device_count() > 1 or (config is not None and config.trainer.num_workers > 1):
         try:
             yield _finding("NCCL", ".".join(map(str, torch.cuda.nccl.version())))  # type: ignore[no-untyped-call]  # untyped in torch
         except (AttributeError, RuntimeError) as error:
             yield _finding("NCCL", str(error), "Install a torch build with NCCL.")
+
+
+def _missing_gpu(config: Config | None, report: GpuReport, torch_version: str, cuda: str | None) -> Finding:
+    """Why torch finds no GPU."""
+    wanted = None if config is None else config.trainer.use_gpu
+    if not report.gpus:
+        found = "none found" + ("" if cuda else f" (torch {torch_version} is a CPU build)")
+        found += f"; {report.problem}" if report.problem else ""
+        missing = "the driver" if cuda else "a CUDA build of torch, and the driver"
+        advice = f"Install {missing}, or set trainer.use_gpu to auto or false." if wanted is True else ""
+        return _finding("GPU", found, advice)
+    gpu = report.gpus[0]
+    found = f"{gpu.name} with driver {gpu.driver}, but torch cannot use it"
+    level: Literal["warning", "fault"] = "warning" if wanted is False else "fault"
+    if cuda is None:
+        found += f": torch {torch_version} is a CPU build"
+        return _finding("GPU", found, "Install a CUDA build of torch (https://pytorch.org/get-started).", level=level)
+    if is_too_old(gpu.driver, cuda):
+        found += f": torch {torch_version} is built for CUDA {cuda}, which needs driver {oldest_driver(cuda)} or later"
+        advice = "Update the driver, or install a torch build for an older CUDA (https://pytorch.org/get-started)."
+        return _finding("GPU", found, advice, level=level)
+    advice = "Check CUDA_VISIBLE_DEVICES, and that the container was started with its GPUs (docker --gpus all)."
+    return _finding("GPU", f"{found} (torch {torch_version}, CUDA {cuda})", advice, level=level)
 
 
 def _ray(config: Config | None) -> Iterator[Finding]:
@@ -192,11 +223,16 @@ def _encoder(config: Config, splits: "Splits | None") -> Iterator[Finding]:
 
 def _engine(config: Config) -> Iterator[Finding]:
     from vadv_dist.engines.check import check_engine
+    from vadv_dist.launch.dry_run import chosen_engine
 
-    name = config.engine.kind + (f" ZeRO-{config.engine.zero_stage}" if config.engine.kind == "deepspeed" else "")
-    works, found = check_engine(config)
+    chosen, reason = config, ""
+    with contextlib.suppress(VadvError, OSError, KeyError, TypeError, ValueError):  # reported with the data or encoder
+        choice = chosen_engine(config)
+        chosen, reason = replace(config, engine=choice.engine), f" ({choice.reason})" if choice.reason else ""
+    works, found = check_engine(chosen)
     what = "trains" if works else "does not train"
-    yield _finding("engine", f"{name} {what} a toy model: {found}", "" if works else _ENGINE_ADVICE)
+    name = chosen.engine.title
+    yield _finding("engine", f"{name} {what} a toy model: {found}{reason}", "" if works else _ENGINE_ADVICE)
 
 
 def _memory(config: Config) -> Iterator[Finding]:
@@ -213,7 +249,7 @@ def _memory(config: Config) -> Iterator[Finding]:
     else:
         free, what = _available_memory(), "memory"
         need *= max(1, config.trainer.num_workers)
-    advice = "Use more workers, a higher engine.zero_stage or trainer.accumulate, or student.gradient_checkpointing."
+    advice = "Use more workers, a larger trainer.accumulate, or student.gradient_checkpointing."
     found = f"needs about {_gib(need)} of {_gib(free)} free"
     yield _finding(what, found, "" if need < 0.9 * free else advice, level="warning")
 

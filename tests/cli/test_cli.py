@@ -187,7 +187,10 @@ def test_dry_run_reports_sizes_and_creates_no_files(capsys, write_config, tmp_pa
     assert facts["memory_per_device"]["activations"] > 0
     assert sum(facts["parameters"].values()) == facts["trained"]
     assert not (tmp_path / "runs").exists()
+    assert (facts["engine"]["kind"], facts["engine"]["zero_stage"]) == ("torch", None)
+    assert "on 2 ranks it needs about" in facts["engine"]["reason"]
     code, out, _ = run(capsys, "train", "--config", write_config(), "--dry-run")
+    assert "Engine: torch, because there is one device" in out
     assert "Nothing was started." in out
 
 
@@ -202,7 +205,7 @@ def test_recipes_are_listed_and_copied_without_overwriting(capsys, tmp_path: Pat
     code, out, _ = run(capsys, "recipes")
     assert code == 0
     listed = {line.split()[0]: line for line in out.splitlines()}
-    assert {"demo", "mosi", "mosi-minilm"} <= listed.keys()
+    assert {"demo", "mosi", "mosi-zero2", "mosei", "mosi-minilm"} <= listed.keys()
     assert all(len(line.split()) > 4 for line in listed.values())
     assert run(capsys, "recipes", "copy", "demo", tmp_path / "mine.yaml")[0] == 0
     assert "already" in mistake(capsys, "recipes", "copy", "demo", tmp_path / "mine.yaml")

@@ -153,13 +153,13 @@ def test_the_slurm_script_starts_head_workers_and_training(tmp_path: Path) -> No
         "SLURM_CPUS_PER_TASK": "8",
         "SLURM_GPUS_ON_NODE": "2",
     }
-    command = ["bash", script, "jobs/configs/mosi.yaml", "--run.storage=/shared/runs"]
+    command = ["bash", script, "jobs/configs/mosi-zero2.yaml", "--run.storage=/shared/runs"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     head, workers, training = (line for line in sorted(done.stdout.splitlines(), key=order) if "sleep" not in line)
     assert "ray start --head --node-ip-address=10.0.0.1 --port=24242 --dashboard-host=127.0.0.1" in head
     assert "-w n2,n3 /opt/venv/bin/ray start --address=10.0.0.1:24242 --num-cpus=8 --num-gpus=2" in workers
     assert training == (
-        "/opt/venv/bin/vadv train --config jobs/configs/mosi.yaml --trainer.num_workers=6 --trainer.use_gpu=true "
+        "/opt/venv/bin/vadv train --config jobs/configs/mosi-zero2.yaml --trainer.num_workers=6 --trainer.use_gpu=true "
         "--run.storage=/shared/runs"
     )
     assert not list(tmp_path.glob(".vadv-token.*"))

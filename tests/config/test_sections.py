@@ -38,7 +38,7 @@ def test_student_can_be_trained_by_distillation_alone() -> None:
         (Config, "optimizer.lr", float("inf"), "a finite number"),
         (Config, "optimizer.clip_norm", float("nan"), "a finite number"),
         (Config, "run.name", "a/b", "a plain folder name without / \\ or :"),
-        (Config, "engine.zero_stage", 4, "an integer of at least 0 and up to 3"),
+        (Config, "engine.zero_stage", 4, "an integer of at least 0 and up to 3 or null"),
         (Config, "telemetry.port", 65536, "an integer of at least 0 and up to 65535 or null"),
         (Config, "run.storage", "", "a text that is not empty"),
         (ExtractConfig, "output.shard_rows", 0, "an integer of at least 1"),
@@ -74,3 +74,10 @@ def test_lowest_numbers_and_null_are_accepted() -> None:
 
 def test_text_that_is_not_unicode_is_rejected() -> None:
     assert refusal(Config, {"run": {"name": "\ud800"}}).startswith("run.yaml: ")
+
+
+def test_auto_chooses_the_zero_stage() -> None:
+    message = refusal(Config, {"engine": {"zero_stage": 3}})
+    assert "engine.zero_stage is 3, expected null, because engine.kind is auto" in message
+    engine = build(Config, {"engine": {"kind": "deepspeed"}}, (), "run.yaml").engine
+    assert (engine.stage, engine.title) == (2, "deepspeed ZeRO-2")

@@ -88,7 +88,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     assert "Traceback" not in said
     result = on_disk.result()
     assert result is not None
-    assert (result.workers, result.engine) == (2, "deepspeed zero-1")
+    assert (result.workers, result.engine) == (2, "deepspeed ZeRO-1")
     epochs = [line["step"] for line in lines(on_disk) if line["kind"] == "epoch"]
 
     # In the store, the driver is killed early.

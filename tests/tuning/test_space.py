@@ -23,7 +23,7 @@ def space_of(tmp_path: Path, text: str, base: Config | None = None) -> Space:
 
 
 @pytest.mark.parametrize("space", ["loss_weights", "student", "joint"])
-@pytest.mark.parametrize("recipe", ["demo", "mosi", "mosi-minilm"])
+@pytest.mark.parametrize("recipe", ["demo", "mosi", "mosi-zero2", "mosei", "mosi-minilm"])
 def test_shipped_spaces_fit_shipped_recipes(space: str, recipe: str) -> None:
     base = load_config(RECIPES / f"{recipe}.yaml")
     if base.objective.kind == "none" and space != "student":

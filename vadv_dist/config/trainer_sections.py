@@ -7,6 +7,8 @@ from pydantic.dataclasses import dataclass
 
 from vadv_dist.config.checks import SETTINGS, Count, Natural, NonNegative, Positive, require
 
+_DEFAULT_STAGE = 2
+
 
 @dataclass(frozen=True, config=SETTINGS)
 class TrainerConfig:
@@ -26,7 +28,10 @@ class TrainerConfig:
     accumulate: Count = 1
     """Micro-batches per rank and step."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`fp32`, `bf16`, or `auto`: bf16 on a GPU that supports it."""
+    """`fp32`, `bf16`, or `auto`: bf16 on a GPU that computes in it, fp32 elsewhere."""
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    """Precision of fp32 matrix products on a GPU: `highest` is fp32, `high` is TF32 (10 bits of mantissa instead of 23,
+    several times faster from the A100 on), `medium` is bf16 inside. It does not affect bf16 training."""
     checkpoint_every_steps: Count | None = None
     """Also save a checkpoint every this many steps; null saves one after each epoch only."""
     keep_best: Count = 1
@@ -50,17 +55,34 @@ class TrainerConfig:
 class EngineConfig:
     """The engine that runs training steps."""
 
-    kind: Literal["torch", "deepspeed"] = "torch"
-    """`torch` or `deepspeed`."""
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = 2
-    """DeepSpeed ZeRO stage: 0 partitions nothing, 1 optimizer state, 2 also gradients, 3 also weights."""
+    kind: Literal["auto", "torch", "deepspeed"] = "auto"
+    """`torch`, `deepspeed`, or `auto`: plain torch on one device; on several, the engine that fits their memory and
+    sends the fewest bytes per step, torch if equal. The choice is made at every start, so that a run may resume on
+    another number of devices; `--dry-run` explains it."""
+    zero_stage: Annotated[int, Field(ge=0, le=3)] | None = None
+    """DeepSpeed ZeRO stage: 0 partitions nothing, 1 optimizer state, 2 also gradients, 3 also weights; null uses 2.
+    With `kind: auto`, which chooses the stage, only null is valid."""
     offload_optimizer: bool = False
     """Keep optimizer state in host memory (ZeRO 1 to 3)."""
 
     def __post_init__(self) -> None:
-        can_offload = self.kind == "deepspeed" and self.zero_stage >= 1
+        what = "null, because engine.kind is auto; set engine.kind: deepspeed to choose the stage"
+        require(self.kind != "auto" or self.zero_stage is None, "zero_stage", self.zero_stage, what)
+        can_offload = self.kind == "deepspeed" and self.stage >= 1
         what = "false, unless engine.kind is deepspeed with zero_stage 1, 2 or 3"
         require(can_offload or not self.offload_optimizer, "offload_optimizer", True, what)
+
+    @property
+    def stage(self) -> int:
+        """The ZeRO stage; 0 for plain torch."""
+        if self.kind != "deepspeed":
+            return 0
+        return _DEFAULT_STAGE if self.zero_stage is None else self.zero_stage
+
+    @property
+    def title(self) -> str:
+        """Its name for people, such as `deepspeed ZeRO-2`."""
+        return f"deepspeed ZeRO-{self.stage}" if self.kind == "deepspeed" else self.kind
 
 
 @dataclass(frozen=True, config=SETTINGS)

@@ -12,9 +12,12 @@ from vadv_dist.tasks.base import ParameterGroup, TrainingStep
 def build_engine(
     config: Config, step: TrainingStep, groups: Sequence[ParameterGroup], distributed: Distributed
 ) -> Engine:
-    """Put a model with its objective, and its trained parameters, on the engine that the configuration names."""
+    """Put a model with its objective, and its trained parameters, on the engine that the configuration names.
+
+    `auto` is plain torch here: a run on several ranks replaces it by `choose_engine`'s choice first.
+    """
     dtype = choose_dtype(config.trainer, distributed.device)
-    if config.engine.kind == "torch":
+    if config.engine.kind != "deepspeed":
         return TorchEngine(step, groups, config.optimizer, distributed, dtype)
     from vadv_dist.engines.deepspeed_engine import DeepSpeedEngine
 

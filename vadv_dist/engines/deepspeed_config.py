@@ -26,18 +26,18 @@ def deepspeed_config(
     DeepSpeed how many micro-batches make a step: every loss is already divided by its global count.
     """
     micro = micro_batch_size(batch_size, world_size, accumulate)
-    zero: dict[str, Any] = {"stage": engine.zero_stage}
-    if engine.zero_stage >= 1:
+    zero: dict[str, Any] = {"stage": engine.stage}
+    if engine.stage >= 1:
         # Overlap copies gradients on a side stream, which a CPU does not have; DeepSpeed ignores it there.
-        zero |= {"contiguous_gradients": True, "overlap_comm": engine.zero_stage >= 2}
-    if engine.zero_stage in (1, 2):
+        zero |= {"contiguous_gradients": True, "overlap_comm": engine.stage >= 2}
+    if engine.stage in (1, 2):
         # True would all-reduce all the same (`use_multi_rank_bucket_allreduce`), on one more copy of the gradients.
         zero |= {"reduce_scatter": False}
         if on_cpu:
             # A gradient larger than the bucket (here 2 MB) is reduced where it is, without a copy. The defaults copy
             # every gradient into a bucket of 2 GB and from there into a contiguous buffer.
             zero |= {"reduce_bucket_size": 500_000, "contiguous_gradients": False}
-    if engine.zero_stage == 3:
+    if engine.stage == 3:
         # 0 partitions every parameter: with the default of 100,000, biases stay whole and are handled apart.
         zero |= {"stage3_param_persistence_threshold": 0}
     if engine.offload_optimizer:
@@ -47,14 +47,14 @@ def deepspeed_config(
         "gradient_accumulation_steps": accumulate,
         "train_batch_size": micro * accumulate * world_size,
         # Stage 0 does not tell the gradient's norm, so there the engine clips by itself.
-        "gradient_clipping": (optimizer.clip_norm or 0.0) if engine.zero_stage else 0.0,
+        "gradient_clipping": (optimizer.clip_norm or 0.0) if engine.stage else 0.0,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         # Stage 0 keeps fp32 weights and computes under autocast, like the plain engine; the others keep bf16 weights
         # beside fp32 masters.
-        "bf16": {"enabled": bf16 and engine.zero_stage > 0},
-        "torch_autocast": {"enabled": bf16 and engine.zero_stage == 0, "dtype": "bfloat16"},
+        "bf16": {"enabled": bf16 and engine.stage > 0},
+        "torch_autocast": {"enabled": bf16 and engine.stage == 0, "dtype": "bfloat16"},
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
     }

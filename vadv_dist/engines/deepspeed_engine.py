@@ -48,7 +48,7 @@ class DeepSpeedEngine:
         deepspeed = import_deepspeed(distributed.device)
         self._groups = groups
         self._distributed = distributed
-        self._stage = engine.zero_stage
+        self._stage = engine.stage
         self._accumulate = accumulate
         self._clip_norm = optimizer.clip_norm
         fp32 = {n: p.detach().clone() for g in groups for n, p in zip(g.names, g.parameters, strict=True)}

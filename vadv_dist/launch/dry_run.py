@@ -8,58 +8,14 @@ from rich.table import Table
 
 from vadv_dist.config import Config
 from vadv_dist.data.sources import SplitShards
+from vadv_dist.engines.choice import Choice, choose_engine
 from vadv_dist.engines.deepspeed_config import micro_batch_size
 from vadv_dist.engines.distributed import has_bf16
+from vadv_dist.engines.memory import ModelSizes, device_bytes, measure_sizes, memory_by_use
 from vadv_dist.runtime.terminal import counted
 from vadv_dist.tasks import Task, build
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.splits import Splits
-
-
-def memory_per_device(config: Config, parameters: int, trained: int, activations: int, *, bf16: bool) -> dict[str, int]:
-    """Bytes of one device by use under the chosen engine (Rajbhandari et al. 2020, arXiv:1910.02054, section 3).
-
-    Args:
-        parameters, trained: all parameters, and those with gradients.
-        activations: bytes kept for the backward pass.
-        bf16: whether ZeRO keeps bf16 weights besides fp32 masters; the torch engine and stage 0 keep fp32 weights.
-    """
-    world = max(1, config.trainer.num_workers)
-    zero = config.engine.zero_stage if config.engine.kind == "deepspeed" else 0
-    mixed = bf16 and zero > 0
-    weight, gradient = (2, 2) if mixed else (4, 4)
-    # AdamW's two moments; ZeRO also keeps fp32 masters, even in fp32 training.
-    optimizer = 12 if zero >= 1 else 8
-    share = -(-trained // world)
-    return {
-        "weights": weight * (-(-parameters // world) if zero == 3 else parameters),
-        "gradients": gradient * (share if zero >= 2 else trained),
-        "optimizer": 0 if config.engine.offload_optimizer else optimizer * (share if zero >= 1 else trained),
-        "activations": activations,
-    }
-
-
-def activation_bytes(task: Task, max_tokens: int, micro: int) -> int:
-    """Bytes that autograd saves for the largest micro-batch at `data.max_tokens`, measured on the meta device.
-
-    Every tensor saved for the backward pass is counted once, except weights.
-    """
-    meta = torch.device("meta")
-    step = task.step.to(meta).train()
-    weights = {id(p) for p in step.parameters()}
-    seen: dict[tuple[int, torch.Size], int] = {}
-    kept: list[torch.Tensor] = []
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        base = tensor if tensor._base is None else tensor._base
-        if id(tensor) not in weights and id(base) not in weights:
-            seen[(id(base), base.shape)] = base.numel() * base.element_size()
-            kept.append(base)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        step(task.example(micro, max_tokens, meta), with_terms=False)
-    return sum(seen.values())
 
 
 def describe(config: Config) -> dict[str, Any]:
@@ -75,19 +31,13 @@ def describe(config: Config) -> dict[str, Any]:
     plan = splits.train.plan(config.data, seed=config.run.seed, epoch=0)
     world = max(1, config.trainer.num_workers)
     micro = micro_batch_size(config.data.batch_size, world, config.trainer.accumulate)
-    bf16 = config.trainer.precision == "bf16" or (config.trainer.precision == "auto" and has_bf16())
-    trained = sum(p.numel() for p in task.step.parameters() if p.requires_grad)
-    try:
-        activations: int | None = activation_bytes(task, config.data.max_tokens, micro)
-    except (RuntimeError, NotImplementedError):  # an operation that the meta device does not support
-        activations = None
-    if activations is not None and bf16:
-        activations //= 2
-    memory = memory_per_device(config, sum(parts.values()), trained, activations or 0, bf16=bf16)
+    bf16, sizes = _computes_in_bf16(config), _sizes(config, task)
+    choice = _choose(config, sizes, bf16=bf16)
+    memory = memory_by_use(choice.engine, sizes, world, bf16=bf16)
     windows = [plan.window(i) for i in range(min(plan.num_windows, 8))]
     return {
         "parameters": parts,
-        "trained": trained,
+        "trained": sizes.trained,
         "batch": {
             "global": config.data.batch_size,
             "workers": world,
@@ -109,15 +59,52 @@ def describe(config: Config) -> dict[str, Any]:
                 for w in windows
             ],
         },
+        "engine": {
+            "kind": choice.engine.kind,
+            "zero_stage": choice.engine.stage if choice.engine.kind == "deepspeed" else None,
+            "reason": choice.reason,
+            "fits": choice.fits,
+        },
         "memory_per_device": {
             **memory,
-            "activations": activations,
+            "activations": sizes.activations,
             "total": sum(memory.values()),
             "precision": "bf16" if bf16 else "fp32",
-            "engine": config.engine.kind
-            + (f", ZeRO-{config.engine.zero_stage}" if config.engine.kind == "deepspeed" else ""),
+            "engine": choice.engine.title,
         },
     }
+
+
+def chosen_engine(config: Config) -> Choice:
+    """The engine that a run would choose on devices like those of this machine.
+
+    Raises:
+        UserError: the run could not start.
+    """
+    if config.engine.kind != "auto" or config.trainer.num_workers <= 1:
+        return _choose(config, ModelSizes(0, 0), bf16=False)
+    with torch.device("meta"):
+        task = build(config, Splits.open(config).train.sources, weights=False)
+    return _choose(config, _sizes(config, task), bf16=_computes_in_bf16(config))
+
+
+def _choose(config: Config, sizes: ModelSizes, *, bf16: bool) -> Choice:
+    world, accumulate = max(1, config.trainer.num_workers), config.trainer.accumulate
+    return choose_engine(config.engine, sizes, world, bf16=bf16, accumulate=accumulate, device=_device_bytes(config))
+
+
+def _computes_in_bf16(config: Config) -> bool:
+    on_gpu = config.trainer.use_gpu is not False
+    return config.trainer.precision == "bf16" or (config.trainer.precision == "auto" and on_gpu and has_bf16())
+
+
+def _sizes(config: Config, task: Task) -> ModelSizes:
+    return measure_sizes(
+        task,
+        config.data.max_tokens,
+        micro_batch_size(config.data.batch_size, max(1, config.trainer.num_workers), config.trainer.accumulate),
+        bf16=_computes_in_bf16(config),
+    )
 
 
 def describe_sources(config: Config, train: SplitShards) -> list[dict[str, Any]]:
@@ -128,6 +115,15 @@ def describe_sources(config: Config, train: SplitShards) -> list[dict[str, Any]]
             train.sources.datasets, config.data.sources, train.rows_per_source, train.quotas(config.data), strict=True
         )
     ]
+
+
+def _device_bytes(config: Config) -> int | None:
+    """Memory of a device as this machine has them; None if the run's GPUs are elsewhere."""
+    if config.trainer.use_gpu is not False and torch.cuda.is_available():
+        return device_bytes(torch.device("cuda", 0))
+    if config.trainer.use_gpu is True:
+        return None
+    return device_bytes(torch.device("cpu"), max(1, config.trainer.num_workers))
 
 
 def parameters_per_part(task: Task) -> dict[str, int]:
@@ -176,7 +172,9 @@ def render(facts: dict[str, Any], console: Console) -> None:
         lines.append(f"  window {number}: {size}, steps {span}")
     if windows["number"] > len(windows["first"]):
         lines.append(f"  … and {windows['number'] - len(windows['first'])} more")
-    memory = facts["memory_per_device"]
+    memory, engine = facts["memory_per_device"], facts["engine"]
+    if engine["reason"]:
+        lines.append(f"Engine: {memory['engine']}, {engine['reason']}")
     unknown = "not measurable" if memory["activations"] is None else _size(memory["activations"])
     held = ", ".join(f"{name} {_size(memory[name])}" for name in ("weights", "gradients", "optimizer"))
     lines.append(

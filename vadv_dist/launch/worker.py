@@ -6,6 +6,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.engines.allocator import keep_freed_memory
 from vadv_dist.engines.build import build_engine
-from vadv_dist.engines.distributed import Distributed, choose_device
+from vadv_dist.engines.distributed import Distributed, choose_device, prepare_cuda
 from vadv_dist.engines.faults import is_out_of_memory
 from vadv_dist.errors import VadvError, error_from_json, error_to_json
+from vadv_dist.launch.attempt import agreed_engine, attempt_notes
 from vadv_dist.launch.shared_folder import all_see_mark
 from vadv_dist.launch.stop_actor import hearing
 from vadv_dist.runs.folder import FAILURES, RunFolder
@@ -61,6 +63,8 @@ def train_rank(
     """
     if distributed.device.type == "cpu":
         keep_freed_memory()
+    else:
+        prepare_cuda(config.trainer.matmul_precision)
     folder = RunFolder.of(config)
     try:
         with folder.writer_lock() if distributed.is_main else contextlib.nullcontext():
@@ -85,6 +89,8 @@ def _train_rank(
     task = build(config, splits.train.sources)
     task.check(distributed.device)
     counts = parameter_counts(task)
+    choice = agreed_engine(config, splits.train.sources, distributed)
+    config, notes = replace(config, engine=choice.engine), attempt_notes(choice, config, distributed)
     engine = build_engine(config, task.step, task.parameter_groups(), distributed)
     collect_as_usual()  # all heavy modules are imported
     train_windows, valid_windows = windows_of(splits.train), windows_of(splits.valid)
@@ -105,6 +111,7 @@ def _train_rank(
             if distributed.is_main
             else None,
             asked=asked,
+            notes=notes,
         ).fit()
     finally:
         train_windows.close()

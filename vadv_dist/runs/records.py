@@ -86,6 +86,7 @@ class StartLine(Line):
         task: the task's terms, outputs and metrics.
         labels: range and threshold of the labels; None for classes.
         absent: metrics that the labels do not define, with the reasons.
+        notes: one line each on how this attempt runs: the engine and why it was chosen, warnings.
     """
 
     kind: ClassVar[str] = "start"
@@ -95,6 +96,7 @@ class StartLine(Line):
     task: TaskDescription
     labels: LabelScale | None = None
     absent: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

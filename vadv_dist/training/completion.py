@@ -56,7 +56,7 @@ def finish_run(
             if task.tokenizer is not None
         },
         parameters=parameters,
-        engine=config.engine.kind + (f" zero-{config.engine.zero_stage}" if config.engine.kind == "deepspeed" else ""),
+        engine=config.engine.title,
         workers=distributed.world_size if config.trainer.num_workers else 0,
         device=str(distributed.device),
         versions=versions(),

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,7 @@ class Trainer:
         on_epoch: called on every rank after each epoch with its metrics (Ray Train's report).
         utilisation: model FLOP utilisation as a function of clips, tokens and seconds; None omits it.
         asked: whether rank 0 was asked to stop; all ranks then stop after the same step.
+        notes: lines for the log on how this attempt runs.
     """
 
     config: Config
@@ -67,6 +68,7 @@ class Trainer:
     max_valid_batches: int | None = None
     utilisation: Callable[[int, int, float], float] | None = None
     asked: Callable[[], bool] = lambda: False
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.state = TrainState(data=[dataset.manifest.fingerprint for dataset in self.train.sources.datasets])
@@ -100,6 +102,7 @@ class Trainer:
                 task=self.task.description,
                 labels=self.task.labels,
                 absent=self.task.absent(),
+                notes=list(self.notes),
             )
         )
         try:
@@ -369,9 +372,9 @@ class Trainer:
 def out_of_memory(error: RuntimeError, where: str) -> MemoryFullError:
     """The error for full memory; `where` says what was running and what is saved."""
     return MemoryFullError(
-        f"{str(error).partition(chr(10))[0]} {where} Resume the run with more workers or a higher "
-        "engine.zero_stage, or start another run with a larger trainer.accumulate or student.gradient_checkpointing: "
-        "true."
+        f"{str(error).partition(chr(10))[0]} {where} Resume the run with more workers, or with "
+        "engine.kind: deepspeed and a higher engine.zero_stage, or start another run with a larger trainer.accumulate "
+        "or student.gradient_checkpointing: true."
     )
 
 

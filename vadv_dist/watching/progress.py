@@ -60,6 +60,8 @@ class ProgressView:
             if self._started:
                 self._say(f"a worker was lost; the workers were restarted from step {line.step}")
             self._started = True
+            for note in line.notes:
+                self._say(note)
         elif isinstance(line, StepLine):
             self._step(line)
         elif isinstance(line, EpochLine) and self._description is not None:
