@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vadv_dist.data.collate import Collator, TextField
 from vadv_dist.data.schema import Batch, Window
+from vadv_dist.data.tokens import Tokens
 from vadv_dist.errors import UserError
 
 
@@ -20,7 +21,7 @@ def collate(texts: list[str], **options: object) -> Batch:
     names = [f"clip_{row}" for row in rows]
     label, counts = np.zeros(len(texts), np.float32), np.ones(len(texts), np.int32)
     window = Window(names, names, names, texts, label, counts, rows, {})
-    return Collator([TextField(tokenizer, 4)])(window, rows, global_rows=rows)
+    return Collator([TextField(Tokens(tokenizer, 4))])(window, rows, global_rows=rows)
 
 
 def test_the_attention_mask_exists_whatever_the_tokenizer_returns_by_default() -> None:

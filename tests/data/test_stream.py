@@ -1,4 +1,5 @@
 import gc
+import math
 import weakref
 from itertools import chain, product
 from pathlib import Path
@@ -14,6 +15,7 @@ from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.data.stream import BatchStream
+from vadv_dist.data.tokens import Tokens
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.errors import UserError
 
@@ -37,11 +39,13 @@ def many_windows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def text_field(made: Path) -> TextField:
+    return TextField(Tokens(AutoTokenizer.from_pretrained(made / "encoder"), 100))
+
+
 @pytest.fixture(scope="module")
 def collator(made: Path) -> Collator:
-    return Collator(
-        [TextField(AutoTokenizer.from_pretrained(made / "encoder"), 100), *map(FeatureField, ("visual", "face"))]
-    )
+    return Collator([text_field(made), *map(FeatureField, ("visual", "face"))])
 
 
 def split_of(uri: Path, missing: str = "mask") -> SplitShards:
@@ -61,9 +65,7 @@ def batches(split: SplitShards, collator: Collator, *, first_step: int = 0, epoc
 
 def names(steps) -> list[list[str]]:
     """Real clips of each step's micro-batches, sorted."""
-    return [
-        sorted(name for b in step.micro for (_, name), v in zip(b.names, b.valid, strict=True) if v) for step in steps
-    ]
+    return [sorted(name for batch in step.micro for _, name in batch.names) for step in steps]
 
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(2, 1), (3, 1), (1, 4), (2, 3)])
@@ -111,7 +113,9 @@ def test_row_ids_are_the_same_in_every_epoch_and_on_every_rank(many_windows, col
     for epoch, rank in product(range(2), range(world_size)):
         for step in batches(split, collator, epoch=epoch, rank=rank, world_size=world_size):
             for batch in step.micro:
-                for (_, name), row_id in zip(batch.names, batch.row_id.tolist(), strict=True):
+                ids = batch.row_id[: len(batch.names)].tolist()
+                assert set(batch.row_id.tolist()) - set(ids) <= {-1}
+                for (_, name), row_id in zip(batch.names, ids, strict=True):
                     of_clip.setdefault(name, set()).add(row_id)
     assert {name: ids.pop() for name, ids in of_clip.items() if len(ids) == 1} == {f"c{i}": i for i in range(200)}
 
@@ -127,11 +131,50 @@ def test_counts_are_global_on_every_rank(many_windows, collator) -> None:
         assert seen == a.micro[0].counts["visual"]
 
 
-def test_an_empty_share_is_filled_with_a_row_of_weight_zero(many_windows, collator) -> None:
+def test_an_empty_share_is_filled_with_a_row_that_counts_for_nothing(many_windows, collator) -> None:
     split = split_of(many_windows)
-    last = [batches(split, collator, rank=rank, world_size=12)[0].micro[0] for rank in range(12)]
-    assert [int(b.valid.sum()) for b in last] == [1] * 8 + [0] * 4
-    assert all(len(b.names) == 1 for b in last)
+    first = [batches(split, collator, rank=rank, world_size=12)[0].micro[0] for rank in range(12)]
+    assert [b.valid.tolist() for b in first] == [[1]] * 8 + [[0]] * 4
+    assert [len(b.names) for b in first] == [1] * 8 + [0] * 4
+    for batch in first[8:]:
+        assert batch.row_id.tolist() == [-1]
+        assert [values.tolist() for values in batch.present.values()] == [[0], [0]]
+        assert batch.fields["attention_mask"].sum() > 0
+        assert batch.num_tokens == 0
+
+
+@pytest.mark.parametrize(("world_size", "accumulate"), [(1, 1), (3, 1), (2, 3), (12, 1)])
+def test_static_shapes_add_filler_and_leave_the_real_rows_alone(
+    many_windows, collator, world_size: int, accumulate: int
+) -> None:
+    split = split_of(many_windows)
+    static = collator.with_static_shapes(list(split.texts()))
+    lengths = static.fields[0].lengths
+    assert 1 < len(lengths) <= 12
+    full = math.ceil(math.ceil(8 / world_size) / accumulate)
+    shapes = set()
+    for rank in range(world_size):
+        options = {"rank": rank, "world_size": world_size, "accumulate": accumulate}
+        for plain, padded in zip(batches(split, collator, **options), batches(split, static, **options), strict=True):
+            for a, b in zip(plain.micro, padded.micro, strict=True):
+                real = len(a.names)
+                length = int(a.fields["attention_mask"].sum(dim=1).max())
+                assert b.names == a.names
+                assert (b.num_tokens, b.counts) == (a.num_tokens, a.counts)
+                assert b.valid.tolist() == [1] * real + [0] * (full - real)
+                assert b.row_id.tolist() == a.row_id[:real].tolist() + [-1] * (full - real)
+                assert b.label[:real].equal(a.label[:real])
+                for name, values in a.present.items():
+                    assert b.present[name].tolist() == values[:real].tolist() + [0] * (full - real)
+                    assert b.fields[name][:real].equal(a.fields[name][:real])
+                assert b.fields["input_ids"].shape[1] == min(n for n in lengths if n >= length)
+                assert b.fields["input_ids"][:real, :length].equal(a.fields["input_ids"][:real])
+                assert b.fields["attention_mask"][:real, :length].equal(a.fields["attention_mask"][:real])
+                assert not b.fields["attention_mask"][:real, length:].any()
+                assert b.fields["attention_mask"].any(dim=1).all()
+                shapes.add(b.fields["input_ids"].shape)
+    assert {rows for rows, _ in shapes} == {full}
+    assert len(shapes) <= len(lengths)
 
 
 def test_missing_clips_are_dropped_masked_or_refused(many_windows, collator) -> None:
@@ -217,7 +260,7 @@ def test_a_damaged_shard_stops_the_stream_with_its_message(tmp_path, collator, m
 def test_texts_need_no_features(many_windows, made) -> None:
     config = Config(data=DataConfig(sources=[SourceConfig(str(many_windows))]), objective=AloneObjectiveConfig())
     split = Sources.open(config).split("train", missing="error")
-    words_only = Collator([TextField(AutoTokenizer.from_pretrained(made / "encoder"), 100)])
+    words_only = Collator([text_field(made)])
     step = batches(split, words_only)[0]
     assert step.micro[0].fields.keys() == {"input_ids", "attention_mask"}
     assert step.micro[0].counts == {"rows": step.num_rows}

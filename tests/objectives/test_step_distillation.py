@@ -160,7 +160,7 @@ def test_a_row_without_video_counts_only_for_the_text() -> None:
 
 def test_a_batch_without_any_video_is_finite() -> None:
     outputs, label = two_rows()
-    terms = loss_terms(outputs, label, valid_B=ALL, has_video_B=torch.zeros(2), num_rows=2, num_video_rows=0)
+    terms = loss_terms(outputs, label, valid_B=ALL, has_video_B=torch.zeros(2), num_rows=2, num_video_rows=1)
     assert weighted_total(terms, WEIGHTS).item() == pytest.approx(6.25)  # 10 · 0.625
 
 

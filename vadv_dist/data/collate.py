@@ -1,19 +1,24 @@
-"""Turn rows of a window into the batch that a model receives; tensors are padded to their longest row only."""
+"""Turn rows of a window into the batch that a model receives.
+
+By default a tensor is as long as its longest row, and a batch has the rows that it is given. With static shapes, which
+a recorded step needs, token lengths are rounded up to a few values and batches are filled up with rows that count for
+nothing.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from vadv_dist.data.schema import Batch, IntArray, Window
+from vadv_dist.data.token_lengths import choose_lengths, padded_length
+from vadv_dist.data.tokens import Tokens
 from vadv_dist.errors import UserError
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 TOKENS, MASK = "input_ids", "attention_mask"
+NO_ROW = -1
 
 
 class Field(Protocol):
@@ -23,38 +28,45 @@ class Field(Protocol):
         """Tensors of the given rows by name, each [len(rows), ...]."""
         ...
 
+    def with_static_shapes(self, texts: Sequence[str]) -> "Field":
+        """The same field with few shapes, chosen for texts like these."""
+        ...
+
 
 @dataclass(frozen=True)
 class TextField:
-    """Token ids and attention mask of the text, [B, L] each.
+    """Token ids and attention mask of the text, [B, L] each, padded on the right.
 
     Attributes:
-        tokenizer: the tokenizer of the student's encoder.
-        max_tokens: texts are truncated to this many tokens.
+        tokens: the tokenizer of the student's encoder.
+        limit: number of tokens that the encoder reads at most, padding included; None if there is no limit.
+        lengths: L is the lowest of these ascending values that the rows fit into; if there are none, it is the length
+            of the longest row.
     """
 
-    tokenizer: "PreTrainedTokenizerBase"
-    max_tokens: int
+    tokens: Tokens
+    limit: int | None = None
+    lengths: tuple[int, ...] = ()
 
     def collate(self, window: Window, rows: IntArray) -> dict[str, torch.Tensor]:
         """See `Field.collate`."""
-        encoded = self.tokenizer(
-            [window.text[i] for i in rows],
-            truncation=True,
-            max_length=self.max_tokens,
-            padding="longest",
-            return_attention_mask=True,
-            return_token_type_ids=False,
-            return_tensors="np",
-        )
-        empty = np.flatnonzero(np.asarray(encoded[MASK]).sum(axis=1) == 0)
-        if empty.size:
-            row = rows[int(empty[0])]
+        ids = self.tokens.of([window.text[row] for row in rows])
+        num_tokens = np.fromiter(map(len, ids), np.int64, len(ids))
+        if not num_tokens.all():
+            row = rows[int(num_tokens.argmin())]
             raise UserError(
                 f"The tokenizer returns no tokens for clip {window.clip_id[row]!r} ({window.text[row][:60]!r}). "
                 "Choose an encoder whose tokenizer knows these words, or leave the clip out."
             )
-        return {name: torch.from_numpy(np.ascontiguousarray(encoded[name], np.int64)) for name in (TOKENS, MASK)}
+        mask = np.arange(padded_length(int(num_tokens.max()), self.lengths)) < num_tokens[:, None]
+        padded = np.full(mask.shape, self.tokens.tokenizer.pad_token_id, np.int64)
+        padded[mask] = np.concatenate(ids)
+        return {TOKENS: torch.from_numpy(padded), MASK: torch.from_numpy(mask.astype(np.int64))}
+
+    def with_static_shapes(self, texts: Sequence[str]) -> "TextField":
+        """See `Field.with_static_shapes`."""
+        num_tokens = [len(ids) for ids in self.tokens.of(texts)]
+        return replace(self, lengths=choose_lengths(num_tokens, self.tokens.max_tokens, limit=self.limit))
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,10 @@ class FeatureField:
         """See `Field.collate`."""
         return {self.name: torch.from_numpy(window.features[self.name].take(rows))}
 
+    def with_static_shapes(self, texts: Sequence[str]) -> "FeatureField":
+        """See `Field.with_static_shapes`: its shape does not vary."""
+        return self
+
 
 @dataclass(frozen=True)
 class Collator:
@@ -78,39 +94,50 @@ class Collator:
 
     Attributes:
         fields: the fields that the model reads.
+        static_shapes: whether its fields have few shapes, so that its batches should have one number of rows.
     """
 
     fields: Sequence[Field]
+    static_shapes: bool = False
 
-    def __call__(self, window: Window, rows: IntArray, *, global_rows: IntArray) -> Batch:
+    def with_static_shapes(self, texts: Sequence[str]) -> "Collator":
+        """The same collator for a device that wants few shapes, chosen for texts like these."""
+        return Collator([field.with_static_shapes(texts) for field in self.fields], static_shapes=True)
+
+    def __call__(self, window: Window, rows: IntArray, *, global_rows: IntArray, num_rows: int | None = None) -> Batch:
         """Collate one micro-batch.
 
         Args:
             window: holds the rows.
-            rows: the micro-batch's rows; if empty, a single row of weight zero is used.
+            rows: the micro-batch's rows.
             global_rows: all rows of the step's global batch, the divisors of means.
+            num_rows: rows of the result, at least `len(rows)`. Filler rows follow the real ones. By default there are
+                none, or one if `rows` is empty.
         Raises:
             UserError: the tokenizer returns no tokens for a text.
         """
-        valid = np.ones(max(len(rows), 1), np.float32)
-        if not len(rows):
-            rows, valid[0] = global_rows[:1], 0.0
+        num_real = len(rows)
+        size = max(num_real, 1) if num_rows is None else num_rows
+        # A filler row repeats a real one, because models expect a text in every row.
+        repeated = rows[:1] if num_real else global_rows[:1]
+        taken = np.concatenate([rows, np.repeat(repeated, size - num_real)]) if size > num_real else rows
+        is_real = np.arange(size) < num_real
         fields: dict[str, torch.Tensor] = {}
         present: dict[str, torch.Tensor] = {}
-        counts = {"rows": len(global_rows)}
+        counts = {"rows": torch.tensor(len(global_rows))}
         for field in self.fields:
-            fields |= field.collate(window, rows)
+            fields |= field.collate(window, taken)
             if isinstance(field, FeatureField):
                 has = window.features[field.name].present
-                present[field.name] = torch.from_numpy(has[rows].astype(np.float32))
-                counts[field.name] = int(has[global_rows].sum())
+                present[field.name] = torch.from_numpy((has[taken] & is_real).astype(np.float32))
+                counts[field.name] = torch.tensor(max(1, int(has[global_rows].sum())))
         return Batch(
             fields=fields,
             present=present,
-            label=torch.from_numpy(window.label[rows]),
-            valid=torch.from_numpy(valid),
-            row_id=torch.from_numpy(window.row_id[rows]),
+            label=torch.from_numpy(window.label[taken]),
+            valid=torch.from_numpy(is_real.astype(np.float32)),
+            row_id=torch.from_numpy(np.where(is_real, window.row_id[taken], NO_ROW)),
             counts=counts,
             names=tuple((window.source[i], window.clip_id[i]) for i in rows),
-            num_tokens=int(fields[MASK].sum()) if MASK in fields else 0,
+            num_tokens=int(fields[MASK][:num_real].sum()) if MASK in fields else 0,
         )

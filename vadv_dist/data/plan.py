@@ -8,6 +8,7 @@ If sources are not mixed in proportion to their size, `mixture` decides how ofte
 that is read several times is in several windows, or once in a window whose batches repeat its rows.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -223,6 +224,11 @@ def rank_slice(batch: IntArray, rank: int, world_size: int, accumulate: int) -> 
     small batches some micro-batches are empty; the collator fills them with a row of weight zero.
     """
     return np.array_split(batch[rank::world_size], accumulate)
+
+
+def micro_batch_rows(batch_size: int, world_size: int, accumulate: int) -> int:
+    """Most rows of a result of `rank_slice`, of all ranks."""
+    return math.ceil(math.ceil(batch_size / world_size) / accumulate)
 
 
 def _window_starts(sizes: IntArray, window_bytes: int) -> list[int]:

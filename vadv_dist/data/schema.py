@@ -181,14 +181,16 @@ class Batch:
 
     Attributes:
         fields: the fields of the task by name, each [B, ...], such as token ids or clip features.
-        present: for each field that a clip can lack, 1 if the row has it and 0 if not, [B].
+        present: for each field that a clip can lack, 1 if the row has it and 0 if not, [B]; 0 for filler rows.
         label: in label units, or the index of a class, [B].
-        valid: 1 for real rows, 0 for filler rows that keep ranks in step, [B].
-        row_id: index of each row in its split, [B]: the same in every epoch and on every rank.
-        counts: number of rows of the *global* batch, used as divisors of means: `rows` counts real rows, and a field's
-            name counts real rows that have the field.
-        names: (source, clip_id) of each row.
-        num_tokens: number of tokens without padding.
+        valid: 1 for real rows, [B]; 0 for filler rows, which follow them, keep ranks in step and shapes the same, and
+            count for nothing.
+        row_id: index of each row in its split, [B]: the same in every epoch and on every rank; -1 for filler rows.
+        counts: number of rows of the *global* batch, [] each, int64. They are divisors of means and therefore at least
+            1: `rows` counts real rows, and a field's name counts real rows that have the field. Tensors, because a
+            recorded step reads the values of each batch.
+        names: (source, clip_id) of each real row.
+        num_tokens: number of tokens of real rows, without padding.
     """
 
     fields: Mapping[str, "torch.Tensor"]
@@ -196,7 +198,7 @@ class Batch:
     label: "torch.Tensor"
     valid: "torch.Tensor"
     row_id: "torch.Tensor"
-    counts: Mapping[str, int]
+    counts: Mapping[str, "torch.Tensor"]
     names: tuple[tuple[str, str], ...] = ()
     num_tokens: int = 0
 
@@ -216,6 +218,7 @@ class Batch:
             label=change(self.label),
             valid=change(self.valid),
             row_id=change(self.row_id),
+            counts={name: change(count) for name, count in self.counts.items()},
         )
 
 

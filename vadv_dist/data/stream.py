@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from vadv_dist.data.collate import Collator
-from vadv_dist.data.plan import EpochPlan, rank_slice, usable_rows
+from vadv_dist.data.plan import EpochPlan, micro_batch_rows, rank_slice, usable_rows
 from vadv_dist.data.schema import Batch, IntArray, Window
 from vadv_dist.data.windows import Windows
 
@@ -39,7 +39,7 @@ class BatchStream:
     Args:
         plan: order of the epoch.
         windows: supplies the windows.
-        collator: turns rows into batches.
+        collator: turns rows into batches; if it has static shapes, all of them have the same number of rows.
         rank, world_size: determine the share.
         accumulate: micro-batches per step.
         drop_missing: rows that lack one of these features are left out.
@@ -73,11 +73,14 @@ class BatchStream:
                 return True
             return False
 
+        full = micro_batch_rows(self.plan.batch_size, self.world_size, self.accumulate)
+        num_rows = full if self.collator.static_shapes else None
+
         def prepare() -> None:
             try:
                 for step, window, rows in self._global_batches(first_step):
                     micro = [
-                        self.collator(window, part, global_rows=rows)
+                        self.collator(window, part, global_rows=rows, num_rows=num_rows)
                         for part in rank_slice(rows, self.rank, self.world_size, self.accumulate)
                     ]
                     del window  # drop this reference and the generator's before the next window is read

@@ -73,7 +73,7 @@ def _try(config: Config) -> str:
         label=ones,
         valid=ones,
         row_id=torch.arange(4, device=device),
-        counts={"rows": 4},
+        counts={"rows": torch.tensor(4, device=device)},
     )
     for _ in range(2):
         for part in range(config.trainer.accumulate):

@@ -32,15 +32,15 @@ class Rows:
     Attributes:
         label: in label units, or the index of a class, [B].
         valid: 1 for real rows, 0 for filler, [B].
-        row_id: index of each row in its split, [B]: the same in every epoch and on every rank.
+        row_id: index of each row in its split, [B]: the same in every epoch and on every rank; -1 for filler.
         has_video: 1 for rows with the teacher's inputs, [B]; None if all have them.
-        num_rows: number of real rows in the global batch.
-        num_video_rows: number of these with the teacher's inputs.
+        num_rows: number of real rows in the global batch, at least 1.
+        num_video_rows: number of these with the teacher's inputs, at least 1.
     """
 
     label: Tensor
     valid: Tensor
     row_id: Tensor
     has_video: Tensor | None
-    num_rows: int
-    num_video_rows: int
+    num_rows: int | Tensor
+    num_video_rows: int | Tensor

@@ -113,8 +113,8 @@ def loss_terms(
         label_B: sentiment in label units, [B].
         valid_B: 1 for real rows, 0 for filler, [B].
         has_video_B: 1 for rows with the teacher's inputs, [B]; None if all have them.
-        num_rows: number of real rows in the global batch.
-        num_video_rows: number of these with the teacher's inputs; treated as at least 1.
+        num_rows: number of real rows in the global batch, at least 1.
+        num_video_rows: number of these with the teacher's inputs, at least 1.
         threshold: as in `class_cross_entropy`.
         step1, step2, detach_targets: as in `step_distillation`.
     Returns:
@@ -126,7 +126,6 @@ def loss_terms(
     _require_same_length(outputs, label_B, valid_B, has_video_B)
     valid_B = valid_B.bool()
     video_B = valid_B if has_video_B is None else valid_B & has_video_B.bool()
-    num_rows, num_video_rows = _at_least_one(num_rows), _at_least_one(num_video_rows)
 
     terms: dict[str, Tensor] = {}
     terms["text_regression"] = mean_squared_error(  # eq. 11
@@ -200,10 +199,6 @@ class StepDistillation(Objective):
 
 def _at_least_fp32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _at_least_one(count: int | Tensor) -> int | Tensor:
-    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
 
 
 def _require_same_length(

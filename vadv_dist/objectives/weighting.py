@@ -71,7 +71,8 @@ class RandomWeighting(Weighting):
 
         torch.manual_seed(seed)
         # Drawn on the CPU, because a GPU's generator gives other numbers.
-        return slope(Random(), torch.ones(self._num_terms, dtype=torch.float64)).to(self._device)
+        drawn = slope(Random(), torch.ones(self._num_terms, dtype=torch.float64))
+        return drawn.to(self._device, non_blocking=True)
 
 
 class LabelUncertaintyWeighting(Weighting):

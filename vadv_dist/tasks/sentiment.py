@@ -15,6 +15,7 @@ from vadv_dist.data.collate import MASK, TOKENS, Collator, FeatureField, TextFie
 from vadv_dist.data.prompts import load_prompts
 from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import Sources
+from vadv_dist.data.tokens import Tokens
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation.description import Output, TaskDescription, Term
 from vadv_dist.evaluation.label_scale import LabelScale
@@ -23,7 +24,7 @@ from vadv_dist.inference.export import export_student
 from vadv_dist.inference.model_card import ModelCard
 from vadv_dist.inference.predict import Student
 from vadv_dist.models.encoders import build_encoder, build_tokenizer, require_fitting
-from vadv_dist.models.heads import start_in_label_units
+from vadv_dist.models.heads import start_in_label_units, without_autocast
 from vadv_dist.models.teacher import Teacher
 from vadv_dist.models.text_student import TextStudent
 from vadv_dist.models.token_limit import longest_text
@@ -106,7 +107,7 @@ class SentimentStep(TrainingStep):
             num_video_rows=batch.counts["rows" if seen_by is None else seen_by],
         )
         # Losses in fp32, whatever the models compute in.
-        with torch.autocast(batch.label.device.type, enabled=False):
+        with without_autocast(batch.label.device):
             terms: Terms = self.objective(TeacherStudentOutputs(**outputs), rows)
         return terms
 
@@ -144,7 +145,7 @@ class SentimentTask:
         tokenizer = build_tokenizer(config.student.encoder)
         require_fitting(self.student.encoder, tokenizer, config.student.encoder, config.data.max_tokens)
         self.tokenizer = tokenizer
-        text = TextField(tokenizer, config.data.max_tokens)
+        text = TextField(Tokens(tokenizer, config.data.max_tokens), limit=longest_text(self.student.encoder))
         self.collator = Collator([text, *map(FeatureField, config.needed_features)])
         has_prompts = teacher is not None and config.teacher.prompting != "none"
         self.description = describe(self.labels, objective.described, video=teacher is not None, prompt=has_prompts)
@@ -186,7 +187,7 @@ class SentimentTask:
             label=torch.zeros(rows, device=device),
             valid=ones,
             row_id=torch.arange(rows, device=device),
-            counts=dict.fromkeys(("rows", *fields), rows),
+            counts=dict.fromkeys(("rows", *fields), torch.tensor(rows, device=device)),
             num_tokens=rows * tokens,
         )
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from vadv_dist.config.sections import Config
 from vadv_dist.data.sources import SplitShards
@@ -62,19 +64,24 @@ def score_split(
         waiting=waiting,
     )
     names: list[tuple[str, str]] = []
-    columns: dict[str, list[np.ndarray]] = {}
+    labels: list[Tensor] = []
+    # On the device until the end: copying each batch's to the host would wait for the device.
+    columns: dict[str, list[Tensor]] = {}
     for step in itertools.islice(stream.steps(), max_batches):
         for prepared in step.micro:
             batch = prepared.to(distributed.device)
             found = task.predictions(engine.predict(batch), batch)
-            keep = batch.valid.bool().cpu()
-            names += [name for name, kept in zip(batch.names, keep.tolist(), strict=True) if kept]
-            for column, value in {"label": batch.label, **found}.items():
-                columns.setdefault(column, []).append(value.float().cpu()[keep].numpy())
+            real = len(batch.names)  # filler rows follow
+            names += batch.names
+            labels.append(prepared.label[:real])
+            for column, value in found.items():
+                # A copy, because an engine may write the next batch's outputs into the same memory.
+                columns.setdefault(column, []).append(value[:real].clone())
         on_batch()
-    mine = (names, {name: np.concatenate(parts) for name, parts in columns.items()})
+    mine = (names, {column: torch.cat(parts).float().cpu().numpy() for column, parts in columns.items()})
+    mine[1]["label"] = torch.cat(labels).numpy()
     shares = distributed.gather(mine)
-    joined = {name: np.concatenate([share[1][name] for share in shares if share[0]]) for name in columns}
+    joined = {name: np.concatenate([share[1][name] for share in shares if share[0]]) for name in mine[1]}
     return Scored([name for share in shares for name in share[0]], joined.pop("label"), joined)
 
 
