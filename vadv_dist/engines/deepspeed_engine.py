@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from vadv_dist.config import EngineConfig, OptimizerConfig
 from vadv_dist.data.schema import Batch
-from vadv_dist.engines.deepspeed_config import deepspeed_config
+from vadv_dist.engines.deepspeed_config import collects_gradients, deepspeed_config
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.protocol import MOMENTS, Weigh, adamw
+from vadv_dist.engines.zero_gradients import Clipping, CollectedGradients, FlattenedGradients, ZeroGradients
 from vadv_dist.errors import UserError
 from vadv_dist.objectives.base import weighted_total
 from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms, TrainingStep
@@ -68,11 +69,19 @@ class DeepSpeedEngine:
             ),
         )
         self._module: nn.Module = self._engine.module
-        self._flattens = distributed.device.type == "cpu" and self._stage in (1, 2) and not engine.offload_optimizer
-        self._flat_gradients: dict[int, Tensor] = {}
-        if self._flattens:
-            # DeepSpeed's own copies every gradient to fp64 first.
-            self._optimizer.scaled_global_norm = self._gradient_norm
+        self._gradients: ZeroGradients | None = None
+        self._clipping: Clipping | None = None
+        if self._stage >= 1 and not engine.offload_optimizer:
+            self._clipping = Clipping(self._optimizer, self._stage, self._clip_norm, distributed)
+        self._collects = collects_gradients(engine, distributed.world_size)
+        if self._collects:
+            self._gradients = CollectedGradients(self._optimizer, distributed)
+            self._engine.enable_backward_allreduce = False
+        elif self._stage == 2 and not engine.offload_optimizer:
+            self._gradients = FlattenedGradients(self._optimizer)
+        if self._stage in (1, 2):
+            # After a step it makes every parameter a view of the flat weights, which it is already.
+            self._optimizer._update_model_bit16_weights = lambda number: None
         # bf16 masters would start from rounded weights.
         self._fill_state(fp32, None, 0)
 
@@ -82,7 +91,8 @@ class DeepSpeedEngine:
         terms: Terms = self._engine(batch)[1]
         total = weighted_total(terms, weigh(terms))
         # DeepSpeed averages over ranks and micro-batches, while their losses add up.
-        self._engine.backward(total * (self._distributed.world_size * self._accumulate))
+        ranks = 1 if self._collects else self._distributed.world_size
+        self._engine.backward(total * (ranks * self._accumulate))
         if not last:
             self._engine.step()
         return {name: term.detach() for name, term in (terms | {"total": total}).items()}
@@ -97,9 +107,11 @@ class DeepSpeedEngine:
             norm = nn.utils.clip_grad_norm_([p for _, p in self._trained()], bound)
             self._engine.step()
             return norm.detach()
-        if self._flattens:
-            self._flatten_gradients()
+        if self._gradients is not None:
+            self._gradients.hand_over()
         self._engine.step()
+        if self._clipping is not None:
+            return self._clipping.norm
         return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32).detach()
 
     def terms(self, batch: Batch) -> Terms:
@@ -204,28 +216,6 @@ class DeepSpeedEngine:
             self._optimizer._hp_optimizer_states_linked = False
             self._optimizer._lazy_init_hp_params_optimizer_state()
 
-    def _flatten_gradients(self) -> None:
-        """Copy this rank's gradients into the flat tensor that its AdamW reads, before DeepSpeed concatenates them.
-
-        On a CPU `torch.cat` runs in one thread: a tenth of RoBERTa-Base's step.
-        """
-        for number, gradients in self._optimizer.averaged_gradients.items():
-            if gradients is None or hasattr(gradients, "flat_partition"):
-                continue
-            sizes = [gradient.numel() for gradient in gradients]
-            if number not in self._flat_gradients:
-                self._flat_gradients[number] = torch.empty(sum(sizes), dtype=gradients[0].dtype)
-            flat = self._flat_gradients[number]
-            parts = [part.view_as(g) for part, g in zip(torch.split(flat, sizes), gradients, strict=True)]
-            torch._foreach_copy_(parts, gradients)
-            self._optimizer.averaged_gradients[number] = _FlatGradients(parts, flat)
-
-    def _gradient_norm(self, norm_type: int = 2) -> Tensor:
-        """Norm of the gradients over all ranks, [], in fp32 as plain torch has it; -1, as DeepSpeed, if not finite."""
-        parts = [part for gradients in self._optimizer.averaged_gradients.values() for part in gradients]
-        norm = self._distributed.sum(nn.utils.get_total_norm(parts, norm_type).square()).sqrt()
-        return torch.where(norm.isfinite(), norm, -1.0)
-
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         for group in self._groups:
             yield from zip(group.names, group.parameters, strict=True)
@@ -250,14 +240,6 @@ class DeepSpeedEngine:
         # With modifier_rank all ranks must write the same; rank 0's is what is kept.
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             yield
-
-
-class _FlatGradients(list[Tensor]):
-    """Gradients of one group that DeepSpeed knows, by the name of this attribute, to be views of one flat tensor."""
-
-    def __init__(self, parts: Sequence[Tensor], flat_partition: Tensor) -> None:
-        super().__init__(parts)
-        self.flat_partition = flat_partition
 
 
 def import_deepspeed(device: torch.device) -> Any:
