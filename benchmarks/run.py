@@ -81,25 +81,29 @@ def measure_apart(name: str, quick: bool) -> list[Row]:
 
 
 def measure_predict(quick: bool) -> list[Row]:
-    """Run benchmarks/predict.py and take its ratio.
+    """Run benchmarks/predict.py in both precisions and take its ratios.
 
     Raises:
         subprocess.CalledProcessError: it failed.
     """
-    printed = _python([str(_HERE / "predict.py"), "--repeats", "2" if quick else "5"])
-    found = re.search(r"vadv (\d+ sentences/s), .* (\d+ sentences/s), ratio ([\d.]+)", printed)
-    if found is None:
-        raise subprocess.CalledProcessError(0, "predict.py", printed)
-    return [
-        Row(
-            "sentences/s of vadv predict, MiniLM encoder",
-            'pipeline("text-classification", batch_size=32)',
-            float(found[3]),
-            3.0,
-            "at least",
-            f"{found[1]} against {found[2]}",
+    rows = []
+    for precision, asked in (("fp32", 3.0), ("bf16", 4.0)):
+        arguments = ["--repeats", "2" if quick else "5", "--precision", precision]
+        printed = _python([str(_HERE / "predict.py"), *arguments])
+        found = re.search(r"vadv .* (\d+ sentences/s), .* (\d+ sentences/s), ratio ([\d.]+), (.*)", printed)
+        if found is None:
+            raise subprocess.CalledProcessError(0, "predict.py", printed)
+        rows.append(
+            Row(
+                f"sentences/s of vadv predict --precision {precision}, MiniLM encoder",
+                'pipeline("text-classification", batch_size=32)',
+                float(found[3]),
+                asked,
+                "at least",
+                f"{found[1]} against {found[2]}; {found[4]}",
+            )
         )
-    ]
+    return rows
 
 
 def _python(arguments: list[str]) -> str:

@@ -4,6 +4,7 @@ import torch
 from tiny_students import TEXTS, make_student, one_by_one
 
 from vadv_dist.errors import UserError
+from vadv_dist.inference import predict
 from vadv_dist.inference.export import load_student
 from vadv_dist.inference.fast_student import MODEL_TYPES, FastStudent, is_supported
 from vadv_dist.inference.predict import Student, predict_texts
@@ -42,6 +43,39 @@ def test_fast_student_equals_the_student_with_and_without_padding(model_type, po
             torch.testing.assert_close(fast(input_ids, mask), student(input_ids, mask), atol=1e-5, rtol=1e-5)
         input_ids[0, 4:] = student.encoder.config.pad_token_id
         mask[0, 4:] = 0
+
+
+@pytest.mark.parametrize(("model_type", "pooling"), [("bert", "cls"), ("bert", "mean"), ("mpnet", "mean")])
+def test_bf16_computes_the_encoder_in_bfloat16_and_the_head_in_fp32(tokenizer, tmp_path, model_type, pooling):
+    student = make_student(tmp_path / "encoder", model_type, pooling=pooling)
+    expected = np.array(one_by_one(student, tokenizer))
+    short = Student(student, tokenizer, 10, device="cpu", precision="bf16")
+    found = short.predict(TEXTS)
+    assert {p.dtype for p in short.student.encoder.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in short.student.dense.parameters()} == {torch.float32}
+    assert 1e-5 < np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def test_chunks_are_predicted_in_order_whatever_their_sizes(export, monkeypatch):
+    student = Student.load(export, device="cpu")
+    expected = student.predict(TEXTS)
+    found = list(student.predict_chunks(iter([TEXTS[:1], [], TEXTS[1:4], TEXTS[4:]])))
+    assert [len(part) for part in found] == [1, 0, 3, 2]
+    np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-6)
+    monkeypatch.setattr(predict, "CHUNK_ROWS", 4)
+    np.testing.assert_allclose(student.predict(TEXTS), expected, atol=1e-6)
+    assert student.counts.texts == 3 * len(TEXTS)
+
+
+def test_an_error_in_reading_a_later_chunk_is_raised(export):
+    def chunks():
+        yield TEXTS
+        raise UserError("the file ends here")
+
+    found = Student.load(export, device="cpu").predict_chunks(chunks())
+    assert len(next(found)) == len(TEXTS)
+    with pytest.raises(UserError, match="ends here"):
+        next(found)
 
 
 def test_no_texts_give_no_predictions(export):

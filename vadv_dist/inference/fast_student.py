@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from vadv_dist.models.heads import at_least_fp32
 from vadv_dist.models.text_student import TextStudent
 
 # Architectures whose layers have the same modules and names as BERT's, with learnt absolute positions.
@@ -84,8 +85,8 @@ class FastStudent(nn.Module):
         layers = list(student.encoder.get_submodule("encoder.layer").children())
         heads = student.encoder.config.num_attention_heads
         self.pooling = student.pooling
-        self.embeddings = student.encoder.get_submodule("embeddings")
-        self.layers = nn.ModuleList(
+        self.encoder = nn.ModuleList([student.encoder.get_submodule("embeddings")])
+        self.encoder.extend(
             FastLayer(layer, heads=heads, first_token_only=student.pooling == "cls" and layer is layers[-1])
             for layer in layers
         )
@@ -95,14 +96,19 @@ class FastStudent(nn.Module):
     def forward(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
         """Return the text logit in label units, [B], like `TextStudent` in evaluation mode."""
         keep_BL = attention_mask_BL.bool()
-        keep_B11L = None if bool(keep_BL.all()) else keep_BL[:, None, None, :]
-        hidden_BLD = self.embeddings(input_ids=input_ids_BL)
-        for layer in self.layers:
+        keep_B11L: Tensor | None = keep_BL[:, None, None, :]
+        if keep_BL.device.type == "cpu" and bool(keep_BL.all()):  # elsewhere the host would wait for the answer
+            keep_B11L = None
+        embeddings, *layers = self.encoder
+        hidden_BLD = embeddings(input_ids=input_ids_BL)
+        for layer in layers:
             hidden_BLD = layer(hidden_BLD, keep_B11L)
         if self.pooling == "cls":
             pooled_BD = hidden_BLD[:, 0]
         else:
-            total_BD = hidden_BLD.masked_fill(~keep_BL.unsqueeze(-1), 0.0).sum(dim=1)
+            total_BD = (
+                hidden_BLD.to(at_least_fp32(hidden_BLD.dtype)).masked_fill(~keep_BL.unsqueeze(-1), 0.0).sum(dim=1)
+            )
             pooled_BD = total_BD / keep_BL.sum(dim=1, keepdim=True).clamp(min=1)
         logit_B1: Tensor = self.out(torch.tanh(self.dense(pooled_BD)))
         return logit_B1.squeeze(-1)

@@ -1,6 +1,8 @@
 """Predict the sentiment of texts with an exported student, without its teacher."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,7 @@ from vadv_dist.inference.batching import padded, token_budget_batches
 from vadv_dist.inference.export import load_student
 from vadv_dist.inference.fast_student import FastStudent, is_supported
 from vadv_dist.inference.manifest import resolve_student
-from vadv_dist.inference.tables import table_kind
+from vadv_dist.inference.tables import CHUNK_ROWS, table_kind
 from vadv_dist.inference.token_counts import TokenCounts, count_tokens
 from vadv_dist.models.text_student import TextStudent
 from vadv_dist.storage import Location, atomic_file, local_copy, location
@@ -20,6 +22,8 @@ from vadv_dist.storage import Location, atomic_file, local_copy, location
 # Large enough to use the whole machine, small enough for a CPU's caches; measured with benchmarks/predict.py.
 CPU_BATCH_TOKENS = 2048
 GPU_BATCH_TOKENS = 32768
+
+Precision = Literal["fp32", "bf16"]
 
 # Called at the end with the number of truncated texts.
 Tell = Callable[[TokenCounts], None]
@@ -36,6 +40,8 @@ class Student:
         max_tokens: texts are truncated to this many tokens, as in training.
         batch_tokens: bound on a batch's rows times its longest row; None chooses one for the device.
         device: a torch device; None uses a GPU if there is one.
+        precision: `bf16` computes the encoder in bfloat16, which is faster on a GPU and on a CPU with AMX or
+            AVX512-BF16, and slower on others.
     Raises:
         UserError: this machine does not have the device.
     """
@@ -48,9 +54,12 @@ class Student:
         *,
         batch_tokens: int | None = None,
         device: str | None = None,
+        precision: Precision = "fp32",
     ) -> None:
         self.device = _device(device)
         self.student = (FastStudent(student) if is_supported(student.encoder) else student).to(self.device).eval()
+        if precision == "bf16":
+            self.student.encoder.bfloat16()  # the head computes in fp32
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.counts = TokenCounts(0, 0, 0, max_tokens)
@@ -58,7 +67,14 @@ class Student:
         self.batch_tokens = batch_tokens or default
 
     @classmethod
-    def load(cls, folder: str | Location, *, batch_tokens: int | None = None, device: str | None = None) -> "Student":
+    def load(
+        cls,
+        folder: str | Location,
+        *,
+        batch_tokens: int | None = None,
+        device: str | None = None,
+        precision: Precision = "fp32",
+    ) -> "Student":
         """Load an export or a run's student after verifying its files.
 
         Raises:
@@ -66,30 +82,55 @@ class Student:
         """
         with local_copy(resolve_student(folder)) as path:
             student, tokenizer, max_tokens = load_student(path)
-        return cls(student, tokenizer, max_tokens, batch_tokens=batch_tokens, device=device)
+        return cls(student, tokenizer, max_tokens, batch_tokens=batch_tokens, device=device, precision=precision)
 
     def predict(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Predict the sentiment of texts, none of them empty: in label units, [R], in the order of the texts."""
-        predictions = np.empty(len(texts), np.float32)
+        chunks = [texts[start : start + CHUNK_ROWS] for start in range(0, len(texts), CHUNK_ROWS)]
+        return np.concatenate([np.empty(0, np.float32), *self.predict_chunks(chunks)])
+
+    def predict_chunks(self, chunks: Iterable[Sequence[str]]) -> Iterator[npt.NDArray[np.float32]]:
+        """Predict chunks of texts like `predict`, reading and tokenizing the next one while the model runs."""
+        following = iter(chunks)
+        with ThreadPoolExecutor(1, thread_name_prefix="vadv-tokens") as thread:
+            coming = thread.submit(self._tokenize_next, following)
+            while (token_ids := coming.result()) is not None:
+                coming = thread.submit(self._tokenize_next, following)
+                yield self._run(token_ids)
+
+    def _tokenize_next(self, chunks: Iterator[Sequence[str]]) -> list[list[int]] | None:
+        """Token ids of the next chunk's texts; None at the end."""
+        texts = next(chunks, None)
+        if texts is None:
+            return None
         if not len(texts):
-            return predictions
-        token_ids = self.tokenizer(
+            return []
+        token_ids: list[list[int]] = self.tokenizer(
             list(texts),
             truncation=True,
             max_length=self.max_tokens,
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
+        self._count(texts, np.fromiter(map(len, token_ids), np.int64, len(token_ids)))
+        return token_ids
+
+    @torch.inference_mode()
+    def _run(self, token_ids: list[list[int]]) -> npt.NDArray[np.float32]:
+        """Predictions of tokenized texts, [R]."""
+        predictions = np.empty(len(token_ids), np.float32)
         lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
-        self._count(texts, lengths)
         pad_id = self.tokenizer.pad_token_id or 0
-        with torch.inference_mode():
-            for rows in token_budget_batches(lengths, self.batch_tokens):
-                input_ids, mask = padded([token_ids[row] for row in rows], pad_id)
-                logit_B = self.student(
-                    torch.from_numpy(input_ids).to(self.device), torch.from_numpy(mask).to(self.device)
-                )
-                predictions[rows] = logit_B.float().cpu().numpy()
+        batches, logits = token_budget_batches(lengths, self.batch_tokens), []
+        for rows in batches:
+            padded_BL, mask_BL = (torch.from_numpy(a) for a in padded([token_ids[row] for row in rows], pad_id))
+            logits.append(
+                self.student(
+                    padded_BL.to(self.device, non_blocking=True), mask_BL.to(self.device, non_blocking=True)
+                ).float()
+            )
+        if batches:  # one copy to the host, after which everything is computed
+            predictions[np.concatenate(batches)] = torch.cat(logits).cpu().numpy()
         return predictions
 
     def _count(self, texts: Sequence[str], lengths: npt.NDArray[np.int64]) -> None:
@@ -109,10 +150,19 @@ class Student:
 
 
 def predict_texts(
-    folder: str | Location, texts: Sequence[str], *, tell: Tell = lambda counts: None
+    folder: str | Location,
+    texts: Sequence[str],
+    *,
+    precision: Precision = "fp32",
+    tell: Tell = lambda counts: None,
 ) -> npt.NDArray[np.float32]:
     """Predict the sentiment of texts with the student of a run or an export.
 
+    Args:
+        folder: the run or export.
+        texts: the texts.
+        precision: as in `Student`.
+        tell: called at the end with the number of truncated texts.
     Returns:
         predictions in label units, [R], in the order of `texts`.
     Raises:
@@ -121,7 +171,7 @@ def predict_texts(
     for number, text in enumerate(texts, 1):
         if not text.strip():
             raise UserError(f"Text {number} is empty. Give at least one word.")
-    student = Student.load(folder)
+    student = Student.load(folder, precision=precision)
     predictions = student.predict(texts)
     tell(student.counts)
     return predictions
@@ -133,6 +183,7 @@ def predict_file(
     output_path: str | Location,
     *,
     text_column: str = "text",
+    precision: Precision = "fp32",
     tell: Tell = lambda counts: None,
 ) -> int:
     """Copy a table and add a column `prediction`, in label units.
@@ -144,6 +195,7 @@ def predict_file(
         input_path: a .csv (UTF-8, with a header) or .parquet file; one in an object store is copied to this machine.
         output_path: the file to create, in the same format.
         text_column: column of `input_path` with the texts.
+        precision: as in `Student`.
         tell: called at the end with the number of truncated texts.
     Returns:
         number of rows.
@@ -159,8 +211,8 @@ def predict_file(
         # Cheap checks first, so that an empty text is reported before any prediction.
         student = resolve_student(folder)
         num_rows = table.check_texts()
-        predictor = Student.load(student)
-        predictions = np.concatenate([np.empty(0, np.float32), *(predictor.predict(texts) for texts in table.texts())])
+        predictor = Student.load(student, precision=precision)
+        predictions = np.concatenate([np.empty(0, np.float32), *predictor.predict_chunks(table.texts())])
         with atomic_file(target) as partial:
             table.write_with(partial, predictions)
     tell(predictor.counts)
