@@ -28,6 +28,7 @@ MODULES = {
     "planning": "planning",
     "objects": "object_reading",
     "extract": "extract",
+    "zero": "zero_step",
     "watching": "watching",
     "start": "start",
 }

@@ -36,11 +36,11 @@ def test_named_engine_is_kept_whatever_the_memory() -> None:
     [
         (TORCH, False, (4, 4, 8)),
         (ZERO[0], True, (4, 4, 8)),
-        (ZERO[1], False, (4, 4, 3)),
-        (ZERO[1], True, (2, 2, 3)),
-        (ZERO[2], True, (2, 0.5, 3)),
+        (ZERO[1], False, (4, 8, 3)),
+        (ZERO[1], True, (2, 4, 3)),
+        (ZERO[2], True, (2, 1, 3)),
         (ZERO[3], True, (0.5, 0.5, 3)),
-        (dataclasses.replace(ZERO[2], offload_optimizer=True), True, (2, 0.5, 0)),
+        (dataclasses.replace(ZERO[2], offload_optimizer=True), True, (2, 1, 0)),
     ],
 )
 def test_memory_of_each_engine(engine: EngineConfig, bf16: bool, expected: tuple[float, ...]) -> None:
@@ -77,14 +77,14 @@ def test_equal_traffic_is_decided_for_torch() -> None:
 
 
 def test_larger_models_get_the_lowest_stage_that_fits() -> None:
-    # By hand in fp32 on 4 ranks: torch 18 GB, ZeRO-1 13, ZeRO-2 10, ZeRO-3 7.
-    found = {device: choose(4, device / 0.9).engine for device in (18.1, 17.9, 12.9, 9.9)}
-    assert found == {18.1: TORCH, 17.9: ZERO[1], 12.9: ZERO[2], 9.9: ZERO[3]}
-    assert "more than fits for torch (16.76 GiB) and deepspeed ZeRO-1 (12.11 GiB)" in choose(4, 12.9 / 0.9).reason
+    # By hand in fp32 on 4 ranks: torch 18 GB, ZeRO-1 17, ZeRO-2 11, ZeRO-3 7.
+    found = {device: choose(4, device / 0.9).engine for device in (18.1, 17.9, 16.9, 10.9)}
+    assert found == {18.1: TORCH, 17.9: ZERO[1], 16.9: ZERO[2], 10.9: ZERO[3]}
+    assert "more than fits for torch (16.76 GiB) and deepspeed ZeRO-1 (15.83 GiB)" in choose(4, 16.9 / 0.9).reason
 
 
 def test_accumulation_counts_against_stages_that_send_every_micro_batch() -> None:
-    assert choose(4, 12.9 / 0.9, accumulate=8).engine == ZERO[2]  # 2 · 4 · 8 + 4 = 68 against 12 · 8 = 96
+    assert choose(4, 16.9 / 0.9, accumulate=8).engine == ZERO[2]  # 2 · 4 · 8 + 4 = 68 against 12 · 8 = 96
     assert choose(4, 100, bf16=True, accumulate=8).engine.stage in (0, 1)
 
 
@@ -98,3 +98,8 @@ def test_unknown_memory_is_taken_as_enough() -> None:
     choice = choose(2, None)
     assert choice.engine == TORCH
     assert "if it fits its device" in choice.reason
+
+
+def test_other_settings_of_the_engine_are_kept() -> None:
+    offload = dataclasses.replace(EngineConfig(kind="deepspeed"), offload_optimizer=True)
+    assert choose_engine(offload, SIZES, 2, bf16=True, accumulate=1, device=None).engine == offload

@@ -1,11 +1,10 @@
 """The engine for `engine.kind: auto`: the one that fits the devices and sends the fewest bytes per step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vadv_dist.config import EngineConfig
 from vadv_dist.engines.memory import ModelSizes, memory_by_use
 
-_CANDIDATES = (EngineConfig(kind="torch"), *(EngineConfig(kind="deepspeed", zero_stage=n) for n in (1, 2, 3)))
 # The rest is for the CUDA context, the libraries' workspaces and fragments that the allocator cannot use.
 _USABLE = 0.9
 
@@ -48,21 +47,22 @@ def choose_engine(
     """
     if engine.kind != "auto":
         return Choice(engine)
-    plain = _CANDIDATES[0]
+    plain = replace(engine, kind="torch")
     if world_size == 1:
         return Choice(plain, "because there is one device")
-    need = {c: sum(memory_by_use(c, sizes, world_size, bf16=bf16).values()) for c in _CANDIDATES}
-    sent = {c: sent_bytes(c, sizes.trained, world_size, bf16=bf16, accumulate=accumulate) for c in _CANDIDATES}
-    fitting = [c for c in _CANDIDATES if device is None or need[c] <= _USABLE * device]
+    candidates = [plain, *(replace(engine, kind="deepspeed", zero_stage=stage) for stage in (1, 2, 3))]
+    need = {c: sum(memory_by_use(c, sizes, world_size, bf16=bf16).values()) for c in candidates}
+    sent = {c: sent_bytes(c, sizes.trained, world_size, bf16=bf16, accumulate=accumulate) for c in candidates}
+    fitting = [c for c in candidates if device is None or need[c] <= _USABLE * device]
     if not fitting:
-        least = min(_CANDIDATES, key=need.__getitem__)
+        least = min(candidates, key=need.__getitem__)
         return Choice(
             least,
             f"which needs the least memory, about {_size(need[least])} per device; that does not fit {_size(device)}",
             fits=False,
         )
     best = min(fitting, key=sent.__getitem__)
-    larger = [c for c in _CANDIDATES if c not in fitting]
+    larger = [c for c in candidates if c not in fitting]
     room = "if it fits its device" if device is None else f"of {_size(device)}"
     facts = [f"because on {world_size} ranks it needs about {_size(need[best])} per device {room}"]
     if larger:

@@ -37,6 +37,8 @@ def memory_by_use(engine: EngineConfig, sizes: ModelSizes, world_size: int, *, b
     """
     stage = engine.stage
     weight, gradient = (2, 2) if bf16 and stage > 0 else (4, 4)
+    if stage in (1, 2):
+        gradient *= 2  # as autograd leaves them, and in the flat buffer that is reduced or updated from
     # AdamW's two moments; ZeRO also keeps fp32 masters, even in fp32 training.
     optimizer = 12 if stage >= 1 else 8
     share = -(-sizes.trained // world_size)

@@ -10,7 +10,7 @@ import torch
 from vadv_dist.config import Config
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.build import build_engine
-from vadv_dist.engines.distributed import Distributed, choose_device
+from vadv_dist.engines.distributed import Distributed, choose_device, prepare_cuda
 from vadv_dist.errors import MachineError
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
@@ -60,6 +60,8 @@ def smoke(config: Config) -> Iterator[str]:
 
 def _trainer(config: Config, splits: Splits) -> Trainer:
     device = choose_device(config.trainer.use_gpu)
+    if device.type == "cuda":
+        prepare_cuda(config.trainer.matmul_precision)
     distributed = Distributed(device=device)
     task = build(config, splits.train.sources)
     task.check(device)
