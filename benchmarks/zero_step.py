@@ -68,8 +68,9 @@ def measure(quick: bool) -> list[Row]:
             ratio_of_medians(seconds[name], seconds["plain"]),
             1.3 if name != "ZeRO-3" else 2.5,
             "at most",
-            f"{1000 * statistics.median(seconds[name]):.0f} ms against {1000 * statistics.median(seconds['plain']):.0f} "
-            f"ms; {counts[name]:,} operations against {counts['plain']:,}",
+            f"{1000 * statistics.median(seconds[name]):.0f} ms against "
+            f"{1000 * statistics.median(seconds['plain']):.0f} ms; "
+            f"{counts[name]:,} operations against {counts['plain']:,}",
         )
         for name in _ENGINES
         if name != "plain"
