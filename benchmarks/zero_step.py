@@ -18,7 +18,7 @@ from measure import Row, alternate, ratio_of_medians
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import RobertaConfig
 
-from vadv_dist.config import Config, EngineConfig
+from vadv_dist.config import Config, EngineConfig, TeacherConfig
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.build import build_engine
 from vadv_dist.engines.distributed import Distributed
@@ -53,7 +53,11 @@ def measure(quick: bool) -> list[Row]:
         )
         write_untrained_encoder(Path(scratch) / "encoder", narrow)
         config = run_config(Path(scratch), batch_size=4, teacher=True)
-        config = replace(config, trainer=replace(config.trainer, precision="bf16"))
+        config = replace(
+            config,
+            teacher=TeacherConfig(width=8, hidden=8, heads=1),
+            trainer=replace(config.trainer, precision="bf16"),
+        )
         steps = {name: _step(replace(config, engine=engine)) for name, engine in _ENGINES.items()}
         seconds = alternate(steps, 10 if quick else 40, warm_ups=3)
     counts = {}
