@@ -32,10 +32,15 @@ class TrainerConfig:
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     """Precision of fp32 matrix products on a GPU: `highest` is fp32, `high` is TF32 (10 bits of mantissa instead of 23,
     several times faster from the A100 on), `medium` is bf16 inside. It does not affect bf16 training."""
+    checkpoint_every_s: NonNegative | None = 300.0
+    """Save a checkpoint at the first logged step or end of an epoch once this many seconds have passed since the last
+    one; null disables this. A checkpoint is also saved at the end of a run and on SIGTERM."""
+    checkpoint_every_epochs: Count | None = None
+    """Also save a checkpoint after every this many epochs; null disables this."""
     checkpoint_every_steps: Count | None = None
-    """Also save a checkpoint every this many steps; null saves one after each epoch only."""
+    """Also save a checkpoint after every this many steps; null disables this."""
     keep_best: Count = 1
-    """Number of checkpoints with the best validation scores to keep, besides the last."""
+    """Number of epochs with the best validation scores of which the weights are kept, besides the last checkpoint."""
     patience: Count | None = None
     """Epochs without a better validation score after which training stops; null disables early stopping."""
     eval_batch_size: Count = 64

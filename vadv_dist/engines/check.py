@@ -45,6 +45,7 @@ def _try(config: Config) -> str:
     from vadv_dist.data.schema import Batch
     from vadv_dist.engines.build import build_engine
     from vadv_dist.engines.distributed import Distributed, choose_device, choose_dtype
+    from vadv_dist.formats.tensor_parts import HeldTensors, whole_tensors
     from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms, TrainingStep
 
     class Toy(TrainingStep):
@@ -65,7 +66,7 @@ def _try(config: Config) -> str:
     names, parameters = zip(*model.named_parameters(), strict=True)
     groups = [ParameterGroup("toy", list(names), list(parameters), lr=0.1, weight_decay=0.0)]
     engine = build_engine(config, model, groups, distributed)
-    before = {name: tensor.clone() for name, tensor in engine.weights().items()}
+    before = whole_tensors(engine.weights())
     ones = torch.ones(4, device=device)
     batch = Batch(
         fields={"x": torch.randn(4, 8, device=device)},
@@ -80,14 +81,13 @@ def _try(config: Config) -> str:
             last = part == config.trainer.accumulate - 1
             engine.accumulate(batch, lambda _: {"loss": 1.0}, last=last)
         norm = engine.update(1.0)
-    after = {name: tensor.clone() for name, tensor in engine.weights().items()}
-    moments = {name: tensor.clone() for name, tensor in engine.moments().items()}
+    after, moments = whole_tensors(engine.weights()), whole_tensors(engine.moments())
     if not bool(norm.isfinite()) or not all(bool(tensor.isfinite().all()) for tensor in after.values()):
         raise ArithmeticError("weights or the gradient's norm are not finite after two steps")
     if any(torch.equal(before[name], after[name]) for name in before):
         raise ArithmeticError("some weights do not change in two steps")
-    engine.load(after, moments, 2)
-    again = engine.weights()
+    engine.load(HeldTensors(after), HeldTensors(moments), 2)
+    again = whole_tensors(engine.weights())
     if not all(torch.equal(after[name], again[name]) for name in after):
         raise ArithmeticError("saved and reloaded weights differ")
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.protocol import MOMENTS, Weigh, adamw
 from vadv_dist.engines.zero_gradients import Clipping, CollectedGradients, FlattenedGradients, ZeroGradients
 from vadv_dist.errors import UserError
+from vadv_dist.formats.tensor_parts import HeldTensors, TensorPart, TensorReader
 from vadv_dist.objectives.base import weighted_total
 from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms, TrainingStep
 
@@ -86,7 +87,7 @@ class DeepSpeedEngine:
             # After a step it makes every parameter a view of the flat weights, which it is already.
             self._optimizer._update_model_bit16_weights = lambda number: None
         # bf16 masters would start from rounded weights.
-        self._fill_state(fp32, None, 0)
+        self._fill_state(HeldTensors(fp32), None, 0)
 
     def accumulate(self, batch: Batch, weigh: Weigh, *, last: bool) -> Terms:
         """See `Engine.accumulate`."""
@@ -131,78 +132,96 @@ class DeepSpeedEngine:
             outputs: Outputs = self._engine(batch, with_terms=False)[0]
         return outputs
 
-    def weights(self) -> dict[str, Tensor]:
-        """See `Engine.weights`."""
+    def weights(self) -> Iterator[TensorPart]:
+        """See `Engine.weights`; rank 0 gives what all ranks hold alike."""
         trained = {n for group in self._groups for n in group.names}
-        full: dict[str, Tensor] = {}
-        for name, parameter in self._module.named_parameters():
-            value = self._master(parameter) if name in trained else self._frozen(parameter)
-            if self._distributed.is_main:
-                full[name] = value.detach().to("cpu", torch.float32, copy=True).contiguous()
+        for name, parameter in self._parameters():
+            if name in trained:
+                yield from self._parts(name, parameter, None)
+            elif self._stage == 3:
+                yield from self._part(name, parameter, *self._partition(parameter, parameter.ds_tensor))
+            elif self._distributed.is_main:
+                yield TensorPart.whole(name, parameter.contiguous())
         if self._distributed.is_main:
             stored = self._module.state_dict().keys()
-            full |= {n: b.detach().cpu().contiguous() for n, b in self._module.named_buffers() if n in stored}
-        return full
+            for name, buffer in self._module.named_buffers():
+                if name in stored:
+                    yield TensorPart.whole(name, buffer.contiguous())
 
-    def moments(self) -> dict[str, Tensor]:
+    def moments(self) -> Iterator[TensorPart]:
         """See `Engine.moments`."""
-        from deepspeed.utils import safe_get_full_optimizer_state
-
-        full: dict[str, Tensor] = {}
         for name, parameter in self._trained():
             for moment in MOMENTS:
-                value = safe_get_full_optimizer_state(parameter, moment)
-                if value is None:  # stage 0 in fp32 leaves the optimizer as it is
-                    value = self._base.state[parameter][moment]
-                if self._distributed.is_main:
-                    full[f"{moment}/{name}"] = value.detach().to("cpu", torch.float32, copy=True).contiguous()
-        return full
+                yield from self._parts(f"{moment}/{name}", parameter, moment)
 
-    def load(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], num_updates: int) -> None:
+    def load(self, weights: TensorReader, moments: TensorReader, num_updates: int) -> None:
         """See `Engine.load`."""
-        trained = {n for group in self._groups for n in group.names}
         with torch.no_grad():
-            for name, parameter in self._module.named_parameters():
-                with self._gathered(parameter):
-                    parameter.copy_(weights[name])
+            for name, parameter in self._parameters():
+                if self._stage == 3:
+                    start, held = self._partition(parameter, parameter.ds_tensor)
+                else:
+                    start, held = 0, parameter.view(-1)
+                if held.numel():
+                    held.copy_(weights.read(name, start, start + held.numel()))
             for name, buffer in self._module.named_buffers():
                 if name in weights:
-                    buffer.copy_(weights[name])
-        self._fill_state({name: weights[name] for name in trained}, moments, num_updates)
+                    buffer.copy_(weights.read(name).view(buffer.shape))
+        self._fill_state(weights, moments, num_updates)
 
-    def _fill_state(
-        self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor] | None, num_updates: int
-    ) -> None:
+    def _fill_state(self, weights: TensorReader, moments: TensorReader | None, num_updates: int) -> None:
         """Set fp32 masters, moments (zeros where None) and the count of updates."""
         self._make_state()
         for state in self._base.state.values():
             state["step"].fill_(num_updates)
         for name, parameter in self._trained():
-            value = weights[name].to(self._distributed.device, torch.float32)
-            self._set(parameter, value, None)
-            for moment in MOMENTS:
-                full = torch.zeros_like(value) if moments is None else moments[f"{moment}/{name}"].to(value.device)
-                self._set(parameter, full, moment)
+            for moment in (None, *MOMENTS):
+                start, held = self._held(parameter, moment)
+                if not held.numel():
+                    continue
+                if moment is None:
+                    held.copy_(weights.read(name, start, start + held.numel()))
+                elif moments is None:
+                    held.zero_()
+                else:
+                    held.copy_(moments.read(f"{moment}/{name}", start, start + held.numel()))
 
-    def _set(self, parameter: nn.Parameter, value: Tensor, moment: str | None) -> None:
-        """Set a parameter's fp32 master, or one of its moments, from the full value."""
-        from deepspeed import utils
+    def _parameters(self) -> Iterator[tuple[str, Any]]:
+        # Any, for the attributes that DeepSpeed gives them.
+        yield from self._module.named_parameters()
 
+    def _parts(self, name: str, parameter: Any, moment: str | None) -> Iterator[TensorPart]:
+        if self._stage > 0 or self._distributed.is_main:
+            yield from self._part(name, parameter, *self._held(parameter, moment))
+
+    def _part(self, name: str, parameter: Any, start: int, held: Tensor) -> Iterator[TensorPart]:
+        if held.numel():
+            # Stage 3 leaves a parameter without its shape.
+            yield TensorPart(name, tuple(getattr(parameter, "ds_shape", parameter.shape)), start, held)
+
+    def _held(self, parameter: Any, moment: str | None) -> tuple[int, Tensor]:
+        """What this rank holds of a trained parameter's fp32 master, or of a moment.
+
+        Returns:
+            where it begins in the flattened parameter; and its values, a view, flat, possibly empty.
+        """
         if self._stage == 0:
-            (parameter.data if moment is None else self._base.state[parameter][moment]).copy_(value)
-        elif self._stage == 3:
-            # Each rank holds an equal part of the flattened parameter, the last one padded.
-            size = -(-value.numel() // self._distributed.world_size)
-            part = value.flatten()[self._distributed.rank * size :][:size]
-            part = nn.functional.pad(part, (0, size - part.numel()))
-            if moment is None:
-                utils.safe_set_local_fp32_param(parameter, part)
-            else:
-                utils.safe_set_local_optimizer_state(parameter, part, moment)
-        elif moment is None:
-            utils.safe_set_full_fp32_param(parameter, value)
-        else:
-            utils.safe_set_full_optimizer_state(parameter, value, moment)
+            return 0, (parameter.data if moment is None else self._base.state[parameter][moment]).view(-1)
+        if self._stage == 3:
+            group, first, size = self._optimizer.grad_position[self._optimizer.get_param_id(parameter)]
+            flat = self._optimizer.fp32_partitioned_groups_flat[group]
+            values = flat.data if moment is None else self._base.state[flat][moment]
+            return self._partition(parameter, values[first : first + size])
+        mapping = parameter._hp_mapping
+        if mapping is None:  # other ranks hold all of it
+            return 0, torch.empty(0)
+        fragment: Tensor = mapping.get_hp_fragment(moment)
+        return mapping.lp_fragment_address.start, fragment.data
+
+    def _partition(self, parameter: Any, padded: Tensor) -> tuple[int, Tensor]:
+        """Of stage 3's equal partitions, this rank's without the padding of the last ones; like `_held`."""
+        start = min(padded.numel() * self._distributed.rank, parameter.ds_numel)
+        return start, padded.data[: parameter.ds_numel - start]
 
     def _make_state(self) -> None:
         """Give every tensor that AdamW updates its state, as its first update would."""
@@ -222,27 +241,6 @@ class DeepSpeedEngine:
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         for group in self._groups:
             yield from zip(group.names, group.parameters, strict=True)
-
-    def _master(self, parameter: nn.Parameter) -> Tensor:
-        from deepspeed.utils import safe_get_full_fp32_param
-
-        full = safe_get_full_fp32_param(parameter)
-        return parameter if full is None else full
-
-    def _frozen(self, parameter: nn.Parameter) -> Tensor:
-        with self._gathered(parameter):
-            return parameter.detach().clone()
-
-    @contextmanager
-    def _gathered(self, parameter: nn.Parameter) -> Iterator[None]:
-        if not hasattr(parameter, "ds_id"):
-            yield
-            return
-        import deepspeed
-
-        # With modifier_rank all ranks must write the same; rank 0's is what is kept.
-        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
-            yield
 
 
 def _layer_classes(step: nn.Module) -> list[type[nn.Module]]:

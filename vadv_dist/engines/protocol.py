@@ -1,9 +1,10 @@
 """The interface between the training loop and engines, and code that engines share.
 
-An engine's state is full fp32 tensors by parameter name, whatever it keeps in memory, so that checkpoints are alike.
+An engine's state is fp32 tensors by parameter name, whatever it keeps in memory, so that checkpoints are alike. Each
+rank gives the parts that it holds, and reads the parts that it needs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from vadv_dist.config.sections import OptimizerConfig
 from vadv_dist.data.schema import Batch
+from vadv_dist.formats.tensor_parts import TensorPart, TensorReader
 from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -44,16 +46,19 @@ class Engine(Protocol):
         """Outputs in evaluation mode, without gradient."""
         ...
 
-    def weights(self) -> dict[str, Tensor]:
-        """Full fp32 weights and buffers on the CPU; every rank must call it, rank 0 alone gets them."""
+    def weights(self) -> Iterator[TensorPart]:
+        """This rank's parts of the weights and buffers, where they are; those of all ranks are the whole.
+
+        They are views: the next update changes them.
+        """
         ...
 
-    def moments(self) -> dict[str, Tensor]:
-        """AdamW's full moments on the CPU, keyed `<moment>/<parameter>`; like `weights`."""
+    def moments(self) -> Iterator[TensorPart]:
+        """This rank's parts of AdamW's moments, named `<moment>/<parameter>`; like `weights`."""
         ...
 
-    def load(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], num_updates: int) -> None:
-        """Restore the state of a checkpoint."""
+    def load(self, weights: TensorReader, moments: TensorReader, num_updates: int) -> None:
+        """Restore a state that any engine on any number of ranks has given."""
         ...
 
 

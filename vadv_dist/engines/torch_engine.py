@@ -1,6 +1,6 @@
 """The PyTorch engine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -10,6 +10,7 @@ from vadv_dist.config.sections import OptimizerConfig
 from vadv_dist.data.schema import Batch
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.protocol import MOMENTS, Weigh, adamw
+from vadv_dist.formats.tensor_parts import TensorPart, TensorReader
 from vadv_dist.objectives.base import weighted_total
 from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms, TrainingStep
 
@@ -85,32 +86,34 @@ class TorchEngine:
             outputs: Outputs = self._step(batch, with_terms=False)[0]
         return outputs
 
-    def weights(self) -> dict[str, Tensor]:
-        """See `Engine.weights`."""
-        if not self._distributed.is_main:
-            return {}
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in self._step.state_dict().items()}
+    def weights(self) -> Iterator[TensorPart]:
+        """See `Engine.weights`; rank 0 gives all."""
+        if self._distributed.is_main:
+            for name, tensor in self._step.state_dict().items():
+                yield TensorPart.whole(name, tensor.contiguous())
 
-    def moments(self) -> dict[str, Tensor]:
-        """See `Engine.moments`."""
-        if not self._distributed.is_main:
-            return {}
-        return {
-            f"{moment}/{name}": self._optimizer.state[parameter][moment].cpu().contiguous()
-            for group in self._groups
-            for name, parameter in zip(group.names, group.parameters, strict=True)
-            for moment in MOMENTS
-        }
+    def moments(self) -> Iterator[TensorPart]:
+        """See `Engine.moments`; rank 0 gives all."""
+        if self._distributed.is_main:
+            for name, parameter in self._trained():
+                for moment in MOMENTS:
+                    yield TensorPart.whole(f"{moment}/{name}", self._optimizer.state[parameter][moment].contiguous())
 
-    def load(self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], num_updates: int) -> None:
+    def load(self, weights: TensorReader, moments: TensorReader, num_updates: int) -> None:
         """See `Engine.load`."""
-        self._step.load_state_dict(dict(weights))
+        with torch.no_grad():
+            for name, tensor in self._step.state_dict().items():
+                tensor.copy_(weights.read(name).view(tensor.shape))
+        for name, parameter in self._trained():
+            state = {m: torch.empty_like(parameter) for m in MOMENTS}
+            for moment, tensor in state.items():
+                tensor.copy_(moments.read(f"{moment}/{name}").view(tensor.shape))
+            step = torch.tensor(float(num_updates), device=parameter.device)
+            self._optimizer.state[parameter] = {"step": step, **state}
+
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         for group in self._groups:
-            for name, parameter in zip(group.names, group.parameters, strict=True):
-                self._optimizer.state[parameter] = {
-                    "step": torch.tensor(float(num_updates), device=parameter.device),
-                    **{m: moments[f"{m}/{name}"].to(parameter.device, copy=True) for m in MOMENTS},
-                }
+            yield from zip(group.names, group.parameters, strict=True)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(

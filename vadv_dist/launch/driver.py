@@ -22,7 +22,7 @@ from vadv_dist.launch.cluster import cluster_resource, ray_session
 from vadv_dist.launch.shared_folder import leave_mark, require_shared
 from vadv_dist.launch.stop_actor import ask_to_stop, stop_flag
 from vadv_dist.launch.worker import MISTAKE, raise_mistake, train_in_ray, train_locally
-from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.checkpoint import last_checkpoint
 from vadv_dist.runs.folder import FAILURES, RunFolder
 from vadv_dist.runs.records import CheckpointLine, Line, RunResult
 from vadv_dist.runs.trained_on import TrainedOn
@@ -83,11 +83,11 @@ def train(config: Config, console: Console | None = None, *, trial: str = "") ->
                 if tokenizer is None:
                     break
                 _say(console, count_tokens(tokenizer, split.texts(), config.data.max_tokens).sentence(what))
-        checkpoints = list_checkpoints(folder.checkpoints)
-        folder.metrics_log().trim(checkpoints[-1].step if checkpoints else -1)
-        if checkpoints:
-            stop.saved_step = checkpoints[-1].step
-            _say(console, f"resuming from step {checkpoints[-1].step} of {steps}")
+        last = last_checkpoint(folder.checkpoints)
+        folder.metrics_log().trim(-1 if last is None else last.step)
+        if last is not None:
+            stop.begun_step = stop.saved_step = last.step
+            _say(console, f"resuming from step {last.step} of {steps}")
         with (
             serve_metrics(
                 config.run.name, config.telemetry.port, trial=trial, disk=folder.disk, say=partial(_say, console)
@@ -128,17 +128,25 @@ def train(config: Config, console: Console | None = None, *, trial: str = "") ->
 
 @dataclass
 class _Stop:
-    """Messages of a run that SIGTERM asks to stop."""
+    """Messages of a run that SIGTERM asks to stop.
+
+    Attributes:
+        saved_step: step of a checkpoint to continue from that is complete; 0 if there may be none.
+        begun_step: step of the last one, which may be incomplete: the next one is begun when it is complete.
+    """
 
     console: Console
     grace_s: float
     folder: RunFolder
     saved_step: int = 0
+    begun_step: int = 0
 
     def see(self, line: Line) -> None:
-        """Remember the last checkpoint from the run's lines."""
+        """Remember checkpoints from the run's lines."""
         if isinstance(line, CheckpointLine):
-            self.saved_step = line.step
+            self.saved_step = self.begun_step
+            if line.resumable:
+                self.begun_step = line.step
 
     def announce(self) -> None:
         """Announce the stop."""
@@ -150,21 +158,23 @@ class _Stop:
 
     def safe(self) -> str:
         """What is saved, for a run that exceeded its grace period."""
+        again = "run the same command again"
+        if self.saved_step < self.begun_step:
+            begun = f"The checkpoint of step {self.begun_step} may be incomplete: {again} to resume from it"
+            return f"{begun}, otherwise {f'from step {self.saved_step}' if self.saved_step else 'to start over'}."
         if self.saved_step:
-            return (
-                f"The checkpoint of step {self.saved_step} is complete: run the same command again to resume from it."
-            )
-        return "There is no checkpoint yet: run the same command again to start over."
+            return f"The checkpoint of step {self.saved_step} is complete: {again} to resume from it."
+        return f"There is no checkpoint yet: {again} to start over."
 
     def error(self, steps: int, *, is_complete: bool) -> StoppedError:
         """The error that ends a stopped run."""
         if is_complete:
             return StoppedError(f"SIGTERM arrived while the run was finishing. {self.folder.root} is complete.")
-        checkpoints = list_checkpoints(self.folder.checkpoints)
-        if not checkpoints:
+        last = last_checkpoint(self.folder.checkpoints)
+        if last is None:
             return StoppedError("SIGTERM arrived before the first step. Run the same command again to start over.")
         return StoppedError(
-            f"stopped by SIGTERM at step {checkpoints[-1].step} of {steps}, whose checkpoint is complete. Run the same "
+            f"stopped by SIGTERM at step {last.step} of {steps}, whose checkpoint is complete. Run the same "
             "command again to resume."
         )
 

@@ -12,10 +12,10 @@ from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.build import build_engine
 from vadv_dist.engines.distributed import Distributed, choose_device, prepare_cuda
 from vadv_dist.errors import MachineError
+from vadv_dist.formats.tensor_parts import whole_tensors
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.trained_on import TrainedOn
-from vadv_dist.storage import file_size
 from vadv_dist.tasks import build
 from vadv_dist.training.loop import Trainer
 from vadv_dist.training.splits import Splits
@@ -44,14 +44,14 @@ def smoke(config: Config) -> Iterator[str]:
         clips = min(int(splits.valid.table.rows.sum()), _NUM_BATCHES * config.trainer.eval_batch_size)
         yield f"validation: {clips} clips, {shown.student.phrase} {shown.score_metric.title} {score:.3f}"
         saved = list_checkpoints(RunFolder.of(config).checkpoints)[-1]
-        size = sum(file_size(path) for path in saved.path.iterdir())
+        size = sum(entry["bytes"] for entry in saved.files.values())
         yield f"checkpoint: step {saved.step}, {size / 2**20:.1f} MiB, hashes verified"
         second = _trainer(config, splits)
         second.fit()
         for trainer in (first, second):
             trainer.train_windows.close()
             trainer.valid_windows.close()
-        weights, again = first.engine.weights(), second.engine.weights()
+        weights, again = whole_tensors(first.engine.weights()), whole_tensors(second.engine.weights())
         if not all(torch.equal(weights[name], again[name]) for name in weights):
             raise MachineError("The reloaded checkpoint differs from the saved one. This is a bug: please report it.")
         yield "reload: bit-identical"

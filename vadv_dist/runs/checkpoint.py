@@ -1,172 +1,232 @@
-"""Checkpoints: written atomically, verified before loading, and independent of the engine.
+"""Checkpoints: folders that are complete or ignored, verified before use, and independent of the engine.
 
-A checkpoint contains full fp32 weights and AdamW moments by parameter name, so that a run can be resumed with another
-ZeRO stage, number of workers or engine. It is only safetensors and JSON, so loading one cannot execute code.
+`step-<n>/` holds the state after `n` updates:
+
+    manifest.json              written last: format, and size and SHA-256 of every other file
+    weights-<rank>.safetensors the parts of the weights that each rank held, by parameter name
+    moments-<rank>.safetensors likewise AdamW's moments, as `<moment>/<parameter>`
+    own-<rank>.safetensors     state of its own that a rank has (`objectives/rank_state.py`), if any
+    state-<hash>.json          state of the training loop
+
+Only the last checkpoint needs everything. The best ones are kept for their weights, so they have no moments, no ranks'
+own states and no loop state: they can be evaluated and exported, but not resumed.
+
+Values are fp32 (buffers keep their type) and belong to the tensor, not to the rank: a run can be resumed with another
+number of ranks, ZeRO stage or engine, and each rank then reads the ranges that it needs. A file is safetensors or JSON,
+so that loading one cannot execute code; a tensor that a file holds in full has its own shape there, and a range of one
+is flat, with its place in the file's metadata (`tensor_files.py`).
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vadv_dist.errors import MachineError, UserError
-from vadv_dist.formats.tensors import save_tensors
-from vadv_dist.storage import (
-    Location,
-    atomic_directory,
-    file_entries,
-    local_copy,
-    read_json,
-    remove_tree,
-    sha256_file,
-    write_json,
-)
+from vadv_dist.runs.tensor_files import SavedTensors
+from vadv_dist.storage import Location, local_copy, read_json, remove_tree, sha256_file, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS, OPTIMIZER, RANKS = "model.safetensors", "optimizer.safetensors", "ranks.safetensors"
-STATE, MANIFEST = "state.json", "manifest.json"
+MANIFEST = "manifest.json"
+WEIGHTS, MOMENTS, OWN, STATE = "weights", "moments", "own", "state"
+# Checkpoints of other formats are refused. 1 was one file of weights and one of moments, without this number.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One complete checkpoint."""
+    """One complete checkpoint.
+
+    Attributes:
+        path: its folder.
+        step: number of updates so far.
+        files: size and SHA-256 of its files, by name.
+    """
 
     path: Location
     step: int
+    files: Mapping[str, Mapping[str, Any]]
 
-    def verify(self, *names: str) -> None:
-        """Compare files, by default all, with the manifest's SHA-256.
+    @property
+    def is_resumable(self) -> bool:
+        """Whether training can continue from it; otherwise it has weights alone."""
+        return bool(self._names(STATE))
+
+    def verify(self) -> None:
+        """Compare all files with the manifest's SHA-256.
 
         Raises:
             MachineError: a file is missing or was modified.
         """
-        entries = read_json(self.path / MANIFEST)["files"]
-        for name in names or entries:
-            with self._verified(name, entries):
+        for name in self.files:
+            with self._verified(name):
                 pass
 
     @contextmanager
-    def _verified(self, name: str, entries: Mapping[str, Any] | None = None) -> Iterator[Path]:
+    def _verified(self, name: str) -> Iterator[Path]:
         """Yield a local path of a file that matches the manifest."""
-        entries = read_json(self.path / MANIFEST)["files"] if entries is None else entries
         try:
             with local_copy(self.path / name) as file:
-                if name not in entries or sha256_file(file) != entries[name]["sha256"]:
+                if sha256_file(file) != self.files[name]["sha256"]:
                     raise FileNotFoundError
                 yield file
         except FileNotFoundError:
             raise MachineError(
-                f"{self.path / name} does not match {MANIFEST} (damaged or modified), so it is not loaded. Remove "
-                f"{self.path} to resume from the previous checkpoint."
+                f"{self.path / name} does not match {MANIFEST} (damaged or modified), so it is not loaded. "
+                "Restore the file, or start another run (--run.name=…)."
             ) from None
 
-    def weights(self) -> dict[str, "Tensor"]:
-        """Verify and read the weights by parameter name."""
-        from safetensors.torch import load_file
+    @contextmanager
+    def read_weights(self, rank: int = 0) -> Iterator[SavedTensors]:
+        """Yield a reader of the weights. It opens and verifies a file when it needs it, that of `rank` first."""
+        with SavedTensors(self._names(WEIGHTS, first=rank), self._verified) as tensors:
+            yield tensors
 
-        with self._verified(WEIGHTS) as file:
-            return load_file(file)
+    @contextmanager
+    def read_moments(self, rank: int = 0) -> Iterator[SavedTensors]:
+        """Yield a reader of AdamW's moments, keyed `exp_avg/<parameter>` and `exp_avg_sq/<parameter>`."""
+        with SavedTensors(self._names(MOMENTS, first=rank), self._verified) as tensors:
+            yield tensors
+
+    def weights(self) -> dict[str, "Tensor"]:
+        """Verify and read all weights by parameter name."""
+        with self.read_weights() as tensors:
+            return tensors.whole()
 
     def moments(self) -> dict[str, "Tensor"]:
-        """Verify and read AdamW's moments, keyed `exp_avg/<parameter>` and `exp_avg_sq/<parameter>`."""
-        from safetensors.torch import load_file
-
-        with self._verified(OPTIMIZER) as file:
-            return load_file(file)
+        """Verify and read all moments."""
+        with self.read_moments() as tensors:
+            return tensors.whole()
 
     def ranks(self) -> list[dict[str, "Tensor"]]:
         """Verify and read the ranks' own states, in the order of ranks; empty if there are none."""
-        from safetensors.torch import load_file
-
-        if not (self.path / RANKS).is_file():
-            return []
-        with self._verified(RANKS) as file:
-            found = load_file(file)
-        parts: dict[int, dict[str, Tensor]] = {}
-        for key, value in found.items():
-            rank, _, name = key.partition("/")
-            parts.setdefault(int(rank), {})[name] = value
-        return [parts[rank] for rank in sorted(parts)]
+        found = []
+        for name in self._names(OWN):
+            with SavedTensors([name], self._verified) as tensors:
+                found.append(tensors.whole())
+        return found
 
     def state(self) -> dict[str, Any]:
         """Verify and read the state of the training loop."""
-        with self._verified(STATE) as file:
+        [name] = self._names(STATE)
+        with self._verified(name) as file:
             return read_json(file)
 
+    def with_state(self, state: Mapping[str, Any]) -> "Checkpoint":
+        """Replace the state of the training loop; a crash leaves the earlier one."""
+        name = state_name(state)
+        write_json(self.path / name, state)
+        kept = {file: entry for file, entry in self.files.items() if file not in self._names(STATE)}
+        return self._with_files({**kept, name: file_entry(self.path / name)})
 
-def save_checkpoint(
-    folder: Location,
-    step: int,
-    *,
-    weights: Mapping[str, "Tensor"],
-    moments: Mapping[str, "Tensor"],
-    ranks: Sequence[Mapping[str, "Tensor"]] = (),
-    state: Mapping[str, Any],
-) -> Checkpoint:
-    """Write `step-<n>` to a folder, its manifest last.
+    def without_moments(self) -> "Checkpoint":
+        """Keep the weights only."""
+        return self._with_files({name: self.files[name] for name in self._names(WEIGHTS)})
 
-    Args:
-        folder: the run's checkpoints.
-        step: number of updates so far.
-        weights, moments: full tensors in fp32, by parameter name.
-        ranks: the ranks' own states (`objectives/rank_state.py`), in the order of ranks.
-        state: state of the training loop.
-    Raises:
-        MachineError: the disk is full; earlier checkpoints are unaffected.
-    """
-    path = folder / f"step-{step}"
-    if path.exists():
-        _remove(path)
-    with atomic_directory(path, manifest=MANIFEST, safe="earlier checkpoints are complete.") as upload:
-        partial = upload.folder
-        save_tensors(weights, partial / WEIGHTS)
-        save_tensors(moments, partial / OPTIMIZER)
-        own = {f"{rank}/{name}": value for rank, part in enumerate(ranks) for name, value in part.items()}
-        if own:
-            save_tensors(own, partial / RANKS)
-        write_json(partial / STATE, state)
-        write_json(partial / MANIFEST, {"step": step, "files": file_entries(partial)})
-    return Checkpoint(path, step)
+    def _with_files(self, files: Mapping[str, Mapping[str, Any]]) -> "Checkpoint":
+        # The manifest first: it never lists a file that is gone.
+        write_json(self.path / MANIFEST, manifest(self.step, files))
+        for name in self.files.keys() - files.keys():
+            (self.path / name).unlink(missing_ok=True)
+        return Checkpoint(self.path, self.step, files)
+
+    def remove(self) -> None:
+        """Remove it, the manifest first, so that an interrupted removal leaves nothing that looks complete."""
+        (self.path / MANIFEST).unlink(missing_ok=True)
+        remove_tree(self.path)
+
+    def _names(self, kind: str, first: int = 0) -> list[str]:
+        """Files of a kind in the order of ranks, beginning with that of a rank if it has one."""
+        names = [name for name in self.files if name.startswith(f"{kind}-")]
+        if kind == STATE:
+            return names
+        rank = {name: int(name.removeprefix(f"{kind}-").partition(".")[0]) for name in names}
+        return sorted(names, key=lambda name: (rank[name] != first, rank[name]))
+
+
+def manifest(step: int, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The content of a checkpoint's manifest."""
+    return {"format": FORMAT, "step": step, "files": files}
+
+
+def file_entry(path: Location) -> dict[str, Any]:
+    """Size and SHA-256 of a small file."""
+    data = path.read_bytes()
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def state_name(state: Mapping[str, Any]) -> str:
+    """File name of a loop state: another state has another name, so that one can replace the other."""
+    return f"{STATE}-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}.json"
 
 
 def list_checkpoints(folder: Location) -> list[Checkpoint]:
-    """Return complete checkpoints, oldest first; a partial one has no manifest and is ignored."""
+    """Return all complete checkpoints, oldest first; one without a manifest is incomplete and is ignored.
+
+    Raises:
+        UserError: one has another format.
+    """
     found = []
     for path in folder.glob("step-*"):
         number = path.name.removeprefix("step-")
-        if number.isdigit() and (path / MANIFEST).is_file():
-            found.append(Checkpoint(path, int(number)))
+        if number.isdigit() and (checkpoint := _open(path, int(number))) is not None:
+            found.append(checkpoint)
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 
+def last_checkpoint(folder: Location) -> Checkpoint | None:
+    """Return the last checkpoint that training can continue from; None if there is none."""
+    resumable = [checkpoint for checkpoint in list_checkpoints(folder) if checkpoint.is_resumable]
+    return resumable[-1] if resumable else None
+
+
 def checkpoint_at(folder: Location, step: int) -> Checkpoint:
-    """Return the checkpoint of a step.
+    """Return the checkpoint of a step, which may have weights only.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it has another format.
+    """
+    found = _open(folder / f"step-{step}", step)
+    if found is None:
+        raise UserError(f"{folder} has no checkpoint of step {step}. Train the run again, or restore the folder.")
+    return found
+
+
+def _open(path: Location, step: int) -> Checkpoint | None:
+    try:
+        content = read_json(path / MANIFEST)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if content.get("format") != FORMAT:
+        raise UserError(
+            f"{path} was written by another version of vadv (checkpoint format {content.get('format', 1)}, expected "
+            f"{FORMAT}). Use that version, or start another run (--run.name=…)."
+        )
+    return Checkpoint(path, step, content["files"])
+
+
+def prune(folder: Location, keep: set[int], *, resumable: int | None, up_to: int | None = None) -> None:
+    """Remove what is no longer needed.
+
+    Args:
+        folder: the run's checkpoints.
+        keep: steps of checkpoints to keep.
+        resumable: of these, the one that keeps its moments; None leaves the moments of all.
+        up_to: incomplete checkpoints of later steps are left, because a rank may be writing them; None removes all.
     """
     for checkpoint in list_checkpoints(folder):
-        if checkpoint.step == step:
-            return checkpoint
-    raise UserError(f"{folder} has no checkpoint of step {step}. Train the run again, or restore the folder.")
-
-
-def prune(folder: Location, keep: set[int]) -> None:
-    """Remove all checkpoints except some, and partial ones left by killed attempts."""
-    for checkpoint in list_checkpoints(folder):
         if checkpoint.step not in keep:
-            _remove(checkpoint.path)
+            checkpoint.remove()
+        elif checkpoint.is_resumable and resumable not in (None, checkpoint.step):
+            checkpoint.without_moments()
     for left in (*folder.glob(".step-*.partial-*"), *folder.glob("step-*")):
-        if not (left / MANIFEST).is_file() or left.name.startswith("."):
+        number = left.name.lstrip(".").removeprefix("step-").partition(".")[0]
+        is_old = up_to is None or (number.isdigit() and int(number) <= up_to)
+        if is_old and (left.name.startswith(".") or not (left / MANIFEST).is_file()):
             with contextlib.suppress(OSError):
                 remove_tree(left)
-
-
-def _remove(path: Location) -> None:
-    # The manifest first, so that an interrupted removal leaves no checkpoint that looks complete.
-    (path / MANIFEST).unlink(missing_ok=True)
-    remove_tree(path)

@@ -9,7 +9,7 @@ from typing import Any
 from vadv_dist.config import Config, SourceConfig, config_to_dict, config_to_yaml
 from vadv_dist.config.load import differing_keys
 from vadv_dist.errors import UserError
-from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.checkpoint import last_checkpoint
 from vadv_dist.runs.metrics_log import MetricsLog
 from vadv_dist.runs.records import RunResult
 from vadv_dist.runs.trained_on import TrainedOn
@@ -31,7 +31,7 @@ MACHINE_FIELDS = {
     "run": ("storage",),  # the same folder may be spelled in several ways
     "trainer": (
         *("num_workers", "cpus_per_worker", "use_gpu", "max_failures", "ray_address", "wait_for_room_s"),
-        *("eval_batch_size", "grace_s"),
+        *("eval_batch_size", "grace_s", "checkpoint_every_s", "checkpoint_every_epochs"),
     ),
     "engine": ("kind", "zero_stage", "offload_optimizer"),
     "telemetry": ("port", "log_every_steps", "peak_flops", "track"),
@@ -195,8 +195,8 @@ class RunFolder:
             )
 
     def holds_work(self) -> bool:
-        """Whether it contains a checkpoint or a result."""
-        return self.result_path.is_file() or bool(list_checkpoints(self.checkpoints))
+        """Whether it contains a checkpoint to continue from, or a result."""
+        return self.result_path.is_file() or last_checkpoint(self.checkpoints) is not None
 
     def _require_ours(self) -> None:
         """Check that the folder is empty, a run, or the remains of a run that was killed at its start."""

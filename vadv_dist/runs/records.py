@@ -168,10 +168,14 @@ class EpochLine(Line):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointLine(Line):
-    """A checkpoint is complete; training waited `seconds` for it."""
+    """A checkpoint is being written; training waited `seconds` for its copy, and for the end of the one before.
+
+    Without `resumable` it holds the weights of one of the best epochs, from which training cannot continue.
+    """
 
     kind: ClassVar[str] = "checkpoint"
     seconds: float
+    resumable: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,11 @@ class TrainState:
     seconds: float = 0.0
     data: list[str] = field(default_factory=list)
 
+    @property
+    def best_steps(self) -> list[int]:
+        """Steps of the best checkpoints, best first."""
+        return [step for _, step in self.best]
+
     def to_json(self) -> dict[str, Any]:
         """Return plain containers with finite numbers."""
         return dict(finite(asdict(self)))

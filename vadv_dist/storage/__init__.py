@@ -22,9 +22,11 @@ from vadv_dist.storage.reads import (
     sha256_file,
 )
 from vadv_dist.storage.writes import (
+    JointDirectory,
     atomic_directory,
     atomic_file,
     discard,
+    json_text,
     remove_tree,
     require_absent,
     scratch_folder,

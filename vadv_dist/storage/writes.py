@@ -13,7 +13,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from vadv_dist.errors import MachineError, UserError, VadvError
@@ -29,7 +29,12 @@ _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
 
 def write_json(path: Location, value: object) -> None:
     """Write a JSON document whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: object) -> str:
+    """A JSON document as this package writes it."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_text(path: Location, text: str) -> None:
@@ -59,15 +64,20 @@ def disk_faults(target: Location, safe: str = _UNCHANGED) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_file(path: Location) -> Iterator[Path]:
-    """Yield a temporary path to write to; if no error is raised, the file is renamed or uploaded to `path`."""
+def atomic_file(path: Location, safe: str = _UNCHANGED) -> Iterator[Path]:
+    """Yield a temporary path to write to; if no error is raised, the file is renamed or uploaded to `path`.
+
+    Args:
+        path: the file.
+        safe: what an error message says of earlier files.
+    """
     if isinstance(path, S3Path):
         with scratch_folder() as folder:
             yield folder / path.name
             path.upload(folder / path.name)
         return
     partial = _hidden_partial(path)
-    with disk_faults(path):
+    with disk_faults(path, safe):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
@@ -130,6 +140,53 @@ def atomic_directory(path: Location, *, manifest: str, safe: str = _UNCHANGED) -
             _flush_folder(path.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+class JointDirectory:
+    """A new folder that several processes write together; it appears whole when one of them publishes it.
+
+    On a disk its files are collected in a hidden folder beside it, which is then renamed. In an object store they are
+    written where they belong, and the folder is incomplete until its manifest is there.
+
+    Args:
+        path: the folder; publishing it replaces an earlier one.
+        token: the same for all its writers, and for no other attempt to write it.
+        safe: what an error message says of earlier files.
+    """
+
+    def __init__(self, path: Location, token: str, safe: str = _UNCHANGED) -> None:
+        self._path, self._token, self._safe = path, token, safe
+        self._folder = path if isinstance(path, S3Path) else self._hidden("partial")
+
+    def __truediv__(self, name: str) -> Location:
+        return self._folder / name
+
+    def file(self, name: str) -> AbstractContextManager[Path]:
+        """`atomic_file` for one of its files."""
+        return atomic_file(self._folder / name, self._safe)
+
+    def publish(self, manifest: str, value: object) -> None:
+        """Write the manifest as JSON and make the folder appear; all its other files must be complete."""
+        with self.file(manifest) as partial:
+            partial.write_text(json_text(value), encoding="utf-8")
+        if isinstance(self._folder, S3Path) or isinstance(self._path, S3Path):
+            return
+        with disk_faults(self._path, self._safe):
+            earlier = self._hidden("partial-earlier")
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(self._path, earlier)
+            os.replace(self._folder, self._path)
+            _flush_folder(self._path.parent)
+            shutil.rmtree(earlier, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Remove the hidden folder of an attempt that failed; in an object store its files stay, without a manifest."""
+        if isinstance(self._folder, Path):
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _hidden(self, what: str) -> Path:
+        assert isinstance(self._path, Path)
+        return self._path.with_name(f".{self._path.name}.{what}-{self._token}")
 
 
 def require_absent(path: Location, what: str, advice: str, *, manifest: str) -> None:

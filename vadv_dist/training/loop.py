@@ -1,9 +1,10 @@
-"""The training loop over any `Task` and `Engine`: steps, epochs, validation, checkpoints, early stopping."""
+"""The training loop over any `Task` and `Engine`: steps, epochs, validation, early stopping."""
 
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +18,11 @@ from vadv_dist.engines.faults import is_out_of_memory
 from vadv_dist.engines.protocol import Engine
 from vadv_dist.errors import DivergedError, MemoryFullError, UserError
 from vadv_dist.objectives.weighting import find_collapse
-from vadv_dist.runs.checkpoint import list_checkpoints, prune, save_checkpoint
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import CheckpointLine, Collapse, EpochLine, FaultLine, Line, StartLine, StepLine, finite
 from vadv_dist.runs.state import TrainState
 from vadv_dist.tasks.base import Task
+from vadv_dist.training.checkpoints import RunCheckpoints
 from vadv_dist.training.clip_errors import write_clip_errors
 from vadv_dist.training.meter import LogLine, TermMeter
 from vadv_dist.training.schedule import cosine_with_warmup
@@ -78,7 +79,9 @@ class Trainer:
         self._began = time.perf_counter()
         self._line = LogLine()
         self._log = self.folder.metrics_log()
-        self._saved_step = 0
+        self._checkpoints = RunCheckpoints(
+            self.config.trainer, self.folder.checkpoints, self.engine, self.task.step, self.distributed
+        )
         self._stops_training = StopAgreement(self.distributed, self.asked)
         self._stops_validating = StopAgreement(self.distributed, self.asked)
 
@@ -91,6 +94,19 @@ class Trainer:
             UserError: the data is damaged or not the checkpoint's, or the loss is NaN or infinite.
             MachineError: the disk or a GPU's memory is full, or a checkpoint is damaged.
         """
+        try:
+            with self._checkpoints:
+                self._fit()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise out_of_memory(
+                error, f"This happened at step {self.state.step}; earlier checkpoints are complete."
+            ) from error
+        self._flush_log()
+        return self.state
+
+    def _fit(self) -> None:
         self._resume()
         self._emit(
             StartLine(
@@ -111,16 +127,8 @@ class Trainer:
                 self._end_epoch()
         except _AskedToStopError:
             self._flush_terms()
-            if self.state.step > self._saved_step:
+            if self.state.step > self._checkpoints.saved_step:
                 self._checkpoint()
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise out_of_memory(
-                error, f"This happened at step {self.state.step}; earlier checkpoints are complete."
-            ) from error
-        self._flush_log()
-        return self.state
 
     def _train_epoch(self) -> None:
         state, config = self.state, self.config
@@ -143,8 +151,7 @@ class Trainer:
             self._train_step(batches)
             if state.step == config.trainer.max_steps:
                 return
-            every = config.trainer.checkpoint_every_steps
-            if every and state.step % every == 0 and state.step_in_epoch < plan.num_steps:
+            if self._checkpoints.is_due_in_epoch(state.step) and state.step_in_epoch < plan.num_steps:
                 self._flush_terms()
                 self._checkpoint()
                 self._line = LogLine()
@@ -152,6 +159,7 @@ class Trainer:
 
     def _leave_if_asked(self) -> None:
         """Leave the loop if the run was asked to stop; all ranks leave after the same step."""
+        self._checkpoints.check()
         if self._stops_training():
             raise _AskedToStopError
 
@@ -219,8 +227,10 @@ class Trainer:
                 "optimizer.lr or optimizer.new_module_lr_factor, with optimizer.clip_norm, or in fp32. `vadv "
                 "data-check` checks the features."
             )
-        tokens = self.distributed.sum(torch.tensor([self._line.tokens], device=self.distributed.device))
-        rates = self._line.rates(int(tokens), self.distributed.device, self.utilisation)
+        counted = torch.tensor([self._line.tokens, self._checkpoints.clock()], device=self.distributed.device)
+        tokens, clock = self.distributed.sum(counted).tolist()
+        self._checkpoints.agree(clock)
+        rates = self._line.rates(tokens, self.distributed.device, self.utilisation)
         self._line = LogLine()
         mean_weights = {name: value / steps for name, value in weights.items()}
         position = {"step": self.state.step, "epoch": self.state.epoch}
@@ -274,7 +284,7 @@ class Trainer:
         if state.stopped is None and trainer.patience is not None and state.bad_epochs >= trainer.patience:
             state.stopped = "patience"
         self._count_seconds()
-        # Before the checkpoint: a run killed between the two repeats the end of the epoch and removes the line.
+        # Before the checkpoint: a run killed before it is complete repeats the epoch and removes the line.
         self._emit(
             EpochLine(
                 epoch=epoch,
@@ -289,7 +299,10 @@ class Trainer:
                 seconds=state.seconds,
             )
         )
-        self._checkpoint()
+        if self._checkpoints.is_due_after(state.epoch) or state.stopped is not None:
+            self._checkpoint()
+        elif state.step in state.best_steps:
+            self._checkpoints.save_weights(state, partial(self._announce, resumable=False))
         self._line = LogLine()
         if self.on_epoch is not None:
             self.on_epoch(
@@ -302,27 +315,15 @@ class Trainer:
         return min(own, key=lambda term: not term.compares_label).name if own else None
 
     def _checkpoint(self) -> None:
-        """Save a checkpoint, then remove checkpoints that are neither best nor last."""
-        began = time.perf_counter()
+        """Begin to save a checkpoint to continue from."""
         self._count_seconds()
-        weights, moments = self.engine.weights(), self.engine.moments()
-        ranks = self.distributed.gather(self.task.step.rank_state())
         self.state.weighting = self._weights.state()
-        if self.distributed.is_main:
-            self._log.flush()
-            save_checkpoint(
-                self.folder.checkpoints,
-                self.state.step,
-                weights=weights,
-                moments=moments,
-                ranks=ranks,
-                state=self.state.to_json(),
-            )
-            prune(self.folder.checkpoints, {self.state.step, *(step for _, step in self.state.best)})
-        self.distributed.barrier()
-        self._saved_step = self.state.step
-        blocked_s = time.perf_counter() - began
-        self._emit(CheckpointLine(step=self.state.step, epoch=self.state.epoch, seconds=blocked_s))
+        self._checkpoints.save(self.state, self._announce)
+
+    def _announce(self, blocked_s: float, *, resumable: bool = True) -> None:
+        line = CheckpointLine(step=self.state.step, epoch=self.state.epoch, seconds=blocked_s, resumable=resumable)
+        self._emit(line)
+        self._flush_log()
 
     def _count_seconds(self) -> None:
         now = time.perf_counter()
@@ -343,26 +344,19 @@ class Trainer:
             self._log.flush()
 
     def _resume(self) -> None:
-        found = list_checkpoints(self.folder.checkpoints)
-        if not found:
-            if self.distributed.is_main:
-                self._log.trim(-1)
-            self.distributed.barrier()
-            return
-        last = found[-1]
-        data, self.state = self.state.data, TrainState.from_json(last.state())
-        if self.state.data != data:
-            raise UserError(
-                f"The run in {self.folder.root} was started on different data than {self._data_names()} now contains "
-                "(the hashes of the shards differ), so it cannot be resumed. Restore that data, or start another run "
-                "(--run.name=…)."
-            )
-        self.engine.load(last.weights(), last.moments(), self.state.step)
-        self._saved_step = self.state.step
-        self.task.step.load_rank_state(last.ranks(), self.distributed.rank, self.distributed.world_size)
-        self._weights.load(self.state.weighting)
+        data, found = self.state.data, self._checkpoints.find()
+        if found is not None:
+            if found.data != data:
+                raise UserError(
+                    f"The run in {self.folder.root} was started on different data than {self._data_names()} now "
+                    "contains (the hashes of the shards differ), so it cannot be resumed. Restore that data, or start "
+                    "another run (--run.name=…)."
+                )
+            self.state = found
+            self._checkpoints.load()
+            self._weights.load(self.state.weighting)
         if self.distributed.is_main:
-            self._log.trim(self.state.step)
+            self._log.trim(-1 if found is None else found.step)
         self.distributed.barrier()
 
     def _data_names(self) -> str:

@@ -10,7 +10,7 @@ import shutil
 
 from vadv_dist.config import Config, config_to_yaml
 from vadv_dist.errors import MachineError
-from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.checkpoint import last_checkpoint, list_checkpoints
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runtime.terminal import counted
 from vadv_dist.storage import atomic_directory, local_copy, sweep
@@ -19,8 +19,8 @@ from vadv_dist.training.clip_errors import copy_clip_errors
 
 def epochs_trained(folder: RunFolder) -> int:
     """Number of epochs before a run's last checkpoint; 0 if it has none."""
-    checkpoints = list_checkpoints(folder.checkpoints)
-    return int(checkpoints[-1].state()["epoch"]) if checkpoints else 0
+    last = last_checkpoint(folder.checkpoints)
+    return int(last.state()["epoch"]) if last else 0
 
 
 def fork(source: RunFolder, config: Config, epochs: int) -> None:
@@ -39,9 +39,9 @@ def fork(source: RunFolder, config: Config, epochs: int) -> None:
     target = RunFolder.of(config)
     if target.config_path.is_file():
         return
-    checkpoints = list_checkpoints(source.checkpoints)
-    state = checkpoints[-1].state() if checkpoints else {"epoch": 0, "step_in_epoch": 0}
-    if not checkpoints or (state["epoch"], state["step_in_epoch"]) != (epochs, 0):
+    last = last_checkpoint(source.checkpoints)
+    state = last.state() if last else {"epoch": 0, "step_in_epoch": 0}
+    if last is None or (state["epoch"], state["step_in_epoch"]) != (epochs, 0):
         raise MachineError(
             f"The last checkpoint of {source.root} is after {counted(state['epoch'], 'epoch')}, but {target.root} "
             f"continues from it after {epochs}. Its checkpoints were changed from outside. Give the search another "
@@ -49,7 +49,7 @@ def fork(source: RunFolder, config: Config, epochs: int) -> None:
         )
     sweep(target.root.parent, [target.root.name])  # remains of a killed fork
     with atomic_directory(target.root, manifest="config.yaml") as upload:
-        for checkpoint in checkpoints:
+        for checkpoint in list_checkpoints(source.checkpoints):
             with local_copy(checkpoint.path) as folder:
                 shutil.copytree(folder, upload.folder / "checkpoints" / checkpoint.path.name, copy_function=_link)
         # Training removes lines after the checkpoint when it starts.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from vadv_dist.config import Config
 from vadv_dist.errors import MachineError, UserError, VadvError
-from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.checkpoint import last_checkpoint
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import epoch_costs
 from vadv_dist.runs.trained_on import TrainedOn
@@ -136,8 +136,8 @@ class TrialJob(Job):
         if self._study.falls_behind(self._asked):
             return Stopped()
         allowed = self.config.trainer.max_failures + 1
-        step = max((checkpoint.step for checkpoint in list_checkpoints(self._folder.checkpoints)), default=0)
-        if self._study.begin(self._asked, step) > allowed:
+        last = last_checkpoint(self._folder.checkpoints)
+        if self._study.begin(self._asked, last.step if last else 0) > allowed:
             return Failed("lost", f"lost {counted(allowed, 'time')} without reaching the next checkpoint. {self.lost}")
         return None
 
@@ -145,7 +145,8 @@ class TrialJob(Job):
         """See `Job`."""
         if event.epoch and event.epoch - 1 not in self._asked.reported:
             # The process of a search that was killed may have ended an epoch after `begin` looked.
-            for epoch, cost in epochs_of(self._folder):
+            for line, cost in epoch_costs(self._folder.metrics_log().lines()):
+                epoch = line.epoch
                 if epoch < event.epoch and not self._study.report(self._asked, epoch, cost):
                     return False
         goes_on = self._study.report(self._asked, event.epoch, event.cost)
@@ -241,11 +242,10 @@ def outcome(folder: RunFolder) -> Ended | Failed | None:
 
 def epochs_of(folder: RunFolder) -> Iterator[tuple[int, float]]:
     """Yield each epoch that a checkpoint or the end of the run has made durable, with its cost."""
-    checkpoints = list_checkpoints(folder.checkpoints)
-    result = folder.result()
-    last = result.steps if result else checkpoints[-1].step if checkpoints else -1
+    result, last = folder.result(), last_checkpoint(folder.checkpoints)
+    durable = result.steps if result else last.step if last else -1
     for line, cost in epoch_costs(folder.metrics_log().lines()):
-        if line.step <= last:
+        if line.step <= durable:
             yield line.epoch, cost
 
 

@@ -195,7 +195,12 @@ class Search:
         config = with_values(self.config, values)
         run = dataclasses.replace(config.run, name=name, storage=str(storage), seed=seed)
         # Trials cannot share a port.
-        return dataclasses.replace(config, run=run, telemetry=dataclasses.replace(config.telemetry, port=None))
+        telemetry = dataclasses.replace(config.telemetry, port=None)
+        config = dataclasses.replace(config, run=run, telemetry=telemetry)
+        if self.search.scheduler == "pbt":  # other trials continue from the checkpoints of these epochs
+            trainer = dataclasses.replace(config.trainer, checkpoint_every_epochs=self.search.interval)
+            config = dataclasses.replace(config, trainer=trainer)
+        return config
 
     def _on_trial_end(self, asked: Asked, event: Event) -> None:
         """Print how a trial ended, and end the search after too many consecutive failures."""

@@ -58,7 +58,8 @@ class TrainingSession:
 
     def _end_epoch(self, metrics: dict[str, Any]) -> None:
         self._events.put(Epoch(int(metrics["epoch"]), float(metrics["cost"])))
-        if not self._decisions.get():
+        # A training that is asked to leave does so by itself, with a checkpoint.
+        if not self._decisions.get() and not self._leaving.is_set():
             raise _StopTrainingError
 
 

@@ -1,0 +1,268 @@
+"""Checkpoints are written by a thread, while training continues.
+
+Training waits only while each rank copies its parts of the tensors to host memory. Then, on every rank, a thread
+writes them and hashes them on the way. Ranks other than 0 write `rank-<k>.json` last, with the sizes and hashes of
+their files. Rank 0 waits until it has found one of each rank, writes the manifest that makes the checkpoint complete,
+and removes what is no longer needed. Ranks meet only in the storage, because a collective operation in a thread would
+get mixed up with those of training.
+
+One checkpoint is written at a time: the next one waits for it. A crash before the manifest leaves the one before. A
+fault of the thread is raised in the loop.
+"""
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vadv_dist.errors import MachineError
+from vadv_dist.formats.tensor_parts import TensorPart
+from vadv_dist.runs.checkpoint import (
+    MANIFEST,
+    MOMENTS,
+    OWN,
+    WEIGHTS,
+    checkpoint_at,
+    file_entry,
+    manifest,
+    prune,
+    state_name,
+)
+from vadv_dist.runs.tensor_files import FileImage, HostBuffer
+from vadv_dist.storage import JointDirectory, Location, json_text, read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SAFE = "earlier checkpoints are complete."
+# A piece is written through to the disk before the next one, so that little of the page cache waits for the disk, and
+# a checkpoint that is not needed any more is given up quickly.
+_PIECE_BYTES = 64 << 20
+# How often rank 0 looks for the other ranks' parts, and how long after its own it waits for them. Ranks write equal
+# amounts, and S3 and NFS show a new file after at most a minute.
+_SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.02, 1.0
+_PARTS_WAIT_S = 600.0
+
+
+class _GivenUpError(Exception):
+    """Ends the writing of a checkpoint that is not needed any more."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A checkpoint to be written.
+
+    Attributes:
+        step: its number of updates.
+        best: steps of the best checkpoints so far.
+        state: state of the training loop; None for weights alone.
+        images: this rank's files.
+        directory: where all ranks write.
+        token: identifies this attempt to write it.
+        given_up: set if it is not needed any more.
+    """
+
+    step: int
+    best: frozenset[int]
+    state: Mapping[str, Any] | None
+    images: Mapping[str, FileImage]
+    directory: JointDirectory
+    token: str
+    given_up: threading.Event = field(default_factory=threading.Event)
+
+
+class CheckpointWriter:
+    """Writes one rank's parts of a run's checkpoints; all ranks make the same calls.
+
+    Args:
+        folder: the run's checkpoints.
+        rank, world_size: this rank and the number of ranks.
+        attempt: the same for all ranks, and for no earlier attempt of the run.
+        parts_wait_s: seconds that rank 0 waits for the other ranks' parts.
+    """
+
+    def __init__(
+        self, folder: Location, rank: int, world_size: int, attempt: str, parts_wait_s: float = _PARTS_WAIT_S
+    ) -> None:
+        self._folder, self._rank, self._world_size, self._attempt = folder, rank, world_size, attempt
+        self._buffer = HostBuffer()
+        self._number = 0
+        self._job: _Job | None = None
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._parts_wait_s = parts_wait_s
+        self._leave_at_s = float("inf")  # by the monotonic clock
+        # The last checkpoint, and those that its state calls the best: what a resumed run needs.
+        self._last: int | None = None
+        self._needed: frozenset[int] = frozenset()
+
+    def begin(self, last: int | None, best: Iterable[int]) -> None:
+        """Remove what killed attempts left; rank 0 calls it before any rank saves.
+
+        Args:
+            last: step that the run continues from; None if it starts.
+            best: steps of the best checkpoints, in the state of that step.
+        """
+        self._last, self._needed = last, frozenset(best)
+        prune(self._folder, self._keep(), resumable=last)
+
+    def copy(
+        self,
+        step: int,
+        *,
+        best: Iterable[int],
+        weights: Iterable[TensorPart],
+        moments: Iterable[TensorPart] = (),
+        own: "Mapping[str, Tensor] | None" = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Copy a checkpoint to host memory, once the last one is written.
+
+        Args:
+            step: number of updates so far.
+            best: steps of the best checkpoints, which are kept.
+            weights, moments: this rank's parts.
+            own: this rank's own state.
+            state: state of the training loop; None saves weights alone, which training cannot continue from.
+        Raises:
+            MachineError: the last checkpoint could not be written.
+        """
+        best = frozenset(best)
+        if self._job is not None and self._job.state is None and (self._job.step not in best or self._job.step == step):
+            self._job.given_up.set()
+        self.wait()
+        files = {WEIGHTS: [*weights], MOMENTS: [*moments]}
+        files[OWN] = [TensorPart.whole(name, value) for name, value in (own or {}).items()]
+        named = {f"{kind}-{self._rank}.safetensors": parts for kind, parts in files.items() if parts}
+        images = self._buffer.copy(named)
+        self._number += 1
+        token = f"{self._attempt}-{self._number}"
+        directory = JointDirectory(self._folder / f"step-{step}", token, _SAFE)
+        self._job = _Job(step, best, state, images, directory, token)
+
+    def start(self) -> None:
+        """Begin to write what was copied."""
+        self._thread = threading.Thread(target=self._run, args=(self._job,), name="vadv-checkpoint", daemon=True)
+        self._thread.start()
+
+    def replace_state(self, step: int, best: Iterable[int], state: Mapping[str, Any]) -> None:
+        """Replace the loop state of the last checkpoint, whose weights and moments are still the present ones.
+
+        Raises:
+            MachineError: the last checkpoint could not be written.
+        """
+        self.wait()
+        if self._rank == 0:
+            checkpoint_at(self._folder, step).with_state(state)
+            self._last, self._needed = step, frozenset(best)
+            prune(self._folder, self._keep(), resumable=step, up_to=step)
+
+    def raise_fault(self) -> None:
+        """Raise what kept the thread from writing, if anything did; it costs nothing.
+
+        Raises:
+            MachineError: the disk is full, or another rank's part is missing.
+        """
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def wait(self, others_s: float | None = None) -> None:
+        """Wait until this rank has written the last checkpoint; on rank 0, until it is complete.
+
+        Args:
+            others_s: seconds to wait for other ranks, if they may be gone; None is patient.
+        Raises:
+            MachineError: it could not be written.
+        """
+        if self._thread is not None:
+            if others_s is not None:
+                self._leave_at_s = time.monotonic() + others_s
+            self._thread.join()
+            self._thread = None
+        self.raise_fault()
+
+    def give_up(self) -> None:
+        """End the writing; the checkpoint before stays."""
+        if self._thread is not None and self._job is not None:
+            self._job.given_up.set()
+            self._thread.join()
+
+    def _run(self, job: _Job) -> None:
+        try:
+            entries = {name: self._write(job, name, image) for name, image in job.images.items()}
+            if self._rank == 0:
+                self._complete(job, entries)
+            else:
+                with job.directory.file(_part_name(self._rank)) as path:
+                    path.write_text(json_text({"token": job.token, "files": entries}), encoding="utf-8")
+        except BaseException as error:
+            if not isinstance(error, _GivenUpError):
+                self._error = error
+            if self._world_size == 1:  # otherwise others may still be writing there
+                job.directory.discard()
+
+    def _write(self, job: _Job, name: str, image: FileImage) -> dict[str, Any]:
+        """Write a file; return its size and SHA-256."""
+        digest, size = hashlib.sha256(), 0
+        with job.directory.file(name) as path, Path(path).open("wb") as file:
+            for piece in image.pieces(_PIECE_BYTES):
+                if job.given_up.is_set():
+                    raise _GivenUpError
+                digest.update(piece)
+                size += file.write(piece)
+                if len(piece) == _PIECE_BYTES:
+                    file.flush()
+                    os.fdatasync(file.fileno())
+        return {"bytes": size, "sha256": digest.hexdigest()}
+
+    def _complete(self, job: _Job, entries: dict[str, Any]) -> None:
+        """Publish the checkpoint once all ranks have written their parts, and remove what is no longer needed."""
+        until_s = time.monotonic() + self._parts_wait_s
+        for rank in range(1, self._world_size):
+            entries |= self._wait_for_part(job, rank, until_s)
+        for rank in range(1, self._world_size):
+            (job.directory / _part_name(rank)).unlink(missing_ok=True)
+        if job.state is not None:
+            name = state_name(job.state)
+            with job.directory.file(name) as path:
+                path.write_text(json_text(job.state), encoding="utf-8")
+            entries[name] = file_entry(job.directory / name)
+        if job.given_up.is_set():
+            raise _GivenUpError
+        job.directory.publish(MANIFEST, manifest(job.step, entries))
+        if job.state is not None:
+            self._last, self._needed = job.step, job.best
+        prune(self._folder, self._keep() | job.best | {job.step}, resumable=self._last, up_to=job.step)
+
+    def _wait_for_part(self, job: _Job, rank: int, until_s: float) -> dict[str, Any]:
+        """Return the entries of another rank's files once it has written them."""
+        path, pause_s = job.directory / _part_name(rank), _SHORTEST_LOOK_S
+        while True:
+            try:
+                part = read_json(path)
+                if part["token"] == job.token:
+                    return dict(part["files"])
+            except FileNotFoundError:
+                pass
+            if job.given_up.is_set():
+                raise _GivenUpError
+            if time.monotonic() > min(until_s, self._leave_at_s):
+                raise MachineError(
+                    f"Rank {rank} has not written its part of the checkpoint of step {job.step}: {path} is missing. "
+                    f"Its disk may be full or may not be the one that rank 0 writes to; {_SAFE} Run the same command "
+                    "again to resume."
+                )
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_LOOK_S)
+
+    def _keep(self) -> set[int]:
+        return {*self._needed, *(() if self._last is None else (self._last,))}
+
+
+def _part_name(rank: int) -> str:
+    return f"rank-{rank}.json"

@@ -1,0 +1,185 @@
+"""When a run saves checkpoints, what they hold, and how a rank continues from one.
+
+A checkpoint is due
+
+* after every `trainer.checkpoint_every_steps` steps and every `trainer.checkpoint_every_epochs` epochs, if set;
+* at the first logged step or end of an epoch once `trainer.checkpoint_every_s` seconds have passed since the last one;
+* at the end of the run, and when it is asked to stop.
+
+The clock is rank 0's. Ranks learn what it says together with the sums of a logged step, so that all save after the same
+step, and time decides only at which of the logged steps there is a checkpoint, never what metrics.jsonl says of steps.
+
+After an epoch that is among the `trainer.keep_best` best ones, the weights are saved even if no checkpoint is due.
+"""
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable
+from typing import Self
+
+import torch
+
+from vadv_dist.config.trainer_sections import TrainerConfig
+from vadv_dist.engines.distributed import Distributed
+from vadv_dist.engines.protocol import Engine
+from vadv_dist.runs.checkpoint import Checkpoint, checkpoint_at, last_checkpoint
+from vadv_dist.runs.checkpoint_writer import CheckpointWriter
+from vadv_dist.runs.state import TrainState
+from vadv_dist.storage import Location
+from vadv_dist.tasks.base import TrainingStep
+
+# Seconds that a run which fails leaves to other ranks to write their parts of its last checkpoint.
+_LEAVING_S = 20.0
+
+
+class RunCheckpoints:
+    """One rank's checkpoints of a run; all ranks make the same calls.
+
+    Args:
+        trainer: when to save.
+        folder: the run's checkpoints.
+        engine: holds weights and moments.
+        step_module: holds this rank's own state.
+        distributed: this rank.
+
+    Attributes:
+        saved_step: step of the last checkpoint that training can continue from; 0 before the first.
+    """
+
+    def __init__(
+        self,
+        trainer: TrainerConfig,
+        folder: Location,
+        engine: Engine,
+        step_module: TrainingStep,
+        distributed: Distributed,
+    ) -> None:
+        self._trainer, self._folder = trainer, folder
+        self._engine, self._step_module, self._distributed = engine, step_module, distributed
+        self._last: Checkpoint | None = None
+        self._writer: CheckpointWriter | None = None
+        self._saved_at_s = time.monotonic()
+        self._is_time = False
+        self.saved_step = 0
+
+    def find(self) -> TrainState | None:
+        """The state of the checkpoint to continue from; None if there is none.
+
+        Raises:
+            UserError: it has another format.
+            MachineError: it is damaged.
+        """
+        # Rank 0 decides: on a shared disk, a new folder may be visible to one node before another.
+        last = last_checkpoint(self._folder) if self._distributed.is_main else None
+        step, attempt = self._distributed.gather((None if last is None else last.step, secrets.token_hex(4)))[0]
+        state = None
+        if step is not None:
+            self._last, self.saved_step = checkpoint_at(self._folder, step), step
+            state = TrainState.from_json(self._last.state())
+        self._writer = CheckpointWriter(self._folder, self._distributed.rank, self._distributed.world_size, attempt)
+        if self._distributed.is_main:
+            self._writer.begin(step, state.best_steps if state else ())
+        return state
+
+    def load(self) -> None:
+        """Load what this rank needs of the checkpoint that `find` found.
+
+        Raises:
+            MachineError: it is damaged.
+        """
+        assert self._last is not None
+        rank, world_size = self._distributed.rank, self._distributed.world_size
+        with self._last.read_weights(rank) as weights, self._last.read_moments(rank) as moments:
+            self._engine.load(weights, moments, self._last.step)
+        self._step_module.load_rank_state(self._last.ranks(), rank, world_size)
+
+    def clock(self) -> int:
+        """1 on rank 0 if its clock says that a checkpoint is due, otherwise 0; the sum over ranks is for `agree`."""
+        every_s = self._trainer.checkpoint_every_s
+        is_time = every_s is not None and time.monotonic() - self._saved_at_s >= every_s
+        return int(is_time and self._distributed.is_main)
+
+    def agree(self, clock: float) -> None:
+        """Take over what rank 0's clock says."""
+        self._is_time = clock > 0
+
+    def is_due_in_epoch(self, step: int) -> bool:
+        """Whether to save after a step inside an epoch."""
+        every = self._trainer.checkpoint_every_steps
+        return self._is_time or (every is not None and step % every == 0)
+
+    def is_due_after(self, epochs: int) -> bool:
+        """Whether to save after so many epochs; ranks exchange rank 0's clock."""
+        clock = torch.tensor([self.clock()], device=self._distributed.device)
+        self.agree(int(self._distributed.sum(clock)))
+        every = self._trainer.checkpoint_every_epochs
+        return self._is_time or (every is not None and epochs % every == 0)
+
+    def check(self) -> None:
+        """Raise what kept a checkpoint from being written, if anything did; costs nothing, so it is called every step.
+
+        Raises:
+            MachineError: the disk is full, or another rank's part is missing.
+        """
+        self._writing.raise_fault()
+
+    def save(self, state: TrainState, announce: Callable[[float], None]) -> None:
+        """Copy what training continues from, and begin to write it.
+
+        Args:
+            state: the state of the loop.
+            announce: called with the seconds that training waited, before the checkpoint can be complete: the line of
+                a complete checkpoint is always in metrics.jsonl.
+        Raises:
+            MachineError: the last checkpoint could not be written.
+        """
+        self._saved_at_s, self._is_time = time.monotonic(), False
+        if state.step == self.saved_step:  # stopped in a validation, which is now repeated
+            self._writing.replace_state(state.step, state.best_steps, state.to_json())
+            return
+        self._save(state, announce, is_resumable=True)
+        self.saved_step = state.step
+
+    def save_weights(self, state: TrainState, announce: Callable[[float], None]) -> None:
+        """Copy the weights alone, and begin to write them; like `save`."""
+        if state.step != self.saved_step:
+            self._save(state, announce, is_resumable=False)
+
+    def _save(self, state: TrainState, announce: Callable[[float], None], *, is_resumable: bool) -> None:
+        began = time.perf_counter()
+        self._writing.copy(
+            state.step,
+            best=state.best_steps,
+            weights=self._engine.weights(),
+            moments=self._engine.moments() if is_resumable else (),
+            own=self._step_module.rank_state() if is_resumable else {},
+            state=state.to_json() if is_resumable else None,
+        )
+        announce(time.perf_counter() - began)
+        self._writing.start()
+
+    @property
+    def _writing(self) -> CheckpointWriter:
+        assert self._writer is not None, "call `find` first"
+        return self._writer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Wait until the last checkpoint is complete; after an interrupt, give it up.
+
+        Raises:
+            MachineError: it could not be written.
+        """
+        if self._writer is None:
+            return
+        if error is None:
+            self._writer.wait()
+            self._distributed.barrier()
+        elif isinstance(error, Exception):
+            with contextlib.suppress(Exception):  # the first error is the cause
+                self._writer.wait(_LEAVING_S)
+        else:
+            self._writer.give_up()
