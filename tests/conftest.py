@@ -112,7 +112,7 @@ data: {{sources: [{{uri: {uri}}}], batch_size: 16}}
 teacher: {{width: 16, heads: 2, hidden: 16}}
 student: {{encoder: {made / "encoder"}, pretrained: false, hidden: 32}}
 optimizer: {{lr: 1.0e-3, new_module_lr_factor: 1.0, warmup_steps: 3}}
-trainer: {{epochs: 2, use_gpu: false}}
+trainer: {{epochs: 2, use_gpu: false, checkpoint_every_epochs: 1}}
 telemetry: {{log_every_steps: 1}}
 {extra}
 """

@@ -4,12 +4,16 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from vadv_dist.engines.distributed import Distributed
+from vadv_dist.formats.tensor_parts import TensorPart, whole_tensors
 
 WORLD_SIZE = 2
 
@@ -41,6 +45,12 @@ def join() -> Distributed:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD_SIZE), "LOCAL_RANK": str(rank)}
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=WORLD_SIZE)
     return Distributed(rank, WORLD_SIZE)
+
+
+def whole(parts: Iterable[TensorPart], distributed: Distributed) -> dict[str, Tensor]:
+    """Put an engine's parts of all ranks together, on every rank."""
+    mine = [replace(part, values=part.values.detach().cpu().clone()) for part in parts]
+    return whole_tensors(part for rank in distributed.gather(mine) for part in rank)
 
 
 def leave() -> None:

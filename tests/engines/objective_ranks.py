@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gloo_ranks import join, leave
+from gloo_ranks import join, leave, whole
 from torch import Tensor, nn
 
 from vadv_dist.config import Config, EngineConfig, load_config
@@ -17,6 +17,7 @@ from vadv_dist.engines.distributed import Distributed
 from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs
 from vadv_dist.objectives.rank_state import RankState
 from vadv_dist.objectives.step_distillation import StepDistillation
+from vadv_dist.runs.checkpoint import last_checkpoint
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.loop import Trainer
@@ -100,12 +101,28 @@ def fit(config: Config, distributed: Distributed, *, cut: bool = False) -> dict[
     finally:
         train.close()
         valid.close()
-    weights, moments = engine.weights(), engine.moments()
+    weights, moments = whole(engine.weights(), distributed), whole(engine.moments(), distributed)
     return {
-        "scale": weights.get("objective.scale"),
-        "moment": moments.get("exp_avg/objective.scale"),
+        "weights": weights,
+        "moments": moments,
+        "scale": weights["objective.scale"],
+        "moment": moments["exp_avg/objective.scale"],
         "banks": distributed.gather(task.step.objective.bank.value.cpu().clone()),
     }
+
+
+def load(run: Config, engine: str, distributed: Distributed) -> dict[str, Any]:
+    """Load a run's last checkpoint into another engine; return its state."""
+    config = dataclasses.replace(variant(run, engine, ""), run=dataclasses.replace(run.run, seed=99))
+    sources = Splits.open(config).train
+    task = SentimentTask(config, sources.sources)
+    task.step.objective = WithBank(task.step.objective, int(sources.table.rows.sum()))
+    built = build_engine(config, task.step, task.parameter_groups(), distributed)
+    last = last_checkpoint(RunFolder.of(run).checkpoints)
+    assert last is not None
+    with last.read_weights(distributed.rank) as weights, last.read_moments(distributed.rank) as moments:
+        built.load(weights, moments, last.step)
+    return {"weights": whole(built.weights(), distributed), "moments": whole(built.moments(), distributed)}
 
 
 def variant(base: Config, name: str, suffix: str) -> Config:
@@ -122,6 +139,8 @@ def main(config_path: str, out: str) -> None:
         answers[name] = fit(variant(base, name, ""), distributed)
         answers[f"{name} half"] = fit(variant(base, name, "-cut"), distributed, cut=True)
         answers[f"{name} continued"] = fit(variant(base, name, "-cut"), distributed)
+    for name in ENGINES:
+        answers[f"{name} loaded"] = {other: load(variant(base, name, ""), other, distributed) for other in ENGINES}
     if distributed.is_main:
         torch.save(answers, out)
     leave()

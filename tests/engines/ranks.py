@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from gloo_ranks import join, leave
+from gloo_ranks import join, leave, whole
 
 from vadv_dist.config import Config, EngineConfig, load_config
 from vadv_dist.data.stream import BatchStream
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.build import build_engine
 from vadv_dist.engines.distributed import Distributed
+from vadv_dist.formats.tensor_parts import HeldTensors
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.schedule import cosine_with_warmup
 from vadv_dist.training.splits import Splits
@@ -29,7 +30,7 @@ def curve(
     task = SentimentTask(config, splits.train.sources)
     engine = build_engine(config, task.step, task.parameter_groups(), distributed)
     if state is not None:
-        engine.load(*state, start)
+        engine.load(*map(HeldTensors, state), start)
     windows = LocalWindows(splits.train)
     losses, step = [], 0
     for epoch in range(99):
@@ -44,7 +45,7 @@ def curve(
         for batches in stream.steps():
             if step >= stop:
                 windows.close()
-                return losses, engine.weights(), engine.moments()
+                return losses, whole(engine.weights(), distributed), whole(engine.moments(), distributed)
             if step >= start:
                 total = torch.zeros(())
                 for number, batch in enumerate(batches.micro):

@@ -26,7 +26,7 @@ data: {{sources: [{{uri: {made}}}], batch_size: 30}}
 teacher: {{width: 16, heads: 2, hidden: 16}}
 student: {{encoder: {made / "encoder"}, pretrained: false, hidden: 32, dropout: 0, encoder_dropout: 0}}
 optimizer: {{lr: 1.0e-3, new_module_lr_factor: 2.0, layer_decay: 0.8}}
-trainer: {{use_gpu: false, accumulate: 2, epochs: 3}}
+trainer: {{use_gpu: false, checkpoint_every_epochs: 1, accumulate: 2, epochs: 3}}
 telemetry: {{log_every_steps: 1}}
 """
     )

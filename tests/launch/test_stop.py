@@ -24,7 +24,9 @@ from vadv_dist.errors import StoppedError
 from vadv_dist.launch import driver as launch
 from vadv_dist.launch.worker import train_locally
 from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.checkpoint_writer import CheckpointWriter
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.records import CheckpointLine
 from vadv_dist.runtime.signals import TerminatedError, sigterm_raises
 from vadv_dist.tasks import sentiment
 from vadv_dist.training import loop
@@ -151,7 +153,7 @@ def test_sigterm_before_the_first_step_leaves_no_checkpoint(write_config, monkey
 
 def test_sigterm_during_a_checkpoint_completes_it(write_config, monkeypatch) -> None:
     config = load_config(write_config(), (*OPTIONS, "--trainer.checkpoint_every_steps=2"))
-    monkeypatch.setattr(loop, "save_checkpoint", on_call(0, sigterm)(loop.save_checkpoint))
+    monkeypatch.setattr(CheckpointWriter, "copy", on_call(0, sigterm)(CheckpointWriter.copy))
     with sigterm_raises(), pytest.raises(StoppedError, match="at step 2 of 10"):
         launch.train(config, QUIET).to_json()
     folder = RunFolder.of(config)
@@ -175,10 +177,32 @@ def test_second_signal_exits_immediately_without_partial_files(write_config, mon
         sigterm()
         sigterm()
 
-    monkeypatch.setattr("vadv_dist.runs.checkpoint.file_entries", on_call(1, twice)(lambda folder: {}))
+    write = CheckpointWriter._write
+
+    def half(self: CheckpointWriter, job: Any, *arguments: Any) -> Any:
+        assert job.step == 1 or job.given_up.wait(30)
+        return write(self, job, *arguments)
+
+    monkeypatch.setattr(CheckpointWriter, "_write", half)
+    monkeypatch.setattr(TorchEngine, "update", on_call(2, twice)(TorchEngine.update))
     with sigterm_raises(), pytest.raises(TerminatedError):
         launch.train(config, QUIET).to_json()
     assert [path.name for path in RunFolder.of(config).checkpoints.iterdir()] == ["step-1"]
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_message_after_the_grace_period_promises_only_complete_checkpoints(tmp_path: Path, complete: bool) -> None:
+    stop = launch._Stop(QUIET, 30.0, RunFolder(tmp_path))
+    assert stop.safe() == "There is no checkpoint yet: run the same command again to start over."
+    stop.see(CheckpointLine(step=5, epoch=0, seconds=0.1))
+    assert "step 5 may be incomplete: " in stop.safe()
+    assert stop.safe().endswith("otherwise to start over.")
+    stop.see(CheckpointLine(step=8, epoch=0, seconds=0.1, resumable=not complete))
+    if complete:  # weights alone were begun after it
+        assert stop.safe() == "The checkpoint of step 5 is complete: run the same command again to resume from it."
+    else:
+        assert "step 8 may be incomplete: " in stop.safe()
+        assert stop.safe().endswith("otherwise from step 5.")
 
 
 def test_run_waiting_for_data_stops_with_a_checkpoint(write_config, monkeypatch) -> None:

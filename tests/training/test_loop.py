@@ -194,6 +194,30 @@ def test_process_killed_inside_an_epoch_resumes_bit_identically(write_config, tm
     assert same(whole, killed)
 
 
+@pytest.mark.slow
+def test_process_killed_while_a_checkpoint_is_written_resumes_from_the_one_before(write_config, tmp_path: Path) -> None:
+    options = ["--trainer.checkpoint_every_steps=3", "--data.batch_size=4"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def arguments(name: str) -> list[str]:
+        return ["train", "--config", str(write_config(name)), *options]
+
+    whole, killed = RunFolder(tmp_path / "runs" / "whole"), RunFolder(tmp_path / "runs" / "killed")
+    train(load_config(write_config("whole"), options), QUIET)
+    # It stops in the thread, after a file of the second checkpoint.
+    half = killed.checkpoints / ".step-6.partial-*" / "weights-0.safetensors"
+    write = "vadv_dist.runs.checkpoint_writer:CheckpointWriter._write"
+    signal_stopped(start_until(write, half, arguments("killed"), env=environment), signal.SIGKILL)
+    assert [c.step for c in list_checkpoints(killed.checkpoints)] == [3]
+    assert len(list(killed.checkpoints.glob(".step-6.partial-*"))) == 1
+    command = [sys.executable, "-m", "vadv_dist.cli", *arguments("killed")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "resuming from step 3 of" in done.stderr
+    assert not list(killed.checkpoints.glob(".*"))
+    assert same(whole, killed)
+
+
 def test_a_complete_run_is_not_trained_again(write_config) -> None:
     folder, first = run(write_config())
     before = folder.metrics_path.read_bytes()

@@ -14,10 +14,11 @@ from run_lines import line, run_result
 
 from vadv_dist.config import Config, config_to_dict
 from vadv_dist.config.search import SearchConfig
-from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.checkpoint import list_checkpoints, manifest
 from vadv_dist.runs.encoder_identity import EncoderIdentity
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.trained_on import TrainedOn
+from vadv_dist.storage import write_json
 from vadv_dist.tuning import study as study_module
 from vadv_dist.tuning.events import Ended, Epoch, Event, Stopped
 from vadv_dist.tuning.jobs import TrialJob, drive
@@ -101,7 +102,7 @@ class ScoringPool:
             self._process.step(lambda: folder.result_path.write_text(json.dumps(result.to_json())))
             return self._key, Ended(result)
         self._process.step(lambda: self._train(folder, epoch))
-        self._process.step(lambda: (folder.checkpoints / f"step-{epoch + 1}" / "manifest.json").touch())
+        self._process.step(lambda: write_checkpoint(folder, epoch + 1))
         return self._key, Epoch(epoch, mae_of(self._raw, epoch))
 
     def _train(self, folder: RunFolder, epoch: int) -> None:
@@ -114,6 +115,11 @@ class ScoringPool:
             log.append(line({"kind": "start"}))
         log.append(line({"kind": "epoch", "epoch": epoch, "step": epoch + 1, "validation": validation}))
         (folder.checkpoints / f"step-{epoch + 1}").mkdir(exist_ok=True)
+
+
+def write_checkpoint(folder: RunFolder, step: int) -> None:
+    """A manifest, which makes a folder a checkpoint to continue from."""
+    write_json(folder.checkpoints / f"step-{step}" / "manifest.json", manifest(step, {"state-0.json": {}}))
 
 
 def mae_of(raw: dict[str, Any], epoch: int) -> float:
@@ -217,7 +223,7 @@ def test_epoch_that_ended_after_its_search_was_killed_is_reported_first(
     # The actor of the killed search ends epochs 0 and 1 before that of this search gets the run's lock.
     folder = RunFolder(tmp_path / "runs" / "1")
     (folder.checkpoints / "step-3").mkdir(parents=True)
-    (folder.checkpoints / "step-3" / "manifest.json").touch()
+    write_checkpoint(folder, 3)
     folder.metrics_log().append(line({"kind": "start"}))
     for epoch, mae in enumerate((3.0, 2.0, 1.0)):
         ended = {"kind": "epoch", "epoch": epoch, "step": epoch + 1, "validation": {"student": {"mae": mae}}}

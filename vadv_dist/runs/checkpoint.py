@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.runs.tensor_files import SavedTensors
-from vadv_dist.storage import Location, local_copy, read_json, remove_tree, sha256_file, write_json
+from vadv_dist.storage import Location, find_json, local_copy, read_json, remove_tree, sha256_file, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -198,9 +198,8 @@ def checkpoint_at(folder: Location, step: int) -> Checkpoint:
 
 
 def _open(path: Location, step: int) -> Checkpoint | None:
-    try:
-        content = read_json(path / MANIFEST)
-    except (FileNotFoundError, NotADirectoryError):
+    content = find_json(path / MANIFEST)
+    if content is None:
         return None
     if content.get("format") != FORMAT:
         raise UserError(

@@ -33,7 +33,7 @@ from vadv_dist.runs.checkpoint import (
     state_name,
 )
 from vadv_dist.runs.tensor_files import FileImage, HostBuffer
-from vadv_dist.storage import JointDirectory, Location, json_text, read_json
+from vadv_dist.storage import JointDirectory, Location, find_json, json_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -243,12 +243,9 @@ class CheckpointWriter:
         """Return the entries of another rank's files once it has written them."""
         path, pause_s = job.directory / _part_name(rank), _SHORTEST_LOOK_S
         while True:
-            try:
-                part = read_json(path)
-                if part["token"] == job.token:
-                    return dict(part["files"])
-            except FileNotFoundError:
-                pass
+            part = find_json(path)
+            if part is not None and part["token"] == job.token:
+                return dict(part["files"])
             if job.given_up.is_set():
                 raise _GivenUpError
             if time.monotonic() > min(until_s, self._leave_at_s):

@@ -14,6 +14,7 @@ from vadv_dist.storage.reads import (
     file_entries,
     file_size,
     files_below,
+    find_json,
     free_bytes,
     local_copy,
     open_binary,

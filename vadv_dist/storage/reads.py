@@ -245,6 +245,14 @@ def read_json(path: Location) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, is not JSON, or holds something other than an object.
     """
+    found = find_json(path)
+    if found is None:
+        raise UserError(f"{path} does not exist.")
+    return found
+
+
+def find_json(path: Location) -> dict[str, Any] | None:
+    """Read a JSON object, or return None if there is no such file; errors as in `read_json`."""
     try:
         if isinstance(path, S3Path):
             content = path.read_range(0, MAX_BYTES + 1)
@@ -252,8 +260,8 @@ def read_json(path: Location) -> dict[str, Any]:
             with path.open("rb") as file:
                 content = file.read(MAX_BYTES + 1)
         value = parse_json(content)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.") from None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, JsonError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}.") from None
     if not isinstance(value, dict):
