@@ -273,7 +273,7 @@ def _storage(config: Config) -> Iterator[Finding]:
     if disk is not None and made:
         disk.rmdir()
     if (free := free_bytes(place)) is not None:
-        advice = "Free some space: a checkpoint of RoBERTa-Large takes 5 GB."
+        advice = "Free some space: a checkpoint of RoBERTa-Large takes 5 GB, and replaces one that is as large."
         yield _finding("disk", f"{_gib(free)} free", advice if free < _LOW_DISK_BYTES else "", level="warning")
 
 
