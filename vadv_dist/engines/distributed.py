@@ -56,7 +56,9 @@ def choose_device(use_gpu: bool | str, local_rank: int = 0) -> torch.device:
     if use_gpu is False or (use_gpu == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UserError("trainer.use_gpu is true, but no CUDA device is found. Set it to auto or false.")
+        raise UserError(
+            "trainer.use_gpu is true, but no CUDA device is found (`vadv doctor` says why). Set it to auto or false."
+        )
     return torch.device("cuda", local_rank)
 
 
