@@ -41,6 +41,7 @@ def test_a_run_notes_an_old_gpu_and_who_else_uses_it(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     facts = SimpleNamespace(name="Tesla T4", uuid=UUID)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: facts)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
     config = Config(trainer=TrainerConfig(precision=precision))
     notes = attempt_notes(CHOICE, config, Distributed(device=torch.device("cuda", 0)))
     slow = ["precision: fp32, because Tesla T4 does not compute in bf16"] if precision == "auto" else []
