@@ -55,8 +55,7 @@ def measure(quick: bool) -> list[Row]:
         windows.close()
 
     def ours(batch: Batch) -> None:
-        engine.accumulate(batch, lambda _: task.weights, last=True)
-        engine.update(1.0)
+        engine.step([batch], lambda _: task.weights, 1.0, weights_known=True)
 
     def as_published(batch: Batch) -> None:
         ids, mask = batch.fields[TOKENS], batch.fields[MASK]

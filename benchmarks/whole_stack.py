@@ -34,7 +34,6 @@ from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.engines.allocator import THREAD_ENVIRONMENT
 from vadv_dist.engines.distributed import Distributed
-from vadv_dist.engines.protocol import adamw
 from vadv_dist.objectives import weighted_total
 from vadv_dist.runs.records import StepLine
 from vadv_dist.tasks.sentiment import SentimentTask
@@ -140,7 +139,8 @@ class _BareLoop:
         self._task.step.train()
         groups = self._task.parameter_groups()
         self._parameters = [parameter for group in groups for parameter in group.parameters]
-        self._optimizer = adamw(groups, config.optimizer)
+        own = [{"params": g.parameters, "lr": g.lr, "weight_decay": g.weight_decay} for g in groups]
+        self._optimizer = torch.optim.AdamW(own, fused=True)
         self._clip_norm = config.optimizer.clip_norm or float("inf")
         self._batches, self.preparing_s = [], []
         plan = train.plan(config.data, seed=config.run.seed, epoch=0)

@@ -23,6 +23,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "epoch": {"validation": {}, "train": {}, "best": False, "seconds": 0.0},
     "checkpoint": {"seconds": 0.0},
     "fault": {},
+    "note": {},
 }
 
 

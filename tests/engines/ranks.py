@@ -47,11 +47,9 @@ def curve(
                 windows.close()
                 return losses, whole(engine.weights(), distributed), whole(engine.moments(), distributed)
             if step >= start:
-                total = torch.zeros(())
-                for number, batch in enumerate(batches.micro):
-                    last = number == len(batches.micro) - 1
-                    total = total + engine.accumulate(batch, lambda _: task.weights, last=last)["total"]
-                norm = engine.update(cosine_with_warmup(step, num_steps=60, warmup_steps=3))
+                factor = cosine_with_warmup(step, num_steps=60, warmup_steps=3)
+                terms, norm = engine.step(batches.micro, lambda _: task.weights, factor, weights_known=True)
+                total = torch.stack([share["total"] for share in terms]).sum()
                 losses.append((float(distributed.sum(total)), float(norm)))
             step += 1
     raise AssertionError

@@ -131,7 +131,7 @@ def test_run_stopped_anywhere_ends_bit_identically(
 
 def test_sigterm_finishes_the_step_and_reports_the_checkpoint(write_config, monkeypatch, capsys) -> None:
     config = load_config(write_config(), OPTIONS)
-    monkeypatch.setattr(TorchEngine, "update", on_call(1, sigterm)(TorchEngine.update))
+    monkeypatch.setattr(TorchEngine, "step", on_call(1, sigterm)(TorchEngine.step))
     with sigterm_raises(), pytest.raises(StoppedError) as stopped:
         launch.train(config, Console(stderr=True, width=400))
     assert stopped.value.exit_code == 143

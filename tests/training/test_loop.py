@@ -16,6 +16,7 @@ from vadv_dist.config import load_config
 from vadv_dist.data.schema import Clip, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.synth import make_dataset
+from vadv_dist.engines.adamw import ClippedAdamW
 from vadv_dist.engines.torch_engine import TorchEngine
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.launch.driver import train
@@ -278,8 +279,8 @@ def test_run_is_not_resumed_on_other_data(write_config, made: Path, tmp_path: Pa
 
 
 def test_weights_after_a_nan_gradient_are_not_checkpointed(write_config, monkeypatch) -> None:
-    original = TorchEngine.update
-    monkeypatch.setattr(TorchEngine, "update", lambda self, factor: original(self, factor) * float("nan"))
+    original = ClippedAdamW.step
+    monkeypatch.setattr(ClippedAdamW, "step", lambda self: original(self) * float("nan"))
     with pytest.raises(UserError, match=r"gradient norm nan .* lower optimizer.lr"):
         run(write_config(), "--trainer.checkpoint_every_steps=1")
     folder = RunFolder.of(load_config(write_config()))
@@ -290,7 +291,7 @@ def test_gpu_out_of_memory_is_reported_with_advice(write_config, monkeypatch) ->
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it.")
 
-    monkeypatch.setattr(TorchEngine, "accumulate", full)
+    monkeypatch.setattr(TorchEngine, "step", full)
     with pytest.raises(MachineError, match=r"2.00 GiB. This \w+ at step 0; .*engine.zero_stage"):
         run(write_config())
 

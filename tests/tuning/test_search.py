@@ -19,7 +19,7 @@ from stopping_child import LOG_LINE, signal_stopped, start_until
 
 from vadv_dist.cli import main
 from vadv_dist.config import load_config
-from vadv_dist.engines.torch_engine import TorchEngine
+from vadv_dist.engines.adamw import ClippedAdamW
 from vadv_dist.errors import UserError, VadvError
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.storage import read_json
@@ -155,14 +155,14 @@ def test_search_is_resumed_only_with_the_same_space(write_config: Callable[..., 
 def test_failed_trials_do_not_end_the_search_and_have_reasons(
     write_config: Callable[..., Path], space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = TorchEngine.update
+    original = ClippedAdamW.step
     fit = Trainer.fit
 
     def spoil(self: Trainer):
         number = self.folder.root.name
         with monkeypatch.context() as patched:
             if number == "1":
-                patched.setattr(TorchEngine, "update", lambda self, factor: original(self, factor) * float("nan"))
+                patched.setattr(ClippedAdamW, "step", lambda self: original(self) * float("nan"))
             if number == "2":
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             return fit(self)

@@ -46,3 +46,10 @@ def test_second_start_is_reported_as_a_lost_worker() -> None:
         assert console.export_text() == ""
         view(line({"kind": "start", "step": 6}))
     assert console.export_text() == "a worker was lost; the workers were restarted from step 6\n"
+
+
+def test_note_is_shown() -> None:
+    console = Console(record=True, width=100, file=io.StringIO())
+    with ProgressView(console, num_steps=9, epochs=3) as view:
+        view(line({"kind": "note", "step": 3, "what": "Memory is full after recording 2 shapes of batches."}))
+    assert console.export_text() == "Memory is full after recording 2 shapes of batches.\n"

@@ -69,6 +69,10 @@ class EngineConfig:
     With `kind: auto`, which chooses the stage, only null is valid."""
     offload_optimizer: bool = False
     """Keep optimizer state in host memory (ZeRO 1 to 3)."""
+    graphs: Literal["auto", "on", "off"] = "auto"
+    """Record whole steps as CUDA graphs, one for each shape of batches; `auto` does so with `torch` on one GPU."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Generate kernels with `torch.compile` on a GPU: `auto` for the optimizer, `on` also for the models' layers."""
 
     def __post_init__(self) -> None:
         what = "null, because engine.kind is auto; set engine.kind: deepspeed to choose the stage"

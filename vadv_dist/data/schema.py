@@ -210,6 +210,11 @@ class Batch:
         """Copy every tensor to pinned memory, for asynchronous transfer to a GPU."""
         return self._map(lambda tensor: tensor.pin_memory())
 
+    def tensors(self) -> "list[torch.Tensor]":
+        """All tensors, in an order that depends only on the names of fields."""
+        own = (self.label, self.valid, self.row_id)
+        return [*self.fields.values(), *self.present.values(), *own, *self.counts.values()]
+
     def _map(self, change: "Callable[[torch.Tensor], torch.Tensor]") -> "Batch":
         return replace(
             self,

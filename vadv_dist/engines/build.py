@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 
-from vadv_dist.config import Config
+from torch import nn
+
+from vadv_dist.config import Config, EngineConfig
 from vadv_dist.engines.distributed import Distributed, choose_dtype, init_single_process
+from vadv_dist.engines.graphs import CudaRecorder
 from vadv_dist.engines.protocol import Engine
 from vadv_dist.engines.torch_engine import TorchEngine
+from vadv_dist.errors import UserError
 from vadv_dist.tasks.base import ParameterGroup, TrainingStep
 
 
@@ -18,7 +22,19 @@ def build_engine(
     """
     dtype = choose_dtype(config.trainer, distributed.device)
     if config.engine.kind != "deepspeed":
-        return TorchEngine(step, groups, config.optimizer, distributed, dtype)
+        graphs = uses_graphs(config.engine, distributed)
+        on_gpu = distributed.device.type == "cuda"
+        if on_gpu and config.engine.compile == "on":
+            compile_layers(step)
+        return TorchEngine(
+            step,
+            groups,
+            config.optimizer,
+            distributed,
+            dtype,
+            compiled=on_gpu and config.engine.compile != "off",
+            record=CudaRecorder() if graphs else None,
+        )
     from vadv_dist.engines.deepspeed_engine import DeepSpeedEngine
 
     if distributed.world_size == 1:
@@ -33,3 +49,28 @@ def build_engine(
         batch_size=config.data.batch_size,
         accumulate=config.trainer.accumulate,
     )
+
+
+def compile_layers(step: TrainingStep) -> None:
+    """Let `torch.compile` generate the kernels of repeated layers: those of the encoder and of the teacher's blocks.
+
+    Layers of one class share their code, and one code serves all lengths of texts, so few are compiled.
+    """
+    for module in step.modules():
+        if isinstance(module, nn.ModuleList):
+            for layer in module:
+                layer.compile(dynamic=True)
+
+
+def uses_graphs(engine: EngineConfig, distributed: Distributed) -> bool:
+    """Whether steps are recorded as CUDA graphs: on one GPU, without DeepSpeed.
+
+    Raises:
+        UserError: `engine.graphs` is on, and they cannot be.
+    """
+    possible = engine.kind != "deepspeed" and distributed.device.type == "cuda" and distributed.world_size == 1
+    if engine.graphs == "on" and not possible:
+        raise UserError(
+            "engine.graphs is on, but steps are recorded only with engine.kind torch on one GPU. Set it to auto."
+        )
+    return possible and engine.graphs != "off"

@@ -77,10 +77,8 @@ def _try(config: Config) -> str:
         counts={"rows": torch.tensor(4, device=device)},
     )
     for _ in range(2):
-        for part in range(config.trainer.accumulate):
-            last = part == config.trainer.accumulate - 1
-            engine.accumulate(batch, lambda _: {"loss": 1.0}, last=last)
-        norm = engine.update(1.0)
+        batches = [batch] * config.trainer.accumulate
+        _, norm = engine.step(batches, lambda _: {"loss": 1.0}, 1.0, weights_known=True)
     after, moments = whole_tensors(engine.weights()), whole_tensors(engine.moments())
     if not bool(norm.isfinite()) or not all(bool(tensor.isfinite().all()) for tensor in after.values()):
         raise ArithmeticError("weights or the gradient's norm are not finite after two steps")

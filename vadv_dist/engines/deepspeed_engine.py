@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from vadv_dist.config import EngineConfig, OptimizerConfig
 from vadv_dist.data.schema import Batch
+from vadv_dist.engines.adamw import MOMENTS, fused_adamw
 from vadv_dist.engines.deepspeed_config import collects_gradients, deepspeed_config
 from vadv_dist.engines.distributed import Distributed
-from vadv_dist.engines.protocol import MOMENTS, Weigh, adamw
+from vadv_dist.engines.protocol import StepResult, Weigh
 from vadv_dist.engines.zero_gradients import Clipping, CollectedGradients, FlattenedGradients, ZeroGradients
 from vadv_dist.errors import UserError
 from vadv_dist.formats.tensor_parts import HeldTensors, TensorPart, TensorReader
@@ -51,10 +52,13 @@ class DeepSpeedEngine:
         self._groups = groups
         self._distributed = distributed
         self._stage = engine.stage
-        self._accumulate = accumulate
+        self._num_micro_batches = accumulate
         self._clip_norm = optimizer.clip_norm
         fp32 = {n: p.detach().clone() for g in groups for n, p in zip(g.names, g.parameters, strict=True)}
-        self._base = adamw(groups, optimizer)
+        self._base = fused_adamw(
+            [{"params": g.parameters, "lr": g.lr, "weight_decay": g.weight_decay, "name": g.name} for g in groups],
+            optimizer,
+        )
         if self._stage == 3 and (layers := _layer_classes(step)):
             # Fetched and released as a whole, not module by module: half of the host's time per step.
             deepspeed.utils.set_z3_leaf_modules(step, layers)
@@ -89,20 +93,26 @@ class DeepSpeedEngine:
         # bf16 masters would start from rounded weights.
         self._fill_state(HeldTensors(fp32), None, 0)
 
-    def accumulate(self, batch: Batch, weigh: Weigh, *, last: bool) -> Terms:
-        """See `Engine.accumulate`."""
+    def step(self, batches: Sequence[Batch], weigh: Weigh, lr_factor: float, *, weights_known: bool) -> StepResult:
+        """See `Engine.step`."""
         self._engine.train()
-        terms: Terms = self._engine(batch)[1]
+        last = len(batches) - 1
+        terms = [self._accumulate(batch, weigh, last=at == last) for at, batch in enumerate(batches)]
+        return terms, self._update(lr_factor)
+
+    def _accumulate(self, batch: Batch, weigh: Weigh, *, last: bool) -> Terms:
+        """Add the gradient of one micro-batch."""
+        terms: Terms = self._engine(batch.to(self._distributed.device))[1]
         total = weighted_total(terms, weigh(terms))
         # DeepSpeed averages over ranks and micro-batches, while their losses add up.
         ranks = 1 if self._collects else self._distributed.world_size
-        self._engine.backward(total * (ranks * self._accumulate))
+        self._engine.backward(total * (ranks * self._num_micro_batches))
         if not last:
             self._engine.step()
         return {name: term.detach() for name, term in (terms | {"total": total}).items()}
 
-    def update(self, lr_factor: float) -> Tensor:
-        """See `Engine.update`."""
+    def _update(self, lr_factor: float) -> Tensor:
+        """Clip and update; return the gradient's norm before."""
         for group, own in zip(self._groups, self._optimizer.param_groups, strict=True):
             own["lr"] = group.lr * lr_factor
         if self._stage == 0:
@@ -118,11 +128,15 @@ class DeepSpeedEngine:
             return self._clipping.norm
         return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32).detach()
 
+    def take_notes(self) -> list[str]:
+        """See `Engine.take_notes`."""
+        return []
+
     def terms(self, batch: Batch) -> Terms:
         """See `Engine.terms`."""
         self._engine.train()
         with torch.no_grad():
-            terms: Terms = self._engine(batch)[1]
+            terms: Terms = self._engine(batch.to(self._distributed.device))[1]
         return terms
 
     def predict(self, batch: Batch) -> Outputs:

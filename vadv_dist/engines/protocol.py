@@ -1,4 +1,4 @@
-"""The interface between the training loop and engines, and code that engines share.
+"""The interface between the training loop and engines.
 
 An engine's state is fp32 tensors by parameter name, whatever it keeps in memory, so that checkpoints are alike. Each
 rank gives the parts that it holds, and reads the parts that it needs.
@@ -7,39 +7,38 @@ rank gives the parts that it holds, and reads the parts that it needs.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from vadv_dist.config.sections import OptimizerConfig
 from vadv_dist.data.schema import Batch
 from vadv_dist.formats.tensor_parts import TensorPart, TensorReader
-from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms
+from vadv_dist.tasks.base import Outputs, Terms
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
 Weigh = Callable[[Terms], Mapping[str, float | Tensor]]
+# By micro-batch, this rank's share of the unweighted terms, and of their weighted sum as `total`, without gradient, []
+# each; and the norm of the gradient before clipping, [].
+StepResult = tuple[list[Terms], Tensor]
 
 
 class Engine(Protocol):
     """Runs one task's `TrainingStep` on one rank, in step with the other ranks."""
 
-    def accumulate(self, batch: Batch, weigh: Weigh, *, last: bool) -> Terms:
-        """Add the gradient of one micro-batch's weighted loss.
+    def step(self, batches: Sequence[Batch], weigh: Weigh, lr_factor: float, *, weights_known: bool) -> StepResult:
+        """Run one training step: gradients of the weighted loss, clipping, update of the weights.
 
         Args:
-            batch: the micro-batch, on this rank's device.
-            weigh: gives the weight of each term.
-            last: whether this is the last micro-batch before the update.
-        Returns:
-            this rank's share of the unweighted terms, and of their weighted sum as `total`, without gradient, [] each.
+            batches: this rank's micro-batches, on the CPU.
+            weigh: gives the weight of each term of a micro-batch.
+            lr_factor: the learning rates as a fraction of the peak rates.
+            weights_known: whether `weigh` returns the same tensors for any terms, so that a step may be recorded.
         """
         ...
 
-    def update(self, lr_factor: float) -> Tensor:
-        """Clip, update the weights at `lr_factor` times the peak rates, and return the gradient's norm before, []."""
+    def take_notes(self) -> list[str]:
+        """Return sentences, since the last call, about steps that run in another way than configured."""
         ...
 
     def terms(self, batch: Batch) -> Terms:
-        """Terms of a micro-batch, equal to those in `accumulate`, without gradient."""
+        """Terms of a micro-batch, equal to those in `step`, without gradient."""
         ...
 
     def predict(self, batch: Batch) -> Outputs:
@@ -60,13 +59,3 @@ class Engine(Protocol):
     def load(self, weights: TensorReader, moments: TensorReader, num_updates: int) -> None:
         """Restore a state that any engine on any number of ranks has given."""
         ...
-
-
-def adamw(groups: Sequence[ParameterGroup], optimizer: OptimizerConfig) -> torch.optim.AdamW:
-    """Build AdamW over parameter groups; the fused kernel is several times faster, on a CPU too."""
-    return torch.optim.AdamW(
-        [{"params": g.parameters, "lr": g.lr, "weight_decay": g.weight_decay, "name": g.name} for g in groups],
-        betas=(optimizer.beta1, optimizer.beta2),
-        eps=optimizer.eps,
-        fused=True,
-    )

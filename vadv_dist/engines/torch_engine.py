@@ -4,26 +4,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vadv_dist.config.sections import OptimizerConfig
 from vadv_dist.data.schema import Batch
+from vadv_dist.engines.adamw import ClippedAdamW
 from vadv_dist.engines.distributed import Distributed
-from vadv_dist.engines.protocol import MOMENTS, Weigh, adamw
+from vadv_dist.engines.graphs import Record, StepGraphs
+from vadv_dist.engines.protocol import StepResult, Weigh
 from vadv_dist.formats.tensor_parts import TensorPart, TensorReader
 from vadv_dist.objectives.base import weighted_total
 from vadv_dist.tasks.base import Outputs, ParameterGroup, Terms, TrainingStep
 
 
 class TorchEngine:
-    """PyTorch: fused AdamW, autocast for bf16, DistributedDataParallel for several ranks.
+    """PyTorch: fused AdamW, bf16 weights beside fp32 masters, DistributedDataParallel for several ranks.
 
     Args:
         step: model and objective, weights in fp32; all ranks hold the same.
         groups: its trained parameters.
         optimizer: AdamW's constants and the clipping norm.
         distributed: this rank.
-        dtype: type in which the model computes.
+        dtype: type in which the model computes; parts that compute in fp32 anyway keep fp32 weights.
+        compiled: whether the optimizer may compile its kernel.
+        record: records a step to replay it (`StepGraphs`); None runs every step as it is.
     """
 
     def __init__(
@@ -33,14 +37,20 @@ class TorchEngine:
         optimizer: OptimizerConfig,
         distributed: Distributed,
         dtype: torch.dtype,
+        *,
+        compiled: bool = False,
+        record: Record | None = None,
     ) -> None:
         self._step = step.to(distributed.device)
         self._distributed = distributed
-        self._dtype = dtype
-        self._clip_norm = optimizer.clip_norm
-        self._groups = groups
-        self._parameters = [p for group in groups for p in group.parameters]
-        self._optimizer = adamw(groups, optimizer)
+        rounded = rounded_parameters(step) if dtype == torch.bfloat16 else {}
+        self._optimizer = ClippedAdamW(groups, optimizer, rounded=rounded, compiled=compiled)
+        # Frozen parameters are saved as they were given.
+        self._frozen = {n: p.detach().cpu() for n, p in rounded.items() if not p.requires_grad}
+        for name in self._frozen:
+            rounded[name].data = rounded[name].to(torch.bfloat16)
+        self._graphs = None if record is None else StepGraphs(self._run, distributed.device, record)
+        self._weigh: Weigh = lambda terms: {}
         self._module: nn.Module = self._step
         if distributed.world_size > 1:
             ids = [distributed.device] if distributed.device.type == "cuda" else None
@@ -50,72 +60,81 @@ class TorchEngine:
             ddp._set_params_and_buffers_to_ignore_for_model(self._step, ignored)  # type: ignore[no-untyped-call]  # untyped in torch
             self._module = ddp(self._step, device_ids=ids)
 
-    def accumulate(self, batch: Batch, weigh: Weigh, *, last: bool) -> Terms:
-        """See `Engine.accumulate`."""
+    def step(self, batches: Sequence[Batch], weigh: Weigh, lr_factor: float, *, weights_known: bool) -> StepResult:
+        """See `Engine.step`."""
         self._module.train()
+        self._optimizer.set_lr(lr_factor)
+        self._weigh = weigh
+        if self._graphs is not None and weights_known:
+            return self._graphs(batches)
+        return self._run([batch.to(self._distributed.device) for batch in batches])
+
+    def take_notes(self) -> list[str]:
+        """See `Engine.take_notes`."""
+        return [] if self._graphs is None else self._graphs.take_notes()
+
+    def _run(self, batches: Sequence[Batch]) -> StepResult:
+        """One step on batches that are on the device."""
+        last = len(batches) - 1
+        terms = [self._accumulate(batch, last=at == last) for at, batch in enumerate(batches)]
+        return terms, self._optimizer.step()
+
+    def _accumulate(self, batch: Batch, *, last: bool) -> Terms:
+        """Add the gradient of one micro-batch."""
         synchronises = last or not isinstance(self._module, nn.parallel.DistributedDataParallel)
         with nullcontext() if synchronises else self._module.no_sync():  # type: ignore[operator]  # DDP's own
-            with self._autocast():
-                terms: Terms = self._module(batch)[1]
-            total = weighted_total(terms, weigh(terms))
+            terms: Terms = self._module(batch)[1]
+            total = weighted_total(terms, self._weigh(terms))
             # DDP averages gradients over ranks, while the ranks' losses add up.
             torch.autograd.backward(total * self._distributed.world_size)
         return {name: term.detach() for name, term in (terms | {"total": total}).items()}
 
-    def update(self, lr_factor: float) -> Tensor:
-        """See `Engine.update`."""
-        for group, own in zip(self._groups, self._optimizer.param_groups, strict=True):
-            own["lr"] = group.lr * lr_factor
-        bound = float("inf") if self._clip_norm is None else self._clip_norm
-        norm = nn.utils.clip_grad_norm_(self._parameters, bound)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return norm.detach()
-
     def terms(self, batch: Batch) -> Terms:
         """See `Engine.terms`."""
         self._step.train()
-        with torch.no_grad(), self._autocast():
-            terms: Terms = self._step(batch)[1]
+        with torch.no_grad():
+            terms: Terms = self._step(batch.to(self._distributed.device))[1]
         return terms
 
     def predict(self, batch: Batch) -> Outputs:
         """See `Engine.predict`."""
         self._step.eval()
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad():
             outputs: Outputs = self._step(batch, with_terms=False)[0]
         return outputs
 
     def weights(self) -> Iterator[TensorPart]:
         """See `Engine.weights`; rank 0 gives all."""
         if self._distributed.is_main:
+            fp32 = dict(self._optimizer.masters()) | self._frozen
             for name, tensor in self._step.state_dict().items():
-                yield TensorPart.whole(name, tensor.contiguous())
+                yield TensorPart.whole(name, fp32.get(name, tensor).contiguous())
 
     def moments(self) -> Iterator[TensorPart]:
         """See `Engine.moments`; rank 0 gives all."""
         if self._distributed.is_main:
-            for name, parameter in self._trained():
-                for moment in MOMENTS:
-                    yield TensorPart.whole(f"{moment}/{name}", self._optimizer.state[parameter][moment].contiguous())
+            for name, tensor in self._optimizer.moments():
+                yield TensorPart.whole(name, tensor.contiguous())
 
     def load(self, weights: TensorReader, moments: TensorReader, num_updates: int) -> None:
         """See `Engine.load`."""
+        trained = {name for name, _ in self._optimizer.masters()}
         with torch.no_grad():
             for name, tensor in self._step.state_dict().items():
-                tensor.copy_(weights.read(name).view(tensor.shape))
-        for name, parameter in self._trained():
-            state = {m: torch.empty_like(parameter) for m in MOMENTS}
-            for moment, tensor in state.items():
-                tensor.copy_(moments.read(f"{moment}/{name}").view(tensor.shape))
-            step = torch.tensor(float(num_updates), device=parameter.device)
-            self._optimizer.state[parameter] = {"step": step, **state}
+                if name not in trained:
+                    value = weights.read(name).view(tensor.shape)
+                    tensor.copy_(value)
+                    if name in self._frozen:
+                        self._frozen[name] = value
+        self._optimizer.load(weights, moments, num_updates)
 
-    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        for group in self._groups:
-            yield from zip(group.names, group.parameters, strict=True)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self._distributed.device.type, dtype=torch.bfloat16, enabled=self._dtype == torch.bfloat16
-        )
+def rounded_parameters(step: TrainingStep) -> dict[str, nn.Parameter]:
+    """Parameters that a bf16 model computes with in bf16: all but those of modules that compute in fp32 anyway."""
+    fp32 = {
+        id(parameter)
+        for module in step.modules()
+        if getattr(module, "computes_in_fp32", False)
+        for parameter in module.parameters()
+    }
+    return {name: parameter for name, parameter in step.named_parameters() if id(parameter) not in fp32}

@@ -15,7 +15,7 @@ from vadv_dist.config import Config, config_from_dict
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.engines.allocator import keep_freed_memory
-from vadv_dist.engines.build import build_engine
+from vadv_dist.engines.build import build_engine, uses_graphs
 from vadv_dist.engines.distributed import Distributed, choose_device, prepare_cuda
 from vadv_dist.engines.faults import is_out_of_memory
 from vadv_dist.errors import VadvError, error_from_json, error_to_json
@@ -92,6 +92,8 @@ def _train_rank(
     choice = agreed_engine(config, splits.train.sources, distributed)
     config, notes = replace(config, engine=choice.engine), attempt_notes(choice, config, distributed)
     engine = build_engine(config, task.step, task.parameter_groups(), distributed)
+    if uses_graphs(config.engine, distributed):
+        task.collator = task.collator.with_static_shapes(list(splits.train.texts()))
     collect_as_usual()  # all heavy modules are imported
     train_windows, valid_windows = windows_of(splits.train), windows_of(splits.valid)
     try:

@@ -32,6 +32,8 @@ def at_least_fp32(dtype: torch.dtype) -> torch.dtype:
 class Fp32Linear(nn.Linear):
     """A linear layer that computes in fp32 (fp64 if its weights are), also for bf16 input and under autocast."""
 
+    computes_in_fp32 = True
+
     def forward(self, input: Tensor) -> Tensor:  # torch's argument name
         """Map [..., in_features] to fp32 [..., out_features]."""
         dtype = at_least_fp32(self.weight.dtype)

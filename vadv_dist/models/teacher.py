@@ -179,9 +179,9 @@ class Teacher(nn.Module):
         if not self.has_prompts:
             return TeacherOutputs(video_logit_B, None, None)
 
-        prompts_CD = self.prompts.to(self.prompt_head.dense.weight.dtype)
+        prompts_CD = self.prompts
         if self.prompt_projection is not None:
-            prompts_CD = self.prompt_projection(prompts_CD)
+            prompts_CD = self.prompt_projection(prompts_CD.to(self.prompt_projection.weight.dtype))
         prompts_BCD = prompts_CD.expand(len(video_BD), -1, -1)
         if self.prompting is not None and tokens_BTND is not None:
             prompts_BCD = self.prompting(prompts_CD, tokens_BTND)  # eq. 7

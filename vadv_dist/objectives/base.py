@@ -15,9 +15,11 @@ class Objective(nn.Module):
     A parameter has at least one dimension: DeepSpeed cannot broadcast scalars.
 
     Attributes:
+        computes_in_fp32: engines leave its parameters in fp32 where the model is bf16.
         described: its terms, in the order of every table.
     """
 
+    computes_in_fp32 = True
     described: tuple[Term, ...]
 
     def forward(self, outputs: TeacherStudentOutputs, rows: Rows) -> dict[str, Tensor]:

@@ -186,8 +186,16 @@ class FaultLine(Line):
     what: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoteLine(Line):
+    """A sentence for the user about how the run proceeds, such as steps that run in a slower way."""
+
+    kind: ClassVar[str] = "note"
+    what: str
+
+
 _LINES: dict[str, type[Line]] = {
-    kind.kind: kind for kind in (StartLine, StepLine, EpochLine, CheckpointLine, FaultLine)
+    kind.kind: kind for kind in (StartLine, StepLine, EpochLine, CheckpointLine, FaultLine, NoteLine)
 }
 
 

@@ -19,7 +19,17 @@ from vadv_dist.engines.protocol import Engine
 from vadv_dist.errors import DivergedError, MemoryFullError, UserError
 from vadv_dist.objectives.weighting import find_collapse
 from vadv_dist.runs.folder import RunFolder
-from vadv_dist.runs.records import CheckpointLine, Collapse, EpochLine, FaultLine, Line, StartLine, StepLine, finite
+from vadv_dist.runs.records import (
+    CheckpointLine,
+    Collapse,
+    EpochLine,
+    FaultLine,
+    Line,
+    NoteLine,
+    StartLine,
+    StepLine,
+    finite,
+)
 from vadv_dist.runs.state import TrainState
 from vadv_dist.tasks.base import Task
 from vadv_dist.training.checkpoints import RunCheckpoints
@@ -180,18 +190,18 @@ class Trainer:
         if self._weights.needs_losses and len(batches.micro) > 1:
             self._weigh_step(batches)
         self._seed_dropout()
-        for number, prepared in enumerate(batches.micro):
-            batch = prepared.to(self.distributed.device)
-            self._line.tokens += prepared.num_tokens
-            terms = self.engine.accumulate(batch, self._weights.of, last=number == len(batches.micro) - 1)
-            self._meter.add(terms)
         factor = cosine_with_warmup(state.step, num_steps=self.num_steps, warmup_steps=config.optimizer.warmup_steps)
-        self._line.grad_norm = self.engine.update(factor)
+        terms, self._line.grad_norm = self.engine.step(
+            batches.micro, self._weights.of, factor, weights_known=self._weights.are_known
+        )
+        for share in terms:
+            self._meter.add(share)
         self._line.lr = config.optimizer.lr * factor
         self._line.samples += batches.num_rows
+        self._line.tokens += sum(batch.num_tokens for batch in batches.micro)
         self._line.wait_s += batches.wait_s
         self._meter.end_step()
-        self._weights.end_step()
+        self._weights.end_step(terms)
         state.step += 1
         state.step_in_epoch += 1
         if state.step % config.telemetry.log_every_steps == 0:
@@ -200,8 +210,8 @@ class Trainer:
     def _weigh_step(self, batches: StepBatches) -> None:
         """Determine weights from the terms of the whole step, before training on its first micro-batch."""
         self._seed_dropout()
-        for prepared in batches.micro:
-            self._weights.see(self.engine.terms(prepared.to(self.distributed.device)))
+        for batch in batches.micro:
+            self._weights.see(self.engine.terms(batch))
         self._weights.decide()
 
     def _seed_dropout(self) -> None:
@@ -210,6 +220,9 @@ class Trainer:
 
     def _flush_terms(self) -> None:
         """Write a line for the steps since the last one, and add them to the epoch's means."""
+        position = {"step": self.state.step, "epoch": self.state.epoch}
+        for what in self.engine.take_notes():
+            self._emit(NoteLine(**position, what=what))
         sums, counts = self._meter.take(self.distributed)
         if not counts:
             return
@@ -233,7 +246,6 @@ class Trainer:
         rates = self._line.rates(tokens, self.distributed.device, self.utilisation)
         self._line = LogLine()
         mean_weights = {name: value / steps for name, value in weights.items()}
-        position = {"step": self.state.step, "epoch": self.state.epoch}
         self._emit(StepLine(**position, terms={**means}, weights={**mean_weights}, **rates))
 
     def _end_epoch(self) -> None:

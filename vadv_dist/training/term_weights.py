@@ -1,6 +1,6 @@
 """The weights of a step's loss terms, the same on every rank and for every micro-batch of the step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ class TermWeights:
         self._seed = 0
         self._seen: Tensor | None = None
         self._weights: Tensor | None = None
+        # What the loss reads: the same tensor in every step, so that a recorded step reads its new values.
+        self._current = torch.ones(len(self._names), dtype=torch.float32, device=distributed.device)
         self._sum: Tensor | None = None
 
     @property
@@ -43,7 +45,12 @@ class TermWeights:
         """Begin a step; `seed` differs between steps and is the same on all ranks."""
         self._seed, self._seen, self._weights = seed, None, None
         if self._weighting is not None and not self._weighting.needs_losses:
-            self._weights = self._weighting.weights(self._last, seed)
+            self._set(self._weighting.weights(self._last, seed))
+
+    @property
+    def are_known(self) -> bool:
+        """Whether the step's weights are determined, so that `of` returns the same tensors for any terms."""
+        return self._weighting is None or self._weights is not None
 
     def see(self, terms: Mapping[str, Tensor]) -> None:
         """Add this rank's share of a micro-batch's terms to the step's losses."""
@@ -54,7 +61,7 @@ class TermWeights:
     def decide(self) -> None:
         """Compute the step's weights from the losses of all ranks."""
         assert self._weighting is not None
-        self._weights = self._weighting.weights(self._losses(), self._seed)
+        self._set(self._weighting.weights(self._losses(), self._seed))
 
     def of(self, terms: Mapping[str, Tensor]) -> Mapping[str, float | Tensor]:
         """Weights of a micro-batch's terms; tensors are [], fp32."""
@@ -63,16 +70,15 @@ class TermWeights:
         if self._weights is None:  # the step has a single micro-batch
             self.see(terms)
             self.decide()
-        elif self._weighting.learns:
-            self.see(terms)
-        assert self._weights is not None
-        return {**self._fixed, **dict(zip(self._names, self._weights.float().unbind(), strict=True))}
+        return {**self._fixed, **dict(zip(self._names, self._current.unbind(), strict=True))}
 
-    def end_step(self) -> None:
-        """End a step after its update."""
+    def end_step(self, terms: Sequence[Mapping[str, Tensor]]) -> None:
+        """End a step after its update; `terms` are this rank's shares by micro-batch."""
         if self._weighting is None:
             return
         if self._weighting.learns:
+            for share in terms:
+                self.see(share)
             self._weighting.observe(self._losses())
         self._sum = self._weights if self._sum is None or self._weights is None else self._sum + self._weights
 
@@ -100,6 +106,10 @@ class TermWeights:
             return
         self._last = torch.tensor(state["last"], dtype=torch.float64, device=self._last.device)
         self._weighting.load(state["own"])
+
+    def _set(self, weights: Tensor) -> None:
+        self._weights = weights
+        self._current.copy_(weights)
 
     def _whose(self) -> dict[str, Any]:
         return {"terms": self._names, "method": type(self._weighting).__name__}

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vadv_dist.evaluation.description import Metric, TaskDescription
 from vadv_dist.formats.json_text import JsonError, parse_json
-from vadv_dist.runs.records import EpochLine, Line, StartLine, StepLine, Values, parse_line
+from vadv_dist.runs.records import EpochLine, Line, NoteLine, StartLine, StepLine, Values, parse_line
 from vadv_dist.storage import LineReader, Location
 
 _PLAIN_INTERVAL_S = 15.0
@@ -66,6 +66,8 @@ class ProgressView:
             self._step(line)
         elif isinstance(line, EpochLine) and self._description is not None:
             self._epoch(line, self._description)
+        elif isinstance(line, NoteLine):
+            self._say(line.what)
 
     def _step(self, line: StepLine) -> None:
         rate = f"{line.samples_per_s:.0f} clips/s"
