@@ -1,161 +1,333 @@
-"""Step time of the joint model on one CUDA device, against the floor that its bytes and operations set.
+"""Training on one CUDA device: the product's own loop and engines, against the floor that bytes and operations set.
 
-    python benchmarks/gpu.py                          # RoBERTa-Large, bf16, batch 4, 16 and 64
-    python benchmarks/gpu.py --device cpu --tiny      # only to see that it runs
+    python benchmarks/gpu.py                      # RoBERTa-Large and its teacher, batch 4, 16, 64; then mosi.yaml
+    python benchmarks/gpu.py --check              # losses of all variants over 50 steps; exits with 1 if one differs
+    python benchmarks/gpu.py --device cpu --tiny  # only to see that it runs
 
-Needs torch and transformers alone. Clips have MOSI-like lengths, batches are bucketed as in training and padded to a
-multiple of 8 tokens. Weights are fp32 and compute is bf16 under autocast, as in the plain engine; an update is fused
-AdamW with clipping. Three ways to run a step: `eager`; `compile` (torch.compile of the model); `graph` (the whole
-step captured as a CUDA graph, one per length). Results belong into docs/results.md.
+Needs no Ray, and leaves ZeRO out where DeepSpeed is not installed. Clips have MOSI's sentences, or made ones of the
+same lengths, and random features of real shape. Every row is a run of `vadv train` in this process: its first
+two epochs warm up (each shape of batches is recorded in the second step that has it), then its lines in metrics.jsonl
+give the time per step. Results belong into docs/results.md.
 
-Floor of a step = max(operations / matmul rate, 12 P / bandwidth) + 28 P / bandwidth, with P trained parameters:
-forward and backward read the weights once each and write the gradient (4 + 4 + 4 bytes a parameter); the update reads
-weight, gradient and two moments and writes weight and moments (16 + 12). Operations are those of the matrix products
-of forward and backward, counted by torch's FlopCounterMode. Rate and bandwidth are measured on the device first, on a
-large bf16 product and a large copy. Model FLOP utilisation = operations / (step time × measured rate).
+Floor of a step = max(operations / matmul rate, 6 P / bandwidth) + 30 P / bandwidth, with P trained parameters, for bf16
+weights beside fp32 masters: forward and backward read the weights (2 + 2 bytes a parameter) and write the gradient (2);
+the norm reads it (2); the update reads gradient, master and moments (2 + 12) and writes master, moments and weight
+(12 + 2). Operations are those of the matrix products on real tokens (`training/flops.py`). Rate and bandwidth are
+measured on the device first, on a large bf16 product and a large copy. MFU = operations / (step time × measured rate).
+Host time is the median of what `Engine.step` takes to return; a step with a log line waits for the device.
 """
 
 import argparse
-import math
+import importlib.util
 import statistics
+import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import RobertaConfig, RobertaModel
+from material import EnoughError, roberta, run_config, sentences, write_clips, write_untrained_encoder
+from transformers import RobertaConfig
 
-from vadv_dist.models.teacher import Teacher
-from vadv_dist.models.text_student import TextStudent
-from vadv_dist.objectives.base import weighted_total
-from vadv_dist.objectives.outputs import TeacherStudentOutputs
-from vadv_dist.objectives.step_distillation import TERMS, loss_terms
+from vadv_dist.config import Config, EngineConfig, load_config
+from vadv_dist.engines import torch_engine
+from vadv_dist.launch.worker import train_locally
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.records import CheckpointLine, EpochLine, Line, NoteLine, StepLine
+from vadv_dist.tasks import build
+from vadv_dist.tasks.base import parameter_counts
+from vadv_dist.training.flops import ClipFlops, clip_flops
+from vadv_dist.training.splits import Splits
 
-WEIGHTS = dict(zip((term.name for term in TERMS), (1.0, 10.0, 1.0, 10.0, 1.0), strict=True))
-MOSI_CLIPS, PAPER_EPOCHS = 1284, 100
-Step = Callable[[], None]
-
-
-class Joint(nn.Module):
-    """Teacher and student, and the weighted objective of one batch."""
-
-    def __init__(self, tiny: bool) -> None:
-        super().__init__()
-        width, layers, heads, vocabulary = (32, 2, 2, 100) if tiny else (1024, 24, 16, 50265)
-        config = RobertaConfig(
-            vocab_size=vocabulary,
-            hidden_size=width,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            intermediate_size=4 * width,
-            max_position_embeddings=514,
-            type_vocab_size=1,
-            attn_implementation="sdpa",
-        )
-        self.video_width = 32 if tiny else 768
-        hidden = 16 if tiny else 128
-        self.vocabulary = vocabulary
-        encoder = RobertaModel(config, add_pooling_layer=False)
-        self.student = TextStudent(encoder, hidden=hidden, pooling="cls", dropout=0.1)
-        self.teacher = Teacher(
-            visual_shape=(8, 1, self.video_width),
-            face_shape=(64, 8),
-            width=self.video_width,
-            hidden=hidden,
-            heads=max(1, self.video_width // 64),
-            cct_layers=1,
-            mit_layers=1,
-            prompt_layers=2,
-            prompt_alpha=0.1,
-            prompting="video",
-            similarity="dot",
-        )
-
-    def forward(self, ids_BL: Tensor, mask_BL: Tensor, visual: Tensor, face: Tensor, label_B: Tensor) -> Tensor:
-        """Return the weighted loss, []."""
-        rows = len(label_B)
-        seen = self.teacher(visual=visual, face=face)
-        outputs = TeacherStudentOutputs(
-            self.student(ids_BL, mask_BL), seen.video_logit, seen.prompt_logit, seen.class_logits
-        )
-        terms = loss_terms(
-            outputs, label_B, valid_B=torch.ones_like(label_B), has_video_B=None, num_rows=rows, num_video_rows=rows
-        )
-        return weighted_total(terms, WEIGHTS)
+VARIANTS = {
+    "eager": EngineConfig(kind="torch", graphs="off", compile="off"),
+    "graphs": EngineConfig(kind="torch", graphs="on", compile="auto"),
+    "graphs + compile": EngineConfig(kind="torch", graphs="on", compile="on"),
+    "ZeRO-1": EngineConfig(kind="deepspeed", zero_stage=1),
+    "ZeRO-2": EngineConfig(kind="deepspeed", zero_stage=2),
+    "ZeRO-3": EngineConfig(kind="deepspeed", zero_stage=3),
+}
+LINE_STEPS = 20
+CHECK_STEPS, CHECK_TOLERANCE = 50, 0.02
+HEADER = "| batch | variant | ms/step | floor ms | × floor | MFU | host ms | launches | checkpoint s | memory GB |"
 
 
-def batch_lengths(batch_size: int) -> Counter[int]:
-    """Padded length of each batch of an epoch of MOSI's size: log-normal word counts (median 10, 95 % below 28)."""
-    random = torch.Generator().manual_seed(1)
-    words = torch.exp(math.log(10) + 0.63 * torch.randn(MOSI_CLIPS, generator=random)).clamp(1, 97)
-    tokens = (words * 1.2 + 2).clamp(max=100)
-    group = 16 * batch_size
-    found: Counter[int] = Counter()
-    for start in range(0, MOSI_CLIPS, group):
-        ordered = tokens[start : start + group].sort().values
-        found.update(min(104, 8 * math.ceil(float(part.max()) / 8)) for part in ordered.split(batch_size))
+@dataclass
+class Measured:
+    """What a run gave: lines after its warm-up, and what was seen beside them."""
+
+    warm_steps: int
+    num_steps: int
+    lines: list[StepLine] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    host_s: list[float] = field(default_factory=list)
+    launches: float | None = None
+    kernels: str = ""
+    blocked_s: float | None = None
+
+
+def main() -> int:
+    """Measure, and print tables; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[4, 16, 64])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--steps", type=int, default=120, help="measured steps of each row")
+    parser.add_argument("--minutes", type=float, default=6.0, help="bound on all of it; mosi.yaml is cut and scaled up")
+    parser.add_argument("--tiny", action="store_true", help="a toy model, to see that the script runs")
+    parser.add_argument("--check", action="store_true", help="compare losses instead of times")
+    options = parser.parse_args()
+    began = time.monotonic()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("gpu.py: no CUDA device is found. --device cpu --tiny shows only that the script runs.")
+    variants = {name: VARIANTS[name] for name in options.variants}
+    if importlib.util.find_spec("deepspeed") is None:
+        variants = {name: engine for name, engine in variants.items() if engine.kind != "deepspeed"}
+        print("DeepSpeed is not installed: no rows for ZeRO.")
+    if options.device == "cpu":
+        variants = {name: replace(engine, graphs="auto") for name, engine in variants.items()}
+    torch.manual_seed(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        base = prepare(Path(scratch), options.device, tiny=options.tiny)
+        if options.check:
+            return check(base, variants, 6 if options.tiny else CHECK_STEPS)
+        device = torch.device(options.device)
+        rate, bandwidth = ceilings(device, options.tiny)
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+        print(f"{name}, torch {torch.__version__}: {rate / 1e12:.1f} TFLOP/s bf16, {bandwidth / 1e12:.3f} TB/s copy\n")
+        table(base, variants, options, rate, bandwidth)
+        paper_run(base, began + 60 * options.minutes)
+    return 0
+
+
+def prepare(scratch: Path, device: str, *, tiny: bool) -> Config:
+    """Write clips and an encoder without weights; the configuration of runs on them."""
+    source, texts = sentences()
+    texts = texts[: 64 if tiny else 1284]
+    print(f"{len(texts)} clips, {source}.")
+    write_clips(scratch / "data", texts, features=True)
+    small = RobertaConfig(vocab_size=50265, hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
+    write_untrained_encoder(scratch / "encoder", small if tiny else roberta("large"))
+    config = run_config(scratch, batch_size=4, teacher=True)
+    teacher = replace(config.teacher, width=32, heads=2, hidden=16) if tiny else config.teacher
+    return replace(
+        config,
+        teacher=teacher,
+        trainer=replace(config.trainer, use_gpu=device == "cuda", precision="bf16", epochs=10_000),
+        telemetry=replace(config.telemetry, log_every_steps=5 if tiny else LINE_STEPS),
+    )
+
+
+def table(
+    base: Config, variants: dict[str, EngineConfig], options: argparse.Namespace, rate: float, bandwidth: float
+) -> None:
+    """One row for each batch size and variant, then the largest kernels."""
+    sources = Splits.open(base).train.sources
+    flops = clip_flops(base, sources)
+    with torch.device("meta"):
+        trained = parameter_counts(build(base, sources, weights=False))["trained"]
+    print(f"{trained / 1e6:.0f} M trained parameters.\n\n{HEADER}\n|{'---|' * HEADER.count(' | ')}---|")
+    kernels = []
+    for batch_size in options.batch_sizes:
+        for name, engine in variants.items():
+            config = replace(
+                base,
+                run=replace(base.run, name=f"{name}-{batch_size}".replace(" ", "")),
+                data=replace(base.data, batch_size=batch_size),
+                engine=engine,
+            )
+            steps = 10 if options.tiny else options.steps
+            epoch = Splits.open(config).train.plan(config.data, seed=1, epoch=0).num_steps
+            # Every shape is recorded in the second step that has it.
+            found = run(config, Measured(10 if options.tiny else max(2 * epoch, 60), steps))
+            print(row(batch_size, name, found, flops, trained, rate, bandwidth), flush=True)
+            kernels += [f"{name}, batch {batch_size}: {note}" for note in found.notes]
+            kernels.append(f"\n{name}, batch {batch_size}, largest kernels:\n{found.kernels}")
+    print("\n".join(kernels))
+
+
+def row(
+    batch_size: int, name: str, found: Measured, flops: ClipFlops, trained: int, rate: float, bandwidth: float
+) -> str:
+    """A row of the table."""
+    seconds = sum(line.line_s for line in found.lines)
+    steps = found.num_steps
+    clips = sum(line.samples_per_s * line.line_s for line in found.lines)
+    tokens = sum(line.tokens_per_s * line.line_s for line in found.lines)
+    operations = flops.of(round(clips), round(tokens))
+    floor = steps * (max(operations / steps / rate, 6 * trained / bandwidth) + 30 * trained / bandwidth)
+    memory = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+    launches = "" if found.launches is None else f"{found.launches:.0f}"
+    blocked = "" if found.blocked_s is None else f"{found.blocked_s:.2f}"
+    return (
+        f"| {batch_size} | {name} | {1e3 * seconds / steps:.2f} | {1e3 * floor / steps:.2f} | {seconds / floor:.2f} | "
+        f"{operations / seconds / rate:.1%} | {1e3 * statistics.median(found.host_s):.2f} | {launches} | {blocked} | "
+        f"{memory:.1f} |"
+    )
+
+
+def run(config: Config, found: Measured) -> Measured:
+    """Train until the measured steps, ten profiled ones and a checkpoint are over."""
+    line_steps = config.telemetry.log_every_steps
+    first, last = found.warm_steps + line_steps, found.warm_steps + line_steps + found.num_steps
+    first, last = first - first % line_steps, last - last % line_steps
+    found.num_steps = last - first
+    profiler: Any = None
+
+    def show(line: Line) -> None:
+        nonlocal profiler
+        if isinstance(line, NoteLine):
+            found.notes.append(line.what)
+        elif isinstance(line, CheckpointLine):
+            if line.step == last + line_steps:
+                found.blocked_s = line.seconds
+                raise EnoughError
+        elif isinstance(line, StepLine) and first < line.step <= last:
+            found.lines.append(line)
+            if line.step == last:
+                profiler = torch.profiler.profile()
+                profiler.start()
+        elif isinstance(line, StepLine) and line.step == last + line_steps:
+            profiler.stop()
+            found.kernels, found.launches = read_profile(profiler, line_steps)
+
+    config = replace(config, trainer=replace(config.trainer, checkpoint_every_steps=last + line_steps))
+    folder = RunFolder.of(config)
+    folder.root.mkdir(parents=True)
+    folder.claim(config)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with timed_steps(found.host_s), suppress(EnoughError):
+        train_locally(config, show, lambda: False)
+    del found.host_s[: found.warm_steps]
     return found
 
 
-def example(model: Joint, batch_size: int, length: int, device: torch.device) -> tuple[Tensor, ...]:
-    """One random batch; a tenth of its tokens are padding."""
-    ids = torch.randint(5, model.vocabulary, (batch_size, length), device=device)
-    mask = torch.ones_like(ids)
-    mask[:, length - length // 10 :] = 0
-    visual = torch.randn(batch_size, 8, 1, model.video_width, device=device, dtype=torch.float16)
-    face = torch.randn(batch_size, 64, 8, device=device, dtype=torch.float16)
-    return ids, mask, visual, face, torch.randn(batch_size, device=device)
+@contextmanager
+def timed_steps(seconds: list[float]) -> Iterator[None]:
+    """Keep what each step of the plain engine or DeepSpeed's takes to return to the host."""
+    engines: list[type] = [torch_engine.TorchEngine]
+    if importlib.util.find_spec("deepspeed") is not None:
+        from vadv_dist.engines.deepspeed_engine import DeepSpeedEngine
 
+        engines.append(DeepSpeedEngine)
+    originals = [engine.step for engine in engines]
 
-def make_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, ...], device: torch.device
-) -> Step:
-    """A whole training step on a fixed batch."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=False)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            loss = model(*batch)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-
-    return step
-
-
-def captured(step: Step) -> Step:
-    """The same step as one CUDA graph: the host launches once instead of thousands of times."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
-
-
-def seconds(step: Step, device: torch.device, repeats: int) -> float:
-    """Median time of a step, after warming up."""
-    for _ in range(3):
-        step()
-    times = []
-    for _ in range(repeats):
-        if device.type == "cuda":
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            step()
-            end.record()
-            torch.cuda.synchronize()
-            times.append(start.elapsed_time(end) / 1000)
-        else:
+    def timed(original: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any, **options: Any) -> Any:
             began = time.perf_counter()
-            step()
+            try:
+                return original(*arguments, **options)
+            finally:
+                seconds.append(time.perf_counter() - began)
+
+        return step
+
+    for engine, original in zip(engines, originals, strict=True):
+        engine.step = timed(original)
+    try:
+        yield
+    finally:
+        for engine, original in zip(engines, originals, strict=True):
+            engine.step = original
+
+
+def read_profile(profiler: Any, steps: int) -> tuple[str, float]:
+    """The ten largest kernels as a table, and the host's launches per step."""
+    events = profiler.key_averages()
+    launches = sum(
+        event.count for event in events if event.key.startswith(("cudaLaunch", "cuLaunch", "cudaGraphLaunch"))
+    )
+    order = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+    return events.table(sort_by=order, row_limit=10, max_name_column_width=60), launches / steps
+
+
+def check(base: Config, variants: dict[str, EngineConfig], steps: int) -> int:
+    """Compare each variant's losses with the first one's; 1 if one differs by more than bf16 explains."""
+    losses: dict[str, list[float]] = {}
+    for name, engine in variants.items():
+        config = replace(
+            base,
+            run=replace(base.run, name=f"check-{name}".replace(" ", "")),
+            engine=engine,
+            trainer=replace(base.trainer, max_steps=steps),
+            telemetry=replace(base.telemetry, log_every_steps=1),
+        )
+        found: list[float] = []
+
+        def show(line: Line, found: list[float] = found) -> None:
+            if isinstance(line, StepLine):
+                found.append(line.terms["total"])
+                if line.step == steps:
+                    raise EnoughError
+
+        folder = RunFolder.of(config)
+        folder.root.mkdir(parents=True)
+        folder.claim(config)
+        with suppress(EnoughError):
+            train_locally(config, show, lambda: False)
+        losses[name] = found
+    (first, reference), *others = losses.items()
+    differ = False
+    for name, values in others:
+        worst = max(abs(a - b) / max(abs(b), 1e-9) for a, b in zip(values, reference, strict=True))
+        mean = abs(sum(values) / sum(reference) - 1)
+        ok = mean <= CHECK_TOLERANCE
+        differ |= not ok
+        verdict = "ok" if ok else "DIFFERS"
+        print(f"{name} against {first}, {steps} steps: mean loss {mean:.2%} apart, worst step {worst:.2%}: {verdict}")
+    return int(differ)
+
+
+def paper_run(base: Config, until: float) -> None:
+    """Train `mosi.yaml` with this data and encoder, until it ends or the time is over."""
+    recipe = load_config(Path(__file__).parents[1] / "jobs" / "configs" / "mosi.yaml")
+    config = replace(
+        recipe,
+        run=replace(recipe.run, name="mosi", storage=base.run.storage),
+        data=replace(recipe.data, sources=base.data.sources),
+        student=replace(recipe.student, encoder=base.student.encoder, pretrained=False),
+        teacher=base.teacher,
+        trainer=replace(recipe.trainer, use_gpu=base.trainer.use_gpu, patience=None),
+    )
+    epochs, began, recorded = 0, time.monotonic(), 0.0
+    blocked = 0.0
+
+    def show(line: Line) -> None:
+        nonlocal epochs, recorded, blocked
+        if isinstance(line, CheckpointLine):
+            blocked += line.seconds
+        if isinstance(line, EpochLine):
+            epochs += 1
+            recorded = time.monotonic() - began
+            if time.monotonic() > until:
+                raise EnoughError
+
+    folder = RunFolder.of(config)
+    folder.root.mkdir(parents=True)
+    folder.claim(config)
+    with suppress(EnoughError):
+        train_locally(config, show, lambda: False)
+    total = config.trainer.epochs
+    scaled = "" if epochs == total else f"; all {total} would take {recorded * total / epochs / 60:.1f} min"
+    print(
+        f"\nmosi.yaml with validation and checkpoints: {epochs} of {total} epochs in {recorded:.0f} s{scaled}; "
+        f"checkpoints blocked {blocked:.1f} s."
+    )
+
+
+def seconds(action: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Median time of an action, after warming up."""
+    times = []
+    for repeat in range(3 + repeats):
+        began = time.perf_counter()
+        action()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if repeat >= 3:
             times.append(time.perf_counter() - began)
     return statistics.median(times)
 
@@ -169,63 +341,5 @@ def ceilings(device: torch.device, tiny: bool) -> tuple[float, float]:
     return rate, 8 * elements / seconds(lambda: target.copy_(source), device, 10)
 
 
-def main() -> None:
-    """Measure every batch size and variant, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[4, 16, 64])
-    parser.add_argument("--variants", nargs="+", default=["eager", "compile", "graph"])
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--tiny", action="store_true", help="a toy model, to see that the script runs")
-    options = parser.parse_args()
-    device = torch.device(options.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("gpu.py: no CUDA device is found. --device cpu --tiny shows only that the script runs.")
-    variants = options.variants if device.type == "cuda" else ["eager"]
-    torch.manual_seed(1)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    rate, bandwidth = ceilings(device, options.tiny)
-    print(f"{name}, torch {torch.__version__}: {rate / 1e12:.1f} TFLOP/s bf16, {bandwidth / 1e12:.3f} TB/s copy\n")
-    print(
-        "| batch | variant | ms/step | floor ms | × floor | MFU | 100 epochs of MOSI |\n|---|---|---|---|---|---|---|"
-    )
-    for batch_size in options.batch_sizes:
-        lengths = batch_lengths(batch_size)
-        for variant in variants:
-            print(row(options, device, batch_size, variant, lengths, rate, bandwidth), flush=True)
-
-
-def row(
-    options: argparse.Namespace,
-    device: torch.device,
-    batch_size: int,
-    variant: str,
-    lengths: Counter[int],
-    rate: float,
-    bandwidth: float,
-) -> str:
-    """Measure one variant at one batch size, averaged over the lengths of an epoch's batches."""
-    model = Joint(options.tiny).to(device).train()
-    trained = sum(p.numel() for p in model.parameters())
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True, capturable=device.type == "cuda")
-    forward = torch.compile(model) if variant == "compile" else model
-    taken = floor = operations = 0.0
-    for length, count in sorted(lengths.items()):
-        batch = example(model, batch_size, length, device)
-        step = make_step(forward, optimizer, batch, device)
-        with FlopCounterMode(display=False) as counter:
-            make_step(model, optimizer, batch, device)()
-        flops = counter.get_total_flops()
-        taken += count * seconds(captured(step) if variant == "graph" else step, device, options.repeats)
-        floor += count * (max(flops / rate, 12 * trained / bandwidth) + 28 * trained / bandwidth)
-        operations += count * flops
-    steps = sum(lengths.values())
-    hours = taken * PAPER_EPOCHS / 3600
-    return (
-        f"| {batch_size} | {variant} | {1000 * taken / steps:.2f} | {1000 * floor / steps:.2f} | {taken / floor:.2f} | "
-        f"{operations / taken / rate:.1%} | {hours:.2f} h |"
-    )
-
-
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
