@@ -184,7 +184,7 @@ def test_second_signal_exits_immediately_without_partial_files(write_config, mon
         return write(self, job, *arguments)
 
     monkeypatch.setattr(CheckpointWriter, "_write", half)
-    monkeypatch.setattr(TorchEngine, "update", on_call(2, twice)(TorchEngine.update))
+    monkeypatch.setattr(TorchEngine, "step", on_call(2, twice)(TorchEngine.step))
     with sigterm_raises(), pytest.raises(TerminatedError):
         launch.train(config, QUIET).to_json()
     assert [path.name for path in RunFolder.of(config).checkpoints.iterdir()] == ["step-1"]
