@@ -35,6 +35,7 @@ def test_named_engine_is_kept_whatever_the_memory() -> None:
     ("engine", "bf16", "expected"),
     [
         (TORCH, False, (4, 4, 8)),
+        (TORCH, True, (2, 4, 12)),
         (ZERO[0], True, (4, 4, 8)),
         (ZERO[1], False, (4, 8, 3)),
         (ZERO[1], True, (2, 4, 3)),
@@ -54,6 +55,8 @@ def test_memory_of_each_engine(engine: EngineConfig, bf16: bool, expected: tuple
     [
         (TORCH, False, 1, 8),
         (TORCH, False, 4, 8),
+        (TORCH, True, 1, 4),
+        (ZERO[0], True, 1, 8),
         (ZERO[1], False, 1, 8),
         (ZERO[1], True, 4, 4),
         (ZERO[2], True, 1, 6),
@@ -101,5 +104,6 @@ def test_unknown_memory_is_taken_as_enough() -> None:
 
 
 def test_other_settings_of_the_engine_are_kept() -> None:
-    offload = dataclasses.replace(EngineConfig(kind="deepspeed"), offload_optimizer=True)
-    assert choose_engine(offload, SIZES, 2, bf16=True, accumulate=1, device=None).engine == offload
+    engine = EngineConfig(graphs="off", compile="off")
+    chosen = choose_engine(engine, SIZES, 2, bf16=True, accumulate=1, device=None).engine
+    assert chosen == EngineConfig(kind="torch", graphs="off", compile="off")

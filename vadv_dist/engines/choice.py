@@ -88,7 +88,9 @@ def sent_bytes(engine: EngineConfig, trained: int, world_size: int, *, bf16: boo
         accumulate: micro-batches per step.
     """
     value = 2 if bf16 else 4
-    if engine.stage == 0:
+    if engine.kind == "torch":
+        passes = 2 * value
+    elif engine.stage == 0:
         passes = 2 * 4  # autocast leaves gradients in fp32
     elif engine.stage == 1:
         passes = value + value  # gradients scattered, weights gathered

@@ -33,14 +33,15 @@ def memory_by_use(engine: EngineConfig, sizes: ModelSizes, world_size: int, *, b
         engine: an engine that is chosen: torch or deepspeed.
         sizes: sizes of the model; activations that are not known count as 0.
         world_size: number of ranks.
-        bf16: whether ZeRO keeps bf16 weights beside fp32 masters; torch and stage 0 keep fp32 weights.
+        bf16: whether the model computes in bf16, with bf16 weights beside fp32 masters; stage 0 keeps fp32 weights.
     """
-    stage = engine.stage
-    weight, gradient = (2, 2) if bf16 and stage > 0 else (4, 4)
-    if stage in (1, 2):
+    stage, plain = engine.stage, engine.kind == "torch"
+    rounds = bf16 and (plain or stage > 0)
+    weight, gradient = (2, 2) if rounds else (4, 4)
+    if stage in (1, 2) or (plain and rounds):
         gradient *= 2  # as autograd leaves them, and in the flat buffer that is reduced or updated from
-    # AdamW's two moments; ZeRO also keeps fp32 masters, even in fp32 training.
-    optimizer = 12 if stage >= 1 else 8
+    # AdamW's two moments, and fp32 masters, which ZeRO keeps even in fp32 training.
+    optimizer = 12 if stage >= 1 or rounds else 8
     share = -(-sizes.trained // world_size)
     return {
         "weights": weight * (-(-sizes.parameters // world_size) if stage == 3 else sizes.parameters),
