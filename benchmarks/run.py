@@ -24,6 +24,7 @@ MODULES = {
     "windows": "window_reading",
     "ray-windows": "ray_windows",
     "memory": "rank_memory",
+    "checkpoints": "checkpoints",
     "samples": "trainer_rate",
     "planning": "planning",
     "objects": "object_reading",

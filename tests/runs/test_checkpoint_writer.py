@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 
 from vadv_dist.errors import MachineError
 from vadv_dist.formats.tensor_parts import TensorPart
-from vadv_dist.runs import checkpoint_writer as module
 from vadv_dist.runs.checkpoint import checkpoint_at, last_checkpoint, list_checkpoints
 from vadv_dist.runs.checkpoint_writer import CheckpointWriter
 from vadv_dist.storage import location
@@ -216,8 +216,7 @@ def test_full_disk_is_raised_in_the_loop_and_leaves_no_partial_files(tmp_path: P
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "_PIECE_BYTES", 8)
-    monkeypatch.setattr(os, "fdatasync", full)
+    monkeypatch.setattr(os, "fsync", full)
     save([writer], 9)
     with pytest.raises(MachineError, match=r"No space left.*earlier checkpoints are complete"):
         look_every_step(writer)
@@ -247,6 +246,16 @@ def test_loop_state_of_the_last_checkpoint_is_replaced(folder) -> None:
     saved = checkpoint_at(folder, 3)
     assert saved.state() == {"step": 3, "best": [3]}
     saved.verify()
+
+
+def test_memory_of_a_smaller_checkpoint_is_freed_before_a_larger_one_is_copied(tmp_path: Path) -> None:
+    [writer] = writers(tmp_path, 1)
+    save([writer], 1, [1], full=False)
+    writer.wait()
+    block = weakref.ref(writer._buffer._bytes)
+    save([writer], 2, [1])
+    assert block() is None
+    writer.wait()
 
 
 def test_interrupt_gives_up_what_is_being_written(tmp_path: Path, monkeypatch) -> None:

@@ -39,13 +39,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SAFE = "earlier checkpoints are complete."
-# A piece is written through to the disk before the next one, so that little of the page cache waits for the disk, and
-# a checkpoint that is not needed any more is given up quickly.
+# After each piece the system is told that its pages are not needed again. It then writes them at once and frees them:
+# a checkpoint neither fills the page cache nor waits for the disk at its end.
 _PIECE_BYTES = 64 << 20
 # How often rank 0 looks for the other ranks' parts, and how long after its own it waits for them. Ranks write equal
 # amounts, and S3 and NFS show a new file after at most a minute.
 _SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.02, 1.0
 _PARTS_WAIT_S = 600.0
+# An upload to an object store cannot be interrupted.
+_GIVING_UP_S = 5.0
 
 
 class _GivenUpError(Exception):
@@ -135,6 +137,7 @@ class CheckpointWriter:
         if self._job is not None and self._job.state is None and (self._job.step not in best or self._job.step == step):
             self._job.given_up.set()
         self.wait()
+        self._job = None  # its images are views of the buffer, which may have to grow
         files = {WEIGHTS: [*weights], MOMENTS: [*moments]}
         files[OWN] = [TensorPart.whole(name, value) for name, value in (own or {}).items()]
         named = {f"{kind}-{self._rank}.safetensors": parts for kind, parts in files.items() if parts}
@@ -187,10 +190,10 @@ class CheckpointWriter:
         self.raise_fault()
 
     def give_up(self) -> None:
-        """End the writing; the checkpoint before stays."""
+        """End the writing, unless it takes seconds to end it; the checkpoint before stays."""
         if self._thread is not None and self._job is not None:
             self._job.given_up.set()
-            self._thread.join()
+            self._thread.join(_GIVING_UP_S)
 
     def _run(self, job: _Job) -> None:
         try:
@@ -215,9 +218,9 @@ class CheckpointWriter:
                     raise _GivenUpError
                 digest.update(piece)
                 size += file.write(piece)
-                if len(piece) == _PIECE_BYTES:
-                    file.flush()
-                    os.fdatasync(file.fileno())
+                file.flush()
+                if hasattr(os, "posix_fadvise"):  # not on macOS
+                    os.posix_fadvise(file.fileno(), 0, size, os.POSIX_FADV_DONTNEED)
         return {"bytes": size, "sha256": digest.hexdigest()}
 
     def _complete(self, job: _Job, entries: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ written piece by piece from one block of memory, so that they can be hashed on t
 read by the library.
 """
 
+import contextlib
 import json
 import struct
 import weakref
@@ -78,6 +79,8 @@ class HostBuffer:
         devices = {part.values.device for parts in ordered.values() for part in parts if part.values.is_cuda}
         # A file's values begin at a multiple of 8 bytes, the size of the largest number.
         self._reserve(sum(-(-size // 8) * 8 for size in sizes.values()), pinned=bool(devices))
+        for device in devices:
+            torch.cuda.synchronize(device)  # the last update may have run on another stream
         images, begin = {}, 0
         for name, parts in ordered.items():
             values = self._bytes[begin : begin + sizes[name]]
@@ -94,10 +97,12 @@ class HostBuffer:
         self._unpin()
         self._bytes = torch.empty(0, dtype=torch.uint8)  # frees the smaller block before the larger one is allocated
         self._bytes = torch.empty(size, dtype=torch.uint8)
-        if pinned:
-            # Without a registration, for example because of a limit on locked memory, copies are only slower.
-            _cudart().cudaHostRegister(self._bytes.data_ptr(), size, 0)
+        if pinned and int(_cudart().cudaHostRegister(self._bytes.data_ptr(), size, 0)) == 0:
             self._unpin = weakref.finalize(self, _unregister, self._bytes)
+        elif pinned:
+            # For example because of a limit on locked memory. Copies are only slower; the next kernel would raise it.
+            with contextlib.suppress(RuntimeError):
+                torch.zeros(1, device="cuda")
 
 
 def _unregister(block: Tensor) -> None:
