@@ -33,10 +33,14 @@ def lines(folder: RunFolder) -> list[dict]:
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
-def wait_for_step(folder: RunFolder, step: int, process: subprocess.Popen) -> None:
-    """Wait until a step stands in a run's log, which a checkpoint is preceded by."""
+def wait_for_step(folder: RunFolder, step: int, process: subprocess.Popen, starts: int = 1) -> None:
+    """Wait until a step is logged after so many starts: a killed attempt leaves lines of steps that are repeated."""
     deadline = time.monotonic() + 600
-    while not any(line["step"] >= step for line in lines(folder)):
+    while True:
+        found = lines(folder)
+        begun = [number for number, line in enumerate(found) if line["kind"] == "start"]
+        if len(begun) >= starts and any(line["step"] >= step for line in found[begun[starts - 1] :]):
+            return
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -106,7 +110,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     # Resume, and send SIGTERM to the driver: the workers finish their step with a checkpoint.
     before = list_checkpoints(in_store.checkpoints)[-1].step
     driver = start("killed", s3)
-    wait_for_step(in_store, before + 1, driver)
+    wait_for_step(in_store, before + 1, driver, starts=2)
     driver.send_signal(signal.SIGTERM)
     _, said = driver.communicate(timeout=900)
     assert driver.returncode == 143, said
@@ -118,10 +122,10 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
 
     # Resume; one of the workers is killed inside a later epoch, and Ray restarts them.
     driver = start("killed", s3)
-    wait_for_step(in_store, max(epochs[0], stopped + 1), driver)
+    wait_for_step(in_store, max(epochs[0], stopped + 1), driver, starts=3)
     victims = cluster.processes("TrainWorker")
     assert len(victims) == 2
-    wait_for_step(in_store, max(epochs[1], stopped) + 2, driver)
+    wait_for_step(in_store, max(epochs[1], stopped) + 2, driver, starts=3)
     victims[-1].send_signal(signal.SIGKILL)
     _, said = driver.communicate(timeout=900)
     assert driver.returncode == 0, said

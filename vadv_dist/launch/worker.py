@@ -1,6 +1,7 @@
 """One rank of a run: from a configuration to a trained model, in this process or inside a Ray Train worker."""
 
 import contextlib
+import itertools
 import os
 import secrets
 import time
@@ -40,6 +41,9 @@ from vadv_dist.watching.ray_metrics import ray_metrics
 MISTAKE = "mistake.json"
 # Next to `MISTAKE`: id of the workers' placement group, so that they can be stopped from outside.
 GROUP = "placement-group"
+
+# Texts that decide the lengths to pad to. Bounded, because memory must not grow with the data set.
+_TEXTS_OF_HISTOGRAM = 1 << 16
 
 Show = Callable[[Line], None]
 
@@ -93,7 +97,8 @@ def _train_rank(
     config, notes = replace(config, engine=choice.engine), attempt_notes(choice, config, distributed)
     engine = build_engine(config, task.step, task.parameter_groups(), distributed)
     if uses_graphs(config.engine, distributed):
-        task.collator = task.collator.with_static_shapes(list(splits.train.texts()))
+        sample = list(itertools.islice(splits.train.texts(), _TEXTS_OF_HISTOGRAM))
+        task.collator = task.collator.with_static_shapes(sample)
     collect_as_usual()  # all heavy modules are imported
     train_windows, valid_windows = windows_of(splits.train), windows_of(splits.valid)
     try:
