@@ -90,6 +90,8 @@ def start_cluster(cpus: int) -> Iterator[Cluster]:
     }
     options = ["--head", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"]
     options += [f"--ray-client-server-port={free_port()}", "--object-store-memory=300000000"]
+    # Workers of two clusters would try the same ports at the same time.
+    options += ["--min-worker-port=0", "--max-worker-port=0"]
     head = start_node(environment, *options)
     try:
         yield Cluster({**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}, head)

@@ -15,6 +15,7 @@ from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.data.stream import BatchStream
+from vadv_dist.data.tokens import Tokens
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.errors import UserError
 
@@ -55,7 +56,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def collator(made: Path) -> Collator:
-    return Collator([TextField(AutoTokenizer.from_pretrained(made / "encoder"), 100), FeatureField("visual")])
+    return Collator([TextField(Tokens(AutoTokenizer.from_pretrained(made / "encoder"), 100)), FeatureField("visual")])
 
 
 def config_of(uris, *, weights=(1.0, 1.0), **data) -> Config:
