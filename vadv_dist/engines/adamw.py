@@ -86,6 +86,13 @@ class ClippedAdamW:
         for own, peak in zip(self._lrs, self._peak_lrs, strict=True):
             own.fill_(peak * factor)
 
+    def discard_gradients(self) -> None:
+        """Remove all gradients."""
+        for _, parameter in self._own:
+            parameter.grad = None
+        for flat in self._flat:
+            flat.discard_gradients()
+
     def step(self) -> Tensor:
         """Update with the parameters' gradients, remove them, and return their norm before clipping, []."""
         norms = [flat.take_gradients() for flat in self._flat]
@@ -179,9 +186,13 @@ class _FlatMasters:
         if len(found) < len(self._parameters):
             self.gradient.zero_()
         torch._foreach_copy_([own for own, _ in found], [gradient for _, gradient in found])
+        self.discard_gradients()
+        return torch.linalg.vector_norm(self.gradient, dtype=torch.float32)
+
+    def discard_gradients(self) -> None:
+        """Remove the parameters' gradients."""
         for parameter in self._parameters:
             parameter.grad = None
-        return torch.linalg.vector_norm(self.gradient, dtype=torch.float32)
 
     def split(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Each parameter's name and part of a buffer."""

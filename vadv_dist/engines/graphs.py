@@ -27,12 +27,19 @@ class StepGraphs:
 
     Args:
         run: a step on batches that are on the device, without reading values from it.
+        discard: removes what an attempt to record leaves behind: gradients without values.
         device: the device.
         record: records a step; `CudaRecorder`, where that is not under test.
     """
 
-    def __init__(self, run: Callable[[Sequence[Batch]], StepResult], device: torch.device, record: Record) -> None:
-        self._run, self._device, self._record = run, device, record
+    def __init__(
+        self,
+        run: Callable[[Sequence[Batch]], StepResult],
+        discard: Callable[[], None],
+        device: torch.device,
+        record: Record,
+    ) -> None:
+        self._run, self._discard, self._device, self._record = run, discard, device, record
         self._seen: set[object] = set()
         self._recorded: dict[object, _RecordedStep] = {}
         self._may_record = True
@@ -52,11 +59,12 @@ class StepGraphs:
             return self._run(moved)
         try:
             self._recorded[shape] = _RecordedStep(moved, self._run, self._record)
-        except torch.OutOfMemoryError:
-            self._stop(f"Memory is full after recording {len(self._recorded)} shapes of batches.")
-            return self._run(moved)
         except RuntimeError as error:
-            self._stop(f"A step cannot be recorded as a CUDA graph ({first_line(error)}).")
+            if isinstance(error, torch.OutOfMemoryError):
+                self._stop(f"Memory is full after recording {len(self._recorded)} shapes of batches.")
+            else:
+                self._stop(f"A step cannot be recorded as a CUDA graph ({first_line(error)}).")
+            self._discard()
             return self._run(moved)
         return self._recorded[shape].replay(batches)
 

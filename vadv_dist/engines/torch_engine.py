@@ -49,7 +49,9 @@ class TorchEngine:
         self._frozen = {n: p.detach().cpu() for n, p in rounded.items() if not p.requires_grad}
         for name in self._frozen:
             rounded[name].data = rounded[name].to(torch.bfloat16)
-        self._graphs = None if record is None else StepGraphs(self._run, distributed.device, record)
+        self._graphs: StepGraphs | None = None
+        if record is not None:
+            self._graphs = StepGraphs(self._run, self._optimizer.discard_gradients, distributed.device, record)
         self._weigh: Weigh = lambda terms: {}
         self._module: nn.Module = self._step
         if distributed.world_size > 1:
