@@ -195,15 +195,21 @@ def run(config: Config, found: Measured) -> Measured:
             found.kernels, found.launches = read_profile(profiler, line_steps)
 
     config = replace(config, trainer=replace(config.trainer, checkpoint_every_steps=last + line_steps))
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with timed_steps(found.host_s):
+        train_until_enough(config, show)
+    del found.host_s[: found.warm_steps]
+    return found
+
+
+def train_until_enough(config: Config, show: Callable[[Line], None]) -> None:
+    """Train as `vadv train` does, until `show` raises `EnoughError`."""
     folder = RunFolder.of(config)
     folder.root.mkdir(parents=True)
     folder.claim(config)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with timed_steps(found.host_s), suppress(EnoughError):
+    with suppress(EnoughError):
         train_locally(config, show, lambda: False)
-    del found.host_s[: found.warm_steps]
-    return found
 
 
 @contextmanager
@@ -264,11 +270,7 @@ def check(base: Config, variants: dict[str, EngineConfig], steps: int) -> int:
                 if line.step == steps:
                     raise EnoughError
 
-        folder = RunFolder.of(config)
-        folder.root.mkdir(parents=True)
-        folder.claim(config)
-        with suppress(EnoughError):
-            train_locally(config, show, lambda: False)
+        train_until_enough(config, show)
         losses[name] = found
     (first, reference), *others = losses.items()
     differ = False
@@ -306,11 +308,7 @@ def paper_run(base: Config, until: float) -> None:
             if time.monotonic() > until:
                 raise EnoughError
 
-    folder = RunFolder.of(config)
-    folder.root.mkdir(parents=True)
-    folder.claim(config)
-    with suppress(EnoughError):
-        train_locally(config, show, lambda: False)
+    train_until_enough(config, show)
     total = config.trainer.epochs
     scaled = "" if epochs == total else f"; all {total} would take {recorded * total / epochs / 60:.1f} min"
     print(

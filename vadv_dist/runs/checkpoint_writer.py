@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SAFE = "earlier checkpoints are complete."
-# After each piece the system is told that its pages are not needed again. It then writes them at once and frees them:
+# After each piece its pages are marked as not needed again. The system then writes them at once and frees them:
 # a checkpoint neither fills the page cache nor waits for the disk at its end.
 _PIECE_BYTES = 64 << 20
 # How often rank 0 looks for the other ranks' parts, and how long after its own it waits for them. Ranks write equal
