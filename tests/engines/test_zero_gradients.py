@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ranks import curve
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -66,3 +67,12 @@ def test_a_step_on_one_rank_takes_few_more_operations_than_plain_torch(
     engine = EngineConfig(kind="deepspeed", zero_stage=stage)
     zero = operations_of_a_step(dataclasses.replace(config, trainer=trainer, engine=engine))
     assert zero < 1.2 * plain
+
+
+def test_stage_3_leaves_the_linear_layers_of_other_models_alone(config: Config) -> None:
+    torch_linear = torch.nn.functional.linear
+    before = curve(config, Distributed(), stop=3)[0]
+    engine = EngineConfig(kind="deepspeed", zero_stage=3)
+    curve(dataclasses.replace(config, engine=engine), Distributed(), stop=3)
+    assert torch.nn.functional.linear is torch_linear
+    assert curve(config, Distributed(), stop=3)[0] == before

@@ -204,7 +204,7 @@ def test_process_killed_while_a_checkpoint_is_written_resumes_from_the_one_befor
         return ["train", "--config", str(write_config(name)), *options]
 
     whole, killed = RunFolder(tmp_path / "runs" / "whole"), RunFolder(tmp_path / "runs" / "killed")
-    subprocess.run([sys.executable, "-m", "vadv_dist.cli", *arguments("whole")], check=True, env=environment)
+    train(load_config(write_config("whole"), options), QUIET)
     # It stops in the thread, after a file of the second checkpoint.
     half = killed.checkpoints / ".step-6.partial-*" / "weights-0.safetensors"
     write = "vadv_dist.runs.checkpoint_writer:CheckpointWriter._write"

@@ -62,6 +62,7 @@ class DeepSpeedEngine:
         if self._stage == 3 and (layers := _layer_classes(step)):
             # Fetched and released as a whole, not module by module: half of the host's time per step.
             deepspeed.utils.set_z3_leaf_modules(step, layers)
+        torch_linear = nn.functional.linear
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=step.to(distributed.device),
             optimizer=self._base,
@@ -76,6 +77,9 @@ class DeepSpeedEngine:
                 on_cpu=distributed.device.type == "cpu",
             ),
         )
+        # Stage 3 replaces torch's function for the rest of the process, so that autograd keeps no gathered weights.
+        # Other models of this process would compute other numbers.
+        self._linear, nn.functional.linear = nn.functional.linear, torch_linear
         self._module: nn.Module = self._engine.module
         self._gradients: ZeroGradients | None = None
         self._clipping: Clipping | None = None
@@ -97,7 +101,8 @@ class DeepSpeedEngine:
         """See `Engine.step`."""
         self._engine.train()
         last = len(batches) - 1
-        terms = [self._accumulate(batch, weigh, last=at == last) for at, batch in enumerate(batches)]
+        with self._own_linear():  # also in the backward pass, where gradient checkpointing repeats the forward pass
+            terms = [self._accumulate(batch, weigh, last=at == last) for at, batch in enumerate(batches)]
         return terms, self._update(lr_factor)
 
     def _accumulate(self, batch: Batch, weigh: Weigh, *, last: bool) -> Terms:
@@ -135,14 +140,14 @@ class DeepSpeedEngine:
     def terms(self, batch: Batch) -> Terms:
         """See `Engine.terms`."""
         self._engine.train()
-        with torch.no_grad():
+        with torch.no_grad(), self._own_linear():
             terms: Terms = self._engine(batch.to(self._distributed.device))[1]
         return terms
 
     def predict(self, batch: Batch) -> Outputs:
         """See `Engine.predict`."""
         self._engine.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self._own_linear():
             outputs: Outputs = self._engine(batch, with_terms=False)[0]
         return outputs
 
@@ -251,6 +256,15 @@ class DeepSpeedEngine:
         if self._stage in (1, 2):
             self._optimizer._hp_optimizer_states_linked = False
             self._optimizer._lazy_init_hp_params_optimizer_state()
+
+    @contextmanager
+    def _own_linear(self) -> Iterator[None]:
+        """Let linear layers compute as DeepSpeed's stage needs it."""
+        torch_linear, nn.functional.linear = nn.functional.linear, self._linear
+        try:
+            yield
+        finally:
+            nn.functional.linear = torch_linear
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         for group in self._groups:
