@@ -14,6 +14,7 @@ from vadv_dist.config import Config, EngineConfig, load_config
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.build import build_engine
 from vadv_dist.engines.distributed import Distributed
+from vadv_dist.objectives.base import Objective
 from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs
 from vadv_dist.objectives.rank_state import RankState
 from vadv_dist.objectives.step_distillation import StepDistillation
@@ -53,7 +54,7 @@ class Bank(RankState):
         return {"value": torch.where(mine, joined, float("nan"))}
 
 
-class WithBank(nn.Module):
+class WithBank(Objective):
     """The five terms and one more that uses a parameter of the objective, and what the bank holds."""
 
     def __init__(self, inner: StepDistillation, num_rows: int) -> None:

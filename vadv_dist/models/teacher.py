@@ -24,14 +24,16 @@ class TeacherOutputs(NamedTuple):
     A tuple, because DeepSpeed ZeRO-3 finds tensors only in tuples, not in other classes.
 
     Attributes:
-        video_logit: sentiment in label units, [B].
+        video_logit: sentiment in label units, [B]; or scores of the classes of an event, [B, C].
         class_logits: similarity of video and prompts before the softmax of eq. 8, [B, C]; None without prompts.
-        prompt_logit: prompt logit in label units, [B]; None without prompts.
+        prompt_logit: prompt logit, in the form of the video logit; None without prompts.
+        video_features: the video representation of eq. 6, [B, D].
     """
 
     video_logit: Tensor
     class_logits: Tensor | None
     prompt_logit: Tensor | None
+    video_features: Tensor
 
 
 class Teacher(nn.Module):
@@ -55,6 +57,7 @@ class Teacher(nn.Module):
             `none` has no prompts.
         similarity: `dot`, the plain product of eq. 8, or X-CLIP's `cosine` with a learnable temperature.
         num_classes: C.
+        predicts_classes: whether the video and prompt logits are scores of the classes; otherwise they are one number.
         prompts: frozen prompt embeddings [C, Dp]; None learns C embeddings from small random ones.
         dropout: dropout of attention weights and hidden values.
     Raises:
@@ -79,6 +82,7 @@ class Teacher(nn.Module):
         prompting: Literal["video", "static", "none"],
         similarity: Literal["dot", "cosine"],
         num_classes: int = 2,
+        predicts_classes: bool = False,
         prompts: Tensor | None = None,
         dropout: float = 0.0,
     ) -> None:
@@ -114,7 +118,9 @@ class Teacher(nn.Module):
         )
         num_branches = (visual_shape is not None) + (face_shape is not None)
         self.fusion = TwoLayerMLP(num_branches * width, hidden, width, "gelu", dropout=dropout)  # eq. 6
-        self.video_head = TwoLayerMLP(width, hidden, 1, "gelu", dropout=dropout)
+        self.predicts_classes = predicts_classes
+        values = num_classes if predicts_classes else 1
+        self.video_head = TwoLayerMLP(width, hidden, values, "gelu", dropout=dropout)
         self.similarity = similarity
         self.has_prompts = prompting != "none"
         if not self.has_prompts:
@@ -139,7 +145,7 @@ class Teacher(nn.Module):
         )
         if similarity == "cosine":
             self.logit_scale = nn.Parameter(torch.full((1,), _LOGIT_SCALE))
-        self.prompt_head = TwoLayerMLP(num_classes, hidden, 1, "gelu", dropout=dropout)
+        self.prompt_head = TwoLayerMLP(num_classes, hidden, values, "gelu", dropout=dropout)
 
     def forward(
         self,
@@ -175,9 +181,9 @@ class Teacher(nn.Module):
                 raise ValueError("The teacher has a facial branch, but no expression scores were given.")
             representations.append(_zero_missing(self.face_branch(_zero_missing(face, has_face)), has_face))
         video_BD = self.fusion(torch.cat(representations, dim=-1))  # eq. 6
-        video_logit_B = self.video_head(video_BD).squeeze(-1)
+        video_logit = self._logit(self.video_head(video_BD))
         if not self.has_prompts:
-            return TeacherOutputs(video_logit_B, None, None)
+            return TeacherOutputs(video_logit, None, None, video_BD)
 
         prompts_CD = self.prompts
         if self.prompt_projection is not None:
@@ -189,7 +195,7 @@ class Teacher(nn.Module):
                 prompts_BCD = torch.where(has_visual.bool()[:, None, None], prompts_BCD, prompts_CD)
         class_logits_BC = self._scores(video_BD, prompts_BCD)
         share_BC = class_logits_BC.softmax(dim=-1)  # eq. 8
-        return TeacherOutputs(video_logit_B, class_logits_BC, self.prompt_head(share_BC).squeeze(-1))
+        return TeacherOutputs(video_logit, class_logits_BC, self._logit(self.prompt_head(share_BC)), video_BD)
 
     def freeze_unused(
         self, *, video_logit: bool = True, class_logits: bool = True, prompt_logit: bool = True
@@ -214,6 +220,10 @@ class Teacher(nn.Module):
                 parameter.requires_grad_(False)
                 frozen.append(name)
         return frozen
+
+    def _logit(self, values: Tensor) -> Tensor:
+        """A head's values [B, 1] or [B, C] as a logit [B] or [B, C]."""
+        return values if self.predicts_classes else values.squeeze(-1)
 
     def _scores(self, video_BD: Tensor, prompts_BCD: Tensor) -> Tensor:
         with without_autocast(video_BD.device):

@@ -3,7 +3,7 @@
 Shape letters: B batch, L tokens, D width of the encoder, H hidden width of the head.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 # Encoders that use a mask [B, 1, 1, L] as it is. From a mask [B, L] they derive one after checking whether any token is
 # padding, which synchronises with the GPU in each step and is a data-dependent branch that CUDA graphs do not support.
 _TAKE_READY_MASK = frozenset({"bert", "camembert", "electra", "roberta", "xlm-roberta"})
+
+
+class StudentOutputs(NamedTuple):
+    """The student's outputs for a batch.
+
+    A tuple, because DeepSpeed ZeRO-3 finds tensors only in tuples, not in other classes.
+
+    Attributes:
+        text_logit: sentiment in label units, [B].
+        text_features: the pooled vector of the text, [B, D].
+    """
+
+    text_logit: Tensor
+    text_features: Tensor
 
 
 class TextStudent(nn.Module):
@@ -77,6 +91,10 @@ class TextStudent(nn.Module):
             input_ids_BL: token ids, [B, L].
             attention_mask_BL: 1 for tokens, 0 for padding, [B, L]; at least one token per row.
         """
+        return self.read(input_ids_BL, attention_mask_BL)[0]
+
+    def read(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the text logit, as `forward` does, and the pooled vector of the text, [B, D]."""
         mask = attention_mask_BL.bool()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
             hidden_BLD = self.encoder(
@@ -89,4 +107,4 @@ class TextStudent(nn.Module):
             total_BD = hidden_BLD.to(at_least_fp32(hidden_BLD.dtype)).masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1)
             pooled_BD = total_BD / mask.sum(dim=1, keepdim=True).clamp(min=1)
         logit_B1: Tensor = self.out(self.drop(torch.tanh(self.dense(self.drop(pooled_BD)))))
-        return logit_B1.squeeze(-1)
+        return logit_B1.squeeze(-1), pooled_BD

@@ -1,12 +1,13 @@
 """The base class of objectives: modules of named terms, which are weighted and summed in one place."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vadv_dist.evaluation.description import Term
-from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs
+from vadv_dist.objectives.outputs import Rows
 
 
 class Objective(nn.Module):
@@ -16,15 +17,20 @@ class Objective(nn.Module):
 
     Attributes:
         computes_in_fp32: engines leave its parameters in fp32 where the model is bf16.
+        reads_features: whether the models are asked for their representations of a clip.
         described: its terms, in the order of every table.
     """
 
     computes_in_fp32 = True
+    reads_features = False
     described: tuple[Term, ...]
 
-    def forward(self, outputs: TeacherStudentOutputs, rows: Rows) -> dict[str, Tensor]:
+    def forward(self, outputs: Any, rows: Rows) -> dict[str, Tensor]:
         """Compute the unweighted terms of one micro-batch by name.
 
+        Args:
+            outputs: those of the task's models (`objectives/outputs.py`).
+            rows: the rows.
         Returns:
             the local rows' share of each term, [], fp32 or wider; the shares of ranks and micro-batches add up.
         """

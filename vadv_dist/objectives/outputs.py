@@ -1,26 +1,97 @@
 """The outputs of teacher and student that an objective compares.
 
-Shape letters: B batch, C classes.
+Shape letters: B batch, C classes, D width of a representation.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 
 @dataclass(frozen=True)
+class View:
+    """What one model makes of the clips of a batch.
+
+    Attributes:
+        logit: its prediction: sentiment in label units [B], or scores of classes [B, C].
+        features: its representation of the clips, [B, D]; None if the objective reads none.
+        class_logits: scores of classes before a softmax, [B, C]; None if it has none.
+    """
+
+    logit: Tensor
+    features: Tensor | None = None
+    class_logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class TeacherStudentOutputs:
-    """The outputs of teacher and student for one batch.
+    """The outputs of teacher and student of sentiment for one batch.
 
     Attributes:
         text_logit: the student's sentiment in label units, [B].
         video_logit: the teacher's sentiment in label units, [B]; None without a teacher.
         prompt_logit: the video-enhanced prompt logit in label units, [B]; None without prompting.
         class_logits: similarity of video and class prompts before the softmax, [B, C]; None without prompting.
+        text_features: the student's pooled vector, [B, D]; None if the objective reads no features.
+        video_features: the teacher's video representation, [B, D]; None if the objective reads no features.
     """
 
     text_logit: Tensor
     video_logit: Tensor | None = None
+    prompt_logit: Tensor | None = None
+    class_logits: Tensor | None = None
+    text_features: Tensor | None = None
+    video_features: Tensor | None = None
+
+    @property
+    def teacher(self) -> View:
+        """The teacher as a rival objective sees it.
+
+        Raises:
+            ValueError: there is no teacher.
+        """
+        if self.video_logit is None:
+            raise ValueError("There is no teacher to distil from.")
+        return View(self.video_logit, self.video_features, self.class_logits)
+
+    @property
+    def student(self) -> View:
+        """The student as a rival objective sees it."""
+        return View(self.text_logit, self.text_features)
+
+
+@dataclass(frozen=True)
+class PairOutputs:
+    """The outputs of a retrieval student: one view of each modality of the clips.
+
+    Attributes:
+        audio, visual: embeddings as `features` [B, E], ranked by their cosine; scores of classes [B, C] as `logit` and
+            `class_logits`.
+    """
+
+    audio: View
+    visual: View
+
+    @property
+    def by_modality(self) -> Mapping[str, View]:
+        """Both views by the name of the modality."""
+        return {"audio": self.audio, "visual": self.visual}
+
+
+@dataclass(frozen=True)
+class RetrievalOutputs:
+    """The outputs of teacher and student of retrieval for one batch.
+
+    Attributes:
+        pair: the student's.
+        video: the teacher's scores of classes as `logit` [B, C], and its video representation; None without a teacher.
+        prompt_logit: the video-enhanced prompt logit, [B, C]; None without prompting.
+        class_logits: similarity of video and class prompts before the softmax, [B, C]; None without prompting.
+    """
+
+    pair: PairOutputs
+    video: View | None = None
     prompt_logit: Tensor | None = None
     class_logits: Tensor | None = None
 
@@ -44,3 +115,9 @@ class Rows:
     has_video: Tensor | None
     num_rows: int | Tensor
     num_video_rows: int | Tensor
+
+    @property
+    def counted(self) -> Tensor:
+        """Real rows with the teacher's inputs, [B], bool."""
+        valid = self.valid.bool()
+        return valid if self.has_video is None else valid & self.has_video.bool()

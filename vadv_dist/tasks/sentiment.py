@@ -76,11 +76,12 @@ class SentimentStep(TrainingStep):
         """See `TrainingStep.forward`.
 
         Returns:
-            the logits that exist, text_logit [B], video_logit [B], class_logits [B, C] and prompt_logit [B]; and the
-            objective's terms.
+            the logits that exist, text_logit [B], video_logit [B], class_logits [B, C] and prompt_logit [B]; if the
+            objective reads them, text_features and video_features [B, D]; and the objective's terms.
         """
         fields, present = batch.fields, batch.present
-        outputs = {"text_logit": self.student(fields[TOKENS], fields[MASK])}
+        text_logit, text_features = self.student.read(fields[TOKENS], fields[MASK])
+        outputs = {"text_logit": text_logit}
         if self.teacher is not None:
             seen = self.teacher(
                 visual=fields.get("visual"),
@@ -93,6 +94,8 @@ class SentimentStep(TrainingStep):
                 outputs["class_logits"] = seen.class_logits
             if seen.prompt_logit is not None:
                 outputs["prompt_logit"] = seen.prompt_logit
+            if self.objective.reads_features:
+                outputs |= {"text_features": text_features, "video_features": seen.video_features}
         return outputs, self.terms(outputs, batch) if with_terms else {}
 
     def terms(self, outputs: Outputs, batch: Batch) -> Terms:
