@@ -15,8 +15,8 @@ from vadv_dist.config import (
     RunConfig,
     SourceConfig,
     StepObjectiveConfig,
-    StudentConfig,
     TelemetryConfig,
+    TextStudentConfig,
     TrainerConfig,
 )
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
@@ -99,7 +99,7 @@ def run_config(scratch: Path, *, batch_size: int, teacher: bool, encoder: str | 
     return Config(
         run=RunConfig(name="run", storage=str(scratch)),
         data=DataConfig(sources=[SourceConfig(str(scratch / "data"))], batch_size=batch_size),
-        student=StudentConfig(encoder=encoder or str(scratch / "encoder"), pretrained=encoder is not None),
+        student=TextStudentConfig(encoder=encoder or str(scratch / "encoder"), pretrained=encoder is not None),
         objective=StepObjectiveConfig() if teacher else AloneObjectiveConfig(),
         trainer=TrainerConfig(use_gpu=False, epochs=1),
         telemetry=TelemetryConfig(log_every_steps=1),

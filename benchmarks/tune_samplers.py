@@ -26,9 +26,9 @@ from vadv_dist.config import (
     OptimizerConfig,
     RunConfig,
     SourceConfig,
-    StudentConfig,
     TeacherConfig,
     TelemetryConfig,
+    TextStudentConfig,
     TrainerConfig,
 )
 from vadv_dist.config.search import SearchConfig
@@ -96,7 +96,7 @@ def best_so_far(folder: str, options: dict[str, Any], seed: int, sampler: str) -
         run=RunConfig(storage=f"{folder}/{sampler}-{seed}", seed=seed),
         data=DataConfig(sources=[SourceConfig(f"{folder}/data-{seed}")], batch_size=16),
         teacher=TeacherConfig(width=16, heads=2, hidden=16),
-        student=StudentConfig(encoder=f"{folder}/data-{seed}/encoder", pretrained=False, hidden=32),
+        student=TextStudentConfig(encoder=f"{folder}/data-{seed}/encoder", pretrained=False, hidden=32),
         optimizer=OptimizerConfig(lr=1e-3, new_module_lr_factor=1.0, warmup_steps=10),
         trainer=TrainerConfig(use_gpu=False, epochs=options["epochs"]),
         telemetry=TelemetryConfig(log_every_steps=1000),

@@ -18,9 +18,9 @@ from vadv_dist.config import (
     OptimizerConfig,
     RunConfig,
     SourceConfig,
-    StudentConfig,
     TeacherConfig,
     TelemetryConfig,
+    TextStudentConfig,
     TrainerConfig,
 )
 from vadv_dist.config.search import SearchConfig
@@ -90,7 +90,7 @@ def _config(folder: str, workers: int) -> Config:
         run=RunConfig(storage=f"{folder}/runs"),
         data=DataConfig(sources=[SourceConfig(f"{folder}/data")], batch_size=16),
         teacher=TeacherConfig(width=16, heads=2, hidden=16),
-        student=StudentConfig(encoder=f"{folder}/data/encoder", pretrained=False, hidden=32),
+        student=TextStudentConfig(encoder=f"{folder}/data/encoder", pretrained=False, hidden=32),
         optimizer=OptimizerConfig(lr=1e-3, new_module_lr_factor=1.0, warmup_steps=3),
         trainer=TrainerConfig(num_workers=workers, cpus_per_worker=1, epochs=4, use_gpu=False),
         telemetry=TelemetryConfig(log_every_steps=1),

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from vadv_dist.launch.driver import train
     from vadv_dist.objectives import StepDistillation, TeacherStudentOutputs, weighted_total
     from vadv_dist.runs.records import Evaluation, RunResult
-    from vadv_dist.tasks.sentiment import build_student, build_teacher
+    from vadv_dist.tasks.sentiment import build_student
+    from vadv_dist.tasks.teacher import build_teacher
     from vadv_dist.training.evaluate_other_data import evaluate
 
 __version__ = "0.2.0"
@@ -36,7 +37,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "UserError": "errors",
         "VadvError": "errors",
         "build_student": "tasks.sentiment",
-        "build_teacher": "tasks.sentiment",
+        "build_teacher": "tasks.teacher",
         "evaluate": "training.evaluate_other_data",
         "load_config": "config",
         "make_dataset": "data.synth",

@@ -204,21 +204,24 @@ def _encoder(config: Config, splits: "Splits | None") -> Iterator[Finding]:
     from vadv_dist.models.pretrained import missing_files
     from vadv_dist.tasks import build
 
-    name = config.student.encoder
-    if (missing := missing_files(name, weights=config.student.pretrained)) is not None:
+    student, name = config.text_student, config.student.title
+    part = "student" if student is None else "encoder"
+    if student is not None and (missing := missing_files(name, weights=student.pretrained)) is not None:
         advice = "Download it before the run (hf download), or the run needs access to the Hugging Face Hub."
         level: Literal["warning", "fault"] = "fault" if "/" in name else "warning"
         yield _finding("encoder", f"{name} is not on this machine ({missing})", advice, level=level)
         return
     if splits is None:  # the model depends on the data's features
-        yield _finding("encoder", f"{name} is on this machine; it is tested once the data can be used")
+        where = "" if student is None else "is on this machine; it "
+        yield _finding(part, f"{name} {where}is tested once the data can be used")
         return
     try:
         build(config, splits.train.sources).check(choose_device(config.trainer.use_gpu))
     except VadvError as error:
-        yield _finding("encoder", f"{name} cannot be trained as configured", str(error))
+        yield _finding(part, f"{name} cannot be trained as configured", str(error))
         return
-    yield _finding("encoder", f"{name} respects padding, and every trained parameter gets a gradient")
+    padding = "" if student is None else "respects padding, and "
+    yield _finding(part, f"{name}: {padding}every trained parameter gets a gradient")
 
 
 def _engine(config: Config) -> Iterator[Finding]:

@@ -7,15 +7,16 @@ from vadv_dist.config.sections import (
     Config,
     OptimizerConfig,
     RunConfig,
-    StudentConfig,
     TeacherConfig,
 )
+from vadv_dist.config.student_sections import EicsConfig, StudentConfig, TextStudentConfig
 from vadv_dist.config.trainer_sections import EngineConfig, TelemetryConfig, TrainerConfig
 
 __all__ = [
     "AloneObjectiveConfig",
     "Config",
     "DataConfig",
+    "EicsConfig",
     "EngineConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
@@ -25,6 +26,7 @@ __all__ = [
     "StudentConfig",
     "TeacherConfig",
     "TelemetryConfig",
+    "TextStudentConfig",
     "TrainerConfig",
     "config_from_dict",
     "config_to_dict",

@@ -1,10 +1,11 @@
 """The sections of a run's configuration, one frozen dataclass each, with all its defaults.
 
-`data` is in data_sections.py, `objective` in objective_sections.py, and `trainer`, `engine` and `telemetry` in
-trainer_sections.py. Values that are never valid are rejected here; values that depend on the data set are checked when
-it is opened.
+`data` is in data_sections.py, `student` in student_sections.py, `objective` in objective_sections.py, and `trainer`,
+`engine` and `telemetry` in trainer_sections.py. Values that are never valid are rejected here; values that depend on
+the data set are checked when it is opened.
 """
 
+from dataclasses import field
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -25,6 +26,7 @@ from vadv_dist.config.checks import (
 from vadv_dist.config.data_sections import DataConfig
 from vadv_dist.config.objective_sections import ObjectiveConfig, StepObjectiveConfig
 from vadv_dist.config.places import Place
+from vadv_dist.config.student_sections import StudentConfig, TextStudentConfig
 from vadv_dist.config.trainer_sections import EngineConfig, TelemetryConfig, TrainerConfig
 
 PromptingName = Literal["video", "static", "none"]
@@ -54,13 +56,38 @@ class SentimentConfig:
 
     def needed_features(self, config: "Config") -> tuple[str, ...]:
         """Features that the model reads."""
-        if not config.has_teacher:
-            return ()
-        switches = (("visual", config.teacher.use_visual), ("face", config.teacher.use_face))
-        return tuple(name for name, on in switches if on)
+        return _of_teacher(config)
 
 
-TaskConfig = Annotated[SentimentConfig, by_kind("sentiment")]
+@dataclass(frozen=True, config=SETTINGS)
+class RetrievalConfig:
+    """Audio-visual retrieval: a student that embeds audio and visual vectors, and a video teacher if the objective uses
+    one."""
+
+    kind: Literal["retrieval"] = "retrieval"
+    distil_onto: Annotated[list[Literal["audio", "visual"]], Field(min_length=1)] = field(
+        default_factory=lambda: ["audio", "visual"]
+    )
+    """Modalities of the student that the teacher's knowledge is distilled onto (Table 8)."""
+
+    def __post_init__(self) -> None:
+        what = "each modality once"
+        require(len(set(self.distil_onto)) == len(self.distil_onto), "distil_onto", self.distil_onto, what)
+
+    def needed_features(self, config: "Config") -> tuple[str, ...]:
+        """Features that the model reads."""
+        return tuple(dict.fromkeys(("audio", "visual", *_of_teacher(config))))
+
+
+TaskConfig = Annotated[SentimentConfig | RetrievalConfig, Field(discriminator="kind"), by_kind("sentiment")]
+
+
+def _of_teacher(config: "Config") -> tuple[str, ...]:
+    """Features that the teacher reads; none without a teacher."""
+    if not config.has_teacher:
+        return ()
+    switches = (("visual", config.teacher.use_visual), ("face", config.teacher.use_face))
+    return tuple(name for name, on in switches if on)
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -101,31 +128,6 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True, config=SETTINGS)
-class StudentConfig:
-    """The text student (section 4.2)."""
-
-    encoder: Place = "roberta-large"
-    """Hugging Face name or path of an encoder, or `package://NAME/FOLDER` inside an installed package."""
-    pretrained: bool = True
-    """Load the encoder's weights; false initialises it at random from its config."""
-    pooling: Literal["cls", "mean"] = "cls"
-    """Representation of a text: its first token (`cls`) or the mean of its tokens."""
-    hidden: Count = 128
-    """H, hidden width of the two-layer head. Table 3."""
-    dropout: Rate = 0.1
-    """Dropout rate before each layer of the head."""
-    encoder_dropout: Rate | None = None
-    """Replaces every dropout rate in the encoder's config; null keeps them."""
-    freeze_encoder: bool = False
-    """Train only the head (an ablation)."""
-    freeze_unused: bool = False
-    """Freeze parameters of the encoder that texts never use (Longformer's global attention, XLNet's mask embedding)
-    instead of rejecting the encoder."""
-    gradient_checkpointing: bool = False
-    """Save memory by recomputing activations in the backward pass."""
-
-
-@dataclass(frozen=True, config=SETTINGS)
 class OptimizerConfig:
     """AdamW and its schedule (Table 3)."""
 
@@ -158,12 +160,23 @@ class Config:
     task: TaskConfig = SentimentConfig()
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()
-    student: StudentConfig = StudentConfig()
+    student: StudentConfig = TextStudentConfig()
     objective: ObjectiveConfig = StepObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     trainer: TrainerConfig = TrainerConfig()
     engine: EngineConfig = EngineConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+
+    def __post_init__(self) -> None:
+        reads_text = isinstance(self.student, TextStudentConfig)
+        expected = "text" if self.task.kind == "sentiment" else "a student of audio and visual vectors, such as eics"
+        fits = reads_text == (self.task.kind == "sentiment")
+        require(fits, "student.kind", self.student.kind, f"{expected}, because task.kind is {self.task.kind}")
+
+    @property
+    def text_student(self) -> TextStudentConfig | None:
+        """The `student` section of a student that reads text; None for others."""
+        return self.student if isinstance(self.student, TextStudentConfig) else None
 
     @property
     def has_teacher(self) -> bool:

@@ -125,12 +125,15 @@ class Collator:
         fields: dict[str, torch.Tensor] = {}
         present: dict[str, torch.Tensor] = {}
         counts = {"rows": torch.tensor(len(global_rows))}
+        complete = np.ones(len(window), bool)
         for field in self.fields:
             fields |= field.collate(window, taken)
             if isinstance(field, FeatureField):
                 has = window.features[field.name].present
                 present[field.name] = torch.from_numpy((has[taken] & is_real).astype(np.float32))
                 counts[field.name] = torch.tensor(max(1, int(has[global_rows].sum())))
+                complete &= has
+        counts["complete"] = torch.tensor(max(1, int(complete[global_rows].sum())))
         return Batch(
             fields=fields,
             present=present,

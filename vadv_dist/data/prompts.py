@@ -18,10 +18,12 @@ _RESTORE = "Restore it, or recreate the data set."
 
 
 def load_prompts(dataset: Dataset) -> npt.NDArray[np.float32] | None:
-    """Prompt embeddings [2, D], negative and positive, verified if their hash is declared; None if there are none.
+    """Prompt embeddings [C, D], verified if their hash is declared; None if there are none.
+
+    C is the number of classes; real-valued labels have two, negative and positive.
 
     Raises:
-        UserError: the file is missing, damaged or changed, or has no [2, D] tensor named `prompts`.
+        UserError: the file is missing, damaged or changed, or has no [C, D] tensor named `prompts`.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -46,10 +48,12 @@ def load_prompts(dataset: Dataset) -> npt.NDArray[np.float32] | None:
         prompts: Array | None = load(content).get("prompts")
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}). Recreate the data set.") from None
-    if prompts is None or prompts.ndim != 2 or len(prompts) != 2:
+    expected = manifest.label.num_prompts
+    if prompts is None or prompts.ndim != 2 or len(prompts) != expected:
         shape = None if prompts is None else list(prompts.shape)
+        which = "one per class" if manifest.label.is_class else "negative, positive"
         raise UserError(
-            f"{path} has prompts of shape {shape}, expected [2, D]: negative, positive. Recreate the data set."
+            f"{path} has prompts of shape {shape}, expected [{expected}, D]: {which}. Recreate the data set."
         )
     return prompts.astype(np.float32)
 

@@ -101,6 +101,16 @@ class LabelSpec:
         """Whether labels are classes."""
         return self.kind == "class"
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; only for labels that are classes."""
+        return int(self.high) + 1
+
+    @property
+    def num_prompts(self) -> int:
+        """Number of prompts that describe the labels: one per class, or one for each side of the threshold."""
+        return self.num_classes if self.is_class else 2
+
     def holds(self, label: float) -> bool:
         """Whether a label is valid."""
         return self.low <= label <= self.high and (not self.is_class or float(label).is_integer())
@@ -187,8 +197,8 @@ class Batch:
             count for nothing.
         row_id: index of each row in its split, [B]: the same in every epoch and on every rank; -1 for filler rows.
         counts: number of rows of the *global* batch, [] each, int64. They are divisors of means and therefore at least
-            1: `rows` counts real rows, and a field's name counts real rows that have the field. Tensors, because a
-            recorded step reads the values of each batch.
+            1: `rows` counts real rows, a field's name those that have the field, and `complete` those that have every
+            one. Tensors, because a recorded step reads the values of each batch.
         names: (source, clip_id) of each real row.
         num_tokens: number of tokens of real rows, without padding.
     """

@@ -31,6 +31,7 @@ from vadv_dist.runtime.garbage_collection import collect_as_usual, collect_rarel
 from vadv_dist.storage import Location, location, read_json, write_json, write_text
 from vadv_dist.tasks import build
 from vadv_dist.tasks.base import parameter_counts
+from vadv_dist.training.closed_form import fit_in_closed_form
 from vadv_dist.training.completion import finish_run
 from vadv_dist.training.flops import utilisation
 from vadv_dist.training.loop import Trainer, out_of_memory
@@ -92,6 +93,8 @@ def _train_rank(
     folder.require_same(TrainedOn.of(config, splits.train.sources, weights=distributed.is_main))
     task = build(config, splits.train.sources)
     task.check(distributed.device)
+    if task.in_closed_form:
+        fit_in_closed_form(task, splits.train, config)
     counts = parameter_counts(task)
     choice = agreed_engine(config, splits.train.sources, distributed)
     config, notes = replace(config, engine=choice.engine), attempt_notes(choice, config, distributed)

@@ -52,3 +52,8 @@ def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float | Te
     if not terms:
         raise ValueError("There are no terms to sum.")
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+
+def at_least_fp32(values: Tensor) -> Tensor:
+    """The values in fp32, or as they are if they are wider."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

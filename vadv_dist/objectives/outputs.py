@@ -5,6 +5,7 @@ Shape letters: B batch, C classes, D width of a representation.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -14,12 +15,12 @@ class View:
     """What one model makes of the clips of a batch.
 
     Attributes:
-        logit: its prediction: sentiment in label units [B], or scores of classes [B, C].
+        logit: its prediction: sentiment in label units [B], or scores of classes [B, C]; None if it predicts neither.
         features: its representation of the clips, [B, D]; None if the objective reads none.
         class_logits: scores of classes before a softmax, [B, C]; None if it has none.
     """
 
-    logit: Tensor
+    logit: Tensor | None
     features: Tensor | None = None
     class_logits: Tensor | None = None
 
@@ -61,22 +62,28 @@ class TeacherStudentOutputs:
         return View(self.text_logit, self.text_features)
 
 
-@dataclass(frozen=True)
-class PairOutputs:
-    """The outputs of a retrieval student: one view of each modality of the clips.
+class PairOutputs(NamedTuple):
+    """The outputs of a retrieval student for a batch of clips, one of each for both modalities.
+
+    A tuple, because DeepSpeed ZeRO-3 finds tensors only in tuples, not in other classes.
 
     Attributes:
-        audio, visual: embeddings as `features` [B, E], ranked by their cosine; scores of classes [B, C] as `logit` and
-            `class_logits`.
+        audio_embedding, visual_embedding: ranked by their cosine, [B, E].
+        audio_logit, visual_logit: scores of classes, [B, C]; None for a student that predicts none.
     """
 
-    audio: View
-    visual: View
+    audio_embedding: Tensor
+    visual_embedding: Tensor
+    audio_logit: Tensor | None = None
+    visual_logit: Tensor | None = None
 
     @property
-    def by_modality(self) -> Mapping[str, View]:
-        """Both views by the name of the modality."""
-        return {"audio": self.audio, "visual": self.visual}
+    def views(self) -> Mapping[str, View]:
+        """Both by the name of the modality."""
+        return {
+            "audio": View(self.audio_logit, self.audio_embedding, self.audio_logit),
+            "visual": View(self.visual_logit, self.visual_embedding, self.visual_logit),
+        }
 
 
 @dataclass(frozen=True)
@@ -85,13 +92,15 @@ class RetrievalOutputs:
 
     Attributes:
         pair: the student's.
-        video: the teacher's scores of classes as `logit` [B, C], and its video representation; None without a teacher.
+        video_logit: the teacher's scores of classes, [B, C]; None without a teacher.
+        video_features: the teacher's video representation, [B, D]; None without a teacher.
         prompt_logit: the video-enhanced prompt logit, [B, C]; None without prompting.
         class_logits: similarity of video and class prompts before the softmax, [B, C]; None without prompting.
     """
 
     pair: PairOutputs
-    video: View | None = None
+    video_logit: Tensor | None = None
+    video_features: Tensor | None = None
     prompt_logit: Tensor | None = None
     class_logits: Tensor | None = None
 

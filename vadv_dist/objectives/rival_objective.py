@@ -49,9 +49,5 @@ class RivalObjective(Objective):
 
 def detached(view: View) -> View:
     """The same view without gradients."""
-    features, class_logits = view.features, view.class_logits
-    return View(
-        view.logit.detach(),
-        None if features is None else features.detach(),
-        None if class_logits is None else class_logits.detach(),
-    )
+    values = (view.logit, view.features, view.class_logits)
+    return View(*(None if value is None else value.detach() for value in values))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vadv_dist.evaluation.description import Term
-from vadv_dist.objectives.base import Objective
+from vadv_dist.objectives.base import Objective, at_least_fp32
 from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs
 
 # The terms with the names of their weights (eq. 15), in the order of the weights.
@@ -36,7 +36,7 @@ def mean_squared_error(left_B: Tensor, right_B: Tensor, *, counts_B: Tensor, num
         local share of the mean, [], fp32 or wider.
     """
     # Select rather than multiply: NaN times 0 would be NaN, here and in the gradient.
-    distance_B = torch.where(counts_B, _at_least_fp32(left_B) - _at_least_fp32(right_B), 0.0)
+    distance_B = torch.where(counts_B, at_least_fp32(left_B) - at_least_fp32(right_B), 0.0)
     return distance_B.square().sum() / num_rows
 
 
@@ -54,7 +54,7 @@ def class_cross_entropy(
     Returns:
         local share of the mean, [], fp32 or wider.
     """
-    scores_BC = torch.where(counts_B[:, None], _at_least_fp32(class_logits_BC), 0.0)
+    scores_BC = torch.where(counts_B[:, None], at_least_fp32(class_logits_BC), 0.0)
     entropy_B = nn.functional.cross_entropy(scores_BC, (label_B >= threshold).long(), reduction="none")
     return torch.where(counts_B, entropy_B, 0.0).sum() / num_rows
 
@@ -195,10 +195,6 @@ class StepDistillation(Objective):
             step2=self.step2,
             detach_targets=self.detach_targets,
         )
-
-
-def _at_least_fp32(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _require_same_length(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _STOPPED = {
     "epochs": "all epochs done",
     "max_steps": "trainer.max_steps reached",
+    "closed_form": "determined in closed form",
     "patience": "validation no longer improved",
 }
 
@@ -26,7 +27,7 @@ def run_facts(run: RunRecord) -> dict[str, str]:
     config, lines = run.config, (*run.steps, *run.epochs)
     last = datetime.datetime.fromtimestamp(max(line.time for line in lines), datetime.UTC)
     facts = {
-        "Student": config.student.encoder,
+        "Student": config.student.title,
         "Objective": _objective(config.objective),
         "Sources": _mixing(config.data),
         "Batch size": str(config.data.batch_size),

@@ -62,7 +62,8 @@ def _mosi_scores(evaluation: Scored, rows_by_split: dict[str, int]) -> Metrics |
 
 def _differences(run: RunRecord, rows_by_split: dict[str, int]) -> list[Markup]:
     """Caveats of the comparison with the paper, one or two sentences each."""
-    student = run.config.student
+    student = run.config.text_student
+    assert student is not None  # the paper's numbers are those of sentiment
     if student.encoder.rstrip("/").rsplit("/", 1)[-1].casefold() == PAPER_ENCODER:
         first = join("The student’s encoder is that of the paper’s best student, ", tag("code", student.encoder), ".")
     else:

@@ -69,7 +69,7 @@ def report_page(run: RunRecord, others: Sequence[RunRecord] = ()) -> Page:
             facts_section(run),
         ]
     kind = "trained with its teacher" if run.config.has_teacher else "trained alone"
-    over = tag("p", tag("b", run.name), f" · {run.config.student.encoder} {kind}", class_="over")
+    over = tag("p", tag("b", run.name), f" · {run.config.student.title} {kind}", class_="over")
     missing = "" if run.result is not None else tag("p", "This run is not complete (no result.json).", class_="notice")
     return document(f"{run.name} · vadv report", join(over, header, missing), sections, "vadv report")
 

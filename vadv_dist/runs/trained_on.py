@@ -54,10 +54,10 @@ class SourceIdentity:
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The data sets, in the order of the configuration, and the encoder of a run."""
+    """The data sets, in the order of the configuration, and the encoder of a run; None if its student reads no text."""
 
     data: tuple[SourceIdentity, ...]
-    encoder: EncoderIdentity
+    encoder: EncoderIdentity | None
 
     @classmethod
     def of(cls, config: Config, sources: Sources, *, weights: bool = True) -> "TrainedOn":
@@ -68,24 +68,27 @@ class TrainedOn:
             sources: its data sets, opened.
             weights: whether to hash the encoder's pretrained weights.
         """
-        student = config.student
+        student = config.text_student
         return cls(
             tuple(SourceIdentity.of(dataset) for dataset in sources.datasets),
-            EncoderIdentity.of(student.encoder, weights=weights and student.pretrained),
+            None if student is None else EncoderIdentity.of(student.encoder, weights=weights and student.pretrained),
         )
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> "TrainedOn":
         """Rebuild from the result of `to_json`."""
-        return cls(tuple(SourceIdentity(**entry) for entry in raw["data"]), EncoderIdentity(**raw["encoder"]))
+        encoder = raw["encoder"]
+        data = tuple(SourceIdentity(**entry) for entry in raw["data"])
+        return cls(data, None if encoder is None else EncoderIdentity(**encoder))
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain containers."""
-        return {"data": [asdict(source) for source in self.data], "encoder": asdict(self.encoder)}
+        encoder = None if self.encoder is None else asdict(self.encoder)
+        return {"data": [asdict(source) for source in self.data], "encoder": encoder}
 
     def with_known(self, earlier: "TrainedOn | None") -> "TrainedOn":
         """Fill in unknown hashes of the encoder from an earlier record."""
-        if earlier is None:
+        if earlier is None or self.encoder is None or earlier.encoder is None:
             return self
         mine, theirs = self.encoder, earlier.encoder
         encoder = replace(
@@ -105,7 +108,7 @@ class TrainedOn:
         said = []
         if not self.has_data_of(now):
             said.append(f"on different data: {_listed(self.data)} then, {_listed(now.data)} now")
-        if not self.encoder.is_as(now.encoder):
+        if self.encoder is not None and now.encoder is not None and not self.encoder.is_as(now.encoder):
             said.append(f"with a different encoder: {self.encoder} then, {now.encoder} now")
         return " and ".join(said) or None
 
@@ -135,8 +138,11 @@ def find_again(config: Config, trained_on: TrainedOn, data: Sequence[str] = (), 
         place = _place_of(recorded, [*data, recorded.place, source.uri])
         # Keep its name, whatever its folder is called now.
         sources.append(replace(source, uri=place, name=source.title if several else source.name))
-    student = replace(config.student, encoder=_encoder_of(config, trained_on.encoder, encoder))
-    return replace(config, data=replace(config.data, sources=sources), student=student)
+    config = replace(config, data=replace(config.data, sources=sources))
+    student = config.text_student
+    if student is None or trained_on.encoder is None:
+        return config
+    return replace(config, student=replace(student, encoder=_encoder_of(student.encoder, trained_on.encoder, encoder)))
 
 
 def with_absolute_places(config: Config) -> Config:
@@ -149,10 +155,11 @@ def with_absolute_places(config: Config) -> Config:
     sources = [replace(source, uri=str(location(source.uri).resolve())) for source in config.data.sources]
     if len(sources) > 1:
         sources = [replace(s, name=given.title) for s, given in zip(sources, config.data.sources, strict=True)]
-    encoder = Path(config.student.encoder).expanduser()
-    student = replace(config.student, encoder=str(encoder.resolve())) if encoder.is_dir() else config.student
+    student = config.text_student
+    if student is not None and (encoder := Path(student.encoder).expanduser()).is_dir():
+        config = replace(config, student=replace(student, encoder=str(encoder.resolve())))
     run = replace(config.run, storage=str(location(config.run.storage).resolve()))
-    return replace(config, run=run, data=replace(config.data, sources=sources), student=student)
+    return replace(config, run=run, data=replace(config.data, sources=sources))
 
 
 def _place_of(recorded: SourceIdentity, places: Sequence[str]) -> str:
@@ -173,13 +180,13 @@ def _place_of(recorded: SourceIdentity, places: Sequence[str]) -> str:
     )
 
 
-def _encoder_of(config: Config, recorded: EncoderIdentity, moved: str | None) -> str:
+def _encoder_of(configured: str, recorded: EncoderIdentity, moved: str | None) -> str:
     if moved is not None:
         places = [moved]
     elif recorded.tokenizer is None:
         return recorded.place
     else:
-        places = [recorded.place, config.student.encoder]
+        places = [recorded.place, configured]
     found = []
     for place in dict.fromkeys(places):
         there = EncoderIdentity.of(place, weights=False)  # a checkpoint contains all weights

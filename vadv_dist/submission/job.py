@@ -212,7 +212,9 @@ def _reachable_options(arguments: Sequence[str], reach: _Reach) -> list[str]:
 
 def _run_places(config: Config, reach: _Reach, always: bool) -> list[str]:
     """The locations of a run as overrides."""
-    places = {"run.storage": config.run.storage, "student.encoder": config.student.encoder}
+    places = {"run.storage": config.run.storage}
+    if config.text_student is not None:
+        places["student.encoder"] = config.text_student.encoder
     overrides = _overrides(places, reach, always)
     reached = [replace(source, uri=reach(source.uri, "data.sources")) for source in config.data.sources]
     if always or reached != config.data.sources:

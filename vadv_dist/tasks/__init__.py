@@ -8,6 +8,7 @@ from pathlib import Path
 from vadv_dist.config.sections import Config
 from vadv_dist.data.sources import Sources
 from vadv_dist.tasks.base import StudentScorer, Task
+from vadv_dist.tasks.retrieval import RetrievalTask
 from vadv_dist.tasks.sentiment import ExportedStudent, SentimentTask
 
 __all__ = ["StudentScorer", "Task", "build", "open_student"]
@@ -23,6 +24,8 @@ def build(config: Config, sources: Sources, *, weights: bool = True) -> Task:
     Raises:
         UserError: the configuration and the data sets do not fit, or the encoder is not found.
     """
+    if config.task.kind == "retrieval":
+        return RetrievalTask(config, sources)
     return SentimentTask(config, sources, weights=weights)
 
 

@@ -1,6 +1,6 @@
 """The interface between the training loop and a task: description, training step, parameters and metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -109,6 +109,19 @@ class Task(Protocol):
     @property
     def tokenizer(self) -> "PreTrainedTokenizerBase | None":
         """The tokenizer of a task that reads text; None for others."""
+        ...
+
+    @property
+    def in_closed_form(self) -> bool:
+        """Whether `fit` determines the model, so that no step is trained."""
+        ...
+
+    def fit(self, batches: Iterable[Batch]) -> None:
+        """Determine the model in closed form.
+
+        Args:
+            batches: the train split in any order, read as often as it is iterated over.
+        """
         ...
 
     def absent(self, label: npt.ArrayLike | None = None) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vadv_dist.config.sections import StudentConfig
+from vadv_dist.config.student_sections import TextStudentConfig
 from vadv_dist.data.collate import MASK, TOKENS, Collator
 from vadv_dist.data.schema import Batch, FeatureColumn, Window
 from vadv_dist.data.sources import Sources
@@ -38,7 +38,7 @@ def check_text_model(
     tokenizer: "PreTrainedTokenizerBase",
     batch: Batch,
     weights: Mapping[str, float],
-    config: StudentConfig,
+    config: TextStudentConfig,
     device: torch.device,
 ) -> None:
     """Run two texts through a model: padding must not matter, other tokens must, and all parameters get gradients.
@@ -113,7 +113,7 @@ def _check_pooling(student: TextStudent, tokenizer: "PreTrainedTokenizerBase", b
         )
 
 
-def _check_gradients(step: TrainingStep, total: Tensor, config: StudentConfig) -> None:
+def _check_gradients(step: TrainingStep, total: Tensor, config: TextStudentConfig) -> None:
     trained = {n: p for n, p in step.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
     unused = [n for n, gradient in zip(trained, gradients, strict=True) if gradient is None]

@@ -16,9 +16,12 @@ from vadv_dist.config.objective_sections import (
     UncertaintyWeightingConfig,
     UwSoWeightingConfig,
 )
+from vadv_dist.config.sections import RetrievalConfig
+from vadv_dist.errors import UserError
 from vadv_dist.evaluation.description import Term
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.objectives.base import Objective
+from vadv_dist.objectives.retrieval import RetrievalObjective
 from vadv_dist.objectives.step_distillation import StepDistillation
 from vadv_dist.objectives.weighting import (
     DynamicWeightAverage,
@@ -28,10 +31,11 @@ from vadv_dist.objectives.weighting import (
     SoftOptimalUncertaintyWeighting,
     Weighting,
 )
+from vadv_dist.students.base import RetrievalStudent
 
 
 def build_objective(config: Config, labels: LabelScale) -> tuple[Objective, Mapping[str, float]]:
-    """Build the objective, and the fixed weights of its terms by name."""
+    """Build the objective of sentiment, and the fixed weights of its terms by name."""
     section = config.objective
     if isinstance(section, AloneObjectiveConfig):
         return StepDistillation(has_teacher=False, threshold=labels.threshold), {"text_regression": section.beta}
@@ -43,6 +47,34 @@ def build_objective(config: Config, labels: LabelScale) -> tuple[Objective, Mapp
         detach_targets=section.detach_targets,
     )
     return objective, {term.name: getattr(section, term.weight) for term in objective.described}
+
+
+def build_retrieval_objective(
+    config: Config, student: RetrievalStudent
+) -> tuple[RetrievalObjective | None, Mapping[str, float]]:
+    """Build what the teacher adds to a retrieval student's terms, and the fixed weights of all terms by name.
+
+    Raises:
+        UserError: the student has nothing that the objective distils onto.
+    """
+    section, task = config.objective, config.task
+    assert isinstance(task, RetrievalConfig)
+    weights = {name: section.beta * weight for name, weight in student.weights.items()}
+    if isinstance(section, AloneObjectiveConfig):
+        return None, weights
+    if student.in_closed_form:
+        raise UserError(
+            f"student.kind {config.student.kind} is determined in closed form, so no teacher can be distilled onto it. "
+            "Set objective.kind: none."
+        )
+    objective = RetrievalObjective(
+        task.distil_onto,
+        has_prompts=config.teacher.prompting != "none",
+        step1=section.step1,
+        step2=section.step2,
+        detach_targets=section.detach_targets,
+    )
+    return objective, {**weights, **{term.name: getattr(section, term.weight) for term in objective.described}}
 
 
 def build_weighting(objective: ObjectiveConfig, terms: Sequence[Term], device: torch.device) -> Weighting | None:

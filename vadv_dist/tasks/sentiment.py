@@ -1,6 +1,6 @@
 """Sentiment: a text student beside its video teacher, the five-term objective, regression metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vadv_dist.config.sections import Config, StudentConfig, TeacherConfig
+from vadv_dist.config.sections import Config
+from vadv_dist.config.student_sections import TextStudentConfig
 from vadv_dist.data.collate import MASK, TOKENS, Collator, FeatureField, TextField
-from vadv_dist.data.prompts import load_prompts
 from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import Sources
 from vadv_dist.data.tokens import Tokens
@@ -44,6 +44,7 @@ from vadv_dist.tasks.base import (
 from vadv_dist.tasks.model_check import check_text_model, two_rows
 from vadv_dist.tasks.objective import build_objective, build_weighting
 from vadv_dist.tasks.parameter_groups import parameter_groups
+from vadv_dist.tasks.teacher import teacher_of
 
 STUDENT = Output("student", "Student", "text_logit", "student")
 VIDEO = Output("video", "Video logit", "video_logit", "teacher’s video logit")
@@ -130,14 +131,16 @@ class SentimentTask:
                 f"{sources.datasets[0].root} has class labels, but sentiment is a number. Give a data set of "
                 "sentiment labels."
             )
+        student = config.text_student
+        assert student is not None, "the task's kind requires it"
         if not weights:
-            config = replace(config, student=replace(config.student, pretrained=False))
-        self._config, self._sources = config, sources
+            student = replace(student, pretrained=False)
+        self._config, self._sources, self._student = config, sources, student
         self.labels = label_scale(sources)
         self._constant = sources.train_label("label_median")
         torch.manual_seed(config.run.seed)
-        self.student = build_student(config.student, max_tokens=config.data.max_tokens)
-        teacher = _teacher_of(config, sources) if config.has_teacher else None
+        self.student = build_student(student, max_tokens=config.data.max_tokens)
+        teacher = teacher_of(config, sources) if config.has_teacher else None
         self.weights: Mapping[str, float]
         objective, self.weights = build_objective(config, self.labels)
         if teacher is not None:
@@ -145,8 +148,8 @@ class SentimentTask:
         self._seen_by = config.needed_features[0] if config.needed_features else None
         self.step: TrainingStep = SentimentStep(self.student, teacher, objective, self._seen_by)
         self._start_at_the_labels()
-        tokenizer = build_tokenizer(config.student.encoder)
-        require_fitting(self.student.encoder, tokenizer, config.student.encoder, config.data.max_tokens)
+        tokenizer = build_tokenizer(student.encoder)
+        require_fitting(self.student.encoder, tokenizer, student.encoder, config.data.max_tokens)
         self.tokenizer = tokenizer
         text = TextField(Tokens(tokenizer, config.data.max_tokens), limit=longest_text(self.student.encoder))
         self.collator = Collator([text, *map(FeatureField, config.needed_features)])
@@ -159,6 +162,15 @@ class SentimentTask:
         for name, module in self.step.named_modules():
             if isinstance(module, nn.Linear) and name in LAST_LAYERS:
                 start_in_label_units(module, mean=self.labels.middle if mean is None else mean, unit=self.labels.unit)
+
+    @property
+    def in_closed_form(self) -> bool:
+        """See `Task.in_closed_form`."""
+        return False
+
+    def fit(self, batches: Iterable[Batch]) -> None:
+        """See `Task.fit`: the student is trained by gradients."""
+        raise NotImplementedError
 
     def absent(self, label: npt.ArrayLike | None = None) -> dict[str, str]:
         """See `Task.absent`."""
@@ -197,7 +209,7 @@ class SentimentTask:
     def check(self, device: torch.device) -> None:
         """See `Task.check`."""
         batch = two_rows(self.collator, self._sources)
-        check_text_model(self.step, self.student, self.tokenizer, batch, self.weights, self._config.student, device)
+        check_text_model(self.step, self.student, self.tokenizer, batch, self.weights, self._student, device)
 
     def weighting(self, device: torch.device) -> Weighting | None:
         """See `Task.weighting`."""
@@ -209,7 +221,7 @@ class SentimentTask:
         return parameter_groups(
             self.step.named_parameters(),
             self._config.optimizer,
-            pretrained=self._config.student.pretrained,
+            pretrained=self._student.pretrained,
             last_layers={f"{name}.{kind}" for name in LAST_LAYERS for kind in ("weight", "bias")},
             label_unit=self.labels.unit,
         )
@@ -236,11 +248,11 @@ class SentimentTask:
     def export(self, out: Location, weights: Mapping[str, Tensor], facts: StudentFacts) -> None:
         """See `Task.export`: a text model of transformers."""
         prefix, config = "student.", self._config
-        student = build_student(replace(config.student, pretrained=False), max_tokens=config.data.max_tokens)
+        student = build_student(replace(self._student, pretrained=False), max_tokens=config.data.max_tokens)
         student.load_state_dict({n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)})
         card = ModelCard(
             name=facts.name,
-            encoder=config.student.encoder,
+            encoder=self._student.encoder,
             max_tokens=config.data.max_tokens,
             metrics={"valid": facts.metrics},
             data=facts.data,
@@ -309,15 +321,7 @@ class ExportedStudent:
         return remarks(metrics, self.description.outputs)
 
 
-def _teacher_of(config: Config, sources: Sources) -> Teacher:
-    """The teacher for the features of the data sets."""
-    shapes = {name: spec.shape for name, spec in sources.features.items()}
-    found = load_prompts(sources.datasets[0]) if config.teacher.prompting != "none" else None
-    prompts = None if found is None else torch.from_numpy(found)
-    return build_teacher(config.teacher, visual=shapes.get("visual"), face=shapes.get("face"), prompts=prompts)
-
-
-def build_student(config: StudentConfig | None = None, *, max_tokens: int = 100) -> TextStudent:
+def build_student(config: TextStudentConfig | None = None, *, max_tokens: int = 100) -> TextStudent:
     """Build a text student.
 
     Args:
@@ -326,7 +330,7 @@ def build_student(config: StudentConfig | None = None, *, max_tokens: int = 100)
     Raises:
         UserError: the encoder is not found, or reads fewer tokens.
     """
-    student = config or StudentConfig()
+    student = config or TextStudentConfig()
     encoder = build_encoder(
         student.encoder,
         pretrained=student.pretrained,
@@ -345,42 +349,4 @@ def build_student(config: StudentConfig | None = None, *, max_tokens: int = 100)
         pooling=student.pooling,
         dropout=student.dropout,
         freeze_encoder=student.freeze_encoder,
-    )
-
-
-def build_teacher(
-    config: TeacherConfig | None = None,
-    *,
-    visual: Sequence[int] | None = None,
-    face: Sequence[int] | None = None,
-    prompts: Tensor | None = None,
-) -> Teacher:
-    """Build a teacher for features of given shapes.
-
-    Args:
-        config: its section of the configuration; None takes the defaults.
-        visual: shape [T, N, D] of the visual features of a clip; None without that branch.
-        face: shape [T, E] of its face features; None without that branch.
-        prompts: embeddings of the two classes' prompts, [2, D]; None draws trained ones.
-    Raises:
-        UserError: the width cannot be split among the heads, or the configuration does not fit the shapes.
-    """
-    teacher = config or TeacherConfig()
-    width = teacher.width or (visual[-1] if visual is not None else 64)
-    heads = teacher.heads or max(1, width // 64)
-    return Teacher(
-        visual_shape=None if visual is None else (visual[0], visual[1], visual[2]),
-        face_shape=None if face is None else (face[0], face[1]),
-        width=width,
-        hidden=teacher.hidden,
-        heads=heads,
-        cct_layers=teacher.cct_layers,
-        mit_layers=teacher.mit_layers,
-        prompt_layers=teacher.prompt_layers,
-        prompt_alpha=teacher.prompt_alpha,
-        prompting=teacher.prompting,
-        similarity=teacher.similarity,
-        num_classes=2,
-        prompts=prompts,
-        dropout=teacher.dropout,
     )

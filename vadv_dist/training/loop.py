@@ -83,7 +83,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.state = TrainState(data=[dataset.manifest.fingerprint for dataset in self.train.sources.datasets])
-        self.num_steps = planned_steps(self.config, self.train)
+        self.num_steps = 1 if self.task.in_closed_form else planned_steps(self.config, self.train)
         self._meter = TermMeter()
         self._weights = TermWeights(self.task, self.distributed)
         self._began = time.perf_counter()
@@ -156,6 +156,9 @@ class Trainer:
         )
         self._leave_if_asked()
         if state.step == config.trainer.max_steps:  # resumed after a stop in the last validation
+            return
+        if self.task.in_closed_form:  # determined before the loop, which counts as one step
+            state.step = 1
             return
         for batches in stream.steps(state.step_in_epoch):
             self._train_step(batches)
@@ -289,7 +292,9 @@ class Trainer:
         collapse = find_collapse(weights, self._student_term())
         state.collapse = None if collapse is None else Collapse(collapse[0], finite(collapse[1]))
         self._weights.end_epoch()
-        if state.step == trainer.max_steps:
+        if self.task.in_closed_form:
+            state.stopped = "closed_form"
+        elif state.step == trainer.max_steps:
             state.stopped = "max_steps"
         elif state.epoch >= trainer.epochs:
             state.stopped = "epochs"

@@ -1,0 +1,105 @@
+"""What a teacher adds to a retrieval student's own terms: its supervision, and distillation onto audio and visual.
+
+Shape letters: B batch, C classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from vadv_dist.evaluation.description import Term
+from vadv_dist.objectives.base import Objective, at_least_fp32
+from vadv_dist.objectives.distillation import Distillation
+from vadv_dist.objectives.outputs import RetrievalOutputs, Rows, View
+from vadv_dist.objectives.rival_objective import detached
+
+VIDEO = Term("video_class", "Class of the video logit", "v", "(c)", "alpha", compares_label=True)
+PROMPT = Term("prompt_class", "Class of the prompt scores", "p", "(c)", "gamma", compares_label=True)
+STEP_1 = Term("prompt_to_video", "Step 1: prompt to video logit", "p→v", weight="delta")
+STEP_2 = {
+    "audio": Term("video_to_audio", "Step 2: video to audio logit", "v→a", weight="psi", trains_student=True),
+    "visual": Term("video_to_visual", "Step 2: video to visual logit", "v→i", weight="psi", trains_student=True),
+}
+
+
+class RetrievalObjective(Objective):
+    """The teacher's terms, and step distillation or a rival onto each modality (VideoAdviser, section 4 and Table 8).
+
+    The squared distances of logits are means over rows and classes.
+
+    Args:
+        onto: modalities of the student that are distilled onto.
+        has_prompts: whether the teacher has a prompt logit.
+        step1, step2: enable each step of step distillation.
+        detach_targets: block the gradient of distillation into the teacher; that of step 1 always flows.
+        rivals: distillation by modality, instead of both steps.
+    """
+
+    reads_features = True
+
+    def __init__(
+        self,
+        onto: Sequence[str],
+        *,
+        has_prompts: bool,
+        step1: bool = True,
+        step2: bool = True,
+        detach_targets: bool = False,
+        rivals: Mapping[str, Distillation] | None = None,
+    ) -> None:
+        super().__init__()
+        self.onto = tuple(onto)
+        self.has_prompts = has_prompts
+        self.step1 = step1 and has_prompts and rivals is None
+        self.step2 = step2 and rivals is None
+        self.detach_targets = detach_targets
+        self.rivals = nn.ModuleDict(dict(rivals or {}))
+        self.described = (
+            VIDEO,
+            *([PROMPT] if has_prompts else []),
+            *([STEP_1] if self.step1 else []),
+            *([STEP_2[modality] for modality in self.onto] if self.step2 else []),
+            *(_onto(term, modality) for modality, rival in (rivals or {}).items() for term in rival.described),
+        )
+
+    def forward(self, outputs: RetrievalOutputs, rows: Rows) -> dict[str, Tensor]:
+        """Compute the unweighted terms of one micro-batch, each []."""
+        video, views = outputs.video_logit, outputs.pair.views
+        if video is None:
+            raise ValueError("There is no teacher to distil from.")
+        teacher = View(video, outputs.video_features, video)
+        target = detached(teacher) if self.detach_targets else teacher
+        terms = {VIDEO.name: cross_entropy(video, rows)}
+        if outputs.class_logits is not None:
+            terms[PROMPT.name] = cross_entropy(outputs.class_logits, rows)
+        if self.step1 and outputs.prompt_logit is not None:
+            terms[STEP_1.name] = squared_error(outputs.prompt_logit, video, rows)
+        if self.step2:
+            for modality in self.onto:
+                logit = views[modality].logit
+                if logit is None or target.logit is None:
+                    raise ValueError(f"The student has no {modality} logit.")
+                terms[STEP_2[modality].name] = squared_error(target.logit, logit, rows)
+        for modality, rival in self.rivals.items():
+            found: dict[str, Tensor] = rival(target, views[modality], rows)
+            terms |= {f"{name}_{modality}": value for name, value in found.items()}
+        return terms
+
+
+def squared_error(left_BC: Tensor, right_BC: Tensor, rows: Rows) -> Tensor:
+    """Local share of the mean squared distance of two logits, over rows that count and classes, []."""
+    distance = torch.where(rows.counted[:, None], at_least_fp32(left_BC) - at_least_fp32(right_BC), 0.0)
+    return distance.square().mean(dim=-1).sum() / rows.num_video_rows
+
+
+def cross_entropy(logit_BC: Tensor, rows: Rows) -> Tensor:
+    """Local share of the mean cross-entropy with the class of each row that counts, []."""
+    scores = torch.where(rows.counted[:, None], at_least_fp32(logit_BC), 0.0)
+    entropy = nn.functional.cross_entropy(scores, rows.label.long(), reduction="none")
+    return torch.where(rows.counted, entropy, 0.0).sum() / rows.num_video_rows
+
+
+def _onto(term: Term, modality: str) -> Term:
+    return replace(term, name=f"{term.name}_{modality}", title=f"{term.title}, {modality}", mark=f"({modality})")
