@@ -17,6 +17,7 @@ from material import roberta, run_config, sentences, write_clips, write_untraine
 from measure import Row, alternate, ratio_of_medians
 
 from vadv_dist.data.collate import MASK, TOKENS
+from vadv_dist.data.plan import text_lengths
 from vadv_dist.data.schema import Batch
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.allocator import keep_freed_memory
@@ -45,8 +46,9 @@ def measure(quick: bool) -> list[Row]:
         windows = LocalWindows(splits.train)
         plan = splits.train.plan(config.data, seed=config.run.seed, epoch=0)
         window = windows.get(plan.window(0).shards, None)
-        planned = plan.batches(plan.window(0), np.arange(len(window)), window.num_words)
-        planned.sort(key=lambda rows: int(window.num_words[rows].max()))
+        length = text_lengths(window.text)
+        planned = plan.batches(plan.window(0), np.arange(len(window)), length)
+        planned.sort(key=lambda rows: int(length[rows].max()))
         num_steps = 3 if quick else 9
         # The first is a warm-up that makes both optimizers' state.
         chosen = [planned[len(planned) // 2]]

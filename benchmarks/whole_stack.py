@@ -29,7 +29,7 @@ from material import (
 from measure import NUM_THREADS, Row
 
 from vadv_dist.config import Config, EngineConfig, RunConfig, config_from_dict, config_to_dict
-from vadv_dist.data.plan import usable_rows
+from vadv_dist.data.plan import text_lengths, usable_rows
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.engines.allocator import THREAD_ENVIRONMENT
@@ -146,7 +146,7 @@ class _BareLoop:
         plan = train.plan(config.data, seed=config.run.seed, epoch=0)
         windows = LocalWindows(train)
         window = windows.get(plan.window(0).shards, None)
-        for rows in plan.batches(plan.window(0), usable_rows(window, ()), window.num_words):
+        for rows in plan.batches(plan.window(0), usable_rows(window, ()), text_lengths(window.text)):
             began = time.perf_counter()
             self._batches.append(self._task.collator(window, rows, global_rows=rows))
             self.preparing_s.append(time.perf_counter() - began)

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import RobertaConfig
 
 from vadv_dist.config import Config, EngineConfig, TeacherConfig
+from vadv_dist.data.plan import text_lengths
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.build import build_engine
 from vadv_dist.engines.distributed import Distributed
@@ -89,7 +90,7 @@ def _step(config: Config) -> Callable[[], object]:
     windows = LocalWindows(splits.train)
     plan = splits.train.plan(config.data, seed=config.run.seed, epoch=0)
     window = windows.get(plan.window(0).shards, None)
-    rows = plan.batches(plan.window(0), np.arange(len(window)), window.num_words)[0]
+    rows = plan.batches(plan.window(0), np.arange(len(window)), text_lengths(window.text))[0]
     batch = task.collator(window, rows, global_rows=rows)
     windows.close()
     return lambda: engine.step([batch], lambda _: task.weights, 1.0, weights_known=True)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vadv_dist.data.plan import EpochPlan, ShardTable, rank_slice
+from vadv_dist.data.plan import EpochPlan, ShardTable, rank_slice, sample_batches, text_lengths
 from vadv_dist.errors import UserError
 
 
@@ -95,6 +95,31 @@ def test_buckets_hold_rows_of_similar_length() -> None:
     real = int(words[0].sum())
     assert padded(16) < 1.2 * real
     assert padded(1) > 1.8 * real
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_small_batch_has_the_shortest_rows_of_its_group(shuffle: bool) -> None:
+    rows, words = [1284], [np.random.default_rng(0).permutation(1284)]
+    batches = all_batches(plan(rows, batch_size=64, shuffle=shuffle), rows, words)
+    (small,) = [batch for batch in batches if len(batch) < 64]
+    assert len(small) == 4
+    # 21 batches are one group: remainders do not form a group of their own, whose rows would differ more in length.
+    assert sorted(words[0][row] for _, row in small) == [0, 1, 2, 3]
+
+
+def test_lengths_count_words_and_punctuation_marks() -> None:
+    assert text_lengths(["", "it's so-so.", "  gut  gemacht\u2026"]).tolist() == [0, 7, 3]
+
+
+def test_sample_batches_are_those_of_the_first_epochs() -> None:
+    texts = [" ".join(["word"] * (1 + 7 * i % 40)) + str(i) for i in range(90)]
+    found = sample_batches(texts, batch_size=8, bucket_batches=2, accumulate=2, seed=1)
+    lengths = [len(text.split()) for text in texts]
+    first = all_batches(plan([90], batch_size=8, bucket_batches=2), [90], [np.array(lengths)])
+    expected = [[texts[row] for _, row in half] for batch in first for half in (batch[:4], batch[4:])]
+    assert len(expected) == 24
+    assert [batch for batch in found[:24] if len(batch) == 4] == [b for b in expected if len(b) == 4]
+    assert len(found) >= 1000
 
 
 def test_every_step_is_in_the_window_of_its_batch() -> None:

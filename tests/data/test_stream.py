@@ -148,7 +148,7 @@ def test_static_shapes_add_filler_and_leave_the_real_rows_alone(
     many_windows, collator, world_size: int, accumulate: int
 ) -> None:
     split = split_of(many_windows)
-    static = collator.with_static_shapes(list(split.texts()))
+    static = collator.with_static_shapes([[text] for text in split.texts()])
     lengths = static.fields[0].lengths
     assert 1 < len(lengths) <= 12
     full = math.ceil(math.ceil(8 / world_size) / accumulate)

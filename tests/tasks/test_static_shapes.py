@@ -32,7 +32,7 @@ def case(request, write_config: Callable[..., Path]) -> tuple[SentimentTask, Bat
     rows = usable_rows(window, splits.train.required)
     # Another rank has the rest of the global batch.
     mine, everyone = rows[: ROWS - 5], rows[:ROWS]
-    static = task.collator.with_static_shapes(list(splits.train.texts()))
+    static = task.collator.with_static_shapes([[text] for text in splits.train.texts()])
     plain = task.collator(window, mine, global_rows=everyone)
     padded = static(window, mine, global_rows=everyone, num_rows=ROWS)
     assert padded.fields["input_ids"].shape[0] == ROWS

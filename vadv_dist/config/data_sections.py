@@ -43,7 +43,7 @@ class DataConfig:
     max_tokens: Annotated[int, Field(ge=3)] = 100
     """Texts are truncated to this many tokens. Section 5.1 of the paper."""
     bucket_batches: Count = 16
-    """Rows are sorted by length within groups of this many batches; 1 turns bucketing off."""
+    """Rows are sorted by length within groups of about this many batches; 1 turns bucketing off."""
     missing: Literal["drop", "mask", "error"] = "error"
     """What to do with clips that lack a feature the teacher needs: leave them out (`drop`), keep them and mask the
     missing branch and the teacher's terms (`mask`), or fail (`error`)."""

@@ -5,6 +5,7 @@ a recorded step needs, token lengths are rounded up to a few values and batches 
 nothing.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -28,8 +29,8 @@ class Field(Protocol):
         """Tensors of the given rows by name, each [len(rows), ...]."""
         ...
 
-    def with_static_shapes(self, texts: Sequence[str]) -> "Field":
-        """The same field with few shapes, chosen for texts like these."""
+    def with_static_shapes(self, batches: Sequence[Sequence[str]]) -> "Field":
+        """The same field with few shapes, chosen for batches of texts like these."""
         ...
 
 
@@ -63,10 +64,15 @@ class TextField:
         padded[mask] = np.concatenate(ids)
         return {TOKENS: torch.from_numpy(padded), MASK: torch.from_numpy(mask.astype(np.int64))}
 
-    def with_static_shapes(self, texts: Sequence[str]) -> "TextField":
+    def with_static_shapes(self, batches: Sequence[Sequence[str]]) -> "TextField":
         """See `Field.with_static_shapes`."""
-        num_tokens = [len(ids) for ids in self.tokens.of(texts)]
-        return replace(self, lengths=choose_lengths(num_tokens, self.tokens.max_tokens, limit=self.limit))
+        texts = list(dict.fromkeys(itertools.chain.from_iterable(batches)))
+        num_tokens = dict(zip(texts, map(len, self.tokens.of(texts)), strict=True))
+        longest = [max(num_tokens[text] for text in batch) for batch in batches]
+        lengths = choose_lengths(
+            longest, self.tokens.max_tokens, num_rows_R=[len(batch) for batch in batches], limit=self.limit
+        )
+        return replace(self, lengths=lengths)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class FeatureField:
         """See `Field.collate`."""
         return {self.name: torch.from_numpy(window.features[self.name].take(rows))}
 
-    def with_static_shapes(self, texts: Sequence[str]) -> "FeatureField":
+    def with_static_shapes(self, batches: Sequence[Sequence[str]]) -> "FeatureField":
         """See `Field.with_static_shapes`: its shape does not vary."""
         return self
 
@@ -100,9 +106,9 @@ class Collator:
     fields: Sequence[Field]
     static_shapes: bool = False
 
-    def with_static_shapes(self, texts: Sequence[str]) -> "Collator":
-        """The same collator for a device that wants few shapes, chosen for texts like these."""
-        return Collator([field.with_static_shapes(texts) for field in self.fields], static_shapes=True)
+    def with_static_shapes(self, batches: Sequence[Sequence[str]]) -> "Collator":
+        """The same collator for a device that wants few shapes, chosen for batches of texts like these."""
+        return Collator([field.with_static_shapes(batches) for field in self.fields], static_shapes=True)
 
     def __call__(self, window: Window, rows: IntArray, *, global_rows: IntArray, num_rows: int | None = None) -> Batch:
         """Collate one micro-batch.

@@ -4,16 +4,19 @@ Shards are permuted, consecutive shards form *windows* of bounded bytes, rows ar
 length inside groups of batches, cut into global batches, and the batches permuted. The order does not depend on the
 number of workers or their speed. Building a plan costs O(shards); ordering a window costs O(its rows).
 
+If the rows of a window do not fill its batches, the batch of its shortest rows is the small one: a device that wants
+batches of one shape fills it up at little cost.
+
 If sources are not mixed in proportion to their size, `mixture` decides how often an epoch reads which rows. A shard
 that is read several times is in several windows, or once in a window whose batches repeat its rows.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from vadv_dist.data.mixture import Reads, epoch_reads, repeated_apart, row_times, spread
 from vadv_dist.data.schema import IntArray, Window
@@ -21,6 +24,9 @@ from vadv_dist.errors import UserError
 
 # Distinct random streams, further keyed by (seed, epoch[, window]); `mixture` has more.
 _SHARD_STREAM, _ROW_STREAM = 0, 1
+
+_SAMPLE_BATCHES = 1000
+_WORD_OR_MARK = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ class EpochPlan:
             seed, epoch: determine the order.
             batch_size: rows of a global batch.
             window_bytes: bound on the bytes of a window's shards; a larger shard forms its own window.
-            bucket_batches: rows are sorted by length within groups of this many batches.
+            bucket_batches: rows are sorted by length within groups of about this many batches.
             shuffle: False keeps shards and batches in order (validation); rows are still sorted by length.
             mix: how much of each source the epoch reads; None reads every row once.
         Raises:
@@ -177,13 +183,13 @@ class EpochPlan:
             raise IndexError(f"step {step} is outside an epoch of {self.num_steps} steps")
         return self.window(int(np.searchsorted(self._first_steps, step, side="right")) - 1)
 
-    def batches(self, window: PlannedWindow, rows: IntArray, num_words_R: npt.NDArray[np.int32]) -> list[IntArray]:
+    def batches(self, window: PlannedWindow, rows: IntArray, length_R: IntArray) -> list[IntArray]:
         """Order one window's rows into its global batches.
 
         Args:
             window: the window.
             rows: positions of the rows in use, ascending, [window.rows].
-            num_words_R: number of words of every row of the window, [R].
+            length_R: length of every row of the window, [R], as of `text_lengths`.
         Returns:
             `window.num_batches` arrays of row positions, which together contain each of `rows` exactly once, or as
             often as the mixture reads it.
@@ -194,7 +200,7 @@ class EpochPlan:
                 f"(shards {window.shards[0]} to {window.shards[-1]}). Run `vadv data-check` on the data set."
             )
         if not self.shuffle:
-            by_length = rows[np.argsort(num_words_R[rows], kind="stable")]
+            by_length = rows[np.argsort(length_R[rows], kind="stable")]
             return _cut(by_length, self.batch_size)
         random = np.random.default_rng([_ROW_STREAM, self.seed, self.epoch, window.index])
         if self._reads is None:
@@ -203,10 +209,41 @@ class EpochPlan:
             reads = self._reads.take(slice(self._window_starts[window.index], self._window_starts[window.index + 1]))
             permuted = rows[repeated_apart(row_times(reads, window.shards, self._shard_rows, seed=self.seed), random)]
         if self.bucket_batches > 1:
-            group = np.arange(len(permuted)) // (self.batch_size * self.bucket_batches)
-            permuted = permuted[np.lexsort((num_words_R[permuted], group))]
+            num_groups = max(1, round(window.num_batches / self.bucket_batches))
+            missing = window.num_batches * self.batch_size - len(permuted)
+            batch = (np.arange(len(permuted)) + missing) // self.batch_size
+            group = batch * num_groups // window.num_batches
+            permuted = permuted[np.lexsort((length_R[permuted], group))]
         batches = _cut(permuted, self.batch_size)
         return [batches[i] for i in random.permutation(len(batches))]
+
+
+def text_lengths(texts: Sequence[str]) -> IntArray:
+    """Number of words and punctuation marks of each text, [R].
+
+    Most tokenizers make at least one token of each. Their own count would depend on the encoder, and the order of an
+    epoch must not.
+    """
+    return np.fromiter((len(_WORD_OR_MARK.findall(text)) for text in texts), np.int64, len(texts))
+
+
+def sample_batches(
+    texts: Sequence[str], *, batch_size: int, bucket_batches: int, accumulate: int, seed: int
+) -> list[list[str]]:
+    """The texts of the micro-batches of a few epochs over a sample of a split's texts, in one window."""
+    table = ShardTable(np.array([len(texts)]), np.ones(1, np.int64))
+    length, everything = text_lengths(texts), np.arange(len(texts))
+    found: list[list[str]] = []
+    epoch = 0
+    while len(found) < _SAMPLE_BATCHES:
+        plan = EpochPlan.build(
+            table, seed=seed, epoch=epoch, batch_size=batch_size, window_bytes=1, bucket_batches=bucket_batches
+        )
+        for batch in plan.batches(plan.window(0), everything, length):
+            parts = rank_slice(batch, 0, 1, accumulate)
+            found += [[texts[row] for row in part] for part in parts if len(part)]
+        epoch += 1
+    return found
 
 
 def usable_rows(window: Window, needed: Sequence[str]) -> IntArray:
@@ -244,4 +281,5 @@ def _window_starts(sizes: IntArray, window_bytes: int) -> list[int]:
 
 
 def _cut(rows: IntArray, size: int) -> list[IntArray]:
-    return [rows[i : i + size] for i in range(0, len(rows), size)]
+    """Batches of consecutive rows, of which the first may be smaller."""
+    return [rows[max(end - size, 0) : end] for end in range(len(rows), 0, -size)][::-1]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from vadv_dist.data.collate import Collator
-from vadv_dist.data.plan import EpochPlan, micro_batch_rows, rank_slice, usable_rows
+from vadv_dist.data.plan import EpochPlan, micro_batch_rows, rank_slice, text_lengths, usable_rows
 from vadv_dist.data.schema import Batch, IntArray, Window
 from vadv_dist.data.windows import Windows
 
@@ -126,7 +126,7 @@ class BatchStream:
             planned = plan.window(index)
             more = self.read_ahead and index + 1 < plan.num_windows
             window = self.windows.get(planned.shards, plan.window(index + 1).shards if more else None)
-            batches = plan.batches(planned, usable_rows(window, self.drop_missing), window.num_words)
+            batches = plan.batches(planned, usable_rows(window, self.drop_missing), text_lengths(window.text))
             for offset in range(max(first_step - planned.first_step, 0), planned.num_batches):
                 yield planned.first_step + offset, window, batches[offset]
             del window  # before the next is read, so that there are never three in memory

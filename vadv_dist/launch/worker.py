@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from vadv_dist.config import Config, config_from_dict
+from vadv_dist.data.plan import sample_batches
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.engines.allocator import keep_freed_memory
@@ -43,8 +44,8 @@ MISTAKE = "mistake.json"
 # Next to `MISTAKE`: id of the workers' placement group, so that they can be stopped from outside.
 GROUP = "placement-group"
 
-# Texts that decide the lengths to pad to. Bounded, because memory must not grow with the data set.
-_TEXTS_OF_HISTOGRAM = 1 << 16
+# Texts whose batches decide the lengths to pad to. Bounded, because memory must not grow with the data set.
+_SAMPLE_TEXTS = 1 << 16
 
 Show = Callable[[Line], None]
 
@@ -100,8 +101,7 @@ def _train_rank(
     config, notes = replace(config, engine=choice.engine), attempt_notes(choice, config, distributed)
     engine = build_engine(config, task.step, task.parameter_groups(), distributed)
     if uses_graphs(config.engine, distributed):
-        sample = list(itertools.islice(splits.train.texts(), _TEXTS_OF_HISTOGRAM))
-        task.collator = task.collator.with_static_shapes(sample)
+        task.collator = task.collator.with_static_shapes(_sample_batches(config, splits.train))
     collect_as_usual()  # all heavy modules are imported
     train_windows, valid_windows = windows_of(splits.train), windows_of(splits.valid)
     try:
@@ -130,6 +130,17 @@ def _train_rank(
         finish_run(config, folder, splits, task, state, distributed, counts)
     distributed.barrier()
     return state
+
+
+def _sample_batches(config: Config, train: SplitShards) -> list[list[str]]:
+    """Texts of batches like those that one device will train on."""
+    return sample_batches(
+        list(itertools.islice(train.texts(), _SAMPLE_TEXTS)),
+        batch_size=config.data.batch_size,
+        bucket_batches=config.data.bucket_batches,
+        accumulate=config.trainer.accumulate,
+        seed=config.run.seed,
+    )
 
 
 def train_locally(
