@@ -40,10 +40,8 @@ def main(paths: list[Path]) -> None:
             real = sum(map(sum, counts))
             longest = sum(len(batch) * max(batch) for batch in counts)
             static = sum(batch_size * padded_length(max(batch), lengths) for batch in counts)
-            print(
-                f"| {source} | {batch_size} | {longest / real:.2f} | {static / real:.2f} | {1 - longest / static:.1%} | "
-                f"{', '.join(map(str, lengths))} |"
-            )
+            shares = f"{longest / real:.2f} | {static / real:.2f} | {1 - longest / static:.1%}"
+            print(f"| {source} | {batch_size} | {shares} | {', '.join(map(str, lengths))} |")
 
 
 if __name__ == "__main__":

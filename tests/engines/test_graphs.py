@@ -1,8 +1,14 @@
-"""Recorded steps, with a recorder for the CPU that runs the step again at each replay: all but CUDA's own part."""
+"""Recorded steps and predictions, with a recorder for the CPU that runs the action again at each replay: all but CUDA's
+own part.
+"""
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,14 +18,16 @@ from vadv_dist.data.stream import BatchStream
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.build import uses_graphs
 from vadv_dist.engines.distributed import Distributed
-from vadv_dist.engines.graphs import Replay, StepGraphs
-from vadv_dist.engines.protocol import StepResult
+from vadv_dist.engines.graphs import Graphs, Replay
 from vadv_dist.engines.torch_engine import TorchEngine
 from vadv_dist.errors import UserError
 from vadv_dist.formats.tensor_parts import HeldTensors, whole_tensors
 from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.training.scoring import score_split
 from vadv_dist.training.splits import Splits
 from vadv_dist.training.term_weights import TermWeights
+
+R = TypeVar("R")
 
 
 class Rerun:
@@ -29,22 +37,19 @@ class Rerun:
         self.engine: TorchEngine | None = None
         self.updates = self.recorded = self.replayed = 0
 
-    def __call__(self, step: Callable[[], StepResult]) -> tuple[StepResult, Replay]:
+    def __call__(self, action: Callable[[], R]) -> tuple[R, Replay]:
         assert self.engine is not None
         seed = torch.get_rng_state()
         weights, moments = whole_tensors(self.engine.weights()), whole_tensors(self.engine.moments())
-        results = step()
+        results = action()
         self.engine.load(HeldTensors(weights), HeldTensors(moments), self.updates)
         torch.set_rng_state(seed)
         self.recorded += 1
 
         def replay() -> None:
             self.replayed += 1
-            terms, norm = step()
-            for own, new in zip(results[0], terms, strict=True):
-                for name, tensor in own.items():
-                    tensor.copy_(new[name])
-            results[1].copy_(norm)
+            for own, new in zip(tensors_in(results), tensors_in(action()), strict=True):
+                own.copy_(new)
 
         return results, replay
 
@@ -52,11 +57,21 @@ class Rerun:
 class Fails(Rerun):
     """Fails after the backward pass, whose gradients have no values."""
 
-    def __call__(self, step: Callable[[], StepResult]) -> tuple[StepResult, Replay]:
+    def __call__(self, action: Callable[[], R]) -> tuple[R, Replay]:
         assert self.engine is not None
         for parameter in self.engine._step.parameters():
             parameter.grad = torch.full_like(parameter, float("nan"))
         raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def tensors_in(results: object) -> Iterator[torch.Tensor]:
+    """The tensors of a step's results or of outputs."""
+    if isinstance(results, torch.Tensor):
+        yield results
+    else:
+        assert isinstance(results, dict | list | tuple)
+        for part in results.values() if isinstance(results, dict) else results:
+            yield from tensors_in(part)
 
 
 def train(
@@ -126,47 +141,186 @@ def test_weights_that_need_the_step_s_losses_are_not_recorded(write_config) -> N
     assert record.recorded == 0
 
 
+def test_replayed_validation_equals_eager_validation(write_config) -> None:
+    """Weights change between the epochs, a batch has filler rows, and the same engine records training."""
+    config = load_config(write_config(), ["--trainer.eval_batch_size=8", "--data.missing=mask"])
+    splits = Splits.open(config)
+
+    def epochs(record: Rerun | None) -> list[dict[str, np.ndarray]]:
+        task = SentimentTask(config, splits.train.sources)
+        task.collator = task.collator.with_static_shapes([[text] for text in splits.train.texts()])
+        engine = TorchEngine(
+            task.step, task.parameter_groups(), config.optimizer, Distributed(), torch.float32, record=record
+        )
+        if record is not None:
+            record.engine = engine
+        train_windows, valid_windows = LocalWindows(splits.train), LocalWindows(splits.valid)
+        found = []
+        for epoch in range(3):
+            plan = splits.train.plan(config.data, seed=1, epoch=0)
+            for step, batches in enumerate(
+                BatchStream(plan=plan, windows=train_windows, collator=task.collator).steps()
+            ):
+                number = epoch * plan.num_steps + step
+                torch.manual_seed(number)
+                if record is not None:
+                    record.updates = number
+                engine.step(batches.micro, lambda _: task.weights, 1.0, weights_known=True)
+            if record is not None:
+                record.updates = (epoch + 1) * plan.num_steps
+                record.recorded = record.replayed = 0  # of training
+            scored = score_split(task, engine, splits.valid, valid_windows, config, Distributed())
+            found.append({**scored.predictions, "label": scored.label})
+        train_windows.close()
+        valid_windows.close()
+        assert engine.take_notes() == []
+        return found
+
+    record = Rerun()
+    expected, found = epochs(None), epochs(record)
+    for before, after in zip(expected, found, strict=True):
+        for name, values in before.items():
+            np.testing.assert_array_equal(after[name], values)
+    assert not np.array_equal(expected[1]["text_logit"], expected[2]["text_logit"])
+    # The third validation replays everything that the second recorded.
+    assert record.recorded == 0
+    assert record.replayed > 1
+
+
+def test_a_recorded_batch_is_a_copy(write_config) -> None:
+    """Replays write into it, and the caller's batch is read afterwards."""
+    graphs = Graphs(torch.device("cpu"), lambda action: (action(), lambda: None), lambda: None)
+    first, second, third = batch(2), batch(2), replace(batch(2), label=torch.zeros(2))
+    for given in (first, second, third):
+        graphs.run(norm, [given], what="It")
+    assert second.label.tolist() == [1, 1]
+
+
 def batch(rows: int) -> Batch:
     ones = torch.ones(rows)
     return Batch({"x": torch.ones(rows, 2)}, {}, ones, ones, torch.arange(rows), {"rows": torch.tensor(rows)})
 
 
-def run(batches: object) -> StepResult:
-    return [{"total": torch.ones(())}], torch.ones(())
+def norm(batches: Sequence[Batch]) -> torch.Tensor:
+    return torch.linalg.vector_norm(batches[0].fields["x"])
 
 
-@pytest.mark.parametrize(
-    ("error", "why"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory"), "Memory is full after recording 0 shapes"),
-        (
-            RuntimeError("operation not permitted when stream is capturing\nmore"),
-            "(operation not permitted when stream",
-        ),
-    ],
-)
-def test_what_cannot_be_recorded_runs_as_it_is_and_is_said_once(error: Exception, why: str) -> None:
+def label(batches: Sequence[Batch]) -> torch.Tensor:
+    return batches[0].label.sum()
+
+
+def full(where: str) -> Exception:
+    return torch.OutOfMemoryError(f"CUDA out of memory {where}")
+
+
+def test_what_cannot_be_recorded_runs_as_it_is_and_is_said_once() -> None:
     attempts = []
 
-    def record(step: Callable[[], StepResult]) -> tuple[StepResult, Replay]:
-        attempts.append(step)
-        raise error
+    def record(action: Callable[[], R]) -> tuple[R, Replay]:
+        attempts.append(action)
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    graphs = StepGraphs(run, lambda: None, torch.device("cpu"), record)
+    graphs = Graphs(torch.device("cpu"), record, lambda: None)
     for rows in (2, 2, 2, 3, 3, 3):
-        _, norm = graphs([batch(rows)])
-        assert float(norm) == 1.0
+        assert graphs.run(norm, [batch(rows)], what="A step") == pytest.approx((2 * rows) ** 0.5)
     assert len(attempts) == 1
     (note,) = graphs.take_notes()
-    assert why in note
+    assert note == (
+        "A step cannot be recorded as a CUDA graph (operation not permitted when stream is capturing), and runs "
+        "without CUDA graphs, which is slower."
+    )
     assert graphs.take_notes() == []
 
 
+def test_an_action_that_cannot_be_recorded_leaves_others_recorded() -> None:
+    def record(action: Callable[[], R]) -> tuple[R, Replay]:
+        results = action()
+        if float(results) == 2.0:  # type: ignore[arg-type]
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return results, lambda: recorded.append(results)
+
+    recorded: list[object] = []
+    graphs = Graphs(torch.device("cpu"), record, lambda: None)
+    for _ in range(3):
+        assert float(graphs.run(norm, [batch(2)], what="A step")) == 2.0
+        assert float(graphs.run(label, [batch(3)], what="A validation batch")) == 3.0
+    assert len(graphs.take_notes()) == 1
+    assert recorded == [3.0, 3.0]
+
+
+def test_full_memory_while_recording_keeps_the_graphs_that_there_are() -> None:
+    replayed, discarded = [], []
+
+    def record(action: Callable[[], R]) -> tuple[R, Replay]:
+        if len(recorded) == 1:
+            raise full("while recording")
+        recorded.append(action)
+        return action(), lambda: replayed.append(action)
+
+    recorded: list[object] = []
+    graphs = Graphs(torch.device("cpu"), record, lambda: discarded.append(True))
+    for rows in (2, 2, 3, 3, 4, 4, 2, 3):
+        assert graphs.run(norm, [batch(rows)], what="A step") == pytest.approx((2 * rows) ** 0.5)
+    assert len(recorded) == 1
+    assert len(replayed) == 2  # both of two rows
+    assert len(discarded) == 1
+    assert graphs.take_notes() == [
+        "Memory is full after recording 1 shapes of batches. Others run without CUDA graphs, which is slower."
+    ]
+
+
+def test_steps_that_do_not_fit_beside_graphs_run_without_any() -> None:
+    """The step that failed runs again, from the same random state."""
+    replayed: list[object] = []
+    released: list[object] = []
+
+    class Recording:
+        """What a graph holds."""
+
+        def __init__(self) -> None:
+            weakref.finalize(self, released.append, True)
+
+        def __call__(self) -> None:
+            replayed.append(True)
+
+    def step(batches: Sequence[Batch]) -> torch.Tensor:
+        drawn = torch.rand(())
+        if len(batches[0].label) == 5 and not released:
+            raise full("in a step")
+        return drawn
+
+    graphs = Graphs(torch.device("cpu"), lambda action: (action(), Recording()), lambda: None)
+    for rows in (2, 2, 2):
+        graphs.run(step, [batch(rows)], what="A step")
+    assert len(replayed) == 2
+    torch.manual_seed(1)
+    drawn = graphs.run(step, [batch(5)], what="A step")
+    torch.manual_seed(1)
+    assert drawn == torch.rand(())
+    assert graphs.take_notes() == [
+        "Memory is full beside the recorded shapes of batches, which are removed. All run without CUDA graphs, which "
+        "is slower."
+    ]
+    for _ in range(3):
+        graphs.run(step, [batch(2)], what="A step")
+    assert len(replayed) == 2
+    assert graphs.take_notes() == []
+
+
+def test_a_step_that_does_not_fit_without_graphs_is_an_error() -> None:
+    def step(batches: Sequence[Batch]) -> torch.Tensor:
+        raise full("in a step")
+
+    graphs = Graphs(torch.device("cpu"), lambda action: (action(), lambda: None), lambda: None)
+    with pytest.raises(torch.OutOfMemoryError, match="in a step"):
+        graphs.run(step, [batch(2)], what="A step")
+
+
 def test_number_of_graphs_is_limited() -> None:
-    graphs = StepGraphs(run, lambda: None, torch.device("cpu"), lambda step: (step(), lambda: None))
+    graphs = Graphs(torch.device("cpu"), lambda action: (action(), lambda: None), lambda: None)
     for rows in range(1, 40):
-        graphs([batch(rows)])
-        graphs([batch(rows)])
+        graphs.run(norm, [batch(rows)], what="A step")
+        graphs.run(norm, [batch(rows)], what="A step")
     assert len(graphs.take_notes()) == 1
 
 

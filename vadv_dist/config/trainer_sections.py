@@ -70,7 +70,8 @@ class EngineConfig:
     offload_optimizer: bool = False
     """Keep optimizer state in host memory (ZeRO 1 to 3)."""
     graphs: Literal["auto", "on", "off"] = "auto"
-    """Record whole steps as CUDA graphs, one for each shape of batches; `auto` does so with `torch` on one GPU."""
+    """Record whole steps and validation batches as CUDA graphs, one for each shape; `auto` does so with `torch` on one
+    GPU."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Generate kernels with `torch.compile` on a GPU: `auto` for the optimizer, `on` also for the models' layers."""
 

@@ -216,6 +216,10 @@ class Batch:
         """Move every tensor to a device (asynchronously if the memory is pinned)."""
         return self if device.type == "cpu" else self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def clone(self) -> "Batch":
+        """Copy every tensor, where it is."""
+        return self._map(lambda tensor: tensor.clone())
+
     def pin(self) -> "Batch":
         """Copy every tensor to pinned memory, for asynchronous transfer to a GPU."""
         return self._map(lambda tensor: tensor.pin_memory())

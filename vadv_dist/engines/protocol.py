@@ -42,7 +42,7 @@ class Engine(Protocol):
         ...
 
     def predict(self, batch: Batch) -> Outputs:
-        """Outputs in evaluation mode, without gradient."""
+        """Outputs in evaluation mode, without gradient, of a batch on the device; the next call may overwrite them."""
         ...
 
     def weights(self) -> Iterator[TensorPart]:

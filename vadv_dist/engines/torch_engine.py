@@ -10,7 +10,7 @@ from vadv_dist.config.sections import OptimizerConfig
 from vadv_dist.data.schema import Batch
 from vadv_dist.engines.adamw import ClippedAdamW
 from vadv_dist.engines.distributed import Distributed
-from vadv_dist.engines.graphs import Record, StepGraphs
+from vadv_dist.engines.graphs import Graphs, Record
 from vadv_dist.engines.protocol import StepResult, Weigh
 from vadv_dist.formats.tensor_parts import TensorPart, TensorReader
 from vadv_dist.objectives.base import weighted_total
@@ -27,7 +27,7 @@ class TorchEngine:
         distributed: this rank.
         dtype: type in which the model computes; parts that compute in fp32 anyway keep fp32 weights.
         compiled: whether the optimizer may compile its kernel.
-        record: records a step to replay it (`StepGraphs`); None runs every step as it is.
+        record: records steps and predictions to replay them (`Graphs`); None runs them as they are.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class TorchEngine:
         self._frozen = {n: p.detach().cpu() for n, p in rounded.items() if not p.requires_grad}
         for name in self._frozen:
             rounded[name].data = rounded[name].to(torch.bfloat16)
-        self._graphs: StepGraphs | None = None
+        self._graphs: Graphs | None = None
         if record is not None:
-            self._graphs = StepGraphs(self._run, self._optimizer.discard_gradients, distributed.device, record)
+            self._graphs = Graphs(distributed.device, record, self._optimizer.discard_gradients)
         self._weigh: Weigh = lambda terms: {}
         self._module: nn.Module = self._step
         if distributed.world_size > 1:
@@ -67,9 +67,12 @@ class TorchEngine:
         self._module.train()
         self._optimizer.set_lr(lr_factor)
         self._weigh = weigh
-        if self._graphs is not None and weights_known:
-            return self._graphs(batches)
-        return self._run([batch.to(self._distributed.device) for batch in batches])
+        if self._graphs is None or not weights_known:
+            return self._run([batch.to(self._distributed.device) for batch in batches])
+        terms, norm = self._graphs.run(self._run, batches, what="A training step")
+        # Copies, because the next replay overwrites the results.
+        copies = [dict(zip(own, torch.stack([*own.values()]).unbind(), strict=True)) for own in terms]
+        return copies, norm.clone()
 
     def take_notes(self) -> list[str]:
         """See `Engine.take_notes`."""
@@ -101,8 +104,13 @@ class TorchEngine:
     def predict(self, batch: Batch) -> Outputs:
         """See `Engine.predict`."""
         self._step.eval()
+        if self._graphs is None:
+            return self._predict([batch])
+        return self._graphs.run(self._predict, [batch], what="A validation batch")
+
+    def _predict(self, batches: Sequence[Batch]) -> Outputs:
         with torch.no_grad():
-            outputs: Outputs = self._step(batch, with_terms=False)[0]
+            outputs: Outputs = self._step(batches[0], with_terms=False)[0]
         return outputs
 
     def weights(self) -> Iterator[TensorPart]:

@@ -224,8 +224,7 @@ class Trainer:
     def _flush_terms(self) -> None:
         """Write a line for the steps since the last one, and add them to the epoch's means."""
         position = {"step": self.state.step, "epoch": self.state.epoch}
-        for what in self.engine.take_notes():
-            self._emit(NoteLine(**position, what=what))
+        self._flush_notes()
         sums, counts = self._meter.take(self.distributed)
         if not counts:
             return
@@ -251,6 +250,10 @@ class Trainer:
         mean_weights = {name: value / steps for name, value in weights.items()}
         self._emit(StepLine(**position, terms={**means}, weights={**mean_weights}, **rates))
 
+    def _flush_notes(self) -> None:
+        for what in self.engine.take_notes():
+            self._emit(NoteLine(step=self.state.step, epoch=self.state.epoch, what=what))
+
     def _end_epoch(self) -> None:
         state, trainer = self.state, self.config.trainer
         self._flush_terms()
@@ -270,6 +273,7 @@ class Trainer:
             on_batch=self._leave_validation,
             waiting=self._leave_alone,
         )
+        self._flush_notes()
         if makes_room:
             self.valid_windows.release()
         metrics = self.task.metrics(scored.predictions, scored.label)
