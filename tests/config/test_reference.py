@@ -70,7 +70,7 @@ def test_documented_defaults_match_the_sections() -> None:
             value = plain
             for part in field.name.split("."):
                 value = value.get(part) if isinstance(value, dict) else None
-            if not field.kind:
+            if not field.kinds:
                 assert field.default == json.dumps(value).strip('"'), field.name
 
 

@@ -30,14 +30,15 @@ class Field:
         type: its type in words.
         default: as YAML; empty if it has none.
         text: its description.
-        kind: the only kind of its section that has it; empty if all have it.
+        kinds: the kinds of its section that have it, or with `but` those that lack it; empty if all have it.
     """
 
     name: str
     type: str
     default: str
     text: str
-    kind: str = ""
+    kinds: tuple[str, ...] = ()
+    but: bool = False
 
 
 def summary(node: Node) -> str:
@@ -46,25 +47,31 @@ def summary(node: Node) -> str:
 
 
 def list_fields(node: Node, prefix: str = "") -> Iterator[Field]:
-    """The fields of a section and of its nested sections; fields that all kinds share appear once."""
+    """The fields of a section and of its nested sections; a field that several kinds have in common appears once."""
     kinds = kinds_of(node)
-    shared = set.intersection(*(set(member["properties"]) for member in kinds.values()))
-    seen: set[str] = set()
+    # By name, the field's variants, each with the kinds that have it.
+    found: dict[str, dict[str, list[str]]] = {}
+    variants: dict[str, tuple[Node, bool]] = {}
     for kind, member in kinds.items():
         for name, field in member["properties"].items():
-            if name in seen:
-                continue
-            seen |= {name} & shared
-            if name == "kind" and kind:
+            is_kind = name == "kind" and kind
+            variant = name if is_kind else json.dumps([name, field, name in member.get("required", [])])
+            variants[variant] = field, name in member.get("required", [])
+            found.setdefault(name, {}).setdefault(variant, []).append(kind)
+    for name, of_name in found.items():
+        for variant, having in of_name.items():
+            field, is_required = variants[variant]
+            if variant == "kind":
                 text = "; ".join(f"`{each}`: {summary(section).rstrip('.')}" for each, section in kinds.items())
-                yield Field(f"{prefix}kind", either(kinds), kind, text)
+                yield Field(f"{prefix}kind", either(kinds), next(iter(kinds)), text)
             elif kinds_of(field):
                 yield from list_fields(field, f"{prefix}{name}.")
             else:
-                is_required = name in member.get("required", [])
                 default = "" if is_required else json.dumps(field.get("default", [])).strip('"')
-                only = "" if name in shared else kind
-                yield Field(f"{prefix}{name}", describe(field), default, summary(field), only)
+                lacking = [kind for kind in kinds if kind not in having]
+                but = len(lacking) < len(having)
+                only = tuple(lacking if but else having)
+                yield Field(f"{prefix}{name}", describe(field), default, summary(field), only, but)
 
 
 def json_schema(kind: type) -> dict[str, Any]:
@@ -89,8 +96,10 @@ def help_text(kind: type, section: str = "") -> str:
     for name, node in ({section: tree(kind)} if section else fields_of(tree(kind))).items():
         lines += ["", *wrap(f"{name}: {summary(node)}", 79, initial_indent="  ", subsequent_indent="    ")]
         for field in list_fields(node, f"{name}."):
-            only = f" [{field.kind}]" if field.kind else ""
-            lines.append(f"    --{field.name}={field.default}{only}")
+            only = f" [{'all but ' if field.but else ''}{', '.join(field.kinds)}]" if field.kinds else ""
+            lines += wrap(
+                f"--{field.name}={field.default}{only}", 79, initial_indent=" " * 4, subsequent_indent=" " * 8
+            )
             sentence = re.split(r"(?<!\beq)\. (?=[A-Z`])|; ", field.text, maxsplit=1)[0].rstrip(".")
             lines += wrap(sentence, 79, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join(lines)
@@ -123,7 +132,11 @@ def _section(node: Node, prefix: str) -> Iterator[str]:
     rows = ["| Field | Default | Expected | Meaning |", "|---|---|---|---|"]
     for field in list_fields(node, prefix):
         section = field.name.rpartition(".")[0]
-        only = f" Only with `{section}.kind: {field.kind}`." if field.kind else ""
+        only = (
+            f" {'Not' if field.but else 'Only'} with `{section}.kind: {'`, `'.join(field.kinds)}`."
+            if field.kinds
+            else ""
+        )
         default = f"`{field.default}`" if field.default else "required"
         cells = (f"`{field.name}`", default, field.type, field.text + only)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
