@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from vadv_dist.evaluation.description import Term
+from vadv_dist.objectives.base import at_least_fp32
 from vadv_dist.objectives.distillation import Distillation
 from vadv_dist.objectives.global_batch import GlobalBatch
-from vadv_dist.objectives.masking import at_least_fp32, counted_values, kept, mean_share
+from vadv_dist.objectives.masking import counted_values, kept, mean_share
 from vadv_dist.objectives.outputs import Rows, View
 
 # Smallest norm of centred values; published code.
@@ -73,7 +74,7 @@ class DIST(Distillation):
 
     def forward(self, teacher: View, student: View, rows: Rows) -> dict[str, Tensor]:
         """See `Distillation.forward`."""
-        teacher_BC, student_BC = self._values(teacher.logit, rows), self._values(student.logit, rows)
+        teacher_BC, student_BC = self._values(teacher, rows), self._values(student, rows)
         terms = {"dist_inter": mean_share(inter_class(teacher_BC, student_BC), rows)} if self.num_classes > 2 else {}
         batch = GlobalBatch(rows)
         terms["dist_intra"] = batch.share(
@@ -82,11 +83,11 @@ class DIST(Distillation):
         factor = 1.0 if self.num_classes == 1 else self.temperature**2
         return {name: term * factor for name, term in terms.items()}
 
-    def _values(self, logit: Tensor, rows: Rows) -> Tensor:
+    def _values(self, view: View, rows: Rows) -> Tensor:
         """Class probabilities, or the regression logit as [B, 1]."""
         if self.num_classes == 1:
-            return counted_values(logit[:, None], rows)
-        return (counted_values(logit, rows) / self.temperature).softmax(dim=1)
+            return counted_values(None if view.logit is None else view.logit[:, None], rows)
+        return (counted_values(view.logit, rows) / self.temperature).softmax(dim=1)
 
 
 def _centred(values_BC: Tensor, counts_B: Tensor) -> Tensor:

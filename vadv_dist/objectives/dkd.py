@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from vadv_dist.evaluation.description import Term
+from vadv_dist.objectives.base import at_least_fp32
 from vadv_dist.objectives.distillation import Distillation
 from vadv_dist.objectives.kd import softened_divergence
-from vadv_dist.objectives.masking import at_least_fp32, counted_values, mean_share
+from vadv_dist.objectives.masking import counted_values, mean_share
 from vadv_dist.objectives.outputs import Rows, View
 
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from vadv_dist.evaluation.description import Term
 from vadv_dist.models.heads import head_layer
+from vadv_dist.objectives.base import at_least_fp32
 from vadv_dist.objectives.distillation import Distillation
-from vadv_dist.objectives.masking import at_least_fp32, counted_values, mean_share
+from vadv_dist.objectives.masking import counted_values, mean_share
 from vadv_dist.objectives.outputs import Rows, View
 
 

@@ -8,12 +8,8 @@ Shape letters: B batch, D width.
 import torch
 from torch import Tensor
 
+from vadv_dist.objectives.base import at_least_fp32
 from vadv_dist.objectives.outputs import Rows
-
-
-def at_least_fp32(values: Tensor) -> Tensor:
-    """Convert shorter types to fp32; fp64 stays."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def kept(values_BD: Tensor, counts_B: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from vadv_dist.evaluation.description import Term
 from vadv_dist.models.heads import head_layer
+from vadv_dist.objectives.base import at_least_fp32
 from vadv_dist.objectives.distillation import Distillation
-from vadv_dist.objectives.masking import at_least_fp32, counted_values, mean_share
+from vadv_dist.objectives.masking import counted_values, mean_share
 from vadv_dist.objectives.outputs import Rows, View
 
 # Added to every variance; published code.
