@@ -99,6 +99,42 @@ def cluster(s3_port: int) -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of audio and visual vectors with classes; some clips lack a modality."""
+    from events import make_events
+
+    out = tmp_path_factory.mktemp("events") / "data"
+    make_events(out)
+    return out
+
+
+@pytest.fixture
+def write_retrieval_config(events: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Write a small retrieval run's config file; `student` and `objective` are YAML."""
+
+    def write(
+        name: str = "run", uri: object = events, student: str = "{kind: eics, hidden: 16}", objective: str = "step"
+    ) -> Path:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(
+            f"""
+run: {{name: {name}, storage: {tmp_path / "runs"}, seed: 5}}
+task: retrieval
+data: {{sources: [{{uri: {uri}}}], batch_size: 16, missing: mask}}
+teacher: {{use_face: false, width: 8, heads: 2, hidden: 8}}
+student: {student}
+objective: {objective}
+optimizer: {{lr: 1.0e-3, warmup_steps: 3}}
+trainer: {{epochs: 2, use_gpu: false, checkpoint_every_epochs: 1}}
+telemetry: {{log_every_steps: 1}}
+"""
+        )
+        return path
+
+    return write
+
+
 @pytest.fixture
 def write_config(made: Path, tmp_path: Path) -> Callable[..., Path]:
     """Write a small run's config file; dotted overrides such as `trainer.epochs=1` replace its values."""
