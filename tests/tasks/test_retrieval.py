@@ -21,6 +21,7 @@ from vadv_dist.launch.worker import train_locally
 from vadv_dist.objectives.base import weighted_total
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.tasks import build
 from vadv_dist.tasks.retrieval import RetrievalTask, accuracy, vectors
 from vadv_dist.training.evaluate import evaluate_run
 from vadv_dist.training.splits import Splits
@@ -156,11 +157,9 @@ def test_unused_parameters_are_named(write_retrieval_config) -> None:
 
 
 def test_real_valued_labels_and_classes_are_not_confused(write_retrieval_config, write_config, made, events) -> None:
+    numbers = Sources.open(load_config(write_config()))
     with pytest.raises(UserError, match="has labels that are numbers, but retrieval needs classes"):
-        config = load_config(write_retrieval_config(uri=made))
-        RetrievalTask(config, Sources(Sources.open(load_config(write_config())).datasets, ("visual",), (None,)))
-    from vadv_dist.tasks import build
-
+        RetrievalTask(load_config(write_retrieval_config(uri=made)), numbers)
     config = load_config(write_config(uri=events), ["--objective.kind=none"])
     with pytest.raises(UserError, match="has class labels, but sentiment is a number"):
         build(config, Sources.open(config))
