@@ -57,7 +57,7 @@ def train(config: Config, console: Console | None = None, *, trial: str = "") ->
     require_tracker(config.telemetry.track)
     splits = Splits.open(config)
     with torch.device("meta"):  # find errors before anything starts
-        tokenizer = build(config, splits.train.sources, weights=False).tokenizer
+        task = build(config, splits.train.sources, weights=False)
     if config.trainer.num_workers == 0:
         choose_dtype(config.trainer, choose_device(config.trainer.use_gpu))
     trained_on = TrainedOn.of(config, splits.train.sources)
@@ -71,7 +71,7 @@ def train(config: Config, console: Console | None = None, *, trial: str = "") ->
         if result is not None:
             _say(console, f"{folder.root} is already complete ({counted(result.steps, 'step')}).")
             return result
-        steps = planned_steps(config, splits.train)
+        steps = planned_steps(config, splits.train, in_closed_form=task.in_closed_form)
         clips = splits.train.plan(config.data, seed=0, epoch=0).num_rows
         _say(
             console,
@@ -80,9 +80,9 @@ def train(config: Config, console: Console | None = None, *, trial: str = "") ->
         )
         with contextlib.suppress(UserError):  # training reports a damaged shard in more detail
             for split, what in ((splits.train, "training texts"), (splits.valid, "validation texts")):
-                if tokenizer is None:
+                if task.tokenizer is None:
                     break
-                _say(console, count_tokens(tokenizer, split.texts(), config.data.max_tokens).sentence(what))
+                _say(console, count_tokens(task.tokenizer, split.texts(), config.data.max_tokens).sentence(what))
         last = last_checkpoint(folder.checkpoints)
         folder.metrics_log().trim(-1 if last is None else last.step)
         if last is not None:

@@ -50,7 +50,10 @@ def describe(config: Config) -> dict[str, Any]:
             "dropped": splits.train.dropped,
         },
         "sources": describe_sources(config, splits.train),
-        "steps": {"per_epoch": plan.num_steps, "total": planned_steps(config, splits.train)},
+        "steps": {
+            "per_epoch": plan.num_steps,
+            "total": planned_steps(config, splits.train, in_closed_form=task.in_closed_form),
+        },
         "windows": {
             "number": plan.num_windows,
             "bytes": config.data.window_bytes,

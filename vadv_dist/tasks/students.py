@@ -5,6 +5,10 @@ from vadv_dist.students.base import RetrievalStudent
 from vadv_dist.students.eics import Eics
 
 
+# Kinds that `RetrievalStudent.fit` determines.
+CLOSED_FORM: tuple[str, ...] = ()
+
+
 def build_retrieval_student(
     config: StudentConfig, audio_width: int, visual_width: int, num_classes: int
 ) -> RetrievalStudent:

@@ -83,7 +83,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.state = TrainState(data=[dataset.manifest.fingerprint for dataset in self.train.sources.datasets])
-        self.num_steps = 1 if self.task.in_closed_form else planned_steps(self.config, self.train)
+        self.num_steps = planned_steps(self.config, self.train, in_closed_form=self.task.in_closed_form)
         self._meter = TermMeter()
         self._weights = TermWeights(self.task, self.distributed)
         self._began = time.perf_counter()
@@ -393,12 +393,16 @@ def out_of_memory(error: RuntimeError, where: str) -> MemoryFullError:
     )
 
 
-def planned_steps(config: Config, train: SplitShards) -> int:
+def planned_steps(config: Config, train: SplitShards, *, in_closed_form: bool = False) -> int:
     """Number of steps of the learning rate schedule: all epochs, or `trainer.max_steps` if that is less.
+
+    What is determined in closed form has one step.
 
     Every epoch is assumed to be as long as the first. If the windows differ between epochs, so do the partial batches
     at their ends, and training may end a few steps before or after the schedule.
     """
+    if in_closed_form:
+        return 1
     first = train.plan(config.data, seed=config.run.seed, epoch=0)
     steps = first.num_steps * config.trainer.epochs
     return min(steps, config.trainer.max_steps or steps)

@@ -1,0 +1,64 @@
+"""Every student and every objective trains on two Ray Train workers, as it does in one process."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kinds import kinds, students, variant
+
+from vadv_dist.config import Config, config_to_yaml, load_config
+from vadv_dist.launch.worker import train_locally
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.tasks.students import CLOSED_FORM
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+SCRIPT = Path(__file__).with_name("kinds_in_ray.py")
+
+
+def runs(sentiment: Config, retrieval: Config) -> list[Config]:
+    """One run for each student and each objective that its task defines."""
+    found = []
+    for kind in kinds("objective"):
+        found.append(variant(sentiment, f"sentiment-{kind}", objective=kind))
+        found.append(variant(retrieval, f"retrieval-{kind}", objective=kind))
+    for kind in students():
+        objective = "none" if kind in CLOSED_FORM else "step"
+        found.append(variant(retrieval, f"student-{kind}", student=kind, objective=objective))
+    return found
+
+
+def losses(folder: RunFolder) -> list[float]:
+    lines = map(json.loads, folder.metrics_path.read_text().splitlines())
+    return [line["total"] for line in lines if line["kind"] == "step"]
+
+
+def test_every_kind_trains_on_two_ray_workers(cluster, write_config, write_retrieval_config, tmp_path: Path) -> None:
+    short = ["--trainer.max_steps=2", "--trainer.num_workers=2", "--trainer.cpus_per_worker=1"]
+    still = ["--student.dropout=0"]
+    sentiment = load_config(write_config(), [*short, *still, "--student.encoder_dropout=0"])
+    retrieval = load_config(write_retrieval_config(), [*short, *still])
+    configs = runs(sentiment, retrieval)
+    paths = []
+    for config in configs:
+        paths.append(tmp_path / f"{config.run.name}.yaml")
+        paths[-1].write_text(config_to_yaml(config))
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, paths)],
+        capture_output=True,
+        text=True,
+        env=cluster.environment,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for config in configs:
+        trainer = dataclasses.replace(config.trainer, num_workers=0)
+        name = f"{config.run.name}-alone"
+        alone = dataclasses.replace(config, run=dataclasses.replace(config.run, name=name), trainer=trainer)
+        RunFolder.of(alone).claim(alone)
+        train_locally(alone, lambda line: None, lambda: False)
+        assert RunFolder.of(config).result() is not None, config.run.name
+        expected = losses(RunFolder.of(alone))
+        assert losses(RunFolder.of(config)) == pytest.approx(expected, rel=1e-4), config.run.name
