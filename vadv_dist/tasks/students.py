@@ -4,7 +4,6 @@ from vadv_dist.config.student_sections import EicsConfig, StudentConfig, TextStu
 from vadv_dist.students.base import RetrievalStudent
 from vadv_dist.students.eics import Eics
 
-
 # Kinds that `RetrievalStudent.fit` determines.
 CLOSED_FORM: tuple[str, ...] = ()
 
