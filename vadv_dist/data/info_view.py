@@ -8,6 +8,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from vadv_dist.data.classes import class_names, listed
+
 _COLOURS = {"train": "cyan", "valid": "magenta", "test": "yellow"}
 _EIGHTHS = "▏▎▍▌▋▊▉█"
 _INDENT = 2
@@ -148,8 +150,10 @@ def _truth(truth: dict[str, Any], width: int) -> RenderableType:
                 if isinstance(entry, dict):
                     best[name] = (str(entry.get("knowing", _SEEN.get(name, name))), entry[metric])
     table = _table("knowing", f"{truth.get('value', 'error')}>", "")
-    highest = max(value for _, value in best.values())
-    cells = max(8, min(_MAX_BAR_CELLS, width - _INDENT - 13 - max(len(knowing) for knowing, _ in best.values())))
+    highest = max((value for _, value in best.values()), default=0.0) or 1.0
+    cells = max(
+        8, min(_MAX_BAR_CELLS, width - _INDENT - 13 - max((len(knowing) for knowing, _ in best.values()), default=0))
+    )
     for knowing, value in best.values():
         table.add_row(Text(knowing), f"{value:.3f}", Text(_bar(value / highest * cells), style="green"))
     sentences = [truth[key] for key in ("human", "summary", "model") if key in truth]

@@ -51,6 +51,7 @@ def truth_document(model: RetrievalModel, *, num_test: int) -> dict[str, Any]:
     error /= np.sqrt(len(draws))
     return {
         "title": "Highest possible mAP",
+        "value": "mAP",
         "model": (
             f"A clip has one of {model.num_classes} classes. Its audio vector has the class's code along directions of "
             "its own, under private variation and noise. "
