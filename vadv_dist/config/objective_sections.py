@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from vadv_dist.config.checks import SETTINGS, NonNegative, Positive, by_kind, require
+from vadv_dist.config.checks import SETTINGS, Natural, NonNegative, Positive, Switch, by_kind, require
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -102,6 +102,14 @@ class StepObjectiveConfig:
     """Enable distillation step 2."""
     detach_targets: bool = False
     """Stop the gradient of step 2 from reaching the teacher."""
+    begin_epoch: Natural = 0
+    """First epoch, from 0, in which step 2 trains the student; until then its weight is 0."""
+    ramp_epochs: Natural = 0
+    """Epochs over which the weight of step 2 then rises to `psi`."""
+    guard: Switch = "auto"
+    """Reduce the weight of step 2 while the teacher knows less than the student: after each validation, `psi` is
+    multiplied by min(1, r²(video logit, label) / r²(text logit, label)), and by 0 in the first epoch. `auto` is on
+    unless the weights are the paper's (Table 3: 1, 10, 1, 10, 1) and fixed, or nothing else trains the student."""
     weighting: WeightingConfig = FixedWeightingConfig()
     """How the terms are weighted. All kinds except `fixed` determine weights during training; they exclude terms whose
     configured weight is 0, and ignore the other configured weights. See docs/tuning.md."""
@@ -109,6 +117,20 @@ class StepObjectiveConfig:
     def __post_init__(self) -> None:
         what = "a positive weight, because nothing else trains the student"
         require(self.beta > 0 or (self.step2 and self.psi > 0), "beta", self.beta, what)
+        what = "off or auto if beta is 0: at first, nothing would train the student"
+        require(self.beta > 0 or self.guard != "on", "guard", self.guard, what)
+        require(self.beta > 0 or self.begin_epoch == 0, "begin_epoch", self.begin_epoch, "0 if beta is 0")
+
+    @property
+    def has_paper_weights(self) -> bool:
+        """Whether the weights are those of Table 3, and fixed."""
+        weights = (self.alpha, self.beta, self.gamma, self.delta, self.psi)
+        return weights == (1.0, 10.0, 1.0, 10.0, 1.0) and self.weighting.kind == "fixed"
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether `guard` is on."""
+        return self.guard == "on" or (self.guard == "auto" and not self.has_paper_weights and self.beta > 0)
 
 
 @dataclass(frozen=True, config=SETTINGS)

@@ -151,6 +151,7 @@ class EpochLine(Line):
         train: mean of each loss term over the epoch.
         weights: mean weight of each term, unless fixed.
         collapse: set if the weights have collapsed.
+        distillation: factor of the guard and of the warm-up on the weights of the terms that distil; None without both.
         best: whether it is the best epoch so far.
         seconds: wall time of the run so far, over all attempts.
     """
@@ -164,6 +165,7 @@ class EpochLine(Line):
     remarks: list[str] = field(default_factory=list)
     weights: Values = field(default_factory=dict)
     collapse: Collapse | None = None
+    distillation: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ class TrainState:
         epoch_sums, epoch_counts: loss terms summed over the epoch so far, and the number of steps with each.
         weight_sums, weight_steps: weights of the terms summed likewise; empty if they are fixed.
         weighting: state of the weighting.
+        guard: factor on the weights of the terms that distil, from the last validation; 0 before the first.
         collapse: set if the weights had collapsed in the last epoch.
         stopped: why training ended; None while it runs.
         seconds: wall time so far, over all attempts.
@@ -39,6 +40,7 @@ class TrainState:
     weight_sums: dict[str, float] = field(default_factory=dict)
     weight_steps: int = 0
     weighting: dict[str, Any] = field(default_factory=dict)
+    guard: float = 0.0
     collapse: Collapse | None = None
     stopped: str | None = None
     seconds: float = 0.0

@@ -167,6 +167,13 @@ class Task(Protocol):
         """Sentences about outputs that have learned nothing."""
         ...
 
+    def guard(self, metrics: Metrics) -> float:
+        """How much the teacher knows compared with the student, from 0 to 1, by their metrics on the same clips.
+
+        `objective.guard` multiplies the weights of the terms that distil by it.
+        """
+        ...
+
     def export(self, out: Location, weights: Mapping[str, Tensor], facts: StudentFacts) -> None:
         """Write the student with a checkpoint's weights as a standalone model, replacing an earlier one."""
         ...

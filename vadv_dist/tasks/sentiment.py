@@ -19,6 +19,7 @@ from vadv_dist.data.tokens import Tokens
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation.description import Output, TaskDescription, Term
 from vadv_dist.evaluation.label_scale import LabelScale
+from vadv_dist.evaluation.relative_knowledge import relative_knowledge
 from vadv_dist.evaluation.remarks import remarks, spread
 from vadv_dist.inference.export import export_student
 from vadv_dist.inference.model_card import ModelCard
@@ -244,6 +245,11 @@ class SentimentTask:
     def remarks(self, metrics: Metrics) -> list[str]:
         """See `Task.remarks`: outputs that are constant, or no better than a constant."""
         return remarks(metrics, self.description.outputs)
+
+    def guard(self, metrics: Metrics) -> float:
+        """See `Task.guard`: min(1, r²(video logit, label) / r²(text logit, label))."""
+        video, text = (metrics.get(output.name, {}).get("corr", 0.0) for output in (VIDEO, STUDENT))
+        return relative_knowledge(video, text)
 
     def export(self, out: Location, weights: Mapping[str, Tensor], facts: StudentFacts) -> None:
         """See `Task.export`: a text model of transformers."""
