@@ -45,8 +45,8 @@ VIDEOS: dict[str, dict[str, Any]] = {
     "weak": {"s_video": 6.0},
     "nothing new": {"informative_video": False},
 }
-DEMO = {"psi": 10.0, "delta": 1.0}
-PAPER = {"psi": 1.0, "delta": 10.0}
+DEMO = {"psi": 10.0, "delta": 1.0, "guard": "off"}
+PAPER = {"psi": 1.0, "delta": 10.0, "guard": "off"}
 READERS: dict[str, dict[str, Any]] = {
     "alone": {},
     "demo": DEMO,
