@@ -73,6 +73,7 @@ def test_factor_rises_from_the_first_epoch_of_the_warm_up(begin: int, ramp: int,
         (["--objective.psi=10", "--objective.guard=off"], False),
         (["--objective.psi=10", "--objective.guard=false"], False),
         (["--objective.beta=0"], False),
+        (["--task.kind=retrieval", "--student.kind=eics", "--objective.psi=10"], False),
         (["--objective.kind=none"], False),
     ],
 )
@@ -87,9 +88,13 @@ def test_guard_is_automatic_where_the_weights_are_not_the_paper_s(overrides: lis
         (["--objective.guard=on", "--objective.beta=0"], "objective.guard is 'on', expected off or auto if beta is 0"),
         (["--objective.begin_epoch=1", "--objective.beta=0"], "objective.begin_epoch is 1, expected 0 if beta is 0"),
         (["--objective.kind=none", "--objective.guard=on"], "objective.guard requires objective.kind to be 'step'"),
+        (
+            ["--task.kind=retrieval", "--student.kind=eics", "--objective.guard=on"],
+            "objective.guard is on, expected off or auto: in retrieval, teacher and student have no common measure",
+        ),
     ],
 )
-def test_schedules_that_leave_the_student_untrained_are_refused(overrides: list[str], message: str) -> None:
+def test_impossible_guards_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_config(None, overrides)
 

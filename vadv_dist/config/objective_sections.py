@@ -141,6 +141,11 @@ class AloneObjectiveConfig:
     beta: Positive = 10.0
     """Weight of the text logit's regression loss (eq. 11). It matters only if gradients are clipped."""
 
+    @property
+    def has_paper_weights(self) -> bool:
+        """Whether the weights are the paper's: a single one has no other to be weighed against."""
+        return True
+
 
 ObjectiveConfig = Annotated[
     StepObjectiveConfig | AloneObjectiveConfig,

@@ -17,6 +17,7 @@ from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation import retrieval
+from vadv_dist.evaluation.calibration import Calibration
 from vadv_dist.evaluation.description import Metric, Output, TaskDescription, Term
 from vadv_dist.formats.tensors import save_tensors
 from vadv_dist.models.heads import without_autocast
@@ -238,6 +239,18 @@ class RetrievalTask:
     def remarks(self, metrics: Metrics) -> list[str]:
         """See `Task.remarks`."""
         return []
+
+    def guard(self, metrics: Metrics) -> float:
+        """See `Task.guard`: the teacher classifies and the student ranks, so there is none."""
+        return 1.0
+
+    def calibration(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Calibration | None:
+        """See `Task.calibration`: ranks need none."""
+        return None
+
+    def calibrated(self, weights: Mapping[str, Tensor], calibration: Calibration | None) -> Mapping[str, Tensor]:
+        """See `Task.calibrated`."""
+        return weights
 
     def export(self, out: Location, weights: Mapping[str, Tensor], facts: StudentFacts) -> None:
         """See `Task.export`."""

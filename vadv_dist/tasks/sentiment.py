@@ -17,6 +17,7 @@ from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import Sources
 from vadv_dist.data.tokens import Tokens
 from vadv_dist.errors import UserError
+from vadv_dist.evaluation.calibration import Calibration, fit_line
 from vadv_dist.evaluation.description import Output, TaskDescription, Term
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.relative_knowledge import relative_knowledge
@@ -251,6 +252,18 @@ class SentimentTask:
         video, text = (metrics.get(output.name, {}).get("corr", 0.0) for output in (VIDEO, STUDENT))
         return relative_knowledge(video, text)
 
+    def calibration(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Calibration | None:
+        """See `Task.calibration`."""
+        return fit_line(predictions[STUDENT.column], label) if self._config.is_calibrated else None
+
+    def calibrated(self, weights: Mapping[str, Tensor], calibration: Calibration | None) -> Mapping[str, Tensor]:
+        """See `Task.calibrated`."""
+        if calibration is None or calibration.slope is None or calibration.intercept is None:
+            return weights
+        weight, bias = weights["student.out.weight"], weights["student.out.bias"]
+        slope, intercept = calibration.slope, calibration.intercept
+        return {**weights, "student.out.weight": weight * slope, "student.out.bias": bias * slope + intercept}
+
     def export(self, out: Location, weights: Mapping[str, Tensor], facts: StudentFacts) -> None:
         """See `Task.export`: a text model of transformers."""
         prefix, config = "student.", self._config
@@ -264,6 +277,7 @@ class SentimentTask:
             data=facts.data,
             config=facts.config,
             labels=self.labels,
+            calibration="" if facts.calibration is None else str(facts.calibration),
         )
         export_student(student, self.tokenizer, out, replace=True, card=card)
 

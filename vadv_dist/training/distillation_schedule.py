@@ -25,7 +25,7 @@ class DistillationSchedule:
         objective = config.objective
         if objective.kind == "none":
             return cls()
-        return cls(objective.begin_epoch, objective.ramp_epochs, objective.is_guarded)
+        return cls(objective.begin_epoch, objective.ramp_epochs, config.is_guarded)
 
     @property
     def is_constant(self) -> bool:

@@ -295,6 +295,8 @@ class Trainer:
         if improved and self.distributed.is_main:
             errors = self.task.clip_errors(scored.predictions, scored.label)
             write_clip_errors(self.folder.root, scored.names, errors, state.step)
+        if improved:
+            state.calibration = self.task.calibration(scored.predictions, scored.label)
         if self._schedule.is_guarded:
             state.guard = self.distributed.gather(self.task.guard(metrics))[0]  # equal on all ranks to the last bit
         epoch = state.epoch
@@ -327,6 +329,8 @@ class Trainer:
                 seconds=state.seconds,
             )
         )
+        if state.stopped is not None and state.calibration is not None:
+            self._emit(NoteLine(step=state.step, epoch=epoch, what=str(state.calibration)))
         if self._checkpoints.is_due_after(state.epoch) or state.stopped is not None:
             self._checkpoint()
         elif state.step in state.best_steps:
