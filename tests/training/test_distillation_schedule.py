@@ -90,7 +90,7 @@ def test_guard_is_automatic_where_the_weights_are_not_the_paper_s(overrides: lis
         (["--objective.kind=none", "--objective.guard=on"], "objective.guard requires objective.kind to be 'step'"),
         (
             ["--task.kind=retrieval", "--student.kind=eics", "--objective.guard=on"],
-            "objective.guard is on, expected off or auto: in retrieval, teacher and student have no common measure",
+            "objective.guard is 'on', expected off or auto: in retrieval, teacher and student have no common measure",
         ),
     ],
 )
@@ -146,11 +146,8 @@ def test_learned_weights_are_multiplied_and_logged_as_they_act(write_config, wea
         if method == "equal":
             assert line["weights"]["video_to_text"] == pytest.approx(factors[line["epoch"]])
             assert line["weights"]["text_regression"] == 1
-    assert (
-        lines(folder, "step")[0]["weights"]["video_to_text"]
-        == 0
-        < lines(folder, "step")[-1]["weights"]["video_to_text"]
-    )
+    distilling = {line["epoch"] for line in lines(folder, "step") if line["weights"]["video_to_text"] > 0}
+    assert distilling == {epoch for epoch, factor in enumerate(factors) if factor > 0}
 
 
 class CutOffError(Exception):
