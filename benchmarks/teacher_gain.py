@@ -30,7 +30,7 @@ import torch
 from rich.console import Console
 
 from vadv_dist.config import AloneObjectiveConfig, Config, SourceConfig, load_config
-from vadv_dist.config.weighting_sections import WeightingConfig
+from vadv_dist.config.objective_sections import WeightingConfig
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.evaluation.paired import Interval, paired_bootstrap
 from vadv_dist.launch.driver import train
@@ -45,8 +45,8 @@ VIDEOS: dict[str, dict[str, Any]] = {
     "weak": {"s_video": 6.0},
     "nothing new": {"informative_video": False},
 }
-DEMO = {"psi": 10.0, "delta": 1.0}
-PAPER = {"psi": 1.0, "delta": 10.0}
+DEMO = {"psi": 10.0, "delta": 1.0, "guard": "off"}
+PAPER = {"psi": 1.0, "delta": 10.0, "guard": "off"}
 READERS: dict[str, dict[str, Any]] = {
     "alone": {},
     "demo": DEMO,

@@ -1,5 +1,6 @@
 """Values that are never valid are rejected, whether they are loaded or given in Python."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from pydantic import ValidationError
 
 from vadv_dist.config import Config, DataConfig, StepObjectiveConfig, TrainerConfig
 from vadv_dist.config.extract_sections import ComputeConfig, ExtractConfig
-from vadv_dist.config.load import build
+from vadv_dist.config.load import build, config_from_dict, config_to_dict, load_config
 from vadv_dist.errors import UserError
 
 
@@ -81,3 +82,13 @@ def test_auto_chooses_the_zero_stage() -> None:
     assert "engine.zero_stage is 3, expected null, because engine.kind is auto" in message
     engine = build(Config, {"engine": {"kind": "deepspeed"}}, (), "run.yaml").engine
     assert (engine.stage, engine.title) == (2, "deepspeed ZeRO-2")
+
+
+def test_on_and_off_need_no_quotes_in_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("objective: {guard: on}\nstudent: {calibrate: off}\nengine: {graphs: 'off'}\n")
+    config = load_config(path, ["--engine.compile=on"])
+    found = (config.objective.guard, config.student.calibrate, config.engine.graphs, config.engine.compile)
+    assert found == ("on", "off", "off", "on")
+    assert load_config(None).student.calibrate == "auto"
+    assert config_from_dict(config_to_dict(config)) == config

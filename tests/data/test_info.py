@@ -16,7 +16,7 @@ from vadv_dist.data.info import dataset_info
 from vadv_dist.data.info_view import render_info
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
-from vadv_dist.data.synth import make_dataset
+from vadv_dist.data.synth import make_dataset, make_retrieval_dataset
 from vadv_dist.errors import UserError
 
 
@@ -124,6 +124,49 @@ def test_synthetic_data_shows_its_truth(tmp_path: Path) -> None:
     assert "prompts  2 classes" in text
     assert "num_clips=24" in text
     assert "Another annotator reaches MAE 0.71 and A2 86.0%" in " ".join(text.split())
+
+
+def test_synthetic_retrieval_data_show_their_truth(tmp_path: Path) -> None:
+    make_retrieval_dataset(tmp_path / "d", num_clips=200)
+    info = dataset_info(tmp_path / "d")
+    lines = rendered(info)
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    start = lines.index("Highest possible mAP")
+    assert lines[start + 1].split() == ["knowing", "mAP"]
+    for line, (name, entry) in zip(lines[start + 2 :], info["truth"]["best_map"].items(), strict=False):
+        assert entry["knowing"] in line, name
+        assert f"{entry['map']:.3f}" in line
+    assert "40% of the train labels are wrong" in " ".join(" ".join(lines).split())
+
+
+def test_classes_are_named_and_counted_and_absent_ones_listed(tmp_path: Path) -> None:
+    label = LabelSpec.of_classes(4, ("dog", "[bold]drum"))
+    with DatasetWriter(tmp_path / "d", features={}, label=label, provenance={}) as writer:
+        for i, (split, one) in enumerate((("train", 0), ("train", 0), ("train", 1), ("test", 0), ("test", 2))):
+            writer.write(split, Clip(f"c{i}", f"c{i}", "", float(one), "hand"))
+    lines = [line.rstrip() for line in rendered(dataset_info(tmp_path / "d"))]
+    table = lines[lines.index("Splits") + 1 :]
+    assert table[0].split() == ["clips", "share", "shards", "classes"]  # no words: the clips have none
+    assert table[1].split() == ["train", "3", "60%", "1", "2"]
+    assert table[2].split() == ["test", "2", "40%", "1", "2"]
+    start = lines.index("4 classes")
+    assert [line.split()[0] for line in lines[start + 2 : start + 4]] == ["dog", "[bold]drum"]
+    assert lines[start + 4].split() == ["class", "2", lines[start + 4].split()[2], "0", "1"]
+    assert lines[start + 5].split() == ["class", "3", "0", "0"]
+    assert lines[start + 6 : start + 8] == [
+        "  no clips in train: class 2, class 3",
+        "  no clips in test: [bold]drum, class 3",
+    ]
+
+
+def test_many_classes_are_cut_and_say_so(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "d", features={}, label=LabelSpec.of_classes(200), provenance={}) as writer:
+        for i in range(200):
+            writer.write("train", Clip(f"c{i}", f"c{i}", "", float(i), "hand"))
+    text = "\n".join(rendered(dataset_info(tmp_path / "d")))
+    assert "class 49 " in text
+    assert "class 50 " not in text
+    assert "and 150 more classes (--json lists all)" in text
 
 
 def test_a_text_only_data_set_says_so(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from vadv_dist.engines.torch_engine import TorchEngine
 from vadv_dist.errors import UserError
 from vadv_dist.formats.tensor_parts import HeldTensors, whole_tensors
 from vadv_dist.tasks.sentiment import SentimentTask
+from vadv_dist.training.distillation_schedule import DistillationSchedule
 from vadv_dist.training.scoring import score_split
 from vadv_dist.training.splits import Splits
 from vadv_dist.training.term_weights import TermWeights
@@ -83,9 +84,11 @@ def train(
     engine = TorchEngine(task.step, task.parameter_groups(), config.optimizer, Distributed(), dtype, record=record)
     if record is not None:
         record.engine = engine
-    weights, windows = TermWeights(task, Distributed()), LocalWindows(splits.train)
+    schedule = DistillationSchedule.of(config)
+    weights, windows = TermWeights(task, Distributed(), schedule), LocalWindows(splits.train)
     numbers, step = [], 0
     for epoch in range(3):
+        weights.begin_epoch(epoch, guard=0.5 * epoch)
         plan = splits.train.plan(config.data, seed=1, epoch=epoch)
         stream = BatchStream(plan=plan, windows=windows, collator=task.collator, accumulate=config.trainer.accumulate)
         for batches in stream.steps():
@@ -109,6 +112,7 @@ def train(
     [
         ["--trainer.accumulate=1"],
         ["--trainer.accumulate=2"],
+        ["--objective.guard=on"],  # other weights in each epoch
         ["--objective.weighting.kind=rlw"],  # other weights in each step
         ["--objective.weighting.kind=dwa"],  # weights that learn from the terms
     ],

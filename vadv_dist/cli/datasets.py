@@ -11,27 +11,7 @@ from vadv_dist.runtime.terminal import console, json_line
 
 def add_data_commands(commands: Commands) -> None:
     """Add the data set commands."""
-    synth = commands.add_parser("synth", help="generate a synthetic data set with known ground truth")
-    synth.add_argument("out", type=place, metavar="OUT", help="folder or s3:// prefix to write")
-    synth.add_argument("--num-clips", type=int, default=2000, help="clips over all splits")
-    synth.add_argument("--seed", type=int, default=1, help="seed of the data")
-    synth.add_argument("--uninformative-video", action="store_true", help="make video and face independent of labels")
-    synth.add_argument(
-        "--annotator-noise",
-        type=float,
-        metavar="S",
-        help="standard deviation of one annotator's error, in label units (default: 0.8, at which an annotator is as "
-        "accurate on the synthetic data as a human on CMU-MOSI)",
-    )
-    synth.add_argument(
-        "--video-noise",
-        type=float,
-        metavar="S",
-        help="standard deviation of the noise on the label in video and face, in label units (default: 0.4; at 6 the "
-        "video's sign is right for only 62 %% of the clips)",
-    )
-    synth.set_defaults(call=_synth)
-
+    _add_synth(commands)
     add_ingest_command(commands)
 
     extract = commands.add_parser(
@@ -60,16 +40,74 @@ def add_data_commands(commands: Commands) -> None:
     check.set_defaults(call=_data_check)
 
 
-def _synth(options: argparse.Namespace) -> int:
-    from vadv_dist.data.synth import make_dataset
+def _add_synth(commands: Commands) -> None:
+    synth = commands.add_parser("synth", help="generate a synthetic data set with known ground truth")
+    synth.add_argument("out", type=place, metavar="OUT", help="folder or s3:// prefix to write")
+    synth.add_argument("--task", choices=("sentiment", "retrieval"), default="sentiment", help="what the data are for")
+    synth.add_argument("--num-clips", type=int, default=2000, help="clips over all splits")
+    synth.add_argument("--seed", type=int, default=1, help="seed of the data")
+    synth.add_argument(
+        "--uninformative-video",
+        action="store_true",
+        help="sentiment: make video and face independent of labels; retrieval: make frames say no more about the class "
+        "than their mean, which the student reads",
+    )
+    sentiment = synth.add_argument_group("--task sentiment (words, video frames, face crops, a real-valued label)")
+    sentiment.add_argument(
+        "--annotator-noise",
+        type=float,
+        metavar="S",
+        help="standard deviation of one annotator's error, in label units (default: 0.8, at which an annotator is as "
+        "accurate on the synthetic data as a human on CMU-MOSI)",
+    )
+    sentiment.add_argument(
+        "--video-noise",
+        type=float,
+        metavar="S",
+        help="standard deviation of the noise on the label in video and face, in label units (default: 0.4; at 6 the "
+        "video's sign is right for only 62 %% of the clips)",
+    )
+    retrieval = synth.add_argument_group("--task retrieval (an audio vector, video frames, a class)")
+    for flag, kind, metavar, what in (
+        ("--classes", int, "N", "number of classes (default: 10, as in VEGAS)"),
+        ("--label-noise", float, "SHARE", "share of wrong labels in train; valid and test have none (default: 0.4)"),
+        ("--audio-noise", float, "S", "variation of audio within a class; classes are 1.4 apart (default: 0.3)"),
+        ("--visual-noise", float, "S", "the same for video (default: 0.15)"),
+        ("--audio-width", int, "N", "width of the audio vector (default: 128, as in VEGAS)"),
+        ("--visual-width", int, "N", "width of a frame (default: 64)"),
+        ("--frames", int, "N", "frames per clip (default: 8); with 1, as in VEGAS, the video is uninformative"),
+    ):
+        retrieval.add_argument(flag, type=kind, metavar=metavar, help=what)
+    synth.set_defaults(call=_synth)
 
-    noise = {"s_annot": options.annotator_noise, "s_video": options.video_noise}
-    dataset = make_dataset(
+
+# Parameter of the random model by the name of its option, which only its task has.
+_SENTIMENT = {"annotator_noise": "s_annot", "video_noise": "s_video"}
+_RETRIEVAL = {
+    "classes": "num_classes",
+    "audio_noise": "s_audio",
+    "visual_noise": "s_visual",
+    **{name: name for name in ("label_noise", "audio_width", "visual_width", "frames")},
+}
+
+
+def _synth(options: argparse.Namespace) -> int:
+    from vadv_dist.data.synth import make_dataset, make_retrieval_dataset
+
+    make, own, foreign, other = {
+        "sentiment": (make_dataset, _SENTIMENT, _RETRIEVAL, "retrieval"),
+        "retrieval": (make_retrieval_dataset, _RETRIEVAL, _SENTIMENT, "sentiment"),
+    }[options.task]
+    for name in foreign:
+        if getattr(options, name) is not None:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} belongs to --task {other}, but the task is {options.task}. Leave it out.")
+    dataset = make(
         options.out,
         num_clips=options.num_clips,
         seed=options.seed,
         informative_video=not options.uninformative_video,
-        **{name: value for name, value in noise.items() if value is not None},
+        **{to: getattr(options, name) for name, to in own.items() if getattr(options, name) is not None},
     )
     counts = ", ".join(f"{dataset.manifest.rows(split)} {split}" for split in dataset.manifest.splits)
     print(f"wrote {options.out}: {counts} clips (`vadv data-info {options.out}` shows them)")

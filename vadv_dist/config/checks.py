@@ -1,7 +1,7 @@
 """What sections are made of: settings of the dataclasses, types of values with bounds, and rules between fields."""
 
 import contextlib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,11 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _on_or_off(value: Any) -> Any:
+    """Undo YAML, which reads `on` and `off` as true and false."""
+    return ("off", "on")[value] if isinstance(value, bool) else value
+
+
 NUMBER = BeforeValidator(_number)
 Natural = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -25,6 +30,7 @@ Positive = Annotated[float, Field(gt=0), NUMBER]
 NonNegative = Annotated[float, Field(ge=0), NUMBER]
 Share = Annotated[float, Field(ge=0, le=1), NUMBER]
 Rate = Annotated[float, Field(ge=0, lt=1), NUMBER]
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)]
 
 
 def by_kind(default: str) -> BeforeValidator:

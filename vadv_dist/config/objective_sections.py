@@ -1,4 +1,4 @@
-"""The `objective` section of a run's configuration: what is optimised.
+"""The `objective` section of a run's configuration: what is optimised, and how its terms are weighted.
 
 Each kind has its own fields. To add a kind, add a dataclass and list it in the union.
 """
@@ -8,20 +8,77 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from vadv_dist.config.checks import SETTINGS, NonNegative, Positive, by_kind, require
-from vadv_dist.config.rival_sections import (
-    CckdConfig,
-    CrdConfig,
-    DistConfig,
-    DkdConfig,
-    FitNetConfig,
-    KdConfig,
-    PktConfig,
-    RkdConfig,
-    SpConfig,
-    VidConfig,
-)
-from vadv_dist.config.weighting_sections import FixedWeightingConfig, WeightingConfig
+from vadv_dist.config.checks import SETTINGS, Natural, NonNegative, Positive, Switch, by_kind, require
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class FixedWeightingConfig:
+    """The constant weights of the `objective` section."""
+
+    kind: Literal["fixed"] = "fixed"
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class EqualWeightingConfig:
+    """Weight 1 for every term whose configured weight is not 0."""
+
+    kind: Literal["equal"] = "equal"
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class UncertaintyWeightingConfig:
+    """Learned homoscedastic uncertainty of the supervised terms (Kendall et al. 2018, arXiv:1705.07115)."""
+
+    kind: Literal["uncertainty"] = "uncertainty"
+    lr: Positive = 0.01
+    """Learning rate of the uncertainties (Adam)."""
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class UwSoWeightingConfig:
+    """A softmax over the inverse losses (Kirchdorfer et al. 2024, arXiv:2408.07985)."""
+
+    kind: Literal["uw_so"] = "uw_so"
+    temperature: Positive = 1.0
+    """Higher values make the weights more equal."""
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class DwaWeightingConfig:
+    """Dynamic weight average: terms that decrease slowly get more weight (Liu et al. 2019, arXiv:1803.10704)."""
+
+    kind: Literal["dwa"] = "dwa"
+    temperature: Positive = 2.0
+    """Higher values make the weights more equal. The paper uses 2."""
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class RlwWeightingConfig:
+    """Random weights, drawn at every step (Lin et al. 2022, arXiv:2111.10603)."""
+
+    kind: Literal["rlw"] = "rlw"
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class FamoWeightingConfig:
+    """Weights that make all terms decrease at the same rate (Liu et al. 2023, arXiv:2306.03792)."""
+
+    kind: Literal["famo"] = "famo"
+    lr: Positive = 0.025
+    """Learning rate of the weights' logits (Adam). The paper uses 0.025."""
+
+
+WeightingConfig = Annotated[
+    FixedWeightingConfig
+    | EqualWeightingConfig
+    | UncertaintyWeightingConfig
+    | UwSoWeightingConfig
+    | DwaWeightingConfig
+    | RlwWeightingConfig
+    | FamoWeightingConfig,
+    Field(discriminator="kind"),
+    by_kind("fixed"),
+]
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -45,6 +102,14 @@ class StepObjectiveConfig:
     """Enable distillation step 2."""
     detach_targets: bool = False
     """Stop the gradient of step 2 from reaching the teacher."""
+    begin_epoch: Natural = 0
+    """First epoch, from 0, in which step 2 trains the student; until then its weight is 0."""
+    ramp_epochs: Natural = 0
+    """Epochs over which the weight of step 2 then rises to `psi`."""
+    guard: Switch = "auto"
+    """Reduce the weight of step 2 while the teacher knows less than the student: after each validation, `psi` is
+    multiplied by min(1, r²(video logit, label) / r²(text logit, label)), and by 0 in the first epoch. `auto` is on
+    unless the weights are the paper's (Table 3: 1, 10, 1, 10, 1) and fixed, or nothing else trains the student."""
     weighting: WeightingConfig = FixedWeightingConfig()
     """How the terms are weighted. All kinds except `fixed` determine weights during training; they exclude terms whose
     configured weight is 0, and ignore the other configured weights. See docs/tuning.md."""
@@ -52,6 +117,20 @@ class StepObjectiveConfig:
     def __post_init__(self) -> None:
         what = "a positive weight, because nothing else trains the student"
         require(self.beta > 0 or (self.step2 and self.psi > 0), "beta", self.beta, what)
+        what = "off or auto if beta is 0: at first, nothing would train the student"
+        require(self.beta > 0 or self.guard != "on", "guard", self.guard, what)
+        require(self.beta > 0 or self.begin_epoch == 0, "begin_epoch", self.begin_epoch, "0 if beta is 0")
+
+    @property
+    def has_paper_weights(self) -> bool:
+        """Whether the weights are those of Table 3, and fixed."""
+        weights = (self.alpha, self.beta, self.gamma, self.delta, self.psi)
+        return weights == (1.0, 10.0, 1.0, 10.0, 1.0) and self.weighting.kind == "fixed"
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether `guard` is on."""
+        return self.guard == "on" or (self.guard == "auto" and not self.has_paper_weights and self.beta > 0)
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -62,20 +141,14 @@ class AloneObjectiveConfig:
     beta: Positive = 10.0
     """Weight of the text logit's regression loss (eq. 11). It matters only if gradients are clipped."""
 
+    @property
+    def has_paper_weights(self) -> bool:
+        """Whether the weights are the paper's: a single one has no other to be weighed against."""
+        return True
+
 
 ObjectiveConfig = Annotated[
-    StepObjectiveConfig
-    | AloneObjectiveConfig
-    | KdConfig
-    | DkdConfig
-    | FitNetConfig
-    | PktConfig
-    | CrdConfig
-    | RkdConfig
-    | SpConfig
-    | CckdConfig
-    | VidConfig
-    | DistConfig,
+    StepObjectiveConfig | AloneObjectiveConfig,
     Field(discriminator="kind"),
     by_kind("step"),
 ]

@@ -26,7 +26,6 @@ from vadv_dist.config.checks import (
 from vadv_dist.config.data_sections import DataConfig
 from vadv_dist.config.objective_sections import ObjectiveConfig, StepObjectiveConfig
 from vadv_dist.config.places import Place
-from vadv_dist.config.rival_sections import COMPARE_FEATURES, DkdConfig, KdConfig
 from vadv_dist.config.student_sections import StudentConfig, TextStudentConfig
 from vadv_dist.config.trainer_sections import EngineConfig, TelemetryConfig, TrainerConfig
 
@@ -173,14 +172,9 @@ class Config:
         expected = "text" if self.task.kind == "sentiment" else "a student of audio and visual vectors, such as eics"
         fits = reads_text == (self.task.kind == "sentiment")
         require(fits, "student.kind", self.student.kind, f"{expected}, because task.kind is {self.task.kind}")
-        reads_prompts = self.task.kind == "sentiment" and isinstance(self.objective, KdConfig | DkdConfig)
-        what = (
-            f"video or static, because objective.kind {self.objective.kind} compares class probabilities, and that of "
-            "a single regression logit is constant. Without prompts, these objectives can teach: step, dist, "
-            + ", ".join(COMPARE_FEATURES)
-        )
-        allowed = not reads_prompts or self.teacher.prompting != "none"
-        require(allowed, "teacher.prompting", self.teacher.prompting, what)
+        guard = "off" if self.objective.kind == "none" else self.objective.guard
+        what = "off or auto: in retrieval, teacher and student have no common measure of what they know"
+        require(guard != "on" or self.task.kind == "sentiment", "objective.guard", guard, what)
 
     @property
     def text_student(self) -> TextStudentConfig | None:
@@ -191,6 +185,17 @@ class Config:
     def has_teacher(self) -> bool:
         """Whether a teacher is trained with the student."""
         return self.objective.kind != "none"
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether `student.calibrate` is on."""
+        switch = "off" if self.text_student is None else self.text_student.calibrate
+        return switch == "on" or (switch == "auto" and not self.objective.has_paper_weights)
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether `objective.guard` is on; `auto` is off in tasks whose teacher and student have no common measure."""
+        return self.task.kind == "sentiment" and self.objective.kind != "none" and self.objective.is_guarded
 
     @property
     def needed_features(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from vadv_dist.config.checks import SETTINGS, Count, NonNegative, Rate, by_kind
+from vadv_dist.config.checks import SETTINGS, Count, NonNegative, Rate, Switch, by_kind
 from vadv_dist.config.places import Place
 
 
@@ -36,6 +36,10 @@ class TextStudentConfig:
     instead of rejecting the encoder."""
     gradient_checkpointing: bool = False
     """Save memory by recomputing activations in the backward pass."""
+    calibrate: Switch = "auto"
+    """Fold the line that maps the best checkpoint's validation predictions to the labels with least squares into the
+    student's last layer, wherever the run is evaluated or exported. `auto` is on unless the objective's weights are the
+    paper's, or the student is trained alone."""
 
     @property
     def title(self) -> str:

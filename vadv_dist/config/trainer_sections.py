@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from vadv_dist.config.checks import SETTINGS, Count, Natural, NonNegative, Positive, require
+from vadv_dist.config.checks import SETTINGS, Count, Natural, NonNegative, Positive, Switch, require
 
 _DEFAULT_STAGE = 2
 
@@ -69,10 +69,10 @@ class EngineConfig:
     With `kind: auto`, which chooses the stage, only null is valid."""
     offload_optimizer: bool = False
     """Keep optimizer state in host memory (ZeRO 1 to 3)."""
-    graphs: Literal["auto", "on", "off"] = "auto"
+    graphs: Switch = "auto"
     """Record whole steps and validation batches as CUDA graphs, one for each shape; `auto` does so with `torch` on one
     GPU."""
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Switch = "auto"
     """Generate kernels with `torch.compile` on a GPU: `auto` for the optimizer, `on` also for the models' layers."""
 
     def __post_init__(self) -> None:

@@ -8,10 +8,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from vadv_dist.data.classes import class_names, listed
+
 _COLOURS = {"train": "cyan", "valid": "magenta", "test": "yellow"}
 _EIGHTHS = "▏▎▍▌▋▊▉█"
 _INDENT = 2
 _MAX_BAR_CELLS = 44
+_MAX_CLASSES = 50
 _SEEN = {
     "constant": "nothing",
     "text": "text",
@@ -36,13 +39,14 @@ def render_info(info: dict[str, Any], console: Console) -> None:
     _section(console, "Features", _features(info))
     _section(console, _labels(info["label"]), _histogram(info, console.width))
     if info["truth"]:
-        _section(console, "Lowest possible mean absolute error", _truth(info["truth"], console.width))
+        title = info["truth"].get("title", "Lowest possible mean absolute error")
+        _section(console, title, _truth(info["truth"], console.width))
     _section(console, "Provenance", _provenance(info["provenance"]))
 
 
 def _labels(label: dict[str, Any]) -> str:
-    if label["threshold"] is None:
-        return "Labels"
+    if label["kind"] == "class":
+        return f"{label['high'] + 1:,.0f} classes"
     return f"Labels in [{label['low']:g}, {label['high']:g}], positive from {label['threshold']:g}"
 
 
@@ -61,19 +65,32 @@ def _table(*columns: str) -> Table:
 
 
 def _splits(info: dict[str, Any]) -> Table:
-    table = _table("", "clips>", "share>", "shards>", "label mean ± std>", "words: median>", "most>", "all>")
+    is_class = info["label"]["kind"] == "class"
+    has_words = any((split["words"] or {}).get("total") for split in info["splits"].values())
+    words = {"words: median": "median", "most": "max", "all": "total"} if has_words or not is_class else {}
+    label = "classes" if is_class else "label mean ± std"
+    table = _table("", "clips>", "share>", "shards>", f"{label}>", *(f"{name}>" for name in words))
     for name, split in info["splits"].items():
-        words = split["words"] or {}
-        known = split["label_mean"] is not None and split["label_std"] is not None
+        counts = split["words"] or {}
         table.add_row(
             _coloured(name, name),
             f"{split['rows']:,}",
             f"{split['rows'] / info['rows']:.0%}",
             f"{split['shards']:,}",
-            f"{split['label_mean']:+.2f} ± {split['label_std']:.2f}" if known else "–",
-            *(f"{words[key]:,.0f}" if words.get(key) is not None else "–" for key in ("median", "max", "total")),
+            _classes_with_clips(split) if is_class else _mean_and_std(split),
+            *(f"{counts[key]:,.0f}" if counts.get(key) is not None else "–" for key in words.values()),
         )
     return table
+
+
+def _mean_and_std(split: dict[str, Any]) -> str:
+    known = split["label_mean"] is not None and split["label_std"] is not None
+    return f"{split['label_mean']:+.2f} ± {split['label_std']:.2f}" if known else "–"
+
+
+def _classes_with_clips(split: dict[str, Any]) -> str:
+    histogram = split["label_histogram"]
+    return "–" if histogram is None else f"{sum(count > 0 for count in histogram['counts']):,}"
 
 
 def _features(info: dict[str, Any]) -> RenderableType:
@@ -99,36 +116,48 @@ def _histogram(info: dict[str, Any], width: int) -> RenderableType:
     if histogram is None:
         return f"from {info['label']['low']:g} to {info['label']['high']:g}"
     edges, most = histogram["edges"], max(histogram["counts"])
-    if info["label"]["kind"] == "class":
-        names = info["label"]["classes"]
-        bins = [names[i] if i < len(names) else f"class {i}" for i in range(len(edges) - 1)]
+    is_class = info["label"]["kind"] == "class"
+    if is_class:
+        bins = class_names(info["label"]["classes"], len(edges) - 1)
     else:
         bins = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+    shown, rest = (bins[:_MAX_CLASSES], bins[_MAX_CLASSES:]) if is_class else (bins, [])
     counts = {name: [f"{n:,}" for n in split["label_histogram"]["counts"]] for name, split in splits.items()}
     taken = (
-        _INDENT + max(map(len, bins)) + 2 + sum(max(map(len, [name, *column])) + 2 for name, column in counts.items())
+        _INDENT + max(map(len, shown)) + 2 + sum(max(map(len, [name, *column])) + 2 for name, column in counts.items())
     )
     cells = max(8, min(_MAX_BAR_CELLS, width - taken - 2))
     table = _table(">", "", *(f"{name}>" for name in splits))
-    for i, label in enumerate(bins):
+    for i, label in enumerate(shown):
         parts = {name: split["label_histogram"]["counts"][i] for name, split in splits.items()}
-        table.add_row(label, _stacked_bar(parts, most, cells), *(_coloured(name, counts[name][i]) for name in splits))
-    return table
+        bar = _stacked_bar(parts, most, cells)
+        table.add_row(Text(label), bar, *(_coloured(name, counts[name][i]) for name in splits))
+    notes = [f"and {len(rest):,} more classes (--json lists all)"] if rest else []
+    if is_class:
+        for name, split in splits.items():
+            absent = [one for one, n in zip(bins, split["label_histogram"]["counts"], strict=True) if not n]
+            if absent:
+                notes.append(f"no clips in {name}: {listed(absent)}")
+    return Group(table, *(Text(note, style="dim") for note in notes))
 
 
 def _truth(truth: dict[str, Any], width: int) -> RenderableType:
-    best: dict[str, float] = {}
+    best: dict[str, tuple[str, float]] = {}
     for key, entries in truth.items():
         metric = key.removeprefix("best_")
         if metric != key and isinstance(entries, dict):
-            best |= {name: entry[metric] for name, entry in entries.items() if isinstance(entry, dict)}
-    table = _table("knowing", "error>", "")
-    for name, error in best.items():
-        cells = min(_MAX_BAR_CELLS, width - _INDENT - 32)
-        table.add_row(
-            _SEEN.get(name, name), f"{error:.3f}", Text(_bar(error / max(best.values()) * cells), style="green")
-        )
-    return Group(table, Text(f"\n{truth.get('human', '')}\n{truth.get('model', '')}", style="dim"))
+            for name, entry in entries.items():
+                if isinstance(entry, dict):
+                    best[name] = (str(entry.get("knowing", _SEEN.get(name, name))), entry[metric])
+    table = _table("knowing", f"{truth.get('value', 'error')}>", "")
+    highest = max((value for _, value in best.values()), default=0.0) or 1.0
+    cells = max(
+        8, min(_MAX_BAR_CELLS, width - _INDENT - 13 - max((len(knowing) for knowing, _ in best.values()), default=0))
+    )
+    for knowing, value in best.values():
+        table.add_row(Text(knowing), f"{value:.3f}", Text(_bar(value / highest * cells), style="green"))
+    sentences = [truth[key] for key in ("human", "summary", "model") if key in truth]
+    return Group(table, Text("\n" + "\n".join(map(str, sentences)), style="dim"))
 
 
 def _provenance(provenance: dict[str, Any]) -> Table:

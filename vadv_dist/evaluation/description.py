@@ -59,6 +59,8 @@ class Term:
         compares_label: whether it compares an output with the label. Other terms compare two outputs, a distance that
             training can make arbitrarily small.
         trains_student: whether its gradient reaches the student.
+        distils: whether it passes what the teacher knows to the student; `objective.begin_epoch`, `ramp_epochs` and
+            `guard` change its weight.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Term:
     weight: str = ""
     compares_label: bool = False
     trains_student: bool = False
+    distils: bool = False
 
     @property
     def short(self) -> str:

@@ -26,6 +26,7 @@ class ModelCard:
         data: one entry per training data set: `uri`, `fingerprint`, `rows` by split.
         config: the run's configuration, as plain containers.
         labels: range and threshold of the labels, which determine the metrics; None for exports of older versions.
+        calibration: the line in the student's last layer, in words; empty without one.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ModelCard:
     data: Sequence[Mapping[str, Any]]
     config: Mapping[str, Any]
     labels: LabelScale | None = None
+    calibration: str = ""
 
 
 def render(manifest: "ExportManifest") -> str:
@@ -67,6 +69,7 @@ def render(manifest: "ExportManifest") -> str:
         _metrics_table(card.metrics, labels or LabelScale()),
         *([] if labels is None else [" ".join([*labels.notes, *labels.in_words(labels.absent())])]),
         *remarks,
+        *([_calibration(card.calibration)] if card.calibration else []),
         "## Training data",
         "\n".join(_data_line(entry) for entry in card.data) or "Not recorded.",
         "## Licence",
@@ -76,6 +79,13 @@ def render(manifest: "ExportManifest") -> str:
         f"```yaml\n{yaml.safe_dump(dict(card.config), sort_keys=False, allow_unicode=True).strip()}\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _calibration(words: str) -> str:
+    return (
+        f"The student is {words}. The line is part of the last layer. Metrics of the validation split say little about "
+        "it, because it was fitted there."
+    )
 
 
 def _loading(architecture: str, custom_reason: str | None) -> str:

@@ -19,8 +19,12 @@ VIDEO = Term("video_class", "Class of the video logit", "v", "(c)", "alpha", com
 PROMPT = Term("prompt_class", "Class of the prompt scores", "p", "(c)", "gamma", compares_label=True)
 STEP_1 = Term("prompt_to_video", "Step 1: prompt to video logit", "p→v", weight="delta")
 STEP_2 = {
-    "audio": Term("video_to_audio", "Step 2: video to audio logit", "v→a", weight="psi", trains_student=True),
-    "visual": Term("video_to_visual", "Step 2: video to visual logit", "v→i", weight="psi", trains_student=True),
+    "audio": Term(
+        "video_to_audio", "Step 2: video to audio logit", "v→a", "", "psi", trains_student=True, distils=True
+    ),
+    "visual": Term(
+        "video_to_visual", "Step 2: video to visual logit", "v→i", "", "psi", trains_student=True, distils=True
+    ),
 }
 
 

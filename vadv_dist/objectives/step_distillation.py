@@ -21,7 +21,9 @@ TERMS = (
     ),
     Term("video_classification", "Class of the label", "v", "(c)", "gamma", compares_label=True),  # eq. 12
     Term("prompt_to_video", "Step 1: prompt to video logit", "p→v", weight="delta"),  # eq. 13
-    Term("video_to_text", "Step 2: video to text logit", "v→t", weight="psi", trains_student=True),  # eq. 14
+    Term(  # eq. 14
+        "video_to_text", "Step 2: video to text logit", "v→t", weight="psi", trains_student=True, distils=True
+    ),
 )
 
 

@@ -101,6 +101,9 @@ def compare_records(before: RunRecord, after: RunRecord, split: str) -> Comparis
     errors_before, errors_after = ([errors[clip][1] for clip in rows] for errors in (rows, others))
     differing = differing_keys(config_to_dict(before.config), config_to_dict(after.config))
     keys = [line.split(":", 1)[0] for line in differing]
+    keys = [key for key in keys if key != "student.calibrate"]  # what it came to is compared instead
+    if before.config.is_calibrated != after.config.is_calibrated:
+        keys.append("student.calibrate")
     if before.trained_on is not None and after.trained_on is not None:  # data sets are compared by fingerprint
         keys = [key for key in keys if key != "data.sources"]
         if not before.trained_on.has_data_of(after.trained_on):

@@ -100,7 +100,9 @@ def _weight_note(run: RunRecord, term: Term) -> str:
     if not hasattr(objective, term.weight):
         return ""
     if objective.kind == "none" or objective.weighting.kind == "fixed":
-        return f" · weight {letter} = {getattr(objective, term.weight):g}"
+        factors = [line.distillation for line in run.epochs if line.distillation is not None and term.distils]
+        times = f" × {decimals(factors[0])} → {decimals(factors[-1])}" if factors else ""
+        return f" · weight {letter} = {getattr(objective, term.weight):g}{times}"
     return f" · no {letter}"
 
 

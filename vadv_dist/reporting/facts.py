@@ -74,6 +74,7 @@ def _result_facts(result: RunResult) -> dict[str, str]:
         "Steps": whole(result.steps),
         "Epochs": str(result.epochs),
         "Best checkpoint": f"step {whole(result.best_step)}",
+        "Calibration": "" if result.calibration is None else str(result.calibration),
         "Stopped because": _STOPPED.get(result.stopped, result.stopped),
         "Wall time": str(datetime.timedelta(seconds=round(result.wall_time_s))),
         "Steps per second": f"{result.steps / result.wall_time_s:.3g} with validation",

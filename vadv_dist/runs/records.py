@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from vadv_dist.errors import UserError
+from vadv_dist.evaluation.calibration import Calibration
 from vadv_dist.evaluation.description import TaskDescription
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.storage import Location, read_json
@@ -151,6 +152,7 @@ class EpochLine(Line):
         train: mean of each loss term over the epoch.
         weights: mean weight of each term, unless fixed.
         collapse: set if the weights have collapsed.
+        distillation: factor of the guard and of the warm-up on the weights of the terms that distil; None without both.
         best: whether it is the best epoch so far.
         seconds: wall time of the run so far, over all attempts.
     """
@@ -164,6 +166,7 @@ class EpochLine(Line):
     remarks: list[str] = field(default_factory=list)
     weights: Values = field(default_factory=dict)
     collapse: Collapse | None = None
+    distillation: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +291,8 @@ class RunResult(Document):
         versions: versions of the packages that affect results.
         validation_by_source: metrics by source, if there are several.
         weights_collapsed: `EpochLine.collapse` of the last epoch.
+        calibration: the line in the student's last layer; None if `student.calibrate` is off. The metrics above are
+            without it.
     """
 
     best_step: int
@@ -306,6 +311,7 @@ class RunResult(Document):
     versions: dict[str, str]
     validation_by_source: dict[str, Metrics] = field(default_factory=dict)
     weights_collapsed: Collapse | None = None
+    calibration: Calibration | None = None
 
     @property
     def score(self) -> float:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from vadv_dist.evaluation.calibration import Calibration
 from vadv_dist.runs.records import Collapse, finite
 
 
@@ -20,6 +21,8 @@ class TrainState:
         epoch_sums, epoch_counts: loss terms summed over the epoch so far, and the number of steps with each.
         weight_sums, weight_steps: weights of the terms summed likewise; empty if they are fixed.
         weighting: state of the weighting.
+        calibration: the line from the best checkpoint's predictions to the labels; None if `student.calibrate` is off.
+        guard: factor on the weights of the terms that distil, from the last validation; 0 before the first.
         collapse: set if the weights had collapsed in the last epoch.
         stopped: why training ended; None while it runs.
         seconds: wall time so far, over all attempts.
@@ -39,6 +42,8 @@ class TrainState:
     weight_sums: dict[str, float] = field(default_factory=dict)
     weight_steps: int = 0
     weighting: dict[str, Any] = field(default_factory=dict)
+    guard: float = 0.0
+    calibration: Calibration | None = None
     collapse: Collapse | None = None
     stopped: str | None = None
     seconds: float = 0.0
@@ -60,7 +65,10 @@ class TrainState:
         by_source = {source: _numbers(values) for source, values in raw.get("best_by_source", {}).items()}
         best = [(float(cost), int(step)) for cost, step in raw["best"]]
         collapse = None if raw["collapse"] is None else Collapse(**raw["collapse"])
-        return cls(**{**raw, "collapse": collapse, "best": best, "best_metrics": metrics, "best_by_source": by_source})
+        line = raw.get("calibration")
+        calibration = None if line is None else Calibration(**line)
+        own = {"collapse": collapse, "calibration": calibration, "best": best}
+        return cls(**{**raw, **own, "best_metrics": metrics, "best_by_source": by_source})
 
     def record(
         self,

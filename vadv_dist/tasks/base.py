@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vadv_dist.data.collate import Collator
 from vadv_dist.data.schema import Batch
+from vadv_dist.evaluation.calibration import Calibration
 from vadv_dist.evaluation.description import TaskDescription
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.objectives.rank_state import load_rank_state, rank_buffer_names, rank_state
@@ -78,12 +79,14 @@ class StudentFacts:
         metrics: metrics of the student on the validation split.
         data: one entry per data set trained on: `uri`, `fingerprint`, `rows` by split.
         config: the run's configuration, as plain containers.
+        calibration: the line in the student's last layer; None without one.
     """
 
     name: str
     metrics: Mapping[str, float | None]
     data: Sequence[Mapping[str, Any]]
     config: Mapping[str, Any]
+    calibration: Calibration | None = None
 
 
 class Task(Protocol):
@@ -165,6 +168,21 @@ class Task(Protocol):
 
     def remarks(self, metrics: Metrics) -> list[str]:
         """Sentences about outputs that have learned nothing."""
+        ...
+
+    def guard(self, metrics: Metrics) -> float:
+        """How much the teacher knows compared with the student, from 0 to 1, by their metrics on the same clips.
+
+        `objective.guard` multiplies the weights of the terms that distil by it; 1 in tasks that have no guard.
+        """
+        ...
+
+    def calibration(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Calibration | None:
+        """The line from the student's validation predictions to the labels; None if the student is not calibrated."""
+        ...
+
+    def calibrated(self, weights: Mapping[str, Tensor], calibration: Calibration | None) -> Mapping[str, Tensor]:
+        """A checkpoint's weights with the line folded into the student's last layer."""
         ...
 
     def export(self, out: Location, weights: Mapping[str, Tensor], facts: StudentFacts) -> None:

@@ -17,6 +17,7 @@ from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation import retrieval
+from vadv_dist.evaluation.calibration import Calibration
 from vadv_dist.evaluation.description import Metric, Output, TaskDescription, Term
 from vadv_dist.formats.tensors import save_tensors
 from vadv_dist.models.heads import without_autocast
@@ -29,7 +30,6 @@ from vadv_dist.students.base import RetrievalStudent
 from vadv_dist.tasks.base import FloatArray, Metrics, Outputs, ParameterGroup, StudentFacts, Terms, TrainingStep
 from vadv_dist.tasks.objective import build_retrieval_objective, build_weighting
 from vadv_dist.tasks.parameter_groups import parameter_groups
-from vadv_dist.tasks.rivals import Sides
 from vadv_dist.tasks.students import build_retrieval_student
 from vadv_dist.tasks.teacher import teacher_of
 
@@ -129,8 +129,7 @@ class RetrievalTask:
         audio, visual = (sources.features[name].shape[-1] for name in MODALITIES)
         self.student = build_retrieval_student(config.student, audio, visual, self._num_classes)
         teacher = teacher_of(config, sources) if config.has_teacher else None
-        sides = {} if teacher is None else self._sides(teacher, audio, visual)
-        objective, self.weights = build_retrieval_objective(config, self.student, sides)
+        objective, self.weights = build_retrieval_objective(config, self.student)
         described: tuple[Term, ...] = self.student.described
         if objective is not None:
             described += objective.described
@@ -142,26 +141,6 @@ class RetrievalTask:
         self.description = describe(
             described, video=self._teaches, prompt=self._teaches and config.teacher.prompting != "none"
         )
-
-    def _sides(self, teacher: Teacher, audio_width: int, visual_width: int) -> dict[str, Sides]:
-        """What a rival objective must know, by modality; empty for a student that no teacher can be distilled onto."""
-        if self.student.in_closed_form:
-            return {}
-        self.student.eval()
-        with torch.no_grad():
-            pair = self.student(torch.zeros(1, audio_width), torch.zeros(1, visual_width))
-        self.student.train()
-        return {
-            modality: Sides(
-                teacher_width=teacher.width,
-                student_width=view.features.shape[1],
-                num_rows=self._sources.num_rows("train"),
-                seed=self._config.run.seed,
-                num_classes=self._num_classes,
-                student_has_scores=view.logit is not None,
-            )
-            for modality, view in pair.views.items()
-        }
 
     @property
     def in_closed_form(self) -> bool:
@@ -260,6 +239,18 @@ class RetrievalTask:
     def remarks(self, metrics: Metrics) -> list[str]:
         """See `Task.remarks`."""
         return []
+
+    def guard(self, metrics: Metrics) -> float:
+        """See `Task.guard`: the teacher classifies and the student ranks, so there is none."""
+        return 1.0
+
+    def calibration(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Calibration | None:
+        """See `Task.calibration`: ranks need none."""
+        return None
+
+    def calibrated(self, weights: Mapping[str, Tensor], calibration: Calibration | None) -> Mapping[str, Tensor]:
+        """See `Task.calibrated`."""
+        return weights
 
     def export(self, out: Location, weights: Mapping[str, Tensor], facts: StudentFacts) -> None:
         """See `Task.export`."""

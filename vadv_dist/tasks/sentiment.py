@@ -17,8 +17,10 @@ from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import Sources
 from vadv_dist.data.tokens import Tokens
 from vadv_dist.errors import UserError
+from vadv_dist.evaluation.calibration import Calibration, fit_line
 from vadv_dist.evaluation.description import Output, TaskDescription, Term
 from vadv_dist.evaluation.label_scale import LabelScale
+from vadv_dist.evaluation.relative_knowledge import relative_knowledge
 from vadv_dist.evaluation.remarks import remarks, spread
 from vadv_dist.inference.export import export_student
 from vadv_dist.inference.model_card import ModelCard
@@ -44,7 +46,6 @@ from vadv_dist.tasks.base import (
 from vadv_dist.tasks.model_check import check_text_model, two_rows
 from vadv_dist.tasks.objective import build_objective, build_weighting
 from vadv_dist.tasks.parameter_groups import parameter_groups
-from vadv_dist.tasks.rivals import Sides
 from vadv_dist.tasks.teacher import teacher_of
 
 STUDENT = Output("student", "Student", "text_logit", "student")
@@ -143,8 +144,7 @@ class SentimentTask:
         self.student = build_student(student, max_tokens=config.data.max_tokens)
         teacher = teacher_of(config, sources) if config.has_teacher else None
         self.weights: Mapping[str, float]
-        sides = None if teacher is None else self._sides(teacher)
-        objective, self.weights = build_objective(config, self.labels, sides)
+        objective, self.weights = build_objective(config, self.labels)
         if teacher is not None:
             teacher.freeze_unused(prompt_logit=any(term.name == "prompt_to_video" for term in objective.described))
         self._seen_by = config.needed_features[0] if config.needed_features else None
@@ -157,16 +157,6 @@ class SentimentTask:
         self.collator = Collator([text, *map(FeatureField, config.needed_features)])
         has_prompts = teacher is not None and config.teacher.prompting != "none"
         self.description = describe(self.labels, objective.described, video=teacher is not None, prompt=has_prompts)
-
-    def _sides(self, teacher: Teacher) -> Sides:
-        """What a rival objective must know."""
-        return Sides(
-            teacher_width=teacher.width,
-            student_width=self.student.width,
-            num_rows=self._sources.num_rows("train"),
-            seed=self._config.run.seed,
-            threshold=self.labels.threshold,
-        )
 
     def _start_at_the_labels(self) -> None:
         """Let every logit begin at the mean training label, so that no epoch is spent on getting there."""
@@ -257,6 +247,23 @@ class SentimentTask:
         """See `Task.remarks`: outputs that are constant, or no better than a constant."""
         return remarks(metrics, self.description.outputs)
 
+    def guard(self, metrics: Metrics) -> float:
+        """See `Task.guard`: min(1, r²(video logit, label) / r²(text logit, label))."""
+        video, text = (metrics.get(output.name, {}).get("corr", 0.0) for output in (VIDEO, STUDENT))
+        return relative_knowledge(video, text)
+
+    def calibration(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Calibration | None:
+        """See `Task.calibration`."""
+        return fit_line(predictions[STUDENT.column], label) if self._config.is_calibrated else None
+
+    def calibrated(self, weights: Mapping[str, Tensor], calibration: Calibration | None) -> Mapping[str, Tensor]:
+        """See `Task.calibrated`."""
+        if calibration is None or calibration.slope is None or calibration.intercept is None:
+            return weights
+        weight, bias = weights["student.out.weight"], weights["student.out.bias"]
+        slope, intercept = calibration.slope, calibration.intercept
+        return {**weights, "student.out.weight": weight * slope, "student.out.bias": bias * slope + intercept}
+
     def export(self, out: Location, weights: Mapping[str, Tensor], facts: StudentFacts) -> None:
         """See `Task.export`: a text model of transformers."""
         prefix, config = "student.", self._config
@@ -270,6 +277,7 @@ class SentimentTask:
             data=facts.data,
             config=facts.config,
             labels=self.labels,
+            calibration="" if facts.calibration is None else str(facts.calibration),
         )
         export_student(student, self.tokenizer, out, replace=True, card=card)
 

@@ -30,8 +30,11 @@ def finish_run(
     """Export the student of the best checkpoint and write the run's result."""
     best_step, data = state.best[0][1], data_facts(splits)
     student = finite(state.best_metrics[task.description.student.name])
-    facts = StudentFacts(config.run.name, student, data, config_to_dict(config))
-    task.export(folder.student, checkpoint_at(folder.checkpoints, best_step).weights(), facts)
+    line = state.calibration
+    applied = line if line is not None and not line.left_out else None
+    facts = StudentFacts(config.run.name, student, data, config_to_dict(config), applied)
+    weights = task.calibrated(checkpoint_at(folder.checkpoints, best_step).weights(), line)
+    task.export(folder.student, weights, facts)
     result = RunResult(
         run=config.run.name,
         best_step=best_step,
@@ -44,6 +47,7 @@ def finish_run(
         absent=task.absent(),
         validation_by_source=finite(state.best_by_source),
         weights_collapsed=state.collapse,
+        calibration=line,
         steps=state.step,
         epochs=state.epoch,
         stopped=str(state.stopped),

@@ -20,7 +20,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.inference.token_counts import count_tokens
 from vadv_dist.runs.checkpoint import checkpoint_at
 from vadv_dist.runs.folder import RunFolder
-from vadv_dist.runs.records import Evaluation, SourceScores, finite
+from vadv_dist.runs.records import Evaluation, RunResult, SourceScores, finite
 from vadv_dist.runs.trained_on import find_again
 from vadv_dist.storage import Location, atomic_file, write_json
 from vadv_dist.tasks import StudentScorer, Task, build
@@ -54,7 +54,7 @@ def evaluate_run(
     config = find_again(folder.config(), trained_on, data, encoder)
     sources = Sources.open(config)
     shards = sources.split(split, missing=config.data.missing)
-    task, scored = score_checkpoint(config, folder, sources, shards, result.best_step)
+    task, scored = score_best(config, folder, sources, shards, result)
     clips = columns_of(shards, scored)
     tokenizer = task.tokenizer
     evaluation = evaluation_of(
@@ -109,13 +109,14 @@ def leaks_of(sources: Sources, split: str) -> list[dict[str, Any]]:
     return [leak.to_json() for leak in shared_videos(datasets, (split,))]
 
 
-def score_checkpoint(
-    config: Config, folder: RunFolder, sources: Sources, shards: SplitShards, step: int
+def score_best(
+    config: Config, folder: RunFolder, sources: Sources, shards: SplitShards, result: RunResult
 ) -> tuple[Task, Scored]:
-    """Load a checkpoint's weights into a model and predict a split, in this process."""
+    """Load the best checkpoint's weights into a model, with the student's calibration, and predict a split here."""
     # The checkpoint contains all weights, so the pretrained ones are not needed.
     task = build(config, sources, weights=False)
-    task.step.load_state_dict(checkpoint_at(folder.checkpoints, step).weights())
+    weights = checkpoint_at(folder.checkpoints, result.best_step).weights()
+    task.step.load_state_dict(task.calibrated(weights, result.calibration))
     # A run trained on GPUs can be scored on a machine without one.
     distributed = Distributed(device=choose_device(config.trainer.use_gpu and "auto"))
     # fp32 whatever the training precision, to score the student as it is exported.

@@ -34,6 +34,7 @@ from vadv_dist.runs.state import TrainState
 from vadv_dist.tasks.base import Task
 from vadv_dist.training.checkpoints import RunCheckpoints
 from vadv_dist.training.clip_errors import write_clip_errors
+from vadv_dist.training.distillation_schedule import DistillationSchedule
 from vadv_dist.training.meter import LogLine, TermMeter
 from vadv_dist.training.schedule import cosine_with_warmup
 from vadv_dist.training.scoring import metrics_by_source, score_split
@@ -85,7 +86,9 @@ class Trainer:
         self.state = TrainState(data=[dataset.manifest.fingerprint for dataset in self.train.sources.datasets])
         self.num_steps = planned_steps(self.config, self.train, in_closed_form=self.task.in_closed_form)
         self._meter = TermMeter()
-        self._weights = TermWeights(self.task, self.distributed)
+        self._schedule = DistillationSchedule.of(self.config)
+        self._weights = TermWeights(self.task, self.distributed, self._schedule)
+        self._distillation: float | None = None
         self._began = time.perf_counter()
         self._line = LogLine()
         self._log = self.folder.metrics_log()
@@ -143,6 +146,7 @@ class Trainer:
     def _train_epoch(self) -> None:
         state, config = self.state, self.config
         plan = self.train.plan(config.data, seed=config.run.seed, epoch=state.epoch)
+        self._distillation = self._weights.begin_epoch(state.epoch, state.guard)
         stream = BatchStream(
             plan=plan,
             windows=self.train_windows,
@@ -291,6 +295,10 @@ class Trainer:
         if improved and self.distributed.is_main:
             errors = self.task.clip_errors(scored.predictions, scored.label)
             write_clip_errors(self.folder.root, scored.names, errors, state.step)
+        if improved:
+            state.calibration = self.task.calibration(scored.predictions, scored.label)
+        if self._schedule.is_guarded:
+            state.guard = self.distributed.gather(self.task.guard(metrics))[0]  # equal on all ranks to the last bit
         epoch = state.epoch
         means, weights = state.end_epoch()
         collapse = find_collapse(weights, self._student_term())
@@ -316,10 +324,13 @@ class Trainer:
                 train={**means},
                 weights={**weights},
                 collapse=state.collapse,
+                distillation=self._distillation,
                 best=improved,
                 seconds=state.seconds,
             )
         )
+        if state.stopped is not None and state.calibration is not None:
+            self._emit(NoteLine(step=state.step, epoch=epoch, what=str(state.calibration)))
         if self._checkpoints.is_due_after(state.epoch) or state.stopped is not None:
             self._checkpoint()
         elif state.step in state.best_steps:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.tasks.base import Task
+from vadv_dist.training.distillation_schedule import DistillationSchedule
 
 
 class TermWeights:
@@ -18,13 +19,16 @@ class TermWeights:
 
     A term that is absent from a batch, or has no clips in it, has the sum 0; its last value is used instead.
 
+    The weights of the terms that distil, fixed or not, are multiplied by the factor of their schedule in each epoch.
+
     Args:
         task: defines the terms and the weighting.
         distributed: this rank.
+        schedule: of the terms that distil.
     """
 
-    def __init__(self, task: Task, distributed: Distributed) -> None:
-        self._fixed = task.weights
+    def __init__(self, task: Task, distributed: Distributed, schedule: DistillationSchedule) -> None:
+        self._fixed: dict[str, float | Tensor] = dict(task.weights)
         self._names = [name for name, weight in task.weights.items() if weight > 0]
         self._weighting = task.weighting(distributed.device)
         self._distributed = distributed
@@ -35,6 +39,32 @@ class TermWeights:
         # What the loss reads: the same tensor in every step, so that a recorded step reads its new values.
         self._current = torch.ones(len(self._names), dtype=torch.float32, device=distributed.device)
         self._sum: Tensor | None = None
+        self._schedule = schedule
+        distils = {name: task.weights[name] for name in self._names if task.description.term(name).distils}
+        self._scales = bool(distils) and not schedule.is_constant
+        self._factors = torch.ones_like(self._last)
+        self._distils = torch.tensor([name in distils for name in self._names], device=distributed.device)
+        # Likewise read by a recorded step, where the weights are fixed.
+        self._scaled = torch.tensor([*distils.values()], dtype=torch.float32, device=distributed.device)
+        self._unscaled = self._scaled.clone()
+        if self._scales:
+            self._fixed |= dict(zip(distils, self._scaled.unbind(), strict=True))
+
+    def begin_epoch(self, epoch: int, guard: float) -> float | None:
+        """Set the factor of the terms that distil for an epoch.
+
+        Args:
+            epoch: from 0.
+            guard: what the teacher knows compared with the student; the same on all ranks.
+        Returns:
+            the factor; None if it is always 1, or no weighted term distils.
+        """
+        if not self._scales:
+            return None
+        factor = self._schedule.factor(epoch, guard)
+        self._factors.masked_fill_(self._distils, factor)
+        torch.mul(self._unscaled, factor, out=self._scaled)
+        return factor
 
     @property
     def needs_losses(self) -> bool:
@@ -108,8 +138,8 @@ class TermWeights:
         self._weighting.load(state["own"])
 
     def _set(self, weights: Tensor) -> None:
-        self._weights = weights
-        self._current.copy_(weights)
+        self._weights = weights * self._factors
+        self._current.copy_(self._weights)
 
     def _whose(self) -> dict[str, Any]:
         return {"terms": self._names, "method": type(self._weighting).__name__}

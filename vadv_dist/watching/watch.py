@@ -124,6 +124,7 @@ def snapshot(folder: RunFolder, history: RunHistory) -> dict[str, Any]:
         "left_s": 0.0 if complete else history.seconds_left,
         "terms": {n: v for n, v in line.terms.items() if v is not None} if line is not None else {},
         "weights": dict(line.weights) if line is not None else {},
+        "distillation": last_epoch.distillation if last_epoch is not None else None,
         "epoch_terms": dict(last_epoch.train) if last_epoch is not None else {},
         "rates": line.rates if line is not None else dict.fromkeys(RATES),
         "data_wait_ratio": history.wait_ratio,
@@ -180,9 +181,15 @@ def _terms(found: Mapping[str, Any], task: TaskDescription) -> Table:
     described = [term.name for term in task.terms if term.name in found["terms"]]
     others = sorted(found["terms"].keys() - set(described), key=lambda name: (name == "total", name))
     for name in (*described, *others):
+        term = task.term(name)
+        weight = term.weight
+        if name in found["weights"]:
+            weight = _number(found["weights"][name])
+        elif term.distils and found["distillation"] is not None:
+            weight = f"{weight} × {found['distillation']:.2f}"
         table.add_row(
             name.replace("_", " "),
-            _number(found["weights"][name]) if name in found["weights"] else task.term(name).weight,
+            weight,
             _number(found["terms"][name]),
             _number(found["epoch_terms"].get(name)),
         )
