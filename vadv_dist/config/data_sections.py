@@ -45,8 +45,9 @@ class DataConfig:
     bucket_batches: Count = 16
     """Rows are sorted by length within groups of about this many batches; 1 turns bucketing off."""
     missing: Literal["drop", "mask", "error"] = "error"
-    """What to do with clips that lack a feature the teacher needs: leave them out (`drop`), keep them and mask the
-    missing branch and the teacher's terms (`mask`), or fail (`error`)."""
+    """What to do with clips that lack a feature the model needs: leave them out (`drop`), fail (`error`), or keep them
+    (`mask`). Kept clips of sentiment train without the missing branch and the teacher's terms. Those of retrieval train
+    nothing, and are evaluated by the modality that they have."""
     mixing: Literal["proportional", "equal", "temperature", "repeats"] = "proportional"
     """How several sources are mixed. `proportional` reads every clip once per epoch, `repeats` reads it `weight` times.
     `equal` and `temperature` keep the number of clips in an epoch, but divide it among the sources: evenly, or in

@@ -58,6 +58,11 @@ class SentimentConfig:
         """Features that the model reads."""
         return _of_teacher(config)
 
+    @property
+    def student_features(self) -> tuple[str, ...]:
+        """Features that the student reads: none, only the words."""
+        return ()
+
 
 @dataclass(frozen=True, config=SETTINGS)
 class RetrievalConfig:
@@ -76,7 +81,12 @@ class RetrievalConfig:
 
     def needed_features(self, config: "Config") -> tuple[str, ...]:
         """Features that the model reads."""
-        return tuple(dict.fromkeys(("audio", "visual", *_of_teacher(config))))
+        return tuple(dict.fromkeys((*self.student_features, *_of_teacher(config))))
+
+    @property
+    def student_features(self) -> tuple[str, ...]:
+        """Features that the student reads."""
+        return ("audio", "visual")
 
 
 TaskConfig = Annotated[SentimentConfig | RetrievalConfig, Field(discriminator="kind"), by_kind("sentiment")]

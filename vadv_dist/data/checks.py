@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from vadv_dist.data.check_report import CheckReport, Finding, counted
+from vadv_dist.data.classes import class_name, counted_classes, listed, unknown_classes, unseen_classes
 from vadv_dist.data.columns import arrow_schema, column_fault, rows_not_finite
 from vadv_dist.data.dataset import MANIFEST, Dataset, ShardInfo
 from vadv_dist.data.reading import shard_content
@@ -38,6 +39,8 @@ def check_dataset(uri: str | Path) -> CheckReport:
         for shard in shards:
             check.shard(split, shard)
     check.videos_in_several_splits()
+    if check.manifest.label.is_class:
+        check.classes()
     check.prompts()
     check.records()
     check.unlisted_files()
@@ -55,6 +58,7 @@ class _Check:
     rows: int = 0
     place_of_clip: dict[str, str] = field(default_factory=dict)
     clips_of_video: dict[str, Counter[str]] = field(default_factory=dict)
+    clips_of_class: dict[str, Counter[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.manifest = self.dataset.manifest
@@ -93,8 +97,14 @@ class _Check:
         for name, spec in manifest.features.items():
             if (fault := feature_fault(name, spec)) is not None:
                 self.error(file, "features", fault)
-        if not manifest.label.low < manifest.label.high:
-            self.error(file, "label", f"The label range is {manifest.label.low:g} to {manifest.label.high:g}.")
+        label = manifest.label
+        if not label.low < label.high:
+            self.error(file, "label", f"The label range is {label.low:g} to {label.high:g}.")
+        if label.is_class and len(label.classes) not in (0, label.high + 1):
+            self.error(file, "label", f"It names {len(label.classes)} of {label.high + 1:,.0f} classes.")
+        if len(set(label.classes)) < len(label.classes):
+            name, times = Counter(label.classes).most_common(1)[0]
+            self.error(file, "label", f"{times} classes have the name {name!r}, so results cannot tell them apart.")
 
     def shard(self, split: str, shard: ShardInfo) -> None:
         """Check one shard's bytes, schema and rows."""
@@ -127,7 +137,7 @@ class _Check:
         usable = self._usable_columns(shard.path, table)
         if all(name in usable for name in META_COLUMNS):
             window = to_window([table], {})
-            self._words_and_labels(shard.path, window)
+            self._words_and_labels(split, shard.path, window)
             self._ids(split, shard.path, window)
         self._features(shard, table, usable)
 
@@ -151,7 +161,7 @@ class _Check:
                 self.warning(file, name, "dataset.json does not declare this column; nothing reads it.", _AGAIN)
         return usable
 
-    def _words_and_labels(self, file: str, window: Window) -> None:
+    def _words_and_labels(self, split: str, file: str, window: Window) -> None:
         low, high = self.manifest.label.low, self.manifest.label.high
         is_number = np.isfinite(window.label)
         in_range = (window.label >= np.float32(low)) & (window.label <= np.float32(high))
@@ -161,6 +171,8 @@ class _Check:
         if self.manifest.label.is_class:
             whole = np.floor(window.label) == window.label
             self._rows(file, "label", is_number & ~whole, "It is not an integer class", _AGAIN)
+            valid = window.label[is_number & whole & in_range].astype(np.int64)
+            self.clips_of_class.setdefault(split, Counter()).update(valid.tolist())
         outside = f"It is outside [{low:g}, {high:g}]"
         self._rows(file, "label", is_number & ~in_range, outside, "Fix the labels, or ingest with --label-range.")
         advice = "Give the clips a text, or leave them out, and recreate the data set."
@@ -237,6 +249,27 @@ class _Check:
                 )
                 advice = "If the groups are videos, recreate the data set with their column (--video-column)."
                 self.warning(f"{one}/ and {other}/", "video_id", what, advice)
+
+    def classes(self) -> None:
+        """Report classes of which nothing can be learned, and those that are not evaluated."""
+        label, counts = self.manifest.label, self.clips_of_class
+
+        def named(classes: list[int]) -> str:
+            return listed([class_name(label.classes, one) for one in classes])
+
+        for split, what in (("valid", "used for choosing checkpoints"), ("test", "part of the test score")):
+            if unknown := unknown_classes(counts, split):
+                have = f"{counted_classes(len(unknown))} clips in {split} but none in train: {named(unknown)}."
+                advice = "Nothing can be learned about them: add train clips of these classes, or leave them out."
+                self.error(f"{split}/", "label", have, advice)
+            if unseen := unseen_classes(counts, split):
+                have = f"{counted_classes(len(unseen))} clips in train but none in {split}: {named(unseen)}."
+                advice = f"They are not {what}. Split the clips so that every class is in every split."
+                self.warning(f"{split}/", "label", have, advice)
+        used = {one for each in counts.values() for one in each}
+        if len(label.classes) == label.high + 1 and (absent := set(range(len(label.classes))) - used):
+            have = f"{counted_classes(len(absent))} no clips in any split: {named(sorted(absent))}."
+            self.warning(MANIFEST, "label", have, "Recreate the data set with the right --classes and --class-names.")
 
     def prompts(self) -> None:
         """Check the frozen prompt embeddings, if there should be any."""

@@ -1,13 +1,25 @@
-"""Classes of a data set: their names, and which have no clips in a split."""
+"""Classes of data sets: their names, and which have no clips in a split."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from vadv_dist.data.dataset import DatasetManifest
+from vadv_dist.data.schema import SPLITS
+from vadv_dist.errors import UserError
 
 _MAX_LISTED = 5
+# Number of clips of each class that has some, by split.
+Counts = Mapping[str, Mapping[int, int]]
 
 
 def class_names(names: Sequence[str], count: int) -> list[str]:
     """A name for each of `count` classes; those that the data set does not name have their number."""
-    return [names[i] if i < len(names) else f"class {i}" for i in range(count)]
+    return [class_name(names, i) for i in range(count)]
+
+
+def class_name(names: Sequence[str], index: int) -> str:
+    """The name of a class, or its number."""
+    return names[index] if index < len(names) else f"class {index}"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -16,14 +28,72 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_MAX_LISTED]) + more
 
 
-def without_clips(counts: Mapping[str, Sequence[int]], split: str) -> list[int]:
-    """Classes that have no clips in a split although they have some in another one.
+def counted_classes(count: int) -> str:
+    """A number of classes with its verb, as the start of a sentence."""
+    return "1 class has" if count == 1 else f"{count:,} classes have"
+
+
+def unknown_classes(counts: Counts, split: str) -> list[int]:
+    """Classes with clips in a split, but none in train: nothing can be learned about them."""
+    return sorted(_with_clips(counts, split) - _with_clips(counts, "train"))
+
+
+def unseen_classes(counts: Counts, split: str) -> list[int]:
+    """Classes with clips in train, but none in a split that has clips: its score says nothing about them."""
+    mine = _with_clips(counts, split)
+    return sorted(_with_clips(counts, "train") - mine) if mine else []
+
+
+def class_counts(manifests: Iterable[DatasetManifest]) -> dict[str, Counter[int]]:
+    """Clips per class and split over several data sets, as far as `dataset.json` counts them.
+
+    A split that one of them does not count is left out.
+    """
+    counts: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
+    for manifest in manifests:
+        for split in [split for split in counts if manifest.rows(split)]:
+            statistics = manifest.statistics.get(split)
+            if statistics is None or statistics.label_histogram is None:
+                del counts[split]
+            else:
+                counts[split].update(dict(enumerate(statistics.label_histogram.counts)))
+    return counts
+
+
+def require_classes_in_train(manifests: Sequence[DatasetManifest], where: str) -> None:
+    """Refuse data sets in which a class has clips in valid or test, but none in train.
 
     Args:
-        counts: number of clips of each class, by split.
-        split: the split.
-    Returns:
-        indices of the classes; none if the split itself has no clips.
+        manifests: the data sets of a run, which have the same classes.
+        where: their location, for the message.
+    Raises:
+        UserError: there is such a class.
     """
-    mine = counts.get(split, [])
-    return [i for i, count in enumerate(mine) if not count and any(mine) and any(each[i] for each in counts.values())]
+    counts = class_counts(manifests)
+    if "train" not in counts or not manifests[0].label.is_class:
+        return
+    for split in SPLITS[1:]:
+        unknown = unknown_classes(counts, split) if split in counts else []
+        if unknown:
+            names = listed([class_name(manifests[0].label.classes, one) for one in unknown])
+            raise UserError(
+                f"{counted_classes(len(unknown))} clips in the {split} split of {where} but none in train, so nothing "
+                f"can be learned about {'it' if len(unknown) == 1 else 'them'}: {names}. Add train clips of "
+                f"{'this class' if len(unknown) == 1 else 'these classes'}, or leave out the {split} clips."
+            )
+
+
+def class_notes(manifests: Sequence[DatasetManifest]) -> list[str]:
+    """Warnings for the log of a run about classes on which checkpoints are not chosen."""
+    counts = class_counts(manifests)
+    if not manifests[0].label.is_class or not {"train", "valid"} <= counts.keys():
+        return []
+    unseen = unseen_classes(counts, "valid")
+    if not unseen:
+        return []
+    names = listed([class_name(manifests[0].label.classes, one) for one in unseen])
+    return [f"warning: {counted_classes(len(unseen))} no clips in valid, so checkpoints are chosen without: {names}"]
+
+
+def _with_clips(counts: Counts, split: str) -> set[int]:
+    return {one for one, count in counts.get(split, {}).items() if count}

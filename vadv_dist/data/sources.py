@@ -49,6 +49,7 @@ class Sources:
         several = len(configured) > 1
         sources = cls(datasets, config.needed_features, tuple(s.title if several else s.name for s in configured))
         for dataset in datasets:
+            _require_student_features(dataset, config)
             ShardReader(dataset, sources.needed)
         for first, other in combinations(datasets, 2):
             for _, what, advice in misfits(first, other, sources.needed):
@@ -95,9 +96,19 @@ class Sources:
         if lacking and missing == "error":
             raise UserError(
                 f"{lacking} clips of the {name!r} split lack {' or '.join(self.needed)} features. Set data.missing to "
-                "`drop` (leave them out) or `mask` (train the student on them and mask the teacher's terms)."
+                "`drop` (leave them out) or `mask` (keep them, without the terms that need what they lack)."
             )
         return SplitShards(self, name, shards, dropped=lacking if missing == "drop" else 0)
+
+
+def _require_student_features(dataset: Dataset, config: Config) -> None:
+    wanted, has = config.task.student_features, dataset.manifest.features
+    if absent := [name for name in wanted if name not in has]:
+        raise UserError(
+            f"{dataset.root} has no {' and no '.join(absent)} features (it has: {', '.join(has) or 'words only'}), but "
+            f"{config.task.kind} needs {' and '.join(wanted)} of each clip. Give a data set that has them, or set "
+            "another task.kind."
+        )
 
 
 def misfits(first: Dataset, other: Dataset, features: Iterable[str]) -> Iterator[tuple[str | None, str, str]]:
@@ -120,6 +131,21 @@ def misfits(first: Dataset, other: Dataset, features: Iterable[str]) -> Iterator
             "share their kind of label.",
             "Train on each separately.",
         )
+    elif mine.is_class and theirs.high != mine.high:
+        yield (
+            "label",
+            f"{other.root} has {theirs.num_classes:,} classes, {first.root} {mine.num_classes:,}: the sources of a run "
+            "must share their classes.",
+            "Ingest one again with the other's --classes.",
+        )
+    elif mine.is_class and theirs.classes and mine.classes and theirs.classes != mine.classes:
+        one = next(i for i, pair in enumerate(zip(mine.classes, theirs.classes, strict=False)) if len(set(pair)) > 1)
+        yield (
+            "label",
+            f"Class {one} is {theirs.classes[one]!r} in {other.root} but {mine.classes[one]!r} in {first.root}: the "
+            "sources of a run must share their classes.",
+            "Ingest one again with the other's order of classes (--class-names).",
+        )
     elif (theirs.low, theirs.high) != (mine.low, mine.high):
         yield (
             "label",
@@ -141,7 +167,9 @@ def misfits(first: Dataset, other: Dataset, features: Iterable[str]) -> Iterator
                 name,
                 f"{name} has shape {list(b.shape)} ({b.dtype}) in {other.root} but {list(a.shape)} ({a.dtype}) in "
                 f"{first.root}: the sources of a run must share feature shapes.",
-                f"Extract one again to match, or set teacher.use_{name}: false.",
+                "Create one again to match the other."
+                if mine.is_class
+                else f"Create one again to match the other, or set teacher.use_{name}: false.",
             )
 
 

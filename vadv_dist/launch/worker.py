@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from vadv_dist.config import Config, config_from_dict
+from vadv_dist.data.classes import class_notes
 from vadv_dist.data.plan import sample_batches
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
@@ -99,6 +100,7 @@ def _train_rank(
     counts = parameter_counts(task)
     choice = agreed_engine(config, splits.train.sources, distributed)
     config, notes = replace(config, engine=choice.engine), attempt_notes(choice, config, distributed)
+    notes += class_notes([dataset.manifest for dataset in splits.train.sources.datasets])
     engine = build_engine(config, task.step, task.parameter_groups(), distributed)
     if uses_graphs(config.engine, distributed):
         task.collator = task.collator.with_static_shapes(_sample_batches(config, splits.train))

@@ -7,6 +7,7 @@ C classes.
 Labels are in memory; features are read a few megabytes at a time.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,8 @@ def ingest_vegas(
         raise UserError(f"--classes is {num_classes}, expected a number from 2 to {_MAX_CLASSES:,}.")
     if class_names and len(class_names) != num_classes:
         raise UserError(f"--class-names has {len(class_names)} names for {num_classes} classes. Name each class once.")
+    if repeated := [name for name, times in Counter(class_names).items() if times > 1]:
+        raise UserError(f"--class-names has {repeated[0]!r} more than once. Name each class differently.")
     if not 0 <= valid_fraction < 1:
         raise UserError(f"--valid-fraction is {valid_fraction:g}, expected a fraction from 0 to below 1.")
     if seed < 0:
