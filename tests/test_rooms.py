@@ -12,9 +12,10 @@ from vadv_dist.objectives.step_distillation import TERMS
 from vadv_dist.tasks.sentiment import PROMPT, STUDENT, VIDEO, describe
 
 PACKAGE = Path(__file__).parents[1] / "vadv_dist"
-BASE = {"__init__", "errors", "formats", "storage"}
+BASE = {"__init__", "cuda", "errors", "formats", "storage"}
 MAY_IMPORT = {
     "errors": set(),
+    "cuda": set(),
     "lazy": set(),
     "formats": {"errors"},
     "storage": {"errors", "formats"},

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vadv_dist.config import TrainerConfig
-from vadv_dist.engines.distributed import choose_device, choose_dtype, prepare_cuda
+from vadv_dist.engines.distributed import choose_device, choose_dtype
 from vadv_dist.errors import UserError
 from vadv_dist.launch.cluster import require_room
 
@@ -32,21 +32,6 @@ def test_requesting_a_missing_gpu_is_a_user_error(monkeypatch) -> None:
     assert choose_device("auto") == torch.device("cpu")
     with pytest.raises(UserError, match="no CUDA device is found"):
         choose_device(True)
-
-
-def test_a_cuda_run_sets_its_matrix_products_and_leaves_cudnn_attention_out() -> None:
-    before = torch.get_float32_matmul_precision(), torch.backends.cuda.cudnn_sdp_enabled()
-    try:
-        torch.backends.cuda.enable_cudnn_sdp(True)
-        for precision in ("high", "highest"):
-            prepare_cuda(precision)
-            assert torch.get_float32_matmul_precision() == precision
-        assert not torch.backends.cuda.cudnn_sdp_enabled()
-        assert torch.backends.cuda.flash_sdp_enabled()
-        assert torch.backends.cuda.mem_efficient_sdp_enabled()
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cuda.enable_cudnn_sdp(before[1])
 
 
 def test_workers_that_do_not_fit_the_cluster_are_rejected() -> None:

@@ -81,18 +81,6 @@ def has_bf16() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def prepare_cuda(matmul_precision: str) -> None:
-    """Set how this process computes on GPUs, before its first operation on one.
-
-    Args:
-        matmul_precision: precision of fp32 matrix products, as in `torch.set_float32_matmul_precision`.
-    """
-    torch.set_float32_matmul_precision(matmul_precision)
-    # cuDNN's attention builds a plan for each new shape: 45 ms of host time per step of a run whose text lengths
-    # vary (H100, torch 2.11). Without it, torch takes its flash or memory-efficient kernel.
-    torch.backends.cuda.enable_cudnn_sdp(False)
-
-
 def init_single_process(device: torch.device) -> None:
     """Make a process group of one, which DeepSpeed needs in local mode."""
     if dist.is_initialized():

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from vadv_dist.cuda import prepare_cuda
 from vadv_dist.errors import UserError, first_line
 from vadv_dist.inference.batching import padded, token_budget_batches
 from vadv_dist.inference.export import load_student
@@ -57,6 +58,7 @@ class Student:
         precision: Precision = "fp32",
     ) -> None:
         self.device = _device(device)
+        prepare_cuda(self.device)
         self.student = (FastStudent(student) if is_supported(student.encoder) else student).to(self.device).eval()
         if precision == "bf16":
             self.student.encoder.bfloat16()  # the head computes in fp32

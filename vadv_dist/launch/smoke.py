@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from vadv_dist.config import Config
+from vadv_dist.cuda import prepare_cuda
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.build import build_engine
-from vadv_dist.engines.distributed import Distributed, choose_device, prepare_cuda
+from vadv_dist.engines.distributed import Distributed, choose_device
 from vadv_dist.errors import MachineError
 from vadv_dist.formats.tensor_parts import whole_tensors
 from vadv_dist.runs.checkpoint import list_checkpoints
@@ -60,8 +61,7 @@ def smoke(config: Config) -> Iterator[str]:
 
 def _trainer(config: Config, splits: Splits) -> Trainer:
     device = choose_device(config.trainer.use_gpu)
-    if device.type == "cuda":
-        prepare_cuda(config.trainer.matmul_precision)
+    prepare_cuda(device, config.trainer.matmul_precision)
     distributed = Distributed(device=device)
     task = build(config, splits.train.sources)
     task.check(device)

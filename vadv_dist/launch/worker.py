@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from vadv_dist.config import Config, config_from_dict
+from vadv_dist.cuda import prepare_cuda
 from vadv_dist.data.classes import class_notes
 from vadv_dist.data.plan import sample_batches
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.engines.allocator import keep_freed_memory
 from vadv_dist.engines.build import build_engine, uses_graphs
-from vadv_dist.engines.distributed import Distributed, choose_device, prepare_cuda
+from vadv_dist.engines.distributed import Distributed, choose_device
 from vadv_dist.engines.faults import is_out_of_memory
 from vadv_dist.errors import VadvError, error_from_json, error_to_json
 from vadv_dist.launch.attempt import agreed_engine, attempt_notes
@@ -70,8 +71,7 @@ def train_rank(
     """
     if distributed.device.type == "cpu":
         keep_freed_memory()
-    else:
-        prepare_cuda(config.trainer.matmul_precision)
+    prepare_cuda(distributed.device, config.trainer.matmul_precision)
     folder = RunFolder.of(config)
     try:
         with folder.writer_lock() if distributed.is_main else contextlib.nullcontext():

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import torch
 
 from vadv_dist.config import Config
+from vadv_dist.cuda import prepare_cuda
 from vadv_dist.data.reading import read_columns
 from vadv_dist.data.schema import SPLITS
 from vadv_dist.data.shared_videos import shared_videos
@@ -119,7 +120,8 @@ def score_best(
     task.step.load_state_dict(task.calibrated(weights, result.calibration))
     # A run trained on GPUs can be scored on a machine without one.
     distributed = Distributed(device=choose_device(config.trainer.use_gpu and "auto"))
-    # fp32 whatever the training precision, to score the student as it is exported.
+    # fp32 whatever the training precision, to score the student as it is exported and as `vadv predict` runs it.
+    prepare_cuda(distributed.device)
     engine = TorchEngine(task.step, task.parameter_groups(), config.optimizer, distributed, torch.float32)
     windows = LocalWindows(shards)
     try:
