@@ -53,6 +53,14 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def gpu() -> torch.device:
+    """A CUDA device, for tests marked `gpu`."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device is at hand")
+    return torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real data, for tests marked `real_data`."""
     if not REAL_DATA.is_dir():

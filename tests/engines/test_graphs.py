@@ -18,17 +18,22 @@ from vadv_dist.data.stream import BatchStream
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.build import uses_graphs
 from vadv_dist.engines.distributed import Distributed
-from vadv_dist.engines.graphs import Graphs, Replay
+from vadv_dist.engines.graphs import CudaRecorder, Graphs, Record, Replay
 from vadv_dist.engines.torch_engine import TorchEngine
 from vadv_dist.errors import UserError
 from vadv_dist.formats.tensor_parts import HeldTensors, whole_tensors
+from vadv_dist.launch.worker import train_locally
+from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.records import NoteLine
 from vadv_dist.tasks.sentiment import SentimentTask
 from vadv_dist.training.distillation_schedule import DistillationSchedule
+from vadv_dist.training.loop import Trainer
 from vadv_dist.training.scoring import score_split
 from vadv_dist.training.splits import Splits
 from vadv_dist.training.term_weights import TermWeights
 
 R = TypeVar("R")
+CPU = torch.device("cpu")
 
 
 class Rerun:
@@ -76,25 +81,33 @@ def tensors_in(results: object) -> Iterator[torch.Tensor]:
 
 
 def train(
-    config: Config, dtype: torch.dtype, record: Rerun | None
+    config: Config,
+    dtype: torch.dtype,
+    record: Record | None,
+    *,
+    device: torch.device = CPU,
+    epochs: int = 3,
 ) -> tuple[list[list[float]], dict[str, torch.Tensor]]:
-    """Three epochs; return each step's terms, weighted total and norm, and the weights."""
+    """Train; return each step's terms, weighted total and norm, and the weights."""
     splits = Splits.open(config)
     task = SentimentTask(config, splits.train.sources)
-    engine = TorchEngine(task.step, task.parameter_groups(), config.optimizer, Distributed(), dtype, record=record)
-    if record is not None:
+    distributed = Distributed(device=device)
+    engine = TorchEngine(task.step, task.parameter_groups(), config.optimizer, distributed, dtype, record=record)
+    if isinstance(record, Rerun):
         record.engine = engine
+    if device.type == "cuda":
+        task.collator = task.collator.with_static_shapes([[text] for text in splits.train.texts()])
     schedule = DistillationSchedule.of(config)
-    weights, windows = TermWeights(task, Distributed(), schedule), LocalWindows(splits.train)
+    weights, windows = TermWeights(task, distributed, schedule), LocalWindows(splits.train)
     numbers, step = [], 0
-    for epoch in range(3):
-        weights.begin_epoch(epoch, guard=0.5 * epoch)
+    for epoch in range(epochs):
+        weights.begin_epoch(epoch, guard=min(0.5 * epoch, 1.0))
         plan = splits.train.plan(config.data, seed=1, epoch=epoch)
         stream = BatchStream(plan=plan, windows=windows, collator=task.collator, accumulate=config.trainer.accumulate)
         for batches in stream.steps():
             weights.begin(step)
             torch.manual_seed(step)
-            if record is not None:
+            if isinstance(record, Rerun):
                 record.updates = step
             terms, norm = engine.step(batches.micro, weights.of, (step + 1) / 30, weights_known=weights.are_known)
             numbers.append([float(value) for share in terms for value in share.values()] + [float(norm)])
@@ -336,3 +349,96 @@ def test_graphs_need_one_gpu_and_no_deepspeed(tmp_path: Path) -> None:
     assert not uses_graphs(EngineConfig(), Distributed(0, 2, torch.device("cuda", 0)))
     with pytest.raises(UserError, match=r"engine\.graphs is on, but"):
         uses_graphs(EngineConfig(graphs="on"), cpu)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 1e-2)])
+def test_losses_of_recorded_steps_equal_those_of_eager_steps(
+    gpu: torch.device, write_config, dtype: torch.dtype, tolerance: float
+) -> None:
+    options = ["--teacher.dropout=0", "--student.dropout=0", "--student.encoder_dropout=0"]
+    config = load_config(write_config(), options)
+    expected, _ = train(config, dtype, None, device=gpu, epochs=9)
+    numbers, _ = train(config, dtype, CudaRecorder(), device=gpu, epochs=9)
+    assert len(expected) >= 50
+    losses, norms = np.split(np.array(numbers), [-1], axis=1)
+    expected_losses, expected_norms = np.split(np.array(expected), [-1], axis=1)
+    np.testing.assert_allclose(losses, expected_losses, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(norms, expected_norms, rtol=10 * tolerance)
+
+
+@pytest.mark.gpu
+def test_dropout_differs_per_replay_and_has_the_eager_distribution(gpu: torch.device, write_config) -> None:
+    config = load_config(write_config(), ["--teacher.dropout=0.3", "--student.dropout=0.3"])
+
+    def losses(record: Record | None) -> np.ndarray:
+        splits = Splits.open(config)
+        task = SentimentTask(config, splits.train.sources)
+        distributed = Distributed(device=gpu)
+        groups = task.parameter_groups()
+        engine = TorchEngine(task.step, groups, config.optimizer, distributed, torch.float32, record=record)
+        windows = LocalWindows(splits.train)
+        plan = splits.train.plan(config.data, seed=1, epoch=0)
+        step = next(BatchStream(plan=plan, windows=windows, collator=task.collator).steps())
+        found = []
+        for seed in range(300):
+            torch.manual_seed(seed)
+            terms, _ = engine.step(step.micro, lambda _: task.weights, 0.0, weights_known=True)  # no update
+            found.append(float(terms[0]["total"]))
+        windows.close()
+        assert engine.take_notes() == []
+        return np.array(found[2:])  # the first is eager, the second recorded
+
+    eager, replayed = losses(None), losses(CudaRecorder())
+    assert len(set(replayed.tolist())) > 250
+    standard_error = np.hypot(eager.std(), replayed.std()) / len(eager) ** 0.5
+    assert abs(eager.mean() - replayed.mean()) < 4 * standard_error
+    assert replayed.std() == pytest.approx(eager.std(), rel=0.3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("graphs", ["on", "off"])
+def test_nothing_waits_for_the_gpu_between_two_log_lines(
+    gpu: torch.device, write_config, monkeypatch: pytest.MonkeyPatch, graphs: str
+) -> None:
+    """Nor during validation, from the third epoch on: each shape has been recorded then."""
+    options = ["--trainer.use_gpu=true", "--trainer.epochs=4", "--telemetry.log_every_steps=4"]
+    config = load_config(write_config(), [*options, f"--engine.graphs={graphs}"])
+    checked = []
+
+    def guarded(original: Callable[..., R], trainer: Trainer) -> Callable[..., R]:
+        def call(*arguments: object, **named: object) -> R:
+            if trainer.state.epoch < 2:
+                return original(*arguments, **named)
+            checked.append(original)
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                return original(*arguments, **named)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+        return call
+
+    def allowed(original: Callable[[], None]) -> Callable[[], None]:
+        def call() -> None:
+            torch.cuda.set_sync_debug_mode("default")
+            original()
+
+        return call
+
+    original_fit = Trainer.fit
+
+    def fit(trainer: Trainer) -> object:
+        monkeypatch.setattr(trainer, "_train_step", guarded(trainer._train_step, trainer))
+        monkeypatch.setattr(trainer, "_flush_terms", allowed(trainer._flush_terms))
+        monkeypatch.setattr(trainer.engine, "predict", guarded(trainer.engine.predict, trainer))
+        return original_fit(trainer)
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+    folder = RunFolder.of(config)
+    folder.root.mkdir(parents=True)
+    folder.claim(config)
+    notes: list[str] = []
+    train_locally(config, lambda line: notes.append(line.what) if isinstance(line, NoteLine) else None, lambda: False)
+    assert len(checked) >= 10
+    assert notes == []
