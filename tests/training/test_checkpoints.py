@@ -52,13 +52,14 @@ def timeless(folder: RunFolder) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key not in times} for line in kept]
 
 
-def test_short_run_saves_its_end_and_the_weights_of_epochs_that_were_the_best(write_config) -> None:
+def test_short_run_saves_its_first_epoch_its_end_and_the_weights_of_epochs_that_were_the_best(write_config) -> None:
     folder, result = run(write_config(), BY_TIME, "--trainer.epochs=4", "--optimizer.lr=3e-3")
     epochs = [line for line in lines(folder) if line["kind"] == "epoch"]
     best = [line["step"] for line in epochs if line["best"]]
     assert len(best) > 1
-    assert saved(folder, resumable=True) == [result["steps"]]
-    assert saved(folder, resumable=False) == [step for step in best if step != result["steps"]]
+    first = epochs[0]["step"]
+    assert saved(folder, resumable=True) == [first, result["steps"]]
+    assert saved(folder, resumable=False) == [step for step in best if step not in (first, result["steps"])]
     kept = {c.step: c.is_resumable for c in list_checkpoints(folder.checkpoints)}
     assert kept == {result["best_step"]: result["best_step"] == result["steps"], result["steps"]: True}
 
@@ -71,7 +72,7 @@ def test_time_decides_at_logged_steps_and_ends_of_epochs_and_changes_no_other_li
     assert ends[0] % 4
     logged = range(4, result["steps"] + 1, 4)
     assert saved(often, resumable=True) == sorted({*logged, *ends})
-    assert saved(rarely, resumable=True) == [result["steps"]]
+    assert saved(rarely, resumable=True) == [ends[0], result["steps"]]
     assert timeless(often) == timeless(rarely)
 
 
@@ -90,7 +91,7 @@ def test_checkpoints_after_every_few_epochs(write_config, every: int) -> None:
     folder, _ = run(write_config(), "--trainer.epochs=5", f"--trainer.checkpoint_every_epochs={every}")
     ends = [line["step"] for line in lines(folder) if line["kind"] == "epoch"]
     assert saved(folder, resumable=True) == [
-        ends[epoch] for epoch in range(5) if (epoch + 1) % every == 0 or epoch == 4
+        ends[epoch] for epoch in range(5) if (epoch + 1) % every == 0 or epoch in (0, 4)
     ]
 
 
@@ -106,6 +107,25 @@ def test_only_the_clock_of_rank_0_counts() -> None:
 
 class CutOffError(Exception):
     pass
+
+
+@pytest.mark.parametrize("every_s", ["300", "null"])
+def test_run_killed_in_its_second_epoch_does_not_start_over(write_config, monkeypatch, every_s: str) -> None:
+    options = (BY_TIME, f"--trainer.checkpoint_every_s={every_s}", "--trainer.epochs=3")
+    record = module.TrainState.record
+
+    def cut(self: Any, *arguments: Any, **options: Any) -> bool:
+        if self.epoch == 1:
+            raise CutOffError
+        return record(self, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.TrainState, "record", cut)
+        with pytest.raises(CutOffError):
+            run(write_config(), *options)
+    folder, result = run(write_config(), *options)
+    starts = [line["step"] for line in lines(folder) if line["kind"] == "start"]
+    assert starts == [0, result["steps"] // 3 if every_s == "300" else 0]
 
 
 def test_run_killed_epochs_after_its_last_checkpoint_repeats_them(write_config, monkeypatch) -> None:
@@ -157,6 +177,24 @@ def test_training_waits_for_the_copy_and_not_for_the_disk(write_config, monkeypa
     first, second, *_ = [line for line in lines(folder) if line["kind"] == "checkpoint"]
     assert first["seconds"] < 0.2
     assert second["seconds"] > 0.2  # it waited for the first, whose two files take 0.6 seconds
+    assert "last_write_s" not in first
+    assert second["last_write_s"] > 0.6
+
+
+def test_result_counts_blocked_and_background_seconds_and_the_wait_for_the_last_checkpoint(
+    write_config, monkeypatch
+) -> None:
+    write = CheckpointWriter._write
+    monkeypatch.setattr(CheckpointWriter, "_write", lambda *arguments: time.sleep(0.3) or write(*arguments))
+    folder, result = run(write_config(), "--trainer.epochs=2")
+    first, last = [line for line in lines(folder) if line["kind"] == "checkpoint"]
+    waited_s = result["checkpoint_blocked_s"] - first["seconds"] - last["seconds"]
+    assert 0.5 < waited_s < result["wall_time_s"]
+    # Each of the two checkpoints has two files.
+    assert result["checkpoint_write_s"] == pytest.approx(last["last_write_s"] + waited_s, abs=0.2)
+    assert result["checkpoint_write_s"] > 1.2
+    epoch = [line for line in lines(folder) if line["kind"] == "epoch"][-1]
+    assert result["wall_time_s"] > epoch["seconds"] + waited_s
 
 
 def test_disk_that_fills_up_ends_the_run_at_one_of_the_next_steps(write_config, monkeypatch) -> None:

@@ -34,7 +34,8 @@ class TrainerConfig:
     several times faster from the A100 on), `medium` is bf16 inside. It does not affect bf16 training."""
     checkpoint_every_s: NonNegative | None = 300.0
     """Save a checkpoint at the first logged step or end of an epoch once this many seconds have passed since the last
-    one; null disables this. A checkpoint is also saved at the end of a run and on SIGTERM."""
+    one, and after the first epoch; null disables both. A checkpoint is also saved at the end of a run and on
+    SIGTERM."""
     checkpoint_every_epochs: Count | None = None
     """Also save a checkpoint after every this many epochs; null disables this."""
     checkpoint_every_steps: Count | None = None

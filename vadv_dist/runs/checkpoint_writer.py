@@ -85,6 +85,9 @@ class CheckpointWriter:
         rank, world_size: this rank and the number of ranks.
         attempt: the same for all ranks, and for no earlier attempt of the run.
         parts_wait_s: seconds that rank 0 waits for the other ranks' parts.
+
+    Attributes:
+        written_s: seconds for which the thread wrote the last checkpoint; 0 while it writes, and if that failed.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class CheckpointWriter:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._parts_wait_s = parts_wait_s
+        self.written_s = 0.0
         self._leave_at_s = float("inf")  # by the monotonic clock
         # The last checkpoint, and those that its state calls the best: what a resumed run needs.
         self._last: int | None = None
@@ -149,6 +153,7 @@ class CheckpointWriter:
 
     def start(self) -> None:
         """Begin to write what was copied."""
+        self.written_s = 0.0
         self._thread = threading.Thread(target=self._run, args=(self._job,), name="vadv-checkpoint", daemon=True)
         self._thread.start()
 
@@ -196,6 +201,7 @@ class CheckpointWriter:
             self._thread.join(_GIVING_UP_S)
 
     def _run(self, job: _Job) -> None:
+        began = time.perf_counter()
         try:
             entries = {name: self._write(job, name, image) for name, image in job.images.items()}
             if self._rank == 0:
@@ -203,6 +209,7 @@ class CheckpointWriter:
             else:
                 with job.directory.file(_part_name(self._rank)) as path:
                     path.write_text(json_text({"token": job.token, "files": entries}), encoding="utf-8")
+            self.written_s = time.perf_counter() - began
         except BaseException as error:
             if not isinstance(error, _GivenUpError):
                 self._error = error

@@ -171,13 +171,17 @@ class EpochLine(Line):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointLine(Line):
-    """A checkpoint is being written; training waited `seconds` for its copy, and for the end of the one before.
+    """A checkpoint is copied, and a thread begins to write it.
 
-    Without `resumable` it holds the weights of one of the best epochs, from which training cannot continue.
+    Attributes:
+        seconds: seconds that training waited for the end of the one before, and for the copy.
+        last_write_s: seconds for which a thread wrote the one before, while training continued.
+        resumable: False if it holds the weights of one of the best epochs, from which training cannot continue.
     """
 
     kind: ClassVar[str] = "checkpoint"
     seconds: float
+    last_write_s: float = 0.0
     resumable: bool = True
 
 
@@ -285,7 +289,9 @@ class RunResult(Document):
         steps, epochs: numbers of steps and epochs trained.
         stopped: why training ended: `epochs`, `max_steps` or `patience`.
         folder: working directory of the command.
-        wall_time_s: seconds over all attempts.
+        wall_time_s: seconds over all attempts, with the wait for the last checkpoint.
+        checkpoint_blocked_s: seconds of them in which training waited for checkpoints, the last one included.
+        checkpoint_write_s: seconds for which threads wrote checkpoints, most of them while training continued.
         parameters: numbers of parameters of teacher and student, and of trained ones.
         engine, workers, device: engine, number of workers and device of the run.
         versions: versions of the packages that affect results.
@@ -309,6 +315,8 @@ class RunResult(Document):
     workers: int
     device: str
     versions: dict[str, str]
+    checkpoint_blocked_s: float = 0.0
+    checkpoint_write_s: float = 0.0
     validation_by_source: dict[str, Metrics] = field(default_factory=dict)
     weights_collapsed: Collapse | None = None
     calibration: Calibration | None = None

@@ -26,6 +26,8 @@ class TrainState:
         collapse: set if the weights had collapsed in the last epoch.
         stopped: why training ended; None while it runs.
         seconds: wall time so far, over all attempts.
+        checkpoint_blocked_s, checkpoint_write_s: seconds that training waited for checkpoints, and that threads wrote
+            them, over all attempts; what an attempt continues from leaves its own out.
         data: fingerprints of the data sets; a position is only valid for these.
     """
 
@@ -47,6 +49,8 @@ class TrainState:
     collapse: Collapse | None = None
     stopped: str | None = None
     seconds: float = 0.0
+    checkpoint_blocked_s: float = 0.0
+    checkpoint_write_s: float = 0.0
     data: list[str] = field(default_factory=list)
 
     @property

@@ -3,7 +3,8 @@
 A checkpoint is due
 
 * after every `trainer.checkpoint_every_steps` steps and every `trainer.checkpoint_every_epochs` epochs, if set;
-* at the first logged step or end of an epoch once `trainer.checkpoint_every_s` seconds have passed since the last one;
+* at the first logged step or end of an epoch once `trainer.checkpoint_every_s` seconds have passed since the last one,
+  and after the first epoch, so that a run that is killed early does not start over;
 * at the end of the run, and when it is asked to stop.
 
 The clock is rank 0's. Ranks learn what it says together with the sums of a logged step, so that all save after the same
@@ -15,8 +16,7 @@ After an epoch that is among the `trainer.keep_best` best ones, the weights are 
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 
@@ -33,6 +33,14 @@ from vadv_dist.tasks.base import TrainingStep
 _LEAVING_S = 20.0
 
 
+class Announce(Protocol):
+    """Called when a checkpoint is copied, before it can be complete, so that its line is always in metrics.jsonl."""
+
+    def __call__(self, blocked_s: float, last_write_s: float) -> None:
+        """See `CheckpointLine`, `seconds` and `last_write_s`."""
+        ...
+
+
 class RunCheckpoints:
     """One rank's checkpoints of a run; all ranks make the same calls.
 
@@ -45,6 +53,8 @@ class RunCheckpoints:
 
     Attributes:
         saved_step: step of the last checkpoint that training can continue from; 0 before the first.
+        last_write_s, last_wait_s: seconds for which the last checkpoint was written, and for which the end of the run
+            waited for that; 0 before it is complete.
     """
 
     def __init__(
@@ -62,6 +72,7 @@ class RunCheckpoints:
         self._saved_at_s = time.monotonic()
         self._is_time = False
         self.saved_step = 0
+        self.last_write_s = self.last_wait_s = 0.0
 
     def find(self) -> TrainState | None:
         """The state of the checkpoint to continue from; None if there is none.
@@ -114,7 +125,8 @@ class RunCheckpoints:
         clock = torch.tensor([self.clock()], device=self._distributed.device)
         self.agree(int(self._distributed.sum(clock)))
         every = self._trainer.checkpoint_every_epochs
-        return self._is_time or (every is not None and epochs % every == 0)
+        is_first = self._trainer.checkpoint_every_s is not None and self.saved_step == 0
+        return self._is_time or is_first or (every is not None and epochs % every == 0)
 
     def check(self) -> None:
         """Raise what kept a checkpoint from being written, if anything did; costs nothing, so it is called every step.
@@ -124,13 +136,9 @@ class RunCheckpoints:
         """
         self._writing.raise_fault()
 
-    def save(self, state: TrainState, announce: Callable[[float], None]) -> None:
+    def save(self, state: TrainState, announce: Announce) -> None:
         """Copy what training continues from, and begin to write it.
 
-        Args:
-            state: the state of the loop.
-            announce: called with the seconds that training waited, before the checkpoint can be complete: the line of
-                a complete checkpoint is always in metrics.jsonl.
         Raises:
             MachineError: the last checkpoint could not be written.
         """
@@ -141,12 +149,12 @@ class RunCheckpoints:
         self._save(state, announce, is_resumable=True)
         self.saved_step = state.step
 
-    def save_weights(self, state: TrainState, announce: Callable[[float], None]) -> None:
+    def save_weights(self, state: TrainState, announce: Announce) -> None:
         """Copy the weights alone, and begin to write them; like `save`."""
         if state.step != self.saved_step:
             self._save(state, announce, is_resumable=False)
 
-    def _save(self, state: TrainState, announce: Callable[[float], None], *, is_resumable: bool) -> None:
+    def _save(self, state: TrainState, announce: Announce, *, is_resumable: bool) -> None:
         began = time.perf_counter()
         self._writing.copy(
             state.step,
@@ -156,7 +164,7 @@ class RunCheckpoints:
             own=self._step_module.rank_state() if is_resumable else {},
             state=state.to_json() if is_resumable else None,
         )
-        announce(time.perf_counter() - began)
+        announce(time.perf_counter() - began, self._writing.written_s)
         self._writing.start()
 
     @property
@@ -176,8 +184,10 @@ class RunCheckpoints:
         if self._writer is None:
             return
         if error is None:
+            began = time.perf_counter()
             self._writer.wait()
             self._distributed.barrier()
+            self.last_write_s, self.last_wait_s = self._writer.written_s, time.perf_counter() - began
         elif isinstance(error, Exception):
             with contextlib.suppress(Exception):  # the first error is the cause
                 self._writer.wait(_LEAVING_S)

@@ -53,6 +53,8 @@ def finish_run(
         stopped=str(state.stopped),
         folder=os.getcwd(),
         wall_time_s=round(state.seconds, 3),
+        checkpoint_blocked_s=round(state.checkpoint_blocked_s, 3),
+        checkpoint_write_s=round(state.checkpoint_write_s, 3),
         data=data,
         texts_cut={
             split.name: count_tokens(task.tokenizer, split.texts(), config.data.max_tokens).to_json()

@@ -116,6 +116,9 @@ class Trainer:
             raise out_of_memory(
                 error, f"This happened at step {self.state.step}; earlier checkpoints are complete."
             ) from error
+        self._count_seconds()
+        self.state.checkpoint_blocked_s += self._checkpoints.last_wait_s
+        self.state.checkpoint_write_s += self._checkpoints.last_write_s
         self._flush_log()
         return self.state
 
@@ -352,9 +355,11 @@ class Trainer:
         self.state.weighting = self._weights.state()
         self._checkpoints.save(self.state, self._announce)
 
-    def _announce(self, blocked_s: float, *, resumable: bool = True) -> None:
-        line = CheckpointLine(step=self.state.step, epoch=self.state.epoch, seconds=blocked_s, resumable=resumable)
-        self._emit(line)
+    def _announce(self, blocked_s: float, last_write_s: float, *, resumable: bool = True) -> None:
+        self.state.checkpoint_blocked_s += blocked_s
+        self.state.checkpoint_write_s += last_write_s
+        position = {"step": self.state.step, "epoch": self.state.epoch}
+        self._emit(CheckpointLine(**position, seconds=blocked_s, last_write_s=last_write_s, resumable=resumable))
         self._flush_log()
 
     def _count_seconds(self) -> None:
