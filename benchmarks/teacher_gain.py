@@ -30,7 +30,7 @@ import torch
 from rich.console import Console
 
 from vadv_dist.config import AloneObjectiveConfig, Config, SourceConfig, load_config
-from vadv_dist.config.objective_sections import WeightingConfig
+from vadv_dist.config.weighting_sections import WeightingConfig
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.evaluation.paired import Interval, paired_bootstrap
 from vadv_dist.launch.driver import train

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from vadv_dist.config import AloneObjectiveConfig, Config, config_from_dict, config_to_dict, load_config
-from vadv_dist.config.objective_sections import FamoWeightingConfig
 from vadv_dist.config.shape import Node, fields_of, kinds_of, tree
+from vadv_dist.config.weighting_sections import FamoWeightingConfig
 from vadv_dist.errors import UserError
 
 
@@ -45,9 +45,11 @@ def test_overriding_the_kind_drops_fields_it_lacks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("objective: {kind: none, psi: 1}", "objective.psi requires objective.kind to be 'step', but it is 'none'"),
+        ("objective: {kind: none, psi: 1}", "'vid' or 'dist', but it is 'none'. Remove the field, or change the kind."),
+        ("objective: {kind: kd, delta: 1}", "objective.delta requires objective.kind to be 'step', but it is 'kd'"),
         ("objective: {weighting: {lr: 1}}", "requires objective.weighting.kind to be 'uncertainty' or 'famo'"),
-        ("objective: {kind: nne}", "objective.kind is 'nne', expected 'step' or 'none'. Did you mean 'none'?"),
+        ("objective: {kind: nne}", "objective.kind is 'nne', expected 'step', 'none', 'kd', 'dkd', 'fitnet', 'pkt'"),
+        ("objective: {kind: nne}", "'cckd', 'vid' or 'dist'. Did you mean 'none'?"),
         ("objective: {weighting: fmo}", "objective.weighting.kind is 'fmo', expected 'fixed'"),
         ("objective: {weighting: 3}", "objective.weighting is 3, expected a section with a `kind`"),
         ("task: {kind: retrieve}", "task.kind is 'retrieve', expected 'sentiment' or 'retrieval'"),

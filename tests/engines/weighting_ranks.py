@@ -8,7 +8,7 @@ from typing import Any
 from gloo_ranks import join, leave
 
 from vadv_dist.config import Config, EngineConfig, load_config
-from vadv_dist.config.objective_sections import (
+from vadv_dist.config.weighting_sections import (
     DwaWeightingConfig,
     FamoWeightingConfig,
     UncertaintyWeightingConfig,

@@ -97,7 +97,7 @@ def test_one_trial_starts_from_the_weights_of_the_best_rival(
             "objective.alpha is searched, but objective.weighting may be famo",
         ),
         (["equal"], "space: {optimizer.lr: {distribution: float, low: 0.0001, high: 0.1}}", ["--objective.kind=none"],
-         "requires objective.kind to be 'step', but it is 'none'"),
+         "'vid' or 'dist', but it is 'none'"),
     ],
 )  # fmt: skip
 def test_contradictory_settings_are_rejected(

@@ -232,7 +232,7 @@ def _unknown(key: str, name: str, section: Node, member: Node, arguments: Mappin
     place = _place(f"{name}.{key}".lstrip("."), names, where)
     if others := [kind for kind, fields in kinds_of(section).items() if key in fields["properties"]]:
         return UserError(
-            f"{place}: {name}.{key} requires {name}.kind to be {' or '.join(map(repr, others))}, but it is "
+            f"{place}: {name}.{key} requires {name}.kind to be {either(others)}, but it is "
             f"{member['properties']['kind']['const']!r}. Remove the field, or change the kind."
         )
     if not name:

@@ -1,4 +1,4 @@
-"""The `objective` section of a run's configuration: what is optimised, and how its terms are weighted.
+"""The `objective` section of a run's configuration: what is optimised.
 
 Each kind has its own fields. To add a kind, add a dataclass and list it in the union.
 """
@@ -9,76 +9,19 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from vadv_dist.config.checks import SETTINGS, Natural, NonNegative, Positive, Switch, by_kind, require
-
-
-@dataclass(frozen=True, config=SETTINGS)
-class FixedWeightingConfig:
-    """The constant weights of the `objective` section."""
-
-    kind: Literal["fixed"] = "fixed"
-
-
-@dataclass(frozen=True, config=SETTINGS)
-class EqualWeightingConfig:
-    """Weight 1 for every term whose configured weight is not 0."""
-
-    kind: Literal["equal"] = "equal"
-
-
-@dataclass(frozen=True, config=SETTINGS)
-class UncertaintyWeightingConfig:
-    """Learned homoscedastic uncertainty of the supervised terms (Kendall et al. 2018, arXiv:1705.07115)."""
-
-    kind: Literal["uncertainty"] = "uncertainty"
-    lr: Positive = 0.01
-    """Learning rate of the uncertainties (Adam)."""
-
-
-@dataclass(frozen=True, config=SETTINGS)
-class UwSoWeightingConfig:
-    """A softmax over the inverse losses (Kirchdorfer et al. 2024, arXiv:2408.07985)."""
-
-    kind: Literal["uw_so"] = "uw_so"
-    temperature: Positive = 1.0
-    """Higher values make the weights more equal."""
-
-
-@dataclass(frozen=True, config=SETTINGS)
-class DwaWeightingConfig:
-    """Dynamic weight average: terms that decrease slowly get more weight (Liu et al. 2019, arXiv:1803.10704)."""
-
-    kind: Literal["dwa"] = "dwa"
-    temperature: Positive = 2.0
-    """Higher values make the weights more equal. The paper uses 2."""
-
-
-@dataclass(frozen=True, config=SETTINGS)
-class RlwWeightingConfig:
-    """Random weights, drawn at every step (Lin et al. 2022, arXiv:2111.10603)."""
-
-    kind: Literal["rlw"] = "rlw"
-
-
-@dataclass(frozen=True, config=SETTINGS)
-class FamoWeightingConfig:
-    """Weights that make all terms decrease at the same rate (Liu et al. 2023, arXiv:2306.03792)."""
-
-    kind: Literal["famo"] = "famo"
-    lr: Positive = 0.025
-    """Learning rate of the weights' logits (Adam). The paper uses 0.025."""
-
-
-WeightingConfig = Annotated[
-    FixedWeightingConfig
-    | EqualWeightingConfig
-    | UncertaintyWeightingConfig
-    | UwSoWeightingConfig
-    | DwaWeightingConfig
-    | RlwWeightingConfig
-    | FamoWeightingConfig,
-    Field(discriminator="kind"),
-    by_kind("fixed"),
-]
+from vadv_dist.config.rival_sections import (
+    CckdConfig,
+    CrdConfig,
+    DistConfig,
+    DkdConfig,
+    FitNetConfig,
+    KdConfig,
+    PktConfig,
+    RkdConfig,
+    SpConfig,
+    VidConfig,
+)
+from vadv_dist.config.weighting_sections import FixedWeightingConfig, WeightingConfig
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -148,7 +91,18 @@ class AloneObjectiveConfig:
 
 
 ObjectiveConfig = Annotated[
-    StepObjectiveConfig | AloneObjectiveConfig,
+    StepObjectiveConfig
+    | AloneObjectiveConfig
+    | KdConfig
+    | DkdConfig
+    | FitNetConfig
+    | PktConfig
+    | CrdConfig
+    | RkdConfig
+    | SpConfig
+    | CckdConfig
+    | VidConfig
+    | DistConfig,
     Field(discriminator="kind"),
     by_kind("step"),
 ]

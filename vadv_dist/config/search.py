@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from vadv_dist.config.checks import NUMBER, SETTINGS, Count, Natural, Share, require
-from vadv_dist.config.objective_sections import WeightingConfig
+from vadv_dist.config.weighting_sections import WeightingConfig
 
 
 @dataclass(frozen=True, config=SETTINGS)

@@ -26,6 +26,7 @@ from vadv_dist.config.checks import (
 from vadv_dist.config.data_sections import DataConfig
 from vadv_dist.config.objective_sections import ObjectiveConfig, StepObjectiveConfig
 from vadv_dist.config.places import Place
+from vadv_dist.config.rival_sections import COMPARE_FEATURES, DkdConfig, KdConfig
 from vadv_dist.config.student_sections import StudentConfig, TextStudentConfig
 from vadv_dist.config.trainer_sections import EngineConfig, TelemetryConfig, TrainerConfig
 
@@ -185,6 +186,14 @@ class Config:
         guard = "off" if self.objective.kind == "none" else self.objective.guard
         what = "off or auto: in retrieval, teacher and student have no common measure of what they know"
         require(guard != "on" or self.task.kind == "sentiment", "objective.guard", guard, what)
+        reads_prompts = self.task.kind == "sentiment" and isinstance(self.objective, KdConfig | DkdConfig)
+        what = (
+            f"video or static, because objective.kind {self.objective.kind} compares class probabilities, and that of "
+            "a single regression logit is constant. Without prompts, these objectives can teach: step, dist, "
+            + ", ".join(COMPARE_FEATURES)
+        )
+        allowed = not reads_prompts or self.teacher.prompting != "none"
+        require(allowed, "teacher.prompting", self.teacher.prompting, what)
 
     @property
     def text_student(self) -> TextStudentConfig | None:

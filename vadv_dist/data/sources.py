@@ -63,6 +63,10 @@ class Sources:
         """The label range, shared by all sources."""
         return self.datasets[0].manifest.label
 
+    def num_rows(self, split: str) -> int:
+        """Rows of a split over all sources, those that lack a feature included: what `row_id` counts."""
+        return sum(dataset.manifest.rows(split) for dataset in self.datasets)
+
     def label_statistic(self, split: str, name: str) -> list[tuple[int, float]]:
         """Number of rows of a split and a label statistic, per source; empty if a source does not have it."""
         manifests = [dataset.manifest for dataset in self.datasets]

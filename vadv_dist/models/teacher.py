@@ -118,6 +118,7 @@ class Teacher(nn.Module):
         )
         num_branches = (visual_shape is not None) + (face_shape is not None)
         self.fusion = TwoLayerMLP(num_branches * width, hidden, width, "gelu", dropout=dropout)  # eq. 6
+        self.width = width
         self.predicts_classes = predicts_classes
         values = num_classes if predicts_classes else 1
         self.video_head = TwoLayerMLP(width, hidden, values, "gelu", dropout=dropout)

@@ -66,7 +66,8 @@ class TextStudent(nn.Module):
         self.pooling = pooling
         self.freeze_encoder = freeze_encoder
         self.drop = nn.Dropout(dropout)
-        self.dense = head_layer(encoder.config.hidden_size, hidden)
+        self.width: int = encoder.config.hidden_size
+        self.dense = head_layer(self.width, hidden)
         self.out = head_layer(hidden, 1, OUTPUT_STD)
         self._takes_ready_mask = (
             encoder.config.model_type in _TAKE_READY_MASK

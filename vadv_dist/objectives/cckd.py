@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vadv_dist.evaluation.description import Term
+from vadv_dist.objectives.distillation import teaching_term
 from vadv_dist.objectives.masking import kept, pairs, ratio
 from vadv_dist.objectives.relations import FeatureRelations
 
@@ -48,7 +48,7 @@ class CCKD(FeatureRelations):
         gamma, order: see there.
     """
 
-    described = (Term("cckd", "Correlations of rows", "CCKD", weight="psi", trains_student=True),)
+    described = (teaching_term("cckd", "Correlations of rows", "CCKD"),)
 
     def __init__(self, *, gamma: float, order: int) -> None:
         super().__init__()

@@ -8,9 +8,8 @@ Shape letters: N training rows, G rows of all ranks' micro-batches, K negatives,
 import torch
 from torch import Tensor, nn
 
-from vadv_dist.evaluation.description import Term
 from vadv_dist.models.heads import head_layer
-from vadv_dist.objectives.distillation import Distillation
+from vadv_dist.objectives.distillation import Distillation, teaching_term
 from vadv_dist.objectives.global_batch import GlobalBatch
 from vadv_dist.objectives.masking import counted_values, ratio
 from vadv_dist.objectives.memory_bank import MemoryBank
@@ -78,7 +77,7 @@ class CRD(Distillation):
     """
 
     reads = "features"
-    described = (Term("crd", "Contrast with stored rows", "CRD", weight="psi", trains_student=True),)
+    described = (teaching_term("crd", "Contrast with stored rows", "CRD"),)
 
     def __init__(
         self,

@@ -8,9 +8,8 @@ Shape letters: B batch, C classes.
 import torch
 from torch import Tensor, nn
 
-from vadv_dist.evaluation.description import Term
 from vadv_dist.objectives.base import at_least_fp32
-from vadv_dist.objectives.distillation import Distillation
+from vadv_dist.objectives.distillation import Distillation, teaching_term
 from vadv_dist.objectives.global_batch import GlobalBatch
 from vadv_dist.objectives.masking import counted_values, kept, mean_share
 from vadv_dist.objectives.outputs import Rows, View
@@ -68,8 +67,8 @@ class DIST(Distillation):
     def __init__(self, *, temperature: float, num_classes: int) -> None:
         super().__init__()
         self.temperature, self.num_classes = temperature, num_classes
-        inter = Term("dist_inter", "Correlation over classes", "inter", weight="psi", trains_student=True)
-        intra = Term("dist_intra", "Correlation over rows", "intra", weight="psi", trains_student=True)
+        inter = teaching_term("dist_inter", "Correlation over classes", "inter")
+        intra = teaching_term("dist_intra", "Correlation over rows", "intra")
         self.described = (inter, intra) if num_classes > 2 else (intra,)
 
     def forward(self, teacher: View, student: View, rows: Rows) -> dict[str, Tensor]:

@@ -35,3 +35,8 @@ class Distillation(nn.Module):
             the local rows' share of each term, [], fp32 or wider; the shares of ranks and micro-batches add up.
         """
         raise NotImplementedError
+
+
+def teaching_term(name: str, title: str, symbol: str) -> Term:
+    """A term of a rival: ψ weights it, and it carries knowledge from the teacher to the student."""
+    return Term(name, title, symbol, weight="psi", trains_student=True, distils=True)

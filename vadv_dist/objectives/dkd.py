@@ -8,9 +8,8 @@ Shape letters: B batch, C classes.
 import torch
 from torch import Tensor
 
-from vadv_dist.evaluation.description import Term
 from vadv_dist.objectives.base import at_least_fp32
-from vadv_dist.objectives.distillation import Distillation
+from vadv_dist.objectives.distillation import Distillation, teaching_term
 from vadv_dist.objectives.kd import softened_divergence
 from vadv_dist.objectives.masking import counted_values, mean_share
 from vadv_dist.objectives.outputs import Rows, View
@@ -60,8 +59,8 @@ class DKD(Distillation):
     def __init__(self, *, temperature: float, num_classes: int) -> None:
         super().__init__()
         self.temperature = temperature
-        target = Term("dkd_target", "Label’s class against others", "TCKD", weight="psi", trains_student=True)
-        others = Term("dkd_non_target", "Classes that are not the label’s", "NCKD", weight="psi", trains_student=True)
+        target = teaching_term("dkd_target", "Label’s class against others", "TCKD")
+        others = teaching_term("dkd_non_target", "Classes that are not the label’s", "NCKD")
         self.described = (target, others) if num_classes > 2 else (target,)
 
     def forward(self, teacher: View, student: View, rows: Rows) -> dict[str, Tensor]:

@@ -7,10 +7,9 @@ Shape letters: B batch, D width of the teacher's features.
 
 from torch import Tensor
 
-from vadv_dist.evaluation.description import Term
 from vadv_dist.models.heads import head_layer
 from vadv_dist.objectives.base import at_least_fp32
-from vadv_dist.objectives.distillation import Distillation
+from vadv_dist.objectives.distillation import Distillation, teaching_term
 from vadv_dist.objectives.masking import counted_values, mean_share
 from vadv_dist.objectives.outputs import Rows, View
 
@@ -41,7 +40,7 @@ class FitNet(Distillation):
     """
 
     reads = "features"
-    described = (Term("fitnet", "Regressed features", "FitNet", weight="psi", trains_student=True),)
+    described = (teaching_term("fitnet", "Regressed features", "FitNet"),)
 
     def __init__(self, *, teacher_width: int, student_width: int) -> None:
         super().__init__()

@@ -7,9 +7,8 @@ Shape letters: B batch, C classes.
 
 from torch import Tensor
 
-from vadv_dist.evaluation.description import Term
 from vadv_dist.objectives.base import at_least_fp32
-from vadv_dist.objectives.distillation import Distillation
+from vadv_dist.objectives.distillation import Distillation, teaching_term
 from vadv_dist.objectives.masking import counted_values, mean_share
 from vadv_dist.objectives.outputs import Rows, View
 
@@ -40,7 +39,7 @@ class KD(Distillation):
     """
 
     reads = "classes"
-    described = (Term("kd", "Softened class probabilities", "KD", weight="psi", trains_student=True),)
+    described = (teaching_term("kd", "Softened class probabilities", "KD"),)
 
     def __init__(self, *, temperature: float) -> None:
         super().__init__()

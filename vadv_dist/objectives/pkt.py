@@ -8,7 +8,7 @@ Shape letters: B, G rows, D width.
 import torch
 from torch import Tensor, nn
 
-from vadv_dist.evaluation.description import Term
+from vadv_dist.objectives.distillation import teaching_term
 from vadv_dist.objectives.masking import kept, pairs, ratio
 from vadv_dist.objectives.relations import FeatureRelations
 
@@ -39,7 +39,7 @@ def neighbour_divergence(teacher_BD: Tensor, student_BD: Tensor, counts_B: Tenso
 class PKT(FeatureRelations):
     """`neighbour_divergence` over the rows of all ranks."""
 
-    described = (Term("pkt", "Neighbours of each row", "PKT", weight="psi", trains_student=True),)
+    described = (teaching_term("pkt", "Neighbours of each row", "PKT"),)
 
     def losses(self, teacher_GD: Tensor, student_GD: Tensor, counts_G: Tensor) -> dict[str, Tensor]:
         """See `FeatureRelations.losses`."""

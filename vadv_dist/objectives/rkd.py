@@ -8,7 +8,7 @@ Shape letters: B, G rows, D width.
 import torch
 from torch import Tensor, nn
 
-from vadv_dist.evaluation.description import Term
+from vadv_dist.objectives.distillation import teaching_term
 from vadv_dist.objectives.masking import kept, pairs, ratio
 from vadv_dist.objectives.relations import FeatureRelations
 
@@ -51,8 +51,8 @@ class RKD(FeatureRelations):
     """`distance_loss` and `angle_loss` over the rows of all ranks."""
 
     described = (
-        Term("rkd_distance", "Distances of rows", "RKD-D", weight="psi", trains_student=True),
-        Term("rkd_angle", "Angles between rows", "RKD-A", weight="psi", trains_student=True),
+        teaching_term("rkd_distance", "Distances of rows", "RKD-D"),
+        teaching_term("rkd_angle", "Angles between rows", "RKD-A"),
     )
 
     def losses(self, teacher_GD: Tensor, student_GD: Tensor, counts_G: Tensor) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ Shape letters: B, G rows, D width.
 
 from torch import Tensor, nn
 
-from vadv_dist.evaluation.description import Term
+from vadv_dist.objectives.distillation import teaching_term
 from vadv_dist.objectives.masking import kept, ratio
 from vadv_dist.objectives.relations import FeatureRelations
 
@@ -30,7 +30,7 @@ def similarity_distance(teacher_BD: Tensor, student_BD: Tensor, counts_B: Tensor
 class SP(FeatureRelations):
     """`similarity_distance` over the rows of all ranks."""
 
-    described = (Term("sp", "Similarities of rows", "SP", weight="psi", trains_student=True),)
+    described = (teaching_term("sp", "Similarities of rows", "SP"),)
 
     def losses(self, teacher_GD: Tensor, student_GD: Tensor, counts_G: Tensor) -> dict[str, Tensor]:
         """See `FeatureRelations.losses`."""

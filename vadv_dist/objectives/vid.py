@@ -10,10 +10,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vadv_dist.evaluation.description import Term
 from vadv_dist.models.heads import head_layer
 from vadv_dist.objectives.base import at_least_fp32
-from vadv_dist.objectives.distillation import Distillation
+from vadv_dist.objectives.distillation import Distillation, teaching_term
 from vadv_dist.objectives.masking import counted_values, mean_share
 from vadv_dist.objectives.outputs import Rows, View
 
@@ -47,7 +46,7 @@ class VID(Distillation):
     """
 
     reads = "features"
-    described = (Term("vid", "Likelihood of the teacher’s features", "VID", weight="psi", trains_student=True),)
+    described = (teaching_term("vid", "Likelihood of the teacher’s features", "VID"),)
 
     def __init__(self, *, teacher_width: int, student_width: int, initial_variance: float) -> None:
         super().__init__()

@@ -5,23 +5,25 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from vadv_dist.config import Config
-from vadv_dist.config.objective_sections import (
-    AloneObjectiveConfig,
+from vadv_dist.config.objective_sections import AloneObjectiveConfig, ObjectiveConfig
+from vadv_dist.config.rival_sections import RivalConfig
+from vadv_dist.config.sections import RetrievalConfig
+from vadv_dist.config.weighting_sections import (
     DwaWeightingConfig,
     EqualWeightingConfig,
     FamoWeightingConfig,
     FixedWeightingConfig,
-    ObjectiveConfig,
     RlwWeightingConfig,
     UncertaintyWeightingConfig,
     UwSoWeightingConfig,
 )
-from vadv_dist.config.sections import RetrievalConfig
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation.description import Term
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.objectives.base import Objective
+from vadv_dist.objectives.distillation import Distillation
 from vadv_dist.objectives.retrieval import RetrievalObjective
+from vadv_dist.objectives.rival_objective import RivalObjective
 from vadv_dist.objectives.step_distillation import StepDistillation
 from vadv_dist.objectives.weighting import (
     DynamicWeightAverage,
@@ -32,28 +34,53 @@ from vadv_dist.objectives.weighting import (
     Weighting,
 )
 from vadv_dist.students.base import RetrievalStudent
+from vadv_dist.tasks.rivals import Sides, build_rival
 
 
-def build_objective(config: Config, labels: LabelScale) -> tuple[Objective, Mapping[str, float]]:
-    """Build the objective of sentiment, and the fixed weights of its terms by name."""
+def build_objective(config: Config, labels: LabelScale, sides: Sides | None) -> tuple[Objective, Mapping[str, float]]:
+    """Build the objective of sentiment, and the fixed weights of its terms by name.
+
+    Args:
+        config: the run's.
+        labels: range and threshold of the labels.
+        sides: what a rival must know of teacher and student; None without a teacher.
+    Raises:
+        UserError: the objective can teach nothing.
+    """
     section = config.objective
-    if isinstance(section, AloneObjectiveConfig):
+    if isinstance(section, AloneObjectiveConfig) or sides is None:
         return StepDistillation(has_teacher=False, threshold=labels.threshold), {"text_regression": section.beta}
-    objective = StepDistillation(
-        has_prompts=config.teacher.prompting != "none",
-        threshold=labels.threshold,
-        step1=section.step1,
-        step2=section.step2,
-        detach_targets=section.detach_targets,
-    )
-    return objective, {term.name: getattr(section, term.weight) for term in objective.described}
+    has_prompts = config.teacher.prompting != "none"
+    own: dict[str, float] = {}
+    objective: Objective
+    if isinstance(section, RivalConfig):
+        distillation, own = build_rival(section, sides)
+        objective = RivalObjective(
+            distillation,
+            has_prompts=has_prompts,
+            threshold=labels.threshold,
+            detach_targets=section.detach_targets,
+        )
+    else:
+        objective = StepDistillation(
+            has_prompts=has_prompts,
+            threshold=labels.threshold,
+            step1=section.step1,
+            step2=section.step2,
+            detach_targets=section.detach_targets,
+        )
+    return objective, {term.name: getattr(section, term.weight) for term in objective.described} | own
 
 
 def build_retrieval_objective(
-    config: Config, student: RetrievalStudent
+    config: Config, student: RetrievalStudent, sides: Mapping[str, Sides]
 ) -> tuple[RetrievalObjective | None, Mapping[str, float]]:
     """Build what the teacher adds to a retrieval student's terms, and the fixed weights of all terms by name.
 
+    Args:
+        config: the run's.
+        student: the student.
+        sides: what a rival must know of teacher and student, for each modality; empty without a teacher.
     Raises:
         UserError: the student has nothing that the objective distils onto.
     """
@@ -67,14 +94,25 @@ def build_retrieval_objective(
             f"student.kind {config.student.kind} is determined in closed form, so no teacher can be distilled onto it. "
             "Set objective.kind: none."
         )
-    objective = RetrievalObjective(
-        task.distil_onto,
-        has_prompts=config.teacher.prompting != "none",
-        step1=section.step1,
-        step2=section.step2,
-        detach_targets=section.detach_targets,
-    )
-    return objective, {**weights, **{term.name: getattr(section, term.weight) for term in objective.described}}
+    has_prompts = config.teacher.prompting != "none"
+    own: dict[str, float] = {}
+    if isinstance(section, RivalConfig):
+        rivals: dict[str, Distillation] = {}
+        for modality in task.distil_onto:
+            rivals[modality], of_rival = build_rival(section, sides[modality])
+            own |= {f"{name}_{modality}": weight for name, weight in of_rival.items()}
+        objective = RetrievalObjective(
+            task.distil_onto, has_prompts=has_prompts, detach_targets=section.detach_targets, rivals=rivals
+        )
+    else:
+        objective = RetrievalObjective(
+            task.distil_onto,
+            has_prompts=has_prompts,
+            step1=section.step1,
+            step2=section.step2,
+            detach_targets=section.detach_targets,
+        )
+    return objective, {**weights, **{term.name: getattr(section, term.weight) for term in objective.described}, **own}
 
 
 def build_weighting(objective: ObjectiveConfig, terms: Sequence[Term], device: torch.device) -> Weighting | None:

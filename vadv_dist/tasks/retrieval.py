@@ -30,6 +30,7 @@ from vadv_dist.students.base import RetrievalStudent
 from vadv_dist.tasks.base import FloatArray, Metrics, Outputs, ParameterGroup, StudentFacts, Terms, TrainingStep
 from vadv_dist.tasks.objective import build_retrieval_objective, build_weighting
 from vadv_dist.tasks.parameter_groups import parameter_groups
+from vadv_dist.tasks.rivals import Sides
 from vadv_dist.tasks.students import build_retrieval_student
 from vadv_dist.tasks.teacher import teacher_of
 
@@ -129,7 +130,8 @@ class RetrievalTask:
         audio, visual = (sources.features[name].shape[-1] for name in MODALITIES)
         self.student = build_retrieval_student(config.student, audio, visual, self._num_classes)
         teacher = teacher_of(config, sources) if config.has_teacher else None
-        objective, self.weights = build_retrieval_objective(config, self.student)
+        sides = {} if teacher is None else self._sides(teacher, audio, visual)
+        objective, self.weights = build_retrieval_objective(config, self.student, sides)
         described: tuple[Term, ...] = self.student.described
         if objective is not None:
             described += objective.described
@@ -141,6 +143,26 @@ class RetrievalTask:
         self.description = describe(
             described, video=self._teaches, prompt=self._teaches and config.teacher.prompting != "none"
         )
+
+    def _sides(self, teacher: Teacher, audio_width: int, visual_width: int) -> dict[str, Sides]:
+        """What a rival objective must know, by modality; empty for a student that no teacher can be distilled onto."""
+        if self.student.in_closed_form:
+            return {}
+        self.student.eval()
+        with torch.no_grad():
+            pair = self.student(torch.zeros(1, audio_width), torch.zeros(1, visual_width))
+        self.student.train()
+        return {
+            modality: Sides(
+                teacher_width=teacher.width,
+                student_width=view.features.shape[1],
+                num_rows=self._sources.num_rows("train"),
+                seed=self._config.run.seed,
+                num_classes=self._num_classes,
+                student_has_scores=view.logit is not None,
+            )
+            for modality, view in pair.views.items()
+        }
 
     @property
     def in_closed_form(self) -> bool:

@@ -46,6 +46,7 @@ from vadv_dist.tasks.base import (
 from vadv_dist.tasks.model_check import check_text_model, two_rows
 from vadv_dist.tasks.objective import build_objective, build_weighting
 from vadv_dist.tasks.parameter_groups import parameter_groups
+from vadv_dist.tasks.rivals import Sides
 from vadv_dist.tasks.teacher import teacher_of
 
 STUDENT = Output("student", "Student", "text_logit", "student")
@@ -144,7 +145,8 @@ class SentimentTask:
         self.student = build_student(student, max_tokens=config.data.max_tokens)
         teacher = teacher_of(config, sources) if config.has_teacher else None
         self.weights: Mapping[str, float]
-        objective, self.weights = build_objective(config, self.labels)
+        sides = None if teacher is None else self._sides(teacher)
+        objective, self.weights = build_objective(config, self.labels, sides)
         if teacher is not None:
             teacher.freeze_unused(prompt_logit=any(term.name == "prompt_to_video" for term in objective.described))
         self._seen_by = config.needed_features[0] if config.needed_features else None
@@ -157,6 +159,16 @@ class SentimentTask:
         self.collator = Collator([text, *map(FeatureField, config.needed_features)])
         has_prompts = teacher is not None and config.teacher.prompting != "none"
         self.description = describe(self.labels, objective.described, video=teacher is not None, prompt=has_prompts)
+
+    def _sides(self, teacher: Teacher) -> Sides:
+        """What a rival objective must know."""
+        return Sides(
+            teacher_width=teacher.width,
+            student_width=self.student.width,
+            num_rows=self._sources.num_rows("train"),
+            seed=self._config.run.seed,
+            threshold=self.labels.threshold,
+        )
 
     def _start_at_the_labels(self) -> None:
         """Let every logit begin at the mean training label, so that no epoch is spent on getting there."""

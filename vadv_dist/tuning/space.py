@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vadv_dist.config import Config, StepObjectiveConfig, config_from_dict, config_to_dict
 from vadv_dist.config.load import set_field
+from vadv_dist.config.rival_sections import RivalConfig
 from vadv_dist.reporting.words import decimals
 
 if TYPE_CHECKING:
@@ -138,12 +139,13 @@ class Space:
         return {e.field: e.parameter(merged[e.field]) for e in self.searched if self.applies(e, merged, base)}
 
     def default(self, base: Config) -> dict[str, Value]:
-        """The first trial: the paper's loss weights, and the configuration's values of all other fields.
+        """The first trial: the paper's loss weights (a rival's own), and the configuration's values of other fields.
 
         Multiplying all weights by a factor changes only the step size. If the space fixes β at another value than the
         paper's, the other weights are scaled with it.
         """
-        paper = StepObjectiveConfig()
+        own = base.objective
+        paper = own if isinstance(own, RivalConfig) else StepObjectiveConfig()
         fixed = {entry.field: entry.choices[0] for entry in self.entries if entry.kind == "fixed"}
         beta = fixed.get("objective.beta")
         factor = beta / paper.beta if isinstance(beta, int | float) and beta > 0 else 1.0

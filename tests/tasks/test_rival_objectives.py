@@ -1,0 +1,212 @@
+"""Rivals of step distillation in both tasks: what they train, and which combinations are refused."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from vadv_dist.config import load_config
+from vadv_dist.config.rival_sections import COMPARE_FEATURES
+from vadv_dist.data.schema import Batch
+from vadv_dist.data.stream import BatchStream
+from vadv_dist.data.windows import LocalWindows
+from vadv_dist.engines.build import build_engine
+from vadv_dist.engines.distributed import Distributed
+from vadv_dist.errors import UserError
+from vadv_dist.objectives.base import weighted_total
+from vadv_dist.tasks import Task, build
+from vadv_dist.tasks.rivals import Sides, build_rival
+from vadv_dist.training.splits import Splits
+
+CLASSES = ("kd", "dkd", "dist")
+KINDS = (*CLASSES, *COMPARE_FEATURES)
+CPU = torch.device("cpu")
+SMALL = {"crd": ["--objective.negatives=32", "--objective.width=8"]}
+# The rival's loss decides alone, and the teacher stays as it is.
+ALONE = ["--objective.alpha=0", "--objective.beta=0.01", "--objective.gamma=0"]
+NO_DROPOUT = ["--student.dropout=0", "--student.encoder_dropout=0"]
+
+
+def task_and_batch(path: Path, *overrides: str, rows: int = 24) -> tuple[Task, Batch]:
+    config = load_config(path, [*overrides, f"--data.batch_size={rows}"])
+    train_split = Splits.open(config).train
+    task = build(config, train_split.sources)
+    windows = LocalWindows(train_split)
+    plan = train_split.plan(config.data, seed=1, epoch=0)
+    batch = next(iter(BatchStream(plan=plan, windows=windows, collator=task.collator).steps())).micro[0]
+    windows.close()
+    return task, batch
+
+
+def term_names(task: Task) -> list[str]:
+    """The rival's own terms."""
+    return [term.name for term in task.description.terms if term.weight == "psi"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sentiment_learns_from_every_rival(write_config: Callable[..., Path], kind: str) -> None:
+    overrides = [f"--objective.kind={kind}", "--optimizer.lr=3.0e-3", *ALONE, *NO_DROPOUT, *SMALL.get(kind, [])]
+    task, batch = task_and_batch(write_config(), *overrides)
+    task.check(CPU)
+    names = term_names(task)
+    assert names
+    engine = build_engine(load_config(write_config(), overrides), task.step, task.parameter_groups(), Distributed())
+    encoder = [p.detach().clone() for n, p in task.step.named_parameters() if n.startswith("student.encoder.layer")]
+    totals = []
+    for _ in range(25):
+        terms = engine.step([batch], lambda _: task.weights, 1.0, weights_known=True)[0][0]
+        totals.append({name: float(terms[name]) for name in (*names, "total")})
+    for name in (*names, "total"):
+        first, last = (sum(line[name] for line in part) / 3 for part in (totals[:3], totals[-3:]))
+        assert last < first - 0.05 * abs(first), name
+    trained = [p for n, p in task.step.named_parameters() if n.startswith("student.encoder.layer")]
+    assert all(not torch.equal(*pair) for pair in zip(encoder, trained, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rival_alone_moves_the_student_and_not_the_teacher(write_config: Callable[..., Path], kind: str) -> None:
+    for detach in (True, False):
+        arguments = [f"--objective.kind={kind}", f"--objective.detach_targets={detach}".lower(), *NO_DROPOUT]
+        task, batch = task_and_batch(write_config(), *arguments, *SMALL.get(kind, []))
+        terms = task.step(batch)[1]
+        weighted_total({name: terms[name] for name in term_names(task)}, task.weights).backward()
+        sizes = {"student": 0.0, "teacher": 0.0, "objective": 0.0}
+        for name, parameter in task.step.named_parameters():
+            if parameter.grad is not None:
+                sizes[name.partition(".")[0]] += float(parameter.grad.abs().sum())
+        assert sizes["student"] > 0
+        assert (sizes["teacher"] > 0) is not detach
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_filler_and_rows_without_video_change_nothing(write_config: Callable[..., Path], kind: str) -> None:
+    arguments = [f"--objective.kind={kind}", "--data.missing=mask", *NO_DROPOUT, *SMALL.get(kind, [])]
+    task, batch = task_and_batch(write_config(), *arguments)
+    task.step.eval()
+    present = torch.ones(len(batch.label))
+    present[5::6] = 0
+    valid = torch.ones(len(batch.label))
+    valid[-3:] = 0
+    counts = {name: torch.tensor(float((valid * present).sum())) for name in batch.counts}
+    batch = dataclasses.replace(
+        batch,
+        valid=valid,
+        present=dict.fromkeys(batch.present, present),
+        row_id=torch.where(valid.bool(), batch.row_id, -1),
+        counts={**counts, "rows": valid.sum()},
+    )
+    changed = {name: values.clone() for name, values in batch.fields.items()}
+    for name in ("visual", "face"):
+        changed[name][(present * valid) == 0] = 7.0
+    for one, other in zip(batch.fields.values(), changed.values(), strict=True):
+        assert one.shape == other.shape
+    terms, again = (task.step(b)[1] for b in (batch, dataclasses.replace(batch, fields=changed)))
+    for name in term_names(task):
+        assert terms[name].item() == again[name].item()
+        assert terms[name].isfinite()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_retrieval_learns_from_every_rival(write_retrieval_config: Callable[..., Path], kind: str) -> None:
+    path = write_retrieval_config(objective=kind)
+    overrides = ["--optimizer.lr=3.0e-3", *ALONE, *SMALL.get(kind, [])]
+    task, batch = task_and_batch(path, *overrides)
+    task.check(CPU)
+    names = term_names(task)
+    assert {name.rpartition("_")[2] for name in names} == {"audio", "visual"}
+    engine = build_engine(load_config(path, overrides), task.step, task.parameter_groups(), Distributed())
+    lines = []
+    for _ in range(25):
+        terms = engine.step([batch], lambda _: task.weights, 1.0, weights_known=True)[0][0]
+        lines.append(sum(float(terms[name]) * task.weights[name] for name in names))
+    assert sum(lines[-3:]) < sum(lines[:3]) - 0.05 * abs(sum(lines[:3]))
+
+
+@pytest.mark.parametrize("kind", ["kd", "dkd"])
+def test_class_probabilities_need_prompts_in_sentiment(write_config: Callable[..., Path], kind: str) -> None:
+    expected = (
+        rf"teacher\.prompting is 'none', expected video or static, because objective\.kind {kind} compares class "
+        r"probabilities, and that of a single regression logit is constant\. Without prompts, these objectives can "
+        r"teach: step, dist, fitnet, pkt, crd, rkd, sp, cckd, vid"
+    )
+    with pytest.raises(UserError, match=expected):
+        load_config(write_config(), [f"--objective.kind={kind}", "--teacher.prompting=none"])
+
+
+@pytest.mark.parametrize("kind", ["dist", *COMPARE_FEATURES])
+def test_other_rivals_teach_sentiment_without_prompts(write_config: Callable[..., Path], kind: str) -> None:
+    overrides = [f"--objective.kind={kind}", "--teacher.prompting=none", *SMALL.get(kind, [])]
+    task, batch = task_and_batch(write_config(), *overrides)
+    task.check(CPU)
+    terms = task.step(batch)[1]
+    assert set(terms) == set(task.weights) == {term.name for term in task.description.terms}
+    assert "video_classification" not in terms
+
+
+def test_what_is_constant_is_no_term(write_config, write_retrieval_config) -> None:
+    cases = {
+        "dkd": (["dkd_target"], ["dkd_target", "dkd_non_target"]),
+        "dist": (["dist_intra"], ["dist_inter", "dist_intra"]),
+    }
+    for kind, (sentiment, retrieval) in cases.items():
+        task, _ = task_and_batch(write_config(), f"--objective.kind={kind}")
+        assert term_names(task) == sentiment
+        task, _ = task_and_batch(write_retrieval_config(objective=kind))
+        assert term_names(task) == [f"{name}_{modality}" for modality in ("audio", "visual") for name in retrieval]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["--objective.kind=dkd", "--objective.target=0"],
+            "dkd_target is not constant, but objective.target is 0",
+        ),
+        (
+            ["--objective.kind=dist", "--objective.intra=0"],
+            "dist_intra is not constant, but objective.intra is 0",
+        ),
+    ],
+)
+def test_factors_that_leave_only_constants_are_refused(write_config, overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match="can teach nothing: below three classes, only its term " + message):
+        task_and_batch(write_config(), *overrides)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_student_without_scores_is_refused_by_losses_that_compare_them(write_retrieval_config, kind: str) -> None:
+    section = load_config(write_retrieval_config(objective=kind)).objective
+    sides = Sides(teacher_width=4, student_width=4, num_rows=9, seed=1, num_classes=3, student_has_scores=False)
+    with pytest.raises(UserError, match=f"objective.kind {kind} compares scores of classes"):
+        build_rival(section, sides)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("{kind: rkd, distance: 0, angle: 0}", "objective.distance is 0.0, expected above 0 if angle is 0"),
+        ("{kind: dist, inter: 0, intra: 0}", "objective.inter is 0.0, expected above 0 if intra is 0"),
+        ("{kind: kd, temperature: 0}", "objective.temperature is 0, expected a number above 0"),
+        ("{kind: fitnet, beta: 0}", "objective.beta is 0, expected a number above 0"),
+        ("{kind: kd, negatives: 5}", "negatives"),
+    ],
+)
+def test_invalid_fields_are_named(write_config: Callable[..., Path], given: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config(write_config(extra=f"objective: {given}"))
+
+
+def test_weights_are_psi_times_the_factors(write_config: Callable[..., Path]) -> None:
+    task, _ = task_and_batch(write_config(), "--objective.kind=rkd", "--objective.psi=0.5")
+    expected = {"video_regression": 1.0, "text_regression": 10.0, "video_classification": 1.0}
+    assert task.weights == {**expected, "rkd_distance": 12.5, "rkd_angle": 25.0}
+
+
+def test_the_exported_student_has_no_part_of_the_objective(write_config: Callable[..., Path]) -> None:
+    task, _ = task_and_batch(write_config(), "--objective.kind=kd")
+    own = [name for name, _ in task.step.named_parameters() if name.startswith("objective.")]
+    assert own == ["objective.distillation.head.weight", "objective.distillation.head.bias"]
+    (group,) = (g for g in task.parameter_groups() if own[0] in g.names)
+    assert group.lr == max(g.lr for g in task.parameter_groups())
