@@ -96,6 +96,7 @@ def write_vegas(
     test: Sequence[int] = tuple(range(10)),
     one_hot: bool = False,
     compression: str | None = None,
+    num_classes: int = 10,
 ) -> Path:
     """Vectors of widths 6 and 4 whose first value is the row index."""
     generator = np.random.default_rng(0)
@@ -105,6 +106,6 @@ def write_vegas(
                 values = generator.normal(size=(len(classes), width)).astype(np.float32)
                 values[:, 0] = np.arange(len(classes))
                 file.create_dataset(f"{name}_{split}", data=values, compression=compression)
-            labels = np.eye(10)[list(classes)] if one_hot else np.asarray(classes)
+            labels = np.eye(num_classes)[list(classes)] if one_hot else np.asarray(classes)
             file.create_dataset(f"lab_{split}", data=labels, compression=compression)
     return path

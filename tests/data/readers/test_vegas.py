@@ -102,6 +102,34 @@ def test_class_names_are_recorded_and_shown(tmp_path: Path) -> None:
     assert "sound 3" in console.export_text()
 
 
+AVE_CLASSES = tuple(f"event {i}" for i in range(15))  # the subset of AVE that retrieval papers use
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_ave_has_the_same_layout_with_fifteen_classes(tmp_path: Path, one_hot: bool) -> None:
+    labels = tuple(i % 15 for i in range(150))
+    path = write_vegas(tmp_path / "ave_feature_norm.h5", labels, tuple(range(15)), one_hot, num_classes=15)
+    summary = ingest_vegas(path, tmp_path / "out", num_classes=15, class_names=AVE_CLASSES)
+    assert summary.splits == {"train": 135, "valid": 15, "test": 15}
+    assert Dataset.open(tmp_path / "out").manifest.label == LabelSpec(0, 14, "class", AVE_CLASSES)
+    assert check_dataset(tmp_path / "out").findings == ()
+    assert rows_of(tmp_path / "out", "test")["source"] == ["ave_feature_norm"] * 15
+    assert sorted(rows_of(tmp_path / "out", "valid")["label"]) == list(range(15))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_more_classes_than_given_are_refused_with_their_number(tmp_path: Path, first: int) -> None:
+    labels = tuple(first + i % 15 for i in range(150))
+    path = write_vegas(tmp_path / "ave.h5", labels, tuple(range(first, first + 15)))
+    with pytest.raises(UserError) as caught:
+        ingest_vegas(path, tmp_path / "out")
+    told = f"{path} has classes from {first} to {first + 14}, more than the 10 given. Use --classes 15."
+    assert str(caught.value) == told
+    assert not (tmp_path / "out").exists()
+    ingest_vegas(path, tmp_path / "out", num_classes=15)
+    assert rows_of(tmp_path / "out", "test")["label"] == list(range(15))
+
+
 def test_a_large_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vadv_dist.data.readers import hdf5
 
@@ -138,7 +166,7 @@ def change(path: Path, name: str, values: Any) -> Path:
         ("audio_test", np.zeros((10, 5)), "audio_test of shape [10, 5], expected [10, 4]"),
         ("visual_train", np.zeros(60), "visual_train of shape [60], expected numbers of shape [R, D]"),
         ("lab_test", np.zeros((10, 3)), "lab_test of shape [10, 3], expected 10 columns. Check --classes."),
-        ("lab_test", np.arange(1, 11), "has classes from 0 to 10, one more than given. Use --classes 11."),
+        ("lab_test", np.arange(1, 11), "has classes from 0 to 10, more than the 10 given. Use --classes 11."),
         ("lab_test", [b"dog"] * 10, "expected numbers of shape [R], [R, 1] or [R, C]"),
     ],
 )
@@ -156,6 +184,7 @@ def test_other_layouts_are_refused(tmp_path: Path, name: str, values: Any, messa
         ({"num_classes": 1}, "--classes is 1, expected a number from 2 to 10,000"),
         ({"num_classes": 20_000}, "--classes is 20000, expected a number from 2 to 10,000"),
         ({"class_names": ["a"]}, "--class-names has 1 names for 10 classes"),
+        ({"class_names": [*"abcdefghi", "a"]}, "--class-names has 'a' more than once"),
         ({"valid_fraction": 1.0}, "--valid-fraction is 1"),
         ({"seed": -1}, "--seed is -1"),
     ],

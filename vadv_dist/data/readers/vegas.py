@@ -72,7 +72,10 @@ def ingest_vegas(
         arrays = _describe(opened)
         labels = {split: _labels(opened, split, num_classes) for split in SPLITS_OF_FILE}
         first = _first_class(labels, num_classes, class_names, path)
-        classes = {split: np.where(known >= 0, known - first, -1) for split, known in labels.items()}
+        classes = {
+            split: np.where((known >= first) & (known < first + num_classes), known - first, -1)
+            for split, known in labels.items()
+        }
         to_valid = stratified_cut(classes["train"], valid_fraction, seed)
         with ingesting(
             root,
@@ -160,7 +163,7 @@ def _labels(file: Hdf5File, split: str, num_classes: int) -> IntArray:
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim == 1:
-        whole = (values >= 0) & (values <= num_classes) & (np.floor(values) == values)
+        whole = (values >= 0) & (values <= _MAX_CLASSES) & (np.floor(values) == values)
         return np.where(whole, values, -1).astype(np.int64)
     if values.shape[1] != num_classes:
         raise UserError(
@@ -173,21 +176,26 @@ def _labels(file: Hdf5File, split: str, num_classes: int) -> IntArray:
 
 
 def _first_class(labels: dict[str, IntArray], num_classes: int, class_names: Sequence[str], path: Path) -> int:
-    """Whether the file counts classes from 0 or from 1."""
-    known = np.concatenate([values[values >= 0] for values in labels.values()])
-    if not len(known):
+    """Whether the file counts classes from 0 or from 1; numbers above its classes belong to rows without a class."""
+    present = {int(value) for values in labels.values() for value in np.unique(values[values >= 0])}
+    known = {value for value in present if value <= num_classes}
+    if not known:
         raise UserError(f"{path} has no class from 0 to {num_classes} in its labels. Check --classes.")
-    if known.max() < num_classes:
-        if class_names and known.min() == 1:
+    lowest, highest = min(known), max(known)
+    while highest >= num_classes and highest + 1 in present:
+        highest += 1
+    if highest < num_classes:
+        if class_names and lowest == 1:
             raise UserError(
-                f"{path} has classes from 1 to {int(known.max())}, so it is not clear whether they are counted from "
-                f"0 or from 1, and which names they have. Use --classes {int(known.max())} if they are counted from "
+                f"{path} has classes from 1 to {highest}, so it is not clear whether they are counted from "
+                f"0 or from 1, and which names they have. Use --classes {highest} if they are counted from "
                 "1, or leave --class-names out."
             )
         return 0
-    if known.min() == 0:
+    if lowest == 0 or highest > num_classes:
+        count = highest if lowest else highest + 1
         raise UserError(
-            f"{path} has classes from 0 to {num_classes}, one more than given. Use --classes {num_classes + 1}."
+            f"{path} has classes from {lowest} to {highest}, more than the {num_classes} given. Use --classes {count}."
         )
     return 1
 
