@@ -1,6 +1,5 @@
 """The closed form against CCA of the listed pairs: by generalised eigenvalues (scipy) and by scikit-learn."""
 
-
 import numpy as np
 import pytest
 import scipy.linalg

@@ -63,7 +63,8 @@ def test_without_triplets_the_loss_is_zero_and_so_is_its_gradient(loss, case: st
     found = loss(distance, distance, *relations(label, counted), 0.3)
     assert found.item() == 0
     found.backward()
-    assert audio.grad is not None and audio.grad.abs().max() == 0
+    assert audio.grad is not None
+    assert audio.grad.abs().max() == 0
 
 
 def test_batch_all_in_single_precision_is_close_for_large_batches() -> None:

@@ -65,14 +65,13 @@ class ClassMoments:
 
     def add(self, x_RX: Tensor, y_RY: Tensor, label_R: Tensor) -> None:
         """Add rows of integer classes."""
-        for label in label_R.unique().tolist():
+        for label in set(label_R.tolist()):
             x, y = x_RX[label_R == label].double(), y_RY[label_R == label].double()
-            c = int(label)
-            self.count[c] += len(x)
-            self.sum_x[c] += x.sum(dim=0)
-            self.sum_y[c] += y.sum(dim=0)
-            self.squares_x[c] += x.T @ x
-            self.squares_y[c] += y.T @ y
+            self.count[label] += len(x)
+            self.sum_x[label] += x.sum(dim=0)
+            self.sum_y[label] += y.sum(dim=0)
+            self.squares_x[label] += x.T @ x
+            self.squares_y[label] += y.T @ y
 
     def covariances(self) -> Covariances:
         """Means and covariances of all pairs within a class.

@@ -33,7 +33,7 @@ def batch_all(
     known_GG = torch.where(nearest_GG.isinf(), 0.0, nearest_GG)
     sums_GS = nn.functional.pad(known_GG.cumsum(dim=1), (1, 0))
     reach_GG = positive_GG + margin
-    violations_GG = torch.searchsorted(nearest_GG.detach(), reach_GG.detach())
+    violations_GG = torch.searchsorted(nearest_GG.detach().contiguous(), reach_GG.detach().contiguous())
     loss_GG = violations_GG * reach_GG - sums_GS.gather(1, violations_GG)
     num_violations = torch.where(is_positive_GG, violations_GG, 0).sum()
     return torch.where(is_positive_GG, loss_GG, 0.0).sum() / num_violations.clamp(min=1)
