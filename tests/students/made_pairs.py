@@ -37,11 +37,11 @@ STUDENTS: dict[str, Callable[[], RetrievalStudent]] = {
     "tnn-c-cca": lambda: TnnCCca(
         *WIDTHS, components=None, ridge=1e-4, hidden=16, width=6, dropout=0.0, margin=0.3, mining="all"
     ),
-    "cctl": lambda: Cctl(*WIDTHS, hidden=16, margin=0.3, triplet=1.0),
+    "cctl": lambda: Cctl(*WIDTHS, hidden=16, dropout=0.0, margin=0.3, triplet=1.0),
     "instance-loss": lambda: InstanceLoss(*WIDTHS, hidden=32, width=16, dropout=0.0, margin=1.0, ranking=1.0),
-    "random": lambda: RandomProjection(AUDIO, VISUAL, width=8),
+    "random": lambda: RandomProjection(*WIDTHS, width=8),
     "dclma": lambda: Dclma(*WIDTHS, hidden=128, width=16, dropout=0.0, temperature=0.2, contrast=0.01),
-    "vae-cca": lambda: VaeCca(*WIDTHS, hidden=32, width=16, weights=_VAE),
+    "vae-cca": lambda: VaeCca(*WIDTHS, hidden=32, width=16, **_VAE),
 }
 CLOSED = ("c-cca", "random")
 TRAINED = tuple(name for name in STUDENTS if name not in CLOSED)

@@ -95,7 +95,7 @@ def _train_rank(
     folder.require_same(TrainedOn.of(config, splits.train.sources, weights=distributed.is_main))
     task = build(config, splits.train.sources)
     task.check(distributed.device)
-    if task.in_closed_form:
+    if task.begins_with_fit:
         fit_in_closed_form(task, splits.train, config)
     counts = parameter_counts(task)
     choice = agreed_engine(config, splits.train.sources, distributed)

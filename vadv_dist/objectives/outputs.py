@@ -70,12 +70,14 @@ class PairOutputs(NamedTuple):
     Attributes:
         audio_embedding, visual_embedding: ranked by their cosine, [B, E].
         audio_logit, visual_logit: scores of classes, [B, C]; None for a student that predicts none.
+        own: what only the student's own terms read.
     """
 
     audio_embedding: Tensor
     visual_embedding: Tensor
     audio_logit: Tensor | None = None
     visual_logit: Tensor | None = None
+    own: tuple[Tensor, ...] = ()
 
     @property
     def views(self) -> Mapping[str, View]:

@@ -20,11 +20,15 @@ class RetrievalStudent(nn.Module):
 
     Attributes:
         in_closed_form: it is not trained by gradients; `fit` determines its parameters before the first validation.
+        begins_with_fit: `fit` determines a part of it before the rest is trained by gradients.
+        predicts_classes: its outputs have scores of classes.
         described: its own terms, in the order of every table.
         weights: fixed weight of each of its terms, by name.
     """
 
     in_closed_form: ClassVar[bool] = False
+    begins_with_fit: ClassVar[bool] = False
+    predicts_classes: ClassVar[bool] = True
     described: tuple[Term, ...] = ()
     weights: Mapping[str, float]
 

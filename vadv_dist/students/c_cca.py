@@ -14,13 +14,14 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from vadv_dist.errors import UserError
 from vadv_dist.objectives.outputs import PairOutputs
 from vadv_dist.students.base import RetrievalStudent
 from vadv_dist.students.cluster_cca import ClassMoments, solve
 
 
 class LinearCca(nn.Module):
-    """Both projections of cluster-CCA as constants that `fit` sets.
+    """Both projections of cluster-CCA, which `fit` sets; always in fp32.
 
     Args:
         audio_width, visual_width: A, V.
@@ -29,8 +30,10 @@ class LinearCca(nn.Module):
         ridge: added to the variances.
         power: of the correlations, as weights of the components; 0 weights them equally.
     Raises:
-        ValueError: more components than an input has dimensions.
+        UserError: see `num_components`.
     """
+
+    computes_in_fp32 = True
 
     def __init__(
         self,
@@ -43,13 +46,10 @@ class LinearCca(nn.Module):
         power: float = 0.0,
     ) -> None:
         super().__init__()
-        narrower = min(audio_width, visual_width)
-        self.width = min(num_classes - 1, narrower) if components is None else components
-        if self.width > narrower:
-            raise ValueError(f"components is {components}, expected at most {narrower}, the width of the inputs.")
+        self.width = num_components(components, num_classes, min(audio_width, visual_width))
         self._num_classes, self._ridge, self._power = num_classes, ridge, power
-        self.audio_mean, self.visual_mean = constant(audio_width), constant(visual_width)
-        self.audio_map, self.visual_map = constant(audio_width, self.width), constant(visual_width, self.width)
+        self.audio_mean, self.visual_mean = zeros(audio_width), zeros(visual_width)
+        self.audio_map, self.visual_map = zeros(audio_width, self.width), zeros(visual_width, self.width)
 
     def forward(self, audio_BA: Tensor, visual_BV: Tensor) -> tuple[Tensor, Tensor]:
         """Project inputs to [B, K] each."""
@@ -75,6 +75,7 @@ class CCca(RetrievalStudent):
     """Linear projections of both modalities; the arguments are those of `LinearCca`."""
 
     in_closed_form = True
+    predicts_classes = False
 
     def __init__(
         self,
@@ -99,6 +100,22 @@ class CCca(RetrievalStudent):
         return PairOutputs(*self.cca(audio_BA, visual_BV))
 
 
-def constant(*shape: int) -> nn.Parameter:
-    """Numbers that are not trained; a parameter rather than a buffer, so that it is in fp32 whatever the model is."""
-    return nn.Parameter(torch.zeros(*shape), requires_grad=False)
+def num_components(components: int | None, num_classes: int, width: int) -> int:
+    """Number of components of an embedding; None is one less than the classes, or the width if that is less.
+
+    Raises:
+        UserError: there is only one class, or the views that are projected are narrower.
+    """
+    if num_classes < 2:
+        raise UserError("The data set has one class, but correlation within classes needs at least 2.")
+    if components is not None and components > width:
+        raise UserError(
+            f"student.components is {components}, but the vectors that are projected have {width} values. Set it to "
+            f"{width} or less."
+        )
+    return min(num_classes - 1, width) if components is None else components
+
+
+def zeros(*shape: int) -> nn.Parameter:
+    """Numbers that are determined later."""
+    return nn.Parameter(torch.zeros(*shape))

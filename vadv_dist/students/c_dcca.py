@@ -8,7 +8,7 @@ weights classes as its `linear_cca.py` does (see `c_cca.py`); it normalises inpu
 features, which does not depend on other rows; and it computes the linear projections once after training, where ours
 come from running averages of the covariances of batches.
 
-A batch should have several times as many rows as the networks have outputs; the code uses 200 to 500 for 100 pair.
+A batch should have several times as many rows as the networks have outputs; the code uses 200 to 500 for 100 outputs.
 
 Shape letters: B rows of this rank, G rows of all ranks, H width of the outputs, K components.
 """
@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from vadv_dist.evaluation.description import Term
+from vadv_dist.models.heads import head_layer
 from vadv_dist.objectives.global_batch import GlobalBatch
 from vadv_dist.objectives.outputs import PairOutputs, Rows
 from vadv_dist.students.base import RetrievalStudent
-from vadv_dist.students.c_cca import constant
+from vadv_dist.students.c_cca import num_components, zeros
 from vadv_dist.students.cluster_cca import Covariances, batch_covariances, coherence, solve
-from vadv_dist.students.encoders import mlp
+from vadv_dist.students.encoders import saturating
 from vadv_dist.students.row_losses import counted_values
 
 TERMS = (
@@ -43,9 +44,10 @@ class CDcca(RetrievalStudent):
         dropout: after every hidden layer.
         paired: share of the covariance that is taken from each clip's own pair.
     Raises:
-        ValueError: more components than the networks have pair.
+        UserError: see `num_components`.
     """
 
+    predicts_classes = False
     described = TERMS
 
     def __init__(
@@ -61,26 +63,23 @@ class CDcca(RetrievalStudent):
         paired: float,
     ) -> None:
         super().__init__()
-        self.components = min(num_classes - 1, hidden) if components is None else components
-        if self.components > hidden:
-            raise ValueError(f"components is {components}, expected at most {hidden}, the width of the layers.")
+        self.components = num_components(components, num_classes, hidden)
         self._num_classes, self._ridge, self._paired = num_classes, ridge, paired
         self.audio, self.visual = (
-            nn.Sequential(nn.LayerNorm(width), *mlp(width, *[hidden] * 4, activation="sigmoid", dropout=dropout))
+            nn.Sequential(
+                nn.LayerNorm(width),
+                *saturating(width, *[hidden] * 3, activation=nn.Sigmoid, dropout=dropout),
+                head_layer(hidden, hidden),
+            )
             for width in (audio_width, visual_width)
         )
-        self.num_updates = constant(1)
-        self.mean_x, self.mean_y = constant(hidden), constant(hidden)
-        self.xx, self.yy, self.xy = (constant(hidden, hidden) for _ in range(3))
-        self.audio_map, self.visual_map = (constant(hidden, self.components) for _ in range(2))
+        self.linear = RunningCca(hidden, self.components, ridge)
         self.weights = {"correlation": 1.0}
 
     def forward(self, audio_BA: Tensor, visual_BV: Tensor) -> PairOutputs:
         """See `RetrievalStudent.forward`."""
         audio_BH, visual_BH = self.audio(audio_BA), self.visual(visual_BV)
-        # Copies: `terms` changes the projections before the backward pass.
-        audio_BK = (audio_BH - self.mean_x) @ self.audio_map.clone()
-        visual_BK = (visual_BH - self.mean_y) @ self.visual_map.clone()
+        audio_BK, visual_BK = self.linear(audio_BH, visual_BH)
         return PairOutputs(audio_BK, visual_BK, own=(audio_BH, visual_BH))
 
     def terms(self, pair: PairOutputs, rows: Rows) -> dict[str, Tensor]:
@@ -91,20 +90,49 @@ class CDcca(RetrievalStudent):
             audio_GH, visual_GH, batch.label, batch.counted, self._num_classes, paired=self._paired
         )
         if self.training and torch.is_grad_enabled():
-            self._update(covariances)
+            self.linear.update(covariances)
         whitened = coherence(covariances, self._ridge)[0]
         correlations = torch.linalg.svdvals(whitened)[: self.components]
         return {"correlation": batch.share(-correlations.sum().float())}
 
+
+class RunningCca(nn.Module):
+    """Linear projections from running averages of the covariances of batches; always in fp32.
+
+    Frozen parameters rather than buffers, which engines keep in the precision of the model.
+
+    Args:
+        hidden: H.
+        components: K.
+        ridge: added to the variances.
+    """
+
+    computes_in_fp32 = True
+
+    def __init__(self, hidden: int, components: int, ridge: float) -> None:
+        super().__init__()
+        self._components, self._ridge = components, ridge
+        self.num_updates = zeros(1)
+        self.mean_x, self.mean_y = zeros(hidden), zeros(hidden)
+        self.xx, self.yy, self.xy = (zeros(hidden, hidden) for _ in range(3))
+        self.audio_map, self.visual_map = (zeros(hidden, components) for _ in range(2))
+        self.requires_grad_(False)
+
+    def forward(self, audio_BH: Tensor, visual_BH: Tensor) -> tuple[Tensor, Tensor]:
+        """Project the networks' outputs to [B, K] each."""
+        # Copies: `update` changes the projections before the backward pass.
+        audio_BK = (audio_BH - self.mean_x) @ self.audio_map.clone()
+        return audio_BK, (visual_BH - self.mean_y) @ self.visual_map.clone()
+
     @torch.no_grad()
-    def _update(self, batch: Covariances) -> None:
-        """Update the running averages and the projections; all ranks do so with the same batch."""
+    def update(self, batch: Covariances) -> None:
+        """Update the averages and the projections; all ranks do so with the same batch."""
         self.num_updates.add_(1)
         share = max(MOMENTUM, 1 / float(self.num_updates))
-        for name, value in vars(batch).items():
-            running = getattr(self, name)
-            running.lerp_(value.to(running.dtype), share)
-        running = Covariances(*(getattr(self, name).double() for name in vars(batch)))
-        found = solve(running, components=self.components, ridge=self._ridge)
+        averages = {name: getattr(self, name) for name in vars(batch)}
+        for name, average in averages.items():
+            average.lerp_(getattr(batch, name).to(average.dtype), share)
+        running = Covariances(**{name: average.double() for name, average in averages.items()})
+        found = solve(running, components=self._components, ridge=self._ridge)
         self.audio_map.copy_(found.x)
         self.visual_map.copy_(found.y)

@@ -14,8 +14,7 @@ from torch import Tensor
 from vadv_dist.evaluation.description import Term
 from vadv_dist.objectives.global_batch import GlobalBatch
 from vadv_dist.objectives.outputs import PairOutputs, Rows
-from vadv_dist.students.base import RetrievalStudent
-from vadv_dist.students.encoders import mlp
+from vadv_dist.students.base import MLP, RetrievalStudent
 from vadv_dist.students.row_losses import counted_values, label_distance
 from vadv_dist.students.triplets import batch_all, cosine_distance, relations
 
@@ -32,6 +31,7 @@ class Cctl(RetrievalStudent):
         audio_width, visual_width: of the inputs.
         num_classes: C, also the width of an embedding.
         hidden: width of the hidden layers.
+        dropout: dropout of hidden values.
         margin: of the triplets, in cosine.
         triplet: weight of the triplets next to the label space's 1.
     """
@@ -39,11 +39,19 @@ class Cctl(RetrievalStudent):
     described = TERMS
 
     def __init__(
-        self, audio_width: int, visual_width: int, num_classes: int, *, hidden: int, margin: float, triplet: float
+        self,
+        audio_width: int,
+        visual_width: int,
+        num_classes: int,
+        *,
+        hidden: int,
+        dropout: float,
+        margin: float,
+        triplet: float,
     ) -> None:
         super().__init__()
-        self.audio = mlp(audio_width, hidden, hidden, num_classes)
-        self.visual = mlp(visual_width, hidden, hidden, num_classes)
+        self.audio = MLP(audio_width, hidden, num_classes, layers=3, dropout=dropout)
+        self.visual = MLP(visual_width, hidden, num_classes, layers=3, dropout=dropout)
         self.margin = margin
         self.weights = {"label_space": 1.0, "cross_triplet": triplet}
 

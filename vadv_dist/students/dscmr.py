@@ -15,7 +15,6 @@ from vadv_dist.models.heads import head_layer
 from vadv_dist.objectives.global_batch import GlobalBatch
 from vadv_dist.objectives.outputs import PairOutputs, Rows
 from vadv_dist.students.base import RetrievalStudent
-from vadv_dist.students.encoders import mlp
 from vadv_dist.students.row_losses import counted_values, label_distance, logits, pair_distance
 
 TERMS = (
@@ -50,8 +49,8 @@ class Dscmr(RetrievalStudent):
         invariance: float,
     ) -> None:
         super().__init__()
-        self.audio = nn.Sequential(*mlp(audio_width, hidden, last=True))
-        self.visual = nn.Sequential(*mlp(visual_width, hidden, last=True))
+        self.audio = head_layer(audio_width, hidden)
+        self.visual = head_layer(visual_width, hidden)
         self.embedding = head_layer(hidden, width)
         self.classifier = head_layer(width, num_classes)
         self.weights = {"discrimination": 1.0, "similarity": similarity, "invariance": invariance}
@@ -61,7 +60,7 @@ class Dscmr(RetrievalStudent):
         return self._pair(self.audio(audio_BA), self.visual(visual_BV))
 
     def _pair(self, *hidden: Tensor) -> PairOutputs:
-        audio_BE, visual_BE = (self.embedding(one) for one in hidden)
+        audio_BE, visual_BE = (self.embedding(torch.relu(one)) for one in hidden)
         return PairOutputs(audio_BE, visual_BE, self.classifier(audio_BE), self.classifier(visual_BE))
 
     def terms(self, pair: PairOutputs, rows: Rows) -> dict[str, Tensor]:

@@ -17,8 +17,7 @@ from vadv_dist.evaluation.description import Term
 from vadv_dist.models.heads import head_layer
 from vadv_dist.objectives.global_batch import GlobalBatch
 from vadv_dist.objectives.outputs import PairOutputs, Rows
-from vadv_dist.students.base import RetrievalStudent, class_loss
-from vadv_dist.students.encoders import mlp
+from vadv_dist.students.base import MLP, RetrievalStudent, class_loss
 from vadv_dist.students.row_losses import counted_values, logits
 from vadv_dist.students.triplets import cosine_distance, relations
 
@@ -56,8 +55,8 @@ class InstanceLoss(RetrievalStudent):
         ranking: float,
     ) -> None:
         super().__init__()
-        self.audio = mlp(audio_width, hidden, width)
-        self.visual = mlp(visual_width, hidden, width)
+        self.audio = MLP(audio_width, hidden, width, layers=2)
+        self.visual = MLP(visual_width, hidden, width, layers=2)
         self.drop = torch.nn.Dropout(dropout)
         self.classifier = head_layer(width, num_classes)
         self.margin = margin

@@ -14,15 +14,16 @@ class RandomProjection(RetrievalStudent):
 
     Args:
         audio_width, visual_width: of the inputs.
+        num_classes: C, which has no influence.
         width: of an embedding.
     """
 
     in_closed_form = True
+    predicts_classes = False
 
-    def __init__(self, audio_width: int, visual_width: int, *, width: int) -> None:
+    def __init__(self, audio_width: int, visual_width: int, num_classes: int, *, width: int) -> None:
         super().__init__()
         self.audio, self.visual = head_layer(audio_width, width), head_layer(visual_width, width)
-        self.requires_grad_(False)
         self.weights = {}
 
     def fit(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:

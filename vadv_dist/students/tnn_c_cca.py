@@ -11,14 +11,15 @@ Shape letters: G rows of all ranks, E width of an embedding.
 from collections.abc import Iterable
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vadv_dist.evaluation.description import Term
+from vadv_dist.models.heads import head_layer
 from vadv_dist.objectives.global_batch import GlobalBatch
 from vadv_dist.objectives.outputs import PairOutputs, Rows
 from vadv_dist.students.base import RetrievalStudent
 from vadv_dist.students.c_cca import LinearCca
-from vadv_dist.students.encoders import mlp
+from vadv_dist.students.encoders import saturating
 from vadv_dist.students.row_losses import counted_values
 from vadv_dist.students.triplets import batch_all, batch_hard, cosine_distance, relations
 
@@ -40,6 +41,8 @@ class TnnCCca(RetrievalStudent):
         mining: `all` triplets that violate the margin, or the `hard`est one of each anchor.
     """
 
+    begins_with_fit = True
+    predicts_classes = False
     described = TERMS
 
     def __init__(
@@ -58,9 +61,15 @@ class TnnCCca(RetrievalStudent):
     ) -> None:
         super().__init__()
         self.cca = LinearCca(audio_width, visual_width, num_classes, components=components, ridge=ridge)
-        widths = (self.cca.width, hidden, hidden, hidden, width)
-        self.audio = mlp(*widths, activation="tanh", dropout=dropout, last=True)
-        self.visual = mlp(*widths, activation="tanh", dropout=dropout, last=True)
+        self.cca.requires_grad_(False)
+        self.audio, self.visual = (
+            nn.Sequential(
+                *saturating(self.cca.width, *[hidden] * 3, activation=nn.Tanh, dropout=dropout),
+                head_layer(hidden, width),
+                nn.Tanh(),
+            )
+            for _ in range(2)
+        )
         self.margin = margin
         self.loss = batch_all if mining == "all" else batch_hard
         self.weights = {"triplet": 1.0}

@@ -20,7 +20,6 @@ from vadv_dist.objectives.global_batch import GlobalBatch
 from vadv_dist.objectives.outputs import PairOutputs, Rows
 from vadv_dist.students.base import RetrievalStudent, mean_share
 from vadv_dist.students.dscmr import similarity
-from vadv_dist.students.encoders import mlp
 from vadv_dist.students.row_losses import counted_values, label_distance, logits, pair_distance
 
 TERMS = (
@@ -57,7 +56,7 @@ class VaeCca(RetrievalStudent):
         num_classes: C.
         hidden: width after the first layer and before the last.
         width: Z.
-        weights: of all terms.
+        reconstruction, divergence, discrimination, similarity, invariance, center: weights of the terms.
     """
 
     described = TERMS
@@ -70,17 +69,29 @@ class VaeCca(RetrievalStudent):
         *,
         hidden: int,
         width: int,
-        weights: dict[str, float],
+        reconstruction: float,
+        divergence: float,
+        discrimination: float,
+        similarity: float,
+        invariance: float,
+        center: float,
     ) -> None:
         super().__init__()
-        self.audio, self.visual = mlp(audio_width, hidden, last=True), mlp(visual_width, hidden, last=True)
+        self.audio, self.visual = head_layer(audio_width, hidden), head_layer(visual_width, hidden)
         self.shared = head_layer(hidden, width)
         self.mean, self.log_variance = head_layer(width, width), head_layer(width, width)
         self.classifier = head_layer(width, num_classes)
         self.decoder = head_layer(width, hidden)
         self.audio_out, self.visual_out = head_layer(hidden, audio_width), head_layer(hidden, visual_width)
         self.centers = nn.Parameter(torch.randn(num_classes, width))
-        self.weights = weights
+        self.weights = {
+            "reconstruction": reconstruction,
+            "divergence": divergence,
+            "discrimination": discrimination,
+            "similarity": similarity,
+            "invariance": invariance,
+            "center": center,
+        }
 
     def forward(self, audio_BA: Tensor, visual_BV: Tensor) -> PairOutputs:
         """See `RetrievalStudent.forward`."""
@@ -91,7 +102,7 @@ class VaeCca(RetrievalStudent):
 
     def _code(self, values: Tensor, encoder: nn.Module, out: nn.Module) -> tuple[Tensor, ...]:
         """The code, and what `Autoencoded` holds."""
-        shared = self.shared(encoder(values))
+        shared = self.shared(torch.relu(encoder(values)))
         mean, log_variance = self.mean(shared), self.log_variance(shared)
         drawn = mean + torch.randn_like(mean) * (log_variance / 2).exp() if self.training else mean
         return drawn, values, out(self.decoder(drawn)), mean, log_variance

@@ -119,8 +119,13 @@ class Task(Protocol):
         """Whether `fit` determines the model, so that no step is trained."""
         ...
 
+    @property
+    def begins_with_fit(self) -> bool:
+        """Whether `fit` determines the model, or a part of it, before the first step."""
+        ...
+
     def fit(self, batches: Iterable[Batch]) -> None:
-        """Determine the model in closed form.
+        """Determine the model, or a part of it, in closed form.
 
         Args:
             batches: the train split in any order, read as often as it is iterated over.

@@ -105,6 +105,11 @@ def build_retrieval_objective(
             task.distil_onto, has_prompts=has_prompts, detach_targets=section.detach_targets, rivals=rivals
         )
     else:
+        if section.step2 and not student.predicts_classes:
+            raise UserError(
+                f"student.kind {config.student.kind} predicts no classes, so no logit can be distilled onto it. Set "
+                "objective.kind: none."
+            )
         objective = RetrievalObjective(
             task.distil_onto,
             has_prompts=has_prompts,

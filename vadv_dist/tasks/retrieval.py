@@ -82,7 +82,7 @@ class RetrievalStep(TrainingStep):
                 has_visual=present["visual"],
                 has_face=present.get("face"),
             )
-        outputs = {name: value for name, value in pair._asdict().items() if value is not None}
+        outputs = {name: value for name, value in pair._asdict().items() if isinstance(value, Tensor)}
         if seen is not None:
             outputs |= {name: value for name, value in seen._asdict().items() if value is not None}
         if not with_terms:
@@ -168,6 +168,11 @@ class RetrievalTask:
     def in_closed_form(self) -> bool:
         """See `Task.in_closed_form`."""
         return self.student.in_closed_form
+
+    @property
+    def begins_with_fit(self) -> bool:
+        """See `Task.begins_with_fit`."""
+        return self.student.in_closed_form or self.student.begins_with_fit
 
     def fit(self, batches: Iterable[Batch]) -> None:
         """See `Task.fit`."""

@@ -182,6 +182,11 @@ class SentimentTask:
         """See `Task.in_closed_form`."""
         return False
 
+    @property
+    def begins_with_fit(self) -> bool:
+        """See `Task.begins_with_fit`."""
+        return False
+
     def fit(self, batches: Iterable[Batch]) -> None:
         """See `Task.fit`: the student is trained by gradients."""
         raise NotImplementedError

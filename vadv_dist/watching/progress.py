@@ -92,8 +92,9 @@ class ProgressView:
             parts[0] += f" ({', '.join(sources)})"
         star = "  ← best" if line.best else ""
         self._bar.update(self._task, completed=line.step)
+        loss = f"loss {line.train['total']:.3f}  " if line.train else ""  # none in closed form
         self._say(
-            f"epoch {line.epoch + 1:>3}/{self._epochs}  step {line.step:>5}  loss {line.train['total']:.3f}  "
+            f"epoch {line.epoch + 1:>3}/{self._epochs}  step {line.step:>5}  {loss}"
             f"validation {metric.title}: {', '.join(parts)}{star}"
         )
         if line.collapse and not self._warned:
