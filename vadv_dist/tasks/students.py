@@ -1,6 +1,5 @@
 """Build the retrieval student that the configuration's `student` section names."""
 
-from collections.abc import Callable
 from dataclasses import fields
 
 from vadv_dist.config.student_sections import (
@@ -29,8 +28,8 @@ from vadv_dist.students.random_projection import RandomProjection
 from vadv_dist.students.tnn_c_cca import TnnCCca
 from vadv_dist.students.vae_cca import VaeCca
 
-# The fields of a section are the keywords of its class.
-_CLASSES: dict[type, Callable[..., RetrievalStudent]] = {
+# By section; a section's fields are the keywords of the class.
+STUDENTS: dict[type, type[RetrievalStudent]] = {
     EicsConfig: Eics,
     DscmrConfig: Dscmr,
     CCcaConfig: CCca,
@@ -42,9 +41,6 @@ _CLASSES: dict[type, Callable[..., RetrievalStudent]] = {
     DclmaConfig: Dclma,
     VaeCcaConfig: VaeCca,
 }
-
-# Kinds that `RetrievalStudent.fit` determines.
-CLOSED_FORM: tuple[str, ...] = ()
 
 
 def build_retrieval_student(
@@ -58,4 +54,4 @@ def build_retrieval_student(
     if isinstance(config, TextStudentConfig):
         raise ValueError("A text student reads no vectors.")
     options = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "kind"}
-    return _CLASSES[type(config)](audio_width, visual_width, num_classes, **options)
+    return STUDENTS[type(config)](audio_width, visual_width, num_classes, **options)
