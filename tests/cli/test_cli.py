@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from vadv_dist.cli import main
-from vadv_dist.data.synth import GenerativeModel
+from vadv_dist.data.synth import GenerativeModel, RetrievalModel
 from vadv_dist.storage import read_json
 
 
@@ -93,6 +94,46 @@ def test_synth_accepts_annotator_and_video_noise(capsys, tmp_path: Path) -> None
     said = " ".join(capsys.readouterr().out.split())
     for default in (GenerativeModel.s_annot, GenerativeModel.s_video):
         assert f"(default: {default}" in said
+
+
+def test_synth_for_retrieval_passes_its_options_on_and_refuses_those_of_sentiment(capsys, tmp_path: Path) -> None:
+    given = {
+        "--classes": 3,
+        "--label-noise": 0.1,
+        "--audio-noise": 0.2,
+        "--visual-noise": 0.25,
+        "--audio-width": 20,
+        "--visual-width": 24,
+        "--frames": 4,
+    }
+    options = [part for option in given.items() for part in option]
+    made = ("synth", tmp_path / "data", "--task", "retrieval", "--num-clips", 60, *options, "--uninformative-video")
+    assert run(capsys, *made)[0] == 0
+    parameters = read_json(tmp_path / "data" / "dataset.json")["truth"]["parameters"]
+    model = RetrievalModel(
+        num_classes=3,
+        informative_video=False,
+        label_noise=0.1,
+        s_audio=0.2,
+        s_visual=0.25,
+        audio_width=20,
+        visual_width=24,
+        frames=4,
+    )
+    assert parameters == asdict(model)
+    assert run(capsys, "data-check", tmp_path / "data")[0] == 0
+    no = ("synth", tmp_path / "no")
+    assert "--video-noise belongs to --task sentiment, but the task is retrieval" in mistake(
+        capsys, *no, "--task", "retrieval", "--video-noise", 1
+    )
+    assert "--classes belongs to --task retrieval, but the task is sentiment" in mistake(capsys, *no, "--classes", 3)
+    assert "unknown task 'retreival'" in mistake(capsys, *no, "--task", "retreival")
+    assert not (tmp_path / "no").exists()
+    with pytest.raises(SystemExit):
+        main(["synth", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for name in ("num_classes", "label_noise", "s_audio", "s_visual", "audio_width", "visual_width", "frames"):
+        assert f"(default: {getattr(RetrievalModel, name)}" in said
 
 
 def test_evaluate_export_predict_and_report_of_a_run(capsys, trained: Path, tmp_path: Path) -> None:

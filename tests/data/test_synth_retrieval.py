@@ -91,7 +91,7 @@ def test_stated_truth_matches_an_ideal_reader_of_the_test_split(
     for name in ("audio", "mean", "frames"):
         share = (getattr(readings, name).argmax(axis=1) == readings.content).mean()
         assert share == pytest.approx(truth["best_accuracy"][name], abs=0.035), name
-    assert found["classes"] <= found["student"] < found["classes"] + 0.02
+    assert found["student"] == pytest.approx(found["classes"], abs=0.01)  # its own clip is one of 100 relevant ones
     if informative:
         assert found["frames"] > found["student"] + 0.05
     else:
@@ -156,14 +156,16 @@ def test_uninformative_frames_differ_from_their_mean_by_noise_alone(idle: Datase
     assert strongest[0] < 1.3 * strongest[-1]  # 1.21 is expected of noise; event frames would give more than 5
 
 
-def test_only_train_labels_are_wrong_and_by_the_stated_share(made: Dataset, tmp_path: Path) -> None:
-    clean = make_retrieval_dataset(tmp_path / "clean", num_clips=5000, seed=3, label_noise=0.0)
+def test_only_train_labels_are_wrong_and_by_the_stated_share(tmp_path: Path) -> None:
+    noisy, clean = (
+        make_retrieval_dataset(tmp_path / str(share), num_clips=1000, label_noise=share) for share in (0.4, 0.0)
+    )
     for split in SPLITS:
-        noisy, right = (columns(dataset, split) for dataset in (made, clean))
-        assert noisy["clip_id"] == right["clip_id"]
-        np.testing.assert_array_equal(noisy["visual"], right["visual"])
-        share = (noisy["label"] != right["label"]).mean()
-        assert share == pytest.approx(0.4 if split == "train" else 0.0, abs=0.03 if split == "train" else 0)
+        one, right = (columns(dataset, split) for dataset in (noisy, clean))
+        assert one["clip_id"] == right["clip_id"]
+        np.testing.assert_array_equal(one["visual"], right["visual"])
+        share = (one["label"] != right["label"]).mean()
+        assert share == (pytest.approx(0.4, abs=0.06) if split == "train" else 0)
 
 
 def test_modalities_share_no_direction_and_differ_by_an_offset(made: Dataset) -> None:
@@ -253,7 +255,7 @@ def test_one_frame_of_vegas_width_is_uninformative(tmp_path: Path) -> None:
 
 def test_less_noise_means_a_higher_best_map() -> None:
     best = [
-        truth_document(RetrievalModel(s_audio=s, s_visual=s / 2), num_test=100)["best_map"] for s in (0.6, 0.3, 0.02)
+        truth_document(RetrievalModel(s_audio=s, s_visual=s / 2), num_test=100)["best_map"] for s in (0.6, 0.3, 0.1)
     ]
     for name in ("classes", "student", "frames"):
         values = [one[name]["map"] for one in best]

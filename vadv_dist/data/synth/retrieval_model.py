@@ -78,7 +78,7 @@ class RetrievalModel:
     label_noise: float = 0.4
     s_audio: float = 0.3
     s_visual: float = 0.15
-    s_shared: float = 1.0
+    s_shared: float = 0.4
     s_ambient: float = 0.2
     s_frame: float = 0.3
     audio_width: int = 128
