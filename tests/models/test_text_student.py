@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vadv_dist.errors import UserError
 from vadv_dist.models.encoders import build_encoder, build_tokenizer
@@ -79,6 +80,30 @@ def test_any_encoder_reads_words_and_trains_every_parameter(tmp_path: Path, kind
     assert logit.dtype == torch.float32
     assert logit.abs().max() < 0.3
     assert [name for name, grad in gradients(student).items() if grad is None] == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_the_mask_is_converted_once_and_changes_no_bit(tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
+    """Each layer's attention would turn a mask of booleans into one that is added to its scores."""
+    student = make_student(tmp_path, kind)
+    student.encoder.to(dtype)
+    input_ids, mask = words()
+
+    class Conversions(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.count += func is torch.ops.aten.where.self
+            return func(*args, **(kwargs or {}))
+
+    with torch.no_grad(), Conversions() as by_student:
+        _, pooled = student.read(input_ids, mask)
+    with torch.no_grad(), Conversions() as by_layers:
+        states = student.encoder(input_ids=input_ids, attention_mask=mask.bool()[:, None, None, :]).last_hidden_state
+    assert torch.equal(pooled, states[:, 0])
+    assert by_student.count == 0
+    assert by_layers.count == 2  # of two layers
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

@@ -103,8 +103,8 @@ def test_positions_that_shift_with_padding_are_rejected(build, monkeypatch, shif
     forward = task.student.encoder.forward
 
     def shifted(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
-        padding = attention_mask.shape[-1] - attention_mask.flatten(1).sum(1, keepdim=True)
-        positions = torch.arange(input_ids.shape[1]) + shift * padding.clamp(min=0)
+        padding = (attention_mask.flatten(1) != 0).sum(1, keepdim=True)  # the mask is added to scores
+        positions = torch.arange(input_ids.shape[1]) + shift * padding
         return forward(input_ids, attention_mask=attention_mask, position_ids=positions)
 
     monkeypatch.setattr(task.student.encoder, "forward", shifted)

@@ -91,7 +91,7 @@ class TorchEngine:
             terms: Terms = self._module(batch)[1]
             total = weighted_total(terms, self._weigh(terms))
             # DDP averages gradients over ranks, while the ranks' losses add up.
-            torch.autograd.backward(total * self._distributed.world_size)
+            torch.autograd.backward(total, torch.full_like(total, self._distributed.world_size))
         return {name: term.detach() for name, term in (terms | {"total": total}).items()}
 
     def terms(self, batch: Batch) -> Terms:

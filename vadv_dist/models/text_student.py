@@ -97,11 +97,13 @@ class TextStudent(nn.Module):
     def read(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Return the text logit, as `forward` does, and the pooled vector of the text, [B, D]."""
         mask = attention_mask_BL.bool()
+        encoder_mask = attention_mask_BL
+        if self._takes_ready_mask:
+            # What attention would make of a mask of booleans in each layer.
+            zeros = torch.zeros_like(mask, dtype=self.encoder.dtype)
+            encoder_mask = zeros.masked_fill(~mask, float("-inf"))[:, None, None, :]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
-            hidden_BLD = self.encoder(
-                input_ids=input_ids_BL,
-                attention_mask=mask[:, None, None, :] if self._takes_ready_mask else attention_mask_BL,
-            ).last_hidden_state
+            hidden_BLD = self.encoder(input_ids=input_ids_BL, attention_mask=encoder_mask).last_hidden_state
         if self.pooling == "cls":
             pooled_BD = hidden_BLD[:, 0]
         else:

@@ -24,7 +24,7 @@ class TermMeter:
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
         """Add one micro-batch's share of the terms; the shares of all micro-batches and ranks sum to the step's."""
-        names, stacked = tuple(terms), torch.stack([value.detach().double() for value in terms.values()])
+        names, stacked = tuple(terms), torch.stack([value.detach() for value in terms.values()]).double()
         self._sums[names] = stacked if names not in self._sums else self._sums[names] + stacked
         self._seen.update(names)
 
