@@ -173,6 +173,11 @@ class VidConfig(RivalConfig):
     initial_variance: Annotated[float, Field(gt=1e-4)] = 5.0
     """Initial variance of every predicted feature."""
 
+    def __post_init__(self) -> None:
+        what = "fixed, equal, rlw or uncertainty: the others need losses above 0, and that of vid may be negative"
+        allowed = self.weighting.kind not in ("uw_so", "dwa", "famo")
+        require(allowed, "weighting.kind", self.weighting.kind, what)
+
 
 @dataclass(frozen=True, config=SETTINGS)
 class DistConfig(RivalConfig):
