@@ -56,7 +56,7 @@ def test_a_data_set_with_every_class_in_every_split_has_no_findings(tmp_path: Pa
 
 def test_classes_without_train_clips_are_errors(tmp_path: Path) -> None:
     out = write(tmp_path / "d", {**EVERY, "train": (0, 2)})
-    told = "2 classes have clips in {} but none in train: drum, sea. Nothing can be learned about them: add train clips"
+    told = "2 classes have clips in {} but none in train: drum, sea. Nothing can be learned about such a class"
     found = findings(out)
     assert [(level, where) for level, where, _ in found] == [("error", "valid/, label"), ("error", "test/, label")]
     assert told.format("valid") in found[0][2]

@@ -260,11 +260,11 @@ class _Check:
         for split, what in (("valid", "used for choosing checkpoints"), ("test", "part of the test score")):
             if unknown := unknown_classes(counts, split):
                 have = f"{counted_classes(len(unknown))} clips in {split} but none in train: {named(unknown)}."
-                advice = "Nothing can be learned about them: add train clips of these classes, or leave them out."
+                advice = "Nothing can be learned about such a class: add train clips of it, or leave its clips out."
                 self.error(f"{split}/", "label", have, advice)
             if unseen := unseen_classes(counts, split):
                 have = f"{counted_classes(len(unseen))} clips in train but none in {split}: {named(unseen)}."
-                advice = f"They are not {what}. Split the clips so that every class is in every split."
+                advice = f"Such a class is not {what}. Split the clips so that every class is in every split."
                 self.warning(f"{split}/", "label", have, advice)
         used = {one for each in counts.values() for one in each}
         if len(label.classes) == label.high + 1 and (absent := set(range(len(label.classes))) - used):

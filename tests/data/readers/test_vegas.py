@@ -17,6 +17,7 @@ from vadv_dist.data.info_view import render_info
 from vadv_dist.data.readers.sequences import Framing
 from vadv_dist.data.readers.vegas import ingest_vegas, stratified_cut
 from vadv_dist.data.schema import LabelSpec
+from vadv_dist.data.shared_videos import check_datasets
 from vadv_dist.errors import UserError
 
 UNEVEN = [0] * 40 + [1] * 20 + [2] * 5 + [3]
@@ -128,6 +129,13 @@ def test_more_classes_than_given_are_refused_with_their_number(tmp_path: Path, f
     assert not (tmp_path / "out").exists()
     ingest_vegas(path, tmp_path / "out", num_classes=15)
     assert rows_of(tmp_path / "out", "test")["label"] == list(range(15))
+
+
+def test_two_files_share_no_videos(tmp_path: Path) -> None:
+    out = [tmp_path / name for name in ("vegas", "ave")]
+    for folder in out:
+        ingest_vegas(write_vegas(tmp_path / f"{folder.name}.h5"), folder, seed=len(folder.name))
+    assert check_datasets(out).between == ()
 
 
 def test_a_large_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

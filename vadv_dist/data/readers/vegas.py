@@ -106,8 +106,9 @@ def ingest_vegas(
                             "visual": ingestion.frames("visual", visual, where),
                             "audio": ingestion.frames("audio", audio, where),
                         }
-                        name = f"{split}_{row:05d}"  # the file does not say which rows belong to one video
-                        clip = Clip(name, name, "", float(label), source or path.stem, features)
+                        # The file does not say which rows belong to one video, and another file's rows are others.
+                        name, origin = f"{split}_{row:05d}", source or path.stem
+                        clip = Clip(name, f"{origin}_{name}", "", float(label), origin, features)
                         moved = split == "train" and bool(to_valid[row])
                         ingestion.add("valid" if moved else split, clip, where)
                         ingestion.cut_from_train += moved
