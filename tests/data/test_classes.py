@@ -15,9 +15,9 @@ from vadv_dist.data.dataset import Dataset, manifest_json
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.shared_videos import check_datasets
+from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
 from vadv_dist.storage import write_json
-from vadv_dist.tasks import build
 from vadv_dist.training.splits import Splits
 
 NAMES = ("dog", "drum", "rain", "sea")
@@ -137,26 +137,29 @@ def test_a_data_set_that_does_not_count_its_classes_is_trusted(
     Splits.open(load_config(write_retrieval_config(uri=dataset.root), []))
 
 
-def test_labels_of_the_other_task_are_refused(
-    tmp_path: Path, made: Path, write_retrieval_config: Callable[..., Path], write_config: Callable[..., Path]
+@pytest.mark.parametrize("objective", ["none", "step"])
+def test_labels_of_the_other_task_are_refused_before_anything_else(
+    tmp_path: Path,
+    made: Path,
+    write_retrieval_config: Callable[..., Path],
+    write_config: Callable[..., Path],
+    objective: str,
 ) -> None:
     out = write(tmp_path / "d", EVERY)
-    for path, told in (
-        (
-            write_config(name="s", uri=out, extra="objective: {kind: none}"),
-            f"{out} has class labels, but sentiment is a number. Give a data set of sentiment labels, or set "
-            "task.kind: retrieval.",
-        ),
-        (
-            write_retrieval_config(name="r", uri=made),
-            f"{made} has no audio features (it has: visual, face), but retrieval needs audio and visual of each clip. "
-            "Give a data set that has them, or set another task.kind.",
-        ),
-    ):
-        config = load_config(path, [])
-        with pytest.raises(UserError) as caught:
-            build(config, Splits.open(config).train.sources)
-        assert str(caught.value) == told
+    sentiment = write_config(name="s", uri=out, extra=f"objective: {{kind: {objective}}}")
+    with pytest.raises(UserError) as caught:
+        Sources.open(load_config(sentiment, []))
+    assert str(caught.value) == (
+        f"{out} has class labels, but sentiment is a number. Give a data set of sentiment labels, or set task.kind: "
+        "retrieval."
+    )
+    retrieval = write_retrieval_config(name="r", uri=made, objective=objective)
+    with pytest.raises(UserError) as caught:
+        Sources.open(load_config(retrieval, []))
+    assert str(caught.value) == (
+        f"{made} has labels that are numbers, but retrieval needs classes. Give a data set of classes (`vadv ingest "
+        "vegas`, `vadv synth --task retrieval`), or set task.kind: sentiment."
+    )
 
 
 def test_a_data_set_without_a_modality_is_refused_whatever_the_teacher_reads(

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from vadv_dist.config import load_config
 from vadv_dist.data.schema import Batch
-from vadv_dist.data.sources import Sources
 from vadv_dist.data.stream import BatchStream
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.errors import UserError
@@ -21,7 +20,6 @@ from vadv_dist.launch.worker import train_locally
 from vadv_dist.objectives.base import weighted_total
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
-from vadv_dist.tasks import build
 from vadv_dist.tasks.retrieval import RetrievalTask, accuracy, vectors
 from vadv_dist.training.evaluate import evaluate_run
 from vadv_dist.training.splits import Splits
@@ -154,15 +152,6 @@ def test_unused_parameters_are_named(write_retrieval_config) -> None:
     task.step.student.extra = torch.nn.Linear(2, 2)
     with pytest.raises(UserError, match=r"no gradient: student\.extra\.weight, student\.extra\.bias"):
         task.check(torch.device("cpu"))
-
-
-def test_real_valued_labels_and_classes_are_not_confused(write_retrieval_config, write_config, made, events) -> None:
-    numbers = Sources.open(load_config(write_config()))
-    with pytest.raises(UserError, match="has labels that are numbers, but retrieval needs classes"):
-        RetrievalTask(load_config(write_retrieval_config(uri=made)), numbers)
-    config = load_config(write_config(uri=events), ["--objective.kind=none"])
-    with pytest.raises(UserError, match="has class labels, but sentiment is a number"):
-        build(config, Sources.open(config))
 
 
 def test_vectors_are_means_over_frames_and_tokens() -> None:

@@ -6,7 +6,7 @@ the data set are checked when it is opened.
 """
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -54,6 +54,7 @@ class SentimentConfig:
     """Sentiment regression: a text student, and a video teacher if the objective uses one."""
 
     kind: Literal["sentiment"] = "sentiment"
+    reads_classes: ClassVar[bool] = False
 
     def needed_features(self, config: "Config") -> tuple[str, ...]:
         """Features that the model reads."""
@@ -71,6 +72,7 @@ class RetrievalConfig:
     one."""
 
     kind: Literal["retrieval"] = "retrieval"
+    reads_classes: ClassVar[bool] = True
     distil_onto: Annotated[list[Literal["audio", "visual"]], Field(min_length=1)] = field(
         default_factory=lambda: ["audio", "visual"]
     )

@@ -37,7 +37,8 @@ class Sources:
         """Open the configured data sets; only manifests are read.
 
         Raises:
-            UserError: none is configured, one is not a data set, lacks a needed feature, or does not fit the first.
+            UserError: none is configured, one is not a data set, has labels of another task, lacks a needed feature, or
+                does not fit the first.
         """
         if not config.data.sources:
             raise UserError(
@@ -49,7 +50,7 @@ class Sources:
         several = len(configured) > 1
         sources = cls(datasets, config.needed_features, tuple(s.title if several else s.name for s in configured))
         for dataset in datasets:
-            _require_student_features(dataset, config)
+            _require_data_of_task(dataset, config)
             ShardReader(dataset, sources.needed)
         for first, other in combinations(datasets, 2):
             for _, what, advice in misfits(first, other, sources.needed):
@@ -105,13 +106,23 @@ class Sources:
         return SplitShards(self, name, shards, dropped=lacking if missing == "drop" else 0)
 
 
-def _require_student_features(dataset: Dataset, config: Config) -> None:
-    wanted, has = config.task.student_features, dataset.manifest.features
+def _require_data_of_task(dataset: Dataset, config: Config) -> None:
+    task, manifest = config.task, dataset.manifest
+    if manifest.label.is_class and not task.reads_classes:
+        raise UserError(
+            f"{dataset.root} has class labels, but {task.kind} is a number. Give a data set of {task.kind} labels, or "
+            "set task.kind: retrieval."
+        )
+    if not manifest.label.is_class and task.reads_classes:
+        raise UserError(
+            f"{dataset.root} has labels that are numbers, but {task.kind} needs classes. Give a data set of classes "
+            f"(`vadv ingest vegas`, `vadv synth --task retrieval`), or set task.kind: sentiment."
+        )
+    wanted, has = task.student_features, manifest.features
     if absent := [name for name in wanted if name not in has]:
         raise UserError(
-            f"{dataset.root} has no {' and no '.join(absent)} features (it has: {', '.join(has) or 'words only'}), but "
-            f"{config.task.kind} needs {' and '.join(wanted)} of each clip. Give a data set that has them, or set "
-            "another task.kind."
+            f"{dataset.root} has no {' and no '.join(absent)} features (it has: {', '.join(has) or 'none'}), but "
+            f"{task.kind} needs {' and '.join(wanted)} of each clip. Give a data set that has them."
         )
 
 

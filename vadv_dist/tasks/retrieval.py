@@ -119,13 +119,7 @@ class RetrievalTask:
     tokenizer = None
 
     def __init__(self, config: Config, sources: Sources) -> None:
-        label = sources.label
-        if not label.is_class:
-            raise UserError(
-                f"{sources.datasets[0].root} has labels that are numbers, but retrieval needs classes. Give a data set "
-                "of classes (`vadv ingest vegas`, `vadv synth --task retrieval`), or set task.kind: sentiment."
-            )
-        self._config, self._sources, self._num_classes = config, sources, label.num_classes
+        self._config, self._sources, self._num_classes = config, sources, sources.label.num_classes
         torch.manual_seed(config.run.seed)
         audio, visual = (sources.features[name].shape[-1] for name in MODALITIES)
         self.student = build_retrieval_student(config.student, audio, visual, self._num_classes)

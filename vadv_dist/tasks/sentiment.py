@@ -129,11 +129,6 @@ class SentimentTask:
     """
 
     def __init__(self, config: Config, sources: Sources, *, weights: bool = True) -> None:
-        if sources.label.is_class:
-            raise UserError(
-                f"{sources.datasets[0].root} has class labels, but sentiment is a number. Give a data set of "
-                "sentiment labels, or set task.kind: retrieval."
-            )
         student = config.text_student
         assert student is not None, "the task's kind requires it"
         if not weights:

@@ -1,6 +1,5 @@
 """VEGAS: vectors with classes, and a validation split cut from train."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,17 +144,6 @@ def test_a_large_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
     whole = ingest_vegas(path, tmp_path / "whole").fingerprint
     monkeypatch.setattr(hdf5, "PIECE_BYTES", 7 * 6 * 4)
     assert ingest_vegas(path, tmp_path / "pieces").fingerprint == whole
-
-
-def test_classes_are_refused_for_sentiment(tmp_path: Path, write_config: Callable[..., Path]) -> None:
-    from vadv_dist.config import load_config
-    from vadv_dist.data.sources import Sources
-    from vadv_dist.tasks.sentiment import SentimentTask
-
-    ingest_vegas(write_vegas(tmp_path / "v.h5"), tmp_path / "out")
-    config = load_config(write_config(uri=tmp_path / "out", extra="objective: {kind: none}"), [])
-    with pytest.raises(UserError, match="has class labels, but sentiment is a number"):
-        SentimentTask(config, Sources.open(config))
 
 
 def change(path: Path, name: str, values: Any) -> Path:
