@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from vadv_dist.evaluation.published import COLUMNS, MOSI_ROWS, TABLE_2, TABLE_7, is_mosi
+from vadv_dist.evaluation.published_vegas import TABLE_4, TABLE_8, TABLE_11, VEGAS_COLUMNS
 
 TABLES = Path(__file__).parents[3] / "shared" / "paper_tables.json"
 
@@ -42,4 +43,8 @@ def test_numbers_are_those_of_the_papers_tables():
 
     assert ours(TABLE_2) == sorted(map(str, rows_of("2", "mosi_")))
     assert ours(TABLE_7) == sorted(map(str, rows_of("7")))
+    for number, rows in (("4", TABLE_4), ("8", TABLE_8), ("11", TABLE_11)):
+        printed = {tuple(row[1:]) for row in tables[number]["rows"]}
+        assert {tuple(row.scores[key] for key in VEGAS_COLUMNS) for row in rows} <= printed
+    assert [row.model for row in TABLE_4] == [row[0] for row in tables["4"]["rows"]]
     assert list(MOSI_ROWS.values()) == tables["1"]["rows"][0][1:4]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vadv_dist.evaluation.label_scale import LabelScale
-from vadv_dist.reporting.curves import loss_pictures, validation_picture
+from vadv_dist.reporting.curves import loss_pictures, validation_pictures
 from vadv_dist.reporting.figures import bar_edges, bar_shares, confusion_pictures, scatter_pictures
 from vadv_dist.reporting.page import Page
 from vadv_dist.reporting.pictures import Picture, number, thin
@@ -42,7 +42,7 @@ def visible_boxes(picture: Picture, axis: str) -> list[tuple[float, float]]:
 @pytest.mark.parametrize("epochs", [1, 100])
 def test_every_epoch_is_drawn_at_its_value(make_run, epochs):
     run = read_run(make_run(epochs=epochs))
-    picture = validation_picture(run)
+    picture = validation_pictures(run)[0]
     student = [(line.step, line.validation["student"]["mae"]) for line in run.epochs]
     assert [pytest.approx(point) for point in student] in dots(picture)
     term = run.task.terms[0]

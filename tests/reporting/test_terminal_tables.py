@@ -9,6 +9,7 @@ from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.paired import Interval
 from vadv_dist.reporting.terminal import comparison_table, metrics_table, notes
 from vadv_dist.runs.records import Evaluation
+from vadv_dist.tasks.retrieval import describe as retrieval
 from vadv_dist.tasks.sentiment import describe
 
 METRICS = {"mae": 0.655, "corr": -0.771, "a7": 0.421, "a2_has0": 1.0, "a2_non0": 0.8, "f1_has0": 0.8, "f1_non0": 0.8}
@@ -105,3 +106,18 @@ def test_an_output_with_fewer_clips_shows_their_number():
     assert "Student, 30 clips" in text
     assert "Video logit, 12 clips" in text
     assert "clips" not in rendered(metrics_table({"student": METRICS | {"clips": 30}}, TASK, "Test"))
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_metrics_of_retrieval_are_rows_without_dashes(teacher):
+    task = retrieval(video=teacher, prompt=teacher)
+    metrics = {"student": {m.key: 0.5 for m in task.metrics}}
+    if teacher:
+        metrics |= {name: {"accuracy": 0.93} for name in ("video", "prompt")}
+    text = rendered(metrics_table(metrics, task, "demo-retrieval, test split, 800 clips"))
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.isascii() or "─" in text
+    rows = [line.split() for line in text.splitlines()[3:]]
+    assert rows[1] == ["mAP", "audio", "to", "visual", "0.500"]
+    assert rows[-1] == ["Accuracy", "50.0%", *(["93.0%"] * 2 if teacher else [])]
+    assert "-" not in "".join(text.splitlines()[2:])

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from run_lines import line, whole
 
+from vadv_dist.tasks.retrieval import describe as retrieval
 from vadv_dist.watching.progress import MetricsTail, ProgressView
 
 
@@ -53,3 +54,12 @@ def test_note_is_shown() -> None:
     with ProgressView(console, num_steps=9, epochs=3) as view:
         view(line({"kind": "note", "step": 3, "what": "Memory is full after recording 2 shapes of batches."}))
     assert console.export_text() == "Memory is full after recording 2 shapes of batches.\n"
+
+
+def test_an_output_without_the_score_is_shown_by_its_own_metric() -> None:
+    console = Console(record=True, width=160, file=io.StringIO())
+    with ProgressView(console, num_steps=9, epochs=3, description=retrieval(video=True, prompt=True)) as view:
+        scores = {"student": {"map": 0.937, "accuracy": 0.8}, "video": {"accuracy": 0.9}, "prompt": {"accuracy": None}}
+        view(line({"kind": "epoch", "step": 3, "validation": scores, "train": {"total": 1.5}}))
+    text = console.export_text()
+    assert "validation mAP: student 0.937; Accuracy: video 90.0%, prompt –" in text

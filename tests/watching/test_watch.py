@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from run_lines import line, whole
 from vadv_dist.cli import main
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.tasks.retrieval import describe as retrieval
 from vadv_dist.watching.history import RunHistory
 from vadv_dist.watching.watch import render, snapshot, state_of, watch
 
@@ -205,3 +207,21 @@ def test_undefined_metrics_and_constant_outputs_are_reported(tmp_path: Path) -> 
     Console(file=out, width=80).print(render(found, history.task))
     assert f"no a7: {reason}" in out.getvalue()
     assert "The student predicts a constant." in out.getvalue()
+
+
+def test_outputs_of_retrieval_have_columns_of_their_own_metric(tmp_path: Path) -> None:
+    task = retrieval(video=True)
+    scores = {"student": {"map": 0.25, "map_a2v": 0.2, "map_class": 0.5}, "video": {"accuracy": 0.75}}
+    history = RunHistory()
+    for raw in (
+        {**start(0, 1.0), "task": dataclasses.asdict(task)},
+        {**step(10, 2.0), "tokens_per_s": None},
+        {**epoch(0, 3.0), "validation": scores},
+    ):
+        history(line(raw))
+    console = Console(width=80, file=StringIO(), record=True)
+    console.print(render(snapshot(RunFolder(tmp_path), history), history.task))
+    text = console.export_text()
+    assert "validation mAP   step   student   video accuracy   map_class" in text
+    assert text.splitlines()[-1].split() == ["epoch", "1", "20", "0.250", "75.0%", "0.500", "best"]
+    assert "tokens" not in text

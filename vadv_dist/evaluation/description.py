@@ -3,8 +3,10 @@
 A run's records contain the description, so that code that shows, watches or compares runs needs no task by name.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,15 @@ class Output:
         title: its name in tables.
         column: its column in prediction files.
         phrase: its name inside a sentence.
+        holds: what a clip's prediction is: a `value` in label units, `scores` of the classes, or `embeddings` of audio
+            and visual.
     """
 
     name: str
     title: str
     column: str
     phrase: str
+    holds: Literal["value", "scores", "embeddings"] = "value"
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,7 @@ class TaskDescription:
         outputs: the scored outputs of the run; the first is the student.
         metrics: the metrics that exist for the data set's labels, in the order of every table.
         score: key of the student's metric that selects checkpoints and stops training early.
+        classes: names of the labels' classes, in the order of their numbers; empty if labels are numbers.
     """
 
     kind: str
@@ -112,6 +118,7 @@ class TaskDescription:
     outputs: tuple[Output, ...]
     metrics: tuple[Metric, ...]
     score: str
+    classes: tuple[str, ...] = ()
 
     @cached_property
     def score_metric(self) -> Metric:
@@ -122,6 +129,15 @@ class TaskDescription:
     def student(self) -> Output:
         """The output that is scored for checkpoints."""
         return self.outputs[0]
+
+    def first_metric(self, scored: Container[str]) -> Metric:
+        """The metric that shows an output on its own: the score, or else its first metric.
+
+        Args:
+            scored: keys of the metrics that the output has.
+        """
+        own = (metric for metric in self.metrics if metric.key in scored)
+        return self.score_metric if self.score in scored else next(own, self.score_metric)
 
     def metric(self, key: str) -> Metric:
         """The metric with a key.

@@ -70,6 +70,15 @@ def score(embeddings_R2E: npt.ArrayLike, label_R: npt.ArrayLike) -> dict[str, fl
     return {metric.key: scores[metric.key] for metric in METRICS}
 
 
+def precision_of_clips(embeddings_R2E: npt.ArrayLike, label_R: npt.ArrayLike) -> dict[str, FloatArray]:
+    """Average precision of each clip as a query, [R], by direction; NaN where it is none. See `score` for arguments."""
+    embeddings, label = np.asarray(embeddings_R2E), np.asarray(label_R)
+    return {
+        name: average_precision(embeddings[:, query], embeddings[:, gallery], label, label)
+        for name, (query, gallery) in DIRECTIONS.items()
+    }
+
+
 def average_precision(
     query_QE: npt.ArrayLike,
     gallery_GE: npt.ArrayLike,

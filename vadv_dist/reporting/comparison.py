@@ -1,5 +1,6 @@
 """Compare two runs clip by clip, and describe in words what the teacher gave the student."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,8 +28,9 @@ class Comparison:
     Attributes:
         before, after: the runs; the gain is that of `after`.
         first, second: their evaluations on the same split.
-        error_before, error_after: mean errors of the students over clips, in label units.
-        gain: how much smaller the error of `after` is, with its 95 % interval over clips.
+        score_before, score_after: the students' score metric, as means over clips.
+        gain: how much better that of `after` is, with its 95 % interval over clips.
+        num_clips: clips that both were scored on.
         differing: configuration fields that differ, except names, objective and teacher.
     """
 
@@ -36,9 +38,10 @@ class Comparison:
     after: RunRecord
     first: Scored
     second: Scored
-    error_before: float
-    error_after: float
+    score_before: float
+    score_after: float
     gain: "Interval"
+    num_clips: int
     differing: list[str]
 
     def other_than(self, evaluation: Scored) -> tuple[RunRecord, Scored]:
@@ -48,7 +51,7 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The gain of `after` in words."""
-        values = (self.error_before, self.error_after, abs(self.gain.mean), self.gain.low, self.gain.high)
+        values = (self.score_before, self.score_after, abs(self.gain.mean), self.gain.low, self.gain.high)
         before, after, size, low, high = (score(value, percent=False) for value in values)
         where = (f"in {self.before.name}", f"in {self.after.name}")
         if self.after.config.has_teacher and not self.before.config.has_teacher:
@@ -56,7 +59,7 @@ class Comparison:
         verdict, of_gain = ("better", "") if self.gain.mean >= 0 else ("worse", " of the gain")
         return (
             f"The student’s {self.second.task.score_metric.title} is {before} {where[0]} and {after} {where[1]}, on "
-            f"the same {clips(len(self.second.predictions), self.second.split)}: {size} {verdict} "
+            f"the same {clips(self.num_clips, self.second.split)}: {size} {verdict} "
             f"(paired bootstrap 95 % interval{of_gain} {low} … {high})."
         )
 
@@ -89,6 +92,9 @@ def compare_records(before: RunRecord, after: RunRecord, split: str) -> Comparis
     from vadv_dist.evaluation.paired import paired_bootstrap
 
     first, second = _evaluated(before, split), _evaluated(after, split)
+    if first.task.score != second.task.score:
+        names = (scored.task.score_metric.title for scored in (first, second))
+        raise UserError(f"{before.uri} and {after.uri} are scored by {' and '.join(names)}, which cannot be compared.")
     rows, others = _rows(first, before), _rows(second, after)
     different = rows.keys() ^ others.keys()
     different |= {clip for clip in rows.keys() & others.keys() if rows[clip][0] != others[clip][0]}
@@ -98,7 +104,12 @@ def compare_records(before: RunRecord, after: RunRecord, split: str) -> Comparis
             f"{clips(len(different))} differ in name or label, for example {min(different)[1]!r}. "
             "Compare runs of the same data set."
         )
-    errors_before, errors_after = ([errors[clip][1] for clip in rows] for errors in (rows, others))
+    pairs = [(rows[clip][1], others[clip][1]) for clip in rows]
+    pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    if not pairs:
+        raise UserError(f"{before.uri} and {after.uri} have no clip of the {split} split on which both have a score.")
+    metric = second.task.score_metric
+    scores_before, scores_after = zip(*pairs, strict=True)
     differing = differing_keys(config_to_dict(before.config), config_to_dict(after.config))
     keys = [line.split(":", 1)[0] for line in differing]
     keys = [key for key in keys if key != "student.calibrate"]  # what it came to is compared instead
@@ -113,9 +124,12 @@ def compare_records(before: RunRecord, after: RunRecord, split: str) -> Comparis
         after=after,
         first=first,
         second=second,
-        error_before=float(np.mean(errors_before)),
-        error_after=float(np.mean(errors_after)),
-        gain=paired_bootstrap(errors_before, errors_after, seed=_BOOTSTRAP_SEED),
+        score_before=float(np.mean(scores_before)),
+        score_after=float(np.mean(scores_after)),
+        gain=paired_bootstrap(
+            [*map(metric.cost, scores_before)], [*map(metric.cost, scores_after)], seed=_BOOTSTRAP_SEED
+        ),
+        num_clips=len(pairs),
         differing=[key for key in keys if not key.startswith(_EXPECTED_TO_DIFFER)],
     )
 
@@ -133,11 +147,10 @@ def _evaluated(run: RunRecord, split: str) -> Scored:
 
 
 def _rows(evaluation: Scored, run: RunRecord) -> dict[tuple[str, str], tuple[float, float]]:
-    """Label and absolute error of the student by source and name of the clip."""
+    """Label and score of the student by source and name of the clip."""
     found = evaluation.predictions
-    errors = np.abs(found.logits[evaluation.task.student.name] - found.label)
     names = zip(found.source, found.clip_id, strict=True)
-    rows = dict(zip(names, zip(found.label.tolist(), errors.tolist(), strict=True), strict=True))
+    rows = dict(zip(names, zip(found.label.tolist(), evaluation.clip_scores.tolist(), strict=True), strict=True))
     if twice := len(found) - len(rows):
         raise UserError(
             f"{run.uri} has several predictions for {clips(twice)} of the {evaluation.split} split, so clips cannot be "

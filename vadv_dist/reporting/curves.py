@@ -1,10 +1,10 @@
 """Plots of a training: loss terms, validation and speed by step."""
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vadv_dist.evaluation.description import Output, Term
+from vadv_dist.evaluation.description import Metric, Output, Term
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.pictures import Picture, Point, number, thin
 from vadv_dist.reporting.run_files import RunRecord
@@ -52,15 +52,25 @@ def optimizer_pictures(run: RunRecord) -> list[Picture]:
     ]
 
 
-def validation_picture(run: RunRecord) -> Picture | None:
-    """The score of every output after each epoch; None before the first."""
-    metric, student = run.task.score_metric, run.task.student
-    series = {output: points for output in run.task.outputs if (points := validation_points(run, output))}
-    if student not in series:
+def validation_pictures(run: RunRecord) -> list[Picture]:
+    """The score of every output after each epoch, and the first metric of outputs without one; none before an epoch."""
+    by_metric: dict[Metric, list[Output]] = {}
+    for output in run.task.outputs:
+        scored = {key for line in run.epochs for key in line.validation.get(output.name, {})}
+        by_metric.setdefault(run.task.first_metric(scored), []).append(output)
+    pictures = (_validation_picture(run, metric, outputs) for metric, outputs in by_metric.items())
+    return [picture for picture in pictures if picture is not None]
+
+
+def _validation_picture(run: RunRecord, metric: Metric, outputs: Sequence[Output]) -> Picture | None:
+    is_score = metric == run.task.score_metric
+    series = {output: points for output in outputs if (points := validation_points(run, output, metric))}
+    if not series:
         return None
     values = [at for points in series.values() for _, at in points]
     spread = max(values) - min(values)
-    picture = Picture("validation", f"Validation {metric.title}")
+    name = "validation" if is_score else f"validation-{metric.key}"
+    picture = Picture(name, f"Validation {metric.title}")
     _frame(picture, run, (min(values) - spread * 0.2, max(values) + spread * 0.05))
     epochs = {line.step: line.epoch + 1 for line in run.epochs}
     for output, points in reversed(series.items()):
@@ -68,21 +78,34 @@ def validation_picture(run: RunRecord) -> Picture | None:
         titles = [f"{output.title}, epoch {epochs[int(step)]}: {at:.3f}" for step, at in points]
         picture.line(points, role)
         picture.dots(points, role, titles, radius=2.5 if len(points) <= _MANY_DOTS else 1.5)
-    best_step, best = min(series[student], key=lambda point: metric.cost(point[1]))
-    title = f"Best checkpoint: step {best_step}, {metric.title} {best:.3f}"
-    picture.dots([(best_step, best)], "ink", [title], radius=6, hollow=True)
-    right = best_step > picture.axes.get_xlim()[1] / 2
-    offset, side = ((-9, -6), "right") if right else ((9, -6), "left")
-    picture.text(best_step, best, f"best {best:.3f}", offset=offset, ha=side, va="top")
     ends = ", ".join(f"{output.title.lower()} ends at {points[-1][1]:.3f}" for output, points in series.items())
-    picture.label = f"{picture.caption} by step: {ends}. Best of the student: {best:.3f} at step {best_step}."
+    picture.label = f"{picture.caption} by step: {ends}."
     picture.keys = [(output.title, role_of(run.task, output)) for output in series]
+    if is_score and run.task.student in series:
+        _mark_best(picture, metric, series[run.task.student])
     return picture
 
 
-def validation_points(run: RunRecord, output: Output) -> list[Point]:
-    """Step and validation score of one output after each epoch that scored it."""
-    return _points((line, line.validation.get(output.name, {}).get(run.task.score)) for line in run.epochs)
+def _mark_best(picture: Picture, metric: Metric, points: Sequence[Point]) -> None:
+    """Mark the checkpoint that is kept."""
+    best_step, best = min(points, key=lambda point: metric.cost(point[1]))
+    picture.dots(
+        [(best_step, best)],
+        "ink",
+        [f"Best checkpoint: step {best_step}, {metric.title} {best:.3f}"],
+        radius=6,
+        hollow=True,
+    )
+    right = best_step > picture.axes.get_xlim()[1] / 2
+    offset, side = ((-9, -6), "right") if right else ((9, -6), "left")
+    picture.text(best_step, best, f"best {best:.3f}", offset=offset, ha=side, va="top")
+    picture.label += f" Best of the student: {best:.3f} at step {best_step}."
+
+
+def validation_points(run: RunRecord, output: Output, metric: Metric | None = None) -> list[Point]:
+    """Step and validation metric, by default the score, of one output after each epoch that has it."""
+    key = run.task.score if metric is None else metric.key
+    return _points((line, line.validation.get(output.name, {}).get(key)) for line in run.epochs)
 
 
 def _symbol(term: Term) -> Markup:

@@ -7,51 +7,56 @@ from typing import Any
 
 import numpy as np
 
-from vadv_dist.evaluation.description import Output
+from vadv_dist.evaluation.description import Metric, Output
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.reporting.pictures import WIDE, Picture, number, shortened
-from vadv_dist.reporting.run_files import FloatArray, Predictions, Scored
+from vadv_dist.reporting.run_files import FloatArray, Scored
 from vadv_dist.reporting.style import PALETTE, role_of
-from vadv_dist.reporting.words import clips, decimals, score
+from vadv_dist.reporting.words import MISSING, clips, decimals, score
 
 # More points make a page slow to draw; a sample of them shows the same cloud.
 MAX_POINTS = 3000
+
+# With more classes, a matrix of them has smaller text and upright names.
+_MANY_CLASSES = 7
 
 # Bars over the label range, each as wide as the steps of MOSI's labels (0.2 of 6), and some on both sides of it.
 _BARS, _OUTER_BARS = 30, 3
 
 
-def error_picture(rows: Sequence[tuple[str, str, Predictions, str]], best: Mapping[str, float], title: str) -> Picture:
-    """Mean absolute errors with intervals over clips, then the best possible scores, on one scale.
+def score_picture(
+    rows: Sequence[tuple[str, str, FloatArray]], computed: Mapping[str, float], metric: Metric
+) -> Picture:
+    """The score metric with intervals over clips, then computed values of it, on one scale.
 
     Args:
-        rows: title, role, predictions, and name of the output.
-        best: best possible score by input.
-        title: title of the picture.
+        rows: title, role and the metric on each clip, [R], of each student or output.
+        computed: values that were not measured, such as the best possible ones, by title.
+        metric: the metric.
     """
     from vadv_dist.evaluation.paired import paired_bootstrap
 
-    errors = []
-    for _, _, predictions, output in rows:
-        found = np.abs(predictions.logits[output] - predictions.label)
-        found = found[np.isfinite(found)]
-        errors.append(paired_bootstrap(found, np.zeros_like(found), seed=0, num_samples=2000))
-    low = min(*(error.low for error in errors), *best.values(), math.inf)
-    high = max(*(error.high for error in errors), *best.values(), 0.0)
+    measured = []
+    for _, _, values in rows:
+        found = values[np.isfinite(values)]
+        measured.append(paired_bootstrap(found, np.zeros_like(found), seed=0, num_samples=2000) if len(found) else None)
+    ends = [*computed.values(), *(end for mean in measured if mean for end in mean)]
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
     room = max((high - low) * 0.1, 0.02)
-    names = [*(name for name, *_ in rows), *(f"Best from {name}" for name in best)]
-    intervals = [f"{error.mean:.3f}  ({error.low:.3f} … {error.high:.3f})" for error in errors]
-    values = [*intervals, *(f"{value:.3f}  (computed)" for value in best.values())]
-    picture = Picture("errors", title, (WIDE[0], 34 + 42 * len(names)))
-    picture.rows(names, values, (low - room, high + room))
-    for at, ((name, role, *_), error) in enumerate(zip(rows, errors, strict=True)):
-        picture.line([(error.low, at), (error.high, at)], role, width=2, dashed="-", alpha=0.6)
-        text = f"{name}: {error.mean:.3f}, 95 % interval {error.low:.3f} … {error.high:.3f}"
-        picture.dots([(error.mean, at)], role, [text], radius=5)
-    for at, (name, value) in enumerate(best.items(), len(rows)):
-        picture.dots([(value, at)], "quiet", [f"Best from {name}: {value:.3f}"], radius=6, marker="|")
-    listed = (f"{name} {value}" for name, value in zip(names, intervals, strict=False))
-    picture.label = f"{title} with 95 % intervals: {', '.join(listed)}."
+    names = [*(name for name, *_ in rows), *computed]
+    intervals = [f"{mean.mean:.3f}  ({mean.low:.3f} … {mean.high:.3f})" if mean else MISSING for mean in measured]
+    listed = [*intervals, *(f"{value:.3f}  (computed)" for value in computed.values())]
+    picture = Picture("errors" if metric.unit == "label" else "scores", metric.heading, (WIDE[0], 34 + 42 * len(names)))
+    picture.rows(names, listed, (low - room, high + room))
+    for at, ((name, role, _), mean) in enumerate(zip(rows, measured, strict=True)):
+        if mean:
+            picture.line([(mean.low, at), (mean.high, at)], role, width=2, dashed="-", alpha=0.6)
+            text = f"{name}: {mean.mean:.3f}, 95 % interval {mean.low:.3f} … {mean.high:.3f}"
+            picture.dots([(mean.mean, at)], role, [text], radius=5)
+    for at, (name, value) in enumerate(computed.items(), len(rows)):
+        picture.dots([(value, at)], "quiet", [f"{name}: {value:.3f}"], radius=6, marker="|")
+    shown = (f"{name} {value}" for name, value in zip(names, intervals, strict=False))
+    picture.label = f"{metric.heading} with 95 % intervals: {', '.join(shown)}."
     return picture
 
 
@@ -59,7 +64,7 @@ def scatter_pictures(evaluation: Scored) -> list[Picture]:
     """Predictions against labels, one picture per output."""
     low, high = evaluation.scale.low, evaluation.scale.high
     room, widest = (high - low) / 20, (high - low) / 2
-    logits = evaluation.predictions.logits.values()
+    logits = evaluation.predictions.values.values()
     # One scale for all, limited so that a few extreme predictions cannot squeeze it: those are drawn on its edge.
     bottom = max(min(low, *map(np.nanmin, logits)) - room, low - widest)
     top = min(max(high, *map(np.nanmax, logits)) + room, high + widest)
@@ -77,7 +82,7 @@ def histogram_pictures(evaluation: Scored, others: Sequence[tuple[str, FloatArra
     outline = bar_shares(predictions.label, edges)
     panels = [("labels", "Label", "label", predictions.label)]
     for output in evaluation.outputs:
-        panels.append((output.name, output.title, role_of(evaluation.task, output), predictions.logits[output.name]))
+        panels.append((output.name, output.title, role_of(evaluation.task, output), predictions.values[output.name]))
     panels += [(f"other-{at}", name, "other", logits) for at, (name, logits) in enumerate(others, 1)]
     return [_histogram(*panel, edges, outline) for panel in panels]
 
@@ -101,7 +106,7 @@ def confusion_pictures(evaluation: Scored) -> list[Picture]:
 
 
 def _scatter(evaluation: Scored, output: Output, x: tuple[float, float], y: tuple[float, float]) -> Picture:
-    scale, label, logits = evaluation.scale, evaluation.predictions.label, evaluation.predictions.logits[output.name]
+    scale, label, logits = evaluation.scale, evaluation.predictions.label, evaluation.predictions.values[output.name]
     rows = np.flatnonzero(np.isfinite(logits)).tolist()
     shown = sorted(random.Random(0).sample(rows, MAX_POINTS)) if len(rows) > MAX_POINTS else rows
     picture = Picture(f"predictions-{output.name}", output.title, (320, 300))
@@ -122,7 +127,7 @@ def _clip(evaluation: Scored, row: int, output: Output) -> str:
     """The title of a clip's point, with its words for the student, which reads only them."""
     predictions = evaluation.predictions
     title = f"{predictions.clip_id[row]}: label {decimals(predictions.label[row])}"
-    title += f", {output.title.lower()} {predictions.logits[output.name][row]:.2f}".replace("-", "−")
+    title += f", {output.title.lower()} {predictions.values[output.name][row]:.2f}".replace("-", "−")
     is_student = output is evaluation.task.student
     return f"{title}\n{shortened(predictions.text[row], 120)}" if is_student else title
 
@@ -147,32 +152,61 @@ def _histogram(name: str, title: str, role: str, values: FloatArray, edges: Floa
 
 def _confusion(evaluation: Scored, output: Output) -> Picture:
     metric, classes = evaluation.scale.classes
-    label, logits = evaluation.predictions.label, evaluation.predictions.logits[output.name]
+    label, logits = evaluation.predictions.label, evaluation.predictions.values[output.name]
     predicted = np.isfinite(logits)
     counts, size, title = classes.confusion(logits[predicted], label[predicted]), len(classes.names), output.title
     picture = Picture(f"classes-{output.name}", title, (WIDE[0], 60 + 36 * size))
-    picture.frame((-0.5, size - 0.5), (size - 0.5, -0.5), x_label=f"{title.lower()} (clips)")
-    axes, names = picture.axes, [shortened(name, 18) for name in classes.names]
-    axes.grid(False)
-    axes.spines["bottom"].set_visible(False)
-    axes.set_xticks(range(size), names)
-    axes.set_yticks(range(size), names)
-    axes.set_ylabel("label", color=PALETTE["quiet"], fontsize=11)
-    axes.tick_params(length=0, labelsize=12, labelcolor=PALETTE["ink"])
-    for (row, column), count in np.ndenumerate(counts):
-        total, right = counts[row].sum(), row == column
-        [cell] = axes.bar(column, 0.92, 0.94, bottom=row - 0.46, color=PALETTE["grid"])
-        if count:
-            shade = 0.7 * math.sqrt(count / total)
-            [cell] = axes.bar(column, 0.92, 0.94, bottom=row - 0.46, color=PALETTE["o1"], alpha=shade)
-        pair = f"label {classes.names[row]}, {title.lower()} {classes.names[column]}"
-        picture.title(cell, [f"{pair}: {count} of {total}"])
-        if right:
-            axes.bar(column, 0.9, 0.92, bottom=row - 0.45, fill=False, edgecolor=PALETTE["ink"], linewidth=1.5)
-        look: dict[str, Any] = {"color": PALETTE["ink" if count else "label"], "weight": "bold" if right else "normal"}
-        picture.text(column, row, str(count), ha="center", va="center", fontsize=12, **look)
+    pairs = [f"label {row}, {title.lower()} {column}" for row in classes.names for column in classes.names]
+    hover = [
+        f"{pair}: {count} of {counts[at // size].sum()}"
+        for at, (pair, count) in enumerate(zip(pairs, counts.flat, strict=True))
+    ]
+    draw_matrix(picture, counts.astype(np.float64), classes.names, [str(count) for count in counts.flat], hover)
+    picture.axes.set_xlabel(f"{title.lower()} (clips)", color=PALETTE["quiet"], fontsize=11, labelpad=3)
     value = evaluation.document.metrics[output.name].get(metric.key)
     picture.note = "" if value is None else f"{metric.title} {score(value, percent=True)}"
     hits = f"{np.trace(counts)} of {predicted.sum()}"
     picture.label = f"Clips by class of label and of {title.lower()}: {hits} in the same class."
     return picture
+
+
+def draw_matrix(
+    picture: Picture,
+    values_CC: FloatArray,
+    names: Sequence[str],
+    texts: Sequence[str],
+    hover: Sequence[str],
+    *,
+    row_label: str = "label",
+) -> None:
+    """Cells by class of the label (row) and of a prediction (column), shaded by their share of the row.
+
+    Args:
+        picture: what to draw on.
+        values_CC: counts or shares; NaN in a row without clips.
+        names: of the classes, [C].
+        texts, hover: text and hover title of each cell, row by row, [C * C].
+        row_label: what the rows are.
+    """
+    size = len(names)
+    axes, names = picture.axes, [shortened(name, 18) for name in names]
+    picture.frame((-0.5, size - 0.5), (size - 0.5, -0.5))
+    axes.grid(False)
+    axes.spines["bottom"].set_visible(False)
+    many = size > _MANY_CLASSES
+    axes.set_xticks(range(size), names, rotation=90 if many else 0)
+    axes.set_yticks(range(size), names)
+    axes.set_ylabel(row_label, color=PALETTE["quiet"], fontsize=11)
+    font = 9 if many else 12
+    axes.tick_params(length=0, labelsize=10 if many else 12, labelcolor=PALETTE["ink"])
+    for at, ((row, column), value) in enumerate(np.ndenumerate(np.nan_to_num(values_CC))):
+        right = row == column
+        [cell] = axes.bar(column, 0.92, 0.94, bottom=row - 0.46, color=PALETTE["grid"])
+        if value > 0:
+            shade = 0.7 * math.sqrt(value / np.nansum(values_CC[row]))
+            [cell] = axes.bar(column, 0.92, 0.94, bottom=row - 0.46, color=PALETTE["o1"], alpha=shade)
+        picture.title(cell, [hover[at]])
+        if right:
+            axes.bar(column, 0.9, 0.92, bottom=row - 0.45, fill=False, edgecolor=PALETTE["ink"], linewidth=1.5)
+        look: dict[str, Any] = {"color": PALETTE["ink" if value else "label"], "weight": "bold" if right else "normal"}
+        picture.text(column, row, texts[at], ha="center", va="center", fontsize=font, **look)

@@ -9,6 +9,7 @@ from vadv_dist.reporting.curves import validation_points
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.page import Page, document
 from vadv_dist.reporting.paper_section import paper_section
+from vadv_dist.reporting.retrieval_sections import retrieval_sections, retrieval_summary
 from vadv_dist.reporting.run_files import RUN_FILES, RunRecord, Scored, evaluate_command, read_run
 from vadv_dist.reporting.sections import (
     OTHER_DATA,
@@ -19,6 +20,7 @@ from vadv_dist.reporting.sections import (
     sources_section,
     training_section,
 )
+from vadv_dist.reporting.vegas_section import vegas_section
 from vadv_dist.reporting.words import clips, score
 from vadv_dist.storage import Location, local_copy, location
 
@@ -62,10 +64,10 @@ def report_page(run: RunRecord, others: Sequence[RunRecord] = ()) -> Page:
         sections = [
             metrics_section(run, evaluation, comparisons),
             sources_section(evaluation),
-            paper_section(run, evaluation),
+            vegas_section(run, evaluation) if evaluation.retrieves else paper_section(run, evaluation),
             other_data_section(run),
             training_section(run),
-            *clip_sections(evaluation, comparisons),
+            *(retrieval_sections if evaluation.retrieves else clip_sections)(evaluation, comparisons),
             facts_section(run),
         ]
     kind = "trained with its teacher" if run.config.has_teacher else "trained alone"
@@ -83,19 +85,8 @@ def _compared(run: RunRecord, other: RunRecord, split: str) -> Comparison:
 
 def _header(run: RunRecord, evaluation: Scored, comparisons: Sequence[Comparison]) -> Markup:
     """Headline, scores and gains in words, and caveats."""
-    task, metric = evaluation.task, evaluation.task.score_metric
-    student, *teacher = (
-        score(evaluation.document.metrics[output.name].get(task.score), percent=metric.percent)
-        for output in evaluation.outputs
-    )
-    in_label_units = metric.unit == "label"
-    headline = f"From the words alone, {'off by' if in_label_units else metric.title} {student}"
-    lede = f"{metric.title} of the student on {clips(len(evaluation.predictions), evaluation.split)}"
-    lede += ", in label units" if in_label_units else ""
-    pairs = zip(teacher, evaluation.outputs[1:], strict=True)
-    if against := " and ".join(f"{value} for the {output.title.lower()}" for value, output in pairs):
-        lede += f", compared with {against} of the teacher, which watches the clip"
-    parts = [tag("h1", headline), tag("p", f"{lede}.", class_="lede")]
+    headline, lede = (retrieval_summary if evaluation.retrieves else _summary)(evaluation)
+    parts = [tag("h1", headline), tag("p", lede, class_="lede")]
     parts += [tag("p", comparison.sentence, class_="lede") for comparison in comparisons]
     if comparisons:
         caveats = dict.fromkeys(comparison.caveat for comparison in comparisons)
@@ -111,6 +102,23 @@ def _header(run: RunRecord, evaluation: Scored, comparisons: Sequence[Comparison
         command = tag("code", evaluate_command(run.uri, "test"))
         parts.append(tag("p", why, command, " scores the test split.", class_="notice"))
     return join(*parts)
+
+
+def _summary(evaluation: Scored) -> tuple[str, str]:
+    """Headline and a sentence on the scores of a student that reads words."""
+    task, metric = evaluation.task, evaluation.task.score_metric
+    student, *teacher = (
+        score(evaluation.document.metrics[output.name].get(task.score), percent=metric.percent)
+        for output in evaluation.outputs
+    )
+    in_label_units = metric.unit == "label"
+    headline = f"From the words alone, {'off by' if in_label_units else metric.title} {student}"
+    lede = f"{metric.title} of the student on {clips(len(evaluation.predictions), evaluation.split)}"
+    lede += ", in label units" if in_label_units else ""
+    pairs = zip(teacher, evaluation.outputs[1:], strict=True)
+    if against := " and ".join(f"{value} for the {output.title.lower()}" for value, output in pairs):
+        lede += f", compared with {against} of the teacher, which watches the clip"
+    return headline, f"{lede}."
 
 
 def _unevaluated_header(run: RunRecord, others: Sequence[RunRecord]) -> Markup:

@@ -2,8 +2,9 @@
 
 import shlex
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,14 +44,15 @@ class Predictions:
     Attributes:
         clip_id, source, text: of the clips, [R].
         label: [R].
-        logits: predictions by name of the output, each [R].
+        values: predictions by name of the output: values [R], scores of classes [R, C], or embeddings of audio and
+            visual [R, 2, E].
     """
 
     clip_id: list[str]
     source: list[str]
     text: list[str]
     label: FloatArray
-    logits: dict[str, FloatArray]
+    values: dict[str, FloatArray]
 
     def __len__(self) -> int:
         return len(self.label)
@@ -80,9 +82,29 @@ class Scored:
 
     @property
     def scale(self) -> "LabelScale":
-        """Range and threshold of the labels."""
+        """Range and threshold of the labels, which are numbers."""
         assert self.document.labels is not None  # a task with classes as labels has other sections
         return self.document.labels
+
+    @property
+    def retrieves(self) -> bool:
+        """Whether the student embeds audio and visual, for retrieval."""
+        return self.task.student.holds == "embeddings"
+
+    @cached_property
+    def precisions(self) -> dict[str, FloatArray]:
+        """Average precision of each clip as a query by direction, [R] each; of a student that embeds."""
+        from vadv_dist.evaluation.retrieval import precision_of_clips
+
+        return precision_of_clips(self.predictions.values[self.task.student.name], self.predictions.label)
+
+    @cached_property
+    def clip_scores(self) -> FloatArray:
+        """The student's score metric on each clip, whose mean is the metric, [R]; NaN where a clip has none."""
+        if self.retrieves:
+            scores: FloatArray = np.mean(list(self.precisions.values()), axis=0)
+            return scores
+        return np.abs(self.predictions.values[self.task.student.name] - self.predictions.label)
 
 
 @dataclass(frozen=True)
@@ -222,23 +244,58 @@ def _read_predictions(path: Path, document: Evaluation, again: str) -> Predictio
 
     from vadv_dist.formats.parquet import read_table
 
-    columns = {output.name: output.column for output in document.task.outputs if output.name in document.metrics}
+    outputs = [output for output in document.task.outputs if output.name in document.metrics]
+    student = document.task.student
     try:
         table = read_table(path)
-        needed = ("clip_id", "source", "text", "label", *columns.values())
+        needed = ("clip_id", "source", "text", "label", *(output.column for output in outputs))
         if missing := [name for name in needed if name not in table.column_names]:
             raise UserError(f"{path} has no column {', '.join(missing)}. {again}")
         texts = {name: table[name].cast(pa.string()).fill_null("").to_pylist() for name in needed[:3]}
-        values = {name: table[name].cast(pa.float64()).to_numpy() for name in needed[3:]}
+        values = {name: _numbers(table[name]) for name in needed[3:]}
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read as Parquet: {error}. {again}") from None
     if not len(table):
         raise UserError(f"{path} contains no clips. {again}")
-    for name in ("label", document.task.student.column):
-        if bad := int((~np.isfinite(values[name])).sum()):
-            raise UserError(f"{path} has {bad} values of {name} that are not finite numbers. {again}")
-    logits = {name: values[column] for name, column in columns.items()}
-    return Predictions(**texts, label=values["label"], logits=logits)
+    if student.holds == "embeddings":
+        values[student.column] = _pairs(values[student.column], path, again)
+    num_classes = len(document.task.classes)
+    for name, bad in (
+        ("label", ~np.isfinite(values["label"])),
+        (
+            student.column,
+            np.isinf(values[student.column]) | (student.holds == "value") & np.isnan(values[student.column]),
+        ),
+    ):
+        if count := int(bad.sum()):
+            raise UserError(f"{path} has {count} values of {name} that are not finite numbers. {again}")
+    if num_classes and not np.isin(values["label"], np.arange(num_classes)).all():
+        raise UserError(f"{path} has labels that are not one of the {num_classes} classes. {again}")
+    return Predictions(**texts, label=values["label"], values={o.name: values[o.column] for o in outputs})
+
+
+def _numbers(column: Any) -> FloatArray:
+    """A column of numbers [R], or of lists of equal length [R, N]."""
+    import pyarrow as pa
+
+    width = column.type.list_size if pa.types.is_fixed_size_list(column.type) else None
+    if width is None:
+        numbers: FloatArray = column.cast(pa.float64()).to_numpy()
+        return numbers
+    # `flatten` leaves out null lists, which `vadv evaluate` does not write.
+    flat: FloatArray = column.combine_chunks().flatten().cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return flat.reshape(len(column), width)
+
+
+def _pairs(flat: FloatArray, path: Path, again: str) -> FloatArray:
+    """Embeddings of audio and visual, [R, 2, E], stored as one list per clip; a side may be NaN as a whole."""
+    if flat.ndim != 2 or not flat.shape[1] or flat.shape[1] % 2:
+        raise UserError(f"{path} has embeddings of shape {list(flat.shape[1:])}, not one for each modality. {again}")
+    pairs = flat.reshape(len(flat), 2, -1)
+    unknown = np.isnan(pairs)
+    if bad := int((unknown.any(axis=2) & ~unknown.all(axis=2)).sum()):
+        raise UserError(f"{path} has {bad} embeddings that are not finite in part. {again}")
+    return pairs
 
 
 def evaluate_command(uri: str, split: str) -> str:

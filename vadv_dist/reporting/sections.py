@@ -3,17 +3,21 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from vadv_dist.evaluation.retrieval import NOTES
 from vadv_dist.reporting.comparison import Comparison
-from vadv_dist.reporting.curves import loss_pictures, optimizer_pictures, validation_picture
+from vadv_dist.reporting.curves import loss_pictures, optimizer_pictures, validation_pictures
 from vadv_dist.reporting.facts import data_table, run_facts
-from vadv_dist.reporting.figures import confusion_pictures, error_picture, histogram_pictures, scatter_pictures
+from vadv_dist.reporting.figures import confusion_pictures, histogram_pictures, scatter_pictures, score_picture
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.page import Section, folded, grid
 from vadv_dist.reporting.pictures import Picture
-from vadv_dist.reporting.run_files import RunRecord, Scored
+from vadv_dist.reporting.retrieval_sections import chance_row, score_rows
+from vadv_dist.reporting.run_files import FloatArray, RunRecord, Scored
 from vadv_dist.reporting.style import role_of
 from vadv_dist.reporting.tables import facts_list, metrics_table, worst_table
-from vadv_dist.reporting.words import SPLITS, best_attainable, clips
+from vadv_dist.reporting.words import SPLITS, best_attainable, clips, student_of
 from vadv_dist.runs.records import Evaluation
 from vadv_dist.storage import read_json
 
@@ -25,7 +29,7 @@ _COUNTS = {2: "Two", 5: "Five", 7: "Seven"}
 def metrics_section(run: RunRecord, evaluation: Scored, comparisons: Sequence[Comparison]) -> Section:
     """Errors at a glance, then all metrics, of the run's outputs and of other runs' students."""
     task, metrics, size = evaluation.task, evaluation.document.metrics, len(evaluation.predictions)
-    errors = [(o.title, role_of(task, o), evaluation.predictions, o.name) for o in evaluation.outputs]
+    scores = score_rows(evaluation) if evaluation.retrieves else _error_rows(evaluation)
     rows = []
     for output in evaluation.outputs:
         count = metrics[output.name].get("clips", size)
@@ -33,14 +37,18 @@ def metrics_section(run: RunRecord, evaluation: Scored, comparisons: Sequence[Co
         rows.append((title, role_of(task, output), metrics[output.name]))
     for comparison in comparisons:
         other, theirs = comparison.other_than(evaluation)
-        errors.insert(1, (_student_of(other), "other", theirs.predictions, task.student.name))
-        rows.insert(1, (_student_of(other), "other", theirs.document.metrics[task.student.name]))
-    scale, best = evaluation.scale, _best_attainable(run)
-    notes = (*scale.notes, *scale.in_words(scale.absent(evaluation.predictions.label)))
+        scores.insert(1, (student_of(other), "other", theirs.clip_scores))
+        rows.insert(1, (student_of(other), "other", theirs.document.metrics[task.student.name]))
+    best = {f"Best from {name}": value for name, value in _best_attainable(run).items()}
+    notes: Sequence[str] = NOTES
+    if evaluation.document.labels is not None:
+        scale = evaluation.scale
+        notes = (*scale.notes, *scale.in_words(scale.absent(evaluation.predictions.label)))
     conventions = tag("ul", *(tag("li", line) for line in notes), class_="notes")
     step = "" if evaluation.document.step is None else f" at step {evaluation.document.step}"
     computed = " The best possible scores are computed from the random model of the synthetic data." if best else ""
-    picture = error_picture(errors, best, task.score_metric.heading)
+    chance = chance_row(evaluation) if evaluation.retrieves else {}
+    picture = score_picture(scores, {**chance, **best}, task.score_metric)
     return Section(
         "metrics",
         "Metrics",
@@ -84,8 +92,7 @@ def other_data_section(run: RunRecord) -> Section | None:
 
 def training_section(run: RunRecord) -> Section:
     """Validation scores and loss terms over time."""
-    validation = validation_picture(run)
-    pictures = [*([validation] if validation else []), *loss_pictures(run), *optimizer_pictures(run)]
+    pictures = [*validation_pictures(run), *loss_pictures(run), *optimizer_pictures(run)]
     bold = " Bold: the mean of each epoch." if run.epochs else ""
     note = f"Each term of the objective before its weight. Thin: the mean since the previous logged line.{bold}"
     return _of_pictures("training", "Training", note, pictures)
@@ -94,7 +101,7 @@ def training_section(run: RunRecord) -> Section:
 def clip_sections(evaluation: Scored, comparisons: Sequence[Comparison]) -> list[Section]:
     """What was predicted, clip by clip."""
     others = [comparison.other_than(evaluation) for comparison in comparisons]
-    logits = [(_student_of(other), theirs.predictions.logits[evaluation.task.student.name]) for other, theirs in others]
+    logits = [(student_of(other), theirs.predictions.values[evaluation.task.student.name]) for other, theirs in others]
     return [
         _of_pictures(
             "predictions",
@@ -143,8 +150,13 @@ def _of_pictures(anchor: str, title: str, note: str, pictures: Sequence[Picture]
     return Section(anchor, title, note, grid(pictures, class_), pictures)
 
 
-def _student_of(run: RunRecord) -> str:
-    return f"Student of {run.name}" if run.config.has_teacher else "Student trained alone"
+def _error_rows(evaluation: Scored) -> list[tuple[str, str, FloatArray]]:
+    """Title, role and absolute errors of each output."""
+    predictions = evaluation.predictions
+    return [
+        (o.title, role_of(evaluation.task, o), np.abs(predictions.values[o.name] - predictions.label))
+        for o in evaluation.outputs
+    ]
 
 
 def _best_attainable(run: RunRecord) -> dict[str, float]:

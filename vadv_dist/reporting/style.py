@@ -111,6 +111,13 @@ b, .lead > * { font-weight: 600; }
 tr.ours > * { background: var(--wash); } tr.ours > th { font-weight: 600; padding-left: 10px; }
 tr.ours + tr:not(.ours) > th { padding-left: 0; }
 q { display: inline-block; min-width: 250px; overflow-wrap: anywhere; quotes: "“" "”"; }
+.query { margin: 0; padding: 14px 0; border-bottom: 1px solid var(--rule); break-inside: avoid; }
+.query p { margin: 0 0 8px; } .query p > b { margin-right: 6px; }
+.query ol { display: grid; gap: 6px; margin: 0; padding: 0; list-style: none; grid-template-columns: repeat(5, 1fr); }
+.query li { --of: var(--o3); padding: 4px 8px; border-left: 3px solid var(--of); background: var(--raised);
+  font-size: 14px; line-height: 1.35; min-width: 0; overflow-wrap: anywhere; }
+.query li.miss { --of: var(--o2); border-left-style: dashed; } .query li b { color: var(--of); }
+.query li small { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .facts { display: grid; gap: 0 32px; margin: 20px 0 0;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)); }
 .facts div { display: flex; justify-content: space-between; gap: 18px; padding: 7px 0;
@@ -122,7 +129,7 @@ summary:hover { color: var(--ink); }
 pre { background: var(--raised); border: 1px solid var(--rule); border-radius: 4px; padding: 14px 16px;
   overflow-x: auto; line-height: 1.5; }
 
-@media (max-width: 620px) { th, td { padding-right: 10px; } }
+@media (max-width: 620px) { th, td { padding-right: 10px; } .query ol { grid-template-columns: repeat(2, 1fr); } }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 @media print {
   nav { display: none; } body { background: #fff; font-size: 11pt; } section { padding-top: 18px; }

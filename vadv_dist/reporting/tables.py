@@ -7,19 +7,31 @@ import numpy as np
 from vadv_dist.evaluation.description import Metric
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.run_files import Scored
-from vadv_dist.reporting.words import MISSING, score
+from vadv_dist.reporting.words import MISSING, fit_columns, score, shown_metrics
 from vadv_dist.runs.records import Values
 
 
 def metrics_table(rows: Sequence[tuple[str, str, Values]], metrics: Sequence[Metric]) -> Markup:
-    """Metrics by output: (name, role, scores) of each row; a column for each metric that a row has."""
-    shown = [metric for metric in metrics if any(metric.key in scores for _, _, scores in rows)]
-    names = (join(m.name, " ↓" if m.lower_is_better else " ↑", tag("small", m.convention)) for m in shown)
-    body = [
-        ("lead" if not number else None, (tag("span", name, class_=f"key {role}"), *score_cells(scores, shown)))
-        for number, (name, role, scores) in enumerate(rows)
-    ]
-    return plain_table("Metrics", ("Output", *names), body)
+    """Metrics by output: (name, role, scores) of each.
+
+    A column for each metric that an output has; or, if that does not fit, a row for each, empty where an output has
+    none.
+    """
+    keys = [scores for _, _, scores in rows]
+    shown = shown_metrics(keys, metrics)
+    names = [join(m.name, " ↓" if m.lower_is_better else " ↑", tag("small", m.convention)) for m in shown]
+    outputs = [tag("span", name, class_=f"key {role}") for name, role, _ in rows]
+    body: list[tuple[str | None, tuple[str, ...]]]
+    if fit_columns(keys, metrics):
+        cells = (score_cells(scores, shown) for scores in keys)
+        body = [(None, (name, *values)) for name, values in zip(outputs, cells, strict=True)]
+        body[:1] = [("lead", cells) for _, cells in body[:1]]
+        return plain_table("Metrics", ("Output", *names), body)
+    body = []
+    for metric, name in zip(shown, names, strict=True):
+        values = ("" if metric.key not in scores else score_cells(scores, [metric])[0] for scores in keys)
+        body.append(("lead" if metric == shown[0] else None, (name, *values)))
+    return plain_table("Metrics", ("Metric", *outputs), body)
 
 
 def score_cells(scores: Values, metrics: Sequence[Metric]) -> list[str]:
@@ -31,11 +43,11 @@ def worst_table(evaluation: Scored) -> Markup:
     """The ten clips with the largest errors of the student."""
     predictions = evaluation.predictions
     signed = evaluation.scale.low < 0
-    errors = np.abs(predictions.logits[evaluation.task.student.name] - predictions.label)
+    errors = evaluation.clip_scores
     rows: list[tuple[str | None, list[str]]] = []
     for row in sorted(range(len(errors)), key=lambda row: (-errors[row], predictions.clip_id[row]))[:10]:
         words = join(tag("q", predictions.text[row]), tag("small", predictions.clip_id[row]))
-        values = (predictions.label, *predictions.logits.values())
+        values = (predictions.label, *predictions.values.values())
         rows.append((None, [words, *(_number(v[row], signed) for v in values), tag("b", f"{errors[row]:.2f}")]))
     columns = ("Words", "Label", *(output.title for output in evaluation.outputs), "Error")
     return plain_table("Worst predictions", columns, rows)

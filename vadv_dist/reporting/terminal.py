@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vadv_dist.evaluation.description import Metric, TaskDescription
-from vadv_dist.reporting.words import MISSING, best_attainable, score
+from vadv_dist.reporting.words import MISSING, best_attainable, fit_columns, score, shown_metrics
 from vadv_dist.runs.records import Evaluation, Metrics, Values
 
 if TYPE_CHECKING:
@@ -29,20 +29,26 @@ def evaluation_tables(evaluation: Evaluation) -> "Iterator[Table | Text]":
 
 
 def metrics_table(metrics: Metrics, task: TaskDescription, title: str) -> "Table":
-    """A row of metrics per output.
+    """A row of metrics per output; if that does not fit, a row per metric.
 
     Args:
-        metrics: by name of the output; one that is None or missing in a row is shown as a dash.
-        task: titles of outputs and metrics; a metric that no row has gets no column.
+        metrics: by name of the output; one that is None is shown as a dash.
+        task: titles of outputs and metrics; a metric that no output has is left out.
         title: title of the table.
     """
-    table, shown = _table(title, metrics.values(), task)
     clips = {values.get("clips") for values in metrics.values()}
-    titles = {output.name: output.title for output in task.outputs}
-    for name, values in metrics.items():
-        # The teacher may have been scored on fewer clips than the student.
-        size = f", {values['clips']:g} clips" if len(clips) > 1 and values.get("clips") is not None else ""
-        table.add_row(titles.get(name, name) + size, *_scores(values, shown))
+    names = {output.name: output.title for output in task.outputs}
+    # The teacher may have been scored on fewer clips than the student.
+    titles = [
+        names.get(name, name)
+        + (f", {values['clips']:g} clips" if len(clips) > 1 and values.get("clips") is not None else "")
+        for name, values in metrics.items()
+    ]
+    if not fit_columns(metrics.values(), task.metrics):
+        return _transposed(metrics, task, title, titles)
+    table, shown = _table(title, metrics.values(), task)
+    for name, values in zip(titles, metrics.values(), strict=True):
+        table.add_row(name, *_scores(values, shown))
     return table
 
 
@@ -88,8 +94,31 @@ def comparison_table(alone: Evaluation, taught: Evaluation, gain: "Interval", tr
     return table
 
 
+def _transposed(metrics: Metrics, task: TaskDescription, title: str, outputs: Sequence[str]) -> "Table":
+    """A row per metric and a column per output, empty where an output has no such metric."""
+    table = _empty(title, 40)
+    for name in outputs:
+        table.add_column(name, justify="right", overflow="fold", max_width=18)
+    for metric in shown_metrics(metrics.values(), task.metrics):
+        cells = (
+            _ascii(score(values[metric.key], percent=metric.percent)) if metric.key in values else ""
+            for values in metrics.values()
+        )
+        table.add_row(_ascii(metric.title), *cells)
+    return table
+
+
 def _table(title: str, rows: Iterable[Values], task: TaskDescription) -> "tuple[Table, list[Metric]]":
     """An empty table with a column for each metric that a row has, and these metrics."""
+    table, shown = _empty(title, 26), shown_metrics(rows, task.metrics)
+    for metric in shown:
+        name = f"{metric.name}\n{metric.convention}" if metric.convention else metric.name
+        table.add_column(name, justify="right", no_wrap=True, min_width=5)
+    return table, shown
+
+
+def _empty(title: str, width: int) -> "Table":
+    """A table with one column of at most `width` characters."""
     from rich import box
     from rich.table import Table
 
@@ -97,13 +126,8 @@ def _table(title: str, rows: Iterable[Values], task: TaskDescription) -> "tuple[
         title=title, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
     )
     table.caption_style, table.caption_justify = "dim", "left"
-    table.add_column("", overflow="fold", max_width=26)
-    present = {key for values in rows for key in values}
-    shown = [metric for metric in task.metrics if metric.key in present]
-    for metric in shown:
-        name = f"{metric.name}\n{metric.convention}" if metric.convention else metric.name
-        table.add_column(name, justify="right", no_wrap=True, min_width=5)
-    return table, shown
+    table.add_column("", overflow="fold", max_width=width)
+    return table
 
 
 def _scores(metrics: Values, shown: Sequence[Metric]) -> list[str]:
@@ -119,4 +143,4 @@ def _gain(alone: Values, taught: Values, metric: Metric) -> str:
 
 
 def _ascii(text: str) -> str:
-    return text.replace("−", "-").replace(MISSING, "-")
+    return text.replace("−", "-").replace(MISSING, "-").replace("→", "to")

@@ -1,12 +1,27 @@
 """Formats of metrics and quantities, on the page and in the terminal."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Container, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from vadv_dist.evaluation.description import Metric
+
+if TYPE_CHECKING:
+    from vadv_dist.reporting.run_files import RunRecord
 
 SPLITS = {"train": "training", "valid": "validation", "test": "test"}
 MISSING = "–"
-_INPUTS = {"text": "text", "video": "video", "text_and_video": "both"}
+# Characters for the metrics of a table; the names of outputs take up to 26 of 80.
+_COLUMNS = 54
+# What synthetic data sets call the inputs of their best possible scores, and what tables call them.
+_INPUTS = {
+    "text": "text",
+    "video": "video",
+    "text_and_video": "both",
+    "classes": "the classes alone",
+    "student": "both vectors",
+    "frames": "audio and all frames",
+}
 
 
 def score(value: float | None, *, percent: bool) -> str:
@@ -14,6 +29,25 @@ def score(value: float | None, *, percent: bool) -> str:
     if value is None or not math.isfinite(value):
         return MISSING
     return (f"{value:.1%}" if percent else f"{value:.3f}").replace("-", "−")
+
+
+def shown_metrics(rows: Iterable[Container[str]], metrics: Iterable[Metric]) -> list[Metric]:
+    """The metrics that an output has, by the keys of each output."""
+    rows = list(rows)
+    return [metric for metric in metrics if any(metric.key in row for row in rows)]
+
+
+def fit_columns(rows: Iterable[Container[str]], metrics: Iterable[Metric]) -> bool:
+    """Whether a column per metric reads well: each output has all metrics, and their names fit a terminal.
+
+    Args:
+        rows: keys of the metrics that each output has.
+        metrics: the task's.
+    """
+    rows = list(rows)
+    shown = shown_metrics(rows, metrics)
+    width = sum(2 + max(5, len(metric.name), len(metric.convention)) for metric in shown)
+    return width <= _COLUMNS and all(metric.key in row for metric in shown for row in rows)
 
 
 def decimals(value: float) -> str:
@@ -31,6 +65,11 @@ def clips(count: int, split: str | None = None) -> str:
     """A number of clips, such as `640 test clips`."""
     kind = f"{SPLITS[split]} " if split else ""
     return f"{whole(count)} {kind}{'clip' if count == 1 else 'clips'}"
+
+
+def student_of(run: "RunRecord") -> str:
+    """The student of another run on the page."""
+    return f"Student of {run.name}" if run.config.has_teacher else "Student trained alone"
 
 
 def best_attainable(truth: Mapping[str, Any], metric: str) -> dict[str, float]:

@@ -108,7 +108,7 @@ class StepLine(Line):
         terms: mean of each unweighted loss term and of the weighted `total`; top-level fields in the JSON.
         weights: mean weight of each term, unless fixed.
         lr, grad_norm: learning rate and gradient norm before clipping, both of the last step.
-        samples_per_s, tokens_per_s: throughput of all ranks.
+        samples_per_s, tokens_per_s: throughput of all ranks; there are no tokens without texts.
         data_wait_s, line_s: seconds that steps waited for data, and seconds in total.
         mfu: model FLOP utilisation.
         gpu_memory_bytes: peak tensor memory of rank 0 so far.
@@ -119,7 +119,7 @@ class StepLine(Line):
     lr: float
     grad_norm: float | None
     samples_per_s: float
-    tokens_per_s: float
+    tokens_per_s: float | None
     data_wait_s: float
     line_s: float
     mfu: float | None = None

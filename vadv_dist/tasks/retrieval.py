@@ -3,7 +3,7 @@
 Shape letters: B batch, R clips, T frames, N tokens per frame, D width of visual features, E embedding width, C classes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vadv_dist.config.sections import Config
 from vadv_dist.data.collate import Collator, FeatureField
-from vadv_dist.data.schema import Batch
+from vadv_dist.data.schema import Batch, LabelSpec
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation import retrieval
@@ -35,9 +35,9 @@ from vadv_dist.tasks.students import build_retrieval_student
 from vadv_dist.tasks.teacher import teacher_of
 
 MODALITIES = ("audio", "visual")
-STUDENT = Output("student", "Student", "embeddings", "student")
-VIDEO = Output("video", "Video logit", "video_logit", "teacher’s video logit")
-PROMPT = Output("prompt", "Prompt logit", "prompt_logit", "teacher’s prompt logit")
+STUDENT = Output("student", "Student", "embeddings", "student", "embeddings")
+VIDEO = Output("video", "Video logit", "video_logit", "teacher’s video logit", "scores")
+PROMPT = Output("prompt", "Prompt logit", "prompt_logit", "teacher’s prompt logit", "scores")
 ACCURACY = Metric("accuracy", "Accuracy")
 LOGITS = tuple(f"{modality}_logit" for modality in MODALITIES)
 
@@ -135,7 +135,10 @@ class RetrievalTask:
         self.step: TrainingStep = RetrievalStep(self.student, teacher, objective, config.needed_features)
         self.collator = Collator([FeatureField(name) for name in config.needed_features])
         self.description = describe(
-            described, video=self._teaches, prompt=self._teaches and config.teacher.prompting != "none"
+            described,
+            video=self._teaches,
+            prompt=self._teaches and config.teacher.prompting != "none",
+            classes=class_names(label),
         )
 
     def _sides(self, teacher: Teacher, audio_width: int, visual_width: int) -> dict[str, Sides]:
@@ -248,13 +251,8 @@ class RetrievalTask:
 
     def clip_errors(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> FloatArray:
         """See `Task.clip_errors`: one minus the mean of a clip's two average precisions."""
-        embeddings = predictions[STUDENT.column]
-        found = [
-            retrieval.average_precision(embeddings[:, query], embeddings[:, gallery], label, label)
-            for query, gallery in retrieval.DIRECTIONS.values()
-        ]
-        with np.errstate(invalid="ignore"):
-            errors: FloatArray = 1.0 - np.mean(found, axis=0)
+        found = retrieval.precision_of_clips(predictions[STUDENT.column], label)
+        errors: FloatArray = 1.0 - np.mean(list(found.values()), axis=0)
         return errors
 
     def remarks(self, metrics: Metrics) -> list[str]:
@@ -284,15 +282,24 @@ class RetrievalTask:
                 remove_tree(out)
 
 
-def describe(terms: tuple[Term, ...] = (), *, video: bool = False, prompt: bool = False) -> TaskDescription:
+def describe(
+    terms: tuple[Term, ...] = (), *, video: bool = False, prompt: bool = False, classes: Sequence[str] = ()
+) -> TaskDescription:
     """The task as plain data.
 
     Args:
         terms: those of the student and the objective.
         video, prompt: whether there is a teacher, and whether it has a prompt logit.
+        classes: names of the classes, in the order of their numbers.
     """
     outputs = (STUDENT, *([VIDEO] if video else []), *([PROMPT] if prompt else []))
-    return TaskDescription("retrieval", terms, outputs, (*retrieval.METRICS, ACCURACY), score="map")
+    metrics = (*retrieval.METRICS, ACCURACY)
+    return TaskDescription("retrieval", terms, outputs, metrics, "map", tuple(classes))
+
+
+def class_names(label: LabelSpec) -> tuple[str, ...]:
+    """Names of a data set's classes; their numbers if it has no names."""
+    return label.classes or tuple(f"class {number}" for number in range(label.num_classes))
 
 
 def vectors(values: Tensor) -> Tensor:

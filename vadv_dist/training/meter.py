@@ -75,7 +75,7 @@ class LogLine:
             "lr": self.lr,
             "grad_norm": None if self.grad_norm is None else float(self.grad_norm),
             "samples_per_s": self.samples / seconds,
-            "tokens_per_s": tokens / seconds,
+            "tokens_per_s": tokens / seconds if tokens else None,
             "data_wait_s": self.wait_s,
             "line_s": seconds,
             **({"mfu": utilisation(self.samples, tokens, seconds)} if utilisation is not None else {}),

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vadv_dist.evaluation.description import Metric, TaskDescription
 from vadv_dist.formats.json_text import JsonError, parse_json
-from vadv_dist.runs.records import EpochLine, Line, NoteLine, StartLine, StepLine, Values, parse_line
+from vadv_dist.runs.records import EpochLine, Line, NoteLine, StartLine, StepLine, parse_line
 from vadv_dist.storage import LineReader, Location
 
 _PLAIN_INTERVAL_S = 15.0
@@ -84,18 +84,12 @@ class ProgressView:
 
     def _epoch(self, line: EpochLine, task: TaskDescription) -> None:
         self._shown = time.monotonic()
-        metric = task.score_metric
-        shown = [output.name for output in task.outputs if output.name in line.validation]
-        parts = [f"{name} {_score(line.validation[name], metric)}" for name in shown]
-        sources = [f"{name} {_score(m.get(task.student.name, {}), metric)}" for name, m in line.sources.items()]
-        if parts and 1 < len(sources) <= _MAX_SOURCES:
-            parts[0] += f" ({', '.join(sources)})"
         star = "  ← best" if line.best else ""
         self._bar.update(self._task, completed=line.step)
         loss = f"loss {line.train['total']:.3f}  " if line.train else ""  # none in closed form
         self._say(
             f"epoch {line.epoch + 1:>3}/{self._epochs}  step {line.step:>5}  {loss}"
-            f"validation {metric.title}: {', '.join(parts)}{star}"
+            f"validation {_validation(line, task)}{star}"
         )
         if line.collapse and not self._warned:
             self._warned = True
@@ -105,8 +99,24 @@ class ProgressView:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _score(values: Values, metric: Metric) -> str:
-    value = values.get(metric.key)
+def _validation(line: EpochLine, task: TaskDescription) -> str:
+    """The score of each output by metric: an output without the task's score is shown by its own first metric."""
+    by_metric: dict[str, list[str]] = {}
+    for output in task.outputs:
+        if (values := line.validation.get(output.name)) is not None:
+            metric = task.first_metric(values)
+            by_metric.setdefault(metric.title, []).append(f"{output.name} {shown(values.get(metric.key), metric)}")
+    metric = task.score_metric
+    sources = [
+        f"{name} {shown(m.get(task.student.name, {}).get(metric.key), metric)}" for name, m in line.sources.items()
+    ]
+    if by_metric and 1 < len(sources) <= _MAX_SOURCES:
+        next(iter(by_metric.values()))[0] += f" ({', '.join(sources)})"
+    return "; ".join(f"{title}: {', '.join(parts)}" for title, parts in by_metric.items())
+
+
+def shown(value: float | None, metric: Metric) -> str:
+    """A metric's value in a line: three decimals, or percent with one; a dash if there is none."""
     return "–" if value is None else f"{value:.1%}" if metric.percent else f"{value:.3f}"
 
 

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from vadv_dist.errors import MachineError
-from vadv_dist.evaluation.description import TaskDescription
+from vadv_dist.evaluation.description import Metric, TaskDescription
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import RATES, Line
 from vadv_dist.watching.history import RunHistory
-from vadv_dist.watching.progress import MetricsTail, ProgressView
+from vadv_dist.watching.progress import MetricsTail, ProgressView, shown
 
 # Time between two updates: each looks for result.json, which is a request to an object store.
 _INTERVAL_S = 1.0
@@ -226,22 +226,33 @@ def _shares(found: Mapping[str, Any]) -> str:
 
 
 def _validation(found: Mapping[str, Any], task: TaskDescription) -> Table:
-    shown, student, score = found["validation"][-_EPOCHS:], task.student.name, task.score
-    outputs = [output.name for output in task.outputs if any(output.name in row["models"] for row in shown)]
-    sources = sorted({source for row in shown for source in row["sources"]})[:3]
-    others = [metric.key for metric in task.metrics if metric.key != score][:1]
-    table = _table(f"validation {task.score_metric.title}", "step", *outputs, *sources, *others, "")
-    for row in shown:
+    rows, student, score = found["validation"][-_EPOCHS:], task.student.name, task.score_metric
+    names = [output.name for output in task.outputs if any(output.name in row["models"] for row in rows)]
+    keys = {name: {key for row in rows for key in row["models"].get(name, {})} for name in names}
+    # An output without the task's score is shown by its own first metric.
+    outputs = {name: task.first_metric(keys[name]) for name in names}
+    titles = [name if metric == score else f"{name} {metric.title.lower()}" for name, metric in outputs.items()]
+    sources = sorted({source for row in rows for source in row["sources"]})[:3]
+    # Another metric of the student, not the score in one direction.
+    others = [metric for metric in task.metrics if metric.name != score.name and metric.key in keys.get(student, ())][
+        :1
+    ]
+    table = _table(f"validation {score.title}", "step", *titles, *sources, *(metric.key for metric in others), "")
+    for row in rows:
         models = row["models"]
         table.add_row(
             f"epoch {row['epoch'] + 1}",
             str(row["step"]),
-            *(_number(models.get(name, {}).get(score)) for name in outputs),
-            *(_number(row["sources"].get(source, {}).get(student, {}).get(score)) for source in sources),
-            *(_number(models.get(student, {}).get(key)) for key in others),
+            *(_score(models.get(name, {}), metric) for name, metric in outputs.items()),
+            *(_score(row["sources"].get(source, {}).get(student, {}), score) for source in sources),
+            *(_score(models.get(student, {}), metric) for metric in others),
             "best" if row["best"] else "",
         )
     return table
+
+
+def _score(values: Mapping[str, float | None], metric: Metric) -> str:
+    return shown(values.get(metric.key), metric).replace("–", "-")
 
 
 def _duration(seconds: float | None) -> str:
