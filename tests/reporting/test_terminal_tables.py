@@ -117,6 +117,7 @@ def test_metrics_of_retrieval_are_rows_without_dashes(teacher):
     text = rendered(metrics_table(metrics, task, "demo-retrieval, test split, 800 clips"))
     assert max(map(len, text.splitlines())) <= 80
     assert text.isascii() or "─" in text
+    assert "demo-retrieval, test split, 800 clips" in text
     rows = [line.split() for line in text.splitlines()[3:]]
     assert rows[1] == ["mAP", "audio", "to", "visual", "0.500"]
     assert rows[-1] == ["Accuracy", "50.0%", *(["93.0%"] * 2 if teacher else [])]

@@ -97,6 +97,7 @@ def comparison_table(alone: Evaluation, taught: Evaluation, gain: "Interval", tr
 def _transposed(metrics: Metrics, task: TaskDescription, title: str, outputs: Sequence[str]) -> "Table":
     """A row per metric and a column per output, empty where an output has no such metric."""
     table = _empty(title, 40)
+    table.min_width = min(len(title), 80)  # so that a title above few columns is not folded
     for name in outputs:
         table.add_column(name, justify="right", overflow="fold", max_width=18)
     for metric in shown_metrics(metrics.values(), task.metrics):
