@@ -138,7 +138,7 @@ class RetrievalTask:
             described,
             video=self._teaches,
             prompt=self._teaches and config.teacher.prompting != "none",
-            classes=class_names(label),
+            classes=class_names(sources.label),
         )
 
     def _sides(self, teacher: Teacher, audio_width: int, visual_width: int) -> dict[str, Sides]:
