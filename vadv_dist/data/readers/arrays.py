@@ -3,30 +3,21 @@
 Shape letters: R rows of a file, T frames, N tokens per frame, D feature width, E expression scores.
 """
 
-import io
-import math
-import shutil
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
 from vadv_dist.data.readers.ingestion import MAX_LABEL_DIFFERENCE, printable
 from vadv_dist.data.readers.sequences import stored
 from vadv_dist.data.schema import FEATURE_AXES, Array, FeatureSpec
-from vadv_dist.errors import UserError, did_you_mean, first_line
+from vadv_dist.errors import UserError, did_you_mean
+from vadv_dist.formats.npz import NpzFile
 
 _ID_KEY = "id"
-# Compressed arrays are decompressed into memory. Padding compresses well, so a file may legitimately grow several
-# times.
-_FREE_BYTES = 256 << 20
-_MAX_EXPANSION = 20
 # Ids become Python strings, each several times its size in the array.
 _MAX_ID_BYTES = 64 << 20
-_PIECE_BYTES = 1 << 20
 _SYNTAX = "FILE.npz:ARRAY=FEATURE, for example features.npz:video=visual"
 # The layout of an array by its number of axes; without T a clip is one frame, without N a frame is one token.
 _LAYOUTS = {
@@ -123,29 +114,13 @@ def load_features(source: ArraySource, dtype: str, facts: Sequence[str] = ()) ->
     """
     if not source.path.is_file():
         raise UserError(f"{source.path} does not exist. Give the .npz file as {_SYNTAX}.")
-    if not zipfile.is_zipfile(source.path):
-        raise UserError(
-            f"{source.path} is not an .npz file, and no other format is read. "
-            f"Save numeric arrays with numpy.savez(FILE, id=ids, {source.key}=values)."
-        )
-    try:
-        with zipfile.ZipFile(source.path) as archive:
-            ids, values = (_member(archive, key, source) for key in (_ID_KEY, source.key))
-            found = {
-                key: _member(archive, key, source)
-                for key in facts
-                if f"{key}.npy" in archive.namelist() and key not in (_ID_KEY, source.key)
-            }
-        values = _in_layout(values, source)
+    with NpzFile(source.path) as file:
+        ids = file.array(_ID_KEY, what=", which holds the clip id of each row", max_bytes=_MAX_ID_BYTES)
+        values = _in_layout(file.array(source.key), source)
+        found = {key: file.array(key) for key in facts if key in file.names and key not in (_ID_KEY, source.key)}
         rows = _rows_by_id(ids, len(values), source)
-        per_clip = {key: array.reshape(-1) for key, array in found.items() if array.size == len(rows) > 0}
-        return FeatureTable(source, values, rows, dtype, per_clip)
-    except UserError:
-        raise
-    except Exception as error:  # zipfile, its decompressors and numpy raise nearly any type on damaged files
-        raise UserError(
-            f"{source.path} is not a readable .npz file ({first_line(error)[:200]}). Save it again."
-        ) from None
+    per_clip = {key: array.reshape(-1) for key, array in found.items() if array.size == len(rows) > 0}
+    return FeatureTable(source, values, rows, dtype, per_clip)
 
 
 def select_features(table: FeatureTable, wanted: Mapping[str, str], allow_missing: bool) -> FeatureTable:
@@ -211,64 +186,6 @@ def require_agreement(table: FeatureTable, column: str, in_table: Mapping[str, s
             f"({len(differing):,} of {compared:,} clips differ): the ids of the two files do not mean the same clips. "
             f"If the file's {column!r} array is something else, rename it."
         )
-
-
-def _member(archive: zipfile.ZipFile, key: str, source: ArraySource) -> Array:
-    """Load an array of the archive after checking its size; memory-map it if it is uncompressed."""
-    names = [name.removesuffix(".npy") for name in archive.namelist()]
-    if key not in names:
-        what = f"no {key!r} array" + (", which holds the clip id of each row" if key == _ID_KEY else "")
-        shown = ", ".join(name[:40] for name in names[:20])
-        raise UserError(f"{source.path} has {what} (arrays: {shown}).{did_you_mean(key, names)}")
-    info = archive.infolist()[names.index(key)]
-    is_stored = info.compress_type == zipfile.ZIP_STORED
-    limit = info.compress_size if is_stored else max(_FREE_BYTES, _MAX_EXPANSION * info.compress_size)
-    limit = _MAX_ID_BYTES if key == _ID_KEY else limit
-    if info.file_size > limit:
-        raise UserError(
-            f"{source.path} would expand {key!r} from {info.compress_size:,} to {info.file_size:,} bytes, but the "
-            f"limit is {limit:,}. Save it again with numpy.savez, which does not compress."
-        )
-    with archive.open(info) as file:
-        shape, in_fortran_order, dtype = _header(file)
-        if dtype.hasobject:
-            raise UserError(
-                f"{source} or its ids are pickled objects, which are not loaded because they could run code. "
-                "Save plain numeric arrays, and ids as strings, with numpy.savez."
-            )
-        start, size = file.tell(), math.prod(shape) * dtype.itemsize
-        if start + size != info.file_size:
-            raise ValueError(f"{key!r} declares shape {list(shape)} of {dtype}, but has {info.file_size - start} bytes")
-        if is_stored and size:
-            while file.read(_PIECE_BYTES):  # read to the end, where the checksum is verified
-                pass
-            offset = _content_offset(source.path, info) + start
-            flat: Array = np.memmap(source.path, dtype, "r", offset, (math.prod(shape),))
-        else:
-            content = io.BytesIO()
-            shutil.copyfileobj(file, content, _PIECE_BYTES)
-            flat = np.frombuffer(content.getbuffer(), dtype)
-    return flat.reshape(shape, order="F" if in_fortran_order else "C")
-
-
-def _header(file: IO[bytes]) -> "tuple[tuple[int, ...], bool, np.dtype[Any]]":
-    """Shape, order and type declared in an `.npy` header."""
-    version = np.lib.format.read_magic(file)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-    if read is None:
-        raise ValueError(f"version {version} of the .npy format is not supported")
-    shape, in_fortran_order, dtype = read(file)
-    if any(n < 0 for n in shape) or dtype.itemsize == 0:
-        raise ValueError(f"shape {shape} of {dtype} is invalid")
-    return tuple(int(n) for n in shape), bool(in_fortran_order), dtype
-
-
-def _content_offset(path: Path, info: zipfile.ZipInfo) -> int:
-    """Offset of a member's data: after its local header of 30 bytes, its name and its extra field."""
-    with path.open("rb") as file:
-        file.seek(info.header_offset)
-        local = file.read(30)
-    return info.header_offset + 30 + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
 
 
 def _in_layout(values: Array, source: ArraySource) -> Array:
