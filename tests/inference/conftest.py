@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from pairs import export_small
 from tiny_students import make_card, make_student, make_tokenizer
 
 from vadv_dist.inference.export import export_student
@@ -34,3 +35,9 @@ def run_folder(student, tokenizer, tmp_path):
         evaluation = {"split": split, "step": step, "student": {"mae": mae}}
         (run / f"evaluation-{split}.json").write_text(json.dumps(evaluation))
     return run
+
+
+@pytest.fixture(scope="session")
+def pair_export(tmp_path_factory):
+    """Folder of a tiny exported retrieval student; tests leave it as it is."""
+    return export_small(tmp_path_factory.mktemp("exports") / "pair")

@@ -30,6 +30,7 @@ OUTPUTS = {
     "data-info": ("pictures",),
     "evaluate": ("run",),
     "predict": ("output",),
+    "retrieve": ("out",),
     "export": ("out",),
     "report": ("run",),
     "recipes": ("file",),

@@ -1,4 +1,4 @@
-"""The commands that use a run: `evaluate`, `predict`, `export`, `watch`, `report`."""
+"""The commands that use a run: `evaluate`, `predict`, `retrieve`, `export`, `watch`, `report`."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vadv_dist.cli.parser import Commands, place
 from vadv_dist.errors import UserError
-from vadv_dist.runtime.terminal import console, json_line
+from vadv_dist.runtime.terminal import console, counted, json_line
 
 if TYPE_CHECKING:
     from vadv_dist.inference.token_counts import TokenCounts
@@ -53,9 +53,41 @@ def add_run_commands(commands: Commands) -> None:
     predict.add_argument("--json", action="store_true", help="print one JSON object")
     predict.set_defaults(call=_predict)
 
-    export = commands.add_parser("export", help="write the student as a Hugging Face model folder")
-    export.add_argument("run", type=place)
+    retrieve = commands.add_parser(
+        "retrieve",
+        help="find the nearest clips of the other modality with the student of retrieval",
+        description="Embeds the vectors of both files and finds, for each query, the clips of the gallery with the "
+        "highest cosine; the search is exact. A file has a column of ids (clip_id or id) and the vectors of the clips: "
+        "in Parquet a column of lists or tensors named audio or visual (as in the shards of a data set), in npz an "
+        "array [rows, width] of that name, in CSV one column per value (audio_0, audio_1, …). The gallery may be "
+        "larger than memory.",
+    )
+    retrieve.add_argument("run", type=place, metavar="RUN_OR_EXPORT")
+    retrieve.add_argument("--query", type=place, required=True, metavar="FILE", help="queries: .csv, .parquet or .npz")
+    retrieve.add_argument("--gallery", type=place, required=True, metavar="FILE", help="clips to search, likewise")
+    retrieve.add_argument("--k", type=int, default=10, help="number of clips to find for each query")
+    retrieve.add_argument(
+        "--from",
+        dest="modality",
+        choices=("audio", "visual"),
+        help="modality of the queries; the gallery has the other one (default: the only one that the files allow)",
+    )
+    retrieve.add_argument("--id-column", help="column of the ids in both files (default: clip_id or id)")
+    retrieve.add_argument(
+        "--out", type=place, help="a .csv, .parquet or .npz file to write, instead of printing the results"
+    )
+    retrieve.add_argument("--json", action="store_true", help="print one JSON object")
+    retrieve.set_defaults(call=_retrieve)
+
+    export = commands.add_parser(
+        "export",
+        help="write the student as a model folder for other programs",
+        description="Writes the student alone: as a folder of PyTorch weights with what loads them (a text student: "
+        "transformers), or as ONNX. The model card holds the run's evaluations.",
+    )
+    export.add_argument("run", type=place, metavar="RUN_OR_EXPORT")
     export.add_argument("--out", type=place, required=True, help="folder or s3:// prefix to write")
+    export.add_argument("--format", choices=("pytorch", "onnx"), default="pytorch", help="what to write")
     export.set_defaults(call=_export)
 
     watch = commands.add_parser("watch", help="follow a run: loss terms, throughput, validation scores, time left")
@@ -126,10 +158,36 @@ def _warn_of_cut_texts(counts: "TokenCounts") -> None:
         print(f"vadv: warning: {counts.sentence()}", file=sys.stderr)
 
 
+def _retrieve(options: argparse.Namespace) -> int:
+    from vadv_dist.inference.retrieve import require_output, retrieve, write_retrieved
+
+    out = None if options.out is None else require_output(options.out)
+    found = retrieve(
+        options.run,
+        options.query,
+        options.gallery,
+        k=options.k,
+        modality=options.modality,
+        id_column=options.id_column,
+    )
+    if out is not None:
+        write_retrieved(found, out)
+    if options.json:
+        print(json_line({"from": found.query_modality, "rows": list(found.rows())}))
+    elif out is not None:
+        kind = found.query_modality
+        queries = counted(len(found.query_id), f"{kind} query", f"{kind} queries")
+        print(f"wrote {out}: the nearest {options.k} of {counted(found.num_items, 'clip')} for {queries}")
+    else:
+        for row in found.rows():
+            print(f"{row['query_id']}\t{row['rank']}\t{row['gallery_id']}\t{row['cosine']:.4f}")
+    return 0
+
+
 def _export(options: argparse.Namespace) -> int:
     from vadv_dist.inference.export import export_run
 
-    print(f"wrote {export_run(options.run, options.out)}")
+    print(f"wrote {export_run(options.run, options.out, format=options.format)}")
     return 0
 
 

@@ -24,7 +24,7 @@ Keys = npt.NDArray[np.int32]
 # Positions of the modalities in an array [R, 2, E], and the two directions: query, then gallery.
 AUDIO, VISUAL = 0, 1
 DIRECTIONS = {"a2v": (AUDIO, VISUAL), "v2a": (VISUAL, AUDIO)}
-TITLES = {"a2v": "audio → visual", "v2a": "visual → audio"}
+TITLES = {"a2v": "a→v", "v2a": "v→a"}
 
 # `map` is the mean over queries, as published; `map_class` the mean over classes of their queries' mean.
 METRICS = tuple(
@@ -35,10 +35,11 @@ METRICS = tuple(
 NOTES = (
     "mAP ranks the whole gallery of the other modality by cosine; items of the query’s class are relevant. It is the "
     "mean over queries, without those that have no relevant item; class mAP is the mean over classes of their queries’ "
-    "mean. Without a direction, it is the mean of both. Tied items count as the mean over their orders.",
+    "mean. a→v has audio queries and a visual gallery, v→a the reverse; without an arrow, it is the mean of both. Tied "
+    "items count as the mean over their orders.",
 )
 
-_STEPS = 2.0**29  # a step and one bit beside it fit into int32
+STEPS = 2.0**29  # steps of a cosine; their number and one bit beside it fit into int32
 _BLOCK_VALUES = 1 << 19  # cosines in memory at a time
 
 
@@ -272,8 +273,7 @@ def _blocks(
         of_class = np.flatnonzero(query_class == one)
         for first in range(0, len(of_class), rows):
             block = of_class[first : first + rows]
-            distances = (query[block] * -_STEPS) @ gallery.T
-            steps = np.rint(distances, out=distances).astype(np.int32)
+            steps = cosine_steps(query[block], gallery)
             yield _Block(query_rows[block], steps, slice(start, end), bounds, classes)
 
 
@@ -290,9 +290,20 @@ def _directions(vectors: npt.ArrayLike, classes: npt.ArrayLike, name: str) -> tu
         raise ValueError(f"{name} has {bad} of {len(values)} rows with values that are not finite")
     rows = np.flatnonzero(known)
     rows = rows[np.argsort(of_class[rows], kind="stable")]
-    values = values[rows]
+    return unit_rows(values[rows]), rows, of_class[rows]
+
+
+def unit_rows(values_RE: FloatArray) -> FloatArray:
+    """Rows of length 1; zeros stay zeros."""
     # Scale by the largest value first, so that squares neither underflow nor overflow.
-    largest = np.abs(values).max(axis=1, keepdims=True, initial=0.0)
-    values = values / np.where(largest > 0, largest, 1.0)
+    largest = np.abs(values_RE).max(axis=1, keepdims=True, initial=0.0)
+    values = values_RE / np.where(largest > 0, largest, 1.0)
     length = np.linalg.norm(values, axis=1, keepdims=True)
-    return values / np.where(length > 0, length, 1.0), rows, of_class[rows]
+    unit: FloatArray = values / np.where(length > 0, length, 1.0)
+    return unit
+
+
+def cosine_steps(query_QE: FloatArray, gallery_GE: FloatArray) -> Keys:
+    """Negated cosines of rows of length 1, in steps: smaller is nearer, [Q, G]."""
+    distances = (query_QE * -STEPS) @ gallery_GE.T
+    return np.rint(distances, out=distances).astype(np.int32)

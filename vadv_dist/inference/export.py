@@ -1,4 +1,4 @@
-"""Export a student as a Hugging Face folder, and load such a folder after verifying its files."""
+"""Export a student as a Hugging Face folder or as ONNX, and load such a folder after verifying its files."""
 
 import copy
 import dataclasses
@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any
 from vadv_dist.formats.tensors import save_tensors
 from vadv_dist.inference.manifest import (
     MANIFEST,
+    ONNX,
+    PYTORCH,
+    RETRIEVAL,
     WEIGHTS,
     ExportManifest,
     manifest_json,
+    read_manifest,
     resolve_student,
+    task_of,
     verify_export,
 )
 from vadv_dist.inference.model_card import ModelCard, render
+from vadv_dist.inference.onnx_file import require_onnx, write_onnx
 from vadv_dist.storage import (
     Location,
     atomic_directory,
@@ -42,18 +48,20 @@ class ExportSummary:
 
     Args:
         folder: its location.
-        architecture: class that loads it.
+        architecture: what it is.
+        loaded_by: what loads it.
         custom_reason: why the folder includes its own modelling file and needs `trust_remote_code=True`; None if a
             standard class of transformers loads it.
     """
 
     folder: Location
     architecture: str
+    loaded_by: str
     custom_reason: str | None
 
     def __str__(self) -> str:
         trust = "" if self.custom_reason is None else f" with trust_remote_code=True: {self.custom_reason}"
-        return f"{self.folder} ({self.architecture}, can be loaded by transformers{trust})"
+        return f"{self.folder} ({self.architecture}, can be loaded by {self.loaded_by}{trust})"
 
 
 def export_student(
@@ -62,26 +70,31 @@ def export_student(
     out: Location,
     *,
     card: ModelCard,
+    format: str = PYTORCH,
     replace: bool = False,
 ) -> ExportSummary:
-    """Write a student as a folder that transformers loads without this package, completely or not at all.
+    """Write a student as a folder that needs no other code of this package, completely or not at all.
 
-    `AutoModelForSequenceClassification` gives logits [B, 1] equal to the student's within 1e-5. Weights are fp32.
+    `AutoModelForSequenceClassification` gives logits [B, 1] equal to the student's within 1e-5; an ONNX file gives
+    `prediction` [B] for `input_ids` and `attention_mask`, both [B, L]. Weights are fp32.
 
     Args:
         student: the model, on any device; it is not modified.
         tokenizer: its tokenizer; a copy is saved with `model_max_length` set to `card.max_tokens`.
         out: the folder to create.
         card: contents of the model card and of `vadv_export.json`.
+        format: `pytorch` for a folder of transformers, or `onnx`.
         replace: replace an existing folder instead of refusing.
     Raises:
-        UserError: `out` exists and `replace` is false.
+        UserError: `out` exists and `replace` is false, or a package for ONNX is missing.
     """
     from vadv_dist.inference import modeling_text_student
     from vadv_dist.inference.layouts import MODELING_FILE, to_layout
 
     if not replace:
         _require_absent(out)
+    if format == ONNX:
+        require_onnx()
     layout = to_layout(student)
     manifest = ExportManifest(
         card=card,
@@ -93,35 +106,57 @@ def export_student(
     )
     with atomic_directory(out, manifest=MANIFEST) as upload:
         folder = upload.folder
-        layout.config.save_pretrained(folder)
-        save_tensors(layout.weights, folder / WEIGHTS, metadata={"format": "pt"})
         _portable(tokenizer, card.max_tokens).save_pretrained(folder)
-        if layout.custom_reason is not None:
-            shutil.copyfile(modeling_text_student.__file__, folder / MODELING_FILE)
-        (folder / "README.md").write_text(render(manifest), encoding="utf-8")
-        write_json(folder / MANIFEST, manifest_json(manifest, files=file_entries(folder)))
+        if format == ONNX:
+            _write_onnx(student, folder / "model.onnx", card.max_tokens)
+        else:
+            layout.config.save_pretrained(folder)
+            save_tensors(layout.weights, folder / WEIGHTS, metadata={"format": "pt"})
+            if layout.custom_reason is not None:
+                shutil.copyfile(modeling_text_student.__file__, folder / MODELING_FILE)
+        (folder / "README.md").write_text(render(manifest, onnx=format == ONNX), encoding="utf-8")
+        write_json(folder / MANIFEST, manifest_json(manifest, file_entries(folder), format=format))
         if replace and out.is_dir():
             (out / MANIFEST).unlink(missing_ok=True)
             remove_tree(out)
-    return ExportSummary(out, manifest.architecture, manifest.custom_reason)
+    how = "onnxruntime" if format == ONNX else "transformers"
+    return ExportSummary(out, manifest.architecture, how, None if format == ONNX else manifest.custom_reason)
 
 
-def export_run(source: str | Location, out: str | Location) -> ExportSummary:
+def export_run(source: str | Location, out: str | Location, *, format: str = PYTORCH) -> ExportSummary:
     """Export the student of a run, with the run's evaluations in its model card.
 
     Args:
         source: a run, or an earlier export.
         out: the folder to create.
+        format: `pytorch`, or `onnx`.
     Raises:
-        UserError: `out` exists, or `source` has no student or one with damaged files.
+        UserError: `out` exists, `source` has no student or one with damaged files, or a package for ONNX is missing.
     """
     source, out = location(source), location(out)
     _require_absent(out)
+    if format == ONNX:
+        require_onnx()
+    evaluations = _evaluations(source)
     with local_copy(resolve_student(source)) as folder:
+        if task_of(read_manifest(folder)) == RETRIEVAL:
+            from vadv_dist.inference.retrieval_export import export_again
+
+            export_again(folder, out, evaluations, format)
+            return ExportSummary(out, "two towers", "onnxruntime" if format == ONNX else "torch", None)
         card = verify_export(folder).card
         student, tokenizer, _ = load_student(folder)
-    card = dataclasses.replace(card, metrics={**card.metrics, **_evaluations(source)})
-    return export_student(student, tokenizer, out, card=card)
+    card = dataclasses.replace(card, metrics={**card.metrics, **evaluations})
+    return export_student(student, tokenizer, out, card=card, format=format)
+
+
+def _write_onnx(student: "TextStudent", path: Path, max_tokens: int) -> None:
+    import torch
+
+    tokens = min(6, max_tokens)
+    inputs = {"input_ids": torch.ones(2, tokens, dtype=torch.long), "attention_mask": torch.ones(2, tokens).long()}
+    inputs["attention_mask"][1, tokens // 2 :] = 0
+    write_onnx(copy.deepcopy(student).cpu().float().eval(), path, inputs, ("rows", "tokens"), "prediction")
 
 
 def _require_absent(out: Location) -> None:

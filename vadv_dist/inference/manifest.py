@@ -1,10 +1,10 @@
 """`vadv_export.json`: the description of an exported student, and the hashes that verify its files."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,6 +17,15 @@ from vadv_dist.storage import Location, location, read_json, sha256_file
 MANIFEST = "vadv_export.json"
 WEIGHTS = "model.safetensors"
 FORMAT_VERSION = 1
+PYTORCH, ONNX = "pytorch", "onnx"
+SENTIMENT, RETRIEVAL = "sentiment", "retrieval"
+_STUDENTS = {
+    SENTIMENT: "a student of sentiment, which reads texts. Use `vadv predict`, or give a student of retrieval",
+    RETRIEVAL: "a student of retrieval, which reads audio and visual vectors. Use `vadv retrieve`, or give a student "
+    "of sentiment",
+}
+
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True)
@@ -61,11 +70,11 @@ def resolve_student(source: str | Location) -> Location:
     )
 
 
-def verify_export(folder: Path) -> ExportManifest:
-    """Check every file of an export against its manifest.
+def read_manifest(folder: Location) -> dict[str, Any]:
+    """Read `vadv_export.json` of a folder, whose files are not verified.
 
     Raises:
-        UserError: no manifest, a malformed one, or a file that is missing, damaged or not listed.
+        UserError: no manifest, or one of another format version.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -76,8 +85,44 @@ def verify_export(folder: Path) -> ExportManifest:
             f"{path} has format_version {raw.get('format_version')!r}, but this version reads {FORMAT_VERSION}. "
             "Export again with this version, or use the version that wrote it."
         )
+    return raw
+
+
+def task_of(raw: Mapping[str, Any]) -> str:
+    """The kind of task in a manifest."""
+    return str(raw.get("task", SENTIMENT))
+
+
+def verify_export(folder: Path) -> ExportManifest:
+    """Check every file of a text student's export against its manifest.
+
+    Raises:
+        UserError: no manifest, a malformed one, or a file that is missing, damaged or not listed; or another kind of
+            student.
+    """
+    return verified(folder, SENTIMENT, _parse_manifest)
+
+
+def verified(folder: Path, task: str, parse: Callable[[Mapping[str, Any]], Parsed]) -> Parsed:
+    """Check every file of an export against its manifest, and return the parsed manifest.
+
+    Args:
+        folder: the export.
+        task: the kind of task whose student is expected.
+        parse: parses the JSON document; may raise KeyError, TypeError, ValueError or AttributeError.
+    Raises:
+        UserError: see `verify_export`.
+    """
+    path, raw = folder / MANIFEST, read_manifest(folder)
+    if raw.get("format", PYTORCH) != PYTORCH:
+        raise UserError(
+            f"{folder} is an export as {str(raw['format']).upper()} for other programs, which vadv does not load. Give "
+            "the run, or an export without --format."
+        )
+    if task_of(raw) != task:
+        raise UserError(f"{folder} is {_STUDENTS.get(task_of(raw), 'of an unknown task')}.")
     try:
-        manifest = _parse_manifest(raw)
+        manifest = parse(raw)
         files = {str(name): str(entry["sha256"]) for name, entry in raw["files"].items()}
         if missing := {"config.json", WEIGHTS} - set(files):
             raise ValueError(f"it does not list {', '.join(sorted(missing))}")
@@ -96,22 +141,32 @@ def verify_export(folder: Path) -> ExportManifest:
                 f"{folder / name} is damaged or was changed: its SHA-256 differs from {MANIFEST}. "
                 "Export the run again, or restore the file."
             )
-    # The mere presence of some files affects transformers, but not of hidden ones (.git, .gitattributes).
-    strange = sorted(n for n in present - set(files) if not any(part.startswith(".") for part in Path(n).parts))
+    # The mere presence of some files affects transformers, but not of hidden ones (.git, .gitattributes) and of what
+    # Python leaves when it imports a modelling file.
+    strange = sorted(n for n in present - set(files) if not any(_is_harmless(part) for part in Path(n).parts))
     if strange:
         raise UserError(f"{folder / strange[0]} is not listed in {MANIFEST}. Move it out of the export.")
     return manifest
 
 
-def manifest_json(manifest: ExportManifest, files: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON document of `vadv_export.json`; a metric that is not finite becomes null."""
+def _is_harmless(part: str) -> bool:
+    return part.startswith(".") or part == "__pycache__"
+
+
+def manifest_json(manifest: ExportManifest, files: Mapping[str, Any], **extra: str) -> dict[str, Any]:
+    """The JSON document of `vadv_export.json`; `extra` are further fields."""
     fields = asdict(manifest)
-    card = fields.pop("card")
-    card["metrics"] = {
+    return document({**fields.pop("card"), **fields, **extra}, files)
+
+
+def document(fields: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest's fields as its JSON document; in `metrics`, a value that is not finite becomes null."""
+    metrics = {
         split: {name: None if v is None or not math.isfinite(v) else v for name, v in values.items()}
-        for split, values in card["metrics"].items()
+        for split, values in fields["metrics"].items()
     }
-    return {"format_version": FORMAT_VERSION, "vadv_version": __version__, **card, **fields, "files": dict(files)}
+    versions = {"format_version": FORMAT_VERSION, "vadv_version": __version__}
+    return {**versions, **fields, "metrics": metrics, "files": dict(files)}
 
 
 def _parse_manifest(raw: Mapping[str, Any]) -> ExportManifest:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from vadv_dist.evaluation.description import Metric
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.remarks import remark
 
@@ -39,10 +40,25 @@ class ModelCard:
     calibration: str = ""
 
 
-def render(manifest: "ExportManifest") -> str:
-    """Write the model card as Markdown with the metadata block of the Hugging Face Hub."""
+_ONNX = """```python
+import onnxruntime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+session = onnxruntime.InferenceSession("path/to/this/folder/model.onnx")
+tokens = tokenizer(["what a wonderful film"], truncation=True, padding=True, return_tensors="np")
+session.run(["prediction"], {name: tokens[name] for name in ("input_ids", "attention_mask")})  # [array, [rows]]
+```"""
+
+
+def render(manifest: "ExportManifest", *, onnx: bool = False) -> str:
+    """Write the model card as Markdown with the metadata block of the Hugging Face Hub.
+
+    Args:
+        manifest: facts about the student.
+        onnx: whether the folder holds an ONNX file.
+    """
     card, labels = manifest.card, manifest.card.labels
-    trust = "" if manifest.custom_reason is None else ", trust_remote_code=True"
     objective = card.config.get("objective")
     has_teacher = isinstance(objective, Mapping) and objective.get("kind", "none") != "none"
     unit = ""
@@ -51,7 +67,7 @@ def render(manifest: "ExportManifest") -> str:
     found = ((split, remark(values)) for split, values in card.metrics.items())
     remarks = [f"On the {split} split the student {text}." for split, text in found if text is not None]
     parts = [
-        "---\nlibrary_name: transformers\npipeline_tag: text-classification\n"
+        f"---\nlibrary_name: {'onnx' if onnx else 'transformers'}\npipeline_tag: text-classification\n"
         "tags:\n- sentiment-regression\n- knowledge-distillation\n---",
         f"# {card.name}",
         "Predicts the sentiment of a spoken sentence from its words, as one number in the units of the training "
@@ -61,22 +77,19 @@ def render(manifest: "ExportManifest") -> str:
         f"Encoder `{card.encoder}`, {'first-token' if manifest.pooling == 'cls' else 'mean'} pooling, a head with "
         f"{manifest.hidden} hidden units and tanh. Texts are truncated to {card.max_tokens} tokens.",
         "## Use",
-        "```python\nfrom transformers import pipeline\n\n"
-        f'predict = pipeline("text-classification", model="path/to/this/folder"{trust})\n'
-        'predict("what a wonderful film", truncation=True)  # [{"label": "sentiment", "score": <the number>}]\n```',
-        _loading(manifest.architecture, manifest.custom_reason),
+        *([_ONNX] if onnx else _transformers(manifest)),
         "## Metrics",
-        _metrics_table(card.metrics, labels or LabelScale()),
+        metrics_table(card.metrics, (labels or LabelScale()).metrics),
         *([] if labels is None else [" ".join([*labels.notes, *labels.in_words(labels.absent())])]),
         *remarks,
         *([_calibration(card.calibration)] if card.calibration else []),
         "## Training data",
-        "\n".join(_data_line(entry) for entry in card.data) or "Not recorded.",
+        data_lines(card.data),
         "## Licence",
         f"The weights derive from the encoder `{card.encoder}` and from the data above, whose licences apply to them. "
         "The code in this folder and the code that trained it are licensed under Apache-2.0.",
         "## Configuration",
-        f"```yaml\n{yaml.safe_dump(dict(card.config), sort_keys=False, allow_unicode=True).strip()}\n```",
+        configuration(card.config),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -86,6 +99,16 @@ def _calibration(words: str) -> str:
         f"The student is {words}. The line is part of the last layer. Metrics of the validation split say little about "
         "it, because it was fitted there."
     )
+
+
+def _transformers(manifest: "ExportManifest") -> list[str]:
+    trust = "" if manifest.custom_reason is None else ", trust_remote_code=True"
+    return [
+        "```python\nfrom transformers import pipeline\n\n"
+        f'predict = pipeline("text-classification", model="path/to/this/folder"{trust})\n'
+        'predict("what a wonderful film", truncation=True)  # [{"label": "sentiment", "score": <the number>}]\n```',
+        _loading(manifest.architecture, manifest.custom_reason),
+    ]
 
 
 def _loading(architecture: str, custom_reason: str | None) -> str:
@@ -101,10 +124,11 @@ def _loading(architecture: str, custom_reason: str | None) -> str:
     )
 
 
-def _metrics_table(metrics: Mapping[str, Mapping[str, float | None]], labels: LabelScale) -> str:
+def metrics_table(metrics: Mapping[str, Mapping[str, float | None]], known: Sequence[Metric]) -> str:
+    """A table of metrics by split, in the order of `known`; those without a value in any split are left out."""
     if not metrics:
         return "Not evaluated."
-    shown = [metric for metric in labels.metrics if any(metric.key in values for values in metrics.values())]
+    shown = [metric for metric in known if any(metric.key in values for values in metrics.values())]
     lines = [
         "| split | " + " | ".join(metric.title for metric in shown) + " |",
         "|---|" + "---:|" * len(shown),
@@ -113,6 +137,16 @@ def _metrics_table(metrics: Mapping[str, Mapping[str, float | None]], labels: La
         cells = (values.get(metric.key) for metric in shown)
         lines.append(f"| {split} | " + " | ".join("–" if v is None or v != v else f"{v:.4f}" for v in cells) + " |")
     return "\n".join(lines)
+
+
+def data_lines(data: Sequence[Mapping[str, Any]]) -> str:
+    """A list of the data sets that a student was trained on."""
+    return "\n".join(_data_line(entry) for entry in data) or "Not recorded."
+
+
+def configuration(config: Mapping[str, Any]) -> str:
+    """A run's configuration as a block of YAML."""
+    return f"```yaml\n{yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).strip()}\n```"
 
 
 def _data_line(entry: Mapping[str, Any]) -> str:

@@ -3,13 +3,12 @@
 Nothing outside of this room names the class of a task.
 """
 
-from pathlib import Path
-
 from vadv_dist.config.sections import Config
 from vadv_dist.data.sources import Sources
 from vadv_dist.tasks.base import StudentScorer, Task
+from vadv_dist.tasks.exported import open_student
 from vadv_dist.tasks.retrieval import RetrievalTask
-from vadv_dist.tasks.sentiment import ExportedStudent, SentimentTask
+from vadv_dist.tasks.sentiment import SentimentTask
 
 __all__ = ["StudentScorer", "Task", "build", "open_student"]
 
@@ -27,13 +26,3 @@ def build(config: Config, sources: Sources, *, weights: bool = True) -> Task:
     if config.task.kind == "retrieval":
         return RetrievalTask(config, sources)
     return SentimentTask(config, sources, weights=weights)
-
-
-def open_student(folder: Path, sources: Sources) -> StudentScorer:
-    """Load an exported student, to score it on data that it was not trained on.
-
-    Args:
-        folder: a verified export on this machine.
-        sources: the data set that it is scored on.
-    """
-    return ExportedStudent(folder, sources)

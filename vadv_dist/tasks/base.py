@@ -196,9 +196,19 @@ class Task(Protocol):
 
 
 class StudentScorer(Protocol):
-    """An exported student, to be scored on other data."""
+    """An exported student, to be scored on other data.
+
+    Attributes:
+        description: as in `Task`.
+        name: name of the run that trained it.
+        data: the data sets that it was trained on, as in `StudentFacts`.
+        reads: features that it reads beside the text.
+    """
 
     description: TaskDescription
+    name: str
+    data: Sequence[Mapping[str, Any]]
+    reads: tuple[str, ...]
 
     @property
     def labels(self) -> LabelScale | None:
@@ -209,13 +219,18 @@ class StudentScorer(Protocol):
         """See `Task.absent`."""
         ...
 
-    def predict(self, texts: Sequence[str]) -> dict[str, FloatArray]:
-        """Predictions of R clips by column of `description.outputs`, [R] each."""
+    def predict(self, texts: Sequence[str], features: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """Predictions of R clips by column of `description.outputs`, [R, ...] each.
+
+        Args:
+            texts: of the clips.
+            features: values of each feature that it reads, [R, ...]; NaN where a clip lacks it.
+        """
         ...
 
     @property
     def texts_cut(self) -> dict[str, Any]:
-        """How many texts have been truncated so far."""
+        """How many texts have been truncated so far; empty for a student that reads none."""
         ...
 
     def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:

@@ -19,13 +19,15 @@ from vadv_dist.errors import UserError
 from vadv_dist.evaluation import retrieval
 from vadv_dist.evaluation.calibration import Calibration
 from vadv_dist.evaluation.description import Metric, Output, TaskDescription, Term
-from vadv_dist.formats.tensors import save_tensors
+from vadv_dist.inference.retrieval_card import RetrievalCard
+from vadv_dist.inference.retrieval_export import export_pair
+from vadv_dist.inference.towers import towers_of
 from vadv_dist.models.heads import without_autocast
 from vadv_dist.models.teacher import Teacher
 from vadv_dist.objectives.base import Objective, weighted_total
 from vadv_dist.objectives.outputs import RetrievalOutputs, Rows
 from vadv_dist.objectives.weighting import Weighting
-from vadv_dist.storage import Location, atomic_directory, remove_tree, write_json
+from vadv_dist.storage import Location
 from vadv_dist.students.base import RetrievalStudent
 from vadv_dist.tasks.base import FloatArray, Metrics, Outputs, ParameterGroup, StudentFacts, Terms, TrainingStep
 from vadv_dist.tasks.objective import build_retrieval_objective, build_weighting
@@ -121,10 +123,10 @@ class RetrievalTask:
     def __init__(self, config: Config, sources: Sources) -> None:
         self._config, self._sources, self._num_classes = config, sources, sources.label.num_classes
         torch.manual_seed(config.run.seed)
-        audio, visual = (sources.features[name].shape[-1] for name in MODALITIES)
-        self.student = build_retrieval_student(config.student, audio, visual, self._num_classes)
+        self._widths = {name: sources.features[name].shape[-1] for name in MODALITIES}
+        self.student = self._new_student()
         teacher = teacher_of(config, sources) if config.has_teacher else None
-        sides = {} if teacher is None else self._sides(teacher, audio, visual)
+        sides = {} if teacher is None else self._sides(teacher)
         objective, self.weights = build_retrieval_objective(config, self.student, sides)
         described: tuple[Term, ...] = self.student.described
         if objective is not None:
@@ -141,13 +143,13 @@ class RetrievalTask:
             classes=class_names(sources.label),
         )
 
-    def _sides(self, teacher: Teacher, audio_width: int, visual_width: int) -> dict[str, Sides]:
+    def _sides(self, teacher: Teacher) -> dict[str, Sides]:
         """What a rival objective must know, by modality; empty for a student that no teacher can be distilled onto."""
         if self.student.in_closed_form:
             return {}
         self.student.eval()
         with torch.no_grad():
-            pair = self.student(torch.zeros(1, audio_width), torch.zeros(1, visual_width))
+            pair = self.student(*(torch.zeros(1, self._widths[name]) for name in MODALITIES))
         self.student.train()
         return {
             modality: Sides(
@@ -273,13 +275,24 @@ class RetrievalTask:
 
     def export(self, out: Location, weights: Mapping[str, Tensor], facts: StudentFacts) -> None:
         """See `Task.export`."""
-        prefix = "student."
-        own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
-        with atomic_directory(out, manifest="config.json") as upload:
-            save_tensors(own, upload.folder / "model.safetensors", metadata={"format": "pt"})
-            write_json(upload.folder / "config.json", {"student": facts.config["student"]})
-            if out.is_dir():
-                remove_tree(out)
+        prefix, config = "student.", self._config
+        student = self._new_student()
+        student.load_state_dict({n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)})
+        card = RetrievalCard(
+            name=facts.name,
+            student=config.student.kind,
+            title=config.student.title,
+            taught=self._teaches,
+            classes=self._num_classes,
+            metrics={"valid": facts.metrics},
+            data=facts.data,
+            config=facts.config,
+        )
+        export_pair(towers_of(student.float().eval(), self._widths), self._widths, out, card=card, replace=True)
+
+    def _new_student(self) -> RetrievalStudent:
+        audio, visual = (self._widths[name] for name in MODALITIES)
+        return build_retrieval_student(self._config.student, audio, visual, self._num_classes)
 
 
 def describe(

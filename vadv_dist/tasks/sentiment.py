@@ -1,9 +1,7 @@
 """Sentiment: a text student beside its video teacher, the five-term objective, regression metrics."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +22,6 @@ from vadv_dist.evaluation.relative_knowledge import relative_knowledge
 from vadv_dist.evaluation.remarks import remarks, spread
 from vadv_dist.inference.export import export_student
 from vadv_dist.inference.model_card import ModelCard
-from vadv_dist.inference.predict import Student
 from vadv_dist.models.encoders import build_encoder, build_tokenizer, require_fitting
 from vadv_dist.models.heads import start_in_label_units, without_autocast
 from vadv_dist.models.teacher import Teacher
@@ -316,41 +313,6 @@ def score(labels: LabelScale, prediction: FloatArray, label: FloatArray, constan
 def label_scale(sources: Sources) -> LabelScale:
     """The range of a run's labels, and the metrics that it defines."""
     return LabelScale(sources.label.low, sources.label.high, sources.label.positive_from)
-
-
-class ExportedStudent:
-    """The student of an export on data that it was not trained on: a `StudentScorer`.
-
-    Args:
-        folder: the export, on this machine and verified.
-        sources: the data set that it is scored on.
-    """
-
-    def __init__(self, folder: Path, sources: Sources) -> None:
-        self.labels = label_scale(sources)
-        self.description = describe(self.labels)
-        self._student = Student.load(folder)
-
-    def absent(self, label: npt.ArrayLike | None = None) -> dict[str, str]:
-        """See `Task.absent`."""
-        return self.labels.absent(label)
-
-    def predict(self, texts: Sequence[str]) -> dict[str, FloatArray]:
-        """See `StudentScorer.predict`."""
-        return {STUDENT.column: self._student.predict(texts)}
-
-    @property
-    def texts_cut(self) -> dict[str, Any]:
-        """See `StudentScorer.texts_cut`."""
-        return self._student.counts.to_json()
-
-    def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
-        """See `StudentScorer.metrics`."""
-        return {STUDENT.name: score(self.labels, predictions[STUDENT.column], label, None)}
-
-    def remarks(self, metrics: Metrics) -> list[str]:
-        """See `StudentScorer.remarks`."""
-        return remarks(metrics, self.description.outputs)
 
 
 def build_student(config: TextStudentConfig | None = None, *, max_tokens: int = 100) -> TextStudent:

@@ -1,7 +1,7 @@
 """Score the student of a run or an export on a data set that it was not trained on.
 
-Only the student is scored, as deployed, so the data set needs texts and labels only. The result is stored under the
-data set's name and never replaces a run's own evaluation; for an export it is only returned.
+Only the student is scored, as deployed, so the data set needs labels and what the student reads. The result is stored
+under the data set's name and never replaces a run's own evaluation; for an export it is only returned.
 """
 
 import hashlib
@@ -13,14 +13,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from vadv_dist.data.columns import tensor_chunks
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.reading import ShardReader
+from vadv_dist.data.schema import FeatureSpec
 from vadv_dist.data.shared_videos import SharedVideos
 from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.errors import UserError
-from vadv_dist.inference.manifest import resolve_student, verify_export
-from vadv_dist.inference.model_card import ModelCard
+from vadv_dist.inference.manifest import resolve_student
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import Evaluation
 from vadv_dist.runs.trained_on import SourceIdentity, TrainedOn
@@ -73,18 +75,16 @@ def _are_its_own(datasets: list[Dataset], trained_on: TrainedOn) -> bool:
 def score_on(source: Location, dataset: Dataset, split: str) -> Evaluation:
     """Score the student of a run or an export on a data set; see `evaluate`."""
     with local_copy(resolve_student(source)) as folder:
-        card = verify_export(folder).card
-        trained = _trained_on(source, card.data)
-        _require_range(card, dataset, source)
         sources = Sources([dataset], (), (None,))
-        student = open_student(folder, sources)
+        student = open_student(folder, sources, source)
+        trained = _trained_on(source, student.data)
     shards = SplitShards(sources, split, [(0, shard) for shard in dataset.split(split)], dropped=0)
     scored = _score(student, shards)
     evaluation = evaluation_of(
         student,
         scored,
         sources,
-        run=card.name,
+        run=student.name,
         split=split,
         dropped=0,
         texts_cut=student.texts_cut,
@@ -108,9 +108,9 @@ def evaluation_name(dataset: Dataset) -> str:
 
 
 def _score(student: StudentScorer, shards: SplitShards) -> Scored:
-    """Read and verify a split's texts shard by shard, and predict them."""
+    """Read and verify a split's clips shard by shard, and predict them."""
     (dataset,) = shards.sources.datasets
-    reader = ShardReader(dataset, ())
+    reader = ShardReader(dataset, student.reads)
     names: list[tuple[str, str]] = []
     labels: list[FloatArray] = []
     found: dict[str, list[FloatArray]] = {}
@@ -118,9 +118,20 @@ def _score(student: StudentScorer, shards: SplitShards) -> Scored:
         table = reader.read(shard)
         names += zip(table.column("source").to_pylist(), table.column("clip_id").to_pylist(), strict=True)
         labels.append(table.column("label").to_numpy().astype(np.float32))
-        for column, values in student.predict(table.column("text").to_pylist()).items():
+        features = {name: _values(table.column(name), spec) for name, spec in reader.specs.items()}
+        for column, values in student.predict(table.column("text").to_pylist(), features).items():
             found.setdefault(column, []).append(values)
     return Scored(names, np.concatenate(labels), {column: np.concatenate(parts) for column, parts in found.items()})
+
+
+def _values(column: pa.ChunkedArray, spec: FeatureSpec) -> FloatArray:
+    """A feature of some clips, [R, ...]; NaN where a clip lacks it."""
+    parts = []
+    for values, present in tensor_chunks(column, spec):
+        part = values.astype(np.float32)
+        part[~present] = np.nan
+        parts.append(part)
+    return np.concatenate(parts)
 
 
 def _trained_on(source: Location, card_data: Iterable[Any]) -> list[SourceIdentity]:
@@ -133,28 +144,6 @@ def _trained_on(source: Location, card_data: Iterable[Any]) -> list[SourceIdenti
         )
         for entry in card_data
     ]
-
-
-def _require_range(card: ModelCard, dataset: Dataset, source: Location) -> None:
-    """Check that a data set's labels have the range that a student predicts.
-
-    Raises:
-        UserError: they have another kind or range, or the student's range is unknown.
-    """
-    theirs = dataset.manifest.label
-    if theirs.is_class:
-        raise UserError(f"{dataset.root} has classes as labels, but the student of {source} predicts a number.")
-    labels = card.labels
-    if labels is None:
-        raise UserError(
-            f"The label range of {source} is unknown: it was written by an earlier version. Train and export it again."
-        )
-    if (labels.low, labels.high) != (theirs.low, theirs.high):
-        raise UserError(
-            f"{dataset.root} has labels in [{theirs.low:g}, {theirs.high:g}], but the student of {source} predicts "
-            f"labels in [{labels.low:g}, {labels.high:g}]. Convert the data set's labels to the student's range and "
-            "ingest it again (--label-range)."
-        )
 
 
 def _opened(identity: SourceIdentity) -> Dataset | None:
