@@ -98,6 +98,17 @@ def test_wrong_names_are_errors(tmp_path: Path, names: tuple[str, ...], told: st
     assert told in found[0][2]
 
 
+def test_prompts_are_one_per_class(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "d", features={}, label=LabelSpec.of_classes(3), provenance={}) as writer:
+        writer.prompts = np.ones((2, 4), np.float32)
+        for split in EVERY:
+            for one in range(3):
+                writer.write(split, Clip(f"{split}{one}x", f"{split}{one}x", "", float(one), "hand"))
+    [(level, where, text)] = findings(tmp_path / "d")
+    assert (level, where) == ("error", "prompts.safetensors, prompts")
+    assert "dataset.json declares 2 prompts, but these labels need 3." in text
+
+
 def test_a_run_refuses_classes_without_train_clips(tmp_path: Path, write_retrieval_config: Callable[..., Path]) -> None:
     out = write(tmp_path / "d", {**EVERY, "train": (0, 1, 2)})
     with pytest.raises(UserError) as caught:

@@ -291,6 +291,9 @@ class _Check:
             self.error(file, None, f"It is not a readable safetensors file ({error}).", _RESTORE)
             return
         prompts, declared = tensors.get("prompts"), self.manifest.prompts_sha256
+        if classes != (expected := self.manifest.label.num_prompts):
+            what = f"dataset.json declares {classes} prompts, but these labels need {expected:,}."
+            self.error(file, "prompts", what)
         if prompts is None:
             self.error(file, "prompts", f"The tensor is missing (tensors: {', '.join(tensors)}).")
         elif prompts.ndim != 2 or len(prompts) != classes:
