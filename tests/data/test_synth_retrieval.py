@@ -98,6 +98,34 @@ def test_stated_truth_matches_an_ideal_reader_of_the_test_split(
         assert found["frames"] == found["student"]
 
 
+@pytest.mark.parametrize(("num_classes", "noise"), [(2, 0.3), (5, 0.1), (5, 0.001)])
+def test_posteriors_equal_a_sum_over_both_classes_that_frames_show(num_classes: int, noise: float) -> None:
+    model = RetrievalModel(num_classes=num_classes, s_visual=noise, s_frame=noise)
+    random, codes, weight = np.random.default_rng(0), np.eye(num_classes), model.event_weight
+    own, other = random.integers(num_classes, size=(2, 60))
+    mean = weight * codes[own] + (1 - weight) * codes[other] + noise * random.normal(size=(60, num_classes))
+    contrast = codes[own] - codes[other] + noise * random.normal(size=(60, num_classes))
+    shared = np.zeros((60, SHARED_WIDTH))
+    found = read(model, own, mean, mean, contrast, shared, shared)
+    for row in range(60):
+        log = np.empty((2, num_classes, num_classes))
+        for one, two in np.ndindex(num_classes, num_classes):
+            seen = weight * codes[one] + (1 - weight) * codes[two]
+            log[0, one, two] = -((mean[row] - seen) ** 2).sum() / 2 / model.mean_variance
+            apart = codes[one] - codes[two]
+            log[1, one, two] = log[0, one, two] - ((contrast[row] - apart) ** 2).sum() / 2 / model.contrast_variance
+        for posterior, each in ((found.mean[row], log[0]), (found.frames[row], log[1])):
+            expected = np.exp(each - each.max()).sum(axis=1)
+            np.testing.assert_allclose(posterior, expected / expected.sum(), atol=1e-9)
+
+
+def test_a_thousand_classes_take_little_memory_and_time() -> None:
+    model = RetrievalModel(num_classes=1000, audio_width=1009, visual_width=1010)
+    readings = draw_readings(np.random.default_rng(0), model, 500)
+    assert readings.frames.shape == (500, 1000)
+    assert (readings.frames.argmax(axis=1) == readings.content).mean() > 0.9
+
+
 def test_the_posteriors_are_calibrated() -> None:
     readings = draw_readings(np.random.default_rng(0), RetrievalModel(), 20_000)
     for posterior in (readings.audio, readings.mean, readings.frames):
@@ -182,7 +210,7 @@ def test_a_pair_shares_more_than_its_class(made: Dataset) -> None:
     heard = clips["audio"] @ model.audio_basis()[:, shared]
     seen = clips["visual"][:, :, 0].mean(axis=1) @ model.visual_basis()[:, shared]
     for k in range(SHARED_WIDTH):
-        assert np.corrcoef(heard[:, k], seen[:, k])[0, 1] > 0.9
+        assert np.corrcoef(heard[:, k], seen[:, k])[0, 1] == pytest.approx(0.865, abs=0.03)
     private = [clips["audio"] @ model.audio_basis()[:, :10], clips["visual"][:, :, 0].mean(axis=1)]
     private[1] = private[1] @ model.visual_basis()[:, :10]
     within = [values - np.eye(10)[clips["label"]] * slope for values, slope in zip(private, (1, 5 / 8), strict=True)]
@@ -255,7 +283,8 @@ def test_one_frame_of_vegas_width_is_uninformative(tmp_path: Path) -> None:
 
 def test_less_noise_means_a_higher_best_map() -> None:
     best = [
-        truth_document(RetrievalModel(s_audio=s, s_visual=s / 2), num_test=100)["best_map"] for s in (0.6, 0.3, 0.1)
+        truth_document(RetrievalModel(s_audio=s, s_visual=s / 2, s_shared=1.0), num_test=100)["best_map"]
+        for s in (0.6, 0.3, 0.1)
     ]
     for name in ("classes", "student", "frames"):
         values = [one[name]["map"] for one in best]

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp, softmax
 
 from vadv_dist.data.synth.retrieval_model import SHARED_WIDTH, Floats, Ints, RetrievalModel
 
@@ -148,16 +149,18 @@ def read(
             than their mean.
         heard_RK, seen_RK: audio vector and mean over frames along the directions of the shared part.
     """
-    weight, codes = model.event_weight, np.eye(model.num_classes)
-    by_both_RCC = _log_likelihood(mean_RC, weight * codes[:, None] + (1 - weight) * codes, model.mean_variance)
-    mean_posterior = _posterior(by_both_RCC)
-    frames_posterior = mean_posterior
+    # Squared lengths of the means: w² + (1-w)² + 2w(1-w) if both classes are one, and 2 or 0 for the contrast.
+    weight = model.event_weight
+    own_RC, other_RC = (share * mean_RC / model.mean_variance for share in (weight, 1 - weight))
+    both_one = -weight * (1 - weight) / model.mean_variance
+    mean_posterior = frames_posterior = _posterior_of_two(own_RC, other_RC, both_one)
     if contrast_RC is not None:
-        by_both_RCC += _log_likelihood(contrast_RC, codes[:, None] - codes, model.contrast_variance)
-        frames_posterior = _posterior(by_both_RCC)
+        evidence_RC = contrast_RC / model.contrast_variance
+        both_one += 1 / model.contrast_variance
+        frames_posterior = _posterior_of_two(own_RC + evidence_RC, other_RC - evidence_RC, both_one)
     return Readings(
         content_R,
-        _posterior(_log_likelihood(audio_RC, codes[:, None], model.audio_variance)),
+        np.asarray(softmax(audio_RC / model.audio_variance, axis=1)),
         mean_posterior,
         frames_posterior,
         heard_RK / np.hypot(model.s_shared, model.s_ambient),
@@ -226,13 +229,18 @@ def _scores(model: RetrievalModel, gallery: int, draw: int) -> dict[str, float]:
     return scores
 
 
-def _log_likelihood(value_RC: Floats, means_CMC: Floats, variance: float) -> Floats:
-    """Log density, up to a constant, of values around the mean of each class and each of M cases, [R, C, M]."""
-    products_RCM = np.tensordot(value_RC, means_CMC, axes=(1, 2))
-    return np.asarray((products_RCM - 0.5 * (means_CMC**2).sum(axis=-1)) / variance)
+def _posterior_of_two(own_RC: Floats, other_RC: Floats, both_one: float) -> Floats:
+    """Posterior of a clip's class, [R, C], if another class, which may be the same, is shown as well.
 
-
-def _posterior(log_RCM: Floats) -> Floats:
-    """Posterior of the class, [R, C], from log likelihoods of classes and equally likely cases."""
-    likelihood_RC = np.exp(log_RCM - log_RCM.max(axis=(1, 2), keepdims=True)).sum(axis=2)
-    return np.asarray(likelihood_RC / likelihood_RC.sum(axis=1, keepdims=True))
+    Args:
+        own_RC, other_RC: log likelihood of each class as the clip's, and as the other one.
+        both_one: what is added to the sum of both if they are the same class.
+    """
+    rows, top_R = np.arange(len(other_RC)), other_RC.argmax(axis=1)
+    share_RC = np.exp(other_RC - other_RC[rows, top_R, None])
+    # Log of the sum over all other classes; the difference is at least 1 except at the largest one.
+    different_RC = np.log(np.maximum(share_RC.sum(axis=1, keepdims=True) - share_RC, 1)) + other_RC[rows, top_R, None]
+    without_top_RC = other_RC.copy()
+    without_top_RC[rows, top_R] = -np.inf
+    different_RC[rows, top_R] = logsumexp(without_top_RC, axis=1)
+    return np.asarray(softmax(own_RC + np.logaddexp(different_RC, other_RC + both_one), axis=1))
