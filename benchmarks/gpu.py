@@ -194,7 +194,9 @@ def run(config: Config, found: Measured) -> Measured:
             profiler.stop()
             found.kernels, found.launches = read_profile(profiler, line_steps)
 
-    config = replace(config, trainer=replace(config.trainer, checkpoint_every_steps=last + line_steps))
+    # No other checkpoint, which would be written during the measured steps.
+    trainer = replace(config.trainer, checkpoint_every_steps=last + line_steps, checkpoint_every_s=None)
+    config = replace(config, trainer=trainer)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with timed_steps(found.host_s):
