@@ -206,7 +206,7 @@ def mean_average_precision(score_RR: Floats, content_R: Ints) -> float:
     """
     both = []
     for one in (score_RR, score_RR.T):
-        order = np.argsort(-one, axis=1, kind="stable")
+        order = np.argsort(np.ascontiguousarray(-one), axis=1)
         relevant = content_R[order] == content_R[:, None]
         precision = np.cumsum(relevant, axis=1) / np.arange(1, len(content_R) + 1)
         both.append(float(((precision * relevant).sum(axis=1) / relevant.sum(axis=1)).mean()))
