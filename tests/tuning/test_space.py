@@ -38,6 +38,16 @@ def test_shipped_spaces_fit_shipped_recipes(space: str, recipe: str) -> None:
         assert (default.alpha, default.beta, default.gamma, default.delta, default.psi) == (1, 10, 1, 10, 1)
 
 
+@pytest.mark.parametrize("recipe", ["vegas", "ave", "demo-retrieval"])
+def test_the_retrieval_space_fits_the_retrieval_recipes(recipe: str) -> None:
+    base = load_config(RECIPES / f"{recipe}.yaml")
+    found, _ = load_space(SPACES / "vegas.yaml", base)
+    default = with_values(base, found.default(base))
+    assert default.objective.beta == 10
+    assert default.student.kind == "eics"
+    assert default.optimizer == base.optimizer
+
+
 def test_default_has_the_papers_ratio_if_another_beta_is_fixed(tmp_path: Path) -> None:
     space = space_of(
         tmp_path,

@@ -71,7 +71,9 @@ def _validation_picture(run: RunRecord, metric: Metric, outputs: Sequence[Output
     spread = max(values) - min(values)
     name = "validation" if is_score else f"validation-{metric.key}"
     picture = Picture(name, f"Validation {metric.title}")
-    _frame(picture, run, (min(values) - spread * 0.2, max(values) + spread * 0.05))
+    # Room for the mark of the best point, on the side where the curve does not pass.
+    below, above = (0.2, 0.05) if metric.lower_is_better else (0.05, 0.2)
+    _frame(picture, run, (min(values) - spread * below, max(values) + spread * above))
     epochs = {line.step: line.epoch + 1 for line in run.epochs}
     for output, points in reversed(series.items()):
         role = role_of(run.task, output)
@@ -97,8 +99,9 @@ def _mark_best(picture: Picture, metric: Metric, points: Sequence[Point]) -> Non
         hollow=True,
     )
     right = best_step > picture.axes.get_xlim()[1] / 2
-    offset, side = ((-9, -6), "right") if right else ((9, -6), "left")
-    picture.text(best_step, best, f"best {best:.3f}", offset=offset, ha=side, va="top")
+    offset = (-9 if right else 9, -6 if metric.lower_is_better else 6)
+    side, end = "right" if right else "left", "top" if metric.lower_is_better else "bottom"
+    picture.text(best_step, best, f"best {best:.3f}", offset=offset, ha=side, va=end)
     picture.label += f" Best of the student: {best:.3f} at step {best_step}."
 
 
