@@ -263,4 +263,4 @@ def test_texts_need_no_features(many_windows, made) -> None:
     words_only = Collator([text_field(made)])
     step = batches(split, words_only)[0]
     assert step.micro[0].fields.keys() == {"input_ids", "attention_mask"}
-    assert step.micro[0].counts == {"rows": step.num_rows}
+    assert step.micro[0].counts == {"rows": step.num_rows, "complete": step.num_rows}

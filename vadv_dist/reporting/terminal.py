@@ -144,4 +144,4 @@ def _gain(alone: Values, taught: Values, metric: Metric) -> str:
 
 
 def _ascii(text: str) -> str:
-    return text.replace("−", "-").replace(MISSING, "-").replace("→", "to")
+    return text.replace("−", "-").replace(MISSING, "-").replace(" → ", " to ").replace("→", "-to-")
