@@ -20,12 +20,17 @@ def students() -> list[str]:
 
 
 def variant(base: Config, name: str, *, storage: Path | None = None, **sections: str) -> Config:
-    """A configuration with other kinds of sections, which have their defaults, but no dropout."""
+    """A configuration with other kinds of sections, which have their defaults, but no dropout and no guard.
+
+    In the first epoch the guard would leave out what the teacher tells the student.
+    """
     raw = config_to_dict(base)
     for section, kind in sections.items():
         raw[section] = kind
     raw["run"] |= {"name": name, **({} if storage is None else {"storage": str(storage)})}
     config = config_from_dict(raw)
+    if hasattr(config.objective, "guard"):
+        config = dataclasses.replace(config, objective=dataclasses.replace(config.objective, guard="off"))
     if not hasattr(config.student, "dropout"):
         return config
     return dataclasses.replace(config, student=dataclasses.replace(config.student, dropout=0.0))

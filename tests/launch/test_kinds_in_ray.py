@@ -38,6 +38,8 @@ def losses(folder: RunFolder) -> list[float]:
 
 def test_every_kind_trains_on_two_ray_workers(cluster, write_config, write_retrieval_config, tmp_path: Path) -> None:
     short = ["--trainer.max_steps=2", "--trainer.num_workers=2", "--trainer.cpus_per_worker=1"]
+    # AdamW would turn rounding in gradients near 0 into whole updates.
+    short.append("--optimizer.eps=1e-3")
     still = ["--student.dropout=0"]
     sentiment = load_config(write_config(), [*short, *still, "--student.encoder_dropout=0"])
     retrieval = load_config(write_retrieval_config(), [*short, *still])
