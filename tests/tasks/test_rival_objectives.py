@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vadv_dist.config import load_config
 from vadv_dist.config.rival_sections import COMPARE_FEATURES
@@ -16,6 +17,7 @@ from vadv_dist.engines.build import build_engine
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.errors import UserError
 from vadv_dist.objectives.base import weighted_total
+from vadv_dist.objectives.outputs import Rows, View
 from vadv_dist.tasks import Task, build
 from vadv_dist.tasks.rivals import Sides, build_rival
 from vadv_dist.training.splits import Splits
@@ -217,3 +219,23 @@ def test_the_exported_student_has_no_part_of_the_objective(write_config: Callabl
     assert own == ["objective.distillation.head.weight", "objective.distillation.head.bias"]
     (group,) = (g for g in task.parameter_groups() if own[0] in g.names)
     assert group.lr == max(g.lr for g in task.parameter_groups())
+
+
+@pytest.mark.parametrize("num_classes", [None, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_value_of_the_device_is_read_and_no_shape_depends_on_one(write_config, kind: str, num_classes: int) -> None:
+    """What a recorded step (CUDA graph) needs; fake tensors have no values, and refuse both."""
+    section = load_config(write_config(), [f"--objective.kind={kind}"]).objective
+    sides = Sides(teacher_width=6, student_width=5, num_rows=50, seed=1, num_classes=num_classes)
+    with FakeTensorMode():
+
+        def values(*shape: int) -> torch.Tensor:
+            return torch.randn(8, *shape, requires_grad=True)
+
+        def view(width: int) -> View:
+            return View(values() if num_classes is None else values(4), values(width), values(num_classes or 2))
+
+        ones, count = torch.ones(8), torch.tensor(8)
+        rows = Rows(torch.zeros(8), ones, torch.arange(8), ones, num_rows=count, num_video_rows=count)
+        distillation, _ = build_rival(section, sides)
+        torch.stack([*distillation(view(6), view(5), rows).values()]).sum().backward()
