@@ -16,8 +16,11 @@ from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.build import build_engine
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.errors import UserError
+from vadv_dist.launch.worker import train_locally
 from vadv_dist.objectives.base import weighted_total
 from vadv_dist.objectives.outputs import Rows, View
+from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.folder import RunFolder
 from vadv_dist.tasks import Task, build
 from vadv_dist.tasks.rivals import Sides, build_rival
 from vadv_dist.training.splits import Splits
@@ -239,3 +242,21 @@ def test_no_value_of_the_device_is_read_and_no_shape_depends_on_one(write_config
         rows = Rows(torch.zeros(8), ones, torch.arange(8), ones, num_rows=count, num_video_rows=count)
         distillation, _ = build_rival(section, sides)
         torch.stack([*distillation(view(6), view(5), rows).values()]).sum().backward()
+
+
+def test_a_run_with_a_memory_bank_resumes_to_the_same_weights(write_retrieval_config) -> None:
+    objective = "{kind: crd, negatives: 16, width: 4}"
+    whole, cut = (load_config(write_retrieval_config(name, objective=objective)) for name in ("whole", "cut"))
+    asked = iter([False] * 5)
+    for config in (whole, cut):
+        RunFolder.of(config).claim(config)
+    train_locally(whole, lambda line: None, lambda: False)
+    assert train_locally(cut, lambda line: None, lambda: next(asked, True)).stopped is None
+    train_locally(cut, lambda line: None, lambda: False)
+    first, second = (list_checkpoints(RunFolder.of(config).checkpoints)[-1] for config in (whole, cut))
+    for one, other in ((first.weights(), second.weights()), (first.ranks()[0], second.ranks()[0])):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    bank = first.ranks()[0]
+    assert {name.rpartition(".")[2] for name in bank} == {"teacher", "student", "scale", "step"}
+    assert bank["objective.rivals.audio.bank.step"].item() == first.step
