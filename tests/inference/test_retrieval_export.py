@@ -58,7 +58,7 @@ def test_loaded_towers_embed_any_number_of_rows(pair_export, rows):
         found = towers(torch.from_numpy(audio), torch.from_numpy(visual))
     for mine, wanted in zip(found, unit_embeddings(student, audio, visual), strict=True):
         np.testing.assert_allclose(mine.numpy(), wanted, atol=1e-5)
-    assert manifest.widths == {**WIDTHS, "embedding": 16}
+    assert manifest.widths == {**WIDTHS, "embedding": 11}
     assert manifest.card.metrics == {"valid": {"map": 0.75, "map_class": None}}
 
 

@@ -173,3 +173,18 @@ def test_running_projections_come_to_those_of_the_data_and_evaluation_keeps_them
     for k in range(3):
         found = torch.corrcoef(torch.stack([audio_BK[:, k], pair.audio_embedding[:, k]]))[0, 1]
         assert found.item() > 0.9
+
+
+def test_implicit_subspace_of_eics_is_the_space_of_labels_and_the_explicit_one_draws_pairs_together() -> None:
+    pair, terms, label = outputs_of("eics")
+    audio, visual = pair.audio_embedding, pair.visual_embedding
+    for embedding, logit in ((audio, pair.audio_logit), (visual, pair.visual_logit)):
+        torch.testing.assert_close(embedding[:, 16:], torch.nn.functional.normalize(logit, dim=1))
+        torch.testing.assert_close(embedding[:, :16].norm(dim=1), torch.ones(NUM, dtype=torch.float64))
+    target = torch.nn.functional.one_hot(label, CLASSES)
+    implicit = sum(float((logit - target).norm(dim=1).mean()) for logit in (pair.audio_logit, pair.visual_logit))
+    explicit = sum(2 - 2 * cosine(audio[i, :16], visual[i, :16]) for i in range(NUM)) / NUM
+    gap = float((audio[:, :16].mean(0) - visual[:, :16].mean(0)).square().sum())
+    assert terms["implicit"].item() == pytest.approx(implicit, rel=1e-9)
+    assert terms["explicit"].item() == pytest.approx(explicit, rel=1e-9)
+    assert terms["gap"].item() == pytest.approx(gap, rel=1e-9)

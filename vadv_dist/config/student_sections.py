@@ -53,7 +53,7 @@ class EicsConfig:
 
     kind: Literal["eics"] = "eics"
     hidden: Count = 128
-    """Width of the layers of both encoders, and of each common subspace. Table 3."""
+    """Width of the hidden layers of both encoders, and of the explicit subspace. Table 3."""
     layers: Count = 3
     """Layers of each encoder."""
     explicit: NonNegative = 1.0
@@ -61,7 +61,7 @@ class EicsConfig:
     gap: NonNegative = 1.0
     """Weight of the distance between the two modalities' means in the explicit subspace."""
     implicit: NonNegative = 1.0
-    """Weight of the implicit subspace's loss: the class of each vector."""
+    """Weight of the implicit subspace's loss: the distance of each vector to its label."""
     dropout: Rate = 0.1
     """Dropout rate of hidden values."""
 
