@@ -45,11 +45,14 @@ def test_overriding_the_kind_drops_fields_it_lacks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("objective: {kind: none, psi: 1}", "'vid' or 'dist', but it is 'none'. Remove the field, or change the kind."),
+        (
+            "objective: {kind: none, psi: 1}",
+            "'dist' or 'amid', but it is 'none'. Remove the field, or change the kind.",
+        ),
         ("objective: {kind: kd, delta: 1}", "objective.delta requires objective.kind to be 'step', but it is 'kd'"),
         ("objective: {weighting: {lr: 1}}", "requires objective.weighting.kind to be 'uncertainty' or 'famo'"),
         ("objective: {kind: nne}", "objective.kind is 'nne', expected 'step', 'none', 'kd', 'dkd', 'fitnet', 'pkt'"),
-        ("objective: {kind: nne}", "'cckd', 'vid' or 'dist'. Did you mean 'none'?"),
+        ("objective: {kind: nne}", "'cckd', 'vid', 'dist' or 'amid'. Did you mean 'none'?"),
         ("objective: {weighting: fmo}", "objective.weighting.kind is 'fmo', expected 'fixed'"),
         ("objective: {weighting: 3}", "objective.weighting is 3, expected a section with a `kind`"),
         ("task: {kind: retrieve}", "task.kind is 'retrieve', expected 'sentiment' or 'retrieval'"),

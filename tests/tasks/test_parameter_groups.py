@@ -104,3 +104,16 @@ def test_a_first_step_moves_each_layer_by_its_rate(write_config, tmp_path: Path)
             assert move == pytest.approx(top * 0.25 ** (max(layers) - int(parts[4])), rel=1e-3)
         if name == "student.encoder.embeddings.word_embeddings.weight":
             assert move == pytest.approx(top * 0.25 ** (max(layers) + 1), rel=1e-3)
+
+
+def test_an_adversary_has_a_group_with_its_own_rate(write_config) -> None:
+    options = ["--objective.kind=amid", "--objective.adversary_lr=0.02", "--objective.width=8"]
+    task = SentimentTask(config := load_config(write_config(), options), Splits.open(config).train.sources)
+    groups = task.parameter_groups()
+    own = [group for group in groups if group.lr == 0.02]
+    assert {group.name for group in own} == {"adversary", "adversary_no_decay"}
+    names = {name for group in own for name in group.names}
+    assert names == {
+        name for name, _ in task.step.named_parameters() if name.startswith("objective.distillation.adversary.")
+    }
+    assert len(names) == 4

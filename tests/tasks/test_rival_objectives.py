@@ -137,7 +137,7 @@ def test_class_probabilities_need_prompts_in_sentiment(write_config: Callable[..
     expected = (
         rf"teacher\.prompting is 'none', expected video or static, because objective\.kind {kind} compares class "
         r"probabilities, and that of a single regression logit is constant\. Without prompts, these objectives can "
-        r"teach: step, dist, fitnet, pkt, crd, rkd, sp, cckd, vid"
+        r"teach: step, dist, fitnet, pkt, crd, rkd, sp, cckd, vid, amid"
     )
     with pytest.raises(UserError, match=expected):
         load_config(write_config(), [f"--objective.kind={kind}", "--teacher.prompting=none"])

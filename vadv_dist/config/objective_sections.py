@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from vadv_dist.config.checks import SETTINGS, Natural, NonNegative, Positive, Switch, by_kind, require
 from vadv_dist.config.rival_sections import (
+    AmidConfig,
     CckdConfig,
     CrdConfig,
     DistConfig,
@@ -102,7 +103,8 @@ ObjectiveConfig = Annotated[
     | SpConfig
     | CckdConfig
     | VidConfig
-    | DistConfig,
+    | DistConfig
+    | AmidConfig,
     Field(discriminator="kind"),
     by_kind("step"),
 ]

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from vadv_dist.config.checks import SETTINGS, Count, Natural, NonNegative, Positive, Rate, Switch, require
 from vadv_dist.config.weighting_sections import FixedWeightingConfig, WeightingConfig
 
-COMPARE_FEATURES = ("fitnet", "pkt", "crd", "rkd", "sp", "cckd", "vid")
+COMPARE_FEATURES = ("fitnet", "pkt", "crd", "rkd", "sp", "cckd", "vid", "amid")
 
 
 # Descriptions in annotations are inherited; docstrings below fields are not.
@@ -193,3 +193,25 @@ class DistConfig(RivalConfig):
 
     def __post_init__(self) -> None:
         require(self.inter > 0 or self.intra > 0, "inter", self.inter, "above 0 if intra is 0")
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class AmidConfig(RivalConfig):
+    """A reconstruction in the manner of AMID: bounds of mutual information, and an adversary (Chen et al.,
+    arXiv:2306.07646)."""
+
+    kind: Literal["amid"] = "amid"
+    detach_targets: bool = False
+    """Stop the gradient of the method's loss from reaching the video teacher, which the method trains as well."""
+    width: Count = 128
+    """Width of the embeddings."""
+    temperature: Positive = 0.07
+    """Initial temperature of the contrastive bounds, which is learned."""
+    supervision: NonNegative = 1.0
+    """Factor on `psi` for the label of the multimodal teacher, a fusion of video and text features."""
+    auxiliary: NonNegative = 1.0
+    """Factor on `psi` for the information that the multimodal teacher shares with the video."""
+    entropy: NonNegative = 1.0
+    """Factor on `psi` for what the student leaves open about the multimodal teacher."""
+    adversary_lr: Positive = 1e-3
+    """Peak learning rate of the adversary, whatever `optimizer.lr` is."""

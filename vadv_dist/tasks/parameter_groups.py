@@ -1,12 +1,13 @@
 """Learning rate and weight decay of each parameter of teacher and student."""
 
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from torch import nn
 
 from vadv_dist.config.sections import OptimizerConfig
 from vadv_dist.errors import UserError
+from vadv_dist.objectives.adversary import Adversary
 from vadv_dist.tasks.base import ParameterGroup
 
 _ENCODER = "student.encoder."
@@ -20,6 +21,7 @@ def parameter_groups(
     pretrained: bool,
     last_layers: Container[str] = (),
     label_unit: float = 1.0,
+    own_rates: Mapping[str, float] | None = None,
 ) -> list[ParameterGroup]:
     """Group trained parameters by learning rate and weight decay.
 
@@ -33,6 +35,7 @@ def parameter_groups(
         pretrained: whether the student's encoder has pretrained weights.
         last_layers: names of the parameters whose output is in label units.
         label_unit: a sixth of the label range; 1 for labels from -3 to 3.
+        own_rates: learning rates of modules by name that have their own: adversaries.
     Raises:
         UserError: `layer_decay` is below 1, but the encoder's layers cannot be identified.
     """
@@ -47,6 +50,9 @@ def parameter_groups(
         key, lr = ("pretrained", optimizer.lr) if old else ("new", new_lr)
         if depth := depths.get(name, 0):
             key, lr = f"{key}_{depth}_below_top", lr * optimizer.layer_decay**depth
+        for module, own_lr in (own_rates or {}).items():
+            if name.startswith(f"{module}."):
+                key, lr = "adversary", own_lr
         decay = optimizer.weight_decay
         if label_unit != 1 and name in last_layers:
             key, lr, decay = f"{key}_in_label_units", lr * label_unit, decay / label_unit
@@ -63,6 +69,11 @@ def parameter_groups(
         )
         for key, (lr, decay, chosen) in groups.items()
     ]
+
+
+def adversary_rates(step: nn.Module) -> dict[str, float]:
+    """Learning rates of the adversaries among a model's modules, by their names."""
+    return {name: module.lr for name, module in step.named_modules() if isinstance(module, Adversary)}
 
 
 def layer_depths(names: Sequence[str]) -> dict[str, int]:

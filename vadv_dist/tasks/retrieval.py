@@ -31,7 +31,7 @@ from vadv_dist.storage import Location
 from vadv_dist.students.base import RetrievalStudent
 from vadv_dist.tasks.base import FloatArray, Metrics, Outputs, ParameterGroup, StudentFacts, Terms, TrainingStep
 from vadv_dist.tasks.objective import build_retrieval_objective, build_weighting
-from vadv_dist.tasks.parameter_groups import parameter_groups
+from vadv_dist.tasks.parameter_groups import adversary_rates, parameter_groups
 from vadv_dist.tasks.rivals import Sides
 from vadv_dist.tasks.students import build_retrieval_student
 from vadv_dist.tasks.teacher import teacher_of
@@ -237,7 +237,8 @@ class RetrievalTask:
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """See `Task.parameter_groups`: all weights are new."""
-        return parameter_groups(self.step.named_parameters(), self._config.optimizer, pretrained=False)
+        own = adversary_rates(self.step)
+        return parameter_groups(self.step.named_parameters(), self._config.optimizer, pretrained=False, own_rates=own)
 
     def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
         """See `Task.metrics`: mAP of the student's embeddings, and the accuracy of every output with class scores."""

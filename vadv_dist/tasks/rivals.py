@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from vadv_dist.config.rival_sections import (
     COMPARE_FEATURES,
+    AmidConfig,
     CckdConfig,
     CrdConfig,
     DistConfig,
@@ -17,6 +18,7 @@ from vadv_dist.config.rival_sections import (
     VidConfig,
 )
 from vadv_dist.errors import UserError
+from vadv_dist.objectives.amid import AMID
 from vadv_dist.objectives.cckd import CCKD
 from vadv_dist.objectives.class_head import WithClassHead
 from vadv_dist.objectives.crd import CRD
@@ -113,6 +115,14 @@ def _built(section: RivalConfig, sides: Sides) -> Distillation:
             return VID(**widths, initial_variance=section.initial_variance)
         case DistConfig():
             return DIST(temperature=section.temperature, num_classes=sides.num_classes or 1)
+        case AmidConfig():
+            return AMID(
+                **widths,
+                num_classes=sides.num_classes or 1,
+                width=section.width,
+                temperature=section.temperature,
+                adversary_lr=section.adversary_lr,
+            )
     raise TypeError(f"{type(section).__name__} is no rival.")
 
 
@@ -125,4 +135,10 @@ def _factors(section: RivalConfig) -> dict[str, float]:
             return {"rkd_distance": section.distance, "rkd_angle": section.angle}
         case DistConfig():
             return {"dist_inter": section.inter, "dist_intra": section.intra}
+        case AmidConfig():
+            return {
+                "amid_teacher": section.supervision,
+                "amid_auxiliary": section.auxiliary,
+                "amid_entropy": section.entropy,
+            }
     return {}

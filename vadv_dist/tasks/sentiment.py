@@ -42,7 +42,7 @@ from vadv_dist.tasks.base import (
 )
 from vadv_dist.tasks.model_check import check_text_model, two_rows
 from vadv_dist.tasks.objective import build_objective, build_weighting
-from vadv_dist.tasks.parameter_groups import parameter_groups
+from vadv_dist.tasks.parameter_groups import adversary_rates, parameter_groups
 from vadv_dist.tasks.rivals import Sides
 from vadv_dist.tasks.teacher import teacher_of
 
@@ -51,7 +51,7 @@ VIDEO = Output("video", "Video logit", "video_logit", "teacher’s video logit")
 PROMPT = Output("prompt", "Prompt logit", "prompt_logit", "teacher’s prompt logit")
 
 # Layers whose output is in label units.
-LAST_LAYERS = ("student.out", "teacher.video_head.out", "teacher.prompt_head.out")
+LAST_LAYERS = ("student.out", "teacher.video_head.out", "teacher.prompt_head.out", "objective.distillation.label_head")
 
 
 class SentimentStep(TrainingStep):
@@ -235,6 +235,7 @@ class SentimentTask:
             pretrained=self._student.pretrained,
             last_layers={f"{name}.{kind}" for name in LAST_LAYERS for kind in ("weight", "bias")},
             label_unit=self.labels.unit,
+            own_rates=adversary_rates(self.step),
         )
 
     def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
