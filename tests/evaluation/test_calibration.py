@@ -27,6 +27,7 @@ def test_line_is_that_of_least_squares() -> None:
         ([1.0, 0.0, -1.0], [-1.0, 0.0, 1.0], "fall as the labels rise"),
         ([1.0, 0.0, 1.0], [-1.0, -1.0, -1.0], "fall as the labels rise"),
         ([0.5], [1.0], "constant"),
+        ([2.0, 0.0, -2.0], [1.0, 0.0, -1.0], "spread enough (least squares would multiply them by 0.50)"),
     ],
 )
 def test_degenerate_fits_are_left_out(prediction: list[float], label: list[float], why: str) -> None:

@@ -38,8 +38,8 @@ class TextStudentConfig:
     """Save memory by recomputing activations in the backward pass."""
     calibrate: Switch = "auto"
     """Fold the line that maps the best checkpoint's validation predictions to the labels with least squares into the
-    student's last layer, wherever the run is evaluated or exported. `auto` is on unless the objective's weights are the
-    paper's, or the student is trained alone."""
+    student's last layer, wherever the run is evaluated or exported, if its slope is above 1: a weak teacher narrows
+    predictions. `auto` is on unless the objective's weights are the paper's, or the student is trained alone."""
 
     @property
     def title(self) -> str:

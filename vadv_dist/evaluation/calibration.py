@@ -1,4 +1,4 @@
-"""The line from a model's predictions to the labels, for predictions that spread too little or too much."""
+"""The line from a model's predictions to the labels, for predictions that spread too little."""
 
 from dataclasses import dataclass
 
@@ -40,8 +40,9 @@ class Calibration:
 def fit_line(prediction: npt.ArrayLike, label: npt.ArrayLike) -> Calibration:
     """Fit the labels as a line of the predictions, by least squares.
 
-    There is no line if predictions are constant, or fall as the labels rise: it would be a constant, or say that the
-    model means the opposite.
+    A weak teacher pulls its student's predictions towards a constant, and a line with a slope above 1 undoes that.
+    There is no line if predictions are constant or fall as the labels rise, nor with a slope up to 1: least squares then
+    trades a smaller squared error for a larger absolute one (docs/results.md), and nothing has to be undone.
 
     Args:
         prediction, label: in label units, [R] each, R ≥ 1.
@@ -53,5 +54,8 @@ def fit_line(prediction: npt.ArrayLike, label: npt.ArrayLike) -> Calibration:
     slope = float(((p - p.mean()) * (y - y.mean())).mean() / p.var())
     if slope <= 0:
         return Calibration(None, None, before, None, len(y), "predictions for validation fall as the labels rise")
+    if slope <= 1:
+        why = f"predictions for validation spread enough (least squares would multiply them by {slope:.2f})"
+        return Calibration(None, None, before, None, len(y), why)
     intercept = float(y.mean() - slope * p.mean())
     return Calibration(slope, intercept, before, float(np.abs(slope * p + intercept - y).mean()), len(y))
