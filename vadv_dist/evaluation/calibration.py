@@ -41,8 +41,8 @@ def fit_line(prediction: npt.ArrayLike, label: npt.ArrayLike) -> Calibration:
     """Fit the labels as a line of the predictions, by least squares.
 
     A weak teacher pulls its student's predictions towards a constant, and a line with a slope above 1 undoes that.
-    There is no line if predictions are constant or fall as the labels rise, nor with a slope up to 1: least squares then
-    trades a smaller squared error for a larger absolute one (docs/results.md), and nothing has to be undone.
+    There is no line if predictions are constant or fall as the labels rise, nor with a slope up to 1: least squares
+    then trades a smaller squared error for a larger absolute one (docs/results.md), and nothing has to be undone.
 
     Args:
         prediction, label: in label units, [R] each, R ≥ 1.
