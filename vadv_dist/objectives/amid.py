@@ -83,9 +83,11 @@ class AMID(Distillation):
         fused = self.fusion(torch.cat([video, text.detach()], dim=-1))
         teacher_BE, student_BE, auxiliary_BE = map(unit, (fused, self.of_student(text), self.of_auxiliary(video)))
         batch, scale = GlobalBatch(rows), self.log_scale.exp().clamp(max=100.0)  # as CLIP limits it
-        both = batch.gather(teacher_BE)
-        shared = info_nce(both, batch.gather(student_BE), batch.counted, scale[:1])
-        kept = info_nce(both, batch.gather(auxiliary_BE), batch.counted, scale[1:])
+        # Scaled before they are gathered: the gradient of a parameter comes from each rank's own rows.
+        shared, kept = (
+            info_nce(batch.gather(scale[bound] * teacher_BE), batch.gather(other_BE), batch.counted)
+            for bound, other_BE in enumerate((student_BE, auxiliary_BE))
+        )
         return {
             "amid_teacher": self._label_loss(self.label_head(fused), rows),
             "amid_shared": batch.share(shared),
