@@ -25,6 +25,7 @@ Keys = npt.NDArray[np.int32]
 AUDIO, VISUAL = 0, 1
 DIRECTIONS = {"a2v": (AUDIO, VISUAL), "v2a": (VISUAL, AUDIO)}
 TITLES = {"a2v": "a→v", "v2a": "v→a"}
+PHRASES = {"a2v": "audio → visual", "v2a": "visual → audio"}
 
 # `map` is the mean over queries, as published; `map_class` the mean over classes of their queries' mean.
 METRICS = tuple(
@@ -32,6 +33,8 @@ METRICS = tuple(
     for key, name in (("map", "mAP"), ("map_class", "class mAP"))
     for suffix, convention in (("", ""), *((f"_{direction}", title) for direction, title in TITLES.items()))
 )
+# Share of clips whose class an output's scores name.
+ACCURACY = Metric("accuracy", "Accuracy")
 NOTES = (
     "mAP ranks the whole gallery of the other modality by cosine; items of the query’s class are relevant. It is the "
     "mean over queries, without those that have no relevant item; class mAP is the mean over classes of their queries’ "

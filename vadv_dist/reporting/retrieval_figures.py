@@ -7,7 +7,7 @@ import numpy as np
 from vadv_dist.evaluation.retrieval import (
     AUDIO,
     DIRECTIONS,
-    TITLES,
+    PHRASES,
     VISUAL,
     confusion,
     first_classes,
@@ -46,7 +46,7 @@ def curve_pictures(evaluation: Scored, others: Sequence[tuple[str, Scored]] = ()
         others: name and evaluation of other runs' students, on the same clips.
     """
     pictures = []
-    for direction, title in TITLES.items():
+    for direction, title in PHRASES.items():
         picture = Picture(f"precision-recall-{direction}", title[:1].upper() + title[1:], WIDE)
         picture.frame((0.0, 1.0), (0.0, 1.0), x_label="recall", ticks=(6, 6))
         picture.line(
@@ -81,11 +81,11 @@ def class_picture(evaluation: Scored) -> Picture:
         picture.line(ends, "label", width=1, dashed="-")
         for direction, values in means.items():
             if np.isfinite(values[number]):
-                text = f"{classes[number]}, {TITLES[direction]}: {values[number]:.3f}"
+                text = f"{classes[number]}, {PHRASES[direction]}: {values[number]:.3f}"
                 picture.dots([(float(values[number]), at)], _ROLES[direction], [text], radius=4.5)
-    picture.keys = [(TITLES[direction], _ROLES[direction]) for direction in means]
+    picture.keys = [(PHRASES[direction], _ROLES[direction]) for direction in means]
     pairs = (f"{name} {text}" for name, text in zip(names, texts, strict=True))
-    picture.label = f"mAP by class of the query, {' and '.join(TITLES.values())}: {', '.join(pairs)}."
+    picture.label = f"mAP by class of the query, {' and '.join(PHRASES.values())}: {', '.join(pairs)}."
     return picture
 
 
@@ -99,7 +99,7 @@ def confusion_of_first(evaluation: Scored) -> list[Picture]:
         shares = confusion(first, label)
         shown = _hardest(np.diagonal(shares))
         kept, names = shares[np.ix_(shown, shown)], [classes[number] for number in shown]
-        title = TITLES[direction][:1].upper() + TITLES[direction][1:]
+        title = PHRASES[direction][:1].upper() + PHRASES[direction][1:]
         picture = Picture(f"first-classes-{direction}", title, (1.15 * WIDE[0], 110 + 26 * len(names)))
         texts = [_percent(share) for share in kept.flat]
         pairs = [(row, column) for row in names for column in names]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vadv_dist.evaluation.retrieval import DIRECTIONS, TITLES
+from vadv_dist.evaluation.retrieval import DIRECTIONS, PHRASES
 from vadv_dist.reporting.comparison import Comparison
 from vadv_dist.reporting.markup import tag
 from vadv_dist.reporting.page import Section, grid
@@ -30,7 +30,7 @@ def retrieval_sections(evaluation: Scored, comparisons: Sequence[Comparison]) ->
     confused = confusion_of_first(evaluation)
     lists = [
         tag("details", tag("summary", title), examples_list(evaluation, direction), open="" if not number else None)
-        for number, (direction, title) in enumerate(TITLES.items())
+        for number, (direction, title) in enumerate(PHRASES.items())
     ]
     return [
         Section(
@@ -63,7 +63,7 @@ def score_rows(evaluation: Scored) -> list[tuple[str, str, FloatArray]]:
     """Title, role and average precision on each clip of the student: both directions, then each."""
     role = role_of(evaluation.task, evaluation.task.student)
     return [("Student", role, evaluation.clip_scores)] + [
-        (f"Student, {TITLES[name]}", role, evaluation.precisions[name]) for name in DIRECTIONS
+        (f"Student, {PHRASES[name]}", role, evaluation.precisions[name]) for name in DIRECTIONS
     ]
 
 
@@ -76,7 +76,7 @@ def retrieval_summary(evaluation: Scored) -> tuple[str, str]:
     """Headline, and a sentence on scores and chance."""
     task, metrics = evaluation.task, evaluation.document.metrics
     own = metrics[task.student.name]
-    directions = " and ".join(f"{score(own.get(f'map_{name}'), percent=False)} {TITLES[name]}" for name in DIRECTIONS)
+    directions = " and ".join(f"{score(own.get(f'map_{name}'), percent=False)} {PHRASES[name]}" for name in DIRECTIONS)
     lede = (
         f"{task.score_metric.title} of the student on {clips(len(evaluation.predictions), evaluation.split)} of "
         f"{len(task.classes)} classes: {directions}; a random ranking has {by_chance(evaluation):.3f}."

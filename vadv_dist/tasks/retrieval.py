@@ -18,7 +18,7 @@ from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation import retrieval
 from vadv_dist.evaluation.calibration import Calibration
-from vadv_dist.evaluation.description import Metric, Output, TaskDescription, Term
+from vadv_dist.evaluation.description import Output, TaskDescription, Term
 from vadv_dist.inference.retrieval_card import RetrievalCard
 from vadv_dist.inference.retrieval_export import export_pair
 from vadv_dist.inference.towers import towers_of
@@ -40,7 +40,6 @@ MODALITIES = ("audio", "visual")
 STUDENT = Output("student", "Student", "embeddings", "student", "embeddings")
 VIDEO = Output("video", "Video logit", "video_logit", "teacher’s video logit", "scores")
 PROMPT = Output("prompt", "Prompt logit", "prompt_logit", "teacher’s prompt logit", "scores")
-ACCURACY = Metric("accuracy", "Accuracy")
 LOGITS = tuple(f"{modality}_logit" for modality in MODALITIES)
 
 
@@ -245,9 +244,9 @@ class RetrievalTask:
         student = retrieval.score(predictions[STUDENT.column], label)
         own = [accuracy(predictions[name], label) for name in LOGITS if name in predictions]
         if own:
-            student[ACCURACY.key] = float(np.mean(own))
+            student[retrieval.ACCURACY.key] = float(np.mean(own))
         teacher = {
-            output.name: {ACCURACY.key: accuracy(predictions[output.column], label)}
+            output.name: {retrieval.ACCURACY.key: accuracy(predictions[output.column], label)}
             for output in self.description.outputs[1:]
         }
         return {STUDENT.name: student, **teacher}
@@ -307,7 +306,7 @@ def describe(
         classes: names of the classes, in the order of their numbers.
     """
     outputs = (STUDENT, *([VIDEO] if video else []), *([PROMPT] if prompt else []))
-    metrics = (*retrieval.METRICS, ACCURACY)
+    metrics = (*retrieval.METRICS, retrieval.ACCURACY)
     return TaskDescription("retrieval", terms, outputs, metrics, "map", tuple(classes))
 
 

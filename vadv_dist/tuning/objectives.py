@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
+from vadv_dist.evaluation import label_scale, retrieval
 from vadv_dist.evaluation.description import Metric
-from vadv_dist.evaluation.label_scale import METRICS
 from vadv_dist.reporting.words import decimals, score, whole
 from vadv_dist.runs.records import RunResult
 from vadv_dist.tasks import Task
@@ -53,7 +53,9 @@ _COSTS = (
     Objective("student_parameters", "Student parameters", unit="count", lower_is_better=True, worst=None),
     Objective("wall_time_s", "Training time", unit="s", lower_is_better=True, worst=None),
 )
-BY_KEY = {each.key: each for each in (*(Objective(**asdict(metric)) for metric in METRICS.values()), *_COSTS)}
+# The metrics of every task, and the costs.
+_METRICS = (*label_scale.METRICS.values(), *retrieval.METRICS, retrieval.ACCURACY)
+BY_KEY = {each.key: each for each in (*(Objective(**asdict(metric)) for metric in _METRICS), *_COSTS)}
 
 
 def with_objectives(search: SearchConfig, task: Task, sources: Sources) -> SearchConfig:

@@ -1,0 +1,12 @@
+import pytest
+
+from vadv_dist.evaluation.label_scale import LabelScale
+from vadv_dist.tasks import retrieval, sentiment
+from vadv_dist.tuning.objectives import BY_KEY
+
+
+@pytest.mark.parametrize("task", [retrieval.describe(), sentiment.describe(LabelScale(1, 5, 3))], ids=lambda t: t.kind)
+def test_every_metric_of_a_task_can_be_searched(task) -> None:
+    for metric in task.metrics:
+        assert BY_KEY[metric.key].lower_is_better == metric.lower_is_better
+    assert task.score in BY_KEY
