@@ -35,7 +35,8 @@ trainer: {{use_gpu: false, epochs: 2, num_workers: 2}}
     two, one = (line.notes for line in folder.metrics_log().lines() if isinstance(line, StartLine))
     assert two[0].startswith("warning: engine deepspeed ZeRO-3, which needs the least memory, about ")
     assert two[0].endswith("that does not fit 0.0 MiB")
-    assert one == ["engine: torch, because there is one device"]
+    assert one[0] == "engine: torch, because there is one device"
+    assert all(notes[1].startswith("precision: fp32, because ") for notes in (two, one))
     result = folder.result()
     assert result is not None
     assert result.engine == "torch"

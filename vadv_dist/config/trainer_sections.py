@@ -28,7 +28,9 @@ class TrainerConfig:
     accumulate: Count = 1
     """Micro-batches per rank and step."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`fp32`, `bf16`, or `auto`: bf16 on a GPU that computes in it, fp32 elsewhere."""
+    """`fp32`, `bf16`, or `auto`: bf16 on a GPU that computes in it, and on a CPU with instructions for it (AMX or
+    AVX512-BF16) if most of the model's layers are at least 256 wide; fp32 elsewhere. A run logs what was chosen and
+    why, and keeps it when it is resumed on another machine."""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     """Precision of fp32 matrix products on a GPU: `highest` is fp32, `high` is TF32 (10 bits of mantissa instead of 23,
     several times faster from the A100 on), `medium` is bf16 inside. It does not affect bf16 training."""

@@ -10,8 +10,9 @@ from vadv_dist.config import Config
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.engines.choice import Choice, choose_engine
 from vadv_dist.engines.deepspeed_config import micro_batch_size
-from vadv_dist.engines.distributed import has_bf16
+from vadv_dist.engines.distributed import choose_device
 from vadv_dist.engines.memory import ModelSizes, device_bytes, measure_sizes, memory_by_use
+from vadv_dist.engines.precision import choose_precision
 from vadv_dist.runtime.terminal import counted
 from vadv_dist.tasks import Task, build
 from vadv_dist.training.loop import planned_steps
@@ -31,7 +32,7 @@ def describe(config: Config) -> dict[str, Any]:
     plan = splits.train.plan(config.data, seed=config.run.seed, epoch=0)
     world = max(1, config.trainer.num_workers)
     micro = micro_batch_size(config.data.batch_size, world, config.trainer.accumulate)
-    bf16, sizes = _computes_in_bf16(config), _sizes(config, task)
+    bf16, sizes = _computes_in_bf16(config, task), _sizes(config, task)
     choice = _choose(config, sizes, bf16=bf16)
     memory = memory_by_use(choice.engine, sizes, world, bf16=bf16)
     windows = [plan.window(i) for i in range(min(plan.num_windows, 8))]
@@ -88,7 +89,7 @@ def chosen_engine(config: Config) -> Choice:
         return _choose(config, ModelSizes(0, 0), bf16=False)
     with torch.device("meta"):
         task = build(config, Splits.open(config).train.sources, weights=False)
-    return _choose(config, _sizes(config, task), bf16=_computes_in_bf16(config))
+    return _choose(config, _sizes(config, task), bf16=_computes_in_bf16(config, task))
 
 
 def _choose(config: Config, sizes: ModelSizes, *, bf16: bool) -> Choice:
@@ -96,9 +97,10 @@ def _choose(config: Config, sizes: ModelSizes, *, bf16: bool) -> Choice:
     return choose_engine(config.engine, sizes, world, bf16=bf16, accumulate=accumulate, device=_device_bytes(config))
 
 
-def _computes_in_bf16(config: Config) -> bool:
-    on_gpu = config.trainer.use_gpu is not False
-    return config.trainer.precision == "bf16" or (config.trainer.precision == "auto" and on_gpu and has_bf16())
+def _computes_in_bf16(config: Config, task: Task) -> bool:
+    if config.trainer.use_gpu is True and not torch.cuda.is_available():  # the run's GPUs are elsewhere
+        return config.trainer.precision == "bf16"
+    return choose_precision(config.trainer, task.step, choose_device(config.trainer.use_gpu)).kind == "bf16"
 
 
 def _sizes(config: Config, task: Task) -> ModelSizes:
@@ -106,7 +108,7 @@ def _sizes(config: Config, task: Task) -> ModelSizes:
         task,
         config.data.max_tokens,
         micro_batch_size(config.data.batch_size, max(1, config.trainer.num_workers), config.trainer.accumulate),
-        bf16=_computes_in_bf16(config),
+        bf16=_computes_in_bf16(config, task),
     )
 
 

@@ -14,6 +14,7 @@ from vadv_dist.engines.build import build_engine
 from vadv_dist.engines.distributed import Distributed, choose_device
 from vadv_dist.errors import MachineError
 from vadv_dist.formats.tensor_parts import whole_tensors
+from vadv_dist.launch.attempt import agreed_precision
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.trained_on import TrainedOn
@@ -67,6 +68,8 @@ def _trainer(config: Config, splits: Splits) -> Trainer:
     task.check(device)
     folder = RunFolder.of(config)
     folder.claim(config, TrainedOn.of(config, splits.train.sources))
+    precision = agreed_precision(config, task.step, folder, distributed)
+    config = replace(config, trainer=replace(config.trainer, precision=precision.kind))
     return Trainer(
         config=config,
         task=task,

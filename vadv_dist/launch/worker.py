@@ -23,7 +23,7 @@ from vadv_dist.engines.build import build_engine, uses_graphs
 from vadv_dist.engines.distributed import Distributed, choose_device
 from vadv_dist.engines.faults import is_out_of_memory
 from vadv_dist.errors import VadvError, error_from_json, error_to_json
-from vadv_dist.launch.attempt import agreed_engine, attempt_notes
+from vadv_dist.launch.attempt import agreed_engine, agreed_precision, attempt_notes
 from vadv_dist.launch.shared_folder import all_see_mark
 from vadv_dist.launch.stop_actor import hearing
 from vadv_dist.runs.folder import FAILURES, RunFolder
@@ -98,8 +98,10 @@ def _train_rank(
     if task.begins_with_fit:
         fit_in_closed_form(task, splits.train, config)
     counts = parameter_counts(task)
+    precision = agreed_precision(config, task.step, folder, distributed)
+    config = replace(config, trainer=replace(config.trainer, precision=precision.kind))
     choice = agreed_engine(config, splits.train.sources, distributed)
-    config, notes = replace(config, engine=choice.engine), attempt_notes(choice, config, distributed)
+    config, notes = replace(config, engine=choice.engine), attempt_notes(choice, precision, distributed)
     notes += class_notes([dataset.manifest for dataset in splits.train.sources.datasets])
     engine = build_engine(config, task.step, task.parameter_groups(), distributed)
     if uses_graphs(config.engine, distributed):

@@ -1,7 +1,7 @@
 """The state of the training loop: position, best checkpoints, and sums over the current epoch."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from vadv_dist.evaluation.calibration import Calibration
 from vadv_dist.runs.records import Collapse, finite
@@ -29,6 +29,7 @@ class TrainState:
         checkpoint_blocked_s, checkpoint_write_s: seconds that training waited for checkpoints, and that threads wrote
             them, over all attempts; what an attempt continues from leaves its own out.
         data: fingerprints of the data sets; a position is only valid for these.
+        precision: what the run computes in, `fp32` or `bf16`, which `trainer.precision: auto` keeps on any machine.
     """
 
     epoch: int = 0
@@ -52,6 +53,7 @@ class TrainState:
     checkpoint_blocked_s: float = 0.0
     checkpoint_write_s: float = 0.0
     data: list[str] = field(default_factory=list)
+    precision: Literal["auto", "fp32", "bf16"] | None = None
 
     @property
     def best_steps(self) -> list[int]:

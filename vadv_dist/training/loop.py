@@ -83,7 +83,8 @@ class Trainer:
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        self.state = TrainState(data=[dataset.manifest.fingerprint for dataset in self.train.sources.datasets])
+        data = [dataset.manifest.fingerprint for dataset in self.train.sources.datasets]
+        self.state = TrainState(data=data, precision=self.config.trainer.precision)
         self.num_steps = planned_steps(self.config, self.train, in_closed_form=self.task.in_closed_form)
         self._meter = TermMeter()
         self._schedule = DistillationSchedule.of(self.config)
