@@ -1,9 +1,9 @@
-"""Training samples/s against Hugging Face `Trainer`: the encoder of MiniLM-L6 alone on MOSI's words, batch 16, fp32.
+"""Training samples/s against Hugging Face `Trainer`: the encoder of MiniLM-L6 alone on MOSI's words, batch 16.
 
-Ours is local mode, loop and log lines included. `Trainer` has its defaults (optimizer, data loader, batches padded to
-their longest row) on texts that were tokenised beforehand, and neither logs, evaluates nor saves. Blocks of steps
-alternate in one process, and share the allocator's setting that our training makes. The first step of a block of
-`Trainer`, in which it makes its optimizer's state, does not count.
+Ours is local mode, loop and log lines included, in what `trainer.precision: auto` chooses here. `Trainer` has its
+defaults (fp32, optimizer, data loader, batches padded to their longest row) on texts that were tokenised beforehand,
+and neither logs, evaluates nor saves. Blocks of steps alternate in one process, and share the allocator's setting that
+our training makes. The first step of a block of `Trainer`, in which it makes its optimizer's state, does not count.
 """
 
 import itertools
@@ -64,7 +64,7 @@ def measure(quick: bool) -> list[Row]:
             f"training samples/s, MiniLM encoder, {source}, batch {_BATCH_SIZE}",
             "Hugging Face Trainer",
             ratio_of_medians(blocks.seconds["trainer"], blocks.seconds["ours"]),
-            1.5,
+            2.0,
             "at least",
             f"{rates['ours']:.0f} against {rates['trainer']:.0f} samples/s, {len(blocks.seconds['ours'])} blocks",
         )

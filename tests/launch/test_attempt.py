@@ -122,7 +122,7 @@ def test_losses_in_bf16_agree_with_those_in_fp32(wide: Path) -> None:
         lines = list(train(wide, *options, "--student.dropout=0").metrics_log().lines())
         losses[precision] = [line.terms["total"] for line in lines if isinstance(line, StepLine)]
         means[precision] = [line.train["total"] for line in lines if isinstance(line, EpochLine)]
-    assert losses["bf16"][:36] == pytest.approx(losses["fp32"][:36], rel=0.01)
-    assert means["bf16"] == pytest.approx(means["fp32"], rel=0.02)
+    assert losses["bf16"][:24] == pytest.approx(losses["fp32"][:24], rel=0.01)
+    assert means["bf16"] == pytest.approx(means["fp32"], rel=0.05)
     assert means["fp32"][-1] < 0.5 * means["fp32"][0]
     assert losses["bf16"] != losses["fp32"]

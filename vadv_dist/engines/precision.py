@@ -54,7 +54,7 @@ def choose_precision(trainer: TrainerConfig, step: nn.Module, device: torch.devi
         return Precision("fp32", "because this processor has no instructions for bf16")
     if not is_wide(step):
         return Precision("fp32", f"because most layers are narrower than {_LEAST_WIDTH}, where bf16 is slower on a CPU")
-    return Precision("bf16", f"because this processor has {instructions}; trainer.precision: fp32 is slower and exact")
+    return Precision("bf16", f"because this processor has {instructions} and computes wide layers faster in it")
 
 
 def is_wide(step: nn.Module) -> bool:
