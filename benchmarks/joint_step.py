@@ -51,7 +51,7 @@ def _measure(quick: bool, precision: Literal["fp32", "bf16"], asked: float) -> t
     with tempfile.TemporaryDirectory() as scratch:
         write_clips(Path(scratch) / "data", texts, features=True)
         write_untrained_encoder(Path(scratch) / "encoder", roberta("large"))
-        config = run_config(Path(scratch), batch_size=4, teacher=True)
+        config = run_config(Path(scratch), batch_size=4, teacher=True, precision="auto")
         splits = Splits.open(config)
         task, published = (SentimentTask(config, splits.train.sources) for _ in range(2))
         automatic = choose_precision(config.trainer, task.step, torch.device("cpu")).kind

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from predict import MOSI, minilm, read_texts
@@ -87,7 +88,14 @@ def write_untrained_encoder(folder: Path, config: PreTrainedConfig) -> None:
     config.save_pretrained(folder)
 
 
-def run_config(scratch: Path, *, batch_size: int, teacher: bool, encoder: str | None = None) -> Config:
+def run_config(
+    scratch: Path,
+    *,
+    batch_size: int,
+    teacher: bool,
+    encoder: str | None = None,
+    precision: Literal["auto", "fp32", "bf16"] = "fp32",
+) -> Config:
     """Configuration of a run on `<scratch>/data`, on the CPU, with a line of metrics per step.
 
     Args:
@@ -95,13 +103,14 @@ def run_config(scratch: Path, *, batch_size: int, teacher: bool, encoder: str | 
         batch_size: clips of a batch.
         teacher: whether a teacher is trained beside the student.
         encoder: folder of a pretrained encoder; None takes `<scratch>/encoder` without weights.
+        precision: as `trainer.precision`.
     """
     return Config(
         run=RunConfig(name="run", storage=str(scratch)),
         data=DataConfig(sources=[SourceConfig(str(scratch / "data"))], batch_size=batch_size),
         student=TextStudentConfig(encoder=encoder or str(scratch / "encoder"), pretrained=encoder is not None),
         objective=StepObjectiveConfig() if teacher else AloneObjectiveConfig(),
-        trainer=TrainerConfig(use_gpu=False, epochs=1),
+        trainer=TrainerConfig(use_gpu=False, epochs=1, precision=precision),
         telemetry=TelemetryConfig(log_every_steps=1),
     )
 

@@ -48,7 +48,7 @@ def measure(quick: bool) -> list[Row]:
     source, texts = sentences()
     with tempfile.TemporaryDirectory() as scratch:
         encoder = minilm()
-        config = run_config(Path(scratch), batch_size=_BATCH_SIZE, teacher=False, encoder=encoder)
+        config = run_config(Path(scratch), batch_size=_BATCH_SIZE, teacher=False, encoder=encoder, precision="auto")
         write_clips(Path(scratch) / "data", texts, features=False)
         if encoder is None:
             write_untrained_encoder(Path(scratch) / "encoder", minilm_config())

@@ -11,7 +11,7 @@ from vadv_dist.engines.distributed import has_bf16
 
 # Instructions that multiply bf16, by torch's names. Without them a CPU's bf16 is slower than its fp32.
 _INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
-# Width from which a step is faster in bf16: it took 1.25 times as long as in fp32 at 128, and 0.7 times at 384 and 1024
+# Width from which a step is faster in bf16: it took 1.2 times as long as in fp32 at 128, and 0.7 times at 384 and 1024
 # (two cores of an AMD EPYC with avx512_bf16; docs/results.md).
 _LEAST_WIDTH = 256
 
