@@ -13,6 +13,7 @@ from pairs import AUDIO, VISUAL, make_pair, random_vectors, unit_embeddings
 
 from vadv_dist.cli.command import main
 from vadv_dist.errors import UserError
+from vadv_dist.inference.export import export_run
 from vadv_dist.inference.retrieve import require_output, retrieve, write_retrieved
 from vadv_dist.storage import location
 
@@ -292,3 +293,22 @@ def test_outputs_are_never_overwritten(tmp_path):
 
 def test_a_text_student_retrieves_nothing(export, files):
     assert "is a student of sentiment, which reads texts" in bad(export, *files)
+
+
+@pytest.mark.slow
+def test_everything_may_be_in_an_object_store(s3, pair_export, files, tmp_path):
+    place = location(f"{s3}/retrieve")
+    export_run(pair_export, place / "export")
+    for path in files:
+        (place / path.name).write_bytes(path.read_bytes())
+    found = retrieve(place / "export", place / files[0].name, place / files[1].name, k=3)
+    assert found.gallery_id == retrieve(pair_export, *files, k=3).gallery_id
+    write_retrieved(found, require_output(place / "out.csv"))
+    write_retrieved(found, require_output(tmp_path / "out.csv"))
+    assert (place / "out.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
+    text = bad(place / "export", place / files[0].name, place / files[1].name, k=41)
+    assert text == f"--k is 41, but {place / files[1].name} has 40 rows. Give --k 40 or less."
+    twice = write_npz(tmp_path / "twice.npz", ["q"] * QUERIES, audio=np.ones((QUERIES, AUDIO)))
+    (place / "twice.npz").write_bytes(twice.read_bytes())
+    text = bad(place / "export", place / "twice.npz", place / files[1].name)
+    assert text == f"{place / 'twice.npz'} has id 'q' 5 times. Keep one row per clip."
