@@ -4,6 +4,7 @@ Shape letters: R rows, D width of a vector, E embedding width, Q queries, G gall
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
@@ -124,18 +124,18 @@ def retrieve(
         queries = kinds[0](query_file, source, id_column)
         gallery = kinds[1](gallery_file, target, id_column)
         query_ids, query_embedding = _embedded(student, queries, source)
-        _require_unique(pa.chunked_array([pa.array(query_ids, pa.string())]), query_file)
-        nearest, gallery_ids = Nearest(query_embedding, k), []
+        _require_unique(query_ids, query_file)
+        nearest = Nearest(query_embedding, k)
+        gallery_ids: list[str] = []
         for ids, vectors in gallery.pieces(student.manifest.widths[target]):
             nearest.add(student.embed(target, vectors))
-            gallery_ids.append(pa.array(ids, pa.string()))
-        names = pa.chunked_array(gallery_ids)
-        _require_unique(names, gallery_file)
-        if k > len(names):
-            raise UserError(f"--k is {k}, but {gallery_place} has {len(names)} rows. Give --k {len(names)} or less.")
+            gallery_ids += ids
+        _require_unique(gallery_ids, gallery_file)
+        if k > (count := len(gallery_ids)):
+            raise UserError(f"--k is {k}, but {gallery_place} has {count} rows. Give --k {count} or less.")
     items, cosines = nearest.result()
-    found = [names.take(pa.array(row)).to_pylist() for row in items]
-    return Retrieved(source, query_ids, found, cosines.astype(np.float32), len(names))
+    found = [[gallery_ids[item] for item in row] for row in items.tolist()]
+    return Retrieved(source, query_ids, found, cosines.astype(np.float32), count)
 
 
 def require_output(path: str | Location) -> Location:
@@ -177,7 +177,8 @@ def write_retrieved(found: Retrieved, out: Location) -> None:
             with partial.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.DictWriter(file, ("query_id", "rank", "gallery_id", "cosine"), lineterminator="\n")
                 writer.writeheader()
-                writer.writerows(found.rows())
+                # As few digits as restore the same float32.
+                writer.writerows({**row, "cosine": str(np.float32(row["cosine"]))} for row in found.rows())
 
 
 def _modality(kinds: Sequence[type[VectorFile]], query: Path, gallery: Path) -> Modality:
@@ -216,14 +217,12 @@ def _embedded(student: PairStudent, file: VectorFile, modality: Modality) -> tup
     return ids, np.concatenate(parts)
 
 
-def _require_unique(ids: pa.ChunkedArray, path: Path) -> None:
+def _require_unique(ids: list[str], path: Path) -> None:
     """Check that no id is there twice.
 
     Raises:
         UserError: with the first such id.
     """
-    counts = pc.value_counts(ids)
-    twice = pc.index(pc.greater(counts.field("counts"), 1), True).as_py()
-    if twice >= 0:
-        name = counts.field("values")[twice].as_py()
-        raise UserError(f"{path} has id {name[:60]!r} {counts.field('counts')[twice]} times. Keep one row per clip.")
+    if len(set(ids)) < len(ids):
+        name, count = next((name, count) for name, count in Counter(ids).items() if count > 1)
+        raise UserError(f"{path} has id {name[:60]!r} {count} times. Keep one row per clip.")

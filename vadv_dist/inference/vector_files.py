@@ -28,7 +28,6 @@ from vadv_dist.storage import Location
 # Rows of a piece: at most this many, and fewer of wide vectors.
 _PIECE_ROWS = 4096
 _PIECE_VALUES = 1 << 22
-_MAX_ID_BYTES = 64 << 20
 
 ID_COLUMNS = ("clip_id", "id")
 Piece = tuple[list[str], npt.NDArray[np.float32]]
@@ -241,7 +240,7 @@ class NpzVectors(VectorFile):
         if self.vector not in self.columns_of(self.path):
             raise UserError(f"{self.path} has no {self.vector!r} array. Save the vectors as one array [R, D].")
         with NpzFile(self.path) as file:
-            ids = file.array(self.id_column, max_bytes=_MAX_ID_BYTES)
+            ids = file.array(self.id_column)
             vectors = file.array(self.vector)
             where = f"{self.path}: {self.vector!r}"
             if vectors.dtype.kind not in "fiu":
