@@ -1,7 +1,7 @@
 """Every retrieval student alone, without a teacher, on made data, over seeds.
 
-    OMP_NUM_THREADS=1 python benchmarks/retrieval_students.py run --out students --label-noise 0.4
-    python benchmarks/retrieval_students.py table --out students --label-noise 0.4
+    OMP_NUM_THREADS=1 python benchmarks/retrieval_students.py run --out students
+    python benchmarks/retrieval_students.py table --out students
 
 Each seed makes its own data and initial weights. All students have the same schedule and, but for `SMALLER`, their
 defaults. The checkpoint is the best one on validation; the test split is opened for it alone. A run that is in the
