@@ -63,6 +63,15 @@ def test_end_weights_are_those_of_the_last_epoch_relative_to_beta(tmp_path: Path
     assert ended["rival c"] == {}
 
 
+def test_end_weights_are_without_the_factor_of_the_guard(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    for psi, factor in ((3.0, 0.0), (1.0, 0.25), (0.0, 0.0)):
+        values = {"text_regression": 2.0, "prompt_to_video": 6.0, "video_to_text": psi}
+        folder.metrics_log().append(line({"kind": "epoch", "weights": values, "distillation": factor}))
+    ended = end_weights({"rival": {1: 0.5}}, lambda name, seed: folder)
+    assert ended["rival"] == {"alpha": 0.0, "beta": 1.0, "gamma": 0.0, "delta": 3.0, "psi": 2.0}
+
+
 def test_one_trial_starts_from_the_weights_of_the_best_rival(
     write_config: Callable[..., Path], space_path: Path
 ) -> None:
@@ -97,7 +106,7 @@ def test_one_trial_starts_from_the_weights_of_the_best_rival(
             "objective.alpha is searched, but objective.weighting may be famo",
         ),
         (["equal"], "space: {optimizer.lr: {distribution: float, low: 0.0001, high: 0.1}}", ["--objective.kind=none"],
-         "'vid' or 'dist', but it is 'none'"),
+         "but it is 'none'"),
     ],
 )  # fmt: skip
 def test_contradictory_settings_are_rejected(

@@ -122,13 +122,21 @@ def rivals_section(result: SearchResult) -> Section | None:
 
 
 def _last_weights(folder: RunFolder) -> dict[str, float] | None:
-    """Weights in a run's last epoch relative to beta; None if there are none, or if beta is 0."""
+    """Weights in a run's last epoch relative to beta; None if there are none, or if beta is 0.
+
+    Logged weights include the factor of the guard and of the warm-up, which is taken out: the trial has its own. Of an
+    epoch with factor 0, nothing is known of the weights that distil.
+    """
     lines = folder.metrics_log().lines()
     terms = [line.task.terms for line in lines if isinstance(line, StartLine)]
-    logged = [line.weights for line in lines if isinstance(line, EpochLine) and line.weights]
+    logged = [line for line in lines if isinstance(line, EpochLine) and line.weights]
     if not terms or not logged:
         return None
-    weights = {term.weight: logged[-1].get(term.name) or 0.0 for term in terms[-1]}
+    last = next((line for line in reversed(logged) if line.distillation != 0), logged[-1])
+    weights = {
+        term.weight: (last.weights.get(term.name) or 0.0) / ((term.distils and last.distillation) or 1.0)
+        for term in terms[-1]
+    }
     own = weights.get("beta")
     return {name: weights.get(name, 0.0) / own for name in WEIGHTS} if own else None
 
