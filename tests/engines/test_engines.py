@@ -55,8 +55,10 @@ def test_two_workers_follow_the_curve_of_one(one_rank, two_ranks) -> None:
 
 
 @pytest.mark.parametrize("stage", [*STAGES, "zero-2-offload"])
-def test_each_zero_stage_follows_the_torch_engine(two_ranks, one_rank, stage: str) -> None:
-    assert one_rank[0][-1][0] < 0.95 * one_rank[0][0][0]  # the curve goes somewhere
+def test_each_zero_stage_follows_the_torch_engine(config_path, two_ranks, one_rank, stage: str) -> None:
+    short, final = curve(load_config(config_path), Distributed(), stop=1)[1], one_rank[1]
+    moved = torch.stack([(final[name] - short[name]).abs().max() for name in final])
+    assert (moved > 1e-3).float().mean() > 0.5  # the curve goes somewhere
     assert_curves_agree(two_ranks[stage][0], two_ranks["torch"][0], rel=1e-4)
     assert_curves_agree(two_ranks[stage][0], one_rank[0], rel=1e-4)
 
