@@ -60,7 +60,7 @@ def test_null_in_a_shard_reaches_the_model_as_a_mask(task_and_batch) -> None:
     _, batch = task_and_batch
     assert batch.present["face"].tolist() == [1, 0] * 4
     assert batch.present["visual"].tolist() == [1] * ROWS
-    assert batch.counts == {"rows": ROWS, "visual": ROWS, "face": ROWS // 2}
+    assert batch.counts == {"rows": ROWS, "visual": ROWS, "face": ROWS // 2, "complete": ROWS // 2}
 
 
 def test_content_of_a_masked_face_does_not_affect_logits(task_and_batch) -> None:

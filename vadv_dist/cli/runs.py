@@ -87,7 +87,9 @@ def add_run_commands(commands: Commands) -> None:
     )
     export.add_argument("run", type=place, metavar="RUN_OR_EXPORT")
     export.add_argument("--out", type=place, required=True, help="folder or s3:// prefix to write")
-    export.add_argument("--format", choices=("pytorch", "onnx"), default="pytorch", help="what to write")
+    export.add_argument(
+        "--format", choices=("pytorch", "onnx"), default="pytorch", help="a folder for torch, or for onnxruntime"
+    )
     export.set_defaults(call=_export)
 
     watch = commands.add_parser("watch", help="follow a run: loss terms, throughput, validation scores, time left")

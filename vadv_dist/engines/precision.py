@@ -8,6 +8,7 @@ from torch import nn
 
 from vadv_dist.config.trainer_sections import TrainerConfig
 from vadv_dist.engines.distributed import has_bf16
+from vadv_dist.engines.torch_engine import rounded_parameters
 
 # Instructions that multiply bf16, by torch's names. Without them a CPU's bf16 is slower than its fp32.
 _INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
@@ -58,8 +59,13 @@ def choose_precision(trainer: TrainerConfig, step: nn.Module, device: torch.devi
 
 
 def is_wide(step: nn.Module) -> bool:
-    """Whether most weights of its linear layers are in layers at least `_LEAST_WIDTH` wide on both sides."""
-    shapes = [module.weight.shape for module in step.modules() if isinstance(module, nn.Linear)]
+    """Whether most weights of its linear layers are in layers at least `_LEAST_WIDTH` wide on both sides.
+
+    Layers that compute in fp32 anyway do not count.
+    """
+    rounded = {id(parameter) for parameter in rounded_parameters(step).values()}
+    linear = (module for module in step.modules() if isinstance(module, nn.Linear))
+    shapes = [module.weight.shape for module in linear if id(module.weight) in rounded]
     wide = sum(shape.numel() for shape in shapes if min(shape) >= _LEAST_WIDTH)
     return 2 * wide > sum(shape.numel() for shape in shapes)
 

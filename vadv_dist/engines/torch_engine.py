@@ -139,7 +139,7 @@ class TorchEngine:
         self._optimizer.load(weights, moments, num_updates)
 
 
-def rounded_parameters(step: TrainingStep) -> dict[str, nn.Parameter]:
+def rounded_parameters(step: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters that a bf16 model computes with in bf16: all but those of modules that compute in fp32 anyway."""
     fp32 = {
         id(parameter)

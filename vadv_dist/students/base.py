@@ -19,6 +19,7 @@ class RetrievalStudent(nn.Module):
     """Embeds the audio and the visual vector of a clip so that their cosine says whether they share a class.
 
     Attributes:
+        computes_in_fp32: engines leave its parameters in fp32 where the model is bf16: towers are small.
         in_closed_form: it is not trained by gradients; `fit` determines its parameters before the first validation.
         begins_with_fit: `fit` determines a part of it before the rest is trained by gradients.
         predicts_classes: its outputs have scores of classes.
@@ -26,6 +27,7 @@ class RetrievalStudent(nn.Module):
         weights: fixed weight of each of its terms, by name.
     """
 
+    computes_in_fp32: ClassVar[bool] = True
     in_closed_form: ClassVar[bool] = False
     begins_with_fit: ClassVar[bool] = False
     predicts_classes: ClassVar[bool] = True

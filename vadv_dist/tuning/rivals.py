@@ -69,7 +69,8 @@ def end_weights(
     ended: dict[str, dict[str, float]] = {}
     for name in ranked:
         runs = [weights for seed in costs[name] if (weights := _last_weights(folder_of(name, seed)))]
-        ended[name] = {weight: statistics.fmean(run[weight] for run in runs) for weight in WEIGHTS if runs}
+        known = {weight: [run[weight] for run in runs if weight in run] for weight in WEIGHTS}
+        ended[name] = {weight: statistics.fmean(values) for weight, values in known.items() if values}
     return ended
 
 
@@ -81,7 +82,10 @@ def seed_trial(study: Study, space: Space, config: Config, ended: Mapping[str, M
     default = space.default(config)
     beta = default.get("objective.beta", get_field(config, "objective.beta"))
     assert isinstance(beta, int | float)
-    values = {e.field: _nearest(e, ended[best][e.weight] * beta) for e in space.searched if e.weight}
+    weights = ended[best]
+    values = {
+        e.field: _nearest(e, weights[e.weight] * beta) for e in space.searched if e.weight and e.weight in weights
+    }
     if values:
         known = {name: value for name, value in values.items() if value is not None}
         study.optuna.enqueue_trial(space.parameters({**default, **known}, config), user_attrs={_SEEDED: best})
@@ -125,7 +129,7 @@ def _last_weights(folder: RunFolder) -> dict[str, float] | None:
     """Weights in a run's last epoch relative to beta; None if there are none, or if beta is 0.
 
     Logged weights include the factor of the guard and of the warm-up, which is taken out: the trial has its own. Of an
-    epoch with factor 0, nothing is known of the weights that distil.
+    epoch with factor 0, nothing is known of the weights that distil; if all are such, these weights are left out.
     """
     lines = folder.metrics_log().lines()
     terms = [line.task.terms for line in lines if isinstance(line, StartLine)]
@@ -133,12 +137,15 @@ def _last_weights(folder: RunFolder) -> dict[str, float] | None:
     if not terms or not logged:
         return None
     last = next((line for line in reversed(logged) if line.distillation != 0), logged[-1])
-    weights = {
-        term.weight: (last.weights.get(term.name) or 0.0) / ((term.distils and last.distillation) or 1.0)
-        for term in terms[-1]
-    }
-    own = weights.get("beta")
-    return {name: weights.get(name, 0.0) / own for name in WEIGHTS} if own else None
+    weights = dict.fromkeys(WEIGHTS, 0.0)
+    for term in terms[-1]:
+        factor = last.distillation if term.distils and last.distillation is not None else 1.0
+        if factor == 0:
+            weights.pop(term.weight, None)
+        elif term.weight in weights:
+            weights[term.weight] = (last.weights.get(term.name) or 0.0) / factor
+    own = weights["beta"]
+    return {name: weight / own for name, weight in weights.items()} if own else None
 
 
 def _nearest(entry: Entry, value: float) -> Value:
