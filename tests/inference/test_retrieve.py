@@ -275,7 +275,7 @@ def test_files_of_other_kinds(pair_export, files, tmp_path):
     assert bad(pair_export, tmp_path / "no.csv", files[1]).startswith(f"{tmp_path / 'no.csv'} does not exist")
     text = tmp_path / "q.txt"
     text.write_text("x")
-    assert "ends in '.txt', expected .csv, .parquet, .npz" in bad(pair_export, text, files[1])
+    assert "ends in '.txt', expected .csv or .parquet or .npz" in bad(pair_export, text, files[1])
     damaged = tmp_path / "damaged.parquet"
     damaged.write_bytes(b"PAR1 and nothing else")
     assert "cannot be read as Parquet" in bad(pair_export, damaged, files[1])

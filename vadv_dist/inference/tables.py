@@ -3,9 +3,10 @@
 import csv
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from vadv_dist.errors import UserError, did_you_mean, first_line
 from vadv_dist.formats.csv_lines import bounded_lines
 from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.storage import Location
+
+T = TypeVar("T")
 
 CHUNK_ROWS = 16384
 
@@ -176,14 +179,19 @@ _KINDS: dict[str, type[Table]] = {".csv": CsvTable, ".parquet": ParquetTable}
 
 
 def table_kind(path: Location) -> type[Table]:
+    """Determine the format of a table; see `kind_by_suffix`."""
+    return kind_by_suffix(path, _KINDS)
+
+
+def kind_by_suffix(path: Location, kinds: Mapping[str, type[T]]) -> type[T]:
     """Determine the format of a file from its suffix, without opening it.
 
     Raises:
         UserError: another suffix, or no such file.
     """
-    kind = _KINDS.get(path.suffix.lower())
+    kind = kinds.get(path.suffix.lower())
     if kind is None:
-        raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}, expected {' or '.join(_KINDS)}.")
+        raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}, expected {' or '.join(kinds)}.")
     if not path.is_file():
-        raise UserError(f"{path} does not exist or is not a file. Give a {' or '.join(_KINDS)} file.")
+        raise UserError(f"{path} does not exist or is not a file. Give a {' or '.join(kinds)} file.")
     return kind

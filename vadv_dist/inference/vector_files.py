@@ -23,6 +23,7 @@ from vadv_dist.errors import UserError, did_you_mean, first_line
 from vadv_dist.formats.csv_lines import csv_lines, decimal_comma, number_of
 from vadv_dist.formats.npz import NpzFile
 from vadv_dist.formats.parquet import BoundedParquet
+from vadv_dist.inference.tables import kind_by_suffix
 from vadv_dist.storage import Location
 
 # Rows of a piece: at most this many, and fewer of wide vectors.
@@ -267,17 +268,8 @@ _KINDS: dict[str, type[VectorFile]] = {".csv": CsvVectors, ".parquet": ParquetVe
 
 
 def vector_file_kind(path: Location) -> type[VectorFile]:
-    """Determine the format of a file from its suffix, without opening it.
-
-    Raises:
-        UserError: another suffix, or no such file.
-    """
-    kind = _KINDS.get(path.suffix.lower())
-    if kind is None:
-        raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}, expected {', '.join(_KINDS)}.")
-    if not path.is_file():
-        raise UserError(f"{path} does not exist or is not a file. Give a {', '.join(_KINDS)} file.")
-    return kind
+    """Determine the format of a file of vectors; see `kind_by_suffix`."""
+    return kind_by_suffix(path, _KINDS)
 
 
 @contextmanager

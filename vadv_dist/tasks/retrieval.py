@@ -3,8 +3,7 @@
 Shape letters: B batch, R clips, T frames, N tokens per frame, D width of visual features, E embedding width, C classes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -338,7 +337,7 @@ class _Complete:
     def __init__(self, batches: Iterable[Batch]) -> None:
         self._batches = batches
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for batch in self._batches:
             has = (batch.valid * batch.present["audio"] * batch.present["visual"]).bool()
             audio, visual = (vectors(batch.fields[name])[has] for name in MODALITIES)
