@@ -35,7 +35,9 @@ def add_training_commands(commands: Commands) -> None:
     config = commands.add_parser("config", help="print a JSON Schema of the configuration for editors")
     actions = config.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     schema = actions.add_parser("schema", help="print a JSON Schema (draft 2020-12)")
-    schema.add_argument("--kind", choices=("run", "extract", "search"), default="run", help="configuration to describe")
+    schema.add_argument(
+        "--kind", choices=("run", "extract", "search", "study"), default="run", help="configuration to describe"
+    )
     config.set_defaults(call=_config)
 
 

@@ -11,7 +11,7 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 
 from vadv_dist.config.recipes import config_path
 from vadv_dist.config.sections import Config
-from vadv_dist.config.shape import Node, adapter, describe, either, fields_of, kinds_of, tree
+from vadv_dist.config.shape import Node, adapter, describe, either, fields_of, kinds_of, tree, values_of
 from vadv_dist.config.yaml_text import MAX_BYTES, parse_yaml
 from vadv_dist.errors import UserError, did_you_mean
 
@@ -203,6 +203,9 @@ def _refusal(error: ValidationError, kind: Any, arguments: Mapping[str, str], wh
         elif step in (fields := fields_of(node)):
             name = f"{name}.{step}".lstrip(".")
             section = node = fields[str(step)]
+        elif values := values_of(node):
+            name, node = f"{name}.{step}", values
+            section = node
         elif isinstance(step, int) and node.get("type") == "array":
             name, node = f"{name}[{step}]", node["prefixItems"][step] if "prefixItems" in node else node["items"]
         else:

@@ -15,10 +15,11 @@ from typing import Any
 from vadv_dist.config.extract_sections import ExtractConfig
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.sections import Config
-from vadv_dist.config.shape import Node, adapter, describe, either, fields_of, kinds_of, tree
+from vadv_dist.config.shape import NAME, Node, adapter, describe, either, fields_of, kinds_of, tree, values_of
+from vadv_dist.config.study import StudyConfig
 
 # The values of `vadv config schema --kind`.
-KINDS = {"run": Config, "extract": ExtractConfig, "search": SearchConfig}
+KINDS = {"run": Config, "extract": ExtractConfig, "search": SearchConfig, "study": StudyConfig}
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,22 @@ def list_fields(node: Node, prefix: str = "") -> Iterator[Field]:
             elif kinds_of(field):
                 yield from list_fields(field, f"{prefix}{name}.")
             else:
-                default = "" if is_required else json.dumps(field.get("default", [])).strip('"')
+                empty: list[Any] | dict[str, Any] = {} if field.get("type") == "object" else []
+                default = "" if is_required else json.dumps(field.get("default", empty)).strip('"')
                 lacking = [kind for kind in kinds if kind not in having]
                 but = len(lacking) < len(having)
                 only = tuple(lacking if but else having)
                 yield Field(f"{prefix}{name}", describe(field), default, summary(field), only, but)
+                if kinds_of(values := values_of(field)):
+                    yield from list_fields(values, f"{prefix}{name}.{NAME}.")
 
 
 def json_schema(kind: type) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a configuration, with descriptions of the fields."""
     schema = copy.deepcopy(adapter(kind).json_schema())
     for definition in (schema, *schema.get("$defs", {}).values()):
-        for field in definition.get("properties", {}).values():
+        fields = definition.get("properties", {}).values()
+        for field in (*fields, *map(values_of, fields)):
             if "discriminator" in field:  # the name of a kind is accepted too
                 kinds = list(field.pop("discriminator")["mapping"])
                 field["anyOf"] = [*field.pop("oneOf"), {"enum": kinds}]
@@ -109,11 +114,11 @@ def markdown() -> str:
     """docs/configuration.md."""
     parts = [
         "# Configuration",
-        "Every field of a run (`vadv train`, `vadv tune`, `vadv doctor`), of an extraction (`vadv extract`), and of "
-        "the `search` section of a space file. A config file is YAML with one mapping per section. To override a field "
-        "on the command line, use `--section.field=VALUE` or `--section.field VALUE`. `--config` accepts a file or the "
-        "name of a recipe (`vadv recipes`). `~` and `$NAME` are expanded in paths and URIs. `vadv config schema` "
-        "prints a JSON Schema for editors.",
+        "Every field of a run (`vadv train`, `vadv tune`, `vadv doctor`), of an extraction (`vadv extract`), of the "
+        "`search` section of a space file, and of a study file (`vadv study`). A config file is YAML with one mapping "
+        "per section. To override a field on the command line, use `--section.field=VALUE` or `--section.field VALUE`. "
+        "`--config` accepts a file or the name of a recipe (`vadv recipes`). `~` and `$NAME` are expanded in paths and "
+        "URIs. `vadv config schema` prints a JSON Schema for editors.",
         "A section with a `kind` has only the fields of that kind. A kind's name alone selects it with its defaults "
         "(`objective: {weighting: famo}`). If the command line changes the kind, fields in the file that the new kind "
         "lacks are dropped.",
@@ -124,6 +129,7 @@ def markdown() -> str:
         for name, node in fields_of(tree(kind)).items():
             parts += [f"### `{name}`", *_section(node, f"{name}.")]
     parts += ["## Search", *_section(tree(SearchConfig), "search.")]
+    parts += ["## Study", *_section(tree(StudyConfig), "")]
     return "\n\n".join(parts) + "\n"
 
 
@@ -146,9 +152,9 @@ def _section(node: Node, prefix: str) -> Iterator[str]:
 def write(root: Path) -> None:
     """Write the page, and the schemas next to the recipes, into a checkout."""
     (root / "docs" / "configuration.md").write_text(markdown(), encoding="utf-8")
-    for name, kind in (("run", Config), ("extract", ExtractConfig)):
-        text = json.dumps(json_schema(kind), indent=1, ensure_ascii=False) + "\n"
-        (root / "jobs" / "configs" / f"schema-{name}.json").write_text(text, encoding="utf-8")
+    for name, folder in (("run", "configs"), ("extract", "configs"), ("study", "studies")):
+        text = json.dumps(json_schema(KINDS[name]), indent=1, ensure_ascii=False) + "\n"
+        (root / "jobs" / folder / f"schema-{name}.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

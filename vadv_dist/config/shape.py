@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 Node = dict[str, Any]  # the schema of a section or of a field
 _WORDS = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "a text", "null": "null"}
+NAME = "NAME"  # stands for a key of a mapping in the name of a field
 _BOUNDS = {
     "exclusiveMinimum": "above",
     "minimum": "of at least",
@@ -58,12 +59,19 @@ def fields_of(node: Node, raw: Any = None) -> dict[str, Node]:
     return kinds.get(kind, {}).get("properties", {}) if isinstance(kind, str) else {}
 
 
+def values_of(node: Node) -> Node:
+    """The schema of the values of a field that maps names to them; empty for other fields."""
+    values = node.get("additionalProperties")
+    return values if isinstance(values, dict) and "properties" not in node else {}
+
+
 def walk(node: Node, prefix: str = "") -> Iterator[tuple[str, Node]]:
     """Yield dotted name and schema of every field of every kind, sections before their fields."""
     for member in kinds_of(node).values():
         for name, field in member["properties"].items():
             yield f"{prefix}{name}", field
             yield from walk(field, f"{prefix}{name}.")
+            yield from walk(values_of(field), f"{prefix}{name}.{NAME}.")
 
 
 def describe(node: Node) -> str:
@@ -82,6 +90,8 @@ def describe(node: Node) -> str:
         low, high = node.get("minItems", 0), node.get("maxItems")
         count = f" of {low} values" if low == high else f" of at least {low} values" if low else ""
         return f"a list{count} such as [a, b]"
+    if node["type"] == "object":
+        return "a mapping such as {name: …}"
     if "minLength" in node:
         return "a text that is not empty"
     bounds = [f"{words} {node[bound]}" for bound, words in _BOUNDS.items() if bound in node]
