@@ -93,7 +93,7 @@ def test_more_comparisons_need_more_evidence():
     assert bounds[2] == pytest.approx(aso(a, b, seed=0, confidence=0.995))
 
 
-@pytest.mark.parametrize(("shift", "below_half", "below_fifth"), [(0.0, 0.224, 0.057), (1.5, 0.936, 0.727)])
+@pytest.mark.parametrize(("shift", "below_half", "below_fifth"), [(0.0, 0.19, 0.05), (1.5, 0.93, 0.72)])
 def test_rates_of_the_docstring(shift, below_half, below_fifth):
     rng = np.random.default_rng(1)
     found = np.array([aso(rng.normal(shift, 1, 5), rng.normal(0, 1, 5), seed=i) for i in range(1000)])
