@@ -26,9 +26,11 @@ class Job(ABC):
         key: its name.
         config: the run to train.
         lost: why its process was lost last.
+        trained_on: the data that it must be trained on; None for that of all jobs.
     """
 
     lost = ""
+    trained_on: TrainedOn | None = None
 
     def __init__(self, key: str, config: Config) -> None:
         self.key, self.config = key, config
@@ -46,15 +48,15 @@ class Job(ABC):
         """Record the end; True starts the job again."""
 
 
-def drive(pool: Pool, jobs: Iterator[Job], trained_on: TrainedOn) -> None:
+def drive(pool: Pool, jobs: Iterator[Job], trained_on: TrainedOn | None = None) -> None:
     """Run all jobs, as many at a time as the pool has slots; a job whose process is lost is started again.
 
     Args:
         pool: runs the trainings.
         jobs: yields the next job when a slot is free.
-        trained_on: the data that every job must be trained on, so that they can be compared.
+        trained_on: the data that every job must be trained on, so that they can be compared; a job may have its own.
     Raises:
-        UserError: a job was trained on other data, for example because a data set was replaced during the search.
+        UserError: a job was trained on other data, for example because a data set was replaced meanwhile.
     """
     running: dict[str, Job] = {}
 
@@ -72,7 +74,7 @@ def drive(pool: Pool, jobs: Iterator[Job], trained_on: TrainedOn) -> None:
             return
         key, event = pool.next()
         job = running[key]
-        _require_same_data(job, trained_on)
+        _require_same_data(job, job.trained_on or trained_on)
         if isinstance(event, Epoch):
             pool.decide(key, job.on_epoch(event))
             continue
@@ -84,13 +86,13 @@ def drive(pool: Pool, jobs: Iterator[Job], trained_on: TrainedOn) -> None:
             start(job)
 
 
-def _require_same_data(job: Job, trained_on: TrainedOn) -> None:
+def _require_same_data(job: Job, trained_on: TrainedOn | None) -> None:
     folder = RunFolder.of(job.config)
     record = folder.trained_on()  # a run writes it before its first event
-    if record is not None and not trained_on.has_data_of(record):
+    if record is not None and trained_on is not None and not trained_on.has_data_of(record):
         expected, found = (" and ".join(map(str, each.data)) for each in (trained_on, record))
         raise UserError(
-            f"The search was started on {expected}, but {job.key} was trained on {found}. Restore the original data, "
+            f"This was started on {expected}, but {job.key} was trained on {found}. Restore the original data, "
             f"remove {folder.root}, and run the same command again."
         )
 

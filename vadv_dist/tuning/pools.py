@@ -3,6 +3,8 @@
 from typing import Any, Protocol, Self
 
 from vadv_dist.config import Config
+from vadv_dist.config.search import SearchConfig
+from vadv_dist.errors import UserError
 from vadv_dist.runtime.signals import is_termination
 from vadv_dist.tuning.events import Event
 from vadv_dist.tuning.session import TrainingSession
@@ -35,6 +37,38 @@ class Pool(Protocol):
     def decide(self, key: str, continues: bool) -> None:
         """Decide whether a training that reported an `Epoch` continues."""
         ...
+
+
+def pool_for(config: Config, search: SearchConfig, *, use_ray: bool) -> Pool:
+    """The pool of trainings that need the same resources.
+
+    Args:
+        config: one of the runs, for its number of workers and its storage.
+        search: number of concurrent trainings, and the resources of one that trains in one process.
+        use_ray: False runs one training after another in this process.
+    """
+    if not use_ray:
+        return LocalPool(config.trainer.grace_s)
+    if config.trainer.num_workers == 0:
+        from vadv_dist.tuning.packed_pool import PackedPool
+
+        return PackedPool(config, search)
+    from vadv_dist.tuning.distributed_pool import DistributedPool
+
+    return DistributedPool(config, search)
+
+
+def require_no_workers(config: Config) -> None:
+    """Check that a run can train without Ray.
+
+    Raises:
+        UserError: it has workers.
+    """
+    if config.trainer.num_workers:
+        raise UserError(
+            f"trainer.num_workers is {config.trainer.num_workers}, which needs Ray. Give --trainer.num_workers=0, or "
+            "leave --no-ray out."
+        )
 
 
 class LocalPool:

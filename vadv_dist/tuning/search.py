@@ -28,7 +28,7 @@ from vadv_dist.tuning.events import Ended, Event, Failed, too_many_failures
 from vadv_dist.tuning.front import front_trials
 from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
 from vadv_dist.tuning.objectives import BY_KEY, with_objectives
-from vadv_dist.tuning.pools import LocalPool, Pool
+from vadv_dist.tuning.pools import Pool, pool_for, require_no_workers
 from vadv_dist.tuning.population import Population, histories, require_population, schedules
 from vadv_dist.tuning.result import SearchResult
 from vadv_dist.tuning.result_files import write_result_files
@@ -66,11 +66,8 @@ def tune(
     space, raw = load_space(space_path, config)
     search = load_search(raw, of_search, str(space_path))
     require_rivals(config, space, search)
-    if not use_ray and config.trainer.num_workers:
-        raise UserError(
-            f"trainer.num_workers is {config.trainer.num_workers}, which needs Ray. Give --trainer.num_workers=0, or "
-            "leave --no-ray out."
-        )
+    if not use_ray:
+        require_no_workers(config)
     if search.scheduler == "pbt":
         require_population(config, space, search)
     splits = Splits.open(config)
@@ -84,21 +81,9 @@ def tune(
         url = folder.storage_url(search)
         study = Study.open(url, name, space, config, search)
         with storage_faults(url, "Everything reported so far is saved; run the same command again to resume."):
-            with _pool(config, search, use_ray) as pool:
+            with pool_for(config, search, use_ray=use_ray) as pool:
                 result = Search(config, space, search, folder, study, console, pool, trained_on).run()
             return write_result_files(result)
-
-
-def _pool(config: Config, search: SearchConfig, use_ray: bool) -> Pool:
-    if not use_ray:
-        return LocalPool(config.trainer.grace_s)
-    if config.trainer.num_workers == 0:
-        from vadv_dist.tuning.packed_pool import PackedPool
-
-        return PackedPool(config, search)
-    from vadv_dist.tuning.distributed_pool import DistributedPool
-
-    return DistributedPool(config, search)
 
 
 @dataclass
