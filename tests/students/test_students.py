@@ -45,6 +45,10 @@ def test_an_embedding_depends_on_its_own_vector_alone(name: str) -> None:
         another = student(torch.randn(5, AUDIO, dtype=torch.float64), visual[:5])
     torch.testing.assert_close(other.audio_embedding, whole.audio_embedding[:5], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(another.visual_embedding, whole.visual_embedding[:5], rtol=1e-9, atol=1e-12)
+    assert (whole.audio_hidden is None) is (whole.visual_hidden is None) is student.in_closed_form
+    if whole.audio_hidden is not None and whole.visual_hidden is not None:
+        torch.testing.assert_close(other.audio_hidden, whole.audio_hidden[:5], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(another.visual_hidden, whole.visual_hidden[:5], rtol=1e-9, atol=1e-12)
     if whole.audio_logit is not None:
         assert whole.audio_logit.shape == (12, CLASSES)
         torch.testing.assert_close(other.audio_logit, whole.audio_logit[:5], rtol=1e-9, atol=1e-12)

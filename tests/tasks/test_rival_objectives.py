@@ -260,3 +260,88 @@ def test_a_run_with_a_memory_bank_resumes_to_the_same_weights(write_retrieval_co
     bank = first.ranks()[0]
     assert {name.rpartition(".")[2] for name in bank} == {"teacher", "student", "scale", "step"}
     assert bank["objective.rivals.audio.bank.step"].item() == first.step
+
+
+@pytest.mark.parametrize("teacher_features", ["video", "visual", "face", "prompts"])
+def test_the_named_features_are_compared(write_config, write_retrieval_config, teacher_features: str) -> None:
+    """FitNet's regressor has their widths; its loss reaches both models as far as the features."""
+    fitnet = ["--objective.kind=fitnet", f"--objective.teacher_features={teacher_features}"]
+    teacher_width = 2 * 16 if teacher_features == "prompts" else 16
+    for student_features, student_width in (("pooled", 128), ("hidden", 32)):
+        overrides = [*fitnet, f"--objective.student_features={student_features}", "--objective.detach_targets=false"]
+        task, batch = task_and_batch(write_config(), *overrides, *NO_DROPOUT)
+        task.check(CPU)
+        regressor = task.step.get_parameter("objective.distillation.regressor.weight")
+        assert regressor.shape == (teacher_width, student_width)
+        task.step(batch)[1]["fitnet"].backward()
+        reached = {n for n, p in task.step.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        assert "student.encoder.embeddings.position_embeddings.weight" in reached
+        assert ("student.dense.weight" in reached) is (student_features == "hidden")
+        modules = {name.split(".")[1] for name in reached if name.startswith("teacher.")}
+        assert ("fusion" in modules) is (teacher_features == "video")
+        assert ("face_branch" in modules) is (teacher_features in ("video", "face"))
+        assert ("prompting" in modules) is (teacher_features == "prompts")
+    if teacher_features == "face":  # the events have none
+        return
+    for student_features in ("embedding", "hidden"):
+        overrides = [*fitnet, f"--objective.student_features={student_features}"]
+        task, batch = task_and_batch(write_retrieval_config(), *overrides)
+        task.check(CPU)
+        classes = len(task.description.classes)
+        teacher_width = classes * 8 if teacher_features == "prompts" else 8
+        student_width = 16 + classes if student_features == "embedding" else 16
+        regressor = task.step.get_parameter("objective.rivals.audio.regressor.weight")
+        assert regressor.shape == (teacher_width, student_width)
+        assert task.step(batch)[1]["fitnet_visual"] > 0
+
+
+def test_a_clip_without_a_face_has_no_face_to_compare(write_config) -> None:
+    overrides = ["--objective.kind=fitnet", "--objective.teacher_features=face", "--data.missing=mask"]
+    task, batch = task_and_batch(write_config(), *overrides)
+    task.step.eval()
+    has_face = torch.ones(len(batch.label))
+    has_face[::3] = 0
+    kept = has_face.bool()
+    fewer = dataclasses.replace(
+        batch, present=batch.present | {"face": has_face}, counts=batch.counts | {"face": has_face.sum()}
+    )
+    outputs = task.step(batch)[0]
+    predicted = task.step.objective.distillation.regressor(outputs["text_features"][kept])
+    expected = (predicted - outputs["video_features"][kept]).square().mean()
+    torch.testing.assert_close(task.step(fewer)[1]["fitnet"], expected)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["--objective.teacher_features=face", "--teacher.use_face=false"],
+            "objective.teacher_features is 'face', expected 'video', 'visual' or 'prompts', because teacher.use_face "
+            "is false",
+        ),
+        (
+            ["--objective.teacher_features=prompts", "--teacher.prompting=static"],
+            "objective.teacher_features is 'prompts', expected 'video', 'visual' or 'face', because teacher.prompting "
+            "is static",
+        ),
+        (
+            ["--objective.student_features=embedding"],
+            "objective.student_features is 'embedding', expected 'pooled' or 'hidden', because task.kind is sentiment",
+        ),
+        (
+            ["--student.freeze_encoder=true"],
+            "objective.student_features is 'pooled', expected hidden, because student.freeze_encoder is true",
+        ),
+        (
+            ["--student.freeze_encoder=true", "--objective.kind=kd"],
+            "student.freeze_encoder is True, expected false, because objective.kind kd would train nothing but a head "
+            "of its own. With a frozen encoder, these objectives can teach: step, dist, and with "
+            "student_features: hidden fitnet",
+        ),
+        (["--objective.teacher_features=audio"], "expected 'video', 'visual', 'face' or 'prompts'"),
+    ],
+)
+def test_features_that_a_model_lacks_are_refused(write_config, overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(write_config(), ["--objective.kind=fitnet", *overrides])
+    assert message in str(caught.value)

@@ -14,6 +14,8 @@ from vadv_dist.config.checks import SETTINGS, Count, Natural, NonNegative, Posit
 from vadv_dist.config.weighting_sections import FixedWeightingConfig, WeightingConfig
 
 COMPARE_FEATURES = ("fitnet", "pkt", "crd", "rkd", "sp", "cckd", "vid", "amid")
+TeacherFeatures = Literal["video", "visual", "face", "prompts"]
+StudentFeatures = Literal["pooled", "embedding", "hidden"]
 
 
 # Descriptions in annotations are inherited; docstrings below fields are not.
@@ -72,6 +74,28 @@ class RivalConfig:
 
 
 @dataclass(frozen=True, config=SETTINGS)
+class FeatureRivalConfig(RivalConfig):
+    """What rivals that compare features have in common."""
+
+    teacher_features: Annotated[
+        TeacherFeatures,
+        Field(
+            description="The teacher's features that are compared: the `video` representation V (eq. 6), the vector of "
+            "its `visual` or its `face` branch before both are fused, or the `prompts` adapted to the video (eq. 7), "
+            "side by side."
+        ),
+    ] = "video"
+    student_features: Annotated[
+        StudentFeatures | None,
+        Field(
+            description="The student's features that are compared: the `pooled` text in sentiment, the `embedding` of "
+            "each modality in retrieval, or in both the `hidden` values that its last layer reads; null takes the "
+            "first."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, config=SETTINGS)
 class KdConfig(RivalConfig):
     """Softened class probabilities (Hinton et al., arXiv:1503.02531)."""
 
@@ -97,7 +121,7 @@ class DkdConfig(RivalConfig):
 
 
 @dataclass(frozen=True, config=SETTINGS)
-class FitNetConfig(RivalConfig):
+class FitNetConfig(FeatureRivalConfig):
     """A regressor on the student's features (Romero et al., arXiv:1412.6550)."""
 
     kind: Literal["fitnet"] = "fitnet"
@@ -106,7 +130,7 @@ class FitNetConfig(RivalConfig):
 
 
 @dataclass(frozen=True, config=SETTINGS)
-class PktConfig(RivalConfig):
+class PktConfig(FeatureRivalConfig):
     """Neighbours in feature space (Passalis & Tefas, arXiv:1803.10837)."""
 
     kind: Literal["pkt"] = "pkt"
@@ -115,7 +139,7 @@ class PktConfig(RivalConfig):
 
 
 @dataclass(frozen=True, config=SETTINGS)
-class CrdConfig(RivalConfig):
+class CrdConfig(FeatureRivalConfig):
     """Contrast with a memory bank (Tian et al., arXiv:1910.10699)."""
 
     kind: Literal["crd"] = "crd"
@@ -132,7 +156,7 @@ class CrdConfig(RivalConfig):
 
 
 @dataclass(frozen=True, config=SETTINGS)
-class RkdConfig(RivalConfig):
+class RkdConfig(FeatureRivalConfig):
     """Distances and angles between rows (Park et al., arXiv:1904.05068)."""
 
     kind: Literal["rkd"] = "rkd"
@@ -146,7 +170,7 @@ class RkdConfig(RivalConfig):
 
 
 @dataclass(frozen=True, config=SETTINGS)
-class SpConfig(RivalConfig):
+class SpConfig(FeatureRivalConfig):
     """Similarities of rows (Tung & Mori, arXiv:1907.09682)."""
 
     kind: Literal["sp"] = "sp"
@@ -155,7 +179,7 @@ class SpConfig(RivalConfig):
 
 
 @dataclass(frozen=True, config=SETTINGS)
-class CckdConfig(RivalConfig):
+class CckdConfig(FeatureRivalConfig):
     """Correlations of rows (Peng et al., arXiv:1904.01802)."""
 
     kind: Literal["cckd"] = "cckd"
@@ -166,7 +190,7 @@ class CckdConfig(RivalConfig):
 
 
 @dataclass(frozen=True, config=SETTINGS)
-class VidConfig(RivalConfig):
+class VidConfig(FeatureRivalConfig):
     """A variational bound of the mutual information of features (Ahn et al., arXiv:1904.05835)."""
 
     kind: Literal["vid"] = "vid"
@@ -196,7 +220,7 @@ class DistConfig(RivalConfig):
 
 
 @dataclass(frozen=True, config=SETTINGS)
-class AmidConfig(RivalConfig):
+class AmidConfig(FeatureRivalConfig):
     """A reconstruction in the manner of AMID: bounds of mutual information, and an adversary (Chen et al.,
     arXiv:2306.07646)."""
 

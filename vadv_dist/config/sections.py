@@ -26,7 +26,15 @@ from vadv_dist.config.checks import (
 from vadv_dist.config.data_sections import DataConfig
 from vadv_dist.config.objective_sections import ObjectiveConfig, StepObjectiveConfig
 from vadv_dist.config.places import Place
-from vadv_dist.config.rival_sections import COMPARE_FEATURES, DkdConfig, KdConfig
+from vadv_dist.config.rival_sections import (
+    COMPARE_FEATURES,
+    DkdConfig,
+    FeatureRivalConfig,
+    KdConfig,
+    StudentFeatures,
+    TeacherFeatures,
+)
+from vadv_dist.config.shape import either
 from vadv_dist.config.student_sections import StudentConfig, TextStudentConfig
 from vadv_dist.config.trainer_sections import EngineConfig, TelemetryConfig, TrainerConfig
 
@@ -56,6 +64,8 @@ class SentimentConfig:
     kind: Literal["sentiment"] = "sentiment"
     reads_classes: ClassVar[bool] = False
 
+    compared_features: ClassVar[tuple[StudentFeatures, ...]] = ("pooled", "hidden")
+
     def needed_features(self, config: "Config") -> tuple[str, ...]:
         """Features that the model reads."""
         return _of_teacher(config)
@@ -73,6 +83,7 @@ class RetrievalConfig:
 
     kind: Literal["retrieval"] = "retrieval"
     reads_classes: ClassVar[bool] = True
+    compared_features: ClassVar[tuple[StudentFeatures, ...]] = ("embedding", "hidden")
     distil_onto: Annotated[list[Literal["audio", "visual"]], Field(min_length=1)] = field(
         default_factory=lambda: ["audio", "visual"]
     )
@@ -196,11 +207,45 @@ class Config:
         )
         allowed = not reads_prompts or self.teacher.prompting != "none"
         require(allowed, "teacher.prompting", self.teacher.prompting, what)
+        if isinstance(self.objective, FeatureRivalConfig):
+            self._check_features()
+        is_frozen = self.text_student is not None and self.text_student.freeze_encoder
+        what = (
+            f"false, because objective.kind {self.objective.kind} would train nothing but a head of its own. With a "
+            "frozen encoder, these objectives can teach: step, dist, and with student_features: hidden "
+            + ", ".join(COMPARE_FEATURES)
+        )
+        require(not (is_frozen and reads_prompts), "student.freeze_encoder", True, what)
+
+    def _check_features(self) -> None:
+        """Require that teacher and student have the features that the objective compares."""
+        teacher, (given, student) = self.teacher, self.compared_features
+        lacks = {
+            "visual": "" if teacher.use_visual else "teacher.use_visual is false",
+            "face": "" if teacher.use_face else "teacher.use_face is false",
+            "prompts": "" if teacher.prompting == "video" else f"teacher.prompting is {teacher.prompting}",
+        }
+        others = either(["video", *(name for name, reason in lacks.items() if not reason)])
+        what = f"{others}, because {lacks.get(given)}"
+        require(not lacks.get(given), "objective.teacher_features", given, what)
+        what = f"{either(self.task.compared_features)}, because task.kind is {self.task.kind}"
+        require(student in self.task.compared_features, "objective.student_features", student, what)
+        what = "hidden, because student.freeze_encoder is true, so nothing below the pooled text is trained"
+        is_frozen = self.text_student is not None and self.text_student.freeze_encoder
+        require(student != "pooled" or not is_frozen, "objective.student_features", student, what)
 
     @property
     def text_student(self) -> TextStudentConfig | None:
         """The `student` section of a student that reads text; None for others."""
         return self.student if isinstance(self.student, TextStudentConfig) else None
+
+    @property
+    def compared_features(self) -> tuple[TeacherFeatures, StudentFeatures]:
+        """The teacher's and the student's features that the objective compares; the defaults if it compares none."""
+        own = self.task.compared_features[0]
+        if not isinstance(self.objective, FeatureRivalConfig):
+            return "video", own
+        return self.objective.teacher_features, self.objective.student_features or own
 
     @property
     def has_teacher(self) -> bool:

@@ -28,12 +28,28 @@ class TeacherOutputs(NamedTuple):
         class_logits: similarity of video and prompts before the softmax of eq. 8, [B, C]; None without prompts.
         prompt_logit: prompt logit, in the form of the video logit; None without prompts.
         video_features: the video representation of eq. 6, [B, D].
+        visual_features, face_features: the vectors of both branches, [B, D]; None without the branch.
+        prompts_features: the prompts adapted to the video (eq. 7) side by side, [B, C * D]; None without them.
     """
 
     video_logit: Tensor
     class_logits: Tensor | None
     prompt_logit: Tensor | None
     video_features: Tensor
+    visual_features: Tensor | None = None
+    face_features: Tensor | None = None
+    prompts_features: Tensor | None = None
+
+    def features(self, name: str) -> Tensor:
+        """The features `<name>_features`.
+
+        Raises:
+            ValueError: the teacher has none of this name.
+        """
+        found: Tensor | None = getattr(self, f"{name}_features", None)
+        if found is None:
+            raise ValueError(f"The teacher has no {name} features.")
+        return found
 
 
 class Teacher(nn.Module):
@@ -119,6 +135,7 @@ class Teacher(nn.Module):
         num_branches = (visual_shape is not None) + (face_shape is not None)
         self.fusion = TwoLayerMLP(num_branches * width, hidden, width, "gelu", dropout=dropout)  # eq. 6
         self.width = width
+        self._num_classes = num_classes
         self.predicts_classes = predicts_classes
         values = num_classes if predicts_classes else 1
         self.video_head = TwoLayerMLP(width, hidden, values, "gelu", dropout=dropout)
@@ -170,21 +187,22 @@ class Teacher(nn.Module):
         Raises:
             ValueError: the feature of a branch is not given.
         """
-        representations: list[Tensor] = []
+        seen_BD: Tensor | None = None
+        face_BD: Tensor | None = None
         tokens_BTND: Tensor | None = None
         if self.visual_branch is not None:
             if visual is None:
                 raise ValueError("The teacher has a visual branch, but no visual features were given.")
-            video_BD, tokens_BTND = self.visual_branch(_zero_missing(visual, has_visual))
-            representations.append(_zero_missing(video_BD, has_visual))
+            seen_BD, tokens_BTND = self.visual_branch(_zero_missing(visual, has_visual))
+            seen_BD = _zero_missing(seen_BD, has_visual)
         if self.face_branch is not None:
             if face is None:
                 raise ValueError("The teacher has a facial branch, but no expression scores were given.")
-            representations.append(_zero_missing(self.face_branch(_zero_missing(face, has_face)), has_face))
-        video_BD = self.fusion(torch.cat(representations, dim=-1))  # eq. 6
+            face_BD = _zero_missing(self.face_branch(_zero_missing(face, has_face)), has_face)
+        video_BD = self.fusion(torch.cat([part for part in (seen_BD, face_BD) if part is not None], dim=-1))  # eq. 6
         video_logit = self._logit(self.video_head(video_BD))
         if not self.has_prompts:
-            return TeacherOutputs(video_logit, None, None, video_BD)
+            return TeacherOutputs(video_logit, None, None, video_BD, seen_BD, face_BD)
 
         prompts_CD = self.prompts
         if self.prompt_projection is not None:
@@ -196,7 +214,13 @@ class Teacher(nn.Module):
                 prompts_BCD = torch.where(has_visual.bool()[:, None, None], prompts_BCD, prompts_CD)
         class_logits_BC = self._scores(video_BD, prompts_BCD)
         share_BC = class_logits_BC.softmax(dim=-1)  # eq. 8
-        return TeacherOutputs(video_logit, class_logits_BC, self._logit(self.prompt_head(share_BC)), video_BD)
+        adapted = None if self.prompting is None else prompts_BCD.flatten(start_dim=1)
+        prompt_logit = self._logit(self.prompt_head(share_BC))
+        return TeacherOutputs(video_logit, class_logits_BC, prompt_logit, video_BD, seen_BD, face_BD, adapted)
+
+    def feature_width(self, name: str) -> int:
+        """Width of `TeacherOutputs.features(name)`."""
+        return self.width * (self._num_classes if name == "prompts" else 1)
 
     def freeze_unused(
         self, *, video_logit: bool = True, class_logits: bool = True, prompt_logit: bool = True

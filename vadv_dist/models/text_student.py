@@ -25,11 +25,13 @@ class StudentOutputs(NamedTuple):
 
     Attributes:
         text_logit: sentiment in label units, [B].
-        text_features: the pooled vector of the text, [B, D].
+        pooled: the pooled vector of the text, [B, D].
+        hidden: the hidden values of the head, which its last layer reads, [B, H].
     """
 
     text_logit: Tensor
-    text_features: Tensor
+    pooled: Tensor
+    hidden: Tensor
 
 
 class TextStudent(nn.Module):
@@ -92,10 +94,10 @@ class TextStudent(nn.Module):
             input_ids_BL: token ids, [B, L].
             attention_mask_BL: 1 for tokens, 0 for padding, [B, L]; at least one token per row.
         """
-        return self.read(input_ids_BL, attention_mask_BL)[0]
+        return self.read(input_ids_BL, attention_mask_BL).text_logit
 
-    def read(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the text logit, as `forward` does, and the pooled vector of the text, [B, D]."""
+    def read(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> StudentOutputs:
+        """Return the text logit, as `forward` does, and the features before it."""
         mask = attention_mask_BL.bool()
         encoder_mask = attention_mask_BL
         if self._takes_ready_mask:
@@ -109,5 +111,6 @@ class TextStudent(nn.Module):
         else:
             total_BD = hidden_BLD.to(at_least_fp32(hidden_BLD.dtype)).masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1)
             pooled_BD = total_BD / mask.sum(dim=1, keepdim=True).clamp(min=1)
-        logit_B1: Tensor = self.out(self.drop(torch.tanh(self.dense(self.drop(pooled_BD)))))
-        return logit_B1.squeeze(-1), pooled_BD
+        hidden_BH = torch.tanh(self.dense(self.drop(pooled_BD)))
+        logit_B1: Tensor = self.out(self.drop(hidden_BH))
+        return StudentOutputs(logit_B1.squeeze(-1), pooled_BD, hidden_BH)

@@ -34,8 +34,8 @@ class TeacherStudentOutputs:
         video_logit: the teacher's sentiment in label units, [B]; None without a teacher.
         prompt_logit: the video-enhanced prompt logit in label units, [B]; None without prompting.
         class_logits: similarity of video and class prompts before the softmax, [B, C]; None without prompting.
-        text_features: the student's pooled vector, [B, D]; None if the objective reads no features.
-        video_features: the teacher's video representation, [B, D]; None if the objective reads no features.
+        text_features: the student's features that the objective compares, [B, D]; None if it compares none.
+        video_features: the teacher's features that the objective compares, [B, D]; None if it compares none.
     """
 
     text_logit: Tensor
@@ -71,6 +71,7 @@ class PairOutputs(NamedTuple):
         audio_embedding, visual_embedding: ranked by their cosine, [B, E].
         audio_logit, visual_logit: scores of classes, [B, C]; None for a student that predicts none.
         own: what only the student's own terms read.
+        audio_hidden, visual_hidden: hidden values that the embedding is made of, [B, H]; None without hidden layers.
     """
 
     audio_embedding: Tensor
@@ -78,13 +79,16 @@ class PairOutputs(NamedTuple):
     audio_logit: Tensor | None = None
     visual_logit: Tensor | None = None
     own: tuple[Tensor, ...] = ()
+    audio_hidden: Tensor | None = None
+    visual_hidden: Tensor | None = None
 
-    @property
-    def views(self) -> Mapping[str, View]:
-        """Both by the name of the modality."""
+    def views(self, *, hidden: bool = False) -> Mapping[str, View]:
+        """Both by the name of the modality, with the embeddings or the hidden values as features."""
+        audio = self.audio_hidden if hidden else self.audio_embedding
+        visual = self.visual_hidden if hidden else self.visual_embedding
         return {
-            "audio": View(self.audio_logit, self.audio_embedding, self.audio_logit),
-            "visual": View(self.visual_logit, self.visual_embedding, self.visual_logit),
+            "audio": View(self.audio_logit, audio, self.audio_logit),
+            "visual": View(self.visual_logit, visual, self.visual_logit),
         }
 
 
@@ -95,7 +99,7 @@ class RetrievalOutputs:
     Attributes:
         pair: the student's.
         video_logit: the teacher's scores of classes, [B, C]; None without a teacher.
-        video_features: the teacher's video representation, [B, D]; None without a teacher.
+        video_features: the teacher's features that the objective compares, [B, D]; None without a teacher.
         prompt_logit: the video-enhanced prompt logit, [B, C]; None without prompting.
         class_logits: similarity of video and class prompts before the softmax, [B, C]; None without prompting.
     """
@@ -118,6 +122,7 @@ class Rows:
         has_video: 1 for rows with the teacher's inputs, [B]; None if all have them.
         num_rows: number of real rows in the global batch, at least 1.
         num_video_rows: number of these with the teacher's inputs, at least 1.
+        compared: the rows whose features a rival compares, if these need another input; None if they are these.
     """
 
     label: Tensor
@@ -126,6 +131,7 @@ class Rows:
     has_video: Tensor | None
     num_rows: int | Tensor
     num_video_rows: int | Tensor
+    compared: "Rows | None" = None
 
     @property
     def counted(self) -> Tensor:

@@ -39,6 +39,7 @@ class RetrievalObjective(Objective):
         step1, step2: enable each step of step distillation.
         detach_targets: block the gradient of distillation into the teacher; that of step 1 always flows.
         rivals: distillation by modality, instead of both steps.
+        hidden: whether rivals compare the student's hidden values, not its embeddings.
     """
 
     reads_features = True
@@ -52,6 +53,7 @@ class RetrievalObjective(Objective):
         step2: bool = True,
         detach_targets: bool = False,
         rivals: Mapping[str, Distillation] | None = None,
+        hidden: bool = False,
     ) -> None:
         super().__init__()
         self.onto = tuple(onto)
@@ -60,6 +62,7 @@ class RetrievalObjective(Objective):
         self.step2 = step2 and rivals is None
         self.detach_targets = detach_targets
         self.rivals = nn.ModuleDict(dict(rivals or {}))
+        self.hidden = hidden
         self.described = (
             VIDEO,
             *([PROMPT] if has_prompts else []),
@@ -70,7 +73,7 @@ class RetrievalObjective(Objective):
 
     def forward(self, outputs: RetrievalOutputs, rows: Rows) -> dict[str, Tensor]:
         """Compute the unweighted terms of one micro-batch, each []."""
-        video, views = outputs.video_logit, outputs.pair.views
+        video, views = outputs.video_logit, outputs.pair.views(hidden=self.hidden)
         if video is None:
             raise ValueError("There is no teacher to distil from.")
         teacher = View(video, outputs.video_features, video)

@@ -44,7 +44,7 @@ class RivalObjective(Objective):
             step2=False,
         )
         teacher = detached(outputs.teacher) if self.detach_targets else outputs.teacher
-        return terms | self.distillation(teacher, outputs.student, rows)
+        return terms | self.distillation(teacher, outputs.student, rows.compared or rows)
 
 
 def detached(view: View) -> View:

@@ -78,9 +78,14 @@ class MLP(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Map [..., in_features] to fp32 [..., out_features]."""
-        for number, layer in enumerate(self.layers):
-            values = layer(self.drop(torch.relu(values)) if number else values)
-        return values
+        return self.read(values)[1]
+
+    def read(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the input of the last layer before dropout, [..., hidden], and what `forward` does."""
+        *hidden, last = self.layers
+        for number, layer in enumerate(hidden):
+            values = torch.relu(layer(self.drop(values) if number else values))
+        return values, last(self.drop(values) if hidden else values)
 
 
 def mean_share(values_B: Tensor, rows: Rows) -> Tensor:

@@ -80,7 +80,8 @@ class CDcca(RetrievalStudent):
         """See `RetrievalStudent.forward`."""
         audio_BH, visual_BH = self.audio(audio_BA), self.visual(visual_BV)
         audio_BK, visual_BK = self.linear(audio_BH, visual_BH)
-        return PairOutputs(audio_BK, visual_BK, own=(audio_BH, visual_BH))
+        own = (audio_BH, visual_BH)
+        return PairOutputs(audio_BK, visual_BK, own=own, audio_hidden=audio_BH, visual_hidden=visual_BH)
 
     def terms(self, pair: PairOutputs, rows: Rows) -> dict[str, Tensor]:
         """See `RetrievalStudent.terms`."""

@@ -57,8 +57,10 @@ class Cctl(RetrievalStudent):
 
     def forward(self, audio_BA: Tensor, visual_BV: Tensor) -> PairOutputs:
         """See `RetrievalStudent.forward`."""
-        audio_BC, visual_BC = self.audio(audio_BA), self.visual(visual_BV)
-        return PairOutputs(audio_BC, visual_BC, audio_BC, visual_BC)
+        (audio_hidden, audio_BC), (visual_hidden, visual_BC) = self.audio.read(audio_BA), self.visual.read(visual_BV)
+        return PairOutputs(
+            audio_BC, visual_BC, audio_BC, visual_BC, audio_hidden=audio_hidden, visual_hidden=visual_hidden
+        )
 
     def terms(self, pair: PairOutputs, rows: Rows) -> dict[str, Tensor]:
         """See `RetrievalStudent.terms`."""

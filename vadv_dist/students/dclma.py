@@ -76,11 +76,16 @@ class Dclma(RetrievalStudent):
 
     def forward(self, audio_BA: Tensor, visual_BV: Tensor) -> PairOutputs:
         """See `RetrievalStudent.forward`."""
-        return self._pair(self.audio(audio_BA), self.visual(visual_BV))
-
-    def _pair(self, *encoded: Tensor) -> PairOutputs:
+        encoded = self.audio(audio_BA), self.visual(visual_BV)
         audio_BE, visual_BE = (self.embedding(one) for one in encoded)
-        return PairOutputs(audio_BE, visual_BE, self.classifier(audio_BE), self.classifier(visual_BE))
+        return PairOutputs(
+            audio_BE,
+            visual_BE,
+            self.classifier(audio_BE),
+            self.classifier(visual_BE),
+            audio_hidden=encoded[0],
+            visual_hidden=encoded[1],
+        )
 
     def terms(self, pair: PairOutputs, rows: Rows) -> dict[str, Tensor]:
         """See `RetrievalStudent.terms`."""

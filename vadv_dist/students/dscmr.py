@@ -57,11 +57,16 @@ class Dscmr(RetrievalStudent):
 
     def forward(self, audio_BA: Tensor, visual_BV: Tensor) -> PairOutputs:
         """See `RetrievalStudent.forward`."""
-        return self._pair(self.audio(audio_BA), self.visual(visual_BV))
-
-    def _pair(self, *hidden: Tensor) -> PairOutputs:
-        audio_BE, visual_BE = (self.embedding(torch.relu(one)) for one in hidden)
-        return PairOutputs(audio_BE, visual_BE, self.classifier(audio_BE), self.classifier(visual_BE))
+        audio_hidden, visual_hidden = torch.relu(self.audio(audio_BA)), torch.relu(self.visual(visual_BV))
+        audio_BE, visual_BE = self.embedding(audio_hidden), self.embedding(visual_hidden)
+        return PairOutputs(
+            audio_BE,
+            visual_BE,
+            self.classifier(audio_BE),
+            self.classifier(visual_BE),
+            audio_hidden=audio_hidden,
+            visual_hidden=visual_hidden,
+        )
 
     def terms(self, pair: PairOutputs, rows: Rows) -> dict[str, Tensor]:
         """See `RetrievalStudent.terms`."""

@@ -65,23 +65,28 @@ class Eics(RetrievalStudent):
         self.encoders = nn.ModuleDict(
             {name: MLP(width, hidden, hidden + num_classes, layers, dropout=dropout) for name, width in widths.items()}
         )
-        self._split = (hidden, num_classes)
+        self._width = hidden
 
     def forward(self, audio_BA: Tensor, visual_BV: Tensor) -> PairOutputs:
         """See `RetrievalStudent.forward`: embeddings [B, H + C], the explicit part first."""
-        audio, audio_logit = self._embed("audio", audio_BA)
-        visual, visual_logit = self._embed("visual", visual_BV)
-        return PairOutputs(audio, visual, audio_logit, visual_logit)
+        audio, audio_logit, audio_hidden = self._embed("audio", audio_BA)
+        visual, visual_logit, visual_hidden = self._embed("visual", visual_BV)
+        return PairOutputs(
+            audio, visual, audio_logit, visual_logit, audio_hidden=audio_hidden, visual_hidden=visual_hidden
+        )
 
-    def _embed(self, modality: str, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        explicit, implicit = self.encoders[modality](vectors).split(self._split, dim=-1)
+    def _embed(self, modality: str, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Embedding, logit and hidden values."""
+        encoder = self.encoders[modality]
+        assert isinstance(encoder, MLP)
+        hidden, both = encoder.read(vectors)
+        explicit, implicit = both[..., : self._width], both[..., self._width :]
         unit = nn.functional.normalize
-        return torch.cat([unit(explicit, dim=-1), unit(implicit, dim=-1)], dim=-1), implicit
+        return torch.cat([unit(explicit, dim=-1), unit(implicit, dim=-1)], dim=-1), implicit, hidden
 
     def terms(self, pair: PairOutputs, rows: Rows) -> dict[str, Tensor]:
         """See `RetrievalStudent.terms`."""
-        hidden, _ = self._split
-        audio_BH, visual_BH = (side[:, :hidden] for side in (pair.audio_embedding, pair.visual_embedding))
+        audio_BH, visual_BH = (side[:, : self._width] for side in (pair.audio_embedding, pair.visual_embedding))
         audio_logit, visual_logit = logits(pair)
         batch = GlobalBatch(rows)
         differences_GH = batch.gather(torch.where(rows.counted[:, None], audio_BH - visual_BH, 0.0))

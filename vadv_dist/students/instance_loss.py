@@ -64,11 +64,11 @@ class InstanceLoss(RetrievalStudent):
 
     def forward(self, audio_BA: Tensor, visual_BV: Tensor) -> PairOutputs:
         """See `RetrievalStudent.forward`."""
-        return self._pair(self.audio(audio_BA), self.visual(visual_BV))
-
-    def _pair(self, audio_BE: Tensor, visual_BE: Tensor) -> PairOutputs:
+        (audio_hidden, audio_BE), (visual_hidden, visual_BE) = self.audio.read(audio_BA), self.visual.read(visual_BV)
         audio_logit, visual_logit = (self.classifier(self.drop(one)) for one in (audio_BE, visual_BE))
-        return PairOutputs(audio_BE, visual_BE, audio_logit, visual_logit)
+        return PairOutputs(
+            audio_BE, visual_BE, audio_logit, visual_logit, audio_hidden=audio_hidden, visual_hidden=visual_hidden
+        )
 
     def terms(self, pair: PairOutputs, rows: Rows) -> dict[str, Tensor]:
         """See `RetrievalStudent.terms`."""

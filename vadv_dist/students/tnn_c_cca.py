@@ -81,7 +81,9 @@ class TnnCCca(RetrievalStudent):
     def forward(self, audio_BA: Tensor, visual_BV: Tensor) -> PairOutputs:
         """See `RetrievalStudent.forward`."""
         audio_BK, visual_BK = self.cca(audio_BA, visual_BV)
-        return PairOutputs(self.audio(audio_BK), self.visual(visual_BK))
+        audio_hidden, audio_BE = _read(self.audio, audio_BK)
+        visual_hidden, visual_BE = _read(self.visual, visual_BK)
+        return PairOutputs(audio_BE, visual_BE, audio_hidden=audio_hidden, visual_hidden=visual_hidden)
 
     def terms(self, pair: PairOutputs, rows: Rows) -> dict[str, Tensor]:
         """See `RetrievalStudent.terms`."""
@@ -94,3 +96,11 @@ class TnnCCca(RetrievalStudent):
         from_audio = self.loss(distance_GG, distance_GG, *related, self.margin)
         from_visual = self.loss(distance_GG.T, distance_GG.T, *related, self.margin)
         return {"triplet": batch.share(from_audio + from_visual)}
+
+
+def _read(network: nn.Sequential, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The hidden values that the last layer reads, and the network's output."""
+    *hidden, last, activation = network
+    for layer in hidden:
+        values = layer(values)
+    return values, activation(last(values))

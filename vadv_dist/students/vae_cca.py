@@ -95,17 +95,24 @@ class VaeCca(RetrievalStudent):
 
     def forward(self, audio_BA: Tensor, visual_BV: Tensor) -> PairOutputs:
         """See `RetrievalStudent.forward`."""
-        audio_BZ, *audio = self._code(audio_BA, self.audio, self.audio_out)
-        visual_BZ, *visual = self._code(visual_BV, self.visual, self.visual_out)
-        logit = self.classifier
-        return PairOutputs(audio_BZ, visual_BZ, logit(audio_BZ), logit(visual_BZ), own=(*audio, *visual))
+        audio_BZ, audio_hidden, *audio = self._code(audio_BA, self.audio, self.audio_out)
+        visual_BZ, visual_hidden, *visual = self._code(visual_BV, self.visual, self.visual_out)
+        return PairOutputs(
+            audio_BZ,
+            visual_BZ,
+            self.classifier(audio_BZ),
+            self.classifier(visual_BZ),
+            own=(*audio, *visual),
+            audio_hidden=audio_hidden,
+            visual_hidden=visual_hidden,
+        )
 
     def _code(self, values: Tensor, encoder: nn.Module, out: nn.Module) -> tuple[Tensor, ...]:
-        """The code, and what `Autoencoded` holds."""
+        """The code, the hidden values that its distribution is made of, and what `Autoencoded` holds."""
         shared = self.shared(torch.relu(encoder(values)))
         mean, log_variance = self.mean(shared), self.log_variance(shared)
         drawn = mean + torch.randn_like(mean) * (log_variance / 2).exp() if self.training else mean
-        return drawn, values, out(self.decoder(drawn)), mean, log_variance
+        return drawn, shared, values, out(self.decoder(drawn)), mean, log_variance
 
     def terms(self, pair: PairOutputs, rows: Rows) -> dict[str, Tensor]:
         """See `RetrievalStudent.terms`."""

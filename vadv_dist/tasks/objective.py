@@ -102,7 +102,11 @@ def build_retrieval_objective(
             rivals[modality], of_rival = build_rival(section, sides[modality])
             own |= {f"{name}_{modality}": weight for name, weight in of_rival.items()}
         objective = RetrievalObjective(
-            task.distil_onto, has_prompts=has_prompts, detach_targets=section.detach_targets, rivals=rivals
+            task.distil_onto,
+            has_prompts=has_prompts,
+            detach_targets=section.detach_targets,
+            rivals=rivals,
+            hidden=config.compared_features[1] == "hidden",
         )
     else:
         if section.step2 and not student.predicts_classes:

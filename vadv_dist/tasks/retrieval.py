@@ -50,6 +50,7 @@ class RetrievalStep(TrainingStep):
         teacher: watches the frames, or None where the student is trained alone.
         objective: what the teacher adds to the student's losses; None without a teacher.
         needed: fields without which a clip is not trained on.
+        teacher_features: the teacher's features that the objective compares.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class RetrievalStep(TrainingStep):
         teacher: Teacher | None,
         objective: Objective | None,
         needed: tuple[str, ...],
+        teacher_features: str = "video",
     ) -> None:
         super().__init__()
         self.student = student
         self.teacher = teacher
         self.objective = objective
         self._needed = needed
+        self._teacher_features = teacher_features
 
     def forward(self, batch: Batch, *, with_terms: bool = True) -> tuple[Outputs, Terms]:
         """See `TrainingStep.forward`.
@@ -84,7 +87,8 @@ class RetrievalStep(TrainingStep):
             )
         outputs = {name: value for name, value in pair._asdict().items() if isinstance(value, Tensor)}
         if seen is not None:
-            outputs |= {name: value for name, value in seen._asdict().items() if value is not None}
+            logits = {name: getattr(seen, name) for name in ("video_logit", "class_logits", "prompt_logit")}
+            outputs |= {name: value for name, value in logits.items() if value is not None}
         if not with_terms:
             return outputs, {}
         rows = self._rows(batch)
@@ -92,9 +96,8 @@ class RetrievalStep(TrainingStep):
         with without_autocast(batch.label.device):
             terms = self.student.terms(pair, rows)
             if seen is not None and self.objective is not None:
-                taught = RetrievalOutputs(
-                    pair, seen.video_logit, seen.video_features, seen.prompt_logit, seen.class_logits
-                )
+                features = seen.features(self._teacher_features)
+                taught = RetrievalOutputs(pair, seen.video_logit, features, seen.prompt_logit, seen.class_logits)
                 terms = {**terms, **self.objective(taught, rows)}
         return outputs, terms
 
@@ -132,7 +135,9 @@ class RetrievalTask:
         if teacher is not None:
             teacher.freeze_unused(prompt_logit=any(term.name == "prompt_to_video" for term in described))
         self._teaches = teacher is not None
-        self.step: TrainingStep = RetrievalStep(self.student, teacher, objective, config.needed_features)
+        self.step: TrainingStep = RetrievalStep(
+            self.student, teacher, objective, config.needed_features, config.compared_features[0]
+        )
         self.collator = Collator([FeatureField(name) for name in config.needed_features])
         self.description = describe(
             described,
@@ -149,16 +154,17 @@ class RetrievalTask:
         with torch.no_grad():
             pair = self.student(*(torch.zeros(1, self._widths[name]) for name in MODALITIES))
         self.student.train()
+        teacher_features, student_features = self._config.compared_features
         return {
             modality: Sides(
-                teacher_width=teacher.width,
+                teacher_width=teacher.feature_width(teacher_features),
                 student_width=view.features.shape[1],
                 num_rows=self._sources.num_rows("train"),
                 seed=self._config.run.seed,
                 num_classes=self._num_classes,
                 student_has_scores=view.logit is not None,
             )
-            for modality, view in pair.views.items()
+            for modality, view in pair.views(hidden=student_features == "hidden").items()
         }
 
     @property

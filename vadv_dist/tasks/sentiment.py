@@ -62,16 +62,23 @@ class SentimentStep(TrainingStep):
         teacher: watches the video, or None where the student is trained alone.
         objective: compares their outputs with each other and with the label.
         seen_by: the field without which the teacher sees no video; None without a teacher.
+        compares: the teacher's and the student's features that an objective that reads features compares.
     """
 
     def __init__(
-        self, student: TextStudent, teacher: Teacher | None, objective: Objective, seen_by: str | None
+        self,
+        student: TextStudent,
+        teacher: Teacher | None,
+        objective: Objective,
+        seen_by: str | None,
+        compares: tuple[str, str] = ("video", "pooled"),
     ) -> None:
         super().__init__()
         self.student = student
         self.teacher = teacher
         self.objective = objective
         self._seen_by = seen_by
+        self._teacher_features, self._student_features = compares
 
     def forward(self, batch: Batch, *, with_terms: bool = True) -> tuple[Outputs, Terms]:
         """See `TrainingStep.forward`.
@@ -81,8 +88,8 @@ class SentimentStep(TrainingStep):
             objective reads them, text_features and video_features [B, D]; and the objective's terms.
         """
         fields, present = batch.fields, batch.present
-        text_logit, text_features = self.student.read(fields[TOKENS], fields[MASK])
-        outputs = {"text_logit": text_logit}
+        read = self.student.read(fields[TOKENS], fields[MASK])
+        outputs = {"text_logit": read.text_logit}
         if self.teacher is not None:
             seen = self.teacher(
                 visual=fields.get("visual"),
@@ -96,20 +103,15 @@ class SentimentStep(TrainingStep):
             if seen.prompt_logit is not None:
                 outputs["prompt_logit"] = seen.prompt_logit
             if self.objective.reads_features:
-                outputs |= {"text_features": text_features, "video_features": seen.video_features}
+                outputs["text_features"] = read.pooled if self._student_features == "pooled" else read.hidden
+                outputs["video_features"] = seen.features(self._teacher_features)
         return outputs, self.terms(outputs, batch) if with_terms else {}
 
     def terms(self, outputs: Outputs, batch: Batch) -> Terms:
         """Unweighted terms of a batch's outputs."""
-        seen_by = self._seen_by
-        rows = Rows(
-            label=batch.label,
-            valid=batch.valid,
-            row_id=batch.row_id,
-            has_video=None if seen_by is None else batch.present[seen_by],
-            num_rows=batch.counts["rows"],
-            num_video_rows=batch.counts["rows" if seen_by is None else seen_by],
-        )
+        rows = _rows(batch, self._seen_by)
+        if self._teacher_features == "face" != self._seen_by:  # a clip with video may have no face
+            rows = replace(rows, compared=_rows(batch, "face"))
         # Losses in fp32, whatever the models compute in.
         with without_autocast(batch.label.device):
             terms: Terms = self.objective(TeacherStudentOutputs(**outputs), rows)
@@ -142,7 +144,9 @@ class SentimentTask:
         if teacher is not None:
             teacher.freeze_unused(prompt_logit=any(term.name == "prompt_to_video" for term in objective.described))
         self._seen_by = config.needed_features[0] if config.needed_features else None
-        self.step: TrainingStep = SentimentStep(self.student, teacher, objective, self._seen_by)
+        self.step: TrainingStep = SentimentStep(
+            self.student, teacher, objective, self._seen_by, config.compared_features
+        )
         self._start_at_the_labels()
         tokenizer = build_tokenizer(student.encoder)
         require_fitting(self.student.encoder, tokenizer, student.encoder, config.data.max_tokens)
@@ -154,9 +158,10 @@ class SentimentTask:
 
     def _sides(self, teacher: Teacher) -> Sides:
         """What a rival objective must know."""
+        teacher_features, student_features = self._config.compared_features
         return Sides(
-            teacher_width=teacher.width,
-            student_width=self.student.width,
+            teacher_width=teacher.feature_width(teacher_features),
+            student_width=self.student.width if student_features == "pooled" else self._student.hidden,
             num_rows=self._sources.num_rows("train"),
             seed=self._config.run.seed,
             threshold=self.labels.threshold,
@@ -290,6 +295,18 @@ class SentimentTask:
             calibration="" if facts.calibration is None else str(facts.calibration),
         )
         export_student(student, self.tokenizer, out, replace=True, card=card)
+
+
+def _rows(batch: Batch, seen_by: str | None) -> Rows:
+    """The rows, of which those with the field `seen_by` have video."""
+    return Rows(
+        label=batch.label,
+        valid=batch.valid,
+        row_id=batch.row_id,
+        has_video=None if seen_by is None else batch.present[seen_by],
+        num_rows=batch.counts["rows"],
+        num_video_rows=batch.counts["rows" if seen_by is None else seen_by],
+    )
 
 
 def describe(
