@@ -5,12 +5,13 @@ Nothing outside of this room names the class of a task.
 
 from vadv_dist.config.sections import Config
 from vadv_dist.data.sources import Sources
-from vadv_dist.tasks.base import StudentScorer, Task
+from vadv_dist.tasks.base import Scorer, StudentScorer, Task
 from vadv_dist.tasks.exported import open_student
+from vadv_dist.tasks.predicted import PredictedLabels
 from vadv_dist.tasks.retrieval import RetrievalTask
 from vadv_dist.tasks.sentiment import SentimentTask
 
-__all__ = ["StudentScorer", "Task", "build", "open_student"]
+__all__ = ["PredictedLabels", "Scorer", "StudentScorer", "Task", "build", "open_student"]
 
 
 def build(config: Config, sources: Sources, *, weights: bool = True) -> Task:

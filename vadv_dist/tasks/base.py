@@ -195,20 +195,14 @@ class Task(Protocol):
         ...
 
 
-class StudentScorer(Protocol):
-    """An exported student, to be scored on other data.
+class Scorer(Protocol):
+    """What scores predictions, whoever made them.
 
     Attributes:
         description: as in `Task`.
-        name: name of the run that trained it.
-        data: the data sets that it was trained on, as in `StudentFacts`.
-        reads: features that it reads beside the text.
     """
 
     description: TaskDescription
-    name: str
-    data: Sequence[Mapping[str, Any]]
-    reads: tuple[str, ...]
 
     @property
     def labels(self) -> LabelScale | None:
@@ -218,6 +212,28 @@ class StudentScorer(Protocol):
     def absent(self, label: npt.ArrayLike | None = None) -> dict[str, str]:
         """See `Task.absent`."""
         ...
+
+    def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
+        """See `Task.metrics`."""
+        ...
+
+    def remarks(self, metrics: Metrics) -> list[str]:
+        """See `Task.remarks`."""
+        ...
+
+
+class StudentScorer(Scorer, Protocol):
+    """An exported student, to be scored on other data.
+
+    Attributes:
+        name: name of the run that trained it.
+        data: the data sets that it was trained on, as in `StudentFacts`.
+        reads: features that it reads beside the text.
+    """
+
+    name: str
+    data: Sequence[Mapping[str, Any]]
+    reads: tuple[str, ...]
 
     def predict(self, texts: Sequence[str], features: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """Predictions of R clips by column of `description.outputs`, [R, ...] each.
@@ -231,14 +247,6 @@ class StudentScorer(Protocol):
     @property
     def texts_cut(self) -> dict[str, Any]:
         """How many texts have been truncated so far; empty for a student that reads none."""
-        ...
-
-    def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
-        """See `Task.metrics`."""
-        ...
-
-    def remarks(self, metrics: Metrics) -> list[str]:
-        """See `Task.remarks`."""
         ...
 
 

@@ -13,14 +13,13 @@ import numpy.typing as npt
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation import retrieval
-from vadv_dist.evaluation.remarks import remarks
 from vadv_dist.inference.manifest import RETRIEVAL, read_manifest, task_of, verify_export
 from vadv_dist.inference.predict import Student
 from vadv_dist.inference.retrieve import PairStudent
 from vadv_dist.storage import Location
 from vadv_dist.tasks import retrieval as retrieval_task
-from vadv_dist.tasks import sentiment
 from vadv_dist.tasks.base import FloatArray, Metrics, StudentScorer
+from vadv_dist.tasks.predicted import PredictedLabels
 from vadv_dist.tasks.retrieval import MODALITIES
 
 
@@ -38,7 +37,7 @@ def open_student(folder: Path, sources: Sources, source: Location) -> StudentSco
     return ExportedPair(folder, sources, source) if is_pair else ExportedTextStudent(folder, sources, source)
 
 
-class ExportedTextStudent:
+class ExportedTextStudent(PredictedLabels):
     """The text student of an export; see `open_student`."""
 
     reads: tuple[str, ...] = ()
@@ -46,10 +45,9 @@ class ExportedTextStudent:
     def __init__(self, folder: Path, sources: Sources, source: Location) -> None:
         card = verify_export(folder).card
         self.name, self.data = card.name, card.data
+        super().__init__(sources, f"the student of {source}")
         (dataset,) = sources.datasets
         theirs = dataset.manifest.label
-        if theirs.is_class:
-            raise UserError(f"{dataset.root} has classes as labels, but the student of {source} predicts a number.")
         if card.labels is None:
             raise UserError(
                 f"The label range of {source} is unknown: it was written by an earlier version. Train and export it "
@@ -62,31 +60,16 @@ class ExportedTextStudent:
                 f"labels in [{own.low:g}, {own.high:g}]. Convert the data set's labels to the student's range and "
                 "ingest it again (--label-range)."
             )
-        self.labels = sentiment.label_scale(sources)
-        self.description = sentiment.describe(self.labels)
         self._student = Student.load(folder)
-
-    def absent(self, label: npt.ArrayLike | None = None) -> dict[str, str]:
-        """See `Task.absent`."""
-        return self.labels.absent(label)
 
     def predict(self, texts: Sequence[str], features: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """See `StudentScorer.predict`."""
-        return {sentiment.STUDENT.column: self._student.predict(texts)}
+        return self.predictions(self._student.predict(texts))
 
     @property
     def texts_cut(self) -> dict[str, Any]:
         """See `StudentScorer.texts_cut`."""
         return self._student.counts.to_json()
-
-    def metrics(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Metrics:
-        """See `StudentScorer.metrics`."""
-        scores = sentiment.score(self.labels, predictions[sentiment.STUDENT.column], label, None)
-        return {sentiment.STUDENT.name: scores}
-
-    def remarks(self, metrics: Metrics) -> list[str]:
-        """See `StudentScorer.remarks`."""
-        return remarks(metrics, self.description.outputs)
 
 
 class ExportedPair:

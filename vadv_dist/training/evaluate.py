@@ -24,7 +24,7 @@ from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import Evaluation, RunResult, SourceScores, finite
 from vadv_dist.runs.trained_on import find_again
 from vadv_dist.storage import Location, atomic_file, write_json
-from vadv_dist.tasks import StudentScorer, Task, build
+from vadv_dist.tasks import Scorer, Task, build
 from vadv_dist.tasks.base import FloatArray
 from vadv_dist.training.scoring import Scored, metrics_by_source, score_split
 
@@ -74,7 +74,7 @@ def evaluate_run(
     return evaluation
 
 
-def evaluation_of(scorer: Task | StudentScorer, scored: Scored, sources: Sources, **facts: Any) -> Evaluation:
+def evaluation_of(scorer: Scorer, scored: Scored, sources: Sources, **facts: Any) -> Evaluation:
     """Metrics of scored clips, all and by source, as a record; `facts` are its other fields."""
     metrics = scorer.metrics(scored.predictions, scored.label)
     counts = Counter(source for source, _ in scored.names)

@@ -14,7 +14,7 @@ from vadv_dist.data.stream import BatchStream
 from vadv_dist.data.windows import Windows
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.protocol import Engine
-from vadv_dist.tasks.base import FloatArray, Metrics, StudentScorer, Task
+from vadv_dist.tasks.base import FloatArray, Metrics, Scorer, Task
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def score_split(
     return Scored([name for share in shares for name in share[0]], joined.pop("label"), joined)
 
 
-def metrics_by_source(task: Task | StudentScorer, scored: Scored) -> dict[str, Metrics]:
+def metrics_by_source(task: Scorer, scored: Scored) -> dict[str, Metrics]:
     """Metrics of each source's clips, sorted by source name."""
     sources = np.array([source for source, _ in scored.names])
     by_source = {}
