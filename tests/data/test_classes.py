@@ -242,3 +242,13 @@ def test_names_and_numbers_of_classes() -> None:
     assert unknown_classes(counts, "test") == [1]
     assert unseen_classes(counts, "test") == [0]
     assert unseen_classes(counts, "valid") == []  # there are no clips at all
+
+
+def test_a_share_of_train_that_loses_a_class_is_refused(tmp_path: Path, write_retrieval_config: Callable) -> None:
+    out = write(tmp_path / "d", {**EVERY, "train": (0, 1, 2, 3) * 10})
+    config = load_config(write_retrieval_config(uri=out))
+    whole = replace(config, data=replace(config.data, train_share=0.5))
+    assert len(np.unique(np.concatenate(Splits.open(whole).train.labels()))) == 4
+    told = r"train_share is 0.05, which leaves 2 train clips, and 2 classes have none of them: \w+, \w+\. Raise"
+    with pytest.raises(UserError, match=told):
+        Splits.open(replace(config, data=replace(config.data, train_share=0.05)))

@@ -138,7 +138,7 @@ def test_clips_dropped_for_missing_features_do_not_count(tmp_path, collator) -> 
     assert split.quotas(config.data) == [20, 20]
     windows = LocalWindows(split)
     plan = split.plan(config.data, seed=1, epoch=0)
-    stream = BatchStream(plan=plan, windows=windows, collator=collator, drop_missing=("visual",))
+    stream = BatchStream(plan=plan, windows=windows, collator=collator, rows_in_use=split.rows_in_use)
     seen = [name for step in stream.steps() for name in step.micro[0].names]
     windows.close()
     assert Counter(source for source, _ in seen) == {"whole": 20, "gaps": 20}

@@ -179,7 +179,7 @@ def test_static_shapes_add_filler_and_leave_the_real_rows_alone(
 
 def test_missing_clips_are_dropped_masked_or_refused(many_windows, collator) -> None:
     dropping = split_of(many_windows, "drop")
-    kept = list(chain.from_iterable(names(batches(dropping, collator, drop_missing=("visual", "face")))))
+    kept = list(chain.from_iterable(names(batches(dropping, collator, rows_in_use=dropping.rows_in_use))))
     assert sorted(kept) == sorted(f"c{i}" for i in range(200) if i % 50 and i % 7)
     assert dropping.dropped == 200 - len(kept)
     with pytest.raises(UserError, match=r"clips of the 'train' split lack visual or face.*data.missing"):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from vadv_dist.config.checks import NUMBER, SETTINGS, Count, require
+from vadv_dist.config.checks import NUMBER, SETTINGS, Count, Natural, require
 from vadv_dist.config.places import Place
 
 
@@ -56,6 +56,11 @@ class DataConfig:
     temperature: Annotated[float, Field(ge=1), NUMBER] = 5.0
     """Used by `mixing: temperature`; 1 is proportional, and higher values approach `equal`. The default is from
     Arivazhagan et al. 2019 (arXiv:1907.05019)."""
+    train_share: Annotated[float, Field(gt=0, le=1), NUMBER] = 1.0
+    """Share of each source's training clips to train on; valid and test stay whole. Clips are drawn at random, evenly
+    over the shards. A larger share contains a smaller one, and every `run.seed` trains on the same clips."""
+    train_share_seed: Natural = 0
+    """Draws the clips of `train_share`."""
 
     def __post_init__(self) -> None:
         titles: set[str] = set()

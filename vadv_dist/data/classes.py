@@ -3,8 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from vadv_dist.data.dataset import DatasetManifest
 from vadv_dist.data.schema import SPLITS
+from vadv_dist.data.share import TrainShare
 from vadv_dist.errors import UserError
 
 _MAX_LISTED = 5
@@ -81,6 +85,29 @@ def require_classes_in_train(manifests: Sequence[DatasetManifest], where: str) -
                 f"can be learned about {'it' if len(unknown) == 1 else 'them'}: {names}. Add train clips of "
                 f"{'this class' if len(unknown) == 1 else 'these classes'}, or leave out the {split} clips."
             )
+
+
+def require_classes_in_share(
+    manifests: Sequence[DatasetManifest], labels: Iterable[npt.ArrayLike], share: TrainShare
+) -> None:
+    """Refuse a share of the training clips without clips of a class that train has.
+
+    Args:
+        manifests: the data sets of a run, which have the same classes.
+        labels: classes of the clips in use of each source.
+        share: the share.
+    Raises:
+        UserError: there is such a class.
+    """
+    found = np.concatenate([np.asarray(part) for part in labels]).astype(int)
+    lost = sorted(_with_clips(class_counts(manifests), "train") - set(found.tolist()))
+    if lost:
+        names = listed([class_name(manifests[0].label.classes, one) for one in lost])
+        raise UserError(
+            f"data.train_share is {share.share:g}, which leaves {len(found):,} train clips, and "
+            f"{counted_classes(len(lost))} none of them: {names}. Raise data.train_share, or set another "
+            "data.train_share_seed."
+        )
 
 
 def class_notes(manifests: Sequence[DatasetManifest]) -> list[str]:

@@ -3,18 +3,20 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vadv_dist.config import Config, DataConfig
 from vadv_dist.data.dataset import Dataset, ShardInfo
 from vadv_dist.data.mixture import quotas
-from vadv_dist.data.plan import EpochPlan, Mix, ShardTable
+from vadv_dist.data.plan import EpochPlan, Mix, ShardTable, usable_rows
 from vadv_dist.data.prompts import require_same_prompts
-from vadv_dist.data.reading import ShardReader
-from vadv_dist.data.schema import FeatureSpec, IntArray, LabelSpec
+from vadv_dist.data.reading import ShardReader, read_columns
+from vadv_dist.data.schema import FeatureSpec, IntArray, LabelSpec, Window
+from vadv_dist.data.share import TrainShare
 from vadv_dist.errors import UserError
 
 
@@ -26,11 +28,15 @@ class Sources:
         datasets: in the order of the configuration.
         needed: features that the model reads.
         names: name of each data set; None for a single one without a configured name, whose clips' `source` is used.
+        missing: `drop`, `mask` or `error` (see `DataConfig.missing`).
+        share: the share of the training clips that is used; None uses all.
     """
 
     datasets: list[Dataset]
     needed: tuple[str, ...]
     names: tuple[str | None, ...]
+    missing: str = "error"
+    share: TrainShare | None = None
 
     @classmethod
     def open(cls, config: Config) -> "Sources":
@@ -48,7 +54,14 @@ class Sources:
         configured = config.data.sources
         datasets = [Dataset.open(source.uri) for source in configured]
         several = len(configured) > 1
-        sources = cls(datasets, config.needed_features, tuple(s.title if several else s.name for s in configured))
+        share = TrainShare(config.data.train_share, config.data.train_share_seed)
+        sources = cls(
+            datasets,
+            config.needed_features,
+            tuple(s.title if several else s.name for s in configured),
+            config.data.missing,
+            share if share.share < 1 else None,
+        )
         for dataset in datasets:
             _require_data_of_task(dataset, config)
             ShardReader(dataset, sources.needed)
@@ -65,7 +78,12 @@ class Sources:
         return self.datasets[0].manifest.label
 
     def num_rows(self, split: str) -> int:
-        """Rows of a split over all sources, those that lack a feature included: what `row_id` counts."""
+        """Rows of a split over all sources: what `row_id` counts.
+
+        Rows that lack a feature are included, unless only a share of the split is used.
+        """
+        if split == "train" and self.share is not None:
+            return sum(self.split(split).rows_per_source)
         return sum(dataset.manifest.rows(split) for dataset in self.datasets)
 
     def label_statistic(self, split: str, name: str) -> list[tuple[int, float]]:
@@ -77,8 +95,16 @@ class Sources:
         return [] if any(value is None for _, value in found) else found
 
     def train_label(self, name: str) -> float | None:
-        """A statistic of the training labels, averaged over the rows of all sources; None if unknown."""
-        found = self.label_statistic("train", name)
+        """A statistic of the training labels, averaged over the rows of all sources; None if unknown.
+
+        Args:
+            name: `label_mean` or `label_median`.
+        """
+        if self.share is not None:
+            compute = np.median if name == "label_median" else np.mean
+            found = [(len(labels), float(compute(labels))) for labels in self.split("train").labels()]
+        else:
+            found = self.label_statistic("train", name)
         rows = sum(rows for rows, _ in found)
         return sum(rows * value for rows, value in found) / rows if rows else None
 
@@ -87,15 +113,17 @@ class Sources:
         """Shapes of the features that the model reads."""
         return {name: self.datasets[0].manifest.features[name] for name in self.needed}
 
-    def split(self, name: str, *, missing: str) -> "SplitShards":
+    def split(self, name: str, *, missing: str | None = None) -> "SplitShards":
         """Return a split's shards over all sources.
 
         Args:
             name: train, valid or test.
-            missing: `drop`, `mask` or `error` (see `DataConfig.missing`).
+            missing: replaces the configured value.
         Raises:
-            UserError: a source has no such split, or clips lack features and `missing` is `error`.
+            UserError: a source has no such split, its share contains no clip, or clips lack features and `missing` is
+                `error`.
         """
+        missing = missing or self.missing
         shards = [(number, shard) for number, dataset in enumerate(self.datasets) for shard in dataset.split(name)]
         lacking = sum(shard.rows_lacking(self.needed) for _, shard in shards)
         if lacking and missing == "error":
@@ -103,7 +131,21 @@ class Sources:
                 f"{lacking} clips of the {name!r} split lack {' or '.join(self.needed)} features. Set data.missing to "
                 "`drop` (leave them out) or `mask` (keep them, without the terms that need what they lack)."
             )
-        return SplitShards(self, name, shards, dropped=lacking if missing == "drop" else 0)
+        share = self.share if name == "train" else None
+        split = SplitShards(self, name, shards, dropped=lacking if missing == "drop" else 0, share=share)
+        if share is not None:
+            _require_clips_of_each_source(split, share)
+        return split
+
+
+def _require_clips_of_each_source(split: "SplitShards", share: TrainShare) -> None:
+    for number, dataset in enumerate(split.sources.datasets):
+        if not split.rows_per_source[number]:
+            in_use = sum(shard.rows - shard.rows_lacking(split.required) for n, shard in split.shards if n == number)
+            raise UserError(
+                f"data.train_share is {share.share:g}, but {dataset.root} has {in_use:,} train clips in use, so no "
+                f"clip is left. Set data.train_share to {1 / max(in_use, 1):.2g} or more."
+            )
 
 
 def _require_data_of_task(dataset: Dataset, config: Config) -> None:
@@ -190,12 +232,18 @@ def misfits(first: Dataset, other: Dataset, features: Iterable[str]) -> Iterator
 
 @dataclass(frozen=True)
 class SplitShards:
-    """One split of all sources: (index of the source, shard) of each shard, in a fixed order."""
+    """One split of all sources: (index of the source, shard) of each shard, in a fixed order.
+
+    Attributes:
+        dropped: number of clips that lack a needed feature and are left out.
+        share: the share of the clips that is used; None uses all.
+    """
 
     sources: Sources
     name: str
     shards: list[tuple[int, ShardInfo]]
     dropped: int
+    share: TrainShare | None = None
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -205,8 +253,58 @@ class SplitShards:
     @cached_property
     def table(self) -> ShardTable:
         """Rows in use and bytes of each shard."""
-        rows = [shard.rows - shard.rows_lacking(self.required) for _, shard in self.shards]
-        return ShardTable(np.array(rows, np.int64), np.array([shard.bytes for _, shard in self.shards], np.int64))
+        rows = self._complete_rows
+        if self.share is not None:
+            rows = np.concatenate([self.share.rows_taken(rows[first:end]) for first, end in self._source_bounds])
+        return ShardTable(rows, np.array([shard.bytes for _, shard in self.shards], np.int64))
+
+    @cached_property
+    def _complete_rows(self) -> IntArray:
+        """Rows of each shard that are not dropped for a missing feature."""
+        return np.array([shard.rows - shard.rows_lacking(self.required) for _, shard in self.shards], np.int64)
+
+    @cached_property
+    def _source_bounds(self) -> list[tuple[int, int]]:
+        """The range of each source's shards."""
+        ends = np.searchsorted(self._source_of_shard, np.arange(len(self.sources.datasets) + 1))
+        return list(pairwise(ends.tolist()))
+
+    def rows_in_use(self, window: Window, ids: Sequence[int]) -> IntArray:
+        """Positions of a window's rows in use, ascending.
+
+        Args:
+            window: holds some shards.
+            ids: indices of these shards, in its order.
+        """
+        rows = usable_rows(window, self.required)
+        if self.share is None:
+            return rows
+        ends = np.searchsorted(rows, np.cumsum([shard.rows for _, shard in self.take(ids)]))
+        parts = np.split(rows, ends[:-1])
+        return np.concatenate([part[self._taken(i, len(part))] for i, part in zip(ids, parts, strict=True)])
+
+    def _taken(self, i: int, complete: int) -> IntArray:
+        """Positions of a shard's rows in use among its complete rows."""
+        assert self.share is not None, "only for a share"
+        first = self._source_bounds[self.shards[i][0]][0]
+        return self.share.rows_of(i - first, complete, int(self.table.rows[i]))
+
+    def labels(self) -> list[npt.NDArray[np.float32]]:
+        """Labels in use of each source; reads the column of labels, and features if clips that lack one are dropped.
+
+        Raises:
+            UserError: a shard cannot be read.
+        """
+        found: list[list[npt.NDArray[np.float32]]] = [[] for _ in self.sources.datasets]
+        for i, (number, shard) in enumerate(self.shards):
+            lacking = [name for name in self.required if shard.rows_lacking((name,))]
+            table = read_columns(self.sources.datasets[number], shard, ["label", *lacking])
+            label = table.column("label").to_numpy()
+            for name in lacking:
+                table = table.filter(table.column(name).is_valid())
+                label = table.column("label").to_numpy()
+            found[number].append(label if self.share is None else label[self._taken(i, len(label))])
+        return [np.concatenate(parts) for parts in found]
 
     @cached_property
     def rows_per_source(self) -> list[int]:
@@ -249,9 +347,16 @@ class SplitShards:
         return [str(self.sources.names[number]) for number, shard in self.take(ids) for _ in range(shard.rows)]
 
     def row_ids(self, ids: Sequence[int]) -> IntArray:
-        """Index in the split of each row of some shards, [R]."""
+        """Index in the split of each row of some shards, [R], whatever share of it is used."""
         parts = [np.arange(shard.rows) + self._first_row[i] for i, (_, shard) in zip(ids, self.take(ids), strict=True)]
         return np.concatenate(parts).astype(np.int64)
+
+    def row_ids_in_use(self, window: Window, ids: Sequence[int]) -> IntArray:
+        """Index of each row of a window among the rows in use of the split, [R]; -1 for rows that are not in use."""
+        first = np.concatenate([[0], np.cumsum(self.table.rows)])
+        row_id = np.full(len(window), -1, np.int64)
+        row_id[self.rows_in_use(window, ids)] = np.concatenate([np.arange(first[i], first[i + 1]) for i in ids])
+        return row_id
 
     @cached_property
     def _first_row(self) -> IntArray:

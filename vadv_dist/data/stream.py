@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from vadv_dist.data.collate import Collator
-from vadv_dist.data.plan import EpochPlan, micro_batch_rows, rank_slice, text_lengths, usable_rows
+from vadv_dist.data.plan import EpochPlan, micro_batch_rows, rank_slice, text_lengths
 from vadv_dist.data.schema import Batch, IntArray, Window
 from vadv_dist.data.windows import Windows
 
@@ -42,7 +44,7 @@ class BatchStream:
         collator: turns rows into batches; if it has static shapes, all of them have the same number of rows.
         rank, world_size: determine the share.
         accumulate: micro-batches per step.
-        drop_missing: rows that lack one of these features are left out.
+        rows_in_use: positions of the rows in use of a window of some shards (`SplitShards.rows_in_use`).
         pin_memory: prepare batches in pinned memory, for a GPU.
         read_ahead: read the next window while the current one is in use.
         waiting: called every 0.2 s while waiting for a step; may raise to leave the epoch.
@@ -54,7 +56,7 @@ class BatchStream:
     rank: int = 0
     world_size: int = 1
     accumulate: int = 1
-    drop_missing: tuple[str, ...] = ()
+    rows_in_use: Callable[[Window, tuple[int, ...]], IntArray] = lambda window, shards: np.arange(len(window))
     pin_memory: bool = False
     read_ahead: bool = True
     waiting: Callable[[], None] = lambda: None
@@ -126,7 +128,7 @@ class BatchStream:
             planned = plan.window(index)
             more = self.read_ahead and index + 1 < plan.num_windows
             window = self.windows.get(planned.shards, plan.window(index + 1).shards if more else None)
-            batches = plan.batches(planned, usable_rows(window, self.drop_missing), text_lengths(window.text))
+            batches = plan.batches(planned, self.rows_in_use(window, planned.shards), text_lengths(window.text))
             for offset in range(max(first_step - planned.first_step, 0), planned.num_batches):
                 yield planned.first_step + offset, window, batches[offset]
             del window  # before the next is read, so that there are never three in memory

@@ -7,6 +7,7 @@ the background. If an epoch is a single window, it is read once and kept.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain
 from threading import Lock
 from typing import Any, Protocol
@@ -102,7 +103,8 @@ class _Shards:
 
 
 def _to_window(split: SplitShards, shards: ShardIds, tables: list[pa.Table]) -> Window:
-    return to_window(tables, split.sources.features, split.row_ids(shards), split.source_names(shards))
+    window = to_window(tables, split.sources.features, split.row_ids(shards), split.source_names(shards))
+    return window if split.share is None else replace(window, row_id=split.row_ids_in_use(window, shards))
 
 
 class LocalWindows:

@@ -151,4 +151,6 @@ def configuration(config: Mapping[str, Any]) -> str:
 
 def _data_line(entry: Mapping[str, Any]) -> str:
     rows = ", ".join(f"{count} {split}" for split, count in dict(entry.get("rows", {})).items())
+    if share := entry.get("train_share"):
+        rows += f", of which {share['rows']} train clips were used"
     return f"- `{entry.get('uri', '?')}`: {rows or 'rows not recorded'}; fingerprint `{entry.get('fingerprint', '?')}`"

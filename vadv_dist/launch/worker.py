@@ -103,6 +103,9 @@ def _train_rank(
     choice = agreed_engine(config, splits.train.sources, distributed)
     config, notes = replace(config, engine=choice.engine), attempt_notes(choice, precision, distributed)
     notes += class_notes([dataset.manifest for dataset in splits.train.sources.datasets])
+    if splits.train.share is not None:
+        rows, all_rows = int(splits.train.table.rows.sum()), sum(shard.rows for _, shard in splits.train.shards)
+        notes.append(f"trains on {rows:,} of {all_rows:,} train clips (data.train_share {config.data.train_share:g})")
     engine = build_engine(config, task.step, task.parameter_groups(), distributed)
     if uses_graphs(config.engine, distributed):
         task.collator = task.collator.with_static_shapes(_sample_batches(config, splits.train))

@@ -48,7 +48,9 @@ def data_table(data: Sequence[dict[str, Any]]) -> Markup:
     """Data sets of a run, as in its result: location, clips by split, fingerprint."""
     rows = []
     for source in data:
-        counts = (whole(source["rows"][split]) if split in source["rows"] else MISSING for split in SPLITS)
+        counts = [whole(source["rows"][split]) if split in source["rows"] else MISSING for split in SPLITS]
+        if share := source.get("train_share"):
+            counts[0] = f"{whole(share['rows'])} of {counts[0]}"
         fingerprint = tag("code", source["fingerprint"][:16], title=source["fingerprint"])
         rows.append((None, (tag("code", source["place"]), *counts, fingerprint)))
     columns = ("Data set", *(f"{name.capitalize()} clips" for name in SPLITS.values()), "Fingerprint")

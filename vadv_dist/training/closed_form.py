@@ -35,7 +35,7 @@ class _Epochs:
         windows = LocalWindows(self.train)
         try:
             stream = BatchStream(
-                plan=plan, windows=windows, collator=self.task.collator, drop_missing=self.train.required
+                plan=plan, windows=windows, collator=self.task.collator, rows_in_use=self.train.rows_in_use
             )
             for step in stream.steps():
                 yield from step.micro

@@ -71,16 +71,17 @@ def finish_run(
 
 
 def data_facts(splits: Splits) -> list[dict[str, Any]]:
-    """Name, location, fingerprint, label range and sizes of a run's data sets."""
-    sources = splits.train.sources
+    """Name, location, fingerprint, label range and sizes of a run's data sets, and the share that was trained on."""
+    sources, share = splits.train.sources, splits.train.share
     return [
         {
             "uri": str(dataset.root),
             **({"name": name} if name else {}),
             **asdict(SourceIdentity.of(dataset)),
             "rows": {split: dataset.manifest.rows(split) for split in dataset.manifest.splits},
+            **({} if share is None else {"train_share": {**asdict(share), "rows": rows}}),
         }
-        for name, dataset in zip(sources.names, sources.datasets, strict=True)
+        for name, dataset, rows in zip(sources.names, sources.datasets, splits.train.rows_per_source, strict=True)
     ]
 
 

@@ -54,7 +54,7 @@ def evaluate_run(
         raise UserError(f"{folder.trained_on_path} is missing, so the run's training data is unknown. Train it again.")
     config = find_again(folder.config(), trained_on, data, encoder)
     sources = Sources.open(config)
-    shards = sources.split(split, missing=config.data.missing)
+    shards = sources.split(split)
     task, scored = score_best(config, folder, sources, shards, result)
     clips = columns_of(shards, scored)
     tokenizer = task.tokenizer

@@ -158,7 +158,7 @@ class Trainer:
             rank=self.distributed.rank,
             world_size=self.distributed.world_size,
             accumulate=config.trainer.accumulate,
-            drop_missing=self.train.required,
+            rows_in_use=self.train.rows_in_use,
             pin_memory=self.distributed.device.type == "cuda",
             waiting=self._leave_alone,
         )

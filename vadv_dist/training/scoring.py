@@ -57,7 +57,7 @@ def score_split(
         collator=task.collator,
         rank=distributed.rank,
         world_size=distributed.world_size,
-        drop_missing=split.required,
+        rows_in_use=split.rows_in_use,
         pin_memory=distributed.device.type == "cuda",
         # The train split may keep a window during validation, and a node holds at most two.
         read_ahead=False,

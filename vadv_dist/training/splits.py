@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vadv_dist.config import Config
-from vadv_dist.data.classes import require_classes_in_train
+from vadv_dist.data.classes import require_classes_in_share, require_classes_in_train
 from vadv_dist.data.sources import Sources, SplitShards
 
 
@@ -19,11 +19,13 @@ class Splits:
         """Open the data sets of a run and check that they fit it.
 
         Raises:
-            UserError: see `Sources.open`, `require_classes_in_train` and `Sources.split`.
+            UserError: see `Sources.open`, `require_classes_in_train`, `require_classes_in_share` and `Sources.split`.
         """
         sources = Sources.open(config)
         places = ", ".join(str(dataset.root) for dataset in sources.datasets)
         require_classes_in_train([dataset.manifest for dataset in sources.datasets], places)
-        return cls(
-            sources.split("train", missing=config.data.missing), sources.split("valid", missing=config.data.missing)
-        )
+        train = sources.split("train")
+        if train.share is not None and sources.label.is_class:
+            manifests = [dataset.manifest for dataset in sources.datasets]
+            require_classes_in_share(manifests, train.labels(), train.share)
+        return cls(train, sources.split("valid"))
