@@ -10,6 +10,7 @@ from vadv_dist.objectives.base import weighted_total
 from vadv_dist.objectives.outputs import TeacherStudentOutputs
 from vadv_dist.objectives.step_distillation import (
     TERMS,
+    StepDistillation,
     class_cross_entropy,
     loss_terms,
     mean_squared_error,
@@ -69,6 +70,44 @@ def test_total_weights_the_terms_as_in_equation_15() -> None:
     by_hand = 1 * 3.25 + 10 * 0.625 + 1 * (math.log(4 / 3) + math.log(2)) / 2 + 10 * 2.5 + 1 * 1.625
     assert list(terms) == NAMES
     assert weighted_total(terms, WEIGHTS).item() == pytest.approx(by_hand, rel=1e-6)  # 36.615...
+
+
+def test_the_direct_route_ties_the_prompt_to_the_text_logit() -> None:
+    outputs, label = two_rows()
+    terms = loss_terms(outputs, label, valid_B=ALL, has_video_B=ALL, num_rows=2, num_video_rows=2, direct=True)
+    assert list(terms) == [*NAMES[:3], "prompt_to_text", "video_to_text"]
+    assert terms["prompt_to_text"].item() == pytest.approx((1.0**2 + 2.5**2) / 2, rel=1e-6)  # 3.625
+    assert terms["video_to_text"].item() == pytest.approx(1.625, rel=1e-6)
+    weights = {**WEIGHTS, "prompt_to_text": WEIGHTS["prompt_to_video"]}
+    by_hand = 1 * 3.25 + 10 * 0.625 + 1 * (math.log(4 / 3) + math.log(2)) / 2 + 10 * 3.625 + 1 * 1.625
+    assert weighted_total(terms, weights).item() == pytest.approx(by_hand, rel=1e-6)
+    described = StepDistillation(direct=True).described
+    assert [(term.name, term.weight) for term in described[3:]] == [
+        ("prompt_to_text", "delta"),
+        ("video_to_text", "psi"),
+    ]
+    assert all(term.distils and term.trains_student for term in described[3:])
+
+
+@pytest.mark.parametrize("detach_targets", [False, True])
+def test_on_the_direct_route_the_prompt_logit_learns_from_the_student(detach_targets: bool) -> None:
+    outputs, label = two_rows()
+    outputs = TeacherStudentOutputs(*(value.requires_grad_() for value in leaves(outputs)))
+    terms = loss_terms(
+        outputs,
+        label,
+        valid_B=ALL,
+        has_video_B=ALL,
+        num_rows=2,
+        num_video_rows=2,
+        direct=True,
+        detach_targets=detach_targets,
+    )
+    terms["prompt_to_text"].backward()
+    # d/dt of (p - t)² / 2 rows is t - p, and d/dp is p - t.
+    assert outputs.text_logit.grad.tolist() == [1.0, -2.5]
+    assert outputs.prompt_logit.grad.tolist() == [-1.0, 2.5]
+    assert outputs.video_logit.grad is None
 
 
 def test_zero_is_a_positive_label() -> None:

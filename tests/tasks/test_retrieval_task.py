@@ -133,10 +133,26 @@ def test_distillation_onto_one_modality_leaves_the_other_alone(write_retrieval_c
     assert all(p.grad is None for p in encoders[other].parameters())
 
 
+def test_the_direct_route_ties_prompt_and_video_to_each_modality(write_retrieval_config) -> None:
+    task, batch = task_and_batch(write_retrieval_config(), "--objective.route=direct")
+    task.step.eval()
+    outputs, terms = task.step(batch)
+    assert "prompt_to_video" not in terms
+    complete = batch.valid * batch.present["audio"] * batch.present["visual"] > 0
+    for source, logit in (("prompt", "prompt_logit"), ("video", "video_logit")):
+        for onto in ("audio", "visual"):
+            distance = (outputs[logit] - outputs[f"{onto}_logit"])[complete].square().mean()
+            torch.testing.assert_close(terms[f"{source}_to_{onto}"], distance)
+    assert task.weights["prompt_to_audio"] == 10
+    assert task.weights["video_to_audio"] == 1
+
+
 def test_every_parameter_gets_a_gradient(write_retrieval_config) -> None:
     for overrides in (
         (),
         ("--objective.step1=false",),
+        ("--objective.route=direct",),
+        ("--objective.route=direct", "--objective.detach_targets=true", "--objective.step2=false"),
         ("--teacher.prompting=static",),
         ("--teacher.prompting=none",),
         ("--objective.kind=none",),

@@ -367,6 +367,7 @@ def test_log_contains_starts_checkpoints_and_durations(write_config) -> None:
         ("--objective.kind=none",),
         ("--objective.step1=false",),
         ("--objective.step2=false",),
+        ("--objective.route=direct", "--objective.detach_targets=true"),
         ("--objective.detach_targets=true",),
         ("--teacher.use_face=false",),
         ("--teacher.use_visual=false", "--teacher.prompting=static"),

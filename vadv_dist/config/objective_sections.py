@@ -44,6 +44,10 @@ class StepObjectiveConfig:
     """Enable distillation step 1."""
     step2: bool = True
     """Enable distillation step 2."""
+    route: Literal["steps", "direct"] = "steps"
+    """How the prompt logit's knowledge reaches the student. `steps`: through the video logit. `direct`: step 1 ties the
+    prompt logit to the text logit instead of the video logit, so that prompt (weight `delta`) and video (`psi`) are
+    each distilled onto the student, as step 2 is."""
     detach_targets: bool = False
     """Stop the gradient of step 2 from reaching the teacher."""
     begin_epoch: Natural = 0
@@ -60,7 +64,8 @@ class StepObjectiveConfig:
 
     def __post_init__(self) -> None:
         what = "a positive weight, because nothing else trains the student"
-        require(self.beta > 0 or (self.step2 and self.psi > 0), "beta", self.beta, what)
+        from_prompt = self.route == "direct" and self.step1 and self.delta > 0
+        require(self.beta > 0 or (self.step2 and self.psi > 0) or from_prompt, "beta", self.beta, what)
         what = "off or auto if beta is 0: at first, nothing would train the student"
         require(self.beta > 0 or self.guard != "on", "guard", self.guard, what)
         require(self.beta > 0 or self.begin_epoch == 0, "begin_epoch", self.begin_epoch, "0 if beta is 0")

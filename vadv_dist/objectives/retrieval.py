@@ -26,6 +26,11 @@ STEP_2 = {
         "video_to_visual", "Step 2: video to visual logit", "v→i", "", "psi", trains_student=True, distils=True
     ),
 }
+# In place of step 1, if the prompt's knowledge goes to the student directly.
+DIRECT = {
+    "audio": Term("prompt_to_audio", "Prompt to audio logit", "p→a", "", "delta", trains_student=True, distils=True),
+    "visual": Term("prompt_to_visual", "Prompt to visual logit", "p→i", "", "delta", trains_student=True, distils=True),
+}
 
 
 class RetrievalObjective(Objective):
@@ -37,6 +42,8 @@ class RetrievalObjective(Objective):
         onto: modalities of the student that are distilled onto.
         has_prompts: whether the teacher has a prompt logit.
         step1, step2: enable each step of step distillation.
+        direct: step 1 ties the prompt logit to each modality's logit instead of the video logit, so that both reach the
+            student directly.
         detach_targets: block the gradient of distillation into the teacher; that of step 1 always flows.
         rivals: distillation by modality, instead of both steps.
         hidden: whether rivals compare the student's hidden values, not its embeddings.
@@ -51,6 +58,7 @@ class RetrievalObjective(Objective):
         has_prompts: bool,
         step1: bool = True,
         step2: bool = True,
+        direct: bool = False,
         detach_targets: bool = False,
         rivals: Mapping[str, Distillation] | None = None,
         hidden: bool = False,
@@ -60,13 +68,15 @@ class RetrievalObjective(Objective):
         self.has_prompts = has_prompts
         self.step1 = step1 and has_prompts and rivals is None
         self.step2 = step2 and rivals is None
+        self.direct = direct
         self.detach_targets = detach_targets
         self.rivals = nn.ModuleDict(dict(rivals or {}))
         self.hidden = hidden
         self.described = (
             VIDEO,
             *([PROMPT] if has_prompts else []),
-            *([STEP_1] if self.step1 else []),
+            *([STEP_1] if self.step1 and not direct else []),
+            *([DIRECT[modality] for modality in self.onto] if self.step1 and direct else []),
             *([STEP_2[modality] for modality in self.onto] if self.step2 else []),
             *(_onto(term, modality) for modality, rival in (rivals or {}).items() for term in rival.described),
         )
@@ -82,17 +92,26 @@ class RetrievalObjective(Objective):
         if outputs.class_logits is not None:
             terms[PROMPT.name] = cross_entropy(outputs.class_logits, rows)
         if self.step1 and outputs.prompt_logit is not None:
-            terms[STEP_1.name] = squared_error(outputs.prompt_logit, video, rows)
-        if self.step2:
+            if self.direct:
+                for modality in self.onto:
+                    logit = _logit(views, modality)
+                    terms[DIRECT[modality].name] = squared_error(outputs.prompt_logit, logit, rows)
+            else:
+                terms[STEP_1.name] = squared_error(outputs.prompt_logit, video, rows)
+        if self.step2 and target.logit is not None:
             for modality in self.onto:
-                logit = views[modality].logit
-                if logit is None or target.logit is None:
-                    raise ValueError(f"The student has no {modality} logit.")
-                terms[STEP_2[modality].name] = squared_error(target.logit, logit, rows)
+                terms[STEP_2[modality].name] = squared_error(target.logit, _logit(views, modality), rows)
         for modality, rival in self.rivals.items():
             found: dict[str, Tensor] = rival(target, views[modality], rows)
             terms |= {f"{name}_{modality}": value for name, value in found.items()}
         return terms
+
+
+def _logit(views: Mapping[str, View], modality: str) -> Tensor:
+    logit = views[modality].logit
+    if logit is None:
+        raise ValueError(f"The student has no {modality} logit.")
+    return logit
 
 
 def squared_error(left_BC: Tensor, right_BC: Tensor, rows: Rows) -> Tensor:

@@ -25,6 +25,11 @@ TERMS = (
         "video_to_text", "Step 2: video to text logit", "v→t", weight="psi", trains_student=True, distils=True
     ),
 )
+# In place of step 1, if the prompt's knowledge goes to the student directly.
+PROMPT_TO_TEXT = Term(
+    "prompt_to_text", "Prompt to text logit", "p→t", weight="delta", trains_student=True, distils=True
+)
+_ORDER = tuple(term.name for term in (*TERMS[:4], PROMPT_TO_TEXT, *TERMS[4:]))
 
 
 def mean_squared_error(left_B: Tensor, right_B: Tensor, *, counts_B: Tensor, num_rows: int | Tensor) -> Tensor:
@@ -68,6 +73,7 @@ def step_distillation(
     num_rows: int | Tensor,
     step1: bool = True,
     step2: bool = True,
+    direct: bool = False,
     detach_targets: bool = False,
 ) -> dict[str, Tensor]:
     """Distances that carry knowledge from prompt to video to text logit (VideoAdviser, arXiv:2309.15494, eq. 13-14).
@@ -77,6 +83,8 @@ def step_distillation(
         counts_B: true for counted rows, [B].
         num_rows: number of counted rows in the global batch, at least 1.
         step1, step2: enable each step.
+        direct: step 1 ties the prompt logit to the text logit instead of the video logit, so that both reach the
+            student directly.
         detach_targets: block the gradient of step 2 into the teacher. In the equations it flows through both sides, and
             in step 1 it always does, because only eq. 13 trains the head of the prompt logit.
     Returns:
@@ -86,9 +94,8 @@ def step_distillation(
     if outputs.video_logit is None:
         return terms
     if step1 and outputs.prompt_logit is not None:
-        terms["prompt_to_video"] = mean_squared_error(
-            outputs.prompt_logit, outputs.video_logit, counts_B=counts_B, num_rows=num_rows
-        )
+        name, onto_B = (PROMPT_TO_TEXT.name, outputs.text_logit) if direct else ("prompt_to_video", outputs.video_logit)
+        terms[name] = mean_squared_error(outputs.prompt_logit, onto_B, counts_B=counts_B, num_rows=num_rows)
     if step2:
         video_B = outputs.video_logit.detach() if detach_targets else outputs.video_logit
         terms["video_to_text"] = mean_squared_error(video_B, outputs.text_logit, counts_B=counts_B, num_rows=num_rows)
@@ -106,6 +113,7 @@ def loss_terms(
     threshold: float = 0.0,
     step1: bool = True,
     step2: bool = True,
+    direct: bool = False,
     detach_targets: bool = False,
 ) -> dict[str, Tensor]:
     """All terms of the objective (VideoAdviser, arXiv:2309.15494, eq. 10-14), unweighted.
@@ -118,10 +126,10 @@ def loss_terms(
         num_rows: number of real rows in the global batch, at least 1.
         num_video_rows: number of these with the teacher's inputs, at least 1.
         threshold: as in `class_cross_entropy`.
-        step1, step2, detach_targets: as in `step_distillation`.
+        step1, step2, direct, detach_targets: as in `step_distillation`.
     Returns:
         local share of each existing term, [], fp32 or wider, keyed and ordered as `TERMS`: only `text_regression`
-        without a teacher, and neither `video_classification` nor `prompt_to_video` without prompting.
+        without a teacher, and neither `video_classification` nor a term of the prompt logit without prompting.
     Raises:
         ValueError: the tensors differ in length.
     """
@@ -147,9 +155,10 @@ def loss_terms(
         num_rows=num_video_rows,
         step1=step1,
         step2=step2,
+        direct=direct,
         detach_targets=detach_targets,
     )
-    return {term.name: terms[term.name] for term in TERMS if term.name in terms}
+    return {name: terms[name] for name in _ORDER if name in terms}
 
 
 class StepDistillation(Objective):
@@ -158,7 +167,7 @@ class StepDistillation(Objective):
     Args:
         has_teacher, has_prompts: which logits the models return.
         threshold: lowest positive label.
-        step1, step2, detach_targets: as in `step_distillation`.
+        step1, step2, direct, detach_targets: as in `step_distillation`.
     """
 
     def __init__(
@@ -169,19 +178,22 @@ class StepDistillation(Objective):
         threshold: float = 0.0,
         step1: bool = True,
         step2: bool = True,
+        direct: bool = False,
         detach_targets: bool = False,
     ) -> None:
         super().__init__()
         self.threshold = threshold
-        self.step1, self.step2, self.detach_targets = step1, step2, detach_targets
+        self.step1, self.step2, self.direct, self.detach_targets = step1, step2, direct, detach_targets
         exists = {
             "video_regression": has_teacher,
             "text_regression": True,
             "video_classification": has_teacher and has_prompts,
-            "prompt_to_video": has_teacher and has_prompts and step1,
+            "prompt_to_video": has_teacher and has_prompts and step1 and not direct,
+            PROMPT_TO_TEXT.name: has_teacher and has_prompts and step1 and direct,
             "video_to_text": has_teacher and step2,
         }
-        self.described = tuple(term for term in TERMS if exists[term.name])
+        described = {term.name: term for term in (*TERMS, PROMPT_TO_TEXT)}
+        self.described = tuple(described[name] for name in _ORDER if exists[name])
 
     def forward(self, outputs: TeacherStudentOutputs, rows: Rows) -> dict[str, Tensor]:
         """Compute the unweighted terms of one micro-batch, each []; see `loss_terms`."""
@@ -195,6 +207,7 @@ class StepDistillation(Objective):
             threshold=self.threshold,
             step1=self.step1,
             step2=self.step2,
+            direct=self.direct,
             detach_targets=self.detach_targets,
         )
 

@@ -88,7 +88,8 @@ def _objective(objective: Any) -> str:
         return "student alone"
     off = " and ".join(name for name in ("step1", "step2") if not getattr(objective, name, True))
     weighting = "" if objective.weighting.kind == "fixed" else f", weighted by {objective.weighting.kind}"
-    return f"{objective.kind} distillation{f' without {off}' if off else ''}{weighting}"
+    route = ", prompt and video direct to the student" if getattr(objective, "route", "steps") == "direct" else ""
+    return f"{objective.kind} distillation{f' without {off}' if off else ''}{route}{weighting}"
 
 
 def _mixing(data: "DataConfig") -> str:

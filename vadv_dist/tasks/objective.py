@@ -67,6 +67,7 @@ def build_objective(config: Config, labels: LabelScale, sides: Sides | None) -> 
             threshold=labels.threshold,
             step1=section.step1,
             step2=section.step2,
+            direct=section.route == "direct",
             detach_targets=section.detach_targets,
         )
     return objective, {term.name: getattr(section, term.weight) for term in objective.described} | own
@@ -109,7 +110,7 @@ def build_retrieval_objective(
             hidden=config.compared_features[1] == "hidden",
         )
     else:
-        if section.step2 and not student.predicts_classes:
+        if (section.step2 or (section.step1 and section.route == "direct")) and not student.predicts_classes:
             raise UserError(
                 f"student.kind {config.student.kind} predicts no classes, so no logit can be distilled onto it. Set "
                 "objective.kind: none."
@@ -119,6 +120,7 @@ def build_retrieval_objective(
             has_prompts=has_prompts,
             step1=section.step1,
             step2=section.step2,
+            direct=section.route == "direct",
             detach_targets=section.detach_targets,
         )
     return objective, {**weights, **{term.name: getattr(section, term.weight) for term in objective.described}, **own}

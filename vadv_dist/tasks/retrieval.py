@@ -133,7 +133,7 @@ class RetrievalTask:
         if objective is not None:
             described += objective.described
         if teacher is not None:
-            teacher.freeze_unused(prompt_logit=any(term.name == "prompt_to_video" for term in described))
+            teacher.freeze_unused(prompt_logit=any(term.weight == "delta" for term in described))
         self._teaches = teacher is not None
         self.step: TrainingStep = RetrievalStep(
             self.student, teacher, objective, config.needed_features, config.compared_features[0]

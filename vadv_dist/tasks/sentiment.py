@@ -142,7 +142,7 @@ class SentimentTask:
         sides = None if teacher is None else self._sides(teacher)
         objective, self.weights = build_objective(config, self.labels, sides)
         if teacher is not None:
-            teacher.freeze_unused(prompt_logit=any(term.name == "prompt_to_video" for term in objective.described))
+            teacher.freeze_unused(prompt_logit=any(term.weight == "delta" for term in objective.described))
         self._seen_by = config.needed_features[0] if config.needed_features else None
         self.step: TrainingStep = SentimentStep(
             self.student, teacher, objective, self._seen_by, config.compared_features
