@@ -40,6 +40,7 @@ MAY_IMPORT = {
         *("data", "config", "runtime"),
         *BASE,
     },
+    "advice": {"data", "models", "evaluation", *BASE},
     "submission": {"config", "runtime", *BASE},
     "doctor": {"launch", "training", "tasks", "engines", "submission", "models", "config", "runtime", *BASE},
 }

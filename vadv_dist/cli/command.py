@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from vadv_dist import __version__
+from vadv_dist.cli.advise import add_advise_command
 from vadv_dist.cli.cluster import add_cluster_commands
 from vadv_dist.cli.datasets import add_data_commands
 from vadv_dist.cli.parser import Parser
@@ -130,6 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vadv {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     add_data_commands(commands)
+    add_advise_command(commands)
     add_training_commands(commands)
     add_run_commands(commands)
     add_cluster_commands(commands)

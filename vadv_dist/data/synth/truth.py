@@ -66,6 +66,25 @@ def best_accuracies(model: GenerativeModel) -> dict[str, float]:
     return _best(model, _best_accuracy)
 
 
+def mutual_informations(model: GenerativeModel) -> tuple[float, float]:
+    """I(words; video) and I(words; label) in nats, of the level of opinion, the video's best estimate and the label.
+
+    Distillation can help a reader of words if the former is larger (arXiv:2510.13182).
+    """
+    level_UZ, latent_Z = model.level_given_latent(), latent_shares()
+    label = _mutual_information((model.label_given_latent() * latent_Z) @ level_UZ.T)
+    if not model.informative_video:
+        return 0.0, label
+    estimate_MZ = _estimate_given_latent(np.sqrt(model.video_variance))
+    return _mutual_information((estimate_MZ * latent_Z) @ level_UZ.T), label
+
+
+def _mutual_information(joint_AB: Floats) -> float:
+    product_AB = joint_AB.sum(axis=1, keepdims=True) * joint_AB.sum(axis=0, keepdims=True)
+    seen = (joint_AB > 0) & (product_AB > 0)  # tiny products underflow
+    return float((joint_AB[seen] * np.log(joint_AB[seen] / product_AB[seen])).sum())
+
+
 def annotator_metrics(model: GenerativeModel) -> dict[str, float]:
     """Metrics of another annotator, who did not contribute to the label: the human reader of synthetic data.
 

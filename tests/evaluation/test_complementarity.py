@@ -1,0 +1,57 @@
+"""What a teacher's view is worth to a student: Gaussians of known information, and the interval's coverage."""
+
+import math
+
+import numpy as np
+import pytest
+
+from vadv_dist.evaluation.complementarity import complementarity
+
+
+def gaussians(rng, groups, *, label_noise=1.0, teacher_noise=0.5, size=10):
+    """The latent, seen through noise by student (deviation 1), label and teacher; the best predictions from each."""
+    z, s, y, t = (rng.normal(size=groups * size) for _ in range(4))
+    student, label, teacher = z + s, z + label_noise * y, z + teacher_noise * t
+    # E[label | student] = E[z | student] = student / 2, and so for the teacher's view.
+    return label, teacher, student / 2, student / 2, np.repeat(np.arange(groups), size)
+
+
+def test_information_and_gain_of_gaussians() -> None:
+    found = complementarity(*gaussians(np.random.default_rng(0), 20_000), seed=1, num_samples=100)
+    # R² of the label is var(student / 2) / var(label) = 0.5 / 2, that of the teacher's view 0.5 / 1.25.
+    assert found.student_label == pytest.approx(-0.5 * math.log(1 - 0.25), abs=0.01)
+    assert found.teacher_student == pytest.approx(-0.5 * math.log(1 - 0.4), abs=0.01)
+    assert found.difference.mean == pytest.approx(0.5 * math.log(0.75 / 0.6), abs=0.01)
+    # var(label | student) = 1.5; with the teacher's view, 1 + 1 / (1 + 1 + 4).
+    assert found.gain.mean == pytest.approx(1 - (1 + 1 / 6) / 1.5, abs=0.01)
+
+
+def test_intervals_cover_the_truth_and_count_videos_rather_than_clips() -> None:
+    rng, truth, tries = np.random.default_rng(1), 0.5 * math.log(0.75 / 0.6), 200
+    held = 0
+    for one in range(tries):
+        interval = complementarity(*gaussians(rng, 100), seed=one, num_samples=400).difference
+        held += interval.low < truth < interval.high
+    assert held / tries == pytest.approx(0.95, abs=0.04)
+    label, teacher, label_hat, teacher_hat, group = gaussians(rng, 60, size=1)
+    copies = [np.repeat(column, 30) for column in (label, teacher, label_hat, teacher_hat)]
+    once = complementarity(label, teacher, label_hat, teacher_hat, group, seed=1).difference
+    assert complementarity(*copies, np.repeat(group, 30), seed=1).difference == pytest.approx(once)
+
+
+def test_predictions_worse_than_the_mean_hold_no_information() -> None:
+    rng = np.random.default_rng(2)
+    label, teacher, label_hat, _, group = gaussians(rng, 50)
+    found = complementarity(label, teacher, label_hat, -teacher, group, seed=1, num_samples=50)
+    assert found.teacher_student == 0
+    assert found.difference.high < 0
+
+
+def test_bad_input_is_named() -> None:
+    label, teacher, label_hat, teacher_hat, group = gaussians(np.random.default_rng(3), 5)
+    with pytest.raises(ValueError, match=r"teacher has shape \[49\], label \[50\]"):
+        complementarity(label, teacher[1:], label_hat, teacher_hat, group, seed=1)
+    with pytest.raises(ValueError, match="label_from_student has 1 values that are not finite"):
+        complementarity(label, teacher, np.where(np.arange(50) == 3, np.nan, label_hat), teacher_hat, group, seed=1)
+    with pytest.raises(ValueError, match="there are 1 groups"):
+        complementarity(label, teacher, label_hat, teacher_hat, group * 0, seed=1)

@@ -1,0 +1,105 @@
+"""What `vadv advise` found, as data and as text."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from vadv_dist.evaluation.complementarity import Complementarity
+from vadv_dist.evaluation.paired import Interval
+
+Verdict = Literal["likely helps", "unlikely", "not enough data"]
+
+# A gain below this share of the text probe's squared error is taken as none.
+_LEAST_GAIN = 0.02
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A probe's mean absolute error in label units, and its R², both on clips of videos that it was not fitted to."""
+
+    error: float
+    r2: float
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Whether a text student can gain from a teacher that sees the video.
+
+    Attributes:
+        verdict: the answer.
+        why: sentences that give the reasons.
+        clips, videos: what the probes were fitted to.
+        available: clips of the train and valid splits.
+        lacking: drawn clips that were left out because they lack a feature.
+        features: features of the teacher.
+        text: how words became features.
+        probes: by input: `text`, `video`, `both`; empty if there are too few clips.
+        complementarity: see `evaluation.complementarity`; None if there are too few clips.
+    """
+
+    verdict: Verdict
+    why: tuple[str, ...]
+    clips: int
+    videos: int
+    available: int
+    lacking: int
+    features: tuple[str, ...]
+    text: str
+    probes: dict[str, Probe]
+    complementarity: Complementarity | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain containers; an interval is `{mean, low, high}`."""
+        raw = asdict(self)
+        if self.complementarity is not None:
+            for name in ("difference", "gain"):
+                raw["complementarity"][name] = getattr(self.complementarity, name)._asdict()
+        return raw
+
+
+def judge(found: Complementarity) -> tuple[Verdict, tuple[str, ...]]:
+    """The verdict, and why.
+
+    *Likely helps* needs both: the text follows the teacher's view of the label more closely than the label itself, and
+    the video says something about the label that the text probe does not. *Unlikely* needs one of them to be excluded.
+    """
+    difference, gain = found.difference, found.gain
+    information = (
+        f"I(video; text) is {found.teacher_student:.3f} nats and I(text; label) {found.student_label:.3f}, a "
+        f"difference of {_signed(difference, 3)}"
+    )
+    removes = f"the video removes {_signed(gain, 1, 100)} % of the text probe's squared error"
+    if gain.high < _LEAST_GAIN:
+        return "unlikely", (f"The video adds nothing to the text: {removes}.", f"{information}.")
+    if difference.high < 0:
+        return "unlikely", (
+            f"What the video says about the label is harder to predict from text than the label itself: {information}.",
+            "A student would follow a target that is noisier than its labels.",
+            f"A model that reads the video when it is used may still gain: {removes}.",
+        )
+    if difference.low > 0 and gain.low > 0:
+        return "likely helps", (
+            f"The text predicts what the video says about the label better than the label itself: {information}.",
+            f"And {removes}.",
+        )
+    return "not enough data", (f"The intervals do not decide: {information}; {removes}.",)
+
+
+def _signed(interval: Interval, digits: int, factor: float = 1.0) -> str:
+    mean, low, high = (f"{value * factor:+.{digits}f}".replace("-", "−") for value in interval)
+    return f"{mean} ({low} to {high})"
+
+
+def lines(advice: Advice, uri: str) -> Sequence[str]:
+    """The advice as lines of text."""
+    drawn = f"{advice.clips:,} clips of {advice.videos:,} videos from train and valid ({advice.available:,} clips)"
+    lacking = f"; {advice.lacking:,} were left out because they lack a feature" if advice.lacking else ""
+    return [
+        f"{advice.verdict}: a teacher that sees {' and '.join(advice.features)}, a student that reads text, on {uri}",
+        *(f"  {why}" for why in advice.why),
+        *(
+            f"  probe on {name:5}  mean absolute error {probe.error:.3f}, R² {probe.r2:.3f}".replace("-", "−")
+            for name, probe in advice.probes.items()
+        ),
+        f"  {drawn}{lacking}; text as {advice.text}",
+    ]

@@ -1,0 +1,131 @@
+"""What a teacher's view of the label is worth to a student, from the predictions of probes on frozen features.
+
+Shape letters: R clips, G groups (videos), B bootstraps.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vadv_dist.evaluation.paired import Interval
+
+FloatArray = npt.NDArray[np.float64]
+
+_LARGEST_R2 = 1 - 1e-6
+# Number of resampling weights in memory at a time.
+_CHUNK_VALUES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Complementarity:
+    """How a teacher's view of the label relates to the student's input; mutual information is in nats.
+
+    Attributes:
+        teacher_student: I(teacher; student), how much the student's input says about the teacher's view.
+        student_label: I(student; label), how much it says about the label.
+        difference: the former minus the latter, with its interval. Above 0, the teacher's view is the clearer target.
+        gain: share of the student's probe's squared error that disappears if the probe also sees the teacher's view.
+    """
+
+    teacher_student: float
+    student_label: float
+    difference: Interval
+    gain: Interval
+
+
+def complementarity(
+    label: npt.ArrayLike,
+    teacher: npt.ArrayLike,
+    label_from_student: npt.ArrayLike,
+    teacher_from_student: npt.ArrayLike,
+    group: npt.ArrayLike,
+    *,
+    seed: int,
+    num_samples: int = 2000,
+    confidence: float = 0.95,
+) -> Complementarity:
+    """Compare I(teacher; student) with I(student; label), and the student's error with and without the teacher's view.
+
+    Distillation across modalities helps if I(teacher; student) > I(student; label): then the student can follow the
+    teacher more closely than the noisy label. Mutual information is that of jointly Gaussian variables, for which it is
+    -ln(1 - R²) / 2. With R² of clips that a probe was not fitted to, both are lower bounds.
+
+    Args:
+        label: in label units, [R].
+        teacher: the teacher's view, as a prediction of the label, [R].
+        label_from_student: the label as predicted from the student's input, [R].
+        teacher_from_student: `teacher` as predicted from the student's input, [R].
+        group: the video of each clip, [R]; whole videos are resampled, because clips of one video resemble each other.
+        seed: seed of the resampling.
+        num_samples: number of resamples.
+        confidence: fraction of the resampled values inside an interval.
+    Raises:
+        ValueError: arrays of different lengths, fewer than two groups, a value that is not finite, or a constant label.
+    Source:
+        Xie, Xu and Sanguinetti, Information-Theoretic Criteria for Knowledge Distillation in Multimodal Learning
+        (arXiv:2510.13182). There, mutual information is that of trained representations; here the teacher's is reduced
+        to its prediction of the label, so that what it knows about other things does not count.
+    """
+    names = ("label", "teacher", "label_from_student", "teacher_from_student")
+    columns = [np.asarray(c, np.float64) for c in (label, teacher, label_from_student, teacher_from_student)]
+    for name, column in zip(names, columns, strict=True):
+        if column.ndim != 1 or column.shape != columns[0].shape:
+            raise ValueError(f"{name} has shape {list(column.shape)}, label {list(columns[0].shape)}; expected [R]")
+        if not np.isfinite(column).all():
+            raise ValueError(f"{name} has {int((~np.isfinite(column)).sum())} values that are not finite")
+    y, t, y_hat, t_hat = columns
+    _, group_R = np.unique(np.asarray(group), return_inverse=True)
+    groups = int(group_R.max()) + 1
+    if groups < 2 or y.std() == 0:
+        raise ValueError(f"there are {groups} groups and the label's deviation is {y.std():g}; expected 2 and above 0")
+
+    student_error = _residual(y, [y_hat])
+    both_error = _residual(y, [y_hat, t])
+    # Sums by group: a resample is a weighted sum of them.
+    parts_GK = np.stack(
+        [
+            np.bincount(group_R, values, groups)
+            for values in (
+                *(np.ones_like(y), y, y**2, (y - y_hat) ** 2),
+                *(t, t**2, (t - t_hat) ** 2),
+                *(student_error**2, both_error**2),
+            )
+        ],
+        axis=1,
+    )
+    rng = np.random.default_rng(seed)
+    drawn = []
+    step = max(1, _CHUNK_VALUES // groups)
+    for start in range(0, num_samples, step):
+        count_BG = rng.multinomial(groups, np.full(groups, 1 / groups), size=min(step, num_samples - start))
+        drawn.append(_summary(count_BG.astype(np.float64) @ parts_GK))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(drawn), (tail, 1 - tail), axis=0)
+    seen = _summary(parts_GK.sum(axis=0, keepdims=True))[0]
+    return Complementarity(
+        teacher_student=float(seen[0]),
+        student_label=float(seen[1]),
+        difference=Interval(float(seen[2]), float(low[2]), float(high[2])),
+        gain=Interval(float(seen[3]), float(low[3]), float(high[3])),
+    )
+
+
+def _residual(y: FloatArray, predictors: list[FloatArray]) -> FloatArray:
+    """What is left of the label after a line in the predictors, by least squares."""
+    table = np.stack([np.ones_like(y), *predictors], axis=1)
+    return np.asarray(y - table @ np.linalg.lstsq(table, y, rcond=None)[0])
+
+
+def _summary(sums_BK: FloatArray) -> FloatArray:
+    """I(teacher; student), I(student; label), their difference, and the gain, [B, 4], from sums over clips."""
+    count, y, y_2, y_error, t, t_2, t_error, student_error, both_error = sums_BK.T
+    label = _information(y_2 - y**2 / count, y_error)
+    teacher = _information(t_2 - t**2 / count, t_error)
+    gain = 1 - np.divide(both_error, student_error, out=np.ones_like(both_error), where=student_error > 0)
+    return np.stack([teacher, label, teacher - label, gain], axis=1)
+
+
+def _information(total: FloatArray, error: FloatArray) -> FloatArray:
+    r2 = 1 - np.divide(error, total, out=np.ones_like(error), where=total > 0)
+    return np.asarray(-0.5 * np.log(1 - np.clip(r2, 0.0, _LARGEST_R2)))
