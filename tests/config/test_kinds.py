@@ -59,7 +59,21 @@ def test_overriding_the_kind_drops_fields_it_lacks(tmp_path: Path) -> None:
         ("task: {kind: retrieval}", "student.kind is 'text', expected a student of audio and visual vectors, such as"),
         ("student: {kind: eics}", "student.kind is 'eics', expected text, because task.kind is sentiment"),
         ("student: {kind: eics, encoder: x}", "student.encoder requires student.kind to be 'text', but it is 'eics'"),
-        ("objective: {famo_lr: 0.1}", "unknown field objective.famo_lr (fields of objective: kind, alpha"),
+        (
+            "objective: {famo_lr: 0.1}",
+            "unknown field objective.famo_lr (fields of objective of kind step: kind, alpha, beta, gamma, delta, psi, "
+            "step1, step2, detach_targets, begin_epoch, ramp_epochs, guard, weighting).",
+        ),
+        (
+            "objective: {kind: kd, negative: 16}",
+            "guard, weighting, temperature). objective.negatives exists if objective.kind is 'crd'.",
+        ),
+        (
+            "task: retrieval\nstudent: {kind: eics, marginn: 1}",
+            "(fields of student of kind eics: kind, hidden, layers, explicit, gap, implicit, dropout). student.margin "
+            "exists if student.kind is 'tnn-c-cca', 'cctl' or 'instance-loss'.",
+        ),
+        ("student: {hiden: 1}", "gradient_checkpointing, calibrate). Did you mean 'hidden'?"),
         ("objective: {weighting: {kind: famo, lr: -1}}", "objective.weighting.lr is -1, expected a number above 0"),
     ],
 )

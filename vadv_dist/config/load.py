@@ -1,6 +1,7 @@
 """Load a configuration from YAML and the command line, with located error messages."""
 
 import copy
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -240,9 +241,18 @@ def _unknown(key: str, name: str, section: Node, member: Node, arguments: Mappin
         )
     if not name:
         return UserError(f"{place}: unknown section {key!r} (sections: {', '.join(known)}).{did_you_mean(key, known)}")
-    return UserError(
-        f"{place}: unknown field {name}.{key} (fields of {name}: {', '.join(known)}).{did_you_mean(key, known)}"
-    )
+    kinds = kinds_of(section)
+    kind = "" if "" in kinds else f" of kind {member['properties']['kind']['const']}"
+    hint = did_you_mean(key, known) or _of_other_kinds(key, name, kinds)
+    return UserError(f"{place}: unknown field {name}.{key} (fields of {name}{kind}: {', '.join(known)}).{hint}")
+
+
+def _of_other_kinds(key: str, name: str, kinds: Mapping[str, Node]) -> str:
+    """Name the field of other kinds that a name is closest to, as a sentence, or return an empty string."""
+    others = list(dict.fromkeys(field for member in kinds.values() for field in member["properties"]))
+    near = difflib.get_close_matches(key, others, n=1)
+    having = [kind for kind, member in kinds.items() if near and near[0] in member["properties"]]
+    return f" {name}.{near[0]} exists if {name}.kind is {either(having)}." if having else ""
 
 
 def _place(name: str, arguments: Mapping[str, str], where: str) -> str:
