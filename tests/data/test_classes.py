@@ -1,7 +1,7 @@
 """Data sets of classes: classes without clips in a split, and data sets and runs that do not fit them."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,8 +32,9 @@ def write(
     num_classes: int = 4,
     audio: tuple[int, ...] | None = (3,),
     visual: tuple[int, ...] = (2, 1, 8),
+    lacking: Collection[tuple[str, int]] = (),
 ) -> Path:
-    """A data set with a clip of each listed class in each split."""
+    """A data set with a clip of each listed class in each split; those of a split and class in `lacking` lack audio."""
     shapes = {"visual": visual} if audio is None else {"visual": visual, "audio": audio}
     features = {name: FeatureSpec(shape) for name, shape in shapes.items()}
     label = LabelSpec.of_classes(num_classes, names)
@@ -41,7 +42,8 @@ def write(
         for split, labels in classes.items():
             for i, one in enumerate(labels):
                 clip_id = f"{out.name}_{split}{i}x"
-                values = {name: np.full(shape, i) for name, shape in shapes.items()}
+                absent = "audio" if (split, one) in lacking else None
+                values = {name: None if name == absent else np.full(shape, i) for name, shape in shapes.items()}
                 writer.write(split, Clip(clip_id, clip_id, "", float(one), "hand", values))
     return out
 
@@ -129,12 +131,31 @@ def test_a_class_may_come_from_another_source_of_the_run(
     assert Splits.open(config).train.table.rows.sum() == 4
 
 
-def test_a_run_warns_about_classes_that_validation_lacks(tmp_path: Path) -> None:
-    manifests = [Dataset.open(write(tmp_path / "d", {**EVERY, "valid": (0, 3)})).manifest]
-    assert class_notes(manifests) == [
+def test_a_run_warns_about_classes_that_validation_lacks(tmp_path: Path, write_retrieval_config) -> None:
+    out = write(tmp_path / "d", {**EVERY, "valid": (0, 3)})
+    splits = Splits.open(load_config(write_retrieval_config(uri=out), []))
+    assert class_notes(splits.train, splits.valid) == [
         "warning: 2 classes have no clips in valid, so checkpoints are chosen without: drum, rain"
     ]
-    assert class_notes([Dataset.open(write(tmp_path / "all", EVERY)).manifest]) == []
+    splits = Splits.open(load_config(write_retrieval_config(uri=write(tmp_path / "all", EVERY)), []))
+    assert class_notes(splits.train, splits.valid) == []
+
+
+@pytest.mark.parametrize("missing", ["drop", "mask"])
+def test_clips_that_lack_a_modality_do_not_stand_for_their_class(tmp_path, write_retrieval_config, missing) -> None:
+    """Class 3 has train clips, but none of them can be trained on; class 1 has no valid clip with audio."""
+    lacking = {("train", 3), ("valid", 1)}
+    out = write(tmp_path / "d", dict.fromkeys(EVERY, (0, 1, 2, 3, 3)), lacking=lacking)
+    with pytest.raises(UserError) as caught:
+        Splits.open(load_config(write_retrieval_config(uri=out), [f"--data.missing={missing}"]))
+    assert str(caught.value) == (
+        f"1 class has clips in the valid split of {out}, but every train clip lacks audio or visual features, so "
+        "nothing can be learned about it: sea. Add complete clips of this class, or leave out the valid clips."
+    )
+    trained = write(tmp_path / "trained", dict.fromkeys(EVERY, (0, 1, 1, 2, 3)), lacking={("valid", 1)})
+    splits = Splits.open(load_config(write_retrieval_config(uri=trained), [f"--data.missing={missing}"]))
+    told = "warning: 1 class has no complete clips in valid, so checkpoints are chosen without: drum"
+    assert class_notes(splits.train, splits.valid) == ([told] if missing == "drop" else [])
 
 
 def test_a_data_set_that_does_not_count_its_classes_is_trusted(
@@ -144,8 +165,8 @@ def test_a_data_set_that_does_not_count_its_classes_is_trusted(
     write_json(dataset.root / "dataset.json", manifest_json(replace(dataset.manifest, statistics={})))
     manifest = Dataset.open(dataset.root).manifest
     assert class_counts([manifest]) == {}
-    assert class_notes([manifest]) == []
-    Splits.open(load_config(write_retrieval_config(uri=dataset.root), []))
+    splits = Splits.open(load_config(write_retrieval_config(uri=dataset.root), []))
+    assert class_notes(splits.train, splits.valid) == []
 
 
 @pytest.mark.parametrize("objective", ["none", "step"])

@@ -5,10 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from vadv_dist.data.dataset import DatasetManifest
+from vadv_dist.data.reading import read_columns
 from vadv_dist.data.schema import SPLITS
 from vadv_dist.data.share import TrainShare
+from vadv_dist.data.sources import SplitShards
 from vadv_dist.errors import UserError
 
 _MAX_LISTED = 5
@@ -64,25 +67,32 @@ def class_counts(manifests: Iterable[DatasetManifest]) -> dict[str, Counter[int]
     return counts
 
 
-def require_classes_in_train(manifests: Sequence[DatasetManifest], where: str) -> None:
-    """Refuse data sets in which a class has clips in valid or test, but none in train.
+def require_classes_in_train(train: SplitShards) -> None:
+    """Refuse data sets in which a class has clips in valid or test, but none in train that can be trained on.
 
     Args:
-        manifests: the data sets of a run, which have the same classes.
-        where: their location, for the message.
+        train: the train split of a run's data sets, which have the same classes.
     Raises:
         UserError: there is such a class.
     """
-    counts = class_counts(manifests)
-    if "train" not in counts or not manifests[0].label.is_class:
+    datasets = train.sources.datasets
+    counts, where = class_counts(d.manifest for d in datasets), ", ".join(str(d.root) for d in datasets)
+    if "train" not in counts or not train.sources.label.is_class:
         return
+    _require_train_clips(train, counts, f"of {where} but none in train", "train clips")
+    lacked = " or ".join(train.sources.needed)
+    why = f"of {where}, but every train clip lacks {lacked} features"
+    _require_train_clips(train, {**counts, "train": complete_counts(train, counts["train"])}, why, "complete clips")
+
+
+def _require_train_clips(train: SplitShards, counts: Counts, why: str, needed: str) -> None:
     for split in SPLITS[1:]:
         unknown = unknown_classes(counts, split) if split in counts else []
         if unknown:
-            names = listed([class_name(manifests[0].label.classes, one) for one in unknown])
+            names = listed([class_name(train.sources.label.classes, one) for one in unknown])
             raise UserError(
-                f"{counted_classes(len(unknown))} clips in the {split} split of {where} but none in train, so nothing "
-                f"can be learned about {'it' if len(unknown) == 1 else 'them'}: {names}. Add train clips of "
+                f"{counted_classes(len(unknown))} clips in the {split} split {why}, so nothing "
+                f"can be learned about {'it' if len(unknown) == 1 else 'them'}: {names}. Add {needed} of "
                 f"{'this class' if len(unknown) == 1 else 'these classes'}, or leave out the {split} clips."
             )
 
@@ -110,16 +120,42 @@ def require_classes_in_share(
         )
 
 
-def class_notes(manifests: Sequence[DatasetManifest]) -> list[str]:
+def complete_counts(split: SplitShards, counts: Counter[int]) -> Counter[int]:
+    """Number of clips of each class that have every feature that the model reads.
+
+    Shards are read only if so many clips are incomplete that a class may have no others.
+
+    Args:
+        split: the split.
+        counts: number of its clips of each class, complete or not.
+    """
+    needed = split.sources.needed
+    lacking = [(number, shard) for number, shard in split.shards if shard.rows_lacking(needed)]
+    if sum(shard.rows_lacking(needed) for _, shard in lacking) < min((+counts).values(), default=0):
+        return counts
+    counts = counts.copy()
+    for number, shard in lacking:
+        table = read_columns(split.sources.datasets[number], shard, ["label", *needed])
+        is_complete = np.logical_and.reduce([pc.is_valid(table.column(name)).to_numpy() for name in needed])
+        counts.subtract(table.column("label").to_numpy()[~is_complete].astype(int).tolist())
+    return +counts
+
+
+def class_notes(train: SplitShards, valid: SplitShards) -> list[str]:
     """Warnings for the log of a run about classes on which checkpoints are not chosen."""
-    counts = class_counts(manifests)
-    if not manifests[0].label.is_class or not {"train", "valid"} <= counts.keys():
+    counts = class_counts(dataset.manifest for dataset in train.sources.datasets)
+    if not train.sources.label.is_class or not {"train", "valid"} <= counts.keys():
         return []
+    if valid.dropped:
+        counts["valid"] = complete_counts(valid, counts["valid"])
     unseen = unseen_classes(counts, "valid")
     if not unseen:
         return []
-    names = listed([class_name(manifests[0].label.classes, one) for one in unseen])
-    return [f"warning: {counted_classes(len(unseen))} no clips in valid, so checkpoints are chosen without: {names}"]
+    names = listed([class_name(train.sources.label.classes, one) for one in unseen])
+    which = " complete" if valid.dropped else ""
+    return [
+        f"warning: {counted_classes(len(unseen))} no{which} clips in valid, so checkpoints are chosen without: {names}"
+    ]
 
 
 def _with_clips(counts: Counts, split: str) -> set[int]:

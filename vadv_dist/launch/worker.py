@@ -102,7 +102,7 @@ def _train_rank(
     config = replace(config, trainer=replace(config.trainer, precision=precision.kind))
     choice = agreed_engine(config, splits.train.sources, distributed)
     config, notes = replace(config, engine=choice.engine), attempt_notes(choice, precision, distributed)
-    notes += class_notes([dataset.manifest for dataset in splits.train.sources.datasets])
+    notes += class_notes(splits.train, splits.valid)
     if splits.train.share is not None:
         rows, all_rows = int(splits.train.table.rows.sum()), sum(shard.rows for _, shard in splits.train.shards)
         notes.append(f"trains on {rows:,} of {all_rows:,} train clips (data.train_share {config.data.train_share:g})")

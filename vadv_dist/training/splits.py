@@ -19,13 +19,12 @@ class Splits:
         """Open the data sets of a run and check that they fit it.
 
         Raises:
-            UserError: see `Sources.open`, `require_classes_in_train`, `require_classes_in_share` and `Sources.split`.
+            UserError: see `Sources.open`, `Sources.split`, `require_classes_in_train` and `require_classes_in_share`.
         """
         sources = Sources.open(config)
-        places = ", ".join(str(dataset.root) for dataset in sources.datasets)
-        require_classes_in_train([dataset.manifest for dataset in sources.datasets], places)
-        train = sources.split("train")
+        train, valid = sources.split("train"), sources.split("valid")
+        require_classes_in_train(train)
         if train.share is not None and sources.label.is_class:
             manifests = [dataset.manifest for dataset in sources.datasets]
             require_classes_in_share(manifests, train.labels(), train.share)
-        return cls(train, sources.split("valid"))
+        return cls(train, valid)
