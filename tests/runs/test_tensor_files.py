@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vadv_dist.errors import MachineError
+from vadv_dist.errors import MachineError, UserError
 from vadv_dist.formats.tensor_parts import TensorPart, whole_tensors
 from vadv_dist.runs.tensor_files import HostBuffer, SavedTensors
 
@@ -110,9 +110,10 @@ def test_only_files_that_are_needed_are_opened(tmp_path: Path) -> None:
 def test_values_that_no_file_has_are_reported(tmp_path: Path) -> None:
     ranks = divide({"vector": TENSORS["vector"]}, [0.5])
     with opened(tmp_path, ranks[:1]) as tensors:
-        for name in ("vector", "other"):
-            with pytest.raises(MachineError, match=f"no values 0 to .* of {name}: it is another model's"):
-                tensors.read(name)
+        with pytest.raises(MachineError, match="no values 0 to .* of vector: a file of it is incomplete"):
+            tensors.read("vector")
+        with pytest.raises(UserError, match="holds the weights of another model: it lacks other, which the model"):
+            tensors.read("other")
 
 
 def test_host_memory_is_reused(tmp_path: Path) -> None:

@@ -188,7 +188,9 @@ def load_student(folder: Path) -> tuple["TextStudent", "PreTrainedTokenizerBase"
     else:
         config = TextStudentConfig.from_pretrained(folder, local_files_only=True)
     weights = load_file(folder / WEIGHTS)
-    student = build_student(config, weights, pooling=manifest.pooling, hidden=manifest.hidden, dropout=manifest.dropout)
+    student = build_student(
+        config, weights, pooling=manifest.pooling, hidden=manifest.hidden, dropout=manifest.dropout, where=folder
+    )
     with quiet_transformers():  # it does not know the model type of students with their own class
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return student.eval(), tokenizer, manifest.card.max_tokens

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig
 from transformers.initialization import no_init_weights
 
+from vadv_dist.formats.weights import load_weights
 from vadv_dist.inference.modeling_text_student import (
     TextStudentConfig,
     TextStudentForSequenceClassification,
@@ -95,7 +96,13 @@ def why_custom(student: TextStudent) -> str | None:
 
 
 def build_student(
-    config: PreTrainedConfig, weights: Mapping[str, Tensor], *, pooling: Pooling, hidden: int, dropout: float
+    config: PreTrainedConfig,
+    weights: Mapping[str, Tensor],
+    *,
+    pooling: Pooling,
+    hidden: int,
+    dropout: float,
+    where: object = "The export",
 ) -> TextStudent:
     """Undo `to_layout`: build the original student of an export, with equal weights.
 
@@ -105,8 +112,10 @@ def build_student(
         pooling: `cls` or `mean`.
         hidden: H, the head's hidden width before padding.
         dropout: dropout of the head.
+        where: the export, for messages.
     Raises:
-        KeyError, RuntimeError: weights of another layout.
+        UserError: the encoder's weights are those of another one.
+        KeyError, RuntimeError: the head has another layout.
     """
     if isinstance(config, TextStudentConfig):
         dense, out, prefix, encoder_config = "dense", "out", "encoder.", config.encoder_config
@@ -122,7 +131,7 @@ def build_student(
     with no_init_weights():  # initialising weights that are replaced takes seconds in a large encoder
         encoder = encoder_class(encoder_config)(encoder_config, **encoder_options(encoder_config))
     student = TextStudent(encoder, hidden=hidden, pooling=pooling, dropout=dropout)
-    encoder.load_state_dict(encoder_weights)
+    load_weights(encoder, encoder_weights, where)
     with torch.no_grad():
         student.dense.weight.copy_(weights[f"{dense}.weight"][:hidden])
         student.dense.bias.copy_(weights[f"{dense}.bias"][:hidden])

@@ -11,6 +11,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from vadv_dist.errors import UserError
 from vadv_dist.formats.tensors import save_tensors
 from vadv_dist.inference.manifest import MANIFEST, ONNX, PYTORCH, RETRIEVAL, WEIGHTS, document, verified
 from vadv_dist.inference.onnx_file import require_onnx, write_onnx
@@ -111,7 +112,14 @@ def load_towers(folder: Path) -> tuple[RetrievalTowers, RetrievalManifest]:
         UserError: not an export of retrieval, or a file is missing, damaged or not listed.
     """
     manifest = verify_retrieval(folder)
-    return RetrievalTowers.load(folder), manifest
+    towers = RetrievalTowers.load(folder)
+    try:
+        towers(*(torch.zeros(1, manifest.widths[name]) for name in ("audio", "visual")))
+    except (RuntimeError, KeyError):
+        raise UserError(
+            f"The weights in {folder} are not those of the model that its config.json describes. Export the run again."
+        ) from None
+    return towers, manifest
 
 
 def verify_retrieval(folder: Path) -> RetrievalManifest:

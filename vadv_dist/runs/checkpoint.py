@@ -19,7 +19,7 @@ is flat, with its place in the file's metadata (`tensor_files.py`).
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,9 +82,15 @@ class Checkpoint:
             ) from None
 
     @contextmanager
-    def read_weights(self, rank: int = 0) -> Iterator[SavedTensors]:
-        """Yield a reader of the weights. It opens and verifies a file when it needs it, that of `rank` first."""
-        with SavedTensors(self._names(WEIGHTS, first=rank), self._verified) as tensors:
+    def read_weights(self, rank: int = 0, shapes: Mapping[str, Sequence[int]] | None = None) -> Iterator[SavedTensors]:
+        """Yield a reader of the weights. It opens and verifies a file when it needs it, that of `rank` first.
+
+        Args:
+            rank: this rank.
+            shapes: shapes of the model's tensors by name, as far as this rank holds them; others are refused.
+        """
+        names = self._names(WEIGHTS, first=rank)
+        with SavedTensors(names, self._verified, shapes=shapes, where=self.path) as tensors:
             yield tensors
 
     @contextmanager

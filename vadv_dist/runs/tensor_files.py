@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vadv_dist.errors import MachineError
 from vadv_dist.formats.tensor_parts import TensorPart, stored_type, whole_tensors
+from vadv_dist.formats.weights import require_same_tensors
 
 _NAMES = {
     torch.float64: "F64",
@@ -154,11 +155,21 @@ class SavedTensors:
     Args:
         names: the files, in the order in which they are searched.
         open_file: yields the local path of a verified file.
+        shapes: shapes that the tensors are expected to have, as far as they are known.
+        where: what the files belong to, for messages.
     """
 
-    def __init__(self, names: Sequence[str], open_file: Callable[[str], AbstractContextManager[Path]]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        open_file: Callable[[str], AbstractContextManager[Path]],
+        *,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+        where: object = "The checkpoint",
+    ) -> None:
         self._names = names
         self._open_file = open_file
+        self._shapes, self._where = shapes or {}, where
         self._opened: list[_OpenFile] = []
         self._stack = ExitStack()
 
@@ -177,14 +188,19 @@ class SavedTensors:
         """See `TensorReader`.
 
         Raises:
+            UserError: the files have no such tensor, or one of another shape than expected.
             MachineError: a file is damaged, or the files lack some of the values.
         """
         found: Tensor | None = None
+        is_known = False
         missing = 0
         for file in self._files():
             if name not in file.ranges:
                 continue
             (first, last), shape = file.ranges[name]
+            is_known = True
+            if name in self._shapes:
+                require_same_tensors({name: self._shapes[name]}, {name: shape}, self._where)
             if stop is None:
                 stop = prod(shape)
             begin, end = max(start, first), min(stop, last)
@@ -199,7 +215,9 @@ class SavedTensors:
             missing -= end - begin
             if not missing:
                 return found
-        raise MachineError(f"The checkpoint has no values {start} to {stop} of {name}: it is another model's.")
+        if not is_known:
+            require_same_tensors({name: ()}, {}, self._where)
+        raise MachineError(f"{self._where} has no values {start} to {stop} of {name}: a file of it is incomplete.")
 
     def whole(self) -> dict[str, Tensor]:
         """All tensors in full."""

@@ -18,6 +18,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.evaluation import retrieval
 from vadv_dist.evaluation.calibration import Calibration
 from vadv_dist.evaluation.description import Output, TaskDescription, Term
+from vadv_dist.formats.weights import load_weights
 from vadv_dist.inference.retrieval_card import RetrievalCard
 from vadv_dist.inference.retrieval_export import export_pair
 from vadv_dist.inference.towers import towers_of
@@ -282,7 +283,8 @@ class RetrievalTask:
         """See `Task.export`."""
         prefix, config = "student.", self._config
         student = self._new_student()
-        student.load_state_dict({n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)})
+        own = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+        load_weights(student, own, f"The best checkpoint of {facts.name}")
         card = RetrievalCard(
             name=facts.name,
             student=config.student.kind,

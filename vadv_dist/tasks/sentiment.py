@@ -20,6 +20,7 @@ from vadv_dist.evaluation.description import Output, TaskDescription, Term
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.relative_knowledge import relative_knowledge
 from vadv_dist.evaluation.remarks import remarks, spread
+from vadv_dist.formats.weights import load_weights
 from vadv_dist.inference.export import export_student
 from vadv_dist.inference.model_card import ModelCard
 from vadv_dist.models.encoders import build_encoder, build_tokenizer, require_fitting
@@ -283,7 +284,8 @@ class SentimentTask:
         """See `Task.export`: a text model of transformers."""
         prefix, config = "student.", self._config
         student = build_student(replace(self._student, pretrained=False), max_tokens=config.data.max_tokens)
-        student.load_state_dict({n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)})
+        own = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+        load_weights(student, own, f"The best checkpoint of {facts.name}")
         card = ModelCard(
             name=facts.name,
             encoder=self._student.encoder,

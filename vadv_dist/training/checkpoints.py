@@ -97,11 +97,13 @@ class RunCheckpoints:
         """Load what this rank needs of the checkpoint that `find` found.
 
         Raises:
+            UserError: it is that of another model.
             MachineError: it is damaged.
         """
         assert self._last is not None
         rank, world_size = self._distributed.rank, self._distributed.world_size
-        with self._last.read_weights(rank) as weights, self._last.read_moments(rank) as moments:
+        shapes = {part.name: part.shape for part in self._engine.weights()}
+        with self._last.read_weights(rank, shapes) as weights, self._last.read_moments(rank) as moments:
             self._engine.load(weights, moments, self._last.step)
         self._step_module.load_rank_state(self._last.ranks(), rank, world_size)
 

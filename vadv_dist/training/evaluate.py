@@ -18,6 +18,7 @@ from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.distributed import Distributed, choose_device
 from vadv_dist.engines.torch_engine import TorchEngine
 from vadv_dist.errors import UserError
+from vadv_dist.formats.weights import require_same_tensors, shapes_of
 from vadv_dist.inference.token_counts import count_tokens
 from vadv_dist.runs.checkpoint import checkpoint_at
 from vadv_dist.runs.folder import RunFolder
@@ -116,7 +117,9 @@ def score_best(
     """Load the best checkpoint's weights into a model, with the student's calibration, and predict a split here."""
     # The checkpoint contains all weights, so the pretrained ones are not needed.
     task = build(config, sources, weights=False)
-    weights = checkpoint_at(folder.checkpoints, result.best_step).weights()
+    checkpoint = checkpoint_at(folder.checkpoints, result.best_step)
+    weights = checkpoint.weights()
+    require_same_tensors(shapes_of(task.step.state_dict()), shapes_of(weights), checkpoint.path)
     task.step.load_state_dict(task.calibrated(weights, result.calibration))
     # A run trained on GPUs can be scored on a machine without one.
     distributed = Distributed(device=choose_device(config.trainer.use_gpu and "auto"))
