@@ -110,7 +110,7 @@ def test_only_files_that_are_needed_are_opened(tmp_path: Path) -> None:
 def test_values_that_no_file_has_are_reported(tmp_path: Path) -> None:
     ranks = divide({"vector": TENSORS["vector"]}, [0.5])
     with opened(tmp_path, ranks[:1]) as tensors:
-        with pytest.raises(MachineError, match="no values 0 to .* of vector: a file of it is incomplete"):
+        with pytest.raises(MachineError, match=r"no values 0 to .* of vector: a file of it is incomplete"):
             tensors.read("vector")
         with pytest.raises(UserError, match="holds the weights of another model: it lacks other, which the model"):
             tensors.read("other")

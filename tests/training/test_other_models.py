@@ -20,9 +20,9 @@ from vadv_dist.training.evaluate import evaluate_run
 
 CHANGED = (
     r"step-\d+ holds the weights of another model: student\.encoders\.audio\.layers\.0\.weight has shape \[16, 6\], "
-    r"but \[8, 6\] in the model that its configuration describes \(11 more tensors differ\)\. It was written by another "
-    r"version of vadv, or its configuration was changed\. Use that version or restore the configuration; otherwise "
-    r"train again under another name"
+    r"but \[8, 6\] in the model that its configuration describes \(11 more tensors differ\)\. It was written by "
+    r"another version of vadv, or its configuration was changed\. Use that version or restore the configuration; "
+    r"otherwise train again under another name"
 )
 
 
