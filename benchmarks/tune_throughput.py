@@ -25,10 +25,9 @@ from vadv_dist.config import (
 )
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.data.synth import make_dataset
-from vadv_dist.tuning.distributed_pool import DistributedPool
 from vadv_dist.tuning.events import Ended, Epoch
-from vadv_dist.tuning.packed_pool import PackedPool
 from vadv_dist.tuning.pools import Pool
+from vadv_dist.tuning.tune_pool import TunePool
 
 AT_A_TIME = 2
 
@@ -42,9 +41,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_dataset(Path(folder) / "data", num_clips=150, seed=3)
         search = SearchConfig(concurrent=AT_A_TIME)
-        packed = time_pool(PackedPool(_config(folder, 0), search), folder, 0, options.packed)
+        packed = time_pool(TunePool(_config(folder, 0), search), folder, 0, options.packed)
         print(json.dumps(packed), file=sys.stderr)
-        nested = time_pool(DistributedPool(_config(folder, 1), search), folder, 1, options.nested)
+        nested = time_pool(TunePool(_config(folder, 1), search), folder, 1, options.nested)
     ratio = packed["trials_per_hour"] / nested["trials_per_hour"]
     print(json.dumps({"at_a_time": AT_A_TIME, "packed": packed, "nested": nested, "ratio": round(ratio, 2)}, indent=2))
 
@@ -64,7 +63,9 @@ def time_pool(pool: Pool, folder: str, workers: int, count: int) -> dict[str, fl
                 config = _config(folder, workers)
                 pool.start(name, dataclasses.replace(config, run=dataclasses.replace(config.run, name=name)))
                 running += 1
-            key, event = pool.next()
+            if (found := pool.next()) is None:
+                continue
+            key, event = found
             if isinstance(event, Epoch):
                 pool.decide(key, True)
             else:

@@ -55,7 +55,7 @@ MACHINERY = {
             "runtime/ray_probe.py",
             "submission/job.py",
         ),
-        *("tuning/packed_pool.py", "tuning/distributed_pool.py"),
+        *(f"tuning/{name}.py" for name in ("trial_actor", "tune_adapters", "tune_pool", "tune_trackers")),
     },
     "deepspeed": {"engines/deepspeed_engine.py"},
     "optuna": {

@@ -42,18 +42,17 @@ def test_search_is_rejected_if_a_node_does_not_share_its_folder(
     import ray
 
     from vadv_dist.config.search import SearchConfig
-    from vadv_dist.tuning.distributed_pool import DistributedPool
-    from vadv_dist.tuning.packed_pool import PackedPool
+    from vadv_dist.tuning.tune_pool import TunePool
 
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
         monkeypatch.setenv(name, cluster.environment[name])
     one = ["--trainer.num_workers=1", "--trainer.cpus_per_worker=1"]
     try:
-        for pool, options in ((PackedPool, []), (DistributedPool, one)):
+        for options in ([], one):
             config = load_config(write_config("apart", storage=own_path[0]), options)
-            with pytest.raises(UserError, match="is not shared by all nodes"), pool(config, SearchConfig()):
+            with pytest.raises(UserError, match="is not shared by all nodes"), TunePool(config, SearchConfig()):
                 pass
-            with pool(load_config(write_config("together"), options), SearchConfig()) as opened:
+            with TunePool(load_config(write_config("together"), options), SearchConfig()) as opened:
                 assert opened.slots >= 1
             assert list((tmp_path / "runs").iterdir()) == []
     finally:

@@ -8,7 +8,7 @@ import ctypes
 import sys
 
 # Parameters of mallopt(3), from glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _NEVER = -1
 
 # What a process needs in its environment besides, if it trains in a thread of its own, as Ray Train's workers do: glibc
@@ -22,9 +22,21 @@ def keep_freed_memory() -> bool:
     Returns:
         whether that was done: there is nothing to do where the C library is another one.
     """
+    return _set(_M_MMAP_MAX, 0) and _set(_M_TRIM_THRESHOLD, _NEVER)
+
+
+def use_one_heap() -> bool:
+    """Do what `THREAD_ENVIRONMENT` does, for threads that this process starts from now on.
+
+    Returns:
+        whether that was done.
+    """
+    return _set(_M_ARENA_MAX, 1)
+
+
+def _set(parameter: int, value: int) -> bool:
+    """Set a parameter of glibc's malloc, if the C library is glibc."""
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))
+    return mallopt is not None and bool(mallopt(parameter, value))

@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -40,13 +40,22 @@ from vadv_dist.watching.trackers import flat, require_tracker, tracking
 _POLL_S = 0.5
 
 
-def train(config: Config, console: Console | None = None, *, trial: str = "") -> RunResult:
+def train(
+    config: Config,
+    console: Console | None = None,
+    *,
+    trial: str = "",
+    callbacks: Sequence[Any] = (),
+    stop: Any = None,
+) -> RunResult:
     """Start or resume a run, train it to the end, and return its result.
 
     Args:
         config: the resolved configuration.
         console: shows progress; None uses standard error.
         trial: label of the run's metrics if it is a trial of a search.
+        callbacks: Ray Train's callbacks, for a run with workers.
+        stop: a flag (`launch.stop_actor`) that asks the workers to stop; None starts one that SIGTERM sets.
     Raises:
         UserError: invalid configuration or data, or the folder contains something else.
         MachineError: a full disk, or workers lost more often than `trainer.max_failures`.
@@ -61,9 +70,9 @@ def train(config: Config, console: Console | None = None, *, trial: str = "") ->
     if config.trainer.num_workers == 0:
         choose_dtype(config.trainer, choose_device(config.trainer.use_gpu))
     trained_on = TrainedOn.of(config, splits.train.sources)
-    stop = _Stop(console, config.trainer.grace_s, folder)
+    told = _Stop(console, config.trainer.grace_s, folder)
     with (
-        finishing_first(config.trainer.grace_s, on_signal=stop.announce, safe=stop.safe) as request,
+        finishing_first(config.trainer.grace_s, on_signal=told.announce, safe=told.safe) as request,
         folder.lock(),
     ):
         continues = folder.claim(config, trained_on)
@@ -86,7 +95,7 @@ def train(config: Config, console: Console | None = None, *, trial: str = "") ->
         last = last_checkpoint(folder.checkpoints)
         folder.metrics_log().trim(-1 if last is None else last.step)
         if last is not None:
-            stop.begun_step = stop.saved_step = last.step
+            told.begun_step = told.saved_step = last.step
             _say(console, f"resuming from step {last.step} of {steps}")
         with (
             serve_metrics(
@@ -110,17 +119,17 @@ def train(config: Config, console: Console | None = None, *, trial: str = "") ->
                 if gauges is not None:
                     gauges(line)
                 track(line)
-                stop.see(line)
+                told.see(line)
 
             if config.trainer.num_workers == 0:
                 request.is_working = True
                 train_locally(config, show, lambda: request.asked)
             else:
                 with MetricsTail(folder.metrics_path, show):
-                    _train_with_ray(config, folder, console, trial, request)
+                    _train_with_ray(config, folder, console, trial, request, callbacks, stop)
             result = folder.result()
             if request.asked:
-                raise stop.error(steps, is_complete=result is not None)
+                raise told.error(steps, is_complete=result is not None)
     if result is None:
         raise MachineError(f"{folder.root} ended without a result. Run the same command again to resume it.")
     return result
@@ -179,7 +188,15 @@ class _Stop:
         )
 
 
-def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: str, request: StopRequest) -> None:
+def _train_with_ray(
+    config: Config,
+    folder: RunFolder,
+    console: Console,
+    trial: str,
+    request: StopRequest,
+    callbacks: Sequence[Any],
+    stop: Any,
+) -> None:
     """Run the workers; if one is lost, Ray Train restarts them and they resume from the last checkpoint.
 
     When `request` asks to stop, they stop after their current step.
@@ -204,7 +221,7 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
         use_gpu = config.trainer.use_gpu
         if use_gpu == "auto":
             use_gpu = cluster_resource("GPU") >= workers
-        flag = stop_flag() if listens() else None
+        flag = stop or (stop_flag() if listens() else None)
         trainer = TorchTrainer(
             train_in_ray,
             train_loop_config={
@@ -225,6 +242,7 @@ def _train_with_ray(config: Config, folder: RunFolder, console: Console, trial: 
                 storage_path=str(scratch),
                 failure_config=ray.train.FailureConfig(max_failures=config.trainer.max_failures),
                 worker_runtime_env={"env_vars": THREAD_ENVIRONMENT | store_settings()},
+                callbacks=list(callbacks),
             ),
         )
         request.is_working = True

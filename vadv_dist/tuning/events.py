@@ -2,9 +2,9 @@
 
 import errno
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from vadv_dist.errors import DivergedError, MachineError, MemoryFullError, UserError, VadvError
 from vadv_dist.runs.records import RunResult
@@ -19,10 +19,12 @@ class Epoch:
     Args:
         epoch: counted from 0.
         cost: validation score of the student as a number to minimise, without any weight of the objective.
+        metrics: what else the training loop reports.
     """
 
     epoch: int
     cost: float
+    metrics: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class Failed:
 
 
 Event = Epoch | Ended | Stopped | Lost | Failed
+
+
+def epoch_of(metrics: Mapping[str, Any]) -> Epoch:
+    """The event of an epoch's metrics, as the training loop reports them."""
+    return Epoch(int(metrics["epoch"]), float(metrics["cost"]), metrics)
 
 
 def failure_of(error: BaseException) -> Failed:

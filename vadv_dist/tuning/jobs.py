@@ -67,12 +67,18 @@ def drive(pool: Pool, jobs: Iterator[Job], trained_on: TrainedOn | None = None) 
         running[job.key] = job
         pool.start(job.key, job.config)
 
+    has_more = True
     while True:
-        while len(running) < pool.slots and (job := next(jobs, None)) is not None:
-            start(job)
-        if not running:
+        while has_more and len(running) < pool.slots:
+            if (following := next(jobs, None)) is None:
+                has_more = False
+            else:
+                start(following)
+        if not running and not has_more:
             return
-        key, event = pool.next()
+        if (found := pool.next()) is None:
+            continue
+        key, event = found
         job = running[key]
         _require_same_data(job, job.trained_on or trained_on)
         if isinstance(event, Epoch):

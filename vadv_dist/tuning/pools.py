@@ -16,7 +16,10 @@ GRACE_SHARE = 0.7
 class Pool(Protocol):
     """Runs up to `slots` trainings at a time, identified by keys; after an `Epoch` a training waits for `decide`."""
 
-    slots: int
+    @property
+    def slots(self) -> int:
+        """How many trainings may run now; the number can change."""
+        ...
 
     def __enter__(self) -> Self:
         """Acquire the resources of the trainings."""
@@ -30,8 +33,8 @@ class Pool(Protocol):
         """Start the training of a configuration; there must be a free slot."""
         ...
 
-    def next(self) -> tuple[str, Event]:
-        """Wait for the next event of any training."""
+    def next(self) -> tuple[str, Event] | None:
+        """Wait for the next event of any training; None means that the number of slots has changed."""
         ...
 
     def decide(self, key: str, continues: bool) -> None:
@@ -49,13 +52,9 @@ def pool_for(config: Config, search: SearchConfig, *, use_ray: bool) -> Pool:
     """
     if not use_ray:
         return LocalPool(config.trainer.grace_s)
-    if config.trainer.num_workers == 0:
-        from vadv_dist.tuning.packed_pool import PackedPool
+    from vadv_dist.tuning.tune_pool import TunePool
 
-        return PackedPool(config, search)
-    from vadv_dist.tuning.distributed_pool import DistributedPool
-
-    return DistributedPool(config, search)
+    return TunePool(config, search)
 
 
 def require_no_workers(config: Config) -> None:

@@ -179,8 +179,8 @@ class Search:
     def _run_config(self, name: str, storage: Location, values: Values, seed: int) -> Config:
         config = with_values(self.config, values)
         run = dataclasses.replace(config.run, name=name, storage=str(storage), seed=seed)
-        # Trials cannot share a port.
-        telemetry = dataclasses.replace(config.telemetry, port=None)
+        # Trials cannot share a port, and Tune's callbacks track them all.
+        telemetry = dataclasses.replace(config.telemetry, port=None, track="none")
         config = dataclasses.replace(config, run=run, telemetry=telemetry)
         if self.search.scheduler == "pbt":  # other trials continue from the checkpoints of these epochs
             trainer = dataclasses.replace(config.trainer, checkpoint_every_epochs=self.search.interval)

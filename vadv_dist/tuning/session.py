@@ -8,7 +8,7 @@ from typing import Any
 
 from vadv_dist.config import Config
 from vadv_dist.runs.records import RunResult
-from vadv_dist.tuning.events import Ended, Epoch, Event, Stopped, failure_of
+from vadv_dist.tuning.events import Ended, Event, Stopped, epoch_of, failure_of
 
 
 class _StopTrainingError(Exception):
@@ -19,9 +19,13 @@ class TrainingSession:
     """Runs trainings in a thread, so that the caller can decide after each epoch whether to continue.
 
     The process keeps its imports and set-up, so a second trial starts quickly.
+
+    Args:
+        asked: whether trainings are asked to save a checkpoint and stop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, asked: Callable[[], bool] = lambda: False) -> None:
+        self._asked = asked
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._decisions: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._leaving = threading.Event()
@@ -48,7 +52,7 @@ class TrainingSession:
     def _run(self, config: Config) -> None:
         event: Event
         try:
-            event = Ended(train_here(config, self._end_epoch, self._leaving.is_set))
+            event = Ended(train_here(config, self._end_epoch, lambda: self._leaving.is_set() or self._asked()))
         except _StopTrainingError:
             event = Stopped()
         except BaseException as error:
@@ -57,7 +61,7 @@ class TrainingSession:
         self._events.put(event)
 
     def _end_epoch(self, metrics: dict[str, Any]) -> None:
-        self._events.put(Epoch(int(metrics["epoch"]), float(metrics["cost"])))
+        self._events.put(epoch_of(metrics))
         # A training that is asked to leave does so by itself, with a checkpoint.
         if not self._decisions.get() and not self._leaving.is_set():
             raise _StopTrainingError
