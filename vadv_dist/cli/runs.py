@@ -92,14 +92,16 @@ def add_run_commands(commands: Commands) -> None:
     )
     export.set_defaults(call=_export)
 
-    watch = commands.add_parser("watch", help="follow a run: loss terms, throughput, validation scores, time left")
-    watch.add_argument("run", type=place, help="folder or s3:// prefix of the run")
+    watch = commands.add_parser("watch", help="follow a run or a search: what is done, validation scores, time left")
+    watch.add_argument("run", type=place, help="folder or s3:// prefix of the run or the search")
     watch.add_argument("--once", action="store_true", help="print the current state and exit")
     watch.add_argument("--json", action="store_true", help="print the current state as one JSON object and exit")
     watch.set_defaults(call=_watch)
 
-    report = commands.add_parser("report", help="write a run's report.html")
-    report.add_argument("run", type=place)
+    report = commands.add_parser(
+        "report", help="write a run's report.html, or print where the report of a search is, which the search writes"
+    )
+    report.add_argument("run", type=place, help="folder or s3:// prefix of the run or the search")
     report.add_argument("--compare", type=place, action="append", default=[], help="a run to compare with; repeatable")
     report.set_defaults(call=_report)
 
@@ -194,9 +196,16 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
+    from vadv_dist.tuning.progress import is_search, watch_search
+    from vadv_dist.tuning.progress import state_of as search_state
     from vadv_dist.watching.watch import state_of, watch
 
-    if options.json:
+    if is_search(options.run):
+        if options.json:
+            print(json_line(search_state(options.run)))
+        else:
+            watch_search(options.run, console(), once=options.once)
+    elif options.json:
         print(json_line(state_of(options.run)))
     else:
         watch(options.run, console(), once=options.once)
@@ -205,6 +214,12 @@ def _watch(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from vadv_dist.reporting.report import write_report
+    from vadv_dist.tuning.progress import is_search, report_of
 
+    if is_search(options.run):
+        if options.compare:
+            raise UserError("--compare needs runs, but RUN is a search. Leave it out.")
+        print(report_of(options.run))
+        return 0
     print(write_report(options.run, compare=options.compare))
     return 0

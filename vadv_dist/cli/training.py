@@ -56,6 +56,7 @@ def add_tune_command(commands: Commands) -> None:
     tune.add_argument("--num-trials", type=int, help="number of trials in the search (default: from the space file)")
     tune.add_argument("--seed", type=int, help="seed of the sampler (default: from the space file)")
     tune.add_argument("--no-ray", action="store_true", help="run trials one after another in this process")
+    tune.add_argument("--dry-run", action="store_true", help="print how many trainings it consists of, and exit")
     tune.add_argument("--json", action="store_true", help="print the result as one JSON object")
     tune.set_defaults(call=_tune)
 
@@ -142,10 +143,14 @@ def _recipes(options: argparse.Namespace) -> int:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from vadv_dist.tuning.search import tune
+    from vadv_dist.tuning.search import plan, tune
 
     given = {"num_trials": options.num_trials, "seed": options.seed}
     overrides = [*options.overrides, *(f"--search.{k}={v}" for k, v in given.items() if v is not None)]
+    if options.dry_run:
+        planned = plan(options.config, options.space, overrides, use_ray=not options.no_ray)
+        print(json_line(planned.to_json()) if options.json else planned.sentence())
+        return 0
     answer = tune(options.config, options.space, overrides, console(stderr=True), use_ray=not options.no_ray)
     if options.json:
         print(json_line(answer))

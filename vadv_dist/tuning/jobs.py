@@ -2,7 +2,7 @@
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from vadv_dist.config import Config
 from vadv_dist.errors import MachineError, UserError, VadvError
@@ -48,13 +48,19 @@ class Job(ABC):
         """Record the end; True starts the job again."""
 
 
-def drive(pool: Pool, jobs: Iterator[Job], trained_on: TrainedOn | None = None) -> None:
+def drive(
+    pool: Pool,
+    jobs: Iterator[Job],
+    trained_on: TrainedOn | None = None,
+    on_change: Callable[[Mapping[str, Job]], None] = lambda running: None,
+) -> None:
     """Run all jobs, as many at a time as the pool has slots; a job whose process is lost is started again.
 
     Args:
         pool: runs the trainings.
         jobs: yields the next job when a slot is free.
         trained_on: the data that every job must be trained on, so that they can be compared; a job may have its own.
+        on_change: called with the running jobs when one has started or ended.
     Raises:
         UserError: a job was trained on other data, for example because a data set was replaced meanwhile.
     """
@@ -66,6 +72,7 @@ def drive(pool: Pool, jobs: Iterator[Job], trained_on: TrainedOn | None = None) 
                 return
         running[job.key] = job
         pool.start(job.key, job.config)
+        on_change(running)
 
     has_more = True
     while True:
@@ -90,6 +97,8 @@ def drive(pool: Pool, jobs: Iterator[Job], trained_on: TrainedOn | None = None) 
             start(job)
         elif job.on_end(event):
             start(job)
+        else:
+            on_change(running)
 
 
 def _require_same_data(job: Job, trained_on: TrainedOn | None) -> None:

@@ -1,5 +1,6 @@
 """The interface of pools, which run a search's trainings, and a pool that runs them in this process."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
 
 from vadv_dist.config import Config
@@ -42,19 +43,27 @@ class Pool(Protocol):
         ...
 
 
-def pool_for(config: Config, search: SearchConfig, *, use_ray: bool) -> Pool:
+def pool_for(
+    config: Config,
+    search: SearchConfig,
+    *,
+    use_ray: bool,
+    callbacks: Sequence[Any] = (),
+    on_results: Callable[[Any], None] | None = None,
+) -> Pool:
     """The pool of trainings that need the same resources.
 
     Args:
         config: one of the runs, for its number of workers and its storage.
         search: number of concurrent trainings, and the resources of one that trains in one process.
         use_ray: False runs one training after another in this process.
+        callbacks, on_results: see `TunePool`.
     """
     if not use_ray:
         return LocalPool(config.trainer.grace_s)
     from vadv_dist.tuning.tune_pool import TunePool
 
-    return TunePool(config, search)
+    return TunePool(config, search, callbacks=callbacks, on_results=on_results)
 
 
 def require_no_workers(config: Config) -> None:

@@ -3,8 +3,9 @@
 Every stage leaves its results on storage, so a search that was killed is resumed by the same command.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from vadv_dist.config import Config, load_config
 from vadv_dist.config.search import SearchConfig
-from vadv_dist.errors import UserError
+from vadv_dist.errors import UserError, VadvError
 from vadv_dist.runs.folder import RunFolder, run_lock
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.runtime.job_storage import with_lasting
@@ -30,6 +31,7 @@ from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
 from vadv_dist.tuning.objectives import BY_KEY, with_objectives
 from vadv_dist.tuning.pools import Pool, pool_for, require_no_workers
 from vadv_dist.tuning.population import Population, histories, require_population, schedules
+from vadv_dist.tuning.progress import Plan, Progress
 from vadv_dist.tuning.result import SearchResult
 from vadv_dist.tuning.result_files import write_result_files
 from vadv_dist.tuning.rivals import end_weights, require_rivals, rival_values, seed_trial
@@ -47,6 +49,8 @@ def tune(
     console: Console,
     *,
     use_ray: bool = True,
+    callbacks: Sequence[Any] = (),
+    on_results: Callable[[Any], None] | None = None,
 ) -> dict[str, Any]:
     """Start or resume a search, run it to the end, and return its result.
 
@@ -56,10 +60,39 @@ def tune(
         overrides: `--section.field=value` for either.
         console: shows progress.
         use_ray: False runs one trial after another in this process.
+        callbacks: callbacks of Ray Tune.
+        on_results: called with Ray Tune's `ResultGrid`, which has the trainings of this call.
     Raises:
         UserError: invalid files, or the folder contains something else.
         MachineError: the study's storage or the disk, or too many failed trials.
     """
+    config, space, search = _load(config_path, space_path, overrides, use_ray=use_ray)
+    splits = Splits.open(config)
+    with torch.device("meta"):  # find errors before anything starts
+        task = build(config, splits.train.sources, weights=False)
+    search = with_objectives(search, task, splits.train.sources)
+    trained_on = TrainedOn.of(config, splits.train.sources)
+    folder = StudyFolder.of(config, Path(find_space(space_path)).stem)
+    with run_lock(folder.root, ".lock"):
+        name = folder.claim(config, space, search, trained_on)
+        url = folder.storage_url(search)
+        study = Study.open(url, name, space, config, search)
+        with storage_faults(url, "Everything reported so far is saved; run the same command again to resume."):
+            with pool_for(config, search, use_ray=use_ray, callbacks=callbacks, on_results=on_results) as pool:
+                result = Search(config, space, search, folder, study, console, pool, trained_on).run()
+            return write_result_files(result)
+
+
+def plan(config_path: str | Path, space_path: str | Path, overrides: Sequence[str], *, use_ray: bool = True) -> Plan:
+    """The trainings of a search, which is not started; see `tune`."""
+    config, space, search = _load(config_path, space_path, overrides, use_ray=use_ray)
+    Splits.open(config)
+    return Plan.of(config, space, search)
+
+
+def _load(
+    config_path: str | Path, space_path: str | Path, overrides: Sequence[str], *, use_ray: bool
+) -> tuple[Config, Space, SearchConfig]:
     of_search, of_config = split_overrides(overrides)
     config = with_lasting(load_config(config_path, of_config), "run.storage")
     space_path = find_space(space_path)
@@ -70,20 +103,7 @@ def tune(
         require_no_workers(config)
     if search.scheduler == "pbt":
         require_population(config, space, search)
-    splits = Splits.open(config)
-    with torch.device("meta"):  # find errors before anything starts
-        task = build(config, splits.train.sources, weights=False)
-    search = with_objectives(search, task, splits.train.sources)
-    trained_on = TrainedOn.of(config, splits.train.sources)
-    folder = StudyFolder.of(config, Path(space_path).stem)
-    with run_lock(folder.root, ".lock"):
-        name = folder.claim(config, space, search, trained_on)
-        url = folder.storage_url(search)
-        study = Study.open(url, name, space, config, search)
-        with storage_faults(url, "Everything reported so far is saved; run the same command again to resume."):
-            with pool_for(config, search, use_ray=use_ray) as pool:
-                result = Search(config, space, search, folder, study, console, pool, trained_on).run()
-            return write_result_files(result)
+    return config, space, search
 
 
 @dataclass
@@ -103,7 +123,16 @@ class Search:
         # Repeats use seeds that the search has not used, because the best trial was selected for its luck, too.
         first = self.config.run.seed
         self.seeds = [first + number for number in range(1, self.search.seeds + 1)]
-        self._drive = partial(drive, self.pool, trained_on=self.trained_on)
+        best = next(iter(self.study.complete_trials()), None)
+        self._progress = Progress(
+            Plan.of(self.config, self.space, self.search),
+            self.folder.root,
+            self.search.objectives[0],
+            self._say,
+            ended=self._num_ended(),
+            best=None if best is None else (f"trial {best.number}", best.values[0]),
+        )
+        self._drive = partial(drive, self.pool, trained_on=self.trained_on, on_change=self._progress.changed)
         self._score = BY_KEY[self.search.objectives[0]]
         self._failed: list[tuple[Values, Failed]] = []
         self._collapsed: set[str] = set()  # variants whose weights collapsed with at least one seed
@@ -111,8 +140,27 @@ class Search:
 
     def run(self) -> SearchResult:
         """Run all stages."""
+        is_complete = False
+        try:
+            result = self._run()
+            is_complete = True
+            return result
+        finally:
+            with contextlib.suppress(VadvError, OSError):
+                self._progress.close(complete=is_complete)
+
+    def _num_ended(self) -> int:
+        """Trainings that have ended in earlier processes."""
+        repeats: list[RunFolder] = []
+        if self.folder.repeats.is_dir():
+            repeats = [RunFolder(path) for path in self.folder.repeats.iterdir() if "-epoch-" not in path.name]
+        trials = [trial.state.is_finished() for trial in self.study.trials()]
+        return sum(trials) + sum(outcome(folder) is not None for folder in repeats)
+
+    def _run(self) -> SearchResult:
         fields = ", ".join(entry.field for entry in self.space.searched)
         self._say(f"searching {self.folder.root}: {counted(self.search.num_trials, 'trial')} of {fields}")
+        self._say(Plan.of(self.config, self.space, self.search).sentence())
         if self.study.has_several and self.search.scheduler == "asha":
             self._say("every trial runs to its end, because Optuna prunes only studies with a single objective")
         default = constant(self.space.default(self.config))
@@ -201,6 +249,7 @@ class Search:
         remarks = "".join(f". {each.rstrip('.')}" for each in event.result.remarks) if isinstance(event, Ended) else ""
         values = values_text(last_values(self._schedules()[f"trial {asked.number}"]))
         self._say(f"trial {asked.number} ({asked.number + 1} of {self.search.num_trials}): {how} ({values}){remarks}")
+        self._progress.ended(f"trial {asked.number}", event)
         if len(self._failed) >= self.search.max_failures:
             others = [self.study.values(t) for t in self.study.trials() if self.study.failure(t) is None]
             raise too_many_failures(self._failed, [v for v in others if v not in [f for f, _ in self._failed]])
@@ -283,6 +332,7 @@ class Search:
     def _on_repeat_end(self, key: str, event: Event) -> None:
         if isinstance(event, Ended | Failed):
             self._say(f"{key}: {self._outcome_text(event)}")
+            self._progress.ended(key, event)
 
     def _outcome_text(self, event: Ended | Failed) -> str:
         if isinstance(event, Failed):
