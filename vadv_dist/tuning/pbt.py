@@ -1,7 +1,7 @@
 """Decisions of population-based training, as pure functions: which trial continues from which, with which values.
 
-Quantiles and perturbations are those of Ray Tune's PopulationBasedTraining, whose scheduler needs Ray Tune's own runner
-and loses its state with the driver. Here every draw depends only on the search's seed, the epoch and the trial, and
+Quantiles and perturbations are those of Ray Tune's PopulationBasedTraining, whose scheduler keeps the population in the
+driver's memory. Here every draw depends only on the search's seed, the epoch and the trial, and
 values stay inside the space.
 
 Source:

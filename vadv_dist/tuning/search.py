@@ -86,7 +86,6 @@ def tune(
 def plan(config_path: str | Path, space_path: str | Path, overrides: Sequence[str], *, use_ray: bool = True) -> Plan:
     """The trainings of a search, which is not started; see `tune`."""
     config, space, search = _load(config_path, space_path, overrides, use_ray=use_ray)
-    Splits.open(config)
     return Plan.of(config, space, search)
 
 

@@ -1,6 +1,6 @@
 """The persistent state of a search: an Optuna study with ask and tell, which can be resumed at any point.
 
-Ray Tune's OptunaSearch keeps its study in the driver's memory and does not prune, so the study is driven here. All
+Ray Tune's OptunaSearch keeps its study in the driver's memory, so the study is kept here, and Tune asks it. All
 state is in Optuna's storage: trials, their parameters, the cost of each epoch, which were stopped, and how they ended.
 A process that resumes a search continues the running trials from their checkpoints and starts only the remaining ones.
 
