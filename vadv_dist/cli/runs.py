@@ -45,6 +45,12 @@ def add_run_commands(commands: Commands) -> None:
     predict.add_argument("--output", type=place, help="a .csv or .parquet file to write: the input plus predictions")
     predict.add_argument("--text-column", default="text", help="column of the texts")
     predict.add_argument(
+        "--video-column",
+        default="video_id",
+        help="column of the videos, for a student that also reads the texts before (student.context); the rows of a "
+        "video must be in the order in which they were said",
+    )
+    predict.add_argument(
         "--precision",
         choices=("fp32", "bf16"),
         default="fp32",
@@ -130,6 +136,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from vadv_dist.inference.manifest import read_manifest, resolve_student
     from vadv_dist.inference.predict import predict_file, predict_texts
 
     if bool(options.text) == (options.input is not None):
@@ -142,11 +149,18 @@ def _predict(options: argparse.Namespace) -> int:
             options.input,
             options.output,
             text_column=options.text_column,
+            video_column=options.video_column,
             precision=options.precision,
             tell=_warn_of_cut_texts,
         )
         print(f"wrote {options.output}: {count} predictions")
         return 0
+    if context := read_manifest(resolve_student(options.run)).get("context"):
+        print(
+            f"vadv: warning: this student also reads up to {context} utterances before a text, and these texts are "
+            "predicted without. Give a table with the videos of its texts (--input, --video-column).",
+            file=sys.stderr,
+        )
     scores = predict_texts(options.run, options.text, precision=options.precision, tell=_warn_of_cut_texts)
     rows = [{"text": text, "prediction": float(score)} for text, score in zip(options.text, scores, strict=True)]
     if options.json:

@@ -23,6 +23,9 @@ class TextStudentConfig:
     """Load the encoder's weights; false initialises it at random from its config."""
     pooling: Literal["cls", "mean"] = "cls"
     """Representation of a text: its first token (`cls`) or the mean of its tokens."""
+    context: Annotated[int, Field(ge=0, le=16)] = 0
+    """Maximum number of utterances before a clip in its video that the student reads after the clip's own words. They
+    count for `data.max_tokens`, which cuts the oldest first. Clip ids must end in their numbers in the video."""
     hidden: Count = 128
     """H, hidden width of the two-layer head. Table 3."""
     dropout: Rate = 0.1

@@ -169,6 +169,7 @@ class Window:
 
     Attributes:
         source: the clips' own source, or the name of their data set if a run reads several.
+        text: what the student reads: the clips' words or, with context, their readings (`data/context.py`).
         row_id: index of each row in its split, over all sources: the same in every epoch and on every rank.
     """
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vadv_dist.config import Config, DataConfig
+from vadv_dist.data.context import readings
 from vadv_dist.data.dataset import Dataset, ShardInfo
 from vadv_dist.data.mixture import quotas
 from vadv_dist.data.plan import EpochPlan, Mix, ShardTable, usable_rows
@@ -30,6 +31,7 @@ class Sources:
         names: name of each data set; None for a single one without a configured name, whose clips' `source` is used.
         missing: `drop`, `mask` or `error` (see `DataConfig.missing`).
         share: the share of the training clips that is used; None uses all.
+        context: maximum number of utterances before a clip that its text includes (`data/context.py`).
     """
 
     datasets: list[Dataset]
@@ -37,6 +39,7 @@ class Sources:
     names: tuple[str | None, ...]
     missing: str = "error"
     share: TrainShare | None = None
+    context: int = 0
 
     @classmethod
     def open(cls, config: Config) -> "Sources":
@@ -61,6 +64,7 @@ class Sources:
             tuple(s.title if several else s.name for s in configured),
             config.data.missing,
             share if share.share < 1 else None,
+            0 if config.text_student is None else config.text_student.context,
         )
         for dataset in datasets:
             _require_data_of_task(dataset, config)
@@ -120,8 +124,8 @@ class Sources:
             name: train, valid or test.
             missing: replaces the configured value.
         Raises:
-            UserError: a source has no such split, its share contains no clip, or clips lack features and `missing` is
-                `error`.
+            UserError: a source has no such split, its share contains no clip, clips lack features and `missing` is
+                `error`, or the text includes utterances of the video and their order is unknown.
         """
         missing = missing or self.missing
         shards = [(number, shard) for number, dataset in enumerate(self.datasets) for shard in dataset.split(name)]
@@ -135,6 +139,8 @@ class Sources:
         split = SplitShards(self, name, shards, dropped=lacking if missing == "drop" else 0, share=share)
         if share is not None:
             _require_clips_of_each_source(split, share)
+        if self.context:
+            split.check_order()
         return split
 
 
@@ -363,13 +369,39 @@ class SplitShards:
         return np.cumsum([0, *(shard.rows for _, shard in self.shards)])
 
     def texts(self) -> Iterator[str]:
-        """Read all texts, including those of clips that are dropped for a missing feature.
+        """Read all texts, including those of clips that are dropped for a missing feature; with context, all readings.
 
         Raises:
             UserError: a shard cannot be read.
         """
+        if self.sources.context:
+            yield from self._readings
+            return
         for dataset in self.sources.datasets:
             yield from dataset.column(self.name, "text")
+
+    def readings(self, ids: Sequence[int]) -> list[str]:
+        """Readings of the clips of some shards, [R]; only with context."""
+        first = self._first_row
+        return [text for i in ids for text in self._readings[first[i] : first[i + 1]]]
+
+    def check_order(self) -> None:
+        """Read the words and ids of the split.
+
+        Raises:
+            UserError: the order of the clips in their videos is unknown.
+        """
+        self._readings  # noqa: B018  # read once and kept
+
+    @cached_property
+    def _readings(self) -> list[str]:
+        """What the student reads of each clip; words and ids of the whole split, because a window holds only a part."""
+        found: list[str] = []
+        for dataset in self.sources.datasets:
+            clips, videos, texts = (list(dataset.column(self.name, name)) for name in ("clip_id", "video_id", "text"))
+            where = f"{dataset.root} ({self.name})"
+            found += readings(clips, videos, texts, context=self.sources.context, where=where)
+        return found
 
     def absolute(self) -> "SplitShards":
         """The same split with absolute paths, for processes with another working directory."""

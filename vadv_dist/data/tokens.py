@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from vadv_dist.data.context import separated, separator_of
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -32,16 +34,17 @@ class Tokens:
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", max_tokens: int, *, max_bytes: int = _MAX_BYTES) -> None:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self._separator = separator_of(tokenizer)
         self._room = max_bytes
         self._kept: dict[str, Ids] = {}
 
     def of(self, texts: Sequence[str]) -> list[Ids]:
-        """Ids of each text, with the special tokens that the tokenizer adds and without padding."""
+        """Ids of each text or reading, with the special tokens that the tokenizer adds and without padding."""
         unseen = [text for text in dict.fromkeys(texts) if text not in self._kept]
         if not unseen:
             return [self._kept[text] for text in texts]
         encoded = self.tokenizer(
-            unseen,
+            list(separated(unseen, self._separator)),
             truncation=True,
             max_length=self.max_tokens,
             return_attention_mask=False,

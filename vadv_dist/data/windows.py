@@ -104,7 +104,9 @@ class _Shards:
 
 def _to_window(split: SplitShards, shards: ShardIds, tables: list[pa.Table]) -> Window:
     window = to_window(tables, split.sources.features, split.row_ids(shards), split.source_names(shards))
-    return window if split.share is None else replace(window, row_id=split.row_ids_in_use(window, shards))
+    if split.share is not None:
+        window = replace(window, row_id=split.row_ids_in_use(window, shards))
+    return replace(window, text=split.readings(shards)) if split.sources.context else window
 
 
 class LocalWindows:

@@ -28,6 +28,8 @@ class ModelCard:
         config: the run's configuration, as plain containers.
         labels: range and threshold of the labels, which determine the metrics; None for exports of older versions.
         calibration: the line in the student's last layer, in words; empty without one.
+        context: maximum number of utterances before a text in its video that the student reads after it.
+        separator: what separates them.
     """
 
     name: str
@@ -38,6 +40,8 @@ class ModelCard:
     config: Mapping[str, Any]
     labels: LabelScale | None = None
     calibration: str = ""
+    context: int = 0
+    separator: str = ""
 
 
 _ONNX = """```python
@@ -78,6 +82,7 @@ def render(manifest: "ExportManifest", *, onnx: bool = False) -> str:
         f"{manifest.hidden} hidden units and tanh. Texts are truncated to {card.max_tokens} tokens.",
         "## Use",
         *([_ONNX] if onnx else _transformers(manifest)),
+        *([_context(card)] if card.context else []),
         "## Metrics",
         metrics_table(card.metrics, (labels or LabelScale()).metrics),
         *([] if labels is None else [" ".join([*labels.notes, *labels.in_words(labels.absent())])]),
@@ -92,6 +97,16 @@ def render(manifest: "ExportManifest", *, onnx: bool = False) -> str:
         configuration(card.config),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _context(card: ModelCard) -> str:
+    before = "the utterance" if card.context == 1 else f"up to {card.context} utterances"
+    example = card.separator.join(["what a wonderful film", "i saw it twice"])
+    return (
+        f"**Context.** The student was trained to read a text together with {before} before it in the same video, the "
+        f"nearest first, joined by `{card.separator}`: `{example}` predicts the sentiment of “what a wonderful film”, "
+        "which was said after “i saw it twice”. The first utterance of a video stands alone."
+    )
 
 
 def _calibration(words: str) -> str:

@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from vadv_dist.cuda import prepare_cuda
 from vadv_dist.errors import UserError, first_line
 from vadv_dist.inference.batching import padded, token_budget_batches
+from vadv_dist.inference.context import VIDEO_COLUMN, readings
 from vadv_dist.inference.export import load_student
 from vadv_dist.inference.fast_student import FastStudent, is_supported
-from vadv_dist.inference.manifest import resolve_student
+from vadv_dist.inference.manifest import read_manifest, resolve_student
 from vadv_dist.inference.tables import CHUNK_ROWS, table_kind
 from vadv_dist.inference.token_counts import TokenCounts, count_tokens
 from vadv_dist.models.text_student import TextStudent
@@ -39,6 +40,8 @@ class Student:
         student: the model; it is moved to `device` and put into eval mode.
         tokenizer: its tokenizer.
         max_tokens: texts are truncated to this many tokens, as in training.
+        context: maximum number of utterances before a text in its video that the model also reads, the nearest first.
+        separator: stands between a text and these; the caller joins them.
         batch_tokens: bound on a batch's rows times its longest row; None chooses one for the device.
         device: a torch device; None uses a GPU if there is one.
         precision: `bf16` computes the encoder in bfloat16, which is faster on a GPU and on a CPU with AMX or
@@ -53,6 +56,8 @@ class Student:
         tokenizer: PreTrainedTokenizerBase,
         max_tokens: int,
         *,
+        context: int = 0,
+        separator: str = "",
         batch_tokens: int | None = None,
         device: str | None = None,
         precision: Precision = "fp32",
@@ -64,6 +69,7 @@ class Student:
             self.student.encoder.bfloat16()  # the head computes in fp32
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.context, self.separator = context, separator
         self.counts = TokenCounts(0, 0, 0, max_tokens)
         default = CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS
         self.batch_tokens = batch_tokens or default
@@ -84,7 +90,17 @@ class Student:
         """
         with local_copy(resolve_student(folder)) as path:
             student, tokenizer, max_tokens = load_student(path)
-        return cls(student, tokenizer, max_tokens, batch_tokens=batch_tokens, device=device, precision=precision)
+            manifest = read_manifest(path)  # verified with the other files
+        return cls(
+            student,
+            tokenizer,
+            max_tokens,
+            context=int(manifest.get("context", 0)),
+            separator=str(manifest.get("separator", "")),
+            batch_tokens=batch_tokens,
+            device=device,
+            precision=precision,
+        )
 
     def predict(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Predict the sentiment of texts, none of them empty: in label units, [R], in the order of the texts."""
@@ -162,7 +178,7 @@ def predict_texts(
 
     Args:
         folder: the run or export.
-        texts: the texts.
+        texts: the texts; for a student with context, each with the utterances before it (`Student.separator`).
         precision: as in `Student`.
         tell: called at the end with the number of truncated texts.
     Returns:
@@ -185,6 +201,7 @@ def predict_file(
     output_path: str | Location,
     *,
     text_column: str = "text",
+    video_column: str = VIDEO_COLUMN,
     precision: Precision = "fp32",
     tell: Tell = lambda counts: None,
 ) -> int:
@@ -197,13 +214,16 @@ def predict_file(
         input_path: a .csv (UTF-8, with a header) or .parquet file; one in an object store is copied to this machine.
         output_path: the file to create, in the same format.
         text_column: column of `input_path` with the texts.
+        video_column: column with the video of each text, in whose order they were said; read only for a student with
+            context.
         precision: as in `Student`.
         tell: called at the end with the number of truncated texts.
     Returns:
         number of rows.
     Raises:
         UserError: input and output are the same file or have different formats, the output exists, the input cannot be
-            read or lacks the text column, a text is empty, or as in `Student.load`.
+            read or lacks the text column or, for a student with context, that of videos, a text is empty, or as in
+            `Student.load`.
     """
     source, target = location(input_path), location(output_path)
     kind = table_kind(source)
@@ -214,7 +234,10 @@ def predict_file(
         student = resolve_student(folder)
         num_rows = table.check_texts()
         predictor = Student.load(student, precision=precision)
-        predictions = np.concatenate([np.empty(0, np.float32), *predictor.predict_chunks(table.texts())])
+        texts = table.texts()
+        if predictor.context:
+            texts = readings(table, video_column, context=predictor.context, separator=predictor.separator)
+        predictions = np.concatenate([np.empty(0, np.float32), *predictor.predict_chunks(texts)])
         with atomic_file(target) as partial:
             table.write_with(partial, predictions)
     tell(predictor.counts)

@@ -52,8 +52,12 @@ class Table(ABC):
         """Names of the columns, in the file's order."""
 
     @abstractmethod
+    def strings(self, column: str) -> Iterator[list[str]]:
+        """Read a column of strings in pieces of at most `CHUNK_ROWS`; a null is an empty string."""
+
     def texts(self) -> Iterator[list[str]]:
-        """Read the text column in pieces of at most `CHUNK_ROWS`; a null is an empty text."""
+        """Read the text column; see `strings`."""
+        return self.strings(self.text_column)
 
     @abstractmethod
     def write_with(self, path: Path, values: npt.NDArray[np.float32]) -> None:
@@ -87,8 +91,8 @@ class CsvTable(Table):
             raise UserError(f"{self.path} is empty. Its first line must name the columns.")
         return header
 
-    def texts(self) -> Iterator[list[str]]:
-        position = self.columns().index(self.text_column)
+    def strings(self, column: str) -> Iterator[list[str]]:
+        position = self.columns().index(column)
         rows = self._rows()
         while chunk := [row[position] for row in itertools.islice(rows, CHUNK_ROWS)]:
             yield chunk
@@ -125,13 +129,13 @@ class ParquetTable(Table):
         with self._open() as file:
             return list(file.schema.names)
 
-    def texts(self) -> Iterator[list[str]]:
+    def strings(self, column: str) -> Iterator[list[str]]:
         with self._open() as file:
-            kind = file.schema.field(self.text_column).type
+            kind = file.schema.field(column).type
             value_kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(value_kind) or pa.types.is_large_string(value_kind)):
-                raise UserError(f"{self.path}: column {self.text_column!r} has {kind}, expected strings.")
-            for batch in self._batches(file, [self.text_column]):
+                raise UserError(f"{self.path}: column {column!r} has {kind}, expected strings.")
+            for batch in self._batches(file, [column]):
                 yield [text or "" for text in batch.column(0).to_pylist()]
 
     def write_with(self, path: Path, values: npt.NDArray[np.float32]) -> None:

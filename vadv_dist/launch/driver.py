@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from vadv_dist.config import Config, config_to_dict
+from vadv_dist.data.context import separated, separator_of
 from vadv_dist.engines.allocator import THREAD_ENVIRONMENT
 from vadv_dist.engines.distributed import choose_device, choose_dtype
 from vadv_dist.engines.faults import is_lost_peer
@@ -91,7 +92,8 @@ def train(
             for split, what in ((splits.train, "training texts"), (splits.valid, "validation texts")):
                 if task.tokenizer is None:
                     break
-                _say(console, count_tokens(task.tokenizer, split.texts(), config.data.max_tokens).sentence(what))
+                texts = separated(split.texts(), separator_of(task.tokenizer))
+                _say(console, count_tokens(task.tokenizer, texts, config.data.max_tokens).sentence(what))
         last = last_checkpoint(folder.checkpoints)
         folder.metrics_log().trim(-1 if last is None else last.step)
         if last is not None:

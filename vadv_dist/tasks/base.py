@@ -229,17 +229,19 @@ class StudentScorer(Scorer, Protocol):
         name: name of the run that trained it.
         data: the data sets that it was trained on, as in `StudentFacts`.
         reads: features that it reads beside the text.
+        context: number of utterances before a clip that it reads (`data/context.py`).
     """
 
     name: str
     data: Sequence[Mapping[str, Any]]
     reads: tuple[str, ...]
+    context: int
 
     def predict(self, texts: Sequence[str], features: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """Predictions of R clips by column of `description.outputs`, [R, ...] each.
 
         Args:
-            texts: of the clips.
+            texts: of the clips; with context, their readings.
             features: values of each feature that it reads, [R, ...]; NaN where a clip lacks it.
         """
         ...

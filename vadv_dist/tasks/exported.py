@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vadv_dist.data.context import separated
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation import retrieval
@@ -44,7 +45,8 @@ class ExportedTextStudent(PredictedLabels):
 
     def __init__(self, folder: Path, sources: Sources, source: Location) -> None:
         card = verify_export(folder).card
-        self.name, self.data = card.name, card.data
+        self.name, self.data, self.context = card.name, card.data, card.context
+        self._separator = card.separator
         super().__init__(sources, f"the student of {source}")
         (dataset,) = sources.datasets
         theirs = dataset.manifest.label
@@ -64,7 +66,7 @@ class ExportedTextStudent(PredictedLabels):
 
     def predict(self, texts: Sequence[str], features: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """See `StudentScorer.predict`."""
-        return self.predictions(self._student.predict(texts))
+        return self.predictions(self._student.predict(list(separated(texts, self._separator))))
 
     @property
     def texts_cut(self) -> dict[str, Any]:
@@ -77,6 +79,7 @@ class ExportedPair:
 
     labels = None
     reads: tuple[str, ...] = MODALITIES
+    context = 0
 
     def __init__(self, folder: Path, sources: Sources, source: Location) -> None:
         self._student = PairStudent.load(folder)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vadv_dist.config.sections import Config
 from vadv_dist.config.student_sections import TextStudentConfig
 from vadv_dist.data.collate import MASK, TOKENS, Collator, FeatureField, TextField
+from vadv_dist.data.context import separator_of
 from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import Sources
 from vadv_dist.data.tokens import Tokens
@@ -295,6 +296,8 @@ class SentimentTask:
             config=facts.config,
             labels=self.labels,
             calibration="" if facts.calibration is None else str(facts.calibration),
+            context=self._student.context,
+            separator=separator_of(self.tokenizer) if self._student.context else "",
         )
         export_student(student, self.tokenizer, out, replace=True, card=card)
 

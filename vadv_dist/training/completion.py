@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from vadv_dist.config import Config, config_to_dict
+from vadv_dist.data.context import separated, separator_of
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.inference.token_counts import count_tokens
 from vadv_dist.runs.checkpoint import checkpoint_at
@@ -57,7 +58,9 @@ def finish_run(
         checkpoint_write_s=round(state.checkpoint_write_s, 3),
         data=data,
         texts_cut={
-            split.name: count_tokens(task.tokenizer, split.texts(), config.data.max_tokens).to_json()
+            split.name: count_tokens(
+                task.tokenizer, separated(split.texts(), separator_of(task.tokenizer)), config.data.max_tokens
+            ).to_json()
             for split in (splits.train, splits.valid)
             if task.tokenizer is not None
         },

@@ -10,6 +10,7 @@ import torch
 
 from vadv_dist.config import Config
 from vadv_dist.cuda import prepare_cuda
+from vadv_dist.data.context import separated, separator_of
 from vadv_dist.data.reading import read_columns
 from vadv_dist.data.schema import SPLITS
 from vadv_dist.data.shared_videos import shared_videos
@@ -58,7 +59,6 @@ def evaluate_run(
     shards = sources.split(split)
     task, scored = score_best(config, folder, sources, shards, result)
     clips = columns_of(shards, scored)
-    tokenizer = task.tokenizer
     evaluation = evaluation_of(
         task,
         scored,
@@ -67,12 +67,20 @@ def evaluate_run(
         split=split,
         step=result.best_step,
         dropped=shards.dropped,
-        texts_cut=count_tokens(tokenizer, clips["text"], config.data.max_tokens).to_json() if tokenizer else {},
+        texts_cut=_texts_cut(task, shards, clips["text"], config.data.max_tokens),
         leaks=leaks_of(sources, split),
     )
     write_predictions(folder.root / f"predictions-{split}.parquet", clips, scored)
     write_json(folder.root / f"evaluation-{split}.json", evaluation.to_json())
     return evaluation
+
+
+def _texts_cut(task: Task, shards: SplitShards, words: Sequence[str], max_tokens: int) -> dict[str, Any]:
+    """How many texts are truncated, of those whose words are given; with context, of the readings of the split."""
+    if task.tokenizer is None:
+        return {}
+    texts = separated(shards.texts(), separator_of(task.tokenizer)) if shards.sources.context else words
+    return count_tokens(task.tokenizer, texts, max_tokens).to_json()
 
 
 def evaluation_of(scorer: Scorer, scored: Scored, sources: Sources, **facts: Any) -> Evaluation:

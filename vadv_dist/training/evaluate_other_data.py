@@ -77,6 +77,7 @@ def score_on(source: Location, dataset: Dataset, split: str) -> Evaluation:
     with local_copy(resolve_student(source)) as folder:
         sources = Sources([dataset], (), (None,))
         student = open_student(folder, sources, source)
+        sources = replace(sources, context=student.context)
         trained = _trained_on(source, student.data)
     shards = SplitShards(sources, split, [(0, shard) for shard in dataset.split(split)], dropped=0)
     scored = _score(student, shards)
@@ -114,12 +115,13 @@ def _score(student: StudentScorer, shards: SplitShards) -> Scored:
     names: list[tuple[str, str]] = []
     labels: list[FloatArray] = []
     found: dict[str, list[FloatArray]] = {}
-    for _, shard in shards.shards:
+    for number, (_, shard) in enumerate(shards.shards):
         table = reader.read(shard)
         names += zip(table.column("source").to_pylist(), table.column("clip_id").to_pylist(), strict=True)
         labels.append(table.column("label").to_numpy().astype(np.float32))
         features = {name: _values(table.column(name), spec) for name, spec in reader.specs.items()}
-        for column, values in student.predict(table.column("text").to_pylist(), features).items():
+        texts = shards.readings([number]) if student.context else table.column("text").to_pylist()
+        for column, values in student.predict(texts, features).items():
             found.setdefault(column, []).append(values)
     return Scored(names, np.concatenate(labels), {column: np.concatenate(parts) for column, parts in found.items()})
 
