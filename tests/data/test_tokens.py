@@ -18,7 +18,7 @@ class Counted:
     """A tokenizer that notes what it is asked for."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.inner = tokenizer
+        self.inner, self.sep_token = tokenizer, tokenizer.sep_token
         self.asked: list[str] = []
 
     def __call__(self, texts: list[str], **options: Any) -> Any:
