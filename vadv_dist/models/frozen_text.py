@@ -48,6 +48,23 @@ class FrozenText:
         self._max_tokens = max_tokens
         require_fitting(self._encoder, self._tokenizer, encoder, max_tokens)
 
+    def padded(self, texts: Sequence[str]) -> tuple[Floats, Ints]:
+        """Embed texts as sequences of `max_tokens` steps, with zeros after each text's end.
+
+        Returns:
+            embeddings, [B, L, D]; token ids, mask and segment of each step, [B, 3, L].
+        """
+        values_BLD = np.zeros((len(texts), self._max_tokens, self.width), np.float32)
+        tokens_B3L = np.zeros((len(texts), 3, self._max_tokens), np.int64)
+        row = 0
+        for batch in self.embed(texts):
+            rows, length = batch.ids.shape
+            values_BLD[row : row + rows, :length] = batch.states * batch.mask[:, :, None]
+            tokens_B3L[row : row + rows, 0, :length] = batch.ids * batch.mask
+            tokens_B3L[row : row + rows, 1, :length] = batch.mask
+            row += rows
+        return values_BLD, tokens_B3L
+
     @property
     def width(self) -> int:
         """Width of a token's embedding."""

@@ -119,7 +119,7 @@ def _require_known(predictions: dict[str, Prediction], split_of: dict[str, str])
         if split is None:
             raise UserError(
                 f"{prediction.where}: the data set has no clip {clip_id!r}.{did_you_mean(clip_id, split_of)} Use the "
-                "ids of its clip_id column; those of an MMSA file are `video_clip` here, not `video$_$clip`."
+                "ids of its clip_id column."
             )
         if prediction.split not in (None, split):
             raise UserError(

@@ -2,7 +2,8 @@
 
 A file is `{train, valid, test}`, each with columns of equal length: `id` (`video$_$clip`), `raw_text`,
 `regression_labels`, `vision` and `audio` [R, T, D] padded with zeros, and in unaligned files `vision_lengths` and
-`audio_lengths`. Shape letters: R rows of a split, L rows of a sequence, T frames, D width.
+`audio_lengths`. Files of `vadv data-export mmsa` also have `clip_id`, `video_id`, `source`, `vision_missing` and
+`audio_missing`. Shape letters: R rows of a split, L rows of a sequence, T frames, D width.
 
 A pickle cannot be read in parts, so the file is memory-mapped: arrays stay in it until a row is needed, and only texts,
 ids and labels are in memory (and arrays of protocol 2, which are written as text).
@@ -101,13 +102,14 @@ def ingest_mmsa(
         for split in splits:
             for row in range(len(split.ids)):
                 with ingestion.row(path, f"{split.key} row {row}") as where:
-                    clip_id, video_id = _names(split.ids[row], where)
+                    clip_id, video_id = split.names(row, where)
                     values = {
                         feature: ingestion.frames(feature, _sequence(ingestion, split, name, row, where), where, name)
                         for name, feature in feature_of.items()
                     }
                     text = _text(split.texts[row], "raw_text", where).strip()
-                    clip = Clip(clip_id, video_id, text, _label(split.labels[row]), source or path.stem, values)
+                    own = _text(split.own["source"][row], "source", where) if "source" in split.own else path.stem
+                    clip = Clip(clip_id, video_id, text, _label(split.labels[row]), source or own, values)
                     ingestion.add(split.name, clip, where)
     return ingestion.summary()
 
@@ -121,6 +123,7 @@ class _Split:
         name: train, valid or test.
         values: sequences by column, an array [R, L, D] or a list of R arrays [L, D].
         lengths: unpadded length of each sequence, by column, if the file has it.
+        own: columns of our own exports that the file has.
     """
 
     key: str
@@ -130,6 +133,14 @@ class _Split:
     labels: list[Any]
     values: dict[str, Array | list[Any]]
     lengths: dict[str, list[Any]]
+    own: dict[str, list[Any]]
+
+    def names(self, row: int, where: str) -> tuple[str, str]:
+        """A row's clip id and video."""
+        if {"clip_id", "video_id"} <= self.own.keys():
+            clip_id, video_id = (_text(self.own[name][row], name, where) for name in ("clip_id", "video_id"))
+            return clip_id, video_id
+        return _names(self.ids[row], where)
 
 
 def _splits(path: Path, label_key: str, columns: Sequence[str]) -> list[_Split]:
@@ -180,7 +191,12 @@ def _split(path: Path, key: str, name: str, raw: Any, label_key: str, columns: S
     if label_key == _LABELS and raw.get("annotations") is not None:
         _require_agreement(labels, _flat(raw["annotations"], f"{where} annotations", rows), where)
     texts = _flat(column("raw_text"), f"{where} raw_text", rows)
-    return _Split(key, name, ids, texts, labels, values, lengths)
+    own = {
+        one: _flat(raw[one], f"{where} {one}", rows)
+        for one in ("clip_id", "video_id", "source", *(f"{one}_missing" for one in columns))
+        if raw.get(one) is not None
+    }
+    return _Split(key, name, ids, texts, labels, values, lengths, own)
 
 
 def _require_agreement(labels: Sequence[Any], annotations: Sequence[Any], where: str) -> None:
@@ -271,6 +287,8 @@ def _sequence(ingestion: Ingestion, split: _Split, column: str, row: int, where:
     values = split.values[column][row]
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "fiu":
         raise bad_row(f"{column} is not a sequence", where, f"{column} is not an array of numbers [L, D].")
+    if split.own.get(f"{column}_missing", {row: False})[row] is True:
+        return np.asarray(values[:0])
     if column not in split.lengths:
         return trim_zeros(values)
     length = split.lengths[column][row]

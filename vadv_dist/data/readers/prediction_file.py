@@ -66,7 +66,8 @@ def _require_columns(path: Path, header: list[str]) -> None:
 
 
 def _prediction(row: Mapping[str, str], where: str) -> tuple[str, Prediction]:
-    clip_id, cell, split = row["clip_id"].strip(), row["prediction"], row.get(_SPLIT)
+    clip_id = row["clip_id"].strip().replace("$_$", "_")  # MMSA's ids, `video$_$clip`
+    cell, split = row["prediction"], row.get(_SPLIT)
     value = number_of(cell)
     if not math.isfinite(value):
         raise UserError(
