@@ -153,6 +153,26 @@ def test_data_sets_that_differ_only_in_video_share_words_and_labels(tmp_path: Pa
     assert not np.array_equal(strong["visual"], idle["visual"])
 
 
+def test_audio_is_a_further_cue_and_changes_nothing_else(tmp_path: Path) -> None:
+    plain = make_dataset(tmp_path / "plain", num_clips=60, seed=1)
+    heard = make_dataset(tmp_path / "heard", num_clips=60, seed=1, audio_shape=(20, 12))
+    one, other = rows(plain), rows(heard)
+    for name in ("clip_id", "text", "label", "split"):
+        assert one[name] == other[name]
+    for name in ("visual", "face"):
+        np.testing.assert_array_equal(one[name], other[name])
+    clips = list(heard.clips("train"))
+    audio = np.stack([np.asarray(clip.features["audio"], np.float64) for clip in clips])
+    assert audio.shape[1:] == (20, 12)
+    label = np.array([clip.label for clip in clips])
+    ridge = audio.mean(axis=1) - audio.mean(axis=(0, 1))
+    weights = np.linalg.solve(ridge.T @ ridge + np.eye(12), ridge.T @ (label - label.mean()))
+    assert np.corrcoef(ridge @ weights, label)[0, 1] > 0.7
+    with_audio, without = (best_errors(GenerativeModel(audio_shape=shape)) for shape in ((20, 12), None))
+    assert with_audio["video"] < without["video"]
+    assert with_audio["text"] == without["text"]
+
+
 def test_uninformative_video_adds_nothing_to_the_best_errors() -> None:
     informative, not_informative = (best_errors(GenerativeModel(informative_video=flag)) for flag in (True, False))
     assert not_informative["video"] == not_informative["constant"]

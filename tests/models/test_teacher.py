@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vadv_dist.errors import UserError
+from vadv_dist.models.branches import AudioBranch
 from vadv_dist.models.heads import TwoLayerMLP
 from vadv_dist.models.teacher import Teacher, TeacherOutputs
 
@@ -98,7 +99,8 @@ def test_stored_values_of_a_missing_feature_do_not_matter(similarity: str, store
 
     def outputs_and_gradient(values: dict[str, Tensor]) -> list[Tensor]:
         outputs = teacher(**values, **masks)
-        return [*outputs, *torch.autograd.grad(total(outputs), list(teacher.parameters()))]
+        given = [output for output in outputs if output is not None]
+        return [*given, *torch.autograd.grad(total(outputs), list(teacher.parameters()))]
 
     for ours, reference in zip(outputs_and_gradient(filled), outputs_and_gradient(zeroed), strict=True):
         assert ours.isfinite().all()
@@ -109,6 +111,8 @@ def test_rows_with_all_features_give_the_same_result_without_masks() -> None:
     teacher, given = make_teacher(), features()
     some = {"has_visual": torch.tensor([1, 0, 1, 1]), "has_face": torch.tensor([1, 1, 0, 1])}
     for masked, plain in zip(teacher(**given, **some), teacher(**given), strict=True):
+        if plain is None:  # without an audio branch
+            continue
         torch.testing.assert_close(masked[[0, 3]], plain[[0, 3]])
         assert not torch.allclose(masked[[1, 2]], plain[[1, 2]], atol=1e-6)
 
@@ -242,6 +246,49 @@ def test_a_branch_without_its_features_is_refused() -> None:
         make_teacher()(visual=features()["visual"])
     with pytest.raises(ValueError, match="Got 3 visual tokens per frame, expected 2"):
         make_teacher()(visual=torch.zeros(BATCH, 3, 3, 12), face=features()["face"])
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (6,)])
+def test_an_audio_branch_is_a_third_one_and_leaves_the_others_as_they_are(shape: tuple[int, ...]) -> None:
+    plain, teacher = make_teacher(), make_teacher(audio_shape=shape)
+    first = {n: p for n, p in plain.named_parameters() if n.startswith(("visual_branch", "face_branch"))}
+    assert first
+    assert all(torch.equal(teacher.get_parameter(name), value) for name, value in first.items())
+    assert not any("audio" in name for name in plain.state_dict())
+    given, audio = features(), torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(2))
+    outputs = teacher(**given, audio=audio)
+    assert outputs.features("audio").shape == (BATCH, WIDTH)
+    total(outputs).backward()
+    assert without_gradient(teacher) == set()
+    louder = teacher(**given, audio=audio + 0.5 * torch.arange(6))
+    assert not torch.allclose(outputs.video_logit, louder.video_logit, atol=1e-6)
+    # Missing audio is zeros behind the branch, whatever is stored.
+    has = torch.tensor([1, 0, 1, 0])
+    stored = torch.where(has.view(-1, *[1] * len(shape)) == 0, math.nan, audio)
+    masked = teacher(**given, audio=stored, has_audio=has)
+    assert masked.video_logit.isfinite().all()
+    torch.testing.assert_close(masked.video_logit[has == 1], outputs.video_logit[has == 1])
+    assert not masked.features("audio")[has == 0].any()
+    with pytest.raises(ValueError, match="no audio features were given"):
+        teacher(**given)
+
+
+def test_audio_alone_teaches_with_static_prompts_or_none() -> None:
+    for prompting in ("static", "none"):
+        teacher = make_teacher(visual_shape=None, face_shape=None, audio_shape=(5, 6), prompting=prompting)
+        total(teacher(audio=torch.randn(BATCH, 5, 6))).backward()
+        assert without_gradient(teacher) == set()
+
+
+def test_descriptors_of_very_different_scale_share_one_branch() -> None:
+    """A pitch of 200 Hz must not drown a ratio of 0.1: the change of either moves the vector."""
+    torch.manual_seed(0)
+    branch = AudioBranch(shape=(4, 3), width=8, heads=2, mit_layers=1).eval()
+    audio = torch.tensor([200.0, 0.1, -3.0]).expand(1, 4, 3)
+    base = branch(audio)
+    for changed in ([220.0, 0.1, -3.0], [200.0, 0.9, -3.0]):
+        moved = branch(torch.tensor(changed).expand(1, 4, 3))
+        assert (moved - base).norm() / base.norm() > 0.01
 
 
 def test_two_layer_mlp_equals_its_formula() -> None:

@@ -387,6 +387,18 @@ def test_each_ablation_switch_trains(write_config, overrides: tuple[str, ...]) -
     assert parts == ({"student"} if "--objective.kind=none" in overrides else {"student", "teacher"})
 
 
+def test_audio_trains_as_a_third_branch(write_config, tmp_path: Path) -> None:
+    from vadv_dist.data.synth import make_dataset
+
+    data = make_dataset(tmp_path / "heard", num_clips=40, audio_shape=(6, 5))
+    overrides = ("--trainer.max_steps=2", "--teacher.use_audio=true", f"--student.encoder={tmp_path / 'heard/encoder'}")
+    folder, _ = run(write_config(uri=data.root), *overrides)
+    names = {".".join(name.split(".")[:2]) for name in final_weights(folder)}
+    assert {"teacher.visual_branch", "teacher.face_branch", "teacher.audio_branch"} <= names
+    with pytest.raises(UserError, match=r"has no audio features .*teacher.use_audio: false"):
+        run(write_config("silent"), "--teacher.use_audio=true")
+
+
 def test_teacher_is_scored_on_clips_with_its_features(write_config, tmp_path: Path) -> None:
     import numpy as np
     import pyarrow.parquet as pq

@@ -67,6 +67,13 @@ def _add_synth(commands: Commands) -> None:
         help="standard deviation of the noise on the label in video and face, in label units (default: 0.4; at 6 the "
         "video's sign is right for only 62 %% of the clips)",
     )
+    sentiment.add_argument(
+        "--audio-shape",
+        type=int,
+        nargs=2,
+        metavar=("T", "D"),
+        help="add audio features of T steps and width D, with a cue like that of the video (teacher.use_audio)",
+    )
     retrieval = synth.add_argument_group("--task retrieval (an audio vector, video frames, a class)")
     for flag, kind, metavar, what in (
         ("--classes", int, "N", "number of classes (default: 10, as in VEGAS)"),
@@ -82,7 +89,7 @@ def _add_synth(commands: Commands) -> None:
 
 
 # Parameter of the random model by the name of its option, which only its task has.
-_SENTIMENT = {"annotator_noise": "s_annot", "video_noise": "s_video"}
+_SENTIMENT = {"annotator_noise": "s_annot", "video_noise": "s_video", "audio_shape": "audio_shape"}
 _RETRIEVAL = {
     "classes": "num_classes",
     "audio_noise": "s_audio",

@@ -110,7 +110,8 @@ def _of_teacher(config: "Config") -> tuple[str, ...]:
     """Features that the teacher reads; none without a teacher."""
     if not config.has_teacher:
         return ()
-    switches = (("visual", config.teacher.use_visual), ("face", config.teacher.use_face))
+    teacher = config.teacher
+    switches = (("visual", teacher.use_visual), ("face", teacher.use_face), ("audio", teacher.use_audio))
     return tuple(name for name, on in switches if on)
 
 
@@ -136,6 +137,8 @@ class TeacherConfig:
     """Enable the visual branch."""
     use_face: bool = True
     """Enable the face branch."""
+    use_audio: bool = False
+    """Enable an audio branch, which the paper does not have; for data sets with audio features, such as COVAREP's."""
     prompting: PromptingName = "video"
     """Prompts that the video is compared with (eq. 7). `video`: prompts that attend to the video; `static`: the stored
     prompts, which keeps the class term and distillation step 1 (Table 6, "w/o video-specific prompting"); `none`: no
@@ -146,7 +149,8 @@ class TeacherConfig:
     """Dropout rate of the teacher's attention and MLPs."""
 
     def __post_init__(self) -> None:
-        require(self.use_visual or self.use_face, "use_visual", False, "true, because teacher.use_face is false")
+        what = "true, because teacher.use_face and teacher.use_audio are false"
+        require(self.use_visual or self.use_face or self.use_audio, "use_visual", False, what)
         what = "static or none if teacher.use_visual is false: video-specific prompts attend to the visual branch"
         require(self.use_visual or self.prompting != "video", "prompting", self.prompting, what)
 

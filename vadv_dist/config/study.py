@@ -91,6 +91,8 @@ class MadeSentimentConfig:
     """Frames, tokens and width of the visual feature."""
     face_shape: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
     """Frames and width of the face feature."""
+    audio_shape: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
+    """Steps and width of the audio feature; null makes no audio."""
 
 
 @dataclass(frozen=True, config=SETTINGS)

@@ -1,7 +1,7 @@
-"""The teacher's two branches: video frames and facial expression.
+"""The teacher's branches: video frames, facial expression, and audio.
 
-Shape letters: B batch, T frames, N visual tokens per frame, D width, Dv width of the stored features, E expression
-scores.
+Shape letters: B batch, T frames, N visual tokens per frame, D width, Dv, Da width of the stored visual and audio
+features, E expression scores.
 """
 
 import torch
@@ -108,3 +108,43 @@ class FaceBranch(nn.Module):
         """
         frames_BTD = self.score_projection(face_BTE.to(self.score_projection.weight.dtype))
         return frames_BTD.mean(dim=1) if self.mit is None else self.mit(frames_BTD)
+
+
+class AudioBranch(nn.Module):
+    """Audio features to one vector, as the facial branch does: linear Da → D, then MIT. The paper has none.
+
+    Descriptors such as COVAREP's differ in scale by orders of magnitude (a pitch of 200 Hz beside a ratio of 0.1).
+    asinh, a logarithm that keeps the sign, and LayerNorm bring them together.
+
+    Args:
+        shape: (T, Da) of a clip's features, or (Da,) for a vector.
+        width: D.
+        heads: attention heads.
+        mit_layers: layers of the MIT; with 0 or for a vector there is no MIT, and the mean over steps is used.
+        dropout: dropout of attention weights and hidden values.
+    """
+
+    def __init__(
+        self, *, shape: tuple[int, ...], width: int, heads: int, mit_layers: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.input_norm = nn.LayerNorm(shape[-1])
+        self.projection = linear(shape[-1], width)
+        self.mit = (
+            MultiFrameIntegrationTransformer(
+                width=width, heads=heads, layers=mit_layers, num_frames=shape[0], dropout=dropout
+            )
+            if mit_layers and len(shape) > 1
+            else None
+        )
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Return one vector per clip, [B, D].
+
+        Args:
+            audio: features, [B, T, Da] or [B, Da], of any floating-point type.
+        """
+        audio_BTD = self.projection(self.input_norm(audio.to(self.projection.weight.dtype).asinh()))
+        if audio_BTD.ndim == 2:
+            return audio_BTD
+        return audio_BTD.mean(dim=1) if self.mit is None else self.mit(audio_BTD)

@@ -1,7 +1,7 @@
 """The teacher: from a clip to a video logit and, through prompts, class scores and a prompt logit.
 
-Shape letters: B batch, T frames, N visual tokens per frame, C classes, D width, Dv, Dp widths of stored features and
-prompts, E expression scores.
+Shape letters: B batch, T frames, N visual tokens per frame, C classes, D width, Dv, Da, Dp widths of stored visual and
+audio features and prompts, E expression scores.
 """
 
 from typing import Literal, NamedTuple
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vadv_dist.errors import UserError
 from vadv_dist.models.attention import POSITION_STD, learnable, linear
-from vadv_dist.models.branches import FaceBranch, VisualBranch
+from vadv_dist.models.branches import AudioBranch, FaceBranch, VisualBranch
 from vadv_dist.models.heads import TwoLayerMLP, without_autocast
 from vadv_dist.models.prompting import VideoSpecificPrompting
 
@@ -29,6 +29,7 @@ class TeacherOutputs(NamedTuple):
         prompt_logit: prompt logit, in the form of the video logit; None without prompts.
         video_features: the video representation of eq. 6, [B, D].
         visual_features, face_features: the vectors of both branches, [B, D]; None without the branch.
+        audio_features: likewise, of the audio branch.
         prompts_features: the prompts adapted to the video (eq. 7) side by side, [B, C * D]; None without them.
     """
 
@@ -39,6 +40,7 @@ class TeacherOutputs(NamedTuple):
     visual_features: Tensor | None = None
     face_features: Tensor | None = None
     prompts_features: Tensor | None = None
+    audio_features: Tensor | None = None
 
     def features(self, name: str) -> Tensor:
         """The features `<name>_features`.
@@ -53,7 +55,7 @@ class TeacherOutputs(NamedTuple):
 
 
 class Teacher(nn.Module):
-    """Visual and facial branch, their joint video representation, and video-specific prompting.
+    """Branches for frames, face and optionally audio, their joint representation, and video-specific prompting.
 
     Source: VideoAdviser, arXiv:2309.15494, section 4.1, eq. 4-8. The paper does not state the activation of its
         two-layer
@@ -62,6 +64,7 @@ class Teacher(nn.Module):
     Args:
         visual_shape: (T, N, Dv) of a clip's frame features; None for no visual branch.
         face_shape: (T, E) of a clip's expression scores; None for no facial branch.
+        audio_shape: (T, Da) or (Da,) of a clip's audio features; None for no audio branch, as in the paper.
         width: D, the common width of all branches.
         hidden: H, hidden width of the two-layer MLPs.
         heads: attention heads.
@@ -88,6 +91,7 @@ class Teacher(nn.Module):
         *,
         visual_shape: tuple[int, int, int] | None,
         face_shape: tuple[int, int] | None,
+        audio_shape: tuple[int, ...] | None = None,
         width: int,
         hidden: int,
         heads: int,
@@ -103,8 +107,10 @@ class Teacher(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if visual_shape is None and face_shape is None:
-            raise UserError("The teacher has no input: set teacher.use_visual or teacher.use_face to true.")
+        if visual_shape is None and face_shape is None and audio_shape is None:
+            raise UserError(
+                "The teacher has no input: set teacher.use_visual, teacher.use_face or teacher.use_audio to true."
+            )
         if prompting == "video" and visual_shape is None:
             raise UserError(
                 "teacher.prompting: video needs the visual branch, which prompts attend to. "
@@ -132,7 +138,12 @@ class Teacher(nn.Module):
             if face_shape is not None
             else None
         )
-        num_branches = (visual_shape is not None) + (face_shape is not None)
+        self.audio_branch = (
+            AudioBranch(shape=audio_shape, width=width, heads=heads, mit_layers=mit_layers, dropout=dropout)
+            if audio_shape is not None
+            else None
+        )
+        num_branches = sum(shape is not None for shape in (visual_shape, face_shape, audio_shape))
         self.fusion = TwoLayerMLP(num_branches * width, hidden, width, "gelu", dropout=dropout)  # eq. 6
         self.width = width
         self._num_classes = num_classes
@@ -170,8 +181,10 @@ class Teacher(nn.Module):
         *,
         visual: Tensor | None = None,
         face: Tensor | None = None,
+        audio: Tensor | None = None,
         has_visual: Tensor | None = None,
         has_face: Tensor | None = None,
+        has_audio: Tensor | None = None,
     ) -> TeacherOutputs:
         """Compute the logits of a batch.
 
@@ -181,7 +194,8 @@ class Teacher(nn.Module):
         Args:
             visual: frame features, [B, T, N, Dv]; used by the visual branch.
             face: expression scores, [B, T, E]; used by the facial branch.
-            has_visual, has_face: 1 for rows with the feature, 0 for others, [B]; None if all have it.
+            audio: audio features, [B, T, Da] or [B, Da]; used by the audio branch.
+            has_visual, has_face, has_audio: 1 for rows with the feature, 0 for others, [B]; None if all have it.
         Returns:
             logits in fp32.
         Raises:
@@ -199,10 +213,16 @@ class Teacher(nn.Module):
             if face is None:
                 raise ValueError("The teacher has a facial branch, but no expression scores were given.")
             face_BD = _zero_missing(self.face_branch(_zero_missing(face, has_face)), has_face)
-        video_BD = self.fusion(torch.cat([part for part in (seen_BD, face_BD) if part is not None], dim=-1))  # eq. 6
+        heard_BD: Tensor | None = None
+        if self.audio_branch is not None:
+            if audio is None:
+                raise ValueError("The teacher has an audio branch, but no audio features were given.")
+            heard_BD = _zero_missing(self.audio_branch(_zero_missing(audio, has_audio)), has_audio)
+        parts = [part for part in (seen_BD, face_BD, heard_BD) if part is not None]
+        video_BD = self.fusion(torch.cat(parts, dim=-1))  # eq. 6
         video_logit = self._logit(self.video_head(video_BD))
         if not self.has_prompts:
-            return TeacherOutputs(video_logit, None, None, video_BD, seen_BD, face_BD)
+            return TeacherOutputs(video_logit, None, None, video_BD, seen_BD, face_BD, None, heard_BD)
 
         prompts_CD = self.prompts
         if self.prompt_projection is not None:
@@ -216,7 +236,7 @@ class Teacher(nn.Module):
         share_BC = class_logits_BC.softmax(dim=-1)  # eq. 8
         adapted = None if self.prompting is None else prompts_BCD.flatten(start_dim=1)
         prompt_logit = self._logit(self.prompt_head(share_BC))
-        return TeacherOutputs(video_logit, class_logits_BC, prompt_logit, video_BD, seen_BD, face_BD, adapted)
+        return TeacherOutputs(video_logit, class_logits_BC, prompt_logit, video_BD, seen_BD, face_BD, adapted, heard_BD)
 
     def feature_width(self, name: str) -> int:
         """Width of `TeacherOutputs.features(name)`."""

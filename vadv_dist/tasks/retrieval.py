@@ -83,8 +83,10 @@ class RetrievalStep(TrainingStep):
             seen = self.teacher(
                 visual=fields["visual"] if self.teacher.visual_branch is not None else None,
                 face=fields.get("face"),
+                audio=fields["audio"] if self.teacher.audio_branch is not None else None,
                 has_visual=present["visual"],
                 has_face=present.get("face"),
+                has_audio=present["audio"],
             )
         outputs = {name: value for name, value in pair._asdict().items() if isinstance(value, Tensor)}
         if seen is not None:

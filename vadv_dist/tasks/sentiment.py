@@ -96,8 +96,10 @@ class SentimentStep(TrainingStep):
             seen = self.teacher(
                 visual=fields.get("visual"),
                 face=fields.get("face"),
+                audio=fields.get("audio"),
                 has_visual=present.get("visual"),
                 has_face=present.get("face"),
+                has_audio=present.get("audio"),
             )
             outputs["video_logit"] = seen.video_logit
             if seen.class_logits is not None:

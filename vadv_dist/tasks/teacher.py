@@ -20,6 +20,7 @@ def teacher_of(config: Config, sources: Sources) -> Teacher:
         section,
         visual=shapes.get("visual") if section.use_visual else None,
         face=shapes.get("face") if section.use_face else None,
+        audio=shapes.get("audio") if section.use_audio else None,
         prompts=None if found is None else torch.from_numpy(found),
         num_classes=label.num_prompts,
         predicts_classes=label.is_class,
@@ -31,6 +32,7 @@ def build_teacher(
     *,
     visual: Sequence[int] | None = None,
     face: Sequence[int] | None = None,
+    audio: Sequence[int] | None = None,
     prompts: Tensor | None = None,
     num_classes: int = 2,
     predicts_classes: bool = False,
@@ -41,6 +43,7 @@ def build_teacher(
         config: its section of the configuration; None takes the defaults.
         visual: shape [T, N, D] of the visual features of a clip; None without that branch.
         face: shape [T, E] of its face features; None without that branch.
+        audio: shape [T, D] or [D] of its audio features; None without that branch.
         prompts: embeddings of the classes' prompts, [C, D]; None draws trained ones.
         num_classes: C; two sides of the threshold for sentiment.
         predicts_classes: whether its logits are scores of the classes instead of sentiment.
@@ -53,6 +56,7 @@ def build_teacher(
     return Teacher(
         visual_shape=None if visual is None else (visual[0], visual[1], visual[2]),
         face_shape=None if face is None else (face[0], face[1]),
+        audio_shape=None if audio is None else tuple(audio),
         width=width,
         hidden=teacher.hidden,
         heads=heads,

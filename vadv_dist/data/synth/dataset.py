@@ -12,7 +12,7 @@ from vadv_dist.data.schema import SPLITS, Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, DatasetWriter
 from vadv_dist.data.synth.encoder import write_encoder
 from vadv_dist.data.synth.grammar import draw_word_counts, render
-from vadv_dist.data.synth.model import GenerativeModel, draw_features, prompt_embeddings
+from vadv_dist.data.synth.model import GenerativeModel, draw_audio, draw_features, prompt_embeddings
 from vadv_dist.data.synth.truth import truth_document
 from vadv_dist.errors import UserError
 
@@ -33,6 +33,7 @@ def make_dataset(
     s_video: float = GenerativeModel.s_video,
     visual_shape: tuple[int, int, int] = GenerativeModel.visual_shape,
     face_shape: tuple[int, int] = GenerativeModel.face_shape,
+    audio_shape: tuple[int, int] | None = None,
     shard_rows: int = DEFAULT_SHARD_ROWS,
 ) -> Dataset:
     """Create a data set with known best attainable errors, and an untrained encoder in `<out>/encoder`.
@@ -46,6 +47,7 @@ def make_dataset(
         informative_video: whether video and face depend on the label.
         s_annot, s_video: noise of an annotator and of the video, in label units.
         visual_shape, face_shape: features of a clip, [T, N, D] and [T, E].
+        audio_shape: audio features of a clip, [T, D]; None leaves them out.
         shard_rows: maximum number of rows per shard.
 
     Raises:
@@ -64,10 +66,14 @@ def make_dataset(
         s_video=s_video,
         visual_shape=visual_shape,
         face_shape=face_shape,
+        audio_shape=None if audio_shape is None else (audio_shape[0], audio_shape[1]),
     )
+    features = {"visual": FeatureSpec(visual_shape), "face": FeatureSpec(face_shape)}
+    if audio_shape is not None:
+        features["audio"] = FeatureSpec(tuple(audio_shape))
     writer = DatasetWriter(
         out,
-        features={"visual": FeatureSpec(visual_shape), "face": FeatureSpec(face_shape)},
+        features=features,
         label=LabelSpec(),
         provenance={"made_by": "vadv synth", "parameters": {"num_clips": num_clips, "seed": seed, **asdict(model)}},
         shard_rows=shard_rows,
@@ -94,6 +100,7 @@ def draw_clips(model: GenerativeModel, *, num_clips: int, seed: int) -> Iterator
         half_R = model.draw_half_levels(rng, latent_R)
         # From a separate generator: data sets that differ only in their video share words and labels.
         visual, face = draw_features(np.random.default_rng([seed, 3, chunk]), model, latent_R, speaker_R)
+        audio = draw_audio(np.random.default_rng([seed, 4, chunk]), model, latent_R, speaker_R)
         words_R = draw_word_counts(rng, len(speaker_R))
         index_in_video_R = np.concatenate([np.arange(size) for size in sizes[first:last]])
         for r, speaker in enumerate(speaker_R):
@@ -107,7 +114,11 @@ def draw_clips(model: GenerativeModel, *, num_clips: int, seed: int) -> Iterator
                     text=render(rng, int(half_R[r]), words_R[r]),
                     label=float(label_R[r]),
                     source="synth",
-                    features={"visual": visual[r], "face": face[r]},
+                    features={
+                        "visual": visual[r],
+                        "face": face[r],
+                        **({} if audio is None else {"audio": audio[r]}),
+                    },
                 ),
             )
         first = last

@@ -39,7 +39,7 @@ MOSI_LABEL_SHARES = (
 )  # fmt: skip
 
 # Random streams of the directions.
-_VISUAL, _FACE, _PROMPT = 1, 2, 3
+_VISUAL, _FACE, _PROMPT, _AUDIO = 1, 2, 3, 4
 
 
 def latent_shares() -> Floats:
@@ -53,15 +53,16 @@ class GenerativeModel:
     """Parameters of the random model; every `s_` is a standard deviation in label units.
 
     Args:
-        informative_video: whether video and face depend on the clip's latent; if not, they depend on another latent
-            with the same distribution.
+        informative_video: whether video, face and audio depend on the clip's latent; if not, they depend on another
+            latent with the same distribution.
         s_annot: one annotator's noise, before rounding to an integer.
         s_text: noise of the words' level of opinion, before rounding to a half.
-        s_video: noise of the cue shared by all visual frames, and of the one shared by all face crops.
+        s_video: noise of the cue shared by all visual frames, and of those shared by all face crops and all of audio.
         s_frame: noise of each value of a frame or crop.
         s_speaker: spread of the speakers' offsets, which are orthogonal to the cue.
         visual_shape: [T, N, D] of a clip's visual features.
         face_shape: [T, E] of a clip's expression scores.
+        audio_shape: [T, D] of a clip's audio features, which carry a cue like the others; None has no audio.
 
     Raises:
         UserError: a noise that is not a positive number, or a shape with an axis below 1.
@@ -75,6 +76,7 @@ class GenerativeModel:
     s_speaker: float = 0.5
     visual_shape: tuple[int, int, int] = (8, 1, 32)
     face_shape: tuple[int, int] = (64, 8)
+    audio_shape: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("s_annot", "s_text", "s_video", "s_frame", "s_speaker"):
@@ -82,8 +84,10 @@ class GenerativeModel:
             if not (isfinite(value) and value > 0):
                 flag = f" ({_FLAGS[name]})" if name in _FLAGS else ""
                 raise UserError(f"{name}{flag} is {value!r}, expected a positive standard deviation in label units.")
-        for name, axes in (("visual_shape", 3), ("face_shape", 2)):
+        for name, axes in (("visual_shape", 3), ("face_shape", 2), ("audio_shape", 2)):
             shape = getattr(self, name)
+            if shape is None:
+                continue
             if len(shape) != axes or min(shape) < 1:
                 raise UserError(f"{name} is {list(shape)}, expected {axes} positive integers.")
 
@@ -134,8 +138,11 @@ class GenerativeModel:
 
     @property
     def video_variance(self) -> float:
-        """Variance around the latent of the best estimate from visual features and expression scores together."""
-        return 1 / (1 / self.visual_variance + 1 / self.face_variance)
+        """Variance around the latent of the best estimate from all features together."""
+        parts = [self.visual_variance, self.face_variance]
+        if self.audio_shape is not None:
+            parts.append(self.s_video**2 + self.s_frame**2 / self.audio_shape[0])
+        return 1 / sum(1 / part for part in parts)
 
 
 def _rounded_normal(values: Floats, means: Floats, s: float, step: float) -> Floats:
@@ -162,6 +169,18 @@ def draw_features(
     frames, scores = model.face_shape
     face = _draw(rng, model, latent_R, speaker_R, (frames,), _direction(_FACE, scores))
     return visual, face
+
+
+def draw_audio(
+    rng: np.random.Generator, model: GenerativeModel, latent_R: Floats, speaker_R: npt.NDArray[np.int64]
+) -> Features | None:
+    """Audio features [R, T, D] of clips, as `draw_features` draws the others; None if the model has none."""
+    if model.audio_shape is None:
+        return None
+    if not model.informative_video:
+        latent_R = model.draw_latents(rng, len(latent_R))
+    frames, width = model.audio_shape
+    return _draw(rng, model, latent_R, speaker_R, (frames,), _direction(_AUDIO, width))
 
 
 def prompt_embeddings(width: int) -> npt.NDArray[np.float32]:

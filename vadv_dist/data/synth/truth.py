@@ -22,11 +22,12 @@ def truth_document(model: GenerativeModel) -> dict[str, Any]:
     """The `truth` of a synthetic data set in `dataset.json`."""
     best = best_errors(model)
     annotator = {name: round(value, 6) for name, value in annotator_metrics(model).items()}
+    all_features = "video and face" if model.audio_shape is None else "video, face and audio"
     sentences = {
         "constant": "Without any input: predict the labels' median for every clip.",
         "text": "Reading every opinion word correctly, without video.",
-        "video": "From both video and face, knowing how features depend on the latent, without words.",
-        "text_and_video": "From words, video and face.",
+        "video": f"From {all_features}, knowing how features depend on the latent, without words.",
+        "text_and_video": f"From words and {all_features}.",
         "latent": "Knowing the latent: what remains is the annotators' noise.",
     }
     return {
