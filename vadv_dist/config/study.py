@@ -93,6 +93,8 @@ class MadeSentimentConfig:
     """Frames and width of the face feature."""
     audio_shape: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
     """Steps and width of the audio feature; null makes no audio."""
+    encoders: list[Literal["bert", "roberta", "roberta-large", "deberta-v3", "modernbert"]] | None = None
+    """Small untrained encoders to write beside the usual one, in `encoders/` of the data set."""
 
 
 @dataclass(frozen=True, config=SETTINGS)

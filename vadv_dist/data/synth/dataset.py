@@ -1,6 +1,6 @@
 """Write a synthetic data set: clips from the random model, its computed truth, and a small encoder for its words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import SPLITS, Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, DatasetWriter
-from vadv_dist.data.synth.encoder import write_encoder
+from vadv_dist.data.synth.encoder import ENCODERS, write_encoder
 from vadv_dist.data.synth.grammar import draw_word_counts, render
 from vadv_dist.data.synth.model import GenerativeModel, draw_audio, draw_features, prompt_embeddings
 from vadv_dist.data.synth.truth import truth_document
@@ -34,6 +34,7 @@ def make_dataset(
     visual_shape: tuple[int, int, int] = GenerativeModel.visual_shape,
     face_shape: tuple[int, int] = GenerativeModel.face_shape,
     audio_shape: tuple[int, int] | None = None,
+    encoders: Sequence[str] = (),
     shard_rows: int = DEFAULT_SHARD_ROWS,
 ) -> Dataset:
     """Create a data set with known best attainable errors, and an untrained encoder in `<out>/encoder`.
@@ -48,10 +49,12 @@ def make_dataset(
         s_annot, s_video: noise of an annotator and of the video, in label units.
         visual_shape, face_shape: features of a clip, [T, N, D] and [T, E].
         audio_shape: audio features of a clip, [T, D]; None leaves them out.
+        encoders: further encoders, each in `<out>/encoders/<name>`: `bert`, `roberta`, `roberta-large`, `deberta-v3`,
+            `modernbert`; all are small and untrained.
         shard_rows: maximum number of rows per shard.
 
     Raises:
-        UserError: too few clips, a noise that is not positive, or `out` exists.
+        UserError: an unknown encoder, too few clips, a noise that is not positive, or `out` exists.
     """
     if num_clips < MIN_CLIPS:
         raise UserError(
@@ -60,6 +63,8 @@ def make_dataset(
         )
     if seed < 0:
         raise UserError(f"--seed is {seed}, expected an integer from 0.")
+    if unknown := [name for name in encoders if name not in ENCODERS]:
+        raise UserError(f"There is no encoder {unknown[0]!r} for synthetic data (available: {', '.join(ENCODERS)}).")
     model = GenerativeModel(
         informative_video=informative_video,
         s_annot=s_annot,
@@ -84,6 +89,8 @@ def make_dataset(
         for split, clip in draw_clips(model, num_clips=num_clips, seed=seed):
             writer.write(split, clip)
         write_encoder(writer.folder / "encoder")
+        for name in encoders:
+            write_encoder(writer.folder / "encoders" / name, name)
     return Dataset.open(out)
 
 
