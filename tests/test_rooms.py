@@ -41,6 +41,11 @@ MAY_IMPORT = {
         *BASE,
     },
     "advice": {"data", "models", "evaluation", *BASE},
+    "studies": {
+        *("tuning", "launch", "training", "tasks", "runs", "inference", "evaluation", "reporting"),
+        *("data", "config", "runtime"),
+        *BASE,
+    },
     "submission": {"config", "runtime", *BASE},
     "doctor": {"launch", "training", "tasks", "engines", "submission", "models", "config", "runtime", *BASE},
 }

@@ -19,6 +19,7 @@ from vadv_dist.cli.data_export import add_data_export_command
 from vadv_dist.cli.datasets import add_data_commands
 from vadv_dist.cli.parser import Parser
 from vadv_dist.cli.runs import add_run_commands
+from vadv_dist.cli.studies import add_study_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.runtime.garbage_collection import collect_rarely
@@ -36,9 +37,10 @@ OUTPUTS = {
     "retrieve": ("out",),
     "export": ("out",),
     "report": ("run",),
+    "compare": ("html",),
     "recipes": ("file",),
 }
-_TAKE_OVERRIDES = ("doctor", "extract", "submit", "train", "tune")
+_TAKE_OVERRIDES = ("doctor", "extract", "study", "submit", "train", "tune")
 # Errors caused by the path itself.
 _PATH_ERRORS = (
     errno.EACCES,
@@ -139,4 +141,5 @@ def build_parser() -> argparse.ArgumentParser:
     add_run_commands(commands)
     add_cluster_commands(commands)
     add_tune_command(commands)
+    add_study_commands(commands)
     return parser

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from vadv_dist.cli.parser import Commands, Parser, path
+from vadv_dist.cli.studies import run_planned, seed_list
 from vadv_dist.runtime.terminal import console, json_line, visible
 
 
@@ -22,6 +23,13 @@ def add_training_commands(commands: Commands) -> None:
     train.add_argument("--print_config", action="store_true", help="print the resolved config and exit")
     train.add_argument("--dry-run", action="store_true", help="print parameters, batches, windows and memory, and exit")
     train.add_argument("--smoke", action="store_true", help="try training, validation and checkpoints on two batches")
+    train.add_argument(
+        "--seeds",
+        type=seed_list,
+        metavar="1,2,3",
+        help="train the run with each of these seeds instead of run.seed, and print mean and standard deviation; the "
+        "runs are in storage/name/runs",
+    )
     train.add_argument("--json", action="store_true", help="print the result as one JSON object")
     train.set_defaults(call=_train)
 
@@ -80,6 +88,12 @@ def _train(options: argparse.Namespace) -> int:
     if options.print_config:
         print_config(config)
         return 0
+    if options.seeds is not None:
+        from vadv_dist.studies.plan import plan_seeds
+
+        # Without workers, a run trains in this process, as without --seeds.
+        use_ray = config.trainer.num_workers > 0
+        return run_planned(plan_seeds(config, options.seeds), options, use_ray=use_ray)
     if options.dry_run:
         from vadv_dist.launch.dry_run import describe, render
 

@@ -10,7 +10,7 @@ Shape letters: R clips, E embedding width, Q queries, G gallery items, C classes
 class), r relevant items of that class.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,13 +62,18 @@ def score(embeddings_R2E: npt.ArrayLike, label_R: npt.ArrayLike) -> dict[str, fl
         raise ValueError(
             f"embeddings have shape {list(embeddings.shape)}, label {list(label.shape)}; expected [R, 2, E] and [R]"
         )
-    scores: dict[str, float] = {}
-    for direction, (query, gallery) in DIRECTIONS.items():
-        found = average_precision(embeddings[:, query], embeddings[:, gallery], label, label)
+    return score_of_precisions(precision_of_clips(embeddings, label), label)
+
+
+def score_of_precisions(precision_of: Mapping[str, FloatArray], label_R: npt.ArrayLike) -> dict[str, float]:
+    """Score the result of `precision_of_clips`, or the same rows of it and of the classes; see `score`."""
+    label, scores = np.asarray(label_R), dict[str, float]()
+    for direction, found in precision_of.items():
         known = ~np.isnan(found)
-        classes = [float(found[known & (label == one)].mean()) for one in np.unique(label[known])]
-        scores[f"map_{direction}"] = float(found[known].mean()) if classes else float("nan")
-        scores[f"map_class_{direction}"] = sum(classes) / len(classes) if classes else float("nan")
+        _, classes = np.unique(label[known], return_inverse=True)
+        means = np.bincount(classes, found[known]) / np.bincount(classes)
+        scores[f"map_{direction}"] = float(found[known].mean()) if known.any() else float("nan")
+        scores[f"map_class_{direction}"] = float(means.mean()) if known.any() else float("nan")
     for key in ("map", "map_class"):
         scores[key] = sum(scores[f"{key}_{direction}"] for direction in DIRECTIONS) / len(DIRECTIONS)
     return {metric.key: scores[metric.key] for metric in METRICS}

@@ -1,9 +1,10 @@
 """Compare two runs clip by clip, and describe in words what the teacher gave the student."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -132,6 +133,32 @@ def compare_records(before: RunRecord, after: RunRecord, split: str) -> Comparis
         num_clips=len(pairs),
         differing=[key for key in keys if not key.startswith(_EXPECTED_TO_DIFFER)],
     )
+
+
+def configurations(runs: Sequence[RunRecord]) -> dict[str, list[Any]]:
+    """Configuration fields in which runs differ, except name and location, with the value of each run.
+
+    Data sets are compared by fingerprint where that is known.
+    """
+    from vadv_dist.config import config_to_dict
+
+    flat = [dict(_flat(config_to_dict(run.config))) for run in runs]
+    names = list(dict.fromkeys(name for each in flat for name in each))
+    same_data = all(
+        run.trained_on is not None and runs[0].trained_on is not None and runs[0].trained_on.has_data_of(run.trained_on)
+        for run in runs
+    )
+    left_out = ("run.name", "run.storage", *(("data.sources",) if same_data else ()))
+    found = {name: [each.get(name) for each in flat] for name in names if name not in left_out}
+    return {name: values for name, values in found.items() if any(value != values[0] for value in values)}
+
+
+def _flat(raw: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in raw.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _evaluated(run: RunRecord, split: str) -> Scored:

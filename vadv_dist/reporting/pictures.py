@@ -8,8 +8,8 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from vadv_dist.reporting.words import decimals
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_pdf import PdfPages
 
 Point = tuple[float, float]
 
@@ -39,6 +40,8 @@ _SETTINGS: dict[Any, Any] = {
     "pdf.fonttype": 42,  # TrueType, which journals require
 }
 _METADATA = {"svg": dict.fromkeys(("Creator", "Date", "Format", "Type")), "pdf": {"CreationDate": None}, "png": {}}
+# How a picture is saved for a paper.
+_FILE: dict[str, Any] = {"dpi": 200, "facecolor": "white", "bbox_inches": "tight", "pad_inches": 0.12}
 
 
 class Picture:
@@ -184,6 +187,17 @@ class Picture:
 
     def file(self, kind: str) -> bytes:
         """The picture as a file for a paper, `png` or `pdf`, with its caption and keys."""
+        self._caption()
+        return self._saved(kind, **_FILE)
+
+    def add_to(self, pages: "PdfPages") -> None:
+        """Add the picture to a document as a page of its size, with its caption and keys."""
+        self._caption()
+        with self._drawing():
+            self._figure.patch.set_visible(True)
+            pages.savefig(self._figure, **_FILE)  # type: ignore[no-untyped-call]  # matplotlib has no types here
+
+    def _caption(self) -> None:
         from matplotlib.lines import Line2D
 
         self.axes.set_title(self.caption, loc="left", fontsize=12, color=PALETTE["ink"], pad=22 if self.keys else 8)
@@ -197,17 +211,21 @@ class Picture:
                 frameon=False, labelcolor=PALETTE["quiet"], fontsize=_FONT, handlelength=1, handletextpad=0.3,
                 columnspacing=1, borderpad=0,
             )  # fmt: skip
-        return self._saved(kind, dpi=200, facecolor="white", bbox_inches="tight", pad_inches=0.12)
 
     def _saved(self, kind: str, **options: Any) -> bytes:
         written = io.BytesIO()
+        with self._drawing():
+            self._figure.patch.set_visible(kind != "svg")
+            self._figure.savefig(written, format=kind, metadata=_METADATA[kind], **options)
+        return written.getvalue()
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
         with _settings(**{"svg.hashsalt": self.name}), warnings.catch_warnings():  # ids that are unique on the page
             # A name may contain an emoji, or be too long to leave room for the axes.
             warnings.filterwarnings("ignore", message="Glyph .* missing from|constrained_layout not applied")
             self.lay_out()
-            self._figure.patch.set_visible(kind != "svg")
-            self._figure.savefig(written, format=kind, metadata=_METADATA[kind], **options)
-        return written.getvalue()
+            yield
 
     def _inside(self, points: Sequence[Point]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Coordinates within the axes, [N] each; y is NaN for points that cannot be drawn."""

@@ -39,6 +39,8 @@ MACHINE_FIELDS = {
 
 # Folder in a run for tracebacks of unexpected errors.
 FAILURES = "failures"
+# How a run of a search or a study failed, so that it is not tried again.
+FAILURE = "failure.json"
 _LOCK, _WRITER_LOCK = ".lock", ".writer-lock"
 _TRAINED_ON = "trained-on.json"
 _WRITER_WAIT_S = 120.0
@@ -145,7 +147,7 @@ class RunFolder:
         if self.config_path.is_file() and not holds_work:
             begun_on = self.trained_on()
             is_other = begun_on is not None and trained_on is not None and begun_on.differing(trained_on)
-            if is_other or self._differing(config, None):
+            if is_other or self.differing(config, None):
                 self._forget()
         earlier = self.trained_on()
         continues = self.config_path.is_file()
@@ -153,7 +155,7 @@ class RunFolder:
             self._require_ours()
         if trained_on is not None:
             self.require_same(trained_on)
-        if continues and holds_work and (rows := self._differing(config, trained_on)):
+        if continues and holds_work and (rows := self.differing(config, trained_on)):
             listed = "\n  ".join(rows)
             raise UserError(
                 f"{self.root} contains a run with another configuration:\n  {listed}\n"
@@ -166,8 +168,13 @@ class RunFolder:
             write_text(self.config_path, config_to_yaml(config))
         return continues
 
-    def _differing(self, config: Config, trained_on: TrainedOn | None) -> list[str]:
-        """Fields in which a configuration differs from the folder's run, with both values."""
+    def differing(self, config: Config, trained_on: TrainedOn | None) -> list[str]:
+        """Fields in which a configuration differs from the folder's run, with both values.
+
+        Args:
+            config: the configuration.
+            trained_on: its data sets and encoder, which are then compared elsewhere; None compares their locations.
+        """
         # Load it as a configuration, so that fields added by a later version have their defaults.
         before, now = _what(config_to_dict(self.config())), _what(config_to_dict(config))
         if trained_on is not None and self.trained_on() is not None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,9 +22,9 @@ from vadv_dist.engines.torch_engine import TorchEngine
 from vadv_dist.errors import UserError
 from vadv_dist.formats.weights import require_same_tensors, shapes_of
 from vadv_dist.inference.token_counts import count_tokens
-from vadv_dist.runs.checkpoint import checkpoint_at
+from vadv_dist.runs.checkpoint import checkpoint_at, list_checkpoints
 from vadv_dist.runs.folder import RunFolder
-from vadv_dist.runs.records import Evaluation, RunResult, SourceScores, finite
+from vadv_dist.runs.records import Evaluation, RunResult, SourceScores, Values, finite
 from vadv_dist.runs.trained_on import find_again
 from vadv_dist.storage import Location, atomic_file, write_json
 from vadv_dist.tasks import Scorer, Task, build
@@ -47,14 +48,7 @@ def evaluate_run(
         MachineError: the checkpoint is damaged.
     """
     require_split(split)
-    folder = RunFolder.open(run)
-    result = folder.result()
-    trained_on = folder.trained_on()
-    if result is None:
-        raise UserError(f"{folder.root} is not complete (no result.json). Run its `vadv train` again to resume it.")
-    if trained_on is None:
-        raise UserError(f"{folder.trained_on_path} is missing, so the run's training data is unknown. Train it again.")
-    config = find_again(folder.config(), trained_on, data, encoder)
+    folder, config, result = _complete(run, data, encoder)
     sources = Sources.open(config)
     shards = sources.split(split)
     task, scored = score_best(config, folder, sources, shards, result)
@@ -81,6 +75,46 @@ def _texts_cut(task: Task, shards: SplitShards, words: Sequence[str], max_tokens
         return {}
     texts = separated(shards.texts(), separator_of(task.tokenizer)) if shards.sources.context else words
     return count_tokens(task.tokenizer, texts, max_tokens).to_json()
+
+
+def _complete(
+    run: str | Location, data: Sequence[str] = (), encoder: str | None = None
+) -> tuple[RunFolder, Config, RunResult]:
+    """A complete run, its configuration with the current locations of its data and encoder, and its result."""
+    folder = RunFolder.open(run)
+    result = folder.result()
+    trained_on = folder.trained_on()
+    if result is None:
+        raise UserError(f"{folder.root} is not complete (no result.json). Run its `vadv train` again to resume it.")
+    if trained_on is None:
+        raise UserError(f"{folder.trained_on_path} is missing, so the run's training data is unknown. Train it again.")
+    return folder, find_again(folder.config(), trained_on, data, encoder), result
+
+
+def evaluate_checkpoints(run: str | Location, split: str) -> dict[int, Values]:
+    """Score the student of every kept checkpoint on a split, so that a table can show what choosing there would give.
+
+    Args:
+        run: folder of a complete run; `trainer.keep_best` is the number of checkpoints that it kept.
+        split: a split of its data sets.
+    Returns:
+        metrics of the student by step. The best checkpoint is scored as by `evaluate_run`, the others without its
+        calibration.
+    Raises:
+        UserError: see `evaluate_run`.
+    """
+    require_split(split)
+    folder, config, result = _complete(run)
+    sources = Sources.open(config)
+    shards = sources.split(split)
+    found: dict[int, Values] = {}
+    for checkpoint in list_checkpoints(folder.checkpoints):
+        is_best = checkpoint.step == result.best_step
+        chosen = replace(result, best_step=checkpoint.step, calibration=result.calibration if is_best else None)
+        task, scored = score_best(config, folder, sources, shards, chosen)
+        metrics = task.metrics(scored.predictions, scored.label)[task.description.student.name]
+        found[checkpoint.step] = finite(metrics)
+    return found
 
 
 def evaluation_of(scorer: Scorer, scored: Scored, sources: Sources, **facts: Any) -> Evaluation:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from vadv_dist.config import Config
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.runs.checkpoint import last_checkpoint
-from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.folder import FAILURE, RunFolder
 from vadv_dist.runs.records import epoch_costs
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.runtime.terminal import counted
@@ -16,7 +16,6 @@ from vadv_dist.tuning.events import Ended, Epoch, Event, Failed, Lost, Stopped
 from vadv_dist.tuning.fork import epochs_trained, fork
 from vadv_dist.tuning.pools import Pool
 from vadv_dist.tuning.study import Asked, Study
-from vadv_dist.tuning.study_folder import FAILURE
 
 
 class Job(ABC):

@@ -14,14 +14,12 @@ from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.storage_url import require_sound, resolve
 from vadv_dist.config.yaml_text import parse_yaml
 from vadv_dist.errors import UserError
-from vadv_dist.runs.folder import MACHINE_FIELDS, RunFolder, without_places
+from vadv_dist.runs.folder import FAILURE, MACHINE_FIELDS, RunFolder, without_places
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.runtime.job_storage import lasting
 from vadv_dist.storage import Location, location, on_disk, remove_tree, sweep, write_text
 from vadv_dist.tuning.space import Space
 
-# How a repeat failed, stored in its run folder so that a resumed search does not try it again.
-FAILURE = "failure.json"
 _DATABASE = "study.db"
 
 # Settings that affect what has been searched so far; the others may change when a search is resumed.

@@ -1,0 +1,170 @@
+"""Run a study: train what is missing as one queue, evaluate, compare, and write the documents."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+
+from vadv_dist.config import config_to_yaml
+from vadv_dist.config.search import SearchConfig
+from vadv_dist.config.study import StudyConfig
+from vadv_dist.errors import UserError
+from vadv_dist.runs.folder import FAILURE, run_lock
+from vadv_dist.runtime.terminal import counted
+from vadv_dist.storage import sweep, write_text
+from vadv_dist.studies.analysis import StudyResult, analyse
+from vadv_dist.studies.checks import CheckedStudy, check_study
+from vadv_dist.studies.files import FILES, write_study_files
+from vadv_dist.studies.job import StudyJob
+from vadv_dist.studies.plan import StudyPlan, StudyRun, make_data
+from vadv_dist.studies.scores import evaluate_study
+from vadv_dist.tuning.events import Ended, Event, Failed
+from vadv_dist.tuning.jobs import Job, drive
+from vadv_dist.tuning.pools import pool_for, require_no_workers
+
+_RECORD = "study.yaml"
+
+
+def run_study(
+    plan: StudyPlan,
+    console: Console,
+    *,
+    use_ray: bool = True,
+    retry_failed: bool = False,
+    best_per_metric: bool = False,
+    with_pdf: bool = False,
+) -> StudyResult:
+    """Start or resume a study, train every run to its end, and write its documents into its folder.
+
+    A run that is complete is not trained again, and one that failed is not repeated and does not stop the others.
+
+    Args:
+        plan: the study.
+        console: shows progress.
+        use_ray: False trains one run after another in this process.
+        retry_failed: whether to train failed runs again.
+        best_per_metric: whether to show also what choosing a checkpoint per metric on the scored split would give.
+        with_pdf: whether to write study.pdf, too.
+    Raises:
+        UserError: a mistake in the study file, runs that it would overwrite, or a folder that is something else.
+    """
+    if (plan.root / "config.yaml").is_file():
+        raise UserError(f"{plan.root} is a run, not a study. Choose another --name, or another --run.name for --seeds.")
+    if not use_ray:
+        for config in plan.variants.values():
+            require_no_workers(config)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    with run_lock(plan.root, ".lock"):
+        for folder in make_data(plan):
+            say(f"made {folder}")
+        checked = check_study(plan)
+        sweep(plan.root, (_RECORD, *FILES))
+        write_text(plan.root / _RECORD, config_to_yaml(plan.study))
+        for run in plan.runs:
+            if run.state == "failed" and (retry_failed or _is_outdated(run)):
+                (run.folder.root / FAILURE).unlink(missing_ok=True)
+        say(f"studying {plan.root}: {work_text(plan)}")
+        _Queue(plan, checked, say).train(use_ray=use_ray)
+        result = result_of(plan, checked, best_per_metric=best_per_metric, say=say)
+        write_study_files(result, plan.root, with_pdf=with_pdf)
+    return result
+
+
+def dry_run(plan: StudyPlan) -> dict[str, Any]:
+    """What a study would train, as plain values; nothing is written."""
+    runs = [{"variant": run.variant, "seed": run.seed, "state": run.state} for run in plan.runs]
+    return {"folder": str(plan.root), "summary": f"{plan.root}: {work_text(plan)}", "runs": runs}
+
+
+def result_of(plan: StudyPlan, checked: CheckedStudy, *, best_per_metric: bool, say: Any) -> StudyResult:
+    """Evaluate what is complete, and compute all numbers."""
+    study = plan.study
+    scores = evaluate_study(plan, best_per_metric=best_per_metric, say=say)
+    order = list(study.variants)
+    scores.sort(key=lambda run: order.index(run.variant))
+    published = {name: variant.published for name, variant in study.variants.items()}
+    return StudyResult(
+        title=study.title,
+        about=study.about or "",
+        name=plan.root.name,
+        folder=str(plan.root),
+        source=study.published.source if study.published else "",
+        config=study.config,
+        overrides={name: _changes(study, name) for name in order},
+        reference=study.reference_name,
+        seeds=study.seeds,
+        splits=study.splits,
+        metrics=checked.metrics,
+        task=checked.task,
+        scores=scores,
+        analysis=analyse(scores, checked.metrics, splits=study.splits, asked=len(study.seeds), published=published),
+        small=plan.small,
+    )
+
+
+def work_text(plan: StudyPlan) -> str:
+    """How many trainings a study has, and how many are left."""
+    states = [run.state for run in plan.runs]
+    left = len(states) - states.count("complete") - states.count("failed")
+    parts = [f"{states.count('complete')} complete"]
+    parts += [f"{states.count('failed')} failed"] if "failed" in states else []
+    parts += [f"{states.count('started')} started"] if "started" in states else []
+    return (
+        f"{counted(len(states), 'training')} ({counted(len(plan.variants), 'variant')} × "
+        f"{counted(len(plan.study.seeds), 'seed')}), {', '.join(parts)}, {left} to train"
+    )
+
+
+def _changes(study: StudyConfig, name: str) -> dict[str, Any]:
+    variant = study.variants[name]
+    outside = {"predictions": variant.predictions} if variant.predictions is not None else {}
+    return {**({"config": variant.config} if variant.config else {}), **variant.overrides, **outside}
+
+
+def _is_outdated(run: StudyRun) -> bool:
+    """Whether a failed run had another configuration, which cannot tell whether this one fails."""
+    folder = run.folder
+    return folder.config_path.is_file() and bool(folder.differing(run.config, folder.trained_on()))
+
+
+class _Queue:
+    """The trainings of a study, one pool for runs that need the same resources."""
+
+    def __init__(self, plan: StudyPlan, checked: CheckedStudy, say: Any) -> None:
+        self._plan, self._checked, self._say = plan, checked, say
+        self._waiting = [run for run in plan.runs if run.state not in ("complete", "failed")]
+        self._ended = 0
+        self._total = len(self._waiting)
+
+    def train(self, *, use_ray: bool) -> None:
+        """Train all."""
+        study = self._plan.study
+        search = SearchConfig(
+            concurrent=study.concurrent, cpus_per_trial=study.cpus_per_run, gpus_per_trial=study.gpus_per_run
+        )
+        groups: dict[tuple[int, bool | str], list[StudyRun]] = {}
+        for run in self._waiting:
+            trainer = run.config.trainer
+            groups.setdefault((trainer.num_workers, trainer.use_gpu), []).append(run)
+        for runs in groups.values():
+            with pool_for(runs[0].config, search, use_ray=use_ray) as pool:
+                drive(pool, self._jobs(runs))
+
+    def _jobs(self, runs: list[StudyRun]) -> Iterator[Job]:
+        for run in runs:
+            yield StudyJob(run, self._checked.trained_on[run.variant], self._on_end)
+
+    def _on_end(self, run: StudyRun, event: Event) -> None:
+        self._ended += 1
+        place = f"{run.name} ({self._ended} of {self._total})"
+        if isinstance(event, Failed):
+            self._say(f"{place}: failed ({event.kind}): {event.message.splitlines()[0][:160]}")
+        elif isinstance(event, Ended):
+            metric = event.result.task.score_metric
+            text = f"{place}: validation {metric.title} {event.result.score:.4f}"
+            if self._ended == 1 and self._total > 1:
+                text += f"; it took {event.result.wall_time_s:.0f} s, {self._total - 1} more to train"
+            self._say(text)
