@@ -13,7 +13,7 @@ from gloo_ranks import join, leave
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from kinds import kinds, variant
+from kinds import kinds, students, variant
 
 from vadv_dist.config import Config, EngineConfig, load_config
 from vadv_dist.config.rival_sections import RivalConfig
@@ -21,10 +21,14 @@ from vadv_dist.data.stream import BatchStream
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.build import build_engine
 from vadv_dist.engines.distributed import Distributed
+from vadv_dist.launch.worker import train_rank
 from vadv_dist.objectives.base import weighted_total
 from vadv_dist.objectives.outputs import Rows, View
+from vadv_dist.runs.folder import RunFolder
 from vadv_dist.tasks import build
 from vadv_dist.tasks.rivals import Sides, build_rival
+from vadv_dist.tasks.students import STUDENTS
+from vadv_dist.training.closed_form import fit_in_closed_form
 from vadv_dist.training.splits import Splits
 
 NUM_STEPS, NUM_MICRO = 2, 2
@@ -121,6 +125,8 @@ def curve(config: Config, distributed: Distributed) -> list[float]:
     torch.manual_seed(0)
     split = Splits.open(config).train
     task = build(config, split.sources)
+    if task.begins_with_fit:
+        fit_in_closed_form(task, split, config)
     engine = build_engine(config, task.step, task.parameter_groups(), distributed)
     windows = LocalWindows(split)
     stream = BatchStream(
@@ -149,18 +155,46 @@ def variants(sentiment: Config, retrieval: Config) -> Mapping[str, Config]:
     return found
 
 
+def student_runs(retrieval: Config) -> Mapping[str, Config]:
+    """A run for each retrieval student alone, as narrow as it can be, with bf16 for whatever computes in it."""
+    found = {}
+    for kind in students():
+        config = variant(retrieval, kind, student=kind, objective="none")
+        narrow = {"hidden": 128 if kind == "dclma" else 8, "width": 8}
+        own = {field.name for field in dataclasses.fields(config.student)}
+        student = dataclasses.replace(config.student, **{name: narrow[name] for name in narrow if name in own})
+        trainer = dataclasses.replace(config.trainer, precision="bf16")
+        found[kind] = dataclasses.replace(config, student=student, trainer=trainer)
+    return found
+
+
+def closed_form(config: Config, distributed: Distributed) -> list[float]:
+    """Validation mAP of a student that is not trained by gradients."""
+    if distributed.is_main:
+        RunFolder.of(config).claim(config)
+    state = train_rank(config, distributed, LocalWindows)
+    return [state.best_metrics["student"]["map"]]
+
+
 def main(config_path: str, out: str) -> None:
     """Rank 0 saves what both computed."""
     base, distributed = load_config(Path(config_path)), join()
-    answers: dict[str, Any] = {"rivals": {}, "curves": {}}
+    answers: dict[str, Any] = {"rivals": {}, "curves": {}, "students": {}}
     for kind, section in rivals(base).items():
         answers["rivals"][kind] = train(section, distributed.rank, distributed.world_size)
     retrieval = load_config(Path(config_path).with_name("retrieval.yaml"))
     for name, config in variants(base, retrieval).items():
-        for stage in (1, 2) if config.task.kind == "sentiment" else (2,):
+        for stage in (1, 2):
             engine = EngineConfig(kind="deepspeed", zero_stage=stage)
             losses = curve(dataclasses.replace(config, engine=engine), distributed)
             answers["curves"][f"{name}, ZeRO-{stage}"] = losses
+    for name, config in student_runs(retrieval).items():
+        result = closed_form if STUDENTS[type(config.student)].in_closed_form else curve
+        for stage in (1, 2):
+            run = dataclasses.replace(config.run, name=f"{name}-{stage}")
+            engine = EngineConfig(kind="deepspeed", zero_stage=stage)
+            values = result(dataclasses.replace(config, run=run, engine=engine), distributed)
+            answers["students"][f"{name}, ZeRO-{stage}"] = values
     if distributed.is_main:
         torch.save(answers, out)
     leave()

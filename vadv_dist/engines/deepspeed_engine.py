@@ -32,7 +32,8 @@ class DeepSpeedEngine:
         engine: ZeRO stage and offload.
         optimizer: AdamW's constants and the clipping norm.
         distributed: this rank.
-        dtype: type in which the model computes; with bfloat16, weights are bfloat16 beside fp32 masters.
+        dtype: type in which the model computes; with bfloat16, weights are bfloat16 beside fp32 masters, unless
+            `step.keeps_fp32_weights`.
         batch_size, accumulate: rows of a global batch, and micro-batches per step.
     """
 
@@ -62,6 +63,9 @@ class DeepSpeedEngine:
         if self._stage == 3 and (layers := _layer_classes(step)):
             # Fetched and released as a whole, not module by module: half of the host's time per step.
             deepspeed.utils.set_z3_leaf_modules(step, layers)
+        rounds = dtype == torch.bfloat16 and not step.keeps_fp32_weights
+        # DeepSpeed's own autocast, of stage 0, also communicates in bf16 from stage 1 on.
+        self._autocasts = dtype == torch.bfloat16 and not rounds and self._stage > 0
         torch_linear = nn.functional.linear
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=step.to(distributed.device),
@@ -73,7 +77,7 @@ class DeepSpeedEngine:
                 batch_size=batch_size,
                 accumulate=accumulate,
                 world_size=distributed.world_size,
-                bf16=dtype == torch.bfloat16,
+                bf16=rounds or (dtype == torch.bfloat16 and self._stage == 0),
                 on_cpu=distributed.device.type == "cpu",
             ),
         )
@@ -107,7 +111,7 @@ class DeepSpeedEngine:
 
     def _accumulate(self, batch: Batch, weigh: Weigh, *, last: bool) -> Terms:
         """Add the gradient of one micro-batch."""
-        terms: Terms = self._engine(batch.to(self._distributed.device))[1]
+        terms: Terms = self._forward(batch)[1]
         total = weighted_total(terms, weigh(terms))
         # DeepSpeed averages over ranks and micro-batches, while their losses add up.
         ranks = 1 if self._collects else self._distributed.world_size
@@ -141,15 +145,21 @@ class DeepSpeedEngine:
         """See `Engine.terms`."""
         self._engine.train()
         with torch.no_grad(), self._own_linear():
-            terms: Terms = self._engine(batch.to(self._distributed.device))[1]
+            terms: Terms = self._forward(batch)[1]
         return terms
 
     def predict(self, batch: Batch) -> Outputs:
         """See `Engine.predict`."""
         self._engine.eval()
         with torch.no_grad(), self._own_linear():
-            outputs: Outputs = self._engine(batch, with_terms=False)[0]
+            outputs: Outputs = self._forward(batch, with_terms=False)[0]
         return outputs
+
+    def _forward(self, batch: Batch, *, with_terms: bool = True) -> tuple[Outputs, Terms]:
+        device = self._distributed.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._autocasts):
+            result: tuple[Outputs, Terms] = self._engine(batch.to(device), with_terms=with_terms)
+        return result
 
     def weights(self) -> Iterator[TensorPart]:
         """See `Engine.weights`; rank 0 gives what all ranks hold alike."""
@@ -272,9 +282,13 @@ class DeepSpeedEngine:
 
 
 def _layer_classes(step: nn.Module) -> list[type[nn.Module]]:
-    """Classes of repeated layers: what the model's lists of modules contain."""
+    """Classes of repeated layers: what the model's lists of modules contain.
+
+    A linear layer has nothing to be fetched together, and a `Sequential` would stand for every other one.
+    """
     lists = [module for module in step.modules() if isinstance(module, nn.ModuleList)]
-    return list({type(layer): None for layers in lists for layer in layers})
+    layers = [layer for modules in lists for layer in modules if any(layer.children())]
+    return list({type(layer): None for layer in layers if not isinstance(layer, nn.Sequential)})
 
 
 def import_deepspeed(device: torch.device) -> Any:

@@ -21,7 +21,7 @@ from vadv_dist.models.heads import head_layer
 from vadv_dist.objectives.global_batch import GlobalBatch
 from vadv_dist.objectives.outputs import PairOutputs, Rows
 from vadv_dist.students.base import RetrievalStudent
-from vadv_dist.students.c_cca import num_components, zeros
+from vadv_dist.students.c_cca import num_components
 from vadv_dist.students.cluster_cca import Covariances, batch_covariances, coherence, solve
 from vadv_dist.students.encoders import saturating
 from vadv_dist.students.row_losses import counted_values
@@ -98,9 +98,7 @@ class CDcca(RetrievalStudent):
 
 
 class RunningCca(nn.Module):
-    """Linear projections from running averages of the covariances of batches; always in fp32.
-
-    Frozen parameters rather than buffers, which engines keep in the precision of the model.
+    """Linear projections from running averages of the covariances of batches.
 
     Args:
         hidden: H.
@@ -108,16 +106,22 @@ class RunningCca(nn.Module):
         ridge: added to the variances.
     """
 
-    computes_in_fp32 = True
+    num_updates: Tensor
+    mean_x: Tensor
+    mean_y: Tensor
+    audio_map: Tensor
+    visual_map: Tensor
 
     def __init__(self, hidden: int, components: int, ridge: float) -> None:
         super().__init__()
         self._components, self._ridge = components, ridge
-        self.num_updates = zeros(1)
-        self.mean_x, self.mean_y = zeros(hidden), zeros(hidden)
-        self.xx, self.yy, self.xy = (zeros(hidden, hidden) for _ in range(3))
-        self.audio_map, self.visual_map = (zeros(hidden, components) for _ in range(2))
-        self.requires_grad_(False)
+        self.register_buffer("num_updates", torch.zeros(1))
+        for name in ("mean_x", "mean_y"):
+            self.register_buffer(name, torch.zeros(hidden))
+        for name in ("xx", "yy", "xy"):
+            self.register_buffer(name, torch.zeros(hidden, hidden))
+        for name in ("audio_map", "visual_map"):
+            self.register_buffer(name, torch.zeros(hidden, components))
 
     def forward(self, audio_BH: Tensor, visual_BH: Tensor) -> tuple[Tensor, Tensor]:
         """Project the networks' outputs to [B, K] each."""

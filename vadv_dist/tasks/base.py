@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,13 @@ class TrainingStep(nn.Module):
 
     All trained parameters, including the objective's, are its parameters, so engines partition, reduce and save them
     in the same way.
+
+    Attributes:
+        keeps_fp32_weights: engines that would round all of its weights to bf16 keep them in fp32, and let it compute
+            under autocast instead.
     """
+
+    keeps_fp32_weights: ClassVar[bool] = False
 
     def forward(self, batch: Batch, *, with_terms: bool = True) -> tuple[Outputs, Terms]:
         """Return the model's outputs and unweighted loss terms.

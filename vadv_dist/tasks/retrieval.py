@@ -46,6 +46,8 @@ LOGITS = tuple(f"{modality}_logit" for modality in MODALITIES)
 class RetrievalStep(TrainingStep):
     """Student, teacher and objective as one module.
 
+    The student computes in fp32, whatever the teacher computes in.
+
     Args:
         student: embeds audio and visual vectors, with losses of its own.
         teacher: watches the frames, or None where the student is trained alone.
@@ -53,6 +55,8 @@ class RetrievalStep(TrainingStep):
         needed: fields without which a clip is not trained on.
         teacher_features: the teacher's features that the objective compares.
     """
+
+    keeps_fp32_weights = True
 
     def __init__(
         self,
@@ -77,7 +81,8 @@ class RetrievalStep(TrainingStep):
             video_logit, class_logits and prompt_logit [B, C]; and the terms of student and objective.
         """
         fields, present = batch.fields, batch.present
-        pair = self.student(vectors(fields["audio"]), vectors(fields["visual"]))
+        with without_autocast(batch.label.device):
+            pair = self.student(vectors(fields["audio"]), vectors(fields["visual"]))
         seen = None
         if self.teacher is not None:
             seen = self.teacher(
