@@ -345,3 +345,22 @@ def test_features_that_a_model_lacks_are_refused(write_config, overrides: list[s
     with pytest.raises(UserError) as caught:
         load_config(write_config(), ["--objective.kind=fitnet", *overrides])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rivals_compute_in_fp32_with_weights_and_features_in_bf16(write_config, kind: str) -> None:
+    """What DeepSpeed gives them in bf16."""
+    section = load_config(write_config(), [f"--objective.kind={kind}", *SMALL.get(kind, [])]).objective
+    sides = Sides(teacher_width=6, student_width=5, num_rows=8, seed=1)
+    torch.manual_seed(0)
+    logit, features, classes = torch.randn(2, 8), (torch.randn(8, 6), torch.randn(8, 5)), torch.randn(8, 2)
+    rows = Rows(torch.randn(8), torch.ones(8), torch.arange(8), None, num_rows=8, num_video_rows=8)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(1)
+        distillation = build_rival(section, sides)[0].to(dtype)
+        teacher, student = (View(logit[i], features[i].to(dtype), classes) for i in range(2))
+        found.append(distillation(teacher, student, rows))
+    for name, term in found[1].items():
+        assert term.dtype == torch.float32
+        torch.testing.assert_close(term, found[0][name], rtol=0.05, atol=0.02)

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vadv_dist.models.heads import Fp32Linear
+
 
 class Adversary(nn.Module):
     """Asks questions about an embedding: maps it to unit vectors, and learns those that raise the loss.
@@ -20,7 +22,7 @@ class Adversary(nn.Module):
     def __init__(self, *, width: int, lr: float) -> None:
         super().__init__()
         self.lr = lr
-        self.layers = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.layers = nn.Sequential(Fp32Linear(width, width), nn.GELU(), Fp32Linear(width, width))
 
     def forward(self, embedding_BE: Tensor) -> Tensor:
         """Return the answers, [B, E], each of unit length."""

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from vadv_dist.evaluation.description import Term
+from vadv_dist.models.heads import Fp32Linear
 from vadv_dist.objectives.adversary import Adversary
 from vadv_dist.objectives.distillation import Distillation, teaching_term
 from vadv_dist.objectives.global_batch import GlobalBatch
@@ -61,7 +62,7 @@ class AMID(Distillation):
         self.of_auxiliary = _two_layers(teacher_width, width, width)
         self.of_student = _two_layers(student_width, width, width)
         self.fusion = _two_layers(teacher_width + student_width, width, width)
-        self.label_head = nn.Linear(width, num_classes)
+        self.label_head = Fp32Linear(width, num_classes)
         self.generator = _two_layers(width, width, width)
         self.adversary = Adversary(width=width, lr=adversary_lr)
         # Of I(T; S) and of I(T; A).
@@ -115,4 +116,4 @@ def unit(values_BE: Tensor) -> Tensor:
 
 
 def _two_layers(in_features: int, hidden: int, out_features: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(in_features, hidden), nn.GELU(), nn.Linear(hidden, out_features))
+    return nn.Sequential(Fp32Linear(in_features, hidden), nn.GELU(), Fp32Linear(hidden, out_features))
