@@ -13,9 +13,18 @@ from hypothesis import strategies as st
 FILES = 20
 MANY = 2000
 FEW = 100  # of each kind in a fast run
+SOME = 500  # where a file takes 30 ms
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, ord("."), ord("R"), ord("c"), ord("'"), ord(","), ord("\n"), ord('"'))
 
 how_many = pytest.mark.parametrize("files", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+how_many_slowly = pytest.mark.parametrize(
+    "files",
+    [
+        FEW,
+        pytest.param(SOME, marks=pytest.mark.slow),
+        pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
+)
 
 
 def damaged(data: bytes, chance: random.Random) -> bytes:

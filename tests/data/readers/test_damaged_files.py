@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import FEW, MANY, damaged, how_many, run
+from damage import FEW, MANY, damaged, how_many, how_many_slowly, run
 from foreign_files import as_numpy_1, mmsa_content, sdk_files, write_mmsa, write_vegas
 from rich.console import Console
 
@@ -254,7 +254,7 @@ def test_pickle_programs(place: Path, files: int) -> None:
     assert not list(place.iterdir())
 
 
-@how_many
+@how_many_slowly
 def test_csd(place: Path, files: int, quick_hdf5: None) -> None:
     good = sdk_files(place, ("a", "d"))
     contents = {name: path.read_bytes() for name, path in good.items()}
@@ -357,7 +357,7 @@ def test_manifest(place: Path, files: int) -> None:
     assert [p.name for p in place.iterdir()] == ["d"]
 
 
-@how_many
+@how_many_slowly
 def test_shards(place: Path, files: int) -> None:
     our_dataset(place / "d")
     manifest, path = place / "d" / "dataset.json", place / "d" / "train" / "00000.parquet"
