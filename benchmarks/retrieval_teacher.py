@@ -97,7 +97,7 @@ def print_table(out: Path) -> None:
     """Print the student alone, then a row for each view and modality."""
 
     def read(view: str, onto: str) -> dict[int, dict[str, Any]]:
-        paths = sorted(out.glob(result_path(out, view, onto, 0).name.replace("-0.", "-*.")))
+        paths = sorted(out.glob(result_path(out, view, onto, 0).name.replace("-0.", "-[0-9]*.")))
         return {one["seed"]: one for one in (json.loads(path.read_text()) for path in paths)}
 
     alone = {seed: one["test"]["map"] for seed, one in read("", ALONE).items()}
