@@ -15,6 +15,7 @@ from vadv_dist.evaluation.retrieval import METRICS as RETRIEVAL_METRICS
 STUDIES = sorted((Path(__file__).parents[2] / "jobs" / "studies").glob("*.yaml"))
 TABLES = {"table2", *(f"table{n}" for n in (4, 5, 6, 7, 8, 9, 10, 11, 12))}
 QUESTIONS = {"low-resource", "direct", "modalities", "objectives", "students", "context", "weights"}
+WORDS = {"context-words", "students-words"}
 
 
 def full(path: Path) -> tuple[StudyConfig, dict[str, Config]]:
@@ -28,7 +29,7 @@ def small(path: Path) -> tuple[StudyConfig, dict[str, Config]]:
 
 
 def test_every_experiment_of_the_papers_is_a_study() -> None:
-    assert {path.stem for path in STUDIES} == TABLES | QUESTIONS | {"table2-mosei"}
+    assert {path.stem for path in STUDIES} == TABLES | QUESTIONS | WORDS | {"table2-mosei"}
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
