@@ -47,10 +47,10 @@ def test_exact_informations_of_made_data() -> None:
         (
             {"num_clips": 1600},
             "likely helps",
-            "predicts what the video says about the label better than the label itself",
+            "A teacher gives a clearer target than the label",
         ),
         ({"informative_video": False}, "unlikely", "The video adds nothing to the text"),
-        ({"s_annot": 0.8, "s_video": 2.0, "num_clips": 1600}, "unlikely", "harder to predict from text than the label"),
+        ({"s_annot": 0.8, "s_video": 2.0, "num_clips": 1600}, "unlikely", "hardly makes a clearer target"),
         ({"num_clips": 400, "s_annot": 1.2}, "not enough data", "The intervals do not decide"),
         ({"num_clips": 120}, "not enough data", "There are .* clips of .* videos to probe, expected 100 clips of 10"),
     ],
@@ -65,29 +65,30 @@ def test_answers_on_made_data(parameters, verdict, reason, tmp_path: Path, capsy
     assert found["clips"] == sum(Dataset.open(place).manifest.rows(split) for split in ("train", "valid"))
     if found["probes"]:
         assert found["probes"].keys() == {"text", "video", "both"}
-        assert found["complementarity"]["difference"].keys() == {"mean", "low", "high"}
+        assert found["complementarity"]["clearer_target"].keys() == {"mean", "low", "high"}
 
 
 def test_a_person_reads_the_answer_its_reasons_and_what_was_read(tmp_path: Path, capsys) -> None:
     place = make(tmp_path / "data", num_clips=400, s_annot=1.2)
     assert main(["advise", str(place)]) == 0
-    first, why, *probes, last = capsys.readouterr().out.splitlines()
+    first, why, information, *probes, last = capsys.readouterr().out.splitlines()
     assert first == f"not enough data: a teacher that sees visual and face, a student that reads text, on {place}"
-    assert why.startswith("  The intervals do not decide: I(video; text) is ")
+    assert why.startswith("  The intervals do not decide: the best mixture")
+    assert information.startswith("  I(video; text) is ")
     assert [line.split()[2] for line in probes] == ["text", "video", "both"]
     assert "clips of" in last
     assert "words and pairs of words" in last
 
 
 def test_verdict_needs_both_intervals() -> None:
-    def verdict(difference: tuple[float, float, float], gain: tuple[float, float, float]) -> str:
-        return judge(Complementarity(0.3, 0.2, Interval(*difference), Interval(*gain)))[0]
+    def verdict(clearer: tuple[float, float, float], gain: tuple[float, float, float]) -> str:
+        return judge(Complementarity(0.3, 0.2, Interval(0.1, 0.0, 0.2), Interval(*gain), Interval(*clearer)))[0]
 
-    above, around, below = (0.1, 0.05, 0.15), (0.1, -0.05, 0.15), (-0.1, -0.15, -0.05)
+    above, around, below = (0.1, 0.07, 0.15), (0.1, 0.03, 0.15), (0.02, 0.0, 0.04)
     assert verdict(above, above) == "likely helps"
     assert verdict(below, above) == "unlikely"
     assert verdict(above, (0.0, -0.01, 0.01)) == "unlikely"
-    assert verdict(around, above) == verdict(above, around) == "not enough data"
+    assert verdict(around, above) == verdict(above, (0.1, -0.03, 0.15)) == "not enough data"
 
 
 def test_test_clips_are_not_read_and_a_sample_is_stated(tmp_path: Path) -> None:

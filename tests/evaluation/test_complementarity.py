@@ -26,6 +26,24 @@ def test_information_and_gain_of_gaussians() -> None:
     assert found.gain.mean == pytest.approx(1 - (1 + 1 / 6) / 1.5, abs=0.01)
 
 
+def test_clearer_target_of_gaussians() -> None:
+    label, teacher, *rest = gaussians(np.random.default_rng(0), 20_000)
+    # Distances from the student's prediction: var(z | student) = 0.5 plus noise of 1 and 0.25, mixed 0.2 to 0.8.
+    expected = 1 - (0.5 + 0.04 * 1 + 0.64 * 0.25) / 1.5
+    for view in (teacher, 3 * teacher + 2):
+        assert complementarity(label, view, *rest, seed=1, num_samples=50).clearer_target.mean == pytest.approx(
+            expected, abs=0.01
+        )
+    noise = np.random.default_rng(1).normal(size=len(label))
+    for view in (-teacher, noise):
+        assert complementarity(label, view, *rest, seed=1, num_samples=50).clearer_target.mean < 0.001
+    # The student predicts this view well, but mostly in a direction that has nothing to do with the label.
+    other = teacher + 10 * np.random.default_rng(2).normal(size=len(label))
+    aside = complementarity(label, other, rest[0], other, rest[2], seed=1, num_samples=50)
+    assert aside.difference.mean > 1
+    assert aside.clearer_target.mean < 0.02
+
+
 def test_intervals_cover_the_truth_and_count_videos_rather_than_clips() -> None:
     rng, truth, tries = np.random.default_rng(1), 0.5 * math.log(0.75 / 0.6), 200
     held = 0

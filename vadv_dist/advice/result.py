@@ -9,8 +9,9 @@ from vadv_dist.evaluation.paired import Interval
 
 Verdict = Literal["likely helps", "unlikely", "not enough data"]
 
-# A gain below this share of the text probe's squared error is taken as none.
+# Smaller shares of the text probe's squared error are taken as nothing.
 _LEAST_GAIN = 0.02
+_LEAST_CLEARER = 0.05
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Advice:
         """As plain containers; an interval is `{mean, low, high}`."""
         raw = asdict(self)
         if self.complementarity is not None:
-            for name in ("difference", "gain"):
+            for name in ("difference", "gain", "clearer_target"):
                 raw["complementarity"][name] = getattr(self.complementarity, name)._asdict()
         return raw
 
@@ -60,33 +61,40 @@ class Advice:
 def judge(found: Complementarity) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict, and why.
 
-    *Likely helps* needs both: the text follows the teacher's view of the label more closely than the label itself, and
-    the video says something about the label that the text probe does not. *Unlikely* needs one of them to be excluded.
+    *Likely helps* needs two things: the video says something about the label that the text probe does not, and a
+    mixture of the label and the video's view of it is a clearer target for a reader of text than the label. *Unlikely*
+    is said where one of them is excluded.
     """
-    difference, gain = found.difference, found.gain
+    gain, clearer = found.gain, found.clearer_target
     information = (
         f"I(video; text) is {found.teacher_student:.3f} nats and I(text; label) {found.student_label:.3f}, a "
-        f"difference of {_signed(difference, 3)}"
+        f"difference of {_signed(found.difference, 3)}."
     )
     removes = f"the video removes {_signed(gain, 1, 100)} % of the text probe's squared error"
+    mixture = (
+        "the best mixture of the label and the video's view of it is nearer to what the text predicts, by "
+        f"{_signed(clearer, 1, 100)} % of the squared distance"
+    )
     if gain.high < _LEAST_GAIN:
-        return "unlikely", (f"The video adds nothing to the text: {removes}.", f"{information}.")
-    if difference.high < 0:
+        return "unlikely", (f"The video adds nothing to the text: {removes}.", information)
+    if clearer.high < _LEAST_CLEARER:
         return "unlikely", (
-            f"What the video says about the label is harder to predict from text than the label itself: {information}.",
-            "A student would follow a target that is noisier than its labels.",
+            f"For a reader of text, the video's view of the label hardly makes a clearer target: {mixture}.",
+            information,
             f"A model that reads the video when it is used may still gain: {removes}.",
         )
-    if difference.low > 0 and gain.low > 0:
+    if gain.low > 0 and clearer.low > _LEAST_CLEARER:
         return "likely helps", (
-            f"The text predicts what the video says about the label better than the label itself: {information}.",
-            f"And {removes}.",
+            f"A teacher gives a clearer target than the label: {mixture}.",
+            f"Also, {removes}.",
+            information,
         )
-    return "not enough data", (f"The intervals do not decide: {information}; {removes}.",)
+    return "not enough data", (f"The intervals do not decide: {mixture}; {removes}.", information)
 
 
 def _signed(interval: Interval, digits: int, factor: float = 1.0) -> str:
-    mean, low, high = (f"{value * factor:+.{digits}f}".replace("-", "−") for value in interval)
+    # Adding 0 to a rounded -0.0 gives 0.0.
+    mean, low, high = (f"{round(value * factor, digits) + 0.0:+.{digits}f}".replace("-", "−") for value in interval)
     return f"{mean} ({low} to {high})"
 
 

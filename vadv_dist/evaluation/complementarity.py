@@ -26,12 +26,15 @@ class Complementarity:
         student_label: I(student; label), how much it says about the label.
         difference: the former minus the latter, with its interval. Above 0, the teacher's view is the clearer target.
         gain: share of the student's probe's squared error that disappears if the probe also sees the teacher's view.
+        clearer_target: share of the squared distance between the student's probe and its target that disappears if the
+            target is the best mixture of label and teacher's view instead of the label.
     """
 
     teacher_student: float
     student_label: float
     difference: Interval
     gain: Interval
+    clearer_target: Interval
 
 
 def complementarity(
@@ -50,6 +53,11 @@ def complementarity(
     Distillation across modalities helps if I(teacher; student) > I(student; label): then the student can follow the
     teacher more closely than the noisy label. Mutual information is that of jointly Gaussian variables, for which it is
     -ln(1 - R²) / 2. With R² of clips that a probe was not fitted to, both are lower bounds.
+
+    That is neither necessary nor enough: a student is trained on a mixture of both, the mean of two noisy targets is
+    less noisy than either, and where labels have little noise there is little to gain. `clearer_target` measures this.
+    The teacher's view is scaled such that it moves with the student's prediction as the label does; its distance to
+    that prediction is noise, also if the student's input predicts it in another direction than the label.
 
     Args:
         label: in label units, [R].
@@ -90,6 +98,7 @@ def complementarity(
                 *(np.ones_like(y), y, y**2, (y - y_hat) ** 2),
                 *(t, t**2, (t - t_hat) ** 2),
                 *(student_error**2, both_error**2),
+                *(y_hat, y_hat**2, y * t, y * y_hat, t * y_hat),
             )
         ],
         axis=1,
@@ -108,6 +117,7 @@ def complementarity(
         student_label=float(seen[1]),
         difference=Interval(float(seen[2]), float(low[2]), float(high[2])),
         gain=Interval(float(seen[3]), float(low[3]), float(high[3])),
+        clearer_target=Interval(float(seen[4]), float(low[4]), float(high[4])),
     )
 
 
@@ -118,14 +128,30 @@ def _residual(y: FloatArray, predictors: list[FloatArray]) -> FloatArray:
 
 
 def _summary(sums_BK: FloatArray) -> FloatArray:
-    """I(teacher; student), I(student; label), their difference, and the gain, [B, 4], from sums over clips."""
-    count, y, y_2, y_error, t, t_2, t_error, student_error, both_error = sums_BK.T
-    label = _information(y_2 - y**2 / count, y_error)
-    teacher = _information(t_2 - t**2 / count, t_error)
-    gain = 1 - np.divide(both_error, student_error, out=np.ones_like(both_error), where=student_error > 0)
-    return np.stack([teacher, label, teacher - label, gain], axis=1)
+    """The five quantities of `Complementarity`, [B, 5], from sums over clips."""
+    count, y, y_2, y_error, t, t_2, t_error, student_error, both_error, y_hat, y_hat_2, *products = sums_BK.T
+    var_y, var_t, var_hat = y_2 - y**2 / count, t_2 - t**2 / count, y_hat_2 - y_hat**2 / count
+    pairs = ((y, t), (y, y_hat), (t, y_hat))
+    cov_yt, cov_y_hat, cov_t_hat = (p - a * b / count for p, (a, b) in zip(products, pairs, strict=True))
+    label, teacher = _information(var_y, y_error), _information(var_t, t_error)
+    gain = 1 - _ratio(both_error, student_error)
+
+    scale = _ratio(cov_y_hat, np.where((cov_y_hat > 0) & (cov_t_hat > 0), cov_t_hat, 0.0), without=0.0)
+    # Squared distances from the student's prediction, and their product.
+    of_label = var_y - 2 * cov_y_hat + var_hat
+    of_teacher = scale**2 * var_t - 2 * scale * cov_t_hat + var_hat
+    shared = scale * (cov_yt - cov_t_hat) - cov_y_hat + var_hat
+    weight = np.clip(_ratio(of_label - shared, of_label + of_teacher - 2 * shared, without=0.0), 0.0, 1.0)
+    weight = np.where(scale > 0, weight, 0.0)
+    mixed = (1 - weight) ** 2 * of_label + weight**2 * of_teacher + 2 * weight * (1 - weight) * shared
+    return np.stack([teacher, label, teacher - label, gain, 1 - _ratio(mixed, of_label)], axis=1)
+
+
+def _ratio(value: FloatArray, of: FloatArray, without: float = 1.0) -> FloatArray:
+    """A quotient; `without` where the divisor is not positive."""
+    return np.divide(value, of, out=np.full_like(value, without), where=of > 0)
 
 
 def _information(total: FloatArray, error: FloatArray) -> FloatArray:
-    r2 = 1 - np.divide(error, total, out=np.ones_like(error), where=total > 0)
-    return np.asarray(-0.5 * np.log(1 - np.clip(r2, 0.0, _LARGEST_R2)))
+    r2 = 1 - _ratio(error, total)
+    return np.asarray(0.5 * np.log(1 / (1 - np.clip(r2, 0.0, _LARGEST_R2))))
