@@ -5,18 +5,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+from ray_nodes import kill_node, start_node
 
 from vadv_dist.config import load_config
+from vadv_dist.config.search import SearchConfig
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.storage import read_json
+from vadv_dist.tuning.events import Epoch, Event, Lost, Stopped
+from vadv_dist.tuning.tune_pool import TunePool
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+SMALL_NODE = ("--object-store-memory=100000000", "--min-worker-port=0", "--max-worker-port=0")
 SPACE = """
 search: {num_trials: 5, reduction: 2, top: 1, leave_one_out: false, concurrent: 2}
 space:
@@ -35,7 +41,7 @@ def wait_for(what: Callable[[], object], process: subprocess.Popen) -> None:
 def test_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster, write_config, tmp_path: Path) -> None:
     (tmp_path / "psi.yaml").write_text(SPACE)
     files = ["--config", str(write_config("hunt")), "--space", str(tmp_path / "psi.yaml")]
-    options = ["--data.batch_size=4", "--trainer.epochs=4"]
+    options = ["--data.batch_size=4", "--trainer.epochs=4", "--telemetry.track=tensorboard"]
     command = [sys.executable, "-m", "vadv_dist.cli", "tune", *files, *options]
     root = tmp_path / "runs" / "hunt-psi"
 
@@ -81,6 +87,7 @@ def test_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster, w
     assert len(trials) == 5
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert read_json(root / "tune.json")["trials"]["all"] == 5
+    assert list(root.glob("tensorboard/trials/4/events.*"))
     for trial in trials:
         lines = [
             json.loads(x) for x in (root / "trials" / str(trial.number) / "metrics.jsonl").read_text().splitlines()
@@ -90,35 +97,87 @@ def test_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster, w
         assert trial.intermediate_values == dict(enumerate(epochs, 1))
 
 
-def test_stopped_trial_with_workers_frees_its_placement_group(cluster, write_config, monkeypatch) -> None:
+def following(pool: TunePool, key: str, kind: type) -> Event:
+    """The next event of a kind; all epochs before it continue."""
+    while True:
+        if (found := pool.next()) is None:
+            continue
+        if found[0] == key and isinstance(found[1], kind):
+            return found[1]
+        assert isinstance(found[1], Epoch), found
+        pool.decide(found[0], True)
+
+
+@pytest.fixture
+def joined(cluster, monkeypatch) -> Iterator[None]:
     import ray
-    from ray.util import placement_group_table
-
-    from vadv_dist.config.search import SearchConfig
-    from vadv_dist.tuning.events import Epoch, Stopped
-    from vadv_dist.tuning.tune_pool import TunePool
-
-    def groups() -> int:
-        return sum(group["state"] not in ("REMOVED",) for group in placement_group_table().values())
 
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
         monkeypatch.setenv(name, cluster.environment[name])
+    yield
+    ray.shutdown()
+
+
+def test_stopped_trial_with_workers_frees_its_placement_group(joined, write_config) -> None:
+    from ray.util import placement_group_table
+
+    def groups() -> int:
+        return sum(group["state"] != "REMOVED" for group in placement_group_table().values())
+
+    def wait_for_groups(number: int) -> None:
+        deadline = time.monotonic() + 60
+        while groups() != number and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert groups() == number
+
     options = ["--trainer.num_workers=1", "--trainer.cpus_per_worker=1", "--trainer.epochs=400"]
     config = load_config(write_config(), options)
-    try:
+
+    before = 0
+
+    def search() -> None:
+        nonlocal before
         with TunePool(config, SearchConfig()) as pool:
             before = groups()
             pool.start("trial 0", config)
-            key, event = next(found for _ in range(9) if (found := pool.next()))
-            assert (key, type(event)) == ("trial 0", Epoch)
+            following(pool, "trial 0", Epoch)
             assert groups() == before + 2  # of the trial and of its workers
-            pool.decide(key, False)
-            found = next(found for _ in range(9) if (found := pool.next()))
-            assert found == ("trial 0", Stopped())
-            deadline = time.monotonic() + 60
-            while groups() > before + 1 and time.monotonic() < deadline:
-                time.sleep(0.2)
-            assert groups() == before + 1  # of the process that takes the next trial
-        assert groups() == before
-    finally:
-        ray.shutdown()
+            pool.decide("trial 0", False)
+            following(pool, "trial 0", Stopped)
+            wait_for_groups(before + 1)  # of the process that takes the next trial
+            pool.start("trial 1", load_config(write_config("other"), options))
+            following(pool, "trial 1", Epoch)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search()
+    wait_for_groups(before)
+
+
+def test_node_that_joins_takes_a_trial_within_a_minute_and_may_be_lost(joined, cluster, write_config) -> None:
+    grids: list[Any] = []
+    configs = [load_config(write_config(name), ["--trainer.epochs=4000"]) for name in ("here", "there")]
+    # The head has 5 CPUs, so one trial trains there, and one waits.
+    with TunePool(configs[0], SearchConfig(cpus_per_trial=4), on_results=grids.append) as pool:
+        pool.start("here", configs[0])
+        following(pool, "here", Epoch)
+        pool.decide("here", True)
+        while pool.slots < 2:
+            assert pool.next() is None or pool.decide("here", True) is None
+        pool.start("there", configs[1])
+        node = start_node(
+            cluster.environment, f"--address={cluster.environment['RAY_ADDRESS']}", "--num-cpus=4", *SMALL_NODE
+        )
+        try:
+            joined_at = time.monotonic()
+            following(pool, "there", Epoch)
+            assert time.monotonic() - joined_at < 60
+            pool.decide("there", True)
+        finally:
+            kill_node(node)
+        following(pool, "there", Lost)
+        following(pool, "here", Epoch)
+        pool.decide("here", False)
+        following(pool, "here", Stopped)
+    (grid,) = grids
+    assert {result.config["trial"]: result.error is not None for result in grid} == {"here": False, "there": True}

@@ -10,7 +10,7 @@ ASHA is decided from stored costs (`study.py`), a population at the end of an in
 
 import contextlib
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -167,6 +167,22 @@ class StudyScheduler(FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]  # untyped in Ray
         self._exchange = exchange
         self._last: dict[str, Event] = {}
+        self._kept: Counter[Any] = Counter()  # actors that Tune keeps for us, by resources
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Keep all idle actors between the stages of a search; Tune would keep one, and start the others anew.
+
+        If trials need different resources, idle actors would occupy those of other trials, so Tune's own rule holds.
+        """
+        cache = getattr(tune_controller, "_tune_controller", tune_controller)._actor_cache
+        resources = trial.placement_group_factory
+        if self._kept and resources not in self._kept:
+            for other, count in self._kept.items():
+                cache.decrease_max(other, count)
+            self._kept = Counter(dict.fromkeys(self._kept, 0))
+        elif all(self._kept.values()):
+            self._kept[resources] += 1
+            cache.increase_max(resources)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """See Ray's `TrialScheduler`."""

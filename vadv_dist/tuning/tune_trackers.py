@@ -11,12 +11,13 @@ from vadv_dist.storage import Location, on_disk
 
 
 class TensorBoard(TBXLoggerCallback):
-    """Event files in the folder of each trial's run, where a run of its own would write them."""
+    """Event files in `tensorboard/` of the search's folder, one folder for each run."""
 
     def log_trial_start(self, trial: Any) -> None:
         """See Ray's `LoggerCallback`."""
-        run = trial.config["run"]
-        self._trial_writer[trial] = self._summary_writer_cls(str(Path(run["storage"], run["name"], "tensorboard")))
+        storage, name = Path(trial.config["run"]["storage"]), trial.config["run"]["name"]
+        folder = storage.parent / "tensorboard" / storage.name / name
+        self._trial_writer[trial] = self._summary_writer_cls(str(folder))
         self._trial_result[trial] = {}
 
 

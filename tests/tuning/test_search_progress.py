@@ -1,0 +1,78 @@
+"""How many trainings a search has, and what it says about the time left."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_lines import run_result
+
+from vadv_dist.cli import main
+from vadv_dist.config import Config, load_config
+from vadv_dist.config.search import SearchConfig
+from vadv_dist.storage import read_json
+from vadv_dist.tuning.events import Ended, Stopped
+from vadv_dist.tuning.jobs import RepeatJob
+from vadv_dist.tuning.progress import Plan, Progress, lines_of, state_of
+from vadv_dist.tuning.space_file import load_space
+
+
+def test_forty_trials_are_about_67_trainings() -> None:
+    space, _ = load_space(Path("tune_spaces/loss_weights.yaml"), Config())
+    assert Plan.of(Config(), space, SearchConfig(num_trials=40)).total == 3 + 40 + 3 * 3 + 5 * 3
+    assert Plan.of(Config(), space, SearchConfig(num_trials=40, leave_one_out=False, top=1)).total == 3 + 40 + 3
+    # The only trial is the default, which is not repeated.
+    assert Plan.of(Config(), space, SearchConfig(num_trials=1)).repeats == 0
+
+
+def test_search_says_how_long_one_training_takes_and_what_is_left(write_config: Any, tmp_path: Path) -> None:
+    now, said = [1000.0], []
+    progress = Progress(Plan(3, 0, 7, 0, 0), tmp_path, "mae", said.append, clock=lambda: now[0])
+    config = load_config(write_config())
+    jobs = {f"trial {n}": RepeatJob(f"trial {n}", [(0, config)], lambda key, event: None) for n in range(3)}
+
+    def run(*numbers: int) -> None:
+        progress.changed({f"trial {n}": jobs[f"trial {n}"] for n in numbers})
+
+    run(0, 1)
+    now[0] += 60
+    progress.ended("trial 0", Ended(run_result({"mae": 1.5}, steps=3, best_epoch=0)))
+    run(1, 2)
+    # 9 trainings of 60 s, two at a time.
+    assert len(said) == 1
+    assert said[0].endswith("; 1 of about 10 trainings done, about 0:04:30 left")
+    now[0] += 660
+    progress.ended("trial 1", Stopped())
+    run(2)
+    assert said[1:] == ["2 of about 10 trainings done, about 0:26:00 left"]  # 8 of (60 + 720) / 2 s
+    state = state_of(tmp_path)
+    assert (state["state"], state["ended"], state["plan"]["total"]) == ("running", 2, 10)
+    assert [(training["name"], training["epochs"]) for training in state["running"]] == [("trial 2", 0)]
+    assert lines_of(state, now[0])[1:] == [
+        "2 of about 10 trainings done, about 0:26:00 left",
+        "best so far: trial 0, MAE 1.500",
+        "  trial 2: first epoch, running for 0:11:00",
+    ]
+    progress.close(complete=False)
+    assert read_json(tmp_path / "progress.json")["state"] == "stopped"
+
+
+def test_commands_accept_the_folder_of_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Progress(Plan(3, 0, 7, 0, 0), tmp_path, "mae", print).close(complete=True)
+    assert main(["watch", str(tmp_path)]) == 0
+    assert "0 of about 10 trainings done" in capsys.readouterr().out
+    assert main(["report", str(tmp_path)]) == 2
+    assert "has no report yet" in capsys.readouterr().err
+    (tmp_path / "tune-report.html").write_text("")
+    assert main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/tune-report.html\n"
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(
+    write_config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["tune", "--config", str(write_config()), "--space", "loss_weights", "--num-trials", "40", "--dry-run"]
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith("about 67 trainings: 3 for the noise between seeds, 40 trials, up to 9")
+    assert main([*command, "--json"]) == 0
+    assert '"total": 67' in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
