@@ -54,6 +54,8 @@ def kill_node(process: subprocess.Popen[str]) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
     process.wait(30)
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 @dataclass(frozen=True)

@@ -184,8 +184,10 @@ class TunePool:
         os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
         exchange = self._exchange
+        trainable = tune.with_parameters(TrialActor, folder=os.getcwd(), stop=self._stop)
+        trainable.__qualname__ = TrialActor.__qualname__  # Ray's title of its processes
         return tune.Tuner(
-            tune.with_parameters(TrialActor, folder=os.getcwd(), stop=self._stop),
+            trainable,
             tune_config=tune.TuneConfig(
                 metric="cost",
                 mode="min",
