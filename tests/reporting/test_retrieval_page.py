@@ -99,7 +99,7 @@ def test_page_has_the_sections_of_retrieval_and_escapes_names(tmp_path):
     ]
     # Scores; two validations, explicit, total, rate and norm; two curves and classes; two matrices.
     assert len(page.all("svg")) == 1 + 6 + 3 + 2
-    assert "the video logit of 100.0% names the right class" in page.text
+    assert "names the right class of 100.0% by its video logit" in page.text
     assert "words" not in page.text.casefold()
     assert "baby <cry>" in page.text
     assert "<cry>" not in page.source

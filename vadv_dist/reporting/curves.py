@@ -17,7 +17,7 @@ _LOG_FROM = 8.0
 # With more epochs than this, lines have no dots, or smaller ones.
 _MANY_DOTS = 40
 # Title and explanation of what is logged besides the terms.
-_RATES = {"lr": ("Learning rate", "of pretrained weights"), "grad_norm": ("Gradient norm", "before clipping")}
+_RATES = {"lr": ("Learning rate", "optimizer.lr by its schedule"), "grad_norm": ("Gradient norm", "before clipping")}
 
 
 @dataclass(frozen=True)

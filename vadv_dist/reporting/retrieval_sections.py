@@ -81,10 +81,10 @@ def retrieval_summary(evaluation: Scored) -> tuple[str, str]:
         f"{task.score_metric.title} of the student on {clips(len(evaluation.predictions), evaluation.split)} of "
         f"{len(task.classes)} classes: {directions}; a random ranking has {by_chance(evaluation):.3f}."
     )
-    named = [
-        f"the {output.title.lower()} of {score(metrics[output.name].get('accuracy'), percent=True)}"
+    known = [
+        f"{score(metrics[output.name].get('accuracy'), percent=True)} by its {output.title.lower()}"
         for output in evaluation.outputs[1:]
     ]
-    if named:
-        lede += f" Of the teacher, which watches the clip, {' and '.join(named)} names the right class."
+    if known:
+        lede += f" The teacher, which watches the clip, names the right class of {' and '.join(known)}."
     return f"Audio and video find each other with mAP {score(own.get(task.score), percent=False)}", lede
