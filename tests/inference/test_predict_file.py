@@ -92,7 +92,7 @@ def test_invalid_csv_is_refused(export, tmp_path, rows, message):
         ("in.csv", b'text\n"never closed\n', "cannot be read as CSV in UTF-8"),
         ("in.parquet", b"PAR1 but not really PAR1", "cannot be read as Parquet"),
         ("in.txt", b"fun", "ends in '.txt', expected .csv or .parquet"),
-        ("in", b"fun", "ends in 'nothing', expected .csv or .parquet"),
+        ("in", b"fun", "has no suffix, expected .csv or .parquet"),
     ],
 )
 def test_file_of_another_format_is_refused(export, tmp_path, name, data, message):
@@ -121,7 +121,7 @@ def test_existing_files_are_not_overwritten(export, tmp_path):
     with pytest.raises(UserError, match="already exists and is never overwritten"):
         predict_file(export, source, other)
     assert read_csv(other) == [["kept"]]
-    with pytest.raises(UserError, match=r"ends in '\.parquet', but the input in '\.csv'"):
+    with pytest.raises(UserError, match=r"ends in '\.parquet', but the input ends in '\.csv'"):
         predict_file(export, source, tmp_path / "out.parquet")
     with pytest.raises(UserError, match="does not exist"):
         predict_file(export, tmp_path / "none.csv", tmp_path / "out.csv")

@@ -275,7 +275,8 @@ def test_files_of_other_kinds(pair_export, files, tmp_path):
     assert bad(pair_export, tmp_path / "no.csv", files[1]).startswith(f"{tmp_path / 'no.csv'} does not exist")
     text = tmp_path / "q.txt"
     text.write_text("x")
-    assert "ends in '.txt', expected .csv or .parquet or .npz" in bad(pair_export, text, files[1])
+    assert "ends in '.txt', expected .csv, .parquet or .npz" in bad(pair_export, text, files[1])
+    assert "is a folder. Give a .csv, .parquet or .npz file, such as one of" in bad(pair_export, tmp_path, files[1])
     damaged = tmp_path / "damaged.parquet"
     damaged.write_bytes(b"PAR1 and nothing else")
     assert "cannot be read as Parquet" in bad(pair_export, damaged, files[1])
@@ -291,7 +292,7 @@ def test_outputs_are_never_overwritten(tmp_path):
     out.touch()
     with pytest.raises(UserError, match="already exists and is never overwritten"):
         require_output(out)
-    with pytest.raises(UserError, match=r"ends in '.json', expected .csv, .parquet, .npz"):
+    with pytest.raises(UserError, match=r"ends in '.json', expected .csv, .parquet or .npz"):
         require_output(location(str(tmp_path / "out.json")))
 
 

@@ -16,7 +16,7 @@ from vadv_dist.inference.context import VIDEO_COLUMN, readings
 from vadv_dist.inference.export import load_student
 from vadv_dist.inference.fast_student import FastStudent, is_supported
 from vadv_dist.inference.manifest import read_manifest, resolve_student
-from vadv_dist.inference.tables import CHUNK_ROWS, table_kind
+from vadv_dist.inference.tables import CHUNK_ROWS, ending, table_kind
 from vadv_dist.inference.token_counts import TokenCounts, count_tokens
 from vadv_dist.models.text_student import TextStudent
 from vadv_dist.storage import Location, atomic_file, local_copy, location
@@ -249,8 +249,7 @@ def _require_new(source: Location, target: Location) -> None:
         raise UserError(f"Input and output are both {source}. Choose another output file.")
     if target.suffix.lower() != source.suffix.lower():
         raise UserError(
-            f"The output {target} ends in {target.suffix or 'nothing'!r}, but the input in {source.suffix!r}. Use the "
-            "same suffix."
+            f"The output {target} {ending(target)}, but the input ends in {source.suffix!r}. Use the same suffix."
         )
     if target.exists():
         raise UserError(f"{target} already exists and is never overwritten. Choose another file, or remove it.")

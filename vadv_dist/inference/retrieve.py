@@ -20,6 +20,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.evaluation.nearest import Nearest
 from vadv_dist.inference.manifest import resolve_student
 from vadv_dist.inference.retrieval_export import MODALITIES, RetrievalManifest, load_towers
+from vadv_dist.inference.tables import either, ending
 from vadv_dist.inference.vector_files import VectorFile, vector_file_kind
 from vadv_dist.models.retrieval_towers import RetrievalTowers
 from vadv_dist.storage import Location, atomic_file, local_copy, location
@@ -146,7 +147,7 @@ def require_output(path: str | Location) -> Location:
     """
     out = location(path)
     if out.suffix.lower() not in _OUTPUTS:
-        raise UserError(f"--out {out} ends in {out.suffix or 'nothing'!r}, expected {', '.join(_OUTPUTS)}.")
+        raise UserError(f"--out {out} {ending(out)}, expected {either(_OUTPUTS)}.")
     if out.exists():
         raise UserError(f"{out} already exists and is never overwritten. Choose another file, or remove it.")
     return out

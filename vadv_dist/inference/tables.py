@@ -3,7 +3,7 @@
 import csv
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -194,8 +194,21 @@ def kind_by_suffix(path: Location, kinds: Mapping[str, type[T]]) -> type[T]:
         UserError: another suffix, or no such file.
     """
     kind = kinds.get(path.suffix.lower())
+    if path.is_dir():
+        raise UserError(f"{path} is a folder. Give a {either(kinds)} file, such as one of those in it.")
     if kind is None:
-        raise UserError(f"{path} ends in {path.suffix or 'nothing'!r}, expected {' or '.join(kinds)}.")
+        raise UserError(f"{path} {ending(path)}, expected {either(kinds)}.")
     if not path.is_file():
-        raise UserError(f"{path} does not exist or is not a file. Give a {' or '.join(kinds)} file.")
+        raise UserError(f"{path} does not exist or is not a file. Give a {either(kinds)} file.")
     return kind
+
+
+def ending(path: Location) -> str:
+    """What a path ends in, as a part of a sentence."""
+    return f"ends in {path.suffix!r}" if path.suffix else "has no suffix"
+
+
+def either(suffixes: Iterable[str]) -> str:
+    """Join alternatives: `.csv, .parquet or .npz`."""
+    *first, last = suffixes
+    return f"{', '.join(first)} or {last}" if first else last
