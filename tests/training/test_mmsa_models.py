@@ -1,4 +1,4 @@
-"""Models of MMSA train on our export, and their predictions come back under our metrics, which equal MMSA's."""
+"""Models of MMSA train on our export; their predictions enter a study under our metrics, which equal MMSA's."""
 
 import re
 import subprocess
@@ -11,6 +11,7 @@ from vadv_dist.cli.command import main
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.sources import Sources
 from vadv_dist.data.synth import make_dataset
+from vadv_dist.storage import read_json
 from vadv_dist.training.outside_predictions import score_predictions
 
 THEIRS = {
@@ -45,3 +46,16 @@ def test_lmf_and_tfn_train_on_an_export_and_their_predictions_are_scored(tmp_pat
             assert ours[key] == pytest.approx(float(value), abs=2e-4), (model, key)
         for split in ("train", "valid"):
             score_predictions(tmp_path / "predictions" / f"{model}-1.csv", sources, split, name=model)
+
+    (tmp_path / "rivals.yaml").write_text(
+        "title: A student of text beside models that fuse modalities\nconfig: demo\nseeds: [1]\n"
+        f"overrides: {{data.sources: [{{uri: {tmp_path / 'data'}}}], student.encoder: {tmp_path / 'data' / 'encoder'}, "
+        f"trainer.num_workers: 0, trainer.max_steps: 1, run.storage: {tmp_path / 'runs'}}}\n"
+        "variants:\n  text alone: {overrides: {objective: none}}\n"
+        f"  LMF: {{predictions: '{tmp_path / 'predictions' / 'lmf-{seed}.csv'}'}}\n"
+    )
+    assert main(["study", str(tmp_path / "rivals.yaml"), "--no-ray"]) == 0
+    study = read_json(tmp_path / "runs" / "rivals" / "study.json")
+    (found,) = next(variant for variant in study["variants"] if variant["name"] == "LMF")["runs"]
+    evaluation, _ = score_predictions(tmp_path / "predictions" / "lmf-1.csv", sources, "test", name="LMF")
+    assert found["values"]["test"]["mae"] == pytest.approx(evaluation.metrics["student"]["mae"], abs=1e-6)
