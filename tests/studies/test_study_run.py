@@ -18,11 +18,12 @@ from vadv_dist.data.synth import make_dataset
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation.significance import aso
 from vadv_dist.runs.folder import FAILURE
-from vadv_dist.storage import read_json
+from vadv_dist.storage import location, read_json
 from vadv_dist.studies import study as study_module
 from vadv_dist.studies.analysis import StudyResult
 from vadv_dist.studies.plan import StudyPlan, plan_study
 from vadv_dist.studies.study import run_study
+from vadv_dist.watching.runs import list_runs
 
 pytestmark = pytest.mark.slow
 QUIET = Console(quiet=True)
@@ -228,3 +229,25 @@ def test_report_and_evaluations_of_a_run_work_as_for_any_other(copied: Path) -> 
     assert main(["report", str(root)]) == 0
     assert main(["watch", "--once", str(root)]) == 0
     assert pq.read_table(root / "predictions-test.parquet").num_rows == 46
+
+
+def test_study_in_an_object_store_resumes_and_is_listed(
+    tmp_path: Path, write_study: Callable[..., Path], s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_study(
+        tmp_path, ("  both steps: {}\n", ""), ("optimizer.lr: 1.0e+30, optimizer.clip_norm: null", "objective: kd")
+    )
+    given = (f"--run.storage={s3}/studies", "--trainer.epochs=1")
+    result = run_study(plan_study(path, given, seeds=(1,)), QUIET, use_ray=False)
+    assert result.problems == []
+    root = location(f"{s3}/studies/parts")
+    document = read_json(root / "study.json")
+    assert document["variants"][0]["cells"]["test"]["mae"]["seeds"] == 1
+    assert (root / "figures" / "seeds-test-mae.png").is_file()
+    assert {run["name"] for run in list_runs(f"{s3}/studies")} == {
+        "parts/runs/alone-seed-1",
+        "parts/runs/far-too_fast-seed-1",
+    }
+    forbid_training(monkeypatch)
+    run_study(plan_study(path, given, seeds=(1,)), QUIET, use_ray=False)
+    assert read_json(root / "study.json") == document

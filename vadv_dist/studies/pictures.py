@@ -73,7 +73,7 @@ def order_picture(result: StudyResult, split: str, metric: Metric) -> Picture | 
     axes.grid(False)
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks(range(size), [str(number + 1) for number in range(size)])
-    axes.set_yticks(range(size), [f"{shortened(name, 24)}  {number + 1}" for number, name in enumerate(names)])
+    axes.set_yticks(range(size), [f"{number + 1}. {shortened(name, 24)}" for number, name in enumerate(names)])
     axes.tick_params(length=0, labelsize=11, labelcolor=PALETTE["ink"])
     for row, a in enumerate(names):
         for column, b in enumerate(names):
