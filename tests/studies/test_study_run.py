@@ -251,3 +251,19 @@ def test_study_in_an_object_store_resumes_and_is_listed(
     forbid_training(monkeypatch)
     run_study(plan_study(path, given, seeds=(1,)), QUIET, use_ray=False)
     assert read_json(root / "study.json") == document
+
+
+def test_searches_and_studies_do_not_write_into_each_other(
+    copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = tmp_path / "parts.yaml"
+    space.rename(tmp_path / "study.yaml")
+    space.write_text("space: {objective.psi: {distribution: float, low: 0.1, high: 20.0}}")
+    (tmp_path / "out" / "parts").rename(tmp_path / "out" / "run-parts")
+    command = ["tune", "--config", str(tmp_path / "base.yaml"), "--space", str(space), "--no-ray"]
+    assert main(command) == 2
+    assert "is a study of variants" in capsys.readouterr().err
+    (tmp_path / "out" / "search").mkdir()
+    (tmp_path / "out" / "search" / "study.yaml").write_text("search: {}\nstudy: a")
+    assert main(["study", str(tmp_path / "study.yaml"), "--no-ray", "--name", "search"]) == 2
+    assert "is something else, not a study" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from rich.console import Console
 from vadv_dist.config import config_to_yaml
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.study import StudyConfig
+from vadv_dist.config.yaml_text import parse_yaml
 from vadv_dist.errors import UserError
 from vadv_dist.runs.folder import FAILURE, run_lock
 from vadv_dist.runtime.terminal import counted
@@ -48,8 +49,7 @@ def run_study(
     Raises:
         UserError: a mistake in the study file, runs that it would overwrite, or a folder that is something else.
     """
-    if (plan.root / "config.yaml").is_file():
-        raise UserError(f"{plan.root} is a run, not a study. Choose another --name, or another --run.name for --seeds.")
+    _require_ours(plan)
     if not use_ray:
         for config in plan.variants.values():
             require_no_workers(config)
@@ -71,6 +71,23 @@ def run_study(
         result = result_of(plan, checked, best_per_metric=best_per_metric, say=say)
         write_study_files(result, plan.root, with_pdf=with_pdf)
     return result
+
+
+def _require_ours(plan: StudyPlan) -> None:
+    """Check that the study's folder is empty or a study, because a search and a run have folders in the same place."""
+    root = plan.root
+    if not root.is_dir() or not any(not path.name.startswith(".") for path in root.iterdir()):
+        return
+    record = root / _RECORD
+    is_study = record.is_file() and "variants" in parse_yaml(record.read_text(encoding="utf-8"), record)
+    # A study that was killed while it made its data has no record yet.
+    is_made = not record.is_file() and plan.small and {path.name for path in root.iterdir()} <= {"data", ".lock"}
+    if not is_study and not is_made:
+        what = "a run" if (root / "config.yaml").is_file() else "something else"
+        raise UserError(
+            f"{root} is {what}, not a study, and is not overwritten. Choose another --name, or another --run.name for "
+            "--seeds."
+        )
 
 
 def dry_run(plan: StudyPlan) -> dict[str, Any]:

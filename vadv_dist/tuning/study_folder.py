@@ -95,6 +95,10 @@ class StudyFolder:
             write_text(self.record_path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
             return study
         record = parse_yaml(self.record_path.read_text(encoding="utf-8"), self.record_path)
+        if "search" not in record:
+            raise UserError(
+                f"{self.root} is a study of variants (vadv study), not a search. Choose another --run.name."
+            )
         earlier = record["search"]
         # A setting that an earlier version did not have is its default.
         earlier["settings"] = {**_decisive(SearchConfig()), **earlier["settings"]}
