@@ -1,6 +1,7 @@
 """Ray nodes in separate processes with separate ports, so that several clusters can run on one machine."""
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -23,6 +24,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _end_with_parent() -> None:
+    """In a new process: end it when the tests are killed, which could not stop it then (Linux only)."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
 def start_node(environment: Mapping[str, str], *options: str) -> subprocess.Popen[str]:
     """Start a node that lives as long as the returned process, and wait until it is up."""
     command = [str(_RAY), "start", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
@@ -35,6 +42,7 @@ def start_node(environment: Mapping[str, str], *options: str) -> subprocess.Pope
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=_end_with_parent,
     )
     assert process.stdout is not None
     said = ""
