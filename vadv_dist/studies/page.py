@@ -1,12 +1,16 @@
 """study.html: the table of a study, its pictures, and what every variant is compared with."""
 
+import math
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+import yaml
 
 from vadv_dist.evaluation.description import Metric
 from vadv_dist.reporting.markup import Markup, join, tag
 from vadv_dist.reporting.page import Page, Section, document, folded, grid
 from vadv_dist.reporting.pictures import Picture
-from vadv_dist.reporting.tables import facts_list, plain_table
+from vadv_dist.reporting.tables import plain_table
 from vadv_dist.reporting.words import SPLITS
 from vadv_dist.studies.analysis import Cell, StudyResult
 from vadv_dist.studies.pictures import curve_pictures, order_picture, strip_picture
@@ -108,10 +112,17 @@ def _problems_section(result: StudyResult) -> Section | None:
 
 
 def _runs_section(result: StudyResult) -> Section:
-    changes = {
-        name: ", ".join(f"{field}: {value}" for field, value in result.overrides[name].items()) or "nothing"
+    changes = [
+        (
+            None,
+            [
+                name,
+                ", ".join(f"{field}: {_as_yaml(value)}" for field, value in result.overrides[name].items())
+                or "nothing",
+            ],
+        )
         for name in result.variants
-    }
+    ]
     first = result.splits[0]
     metric = result.metrics[0]
     rows = []
@@ -125,8 +136,16 @@ def _runs_section(result: StudyResult) -> Section:
         "runs",
         "Variants and runs",
         f"What each variant changes in {result.config or 'the default configuration'} and the study’s overrides:",
-        join(facts_list(changes), folded(f"All {len(rows)} runs", plain_table("Runs", columns, rows))),
+        join(
+            plain_table("Variants", ("Variant", "Changes"), changes),
+            folded(f"All {len(rows)} runs", plain_table("Runs", columns, rows)),
+        ),
     )
+
+
+def _as_yaml(value: Any) -> str:
+    """A value as it is written in a study file, on one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("\n...\n").strip()
 
 
 def _folded_grid(pictures: Sequence[Picture]) -> Markup:
