@@ -101,6 +101,43 @@ def test_a_search_is_sent_with_its_settings_but_without_a_password(project: Path
         assert "pw@" not in str(refusal.value)
 
 
+STUDY = """
+title: with and without
+config: run.yaml
+variants:
+  alone: {overrides: {objective: none}}
+  steps: {}
+"""
+
+
+def test_a_study_is_sent_with_paths_that_its_runs_can_reach(project: Path) -> None:
+    (project / "two.yaml").write_text(STUDY)
+    given = ("two.yaml", "--seeds", "1,2", "--trainer.epochs=3")
+    with pytest.raises(UserError, match=r"two\.yaml would not be uploaded"):
+        prepared_arguments(Submission("study", given, working_dir=project), HERE)
+    subprocess.run(["git", "-C", project, "add", "two.yaml"], check=True)
+    arguments, name = prepared_arguments(Submission("study", given, working_dir=project), HERE)
+    assert (tuple(arguments[:4]), name) == (given, "two")
+    assert f"--run.storage={project / 'runs'}" in arguments
+    assert str((project / "made").resolve()) in arguments[-1] or str(project / "made") in arguments[-1]
+    with pytest.raises(UserError, match=r"run.storage is runs, a path relative to the job's folder"):
+        prepared_arguments(Submission("study", given, working_dir=project), AWAY)
+    with pytest.raises(UserError, match="give the study file"):
+        prepared_arguments(Submission("study", ("--seeds", "1"), working_dir=project), HERE)
+    # The data of this variant would be replaced by those of the command line.
+    (project / "two.yaml").write_text(f"{STUDY}  other: {{overrides: {{data.sources: [{{uri: elsewhere}}]}}}}\n")
+    with pytest.raises(UserError, match=r"two.yaml, variant 'other': its data or encoder has a relative path"):
+        prepared_arguments(Submission("study", given, working_dir=project), HERE)
+    (project / "two.yaml").write_text(f"{STUDY}  outside: {{predictions: notes.txt}}\n")
+    with pytest.raises(UserError, match=r"notes.txt would not be uploaded"):
+        prepared_arguments(Submission("study", given, working_dir=project), HERE)
+
+
+def test_a_shipped_study_at_small_scale_makes_its_data_in_its_folder(project: Path) -> None:
+    given = ("direct", "--scale=small", "--run.storage=s3://bucket/runs")
+    assert prepared_arguments(Submission("study", given, working_dir=project), AWAY) == ([*given], "direct-small")
+
+
 def test_secrets_are_not_sent() -> None:
     environment = {"AWS_SECRET_ACCESS_KEY": "secret", "AWS_ACCESS_KEY_ID": "id", "AWS_REGION": "eu", "HOME": "/root"}
     assert runtime_environment("/x", False, environment)["env_vars"] == {

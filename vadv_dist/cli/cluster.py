@@ -8,18 +8,20 @@ from vadv_dist.cli.parser import Commands, path
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.runtime.terminal import console, json_line
 
+JOBS = ("train", "tune", "study", "extract", "evaluate")
+
 
 def add_cluster_commands(commands: Commands) -> None:
     """Add `submit` and `doctor`."""
     submit = commands.add_parser(
         "submit",
-        help="run train, tune, extract or evaluate on a Ray cluster",
+        help="run train, tune, study, extract or evaluate on a Ray cluster",
         description="Packages the files that git tracks, submits the job and follows its output. All arguments after "
         "the command are passed to it. Exit codes: 0 success, 1 system failure, 2 invalid input, 75 the job lost its "
         "node (submit again), 130 interrupted.",
         allow_abbrev=False,
     )
-    submit.add_argument("job", choices=("train", "tune", "extract", "evaluate"), metavar="train|tune|extract|evaluate")
+    submit.add_argument("job", choices=JOBS, metavar="|".join(JOBS))
     submit.add_argument("--address", help="job server, http://HOST:8265 (default: $RAY_API_SERVER_ADDRESS)")
     folder = "folder to package (default: the current one)"
     submit.add_argument("--working-dir", type=path, default=Path("."), help=folder)

@@ -107,6 +107,10 @@ class StudyRuns:
         raw = self._common(self._study.config, {})
         return build(Config, {"run": raw.get("run")}, (), self._where).run.storage
 
+    def base(self, folders: Mapping[str, str]) -> Config:
+        """The configuration that the variants change; see `configs`."""
+        return _build(self._common(self._study.config, folders), f"{self._where}, overrides")
+
     def configs(self, folders: Mapping[str, str]) -> dict[str, Config]:
         """The configuration of each variant that is trained; its seed, name and storage are still the base's.
 
@@ -115,7 +119,7 @@ class StudyRuns:
         Raises:
             UserError: an override of the study or of a variant is refused; the message names it.
         """
-        _build(self._common(self._study.config, folders), f"{self._where}, overrides")
+        self.base(folders)
         found = {}
         for name, variant in self._study.variants.items():
             if variant.predictions is not None:

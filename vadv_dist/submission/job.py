@@ -18,6 +18,7 @@ from vadv_dist.config.extract_sections import ExtractConfig
 from vadv_dist.config.load import load_sections, take_overrides
 from vadv_dist.config.places import expand
 from vadv_dist.config.storage_url import require_sound
+from vadv_dist.config.study_runs import StudyRuns, find_study, load_study, small_study
 from vadv_dist.errors import MachineError, UserError, one_line
 from vadv_dist.runtime.terminal import counted
 from vadv_dist.storage import STORE_SETTINGS, location, sha256_file
@@ -36,7 +37,7 @@ class Submission:
     """A job to submit.
 
     Args:
-        command: `train`, `tune`, `extract` or `evaluate`.
+        command: `train`, `tune`, `study`, `extract` or `evaluate`.
         arguments: its arguments, as typed after `vadv <command>`.
         address: address of the job server; None uses Ray's environment variables.
         working_dir: folder whose tracked files are uploaded.
@@ -117,6 +118,11 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
         arguments[0] = reach(expand(arguments[0], "the run"), "the run")
         arguments[1:] = _reachable_options(arguments[1:], reach)
         return arguments, f"{location(arguments[0]).name}-{_option(arguments, '--split') or 'test'}"
+    tracked = {str(name) for name in tracked_files(submission.working_dir)}
+    if submission.command == "study":
+        if not arguments or arguments[0].startswith("-"):
+            raise UserError("submit study: give the study file, or the name of a shipped one, before its options.")
+        return _study_arguments(arguments, overrides, submission.working_dir, tracked, reach)
     config_path = _option(arguments, "--config")
     if config_path is None:
         raise UserError(f"submit {submission.command}: --config is missing.")
@@ -126,14 +132,9 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
             f"{config_path} is not a file below {submission.working_dir.resolve()}, the folder that is uploaded with "
             "the job. Set --config to a path relative to that folder, of a file tracked by git."
         )
-    tracked = {str(name) for name in tracked_files(submission.working_dir)}
-    if not os.path.isabs(config_path) and os.path.normpath(config_path) not in tracked:
-        raise UserError(
-            f"{config_path} would not be uploaded with the job, which includes only files tracked by git. Run "
-            f"`git add {config_path}`."
-        )
+    _require_tracked(config_path, tracked)
     # `~` and variables are expanded on this machine, and all expanded paths are sent.
-    expands = any(sign in text for sign in "~$" for text in (path.read_text(encoding="utf-8"), *arguments))
+    expands = _has_places_to_expand(path, arguments)
     if submission.command == "extract":
         extraction = load_sections(ExtractConfig, path, overrides)
         return [*arguments, *_extraction_places(extraction, tracked, reach, expands)], path.stem
@@ -208,6 +209,58 @@ def _reachable_options(arguments: Sequence[str], reach: _Reach) -> list[str]:
             argument = f"{option}={value if is_hub_name else reach(value, option)}"
         found.append(argument)
     return found
+
+
+def _has_places_to_expand(path: Path, arguments: Sequence[str]) -> bool:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    texts = [*(line for line in lines if not line.lstrip().startswith("#")), *arguments]
+    return any(sign in text for sign in "~$" for text in texts)
+
+
+def _require_tracked(path: str, tracked: Collection[str]) -> None:
+    if not os.path.isabs(path) and os.path.normpath(path) not in tracked:
+        raise UserError(
+            f"{path} would not be uploaded with the job, which includes only files tracked by git. Run "
+            f"`git add {path}`."
+        )
+
+
+def _study_arguments(
+    arguments: Sequence[str], overrides: Sequence[str], folder: Path, tracked: Collection[str], reach: _Reach
+) -> tuple[list[str], str]:
+    """The arguments of a study with reachable locations, and the study's name."""
+    given = arguments[0]
+    path = folder / given
+    if path.is_file():
+        _require_tracked(given, tracked)
+    else:
+        path = find_study(given)
+    study = load_study(path)
+    is_small = _option(arguments, "--scale") == "small"
+    if is_small:
+        study = small_study(study, given)
+    name = _option(arguments, "--name") or f"{path.stem}{'-small' if is_small else ''}"
+    runs = StudyRuns(study, given, overrides)
+    storage = reach(runs.storage, "run.storage")
+    made = {each: f"{storage}/{name}/data/{each}" for each in (study.small.made if is_small else ())}
+    expands = _has_places_to_expand(path, arguments)
+    places = _run_places(runs.base(made), reach, expands)
+    for variant, config in runs.configs(made).items():
+        needed = _run_places(config, reach, expands)
+        keeps_base = study.variants[variant].config is None  # then what it overrides comes after the command line
+        if needed != places and not (keeps_base and set(needed) <= set(places)):
+            raise UserError(
+                f"{given}, variant {variant!r}: its data or encoder has a relative path of its own, which the job "
+                "could not find, or which the study's would replace. Write absolute paths or s3://… in the study file."
+            )
+    for file in (study.config, *(variant.config for variant in study.variants.values())):
+        if file is not None and (folder / file).is_file():
+            _require_tracked(file, tracked)
+    for settings in study.variants.values():
+        if settings.predictions is not None:
+            for seed in study.seeds if "{seed}" in settings.predictions else (0,):
+                _require_tracked(settings.predictions.replace("{seed}", str(seed)), tracked)
+    return [*arguments, *places], name
 
 
 def _run_places(config: Config, reach: _Reach, always: bool) -> list[str]:
