@@ -85,7 +85,7 @@ def _pairs_section(result: StudyResult, split: str) -> Section | None:
     return Section(
         f"pairs-{split}",
         f"Differences on the {SPLITS[split]} split",
-        pair_note(result, result.metrics[0]),
+        pair_note(result),
         join(*tables, grid(pictures[:_SHOWN], "wide"), _folded_grid(pictures[_SHOWN:])),
         pictures,
     )

@@ -94,13 +94,13 @@ def epsilon_text(epsilon: float | None) -> str:
 PAIR_HEADINGS = ("Variant", "Difference", "95 % interval", "ε_min")
 
 
-def pair_note(result: StudyResult, metric: Metric) -> str:
-    """How to read the comparison with the reference."""
-    better = "below" if metric.lower_is_better else "above"
+def pair_note(result: StudyResult) -> str:
+    """How to read the comparisons with the reference."""
     return (
-        f"Each variant minus {result.reference}, by the same seeds and clips: better if {better} zero. ε_min: Almost "
-        f"Stochastic Order of the seeds' scores, corrected for all pairs (Bonferroni); below {DOMINANCE} the variant "
-        f"almost dominates {result.reference}, {RECOMMENDED} is the limit that is recommended for few seeds."
+        f"Each variant minus {result.reference}, by the same seeds and clips; better is below zero for metrics with ↓, "
+        "above zero for those with ↑. ε_min: Almost Stochastic Order of the seeds' scores, corrected for all pairs "
+        f"(Bonferroni); below {DOMINANCE} the variant almost dominates {result.reference}, {RECOMMENDED} is the limit "
+        "that is recommended for few seeds."
     )
 
 
@@ -116,7 +116,7 @@ def markdown(result: StudyResult) -> str:
                 parts += [f"### {heading(metric)}: difference from {_plain(result.reference)}", ""]
                 parts[-1] = _markdown_table(PAIR_HEADINGS, found)
     if result.metrics:
-        parts.append(" ".join(notes(result)) + " " + pair_note(result, result.metrics[0]))
+        parts.append(" ".join(notes(result)) + " " + pair_note(result))
     if result.problems:
         parts += ["## Failed runs", "\n".join(f"- {_plain(name)}: {_plain(why)}" for name, why in result.problems)]
     return "\n\n".join(parts) + "\n"
