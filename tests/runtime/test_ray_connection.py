@@ -23,6 +23,13 @@ import ray
 from vadv_dist.runtime.ray_connection import connect
 print(connect(1), ray.get_runtime_context().gcs_address)
 """
+WARNED = f"""{CONNECT}
+import time
+from ray._private.utils import push_error_to_driver
+time.sleep(1)
+push_error_to_driver(ray._private.worker.global_worker, "test", "a node has little memory")
+time.sleep(3)
+"""
 
 
 def test_the_field_comes_before_the_variable_and_the_job() -> None:
@@ -111,9 +118,9 @@ def test_doctor_checks_the_configured_cluster(monkeypatch) -> None:
     assert ray_lines()[0][0] == "fault"
 
 
-def run_connect(environment: dict[str, str]) -> tuple[str, str, str]:
+def run_connect(environment: dict[str, str], code: str = CONNECT) -> tuple[str, str, str]:
     """Whether a cluster was started, its address, and the output."""
-    done = subprocess.run([sys.executable, "-c", CONNECT], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     started, address = done.stdout.split()
     return started, address, done.stderr
@@ -129,9 +136,11 @@ def test_a_cluster_on_this_machine_is_not_joined_unless_configured(cluster: Clus
     assert "vadv: started a Ray cluster on this machine for this command (neither RAY_ADDRESS" in said
 
     # `auto` joins the cluster that `ray start` started on this machine.
-    started, address, said = run_connect({**environment, "RAY_ADDRESS": "auto"})
+    started, address, said = run_connect({**environment, "RAY_ADDRESS": "auto"}, WARNED)
     assert (started, address.rpartition(":")[2]) == ("False", theirs)
     assert f"vadv: joined the Ray cluster at {address} (RAY_ADDRESS)" in said
+    # Warnings of the cluster are not part of a command's output; Ray alone prints them there.
+    assert "vadv: Ray: a node has little memory" in said
 
     # A job's settings are for its own cluster: one that is started here does not know the job's working directory.
     job = {"runtime_env": {"working_dir": "gcs://_ray_pkg_0123456789abcdef.zip"}, "metadata": {}}

@@ -100,6 +100,7 @@ def connect(num_cpus: int, *, field: str = "trainer.ray_address", given: str | N
     named = named_cluster(field, given)
     import ray
 
+    _keep_warnings_off_stdout()
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if named.address is None:
         with _without_job(), sigterm_kept():
@@ -123,6 +124,17 @@ def connect(num_cpus: int, *, field: str = "trainer.ray_address", given: str | N
     arguments = (address, ray.is_initialized, _CHECK_S)
     threading.Thread(target=report_loss, args=arguments, name="vadv-cluster", daemon=True).start()
     return False
+
+
+def _keep_warnings_off_stdout() -> None:
+    """Ray prints its nodes' warnings on standard output, which may be a command's result (`--json`)."""
+    import ray._private.worker as worker
+
+    def tell(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
+        for line in data["lines"]:
+            _say(f"Ray: {line.strip()}")
+
+    worker.print_to_stdstream = tell
 
 
 def report_loss(address: str, is_used: Callable[[], bool], interval_s: float) -> None:
