@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 run: $(READY) ## train a student with and without its teacher on synthetic data, and compare (about 3 minutes)
 	@$(BIN)/python jobs/demo.py
 
-test: $(READY) ## all tests except the longest (about 22 minutes on two cores)
+test: $(READY) ## all tests except the longest (about 25 minutes on two cores)
 	@# Distribute whole files, whose tests share expensive fixtures; the slowest come first.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m 'not long'
 

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from vadv_dist.config.load import build, read_yaml, set_field, take_overrides
 from vadv_dist.config.recipes import config_path
 from vadv_dist.config.sections import Config
+from vadv_dist.config.shipped import find_shipped
 from vadv_dist.config.study import Overrides, StudyConfig, fill_in_made
 from vadv_dist.errors import UserError, did_you_mean
 
@@ -20,17 +20,7 @@ def find_study(study: str | Path) -> Path:
     Raises:
         UserError: there is neither.
     """
-    path = Path(study)
-    if path.is_file():
-        return path
-    places = (Path(__file__).parents[2] / "jobs" / "studies", Path(sys.prefix) / "share" / "vadv" / "studies")
-    shipped = {found.stem: found for place in reversed(places) for found in sorted(place.glob("*.yaml"))}
-    if path.stem in shipped and path.parent.name in ("", "studies"):
-        return shipped[path.stem]
-    available = f" (available: {', '.join(sorted(shipped))})" if shipped else ""
-    raise UserError(
-        f"{study} does not exist. Give a study file or a shipped one{available}.{did_you_mean(path.stem, shipped)}"
-    )
+    return find_shipped(study, "study", "jobs/studies", "studies")
 
 
 def load_study(path: Path) -> StudyConfig:

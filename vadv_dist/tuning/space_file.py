@@ -12,7 +12,6 @@ first:                                   # tried right after the default
 """
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from vadv_dist.config import Config
 from vadv_dist.config.load import build, read_yaml, take_overrides
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.shape import tree, walk
+from vadv_dist.config.shipped import find_shipped
 from vadv_dist.errors import UserError, did_you_mean
 from vadv_dist.tuning.space import Entry, Space, Value, with_values
 
@@ -71,17 +71,7 @@ def find_space(space: str | Path) -> Path:
     Raises:
         UserError: there is neither.
     """
-    path = Path(space)
-    if path.is_file():
-        return path
-    places = (Path(__file__).parents[2] / "tune_spaces", Path(sys.prefix) / "share" / "vadv" / "tune_spaces")
-    shipped = {found.stem: found for place in reversed(places) for found in sorted(place.glob("*.yaml"))}
-    if path.stem in shipped and path.parent.name in ("", "tune_spaces"):
-        return shipped[path.stem]
-    raise UserError(
-        f"{space} does not exist. Give a space file or a shipped one (available: {', '.join(sorted(shipped))})."
-        f"{did_you_mean(path.stem, shipped)}"
-    )
+    return find_shipped(space, "space", "tune_spaces", "tune_spaces")
 
 
 def load_space(path: str | Path, base: Config) -> tuple[Space, dict[str, Any]]:
