@@ -25,6 +25,8 @@ PROGRESS = "progress.json"
 # Seconds between two lines about the time left.
 _REMIND_S = 600.0
 _WATCH_S = 2.0
+# A running search whose trainings have written no line for this long is reported as silent, like a run.
+_SILENT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,9 @@ def is_search(root: str | Location) -> bool:
 
 
 def state_of(root: str | Location) -> dict[str, Any]:
-    """The content of `progress.json`, with the last epoch of each running training and its score.
+    """The content of `progress.json`, with the epochs of each running training and their best score.
+
+    `last_time` is when the search or a training last wrote something, in seconds since 1970.
 
     Raises:
         UserError: the folder is not that of a search.
@@ -180,8 +184,11 @@ def state_of(root: str | Location) -> dict[str, Any]:
     if not is_search(root):
         raise UserError(f"{root} is not the folder of a search: it has no {PROGRESS}.")
     state: dict[str, Any] = {"folder": str(folder), **read_json(folder / PROGRESS)}
+    state["last_time"] = state["time"]
     for training in state["running"]:
-        costs = [cost for _, cost in epoch_costs(RunFolder(folder / training["run"]).metrics_log().lines())]
+        lines = RunFolder(folder / training["run"]).metrics_log().lines()
+        state["last_time"] = max([state["last_time"], *(line.time for line in lines[-1:])])
+        costs = [cost for _, cost in epoch_costs(lines)]
         training["epochs"] = len(costs)
         training["best_cost"] = min(costs, default=None)
     return state
@@ -207,9 +214,10 @@ def watch_search(
     if once or not console.is_terminal:
         shown = None
         while True:
-            if state["ended"] != shown:
-                console.print("\n".join(lines_of(state, time.time())), highlight=False, soft_wrap=True)
-                shown = state["ended"]
+            now = time.time()
+            if (known := (state["ended"], _silent_s(state, now) is None)) != shown:
+                console.print("\n".join(lines_of(state, now)), highlight=False, soft_wrap=True)
+                shown = known
             if once or state["state"] != "running":
                 return
             sleep(_WATCH_S)
@@ -248,12 +256,23 @@ def lines_of(state: Mapping[str, Any], now: float) -> list[str]:
         f"{state['folder']}: {state['state']}",
         f"{state['ended']} of about {counted(plan['total'], 'training')} done{left}",
     ]
+    if (silent_s := _silent_s(state, now)) is not None:
+        lines.append(
+            f"no line for {_duration(silent_s)}: its trainings are waiting, or its process has ended; the same command "
+            "resumes it"
+        )
     if best:
         lines.append(f"best so far: {best['name']}, {best['text']}")
     for training in state["running"]:
         epochs = f"{counted(training['epochs'], 'epoch')} done" if training["epochs"] else "first epoch"
         lines.append(f"  {training['name']}: {epochs}, running for {_duration(now - training['since'])}")
     return lines
+
+
+def _silent_s(state: Mapping[str, Any], now: float) -> float | None:
+    """Seconds since the last line of a search that should be running; None if that is not long."""
+    silent_s = now - float(state["last_time"])
+    return silent_s if state["state"] == "running" and silent_s > _SILENT_S else None
 
 
 def _duration(seconds: float) -> str:
