@@ -305,10 +305,9 @@ class SplitShards:
         for i, (number, shard) in enumerate(self.shards):
             lacking = [name for name in self.required if shard.rows_lacking((name,))]
             table = read_columns(self.sources.datasets[number], shard, ["label", *lacking])
-            label = table.column("label").to_numpy()
             for name in lacking:
                 table = table.filter(table.column(name).is_valid())
-                label = table.column("label").to_numpy()
+            label = table.column("label").to_numpy()
             found[number].append(label if self.share is None else label[self._taken(i, len(label))])
         return [np.concatenate(parts) for parts in found]
 
