@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from vadv_dist.cli import main
+from vadv_dist.cli.command import build_parser
 from vadv_dist.data.synth import GenerativeModel, RetrievalModel
 from vadv_dist.storage import read_json
 
@@ -251,6 +252,10 @@ def test_recipes_are_listed_and_copied_without_overwriting(capsys, tmp_path: Pat
     assert run(capsys, "recipes", "copy", "demo", tmp_path / "mine.yaml")[0] == 0
     assert "already" in mistake(capsys, "recipes", "copy", "demo", tmp_path / "mine.yaml")
     assert "Did you mean 'demo'?" in mistake(capsys, "recipes", "copy", "demi", tmp_path / "other.yaml")
+
+
+def test_without_a_command_the_help_is_printed(capsys) -> None:
+    assert run(capsys) == (0, build_parser().format_help(), "")
 
 
 @pytest.mark.parametrize(

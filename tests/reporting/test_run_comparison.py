@@ -35,7 +35,11 @@ def test_the_gain_is_described_in_words_and_numbers(pair):
 def test_a_larger_error_is_called_worse(pair):
     comparison = compare_runs(pair[1], pair[0])
     assert " in taught and " in comparison.sentence
-    assert " worse (paired bootstrap 95 % interval of the gain −" in comparison.sentence
+    gain = comparison.gain
+    # Size and interval are both those of the loss.
+    assert f" {-gain.mean:.3f} worse (paired bootstrap 95 % interval {-gain.high:.3f} … {-gain.low:.3f})" in (
+        comparison.sentence
+    )
 
 
 def test_a_caveat_says_if_there_is_no_clear_difference(make_run):

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from run_lines import line, whole
 
+from vadv_dist.runs.metrics_log import MetricsLog
 from vadv_dist.tasks.retrieval import describe as retrieval
 from vadv_dist.watching.progress import MetricsTail, ProgressView
 
@@ -38,6 +39,16 @@ def test_incomplete_line_is_read_later(tmp_path) -> None:
     with MetricsTail(path, lambda shown_line: shown.append(shown_line.step), interval_s=30), path.open("a") as file:
         file.write(json.dumps(whole({"kind": "step", "step": 2, "time": 11.0})) + '\n{"step": 3,')
     assert shown == [2]
+
+
+def test_line_that_is_not_an_object_is_skipped(tmp_path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, (1, 10.0))
+    shown: list[int] = []
+    with MetricsTail(path, lambda shown_line: shown.append(shown_line.step), interval_s=0.01), path.open("a") as file:
+        file.write('[1, 2]\n"step"\n7\nnull\n' + json.dumps(whole({"kind": "step", "step": 2, "time": 11.0})) + "\n")
+    assert shown == [2]
+    assert [line.step for line in MetricsLog(path).lines()] == [1, 2]
 
 
 def test_second_start_is_reported_as_a_lost_worker() -> None:

@@ -115,7 +115,11 @@ def _call(arguments: Sequence[str]) -> int:
         from vadv_dist.config.load import take_overrides
 
         overrides, arguments = take_overrides(arguments)
-    options, rest = build_parser().parse_known_args(arguments)
+    parser = build_parser()
+    if not arguments:
+        parser.print_help()
+        return 0
+    options, rest = parser.parse_known_args(arguments)
     if rest and not takes_overrides:
         raise UserError(f"{options.command}: unknown argument {rest[0]!r}. See `vadv {options.command} --help`.")
     options.overrides = [*rest, *overrides]

@@ -21,6 +21,11 @@ class Interval(NamedTuple):
         """Whether zero lies outside the interval."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def opposite(self) -> "Interval":
+        """That of the difference with the opposite sign."""
+        return Interval(-self.mean, -self.high, -self.low)
+
 
 def paired_bootstrap(
     errors_a: npt.ArrayLike,

@@ -52,16 +52,16 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The gain of `after` in words."""
-        values = (self.score_before, self.score_after, abs(self.gain.mean), self.gain.low, self.gain.high)
+        verdict, change = ("better", self.gain) if self.gain.mean >= 0 else ("worse", self.gain.opposite)
+        values = (self.score_before, self.score_after, change.mean, change.low, change.high)
         before, after, size, low, high = (score(value, percent=False) for value in values)
         where = (f"in {self.before.name}", f"in {self.after.name}")
         if self.after.config.has_teacher and not self.before.config.has_teacher:
             where = ("alone", "with the teacher")
-        verdict, of_gain = ("better", "") if self.gain.mean >= 0 else ("worse", " of the gain")
         return (
             f"The student’s {self.second.task.score_metric.title} is {before} {where[0]} and {after} {where[1]}, on "
             f"the same {clips(self.num_clips, self.second.split)}: {size} {verdict} "
-            f"(paired bootstrap 95 % interval{of_gain} {low} … {high})."
+            f"(paired bootstrap 95 % interval {low} … {high})."
         )
 
     @property

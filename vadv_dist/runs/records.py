@@ -206,13 +206,13 @@ _LINES: dict[str, type[Line]] = {
 }
 
 
-def parse_line(raw: Mapping[str, Any]) -> Line | None:
-    """Read a line of metrics.jsonl; None for an unknown kind.
+def parse_line(raw: Any) -> Line | None:
+    """Read a line of metrics.jsonl; None for an unknown kind, and for what is not an object.
 
     Raises:
         RecordError: a field is missing or has the wrong type.
     """
-    kind = _LINES.get(str(raw.get("kind")))
+    kind = _LINES.get(str(raw.get("kind"))) if isinstance(raw, dict) else None
     if kind is None:
         return None
     values = {name: value for name, value in raw.items() if name != "kind"}

@@ -196,7 +196,7 @@ def _pairs(
         difference, paired, seeds = _difference(by_variant[a], by_variant[b], split, metric.key)
         for one, other, sign in ((a, b, 1), (b, a, -1)):
             epsilons = (_epsilon(cells[one], cells[other], metric, among) for among in (1, count))
-            signed = difference if sign == 1 or difference is None else _opposite(difference)
+            signed = difference if sign == 1 or difference is None else difference.opposite
             found[one, other] = Pair(one, other, signed, paired, seeds, *epsilons)
     return [found[a, b] for a in compared for b in compared if a != b]
 
@@ -230,10 +230,6 @@ def _epsilon(a: Cell, b: Cell, metric: Metric, num_comparisons: int) -> float | 
         return None
     scores_a, scores_b = ([-metric.cost(value) for value in cell.values.values()] for cell in (a, b))
     return aso(scores_a, scores_b, seed=_SEED, num_comparisons=num_comparisons)
-
-
-def _opposite(difference: Interval) -> Interval:
-    return Interval(-difference.mean, -difference.high, -difference.low)
 
 
 @dataclass(frozen=True)

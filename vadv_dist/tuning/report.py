@@ -28,7 +28,7 @@ from vadv_dist.tuning.result import SearchResult
 from vadv_dist.tuning.rivals import rivals_section
 from vadv_dist.tuning.space import value_text, with_values
 from vadv_dist.tuning.study import costs_by_epoch
-from vadv_dist.tuning.verdict import Candidate, difference_cells, noise_text, opposite
+from vadv_dist.tuning.verdict import Candidate, difference_cells, noise_text
 
 Rows = list[tuple[str | None, list[str]]]
 _STATES = {TrialState.COMPLETE: "ended", TrialState.PRUNED: "stopped", TrialState.RUNNING: "running"}
@@ -98,7 +98,7 @@ def _terms_section(result: SearchResult) -> Section | None:
     rows: Rows = []
     for term in result.terms:
         mean = result.score.cost_text(term.mean) if term.costs else "failed"
-        rows.append((None, [f"{term.name} = 0", mean, *difference_cells(term.gain and opposite(term.gain))]))
+        rows.append((None, [f"{term.name} = 0", mean, *difference_cells(term.gain and term.gain.opposite)]))
     return Section(
         "terms",
         "Without each term",

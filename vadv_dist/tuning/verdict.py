@@ -121,7 +121,7 @@ def decide(default: Mapping[int, float], candidates: Sequence[Candidate], score:
     best = min(compared, key=lambda c: c.mean)
     assert best.gain is not None
     is_gain = best.gain.mean >= 0
-    _, bounds = difference_cells(best.gain if is_gain else opposite(best.gain))
+    _, bounds = difference_cells(best.gain if is_gain else best.gain.opposite)
     seeds = len(best.costs.keys() & default.keys())
     clips = "" if best.clips is None else f" and {best.clips} clips"
     among = f", widened for the choice among {len(compared)}" if len(compared) > 1 else ""
@@ -141,11 +141,6 @@ def noise_text(default: Mapping[int, float], score: Objective) -> str:
         return "unknown, because fewer than two runs of the default succeeded"
     mean, deviation = statistics.fmean(values), statistics.stdev(values)
     return f"{score.title} {mean:.4f} ± {deviation:.4f} over {len(values)} seeds"
-
-
-def opposite(difference: Interval) -> Interval:
-    """The difference with the opposite sign."""
-    return Interval(-difference.mean, -difference.high, -difference.low)
 
 
 def difference_cells(difference: Interval | None) -> list[str]:
