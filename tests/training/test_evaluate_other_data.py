@@ -21,6 +21,7 @@ from vadv_dist.inference.export import export_run
 from vadv_dist.inference.predict import predict_texts
 from vadv_dist.launch.driver import train
 from vadv_dist.reporting.report import write_report
+from vadv_dist.reporting.run_files import read_run
 from vadv_dist.storage import read_json
 from vadv_dist.training.evaluate import evaluate_run
 from vadv_dist.training.evaluate_other_data import evaluate, evaluation_name
@@ -128,6 +129,21 @@ def test_evaluation_of_an_export_is_not_written(run: Path, tmp_path: Path, capsy
     assert evaluate(export, "test", data=[str(other)]).to_json()["student"] == of_run["student"]
     with pytest.raises(UserError, match=r"is an exported student.*--data URI"):
         evaluate(export, "test")
+
+
+def test_evaluations_can_have_a_folder_of_their_own(run: Path, tmp_path: Path) -> None:
+    before = own_files(run)
+    assert main(["evaluate", str(run), "--split", "test", "--out", str(tmp_path / "scores")]) == 0
+    assert own_files(run) == before
+    assert (tmp_path / "scores" / "predictions-test.parquet").read_bytes() == before["predictions-test.parquet"]
+    record, own = read_run(run, evaluations=tmp_path / "scores"), read_run(run)
+    assert record.evaluation is not None and own.evaluation is not None
+    assert record.evaluation.document.metrics == own.evaluation.document.metrics
+    assert read_run(run, evaluations=tmp_path / "none").evaluation is None
+    export_run(run, tmp_path / "export", evaluations=tmp_path / "scores")
+    export_run(run, tmp_path / "unscored", evaluations=tmp_path / "none")
+    tables = [read_json(tmp_path / name / "vadv_export.json")["metrics"] for name in ("export", "unscored")]
+    assert [sorted(table) for table in tables] == [["test", "valid"], ["valid"]]
 
 
 def test_scoring_on_training_clips_is_reported(run: Path, tmp_path: Path) -> None:

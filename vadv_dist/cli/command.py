@@ -32,7 +32,7 @@ OUTPUTS = {
     "ingest": ("out",),
     "data-info": ("pictures",),
     "data-export": ("out",),
-    "evaluate": ("run",),
+    "evaluate": ("run", "out"),
     "predict": ("output",),
     "retrieve": ("out",),
     "export": ("out",),

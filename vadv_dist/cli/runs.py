@@ -35,6 +35,11 @@ def add_run_commands(commands: Commands) -> None:
         "several data sets",
     )
     evaluate.add_argument("--encoder", type=place, help="new location of the run's encoder, if it was moved")
+    evaluate.add_argument(
+        "--out",
+        type=place,
+        help="folder or s3:// prefix to write to (default: the run's folder; nothing for an export)",
+    )
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(call=_evaluate)
 
@@ -116,7 +121,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from vadv_dist.reporting.terminal import evaluation_tables
     from vadv_dist.training.evaluate_other_data import evaluate
 
-    evaluation = evaluate(options.run, options.split, data=options.data, encoder=options.encoder)
+    evaluation = evaluate(options.run, options.split, data=options.data, encoder=options.encoder, out=options.out)
     for warning in evaluation.leaks:
         print(f"vadv: warning: {warning['told']} {warning.get('why', KNOWN_SPEAKERS)}", file=sys.stderr)
     if evaluation.texts_cut.get("cut"):

@@ -123,13 +123,16 @@ def export_student(
     return ExportSummary(out, manifest.architecture, how, None if format == ONNX else manifest.custom_reason)
 
 
-def export_run(source: str | Location, out: str | Location, *, format: str = PYTORCH) -> ExportSummary:
+def export_run(
+    source: str | Location, out: str | Location, *, format: str = PYTORCH, evaluations: Location | None = None
+) -> ExportSummary:
     """Export the student of a run, with the run's evaluations in its model card.
 
     Args:
         source: a run, or an earlier export.
         out: the folder to create.
         format: `pytorch`, or `onnx`.
+        evaluations: folder of the run's evaluations; None is the run's.
     Raises:
         UserError: `out` exists, `source` has no student or one with damaged files, or a package for ONNX is missing.
     """
@@ -137,16 +140,16 @@ def export_run(source: str | Location, out: str | Location, *, format: str = PYT
     _require_absent(out)
     if format == ONNX:
         require_onnx()
-    evaluations = _evaluations(source)
+    metrics = _evaluations(source, evaluations or source)
     with local_copy(resolve_student(source)) as folder:
         if task_of(read_manifest(folder)) == RETRIEVAL:
             from vadv_dist.inference.retrieval_export import export_again
 
-            export_again(folder, out, evaluations, format)
+            export_again(folder, out, metrics, format)
             return ExportSummary(out, "two towers", "onnxruntime" if format == ONNX else "torch", None)
         card = verify_export(folder).card
         student, tokenizer, _ = load_student(folder)
-    card = dataclasses.replace(card, metrics={**card.metrics, **evaluations})
+    card = dataclasses.replace(card, metrics={**card.metrics, **metrics})
     return export_student(student, tokenizer, out, card=card, format=format)
 
 
@@ -207,14 +210,14 @@ def _portable(tokenizer: "PreTrainedTokenizerBase", max_tokens: int) -> "PreTrai
     return tokenizer
 
 
-def _evaluations(run: Location) -> dict[str, dict[str, float | None]]:
+def _evaluations(run: Location, folder: Location) -> dict[str, dict[str, float | None]]:
     """The student's metrics from `vadv evaluate` of a run, by split, if they are of its best step and data."""
     if not (run / "result.json").is_file():
         return {}
     result = read_json(run / "result.json")
     best_step, own = result.get("best_step"), _fingerprints(result)
     found = {}
-    for path in sorted([*run.glob("evaluation-*.json")], key=str):
+    for path in sorted([*folder.glob("evaluation-*.json")], key=str):
         evaluation = read_json(path)
         of_this_run = evaluation.get("step") == best_step and _fingerprints(evaluation) in (own, [])
         if of_this_run and isinstance(evaluation.get("student"), dict):

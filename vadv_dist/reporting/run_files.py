@@ -135,18 +135,19 @@ class RunRecord:
     evaluation: Scored | None
 
 
-def read_run(path: Path, uri: str | None = None) -> RunRecord:
+def read_run(path: Path, uri: str | None = None, *, evaluations: Path | None = None) -> RunRecord:
     """Read a run's folder.
 
     Args:
         path: the folder, or a copy of it on this machine.
         uri: the folder as given by the user; None is `path`.
+        evaluations: folder of its evaluations; None is `path`.
     Raises:
         UserError: the folder is missing, is not a run, has no logged steps yet, or contains a damaged file.
     """
     from vadv_dist.runs.folder import RunFolder
 
-    folder = RunFolder.open(path)
+    folder, scored = RunFolder.open(path), evaluations or path
     config, trained_on = folder.config(), folder.trained_on()
     task, steps, epochs = read_log(path / "metrics.jsonl")
     return RunRecord(
@@ -159,7 +160,7 @@ def read_run(path: Path, uri: str | None = None) -> RunRecord:
         result=folder.result(),
         steps=steps,
         epochs=epochs,
-        evaluation=read_evaluation(path, "test", trained_on) or read_evaluation(path, "valid", trained_on),
+        evaluation=read_evaluation(scored, "test", trained_on) or read_evaluation(scored, "valid", trained_on),
     )
 
 

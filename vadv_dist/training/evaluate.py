@@ -33,7 +33,12 @@ from vadv_dist.training.scoring import Scored, metrics_by_source, score_split
 
 
 def evaluate_run(
-    run: str | Location, split: str, *, data: Sequence[str] = (), encoder: str | None = None
+    run: str | Location,
+    split: str,
+    *,
+    data: Sequence[str] = (),
+    encoder: str | None = None,
+    out: Location | None = None,
 ) -> Evaluation:
     """Evaluate a run's best checkpoint and write `evaluation-<split>.json` and `predictions-<split>.parquet`.
 
@@ -41,6 +46,7 @@ def evaluate_run(
         run: its folder.
         split: a split of the data sets that the run was trained on, which are identified by fingerprint.
         data, encoder: new locations of its data sets and its encoder, if they were moved.
+        out: the folder to write to; None is the run's.
     Returns:
         the evaluation, as written.
     Raises:
@@ -64,8 +70,9 @@ def evaluate_run(
         texts_cut=_texts_cut(task, shards, clips["text"], config.data.max_tokens),
         leaks=leaks_of(sources, split),
     )
-    write_predictions(folder.root / f"predictions-{split}.parquet", clips, scored)
-    write_json(folder.root / f"evaluation-{split}.json", evaluation.to_json())
+    out = folder.root if out is None else out
+    write_predictions(out / f"predictions-{split}.parquet", clips, scored)
+    write_json(out / f"evaluation-{split}.json", evaluation.to_json())
     return evaluation
 
 

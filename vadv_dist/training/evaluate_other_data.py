@@ -36,7 +36,14 @@ from vadv_dist.training.scoring import Scored
 OTHER_DATA = "other-data"
 
 
-def evaluate(source: str | Location, split: str, *, data: Iterable[str] = (), encoder: str | None = None) -> Evaluation:
+def evaluate(
+    source: str | Location,
+    split: str,
+    *,
+    data: Iterable[str] = (),
+    encoder: str | None = None,
+    out: str | Location | None = None,
+) -> Evaluation:
     """Score a run or an export.
 
     Args:
@@ -45,6 +52,7 @@ def evaluate(source: str | Location, split: str, *, data: Iterable[str] = (), en
         data: data sets to score on; empty for those that the run was trained on. If the fingerprints are those of the
             run's own data sets, these are taken as their new locations.
         encoder: new location of a run's encoder.
+        out: the folder to write to; None is the run's, or nothing for an export.
     Returns:
         the evaluation; on other data, with the path of its document if one was written.
     Raises:
@@ -52,18 +60,18 @@ def evaluate(source: str | Location, split: str, *, data: Iterable[str] = (), en
     """
     require_split(split)
     given = list(data)
-    place = location(source)
+    place, target = location(source), None if out is None else location(out)
     trained_on = RunFolder.open(place).trained_on() if (place / "config.yaml").is_file() else None
     datasets = [Dataset.open(uri) for uri in given]
     if not given or (trained_on is not None and _are_its_own(datasets, trained_on)):
         if not (place / "config.yaml").is_file() and (place / "vadv_export.json").is_file():
             raise UserError(f"{place} is an exported student, not a run. Give the data set to score it on: --data URI.")
-        return evaluate_run(place, split, data=given, encoder=encoder)
+        return evaluate_run(place, split, data=given, encoder=encoder, out=target)
     if encoder is not None:
         raise UserError("--encoder is only used with a run's own data. Remove it to score another data set.")
     if len(datasets) > 1:
         raise UserError("Several data sets were given, and they are not those of the run. Score them one at a time.")
-    return score_on(place, datasets[0], split)
+    return score_on(place, datasets[0], split, target)
 
 
 def _are_its_own(datasets: list[Dataset], trained_on: TrainedOn) -> bool:
@@ -72,7 +80,7 @@ def _are_its_own(datasets: list[Dataset], trained_on: TrainedOn) -> bool:
     return len(found) == len(trained_on.data) and all(any(own.is_as(f) for f in found) for own in trained_on.data)
 
 
-def score_on(source: Location, dataset: Dataset, split: str) -> Evaluation:
+def score_on(source: Location, dataset: Dataset, split: str, out: Location | None = None) -> Evaluation:
     """Score the student of a run or an export on a data set; see `evaluate`."""
     with local_copy(resolve_student(source)) as folder:
         sources = Sources([dataset], (), (None,))
@@ -92,12 +100,14 @@ def score_on(source: Location, dataset: Dataset, split: str) -> Evaluation:
         leaks=[leak for own in trained for leak in _leaks(own, dataset, split)],
         other_data=True,
     )
-    if not (source / "config.yaml").is_file():
+    if out is None and (source / "config.yaml").is_file():
+        out = source / OTHER_DATA
+    if out is None:
         return evaluation
     stem = f"{evaluation_name(dataset)}-{split}"
-    write_predictions(source / OTHER_DATA / f"{stem}.parquet", columns_of(shards, scored), scored)
-    write_json(source / OTHER_DATA / f"{stem}.json", evaluation.to_json())
-    return replace(evaluation, file=str(source / OTHER_DATA / f"{stem}.json"))
+    write_predictions(out / f"{stem}.parquet", columns_of(shards, scored), scored)
+    write_json(out / f"{stem}.json", evaluation.to_json())
+    return replace(evaluation, file=str(out / f"{stem}.json"))
 
 
 def evaluation_name(dataset: Dataset) -> str:
