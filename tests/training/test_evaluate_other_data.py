@@ -137,7 +137,8 @@ def test_evaluations_can_have_a_folder_of_their_own(run: Path, tmp_path: Path) -
     assert own_files(run) == before
     assert (tmp_path / "scores" / "predictions-test.parquet").read_bytes() == before["predictions-test.parquet"]
     record, own = read_run(run, evaluations=tmp_path / "scores"), read_run(run)
-    assert record.evaluation is not None and own.evaluation is not None
+    assert record.evaluation is not None
+    assert own.evaluation is not None
     assert record.evaluation.document.metrics == own.evaluation.document.metrics
     assert read_run(run, evaluations=tmp_path / "none").evaluation is None
     export_run(run, tmp_path / "export", evaluations=tmp_path / "scores")
