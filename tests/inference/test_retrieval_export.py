@@ -72,7 +72,7 @@ def test_onnx_gives_the_students_embeddings(tmp_path):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
     card = (folder / "README.md").read_text()
     assert 'onnxruntime.InferenceSession("audio.onnx")' in card
-    with pytest.raises(UserError, match="is an export as ONNX for other programs, which vadv does not load"):
+    with pytest.raises(UserError, match=r"is an export for other programs \(onnx\), which vadv does not load"):
         load_towers(folder)
 
 

@@ -97,10 +97,41 @@ def add_run_commands(commands: Commands) -> None:
         "transformers), or as ONNX. The model card holds the run's evaluations.",
     )
     export.add_argument("run", type=place, metavar="RUN_OR_EXPORT")
-    export.add_argument("--out", type=place, required=True, help="folder or s3:// prefix to write")
     export.add_argument(
-        "--format", choices=("pytorch", "onnx"), default="pytorch", help="a folder for torch, or for onnxruntime"
+        "--out", type=place, help="folder or s3:// prefix to write; only an export needs none, to --push"
     )
+    export.add_argument(
+        "--format",
+        choices=("pytorch", "onnx", "sentence-transformers"),
+        help="a folder for torch (default), for onnxruntime, or in the layout of sentence-transformers, which needs no "
+        "code for mean pooling, either",
+    )
+    export.add_argument(
+        "--precision",
+        choices=("fp32", "int8"),
+        default="fp32",
+        help="int8 makes ONNX weights a quarter as large; what that costs is measured, printed, and stated in the card",
+    )
+    export.add_argument(
+        "--texts",
+        type=place,
+        metavar="FILE",
+        help="a .csv or .parquet file with texts on which to measure int8 (default: those that the run was evaluated "
+        "on, or else a few sentences of vadv)",
+    )
+    export.add_argument("--text-column", default="text", help="its column of the texts")
+    export.add_argument("--license", metavar="ID", help="license of the weights for the card, such as mit")
+    export.add_argument(
+        "--language", action="append", default=[], metavar="CODE", help="language of the texts, such as en; repeatable"
+    )
+    export.add_argument("--base-model", metavar="REPO", help="the encoder's name on the Hugging Face Hub")
+    export.add_argument(
+        "--push",
+        metavar="REPO",
+        help="upload the export to this repository of the Hugging Face Hub, with the token of `hf auth login` or "
+        "HF_TOKEN; without --out, RUN_OR_EXPORT must be an export, which is uploaded as it is",
+    )
+    export.add_argument("--public", action="store_true", help="let everybody see what --push uploads")
     export.set_defaults(call=_export)
 
     watch = commands.add_parser("watch", help="follow a run or a search: what is done, validation scores, time left")
@@ -208,9 +239,35 @@ def _retrieve(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from vadv_dist.inference.export import export_run
+    stated = options.license or options.language or options.base_model
+    if options.public and not options.push:
+        raise UserError("--public is for --push REPO.")
+    if options.texts is not None and options.precision != "int8":
+        raise UserError("--texts is for --precision int8.")
+    if options.out is not None:
+        from vadv_dist.inference.card_metadata import Publication
+        from vadv_dist.inference.export import export_run
+        from vadv_dist.inference.int8_cost import texts_of_file
 
-    print(f"wrote {export_run(options.run, options.out, format=options.format)}")
+        summary = export_run(
+            options.run,
+            options.out,
+            format=options.format or "pytorch",
+            int8=options.precision == "int8",
+            texts=None if options.texts is None else texts_of_file(options.texts, options.text_column),
+            publication=Publication(options.license, tuple(options.language), options.base_model) if stated else None,
+        )
+        print(f"wrote {summary}")
+    elif not options.push:
+        raise UserError("Give --out FOLDER to write an export, or --push REPO to upload one.")
+    elif stated or options.format or options.precision != "fp32":
+        raise UserError("An export is pushed as it is. Give --out FOLDER, too, to write another one and push that.")
+    if options.push:
+        from vadv_dist.inference.publish import push_export
+
+        visible = "public" if options.public else "private"
+        url = push_export(options.out or options.run, options.push, public=options.public)
+        print(f"pushed to {url} ({visible})")
     return 0
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig
 from transformers.initialization import no_init_weights
 
@@ -77,6 +77,19 @@ class Layout:
     custom_reason: str | None
 
 
+class LogitsStudent(nn.Module):
+    """A student with the output of a sequence classifier of transformers: `logits`, [B, 1]."""
+
+    def __init__(self, student: TextStudent) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
+        """Predict from token ids and mask, both [B, L]."""
+        prediction_B: Tensor = self.student(input_ids_BL, attention_mask_BL)
+        return prediction_B.unsqueeze(-1)
+
+
 def to_layout(student: TextStudent) -> Layout:
     """Convert a student to a standard sequence classifier, or to its own class if none fits."""
     reason = why_custom(student)
@@ -93,6 +106,18 @@ def why_custom(student: TextStudent) -> str | None:
     if student.dense.out_features > config.hidden_size:
         return f"the head's hidden width {student.dense.out_features} exceeds the encoder's width {config.hidden_size}"
     return None
+
+
+def onnx_config(student: TextStudent) -> PreTrainedConfig:
+    """The `config.json` beside an ONNX file: sizes of the encoder, and the prediction as the only label."""
+    config = _regression(copy.deepcopy(student.encoder.config))
+    config.name_or_path = ""
+    known = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    name = (
+        _sequence_classifier(config).__name__ if known else f"{type(student.encoder).__name__}ForSequenceClassification"
+    )
+    config.architectures = [name]
+    return config
 
 
 def build_student(
@@ -148,8 +173,8 @@ def _standard(student: TextStudent) -> Layout:
     model_class = _sequence_classifier(config)
     config.architectures = [model_class.__name__]
     D, H = config.hidden_size, student.dense.out_features
-    weights = {f"{model_class.base_model_prefix}.{name}": t for name, t in _fp32(student.encoder).items()}
-    dense, out = _fp32(student.dense), _fp32(student.out)
+    weights = {f"{model_class.base_model_prefix}.{name}": t for name, t in fp32_weights(student.encoder).items()}
+    dense, out = fp32_weights(student.dense), fp32_weights(student.out)
     weights[f"{spec.dense}.weight"] = torch.cat([dense["weight"], torch.zeros(D - H, D)])
     weights[f"{spec.dense}.bias"] = torch.cat([dense["bias"], torch.zeros(D - H)])
     weights[f"{spec.out}.weight"] = torch.cat([out["weight"], torch.zeros(1, D - H)], dim=1)
@@ -181,7 +206,7 @@ def _custom(student: TextStudent, reason: str) -> Layout:
     weights = {
         f"{part}.{name}": tensor
         for part in ("encoder", "dense", "out")
-        for name, tensor in _fp32(student.get_submodule(part)).items()
+        for name, tensor in fp32_weights(student.get_submodule(part)).items()
     }
     return Layout(config, weights, model_class.__name__, custom_reason=reason)
 
@@ -198,7 +223,8 @@ def _sequence_classifier(config: PreTrainedConfig) -> Any:
     return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
 
 
-def _fp32(module: torch.nn.Module) -> dict[str, Tensor]:
+def fp32_weights(module: torch.nn.Module) -> dict[str, Tensor]:
+    """A module's tensors on the CPU, floating-point ones in fp32."""
     return {
         name: tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype).contiguous()
         for name, tensor in module.state_dict().items()

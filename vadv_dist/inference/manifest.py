@@ -17,7 +17,7 @@ from vadv_dist.storage import Location, location, read_json, sha256_file
 MANIFEST = "vadv_export.json"
 WEIGHTS = "model.safetensors"
 FORMAT_VERSION = 1
-PYTORCH, ONNX = "pytorch", "onnx"
+PYTORCH, ONNX, SENTENCE_TRANSFORMERS = "pytorch", "onnx", "sentence-transformers"
 SENTIMENT, RETRIEVAL = "sentiment", "retrieval"
 _STUDENTS = {
     SENTIMENT: "a student of sentiment, which reads texts. Use `vadv predict`, or give a student of retrieval",
@@ -36,6 +36,7 @@ class ExportManifest:
         card: facts about the student.
         pooling, hidden, dropout: arguments of its `TextStudent`.
         architecture, custom_reason: class that loads it; why no standard class does, or None.
+        encoder_class: class of transformers that loads its encoder; empty if that was not recorded.
     """
 
     card: ModelCard
@@ -44,6 +45,7 @@ class ExportManifest:
     dropout: float
     architecture: str
     custom_reason: str | None
+    encoder_class: str = ""
 
 
 def resolve_student(source: str | Location) -> Location:
@@ -116,14 +118,14 @@ def verified(folder: Path, task: str, parse: Callable[[Mapping[str, Any]], Parse
     path, raw = folder / MANIFEST, read_manifest(folder)
     if raw.get("format", PYTORCH) != PYTORCH:
         raise UserError(
-            f"{folder} is an export as {str(raw['format']).upper()} for other programs, which vadv does not load. Give "
-            "the run, or an export without --format."
+            f"{folder} is an export for other programs ({raw['format']}), which vadv does not load. Give the run, or "
+            "an export without --format."
         )
     if task_of(raw) != task:
         raise UserError(f"{folder} is {_STUDENTS.get(task_of(raw), 'of an unknown task')}.")
     try:
         manifest = parse(raw)
-        files = {str(name): str(entry["sha256"]) for name, entry in raw["files"].items()}
+        files = _sha256_by_name(raw)
         if missing := {"config.json", WEIGHTS} - set(files):
             raise ValueError(f"it does not list {', '.join(sorted(missing))}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -132,6 +134,35 @@ def verified(folder: Path, task: str, parse: Callable[[Mapping[str, Any]], Parse
             first = error.errors()[0]
             what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise UserError(f"{path} is malformed ({what}). Export the run again.") from None
+    verify_files(folder, files)
+    return manifest
+
+
+def listed_files(raw: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of an export's files by name, from its manifest.
+
+    Raises:
+        UserError: the manifest has none.
+    """
+    try:
+        return _sha256_by_name(raw)
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{MANIFEST} is malformed: it does not list files. Export the run again.") from None
+
+
+def _sha256_by_name(raw: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): str(entry["sha256"]) for name, entry in raw["files"].items()}
+
+
+def verify_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Check that a folder has exactly the files of its manifest.
+
+    Args:
+        folder: the export.
+        files: SHA-256 by name.
+    Raises:
+        UserError: a file is missing, damaged or not listed.
+    """
     present = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
     for name, digest in files.items():
         if name not in present:
@@ -146,14 +177,13 @@ def verified(folder: Path, task: str, parse: Callable[[Mapping[str, Any]], Parse
     strange = sorted(n for n in present - set(files) if not any(_is_harmless(part) for part in Path(n).parts))
     if strange:
         raise UserError(f"{folder / strange[0]} is not listed in {MANIFEST}. Move it out of the export.")
-    return manifest
 
 
 def _is_harmless(part: str) -> bool:
     return part.startswith(".") or part == "__pycache__"
 
 
-def manifest_json(manifest: ExportManifest, files: Mapping[str, Any], **extra: str) -> dict[str, Any]:
+def manifest_json(manifest: ExportManifest, files: Mapping[str, Any], **extra: Any) -> dict[str, Any]:
     """The JSON document of `vadv_export.json`; `extra` are further fields."""
     fields = asdict(manifest)
     return document({**fields.pop("card"), **fields, **extra}, files)

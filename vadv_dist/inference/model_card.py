@@ -1,7 +1,7 @@
 """The model card of an exported student: description, usage, scores, training data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -9,9 +9,22 @@ import yaml
 from vadv_dist.evaluation.description import Metric
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.remarks import remark
+from vadv_dist.inference.card_metadata import (
+    UNSTATED,
+    Publication,
+    Subject,
+    data_name,
+    metadata,
+    public_config,
+    without_place,
+)
+from vadv_dist.inference.server_recipes import recipes_of_class, recipes_of_onnx, recipes_of_sentence_layout
 
 if TYPE_CHECKING:
     from vadv_dist.inference.manifest import ExportManifest
+
+# Lowest and highest value by metric and split.
+Intervals = Mapping[str, Mapping[str, tuple[float, float]]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,8 @@ class ModelCard:
         calibration: the line in the student's last layer, in words; empty without one.
         context: maximum number of utterances before a text in its video that the student reads after it.
         separator: what separates them.
+        intervals: 95 % intervals of metrics over the clips of a split, where its predictions are known.
+        publication: what the owner states.
     """
 
     name: str
@@ -42,7 +57,11 @@ class ModelCard:
     calibration: str = ""
     context: int = 0
     separator: str = ""
+    intervals: Intervals = field(default_factory=dict)
+    publication: Publication = UNSTATED
 
+
+_LIBRARIES = {"pytorch": "transformers", "onnx": "onnx", "sentence-transformers": "sentence-transformers"}
 
 _ONNX = """```python
 import onnxruntime
@@ -51,16 +70,24 @@ from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 session = onnxruntime.InferenceSession("path/to/this/folder/model.onnx")
 tokens = tokenizer(["what a wonderful film"], truncation=True, padding=True, return_tensors="np")
-session.run(["prediction"], {name: tokens[name] for name in ("input_ids", "attention_mask")})  # [array, [rows]]
+session.run(["logits"], {name: tokens[name] for name in ("input_ids", "attention_mask")})  # [array of shape [rows, 1]]
+```"""
+
+_SENTENCE_TRANSFORMERS = """```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/to/this/folder")
+model.encode(["what a wonderful film"])  # array of shape [rows, 1]
 ```"""
 
 
-def render(manifest: "ExportManifest", *, onnx: bool = False) -> str:
+def render(manifest: "ExportManifest", *, format: str = "pytorch", int8: str = "") -> str:
     """Write the model card as Markdown with the metadata block of the Hugging Face Hub.
 
     Args:
         manifest: facts about the student.
-        onnx: whether the folder holds an ONNX file.
+        format: what the folder holds: `pytorch`, `onnx` or `sentence-transformers`.
+        int8: what int8 costs, in words, for a file in int8; empty for others.
     """
     card, labels = manifest.card, manifest.card.labels
     objective = card.config.get("objective")
@@ -68,35 +95,72 @@ def render(manifest: "ExportManifest", *, onnx: bool = False) -> str:
     unit = ""
     if labels is not None:
         unit = f", which are in [{labels.low:g}, {labels.high:g}] and positive from {labels.threshold:g} on"
+    encoder = without_place(card.encoder)
     found = ((split, remark(values)) for split, values in card.metrics.items())
     remarks = [f"On the {split} split the student {text}." for split, text in found if text is not None]
+    known = (labels or LabelScale()).metrics
+    subject = Subject(
+        card.name,
+        "text-classification",
+        "sentiment regression",
+        _LIBRARIES[format],
+        ("sentiment-regression", "knowledge-distillation"),
+        card.encoder,
+    )
     parts = [
-        f"---\nlibrary_name: {'onnx' if onnx else 'transformers'}\npipeline_tag: text-classification\n"
-        "tags:\n- sentiment-regression\n- knowledge-distillation\n---",
+        metadata(subject, card.publication, card.metrics, known, card.data),
         f"# {card.name}",
         "Predicts the sentiment of a spoken sentence from its words, as one number in the units of the training "
         f"labels{unit}. It is the text student of VideoAdviser "
         "([arXiv:2309.15494](https://arxiv.org/abs/2309.15494)), trained with "
         + ("a teacher that saw the video." if has_teacher else "no teacher."),
-        f"Encoder `{card.encoder}`, {'first-token' if manifest.pooling == 'cls' else 'mean'} pooling, a head with "
+        f"Encoder `{encoder}`, {'first-token' if manifest.pooling == 'cls' else 'mean'} pooling, a head with "
         f"{manifest.hidden} hidden units and tanh. Texts are truncated to {card.max_tokens} tokens.",
         "## Use",
-        *([_ONNX] if onnx else _transformers(manifest)),
+        *_use(manifest, format),
+        *([f"**The file is in int8.** {int8}"] if int8 else []),
         *([_context(card)] if card.context else []),
+        "## Intended use and limits",
+        _limits(card),
         "## Metrics",
-        metrics_table(card.metrics, (labels or LabelScale()).metrics),
+        metrics_table(card.metrics, known, card.intervals),
         *([] if labels is None else [" ".join([*labels.notes, *labels.in_words(labels.absent())])]),
         *remarks,
         *([_calibration(card.calibration)] if card.calibration else []),
         "## Training data",
         data_lines(card.data),
-        "## Licence",
-        f"The weights derive from the encoder `{card.encoder}` and from the data above, whose licences apply to them. "
-        "The code in this folder and the code that trained it are licensed under Apache-2.0.",
+        "## License",
+        license_note(card.publication, f"the encoder `{encoder}` and from the data above"),
         "## Configuration",
         configuration(card.config),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _use(manifest: "ExportManifest", format: str) -> list[str]:
+    if format == "onnx":
+        return [_ONNX, *recipes_of_onnx()]
+    if format == "sentence-transformers":
+        note = "Mind that sentence-transformers calls the prediction an embedding; do not normalize it."
+        return [_SENTENCE_TRANSFORMERS, note, *recipes_of_sentence_layout(manifest.encoder_class)]
+    return _transformers(manifest)
+
+
+def _limits(card: ModelCard) -> str:
+    languages = ", ".join(card.publication.languages)
+    scale = ""
+    if card.labels is not None:
+        scale = (
+            f" Training labels are in [{card.labels.low:g}, {card.labels.high:g}]; a prediction is not clipped and may "
+            "leave that range."
+        )
+    return (
+        "Meant for short spoken sentences like those of the training data, to measure the sentiment of many of them. "
+        "One prediction has an error of about the mean absolute error below. The student reads words alone: tone and "
+        f"face do not reach it.{scale} The language of its texts "
+        f"is {languages or 'that of the training data, which its owner did not state'}; others were not evaluated. It "
+        "was not evaluated for bias between groups of speakers, and must not decide about persons."
+    )
 
 
 def _context(card: ModelCard) -> str:
@@ -123,6 +187,7 @@ def _transformers(manifest: "ExportManifest") -> list[str]:
         f'predict = pipeline("text-classification", model="path/to/this/folder"{trust})\n'
         'predict("what a wonderful film", truncation=True)  # [{"label": "sentiment", "score": <the number>}]\n```',
         _loading(manifest.architecture, manifest.custom_reason),
+        *(recipes_of_class(manifest.architecture) if manifest.custom_reason is None else []),
     ]
 
 
@@ -135,12 +200,22 @@ def _loading(architecture: str, custom_reason: str | None) -> str:
     return (
         f"**This folder needs `trust_remote_code=True`**: {custom_reason}, so it includes its own class "
         f"`{architecture}` in `modeling_text_student.py`, which imports only torch and transformers. The pipeline "
-        "reports that it does not know the class, but its score is still the prediction itself."
+        "reports that it does not know the class, but its score is still the prediction itself. Servers that run no "
+        "code of a model, such as Text Embeddings Inference and vLLM, do not load this folder. `vadv export --format "
+        "onnx` and `--format sentence-transformers` write the same student without code."
     )
 
 
-def metrics_table(metrics: Mapping[str, Mapping[str, float | None]], known: Sequence[Metric]) -> str:
-    """A table of metrics by split, in the order of `known`; those without a value in any split are left out."""
+def metrics_table(
+    metrics: Mapping[str, Mapping[str, float | None]], known: Sequence[Metric], intervals: Intervals
+) -> str:
+    """A table of metrics by split, in the order of `known`; those without a value in any split are left out.
+
+    Args:
+        metrics: values by split and key.
+        known: the metrics to show.
+        intervals: their intervals, as far as they are known.
+    """
     if not metrics:
         return "Not evaluated."
     shown = [metric for metric in known if any(metric.key in values for values in metrics.values())]
@@ -149,23 +224,52 @@ def metrics_table(metrics: Mapping[str, Mapping[str, float | None]], known: Sequ
         "|---|" + "---:|" * len(shown),
     ]
     for split, values in metrics.items():
-        cells = (values.get(metric.key) for metric in shown)
-        lines.append(f"| {split} | " + " | ".join("–" if v is None or v != v else f"{v:.4f}" for v in cells) + " |")
-    return "\n".join(lines)
+        ends = intervals.get(split, {})
+        cells = (_cell(values.get(metric.key), ends.get(metric.key)) for metric in shown)
+        lines.append(f"| {split} | " + " | ".join(cells) + " |")
+    table = "\n".join(lines)
+    if not any(intervals.get(split) for split in metrics):
+        return table
+    return f"{table}\n\nIn brackets: 95 % intervals over the clips of the split (bootstrap), for this one training."
+
+
+def _cell(value: float | None, ends: tuple[float, float] | None) -> str:
+    if value is None or value != value:
+        return "–"
+    return f"{value:.4f}" + (f" [{ends[0]:.4f}, {ends[1]:.4f}]" if ends else "")
 
 
 def data_lines(data: Sequence[Mapping[str, Any]]) -> str:
-    """A list of the data sets that a student was trained on."""
+    """A list of the data sets that a student was trained on, by name and fingerprint."""
     return "\n".join(_data_line(entry) for entry in data) or "Not recorded."
 
 
+def license_note(publication: Publication, sources: str) -> str:
+    """What is known about the license of the weights.
+
+    Args:
+        publication: what the owner states.
+        sources: what the weights derive from, in words.
+    """
+    stated = (
+        f"The weights are published under `{publication.license}`."
+        if publication.license
+        else "The license of the weights was not stated."
+    )
+    return (
+        f"{stated} They derive from {sources}, whose licenses apply to them. The code in this folder and the code that "
+        "trained it are licensed under Apache-2.0."
+    )
+
+
 def configuration(config: Mapping[str, Any]) -> str:
-    """A run's configuration as a block of YAML."""
-    return f"```yaml\n{yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).strip()}\n```"
+    """A run's configuration, without places, as a block of YAML."""
+    return f"```yaml\n{yaml.safe_dump(public_config(config), sort_keys=False, allow_unicode=True).strip()}\n```"
 
 
 def _data_line(entry: Mapping[str, Any]) -> str:
     rows = ", ".join(f"{count} {split}" for split, count in dict(entry.get("rows", {})).items())
     if share := entry.get("train_share"):
         rows += f", of which {share['rows']} train clips were used"
-    return f"- `{entry.get('uri', '?')}`: {rows or 'rows not recorded'}; fingerprint `{entry.get('fingerprint', '?')}`"
+    fingerprint = entry.get("fingerprint", "?")
+    return f"- `{data_name(entry)}`: {rows or 'rows not recorded'}; fingerprint `{fingerprint}`"

@@ -1,11 +1,12 @@
 """The model card of an exported retrieval student."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vadv_dist.evaluation.retrieval import METRICS, NOTES
-from vadv_dist.inference.model_card import configuration, data_lines, metrics_table
+from vadv_dist.inference.card_metadata import UNSTATED, Publication, Subject, metadata
+from vadv_dist.inference.model_card import Intervals, configuration, data_lines, license_note, metrics_table
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class RetrievalCard:
             undefined.
         data: one entry per training data set: `uri`, `fingerprint`, `rows` by split.
         config: the run's configuration, as plain containers.
+        intervals: 95 % intervals of metrics over the clips of a split, where its predictions are known.
+        publication: what the owner states.
     """
 
     name: str
@@ -32,6 +35,8 @@ class RetrievalCard:
     metrics: Mapping[str, Mapping[str, float | None]]
     data: Sequence[Mapping[str, Any]]
     config: Mapping[str, Any]
+    intervals: Intervals = field(default_factory=dict)
+    publication: Publication = UNSTATED
 
 
 _PYTORCH = """```python
@@ -66,9 +71,10 @@ def render(card: RetrievalCard, widths: Mapping[str, int], parameters: int, *, o
         parameters: number of weights.
         onnx: whether the folder holds ONNX files.
     """
+    tags = ("cross-modal-retrieval", "audio-visual", "knowledge-distillation")
+    subject = Subject(card.name, "", "cross-modal retrieval", "onnx" if onnx else "pytorch", tags)
     parts = [
-        f"---\nlibrary_name: {'onnx' if onnx else 'pytorch'}\n"
-        "tags:\n- cross-modal-retrieval\n- audio-visual\n- knowledge-distillation\n---",
+        metadata(subject, card.publication, card.metrics, METRICS, card.data),
         f"# {card.name}",
         f"Embeds audio vectors (width {widths['audio']}) and visual vectors (width {widths['visual']}) of video clips "
         f"in one space (width {widths['embedding']}), where the cosine of two embeddings says whether their clips show "
@@ -83,14 +89,17 @@ def render(card: RetrievalCard, widths: Mapping[str, int], parameters: int, *, o
         (_ONNX if onnx else _PYTORCH).format(**widths),
         "Vectors must come from the same feature extractors as the training data. Embeddings have length 1, so that a "
         "dot product is the cosine. Where a clip has several vectors of a modality, it is represented by their mean.",
+        "## Intended use and limits",
+        "Meant to find clips of one modality by a clip of the other, among clips like those of the training data. It "
+        "ranks clips by the kind of event that they show; it does not say whether any of them shows it, and events "
+        "outside the training classes were not evaluated.",
         "## Metrics",
-        metrics_table(card.metrics, METRICS),
+        metrics_table(card.metrics, METRICS, card.intervals),
         " ".join(NOTES),
         "## Training data",
         data_lines(card.data),
-        "## Licence",
-        "The weights derive from the data above, whose licences apply to them. The code in this folder and the code "
-        "that trained it are licensed under Apache-2.0.",
+        "## License",
+        license_note(card.publication, "the data above"),
         "## Configuration",
         configuration(card.config),
     ]

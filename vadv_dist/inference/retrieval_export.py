@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from vadv_dist.errors import UserError
 from vadv_dist.formats.tensors import save_tensors
+from vadv_dist.inference.card_metadata import Publication
 from vadv_dist.inference.manifest import MANIFEST, ONNX, PYTORCH, RETRIEVAL, WEIGHTS, document, verified
+from vadv_dist.inference.model_card import Intervals
 from vadv_dist.inference.onnx_file import require_onnx, write_onnx
 from vadv_dist.inference.retrieval_card import RetrievalCard, render
 from vadv_dist.inference.towers import config_text
@@ -93,15 +95,32 @@ def export_pair(
 
 
 def export_again(
-    source: Path, out: Location, metrics: Mapping[str, Mapping[str, float | None]], format: str = PYTORCH
+    source: Path,
+    out: Location,
+    metrics: Mapping[str, Mapping[str, float | None]],
+    format: str = PYTORCH,
+    *,
+    intervals: Intervals,
+    publication: Publication | None,
 ) -> None:
     """Copy a retrieval student's export, with further metrics by split in its card.
 
+    Args:
+        source: the export.
+        out: the folder to create.
+        metrics, intervals: of further splits.
+        format: `pytorch` or `onnx`.
+        publication: what the owner states; None keeps what `source` says.
     Raises:
         UserError: `source` has no student of retrieval, or one with damaged files.
     """
     towers, manifest = load_towers(source)
-    card = dataclasses.replace(manifest.card, metrics={**manifest.card.metrics, **metrics})
+    card = dataclasses.replace(
+        manifest.card,
+        metrics={**manifest.card.metrics, **metrics},
+        intervals={**manifest.card.intervals, **intervals},
+        publication=publication or manifest.card.publication,
+    )
     export_pair(towers, manifest.widths, out, card=card, format=format)
 
 

@@ -152,7 +152,9 @@ def _trained_on(source: Location, card_data: Iterable[Any]) -> list[SourceIdenti
         return list(trained_on.data)
     return [
         SourceIdentity(
-            str(entry.get("place") or entry.get("uri")), str(entry.get("fingerprint")), entry.get("label") or {}
+            str(entry.get("place") or entry.get("uri") or entry.get("name")),
+            str(entry.get("fingerprint")),
+            entry.get("label") or {},
         )
         for entry in card_data
     ]
