@@ -35,14 +35,9 @@ def push_export(source: str | Location, repo: str, *, public: bool = False) -> s
         MachineError: the Hub cannot be reached or failed.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-    from huggingface_hub.utils import validate_repo_id
 
     source = location(source)
     raw = read_manifest(source)
-    try:
-        validate_repo_id(repo)
-    except ValueError as error:  # HFValidationError
-        raise UserError(f"--push {repo!r} is not the name of a repository: {one_line(error)} Use OWNER/NAME.") from None
     token = get_token()
     if not token:
         raise UserError("No token for the Hub. Run `hf auth login`, or set HF_TOKEN to a token with write access.")
@@ -80,12 +75,14 @@ def public_manifest(raw: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def _hub_faults(repo: str, token: str) -> Iterator[None]:
     """Report what the Hub refuses, and what keeps it out of reach, without the token."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     # The base class of its HTTP library, httpx or httpx2.
-    http_error = HfHubHTTPError.__bases__[0]
+    http_error: type[Exception] = HfHubHTTPError.__bases__[0]
     try:
         yield
+    except HFValidationError as error:
+        raise UserError(f"{repo!r} is not the name of a repository: {one_line(error)} Use OWNER/NAME.") from None
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
