@@ -47,6 +47,11 @@ MAY_IMPORT = {
         *BASE,
     },
     "submission": {"config", "runtime", *BASE},
+    "workflow": {
+        *("studies", "tuning", "launch", "training", "tasks", "runs", "inference", "evaluation", "reporting", "advice"),
+        *("features", "data", "config", "submission", "runtime"),
+        *BASE,
+    },
     "doctor": {"launch", "training", "tasks", "engines", "submission", "models", "config", "runtime", *BASE},
 }
 MACHINERY = {

@@ -46,6 +46,10 @@ class UserError(VadvError):
     exit_code = 2
 
 
+class TakenError(UserError):
+    """Another process holds a lock."""
+
+
 class DivergedError(UserError):
     """The numbers of a run became NaN or infinite."""
 
@@ -66,7 +70,9 @@ class StoppedError(VadvError):
     exit_code = 143
 
 
-_KINDS = {kind.__name__: kind for kind in (UserError, DivergedError, MachineError, MemoryFullError, StoppedError)}
+_KINDS = {
+    kind.__name__: kind for kind in (UserError, TakenError, DivergedError, MachineError, MemoryFullError, StoppedError)
+}
 
 
 def error_to_json(error: VadvError) -> dict[str, str]:

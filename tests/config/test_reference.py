@@ -26,7 +26,7 @@ def test_every_field_of_every_kind_has_a_description(kind: str) -> None:
 
 def test_generated_files_are_current(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    for folder in ("configs", "studies"):
+    for folder in ("configs", "studies", "workflows"):
         (tmp_path / "jobs" / folder).mkdir(parents=True)
     write(tmp_path)
     for path in tmp_path.rglob("*.*"):

@@ -21,6 +21,7 @@ from vadv_dist.cli.parser import Parser
 from vadv_dist.cli.runs import add_run_commands
 from vadv_dist.cli.studies import add_study_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
+from vadv_dist.cli.workflow import add_workflow_command
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.runtime.garbage_collection import collect_rarely
 from vadv_dist.runtime.signals import STOPPED, TERMINATED, is_termination, sigterm_raises
@@ -40,7 +41,7 @@ OUTPUTS = {
     "compare": ("html",),
     "recipes": ("file",),
 }
-_TAKE_OVERRIDES = ("doctor", "extract", "study", "submit", "train", "tune")
+_TAKE_OVERRIDES = ("doctor", "extract", "study", "submit", "train", "tune", "workflow")
 # Errors caused by the path itself.
 _PATH_ERRORS = (
     errno.EACCES,
@@ -146,4 +147,5 @@ def build_parser() -> argparse.ArgumentParser:
     add_cluster_commands(commands)
     add_tune_command(commands)
     add_study_commands(commands)
+    add_workflow_command(commands)
     return parser

@@ -44,7 +44,10 @@ def add_training_commands(commands: Commands) -> None:
     actions = config.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     schema = actions.add_parser("schema", help="print a JSON Schema (draft 2020-12)")
     schema.add_argument(
-        "--kind", choices=("run", "extract", "search", "study"), default="run", help="configuration to describe"
+        "--kind",
+        choices=("run", "extract", "search", "study", "workflow"),
+        default="run",
+        help="configuration to describe",
     )
     config.set_defaults(call=_config)
 

@@ -17,9 +17,16 @@ from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.sections import Config
 from vadv_dist.config.shape import NAME, Node, adapter, describe, either, fields_of, kinds_of, tree, values_of
 from vadv_dist.config.study import StudyConfig
+from vadv_dist.config.workflow import WorkflowConfig
 
 # The values of `vadv config schema --kind`.
-KINDS = {"run": Config, "extract": ExtractConfig, "search": SearchConfig, "study": StudyConfig}
+KINDS = {
+    "run": Config,
+    "extract": ExtractConfig,
+    "search": SearchConfig,
+    "study": StudyConfig,
+    "workflow": WorkflowConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,8 @@ def markdown() -> str:
     parts = [
         "# Configuration",
         "Every field of a run (`vadv train`, `vadv tune`, `vadv doctor`), of an extraction (`vadv extract`), of the "
-        "`search` section of a space file, and of a study file (`vadv study`). A config file is YAML with one mapping "
+        "`search` section of a space file, of a study file (`vadv study`), and of a workflow file (`vadv workflow`). A "
+        "config file is YAML with one mapping "
         "per section. To override a field on the command line, use `--section.field=VALUE` or `--section.field VALUE`. "
         "`--config` accepts a file or the name of a recipe (`vadv recipes`). `~` and `$NAME` are expanded in paths and "
         "URIs. `vadv config schema` prints a JSON Schema for editors.",
@@ -130,6 +138,7 @@ def markdown() -> str:
             parts += [f"### `{name}`", *_section(node, f"{name}.")]
     parts += ["## Search", *_section(tree(SearchConfig), "search.")]
     parts += ["## Study", *_section(tree(StudyConfig), "")]
+    parts += ["## Workflow", *_section(tree(WorkflowConfig), "")]
     return "\n\n".join(parts) + "\n"
 
 
@@ -152,7 +161,7 @@ def _section(node: Node, prefix: str) -> Iterator[str]:
 def write(root: Path) -> None:
     """Write the page, and the schemas next to the recipes, into a checkout."""
     (root / "docs" / "configuration.md").write_text(markdown(), encoding="utf-8")
-    for name, folder in (("run", "configs"), ("extract", "configs"), ("study", "studies")):
+    for name, folder in (("run", "configs"), ("extract", "configs"), ("study", "studies"), ("workflow", "workflows")):
         text = json.dumps(json_schema(KINDS[name]), indent=1, ensure_ascii=False) + "\n"
         (root / "jobs" / folder / f"schema-{name}.json").write_text(text, encoding="utf-8")
 

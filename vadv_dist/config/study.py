@@ -230,20 +230,21 @@ class StudyConfig:
         return self.reference or next(iter(self.variants))
 
 
-def fill_in_made(value: Any, folders: Mapping[str, str]) -> Any:
-    """Replace `made:NAME` at the start of every text in an override's value by the folder of that data set.
+def fill_in(value: Any, prefix: str, folders: Mapping[str, str]) -> Any:
+    """Replace `<prefix>NAME` at the start of every text in an override's value by the folder of that data set.
 
     Args:
         value: plain containers.
-        folders: folders of the study's synthetic data sets by name.
+        prefix: `made:` in studies, `data:` in workflows.
+        folders: folders of the data sets by name.
     Raises:
         KeyError: there is no data set of that name.
     """
     if isinstance(value, dict):
-        return {key: fill_in_made(item, folders) for key, item in value.items()}
+        return {key: fill_in(item, prefix, folders) for key, item in value.items()}
     if isinstance(value, list):
-        return [fill_in_made(item, folders) for item in value]
-    if isinstance(value, str) and value.startswith("made:"):
-        name, slash, rest = value.removeprefix("made:").partition("/")
+        return [fill_in(item, prefix, folders) for item in value]
+    if isinstance(value, str) and value.startswith(prefix):
+        name, slash, rest = value.removeprefix(prefix).partition("/")
         return f"{folders[name]}{slash}{rest}"
     return value

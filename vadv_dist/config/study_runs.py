@@ -10,7 +10,7 @@ from vadv_dist.config.load import build, read_yaml, set_field, take_overrides
 from vadv_dist.config.recipes import config_path
 from vadv_dist.config.sections import Config
 from vadv_dist.config.shipped import find_shipped
-from vadv_dist.config.study import Overrides, StudyConfig, fill_in_made
+from vadv_dist.config.study import Overrides, StudyConfig, fill_in
 from vadv_dist.errors import UserError, did_you_mean
 
 
@@ -146,7 +146,7 @@ class StudyRuns:
                     f"{where}: {name} is set by the study, which names the runs after variant and seed. Leave it out."
                 )
             try:
-                filled = fill_in_made(copy.deepcopy(value), folders) if folders else value
+                filled = fill_in(copy.deepcopy(value), "made:", folders) if folders else value
             except KeyError as error:
                 made = ", ".join(folders)
                 raise UserError(

@@ -26,6 +26,7 @@ from vadv_dist.storage.writes import (
     JointDirectory,
     atomic_directory,
     atomic_file,
+    clear,
     discard,
     json_text,
     remove_tree,
@@ -33,5 +34,6 @@ from vadv_dist.storage.writes import (
     scratch_folder,
     sweep,
     write_json,
+    write_new,
     write_text,
 )

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from vadv_dist.errors import MachineError, UserError
+from vadv_dist.errors import MachineError, TakenError
 from vadv_dist.storage.object_client import ConflictError
 from vadv_dist.storage.objects import Location, S3Path
 from vadv_dist.storage.writes import disk_faults
@@ -37,7 +37,7 @@ def exclusive(root: Location, name: str, *, taken: str, wait_s: float = 0.0) -> 
         taken: error message if another process holds it.
         wait_s: seconds to wait for another holder to release it.
     Raises:
-        UserError: another process holds it.
+        TakenError: another process holds it.
         MachineError: the storage does not support locks.
     """
     return _lease(root / name, taken, wait_s) if isinstance(root, S3Path) else _file_lock(root, name, taken, wait_s)
@@ -56,7 +56,7 @@ def _file_lock(root: Path, name: str, taken: str, wait_s: float) -> Iterator[Non
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise UserError(taken) from None
+                    raise TakenError(taken) from None
                 time.sleep(0.2)
             except OSError as error:
                 raise MachineError(
@@ -106,7 +106,7 @@ def _take(place: S3Path, owner: str, taken: str, wait_s: float) -> str:
         except ConflictError:
             pass
         if time.monotonic() >= deadline and place.etag() is not None:
-            raise UserError(taken)
+            raise TakenError(taken)
 
 
 def _expires(place: S3Path, etag: str) -> bool:

@@ -12,11 +12,12 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.storage.object_client import ConflictError
 from vadv_dist.storage.objects import Location, S3Path
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,39 @@ def write_text(path: Location, text: str) -> None:
     """Write a text file whole or not at all."""
     with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_new(path: Location, text: str) -> bool:
+    """Write a text file unless one of that name exists; of several writers exactly one succeeds.
+
+    Args:
+        path: the file.
+        text: its content, which no other writer may write.
+    Returns:
+        whether this call wrote it.
+    """
+    if isinstance(path, S3Path):
+        try:
+            path.write_bytes(text.encode(), if_absent=True)
+        except ConflictError:
+            # If the answer to a successful write is lost, the next attempt finds what this process wrote.
+            return path.read_bytes() == text.encode()
+        return True
+    partial = _hidden_partial(path)
+    with disk_faults(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(partial, path)
+            _flush_folder(path.parent)
+        except FileExistsError:
+            return False
+        finally:
+            partial.unlink(missing_ok=True)
+    return True
 
 
 @contextmanager
@@ -214,6 +248,22 @@ def remove_tree(path: Location) -> None:
         path.remove_files(path.files())
     else:
         shutil.rmtree(path)
+
+
+def clear(folder: Location, *, first: str, keep: Collection[str]) -> None:
+    """Remove everything in a folder, one file before all others, except some files and folders directly below it."""
+    (folder / first).unlink(missing_ok=True)
+    if isinstance(folder, S3Path):
+        start = len(folder.key) + 1
+        folder.remove_files([file for file in folder.files() if file.key[start:].partition("/")[0] not in keep])
+        return
+    for path in folder.iterdir():
+        if path.name in keep:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def discard(folder: Location, *, last: str, held: str) -> None:

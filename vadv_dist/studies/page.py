@@ -31,11 +31,16 @@ _STATES = {"missing": "not trained", "started": "not complete"}
 
 def study_page(result: StudyResult) -> Page:
     """The page; the same runs give the same bytes."""
+    sections = [*score_sections(result), _problems_section(result), _runs_section(result)]
+    return document(f"{result.title} · vadv study", _header(result), sections, "vadv study")
+
+
+def score_sections(result: StudyResult) -> list[Section | None]:
+    """Tables and pictures of the scores, comparisons with the reference, and learning curves."""
     sections: list[Section | None] = []
     for split in result.splits:
         sections += [_table_section(result, split), _pairs_section(result, split)]
-    sections += [_curves_section(result), _problems_section(result), _runs_section(result)]
-    return document(f"{result.title} · vadv study", _header(result), sections, "vadv study")
+    return [*sections, _curves_section(result)]
 
 
 def _header(result: StudyResult) -> Markup:

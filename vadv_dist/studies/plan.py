@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from vadv_dist.config import Config
 from vadv_dist.config.study import StudyConfig, folder_name
@@ -158,38 +158,17 @@ def make_data(plan: StudyPlan) -> list[Location]:
     Raises:
         UserError: one exists with other settings.
     """
-    from vadv_dist.data.dataset import Dataset
-    from vadv_dist.data.synth import make_dataset, make_retrieval_dataset
+    from vadv_dist.data.synth.made import differing, make
 
     written = []
     for name, made in plan.study.small.made.items() if plan.small else ():
         target = plan.made / name
-        given = {key: value for key, value in dataclasses.asdict(made).items() if value is not None and key != "kind"}
-        arguments: dict[str, Any] = {_PARAMETERS.get(key, key): _plain(value) for key, value in given.items()}
-        if (target / "dataset.json").is_file():
-            known = Dataset.open(target).manifest.provenance.get("parameters", {})
-            differing = [key for key, value in arguments.items() if _plain(known.get(key, value)) != value]
-            if differing:
-                raise UserError(
-                    f"{target} was made with other values of {', '.join(differing)}. Remove that folder and the runs "
-                    "that were trained on it, or choose another --name."
-                )
-            continue
-        make = make_dataset if made.kind == "sentiment" else make_retrieval_dataset
-        make(str(target), **arguments)
-        written.append(target)
+        if not (target / "dataset.json").is_file():
+            make(made, target)
+            written.append(target)
+        elif changed := differing(made, target):
+            raise UserError(
+                f"{target} was made with other values of {', '.join(changed)}. Remove that folder and the runs that "
+                "were trained on it, or choose another --name."
+            )
     return written
-
-
-# Parameters of the random models by the name of their setting, which `vadv synth` gives them too.
-_PARAMETERS = {
-    "annotator_noise": "s_annot",
-    "video_noise": "s_video",
-    "classes": "num_classes",
-    "audio_noise": "s_audio",
-    "visual_noise": "s_visual",
-}
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

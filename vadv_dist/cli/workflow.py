@@ -1,0 +1,111 @@
+"""The commands `workflow` and `init`."""
+
+import argparse
+
+from vadv_dist.cli.parser import Commands, Parser, path
+from vadv_dist.runtime.terminal import console, json_line
+
+_STATES = {"complete": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "missing": "dim"}
+
+
+def add_workflow_command(commands: Commands) -> None:
+    """Add `workflow`."""
+    workflow = commands.add_parser(
+        "workflow",
+        help="from clips or a table to an exported student, as stages that are safe to repeat",
+        description="Runs a workflow file (docs/workflow.md): data, check, advice, search, trainings, evaluations, "
+        "study, export, report. Stages that are complete are not run again, so the same command resumes a workflow "
+        "after any failure. Fields of the file can be overridden with --section.field=VALUE.",
+        allow_abbrev=False,
+    )
+    actions = workflow.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
+    run = actions.add_parser("run", help="run all stages that are not complete", allow_abbrev=False)
+    explain = actions.add_parser("explain", help="say which stages would run, and why", allow_abbrev=False)
+    status = actions.add_parser("status", help="show how far each stage is", allow_abbrev=False)
+    stage = actions.add_parser("stage", help="run one stage, whose inputs must be complete", allow_abbrev=False)
+    for action in (run, explain, status, stage):
+        action.add_argument("file", type=path, help="a workflow file, or the name of a shipped one (jobs/workflows/)")
+        action.add_argument("--json", action="store_true", help="print one JSON object")
+    stage.add_argument("name", metavar="STAGE", help="its name, as `status` shows it")
+    stage.add_argument("--force", action="store_true", help="run it again although it is complete")
+    for action in (run, explain):
+        action.add_argument(
+            "--force", action="append", default=[], metavar="STAGE", help="run a complete stage again; repeatable"
+        )
+    run.add_argument("--explain", action="store_true", help="only say which stages would run, and why")
+    run.set_defaults(call=_run)
+    explain.set_defaults(call=_explain)
+    status.set_defaults(call=_status)
+    stage.set_defaults(call=_stage)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.explain:
+        return _explain(options)
+    from vadv_dist.storage import read_json
+    from vadv_dist.workflow.plan import plan_workflow
+    from vadv_dist.workflow.run import run_all
+
+    workflow = plan_workflow(options.file, options.overrides)
+    run_all(workflow, console(stderr=True), force=tuple(options.force))
+    report, export = (workflow.folder(workflow.stages[name]) for name in ("report", "export"))
+
+    finding = read_json(report / "report.json")["finding"]
+    students = [f"{export}/{kind}" for kind in workflow.config.export.formats]
+    page, evidence = f"{report}/report.html", str(workflow.root)
+    if options.json:
+        print(json_line({"finding": finding, "students": students, "report": page, "evidence": evidence}))
+        return 0
+    print(finding)
+    for student in students:
+        print(f"student:  {student}")
+    print(f"report:   {page}")
+    print(f"evidence: {evidence} (a folder per stage)")
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from vadv_dist.workflow.explain import explain
+    from vadv_dist.workflow.plan import plan_workflow
+
+    found = explain(plan_workflow(options.file, options.overrides), options.force)
+    if options.json:
+        print(json_line([each.to_json() for each in found]))
+        return 0
+    width = max(len(each.stage) for each in found)
+    for each in found:
+        print(f"{'run ' if each.will_run else 'keep'}  {each.stage:<{width}}  {each.why}")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from rich.table import Table
+
+    from vadv_dist.workflow.explain import explain
+    from vadv_dist.workflow.plan import plan_workflow
+
+    workflow = plan_workflow(options.file, options.overrides)
+    found = explain(workflow)
+    if options.json:
+        print(json_line([each.to_json() for each in found]))
+        return 0
+    table = Table(title=str(workflow.root), title_justify="left", box=None, pad_edge=False)
+    for heading in ("stage", "state", "started", "folder"):
+        table.add_column(heading, overflow="fold")
+    for each in found:
+        style = _STATES[each.state]
+        folder = each.folder.rpartition("/")[2] if each.attempts else ""
+        table.add_row(each.stage, f"[{style}]{each.state}[/]", f"{each.attempts}×" if each.attempts else "", folder)
+    console().print(table)
+    return 0
+
+
+def _stage(options: argparse.Namespace) -> int:
+    from vadv_dist.workflow.plan import plan_workflow
+    from vadv_dist.workflow.run import run_stage
+
+    workflow = plan_workflow(options.file, options.overrides)
+    finished = run_stage(workflow, options.name, console(stderr=True), force=options.force)
+    if options.json:
+        print(json_line({"folder": str(finished.folder), **finished.manifest}))
+    return 0

@@ -1,0 +1,298 @@
+"""A workflow file: data sets, a run and its seeds, and what to do with the trained students.
+
+```yaml
+workflow: {name: mosi, storage: s3://bucket/workflows, seeds: [1, 2, 3]}
+data:
+  mosi: {kind: table, csv: mosi.csv, arrays: ["clip.npz:visual=visual"]}
+train: {config: mosi, overrides: {trainer.epochs: 30}}
+export: {formats: [pytorch, onnx]}
+```
+"""
+
+from dataclasses import field
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from vadv_dist.config.checks import SETTINGS, Count, Natural, Number, Share, by_kind, require
+from vadv_dist.config.places import Place
+from vadv_dist.config.study import MadeConfig, MadeSentimentConfig, Overrides, folder_name
+
+Name = Annotated[str, Field(min_length=1)]
+BadRows = Literal["error", "drop"]
+NonFinite = Literal["zero", "drop", "error"]
+FeatureType = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class WorkflowSection:
+    """Name, location and seeds of a workflow."""
+
+    name: Name = "workflow"
+    """Folder of the workflow in `storage`. Stages that are complete there are not run again."""
+    storage: Place = "runs"
+    """Folder or s3:// prefix of workflows; machines that run stages must share it."""
+    seeds: Annotated[tuple[Natural, ...], Field(min_length=1)] = (1, 2, 3)
+    """Seeds to train with; one training each."""
+
+    def __post_init__(self) -> None:
+        require(folder_name(self.name) == self.name, "name", self.name, "a plain folder name")
+        require(len(set(self.seeds)) == len(self.seeds), "seeds", list(self.seeds), "unique entries")
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class SynthDataConfig:
+    """Synthetic data, as `vadv synth` makes them. `data:NAME/encoder` is their small untrained encoder."""
+
+    kind: Literal["synth"] = "synth"
+    made: MadeConfig = field(default_factory=MadeSentimentConfig)
+    """What to make."""
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class ReadyDataConfig:
+    """A data set that exists, such as one written by `vadv extract`. It is used where it is."""
+
+    uri: Place
+    """Its location."""
+    kind: Literal["ready"] = "ready"
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class ExtractDataConfig:
+    """Raw clips, as `vadv extract` reads them."""
+
+    kind: Literal["extract"] = "extract"
+    config: Name = "extract-raw"
+    """A recipe or a file."""
+    overrides: Overrides = Field(default_factory=dict)
+    """Values by `section.field`, such as `clips.csv: clips.csv`. `output.uri` is set by the workflow."""
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class TableDataConfig:
+    """A CSV file of clips, with features in npz files if there are any, as `vadv ingest table` reads it."""
+
+    csv: Place
+    """The CSV file."""
+    kind: Literal["table"] = "table"
+    id_column: tuple[Name, ...] = ("id",)
+    """Column of the id; several are joined with `_`."""
+    split_column: Name = "split"
+    """Column of the split."""
+    text_column: Name = "text"
+    """Column of the text."""
+    fallback_text_column: Name | None = None
+    """Column to read if the text is blank."""
+    label_column: Name = "label"
+    """Column of the label."""
+    video_column: Name = "video_id"
+    """Column of the video; if it is missing, the id without its last number."""
+    label_range: tuple[Number, Number] = (-3.0, 3.0)
+    """Lowest and highest label."""
+    threshold: Number | None = None
+    """Lowest positive label; null is the middle of the range."""
+    valid_fraction: Share | None = None
+    """Share of train to move to valid, by whole videos."""
+    seed: Natural = 1
+    """Seed for `valid_fraction`."""
+    arrays: tuple[Place, ...] = ()
+    """Features keyed by the file's `id` array, as `FILE.npz:ARRAY=FEATURE` (visual, face or audio)."""
+    allow_missing_arrays: bool = False
+    """Accept clips that an array file lacks."""
+    dtype: FeatureType = "float16"
+    """Stored type of features."""
+    bad_rows: BadRows = "error"
+    """What to do on a row that is not a valid clip."""
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class MmsaDataConfig:
+    """A pickled feature file from MMSA, as `vadv ingest mmsa` reads it."""
+
+    file: Place
+    """The .pkl file."""
+    kind: Literal["mmsa"] = "mmsa"
+    label_key: Name = "regression_labels"
+    """Key of the labels."""
+    label_range: tuple[Number, Number] = (-3.0, 3.0)
+    """Lowest and highest label."""
+    threshold: Number | None = None
+    """Lowest positive label; null is the middle of the range."""
+    features: tuple[Literal["vision", "audio"], ...] = ("vision", "audio")
+    """Features to read."""
+    vision_as: Literal["visual", "face"] = "visual"
+    """Feature to store vision as."""
+    frames: Count = 8
+    """Number of equal segments per sequence."""
+    pool: Literal["mean", "sample"] = "mean"
+    """Reduce a segment to its mean or to its middle row."""
+    non_finite: NonFinite = "zero"
+    """What to do on NaN or infinity."""
+    dtype: FeatureType = "float16"
+    """Stored type of features."""
+    bad_rows: BadRows = "drop"
+    """What to do on a row that is not a valid clip."""
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class CmuSdkDataConfig:
+    """Computational sequences from the CMU-MultimodalSDK, as `vadv ingest cmu-sdk` reads them."""
+
+    labels: Place
+    """The labels (.csd); interval k of a video is the clip VIDEO_k."""
+    folds: Place
+    """JSON with the video ids of train, valid and test."""
+    kind: Literal["cmu-sdk"] = "cmu-sdk"
+    words: Place | None = None
+    """The words (.csd); each belongs to the clip that contains its midpoint."""
+    text_csv: Place | None = None
+    """A CSV file of texts by clip id, instead of `words`."""
+    visual: Place | None = None
+    """The sequence (.csd) to store as visual."""
+    face: Place | None = None
+    """The sequence to store as face."""
+    audio: Place | None = None
+    """The sequence to store as audio."""
+    label_number: Natural = 0
+    """Column of the label, from 0."""
+    label_range: tuple[Number, Number] = (-3.0, 3.0)
+    """Lowest and highest label."""
+    threshold: Number | None = None
+    """Lowest positive label; null is the middle of the range."""
+    frames: Count = 8
+    """Number of equal segments per sequence."""
+    pool: Literal["mean", "sample"] = "mean"
+    """Reduce a segment to its mean or to its middle row."""
+    non_finite: NonFinite = "zero"
+    """What to do on NaN or infinity."""
+    dtype: FeatureType = "float16"
+    """Stored type of features."""
+    bad_rows: BadRows = "drop"
+    """What to do on a row that is not a valid clip."""
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class VegasDataConfig:
+    """Audio and visual vectors with class labels, as `vadv ingest vegas` reads them."""
+
+    file: Place
+    """The .h5 file."""
+    kind: Literal["vegas"] = "vegas"
+    classes: Count = 10
+    """Number of classes."""
+    valid_fraction: Share = 0.1
+    """Share of each class of train to use as valid."""
+    seed: Natural = 1
+    """Seed for `valid_fraction`."""
+
+
+DataSetConfig = Annotated[
+    SynthDataConfig
+    | ReadyDataConfig
+    | ExtractDataConfig
+    | TableDataConfig
+    | MmsaDataConfig
+    | CmuSdkDataConfig
+    | VegasDataConfig,
+    Field(discriminator="kind"),
+    by_kind("synth"),
+]
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class AdviseStageConfig:
+    """Estimate what a teacher can add, as `vadv advise` does; skipped for data without text, video and real labels."""
+
+    encoder: Place | None = None
+    """A pretrained encoder that represents texts; null uses words and pairs of words."""
+    features: tuple[Name, ...] | None = None
+    """Features of the teacher; null is visual and face if present."""
+    max_clips: Count = 4000
+    """Clips to draw at most."""
+    seed: Natural = 1
+    """Seed of the draw, the folds and the bootstrap."""
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class TuneStageConfig:
+    """Search the run's fields, as `vadv tune` does, and train with the best values."""
+
+    space: Name
+    """A space file, or the name of a shipped one."""
+    overrides: Overrides = Field(default_factory=dict)
+    """Values by `search.field` or `section.field`, for the search only."""
+    use_ray: bool = True
+    """Run trials on Ray; false runs them one after another in one process."""
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class TrainStageConfig:
+    """The run to train with every seed."""
+
+    config: Name = "demo"
+    """A recipe or a file."""
+    overrides: Overrides = Field(default_factory=dict)
+    """Values by `section.field`. `data:NAME` at the start of a text stands for the folder of that data set."""
+    alone: bool = True
+    """Also train the student without its teacher, with the same seeds, to show what the teacher adds."""
+
+    refused: ClassVar[tuple[str, ...]] = ("run", "data.sources")
+
+    def __post_init__(self) -> None:
+        for name in self.overrides:
+            wrong = [field for field in self.refused if name == field or name.startswith(f"{field}.")]
+            require(not wrong, "overrides", name, "another field, because the workflow sets this one")
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class EvaluateStageConfig:
+    """The split to score every student on."""
+
+    split: Literal["valid", "test"] = "test"
+    """The split."""
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class StudyStageConfig:
+    """A study to run beside the trainings, as `vadv study` does."""
+
+    file: Name
+    """A study file, or the name of a shipped one."""
+    small: bool = False
+    """Run its `small` part."""
+    overrides: Overrides = Field(default_factory=dict)
+    """Values by `section.field` for all its runs."""
+    use_ray: bool = True
+    """Run on Ray; false trains one run after another in one process."""
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class ExportStageConfig:
+    """Export the student that is best on the validation split, over all seeds."""
+
+    formats: Annotated[tuple[Literal["pytorch", "onnx"], ...], Field(min_length=1)] = ("pytorch",)
+    """Formats, a folder each."""
+
+
+@dataclass(frozen=True, config=SETTINGS)
+class WorkflowConfig:
+    """A workflow: from clips or a table to an exported student and its evidence."""
+
+    data: Annotated[dict[Name, DataSetConfig], Field(min_length=1)]
+    """Data sets by name. Students train on all of them together."""
+    workflow: WorkflowSection = field(default_factory=WorkflowSection)
+    advise: AdviseStageConfig | None = AdviseStageConfig()
+    """null leaves it out."""
+    tune: TuneStageConfig | None = None
+    """null trains with the run's own values."""
+    train: TrainStageConfig = field(default_factory=TrainStageConfig)
+    evaluate: EvaluateStageConfig = field(default_factory=EvaluateStageConfig)
+    study: StudyStageConfig | None = None
+    """null leaves it out."""
+    export: ExportStageConfig = field(default_factory=ExportStageConfig)
+
+    def __post_init__(self) -> None:
+        plain = all(folder_name(name) == name for name in self.data)
+        require(plain, "data", list(self.data), "names that are plain folder names")

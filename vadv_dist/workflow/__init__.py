@@ -1,0 +1,1 @@
+"""From raw clips to a deployed student as stages that are safe to repeat."""

@@ -1,0 +1,46 @@
+"""The last stages: export the best student, and report on everything."""
+
+from collections.abc import Sequence
+
+from vadv_dist.config import config_to_dict
+from vadv_dist.config.workflow import ExportStageConfig
+from vadv_dist.inference.export import export_run
+from vadv_dist.inference.manifest import MANIFEST
+from vadv_dist.storage import remove_tree, write_json, write_text
+from vadv_dist.workflow.cards import export_card
+from vadv_dist.workflow.run_stages import runs_of
+from vadv_dist.workflow.stage import CARD, Outcome, Stage, Work
+from vadv_dist.workflow.summary import summary_page
+
+
+def export_stage(config: ExportStageConfig, trained: Sequence[Stage], scored: Sequence[Stage]) -> Stage:
+    """Export the student that is best on the validation split, over the seeds of the trainings with a teacher."""
+
+    def run(work: Work) -> Outcome:
+        runs = {name: pair for name, pair in runs_of(work).items() if not pair[0].values["alone"]}
+        name, (chosen, evaluation) = min(runs.items(), key=lambda item: float(item[1][0].values["cost"]))
+        for kind in config.formats:
+            if (work.folder / kind / MANIFEST).is_file():
+                continue
+            if (work.folder / kind).is_dir():
+                remove_tree(work.folder / kind)
+            export_run(chosen.place("run"), work.folder / kind, format=kind, evaluations=evaluation.folder)
+        export_card(work.folder, config.formats, name).write(work.folder / CARD)
+        values = {"formats": list(config.formats), "of": name}
+        return Outcome(values, [f"{kind}/{MANIFEST}" for kind in config.formats])
+
+    inputs = (*trained, *scored)
+    return Stage("export", "export", config_to_dict(config), run, inputs=inputs)
+
+
+def report_stage(name: str, inputs: Sequence[Stage]) -> Stage:
+    """One page with everything that the workflow found, and links to the page of every stage."""
+
+    def run(work: Work) -> Outcome:
+        page, document = summary_page(name, work)
+        page.write(work.folder / "report.html")
+        write_text(work.folder / CARD, page.html)
+        write_json(work.folder / "report.json", document)
+        return Outcome({"page": "report.html"}, ("report.json",))
+
+    return Stage("report", "report", {"name": name}, run, inputs=tuple(inputs))

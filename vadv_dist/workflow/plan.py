@@ -1,0 +1,106 @@
+"""A workflow file as stages, in an order in which each comes after what it needs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from vadv_dist.config.load import load_sections
+from vadv_dist.config.shipped import find_shipped
+from vadv_dist.config.workflow import WorkflowConfig
+from vadv_dist.errors import UserError, did_you_mean
+from vadv_dist.runtime.job_storage import with_lasting
+from vadv_dist.storage import Location, location
+from vadv_dist.workflow.data_stages import advise_stage, check_stage, data_stage
+from vadv_dist.workflow.handover_stages import export_stage, report_stage
+from vadv_dist.workflow.run_stages import evaluate_stage, placeholders, run_config, study_stage, train_stage, tune_stage
+from vadv_dist.workflow.stage import Stage
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A workflow and its stages.
+
+    Attributes:
+        config: the workflow file.
+        stages: its stages by name; each comes after what it needs.
+    """
+
+    config: WorkflowConfig
+    stages: dict[str, Stage]
+
+    @cached_property
+    def root(self) -> Location:
+        """Its folder."""
+        return location(self.config.workflow.storage) / self.config.workflow.name
+
+    def folder(self, stage: Stage) -> Location:
+        """The folder of a stage."""
+        return stage.folder(self.root)
+
+    def stage(self, name: str) -> Stage:
+        """One stage.
+
+        Raises:
+            UserError: there is no such stage.
+        """
+        if name not in self.stages:
+            raise UserError(
+                f"There is no stage {name!r} (stages: {', '.join(self.stages)}).{did_you_mean(name, self.stages)}"
+            )
+        return self.stages[name]
+
+    def of_kind(self, *kinds: str) -> list[str]:
+        """Names of the stages of these kinds."""
+        return [name for name, stage in self.stages.items() if stage.kind in kinds]
+
+
+def find_workflow(file: str | Path) -> Path:
+    """Return a workflow file, or the shipped one of that name.
+
+    Raises:
+        UserError: there is neither.
+    """
+    return find_shipped(file, "workflow", "jobs/workflows", "workflows")
+
+
+def plan_workflow(file: str | Path, overrides: Sequence[str] = ()) -> Workflow:
+    """Read a workflow file and build its stages; nothing is written.
+
+    Args:
+        file: a workflow file, or the name of a shipped one.
+        overrides: `--section.field=value`.
+    Raises:
+        UserError: no such file, a mistake in it, or a file from outside that does not exist.
+    """
+    where = str(file)
+    config = load_sections(WorkflowConfig, find_workflow(file), overrides)
+    config = with_lasting(config, "workflow.storage")
+    stages: dict[str, Stage] = {}
+
+    def add(stage: Stage) -> Stage:
+        stages[stage.name] = stage
+        return stage
+
+    data, gates = [], []
+    for name, section in config.data.items():
+        made = add(data_stage(name, section, where))
+        data.append(made)
+        gates.append(add(check_stage(name, made)))
+        if config.advise is not None:
+            add(advise_stage(name, config.advise, made, gates[-1]))
+    tuned = None if config.tune is None else add(tune_stage(config.tune, config.train, data, where))
+    has_teacher = run_config(config.train, placeholders(data), where).has_teacher
+    ways = (False, True) if has_teacher and config.train.alone else (False,)
+    trained = [
+        add(train_stage(config.train, config.workflow.name, seed, data, tuned, gates, where, alone=alone))
+        for seed in config.workflow.seeds
+        for alone in ways
+    ]
+    scored = [add(evaluate_stage(config.evaluate, each, data)) for each in trained]
+    study = None if config.study is None else add(study_stage(config.study, data, gates))
+    exported = add(export_stage(config.export, trained, scored))
+    advice = [stages[name] for name in stages if stages[name].kind in ("advise", "check")]
+    evidence = [*data, *advice, *([tuned] if tuned else []), *([study] if study else [])]
+    add(report_stage(config.workflow.name, [*evidence, *trained, *scored, exported]))
+    return Workflow(config, stages)
