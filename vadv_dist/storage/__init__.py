@@ -13,6 +13,7 @@ from vadv_dist.storage.reads import (
     file_content,
     file_entries,
     file_size,
+    file_version,
     files_below,
     find_json,
     free_bytes,

@@ -206,6 +206,18 @@ def etag(path: Location) -> str | None:
     return path.etag() if isinstance(path, S3Path) else None
 
 
+def file_version(path: Location) -> str:
+    """Size and version of a file: text that changes with its content, found without reading it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if isinstance(path, S3Path):
+        return f"{path.size()} {path.etag()}"
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
 def files_below(folder: Location) -> Iterator[str]:
     """Names of all files below a folder, relative to it; none if there is no such folder."""
     if isinstance(folder, S3Path):

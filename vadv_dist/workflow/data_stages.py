@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from vadv_dist.config.extract_sections import ExtractConfig
@@ -214,15 +213,14 @@ def _extraction(config: ExtractDataConfig, out: str, where: str) -> ExtractConfi
 def _clips(config: ExtractConfig) -> dict[str, str]:
     """The list of an extraction by content, and its clips by size and time of change: hashing videos takes long."""
     from vadv_dist.features.listing import list_clips
-    from vadv_dist.storage import etag, file_size, join
+    from vadv_dist.storage import file_version, join
 
     listed = list_clips(config.clips)
     found = {str(listed.file): sha256_file(listed.file)}
     for path in sorted({clip.path for clip in listed.clips}):
         place = join(listed.root, path)
         with contextlib.suppress(OSError):  # the extraction rejects what it cannot read
-            version = place.stat().st_mtime_ns if isinstance(place, Path) else etag(place)
-            found[str(place)] = f"{path} {file_size(place)} {version}"
+            found[str(place)] = f"{path} {file_version(place)}"
     return found
 
 
