@@ -18,7 +18,7 @@ from vadv_dist.config import Config
 from vadv_dist.errors import VadvError
 from vadv_dist.runtime.nvidia_smi import GpuReport, gpu_report, is_too_old, oldest_driver, others_on
 from vadv_dist.runtime.terminal import counted
-from vadv_dist.storage import clock_skew_s, free_bytes, location, on_disk, write_text
+from vadv_dist.storage import clock_skew_s, copy_of_folder, free_bytes, location, on_disk, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -206,7 +206,7 @@ def _encoder(config: Config, splits: "Splits | None") -> Iterator[Finding]:
 
     student, name = config.text_student, config.student.title
     part = "student" if student is None else "encoder"
-    if student is not None and (missing := missing_files(name, weights=student.pretrained)) is not None:
+    if student is not None and (missing := missing_files(copy_of_folder(name), weights=student.pretrained)) is not None:
         advice = "Download it before the run (hf download), or the run needs access to the Hugging Face Hub."
         level: Literal["warning", "fault"] = "fault" if "/" in name else "warning"
         yield _finding("encoder", f"{name} is not on this machine ({missing})", advice, level=level)

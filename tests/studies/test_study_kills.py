@@ -22,7 +22,7 @@ from vadv_dist.storage import write_json
 from vadv_dist.studies import study as study_module
 from vadv_dist.studies.checks import CheckedStudy
 from vadv_dist.studies.plan import StudyPlan
-from vadv_dist.studies.study import _Queue, work_text
+from vadv_dist.studies.study import train_study, work_text
 from vadv_dist.tasks.sentiment import describe
 from vadv_dist.tuning.events import Ended, Epoch, Event, Failed, Lost
 
@@ -121,7 +121,7 @@ def test_study_killed_at_any_step_trains_every_run_to_its_end_once(
             pool = FaultyPool(lost, trained, left)
             monkeypatch.setattr(study_module, "pool_for", lambda *_, pool=pool, **__: pool)
             try:
-                _Queue(plan, checked, ends.append).train(use_ray=True)
+                train_study(plan, checked, ends.append, use_ray=True)
                 killed = False
             except Killed:
                 assert left == steps
@@ -148,7 +148,7 @@ def test_run_whose_process_is_lost_too_often_fails_and_does_not_stop_the_others(
 
     monkeypatch.setattr(study_module, "pool_for", lambda *_, **__: LosingPool(set(), Counter(), math.inf))
     said: list[str] = []
-    _Queue(plan, checked, said.append).train(use_ray=True)
+    train_study(plan, checked, said.append, use_ray=True)
     times = plan.runs[0].config.trainer.max_failures + 1
     assert any(line.startswith("one, seed 1") and f"lost {times} time" in line for line in said), said
     assert [run.state for run in plan.runs if run.variant == "two"] == ["complete", "complete"]

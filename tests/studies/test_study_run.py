@@ -18,7 +18,7 @@ from vadv_dist.data.synth import make_dataset
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation.significance import aso
 from vadv_dist.runs.folder import FAILURE
-from vadv_dist.storage import location, read_json
+from vadv_dist.storage import location, read_json, write_json
 from vadv_dist.studies import study as study_module
 from vadv_dist.studies.analysis import StudyResult
 from vadv_dist.studies.plan import StudyPlan, plan_study
@@ -197,6 +197,53 @@ def test_keeping_students_only_removes_checkpoints_after_the_evaluation(copied: 
     assert not (root / "checkpoints").exists()
     assert (root / "student").is_dir()
     assert run_study(plan_study(copied), QUIET, use_ray=False).to_json() == result.to_json()
+
+
+def test_documents_are_written_anew_from_the_runs_as_far_as_they_are(
+    finished: Finished, copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = copied.parent / "out" / "parts"
+
+    def documents() -> dict[str, str]:
+        """Without the folder of the study, which is a copy."""
+        texts = {name: (root / name).read_text() for name in ("study.json", "study.md", "study.tex", "study.html")}
+        for folder in (finished[0].parent, copied.parent):
+            texts = {name: text.replace(str(folder), "") for name, text in texts.items()}
+        return texts
+
+    assert main(["watch", str(root)]) == 0
+    assert capsys.readouterr().out.splitlines()[:5] == [
+        f"{root}: complete",
+        "6 of 6 trainings done",
+        "alone: 2 of 2 seeds complete",
+        "both steps: 2 of 2 seeds complete",
+        "far & too_fast: 0 of 2 seeds complete, 2 failed",
+    ]
+    forbid_training(monkeypatch)
+    before = documents()
+    for name in before:
+        (root / name).unlink()
+    assert main(["report", str(root)]) == 0
+    assert capsys.readouterr().out == f"{root}/study.html\n"
+    assert documents() == before
+
+    (root / "runs" / "alone-seed-2" / "result.json").unlink()
+    shutil.rmtree(root / "runs" / "far-too_fast-seed-1")
+    progress = read_json(root / "progress.json")
+    running = {"name": "alone, seed 2", "since": progress["time"], "run": "runs/alone-seed-2"}
+    write_json(root / "progress.json", {**progress, "state": "running", "running": [running], "ended": 4})
+    assert main(["watch", str(root), "--once"]) == 0
+    said = capsys.readouterr().out
+    assert "alone: 1 of 2 seeds complete, 1 running\n" in said
+    assert "far & too_fast: 0 of 2 seeds complete, 1 failed, 1 waiting\nfailed: far & too_fast, seed 2: NaN or" in said
+    assert "  alone, seed 2: 2 epochs done, running for" in said
+    assert main(["watch", str(root), "--json"]) == 0
+    assert [run["state"] for run in json.loads(capsys.readouterr().out)["runs"]].count("complete") == 3
+    assert main(["report", str(root)]) == 0
+    assert read_json(root / "study.json")["runs_left"] == 2
+    text = (root / "study.md").read_text()
+    assert "Not finished: 2 of 7 runs are left to train." in text
+    assert "\\[1 of 2\\]" in text
 
 
 @pytest.mark.parametrize(

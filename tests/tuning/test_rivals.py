@@ -78,7 +78,7 @@ def test_one_trial_starts_from_the_weights_of_the_best_rival(
     config = load_config(write_config())
     space, _ = load_space(space_path, config)
     search = SearchConfig(num_trials=3, storage="unused")
-    study = Study(optuna.create_study(storage=optuna.storages.InMemoryStorage()), space, config, search)
+    study = Study.open(f"{space_path}.log", "s", space, config, search)
     ended = {
         "rival a": {},
         "rival b": {"alpha": 0.0, "beta": 1.0, "gamma": 5.0, "delta": 5.0, "psi": 4.0},

@@ -81,7 +81,7 @@ def trials_of(root: Path) -> list[optuna.trial.FrozenTrial]:
 
 @pytest.mark.slow
 def test_search_writes_all_results_without_opening_the_test_split(
-    write_config: Callable[..., Path], made: Path, space: Path, tmp_path: Path
+    write_config: Callable[..., Path], made: Path, space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blind = tmp_path / "blind"
     shutil.copytree(made, blind)
@@ -119,6 +119,13 @@ def test_search_writes_all_results_without_opening_the_test_split(
         "Search",
     ]
     assert not page.loads
+    # The report can be written anew from the study and the runs.
+    assert main(["watch", str(root), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "complete"
+    (root / "tune-report.html").rename(root / "first.html")
+    assert main(["report", str(root)]) == 0
+    assert capsys.readouterr().out == f"{root}/tune-report.html\n"
+    assert (root / "tune-report.html").read_bytes() == (root / "first.html").read_bytes()
     # Runs keep their metrics, not their weights.
     assert not list(root.glob("*/*/checkpoints/*"))
     assert len(list(root.glob("repeats/default-*/student"))) == 1
@@ -176,7 +183,11 @@ def test_failed_trials_do_not_end_the_search_and_have_reasons(
 
 @pytest.mark.slow
 def test_consecutive_failures_end_the_search(
-    write_config: Callable[..., Path], space: Path, monkeypatch: pytest.MonkeyPatch
+    write_config: Callable[..., Path],
+    space: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     fit = Trainer.fit
 
@@ -188,6 +199,15 @@ def test_consecutive_failures_end_the_search(
     monkeypatch.setattr(Trainer, "fit", crash)
     with pytest.raises(VadvError, match=r"stopped after 2 failed trials in a row \(2 × crash\).*a kernel went wrong"):
         search(write_config(), space, "--search.max_failures=2")
+    # What it reached can be seen.
+    root = tmp_path / "runs" / "run-weights"
+    assert main(["watch", str(root)]) == 0
+    assert f"{root}: stopped\n6 of about 10 trainings done" in capsys.readouterr().out
+    assert main(["report", str(root)]) == 0
+    page = (root / "tune-report.html").read_text()
+    assert "<h1>Not finished</h1>" in page
+    assert "6 of about 10 trainings done; so far, no configuration has been compared with the default." in page
+    assert "a kernel went wrong" in page
 
 
 def test_mistakes_are_reported_before_anything_is_written(

@@ -1,5 +1,6 @@
 """How many trainings a search has, and what it says about the time left."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,15 @@ from run_lines import run_result
 from vadv_dist.cli import main
 from vadv_dist.config import Config, load_config
 from vadv_dist.config.search import SearchConfig
+from vadv_dist.config.weighting_sections import FamoWeightingConfig
+from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.storage import read_json
 from vadv_dist.tuning.events import Ended, Stopped
 from vadv_dist.tuning.jobs import RepeatJob
+from vadv_dist.tuning.objectives import BY_KEY
 from vadv_dist.tuning.progress import Plan, Progress, lines_of, state_of
 from vadv_dist.tuning.space_file import load_space
+from vadv_dist.tuning.study_folder import StudyFolder
 
 
 def test_forty_trials_are_about_67_trainings() -> None:
@@ -26,7 +31,8 @@ def test_forty_trials_are_about_67_trainings() -> None:
 
 def test_search_says_how_long_one_training_takes_and_what_is_left(write_config: Any, tmp_path: Path) -> None:
     now, said = [1000.0], []
-    progress = Progress(Plan(3, 0, 7, 0, 0), tmp_path, "mae", said.append, clock=lambda: now[0])
+    plan = Plan(3, 0, 7, 0, 0).to_json()
+    progress = Progress(tmp_path, plan, said.append, score=BY_KEY["mae"], clock=lambda: now[0])
     config = load_config(write_config())
     jobs = {f"trial {n}": RepeatJob(f"trial {n}", [(0, config)], lambda key, event: None) for n in range(3)}
 
@@ -58,15 +64,18 @@ def test_search_says_how_long_one_training_takes_and_what_is_left(write_config: 
     assert read_json(tmp_path / "progress.json")["state"] == "stopped"
 
 
-def test_commands_accept_the_folder_of_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Progress(Plan(3, 0, 7, 0, 0), tmp_path, "mae", print).close(complete=True)
-    assert main(["watch", str(tmp_path)]) == 0
-    assert "0 of about 10 trainings done" in capsys.readouterr().out
-    assert main(["report", str(tmp_path)]) == 2
-    assert "has no report yet" in capsys.readouterr().err
-    (tmp_path / "tune-report.html").write_text("")
-    assert main(["report", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"{tmp_path}/tune-report.html\n"
+def test_search_that_has_not_started_a_trial_has_neither_state_nor_report(
+    write_config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_config(write_config())
+    space, _ = load_space(Path("tune_spaces/loss_weights.yaml"), config)
+    search = SearchConfig(objectives=["mae"], rivals=[FamoWeightingConfig()])
+    folder = StudyFolder(tmp_path / "hunt")
+    name = folder.claim(config, space, search, TrainedOn((), None))
+    assert folder.read() == (name, config, dataclasses.replace(space, first=()), search)
+    for command, said in (("watch", "no training has started yet"), ("report", "has not started a trial yet")):
+        assert main([command, str(folder.root)]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vadv_dist.cli.parser import Commands, place
@@ -134,16 +135,19 @@ def add_run_commands(commands: Commands) -> None:
     export.add_argument("--public", action="store_true", help="let everybody see what --push uploads")
     export.set_defaults(call=_export)
 
-    watch = commands.add_parser("watch", help="follow a run or a search: what is done, validation scores, time left")
-    watch.add_argument("run", type=place, help="folder or s3:// prefix of the run or the search")
+    watch = commands.add_parser("watch", help="follow a run, a search or a study: what is done, scores, time left")
+    watch.add_argument("run", type=place, help="folder or s3:// prefix of the run, the search or the study")
     watch.add_argument("--once", action="store_true", help="print the current state and exit")
     watch.add_argument("--json", action="store_true", help="print the current state as one JSON object and exit")
     watch.set_defaults(call=_watch)
 
     report = commands.add_parser(
-        "report", help="write a run's report.html, or print where the report of a search is, which the search writes"
+        "report",
+        help="write the report of a run, a search or a study",
+        description="Writes report.html of a run. Of a search or a study, finished or not, writes tune-report.html, or "
+        "study.html, .md, .tex and .json, from the trainings that have ended.",
     )
-    report.add_argument("run", type=place, help="folder or s3:// prefix of the run or the search")
+    report.add_argument("run", type=place, help="folder or s3:// prefix of the run, the search or the study")
     report.add_argument("--compare", type=place, action="append", default=[], help="a run to compare with; repeatable")
     report.set_defaults(call=_report)
 
@@ -272,30 +276,50 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from vadv_dist.tuning.progress import is_search, watch_search
-    from vadv_dist.tuning.progress import state_of as search_state
+    from vadv_dist.storage import location
+    from vadv_dist.studies.progress import study_lines, study_state
+    from vadv_dist.studies.record import is_study
+    from vadv_dist.tuning import progress
+    from vadv_dist.tuning.study_folder import is_search
     from vadv_dist.watching.watch import state_of, watch
 
-    if is_search(options.run):
-        if options.json:
-            print(json_line(search_state(options.run)))
-        else:
-            watch_search(options.run, console(), once=options.once)
-    elif options.json:
-        print(json_line(state_of(options.run)))
+    root = location(options.run)
+    if is_study(root):
+        state, lines = study_state(root), study_lines
+    elif is_search(root):
+        state, lines = partial(progress.state_of, root), progress.lines_of
     else:
-        watch(options.run, console(), once=options.once)
+        if options.json:
+            print(json_line(state_of(options.run)))
+        else:
+            watch(options.run, console(), once=options.once)
+        return 0
+    if options.json:
+        print(json_line(state()))
+    else:
+        progress.follow(state, console(), lines_of=lines, once=options.once)
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
     from vadv_dist.reporting.report import write_report
-    from vadv_dist.tuning.progress import is_search, report_of
+    from vadv_dist.storage import location
+    from vadv_dist.studies.record import is_study
+    from vadv_dist.tuning.study_folder import is_search
 
-    if is_search(options.run):
-        if options.compare:
-            raise UserError("--compare needs runs, but RUN is a search. Leave it out.")
-        print(report_of(options.run))
-        return 0
-    print(write_report(options.run, compare=options.compare))
+    root = location(options.run)
+    is_run = not is_study(root) and not is_search(root)
+    if options.compare and not is_run:
+        raise UserError("--compare needs runs, but RUN is a search or a study. Leave it out.")
+    if is_run:
+        print(write_report(options.run, compare=options.compare))
+    elif is_search(root):
+        from vadv_dist.tuning.result_files import report_search
+
+        print(report_search(root))
+    else:
+        from vadv_dist.studies.study import report_study
+
+        report_study(root, console(stderr=True))
+        print(root / "study.html")
     return 0

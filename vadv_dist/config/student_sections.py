@@ -18,7 +18,8 @@ class TextStudentConfig:
 
     kind: Literal["text"] = "text"
     encoder: Place = "roberta-large"
-    """Hugging Face name or path of an encoder, or `package://NAME/FOLDER` inside an installed package."""
+    """Hugging Face name, path or s3:// prefix of an encoder, or `package://NAME/FOLDER` inside an installed package. An
+    s3:// prefix is copied by each process."""
     pretrained: bool = True
     """Load the encoder's weights; false initialises it at random from its config."""
     pooling: Literal["cls", "mean"] = "cls"

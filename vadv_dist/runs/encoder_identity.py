@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vadv_dist.models.pretrained import encoder_folder
-from vadv_dist.storage import read_json
+from vadv_dist.storage import copy_of_folder, read_json
 
 # Files from which transformers builds a tokenizer.
 _TOKENIZER_FILES = (
@@ -38,12 +38,12 @@ class EncoderIdentity:
         """Identify an encoder.
 
         Args:
-            name_or_path: folder, `package://NAME/FOLDER`, or name on the Hugging Face Hub.
+            name_or_path: folder, s3:// prefix, `package://NAME/FOLDER`, or name on the Hugging Face Hub.
             weights: whether to hash its weights, which reads them completely, once per process.
         Raises:
             UserError: it is in a package that is not installed.
         """
-        folder = encoder_folder(name_or_path)
+        folder = encoder_folder(copy_of_folder(name_or_path))
         if folder is None:
             return cls(name_or_path, None, None)
         is_path = Path(name_or_path).expanduser().is_dir()

@@ -9,6 +9,7 @@ from vadv_dist.storage.reads import (
     FileContent,
     clock_skew_s,
     content_of,
+    copy_of_folder,
     etag,
     file_content,
     file_entries,

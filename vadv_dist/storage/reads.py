@@ -1,5 +1,6 @@
 """Reading files: whole, in ranges, with seeks, or memory-mapped; and what is known of a file without reading it."""
 
+import atexit
 import contextlib
 import errno
 import hashlib
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -178,6 +179,24 @@ def local_copy(path: Location, names: Sequence[str] | None = None) -> Iterator[P
         except VadvError as error:
             error.copies[str(copy)] = str(path)
             raise
+
+
+@cache
+def copy_of_folder(place: str) -> str:
+    """The local path of a folder for a library that opens paths: of s3://…, a copy that lasts as long as this process.
+
+    Args:
+        place: a URI; a path or any other name is returned as it is, and so is a URI without objects.
+    """
+    if not place.startswith("s3://"):
+        return place
+    copies = contextlib.ExitStack()
+    try:
+        copy = copies.enter_context(local_copy(S3Path.parse(place)))
+    except FileNotFoundError:
+        return place
+    atexit.register(copies.close)
+    return str(copy)
 
 
 def file_content(path: Location, size: int) -> bytes | mmap.mmap:

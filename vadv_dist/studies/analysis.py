@@ -273,6 +273,11 @@ class StudyResult:
         """Runs that failed or could not be evaluated, with the reason."""
         return [(run.name, run.problem) for run in self.scores if run.problem]
 
+    @property
+    def num_left(self) -> int:
+        """Runs that are not trained to their end."""
+        return sum(run.state in ("missing", "started") for run in self.scores)
+
     def runs_of(self, variant: str) -> list[RunScores]:
         """Its runs."""
         return [run for run in self.scores if run.variant == variant]
@@ -315,6 +320,7 @@ class StudyResult:
                 "about": self.about,
                 "config": self.config,
                 "scale": "small" if self.small else "full",
+                "runs_left": self.num_left,
                 "reference": self.reference,
                 "seeds": list(self.seeds),
                 "splits": list(self.splits),

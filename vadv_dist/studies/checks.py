@@ -44,6 +44,27 @@ def check_study(plan: StudyPlan) -> CheckedStudy:
             tasks[name], trained_on[name] = _described(config)
         except UserError as error:
             raise UserError(f"{plan.where}, variant {name!r}: {error}") from None
+    checked = _checked(plan, tasks, trained_on)
+    _require_unchanged(plan, trained_on)
+    return checked
+
+
+def trained_study(plan: StudyPlan) -> CheckedStudy:
+    """The same from the runs that are complete, without their data.
+
+    Raises:
+        UserError: no run is complete, or as `check_study`.
+    """
+    tasks: dict[str, TaskDescription] = {}
+    for run in plan.runs:
+        if run.variant not in tasks and (result := run.folder.result()) is not None:
+            tasks[run.variant] = result.task
+    if not tasks:
+        raise UserError(f"No run of {plan.root} is complete yet, so there is nothing to report. See vadv watch.")
+    return _checked(plan, {name: tasks[name] for name in plan.variants if name in tasks}, {})
+
+
+def _checked(plan: StudyPlan, tasks: dict[str, TaskDescription], trained_on: dict[str, TrainedOn]) -> CheckedStudy:
     first, task = next(iter(tasks.items()))
     for name, other in tasks.items():
         if other.score != task.score or other.kind != task.kind:
@@ -58,7 +79,6 @@ def check_study(plan: StudyPlan) -> CheckedStudy:
     for key, where in wanted:
         if key not in known:
             raise UserError(f"{plan.where}, {where}: unknown metric {key!r} (available: {', '.join(known)}).")
-    _require_unchanged(plan, trained_on)
     chosen = plan.study.metrics or tuple(known)
     return CheckedStudy(task, tuple(known[key] for key in chosen), trained_on)
 

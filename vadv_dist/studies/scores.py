@@ -53,12 +53,19 @@ class RunScores:
         return self.variant if self.seed is None else f"{self.variant}, seed {self.seed}"
 
 
-def evaluate_study(plan: StudyPlan, *, best_per_metric: bool, say: Callable[[str], None]) -> list[RunScores]:
+def evaluate_study(
+    plan: StudyPlan, *, best_per_metric: bool, say: Callable[[str], None], keep_all: bool = False
+) -> list[RunScores]:
     """Evaluate what is complete and not evaluated yet, and read all scores.
 
-    A run that cannot be evaluated keeps the reason as its `problem`.
+    A run that cannot be evaluated keeps the reason as its `problem`. An evaluated run keeps what the study's `keep`
+    names, or everything with `keep_all`.
     """
     found = [_of_run(plan, run, best_per_metric=best_per_metric, say=say) for run in plan.runs]
+    if plan.study.keep != "checkpoints" and not keep_all:
+        for run in found:
+            if run.state == "complete" and not run.problem:
+                strip(RunFolder(run.folder), student=plan.study.keep == "records")
     return [*found, *_outside(plan)]
 
 
@@ -81,9 +88,6 @@ def _of_run(plan: StudyPlan, run: StudyRun, *, best_per_metric: bool, say: Calla
             scores.best_on_test, scores.checkpoints = _best_on_test(folder)
     except VadvError as error:
         scores.problem = f"not evaluated: {error}"
-        return scores
-    if plan.study.keep != "checkpoints":
-        strip(folder, student=plan.study.keep == "records")
     return scores
 
 
@@ -118,12 +122,12 @@ def _outside(plan: StudyPlan) -> list[RunScores]:
         if variant.predictions is None:
             continue
         by_seed = "{seed}" in variant.predictions
-        sources = Sources.open(next(iter(plan.variants.values())))
         for seed in plan.study.seeds if by_seed else (None,):
             file = variant.predictions.replace("{seed}", str(seed))
             place = f"{folder_name(name)}{'' if seed is None else f'-seed-{seed}'}"
             scores = RunScores(name, seed, plan.root / "outside" / place, "outside")
             try:
+                sources = Sources.open(next(iter(plan.variants.values())))
                 for split in plan.study.splits:
                     evaluate_predictions(local_path(file), sources, split, scores.folder, name=name)
                     _read(scores, split)

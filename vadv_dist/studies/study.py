@@ -1,29 +1,31 @@
 """Run a study: train what is missing as one queue, evaluate, compare, and write the documents."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 
-from vadv_dist.config import config_to_yaml
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.study import StudyConfig
-from vadv_dist.config.yaml_text import parse_yaml
-from vadv_dist.errors import UserError
+from vadv_dist.errors import UserError, VadvError
 from vadv_dist.runs.folder import FAILURE, run_lock
 from vadv_dist.runtime.terminal import counted
-from vadv_dist.storage import sweep, write_text
+from vadv_dist.storage import Location, sweep
 from vadv_dist.studies.analysis import StudyResult, analyse
-from vadv_dist.studies.checks import CheckedStudy, check_study
+from vadv_dist.studies.checks import CheckedStudy, check_study, trained_study
 from vadv_dist.studies.files import FILES, write_study_files
 from vadv_dist.studies.job import StudyJob
 from vadv_dist.studies.plan import StudyPlan, StudyRun, make_data
+from vadv_dist.studies.record import FILES as RECORDS
+from vadv_dist.studies.record import is_study, read_record, write_record
 from vadv_dist.studies.scores import evaluate_study
 from vadv_dist.tuning.events import Ended, Event, Failed
-from vadv_dist.tuning.jobs import Job, drive
+from vadv_dist.tuning.jobs import drive
 from vadv_dist.tuning.pools import pool_for, require_no_workers
+from vadv_dist.tuning.progress import Progress
 
-_RECORD = "study.yaml"
+Say = Callable[[str], None]
 
 
 def run_study(
@@ -61,13 +63,13 @@ def run_study(
         for folder in make_data(plan):
             say(f"made {folder}")
         checked = check_study(plan)
-        sweep(plan.root, (_RECORD, *FILES))
-        write_text(plan.root / _RECORD, config_to_yaml(plan.study))
+        sweep(plan.root, (*RECORDS, *FILES))
+        write_record(plan, best_per_metric=best_per_metric)
         for run in plan.runs:
             if run.state == "failed" and (retry_failed or _is_outdated(run)):
                 (run.folder.root / FAILURE).unlink(missing_ok=True)
         say(f"studying {plan.root}: {work_text(plan)}")
-        _Queue(plan, checked, say).train(use_ray=use_ray)
+        train_study(plan, checked, say, use_ray=use_ray)
         result = result_of(plan, checked, best_per_metric=best_per_metric, say=say)
         write_study_files(result, plan.root, with_pdf=with_pdf)
     return result
@@ -78,11 +80,9 @@ def _require_ours(plan: StudyPlan) -> None:
     root = plan.root
     if not root.is_dir() or not any(not path.name.startswith(".") for path in root.iterdir()):
         return
-    record = root / _RECORD
-    is_study = record.is_file() and "variants" in parse_yaml(record.read_text(encoding="utf-8"), record)
     # A study that was killed while it made its data has no record yet.
-    is_made = not record.is_file() and plan.small and {path.name for path in root.iterdir()} <= {"data", ".lock"}
-    if not is_study and not is_made:
+    is_made = plan.small and {path.name for path in root.iterdir()} <= {"data", ".lock"}
+    if not is_study(root) and not is_made:
         what = "a run" if (root / "config.yaml").is_file() else "something else"
         raise UserError(
             f"{root} is {what}, not a study, and is not overwritten. Choose another --name, or another --run.name for "
@@ -96,10 +96,26 @@ def dry_run(plan: StudyPlan) -> dict[str, Any]:
     return {"folder": str(plan.root), "summary": f"{plan.root}: {work_text(plan)}", "runs": runs}
 
 
-def result_of(plan: StudyPlan, checked: CheckedStudy, *, best_per_metric: bool, say: Any) -> StudyResult:
-    """Evaluate what is complete, and compute all numbers."""
+def report_study(root: Location, console: Console) -> StudyResult:
+    """Write the documents of a study anew from the runs that are complete, whether or not it has ended.
+
+    Complete runs that were not evaluated are evaluated, which needs their data; no run is changed otherwise.
+
+    Raises:
+        UserError: the folder is not that of a study, or no run is complete.
+    """
+    plan, best_per_metric = read_record(root)
+    result = result_of(plan, trained_study(plan), best_per_metric=best_per_metric, say=console.print, keep_all=True)
+    write_study_files(result, root, with_pdf=(root / "study.pdf").is_file())
+    return result
+
+
+def result_of(
+    plan: StudyPlan, checked: CheckedStudy, *, best_per_metric: bool, say: Say, keep_all: bool = False
+) -> StudyResult:
+    """Evaluate what is complete, and compute all numbers; `keep_all` removes no checkpoints."""
     study = plan.study
-    scores = evaluate_study(plan, best_per_metric=best_per_metric, say=say)
+    scores = evaluate_study(plan, best_per_metric=best_per_metric, say=say, keep_all=keep_all)
     order = list(study.variants)
     scores.sort(key=lambda run: order.index(run.variant))
     published = {name: variant.published for name, variant in study.variants.items()}
@@ -147,41 +163,34 @@ def _is_outdated(run: StudyRun) -> bool:
     return folder.config_path.is_file() and bool(folder.differing(run.config, folder.trained_on()))
 
 
-class _Queue:
-    """The trainings of a study, one pool for runs that need the same resources."""
+def train_study(plan: StudyPlan, checked: CheckedStudy, say: Say, *, use_ray: bool) -> None:
+    """Train what is left as one queue, with one pool for runs that need the same resources."""
+    study = plan.study
+    search = SearchConfig(
+        concurrent=study.concurrent, cpus_per_trial=study.cpus_per_run, gpus_per_trial=study.gpus_per_run
+    )
+    groups: dict[tuple[int, bool | str], list[StudyRun]] = {}
+    waiting = [run for run in plan.runs if run.state not in ("complete", "failed")]
+    for run in waiting:
+        trainer = run.config.trainer
+        groups.setdefault((trainer.num_workers, trainer.use_gpu), []).append(run)
+    total = len(plan.runs)
+    progress = Progress(plan.root, {"total": total}, say, ended=total - len(waiting))
 
-    def __init__(self, plan: StudyPlan, checked: CheckedStudy, say: Any) -> None:
-        self._plan, self._checked, self._say = plan, checked, say
-        self._waiting = [run for run in plan.runs if run.state not in ("complete", "failed")]
-        self._ended = 0
-        self._total = len(self._waiting)
-
-    def train(self, *, use_ray: bool) -> None:
-        """Train all."""
-        study = self._plan.study
-        search = SearchConfig(
-            concurrent=study.concurrent, cpus_per_trial=study.cpus_per_run, gpus_per_trial=study.gpus_per_run
-        )
-        groups: dict[tuple[int, bool | str], list[StudyRun]] = {}
-        for run in self._waiting:
-            trainer = run.config.trainer
-            groups.setdefault((trainer.num_workers, trainer.use_gpu), []).append(run)
-        for runs in groups.values():
-            with pool_for(runs[0].config, search, use_ray=use_ray) as pool:
-                drive(pool, self._jobs(runs))
-
-    def _jobs(self, runs: list[StudyRun]) -> Iterator[Job]:
-        for run in runs:
-            yield StudyJob(run, self._checked.trained_on[run.variant], self._on_end)
-
-    def _on_end(self, run: StudyRun, event: Event) -> None:
-        self._ended += 1
-        place = f"{run.name} ({self._ended} of {self._total})"
+    def on_end(run: StudyRun, event: Event) -> None:
         if isinstance(event, Failed):
-            self._say(f"{place}: failed ({event.kind}): {event.message.splitlines()[0][:160]}")
+            say(f"{run.name}: failed ({event.kind}): {event.message.splitlines()[0][:160]}")
         elif isinstance(event, Ended):
-            metric = event.result.task.score_metric
-            text = f"{place}: validation {metric.title} {event.result.score:.4f}"
-            if self._ended == 1 and self._total > 1:
-                text += f"; it took {event.result.wall_time_s:.0f} s, {self._total - 1} more to train"
-            self._say(text)
+            say(f"{run.name}: validation {event.result.task.score_metric.title} {event.result.score:.4f}")
+        progress.ended(run.name, event)
+
+    is_complete = False
+    try:
+        for runs in groups.values():
+            jobs = (StudyJob(run, checked.trained_on[run.variant], on_end) for run in runs)
+            with pool_for(runs[0].config, search, use_ray=use_ray) as pool:
+                drive(pool, jobs, on_change=progress.changed)
+        is_complete = True
+    finally:
+        with contextlib.suppress(VadvError, OSError):
+            progress.close(complete=is_complete)

@@ -52,6 +52,8 @@ def notes(result: StudyResult) -> list[str]:
     """What a reader of the tables must know, in sentences."""
     seeds = ", ".join(map(str, result.seeds))
     said = [f"Mean ± standard deviation over the seeds {seeds}."]
+    if result.num_left:
+        said.insert(0, f"Not finished: {result.num_left} of {len(result.scores)} runs are left to train.")
     cells = [cell for rows in result.analysis.cells.values() for row in rows.values() for cell in row.values()]
     if any(cell.interval and cell.covers_clips for cell in cells):
         said.append("Intervals (95 %) cover the sampling of seeds (Student) and of clips (bootstrap).")

@@ -32,7 +32,7 @@ from vadv_dist.models.token_limit import longest_text
 from vadv_dist.objectives.base import Objective
 from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs
 from vadv_dist.objectives.weighting import Weighting
-from vadv_dist.storage import Location
+from vadv_dist.storage import Location, copy_of_folder
 from vadv_dist.tasks.base import (
     FloatArray,
     Metrics,
@@ -152,7 +152,7 @@ class SentimentTask:
             self.student, teacher, objective, self._seen_by, config.compared_features
         )
         self._start_at_the_labels()
-        tokenizer = build_tokenizer(student.encoder)
+        tokenizer = build_tokenizer(copy_of_folder(student.encoder))
         require_fitting(self.student.encoder, tokenizer, student.encoder, config.data.max_tokens)
         self.tokenizer = tokenizer
         text = TextField(Tokens(tokenizer, config.data.max_tokens), limit=longest_text(self.student.encoder))
@@ -351,7 +351,7 @@ def build_student(config: TextStudentConfig | None = None, *, max_tokens: int = 
     """
     student = config or TextStudentConfig()
     encoder = build_encoder(
-        student.encoder,
+        copy_of_folder(student.encoder),
         pretrained=student.pretrained,
         dropout=student.encoder_dropout,
         gradient_checkpointing=student.gradient_checkpointing,

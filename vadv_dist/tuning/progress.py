@@ -1,4 +1,4 @@
-"""How many trainings a search consists of, how many have ended, and when the rest will have."""
+"""How many trainings a search or a study consists of, how many have ended, and when the rest will have."""
 
 import dataclasses
 import time
@@ -15,10 +15,10 @@ from vadv_dist.errors import UserError
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import epoch_costs
 from vadv_dist.runtime.terminal import counted
-from vadv_dist.storage import Location, location, read_json, write_json
+from vadv_dist.storage import Location, read_json, write_json
 from vadv_dist.tuning.events import Ended, Event
 from vadv_dist.tuning.jobs import Job
-from vadv_dist.tuning.objectives import BY_KEY
+from vadv_dist.tuning.objectives import Objective
 from vadv_dist.tuning.space import WEIGHTS, Space
 
 PROGRESS = "progress.json"
@@ -78,29 +78,29 @@ class Plan:
 
 
 class Progress:
-    """Counts the trainings of a search, says now and then when it will have ended, and keeps `progress.json`.
+    """Counts trainings, says now and then when all will have ended, and keeps `progress.json`.
 
     Args:
-        plan: the trainings.
-        root: the search's folder.
-        score: key of the objective that is searched for.
+        root: the folder of the search or the study.
+        plan: number of trainings by stage, and their `total`.
         say: prints a line.
+        score: the objective that is searched for; None if trainings are not compared.
         ended: trainings that ended in earlier processes.
         best: name and cost of the best of them.
     """
 
     def __init__(
         self,
-        plan: Plan,
         root: Location,
-        score: str,
+        plan: Mapping[str, int],
         say: Callable[[str], None],
         *,
+        score: Objective | None = None,
         ended: int = 0,
         best: tuple[str, float] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._plan, self._root, self._score, self._say, self._clock = plan, root, BY_KEY[score], say, clock
+        self._plan, self._root, self._score, self._say, self._clock = plan, root, score, say, clock
         self._ended, self._best = ended, best
         self._running: dict[str, tuple[float, str]] = {}  # since when, and which run, by key
         self._durations: list[float] = []
@@ -145,19 +145,21 @@ class Progress:
         if not self._durations:
             return None
         mean = sum(self._durations) / len(self._durations)
-        return mean * max(0, self._plan.total - self._ended) / self._at_a_time
+        return mean * max(0, self._plan["total"] - self._ended) / self._at_a_time
 
     def _left_text(self) -> str:
         left = self._left_s()
-        done = f"{self._ended} of about {counted(self._plan.total, 'training')} done"
+        done = _done_text(self._ended, self._plan)
         return done if left is None else f"{done}, about {_duration(left)} left"
 
     def _write(self, state: str) -> None:
-        best = self._best and {"name": self._best[0], "text": self._score.phrase(self._best[1])}
+        best = None
+        if self._best is not None and self._score is not None:
+            best = {"name": self._best[0], "text": self._score.phrase(self._best[1])}
         document = {
             "state": state,
             "time": self._clock(),
-            "plan": self._plan.to_json(),
+            "plan": dict(self._plan),
             "ended": self._ended,
             "running": [{"name": key, "since": since, "run": run} for key, (since, run) in self._running.items()],
             "best": best,
@@ -167,26 +169,20 @@ class Progress:
         write_json(self._root / PROGRESS, document)
 
 
-def is_search(root: str | Location) -> bool:
-    """Whether a folder is that of a search."""
-    return (location(str(root)) / PROGRESS).is_file()
-
-
-def state_of(root: str | Location) -> dict[str, Any]:
+def state_of(root: Location) -> dict[str, Any]:
     """The content of `progress.json`, with the epochs of each running training and their best score.
 
-    `last_time` is when the search or a training last wrote something, in seconds since 1970.
+    `last_time` is when the search, the study or a training last wrote something, in seconds since 1970.
 
     Raises:
-        UserError: the folder is not that of a search.
+        UserError: no training has started yet.
     """
-    folder = location(str(root))
-    if not is_search(root):
-        raise UserError(f"{root} is not the folder of a search: it has no {PROGRESS}.")
-    state: dict[str, Any] = {"folder": str(folder), **read_json(folder / PROGRESS)}
+    if not (root / PROGRESS).is_file():
+        raise UserError(f"{root} has no {PROGRESS}: no training has started yet.")
+    state: dict[str, Any] = {"folder": str(root), **read_json(root / PROGRESS)}
     state["last_time"] = state["time"]
     for training in state["running"]:
-        lines = RunFolder(folder / training["run"]).metrics_log().lines()
+        lines = RunFolder(root / training["run"]).metrics_log().lines()
         state["last_time"] = max([state["last_time"], *(line.time for line in lines[-1:])])
         costs = [cost for _, cost in epoch_costs(lines)]
         training["epochs"] = len(costs)
@@ -194,23 +190,46 @@ def state_of(root: str | Location) -> dict[str, Any]:
     return state
 
 
-def watch_search(
-    root: str | Location, console: Console, *, once: bool = False, sleep: Callable[[float], None] = time.sleep
+def lines_of(state: Mapping[str, Any], now: float) -> list[str]:
+    """A state in lines of text."""
+    left = (
+        "" if state["left_s"] is None or state["state"] != "running" else f", about {_duration(state['left_s'])} left"
+    )
+    lines = [f"{state['folder']}: {state['state']}", f"{_done_text(state['ended'], state['plan'])}{left}"]
+    if (silent_s := _silent_s(state, now)) is not None:
+        lines.append(
+            f"no line for {_duration(silent_s)}: its trainings are waiting, or its process has ended; the same command "
+            "resumes it"
+        )
+    if state["best"]:
+        lines.append(f"best so far: {state['best']['name']}, {state['best']['text']}")
+    for training in state["running"]:
+        epochs = f"{counted(training['epochs'], 'epoch')} done" if training["epochs"] else "first epoch"
+        lines.append(f"  {training['name']}: {epochs}, running for {_duration(now - training['since'])}")
+    return lines
+
+
+def follow(
+    state_of: Callable[[], dict[str, Any]],
+    console: Console,
+    *,
+    lines_of: Callable[[Mapping[str, Any], float], list[str]] = lines_of,
+    once: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Show a search until it ends: redrawn in a terminal, elsewhere printed whenever a training has ended.
+    """Show a search or a study until it ends: redrawn in a terminal, elsewhere printed whenever a training has ended.
 
     Args:
-        root: its folder.
+        state_of: reads its state.
         console: the output.
+        lines_of: the state in lines of text, at a time.
         once: print the state once and return.
         sleep: waits between updates.
-    Raises:
-        UserError: the folder is not that of a search.
     """
     from rich.live import Live
     from rich.text import Text
 
-    state = state_of(root)
+    state = state_of()
     if once or not console.is_terminal:
         shown = None
         while True:
@@ -221,56 +240,24 @@ def watch_search(
             if once or state["state"] != "running":
                 return
             sleep(_WATCH_S)
-            state = state_of(root)
+            state = state_of()
     with Live(console=console, auto_refresh=False) as live:
         while True:
             live.update(Text("\n".join(lines_of(state, time.time()))), refresh=True)
             if state["state"] != "running":
                 return
             sleep(_WATCH_S)
-            state = state_of(root)
+            state = state_of()
 
 
-def report_of(root: str | Location) -> str:
-    """Path of a search's report.
-
-    Raises:
-        UserError: the search has not ended.
-    """
-    path = location(str(root)) / "tune-report.html"
-    if not path.is_file():
-        raise UserError(
-            f"{root} is a search that has not ended, so it has no report yet. `vadv watch {root}` shows where it is; "
-            "run its command again if it was stopped."
-        )
-    return str(path)
-
-
-def lines_of(state: Mapping[str, Any], now: float) -> list[str]:
-    """A search's state in lines of text."""
-    plan, best = state["plan"], state["best"]
-    left = (
-        "" if state["left_s"] is None or state["state"] != "running" else f", about {_duration(state['left_s'])} left"
-    )
-    lines = [
-        f"{state['folder']}: {state['state']}",
-        f"{state['ended']} of about {counted(plan['total'], 'training')} done{left}",
-    ]
-    if (silent_s := _silent_s(state, now)) is not None:
-        lines.append(
-            f"no line for {_duration(silent_s)}: its trainings are waiting, or its process has ended; the same command "
-            "resumes it"
-        )
-    if best:
-        lines.append(f"best so far: {best['name']}, {best['text']}")
-    for training in state["running"]:
-        epochs = f"{counted(training['epochs'], 'epoch')} done" if training["epochs"] else "first epoch"
-        lines.append(f"  {training['name']}: {epochs}, running for {_duration(now - training['since'])}")
-    return lines
+def _done_text(ended: int, plan: Mapping[str, int]) -> str:
+    """How many have ended; the number of a search is known when its trials have ended."""
+    about = "about " if len(plan) > 1 else ""
+    return f"{ended} of {about}{counted(plan['total'], 'training')} done"
 
 
 def _silent_s(state: Mapping[str, Any], now: float) -> float | None:
-    """Seconds since the last line of a search that should be running; None if that is not long."""
+    """Seconds since the last line of what should be running; None if that is not long."""
     silent_s = now - float(state["last_time"])
     return silent_s if state["state"] == "running" and silent_s > _SILENT_S else None
 

@@ -13,6 +13,7 @@ from vadv_dist.reporting.page import Page, Section, document, folded, grid
 from vadv_dist.reporting.pictures import Picture
 from vadv_dist.reporting.tables import facts_list, plain_table
 from vadv_dist.reporting.words import MISSING
+from vadv_dist.runtime.terminal import counted
 from vadv_dist.tuning.figures import (
     curves_picture,
     history_picture,
@@ -24,6 +25,7 @@ from vadv_dist.tuning.figures import (
 from vadv_dist.tuning.front import front_section
 from vadv_dist.tuning.lineage import lineage_section
 from vadv_dist.tuning.objectives import BY_KEY
+from vadv_dist.tuning.progress import Plan
 from vadv_dist.tuning.result import SearchResult
 from vadv_dist.tuning.rivals import rivals_section
 from vadv_dist.tuning.space import value_text, with_values
@@ -51,14 +53,20 @@ def report_page(result: SearchResult) -> Page:
 
 
 def _header(result: SearchResult) -> Markup:
-    sentence = result.verdict.sentence
     title = "Better than the default" if result.verdict.is_better else "No gain over the default"
+    sentence, kind = result.verdict.sentence, "a search"
+    if not result.is_complete:
+        title, kind = "Not finished", "a search, not finished"
+        if all(candidate.gain is None for candidate in result.candidates):
+            sentence = "no configuration has been compared with the default"
+        total = Plan.of(result.config, result.space, result.search).total
+        sentence = f"{result.num_ended} of about {counted(total, 'training')} done; so far, {sentence}"
     caveat = (
         "Validation clips selected checkpoints, trials and the winner, so all these numbers are optimistic. The test "
         "split was not opened; score the winner on it once, with vadv evaluate."
     )
     return join(
-        tag("p", tag("b", result.folder.name), " · a search", class_="over"),
+        tag("p", tag("b", result.folder.name), f" · {kind}", class_="over"),
         tag("h1", title),
         tag("p", f"{sentence[0].upper()}{sentence[1:]}.", class_="lede"),
         tag(
@@ -76,7 +84,8 @@ def _result_section(result: SearchResult) -> Section:
     with_clips = result.candidates and all(c.clips is not None for c in result.candidates if c.gain is not None)
     sampled = "seeds and of validation clips" if with_clips else "seeds, but not of validation clips"
     changed = ", its last values; they changed during training" if len(result.schedule) > 1 else ""
-    winner = tag("p", "The winner, ", tag("code", "best.yaml"), f" ({result.winner}{changed}):", class_="about")
+    leads = join("The winner, ", tag("code", "best.yaml")) if result.is_complete else "The best so far"
+    winner = tag("p", leads, f" ({result.winner}{changed}):", class_="about")
     values = {name: value_text(value) for name, value in result.values.items()}
     return Section(
         "answer",
@@ -88,7 +97,7 @@ def _result_section(result: SearchResult) -> Section:
 
 
 def _row(result: SearchResult, name: str, costs: Mapping[int, float], compared: Candidate | None) -> list[str]:
-    mean = result.score.cost_text(statistics.fmean(costs.values())) if costs else "failed"
+    mean = result.score.cost_text(statistics.fmean(costs.values())) if costs else result.no_score
     return [name, str(len(costs)), mean, *difference_cells(compared.gain if compared else None)]
 
 
@@ -97,7 +106,7 @@ def _terms_section(result: SearchResult) -> Section | None:
         return None
     rows: Rows = []
     for term in result.terms:
-        mean = result.score.cost_text(term.mean) if term.costs else "failed"
+        mean = result.score.cost_text(term.mean) if term.costs else result.no_score
         rows.append((None, [f"{term.name} = 0", mean, *difference_cells(term.gain and term.gain.opposite)]))
     return Section(
         "terms",
@@ -196,6 +205,7 @@ def _facts_section(result: SearchResult, trials: list[FrozenTrial]) -> Section:
         "Ended": str(states.count(TrialState.COMPLETE)),
         "Stopped": str(states.count(TrialState.PRUNED)),
         "Failed": str(states.count(TrialState.FAIL)),
+        **({} if result.is_complete else {"Running": str(states.count(TrialState.RUNNING))}),
         "Objectives": ", ".join(BY_KEY[key].title for key in search.objectives),
         "Sampler": f"{search.sampler}, seed {search.seed}",
         "Scheduler": _scheduler(result),

@@ -24,8 +24,10 @@ class SearchResult:
         schedule: the values of the winner.
         terms: the winner without each term; `gain` is relative to the winner, so a useful term has a negative one.
         rivals: the final weights of each rival.
-        collapsed: names of configurations whose weights collapsed with at least one seed.
-        best_run: the winner's best run, whose student is exported; None if all of them failed.
+        collapsed: names of candidates whose weights collapsed with at least one seed.
+        best_run: the winner's best run, whose student is exported; None if there is none.
+        num_ended: number of trainings that have ended.
+        is_complete: whether the search has ended, so that configurations without a score have failed.
     """
 
     config: Config
@@ -42,6 +44,8 @@ class SearchResult:
     rivals: dict[str, dict[str, float]]
     collapsed: set[str]
     best_run: Config | None
+    num_ended: int
+    is_complete: bool
 
     @property
     def values(self) -> dict[str, Value]:
@@ -52,6 +56,11 @@ class SearchResult:
     def score(self) -> Objective:
         """The objective that selects checkpoints and the winner."""
         return BY_KEY[self.search.objectives[0]]
+
+    @property
+    def no_score(self) -> str:
+        """What a table shows for a configuration without a score."""
+        return "failed" if self.is_complete else "not yet"
 
     def row_class(self, name: str) -> str | None:
         """The class of a configuration's row in a table of the report."""

@@ -11,14 +11,16 @@ from vadv_dist.inference.export import export_run
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import finite
 from vadv_dist.runs.trained_on import with_absolute_places
-from vadv_dist.storage import remove_tree, write_json, write_text
+from vadv_dist.storage import Location, find_json, remove_tree, write_json, write_text
 from vadv_dist.tuning.front import front_json
 from vadv_dist.tuning.jobs import strip
 from vadv_dist.tuning.objectives import Objective
 from vadv_dist.tuning.population import decisions
+from vadv_dist.tuning.progress import PROGRESS
 from vadv_dist.tuning.report import report_page
 from vadv_dist.tuning.result import SearchResult
 from vadv_dist.tuning.space import with_values
+from vadv_dist.tuning.standing import Standing
 from vadv_dist.tuning.study_folder import StudyFolder
 from vadv_dist.tuning.verdict import Candidate
 
@@ -41,11 +43,29 @@ def write_result_files(result: SearchResult) -> dict[str, Any]:
             "# holds the last ones. student/ was trained with the whole schedule; see winner.schedule in tune.json.\n"
         )
     write_text(folder.root / "best.yaml", comment + config_to_yaml(best))
-    report_page(result).write(folder.root / "tune-report.html")
+    _write_report(result)
     document: dict[str, Any] = finite(_document(result))
     write_json(folder.root / "tune.json", document)
     _remove_weights(folder)
     return document
+
+
+def report_search(root: Location) -> Location:
+    """Write the report of a search anew from what its study and its runs contain now, and return its path.
+
+    Raises:
+        UserError: the folder is not that of a search, or no trial has started.
+        MachineError: the study's storage cannot be reached.
+    """
+    state = find_json(root / PROGRESS)
+    is_complete = (root / "tune.json").is_file() and (state is None or state["state"] == "complete")
+    return _write_report(Standing.open(root).result(is_complete=is_complete))
+
+
+def _write_report(result: SearchResult) -> Location:
+    path = result.folder.root / "tune-report.html"
+    report_page(result).write(path)
+    return path
 
 
 def _document(result: SearchResult) -> dict[str, Any]:

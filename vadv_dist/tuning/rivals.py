@@ -97,13 +97,13 @@ def rivals_section(result: SearchResult) -> Section | None:
     if not rivals:
         return None
     noise = result.noise.values()
-    mean = result.score.cost_text(statistics.fmean(noise)) if noise else "failed"
+    mean = result.score.cost_text(statistics.fmean(noise)) if noise else result.no_score
     rows: list[tuple[str | None, list[str]]] = [(None, ["the default", mean, *(MISSING for _ in ("", "", *WEIGHTS))])]
     for rival in sorted(rivals, key=lambda candidate: candidate.mean):
         weights = result.rivals.get(rival.name, {})
         cells = [
             rival.name.removeprefix(_PREFIX) + (" (collapsed)" if rival.name in result.collapsed else ""),
-            result.score.cost_text(rival.mean) if rival.costs else "failed",
+            result.score.cost_text(rival.mean) if rival.costs else result.no_score,
             *difference_cells(rival.gain),
             *(f"{weights[name]:.3g}" if name in weights else MISSING for name in WEIGHTS),
         ]

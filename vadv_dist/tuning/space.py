@@ -51,6 +51,12 @@ class Entry:
     choices: tuple[Value, ...] = ()
     condition: Mapping[str, tuple[Value, ...]] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> "Entry":
+        """An entry whose tuples were written as lists."""
+        condition = {name: tuple(values) for name, values in raw["condition"].items()}
+        return cls(**{**raw, "choices": tuple(raw["choices"]), "condition": condition})
+
     @property
     def weight(self) -> str | None:
         """The loss weight that the field sets, such as `alpha`; None for other fields."""

@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.storage_url import shown, without_secrets
-from vadv_dist.errors import MachineError
+from vadv_dist.errors import MachineError, UserError
 from vadv_dist.runs.records import RunResult
 from vadv_dist.tuning.events import Failed
 from vadv_dist.tuning.objectives import BY_KEY
@@ -71,10 +71,6 @@ class Study:
     def __init__(self, study: optuna.Study, space: Space, base: Config, search: SearchConfig) -> None:
         self.optuna, self.has_several = study, len(search.objectives) > 1
         self._space, self._base, self._search = space, base, search
-        # A search that was killed here has queued some of them.
-        queued = sum("queued" in trial.user_attrs for trial in study.get_trials(deepcopy=False))
-        for values in (space.default(base), *space.first)[queued:]:
-            study.enqueue_trial(space.parameters(values, base), user_attrs={"queued": True})
 
     @classmethod
     def open(cls, url: str, name: str, space: Space, base: Config, search: SearchConfig) -> "Study":
@@ -94,6 +90,26 @@ class Study:
                 ],
                 load_if_exists=True,
             )
+            # A search that was killed here has queued some of them.
+            queued = sum("queued" in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+            for values in (space.default(base), *space.first)[queued:]:
+                study.enqueue_trial(space.parameters(values, base), user_attrs={"queued": True})
+            return cls(study, space, base, search)
+
+    @classmethod
+    def read(cls, url: str, name: str, space: Space, base: Config, search: SearchConfig) -> "Study":
+        """Open a study to read it.
+
+        Raises:
+            UserError: it has not been created yet.
+            MachineError: the storage cannot be reached.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with storage_faults(url, "Nothing was written."):
+            try:
+                study = optuna.load_study(storage=open_storage(url), study_name=name)
+            except KeyError:
+                raise UserError(f"{shown(url)} has no study {name}: the search has not started a trial yet.") from None
             return cls(study, space, base, search)
 
     def trials(self) -> list[FrozenTrial]:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from vadv_dist.config import Config, config_to_dict
-from vadv_dist.config.load import differing_keys
+from vadv_dist.config.load import build, differing_keys
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.storage_url import require_sound, resolve
 from vadv_dist.config.yaml_text import parse_yaml
@@ -18,7 +18,8 @@ from vadv_dist.runs.folder import FAILURE, MACHINE_FIELDS, RunFolder, without_pl
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.runtime.job_storage import lasting
 from vadv_dist.storage import Location, location, on_disk, remove_tree, sweep, write_text
-from vadv_dist.tuning.space import Space
+from vadv_dist.tuning.space import Entry, Space
+from vadv_dist.tuning.space_file import load_search
 
 _DATABASE = "study.db"
 
@@ -27,6 +28,12 @@ _DECIDES = (
     *("seed", "objectives", "sampler", "generation", "storage"),
     *("scheduler", "min_epochs", "reduction", "interval", "quantile", "resample"),
 )
+
+
+def is_search(root: Location) -> bool:
+    """Whether a folder is that of a search."""
+    record = StudyFolder(root).record_path
+    return record.is_file() and "search" in parse_yaml(record.read_text(encoding="utf-8"), record)
 
 
 @dataclass(frozen=True)
@@ -90,15 +97,10 @@ class StudyFolder:
                 )
             self._sweep()
             study = f"{self.name}-{secrets.token_hex(4)}"
-            record = {"study": study, "search": now, "config": config_to_dict(config)}
-            record["trained_on"] = trained_on.to_json()
-            write_text(self.record_path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
+            began = {"search": now, "config": config_to_dict(config), "trained_on": trained_on.to_json()}
+            self._write_record({"study": study, **began}, search)
             return study
-        record = parse_yaml(self.record_path.read_text(encoding="utf-8"), self.record_path)
-        if "search" not in record:
-            raise UserError(
-                f"{self.root} is a study of variants (vadv study), not a search. Choose another --run.name."
-            )
+        record = self._record()
         earlier = record["search"]
         # A setting that an earlier version did not have is its default.
         earlier["settings"] = {**_decisive(SearchConfig()), **earlier["settings"]}
@@ -111,15 +113,46 @@ class StudyFolder:
                 f"The search in {self.root} was started {difference}. Use the original ones, or choose another "
                 "--run.name."
             )
-        earlier["config"], now["config"] = without_places(earlier["config"]), without_places(now["config"])
-        if rows := differing_keys(earlier, now):
+        then, asked = ({**each, "config": without_places(each["config"])} for each in (earlier, now))
+        if rows := differing_keys(then, asked):
             listed = "\n  ".join(rows)
             raise UserError(
                 f"{self.root} contains another search:\n  {listed}\n"
                 "Choose another --run.name, or use the earlier values."
             )
         self._sweep()
+        self._write_record(record, search)
         return str(record["study"])
+
+    def read(self) -> tuple[str, Config, Space, SearchConfig]:
+        """Name of the study in Optuna's storage, and what is searched, as it was started or resumed last.
+
+        Raises:
+            UserError: the folder is not that of a search, or of one of another version.
+        """
+        record = self._record()
+        settings = {**_decisive(SearchConfig()), **record["search"]["settings"], **record.get("settings", {})}
+        entries = record["search"]["space"].values()
+        where = str(self.record_path)
+        space = Space(tuple(Entry.from_json(entry) for entry in entries))
+        return str(record["study"]), build(Config, record["config"], (), where), space, load_search(settings, (), where)
+
+    def _record(self) -> dict[str, Any]:
+        if not self.record_path.is_file():
+            raise UserError(f"{self.root} is not the folder of a search: it has no {self.record_path.name}.")
+        record: dict[str, Any] = parse_yaml(self.record_path.read_text(encoding="utf-8"), self.record_path)
+        if "search" not in record:
+            raise UserError(
+                f"{self.root} is a study of variants (vadv study), not a search. Choose another --run.name."
+            )
+        return record
+
+    def _write_record(self, record: dict[str, Any], search: SearchConfig) -> None:
+        """Write the record with the settings of this start, some of which may change when a search is resumed."""
+        settings = dataclasses.asdict(search)
+        if record.get("settings") != settings:
+            record["settings"] = settings
+            write_text(self.record_path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
 
     def _runs(self) -> Iterator[RunFolder]:
         for place in (self.trials, self.repeats):
@@ -170,7 +203,8 @@ def _what(config: Config, space: Space, search: SearchConfig) -> dict[str, Any]:
     }
     entries = {entry.field: dataclasses.asdict(entry) for entry in space.entries}
     # Through YAML, so that it can be compared with what was read from a file.
-    written = yaml.safe_dump({"config": raw, "space": entries, "settings": _decisive(search)}, allow_unicode=True)
+    raw_search = {"config": raw, "space": entries, "settings": _decisive(search)}
+    written = yaml.safe_dump(raw_search, sort_keys=False, allow_unicode=True)
     what: dict[str, Any] = parse_yaml(written, "the search")
     return what
 
