@@ -19,6 +19,7 @@ from vadv_dist.cli.data_export import add_data_export_command
 from vadv_dist.cli.datasets import add_data_commands
 from vadv_dist.cli.parser import Parser
 from vadv_dist.cli.runs import add_run_commands
+from vadv_dist.cli.serve import add_serve_command
 from vadv_dist.cli.studies import add_study_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
 from vadv_dist.cli.workflow import add_workflow_command
@@ -144,6 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_advise_command(commands)
     add_training_commands(commands)
     add_run_commands(commands)
+    add_serve_command(commands)
     add_cluster_commands(commands)
     add_tune_command(commands)
     add_study_commands(commands)

@@ -114,7 +114,7 @@ class Student:
             coming = thread.submit(self._tokenize_next, following)
             while (token_ids := coming.result()) is not None:
                 coming = thread.submit(self._tokenize_next, following)
-                yield self._run(token_ids)
+                yield self.predict_tokens(token_ids)
 
     def _tokenize_next(self, chunks: Iterator[Sequence[str]]) -> list[list[int]] | None:
         """Token ids of the next chunk's texts; None at the end."""
@@ -123,6 +123,12 @@ class Student:
             return None
         if not len(texts):
             return []
+        token_ids = self.tokenize(texts)
+        self._count(texts, np.fromiter(map(len, token_ids), np.int64, len(token_ids)))
+        return token_ids
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, truncated to `max_tokens`; from one thread at a time, as tokenizers keep settings."""
         token_ids: list[list[int]] = self.tokenizer(
             list(texts),
             truncation=True,
@@ -130,12 +136,11 @@ class Student:
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
-        self._count(texts, np.fromiter(map(len, token_ids), np.int64, len(token_ids)))
         return token_ids
 
     @torch.inference_mode()
-    def _run(self, token_ids: list[list[int]]) -> npt.NDArray[np.float32]:
-        """Predictions of tokenized texts, [R]."""
+    def predict_tokens(self, token_ids: list[list[int]]) -> npt.NDArray[np.float32]:
+        """Predictions of tokenized texts, none of them empty: in label units, [R]."""
         predictions = np.empty(len(token_ids), np.float32)
         lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
         pad_id = self.tokenizer.pad_token_id or 0

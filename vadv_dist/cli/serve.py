@@ -1,0 +1,55 @@
+"""The command `serve`."""
+
+import argparse
+
+from vadv_dist.cli.parser import Commands, place
+
+
+def add_serve_command(commands: Commands) -> None:
+    """Add `serve`."""
+    serve = commands.add_parser(
+        "serve",
+        help="answer predictions of a student over HTTP",
+        description="Serves a text student: POST /predict, GET /healthz, /readyz, /metrics (Prometheus), "
+        "/openapi.json, and at / a page to try it. Texts of concurrent requests are predicted in common batches. On "
+        "SIGTERM, running requests are finished. Needs the extra 'serve'; see docs/serving.md.",
+    )
+    serve.add_argument("run", type=place, metavar="RUN_OR_EXPORT")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for every interface")
+    serve.add_argument("--port", type=int, default=8000, help="port to listen at; 0 chooses a free one")
+    serve.add_argument("--device", help="a torch device, such as cpu or cuda:1 (default: a GPU if there is one)")
+    serve.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster on a GPU and on some CPUs"
+    )
+    serve.add_argument("--threads", type=int, help="threads that compute on a CPU (default: torch's choice)")
+    serve.add_argument("--batch-tokens", type=int, help="bound on the tokens of a batch (default: 2048, GPU 32768)")
+    serve.add_argument(
+        "--max-wait-ms", type=float, default=2.0, help="time that a text waits for others while nothing is computed"
+    )
+    serve.add_argument("--queue", type=int, default=2048, help="texts that may wait; more are refused with 503")
+    serve.add_argument("--timeout", dest="timeout_s", type=float, default=20.0, help="seconds for a request; then 504")
+    serve.add_argument(
+        "--drain",
+        dest="drain_s",
+        type=float,
+        default=3.0,
+        help="seconds after SIGTERM in which /readyz is 503 and requests are still accepted",
+    )
+    serve.add_argument("--max-texts", type=int, default=128, help="texts of a request")
+    serve.add_argument("--max-chars", type=int, default=10_000, help="characters of a text")
+    serve.add_argument("--max-body-bytes", type=int, default=1 << 20, help="bytes of a request's body")
+    serve.set_defaults(call=_serve)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from vadv_dist.serving.serve import serve
+    from vadv_dist.serving.settings import ServeSettings
+    from vadv_dist.storage import location
+
+    names = (
+        *("host", "port", "device", "precision", "threads", "batch_tokens", "max_wait_ms", "queue", "timeout_s"),
+        *("drain_s", "max_texts", "max_chars", "max_body_bytes"),
+    )
+    settings = ServeSettings(location(options.run), **{name: getattr(options, name) for name in names})
+    serve(settings, say=lambda text: print(text, flush=True))
+    return 0

@@ -1,0 +1,1 @@
+"""Serve a text student over HTTP, with batches made from concurrent requests."""

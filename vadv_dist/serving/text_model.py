@@ -1,0 +1,93 @@
+"""A student as a server's batches use it: tokenize first, predict any tokenized texts later."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vadv_dist.inference.export import load_student
+from vadv_dist.inference.manifest import read_manifest, resolve_student, verify_export
+from vadv_dist.inference.predict import Student
+from vadv_dist.inference.token_counts import count_tokens
+from vadv_dist.serving.settings import ServeSettings, StudentFacts
+from vadv_dist.storage import Location, local_copy
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A tokenized text.
+
+    Attributes:
+        token_ids: its tokens, [L].
+        is_truncated: whether it had more.
+    """
+
+    token_ids: list[int]
+    is_truncated: bool
+
+
+class TextModel:
+    """A student, called from one thread at a time.
+
+    Args:
+        student: the student.
+    """
+
+    def __init__(self, student: Student) -> None:
+        self.student = student
+
+    @property
+    def batch_tokens(self) -> int:
+        """Bound on a batch's rows times its longest row."""
+        return self.student.batch_tokens
+
+    def read(self, texts: Sequence[str]) -> list[Reading]:
+        """Tokenize texts; only those at the limit can have been truncated."""
+        student = self.student
+        limit = student.max_tokens
+        return [
+            Reading(ids, len(ids) >= limit and bool(count_tokens(student.tokenizer, [text], limit).cut))
+            for text, ids in zip(texts, student.tokenize(texts), strict=True)
+        ]
+
+    def predict(self, readings: Sequence[Reading]) -> npt.NDArray[np.float32]:
+        """Predictions in label units, [R]."""
+        return self.student.predict_tokens([reading.token_ids for reading in readings])
+
+
+def load_text_model(settings: ServeSettings) -> tuple[TextModel, StudentFacts]:
+    """Load a run's student or an export after verifying its files, and compute once.
+
+    Raises:
+        UserError: as in `Student.load`.
+    """
+    if settings.threads is not None:
+        import torch
+
+        torch.set_num_threads(settings.threads)
+    with local_copy(resolve_student(settings.source)) as path:
+        loaded, tokenizer, max_tokens = load_student(path)
+        facts = StudentFacts.from_manifest(read_manifest(path))  # verified with the other files
+    student = Student(
+        loaded,
+        tokenizer,
+        max_tokens,
+        batch_tokens=settings.batch_tokens,
+        device=settings.device,
+        precision=settings.precision,
+    )
+    model = TextModel(student)
+    model.predict(model.read(["one two three"]))  # the first call allocates and compiles
+    return model, facts
+
+
+def verified_facts(source: Location) -> StudentFacts:
+    """Facts of a run's student or an export, whose files are verified but not loaded.
+
+    Raises:
+        UserError: as in `resolve_student` and `verify_export`.
+    """
+    with local_copy(resolve_student(source)) as path:
+        verify_export(path)
+        return StudentFacts.from_manifest(read_manifest(path))
