@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "runs": {"data", "models", "evaluation", "config", *BASE},
     "watching": {"runs", "evaluation", *BASE},
     "inference": {"models", "evaluation", *BASE},
+    "serving": {"runtime", "models", "inference", "evaluation", *BASE},
     "training": {"tasks", "objectives", "engines", "runs", "inference", "data", "config", *BASE},
     "launch": {"training", "tasks", "engines", "runs", "watching", "inference", "data", "config", "runtime", *BASE},
     "reporting": {"runs", "evaluation", "config", *BASE},
