@@ -79,9 +79,10 @@ def scored_run(run_folder, student, tokenizer):
     return run_folder
 
 
-def test_int8_states_what_it_costs_on_the_texts_of_the_run(scored_run, tokenizer, tmp_path):
+def test_int8_states_what_it_costs_on_the_texts_of_the_run(scored_run, tokenizer, tmp_path, caplog):
     exact = export_run(scored_run, tmp_path / "fp32", format="onnx").folder
     summary = export_run(scored_run, tmp_path / "int8", format="onnx", int8=True)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     cost, card = summary.int8, (tmp_path / "int8" / "README.md").read_text()
     assert (cost.texts, cost.source) == (40, "test split of the run")
     assert cost.sentence() in card
@@ -148,6 +149,16 @@ def test_nothing_is_invented_for_a_card(export, pair_export):
     assert (pair.license, pair.base_model, pair.metrics) == ("other", None, ["mean_average_precision"])
 
 
+def test_an_encoder_trained_from_scratch_is_no_base_model(student, tokenizer, tmp_path):
+    card = make_card(config={"student": {"pretrained": False}})
+    export_student(student, tokenizer, tmp_path / "out", card=card)
+    assert metadata_of(tmp_path / "out").base_model is None
+    assert (
+        "Encoder `tiny-bert` (trained from scratch), first-token pooling"
+        in (tmp_path / "out" / "README.md").read_text()
+    )
+
+
 def test_predictions_of_another_student_give_no_interval(scored_run, tmp_path):
     document = json.loads((scored_run / "evaluation-test.json").read_text())
     document["student"]["mae"] += 0.1
@@ -193,6 +204,7 @@ def test_cards_name_no_places(tokenizer, student, tmp_path):
         ("../minilm", "minilm"),
         ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
         ("roberta-base", "roberta-base"),
+        ("data/made/encoder", "encoder"),
         ("…", "…"),
     ],
 )

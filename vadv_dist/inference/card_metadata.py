@@ -10,7 +10,7 @@ from vadv_dist.evaluation.hub_names import hub_name
 
 # Parts of a configuration that say where things are or how a run is watched, not what was trained.
 _LEFT_OUT = frozenset({"storage", "ray_address", "telemetry"})
-_PLACE = re.compile(r"^(?:[A-Za-z]:[\\/]|[\\/~]|\.{1,2}(?:[\\/]|$))|://")
+_PLACE = re.compile(r"^(?:[A-Za-z]:[\\/]|[\\/~]|\.{1,2}(?:[\\/]|$))|://|^\S+/\S+/\S+$")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 
 

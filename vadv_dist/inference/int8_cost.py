@@ -14,6 +14,7 @@ from vadv_dist.inference.tables import table_kind
 from vadv_dist.storage import Location, local_copy
 
 if TYPE_CHECKING:
+    import onnxruntime
     from transformers import PreTrainedTokenizerBase
 
 FloatArray = npt.NDArray[np.float32]
@@ -158,12 +159,18 @@ def onnx_predictions(
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session_predictions(session, tokenizer, max_tokens, texts)
+
+
+def session_predictions(
+    session: "onnxruntime.InferenceSession", tokenizer: "PreTrainedTokenizerBase", max_tokens: int, texts: Sequence[str]
+) -> FloatArray:
+    """Predict texts with an open file, in batches of similar length; see `onnx_predictions`."""
     token_ids = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_attention_mask=False)["input_ids"]
     lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
     pad_id = tokenizer.pad_token_id
     predictions = np.empty(len(token_ids), np.float32)
     for rows in token_budget_batches(lengths, _BATCH_TOKENS):
         ids, mask = padded([token_ids[row] for row in rows], pad_id if isinstance(pad_id, int) else 0)
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        predictions[rows] = session.run(["logits"], inputs)[0][:, 0]
+        predictions[rows] = session.run(["logits"], {"input_ids": ids, "attention_mask": mask})[0][:, 0]
     return predictions

@@ -96,6 +96,8 @@ def render(manifest: "ExportManifest", *, format: str = "pytorch", int8: str = "
     if labels is not None:
         unit = f", which are in [{labels.low:g}, {labels.high:g}] and positive from {labels.threshold:g} on"
     encoder = without_place(card.encoder)
+    in_config = card.config.get("student")
+    from_scratch = isinstance(in_config, Mapping) and in_config.get("pretrained") is False
     found = ((split, remark(values)) for split, values in card.metrics.items())
     remarks = [f"On the {split} split the student {text}." for split, text in found if text is not None]
     known = (labels or LabelScale()).metrics
@@ -105,7 +107,7 @@ def render(manifest: "ExportManifest", *, format: str = "pytorch", int8: str = "
         "sentiment regression",
         _LIBRARIES[format],
         ("sentiment-regression", "knowledge-distillation"),
-        card.encoder,
+        "" if from_scratch else card.encoder,
     )
     parts = [
         metadata(subject, card.publication, card.metrics, known, card.data),
@@ -114,7 +116,8 @@ def render(manifest: "ExportManifest", *, format: str = "pytorch", int8: str = "
         f"labels{unit}. It is the text student of VideoAdviser "
         "([arXiv:2309.15494](https://arxiv.org/abs/2309.15494)), trained with "
         + ("a teacher that saw the video." if has_teacher else "no teacher."),
-        f"Encoder `{encoder}`, {'first-token' if manifest.pooling == 'cls' else 'mean'} pooling, a head with "
+        f"Encoder `{encoder}`{' (trained from scratch)' if from_scratch else ''}, "
+        f"{'first-token' if manifest.pooling == 'cls' else 'mean'} pooling, a head with "
         f"{manifest.hidden} hidden units and tanh. Texts are truncated to {card.max_tokens} tokens.",
         "## Use",
         *_use(manifest, format),
@@ -130,7 +133,9 @@ def render(manifest: "ExportManifest", *, format: str = "pytorch", int8: str = "
         "## Training data",
         data_lines(card.data),
         "## License",
-        license_note(card.publication, f"the encoder `{encoder}` and from the data above"),
+        license_note(
+            card.publication, "the data above" if from_scratch else f"the encoder `{encoder}` and from the data above"
+        ),
         "## Configuration",
         configuration(card.config),
     ]
@@ -257,8 +262,8 @@ def license_note(publication: Publication, sources: str) -> str:
         else "The license of the weights was not stated."
     )
     return (
-        f"{stated} They derive from {sources}, whose licenses apply to them. The code in this folder and the code that "
-        "trained it are licensed under Apache-2.0."
+        f"{stated} The weights derive from {sources}, whose licenses apply to them. The code in this folder and the "
+        "code that trained it are licensed under Apache-2.0."
     )
 
 

@@ -76,7 +76,7 @@ def recipes_of_onnx() -> list[str]:
         "`raw_scores`, it applies a sigmoid, and the score is not the prediction:",
         _START.format(image=TEI_IMAGE),
         _TEI_PREDICT,
-        f"{_NOT_RUN} vLLM does not load ONNX.",
+        _NOT_RUN,
     ]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -291,7 +292,7 @@ class SentimentTask:
         load_weights(student, own, f"The best checkpoint of {facts.name}")
         card = ModelCard(
             name=facts.name,
-            encoder=self._student.encoder,
+            encoder=_folder_or_name(self._student.encoder),
             max_tokens=config.data.max_tokens,
             metrics={"valid": facts.metrics},
             data=facts.data,
@@ -302,6 +303,12 @@ class SentimentTask:
             separator=separator_of(self.tokenizer) if self._student.context else "",
         )
         export_student(student, self.tokenizer, out, replace=True, card=card)
+
+
+def _folder_or_name(encoder: str) -> str:
+    """An encoder's folder as an absolute path, which cannot be mistaken for a name on the Hub; or its name."""
+    folder = Path(encoder).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else encoder
 
 
 def _rows(batch: Batch, seen_by: str | None) -> Rows:
