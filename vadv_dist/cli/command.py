@@ -77,37 +77,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_code_of(lambda: _call(arguments))
 
 
-def exit_code_of(call: Callable[[], int]) -> int:
-    """Call a command and return its exit code; an error is reported and mapped to its code."""
+def _say(text: str, code: int) -> None:
+    print(f"vadv: {text}", file=sys.stderr)
+
+
+def exit_code_of(call: Callable[[], int], say: Callable[[str, int], None] = _say) -> int:
+    """Call a command and return its exit code; an error is reported and mapped to its code.
+
+    Args:
+        call: the command.
+        say: reports the message of an error; it is given the exit code too.
+    """
     try:
         code = call()
         sys.stdout.flush()
         return code
     except VadvError as error:
-        print(f"vadv: {error}", file=sys.stderr)
-        return error.exit_code
+        return _said(say, str(error), error.exit_code)
     except KeyboardInterrupt as error:
         terminated = is_termination(error)
-        print(
-            f"vadv: stopped by {'SIGTERM' if terminated else 'Ctrl-C'}. Completed work is saved; run the same "
-            "command again to resume.",
-            file=sys.stderr,
+        text = (
+            f"stopped by {'SIGTERM' if terminated else 'Ctrl-C'}. Completed work is saved; run the same command again "
+            "to resume."
         )
-        return TERMINATED if terminated else STOPPED
+        return _said(say, text, TERMINATED if terminated else STOPPED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            print(f"vadv: {error}. No partial file was left behind. Free some space and try again.", file=sys.stderr)
-            return MachineError.exit_code
+            text = f"{error}. No partial file was left behind. Free some space and try again."
+            return _said(say, text, MachineError.exit_code)
         if error.errno in _PATH_ERRORS:
-            print(f"vadv: {error}. Use a path that exists and that you may access.", file=sys.stderr)
-            return UserError.exit_code
+            return _said(say, f"{error}. Use a path that exists and that you may access.", UserError.exit_code)
         raise
     except MemoryError:
-        print("vadv: out of memory. Lower data.window_bytes or data.batch_size.", file=sys.stderr)
-        return MachineError.exit_code
+        return _said(say, "out of memory. Lower data.window_bytes or data.batch_size.", MachineError.exit_code)
+
+
+def _said(say: Callable[[str, int], None], text: str, code: int) -> int:
+    say(text, code)
+    return code
 
 
 def _call(arguments: Sequence[str]) -> int:

@@ -32,6 +32,12 @@ def add_workflow_command(commands: Commands) -> None:
         action.add_argument(
             "--force", action="append", default=[], metavar="STAGE", help="run a complete stage again; repeatable"
         )
+    run.add_argument(
+        "--max-workers",
+        type=int,
+        metavar="N",
+        help="stages to run at the same time (default: one per core, or one at a time on a machine with a GPU)",
+    )
     run.add_argument("--explain", action="store_true", help="only say which stages would run, and why")
     run.set_defaults(call=_run)
     explain.set_defaults(call=_explain)
@@ -43,11 +49,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.explain:
         return _explain(options)
     from vadv_dist.storage import read_json
+    from vadv_dist.workflow.flow import run_flow
     from vadv_dist.workflow.plan import plan_workflow
-    from vadv_dist.workflow.run import run_all
 
-    workflow = plan_workflow(options.file, options.overrides)
-    run_all(workflow, console(stderr=True), force=tuple(options.force))
+    workflow, output = plan_workflow(options.file, options.overrides), console(stderr=True)
+    run_flow(workflow, options.file, options.overrides, output, force=options.force, max_workers=options.max_workers)
     report, export = (workflow.folder(workflow.stages[name]) for name in ("report", "export"))
 
     finding = read_json(report / "report.json")["finding"]

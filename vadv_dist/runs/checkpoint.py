@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vadv_dist.errors import MachineError, UserError
-from vadv_dist.runs.tensor_files import SavedTensors
 from vadv_dist.storage import Location, find_json, local_copy, read_json, remove_tree, sha256_file, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from vadv_dist.runs.tensor_files import SavedTensors
 
 MANIFEST = "manifest.json"
 WEIGHTS, MOMENTS, OWN, STATE = "weights", "moments", "own", "state"
@@ -82,20 +83,26 @@ class Checkpoint:
             ) from None
 
     @contextmanager
-    def read_weights(self, rank: int = 0, shapes: Mapping[str, Sequence[int]] | None = None) -> Iterator[SavedTensors]:
+    def read_weights(
+        self, rank: int = 0, shapes: Mapping[str, Sequence[int]] | None = None
+    ) -> Iterator["SavedTensors"]:
         """Yield a reader of the weights. It opens and verifies a file when it needs it, that of `rank` first.
 
         Args:
             rank: this rank.
             shapes: shapes of the model's tensors by name, as far as this rank holds them; others are refused.
         """
+        from vadv_dist.runs.tensor_files import SavedTensors  # loads torch
+
         names = self._names(WEIGHTS, first=rank)
         with SavedTensors(names, self._verified, shapes=shapes, where=self.path) as tensors:
             yield tensors
 
     @contextmanager
-    def read_moments(self, rank: int = 0) -> Iterator[SavedTensors]:
+    def read_moments(self, rank: int = 0) -> Iterator["SavedTensors"]:
         """Yield a reader of AdamW's moments, keyed `exp_avg/<parameter>` and `exp_avg_sq/<parameter>`."""
+        from vadv_dist.runs.tensor_files import SavedTensors  # loads torch
+
         with SavedTensors(self._names(MOMENTS, first=rank), self._verified) as tensors:
             yield tensors
 
@@ -111,6 +118,8 @@ class Checkpoint:
 
     def ranks(self) -> list[dict[str, "Tensor"]]:
         """Verify and read the ranks' own states, in the order of ranks; empty if there are none."""
+        from vadv_dist.runs.tensor_files import SavedTensors  # loads torch
+
         found = []
         for name in self._names(OWN):
             with SavedTensors([name], self._verified) as tensors:

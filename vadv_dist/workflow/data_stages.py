@@ -22,7 +22,6 @@ from vadv_dist.config.workflow import (
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, local_copy, location, remove_tree, sha256_file, write_json
-from vadv_dist.workflow.cards import advice_card, check_card, data_card
 from vadv_dist.workflow.stage import CARD, Outcome, Stage, Work
 
 
@@ -57,6 +56,8 @@ def data_stage(name: str, config: DataSetConfig, where: str) -> Stage:
             settings["arrays"] = [array.rpartition(":")[2] for array in config.arrays]
 
     def run(work: Work) -> Outcome:
+        from vadv_dist.workflow.cards import data_card
+
         if isinstance(config, ReadyDataConfig):
             uri, products = str(location(config.uri).resolve()), [CARD]
         else:
@@ -76,6 +77,7 @@ def check_stage(name: str, data: Stage) -> Stage:
 
     def run(work: Work) -> Outcome:
         from vadv_dist.data.shared_videos import check_datasets
+        from vadv_dist.workflow.cards import check_card
 
         check = check_datasets([str(data_folder(work.inputs[data.name]))])
         write_json(work.folder / "check.json", check.to_json())
@@ -97,6 +99,7 @@ def advise_stage(name: str, config: AdviseStageConfig, data: Stage, after: Stage
 
     def run(work: Work) -> Outcome:
         from vadv_dist.advice import advise
+        from vadv_dist.workflow.cards import advice_card
 
         place = data_folder(work.inputs[data.name])
         manifest = Dataset.open(place).manifest

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 
 from vadv_dist.config import config_to_dict
 from vadv_dist.config.workflow import ExportStageConfig
-from vadv_dist.inference.export import export_run
 from vadv_dist.inference.manifest import MANIFEST
 from vadv_dist.storage import remove_tree, write_json, write_text
-from vadv_dist.workflow.cards import export_card
 from vadv_dist.workflow.run_stages import runs_of
 from vadv_dist.workflow.stage import CARD, Outcome, Stage, Work
-from vadv_dist.workflow.summary import summary_page
 
 
 def export_stage(config: ExportStageConfig, trained: Sequence[Stage], scored: Sequence[Stage]) -> Stage:
     """Export the student that is best on the validation split, over the seeds of the trainings with a teacher."""
 
     def run(work: Work) -> Outcome:
+        from vadv_dist.inference.export import export_run
+        from vadv_dist.workflow.cards import export_card
+
         runs = {name: pair for name, pair in runs_of(work).items() if not pair[0].values["alone"]}
         name, (chosen, evaluation) = min(runs.items(), key=lambda item: float(item[1][0].values["cost"]))
         for kind in config.formats:
@@ -37,6 +37,8 @@ def report_stage(name: str, inputs: Sequence[Stage]) -> Stage:
     """One page with everything that the workflow found, and links to the page of every stage."""
 
     def run(work: Work) -> Outcome:
+        from vadv_dist.workflow.summary import summary_page
+
         page, document = summary_page(name, work)
         page.write(work.folder / "report.html")
         write_text(work.folder / CARD, page.html)

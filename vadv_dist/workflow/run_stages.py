@@ -17,7 +17,6 @@ from vadv_dist.runs.checkpoint import checkpoint_at
 from vadv_dist.runs.encoder_identity import EncoderIdentity
 from vadv_dist.runs.folder import MACHINE_FIELDS, RunFolder
 from vadv_dist.storage import scratch_folder, sha256_file, write_text
-from vadv_dist.workflow.cards import study_card, training_card, tune_card
 from vadv_dist.workflow.data_stages import data_folder, sources_of
 from vadv_dist.workflow.stage import CARD, Finished, Outcome, Stage, Work
 
@@ -35,6 +34,7 @@ def tune_stage(config: TuneStageConfig, train: TrainStageConfig, data: Sequence[
 
     def run(work: Work) -> Outcome:
         from vadv_dist.tuning.search import tune
+        from vadv_dist.workflow.cards import tune_card
 
         resolved = run_config(train, _folders(data, work), where)
         named = dataclasses.replace(resolved.run, name="search", storage=str(work.folder))
@@ -87,6 +87,7 @@ def train_stage(
 
     def run(work: Work) -> Outcome:
         from vadv_dist.launch.driver import train
+        from vadv_dist.workflow.cards import training_card
 
         best: Mapping[str, Any] = {} if tuned is None else work.inputs[tuned.name].values["values"]
         resolved = run_config(config, _folders(data, work), where, seed=seed, alone=alone, best=best)
@@ -141,6 +142,7 @@ def study_stage(config: StudyStageConfig, data: Sequence[Stage], after: Sequence
     def run(work: Work) -> Outcome:
         from vadv_dist.studies.plan import plan_study
         from vadv_dist.studies.study import run_study
+        from vadv_dist.workflow.cards import study_card
 
         folders = _folders(data, work)
         overrides = {name: fill_in(value, DATA, folders) for name, value in config.overrides.items()}

@@ -1,0 +1,137 @@
+"""What a process of the flow in jobs/workflow.py does besides Metaflow: its settings, one stage, errors, SIGTERM."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING
+
+import psutil
+
+from vadv_dist.runtime.signals import TERMINATED
+from vadv_dist.storage import local_copy
+from vadv_dist.workflow.stage import CARD, MANIFEST, read_finished
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vadv_dist.workflow.plan import Workflow
+
+MAX_WORKERS = "METAFLOW_RUN_MAX_WORKERS"
+ERRORS = "VADV_FLOW_ERRORS"  # the file for errors, which the process that started the flow reports
+STAGE_LINE = "stage "  # at the start of a task's output, before its stage's name
+_RUNS = ("run", "resume")
+_LEAVING_S = 60.0  # for tasks to end after SIGTERM; trainings save a checkpoint
+
+
+def prepare(environment: MutableMapping[str, str]) -> None:
+    """Set what Metaflow reads from the environment, unless it is set.
+
+    A user name, because containers often have none and Metaflow refuses `root`; at most one task per core, and one at a
+    time on a machine with a GPU, whose memory trainings cannot share.
+    """
+    names = (environment.get(name) for name in ("METAFLOW_USER", "SUDO_USER", "USERNAME", "USER"))
+    if all(name in (None, "", "root") for name in names):
+        environment["METAFLOW_USER"] = "vadv"
+    environment.setdefault(MAX_WORKERS, str(1 if os.path.exists("/dev/nvidia0") else _cores()))
+    environment.setdefault("METAFLOW_RUN_MAX_NUM_SPLITS", "10000")
+
+
+def threads_for(tasks: int, environment: MutableMapping[str, str]) -> None:
+    """Share the cores among tasks that run at the same time; to be called before torch is imported."""
+    at_once = max(1, min(tasks, int(environment.get(MAX_WORKERS, _cores()))))
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // at_once)))
+
+
+def forced_attempts(workflow: "Workflow", names: Sequence[str]) -> dict[str, int]:
+    """The attempt that completed each stage that is to run again: with a later one, it has.
+
+    Raises:
+        UserError: there is no such stage.
+    """
+    found = {name: read_finished(workflow.folder(workflow.stage(name))) for name in names}
+    return {name: int(finished.manifest["attempt"]) for name, finished in found.items() if finished is not None}
+
+
+def call_stage(
+    file: str, overrides: Sequence[str], name: str, forced: Mapping[str, int], console: "Console"
+) -> str | None:
+    """Run a stage unless it is complete, and return its page; None if the workflow has no such stage.
+
+    Args:
+        file: the workflow file.
+        overrides: `--section.field=value`.
+        name: name of the stage.
+        forced: see `forced_attempts`.
+        console: shows progress.
+    """
+    from vadv_dist.workflow.plan import plan_workflow
+    from vadv_dist.workflow.run import run_stage
+
+    workflow = plan_workflow(file, overrides)
+    if name not in workflow.stages:
+        return None
+    print(f"{STAGE_LINE}{name}", file=sys.stderr, flush=True)
+    known = read_finished(workflow.folder(workflow.stages[name]))
+    is_forced = known is not None and known.manifest["attempt"] == forced.get(name)
+    finished = run_stage(workflow, name, console, force=is_forced)
+    with local_copy(finished.folder, (MANIFEST, CARD)) as folder:
+        return (folder / CARD).read_text(encoding="utf-8")
+
+
+def say_error(name: str, text: str, code: int) -> None:
+    """Report an error to the process that started the flow, or on standard error if there is none."""
+    if ERRORS not in os.environ:
+        print(f"vadv: {text}", file=sys.stderr)
+        return
+    line = json.dumps({"stage": name, "message": text, "code": code}) + "\n"
+    with open(os.environ[ERRORS], "a", encoding="utf-8") as file:
+        file.write(line)
+
+
+@contextlib.contextmanager
+def stops_tasks(arguments: Sequence[str]) -> Iterator[None]:
+    """On SIGTERM, let the tasks of a run end before Metaflow, which would start them again or kill them after 5 s.
+
+    Args:
+        arguments: those of the process; one that is not a run is left as it is.
+    """
+    if not any(argument in _RUNS for argument in arguments[1:]):
+        yield
+        return
+    stopped = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopped
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        stopped = True
+        tasks = psutil.Process().children()
+        for task in tasks:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                task.terminate()
+        deadline = time.monotonic() + _LEAVING_S
+        while any(_is_working(task) for task in tasks) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except SystemExit:
+        if stopped:
+            sys.exit(TERMINATED)
+        raise
+
+
+def _is_working(task: psutil.Process) -> bool:
+    try:
+        return task.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
