@@ -26,8 +26,8 @@ $(READY): pyproject.toml constraints.txt Makefile
 	@$(BIN)/python -W ignore -c 'import deepspeed, optuna, ray.train.torch, ray.tune, s3fs, $(ENCODER)' >/dev/null
 	@touch $(READY)
 
-run: $(READY) ## train a student with and without its teacher on synthetic data, and compare (about 3 minutes)
-	@$(BIN)/python jobs/demo.py
+run: $(READY) ## synthetic data to an exported student, with and without its teacher, and a report (about 3 minutes)
+	@$(BIN)/vadv workflow run demo
 
 test: $(READY) ## all tests except the longest (about 25 minutes on two cores)
 	@# Distribute whole files, whose tests share expensive fixtures; the slowest come first.

@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 9)))
     parser.add_argument("--videos", nargs="+", choices=tuple(VIDEOS), default=list(VIDEOS))
     parser.add_argument("--readers", nargs="+", choices=tuple(READERS), default=list(GAIN_READERS))
-    parser.add_argument("--num-clips", type=int, default=NUM_CLIPS, help="clips of each data set, as in `make run`")
+    parser.add_argument("--num-clips", type=int, default=NUM_CLIPS, help="clips of each data set")
     options, overrides = parser.parse_known_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.what == "run":

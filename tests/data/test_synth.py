@@ -17,7 +17,7 @@ from vadv_dist.data.schema import SPLITS
 from vadv_dist.data.synth import GenerativeModel, make_dataset
 from vadv_dist.data.synth.grammar import draw_word_counts, render, vocabulary
 from vadv_dist.data.synth.model import GRID, LEVELS, latent_shares
-from vadv_dist.data.synth.truth import annotator_metrics, best_accuracies, best_errors
+from vadv_dist.data.synth.truth import annotator_metrics, best_accuracies, best_errors, truth_document
 from vadv_dist.data.synth.words import (
     ASIDES,
     DEEDS,
@@ -337,3 +337,8 @@ def test_latent_follows_mosi() -> None:
     nearest_YR = nearest_YR < nearest_YR.min(axis=0) + 1e-6
     shares = (nearest_YR / nearest_YR.sum(axis=0)).mean(axis=1)
     assert 0.5 * np.abs(shares - latent_shares()).sum() < 0.05
+
+
+def test_truth_states_how_a_human_would_score() -> None:
+    assert "MAE 0.71 and A2 86.0%" in truth_document(GenerativeModel())["human"]
+    assert "MAE 1.17" in truth_document(GenerativeModel(s_annot=1.5))["human"]

@@ -6,14 +6,12 @@ from rich.console import Console
 from run_lines import TASK
 
 from vadv_dist.evaluation.label_scale import LabelScale
-from vadv_dist.evaluation.paired import Interval
-from vadv_dist.reporting.terminal import comparison_table, metrics_table, notes
+from vadv_dist.reporting.terminal import metrics_table, notes
 from vadv_dist.runs.records import Evaluation
 from vadv_dist.tasks.retrieval import describe as retrieval
 from vadv_dist.tasks.sentiment import describe
 
 METRICS = {"mae": 0.655, "corr": -0.771, "a7": 0.421, "a2_has0": 1.0, "a2_non0": 0.8, "f1_has0": 0.8, "f1_non0": 0.8}
-TRUTH = {"best_mae": {"text": {"mae": 0.61}, "text_and_video": {"mae": 0.5}, "latent": {"mae": 0.3}}}
 
 
 def scored(student: dict, labels: LabelScale | None = None, **fields) -> Evaluation:
@@ -41,15 +39,8 @@ def test_metrics_are_in_fixed_order_and_units():
     assert video.split()[2:5] == ["0.655", "-", "-"]
 
 
-@pytest.mark.parametrize(
-    "table",
-    [
-        metrics_table({"a-long-name-of-a-run-that-someone-chose": METRICS}, TASK, "Test split"),
-        comparison_table(scored(METRICS), scored(METRICS), Interval(0.1, 0.05, 0.15), TRUTH),
-    ],
-)
-def test_tables_fit_80_columns_uncut_and_without_colour_codes(table):
-    text = rendered(table)
+def test_tables_fit_80_columns_uncut_and_without_colour_codes():
+    text = rendered(metrics_table({"a-long-name-of-a-run-that-someone-chose": METRICS}, TASK, "Test split"))
     assert max(map(len, text.splitlines())) <= 80
     assert "\x1b" not in text
     # Nothing was cut: rich marks a cut with an ellipsis.
@@ -57,31 +48,13 @@ def test_tables_fit_80_columns_uncut_and_without_colour_codes(table):
 
 
 def test_cells_are_ascii_for_logs_and_old_terminals():
-    worse = scored(METRICS | {"mae": 0.7, "corr": None})
-    table = comparison_table(scored(METRICS), worse, Interval(-0.045, -0.1, 0.01), {})
+    table = metrics_table({"student": METRICS | {"mae": 0.7, "corr": None}}, TASK, "Test")
     written = io.BytesIO()
     log = io.TextIOWrapper(written, encoding="ascii")
     Console(file=log, width=80).print(table)
     log.flush()
     lines = [line.replace("|", " ").split() for line in written.getvalue().decode("ascii").splitlines()]
-    assert ["Gain", "-0.045", "-", "+0.0", "+0.0", "+0.0", "+0.0", "+0.0"] in lines
-
-
-def test_gain_is_positive_if_the_taught_student_is_better():
-    alone = METRICS | {"mae": 0.712, "corr": 0.7, "a7": 0.4, "f1_non0": None}
-    text = rendered(
-        comparison_table(scored(alone), scored(METRICS | {"corr": 0.75}), Interval(0.057, 0.031, 0.083), TRUTH)
-    )
-    lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "Gain +0.057 +0.050 +2.1 +0.0 +0.0 +0.0 -" in lines
-    assert "Best from text 0.610" in lines
-    assert "Best from both 0.500" in lines
-    assert "Gain in MAE 0.057; paired bootstrap over clips, 95 % interval 0.031 to 0.083." in text
-
-
-def test_best_scores_are_left_out_if_the_data_is_not_synthetic():
-    text = rendered(comparison_table(scored(METRICS), scored(METRICS), Interval(0.0, -0.1, 0.1), {}))
-    assert "Best" not in text
+    assert ["Student", "0.700", "-", "42.1%", "100.0%", "80.0%", "80.0%", "80.0%"] in lines
 
 
 def test_columns_depend_on_the_label_range():

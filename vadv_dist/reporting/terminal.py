@@ -1,17 +1,15 @@
 """Tables of metrics for a terminal of 80 columns, in ASCII, which every terminal and log can show."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from vadv_dist.evaluation.description import Metric, TaskDescription
-from vadv_dist.reporting.words import MISSING, best_attainable, fit_columns, score, shown_metrics
+from vadv_dist.reporting.words import MISSING, fit_columns, score, shown_metrics
 from vadv_dist.runs.records import Evaluation, Metrics, Values
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
-
-    from vadv_dist.evaluation.paired import Interval
 
 
 def evaluation_tables(evaluation: Evaluation) -> "Iterator[Table | Text]":
@@ -66,34 +64,6 @@ def notes(evaluation: Evaluation) -> "Text":
     return text
 
 
-def comparison_table(alone: Evaluation, taught: Evaluation, gain: "Interval", truth: Mapping[str, Any]) -> "Table":
-    """The student alone and with the teacher, and the gain.
-
-    Args:
-        alone: evaluation of the student trained alone.
-        taught: evaluation of the student trained with the teacher.
-        gain: reduction of the student's error by the teacher, with its interval over clips.
-        truth: `truth` of a synthetic data set's `dataset.json`, for the best possible score from each input.
-    Returns:
-        A table whose gains are positive if the teacher helps, in label units, or in points for percentages.
-    """
-    task = taught.task
-    before, after = (each.metrics[task.student.name] for each in (alone, taught))
-    table, shown = _table("What the teacher gave the student", (before, after), task)
-    table.add_row("Student alone", *_scores(before, shown))
-    table.add_row("Student with teacher", *_scores(after, shown))
-    table.add_section()
-    table.add_row("Gain", *(_gain(before, after, metric) for metric in shown), style="bold")
-    table.add_section()
-    for name, value in best_attainable(truth, task.score).items():
-        table.add_row(f"Best from {name}", _ascii(score(value, percent=task.score_metric.percent)))
-    mean, low, high = (_ascii(score(value, percent=False)) for value in gain)
-    table.caption = (
-        f"Gain in {task.score_metric.title} {mean}; paired bootstrap over clips, 95 % interval {low} to {high}."
-    )
-    return table
-
-
 def _transposed(metrics: Metrics, task: TaskDescription, title: str, outputs: Sequence[str]) -> "Table":
     """A row per metric and a column per output, empty where an output has no such metric."""
     table = _empty(title, 40)
@@ -133,14 +103,6 @@ def _empty(title: str, width: int) -> "Table":
 
 def _scores(metrics: Values, shown: Sequence[Metric]) -> list[str]:
     return [_ascii(score(metrics.get(metric.key), percent=metric.percent)) for metric in shown]
-
-
-def _gain(alone: Values, taught: Values, metric: Metric) -> str:
-    before, after = alone.get(metric.key), taught.get(metric.key)
-    if before is None or after is None:
-        return "-"
-    difference = metric.cost(before) - metric.cost(after)
-    return f"{100 * difference:+.1f}" if metric.percent else f"{difference:+.3f}"
 
 
 def _ascii(text: str) -> str:

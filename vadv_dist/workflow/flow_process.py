@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MAX_WORKERS = "METAFLOW_RUN_MAX_WORKERS"
 ERRORS = "VADV_FLOW_ERRORS"  # the file for errors, which the process that started the flow reports
 STAGE_LINE = "stage "  # at the start of a task's output, before its stage's name
+_IN_POD = "METAFLOW_KUBERNETES_WORKLOAD"  # set by Metaflow
 _RUNS = ("run", "resume")
 _LEAVING_S = 60.0  # for tasks to end after SIGTERM; trainings save a checkpoint
 
@@ -41,7 +42,12 @@ def prepare(environment: MutableMapping[str, str]) -> None:
 
 
 def threads_for(tasks: int, environment: MutableMapping[str, str]) -> None:
-    """Share the cores among tasks that run at the same time; to be called before torch is imported."""
+    """Share the cores among tasks that run at the same time; to be called before torch is imported.
+
+    Not in production, where each task has a pod of its own.
+    """
+    if _IN_POD in environment:
+        return
     at_once = max(1, min(tasks, int(environment.get(MAX_WORKERS, _cores()))))
     environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // at_once)))
 
