@@ -107,6 +107,17 @@ def cluster(s3_port: int) -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture
+def joined(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process joins the cluster, which saves the start of another one."""
+    import ray
+
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, cluster.environment[name])
+    yield
+    ray.shutdown()
+
+
 @pytest.fixture(scope="session")
 def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of audio and visual vectors with classes; some clips lack a modality."""

@@ -33,6 +33,8 @@ def _end_with_parent() -> None:
 def start_node(environment: Mapping[str, str], *options: str) -> subprocess.Popen[str]:
     """Start a node that lives as long as the returned process, and wait until it is up."""
     command = [str(_RAY), "start", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
+    # Drivers do not print the output of workers, which this process would read all the time.
+    command.append("--include-log-monitor=false")
     # Ray's defaults for these two are fixed port numbers, the same for every node of a machine.
     command += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}", *options]
     process = subprocess.Popen(
@@ -97,6 +99,7 @@ def start_cluster(cpus: int) -> Iterator[Cluster]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_worker_niceness": "0",  # otherwise other processes starve the workers
         "RAY_metrics_report_interval_ms": "1000",  # metrics within a second, for tests that read them
+        "REPORTER_UPDATE_INTERVAL_MS": "60000",  # statistics of processes, which no test reads, take a tenth of a core
     }
     options = ["--head", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"]
     options += [f"--ray-client-server-port={free_port()}", "--object-store-memory=300000000"]

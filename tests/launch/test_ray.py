@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from vadv_dist.cli import main
 from vadv_dist.config import load_config
 from vadv_dist.data.checks import check_dataset
 from vadv_dist.data.readers.table import ingest_table
@@ -64,7 +65,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     ingest_table(out=f"{s3}/words", **words)
     assert check_dataset(f"{s3}/words").ok
     options = ["--trainer.num_workers=2", "--engine.kind=deepspeed", "--engine.zero_stage=1", "--data.batch_size=4"]
-    options += ["--trainer.checkpoint_every_steps=5", "--trainer.cpus_per_worker=1", "--trainer.epochs=8"]
+    options += ["--trainer.checkpoint_every_steps=10", "--trainer.cpus_per_worker=1", "--trainer.epochs=8"]
     options += ["--teacher.use_face=false"]
 
     def start(name: str, place: object) -> subprocess.Popen:
@@ -85,6 +86,16 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     assert len(readers) == 2  # for training and for validation
     for reader in readers:
         reader.send_signal(signal.SIGKILL)
+
+    # In the store at the same time, the driver is killed early.
+    in_store = RunFolder(S3Path.parse(f"{s3}/runs/killed"))
+    killed = start("killed", s3)
+    wait_for_step(in_store, 12, killed)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    before = list_checkpoints(in_store.checkpoints)[-1].step
+    assert in_store.result() is None
+
     _, said = driver.communicate(timeout=900)
     assert driver.returncode == 0, said
     assert "a worker was lost" not in said, said
@@ -95,20 +106,12 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     assert (result.workers, result.engine) == (2, "deepspeed ZeRO-1")
     epochs = [line["step"] for line in lines(on_disk) if line["kind"] == "epoch"]
 
-    # In the store, the driver is killed early.
-    in_store = RunFolder(S3Path.parse(f"{s3}/runs/killed"))
-    driver = start("killed", s3)
-    wait_for_step(in_store, 8, driver)
-    driver.send_signal(signal.SIGKILL)
-    driver.communicate()
-    assert list_checkpoints(in_store.checkpoints)[-1].step < result.steps // 2
-    assert in_store.result() is None
+    assert before < result.steps // 2
     deadline = time.monotonic() + 600
     while cluster.processes("TrainWorker") and time.monotonic() < deadline:
         time.sleep(0.1)
 
     # Resume, and send SIGTERM to the driver: the workers finish their step with a checkpoint.
-    before = list_checkpoints(in_store.checkpoints)[-1].step
     driver = start("killed", s3)
     wait_for_step(in_store, before + 1, driver, starts=2)
     driver.send_signal(signal.SIGTERM)
@@ -151,7 +154,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     assert np.array_equal(ours, exported)
 
 
-def test_error_in_a_worker_is_reported_once(cluster, write_config, made, tmp_path) -> None:
+def test_error_in_a_worker_is_reported_once(joined, write_config, made, tmp_path, capsys) -> None:
     import shutil
 
     damaged = tmp_path / "damaged"
@@ -160,11 +163,10 @@ def test_error_in_a_worker_is_reported_once(cluster, write_config, made, tmp_pat
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
-    command = [sys.executable, "-m", "vadv_dist.cli", "train", "--config", str(write_config(uri=damaged))]
-    command += ["--trainer.num_workers=1", "--trainer.cpus_per_worker=1"]
-    done = subprocess.run(command, capture_output=True, text=True, env=cluster.environment, timeout=900)
-    assert done.returncode == 2, done.stderr
-    assert f"{path} has SHA-256" in done.stderr
-    assert "Traceback" not in done.stderr
+    command = ["train", "--config", str(write_config(uri=damaged)), "--trainer.num_workers=1"]
+    assert main([*command, "--trainer.cpus_per_worker=1"]) == 2
+    said = capsys.readouterr().err
+    assert said.count(f"{path} has SHA-256") == 1
+    assert "Traceback" not in said
     corrected = load_config(write_config(uri=made), ["--trainer.num_workers=1"])
     assert not RunFolder.of(corrected).claim(corrected)  # the name is free: nothing was trained under it

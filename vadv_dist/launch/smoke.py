@@ -38,7 +38,7 @@ def smoke(config: Config) -> Iterator[str]:
     splits = Splits.open(config)
     with tempfile.TemporaryDirectory(prefix="vadv-smoke-") as scratch:
         config = replace(config, run=replace(config.run, storage=scratch))
-        first = _trainer(config, splits)
+        first = trainer_here(config, splits)
         state = first.fit()
         yield f"train: {_NUM_BATCHES} steps of {config.data.batch_size} clips"
         shown = first.task.description
@@ -48,7 +48,7 @@ def smoke(config: Config) -> Iterator[str]:
         saved = list_checkpoints(RunFolder.of(config).checkpoints)[-1]
         size = sum(entry["bytes"] for entry in saved.files.values())
         yield f"checkpoint: step {saved.step}, {size / 2**20:.1f} MiB, hashes verified"
-        second = _trainer(config, splits)
+        second = trainer_here(config, splits)
         second.fit()
         for trainer in (first, second):
             trainer.train_windows.close()
@@ -60,7 +60,8 @@ def smoke(config: Config) -> Iterator[str]:
         yield f"smoke test passed on {first.distributed.device}; nothing was kept in {Path(scratch).parent}"
 
 
-def _trainer(config: Config, splits: Splits) -> Trainer:
+def trainer_here(config: Config, splits: Splits) -> Trainer:
+    """A trainer in this process that validates on two batches."""
     device = choose_device(config.trainer.use_gpu)
     prepare_cuda(device, config.trainer.matmul_precision)
     distributed = Distributed(device=device)
