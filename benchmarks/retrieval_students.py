@@ -22,10 +22,10 @@ from rich.console import Console
 
 from vadv_dist.config import config_from_dict
 from vadv_dist.data.synth import make_retrieval_dataset
+from vadv_dist.evaluation.seeds_and_clips import seeds_and_clips
 from vadv_dist.launch.driver import train
 from vadv_dist.storage import write_json
 from vadv_dist.training.evaluate import evaluate_run
-from vadv_dist.tuning.verdict import t_interval
 
 NUM_CLIPS = 2400
 RATE = 3e-3
@@ -113,9 +113,9 @@ def print_table(out: Path, label_noise: float, kinds: list[str]) -> None:
 
     for kind in sorted(found, key=lambda one: -mean(one, "map")):
         scores = found[kind]
-        interval = t_interval([one["test"]["map"] for one in scores.values()])
+        interval = seeds_and_clips([one["test"]["map"] for one in scores.values()])
         paired = [one["test"]["map"] - reference[seed] for seed, one in scores.items() if seed in reference]
-        gap = t_interval(paired) if kind != "c-cca" and len(paired) > 1 else None
+        gap = seeds_and_clips(paired) if kind != "c-cca" and len(paired) > 1 else None
         difference = "" if gap is None else f"{statistics.mean(paired):+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
         print(
             f"| {kind} | {len(scores)} | {mean(kind, 'map'):.3f} ± {(interval.high - interval.low) / 2:.3f} "

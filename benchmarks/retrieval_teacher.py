@@ -22,10 +22,10 @@ from rich.console import Console
 
 from vadv_dist.config import load_config
 from vadv_dist.data.synth import make_retrieval_dataset
+from vadv_dist.evaluation.seeds_and_clips import seeds_and_clips
 from vadv_dist.launch.driver import train
 from vadv_dist.storage import write_json
 from vadv_dist.training.evaluate import evaluate_run
-from vadv_dist.tuning.verdict import t_interval
 
 RECIPE = Path(__file__).parents[1] / "jobs" / "configs" / "demo-retrieval.yaml"
 NUM_CLIPS = 2400
@@ -113,7 +113,7 @@ def print_table(out: Path) -> None:
         paired = [one["test"]["map"] - alone[seed] for seed, one in found.items() if seed in alone]
         gain = ""
         if view and len(paired) > 1:
-            interval = t_interval(paired)
+            interval = seeds_and_clips(paired)
             gain = f"{statistics.mean(paired):+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
         knows = [one["video"] for one in found.values() if one["video"] is not None]
         accuracy = f"{100 * statistics.mean(knows):.1f} %" if knows else ""

@@ -33,10 +33,10 @@ from vadv_dist.config import AloneObjectiveConfig, Config, SourceConfig, load_co
 from vadv_dist.config.weighting_sections import WeightingConfig
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.evaluation.paired import Interval, paired_bootstrap
+from vadv_dist.evaluation.seeds_and_clips import seeds_and_clips
 from vadv_dist.launch.driver import train
 from vadv_dist.storage import write_json
 from vadv_dist.training.evaluate import evaluate_run
-from vadv_dist.tuning.verdict import t_interval
 
 RECIPE = Path(__file__).parents[1] / "jobs" / "configs" / "demo.yaml"
 NUM_CLIPS = 2400
@@ -179,7 +179,7 @@ def print_table(out: Path, video: str, readers: Sequence[str]) -> None:
             gains = [alone[s]["test"]["student"]["mae"] - runs[s]["test"]["student"]["mae"] for s in seeds]
             errors = [np.concatenate([r[s]["error"] for s in seeds]) for r in (alone, runs)]
             over_clips = paired_bootstrap(*errors, seed=0)
-            cells = [f"{statistics.fmean(gains):+.3f}", bounds(t_interval(gains)), bounds(over_clips)]
+            cells = [f"{statistics.fmean(gains):+.3f}", bounds(seeds_and_clips(gains)), bounds(over_clips)]
         watched = ["", "", ""]
         if reader != "alone":
             watched = [mean_of(runs, seeds, "test", "video", name) for name in ("mae", "a2_has0")]

@@ -30,12 +30,12 @@ from rich.console import Console
 
 from vadv_dist.config import AloneObjectiveConfig, Config, SourceConfig, load_config
 from vadv_dist.data.synth import make_dataset
+from vadv_dist.evaluation.seeds_and_clips import seeds_and_clips
 from vadv_dist.launch.driver import train
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import EpochLine
 from vadv_dist.storage import write_json
 from vadv_dist.training.evaluate import evaluate_run
-from vadv_dist.tuning.verdict import t_interval
 
 RECIPE = Path(__file__).parents[1] / "jobs" / "configs" / "demo.yaml"
 # Options of `vadv synth`: --video-noise 0.4 and --annotator-noise 0.8 (as noisy as MOSI) are its defaults.
@@ -191,7 +191,7 @@ def print_lines(out: Path) -> None:
 def gain(before: Sequence[float], after: Sequence[float]) -> str:
     """Mean reduction of the MAE, and its interval over seeds."""
     gains = [first - second for first, second in zip(before, after, strict=True)]
-    interval = t_interval(gains)
+    interval = seeds_and_clips(gains)
     return f"{statistics.fmean(gains):+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
 
 

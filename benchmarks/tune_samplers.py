@@ -34,13 +34,13 @@ from vadv_dist.config import (
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.errors import VadvError
+from vadv_dist.evaluation.seeds_and_clips import seeds_and_clips
 from vadv_dist.storage import remove_tree
 from vadv_dist.tuning.events import failure_of
 from vadv_dist.tuning.session import train_here
 from vadv_dist.tuning.space import with_values
 from vadv_dist.tuning.space_file import find_space, load_space
 from vadv_dist.tuning.study import Study
-from vadv_dist.tuning.verdict import t_interval
 
 SAMPLERS = ("tpe", "random")
 
@@ -77,7 +77,7 @@ def summary(curves: dict[tuple[int, str], list[float]]) -> dict[str, Any]:
             {
                 "after_trials": count,
                 **{sampler: round(statistics.fmean(values), 4) for sampler, values in found.items()},
-                "gain_of_tpe": [round(value, 4) for value in t_interval(gains)],
+                "gain_of_tpe": [round(value, 4) for value in seeds_and_clips(gains)],
             }
         )
     low, high = rows[-1]["gain_of_tpe"][1:]

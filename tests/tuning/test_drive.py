@@ -11,7 +11,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.trained_on import SourceIdentity, TrainedOn
 from vadv_dist.tuning.events import Ended, Epoch, Event
-from vadv_dist.tuning.jobs import RepeatJob, drive
+from vadv_dist.tuning.jobs import RunJob, drive
 from vadv_dist.tuning.pools import LocalPool
 
 
@@ -36,7 +36,7 @@ def test_search_ends_before_a_training_on_other_data_is_counted(write_config: An
     replaced = TrainedOn((SourceIdentity(started_on.data[0].place, "f" * 64, {}),), started_on.encoder)
     events: list[Event] = []
 
-    class Job(RepeatJob):
+    class Job(RunJob):
         def on_epoch(self, event: Epoch) -> bool:
             events.append(event)
             raise KeyboardInterrupt  # nothing more to see
@@ -59,7 +59,7 @@ def test_repeat_is_trained_once_and_keeps_its_student(write_config: Any, tmp_pat
     config = load_config(write_config(), ["--trainer.epochs=1"])
     ended: list[Event] = []
     for _ in range(2):
-        job = RepeatJob("default", [(0, config)], lambda key, event: ended.append(event))
+        job = RunJob("default", [(0, config)], lambda key, event: ended.append(event))
         with LocalPool(30.0) as pool:
             drive(pool, iter([job]), TrainedOn.of(config, Sources.open(config)))
     assert [type(event) for event in ended] == [Ended, Ended]

@@ -29,7 +29,7 @@ from vadv_dist.storage import read_json
 from vadv_dist.tuning import population
 from vadv_dist.tuning.events import Ended, Epoch, Stopped
 from vadv_dist.tuning.fork import fork
-from vadv_dist.tuning.jobs import RepeatJob, drive
+from vadv_dist.tuning.jobs import RunJob, drive
 from vadv_dist.tuning.pools import LocalPool
 from vadv_dist.tuning.population import histories, schedules
 from vadv_dist.tuning.search import tune
@@ -180,7 +180,7 @@ def test_population_reports_its_lineage_and_a_verdict_on_the_schedule(
         run = dataclasses.replace(config.run, name=f"again-{place}", storage=str(tmp_path))
         segments.append((epoch, dataclasses.replace(config, run=run)))
     ended = []
-    job = RepeatJob("again", segments, lambda key, event: ended.append(event))
+    job = RunJob("again", segments, lambda key, event: ended.append(event))
     with LocalPool(30.0) as pool:
         drive(pool, iter([job]), TrainedOn.of(config, Sources.open(config)))
     assert epochs(tmp_path / f"again-{len(course) - 1}") == epochs(root / "trials" / course[-1][0])

@@ -14,7 +14,7 @@ from vadv_dist.config.weighting_sections import FamoWeightingConfig
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.storage import read_json
 from vadv_dist.tuning.events import Ended, Stopped
-from vadv_dist.tuning.jobs import RepeatJob
+from vadv_dist.tuning.jobs import RunJob
 from vadv_dist.tuning.objectives import BY_KEY
 from vadv_dist.tuning.progress import Plan, Progress, lines_of, state_of
 from vadv_dist.tuning.space_file import load_space
@@ -34,7 +34,7 @@ def test_search_says_how_long_one_training_takes_and_what_is_left(write_config: 
     plan = Plan(3, 0, 7, 0, 0).to_json()
     progress = Progress(tmp_path, plan, said.append, score=BY_KEY["mae"], clock=lambda: now[0])
     config = load_config(write_config())
-    jobs = {f"trial {n}": RepeatJob(f"trial {n}", [(0, config)], lambda key, event: None) for n in range(3)}
+    jobs = {f"trial {n}": RunJob(f"trial {n}", [(0, config)], lambda key, event: None) for n in range(3)}
 
     def run(*numbers: int) -> None:
         progress.changed({f"trial {n}": jobs[f"trial {n}"] for n in numbers})

@@ -4,16 +4,17 @@ import pytest
 
 from vadv_dist.tuning.events import Failed, too_many_failures
 from vadv_dist.tuning.objectives import BY_KEY
-from vadv_dist.tuning.verdict import candidate, decide, t_interval
+from vadv_dist.tuning.verdict import candidate, decide
 
 MAE = BY_KEY["mae"]
 
 
 def test_interval_is_students_t() -> None:
     # By hand: mean 2, deviation 1, t(0.975, 2) = 4.3027, so 4.3027 / sqrt(3) to either side.
-    mean, low, high = t_interval([1.0, 2.0, 3.0])
-    assert mean == 2
-    assert (low, high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
+    gain = candidate("trial 1", dict.fromkeys((1, 2, 3), 1.0), {1: 2.0, 2: 3.0, 3: 4.0}).gain
+    assert gain is not None
+    assert gain.mean == 2
+    assert (gain.low, gain.high) == pytest.approx((2 - 2.48414, 2 + 2.48414), abs=1e-4)
 
 
 def test_clear_gain_is_reported_with_its_interval() -> None:

@@ -15,13 +15,12 @@ from vadv_dist.storage import Location, sweep
 from vadv_dist.studies.analysis import StudyResult, analyse
 from vadv_dist.studies.checks import CheckedStudy, check_study, trained_study
 from vadv_dist.studies.files import FILES, write_study_files
-from vadv_dist.studies.job import StudyJob
 from vadv_dist.studies.plan import StudyPlan, StudyRun, make_data
 from vadv_dist.studies.record import FILES as RECORDS
 from vadv_dist.studies.record import is_study, read_record, write_record
 from vadv_dist.studies.scores import evaluate_study
 from vadv_dist.tuning.events import Ended, Event, Failed
-from vadv_dist.tuning.jobs import drive
+from vadv_dist.tuning.jobs import RunJob, drive
 from vadv_dist.tuning.pools import pool_for, require_no_workers
 from vadv_dist.tuning.progress import Progress
 
@@ -177,19 +176,22 @@ def train_study(plan: StudyPlan, checked: CheckedStudy, say: Say, *, use_ray: bo
     total = len(plan.runs)
     progress = Progress(plan.root, {"total": total}, say, ended=total - len(waiting))
 
-    def on_end(run: StudyRun, event: Event) -> None:
+    def job(run: StudyRun) -> RunJob:
+        trained_on = checked.trained_on[run.variant]
+        return RunJob(run.name, [(0, run.config)], on_end, keep=True, trained_on=trained_on)
+
+    def on_end(name: str, event: Event) -> None:
         if isinstance(event, Failed):
-            say(f"{run.name}: failed ({event.kind}): {event.message.splitlines()[0][:160]}")
+            say(f"{name}: failed ({event.kind}): {event.message.splitlines()[0][:160]}")
         elif isinstance(event, Ended):
-            say(f"{run.name}: validation {event.result.task.score_metric.title} {event.result.score:.4f}")
-        progress.ended(run.name, event)
+            say(f"{name}: validation {event.result.task.score_metric.title} {event.result.score:.4f}")
+        progress.ended(name, event)
 
     is_complete = False
     try:
         for runs in groups.values():
-            jobs = (StudyJob(run, checked.trained_on[run.variant], on_end) for run in runs)
             with pool_for(runs[0].config, search, use_ray=use_ray) as pool:
-                drive(pool, jobs, on_change=progress.changed)
+                drive(pool, map(job, runs), on_change=progress.changed)
         is_complete = True
     finally:
         with contextlib.suppress(VadvError, OSError):

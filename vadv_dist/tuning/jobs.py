@@ -188,8 +188,8 @@ class TrialJob(Job):
         return False
 
 
-class RepeatJob(Job):
-    """A run outside the study: it is never stopped early, and its folder records how it ended.
+class RunJob(Job):
+    """A run that is no trial: it is never stopped early, and its folder records how it ended.
 
     If its values change during training, it consists of several run folders, one for each segment with constant values;
     each segment continues from the end of the one before.
@@ -197,13 +197,24 @@ class RepeatJob(Job):
     Args:
         key: its name.
         segments: the number of epochs after which each segment begins, and its configuration; the last folder is the
-            repeat's.
+            run's.
         on_end: called with the event that ended it.
+        keep: whether its checkpoints stay when it has ended.
+        trained_on: see `Job`.
     """
 
-    def __init__(self, key: str, segments: Sequence[tuple[int, Config]], on_end: Callable[[str, Event], None]) -> None:
+    def __init__(
+        self,
+        key: str,
+        segments: Sequence[tuple[int, Config]],
+        on_end: Callable[[str, Event], None],
+        *,
+        keep: bool = False,
+        trained_on: TrainedOn | None = None,
+    ) -> None:
         super().__init__(key, segments[-1][1])
-        self._segments, self._on_end = segments, on_end
+        self.trained_on = trained_on
+        self._segments, self._on_end, self._keep = segments, on_end, keep
         self._folders = [RunFolder.of(config) for _, config in segments]
         self._current = self._starts = 0
 
@@ -239,7 +250,8 @@ class RepeatJob(Job):
             write_json(self._folders[-1].root / FAILURE, {"kind": event.kind, "message": event.message})
         for earlier in self._folders[:-1]:
             strip(earlier)
-        strip(self._folders[-1], student=False)
+        if not self._keep:
+            strip(self._folders[-1], student=False)
         self._on_end(self.key, event)
         return False
 

@@ -1,8 +1,7 @@
 """Decisions of population-based training, as pure functions: which trial continues from which, with which values.
 
-Quantiles and perturbations are those of Ray Tune's PopulationBasedTraining, whose scheduler keeps the population in the
-driver's memory. Here every draw depends only on the search's seed, the epoch and the trial, and
-values stay inside the space.
+Quantiles and perturbations are those of Ray Tune's PopulationBasedTraining; why it is not used: `tune_adapters.py`.
+Every draw depends only on the search's seed, the epoch and the trial, and values stay inside the space.
 
 Source:
     Jaderberg et al., Population Based Training of Neural Networks (arXiv:1711.09846).

@@ -22,7 +22,7 @@ from vadv_dist.runtime.terminal import counted
 from vadv_dist.tasks import build
 from vadv_dist.training.splits import Splits
 from vadv_dist.tuning.events import Ended, Event, Failed, too_many_failures
-from vadv_dist.tuning.jobs import Job, RepeatJob, TrialJob, drive, outcome
+from vadv_dist.tuning.jobs import Job, RunJob, TrialJob, drive, outcome
 from vadv_dist.tuning.objectives import BY_KEY, with_objectives
 from vadv_dist.tuning.pools import Pool, pool_for, require_no_workers
 from vadv_dist.tuning.population import Population, require_population
@@ -209,7 +209,7 @@ class Search:
                     config = self._standing.repeat_config(name, values, seed)
                     if outcome(RunFolder.of(config)) is None:
                         segments = [(e, self._standing.repeat_config(name, v, seed, f"-epoch-{e}")) for e, v in earlier]
-                        yield RepeatJob(f"{name}, seed {seed}", [*segments, (last, config)], self._on_repeat_end)
+                        yield RunJob(f"{name}, seed {seed}", [*segments, (last, config)], self._on_repeat_end)
 
         self._drive(jobs())
         return self._standing.repeated(variants)

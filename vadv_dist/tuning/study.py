@@ -1,8 +1,8 @@
 """The persistent state of a search: an Optuna study with ask and tell, which can be resumed at any point.
 
-Ray Tune's OptunaSearch keeps its study in the driver's memory, so the study is kept here, and Tune asks it. All
-state is in Optuna's storage: trials, their parameters, the cost of each epoch, which were stopped, and how they ended.
-A process that resumes a search continues the running trials from their checkpoints and starts only the remaining ones.
+All state is in Optuna's storage: trials, their parameters, costs of epochs, which were stopped, and how they ended. A
+process that resumes a search continues the running trials from their checkpoints and starts only the remaining ones.
+Why Ray Tune's own searchers and schedulers do not decide: `tune_adapters.py`.
 
 The sampler is created for every trial from the search's seed and the trial's number, so suggestions depend on these and
 on the trials known at that time, but not on how often the driver was started.

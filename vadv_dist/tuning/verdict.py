@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from vadv_dist.evaluation.crossed import crossed_interval
 from vadv_dist.evaluation.paired import Interval
+from vadv_dist.evaluation.seeds_and_clips import seeds_and_clips
 from vadv_dist.reporting.words import MISSING
 from vadv_dist.training.clip_errors import ClipErrors
 from vadv_dist.tuning.objectives import Objective
@@ -54,16 +55,6 @@ class Verdict:
     is_better: bool
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean of at least two values, with Student's interval."""
-    from scipy import stats
-
-    mean = statistics.fmean(values)
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    reach = error * float(stats.t.ppf((1 + confidence) / 2, len(values) - 1))
-    return Interval(mean, mean - reach, mean + reach)
-
-
 def candidate(
     name: str,
     costs: Mapping[int, float],
@@ -91,7 +82,8 @@ def candidate(
     differences = _by_clip(seeds, errors or {}, default_errors or {})
     if differences is not None:
         return Candidate(name, dict(costs), crossed_interval(differences, confidence), clips=differences.shape[1])
-    return Candidate(name, dict(costs), t_interval([default[seed] - costs[seed] for seed in seeds], confidence))
+    gain = seeds_and_clips([default[seed] - costs[seed] for seed in seeds], confidence=confidence)
+    return Candidate(name, dict(costs), gain)
 
 
 def _by_clip(
