@@ -127,8 +127,8 @@ def main() -> int:
         ratio = medians["batched"] / rate
         print(f"{name:>10}: {rate:6.0f} sentences/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms, batched / this {ratio:.2f}")
     print(f"answers differ from `vadv predict` by at most {difference:.1e}")
-    if difference > 1e-6:
-        print("The answers differ by more than 1e-6.", file=sys.stderr)
+    if difference > 1e-5:
+        print("The answers differ by more than 1e-5.", file=sys.stderr)
         return 1
     if args.min_ratio is not None and medians["batched"] / medians["one by one"] < args.min_ratio:
         print(f"The ratio is below {args.min_ratio:g}.", file=sys.stderr)

@@ -65,6 +65,7 @@ MACHINERY = {
             "runtime/ray_errors.py",
             "runtime/ray_probe.py",
             "submission/job.py",
+            "serving/ray_serve.py",
         ),
         *(f"tuning/{name}.py" for name in ("trial_actor", "tune_adapters", "tune_pool", "tune_trackers")),
     },

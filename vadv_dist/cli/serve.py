@@ -1,8 +1,10 @@
 """The command `serve`."""
 
 import argparse
+import sys
 
 from vadv_dist.cli.parser import Commands, place
+from vadv_dist.errors import UserError
 
 
 def add_serve_command(commands: Commands) -> None:
@@ -38,6 +40,12 @@ def add_serve_command(commands: Commands) -> None:
     serve.add_argument("--max-texts", type=int, default=128, help="texts of a request")
     serve.add_argument("--max-chars", type=int, default=10_000, help="characters of a text")
     serve.add_argument("--max-body-bytes", type=int, default=1 << 20, help="bytes of a request's body")
+    serve.add_argument("--ray", action="store_true", help="compute in replicas on a Ray cluster, with Ray Serve")
+    serve.add_argument("--replicas", type=int, help="number of replicas with --ray (default: 2)")
+    serve.add_argument(
+        "--ray-address",
+        help="host:port of the cluster's head with --ray (default: RAY_ADDRESS, else a cluster is started here)",
+    )
     serve.set_defaults(call=_serve)
 
 
@@ -51,5 +59,16 @@ def _serve(options: argparse.Namespace) -> int:
         *("drain_s", "max_texts", "max_chars", "max_body_bytes"),
     )
     settings = ServeSettings(location(options.run), **{name: getattr(options, name) for name in names})
-    serve(settings, say=lambda text: print(text, flush=True))
+    if not options.ray and (options.replicas is not None or options.ray_address is not None):
+        raise UserError("serve: --replicas and --ray-address need --ray.")
+    replicas = 2 if options.replicas is None else options.replicas
+    if not 1 <= replicas <= 10_000:
+        raise UserError(f"serve: --replicas is {replicas}, expected 1 to 10000.")
+    serve(
+        settings,
+        say=lambda text: print(text, flush=True),
+        replicas=replicas if options.ray else None,
+        ray_address=options.ray_address,
+        note=lambda text: print(f"vadv: {text}", file=sys.stderr, flush=True),
+    )
     return 0

@@ -147,8 +147,9 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start to answer."""
-        self._task = asyncio.get_running_loop().create_task(self._work())
+        """Start to answer, unless it has started."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def close(self) -> None:
         """Answer what waits, and end."""
