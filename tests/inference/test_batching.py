@@ -1,9 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vadv_dist.inference.batching import padded, token_budget_batches
+from vadv_dist.inference.batching import groups_of_similar_length, padded, token_budget_batches
 
 
 @given(lengths=st.lists(st.integers(1, 120), max_size=300), budget=st.integers(1, 600))
@@ -34,3 +36,21 @@ def test_padding_is_on_the_right_and_masked():
 def test_a_budget_below_one_token_is_refused():
     with pytest.raises(ValueError, match="batch_tokens is 0"):
         token_budget_batches(np.array([3]), 0)
+
+
+@pytest.mark.parametrize("fixed", [1, 8, 1000])
+def test_groups_of_similar_length_cost_least(fixed):
+    rng = np.random.default_rng(fixed)
+    for _ in range(20):
+        lengths = rng.integers(1, 30, rng.integers(1, 9))
+        groups = groups_of_similar_length(lengths, fixed)
+        assert sorted(np.concatenate(groups).tolist()) == list(range(len(lengths)))
+        cost = sum(fixed + len(group) * lengths[group].max() for group in groups)
+        # Every way of cutting the rows in the order of their lengths.
+        ordered = np.sort(lengths)[::-1]
+        least = min(
+            sum(fixed + len(part) * part[0] for part in np.split(ordered, cuts))
+            for number in range(len(ordered))
+            for cuts in itertools.combinations(range(1, len(ordered)), number)
+        )
+        assert cost == least

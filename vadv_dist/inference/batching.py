@@ -48,3 +48,32 @@ def padded(rows: list[list[int]], pad_id: int) -> tuple[IntArray, IntArray]:
     input_ids = np.full(mask.shape, pad_id, np.int64)
     input_ids[mask] = np.concatenate([np.asarray(row, np.int64) for row in rows])
     return input_ids, mask.astype(np.int64)
+
+
+def groups_of_similar_length(num_tokens: IntArray, fixed_tokens: int) -> list[IntArray]:
+    """Divide few rows so that computing them costs least, if a group costs its rows times its longest plus a constant.
+
+    Args:
+        num_tokens: length of each row in tokens, [R].
+        fixed_tokens: what a group costs beside its tokens, as a number of tokens.
+    Returns:
+        row indices of each group, the longest first; every row is in exactly one.
+    """
+    order = np.argsort(-num_tokens, kind="stable")
+    lengths = num_tokens[order]
+    starts = [0, *(np.flatnonzero(np.diff(lengths)) + 1).tolist()]  # where a group may begin
+    ends = [*starts[1:], len(order)]
+    least, cut = [0], [0]  # of the rows before each place: the cost, and where their last group begins
+    for end in ends:
+        costs = [
+            least[i] + fixed_tokens + (end - start) * int(lengths[start])
+            for i, start in enumerate(starts[: len(least)])
+        ]
+        best = int(np.argmin(costs))
+        least.append(costs[best])
+        cut.append(best)
+    groups, place = [], len(ends)
+    while place:
+        groups.append(order[starts[cut[place]] : ends[place - 1]])
+        place = cut[place]
+    return groups[::-1]

@@ -5,6 +5,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Generator
+from typing import Any
 
 import uvicorn
 
@@ -16,6 +17,8 @@ from vadv_dist.serving.settings import ServeSettings, StudentFacts
 
 # Longer than the idle time of common load balancers (60 s), which else send on a connection that is being closed.
 _KEEP_ALIVE_S = 75
+# After the server has stopped to listen, time for the first request of a connection that was accepted before.
+_LAST_REQUEST_S, _TICK_S = 1.0, 0.02
 
 
 class DrainingServer(uvicorn.Server):
@@ -53,6 +56,42 @@ class DrainingServer(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """Leave signals to `startup`: uvicorn would raise them again at its end."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop to listen, and end when every accepted request is answered.
+
+        uvicorn alone would reset connections that the kernel has accepted and it has not, and close those that have not
+        sent their first request yet.
+        """
+        loop = asyncio.get_running_loop()
+        accepted: list[socket.socket] = []
+        for listener in sockets or []:
+            listener.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    accepted.append(listener.accept()[0])
+            with contextlib.suppress(OSError):  # elsewhere than on Linux
+                listener.shutdown(socket.SHUT_RDWR)  # the loop would close it later, and the kernel accept until then
+        for server in self.servers:
+            server.close()
+        for connection in accepted:
+            connection.setblocking(False)
+            await loop.connect_accepted_socket(self._protocol, connection)
+        deadline = loop.time() + _LAST_REQUEST_S
+        while self.server_state.connections and not self.force_exit and loop.time() < deadline:
+            await asyncio.sleep(_TICK_S)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """What uvicorn's own `startup` gives a connection."""
+        kind: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = kind(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            _loop=asyncio.get_running_loop(),
+        )
+        return protocol
 
     def _stop(self, drain_s: float) -> None:
         if self._draining.is_on:

@@ -6,12 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vadv_dist.inference.batching import groups_of_similar_length
 from vadv_dist.inference.export import load_student
 from vadv_dist.inference.manifest import read_manifest, resolve_student, verify_export
 from vadv_dist.inference.predict import Student
 from vadv_dist.inference.token_counts import count_tokens
 from vadv_dist.serving.settings import ServeSettings, StudentFacts
 from vadv_dist.storage import Location, local_copy
+
+# What a call of the model costs beside its tokens, as a number of tokens. On a CPU with MiniLM, values from 16 to 64 are
+# equally good and save a fifth of the time of 32 sentences. The value for GPUs is a guess: there a call costs far more.
+CPU_GROUP_TOKENS, GPU_GROUP_TOKENS = 32, 8192
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,12 @@ class TextModel:
 
     def predict(self, readings: Sequence[Reading]) -> npt.NDArray[np.float32]:
         """Predictions in label units, [R]."""
-        return self.student.predict_tokens([reading.token_ids for reading in readings])
+        lengths = np.fromiter((len(reading.token_ids) for reading in readings), np.int64, len(readings))
+        predictions = np.empty(len(readings), np.float32)
+        fixed = CPU_GROUP_TOKENS if self.student.device.type == "cpu" else GPU_GROUP_TOKENS
+        for rows in groups_of_similar_length(lengths, fixed):
+            predictions[rows] = self.student.predict_tokens([readings[row].token_ids for row in rows])
+        return predictions
 
 
 def load_text_model(settings: ServeSettings) -> tuple[TextModel, StudentFacts]:
