@@ -14,7 +14,7 @@ from vadv_dist.inference.token_counts import count_tokens
 from vadv_dist.serving.settings import ServeSettings, StudentFacts
 from vadv_dist.storage import Location, local_copy
 
-# What a call of the model costs beside its tokens, as a number of tokens. On a CPU with MiniLM, values from 16 to 64 are
+# What a call of the model costs beside its tokens, as a number of tokens. On a CPU with MiniLM, 16 to 64 are
 # equally good and save a fifth of the time of 32 sentences. The value for GPUs is a guess: there a call costs far more.
 CPU_GROUP_TOKENS, GPU_GROUP_TOKENS = 32, 8192
 
