@@ -1,6 +1,7 @@
 """A study on Ray: its runs share the machinery of a search, whatever the number of their workers."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from vadv_dist.storage import read_json
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def test_study_killed_on_ray_ends_with_every_run_packed_or_with_workers(
+def test_study_stopped_on_ray_ends_with_every_run_packed_or_with_workers(
     cluster, write_study: Callable[..., Path], tmp_path: Path
 ) -> None:
     workers = "workers: {overrides: {objective.kind: none, trainer.num_workers: 2, trainer.epochs: 1}}"
@@ -30,8 +31,12 @@ def test_study_killed_on_ray_ends_with_every_run_packed_or_with_workers(
         assert driver.poll() is None, driver.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    driver.kill()
-    driver.communicate()
+    driver.send_signal(signal.SIGTERM)
+    _, said = driver.communicate(timeout=120)
+    assert driver.returncode == 143, said
+    assert said.endswith("stopped by SIGTERM. Completed work is saved; run the same command again to resume.\n")
+    assert "Traceback" not in said
+    assert not list(runs.rglob(".*.partial-*"))
 
     done = subprocess.run(command, capture_output=True, text=True, env=cluster.environment, timeout=500)
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -57,28 +57,13 @@ def test_packed_search_survives_the_loss_of_its_driver_and_of_a_trial(cluster, w
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
 
-    began = time.time()
     driver = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
     )
-    # The first driver's actors may still write for a moment, and its logs are there already.
-    wait_for(lambda: {actor.pid for actor in cluster.processes("TrialActor")} - first, driver)
-    logs = lambda: root.glob("trials/*/metrics.jsonl")  # noqa: E731
-    wait_for(lambda: any(log.stat().st_mtime > began for log in logs()), driver)
-    driver.send_signal(signal.SIGTERM)
-    _, printed = driver.communicate(timeout=120)
-    assert driver.returncode == 143, printed
-    assert printed.endswith("stopped by SIGTERM. Completed work is saved; run the same command again to resume.\n")
-    assert "Traceback" not in printed
-    assert not list(root.rglob(".*.partial-*"))
-
-    driver = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=cluster.environment
-    )
-    wait_for(lambda: (root / "trials" / "2").is_dir() and cluster.processes("TrialActor"), driver)
-    victims = cluster.processes("TrialActor")
-    assert victims
-    victims[0].send_signal(signal.SIGKILL)
+    # The first driver's actors may still run for a moment.
+    own = lambda: [actor for actor in cluster.processes("TrialActor") if actor.pid not in first]  # noqa: E731
+    wait_for(lambda: (root / "trials" / "2").is_dir() and own(), driver)
+    own()[0].send_signal(signal.SIGKILL)
     _, printed = driver.communicate(timeout=900)
     assert driver.returncode == 0, printed
 
@@ -107,16 +92,6 @@ def following(pool: TunePool, key: str, kind: type) -> Event:
             return found[1]
         assert isinstance(found[1], Epoch), found
         pool.decide(found[0], True)
-
-
-@pytest.fixture
-def joined(cluster, monkeypatch) -> Iterator[None]:
-    import ray
-
-    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
-        monkeypatch.setenv(name, cluster.environment[name])
-    yield
-    ray.shutdown()
 
 
 def test_stopped_trial_with_workers_frees_its_placement_group(joined, write_config) -> None:
