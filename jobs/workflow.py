@@ -24,6 +24,8 @@ from vadv_dist.runtime.signals import sigterm_raises  # noqa: E402
 from vadv_dist.runtime.terminal import console, harmless_streams  # noqa: E402
 from vadv_dist.workflow.flow_process import say_error  # noqa: E402
 
+FILE = os.environ.get("VADV_WORKFLOW", "demo")  # a flow with a schedule is given its file when it is deployed
+
 
 def stage_step(function: Callable[..., None]) -> Callable[..., None]:
     """A step that runs a stage: tried again after a fault of the machine (Metaflow waits in production only)."""
@@ -40,7 +42,7 @@ def scheduled(flow: type[FlowSpec]) -> type[FlowSpec]:
 class VadvWorkflow(FlowSpec):
     """From clips or a table to an exported student, as stages that are safe to repeat."""
 
-    file = Parameter("file", default="demo", help="a workflow file, or the name of a shipped one")
+    file = Parameter("file", default=FILE, help="a workflow file, or the name of a shipped one")
     overrides = Parameter("overrides", default="", help="--section.field=value ..., quoted as in a shell")
     force = Parameter("force", default="", help="complete stages to run again, separated by commas")
 
@@ -55,8 +57,7 @@ class VadvWorkflow(FlowSpec):
         """Run a stage, if the workflow has it and it is not complete, and show its page."""
 
         def work() -> None:
-            output = console(stderr=True)
-            self.html = call_stage(self.file, shlex.split(self.overrides), name, self.forced, output)
+            self.html = call_stage(self.file, shlex.split(self.overrides), name, self.forced, console(stderr=True))
 
         self.call(name, work)
 

@@ -86,7 +86,9 @@ def build(kind: Callable[..., T], raw: Mapping[str, Any], overrides: Sequence[st
     Raises:
         UserError: an unknown field, a field of another kind of its section, or a value of the wrong type.
     """
-    given = {name: copy.deepcopy(section) for name, section in raw.items() if section is not None}
+    # A section without content has its defaults, unless null means that it is left out.
+    optional = {name for name, node in fields_of(tree(kind), {}).items() if {"type": "null"} in node.get("anyOf", ())}
+    given = {name: copy.deepcopy(section) for name, section in raw.items() if section is not None or name in optional}
     arguments: dict[str, str] = {}  # by the field that they override
     for argument in overrides:
         name, _, text = argument.removeprefix("--").partition("=")

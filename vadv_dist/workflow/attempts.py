@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from vadv_dist.errors import MachineError, TakenError
+from vadv_dist.errors import MachineError, StoppedError, TakenError
 from vadv_dist.storage import Location, exclusive, find_json, json_text, read_json, write_json, write_new
 from vadv_dist.workflow.stage import MANIFEST
 
@@ -80,7 +80,7 @@ def next_attempt(folder: Location, say: Callable[[str], None]) -> Iterator[Attem
         attempt = Attempt(folder, number, token)
         try:
             yield attempt
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, StoppedError):
             attempt.end("stopped")
             raise
         except Exception as error:

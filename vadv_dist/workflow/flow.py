@@ -82,9 +82,10 @@ def run_flow(
     found = explain(workflow, force)
     missing = [each for each in found if each.will_run]
     if not missing:
-        console.print(f"all {len(found)} stages of {workflow.root} are complete", highlight=False)
+        console.print(f"all {len(found)} stages of {workflow.root} are complete", highlight=False, soft_wrap=True)
         return
-    console.print(f"{counted(len(missing), 'stage')} of {len(found)} to run in {workflow.root}", highlight=False)
+    text = f"{counted(len(missing), 'stage')} of {len(found)} to run in {workflow.root}"
+    console.print(text, highlight=False, soft_wrap=True)
     with ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder())
         environment = dict(os.environ)
@@ -100,12 +101,13 @@ def run_flow(
         options = ("--file", str(file), "--overrides", shlex.join(overrides), "--force", ",".join(force))
         command = [sys.executable, str(find_flow()), "--quiet", "--no-pylint", "run", *options]
         code, said = _watched(command, environment, errors, console)
+        reported = said.errors  # before the folder is removed
     if code:
-        mistakes = [error for error in said.errors if error["code"] == UserError.exit_code]
+        mistakes = [error for error in reported if error["code"] == UserError.exit_code]
         if mistakes:
             raise UserError(mistakes[0]["message"])
-        if said.errors:
-            raise MachineError(said.errors[-1]["message"])
+        if reported:
+            raise MachineError(reported[-1]["message"])
         raise MachineError("\n".join((f"Metaflow ended with exit code {code}:", *said.last)))
 
 
