@@ -70,10 +70,17 @@ def kill_node(process: subprocess.Popen[str]) -> None:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A head without a dashboard, and the environment variables with which a process finds it."""
+    """A head, and the environment variables with which a process finds it.
+
+    Attributes:
+        environment: the variables.
+        head: its process.
+        job_server: address of its job server, if it was started with one.
+    """
 
     environment: dict[str, str]
     head: subprocess.Popen[str]
+    job_server: str
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Its workers whose process title contains these words."""
@@ -87,7 +94,7 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def start_cluster(cpus: int) -> Iterator[Cluster]:
+def start_cluster(cpus: int, *, job_server: bool = False) -> Iterator[Cluster]:
     """A cluster of one node for the duration of the block."""
     scratch = tempfile.mkdtemp(prefix="vr", dir="/tmp")  # Ray's sockets need a short path
     port = free_port()
@@ -101,13 +108,15 @@ def start_cluster(cpus: int) -> Iterator[Cluster]:
         "RAY_metrics_report_interval_ms": "1000",  # metrics within a second, for tests that read them
         "REPORTER_UPDATE_INTERVAL_MS": "60000",  # statistics of processes, which no test reads, take a tenth of a core
     }
-    options = ["--head", f"--port={port}", f"--num-cpus={cpus}", "--include-dashboard=false"]
+    options = ["--head", f"--port={port}", f"--num-cpus={cpus}"]
+    dashboard = free_port()
+    options += [f"--include-dashboard={str(job_server).lower()}", f"--dashboard-port={dashboard}"]
     options += [f"--ray-client-server-port={free_port()}", "--object-store-memory=300000000"]
     # Workers of two clusters would try the same ports at the same time.
     options += ["--min-worker-port=0", "--max-worker-port=0"]
     head = start_node(environment, *options)
     try:
-        yield Cluster({**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}, head)
+        yield Cluster({**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"}, head, f"http://127.0.0.1:{dashboard}")
     finally:
         kill_node(head)
         shutil.rmtree(scratch, ignore_errors=True)

@@ -26,7 +26,7 @@ from vadv_dist.errors import (
     error_to_json,
 )
 from vadv_dist.formats.parquet import OversizedError
-from vadv_dist.submission.job import is_without_agent
+from vadv_dist.submission.client import is_without_agent
 from vadv_dist.tuning.events import failure_of
 
 PACKAGE = Path(__file__).parents[1] / "vadv_dist"
@@ -35,7 +35,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BY_TEXT = {
     ("engines/faults.py", "is_out_of_memory"),
     ("engines/faults.py", "is_lost_peer"),
-    ("submission/job.py", "is_without_agent"),
+    ("submission/client.py", "is_without_agent"),
 }
 SEARCHES = {"startswith", "endswith", "find", "index", "count", "search", "match", "fullmatch"}
 LOOKS = (ast.In, ast.NotIn, ast.Eq, ast.NotEq)

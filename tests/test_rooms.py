@@ -64,7 +64,7 @@ MACHINERY = {
             "runtime/ray_connection.py",
             "runtime/ray_errors.py",
             "runtime/ray_probe.py",
-            "submission/job.py",
+            "submission/client.py",
             "serving/ray_serve.py",
         ),
         *(f"tuning/{name}.py" for name in ("trial_actor", "tune_adapters", "tune_pool", "tune_trackers")),

@@ -1,6 +1,7 @@
 """The errors that end a command, each with one message, an exit code and no traceback.
 
-A user error has exit code 2, a system failure exit code 1, a stop by SIGTERM exit code 143.
+A user error has exit code 2, a system failure exit code 1, a stop by SIGTERM exit code 143,
+a job that should be submitted again 75.
 What a caller must know of an error is its class and its fields; nothing is decided by its text.
 """
 
@@ -64,6 +65,12 @@ class MemoryFullError(MachineError):
     """The memory of the machine or of a GPU is full."""
 
 
+class PreemptedError(MachineError):
+    """A job lost its node or was asked to stop. The same command submits it again, and it resumes."""
+
+    exit_code = 75
+
+
 class StoppedError(VadvError):
     """The command stopped on SIGTERM. The message says what is saved and how to resume."""
 
@@ -71,7 +78,11 @@ class StoppedError(VadvError):
 
 
 _KINDS = {
-    kind.__name__: kind for kind in (UserError, TakenError, DivergedError, MachineError, MemoryFullError, StoppedError)
+    kind.__name__: kind
+    for kind in (
+        *(UserError, TakenError, DivergedError),
+        *(MachineError, MemoryFullError, PreemptedError, StoppedError),
+    )
 }
 
 

@@ -40,7 +40,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     server = Server()
-    monkeypatch.setattr(job, "_connect", lambda address: server)
+    monkeypatch.setattr(job, "connect", lambda address: server)
     monkeypatch.setattr(job, "follow", server.follow)
     return server
 

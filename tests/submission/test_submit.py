@@ -11,8 +11,9 @@ from vadv_dist.errors import UserError
 from vadv_dist.runtime.ray_connection import has_token
 from vadv_dist.runtime.signals import STOPPED
 from vadv_dist.submission.address import is_this_machine, require_token, resolve_address
+from vadv_dist.submission.client import runtime_environment
 from vadv_dist.submission.follow import PREEMPTED, exit_code
-from vadv_dist.submission.job import Submission, prepared_arguments, runtime_environment
+from vadv_dist.submission.job import Submission, prepared_arguments
 from vadv_dist.submission.packing import pack
 
 HERE, AWAY = "http://127.0.0.1:8265", "http://10.1.2.3:8265"

@@ -28,6 +28,8 @@ def add_workflow_command(commands: Commands) -> None:
         action.add_argument("--json", action="store_true", help="print one JSON object")
     stage.add_argument("name", metavar="STAGE", help="its name, as `status` shows it")
     stage.add_argument("--force", action="store_true", help="run it again although it is complete")
+    stage.add_argument("--address", metavar="URL", help="run a heavy stage as a job on a cluster, http://HOST:8265")
+    stage.add_argument("--identity", help=argparse.SUPPRESS)  # of such a job
     for action in (run, explain):
         action.add_argument(
             "--force", action="append", default=[], metavar="STAGE", help="run a complete stage again; repeatable"
@@ -108,10 +110,18 @@ def _status(options: argparse.Namespace) -> int:
 
 def _stage(options: argparse.Namespace) -> int:
     from vadv_dist.workflow.plan import plan_workflow
+    from vadv_dist.workflow.remote import plan_job, run_remote
     from vadv_dist.workflow.run import run_stage
 
-    workflow = plan_workflow(options.file, options.overrides)
-    finished = run_stage(workflow, options.name, console(stderr=True), force=options.force)
+    out, file, overrides = console(stderr=True), options.file, options.overrides
+    if options.identity:
+        workflow = plan_job(file, overrides, options.name, options.identity)
+    else:
+        workflow = plan_workflow(file, overrides)
+    if options.address:
+        finished = run_remote(workflow, file, overrides, options.name, options.address, out, force=options.force)
+    else:
+        finished = run_stage(workflow, options.name, out, force=options.force)
     if options.json:
         print(json_line({"folder": str(finished.folder), **finished.manifest}))
     return 0

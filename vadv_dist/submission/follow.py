@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from vadv_dist.errors import MachineError, UserError
+from vadv_dist.errors import MachineError, PreemptedError, UserError
 from vadv_dist.runtime.signals import STOPPED, TERMINATED, is_termination
 
 # Exit codes of a followed job: 0 done, 1 system failure, 2 user error, 75 (EX_TEMPFAIL) lost its node and should be
 # submitted again, 130 stopped.
-PREEMPTED = 75
+PREEMPTED = PreemptedError.exit_code
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _RETRY_S, _GIVE_UP_S = 2.0, 300.0
 # Ray's error types of a job whose command did not fail by itself (`JobErrorType`).

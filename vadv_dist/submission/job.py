@@ -1,16 +1,13 @@
 """`vadv submit`: submit a command to a cluster's job server, follow it, and return its exit code."""
 
 import json
-import logging
 import os
-import shlex
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from vadv_dist import __version__
 from vadv_dist.config import Config, load_config
@@ -19,17 +16,15 @@ from vadv_dist.config.load import load_sections, take_overrides
 from vadv_dist.config.places import expand
 from vadv_dist.config.storage_url import require_sound
 from vadv_dist.config.study_runs import StudyRuns, find_study, load_study, small_study
-from vadv_dist.errors import MachineError, UserError, one_line
+from vadv_dist.errors import UserError
 from vadv_dist.runtime.terminal import counted
-from vadv_dist.storage import STORE_SETTINGS, location, sha256_file
+from vadv_dist.storage import location, sha256_file
 from vadv_dist.submission.address import is_this_machine, require_token, resolve_address
-from vadv_dist.submission.follow import ENDED, follow
-from vadv_dist.submission.job_id import code_digest, folder_digest, job_id, job_slug, shares_slug
+from vadv_dist.submission.client import command_line, connect, running_or_free, runtime_environment, submit_once
+from vadv_dist.submission.follow import follow
+from vadv_dist.submission.job_id import code_digest, folder_digest, job_id, job_slug
 from vadv_dist.submission.packing import pack, tracked_files
-
-T = TypeVar("T")
-_MAX_TWINS = 100
-_AGENT_WAIT_S = 60.0
+from vadv_dist.submission.reach import Reach, require_tracked
 
 
 @dataclass(frozen=True)
@@ -68,15 +63,13 @@ def submit(submission: Submission, say: Callable[[str], None]) -> int:
     address = resolve_address(submission.address)
     require_token(address)
     arguments, name = prepared_arguments(submission, address)
-    client = _connect(address)
-    # On another machine python is that of the image; on this one it is known.
-    python = sys.executable if is_this_machine(address) else "python"
-    entrypoint = shlex.join([python, "-m", "vadv_dist.cli", submission.command, *arguments])
+    client = connect(address)
+    entrypoint = command_line(address, [submission.command, *arguments])
     slug = job_slug(submission.command, name)
     with tempfile.TemporaryDirectory(prefix="vadv-job-") as scratch:
         count, size = pack(submission.working_dir, Path(scratch))
         base = job_id(slug, _facts(submission, entrypoint, Path(scratch)))
-        twin, submission_id, others = _running_or_free(client, base, slug)
+        twin, submission_id, others = running_or_free(client, base, slug)
         if twin:
             say(f"{submission_id} already runs on {address}: following it (`ray job stop {submission_id}` stops it)")
         else:
@@ -86,15 +79,14 @@ def submit(submission: Submission, say: Callable[[str], None]) -> int:
                     f"so it is not followed ({other.entrypoint})"
                 )
             say(f"packed {counted(count, 'file')} tracked by git, {size / 2**20:.1f} MiB")
-            _answered(
-                lambda: client.submit_job(
-                    entrypoint=entrypoint,
-                    submission_id=submission_id,
-                    runtime_env=runtime_environment(scratch, submission.install, os.environ),
-                    metadata={"job_name": base},
-                )
+            is_new = submit_once(
+                client,
+                submission_id,
+                entrypoint=entrypoint,
+                runtime_env=runtime_environment(scratch, submission.install, os.environ),
+                metadata={"job_name": base},
             )
-            say(f"submitted {submission_id} to {address}")
+            say(f"{'submitted' if is_new else 'another process submitted'} {submission_id} to {address}")
     if submission.detach:
         say(f"follow it with the same command, or with: ray job logs -f {submission_id} --address {address}")
         return 0
@@ -110,7 +102,7 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
     Raises:
         UserError: a mistake in the configuration, or a path that the job could not use.
     """
-    arguments, reach = list(submission.arguments), _Reach(submission.working_dir, address)
+    arguments, reach = list(submission.arguments), Reach(submission.working_dir, address)
     overrides, _ = take_overrides(arguments)
     if submission.command == "evaluate":
         if not arguments or arguments[0].startswith("-"):
@@ -132,7 +124,7 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
             f"{config_path} is not a file below {submission.working_dir.resolve()}, the folder that is uploaded with "
             "the job. Set --config to a path relative to that folder, of a file tracked by git."
         )
-    _require_tracked(config_path, tracked)
+    require_tracked(config_path, tracked)
     # `~` and variables are expanded on this machine, and all expanded paths are sent.
     expands = _has_places_to_expand(path, arguments)
     if submission.command == "extract":
@@ -167,36 +159,7 @@ def _facts(submission: Submission, entrypoint: str, packed: Path) -> dict[str, A
     }
 
 
-def runtime_environment(folder: str, install: bool, environment: Any) -> dict[str, Any]:
-    """Ray's runtime environment for a job, without secrets, because every user of the dashboard can read it."""
-    variables = {name: environment[name] for name in STORE_SETTINGS if name in environment}
-    settings: dict[str, Any] = {"working_dir": folder, "env_vars": {"RAY_TRAIN_V2_ENABLED": "1", **variables}}
-    if install:
-        here = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
-        settings["pip"] = {"packages": [f"-c {here}/constraints.txt", here]}
-    return settings
-
-
-@dataclass(frozen=True)
-class _Reach:
-    """Turns a location into one that the job can reach; relative ones start from the uploaded folder."""
-
-    folder: Path
-    address: str
-
-    def __call__(self, uri: str, what: str) -> str:
-        place = location(uri)
-        if place.is_absolute():
-            return str(place)
-        if is_this_machine(self.address):
-            return str((self.folder / str(place)).resolve())
-        raise UserError(
-            f"{what} is {place}, a path relative to the job's folder, which is a copy that is deleted when the job "
-            "ends. Use s3://… or an absolute path on a disk that all nodes see."
-        )
-
-
-def _reachable_options(arguments: Sequence[str], reach: _Reach) -> list[str]:
+def _reachable_options(arguments: Sequence[str], reach: Reach) -> list[str]:
     """The options of an evaluation, with reachable locations."""
     found: list[str] = []
     for argument in arguments:
@@ -217,22 +180,14 @@ def _has_places_to_expand(path: Path, arguments: Sequence[str]) -> bool:
     return any(sign in text for sign in "~$" for text in texts)
 
 
-def _require_tracked(path: str, tracked: Collection[str]) -> None:
-    if not os.path.isabs(path) and os.path.normpath(path) not in tracked:
-        raise UserError(
-            f"{path} would not be uploaded with the job, which includes only files tracked by git. Run "
-            f"`git add {path}`."
-        )
-
-
 def _study_arguments(
-    arguments: Sequence[str], overrides: Sequence[str], folder: Path, tracked: Collection[str], reach: _Reach
+    arguments: Sequence[str], overrides: Sequence[str], folder: Path, tracked: Collection[str], reach: Reach
 ) -> tuple[list[str], str]:
     """The arguments of a study with reachable locations, and the study's name."""
     given = arguments[0]
     path = folder / given
     if path.is_file():
-        _require_tracked(given, tracked)
+        require_tracked(given, tracked)
     else:
         path = find_study(given)
     study = load_study(path)
@@ -255,15 +210,15 @@ def _study_arguments(
             )
     for file in (study.config, *(variant.config for variant in study.variants.values())):
         if file is not None and (folder / file).is_file():
-            _require_tracked(file, tracked)
+            require_tracked(file, tracked)
     for settings in study.variants.values():
         if settings.predictions is not None:
             for seed in study.seeds if "{seed}" in settings.predictions else (0,):
-                _require_tracked(settings.predictions.replace("{seed}", str(seed)), tracked)
+                require_tracked(settings.predictions.replace("{seed}", str(seed)), tracked)
     return [*arguments, *places], name
 
 
-def _run_places(config: Config, reach: _Reach, always: bool) -> list[str]:
+def _run_places(config: Config, reach: Reach, always: bool) -> list[str]:
     """The locations of a run as overrides."""
     places = {"run.storage": config.run.storage}
     if config.text_student is not None:
@@ -276,7 +231,7 @@ def _run_places(config: Config, reach: _Reach, always: bool) -> list[str]:
     return overrides
 
 
-def _extraction_places(config: ExtractConfig, tracked: Collection[str], reach: _Reach, always: bool) -> list[str]:
+def _extraction_places(config: ExtractConfig, tracked: Collection[str], reach: Reach, always: bool) -> list[str]:
     """The locations of an extraction as overrides: all are outside the job's folder, except an uploaded list."""
     clips, faces = config.clips, config.faces
     places = {"output.uri": config.output.uri, "clips.csv": clips.csv, "clips.mmsa": clips.mmsa}
@@ -287,7 +242,7 @@ def _extraction_places(config: ExtractConfig, tracked: Collection[str], reach: _
     return _overrides(places, reach, always)
 
 
-def _overrides(places: Mapping[str, str | None], reach: _Reach, always: bool) -> list[str]:
+def _overrides(places: Mapping[str, str | None], reach: Reach, always: bool) -> list[str]:
     """Locations that the job could not find by itself (or all of them if `always`)."""
     overrides = []
     for name, uri in places.items():
@@ -305,55 +260,3 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
         if argument.startswith(f"{name}="):
             return argument.partition("=")[2]
     return None
-
-
-def _connect(address: str) -> Any:
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
-
-    for module in ("modules.dashboard_sdk", "modules.job.sdk"):
-        logging.getLogger(f"ray.dashboard.{module}").setLevel(logging.WARNING)
-    logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
-    try:
-        return JobSubmissionClient(address)
-    except AuthenticationError:  # 401 or 403
-        raise UserError(
-            f"{address} refuses this token. Copy the cluster's token to ~/.ray/auth_token and set RAY_AUTH_MODE=token."
-        ) from None
-    except (OSError, RuntimeError) as error:
-        raise MachineError(
-            f"No job server answers on {address} ({one_line(error)}). Is the port forwarded "
-            "(kubectl -n vadv port-forward service/vadv-head-svc 8265:8265, ray dashboard …)? Nothing was submitted."
-        ) from None
-
-
-def _answered(ask: Callable[[], T]) -> T:
-    """Call the job server and retry for a while: one that has just started closes connections or has no agent yet."""
-    deadline = time.monotonic() + _AGENT_WAIT_S
-    while True:
-        try:
-            return ask()
-        except (RuntimeError, OSError) as error:
-            passing = isinstance(error, OSError) or is_without_agent(error)
-            if not passing or time.monotonic() > deadline:
-                raise MachineError(f"The job server failed: {one_line(error, 300)}.") from None
-            time.sleep(1.0)
-
-
-def is_without_agent(error: RuntimeError) -> bool:
-    """Whether the job server has no agent yet; Ray answers every failure with status 500 and a text."""
-    return "No available agent" in str(error)
-
-
-def _running_or_free(client: Any, base: str, slug: str) -> tuple[bool, str, list[Any]]:
-    """The running job with this id, or else the first unused id; and running jobs that share the slug."""
-    jobs = [job for job in _answered(client.list_jobs) if job.submission_id]
-    had = {job.submission_id: str(job.status.value) for job in jobs}
-    others = [job for job in jobs if had[job.submission_id] not in ENDED and shares_slug(job.submission_id, slug)]
-    for number in range(1, _MAX_TWINS):
-        name = base if number == 1 else f"{base}-{number}"
-        if name not in had:
-            return False, name, others
-        if had[name] not in ENDED:
-            return True, name, others
-    raise UserError(f"{base} has run {_MAX_TWINS} times on this cluster. Set another --run.name.")

@@ -25,32 +25,36 @@ from vadv_dist.storage import Location, local_copy, location, remove_tree, sha25
 from vadv_dist.workflow.stage import CARD, Outcome, Stage, Work
 
 
-def data_stage(name: str, config: DataSetConfig, where: str) -> Stage:
+def data_stage(name: str, config: DataSetConfig, where: str, known: Mapping[str, str] | None = None) -> Stage:
     """The stage that makes a data set, or finds one that exists.
 
     Args:
         name: name of the data set.
         config: its section.
         where: the workflow file, for messages.
+        known: content of its files, for a machine that does not have them; None reads it.
     Raises:
         UserError: a file of it does not exist, or a mistake in the configuration of an extraction.
     """
     where = f"{where}, data.{name}"
     settings = config_to_dict(config)
-    heavy, outside = False, {}
+    heavy, outside = False, dict(known or {})
     if isinstance(config, ExtractDataConfig):
-        extraction = _extraction(config, "extracted", where)
+        extraction = extraction_config(config, "extracted", where)
         settings, heavy = config_to_dict(extraction), True
-        outside = _clips(extraction)
+        if known is None:
+            outside = _clips(extraction)
         for section, key in (("clips", "csv"), ("clips", "mmsa"), ("clips", "root"), ("faces", "path")):
             settings[section].pop(key)
         settings.pop("output")
     elif isinstance(config, ReadyDataConfig):
-        outside = {config.uri: Dataset.open(config.uri).manifest.fingerprint}
+        if known is None:
+            outside = {config.uri: Dataset.open(config.uri).manifest.fingerprint}
         settings.pop("uri")
     elif not isinstance(config, SynthDataConfig):
         files = _files(config)
-        outside = {file: _content(file, where) for file in files.values()}
+        if known is None:
+            outside = {file: _content(file, where) for file in files.values()}
         settings = {key: value for key, value in settings.items() if key not in (*files, "arrays")}
         if isinstance(config, TableDataConfig):
             settings["arrays"] = [array.rpartition(":")[2] for array in config.arrays]
@@ -134,7 +138,7 @@ def _make(config: DataSetConfig, work: Work, name: str, where: str) -> None:
     if isinstance(config, ExtractDataConfig):
         from vadv_dist.features.extract import extract
 
-        extract(_extraction(config, str(target), where), work.console)
+        extract(extraction_config(config, str(target), where), work.console)
         return
     with contextlib.suppress(FileNotFoundError):
         remove_tree(target)
@@ -206,7 +210,16 @@ def _content(file: str, where: str) -> str:
         raise UserError(f"{where}: {file} is not a file. Give an existing one.") from None
 
 
-def _extraction(config: ExtractDataConfig, out: str, where: str) -> ExtractConfig:
+def extraction_config(config: ExtractDataConfig, out: str, where: str) -> ExtractConfig:
+    """The configuration of an extraction.
+
+    Args:
+        config: the section.
+        out: where to write the data set.
+        where: the section's name, for messages.
+    Raises:
+        UserError: a mistake in it.
+    """
     raw = read_yaml(config_path(config.config))
     for name, value in {**config.overrides, "output.uri": out}.items():
         set_field(raw, ExtractConfig, name, value)

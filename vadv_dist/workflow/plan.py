@@ -1,6 +1,7 @@
 """A workflow file as stages, in an order in which each comes after what it needs."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +33,7 @@ class Workflow:
     @cached_property
     def root(self) -> Location:
         """Its folder."""
-        return location(self.config.workflow.storage) / self.config.workflow.name
+        return workflow_root(self.config)
 
     def folder(self, stage: Stage) -> Location:
         """The folder of a stage."""
@@ -55,6 +56,11 @@ class Workflow:
         return [name for name, stage in self.stages.items() if stage.kind in kinds]
 
 
+def workflow_root(config: WorkflowConfig) -> Location:
+    """The folder of a workflow."""
+    return location(config.workflow.storage) / config.workflow.name
+
+
 def find_workflow(file: str | Path) -> Path:
     """Return a workflow file, or the shipped one of that name.
 
@@ -64,27 +70,45 @@ def find_workflow(file: str | Path) -> Path:
     return find_shipped(file, "workflow", "jobs/workflows", "workflows")
 
 
-def plan_workflow(file: str | Path, overrides: Sequence[str] = ()) -> Workflow:
-    """Read a workflow file and build its stages; nothing is written.
+def load_workflow(file: str | Path, overrides: Sequence[str] = ()) -> WorkflowConfig:
+    """Read a workflow file.
 
     Args:
         file: a workflow file, or the name of a shipped one.
         overrides: `--section.field=value`.
     Raises:
+        UserError: no such file, or a mistake in it.
+    """
+    return with_lasting(load_sections(WorkflowConfig, find_workflow(file), overrides), "workflow.storage")
+
+
+def plan_workflow(
+    file: str | Path, overrides: Sequence[str] = (), outside: Mapping[str, Mapping[str, str]] | None = None
+) -> Workflow:
+    """Read a workflow file and build its stages; nothing is written.
+
+    Args:
+        file: a workflow file, or the name of a shipped one.
+        overrides: `--section.field=value`.
+        outside: content of files from outside by stage, for a machine that does not have the files of all stages.
+            None reads it.
+    Raises:
         UserError: no such file, a mistake in it, or a file from outside that does not exist.
     """
     where = str(file)
-    config = load_sections(WorkflowConfig, find_workflow(file), overrides)
-    config = with_lasting(config, "workflow.storage")
+    config = load_workflow(file, overrides)
+    known = outside or {}
     stages: dict[str, Stage] = {}
 
     def add(stage: Stage) -> Stage:
+        if stage.kind in ("train", "tune") and stage.name in known:
+            stage = dataclasses.replace(stage, outside=agreed(stage.outside, known[stage.name], stage.name))
         stages[stage.name] = stage
         return stage
 
     data, gates = [], []
     for name, section in config.data.items():
-        made = add(data_stage(name, section, where))
+        made = add(data_stage(name, section, where, known.get(f"data-{name}")))
         data.append(made)
         gates.append(add(check_stage(name, made)))
         if config.advise is not None:
@@ -104,3 +128,23 @@ def plan_workflow(file: str | Path, overrides: Sequence[str] = ()) -> Workflow:
     evidence = [*data, *advice, *([tuned] if tuned else []), *([study] if study else [])]
     add(report_stage(config.workflow.name, [*evidence, *trained, *scored, exported]))
     return Workflow(config, stages)
+
+
+def agreed(here: Mapping[str, str], planned: Mapping[str, str], name: str) -> dict[str, str]:
+    """The content of a training's files as it was planned on another machine.
+
+    Args:
+        here: content on this machine; a part of an encoder that was not downloaded yet is `None`.
+        planned: content on the other machine.
+        name: the stage, for messages.
+    Raises:
+        UserError: a file has other content on this machine.
+    """
+    for place, content in planned.items():
+        pairs = zip(content.split(), here.get(place, content).split(), strict=True)
+        if any(a != b and "None" not in (a, b) for a, b in pairs):
+            raise UserError(
+                f"{name}: {place} has another content on this machine than where the workflow was started. Use one "
+                "place that both see, or copy it."
+            )
+    return dict(planned)

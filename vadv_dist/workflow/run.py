@@ -30,9 +30,7 @@ def run_stage(workflow: Workflow, name: str, console: "Console", *, force: bool 
         MachineError: the stage failed, or another process completed it first.
     """
     stage = workflow.stage(name)
-    inputs = {each.name: _required(workflow, each, name) for each in stage.inputs}
-    for each in stage.after:
-        _required(workflow, each, name)
+    inputs = inputs_of(workflow, stage)
     folder = workflow.folder(stage)
     known = read_finished(folder)
     if known is not None and known.is_built_on(inputs) and not force:
@@ -62,6 +60,17 @@ def run_all(workflow: Workflow, console: "Console", *, force: tuple[str, ...] = 
     for name in force:
         workflow.stage(name)
     return {name: run_stage(workflow, name, console, force=name in force) for name in workflow.stages}
+
+
+def inputs_of(workflow: Workflow, stage: Stage) -> dict[str, Finished]:
+    """The complete inputs of a stage by name.
+
+    Raises:
+        UserError: a stage that it needs is not complete.
+    """
+    for each in stage.after:
+        _required(workflow, each, stage.name)
+    return {each.name: _required(workflow, each, stage.name) for each in stage.inputs}
 
 
 def _required(workflow: Workflow, stage: Stage, by: str) -> Finished:

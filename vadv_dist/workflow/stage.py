@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "stage.json"
 CARD = "card.html"
-_NAME_LENGTH = 12  # of an identity, in the name of a folder
+NAME_LENGTH = 12  # of an identity, in the name of a folder
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,12 @@ class Stage:
 
     def folder(self, root: Location) -> Location:
         """Its folder in a workflow's folder."""
-        return root / self.name / self.identity[:_NAME_LENGTH]
+        return stage_folder(root, self.name, self.identity)
+
+
+def stage_folder(root: Location, name: str, identity: str) -> Location:
+    """The folder of the stage of this name and identity in a workflow's folder."""
+    return root / name / identity[:NAME_LENGTH]
 
 
 def read_finished(folder: Location) -> Finished | None:
