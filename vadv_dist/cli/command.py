@@ -17,6 +17,7 @@ from vadv_dist.cli.advise import add_advise_command
 from vadv_dist.cli.cluster import add_cluster_commands
 from vadv_dist.cli.data_export import add_data_export_command
 from vadv_dist.cli.datasets import add_data_commands
+from vadv_dist.cli.init import add_init_command
 from vadv_dist.cli.parser import Parser
 from vadv_dist.cli.runs import add_run_commands
 from vadv_dist.cli.serve import add_serve_command
@@ -160,4 +161,5 @@ def build_parser() -> argparse.ArgumentParser:
     add_tune_command(commands)
     add_study_commands(commands)
     add_workflow_command(commands)
+    add_init_command(commands)
     return parser

@@ -12,7 +12,7 @@ export: {formats: [pytorch, onnx]}
 from dataclasses import field
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from vadv_dist.config.checks import SETTINGS, Count, Natural, Number, Share, by_kind, require
@@ -20,6 +20,10 @@ from vadv_dist.config.places import Place
 from vadv_dist.config.study import MadeConfig, MadeSentimentConfig, Overrides, folder_name
 
 Name = Annotated[str, Field(min_length=1)]
+# A section with kinds passes through Python, where a strict tuple refuses the list that YAML has.
+LISTED = BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)
+Names = Annotated[tuple[Name, ...], LISTED]
+Range = Annotated[tuple[Number, Number], LISTED]
 BadRows = Literal["error", "drop"]
 NonFinite = Literal["zero", "drop", "error"]
 FeatureType = Literal["float16", "float32"]
@@ -77,7 +81,7 @@ class TableDataConfig:
     csv: Place
     """The CSV file."""
     kind: Literal["table"] = "table"
-    id_column: tuple[Name, ...] = ("id",)
+    id_column: Names = ("id",)
     """Column of the id; several are joined with `_`."""
     split_column: Name = "split"
     """Column of the split."""
@@ -89,7 +93,7 @@ class TableDataConfig:
     """Column of the label."""
     video_column: Name = "video_id"
     """Column of the video; if it is missing, the id without its last number."""
-    label_range: tuple[Number, Number] = (-3.0, 3.0)
+    label_range: Range = (-3.0, 3.0)
     """Lowest and highest label."""
     threshold: Number | None = None
     """Lowest positive label; null is the middle of the range."""
@@ -97,7 +101,7 @@ class TableDataConfig:
     """Share of train to move to valid, by whole videos."""
     seed: Natural = 1
     """Seed for `valid_fraction`."""
-    arrays: tuple[Place, ...] = ()
+    arrays: Annotated[tuple[Place, ...], LISTED] = ()
     """Features keyed by the file's `id` array, as `FILE.npz:ARRAY=FEATURE` (visual, face or audio)."""
     allow_missing_arrays: bool = False
     """Accept clips that an array file lacks."""
@@ -116,11 +120,11 @@ class MmsaDataConfig:
     kind: Literal["mmsa"] = "mmsa"
     label_key: Name = "regression_labels"
     """Key of the labels."""
-    label_range: tuple[Number, Number] = (-3.0, 3.0)
+    label_range: Range = (-3.0, 3.0)
     """Lowest and highest label."""
     threshold: Number | None = None
     """Lowest positive label; null is the middle of the range."""
-    features: tuple[Literal["vision", "audio"], ...] = ("vision", "audio")
+    features: Annotated[tuple[Literal["vision", "audio"], ...], LISTED] = ("vision", "audio")
     """Features to read."""
     vision_as: Literal["visual", "face"] = "visual"
     """Feature to store vision as."""
@@ -157,7 +161,7 @@ class CmuSdkDataConfig:
     """The sequence to store as audio."""
     label_number: Natural = 0
     """Column of the label, from 0."""
-    label_range: tuple[Number, Number] = (-3.0, 3.0)
+    label_range: Range = (-3.0, 3.0)
     """Lowest and highest label."""
     threshold: Number | None = None
     """Lowest positive label; null is the middle of the range."""

