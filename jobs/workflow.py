@@ -44,6 +44,7 @@ class VadvWorkflow(FlowSpec):
 
     file = Parameter("file", default=FILE, help="a workflow file, or the name of a shipped one")
     overrides = Parameter("overrides", default="", help="--section.field=value ..., quoted as in a shell")
+    address = Parameter("address", default="", help="http://HOST:8265 of a Ray cluster that runs heavy stages as jobs")
     force = Parameter("force", default="", help="complete stages to run again, separated by commas")
 
     def call(self, name: str, work: Callable[[], None]) -> None:
@@ -57,7 +58,8 @@ class VadvWorkflow(FlowSpec):
         """Run a stage, if the workflow has it and it is not complete, and show its page."""
 
         def work() -> None:
-            self.html = call_stage(self.file, shlex.split(self.overrides), name, self.forced, console(stderr=True))
+            output = console(stderr=True)
+            self.html = call_stage(self.file, shlex.split(self.overrides), name, self.forced, output, self.address)
 
         self.call(name, work)
 

@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "submission": {"config", "runtime", *BASE},
     "workflow": {
         *("studies", "tuning", "launch", "training", "tasks", "runs", "inference", "evaluation", "reporting", "advice"),
-        *("features", "data", "config", "submission", "runtime"),
+        *("features", "data", "models", "config", "submission", "runtime"),
         *BASE,
     },
     "doctor": {"launch", "training", "tasks", "engines", "submission", "models", "config", "runtime", *BASE},

@@ -28,7 +28,10 @@ def add_workflow_command(commands: Commands) -> None:
         action.add_argument("--json", action="store_true", help="print one JSON object")
     stage.add_argument("name", metavar="STAGE", help="its name, as `status` shows it")
     stage.add_argument("--force", action="store_true", help="run it again although it is complete")
-    stage.add_argument("--address", metavar="URL", help="run a heavy stage as a job on a cluster, http://HOST:8265")
+    for action in (run, stage):
+        action.add_argument(
+            "--address", metavar="URL", help="run heavy stages as jobs on the Ray cluster at http://HOST:8265"
+        )
     stage.add_argument("--identity", help=argparse.SUPPRESS)  # of such a job
     for action in (run, explain):
         action.add_argument(
@@ -55,7 +58,15 @@ def _run(options: argparse.Namespace) -> int:
     from vadv_dist.workflow.plan import plan_workflow
 
     workflow, output = plan_workflow(options.file, options.overrides), console(stderr=True)
-    run_flow(workflow, options.file, options.overrides, output, force=options.force, max_workers=options.max_workers)
+    run_flow(
+        workflow,
+        options.file,
+        options.overrides,
+        output,
+        force=options.force,
+        max_workers=options.max_workers,
+        address=options.address,
+    )
     report, export = (workflow.folder(workflow.stages[name]) for name in ("report", "export"))
 
     finding = read_json(report / "report.json")["finding"]

@@ -59,6 +59,7 @@ def run_flow(
     *,
     force: Sequence[str] = (),
     max_workers: int | None = None,
+    address: str | None = None,
 ) -> None:
     """Run every stage that is not complete, in parallel as far as they allow.
 
@@ -73,6 +74,7 @@ def run_flow(
         console: shows what the stages say, with their names.
         force: complete stages to run again.
         max_workers: tasks at the same time; None is one per core, and one at a time on a machine with a GPU.
+        address: the job server of a cluster that runs heavy stages; None runs all stages here.
     Raises:
         UserError: there is no such stage in `force`, or a stage found a mistake.
         MachineError: a stage failed, also when it was tried again.
@@ -98,7 +100,8 @@ def run_flow(
         errors = scratch / "errors.jsonl"
         environment[ERRORS] = str(errors)
         environment.setdefault("COLUMNS", "160")  # the tasks' output is no terminal, which rich takes for 80
-        options = ("--file", str(file), "--overrides", shlex.join(overrides), "--force", ",".join(force))
+        options = ["--file", str(file), "--overrides", shlex.join(overrides), "--force", ",".join(force)]
+        options += ["--address", address or ""]
         command = [sys.executable, str(find_flow()), "--quiet", "--no-pylint", "run", *options]
         code, said = _watched(command, environment, errors, console)
         reported = said.errors  # before the folder is removed

@@ -63,7 +63,12 @@ def forced_attempts(workflow: "Workflow", names: Sequence[str]) -> dict[str, int
 
 
 def call_stage(
-    file: str, overrides: Sequence[str], name: str, forced: Mapping[str, int], console: "Console"
+    file: str,
+    overrides: Sequence[str],
+    name: str,
+    forced: Mapping[str, int],
+    console: "Console",
+    address: str | None = None,
 ) -> str | None:
     """Run a stage unless it is complete, and return its page; None if the workflow has no such stage.
 
@@ -73,8 +78,10 @@ def call_stage(
         name: name of the stage.
         forced: see `forced_attempts`.
         console: shows progress.
+        address: the job server of a cluster that runs heavy stages; None runs all stages here.
     """
     from vadv_dist.workflow.plan import plan_workflow
+    from vadv_dist.workflow.remote import run_remote
     from vadv_dist.workflow.run import run_stage
 
     workflow = plan_workflow(file, overrides)
@@ -83,7 +90,10 @@ def call_stage(
     print(f"{STAGE_LINE}{name}", file=sys.stderr, flush=True)
     known = read_finished(workflow.folder(workflow.stages[name]))
     is_forced = known is not None and known.manifest["attempt"] == forced.get(name)
-    finished = run_stage(workflow, name, console, force=is_forced)
+    if address:
+        finished = run_remote(workflow, file, overrides, name, address, console, force=is_forced)
+    else:
+        finished = run_stage(workflow, name, console, force=is_forced)
     with local_copy(finished.folder, (MANIFEST, CARD)) as folder:
         return (folder / CARD).read_text(encoding="utf-8")
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from vadv_dist.config.extract_sections import ClipsConfig
-from vadv_dist.config.recipes import find_recipe
 from vadv_dist.config.shipped import find_shipped
 from vadv_dist.config.study import folder_name
 from vadv_dist.data.dataset import Dataset
@@ -281,7 +280,6 @@ def workflow_text(
         note: a remark on the data.
     """
     encoder, _, recipe, _ = STUDENTS.get(student, (student, "", "mosi-minilm", ""))
-    find_recipe(recipe)
     schema = find_shipped("demo", "workflow", "jobs/workflows", "workflows").parent / "schema-workflow.json"
     data = folder_name(Path(found.place.rstrip("/")).stem) or "data"
     lines = [
@@ -298,7 +296,6 @@ def workflow_text(
         f"  config: {recipe}    # shipped settings (vadv recipes {recipe}); overrides change them",
         "  overrides:",
         f"    student.encoder: {_text(encoder)}",
-        *(["    student.pooling: cls"] if recipe == "mosi-minilm" else []),
         *(f"    {line}" for line in _teacher_lines(found)),
         "    trainer.num_workers: 0    # n trains with n Ray workers",
         "    trainer.use_gpu: auto",
