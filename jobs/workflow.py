@@ -2,7 +2,6 @@
 
     python jobs/workflow.py run --file demo                                  # `vadv workflow run demo` calls this
     python jobs/workflow.py --datastore s3 argo-workflows create --only-json # for Argo Workflows
-
 What runs is decided by what is on the workflow's storage, never by Metaflow's `resume`.
 """
 
@@ -11,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from vadv_dist.workflow.flow_process import call_stage, forced_attempts, prepare, stops_tasks, threads_for
+from vadv_dist.workflow.flow_process import call_stage, forced_attempts, prepare, say_error, stops_tasks, threads_for
 
 prepare(os.environ)  # before Metaflow is imported, which reads its settings then
 
@@ -22,7 +21,6 @@ from vadv_dist.cli import exit_code_of  # noqa: E402
 from vadv_dist.errors import UserError  # noqa: E402
 from vadv_dist.runtime.signals import sigterm_raises  # noqa: E402
 from vadv_dist.runtime.terminal import console, harmless_streams  # noqa: E402
-from vadv_dist.workflow.flow_process import say_error  # noqa: E402
 
 FILE = os.environ.get("VADV_WORKFLOW", "demo")  # a flow with a schedule is given its file when it is deployed
 
