@@ -23,7 +23,7 @@ from vadv_dist.workflow.plan import Workflow
 if TYPE_CHECKING:
     from rich.console import Console
 
-DATASTORE = "METAFLOW_DATASTORE_SYSROOT_LOCAL"
+DATASTORE, CARDS = "METAFLOW_DATASTORE_SYSROOT_LOCAL", "METAFLOW_CARD_LOCALROOT"
 # A line of Metaflow: time, task (run, step, number and process), text.
 _LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (?:\[(?P<task>[^\]]*?)(?: \(pid \d+\))?\] )?(?P<text>.*)")
 # What Metaflow says of a task in the task's name.
@@ -96,7 +96,9 @@ def run_flow(
         prepare(environment)
         if DATASTORE not in environment and "METAFLOW_DEFAULT_DATASTORE" not in environment:
             storage = on_disk(location(workflow.config.workflow.storage))
-            environment[DATASTORE] = str(scratch if storage is None else storage.resolve())
+            records = scratch if storage is None else storage.resolve()
+            environment[DATASTORE] = str(records)
+            environment.setdefault(CARDS, str(records / ".metaflow" / "mf.cards"))  # else in the working directory
         errors = scratch / "errors.jsonl"
         environment[ERRORS] = str(errors)
         environment.setdefault("COLUMNS", "160")  # the tasks' output is no terminal, which rich takes for 80
