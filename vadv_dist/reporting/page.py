@@ -49,6 +49,10 @@ class Page:
         for name, content in files.items():
             with atomic_file(path.parent / "figures" / name) as file:
                 file.write_bytes(content)
+        self.write_html(path)
+
+    def write_html(self, path: Location) -> None:
+        """Write the page without files of its pictures, which are in it."""
         write_text(path, self.html)
 
 

@@ -69,7 +69,7 @@ def data_stage(name: str, config: DataSetConfig, where: str, known: Mapping[str,
             uri, products = name, [f"{name}/dataset.json", CARD]
         dataset = Dataset.open(_place(work.folder, uri))
         manifest = dataset.manifest
-        data_card(dataset, name).write(work.folder / CARD)
+        data_card(dataset, name).write_html(work.folder / CARD)
         rows = {split: manifest.rows(split) for split in manifest.splits}
         return Outcome({"uri": uri, "fingerprint": manifest.fingerprint, "rows": rows}, products)
 
@@ -85,7 +85,7 @@ def check_stage(name: str, data: Stage) -> Stage:
 
         check = check_datasets([str(data_folder(work.inputs[data.name]))])
         write_json(work.folder / "check.json", check.to_json())
-        check_card(check, name).write(work.folder / CARD)
+        check_card(check, name).write_html(work.folder / CARD)
         findings = [finding for report in check.reports for finding in report.findings]
         if not check.ok:
             first = next(finding for finding in findings if finding.level == "error")
@@ -109,13 +109,13 @@ def advise_stage(name: str, config: AdviseStageConfig, data: Stage, after: Stage
         manifest = Dataset.open(place).manifest
         if manifest.label.is_class or not {"visual", "face", "audio"} & set(manifest.features):
             write_json(work.folder / "advice.json", {"verdict": "not applicable"})
-            advice_card(None, name).write(work.folder / CARD)
+            advice_card(None, name).write_html(work.folder / CARD)
             return Outcome({"verdict": "not applicable"}, ("advice.json",))
         advice = advise(
             str(place), encoder=config.encoder, features=config.features, max_clips=config.max_clips, seed=config.seed
         )
         write_json(work.folder / "advice.json", advice.to_json())
-        advice_card(advice, name).write(work.folder / CARD)
+        advice_card(advice, name).write_html(work.folder / CARD)
         return Outcome({"verdict": advice.verdict, "why": list(advice.why)}, ("advice.json",))
 
     return Stage(f"advise-{name}", "advise", config_to_dict(config), run, inputs=(data,), after=(after,))

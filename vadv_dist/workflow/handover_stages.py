@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from vadv_dist.config import config_to_dict
 from vadv_dist.config.workflow import ExportStageConfig
 from vadv_dist.inference.manifest import MANIFEST
-from vadv_dist.storage import remove_tree, write_json, write_text
+from vadv_dist.storage import remove_tree, write_json
 from vadv_dist.workflow.run_stages import runs_of
 from vadv_dist.workflow.stage import CARD, Outcome, Stage, Work
 
@@ -25,7 +25,7 @@ def export_stage(config: ExportStageConfig, trained: Sequence[Stage], scored: Se
             if (work.folder / kind).is_dir():
                 remove_tree(work.folder / kind)
             export_run(chosen.place("run"), work.folder / kind, format=kind, evaluations=evaluation.folder)
-        export_card(work.folder, config.formats, name).write(work.folder / CARD)
+        export_card(work.folder, config.formats, name).write_html(work.folder / CARD)
         values = {"formats": list(config.formats), "of": name}
         return Outcome(values, [f"{kind}/{MANIFEST}" for kind in config.formats])
 
@@ -41,7 +41,7 @@ def report_stage(name: str, inputs: Sequence[Stage]) -> Stage:
 
         page, document = summary_page(name, work)
         page.write(work.folder / "report.html")
-        write_text(work.folder / CARD, page.html)
+        page.write_html(work.folder / CARD)
         write_json(work.folder / "report.json", document)
         return Outcome({"page": "report.html"}, ("report.json",))
 

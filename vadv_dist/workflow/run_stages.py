@@ -49,7 +49,7 @@ def tune_stage(config: TuneStageConfig, train: TrainStageConfig, data: Sequence[
                 use_ray=config.use_ray,
             )
         place = work.folder / str(found["folder"]).rstrip("/").rpartition("/")[2]
-        tune_card(place).write(work.folder / CARD)
+        tune_card(place).write_html(work.folder / CARD)
         values = {"values": found["winner"]["values"], "verdict": found["verdict"], "search": place.name}
         write_text(work.folder / "best.json", json.dumps(values["values"], sort_keys=True) + "\n")
         return Outcome(values, ("best.json",))
@@ -98,7 +98,7 @@ def train_stage(
         result = folder.result()
         if result is None:
             raise MachineError(f"{folder.root} ended without a result. Run the workflow again.")
-        training_card(folder.root).write(work.folder / CARD)
+        training_card(folder.root).write_html(work.folder / CARD)
         checkpoint = checkpoint_at(folder.checkpoints, result.best_step).path.name
         values = {"run": run_name, "seed": seed, "alone": alone, "score": result.score, "cost": result.cost}
         products = ("student/vadv_export.json", f"checkpoints/{checkpoint}/manifest.json")
@@ -126,7 +126,7 @@ def evaluate_stage(config: EvaluateStageConfig, train: Stage, data: Sequence[Sta
         trained = work.inputs[train.name]
         places = [str(data_folder(work.inputs[stage.name])) for stage in data]
         evaluation = evaluate_run(trained.place("run"), config.split, data=places, out=work.folder)
-        evaluation_card(trained.place("run"), work.folder).write(work.folder / CARD)
+        evaluation_card(trained.place("run"), work.folder).write_html(work.folder / CARD)
         student = evaluation.metrics[evaluation.task.student.name]
         files = (f"evaluation-{config.split}.json", f"predictions-{config.split}.parquet")
         return Outcome({"split": config.split, "student": student, "rows": evaluation.rows}, files)
@@ -152,7 +152,7 @@ def study_stage(config: StudyStageConfig, data: Sequence[Stage], after: Sequence
         arguments = [f"--{name}={_text(value)}" for name, value in overrides.items()]
         plan = plan_study(file, arguments, small=config.small, name="study")
         run_study(plan, work.console, use_ray=config.use_ray)
-        study_card(work.folder / "study").write(work.folder / CARD)
+        study_card(work.folder / "study").write_html(work.folder / CARD)
         return Outcome({"study": "study"}, ("study/study.json",))
 
     outside = {str(file): sha256_file(file)}

@@ -131,7 +131,12 @@ def _data_section(work: Work) -> Section:
         said = advice[f"advise-{bare}"].values["verdict"] if f"advise-{bare}" in advice else "not asked"
         rows.append((None, (bare, clips, f"{warnings} warnings", said, data.values["fingerprint"][:16])))
     columns = ("Data set", "Clips", "Check", "A teacher", "Fingerprint")
-    return Section("data", "Data", "What `vadv advise` expected of a teacher.", plain_table("Data", columns, rows))
+    return Section(
+        "data",
+        "Data",
+        "The fourth column is what vadv advise expects of a teacher.",
+        plain_table("Data", columns, rows),
+    )
 
 
 def _search_section(work: Work) -> Section | None:
