@@ -27,6 +27,7 @@ Range = Annotated[tuple[Number, Number], LISTED]
 BadRows = Literal["error", "drop"]
 NonFinite = Literal["zero", "drop", "error"]
 FeatureType = Literal["float16", "float32"]
+ExportFormat = Literal["pytorch", "onnx", "onnx-int8", "sentence-transformers"]
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -276,8 +277,17 @@ class StudyStageConfig:
 class ExportStageConfig:
     """Export the student that is best on the validation split, over all seeds."""
 
-    formats: Annotated[tuple[Literal["pytorch", "onnx"], ...], Field(min_length=1)] = ("pytorch",)
-    """Formats, a folder each."""
+    formats: Annotated[tuple[ExportFormat, ...], Field(min_length=1)] = ("pytorch",)
+    """Formats, a folder each; `onnx-int8` has quantized weights, whose cost is measured."""
+    license: Name | None = None
+    """License of the weights for the model card, such as `mit`."""
+    languages: tuple[Name, ...] = ()
+    """Languages of the texts for the model card, such as `en`."""
+    base_model: Name | None = None
+    """The encoder's name on the Hugging Face Hub for the model card; null takes the run's, unless that is a folder."""
+
+    def __post_init__(self) -> None:
+        require(len(set(self.formats)) == len(self.formats), "formats", list(self.formats), "unique entries")
 
 
 @dataclass(frozen=True, config=SETTINGS)

@@ -9,22 +9,33 @@ from vadv_dist.storage import remove_tree, write_json
 from vadv_dist.workflow.run_stages import runs_of
 from vadv_dist.workflow.stage import CARD, Outcome, Stage, Work
 
+INT8 = "-int8"
+
 
 def export_stage(config: ExportStageConfig, trained: Sequence[Stage], scored: Sequence[Stage]) -> Stage:
     """Export the student that is best on the validation split, over the seeds of the trainings with a teacher."""
 
     def run(work: Work) -> Outcome:
+        from vadv_dist.inference.card_metadata import Publication
         from vadv_dist.inference.export import export_run
         from vadv_dist.workflow.cards import export_card
 
         runs = {name: pair for name, pair in runs_of(work).items() if not pair[0].values["alone"]}
         name, (chosen, evaluation) = min(runs.items(), key=lambda item: float(item[1][0].values["cost"]))
+        publication = Publication(config.license, config.languages, config.base_model)
         for kind in config.formats:
             if (work.folder / kind / MANIFEST).is_file():
                 continue
             if (work.folder / kind).is_dir():
                 remove_tree(work.folder / kind)
-            export_run(chosen.place("run"), work.folder / kind, format=kind, evaluations=evaluation.folder)
+            export_run(
+                chosen.place("run"),
+                work.folder / kind,
+                format=kind.removesuffix(INT8),
+                int8=kind.endswith(INT8),
+                publication=publication,
+                evaluations=evaluation.folder,
+            )
         export_card(work.folder, config.formats, name).write_html(work.folder / CARD)
         values = {"formats": list(config.formats), "of": name}
         return Outcome(values, [f"{kind}/{MANIFEST}" for kind in config.formats])
