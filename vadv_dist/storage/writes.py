@@ -284,16 +284,18 @@ def discard(folder: Location, *, last: str, held: str) -> None:
         logger.warning("%s is no longer needed, but could not be removed: %s", folder, error)
 
 
-def sweep(folder: Location, names: Iterable[str] | None = None) -> None:
+def sweep(folder: Location, names: Iterable[str] | None = None, *, deep: bool = True) -> None:
     """Remove incomplete files that killed writers left in a folder on a disk; nobody may be writing there.
 
     Args:
         folder: the folder.
         names: files and folders directly below it; None means everything below it.
+        deep: without names, whether to look into its folders, too.
     """
     if isinstance(folder, S3Path):
         return
-    patterns = ["**/.*.partial-*"] if names is None else [f".{glob.escape(name)}.partial-*" for name in names]
+    every = "**/.*.partial-*" if deep else ".*.partial-*"
+    patterns = [every] if names is None else [f".{glob.escape(name)}.partial-*" for name in names]
     for left in [found for pattern in patterns for found in folder.glob(pattern)]:
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)

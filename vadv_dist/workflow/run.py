@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vadv_dist.errors import UserError
-from vadv_dist.storage import clear
+from vadv_dist.storage import clear, sweep
 from vadv_dist.workflow.attempts import ATTEMPTS, LOCK, next_attempt
 from vadv_dist.workflow.plan import Workflow
 from vadv_dist.workflow.stage import MANIFEST, Finished, Stage, Work, manifest_of, read_finished
@@ -43,6 +43,7 @@ def run_stage(workflow: Workflow, name: str, console: "Console", *, force: bool 
             attempt.end("not needed")
             console.print(f"{name}: completed by another process in {folder}", highlight=False)
             return found
+        sweep(folder, deep=False)  # runs do it themselves
         if found is not None:
             clear(folder, first=MANIFEST, keep=(ATTEMPTS, LOCK))
         started = time.time()
