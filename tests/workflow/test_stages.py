@@ -231,11 +231,9 @@ def test_mistakes_are_reported_before_anything_starts(
         tiny(override)
 
 
-# What says when and how fast something was done, or of which attempt it is.
-TIMES = re.compile(
-    rb'"(?:time|seconds|started|finished|\w+_s|\w+_per_s|attempt|\w*memory\w*|flops|mfu)": (?:[-+.e\d]+|null|\[[^]]*\])'
-)
-NOT_COMPARED = {"stage.json", ".lock", ".writer-lock", "metrics.jsonl"}
+# Files that say when and how fast something was done, and such lines of others.
+WITH_TIMES = {"stage.json", ".lock", ".writer-lock", "metrics.jsonl", "result.json"}
+TIMES = re.compile(rb'"created": "[^"]*"|<dd>[^<]*(?:</dd><dt>|with validation|\(median\)|\d:\d\d:\d\d)[^<]*</dd>')
 
 
 def artefacts(root: Path) -> dict[str, bytes]:
@@ -243,10 +241,9 @@ def artefacts(root: Path) -> dict[str, bytes]:
     found = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root)
-        state = path.parent.parent.name == "checkpoints" and path.suffix == ".json"  # has the time of training so far
-        if path.is_file() and path.name not in NOT_COMPARED and "attempts" not in name.parts and not state:
-            content = path.read_bytes()
-            found[str(name)] = TIMES.sub(b"", content) if path.suffix == ".json" else content
+        state = path.parent.parent.name == "checkpoints" and path.suffix == ".json"  # has the seconds of training
+        if path.is_file() and path.name not in WITH_TIMES and "attempts" not in name.parts and not state:
+            found[str(name)] = TIMES.sub(b"", path.read_bytes())
     return found
 
 

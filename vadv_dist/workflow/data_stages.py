@@ -63,15 +63,18 @@ def data_stage(name: str, config: DataSetConfig, where: str, known: Mapping[str,
         from vadv_dist.workflow.cards import data_card
 
         if isinstance(config, ReadyDataConfig):
-            uri, products = str(location(config.uri).resolve()), [CARD]
+            uri = str(location(config.uri).resolve())
         else:
             _make(config, work, name, where)
-            uri, products = name, [f"{name}/dataset.json", CARD]
+            uri = name
         dataset = Dataset.open(_place(work.folder, uri))
         manifest = dataset.manifest
         data_card(dataset, name).write_html(work.folder / CARD)
         rows = {split: manifest.rows(split) for split in manifest.splits}
-        return Outcome({"uri": uri, "fingerprint": manifest.fingerprint, "rows": rows}, products)
+        facts = {"fingerprint": manifest.fingerprint, "rows": rows}
+        # Not dataset.json, which says when it was written.
+        write_json(work.folder / "data.json", {**facts, "label": dataclasses.asdict(manifest.label)})
+        return Outcome({"uri": uri, **facts}, ["data.json"])
 
     return Stage(f"data-{name}", "data", settings, run, outside=outside, heavy=heavy)
 
