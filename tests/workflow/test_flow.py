@@ -150,7 +150,7 @@ def test_every_line_names_its_stage_and_nothing_else_is_said(ran: Ran) -> None:
 @pytest.mark.slow
 def test_the_card_of_a_step_is_the_page_of_its_stage(ran: Ran) -> None:
     page = ran.place.wait_for("export/*/card.html").read_text()
-    cards = (ran.place.storage / ".metaflow" / "mf.cards").rglob("*.html")
+    cards = (ran.place.storage / ".metaflow").rglob("*.html")
     assert page in {card.read_text() for card in cards}
 
 
