@@ -58,6 +58,7 @@ def words(tmp_path: Path) -> dict:
     return {"csv": tmp_path / "clips.csv", "arrays": [f"{tmp_path}/vectors.npz:video=visual"]}
 
 
+@pytest.mark.long
 def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_on_a_disk(
     cluster, s3, words, write_config, tmp_path: Path
 ) -> None:

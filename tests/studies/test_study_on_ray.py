@@ -16,6 +16,7 @@ from vadv_dist.storage import read_json
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
+@pytest.mark.long
 def test_study_stopped_on_ray_ends_with_every_run_packed_or_with_workers(
     cluster, write_study: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -2,8 +2,8 @@
 
 import contextlib
 import itertools
-import multiprocessing
 from collections.abc import Callable
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ def quiet(text: str) -> None:
 
 
 def test_exactly_one_of_several_writers_writes_a_new_file(folder: Location) -> None:
-    with multiprocessing.pool.ThreadPool(8) as pool:
+    with ThreadPool(8) as pool:
         wrote = pool.map(lambda number: write_new(folder / "file", f"by {number}"), range(8))
     assert sum(wrote) == 1
     assert (folder / "file").read_text() == f"by {wrote.index(True)}"
@@ -108,7 +108,7 @@ def test_an_outcome_without_manifest_is_published_by_the_next_process(folder: Lo
 
 def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
     said: list[str] = []
-    with multiprocessing.pool.ThreadPool(1) as pool:
+    with ThreadPool(1) as pool:
         with next_attempt(tmp_path, quiet) as first:
             other = pool.apply_async(_number, (tmp_path, said.append))
             while not said:

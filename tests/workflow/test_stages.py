@@ -142,6 +142,29 @@ def test_a_forced_stage_runs_once_more_and_what_it_did_not_change_is_kept(done: 
         explain(workflow, ("chek-made",))
 
 
+def test_a_stage_killed_while_its_folder_is_cleared_starts_from_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_tiny(tmp_path, tmp_path / "runs")
+    workflow = plan_workflow(file)
+    run_stage(workflow, "data-made", QUIET)
+    folder = workflow.folder(workflow.stages["data-made"])
+
+    def interrupted(place: Path, **settings: object) -> None:
+        (place / "stage.json").unlink()
+        shutil.rmtree(place / "made" / "encoder")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vadv_dist.workflow.run.clear", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(workflow, "data-made", QUIET, force=True)
+    assert (folder / "made" / "dataset.json").is_file()
+    run_stage(workflow, "data-made", QUIET)
+    assert (folder / "made" / "encoder" / "config.json").is_file()
+    assert not (folder / ".clearing").exists()
+
+
 def test_another_result_of_an_input_runs_what_reads_it(tmp_path: Path) -> None:
     file = write_tiny(tmp_path, tmp_path / "runs")
     workflow = plan_workflow(file)

@@ -42,6 +42,7 @@ OUTPUTS = {
     "report": ("run",),
     "compare": ("html",),
     "recipes": ("file",),
+    "init": ("file",),
 }
 _TAKE_OVERRIDES = ("doctor", "extract", "study", "submit", "train", "tune", "workflow")
 # Errors caused by the path itself.

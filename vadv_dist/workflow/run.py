@@ -6,13 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vadv_dist.errors import UserError
-from vadv_dist.storage import clear, sweep
+from vadv_dist.storage import Location, clear, sweep, write_text
 from vadv_dist.workflow.attempts import ATTEMPTS, LOCK, next_attempt
 from vadv_dist.workflow.plan import Workflow
 from vadv_dist.workflow.stage import MANIFEST, Finished, Stage, Work, manifest_of, read_finished
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+# In a folder whose content is being removed.
+_CLEARING = ".clearing"
 
 
 def run_stage(workflow: Workflow, name: str, console: "Console", *, force: bool = False) -> Finished:
@@ -34,25 +37,25 @@ def run_stage(workflow: Workflow, name: str, console: "Console", *, force: bool 
     folder = workflow.folder(stage)
     known = read_finished(folder)
     if known is not None and known.is_built_on(inputs) and not force:
-        console.print(f"{name}: complete in {folder}", highlight=False)
+        console.print(f"{name}: complete in {folder}", highlight=False, soft_wrap=True)
         return known
     with next_attempt(folder, _say(console, name)) as attempt:
         found = read_finished(folder)
         is_new = found is not None and (known is None or found.manifest["attempt"] != known.manifest["attempt"])
         if found is not None and found.is_built_on(inputs) and (not force or is_new):
             attempt.end("not needed")
-            console.print(f"{name}: completed by another process in {folder}", highlight=False)
+            console.print(f"{name}: completed by another process in {folder}", highlight=False, soft_wrap=True)
             return found
         sweep(folder, deep=False)  # runs do it themselves
-        if found is not None:
-            clear(folder, first=MANIFEST, keep=(ATTEMPTS, LOCK))
+        if found is not None or (folder / _CLEARING).is_file():
+            _clear(folder)
         started = time.time()
-        console.print(f"{name}: running in {folder}", highlight=False)
+        console.print(f"{name}: running in {folder}", highlight=False, soft_wrap=True)
         outcome = stage.run(Work(folder, inputs, console))
         ended = time.time()
         facts = {"started": started, "finished": ended, "host": socket.gethostname()}
         manifest = attempt.complete({**manifest_of(stage, folder, inputs, outcome), **facts})
-    console.print(f"{name}: complete after {ended - started:.0f} s", highlight=False)
+    console.print(f"{name}: complete after {ended - started:.0f} s", highlight=False, soft_wrap=True)
     return Finished(folder, manifest)
 
 
@@ -82,4 +85,11 @@ def _required(workflow: Workflow, stage: Stage, by: str) -> Finished:
 
 
 def _say(console: "Console", name: str) -> Callable[[str], None]:
-    return lambda text: console.print(f"{name}: {text}", highlight=False)
+    return lambda text: console.print(f"{name}: {text}", highlight=False, soft_wrap=True)
+
+
+def _clear(folder: Location) -> None:
+    """Remove what a stage produced; if that is interrupted, the next attempt continues with it."""
+    write_text(folder / _CLEARING, "")
+    clear(folder, first=MANIFEST, keep=(ATTEMPTS, LOCK, _CLEARING))
+    (folder / _CLEARING).unlink(missing_ok=True)
