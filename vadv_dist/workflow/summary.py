@@ -114,11 +114,15 @@ def _finding(result: StudyResult, split: str, metric: Metric) -> str:
     if pair.difference is None or len(result.seeds) < 2:
         return "One seed cannot tell a gain from chance."
     gain = -pair.difference.mean if metric.lower_is_better else pair.difference.mean
-    change = f"by {number(abs(pair.difference.mean), metric)} (95 % interval of the difference "
-    change += f"{interval_text(pair.difference, metric, signed=True)}, over {len(result.seeds)} seeds and the clips)"
+    size, side = number(abs(pair.difference.mean), metric), "lower" if pair.difference.mean < 0 else "higher"
+    interval = interval_text(pair.difference, metric, signed=True)
+    found = (
+        f"with its teacher the student’s {metric.title} is {size} {side} (95 % interval {interval}, over "
+        f"{len(result.seeds)} seeds and the clips)."
+    )
     if pair.difference.low <= 0 <= pair.difference.high:
-        return f"No gain is shown: with its teacher the student’s {metric.title} changes {change}."
-    return f"With its teacher the student is {'better' if gain > 0 else 'worse'} {change}."
+        return f"No gain is shown: {found}"
+    return f"The student is {'better' if gain > 0 else 'worse'}: {found}"
 
 
 def _data_section(work: Work) -> Section:
