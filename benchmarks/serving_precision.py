@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--texts", type=Path, default=MOSI, help="a CSV with a column 'text'")
     options = parser.parse_args()
+    options.cores = sorted({1, *options.cores})  # everything is relative to one core
     torch.manual_seed(0)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
