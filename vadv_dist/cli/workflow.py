@@ -1,4 +1,4 @@
-"""The commands `workflow` and `init`."""
+"""The command `workflow`."""
 
 import argparse
 

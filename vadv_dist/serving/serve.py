@@ -1,4 +1,4 @@
-"""`vadv serve`: load a student, and answer until the process is told to end."""
+"""`vadv serve`: load a student, and answer until the process is stopped."""
 
 import json
 from collections.abc import Callable

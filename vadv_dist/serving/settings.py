@@ -72,7 +72,7 @@ class ServeSettings:
 
 @dataclass(frozen=True)
 class StudentFacts:
-    """What clients are told of a student.
+    """What clients learn about a student.
 
     Attributes:
         name: name of its run.

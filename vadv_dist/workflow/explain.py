@@ -15,9 +15,9 @@ State = Literal["complete", "running", "stopped", "failed", "missing"]
 _MOST = 3  # changes that a reason lists
 # What a stage whose last attempt ended so will do.
 _UNFINISHED = {
-    "open": "its process was killed; it goes on from what is there",
-    "lost": "its process was killed; it goes on from what is there",
-    "stopped": "it was stopped; it goes on from what is there",
+    "open": "its process was killed; it resumes from what is there",
+    "lost": "its process was killed; it resumes from what is there",
+    "stopped": "it was stopped; it resumes from what is there",
 }
 
 

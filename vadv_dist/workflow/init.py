@@ -170,7 +170,7 @@ def with_columns(found: Found, text: str) -> Found:
     """A table with chosen columns, the range of its labels, and whether it has a validation split.
 
     Raises:
-        UserError: a column is missing, or the labels are no numbers.
+        UserError: a column is missing, or the labels are not numbers.
     """
     columns = dict(part.split("=", 1) for part in (p.strip() for p in text.split(",")) if "=" in part)
     for field in ("id", "text", "label", "split"):

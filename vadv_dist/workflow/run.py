@@ -21,7 +21,7 @@ _CLEARING = ".clearing"
 def run_stage(workflow: Workflow, name: str, console: "Console", *, force: bool = False) -> Finished:
     """Run a stage and return it, or return it if it is complete.
 
-    A stage that another process works on is waited for. One that was killed goes on from what it left.
+    A stage that another process works on is waited for. One that was killed resumes from what it left.
 
     Args:
         workflow: the workflow.

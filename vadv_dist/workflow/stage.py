@@ -103,7 +103,7 @@ class Stage:
         name: unique in its workflow; the name of its folder's parent.
         kind: what it does.
         settings: plain values that determine its output.
-        run: does the work. It may find what an earlier attempt left in the folder, and goes on from there.
+        run: does the work. It may find what an earlier attempt left in the folder, and resumes from there.
         inputs: the stages whose output it reads.
         after: further stages that must be complete first.
         outside: content of files from outside, by place.
