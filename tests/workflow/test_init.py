@@ -14,7 +14,8 @@ from rich.console import Console
 from vadv_dist.cli import main
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.errors import UserError
-from vadv_dist.workflow.init import look, parse_range, parse_seeds, with_columns, write_workflow
+from vadv_dist.workflow.init import parse_range, parse_seeds, write_workflow
+from vadv_dist.workflow.own_data import look, with_columns
 from vadv_dist.workflow.plan import plan_workflow
 from vadv_dist.workflow.run import run_stage
 

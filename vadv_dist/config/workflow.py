@@ -25,7 +25,6 @@ LISTED = BeforeValidator(lambda given: tuple(given) if isinstance(given, list) e
 Names = Annotated[tuple[Name, ...], LISTED]
 Range = Annotated[tuple[Number, Number], LISTED]
 BadRows = Literal["error", "drop"]
-NonFinite = Literal["zero", "drop", "error"]
 FeatureType = Literal["float16", "float32"]
 ExportFormat = Literal["pytorch", "onnx", "onnx-int8", "sentence-transformers"]
 
@@ -75,8 +74,34 @@ class ExtractDataConfig:
     """Values by `section.field`, such as `clips.csv: clips.csv`. `output.uri` is set by the workflow."""
 
 
+# Descriptions in annotations are inherited; docstrings below fields are not.
+@dataclass(frozen=True, config=SETTINGS, kw_only=True)
+class LabelsConfig:
+    """The labels of a foreign format."""
+
+    label_range: Annotated[Range, Field(description="Lowest and highest label.")] = (-3.0, 3.0)
+    threshold: Annotated[
+        Number | None, Field(description="Lowest positive label; null is the middle of the range.")
+    ] = None
+
+
+@dataclass(frozen=True, config=SETTINGS, kw_only=True)
+class SequencesConfig(LabelsConfig):
+    """A foreign format with sequences of features, which become frames."""
+
+    frames: Annotated[Count, Field(description="Number of equal segments per sequence.")] = 8
+    pool: Annotated[
+        Literal["mean", "sample"], Field(description="Reduce a segment to its mean or to its middle row.")
+    ] = "mean"
+    non_finite: Annotated[Literal["zero", "drop", "error"], Field(description="What to do on NaN or infinity.")] = (
+        "zero"
+    )
+    dtype: Annotated[FeatureType, Field(description="Stored type of features.")] = "float16"
+    bad_rows: Annotated[BadRows, Field(description="What to do on a row that is not a valid clip.")] = "drop"
+
+
 @dataclass(frozen=True, config=SETTINGS)
-class TableDataConfig:
+class TableDataConfig(LabelsConfig):
     """A CSV file of clips, with features in npz files if there are any, as `vadv ingest table` reads it."""
 
     csv: Place
@@ -94,10 +119,6 @@ class TableDataConfig:
     """Column of the label."""
     video_column: Name = "video_id"
     """Column of the video; if it is missing, the id without its last number."""
-    label_range: Range = (-3.0, 3.0)
-    """Lowest and highest label."""
-    threshold: Number | None = None
-    """Lowest positive label; null is the middle of the range."""
     valid_fraction: Share | None = None
     """Share of train to move to valid, by whole videos."""
     seed: Natural = 1
@@ -113,7 +134,7 @@ class TableDataConfig:
 
 
 @dataclass(frozen=True, config=SETTINGS)
-class MmsaDataConfig:
+class MmsaDataConfig(SequencesConfig):
     """A pickled feature file from MMSA, as `vadv ingest mmsa` reads it."""
 
     file: Place
@@ -121,28 +142,14 @@ class MmsaDataConfig:
     kind: Literal["mmsa"] = "mmsa"
     label_key: Name = "regression_labels"
     """Key of the labels."""
-    label_range: Range = (-3.0, 3.0)
-    """Lowest and highest label."""
-    threshold: Number | None = None
-    """Lowest positive label; null is the middle of the range."""
     features: Annotated[tuple[Literal["vision", "audio"], ...], LISTED] = ("vision", "audio")
     """Features to read."""
     vision_as: Literal["visual", "face"] = "visual"
     """Feature to store vision as."""
-    frames: Count = 8
-    """Number of equal segments per sequence."""
-    pool: Literal["mean", "sample"] = "mean"
-    """Reduce a segment to its mean or to its middle row."""
-    non_finite: NonFinite = "zero"
-    """What to do on NaN or infinity."""
-    dtype: FeatureType = "float16"
-    """Stored type of features."""
-    bad_rows: BadRows = "drop"
-    """What to do on a row that is not a valid clip."""
 
 
 @dataclass(frozen=True, config=SETTINGS)
-class CmuSdkDataConfig:
+class CmuSdkDataConfig(SequencesConfig):
     """Computational sequences from the CMU-MultimodalSDK, as `vadv ingest cmu-sdk` reads them."""
 
     labels: Place
@@ -162,20 +169,6 @@ class CmuSdkDataConfig:
     """The sequence to store as audio."""
     label_number: Natural = 0
     """Column of the label, from 0."""
-    label_range: Range = (-3.0, 3.0)
-    """Lowest and highest label."""
-    threshold: Number | None = None
-    """Lowest positive label; null is the middle of the range."""
-    frames: Count = 8
-    """Number of equal segments per sequence."""
-    pool: Literal["mean", "sample"] = "mean"
-    """Reduce a segment to its mean or to its middle row."""
-    non_finite: NonFinite = "zero"
-    """What to do on NaN or infinity."""
-    dtype: FeatureType = "float16"
-    """Stored type of features."""
-    bad_rows: BadRows = "drop"
-    """What to do on a row that is not a valid clip."""
 
 
 @dataclass(frozen=True, config=SETTINGS)

@@ -6,22 +6,23 @@ from vadv_dist.config import config_to_dict
 from vadv_dist.config.workflow import ExportStageConfig
 from vadv_dist.inference.manifest import MANIFEST
 from vadv_dist.storage import remove_tree, write_json
-from vadv_dist.workflow.run_stages import runs_of
+from vadv_dist.workflow.run_stages import TAUGHT, runs_of
 from vadv_dist.workflow.stage import CARD, Outcome, Stage, Work
 
 INT8 = "-int8"
 
 
 def export_stage(config: ExportStageConfig, trained: Sequence[Stage], scored: Sequence[Stage]) -> Stage:
-    """Export the student that is best on the validation split, over the seeds of the trainings with a teacher."""
+    """Export the student that is best on the validation split, of those with a teacher if there are any."""
 
     def run(work: Work) -> Outcome:
         from vadv_dist.inference.card_metadata import Publication
         from vadv_dist.inference.export import export_run
         from vadv_dist.workflow.cards import export_card
 
-        runs = {name: pair for name, pair in runs_of(work).items() if not pair[0].values["alone"]}
-        name, (chosen, evaluation) = min(runs.items(), key=lambda item: float(item[1][0].values["cost"]))
+        runs = runs_of(work)
+        taught = {name: pair for name, pair in runs.items() if pair[0].values["variant"] == TAUGHT}
+        name, (chosen, evaluation) = min((taught or runs).items(), key=lambda item: float(item[1][0].values["cost"]))
         publication = Publication(config.license, config.languages, config.base_model)
         for kind in config.formats:
             if (work.folder / kind / MANIFEST).is_file():

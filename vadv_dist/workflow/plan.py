@@ -122,7 +122,7 @@ def plan_workflow(
         for alone in ways
     ]
     scored = [add(evaluate_stage(config.evaluate, each, data)) for each in trained]
-    study = None if config.study is None else add(study_stage(config.study, data, gates))
+    study = None if config.study is None else add(study_stage(config.study, data, gates, where))
     exported = add(export_stage(config.export, trained, scored))
     advice = [stages[name] for name in stages if stages[name].kind in ("advise", "check")]
     evidence = [*data, *advice, *([tuned] if tuned else []), *([study] if study else [])]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vadv_dist import __version__
 from vadv_dist.config.load import take_overrides
-from vadv_dist.config.study_runs import find_study, load_study
+from vadv_dist.config.study_runs import find_study, load_study, small_study
 from vadv_dist.config.workflow import ExtractDataConfig, WorkflowConfig
 from vadv_dist.errors import MachineError, PreemptedError, StoppedError, UserError
 from vadv_dist.runtime.signals import STOPPED
@@ -184,7 +184,11 @@ def _files(config: WorkflowConfig) -> Iterator[str]:
     if config.study is not None:
         yield config.study.file
         study = load_study(find_study(config.study.file))
-        yield from (each for each in (study.config, *(v.config for v in study.variants.values())) if each)
+        if config.study.small:
+            study = small_study(study, config.study.file)
+        variants = study.variants.values()
+        named = (study.config, *(each.config for each in variants), *(each.predictions for each in variants))
+        yield from (each for each in named if each)
 
 
 def _extraction_places(config: ExtractDataConfig, name: str, where: str, reach: Reach) -> list[str]:

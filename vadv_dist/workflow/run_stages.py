@@ -10,7 +10,7 @@ from vadv_dist.config import Config, config_to_dict, config_to_yaml
 from vadv_dist.config.load import build, read_yaml, set_field
 from vadv_dist.config.recipes import config_path
 from vadv_dist.config.study import fill_in
-from vadv_dist.config.study_runs import find_study
+from vadv_dist.config.study_runs import StudyRuns, find_study, load_study, small_study
 from vadv_dist.config.workflow import EvaluateStageConfig, StudyStageConfig, TrainStageConfig, TuneStageConfig
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.runs.checkpoint import checkpoint_at
@@ -20,7 +20,8 @@ from vadv_dist.storage import scratch_folder, sha256_file, write_text
 from vadv_dist.workflow.data_stages import data_folder, sources_of
 from vadv_dist.workflow.stage import CARD, Finished, Outcome, Stage, Work
 
-DATA = "data:"
+DATA, MADE = "data:", "made:"  # data sets of the workflow, and those that a study makes
+# Variants of trainings, as reports name them.
 ALONE = "student alone"
 TAUGHT = "with teacher"
 
@@ -100,7 +101,8 @@ def train_stage(
             raise MachineError(f"{folder.root} ended without a result. Run the workflow again.")
         training_card(folder.root).write_html(work.folder / CARD)
         checkpoint = checkpoint_at(folder.checkpoints, result.best_step).path.name
-        values = {"run": run_name, "seed": seed, "alone": alone, "score": result.score, "cost": result.cost}
+        variant = TAUGHT if resolved.has_teacher else ALONE
+        values = {"run": run_name, "seed": seed, "variant": variant, "score": result.score, "cost": result.cost}
         products = ("student/vadv_export.json", f"checkpoints/{checkpoint}/manifest.json")
         return Outcome(values, [f"{run_name}/{product}" for product in products])
 
@@ -135,30 +137,47 @@ def evaluate_stage(config: EvaluateStageConfig, train: Stage, data: Sequence[Sta
     return Stage(name, "evaluate", config_to_dict(config), run, inputs=(train, *data), heavy=True)
 
 
-def study_stage(config: StudyStageConfig, data: Sequence[Stage], after: Sequence[Stage]) -> Stage:
-    """A study on the workflow's data sets, or its small part."""
+def study_stage(config: StudyStageConfig, data: Sequence[Stage], after: Sequence[Stage], where: str) -> Stage:
+    """A study on the workflow's data sets, or its small part, which makes its own.
+
+    Args:
+        config: the section.
+        data: the stages of the data sets.
+        after: stages that must be complete before the data sets are used.
+        where: the workflow file, for messages.
+    """
     file = find_study(config.file)
+    inputs, after = ((), ()) if config.small else (tuple(data), tuple(after))
+
+    def arguments(folders: Mapping[str, str]) -> list[str]:
+        overrides = {
+            name: _filled(value, folders, f"{where}: study.overrides.{name}")
+            for name, value in config.overrides.items()
+        }
+        if not config.small:
+            overrides.setdefault("data.sources", sources_of(folders))
+        return [f"--{name}={_text(value)}" for name, value in overrides.items()]
 
     def run(work: Work) -> Outcome:
         from vadv_dist.studies.plan import plan_study
         from vadv_dist.studies.study import run_study
         from vadv_dist.workflow.cards import study_card
 
-        folders = _folders(data, work)
-        overrides = {name: fill_in(value, DATA, folders) for name, value in config.overrides.items()}
-        if not config.small:
-            overrides.setdefault("data.sources", sources_of(folders))
-        overrides["run.storage"] = str(work.folder)
-        arguments = [f"--{name}={_text(value)}" for name, value in overrides.items()]
-        plan = plan_study(file, arguments, small=config.small, name="study")
-        run_study(plan, work.console, use_ray=config.use_ray)
+        given = [*arguments(_folders(inputs, work)), f"--run.storage={work.folder}"]
+        run_study(plan_study(file, given, small=config.small, name="study"), work.console, use_ray=config.use_ray)
         study_card(work.folder / "study").write_html(work.folder / CARD)
         return Outcome({"study": "study"}, ("study/study.json",))
 
+    study = load_study(file)
+    if config.small:
+        study = small_study(study, str(file))
+    made = {name: f"{MADE}{name}" for name in study.small.made}
+    runs = StudyRuns(study, str(file), arguments(placeholders(inputs))).configs(made)
+    settings = {"small": config.small, "runs": {name: _identity(each) for name, each in runs.items()}}
     outside = {str(file): sha256_file(file)}
-    inputs = () if config.small else tuple(data)
-    after = (*after, *(data if config.small else ()))
-    return Stage("study", "study", config_to_dict(config), run, inputs=inputs, after=after, outside=outside, heavy=True)
+    for each in runs.values():
+        outside |= _encoder(each)
+    return Stage("study", "study", settings, run, inputs=inputs, after=after, outside=outside, heavy=True)
 
 
 def run_config(
@@ -182,13 +201,7 @@ def run_config(
     """
     raw = read_yaml(config_path(config.config))
     for name, value in {**config.overrides, **(best or {})}.items():
-        try:
-            set_field(raw, Config, name, fill_in(value, DATA, folders))
-        except KeyError as error:
-            raise UserError(
-                f"{where}: train.overrides.{name} refers to data:{error.args[0]}, expected one of the data sets "
-                f"{', '.join(folders)}."
-            ) from None
+        set_field(raw, Config, name, _filled(value, folders, f"{where}: train.overrides.{name}"))
     set_field(raw, Config, "data.sources", sources_of(folders))
     set_field(raw, Config, "run.seed", seed)
     if alone:
@@ -210,6 +223,15 @@ def runs_of(work: Work) -> dict[str, tuple[Finished, Finished]]:
 
 def _folders(data: Sequence[Stage], work: Work) -> dict[str, str]:
     return {_name(stage): str(data_folder(work.inputs[stage.name])) for stage in data}
+
+
+def _filled(value: Any, folders: Mapping[str, str], where: str) -> Any:
+    """An override with the folders of data sets."""
+    try:
+        return fill_in(value, DATA, folders)
+    except KeyError as error:
+        known = f"one of the data sets {', '.join(folders)}" if folders else "a data set of the study's `small` part"
+        raise UserError(f"{where} refers to data:{error.args[0]}, expected {known}.") from None
 
 
 def _name(data: Stage) -> str:
@@ -236,9 +258,9 @@ def _identity_of(encoder: str, pretrained: bool) -> str:
 
 
 def _encoder(config: Config) -> dict[str, str]:
-    """The content of the encoder that training starts from, unless it is made by a stage."""
+    """The content of the encoder that training starts from, unless a stage makes it."""
     student = config.text_student
-    if student is None or student.encoder.startswith(DATA):
+    if student is None or student.encoder.startswith((DATA, MADE)):
         return {}
     return {student.encoder: _identity_of(student.encoder, student.pretrained)}
 

@@ -46,7 +46,7 @@ def _scores(name: str, work: Work) -> StudyResult:
     scores, seeds, task = [], [], None
     split = ""
     for trained, scored in runs_of(work).values():
-        seed, alone = int(trained.values["seed"]), bool(trained.values["alone"])
+        seed = int(trained.values["seed"])
         seeds.append(seed)
         split = str(scored.values["split"])
         files = (f"evaluation-{split}.json", f"predictions-{split}.parquet")
@@ -57,7 +57,7 @@ def _scores(name: str, work: Work) -> StudyResult:
         metric, run = task.score_metric, RunFolder(trained.place("run"))
         scores.append(
             RunScores(
-                ALONE if alone else TAUGHT,
+                str(trained.values["variant"]),
                 seed,
                 scored.folder,
                 "complete",
@@ -68,8 +68,6 @@ def _scores(name: str, work: Work) -> StudyResult:
         )
     assert task is not None  # a workflow has a seed
     scores.sort(key=lambda run: (run.variant != ALONE, run.seed))
-    if all(run.variant == TAUGHT for run in scores) and not _has_teacher(work):
-        scores = [_renamed(run) for run in scores]
     seeds = sorted(set(seeds))
     metrics = tuple(metric for metric in task.metrics if any(metric.key in run.values[split] for run in scores))
     return StudyResult(
@@ -88,16 +86,6 @@ def _scores(name: str, work: Work) -> StudyResult:
         scores=scores,
         analysis=analyse(scores, metrics, splits=(split,), asked=len(seeds), published={}),
     )
-
-
-def _has_teacher(work: Work) -> bool:
-    (first, _), *_ = runs_of(work).values()
-    return RunFolder(first.place("run")).config().has_teacher
-
-
-def _renamed(run: RunScores) -> RunScores:
-    run.variant = ALONE
-    return run
 
 
 def _headline(result: StudyResult, split: str, metric: Metric) -> str:
