@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from vadv_dist.workflow.flow_process import call_stage, forced_attempts, prepare, say_error, stops_tasks, threads_for
+from vadv_dist.workflow.flow_process import call_stage, prepare, say_error, start_flow, stops_tasks, threads_for
 
 prepare(os.environ)  # before Metaflow is imported, which reads its settings then
 
@@ -57,7 +57,7 @@ class VadvWorkflow(FlowSpec):
 
         def work() -> None:
             output = console(stderr=True)
-            self.html = call_stage(self.file, shlex.split(self.overrides), name, self.forced, output, self.address)
+            self.html = call_stage(self.file, shlex.split(self.overrides), name, self.started, output, self.address)
 
         self.call(name, work)
 
@@ -67,12 +67,9 @@ class VadvWorkflow(FlowSpec):
         """Read the workflow file."""
 
         def work() -> None:
-            from vadv_dist.workflow.plan import plan_workflow
-
-            workflow = plan_workflow(self.file, shlex.split(self.overrides))
-            self.data_sets = list(workflow.config.data)
-            self.trainings = [name.removeprefix("train-") for name in workflow.of_kind("train")]
-            self.forced = forced_attempts(workflow, [name for name in self.force.split(",") if name])
+            force = [name for name in self.force.split(",") if name]
+            self.started = start_flow(self.file, shlex.split(self.overrides), force)
+            self.data_sets, self.trainings = self.started.data_sets, self.started.trainings
 
         self.call("start", work)
         self.next(self.data, foreach="data_sets")
@@ -98,7 +95,7 @@ class VadvWorkflow(FlowSpec):
     @step
     def gather(self, inputs):
         """All data sets are ready."""
-        self.merge_artifacts(inputs, include=["trainings", "forced"])
+        self.merge_artifacts(inputs, include=["trainings", "started"])
         self.next(self.tune)
 
     @stage_step
@@ -124,7 +121,7 @@ class VadvWorkflow(FlowSpec):
     @stage_step
     def study(self, inputs):
         """Run a study beside the trainings."""
-        self.merge_artifacts(inputs, include=["forced"])
+        self.merge_artifacts(inputs, include=["started"])
         self.stage("study")
         self.next(self.export)
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from rich.console import Console
 from s3_server import BUCKET, CREDENTIALS
 
 from vadv_dist.cli import main
+from vadv_dist.errors import UserError
 from vadv_dist.storage import location, read_json
-from vadv_dist.workflow.flow_process import MAX_WORKERS, call_stage, prepare, threads_for
+from vadv_dist.workflow.flow_process import MAX_WORKERS, call_stage, prepare, start_flow, threads_for
 from vadv_dist.workflow.plan import plan_workflow
 
 FLOW = Path(__file__).parents[2] / "jobs" / "workflow.py"
@@ -235,11 +236,15 @@ def test_the_page_of_a_stage_in_an_object_store(s3: str, tmp_path: Path) -> None
     file = tmp_path / "small.yaml"
     file.write_text(FILE.format(storage=f"{s3}/flow"))
     console = Console(file=(tmp_path / "said").open("w"))
-    page = call_stage(str(file), (), "data-made", {}, console)
+    started = start_flow(str(file), (), ())
+    page = call_stage(str(file), (), "data-made", started, console)
     [folder] = location(f"{s3}/flow/small/data-made").glob("*")
     assert page == (folder / "card.html").read_text()
-    assert call_stage(str(file), (), "data-made", {"data-made": 0}, console) == page
-    assert call_stage(str(file), (), "tune", {}, console) is None
+    assert start_flow(str(file), (), ["data-made"]).forced == {"data-made": 1}
+    assert call_stage(str(file), (), "data-made", replace(started, forced={"data-made": 0}), console) == page
+    assert call_stage(str(file), (), "tune", started, console) is None
+    with pytest.raises(UserError, match=r"small\.yaml has changed since the workflow was started"):
+        call_stage(str(file), ["--workflow.seeds=[2]"], "data-made", started, console)
 
 
 @pytest.fixture(scope="module")

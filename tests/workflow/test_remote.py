@@ -13,7 +13,7 @@ from rich.console import Console
 
 from vadv_dist.errors import UserError
 from vadv_dist.storage import read_json, write_json
-from vadv_dist.workflow.plan import agreed, plan_workflow
+from vadv_dist.workflow.plan import plan_workflow
 from vadv_dist.workflow.remote import JOB, job_arguments, job_name, plan_job
 from vadv_dist.workflow.run import run_stage
 
@@ -88,24 +88,12 @@ def test_a_job_plans_without_the_files_of_other_stages(project: Path) -> None:
     train = workflow.stage(TRAIN)
     with pytest.raises(UserError, match=r"job\.json does not exist, so this machine does not see the workflow's"):
         plan_job("flow.yaml", [], TRAIN, train.identity)
-    outside = {stage.name: dict(stage.outside) for stage in workflow.stages.values()}
     place = workflow.folder(train) / JOB
-    write_json(place, {"version": "0.0.1", "outside": outside})
+    write_json(place, {**workflow.planned, "version": "0.0.1", "config": None})
     (project / "mine.csv").unlink()
     assert plan_job("flow.yaml", [], TRAIN, train.identity).stage(TRAIN).identity == train.identity
     with pytest.raises(UserError, match=r"is another stage on this machine .*vadv 0\.0\.1 there"):
         plan_job("flow.yaml", ["--data.mine.label_range=[-4, 4]"], TRAIN, train.identity)
-    changed = read_json(place)
-    changed["outside"][TRAIN] = dict.fromkeys(train.outside, "another encoder")
-    write_json(place, changed)
-    with pytest.raises(UserError, match=r"has another content on this machine"):
-        plan_job("flow.yaml", [], TRAIN, train.identity)
-
-
-def test_an_encoder_that_is_not_downloaded_yet_is_no_other_encoder() -> None:
-    assert agreed({"e": "a b"}, {"e": "a None"}, "train") == {"e": "a None"}
-    with pytest.raises(UserError):
-        agreed({"e": "c b"}, {"e": "a None"}, "train")
 
 
 @pytest.fixture(scope="module")

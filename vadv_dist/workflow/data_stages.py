@@ -5,9 +5,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from vadv_dist.config.extract_sections import ExtractConfig
-from vadv_dist.config.load import build, config_to_dict, read_yaml, set_field
-from vadv_dist.config.recipes import config_path
+from vadv_dist.config.load import config_to_dict
 from vadv_dist.config.workflow import (
     AdviseStageConfig,
     CmuSdkDataConfig,
@@ -21,40 +19,34 @@ from vadv_dist.config.workflow import (
 )
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.errors import UserError
-from vadv_dist.storage import Location, local_copy, location, remove_tree, sha256_file, write_json
+from vadv_dist.storage import Location, local_copy, location, remove_tree, write_json
+from vadv_dist.workflow.extraction import Extraction
+from vadv_dist.workflow.outside import OutsideFile, content_of, version_of
 from vadv_dist.workflow.stage import CARD, Outcome, Stage, Work
 
 
-def data_stage(name: str, config: DataSetConfig, where: str, known: Mapping[str, str] | None = None) -> Stage:
+def data_stage(name: str, config: DataSetConfig, where: str) -> Stage:
     """The stage that makes a data set, or finds one that exists.
 
     Args:
         name: name of the data set.
         config: its section.
         where: the workflow file, for messages.
-        known: content of its files, for a machine that does not have them; None reads it.
     Raises:
-        UserError: a file of it does not exist, or a mistake in the configuration of an extraction.
+        UserError: a mistake in the configuration of an extraction.
     """
     where = f"{where}, data.{name}"
-    settings = config_to_dict(config)
-    heavy, outside = False, dict(known or {})
-    if isinstance(config, ExtractDataConfig):
-        extraction = extraction_config(config, "extracted", where)
-        settings, heavy = config_to_dict(extraction), True
-        if known is None:
-            outside = _clips(extraction)
-        for section, key in (("clips", "csv"), ("clips", "mmsa"), ("clips", "root"), ("faces", "path")):
-            settings[section].pop(key)
-        settings.pop("output")
+    settings, outside = config_to_dict(config), dict[str, OutsideFile]()
+    extraction = Extraction(config, where) if isinstance(config, ExtractDataConfig) else None
+    if extraction is not None:
+        settings, outside = extraction.settings, extraction.outside
     elif isinstance(config, ReadyDataConfig):
-        if known is None:
-            outside = {config.uri: Dataset.open(config.uri).manifest.fingerprint}
+        uri = config.uri
+        outside["uri"] = OutsideFile(uri, lambda: Dataset.open(uri).manifest.fingerprint)
         settings.pop("uri")
     elif not isinstance(config, SynthDataConfig):
         files = _files(config)
-        if known is None:
-            outside = {file: _content(file, where) for file in files.values()}
+        outside = {field: content_of(place, where) for field, place in files.items()}
         settings = {key: value for key, value in settings.items() if key not in (*files, "arrays")}
         if isinstance(config, TableDataConfig):
             settings["arrays"] = [array.rpartition(":")[2] for array in config.arrays]
@@ -62,11 +54,13 @@ def data_stage(name: str, config: DataSetConfig, where: str, known: Mapping[str,
     def run(work: Work) -> Outcome:
         from vadv_dist.workflow.cards import data_card
 
-        if isinstance(config, ReadyDataConfig):
+        uri = name
+        if extraction is not None:
+            extraction.run(work, name)
+        elif isinstance(config, ReadyDataConfig):
             uri = str(location(config.uri).resolve())
         else:
-            _make(config, work, name, where)
-            uri = name
+            _make(config, work.folder / name)
         dataset = Dataset.open(_place(work.folder, uri))
         manifest = dataset.manifest
         data_card(dataset, name).write_html(work.folder / CARD)
@@ -76,7 +70,10 @@ def data_stage(name: str, config: DataSetConfig, where: str, known: Mapping[str,
         write_json(work.folder / "data.json", {**facts, "label": dataclasses.asdict(manifest.label)})
         return Outcome({"uri": uri, **facts}, ["data.json"])
 
-    return Stage(f"data-{name}", "data", settings, run, outside=outside, heavy=heavy)
+    stage = Stage(f"data-{name}", "data", settings, run, outside=outside)
+    if extraction is not None:
+        return dataclasses.replace(stage, versions=extraction.versions, heavy=True)
+    return stage
 
 
 def check_stage(name: str, data: Stage) -> Stage:
@@ -134,25 +131,22 @@ def _place(folder: Location, uri: str) -> Location:
     return place if place.is_absolute() else folder / uri
 
 
-def _make(config: DataSetConfig, work: Work, name: str, where: str) -> None:
-    target = work.folder / name
-    if (target / "dataset.json").is_file():
-        return  # the process was killed after it had written the data set
-    if isinstance(config, ExtractDataConfig):
-        from vadv_dist.features.extract import extract
-
-        extract(extraction_config(config, str(target), where), work.console)
-        return
+def _make(config: DataSetConfig, target: Location) -> None:
     with contextlib.suppress(FileNotFoundError):
-        remove_tree(target)
+        remove_tree(target)  # of an attempt that was killed, which may have read other files
     if isinstance(config, SynthDataConfig):
         from vadv_dist.data.synth.made import make
 
         make(config.made, target)
         return
     reader, arguments = _reader(config)
+    places = _files(config).values()
+    before = [version_of(place) for place in places]
     with _local(config) as files:
         reader(**files, **arguments, out=str(target))
+    for place, version in zip(places, before, strict=True):
+        if version_of(place) != version:
+            raise UserError(f"{place} changed while it was read. Run the same command again.")
 
 
 def _reader(config: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -204,43 +198,6 @@ def _local(config: Any) -> Iterator[dict[str, Any]]:
         if arrays:
             files["arrays"] = arrays
         yield files
-
-
-def _content(file: str, where: str) -> str:
-    try:
-        return sha256_file(location(file))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{where}: {file} is not a file. Give an existing one.") from None
-
-
-def extraction_config(config: ExtractDataConfig, out: str, where: str) -> ExtractConfig:
-    """The configuration of an extraction.
-
-    Args:
-        config: the section.
-        out: where to write the data set.
-        where: the section's name, for messages.
-    Raises:
-        UserError: a mistake in it.
-    """
-    raw = read_yaml(config_path(config.config))
-    for name, value in {**config.overrides, "output.uri": out}.items():
-        set_field(raw, ExtractConfig, name, value)
-    return build(ExtractConfig, raw, (), where)
-
-
-def _clips(config: ExtractConfig) -> dict[str, str]:
-    """The list of an extraction by content, and its clips by size and time of change: hashing videos takes long."""
-    from vadv_dist.features.listing import list_clips
-    from vadv_dist.storage import file_version, join
-
-    listed = list_clips(config.clips)
-    found = {str(listed.file): sha256_file(listed.file)}
-    for path in sorted({clip.path for clip in listed.clips}):
-        place = join(listed.root, path)
-        with contextlib.suppress(OSError):  # the extraction rejects what it cannot read
-            found[str(place)] = f"{path} {file_version(place)}"
-    return found
 
 
 def sources_of(folders: Mapping[str, str]) -> list[dict[str, str]]:

@@ -90,6 +90,8 @@ def _explained(
         if not finished.is_built_on(built_on):
             changed = [name for name, each in built_on.items() if not finished.is_built_on({name: each})]
             return say("complete", True, f"{', '.join(changed)} gave another result since")
+        if not stage.is_current(finished, built_on):
+            return say("complete", True, "files from outside changed or were touched; their content is compared")
         redone = [each.name for each in stage.inputs if before[each.name].will_run]
         if redone:
             return say("complete", False, f"complete; runs again only if {', '.join(redone)} gives another result")
@@ -112,9 +114,9 @@ def _why_missing(stage: Stage, root: Location) -> str:
     then = earlier.manifest
     reasons = [f"version {then['version']} is now {__version__}"] if then["version"] != __version__ else []
     reasons += [_changed(line) for line in differing_keys(dict(then["settings"]), _plain(stage.settings))]
-    if sorted(then["outside"].values()) != sorted(stage.outside.values()):
-        known = set(then["outside"].values())
-        files = [place for place, content in stage.outside.items() if content not in known]
+    known = then["outside"].values()
+    if sorted(known) != sorted(seen.content for seen in stage.seen.values()):
+        files = [seen.place for seen in stage.seen.values() if seen.content not in known]
         reasons.append(f"{', '.join(files[:_MOST]) or 'a file'} changed")
     now = {each.name: each.identity for each in stage.inputs}
     reasons += [f"{name} is another" for name in now if then["inputs"].get(name, {}).get("identity") != now[name]]

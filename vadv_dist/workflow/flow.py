@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.runtime.terminal import counted
-from vadv_dist.storage import location, on_disk, scratch_folder
+from vadv_dist.storage import location, on_disk, scratch_folder, write_json
 from vadv_dist.workflow.explain import explain
-from vadv_dist.workflow.flow_process import ERRORS, MAX_WORKERS, STAGE_LINE, prepare
+from vadv_dist.workflow.flow_process import ERRORS, MAX_WORKERS, PLANNED, STAGE_LINE, prepare
 from vadv_dist.workflow.plan import Workflow
 
 if TYPE_CHECKING:
@@ -99,8 +99,9 @@ def run_flow(
             records = scratch if storage is None else storage.resolve()
             environment[DATASTORE] = str(records)
             environment.setdefault(CARDS, str(records / ".metaflow" / "mf.cards"))  # else in the working directory
-        errors = scratch / "errors.jsonl"
-        environment[ERRORS] = str(errors)
+        errors, planned = scratch / "errors.jsonl", scratch / "planned.json"
+        write_json(planned, workflow.planned)
+        environment.update({ERRORS: str(errors), PLANNED: str(planned)})
         environment.setdefault("COLUMNS", "160")  # the tasks' output is no terminal, which rich takes for 80
         options = ["--file", str(file), "--overrides", shlex.join(overrides), "--force", ",".join(force)]
         options += ["--address", address or ""]

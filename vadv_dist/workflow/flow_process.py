@@ -6,22 +6,23 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from vadv_dist.runtime.signals import TERMINATED
-from vadv_dist.storage import local_copy
+from vadv_dist.storage import local_copy, read_json
 from vadv_dist.workflow.stage import CARD, MANIFEST, read_finished
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vadv_dist.workflow.plan import Workflow
-
 MAX_WORKERS = "METAFLOW_RUN_MAX_WORKERS"
 ERRORS = "VADV_FLOW_ERRORS"  # the file for errors, which the process that started the flow reports
+PLANNED = "VADV_FLOW_PLANNED"  # the file with `Workflow.planned`, from the process that started the flow
 STAGE_LINE = "stage "  # at the start of a task's output, before its stage's name
 _IN_POD = "METAFLOW_KUBERNETES_WORKLOAD"  # set by Metaflow
 _RUNS = ("run", "resume")
@@ -52,23 +53,45 @@ def threads_for(tasks: int, environment: MutableMapping[str, str]) -> None:
     environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // at_once)))
 
 
-def forced_attempts(workflow: "Workflow", names: Sequence[str]) -> dict[str, int]:
-    """The attempt that completed each stage that is to run again: with a later one, it has.
+@dataclass(frozen=True)
+class Started:
+    """What the tasks of a flow are told.
 
-    Raises:
-        UserError: there is no such stage.
+    Attributes:
+        data_sets: names of the data sets.
+        trainings: names of the trainings' stages, without `train-`.
+        planned: see `Workflow.planned`: files from outside are read once, when the flow starts.
+        forced: the attempt that completed each stage that is to run again; if there is a later one, it has.
     """
-    found = {name: read_finished(workflow.folder(workflow.stage(name))) for name in names}
-    return {name: int(finished.manifest["attempt"]) for name, finished in found.items() if finished is not None}
+
+    data_sets: list[str]
+    trainings: list[str]
+    planned: dict[str, Any]
+    forced: dict[str, int]
+
+
+def start_flow(file: str, overrides: Sequence[str], force: Sequence[str]) -> Started:
+    """Plan the workflow of a flow.
+
+    Args:
+        file: the workflow file.
+        overrides: `--section.field=value`.
+        force: complete stages to run again.
+    Raises:
+        UserError: a mistake in the file, or no such stage in `force`.
+    """
+    from vadv_dist.workflow.plan import plan_workflow
+
+    planned = read_json(Path(os.environ[PLANNED])) if PLANNED in os.environ else None
+    workflow = plan_workflow(file, overrides, planned)
+    trainings = [name.removeprefix("train-") for name in workflow.of_kind("train")]
+    found = {name: read_finished(workflow.folder(workflow.stage(name))) for name in force}
+    forced = {name: int(finished.manifest["attempt"]) for name, finished in found.items() if finished is not None}
+    return Started(list(workflow.config.data), trainings, workflow.planned, forced)
 
 
 def call_stage(
-    file: str,
-    overrides: Sequence[str],
-    name: str,
-    forced: Mapping[str, int],
-    console: "Console",
-    address: str | None = None,
+    file: str, overrides: Sequence[str], name: str, started: Started, console: "Console", address: str | None = None
 ) -> str | None:
     """Run a stage unless it is complete, and return its page; None if the workflow has no such stage.
 
@@ -76,7 +99,7 @@ def call_stage(
         file: the workflow file.
         overrides: `--section.field=value`.
         name: name of the stage.
-        forced: see `forced_attempts`.
+        started: from the start of the flow.
         console: shows progress.
         address: the job server of a cluster that runs heavy stages; None runs all stages here.
     """
@@ -84,12 +107,12 @@ def call_stage(
     from vadv_dist.workflow.remote import run_remote
     from vadv_dist.workflow.run import run_stage
 
-    workflow = plan_workflow(file, overrides)
+    workflow = plan_workflow(file, overrides, started.planned)
     if name not in workflow.stages:
         return None
     print(f"{STAGE_LINE}{name}", file=sys.stderr, flush=True)
     known = read_finished(workflow.folder(workflow.stages[name]))
-    is_forced = known is not None and known.manifest["attempt"] == forced.get(name)
+    is_forced = known is not None and known.manifest["attempt"] == started.forced.get(name)
     if address:
         finished = run_remote(workflow, file, overrides, name, address, console, force=is_forced)
     else:

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from vadv_dist.config.load import load_sections
+from vadv_dist import __version__
+from vadv_dist.config.load import config_to_dict, load_sections
 from vadv_dist.config.shipped import find_shipped
 from vadv_dist.config.workflow import WorkflowConfig
 from vadv_dist.errors import UserError, did_you_mean
@@ -14,6 +16,7 @@ from vadv_dist.runtime.job_storage import with_lasting
 from vadv_dist.storage import Location, location
 from vadv_dist.workflow.data_stages import advise_stage, check_stage, data_stage
 from vadv_dist.workflow.handover_stages import export_stage, report_stage
+from vadv_dist.workflow.outside import Seen, look
 from vadv_dist.workflow.run_stages import evaluate_stage, placeholders, run_config, study_stage, train_stage, tune_stage
 from vadv_dist.workflow.stage import Stage
 
@@ -34,6 +37,16 @@ class Workflow:
     def root(self) -> Location:
         """Its folder."""
         return workflow_root(self.config)
+
+    @property
+    def planned(self) -> dict[str, Any]:
+        """What another process needs to plan the same workflow without reading files from outside, as plain values."""
+        seen = {
+            name: {role: dataclasses.asdict(each) for role, each in stage.seen.items()}
+            for name, stage in self.stages.items()
+        }
+        known = {name: roles for name, roles in seen.items() if roles}
+        return {"version": __version__, "config": config_to_dict(self.config), "seen": known}
 
     def folder(self, stage: Stage) -> Location:
         """The folder of a stage."""
@@ -83,32 +96,36 @@ def load_workflow(file: str | Path, overrides: Sequence[str] = ()) -> WorkflowCo
 
 
 def plan_workflow(
-    file: str | Path, overrides: Sequence[str] = (), outside: Mapping[str, Mapping[str, str]] | None = None
+    file: str | Path, overrides: Sequence[str] = (), planned: Mapping[str, Any] | None = None
 ) -> Workflow:
     """Read a workflow file and build its stages; nothing is written.
 
     Args:
         file: a workflow file, or the name of a shipped one.
         overrides: `--section.field=value`.
-        outside: content of files from outside by stage, for a machine that does not have the files of all stages.
-            None reads it.
+        planned: what `Workflow.planned` returned where the workflow was started. Files from outside are then not read
+            here; each stage that reads them compares them. None reads them all.
     Raises:
-        UserError: no such file, a mistake in it, or a file from outside that does not exist.
+        UserError: no such file, a mistake in it, a file from outside that does not exist, or a workflow file that is
+            not as planned.
     """
     where = str(file)
     config = load_workflow(file, overrides)
-    known = outside or {}
+    if planned is not None and planned["config"] not in (None, config_to_dict(config)):
+        raise UserError(f"{where} has changed since the workflow was started. Run the same command again.")
     stages: dict[str, Stage] = {}
 
     def add(stage: Stage) -> Stage:
-        if stage.kind in ("train", "tune") and stage.name in known:
-            stage = dataclasses.replace(stage, outside=agreed(stage.outside, known[stage.name], stage.name))
-        stages[stage.name] = stage
+        if planned is None:
+            seen = {role: look(each) for role, each in stage.outside.items()}
+        else:
+            seen = {role: Seen(**each) for role, each in planned["seen"].get(stage.name, {}).items()}
+        stages[stage.name] = stage = dataclasses.replace(stage, seen=seen)
         return stage
 
     data, gates = [], []
     for name, section in config.data.items():
-        made = add(data_stage(name, section, where, known.get(f"data-{name}")))
+        made = add(data_stage(name, section, where))
         data.append(made)
         gates.append(add(check_stage(name, made)))
         if config.advise is not None:
@@ -128,23 +145,3 @@ def plan_workflow(
     evidence = [*data, *advice, *([tuned] if tuned else []), *([study] if study else [])]
     add(report_stage(config.workflow.name, [*evidence, *trained, *scored, exported]))
     return Workflow(config, stages)
-
-
-def agreed(here: Mapping[str, str], planned: Mapping[str, str], name: str) -> dict[str, str]:
-    """The content of a training's files as it was planned on another machine.
-
-    Args:
-        here: content on this machine; a part of an encoder that was not downloaded yet is `None`.
-        planned: content on the other machine.
-        name: the stage, for messages.
-    Raises:
-        UserError: a file has other content on this machine.
-    """
-    for place, content in planned.items():
-        pairs = zip(content.split(), here.get(place, content).split(), strict=True)
-        if any(a != b and "None" not in (a, b) for a, b in pairs):
-            raise UserError(
-                f"{name}: {place} has another content on this machine than where the workflow was started. Use one "
-                "place that both see, or copy it."
-            )
-    return dict(planned)

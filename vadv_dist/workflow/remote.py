@@ -27,7 +27,7 @@ from vadv_dist.submission.follow import ENDED, PREEMPTED, follow
 from vadv_dist.submission.job_id import job_slug
 from vadv_dist.submission.packing import pack, tracked_files
 from vadv_dist.submission.reach import Reach, require_tracked
-from vadv_dist.workflow.data_stages import extraction_config
+from vadv_dist.workflow.extraction import extraction_config
 from vadv_dist.workflow.plan import Workflow, load_workflow, plan_workflow, workflow_root
 from vadv_dist.workflow.run import inputs_of, run_stage
 from vadv_dist.workflow.run_stages import DATA, placeholders, run_config
@@ -74,7 +74,7 @@ def run_remote(
         return run_stage(workflow, name, console, force=force)
     inputs, folder = inputs_of(workflow, stage), workflow.folder(stage)
     known = read_finished(folder)
-    if known is not None and known.is_built_on(inputs) and not force:
+    if known is not None and stage.is_current(known, inputs) and not force:
         console.print(f"{name}: complete in {folder}", highlight=False)
         return known
 
@@ -88,8 +88,7 @@ def run_remote(
     base = job_name(workflow, stage)
     is_running, job, _ = running_or_free(client, base, base)
     if not is_running:
-        outside = {each.name: dict(each.outside) for each in workflow.stages.values()}
-        write_json(folder / JOB, {"version": __version__, "outside": outside})
+        write_json(folder / JOB, {**workflow.planned, "config": None})  # a job gets other locations
         with tempfile.TemporaryDirectory(prefix="vadv-job-") as scratch:
             count, size = pack(Path(), Path(scratch))
             is_running = not submit_once(
@@ -162,10 +161,7 @@ def plan_job(file: str | Path, overrides: Sequence[str], name: str, identity: st
             f"{folder / JOB} does not exist, so this machine does not see the workflow's folder. Set workflow.storage "
             "to s3://… or to a disk that all machines share."
         )
-    outside = dict(planned["outside"])
-    if not name.startswith("train"):  # an extraction reads its clips here
-        outside = {stage: content for stage, content in outside.items() if stage != name}
-    workflow = plan_workflow(file, overrides, outside)
+    workflow = plan_workflow(file, overrides, planned)
     if workflow.stage(name).identity != identity:
         versions = f"vadv {planned['version']} there, {__version__} here"
         raise UserError(

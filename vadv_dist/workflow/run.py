@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, clear, sweep, write_text
 from vadv_dist.workflow.attempts import ATTEMPTS, LOCK, next_attempt
+from vadv_dist.workflow.outside import require_unchanged
 from vadv_dist.workflow.plan import Workflow
 from vadv_dist.workflow.stage import MANIFEST, Finished, Stage, Work, manifest_of, read_finished
 
@@ -29,26 +30,30 @@ def run_stage(workflow: Workflow, name: str, console: "Console", *, force: bool 
         console: shows progress.
         force: run it again although it is complete.
     Raises:
-        UserError: there is no such stage, or one that it needs is not complete; or a mistake in the stage's settings.
+        UserError: there is no such stage, or one that it needs is not complete; a mistake in the stage's settings; or
+            a file from outside that changed since the workflow was planned.
         MachineError: the stage failed, or another process completed it first.
     """
     stage = workflow.stage(name)
     inputs = inputs_of(workflow, stage)
     folder = workflow.folder(stage)
     known = read_finished(folder)
-    if known is not None and known.is_built_on(inputs) and not force:
+    if known is not None and stage.is_current(known, inputs) and not force:
         console.print(f"{name}: complete in {folder}", highlight=False, soft_wrap=True)
         return known
     with next_attempt(folder, _say(console, name)) as attempt:
         found = read_finished(folder)
         is_new = found is not None and (known is None or found.manifest["attempt"] != known.manifest["attempt"])
-        if found is not None and found.is_built_on(inputs) and (not force or is_new):
+        if found is not None and stage.is_current(found, inputs) and (not force or is_new):
             attempt.end("not needed")
             console.print(f"{name}: completed by another process in {folder}", highlight=False, soft_wrap=True)
             return found
         sweep(folder, deep=False)  # runs do it themselves
-        if found is not None or (folder / _CLEARING).is_file():
+        if (folder / _CLEARING).is_file() or (found is not None and (force or not found.is_built_on(inputs))):
             _clear(folder)
+        elif found is not None:  # only large files from outside have other versions, and the stage compares contents
+            (folder / MANIFEST).unlink(missing_ok=True)
+        require_unchanged(stage.outside, stage.seen, name)
         started = time.time()
         console.print(f"{name}: running in {folder}", highlight=False, soft_wrap=True)
         outcome = stage.run(Work(folder, inputs, console))

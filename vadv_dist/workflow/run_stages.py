@@ -1,7 +1,6 @@
 """The stages of runs: search their fields, train them, score their students, and run a study beside them."""
 
 import dataclasses
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,10 +13,10 @@ from vadv_dist.config.study_runs import StudyRuns, find_study, load_study, small
 from vadv_dist.config.workflow import EvaluateStageConfig, StudyStageConfig, TrainStageConfig, TuneStageConfig
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.runs.checkpoint import checkpoint_at
-from vadv_dist.runs.encoder_identity import EncoderIdentity
 from vadv_dist.runs.folder import MACHINE_FIELDS, RunFolder
-from vadv_dist.storage import scratch_folder, sha256_file, write_text
+from vadv_dist.storage import scratch_folder, write_text
 from vadv_dist.workflow.data_stages import data_folder, sources_of
+from vadv_dist.workflow.outside import OutsideFile, content_of, encoder_content
 from vadv_dist.workflow.stage import CARD, Finished, Outcome, Stage, Work
 
 DATA, MADE = "data:", "made:"  # data sets of the workflow, and those that a study makes
@@ -56,7 +55,7 @@ def tune_stage(config: TuneStageConfig, train: TrainStageConfig, data: Sequence[
         return Outcome(values, ("best.json",))
 
     settings = {"run": _identity(base), "overrides": dict(config.overrides)}
-    outside = {str(space): sha256_file(space), **_encoder(base)}
+    outside = {"space": content_of(str(space)), **_encoder(base)}
     return Stage("tune", "tune", settings, run, inputs=tuple(data), outside=outside, heavy=True)
 
 
@@ -174,9 +173,13 @@ def study_stage(config: StudyStageConfig, data: Sequence[Stage], after: Sequence
     made = {name: f"{MADE}{name}" for name in study.small.made}
     runs = StudyRuns(study, str(file), arguments(placeholders(inputs))).configs(made)
     settings = {"small": config.small, "runs": {name: _identity(each) for name, each in runs.items()}}
-    outside = {str(file): sha256_file(file)}
+    outside = {"study": content_of(str(file))}
     for each in runs.values():
         outside |= _encoder(each)
+    for variant in study.variants.values():
+        for seed in study.seeds if variant.predictions else ():
+            place = str(variant.predictions).replace("{seed}", str(seed))
+            outside[place] = content_of(place)
     return Stage("study", "study", settings, run, inputs=inputs, after=after, outside=outside, heavy=True)
 
 
@@ -251,18 +254,12 @@ def _identity(config: Config) -> dict[str, Any]:
     return found
 
 
-@functools.cache
-def _identity_of(encoder: str, pretrained: bool) -> str:
-    known = EncoderIdentity.of(encoder, weights=pretrained)
-    return f"{known.tokenizer} {known.weights}"
-
-
-def _encoder(config: Config) -> dict[str, str]:
-    """The content of the encoder that training starts from, unless a stage makes it."""
+def _encoder(config: Config) -> dict[str, OutsideFile]:
+    """The encoder that training starts from, unless a stage makes it."""
     student = config.text_student
     if student is None or student.encoder.startswith((DATA, MADE)):
         return {}
-    return {student.encoder: _identity_of(student.encoder, student.pretrained)}
+    return encoder_content(student.encoder, weights=student.pretrained)
 
 
 def _quiet(config: Config) -> Config:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vadv_dist import __version__
 from vadv_dist.errors import UserError
 from vadv_dist.storage import Location, find_json, sha256_file
+from vadv_dist.workflow.outside import OutsideFile, Seen
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -106,7 +107,11 @@ class Stage:
         run: does the work. It may find what an earlier attempt left in the folder, and resumes from there.
         inputs: the stages whose output it reads.
         after: further stages that must be complete first.
-        outside: content of files from outside, by place.
+        outside: the files from outside that determine its output, by role.
+        seen: what was seen of them.
+        versions: reads sizes and times of change (or ETags) of files from outside that are too large to read before
+            anything starts, by path. They are no part of the identity: if they differ from those of its last
+            completion, the stage runs again and compares contents.
         heavy: whether it belongs on a cluster.
     """
 
@@ -116,7 +121,9 @@ class Stage:
     run: Callable[[Work], Outcome]
     inputs: tuple["Stage", ...] = ()
     after: tuple["Stage", ...] = ()
-    outside: Mapping[str, str] = field(default_factory=dict)
+    outside: Mapping[str, OutsideFile] = field(default_factory=dict)
+    seen: Mapping[str, Seen] = field(default_factory=dict)
+    versions: Callable[[], Mapping[str, str]] = dict
     heavy: bool = False
 
     @cached_property
@@ -125,11 +132,21 @@ class Stage:
         facts = {
             "kind": self.kind,
             "settings": self.settings,
-            "outside": sorted(self.outside.values()),
+            "outside": sorted(seen.content for seen in self.seen.values()),
             "inputs": {stage.name: stage.identity for stage in self.inputs},
             "version": __version__,
         }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return _digest(facts)
+
+    @cached_property
+    def versions_digest(self) -> str:
+        """SHA-256 of `versions`, which are read once; empty without any."""
+        versions = dict(self.versions())
+        return _digest(versions) if versions else ""
+
+    def is_current(self, finished: Finished, inputs: Mapping[str, Finished]) -> bool:
+        """Whether its inputs and large files from outside are still those of its completion."""
+        return finished.is_built_on(inputs) and finished.manifest["versions"] == self.versions_digest
 
     def folder(self, root: Location) -> Location:
         """Its folder in a workflow's folder."""
@@ -165,9 +182,14 @@ def manifest_of(stage: Stage, folder: Location, inputs: Mapping[str, Finished], 
         "identity": stage.identity,
         "version": __version__,
         "settings": dict(stage.settings),
-        "outside": dict(stage.outside),
+        "outside": {seen.place: seen.content for seen in stage.seen.values()},
+        "versions": stage.versions_digest,
         "inputs": {name: {"identity": each.identity, "digest": each.digest} for name, each in inputs.items()},
         "values": dict(outcome.values),
         "products": hashes,
-        "digest": hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest(),
+        "digest": _digest(hashes),
     }
+
+
+def _digest(plain: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
