@@ -15,6 +15,7 @@ from stopping_child import LOG_LINE, signal_stopped, start_until
 from vadv_dist.config import load_config
 from vadv_dist.data.schema import Clip, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
+from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.engines.adamw import ClippedAdamW
 from vadv_dist.engines.torch_engine import TorchEngine
@@ -455,6 +456,24 @@ def test_training_windows_are_released_before_validation(write_config, tmp_path:
     run(write_config(uri=data), "--data.window_bytes=65536")
     assert len(supplies) == 2
     assert most == 2
+
+
+def test_a_run_begun_before_there_were_lanes_resumes_in_its_order(write_config, tmp_path: Path, monkeypatch) -> None:
+    data = tmp_path / "shards"
+    make_dataset(data, num_clips=200, seed=2, shard_rows=8)
+    options = ("--data.window_bytes=65536", "--data.batch_size=8", "--trainer.checkpoint_every_steps=2")
+    with monkeypatch.context() as before:
+        before.setattr(SplitShards, "num_lanes", lambda *arguments: 1)
+        whole, result = run(write_config("whole", uri=data), *options)
+        cut_off_at(4, monkeypatch, write_config("cut", uri=data), *options)
+    resumed, its_result = run(write_config("cut", uri=data), *options)
+    assert same(whole, resumed)
+    assert its_result["steps"] == result["steps"] > 4
+    with_lanes, _ = run(write_config("lanes", uri=data), *options)
+    assert not same(whole, with_lanes)
+    state = list_checkpoints(with_lanes.checkpoints)[-1].state()
+    assert state["num_lanes"] > 1
+    assert TrainState.from_json({k: v for k, v in state.items() if k != "num_lanes"}).num_lanes == 1
 
 
 def test_run_can_be_evaluated_from_another_working_directory(write_config, made, tmp_path, monkeypatch) -> None:

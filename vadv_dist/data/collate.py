@@ -6,7 +6,7 @@ nothing.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -110,15 +110,31 @@ class Collator:
         """The same collator for a device that wants few shapes, chosen for batches of texts like these."""
         return Collator([field.with_static_shapes(batches) for field in self.fields], static_shapes=True)
 
-    def __call__(self, window: Window, rows: IntArray, *, global_rows: IntArray, num_rows: int | None = None) -> Batch:
+    def count(self, window: Window, rows: IntArray) -> dict[str, int]:
+        """`Batch.counts` of some rows, which may be 0 here."""
+        present = {f.name: window.features[f.name].present[rows] for f in self.fields if isinstance(f, FeatureField)}
+        complete = np.logical_and.reduce([*present.values(), np.ones(len(rows), bool)])
+        counts = {"rows": len(rows), **{name: int(has.sum()) for name, has in present.items()}}
+        return counts | {"complete": int(complete.sum())}
+
+    def __call__(
+        self,
+        window: Window,
+        rows: IntArray,
+        *,
+        global_rows: IntArray,
+        num_rows: int | None = None,
+        counts: Mapping[str, int] | None = None,
+    ) -> Batch:
         """Collate one micro-batch.
 
         Args:
             window: holds the rows.
             rows: the micro-batch's rows.
-            global_rows: all rows of the step's global batch, the divisors of means.
+            global_rows: all rows of the step's global batch in this window, at least one.
             num_rows: rows of the result, at least `len(rows)`. Filler rows follow the real ones. By default there are
                 none, or one if `rows` is empty.
+            counts: the divisors of means over the global batch; None counts `global_rows`.
         Raises:
             UserError: the tokenizer returns no tokens for a text.
         """
@@ -130,23 +146,19 @@ class Collator:
         is_real = np.arange(size) < num_real
         fields: dict[str, torch.Tensor] = {}
         present: dict[str, torch.Tensor] = {}
-        counts = {"rows": torch.tensor(len(global_rows))}
-        complete = np.ones(len(window), bool)
         for field in self.fields:
             fields |= field.collate(window, taken)
             if isinstance(field, FeatureField):
-                has = window.features[field.name].present
-                present[field.name] = torch.from_numpy((has[taken] & is_real).astype(np.float32))
-                counts[field.name] = torch.tensor(max(1, int(has[global_rows].sum())))
-                complete &= has
-        counts["complete"] = torch.tensor(max(1, int(complete[global_rows].sum())))
+                has = window.features[field.name].present[taken]
+                present[field.name] = torch.from_numpy((has & is_real).astype(np.float32))
+        counts = self.count(window, global_rows) if counts is None else counts
         return Batch(
             fields=fields,
             present=present,
             label=torch.from_numpy(window.label[taken]),
             valid=torch.from_numpy(is_real.astype(np.float32)),
             row_id=torch.from_numpy(np.where(is_real, window.row_id[taken], NO_ROW)),
-            counts=counts,
+            counts={name: torch.tensor(max(1, count)) for name, count in counts.items()},
             names=tuple((window.source[i], window.clip_id[i]) for i in rows),
             num_tokens=int(fields[MASK][:num_real].sum()) if MASK in fields else 0,
         )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from vadv_dist.config import Config, DataConfig
 from vadv_dist.data.context import readings
 from vadv_dist.data.dataset import Dataset, ShardInfo
+from vadv_dist.data.lanes import choose_num_lanes
 from vadv_dist.data.mixture import quotas
 from vadv_dist.data.plan import EpochPlan, Mix, ShardTable, usable_rows
 from vadv_dist.data.prompts import require_same_prompts
@@ -257,6 +258,11 @@ class SplitShards:
         return self.sources.needed if self.dropped else ()
 
     @cached_property
+    def is_complete(self) -> bool:
+        """Whether every row in use has every feature that the model reads."""
+        return bool(self.required) or not any(shard.rows_lacking(self.sources.needed) for _, shard in self.shards)
+
+    @cached_property
     def table(self) -> ShardTable:
         """Rows in use and bytes of each shard."""
         rows = self._complete_rows
@@ -419,8 +425,13 @@ class SplitShards:
         epoch: int,
         shuffle: bool = True,
         batch_size: int | None = None,
+        num_lanes: int | None = None,
     ) -> EpochPlan:
-        """Plan an epoch over the split; if it is shuffled, as in training, sources are mixed according to `config`."""
+        """Plan an epoch over the split; if it is shuffled, as in training, sources are mixed according to `config`.
+
+        `num_lanes` is 1 for a run begun before there were lanes, otherwise `self.num_lanes`, the default.
+        """
+        batch_size = batch_size or config.batch_size
         mix = None
         if shuffle and config.mixing != "proportional":
             wanted = self.quotas(config)
@@ -430,12 +441,19 @@ class SplitShards:
             self.table,
             seed=seed,
             epoch=epoch,
-            batch_size=batch_size or config.batch_size,
+            batch_size=batch_size,
             window_bytes=config.window_bytes,
             bucket_batches=config.bucket_batches,
             shuffle=shuffle,
             mix=mix,
+            num_lanes=num_lanes or self.num_lanes(config, batch_size),
         )
+
+    def num_lanes(self, config: DataConfig, batch_size: int | None = None) -> int:
+        """Number of lanes of a plan, the same in every epoch."""
+        used = self.table.bytes[self.table.rows > 0]
+        batch_size = batch_size or config.batch_size
+        return choose_num_lanes(used, batch_size=batch_size, window_bytes=config.window_bytes)
 
     def take(self, ids: Sequence[int]) -> list[tuple[int, ShardInfo]]:
         """Select shards by index."""

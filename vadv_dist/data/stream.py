@@ -1,15 +1,17 @@
 """The batches of one rank in order, prepared a little ahead of the training step in a separate thread."""
 
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from vadv_dist.data.collate import Collator
-from vadv_dist.data.plan import EpochPlan, micro_batch_rows, rank_slice, text_lengths
+from vadv_dist.data.plan import EpochPlan, PlannedWindow, micro_batch_rows, rank_slice, text_lengths
 from vadv_dist.data.schema import Batch, IntArray, Window
 from vadv_dist.data.windows import Windows
 
@@ -26,12 +28,42 @@ class StepBatches:
         micro: the rank's micro-batches.
         num_rows: real rows of the global batch.
         wait_s: seconds the training loop waited for them.
+        own_counts: if a rank cannot know the batches' counts, what its rows contribute: the sums over all ranks, at
+            least 1 each, are the counts.
     """
 
     step: int
     micro: list[Batch]
     num_rows: int
     wait_s: float
+    own_counts: dict[str, int] | None = None
+
+    def with_counts(self, total: torch.Tensor) -> "StepBatches":
+        """The same batches with the sum of `own_counts` over all ranks, [number of counts]."""
+        assert self.own_counts is not None, "the counts are known"
+        counts = dict(zip(self.own_counts, total.clamp(min=1).unbind(), strict=True))
+        return replace(self, micro=[replace(batch, counts=counts) for batch in self.micro], own_counts=None)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a rank takes of one step.
+
+    Attributes:
+        parts: rows of its micro-batches.
+        global_rows: rows of the global batch that the rank holds, or any row if it holds none.
+        size: number of rows of the global batch.
+        counts: of the global batch.
+        own_counts: see `StepBatches`.
+        most_rows: bound on the rows of a micro-batch.
+    """
+
+    parts: list[IntArray]
+    global_rows: IntArray
+    size: int
+    counts: dict[str, int]
+    own_counts: dict[str, int] | None
+    most_rows: int
 
 
 @dataclass(frozen=True)
@@ -45,6 +77,8 @@ class BatchStream:
         rank, world_size: determine the share.
         accumulate: micro-batches per step.
         rows_in_use: positions of the rows in use of a window of some shards (`SplitShards.rows_in_use`).
+        is_complete: whether no row in use lacks a field (`SplitShards.is_complete`). If one may, and ranks read only
+            parts of windows, a rank cannot know the counts of a step (`StepBatches.own_counts`).
         pin_memory: prepare batches in pinned memory, for a GPU.
         read_ahead: read the next window while the current one is in use.
         waiting: called every 0.2 s while waiting for a step; may raise to leave the epoch.
@@ -57,6 +91,7 @@ class BatchStream:
     world_size: int = 1
     accumulate: int = 1
     rows_in_use: Callable[[Window, tuple[int, ...]], IntArray] = lambda window, shards: np.arange(len(window))
+    is_complete: bool = False
     pin_memory: bool = False
     read_ahead: bool = True
     waiting: Callable[[], None] = lambda: None
@@ -75,20 +110,23 @@ class BatchStream:
                 return True
             return False
 
-        full = micro_batch_rows(self.plan.batch_size, self.world_size, self.accumulate)
-        num_rows = full if self.collator.static_shapes else None
-
         def prepare() -> None:
             try:
-                for step, window, rows in self._global_batches(first_step):
+                for step, window, share in self._shares(first_step):
                     micro = [
-                        self.collator(window, part, global_rows=rows, num_rows=num_rows)
-                        for part in rank_slice(rows, self.rank, self.world_size, self.accumulate)
+                        self.collator(
+                            window,
+                            part,
+                            global_rows=share.global_rows,
+                            num_rows=share.most_rows if self.collator.static_shapes else None,
+                            counts=share.counts,
+                        )
+                        for part in share.parts
                     ]
                     del window  # drop this reference and the generator's before the next window is read
                     if self.pin_memory:
                         micro = [batch.pin() for batch in micro]
-                    if not offer(StepBatches(step, micro, len(rows), 0.0)):
+                    if not offer(StepBatches(step, micro, share.size, 0.0, share.own_counts)):
                         return
                 offer(None)
             except BaseException as error:  # passed to the training loop, which raises it
@@ -107,7 +145,7 @@ class BatchStream:
                     return
                 if isinstance(item, BaseException):
                     raise item
-                yield StepBatches(item.step, item.micro, item.num_rows, time.perf_counter() - began)
+                yield replace(item, wait_s=time.perf_counter() - began)
         finally:
             stop.set()
             if not is_waiting:  # otherwise it is reading, which may take long
@@ -120,15 +158,44 @@ class BatchStream:
             except queue.Empty:
                 self.waiting()
 
-    def _global_batches(self, first_step: int) -> Iterator[tuple[int, Window, IntArray]]:
+    def _shares(self, first_step: int) -> Iterator[tuple[int, Window, _Share]]:
         plan = self.plan
         if first_step >= plan.num_steps:
             return
-        for index in range(plan.window_of_step(first_step).index, plan.num_windows):
-            planned = plan.window(index)
-            more = self.read_ahead and index + 1 < plan.num_windows
-            window = self.windows.get(planned.shards, plan.window(index + 1).shards if more else None)
-            batches = plan.batches(planned, self.rows_in_use(window, planned.shards), text_lengths(window.text))
+        first = plan.window_of_step(first_step).index
+        upcoming: PlannedWindow | None = plan.window(first, self.rank, self.world_size)
+        while upcoming is not None:
+            planned = upcoming
+            following = planned.index + 1
+            upcoming = plan.window(following, self.rank, self.world_size) if following < plan.num_windows else None
+            ahead = upcoming.shards if upcoming is not None and self.read_ahead else None
+            window = self.windows.get(planned.shards, ahead)
+            shares = self._shares_of(planned, window)
             for offset in range(max(first_step - planned.first_step, 0), planned.num_batches):
-                yield planned.first_step + offset, window, batches[offset]
-            del window  # before the next is read, so that there are never three in memory
+                yield planned.first_step + offset, window, shares(offset)
+            del window, shares  # before the next is read, so that there are never three in memory
+
+    def _shares_of(self, planned: PlannedWindow, window: Window) -> Callable[[int], _Share]:
+        """What the rank takes of each batch of a window."""
+        rows = self.rows_in_use(window, planned.shards)
+        batches = self.plan.batches(planned, rows, text_lengths(window.text))
+
+        def of_whole(offset: int) -> _Share:
+            batch = batches[offset]
+            parts = rank_slice(batch, self.rank, self.world_size, self.accumulate)
+            most = micro_batch_rows(self.plan.batch_size, self.world_size, self.accumulate)
+            return _Share(parts, batch, len(batch), self.collator.count(window, batch), None, most)
+
+        if planned.part is None:
+            return of_whole
+        sizes, most_rows = self.plan.batch_sizes(planned), math.ceil(planned.part.most_rows / self.accumulate)
+
+        def of_lanes(offset: int) -> _Share:
+            mine, size = batches[offset], sizes[offset]
+            own = self.collator.count(window, mine)
+            is_known = self.is_complete or self.world_size == 1
+            counts = dict.fromkeys(own, size) if self.is_complete else own
+            parts = np.array_split(mine, self.accumulate)
+            return _Share(parts, mine if len(mine) else rows[:1], size, counts, None if is_known else own, most_rows)
+
+        return of_lanes

@@ -1,7 +1,8 @@
 """Supply windows, given their shards, to one process or to all ranks of a node through Ray's object store.
 
 At most two windows are in memory, whatever the number of ranks on a node: the one in use and the next, which is read in
-the background. If an epoch is a single window, it is read once and kept.
+the background. If ranks read only their lanes of a window, a node holds only these. If an epoch is a single window, it
+is read once and kept.
 """
 
 import time
@@ -151,11 +152,12 @@ class RayWindows:
     Args:
         split: the split to read.
         name: name of the actor; ranks on one node with the same name share their windows.
+        rank: this rank.
     """
 
-    def __init__(self, split: SplitShards, name: str) -> None:
+    def __init__(self, split: SplitShards, name: str, rank: int = 0) -> None:
         self._split = split.absolute()  # Ray's processes have another working directory
-        self._name = name
+        self._name, self._rank = name, rank
         self._actor = self._open()
         self._current: tuple[ShardIds, Window] | None = None
 
@@ -166,13 +168,13 @@ class RayWindows:
             window = _to_window(self._split, shards, self._tables(shards))
             self._current = (shards, window)
         if upcoming is not None:
-            self._actor.prefetch.remote(shards, upcoming)
+            self._actor.prefetch.remote(self._rank, shards, upcoming)
         return self._current[1]
 
     def release(self) -> None:
         """See `Windows.release`."""
         self._current = None
-        self._actor.release.remote()
+        self._actor.release.remote(self._rank)
 
     def close(self) -> None:
         """See `Windows.close`."""
@@ -208,7 +210,7 @@ class RayWindows:
         attempt = 1
         while True:
             try:
-                answer = ray.get(self._actor.get.remote(shards))
+                answer = ray.get(self._actor.get.remote(self._rank, shards))
                 if isinstance(answer, VadvError):
                     raise answer
                 return [pa.Table.from_batches([batch]) for batch in chain.from_iterable(ray.get(answer))]
@@ -218,42 +220,52 @@ class RayWindows:
                 if isinstance(error, ActorDiedError):  # permanently, as after `ray.kill`: Ray does not restart it
                     self._actor = self._open()
                 elif isinstance(error, ObjectLostError):
-                    self._actor.release.remote()  # an actor that is still alive would return the same references
+                    self._actor.forget.remote(shards)  # an actor that is still alive would return the same references
             time.sleep(_PAUSE_S)
             attempt += 1
 
 
 class _NodeWindows:
-    """The actor that keeps at most two windows of a node in its object store."""
+    """The actor that keeps windows of a node in its object store: for each rank the current and the next one."""
 
     def __init__(self, split: SplitShards) -> None:
         pa.chunked_array([[0]], pa.int64()).to_numpy()  # the first call loads pandas: half a second
         self._shards = _Shards(split)
         self._pool = ThreadPoolExecutor(1)
         self._held: dict[ShardIds, Future[list[Any] | VadvError]] = {}
+        self._wanted: dict[int, tuple[ShardIds, ...]] = {}
         self._lock = Lock()  # ranks call concurrently, and one may be a window ahead of another
 
-    def get(self, shards: ShardIds) -> list[Any] | VadvError:
+    def get(self, rank: int, shards: ShardIds) -> list[Any] | VadvError:
         """Return references to lists of Arrow batches with a window's rows in order, or the reader's error."""
         with self._lock:
-            if shards not in self._held:
-                while len(self._held) > 1:
-                    self._held.pop(next(iter(self._held)))
-                self._held[shards] = self._pool.submit(self._read, shards)
+            self._want(rank, shards)
             reading = self._held[shards]
         return reading.result()
 
-    def release(self) -> None:
-        """Release all windows; a rank that is still reading one holds its own reference."""
+    def release(self, rank: int) -> None:
+        """Release a rank's windows; a rank that is still reading one holds its own reference."""
         with self._lock:
-            self._held = {}
+            self._want(rank)
 
-    def prefetch(self, current: ShardIds, upcoming: ShardIds) -> None:
-        """Start to read the next window; keep only it and the current one."""
+    def forget(self, shards: ShardIds) -> None:
+        """Read a window again when it is next asked for."""
         with self._lock:
-            self._held = {shards: reading for shards, reading in self._held.items() if shards in (current, upcoming)}
-            if upcoming not in self._held:
-                self._held[upcoming] = self._pool.submit(self._read, upcoming)
+            self._held.pop(shards, None)
+
+    def prefetch(self, rank: int, current: ShardIds, upcoming: ShardIds) -> None:
+        """Start to read a rank's next window; of its others, keep only the current one."""
+        with self._lock:
+            self._want(rank, current, upcoming)
+
+    def _want(self, rank: int, *windows: ShardIds) -> None:
+        """Read what a rank wants, and drop what no rank wants."""
+        self._wanted[rank] = windows
+        wanted = dict.fromkeys(chain.from_iterable(self._wanted.values()))
+        self._held = {shards: reading for shards, reading in self._held.items() if shards in wanted}
+        for shards in windows:
+            if shards not in self._held:
+                self._held[shards] = self._pool.submit(self._read, shards)
 
     def _read(self, shards: ShardIds) -> list[Any] | VadvError:
         import ray

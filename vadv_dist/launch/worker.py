@@ -200,7 +200,7 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
             train_rank(
                 config,
                 distributed,
-                lambda split: RayWindows(split, name),
+                lambda split: RayWindows(split, name, distributed.rank),
                 show=show,
                 on_epoch=lambda metrics: ray.train.report(metrics),
                 asked=asked,

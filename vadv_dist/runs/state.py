@@ -29,6 +29,7 @@ class TrainState:
         checkpoint_blocked_s, checkpoint_write_s: seconds that training waited for checkpoints, and that threads wrote
             them, over all attempts; what an attempt continues from leaves its own out.
         data: fingerprints of the data sets; a position is only valid for these.
+        num_lanes: lanes of the plan of every epoch; 1 in states from before there were lanes.
         precision: what the run computes in, `fp32` or `bf16`, which `trainer.precision: auto` keeps on any machine.
     """
 
@@ -53,6 +54,7 @@ class TrainState:
     checkpoint_blocked_s: float = 0.0
     checkpoint_write_s: float = 0.0
     data: list[str] = field(default_factory=list)
+    num_lanes: int = 1
     precision: Literal["auto", "fp32", "bf16"] | None = None
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vadv_dist.config.sections import Config
+from vadv_dist.data.plan import EpochPlan
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.stream import BatchStream, StepBatches
 from vadv_dist.data.windows import Windows
@@ -84,8 +85,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         data = [dataset.manifest.fingerprint for dataset in self.train.sources.datasets]
-        self.state = TrainState(data=data, precision=self.config.trainer.precision)
-        self.num_steps = planned_steps(self.config, self.train, in_closed_form=self.task.in_closed_form)
+        num_lanes = self.train.num_lanes(self.config.data)
+        self.state = TrainState(data=data, num_lanes=num_lanes, precision=self.config.trainer.precision)
+        self.num_steps = self._planned_steps()
         self._meter = TermMeter()
         self._schedule = DistillationSchedule.of(self.config)
         self._weights = TermWeights(self.task, self.distributed, self._schedule)
@@ -149,7 +151,7 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         state, config = self.state, self.config
-        plan = self.train.plan(config.data, seed=config.run.seed, epoch=state.epoch)
+        plan = self._plan()
         self._distillation = self._weights.begin_epoch(state.epoch, state.guard)
         stream = BatchStream(
             plan=plan,
@@ -159,6 +161,7 @@ class Trainer:
             world_size=self.distributed.world_size,
             accumulate=config.trainer.accumulate,
             rows_in_use=self.train.rows_in_use,
+            is_complete=self.train.is_complete,
             pin_memory=self.distributed.device.type == "cuda",
             waiting=self._leave_alone,
         )
@@ -178,6 +181,14 @@ class Trainer:
                 self._line = LogLine()
             self._leave_if_asked()
 
+    def _plan(self) -> EpochPlan:
+        state, config = self.state, self.config
+        return self.train.plan(config.data, seed=config.run.seed, epoch=state.epoch, num_lanes=state.num_lanes)
+
+    def _planned_steps(self) -> int:
+        closed = self.task.in_closed_form
+        return planned_steps(self.config, self.train, in_closed_form=closed, num_lanes=self.state.num_lanes)
+
     def _leave_if_asked(self) -> None:
         """Leave the loop if the run was asked to stop; all ranks leave after the same step."""
         self._checkpoints.check()
@@ -196,6 +207,9 @@ class Trainer:
 
     def _train_step(self, batches: StepBatches) -> None:
         state, config = self.state, self.config
+        if batches.own_counts is not None:
+            own = torch.tensor([*batches.own_counts.values()], device=self.distributed.device)
+            batches = batches.with_counts(self.distributed.sum(own))
         # Rank -1 does not exist: all ranks draw the same weights.
         self._weights.begin(_mix(config.run.seed, state.step, -1))
         if self._weights.needs_losses and len(batches.micro) > 1:
@@ -265,7 +279,7 @@ class Trainer:
     def _end_epoch(self) -> None:
         state, trainer = self.state, self.config.trainer
         self._flush_terms()
-        plan = self.train.plan(self.config.data, seed=self.config.run.seed, epoch=self.state.epoch)
+        plan = self._plan()
         # A node holds at most two windows. A window with the whole epoch is kept during validation, others are not.
         makes_room = plan.num_windows > 1
         if makes_room:
@@ -391,6 +405,7 @@ class Trainer:
                     "another run (--run.name=…)."
                 )
             self.state = found
+            self.num_steps = self._planned_steps()  # the run may have begun before there were lanes
             self._checkpoints.load()
             self._weights.load(self.state.weighting)
         if self.distributed.is_main:
@@ -410,7 +425,9 @@ def out_of_memory(error: RuntimeError, where: str) -> MemoryFullError:
     )
 
 
-def planned_steps(config: Config, train: SplitShards, *, in_closed_form: bool = False) -> int:
+def planned_steps(
+    config: Config, train: SplitShards, *, in_closed_form: bool = False, num_lanes: int | None = None
+) -> int:
     """Number of steps of the learning rate schedule: all epochs, or `trainer.max_steps` if that is less.
 
     What is determined in closed form has one step.
@@ -420,7 +437,7 @@ def planned_steps(config: Config, train: SplitShards, *, in_closed_form: bool = 
     """
     if in_closed_form:
         return 1
-    first = train.plan(config.data, seed=config.run.seed, epoch=0)
+    first = train.plan(config.data, seed=config.run.seed, epoch=0, num_lanes=num_lanes)
     steps = first.num_steps * config.trainer.epochs
     return min(steps, config.trainer.max_steps or steps)
 

@@ -58,6 +58,7 @@ def score_split(
         rank=distributed.rank,
         world_size=distributed.world_size,
         rows_in_use=split.rows_in_use,
+        is_complete=split.is_complete,
         pin_memory=distributed.device.type == "cuda",
         # The train split may keep a window during validation, and a node holds at most two.
         read_ahead=False,
