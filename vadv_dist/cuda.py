@@ -16,3 +16,8 @@ def prepare_cuda(device: torch.device, matmul_precision: str = "highest") -> Non
     # cuDNN's attention builds a plan for each new shape: 45 ms of host time per step of a run whose text lengths
     # vary (H100, torch 2.11). Without it, torch takes its flash or memory-efficient kernel.
     torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def has_bf16() -> bool:
+    """Whether this machine's GPU computes in bf16: older ones emulate it, slower than they compute in fp32."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -4,7 +4,7 @@ import torch
 from tiny_students import TEXTS, make_student, one_by_one
 
 from vadv_dist.errors import UserError
-from vadv_dist.inference import predict
+from vadv_dist.inference import text_predictor
 from vadv_dist.inference.export import load_student
 from vadv_dist.inference.fast_student import MODEL_TYPES, FastStudent, is_supported
 from vadv_dist.inference.predict import Student, predict_texts
@@ -62,7 +62,7 @@ def test_chunks_are_predicted_in_order_whatever_their_sizes(export, monkeypatch)
     found = list(student.predict_chunks(iter([TEXTS[:1], [], TEXTS[1:4], TEXTS[4:]])))
     assert [len(part) for part in found] == [1, 0, 3, 2]
     np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-6)
-    monkeypatch.setattr(predict, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(text_predictor, "CHUNK_ROWS", 4)
     np.testing.assert_allclose(student.predict(TEXTS), expected, atol=1e-6)
     assert student.counts.texts == 3 * len(TEXTS)
 
@@ -85,6 +85,26 @@ def test_no_texts_give_no_predictions(export):
 def test_empty_text_is_refused_with_its_number(export):
     with pytest.raises(UserError, match="Text 2 is empty"):
         predict_texts(export, ["fine", "  "])
+
+
+@pytest.mark.parametrize("fits", [1, 4, 12])
+def test_a_batch_that_does_not_fit_in_memory_is_computed_in_halves(export, fits, monkeypatch, caplog):
+    student = Student.load(export, device="cpu", batch_tokens=40)
+    expected = student.predict(TEXTS)
+    compute = student.student.forward
+
+    def limited(padded_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+        if padded_BL.shape[0] > 1 and padded_BL.numel() > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return compute(padded_BL, mask_BL)
+
+    monkeypatch.setattr(student.student, "forward", limited)
+    np.testing.assert_allclose(student.predict(TEXTS), expected, atol=1e-6)
+    assert student.batch_tokens < 20
+    assert f"batches have at most {student.batch_tokens} tokens" in caplog.text
+    monkeypatch.setattr(student.student, "forward", lambda *_: limited(torch.zeros(2, 50), torch.zeros(2, 50)))
+    with pytest.raises(torch.OutOfMemoryError):  # not even one text fits
+        student.predict(TEXTS[:1])
 
 
 def test_missing_device_is_refused(export):

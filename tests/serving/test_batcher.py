@@ -19,6 +19,9 @@ class WordCounter:
     batches: list[list[int]] = field(default_factory=list)
     go: threading.Event = field(default_factory=threading.Event)
 
+    def warm_up(self) -> None:
+        assert not self.batches
+
     def read(self, texts: Sequence[str]) -> list[Reading]:
         return [Reading([len(word) for word in text.split()], len(text) > 20) for text in texts]
 

@@ -21,7 +21,10 @@ def add_serve_command(commands: Commands) -> None:
     serve.add_argument("--port", type=int, default=8000, help="port to listen at; 0 chooses a free one")
     serve.add_argument("--device", help="a torch device, such as cpu or cuda:1 (default: a GPU if there is one)")
     serve.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster on a GPU and on some CPUs"
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="bf16 is faster on a GPU and on some CPUs; auto is bf16 on a GPU that has it, else fp32",
     )
     serve.add_argument("--threads", type=int, help="threads that compute on a CPU (default: torch's choice)")
     serve.add_argument("--batch-tokens", type=int, help="bound on the tokens of a batch (default: 2048, GPU 32768)")

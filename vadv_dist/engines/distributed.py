@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from vadv_dist.config.trainer_sections import TrainerConfig
+from vadv_dist.cuda import has_bf16
 from vadv_dist.errors import UserError
 
 T = TypeVar("T")
@@ -74,11 +75,6 @@ def choose_dtype(trainer: TrainerConfig, device: torch.device) -> torch.dtype:
     if device.type == "cuda" and not bf16:
         raise UserError("trainer.precision is bf16, but this GPU does not support it. Set it to auto or fp32.")
     return torch.bfloat16
-
-
-def has_bf16() -> bool:
-    """Whether this machine's GPU computes in bf16: older ones emulate it, slower than they compute in fp32."""
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def init_single_process(device: torch.device) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vadv_dist.config.trainer_sections import TrainerConfig
-from vadv_dist.engines.distributed import has_bf16
+from vadv_dist.cuda import has_bf16
 from vadv_dist.engines.torch_engine import rounded_parameters
 
 # Instructions that multiply bf16, by torch's names. Without them a CPU's bf16 is slower than its fp32.

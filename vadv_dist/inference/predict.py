@@ -1,7 +1,7 @@
 """Predict the sentiment of texts with an exported student, without its teacher."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import logging
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,15 +9,16 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from vadv_dist.cuda import prepare_cuda
+from vadv_dist.cuda import has_bf16, prepare_cuda
 from vadv_dist.errors import UserError, first_line
 from vadv_dist.inference.batching import padded, token_budget_batches
 from vadv_dist.inference.context import VIDEO_COLUMN, readings
 from vadv_dist.inference.export import load_student
 from vadv_dist.inference.fast_student import FastStudent, is_supported
 from vadv_dist.inference.manifest import read_manifest, resolve_student
-from vadv_dist.inference.tables import CHUNK_ROWS, ending, table_kind
-from vadv_dist.inference.token_counts import TokenCounts, count_tokens
+from vadv_dist.inference.tables import ending, table_kind
+from vadv_dist.inference.text_predictor import TextPredictor
+from vadv_dist.inference.token_counts import TokenCounts
 from vadv_dist.models.text_student import TextStudent
 from vadv_dist.storage import Location, atomic_file, local_copy, location
 
@@ -25,27 +26,28 @@ from vadv_dist.storage import Location, atomic_file, local_copy, location
 CPU_BATCH_TOKENS = 2048
 GPU_BATCH_TOKENS = 32768
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 # Called at the end with the number of truncated texts.
 Tell = Callable[[TokenCounts], None]
 
 PREDICTION_COLUMN = "prediction"
 
+logger = logging.getLogger(__name__)
 
-class Student:
-    """A loaded student, ready for any number of calls.
+
+class Student(TextPredictor):
+    """A loaded student, computed by torch.
+
+    If a batch does not fit in a GPU's memory, it is computed in halves, and later batches are smaller.
 
     Args:
         student: the model; it is moved to `device` and put into eval mode.
-        tokenizer: its tokenizer.
-        max_tokens: texts are truncated to this many tokens, as in training.
-        context: maximum number of utterances before a text in its video that the model also reads, the nearest first.
-        separator: stands between a text and these; the caller joins them.
+        tokenizer, max_tokens, context, separator: as in `TextPredictor`.
         batch_tokens: bound on a batch's rows times its longest row; None chooses one for the device.
         device: a torch device; None uses a GPU if there is one.
         precision: `bf16` computes the encoder in bfloat16, which is faster on a GPU and on a CPU with AMX or
-            AVX512-BF16, and slower on others.
+            AVX512-BF16, and slower on others. `auto` is `bf16` on a GPU that has it, `fp32` elsewhere.
     Raises:
         UserError: this machine does not have the device.
     """
@@ -63,16 +65,15 @@ class Student:
         precision: Precision = "fp32",
     ) -> None:
         self.device = _device(device)
+        default = GPU_BATCH_TOKENS if self.on_gpu else CPU_BATCH_TOKENS
+        super().__init__(tokenizer, max_tokens, batch_tokens or default, context=context, separator=separator)
         prepare_cuda(self.device)
+        if precision == "auto":
+            precision = "bf16" if self.on_gpu and has_bf16() else "fp32"
+        self.precision = precision
         self.student = (FastStudent(student) if is_supported(student.encoder) else student).to(self.device).eval()
         if precision == "bf16":
             self.student.encoder.bfloat16()  # the head computes in fp32
-        self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
-        self.context, self.separator = context, separator
-        self.counts = TokenCounts(0, 0, 0, max_tokens)
-        default = CPU_BATCH_TOKENS if self.device.type == "cpu" else GPU_BATCH_TOKENS
-        self.batch_tokens = batch_tokens or default
 
     @classmethod
     def load(
@@ -102,74 +103,54 @@ class Student:
             precision=precision,
         )
 
-    def predict(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Predict the sentiment of texts, none of them empty: in label units, [R], in the order of the texts."""
-        chunks = [texts[start : start + CHUNK_ROWS] for start in range(0, len(texts), CHUNK_ROWS)]
-        return np.concatenate([np.empty(0, np.float32), *self.predict_chunks(chunks)])
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU."""
+        return self.device.type == "cuda"
 
-    def predict_chunks(self, chunks: Iterable[Sequence[str]]) -> Iterator[npt.NDArray[np.float32]]:
-        """Predict chunks of texts like `predict`, reading and tokenizing the next one while the model runs."""
-        following = iter(chunks)
-        with ThreadPoolExecutor(1, thread_name_prefix="vadv-tokens") as thread:
-            coming = thread.submit(self._tokenize_next, following)
-            while (token_ids := coming.result()) is not None:
-                coming = thread.submit(self._tokenize_next, following)
-                yield self.predict_tokens(token_ids)
-
-    def _tokenize_next(self, chunks: Iterator[Sequence[str]]) -> list[list[int]] | None:
-        """Token ids of the next chunk's texts; None at the end."""
-        texts = next(chunks, None)
-        if texts is None:
-            return None
-        if not len(texts):
-            return []
-        token_ids = self.tokenize(texts)
-        self._count(texts, np.fromiter(map(len, token_ids), np.int64, len(token_ids)))
-        return token_ids
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, truncated to `max_tokens`; from one thread at a time, as tokenizers keep settings."""
-        token_ids: list[list[int]] = self.tokenizer(
-            list(texts),
-            truncation=True,
-            max_length=self.max_tokens,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
-        return token_ids
+    @property
+    def place(self) -> str:
+        """Where and in which precision it computes, in words."""
+        name = f" ({torch.cuda.get_device_name(self.device)})" if self.on_gpu else ""
+        return f"{self.device}{name} in {self.precision}"
 
     @torch.inference_mode()
     def predict_tokens(self, token_ids: list[list[int]]) -> npt.NDArray[np.float32]:
         """Predictions of tokenized texts, none of them empty: in label units, [R]."""
         predictions = np.empty(len(token_ids), np.float32)
         lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
-        pad_id = self.tokenizer.pad_token_id or 0
-        batches, logits = token_budget_batches(lengths, self.batch_tokens), []
-        for rows in batches:
-            padded_BL, mask_BL = (torch.from_numpy(a) for a in padded([token_ids[row] for row in rows], pad_id))
-            logits.append(
-                self.student(
-                    padded_BL.to(self.device, non_blocking=True), mask_BL.to(self.device, non_blocking=True)
-                ).float()
+        waiting, batches, logits = token_budget_batches(lengths, self.batch_tokens)[::-1], [], []
+        while waiting:
+            rows = waiting.pop()
+            try:
+                logits.append(self._logits([token_ids[row] for row in rows]))
+                batches.append(rows)
+                continue
+            except torch.OutOfMemoryError:
+                if len(rows) == 1:
+                    raise
+            # Here the error is gone, whose traceback holds the tensors of the failed call.
+            half = len(rows) // 2
+            waiting += [rows[half:], rows[:half]]
+            self.batch_tokens = min(self.batch_tokens, half * int(lengths[rows].max()))
+            logger.warning(
+                "A batch of %d texts of up to %d tokens does not fit in the memory of %s. From now on, batches have at "
+                "most %d tokens.",
+                *(len(rows), int(lengths[rows].max()), self.device, self.batch_tokens),
             )
+            torch.cuda.empty_cache()
         if batches:  # one copy to the host, after which everything is computed
             predictions[np.concatenate(batches)] = torch.cat(logits).cpu().numpy()
         return predictions
 
-    def _count(self, texts: Sequence[str], lengths: npt.NDArray[np.int64]) -> None:
-        """Add the texts to `counts`, including how many were truncated; only texts at the limit can have been."""
-        empty = np.flatnonzero(lengths == 0)
-        if empty.size:
-            raise UserError(f"The tokenizer returns no tokens for {texts[int(empty[0])][:60]!r}.")
-        full = count_tokens(
-            self.tokenizer, [texts[int(row)] for row in np.flatnonzero(lengths >= self.max_tokens)], self.max_tokens
-        )
-        self.counts = TokenCounts(
-            self.counts.texts + len(texts),
-            self.counts.cut + full.cut,
-            max(self.counts.longest, full.longest, int(lengths.max())),
-            self.max_tokens,
-        )
+    def _logits(self, token_ids: list[list[int]]) -> torch.Tensor:
+        """Logits of one batch on the device, [B]."""
+        padded_BL, mask_BL = (torch.from_numpy(array) for array in padded(token_ids, self.pad_id))
+        if self.on_gpu:  # from pinned memory, the copies overlap with what the GPU still computes
+            padded_BL = padded_BL.pin_memory().to(self.device, non_blocking=True)
+            mask_BL = mask_BL.pin_memory().to(self.device, non_blocking=True)
+        logits_B: torch.Tensor = self.student(padded_BL, mask_BL)
+        return logits_B.float()
 
 
 def predict_texts(

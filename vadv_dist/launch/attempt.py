@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from vadv_dist.config import Config
+from vadv_dist.cuda import has_bf16
 from vadv_dist.data.sources import Sources
 from vadv_dist.engines.choice import Choice, choose_engine
 from vadv_dist.engines.deepspeed_config import micro_batch_size
-from vadv_dist.engines.distributed import Distributed, choose_dtype, has_bf16
+from vadv_dist.engines.distributed import Distributed, choose_dtype
 from vadv_dist.engines.memory import ModelSizes, measure_sizes, smallest_device
 from vadv_dist.engines.precision import Precision, choose_precision
 from vadv_dist.runs.checkpoint import last_checkpoint

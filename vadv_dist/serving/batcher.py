@@ -29,6 +29,9 @@ _RATE_MEMORY = 0.8
 class Model(Protocol):
     """What is batched; its methods are called from one thread."""
 
+    def warm_up(self) -> None:
+        """Compute once, before the first request."""
+
     def read(self, texts: Sequence[str]) -> "list[Reading]":
         """Tokenize texts."""
 
@@ -147,8 +150,9 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start to answer, unless it has started."""
+        """Compute once in the thread that will compute, and start to answer; unless it has started."""
         if self._task is None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._model.warm_up)
             self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def close(self) -> None:

@@ -58,12 +58,13 @@ def serve(
                 observe=metrics.observe_batch,
             )
 
-        run_server(listener, build, facts, settings, lambda: say(_greeting(facts.name, settings, url)))
+        greeting = _greeting(facts.name, settings, url, f", computing on {model.student.place}")
+        run_server(listener, build, facts, settings, lambda: say(greeting))
 
 
-def _greeting(name: str, settings: ServeSettings, url: str) -> str:
+def _greeting(name: str, settings: ServeSettings, url: str, place: str = "") -> str:
     body = json.dumps({"texts": ["what a wonderful film"]})
     return (
-        f"serving the student of {name} ({settings.source}) at {url}\n"
+        f"serving the student of {name} ({settings.source}) at {url}{place}\n"
         f"try it there, or: curl -s {url}/predict -H 'Content-Type: application/json' -d '{body}'"
     )

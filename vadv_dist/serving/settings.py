@@ -34,7 +34,7 @@ class ServeSettings:
     host: str = "127.0.0.1"
     port: int = 8000
     device: str | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int | None = None
     batch_tokens: int | None = None
     max_wait_ms: float = 2.0

@@ -42,6 +42,17 @@ class TextModel:
     def __init__(self, student: Student) -> None:
         self.student = student
 
+    def warm_up(self) -> None:
+        """Compute once, because the first call allocates and compiles.
+
+        On a GPU, also the largest batch that requests can form, so that its memory is taken, or found to be too small,
+        before the first request.
+        """
+        self.predict(self.read(["one two three"]))
+        if self.student.on_gpu:
+            longest = (self.read(["one two three"])[0].token_ids * self.student.max_tokens)[: self.student.max_tokens]
+            self.student.predict_tokens([longest] * max(1, self.batch_tokens // len(longest)))
+
     @property
     def batch_tokens(self) -> int:
         """Bound on a batch's rows times its longest row."""
@@ -60,14 +71,14 @@ class TextModel:
         """Predictions in label units, [R]."""
         lengths = np.fromiter((len(reading.token_ids) for reading in readings), np.int64, len(readings))
         predictions = np.empty(len(readings), np.float32)
-        fixed = CPU_GROUP_TOKENS if self.student.device.type == "cpu" else GPU_GROUP_TOKENS
+        fixed = GPU_GROUP_TOKENS if self.student.on_gpu else CPU_GROUP_TOKENS
         for rows in groups_of_similar_length(lengths, fixed):
             predictions[rows] = self.student.predict_tokens([readings[row].token_ids for row in rows])
         return predictions
 
 
 def load_text_model(settings: ServeSettings) -> tuple[TextModel, StudentFacts]:
-    """Load a run's student or an export after verifying its files, and compute once.
+    """Load a run's student or an export after verifying its files.
 
     Raises:
         UserError: as in `Student.load`.
@@ -87,9 +98,7 @@ def load_text_model(settings: ServeSettings) -> tuple[TextModel, StudentFacts]:
         device=settings.device,
         precision=settings.precision,
     )
-    model = TextModel(student)
-    model.predict(model.read(["one two three"]))  # the first call allocates and compiles
-    return model, facts
+    return TextModel(student), facts
 
 
 def verified_facts(source: Location) -> StudentFacts:
