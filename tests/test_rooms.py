@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "data": {"config", *BASE},
     "features": {"data", "models", "config", "runtime", *BASE},
     "tasks": {"models", "objectives", "students", "evaluation", "inference", "data", "config", *BASE},
-    "engines": {"tasks", "objectives", "data", "config", "formats", "errors"},
+    "engines": {"tasks", "objectives", "data", "config", "cuda", "formats", "errors"},
     "runs": {"data", "models", "evaluation", "config", *BASE},
     "watching": {"runs", "evaluation", *BASE},
     "inference": {"models", "evaluation", *BASE},
