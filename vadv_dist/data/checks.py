@@ -11,9 +11,10 @@ import pyarrow as pa
 from vadv_dist.data.check_report import CheckReport, Finding, counted
 from vadv_dist.data.classes import class_name, counted_classes, listed, unknown_classes, unseen_classes
 from vadv_dist.data.columns import arrow_schema, column_fault, rows_not_finite
-from vadv_dist.data.dataset import MANIFEST, Dataset, ShardInfo
+from vadv_dist.data.dataset import MANIFEST, Dataset
 from vadv_dist.data.reading import shard_content
 from vadv_dist.data.schema import META_COLUMNS, SPLITS, Array, Window, count_words, feature_fault
+from vadv_dist.data.shard_list import ShardInfo
 from vadv_dist.data.video_ids import numbered_families
 from vadv_dist.data.windows import to_window
 from vadv_dist.errors import first_line
@@ -81,15 +82,14 @@ class _Check:
         raw = read_json(self.dataset.root / file)
         if raw.get("fingerprint") != manifest.fingerprint:
             self.error(file, "fingerprint", "The fingerprint does not match the listed shards: the file was edited.")
-        for split, shards in manifest.splits.items():
+        for split in manifest.splits:
             declared = raw["splits"][split].get("rows")
             if split not in SPLITS:
                 self.error(file, "splits", f"Unknown split {split!r}, expected one of {', '.join(SPLITS)}.")
             if declared != manifest.rows(split):
                 self.error(file, "splits", f"{split} declares {declared} rows, its shards have {manifest.rows(split)}.")
-            for path, times in Counter(shard.path for shard in shards).items():
-                if times > 1:
-                    self.error(file, "splits", f"{path} is listed {times} times in {split}.")
+            for path, times in manifest.shards(split).repeated_paths().items():
+                self.error(file, "splits", f"{path} is listed {times} times in {split}.")
         for split, what in (("train", "trained on"), ("valid", "used for early stopping"), ("test", "evaluated")):
             if not manifest.rows(split):
                 advice = "Create one with `vadv ingest table … --valid-fraction 0.1`." if split == "valid" else _AGAIN
@@ -314,8 +314,10 @@ class _Check:
 
     def unlisted_files(self) -> None:
         """Warn about shards that nothing reads."""
-        listed = {shard.path for shards in self.manifest.splits.values() for shard in shards}
-        listed |= set(self.manifest.records)
+        listed = set(self.manifest.records)
+        for split, raw in read_json(self.dataset.root / MANIFEST)["splits"].items():
+            listed |= set(self.manifest.shards(split).paths.to_pylist())
+            listed |= {part["path"] for part in raw.get("parts", ())}
         found = {name for name in files_below(self.dataset.root) if name.endswith(".parquet")}
         for path in sorted(found - listed):
             self.warning(path, None, "dataset.json does not list this shard; nothing reads it.", "Remove it.")

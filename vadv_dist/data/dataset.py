@@ -3,15 +3,15 @@
 import hashlib
 import math
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property
 from itertools import pairwise
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
 
+from vadv_dist.data.manifest_parts import MOST_LISTED, Part, read_parts, write_parts
 from vadv_dist.data.schema import (
     MAX_VALUES,
     SCHEMA_VERSION,
@@ -23,40 +23,16 @@ from vadv_dist.data.schema import (
     Number,
     Text,
 )
+from vadv_dist.data.shard_list import ShardInfo, ShardList
 from vadv_dist.errors import UserError
-from vadv_dist.storage import Location, location, read_json
+from vadv_dist.storage import Location, location, read_json, write_json
+
+T = TypeVar("T")
 
 MANIFEST = "dataset.json"
 PROMPTS_NAME = "prompts.safetensors"
-
-
-def _inside(path: str) -> str:
-    if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
-        raise ValueError(f"{path!r} is outside the data set")
-    return path
-
-
-@dataclass(frozen=True)
-class ShardInfo:
-    """One shard as declared in `dataset.json`.
-
-    `missing` counts rows by the exact set of features they lack, such as `{"face": 3, "face+visual": 1}`.
-    """
-
-    path: Annotated[Text, AfterValidator(_inside)]
-    rows: Count
-    bytes: Count
-    sha256: Text
-    missing: dict[str, Count] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.rows > self.bytes:
-            raise ValueError(f"{self.path} has {self.rows:,} rows in {self.bytes:,} bytes")
-
-    def rows_lacking(self, features: Iterable[str]) -> int:
-        """Rows that lack at least one of `features`."""
-        wanted = set(features)
-        return sum(count for names, count in self.missing.items() if wanted & set(names.split("+")))
+# The version of a `dataset.json` whose shards are listed in parts, which earlier versions of this package do not read.
+_PARTS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -101,7 +77,7 @@ class SplitStatistics:
 def _shards(split: Any) -> Any:
     if not isinstance(split, dict):
         raise ValueError("expected an object")
-    return split.get("shards")
+    return [] if "parts" in split else split.get("shards")
 
 
 def _required(*names: str) -> BeforeValidator:
@@ -136,9 +112,13 @@ def _check_truth(truth: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class DatasetManifest:
-    """The contents of `dataset.json`."""
+    """The contents of `dataset.json`, and of its parts if it has any.
 
-    splits: dict[Text, Annotated[list[ShardInfo], BeforeValidator(_shards)]]
+    Attributes:
+        splits: the shards of each split; a `ShardList`, whatever sequence it is made of.
+    """
+
+    splits: Mapping[Text, Annotated[Sequence[ShardInfo], BeforeValidator(_shards)]]
     features: dict[Text, Annotated[FeatureSpec, _required("dtype"), AfterValidator(_check_feature)]]
     label: Annotated[LabelSpec, _required("low", "high", "kind"), AfterValidator(_check_label)]
     statistics: dict[str, SplitStatistics] = field(default_factory=dict)
@@ -148,13 +128,20 @@ class DatasetManifest:
     truth: Annotated[dict[str, Any], AfterValidator(_check_truth)] | None = None
     schema_version: int = SCHEMA_VERSION
 
-    @property
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "splits", {name: ShardList.of(shards) for name, shards in self.splits.items()})
+
+    def shards(self, split: str) -> ShardList:
+        """Shards of a split; none if the data set has no such split."""
+        return ShardList.of(self.splits.get(split, ()))
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the hashes of all shards, and of the prompts if known: equal for data sets with equal bytes."""
         digest = hashlib.sha256()
         for split in sorted(self.splits):
-            for shard in self.splits[split]:
-                digest.update(f"{split} {shard.rows} {shard.sha256}\n".encode())
+            for rows, sha256 in self.shards(split).hashes():
+                digest.update(f"{split} {rows} {sha256}\n".encode())
         if self.prompts_sha256 is not None:
             digest.update(f"prompts {self.num_classes_prompts} {self.prompts_sha256}\n".encode())
         return digest.hexdigest()
@@ -171,7 +158,7 @@ class DatasetManifest:
 
     def rows(self, split: str) -> int:
         """Number of rows of a split (0 if the data set has no such split)."""
-        return sum(shard.rows for shard in self.splits.get(split, []))
+        return int(self.shards(split).rows.sum())
 
 
 @dataclass(frozen=True)
@@ -196,7 +183,10 @@ class Dataset:
                 f"{root} {what}, so it is not a data set (dataset.json is written last, when a data set is "
                 "complete). Give the output folder of `vadv synth` or `vadv ingest`, or run the command again."
             )
-        return cls(root, _parse(read_json(path), path))
+        raw = read_json(path)
+        manifest = _parse(raw, path)
+        splits = {name: _listed(raw["splits"][name], shards, path) for name, shards in manifest.splits.items()}
+        return cls(root, replace(manifest, splits=splits))
 
     @property
     def prompts_path(self) -> Location:
@@ -229,20 +219,20 @@ class Dataset:
         """
         from vadv_dist.data.reading import read_columns
 
-        for shard in self.manifest.splits.get(split, []):
+        for shard in self.manifest.shards(split):
             yield from read_columns(self, shard, [name]).column(name).to_pylist()
 
     def shard_path(self, shard: ShardInfo) -> Location:
         """Path of one shard."""
         return self.root / shard.path
 
-    def split(self, name: str) -> list[ShardInfo]:
+    def split(self, name: str) -> ShardList:
         """Shards of a split.
 
         Raises:
             UserError: the data set has no such split.
         """
-        shards = self.manifest.splits.get(name, [])
+        shards = self.manifest.shards(name)
         if not shards:
             present = ", ".join(s for s in SPLITS if self.manifest.splits.get(s)) or "none"
             advice = " Cut one from train with `vadv ingest table … --valid-fraction 0.1`." if name == "valid" else ""
@@ -252,13 +242,24 @@ class Dataset:
 
 def _parse(raw: Mapping[str, Any], path: Location) -> DatasetManifest:
     version = raw.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version not in (SCHEMA_VERSION, _PARTS_VERSION):
         raise UserError(
-            f"{path} has schema_version {reprlib.repr(version)[:80]}, but this version reads {SCHEMA_VERSION}. "
-            "Recreate the data set with this version, or use the version that created it."
+            f"{path} has schema_version {reprlib.repr(version)[:80]}, but this version reads {SCHEMA_VERSION} and "
+            f"{_PARTS_VERSION}. Recreate the data set with this version, or use the version that created it."
         )
+    return _validated(_adapter(), raw, path)
+
+
+def _listed(raw: Mapping[str, Any], shards: Sequence[ShardInfo], path: Location) -> Sequence[ShardInfo]:
+    """The shards of a split, from its parts if it has any."""
+    if "parts" not in raw:
+        return shards
+    return read_parts(path.parent, _validated(TypeAdapter(list[Part]), raw["parts"], path))
+
+
+def _validated(adapter: TypeAdapter[T], raw: object, path: Location) -> T:
     try:
-        return _adapter().validate_python(raw)
+        return adapter.validate_python(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(map(str, first["loc"]))[:80].encode(errors="backslashreplace").decode()
@@ -273,9 +274,22 @@ def _adapter() -> TypeAdapter[DatasetManifest]:
     return TypeAdapter(DatasetManifest)
 
 
+def write_manifest(root: Location, manifest: DatasetManifest) -> None:
+    """Write `dataset.json`, which makes a data set complete, after its parts if there are many shards."""
+    if sum(map(len, manifest.splits.values())) <= MOST_LISTED:
+        write_json(root / MANIFEST, manifest_json(manifest))
+        return
+    raw = manifest_json(replace(manifest, splits={}, schema_version=_PARTS_VERSION))
+    for name, shards in manifest.splits.items():
+        parts = [asdict(part) for part in write_parts(root, name, shards)]
+        raw["splits"][name] = {"rows": manifest.rows(name), "parts": parts}
+    raw["fingerprint"] = manifest.fingerprint
+    write_json(root / MANIFEST, raw)
+
+
 def manifest_json(manifest: DatasetManifest) -> dict[str, Any]:
-    """The JSON document of `dataset.json`."""
-    raw = asdict(manifest)
+    """The JSON document of `dataset.json` that lists all shards."""
+    raw = asdict(replace(manifest, splits={}))
     raw["splits"] = {
         name: {"rows": manifest.rows(name), "shards": [asdict(shard) for shard in shards]}
         for name, shards in manifest.splits.items()

@@ -48,13 +48,13 @@ def dataset_info(uri: str | Path) -> dict[str, Any]:
 
 
 def _split_info(manifest: DatasetManifest, split: str) -> dict[str, Any]:
-    shards = manifest.splits[split]
+    shards = manifest.shards(split)
     return {
         **asdict(manifest.statistics.get(split, SplitStatistics())),
         "rows": manifest.rows(split),
         "shards": len(shards),
-        "bytes": sum(shard.bytes for shard in shards),
-        "missing": {name: sum(shard.rows_lacking([name]) for shard in shards) for name in manifest.features},
+        "bytes": int(shards.bytes.sum()),
+        "missing": {name: int(shards.lacking([name]).sum()) for name in manifest.features},
     }
 
 

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from vadv_dist.data.columns import arrow_schema, column_fault, rows_not_finite, tensor_chunks
-from vadv_dist.data.dataset import Dataset, ShardInfo
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import META_COLUMNS, Array, Clip, FeatureSpec
+from vadv_dist.data.shard_list import ShardInfo
 from vadv_dist.errors import UserError, first_line
 from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.storage import Location, file_content, file_size, open_ranges

@@ -19,10 +19,9 @@ from vadv_dist.data.dataset import (
     PROMPTS_NAME,
     DatasetManifest,
     Histogram,
-    ShardInfo,
     SplitStatistics,
     WordStatistics,
-    manifest_json,
+    write_manifest,
 )
 from vadv_dist.data.schema import (
     META_COLUMNS,
@@ -34,6 +33,7 @@ from vadv_dist.data.schema import (
     count_words,
     feature_fault,
 )
+from vadv_dist.data.shard_list import ShardInfo
 from vadv_dist.errors import UserError
 from vadv_dist.storage import (
     Location,
@@ -42,7 +42,6 @@ from vadv_dist.storage import (
     location,
     require_absent,
     sha256_file,
-    write_json,
 )
 
 DEFAULT_SHARD_ROWS = 1024
@@ -144,7 +143,7 @@ class DatasetWriter:
             prompts_sha256=prompts_sha256,
             truth=self.truth,
         )
-        write_json(self.folder / MANIFEST, manifest_json(manifest))
+        write_manifest(self.folder, manifest)
 
 
 def shard_name(split: str, number: int) -> str:

@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from vadv_dist.config import Config, DataConfig
 from vadv_dist.data.context import readings
-from vadv_dist.data.dataset import Dataset, ShardInfo
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.lanes import choose_num_lanes
 from vadv_dist.data.mixture import quotas
 from vadv_dist.data.plan import EpochPlan, Mix, ShardTable, usable_rows
 from vadv_dist.data.prompts import require_same_prompts
 from vadv_dist.data.reading import ShardReader, read_columns
 from vadv_dist.data.schema import FeatureSpec, IntArray, LabelSpec, Window
+from vadv_dist.data.shard_list import ShardInfo, SourceShards
 from vadv_dist.data.share import TrainShare
 from vadv_dist.errors import UserError
 
@@ -129,8 +130,8 @@ class Sources:
                 `error`, or the text includes utterances of the video and their order is unknown.
         """
         missing = missing or self.missing
-        shards = [(number, shard) for number, dataset in enumerate(self.datasets) for shard in dataset.split(name)]
-        lacking = sum(shard.rows_lacking(self.needed) for _, shard in shards)
+        shards = SourceShards(tuple(dataset.split(name) for dataset in self.datasets))
+        lacking = int(shards.lacking(self.needed).sum())
         if lacking and missing == "error":
             raise UserError(
                 f"{lacking} clips of the {name!r} split lack {' or '.join(self.needed)} features. Set data.missing to "
@@ -239,16 +240,17 @@ def misfits(first: Dataset, other: Dataset, features: Iterable[str]) -> Iterator
 
 @dataclass(frozen=True)
 class SplitShards:
-    """One split of all sources: (index of the source, shard) of each shard, in a fixed order.
+    """One split of all sources.
 
     Attributes:
+        shards: (index of the source, shard) of each shard, in a fixed order.
         dropped: number of clips that lack a needed feature and are left out.
         share: the share of the clips that is used; None uses all.
     """
 
     sources: Sources
     name: str
-    shards: list[tuple[int, ShardInfo]]
+    shards: SourceShards
     dropped: int
     share: TrainShare | None = None
 
@@ -260,7 +262,7 @@ class SplitShards:
     @cached_property
     def is_complete(self) -> bool:
         """Whether every row in use has every feature that the model reads."""
-        return bool(self.required) or not any(shard.rows_lacking(self.sources.needed) for _, shard in self.shards)
+        return bool(self.required) or not self.shards.lacking(self.sources.needed).any()
 
     @cached_property
     def table(self) -> ShardTable:
@@ -268,12 +270,12 @@ class SplitShards:
         rows = self._complete_rows
         if self.share is not None:
             rows = np.concatenate([self.share.rows_taken(rows[first:end]) for first, end in self._source_bounds])
-        return ShardTable(rows, np.array([shard.bytes for _, shard in self.shards], np.int64))
+        return ShardTable(rows, self.shards.bytes)
 
     @cached_property
     def _complete_rows(self) -> IntArray:
         """Rows of each shard that are not dropped for a missing feature."""
-        return np.array([shard.rows - shard.rows_lacking(self.required) for _, shard in self.shards], np.int64)
+        return self.shards.rows - self.shards.lacking(self.required)
 
     @cached_property
     def _source_bounds(self) -> list[tuple[int, int]]:
@@ -325,7 +327,7 @@ class SplitShards:
 
     @cached_property
     def _source_of_shard(self) -> IntArray:
-        return np.asarray([number for number, _ in self.shards], np.int64)
+        return self.shards.source
 
     def quotas(self, config: DataConfig) -> list[int]:
         """Number of rows that a training epoch takes from each source.
@@ -371,7 +373,7 @@ class SplitShards:
 
     @cached_property
     def _first_row(self) -> IntArray:
-        return np.cumsum([0, *(shard.rows for _, shard in self.shards)])
+        return np.concatenate([[0], np.cumsum(self.shards.rows)])
 
     def texts(self) -> Iterator[str]:
         """Read all texts, including those of clips that are dropped for a missing feature; with context, all readings.

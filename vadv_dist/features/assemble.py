@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vadv_dist.data.dataset import PROMPTS_NAME, DatasetManifest, ShardInfo, manifest_json
+from vadv_dist.data.dataset import PROMPTS_NAME, DatasetManifest, write_manifest
 from vadv_dist.data.schema import SPLITS, LabelSpec, count_words
+from vadv_dist.data.shard_list import ShardInfo
 from vadv_dist.data.shards import stamped, statistics, write_prompts
 from vadv_dist.errors import UserError
 from vadv_dist.features.clip_files import file_entry
@@ -17,7 +18,7 @@ from vadv_dist.features.listing import ListedClip
 from vadv_dist.features.plan import Plan
 from vadv_dist.features.work import GroupRecord, WorkFolder
 from vadv_dist.formats.parquet import read_table
-from vadv_dist.storage import Location, atomic_file, local_copy, write_json
+from vadv_dist.storage import Location, atomic_file, local_copy
 
 REJECTED_NAME = "rejected.parquet"
 SOURCES_NAME = "sources.parquet"
@@ -134,7 +135,7 @@ def assemble(plan: Plan, work: WorkFolder, records: Mapping[str, GroupRecord]) -
         num_classes_prompts=0 if plan.prompts is None else len(plan.prompts),
         prompts_sha256=prompts_sha256,
     )
-    write_json(work.root / "dataset.json", manifest_json(manifest))
+    write_manifest(work.root, manifest)
     work.remove()
     return summary(work.root, manifest)
 

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vadv_dist.config.load import differing_keys
-from vadv_dist.data.dataset import MANIFEST, ShardInfo
+from vadv_dist.data.dataset import MANIFEST
 from vadv_dist.data.schema import SPLITS, Clip, FeatureSpec
+from vadv_dist.data.shard_list import ShardInfo
 from vadv_dist.data.shards import shard_name, write_shard
 from vadv_dist.errors import UserError
 from vadv_dist.features.listing import ListedClip

@@ -104,7 +104,7 @@ def _train_rank(
     config, notes = replace(config, engine=choice.engine), attempt_notes(choice, precision, distributed)
     notes += class_notes(splits.train, splits.valid)
     if splits.train.share is not None:
-        rows, all_rows = int(splits.train.table.rows.sum()), sum(shard.rows for _, shard in splits.train.shards)
+        rows, all_rows = int(splits.train.table.rows.sum()), int(splits.train.shards.rows.sum())
         notes.append(f"trains on {rows:,} of {all_rows:,} train clips (data.train_share {config.data.train_share:g})")
     engine = build_engine(config, task.step, task.parameter_groups(), distributed)
     if uses_graphs(config.engine, distributed):

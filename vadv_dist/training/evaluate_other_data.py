@@ -19,6 +19,7 @@ from vadv_dist.data.columns import tensor_chunks
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.reading import ShardReader
 from vadv_dist.data.schema import FeatureSpec
+from vadv_dist.data.shard_list import SourceShards
 from vadv_dist.data.shared_videos import SharedVideos
 from vadv_dist.data.sources import Sources, SplitShards
 from vadv_dist.errors import UserError
@@ -87,7 +88,7 @@ def score_on(source: Location, dataset: Dataset, split: str, out: Location | Non
         student = open_student(folder, sources, source)
         sources = replace(sources, context=student.context)
         trained = _trained_on(source, student.data)
-    shards = SplitShards(sources, split, [(0, shard) for shard in dataset.split(split)], dropped=0)
+    shards = SplitShards(sources, split, SourceShards((dataset.split(split),)), dropped=0)
     scored = _score(student, shards)
     evaluation = evaluation_of(
         student,
