@@ -58,7 +58,8 @@ MAY_IMPORT = {
 MACHINERY = {
     "ray": {
         *("watching/ray_metrics.py", "data/windows.py", "features/ray_pipeline.py"),
-        *("launch/worker.py", "launch/driver.py", "launch/cluster.py", "launch/stop_actor.py"),
+        *("launch/worker.py", "launch/cluster.py", "launch/stop_actor.py"),
+        *("launch/controller_watch.py", "launch/driver_notes.py", "launch/ray_run.py"),
         *(
             "launch/shared_folder.py",
             "runtime/ray_connection.py",

@@ -1,7 +1,7 @@
 """The errors that end a command, each with one message, an exit code and no traceback.
 
-A user error has exit code 2, a system failure exit code 1, a stop by SIGTERM exit code 143,
-a job that should be submitted again 75.
+A user error has exit code 2, a system failure exit code 1, a stop by SIGTERM exit code 143, and a stop after a notice
+that the machine will be taken away, like a job that lost its node, 75: run the same command again.
 What a caller must know of an error is its class and its fields; nothing is decided by its text.
 """
 
@@ -77,11 +77,17 @@ class StoppedError(VadvError):
     exit_code = 143
 
 
+class NoticedError(StoppedError):
+    """The command stopped because its machine will be taken away. The same command should run again."""
+
+    exit_code = 75
+
+
 _KINDS = {
     kind.__name__: kind
     for kind in (
         *(UserError, TakenError, DivergedError),
-        *(MachineError, MemoryFullError, PreemptedError, StoppedError),
+        *(MachineError, MemoryFullError, PreemptedError, StoppedError, NoticedError),
     )
 }
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vadv_dist.launch import driver as launch
+from vadv_dist.launch.ray_run import fit
 from vadv_dist.runs.folder import RunFolder
-from vadv_dist.runtime.signals import StopRequest
 
 STOPPED = "vadv: stopped by {}. Completed work is saved; run the same command again to resume.\n"
 
@@ -37,14 +36,14 @@ def test_ctrl_c_is_handled_while_ray_trains() -> None:
     timer = threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        launch._fit(Trainer(), StopRequest(), lambda: None)
+        fit(Trainer(), lambda: None)
     timer.join()
     assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_errors_of_ray_are_passed_on() -> None:
     with pytest.raises(ValueError, match="lost"):
-        launch._fit(FailingTrainer(), StopRequest(), lambda: None)
+        fit(FailingTrainer(), lambda: None)
 
 
 def interrupt(command: list[str], when: Callable[[], bool], number: signal.Signals = signal.SIGINT) -> tuple[int, str]:

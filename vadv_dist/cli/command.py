@@ -1,7 +1,8 @@
 """Parse the command line, run one command, and turn its outcome into an exit code.
 
 Results go to standard output, progress and messages to standard error. Exit codes: 0 success, 1 system failure,
-2 invalid input, 130 interrupted by Ctrl-C, 143 terminated by SIGTERM.
+2 invalid input, 75 after a notice that the machine will be taken away (SIGUSR1): run the same command again,
+130 interrupted by Ctrl-C, 143 terminated by SIGTERM.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from vadv_dist.cli.training import add_training_commands, add_tune_command
 from vadv_dist.cli.workflow import add_workflow_command
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.runtime.garbage_collection import collect_rarely
-from vadv_dist.runtime.signals import STOPPED, TERMINATED, is_termination, sigterm_raises
+from vadv_dist.runtime.signals import NOTICED, STOPPED, TERMINATED, is_termination, sigterm_raises, termination
 from vadv_dist.runtime.terminal import harmless_streams
 
 # Arguments that name places a command writes to; `train`, `tune` and `extract` take theirs from the configuration.
@@ -63,7 +64,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
     collect_rarely()
     with sigterm_raises():
         code = main(argv)
-    if code in (STOPPED, TERMINATED):  # do not wait for threads that may still be working
+    if code in (STOPPED, TERMINATED, NOTICED):  # do not wait for threads that may still be working
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -97,12 +98,9 @@ def exit_code_of(call: Callable[[], int], say: Callable[[str, int], None] = _say
     except VadvError as error:
         return _said(say, str(error), error.exit_code)
     except KeyboardInterrupt as error:
-        terminated = is_termination(error)
-        text = (
-            f"stopped by {'SIGTERM' if terminated else 'Ctrl-C'}. Completed work is saved; run the same command again "
-            "to resume."
-        )
-        return _said(say, text, TERMINATED if terminated else STOPPED)
+        name, code = termination() if is_termination(error) else ("Ctrl-C", STOPPED)
+        text = f"stopped by {name}. Completed work is saved; run the same command again to resume."
+        return _said(say, text, code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -55,8 +55,14 @@ class TrainerConfig:
     set, and otherwise starts one."""
     wait_for_room_s: NonNegative = 0.0
     """Seconds to wait for an autoscaling cluster to have room for the workers."""
+    hang_timeout_s: Positive | None = 120.0
+    """With Ray Train, seconds after which a rank that does not answer, or a run in which no rank makes progress, counts
+    as hanging: the stacks of all ranks are written to `failures/`, and the workers are restarted, which counts as one
+    of `max_failures`; null never does. Time does not count in the first three steps of an attempt (kernels, graphs,
+    connections), while a rank loads or waits for data, in validation, while a checkpoint is written, and at the
+    end."""
     grace_s: Positive = 30.0
-    """Seconds after SIGTERM in which to finish the step and write a checkpoint before the process exits."""
+    """Seconds after SIGTERM or SIGUSR1 in which to finish the step and write a checkpoint before the process exits."""
 
 
 @dataclass(frozen=True, config=SETTINGS)

@@ -87,6 +87,15 @@ def require_room(trainer: TrainerConfig, cpus: int, *, have_cpus: float, have_gp
         )
 
 
+def node_leaves() -> bool:
+    """Whether the node of this process is being drained, so that it will leave the cluster."""
+    import ray
+
+    # Ray's public functions show this only to workers, and only of nodes with workers.
+    draining: dict[str, int] = ray._private.state.state.get_draining_nodes()
+    return ray.get_runtime_context().get_node_id() in draining
+
+
 def is_ours() -> bool:
     """Whether this process started the cluster that it uses."""
     return _ours

@@ -1,10 +1,7 @@
-"""Start a run in this process, or as Ray Train workers that are restarted when one is lost."""
+"""Start a run in this process, or as Ray Train workers."""
 
 import contextlib
-import os
-import threading
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,31 +11,23 @@ from rich.console import Console
 
 from vadv_dist.config import Config, config_to_dict
 from vadv_dist.data.context import separated, separator_of
-from vadv_dist.engines.allocator import THREAD_ENVIRONMENT
 from vadv_dist.engines.distributed import choose_device, choose_dtype
-from vadv_dist.engines.faults import is_lost_peer
-from vadv_dist.errors import MachineError, StoppedError, UserError
+from vadv_dist.errors import MachineError, NoticedError, StoppedError, UserError
 from vadv_dist.inference.token_counts import count_tokens
-from vadv_dist.launch.cluster import cluster_resource, ray_session
-from vadv_dist.launch.shared_folder import leave_mark, require_shared
-from vadv_dist.launch.stop_actor import ask_to_stop, stop_flag
-from vadv_dist.launch.worker import MISTAKE, raise_mistake, train_in_ray, train_locally
+from vadv_dist.launch.ray_run import train_with_ray
+from vadv_dist.launch.worker import train_locally
 from vadv_dist.runs.checkpoint import last_checkpoint
-from vadv_dist.runs.folder import FAILURES, RunFolder
+from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import CheckpointLine, Line, RunResult
 from vadv_dist.runs.trained_on import TrainedOn
-from vadv_dist.runtime.ray_errors import last_line, own_error, why_lost
-from vadv_dist.runtime.signals import StopRequest, finishing_first, listens
+from vadv_dist.runtime.signals import StopRequest, finishing_first
 from vadv_dist.runtime.terminal import counted
-from vadv_dist.storage import Location, remove_tree, scratch_folder, store_settings
 from vadv_dist.tasks import build
 from vadv_dist.training.loop import planned_steps
 from vadv_dist.training.splits import Splits
 from vadv_dist.watching.endpoint import serve_metrics
 from vadv_dist.watching.progress import MetricsTail, ProgressView
 from vadv_dist.watching.trackers import flat, require_tracker, tracking
-
-_POLL_S = 0.5
 
 
 def train(
@@ -61,6 +50,7 @@ def train(
         UserError: invalid configuration or data, or the folder contains something else.
         MachineError: a full disk, or workers lost more often than `trainer.max_failures`.
         StoppedError: SIGTERM stopped the run; its last step is in a checkpoint.
+        NoticedError: so did SIGUSR1, or the node of this process leaves the cluster.
     """
     console = console or Console(stderr=True)
     folder = RunFolder.of(config)
@@ -125,13 +115,13 @@ def train(
 
             if config.trainer.num_workers == 0:
                 request.is_working = True
-                train_locally(config, show, lambda: request.asked)
+                train_locally(config, show, lambda: request.cause)
             else:
                 with MetricsTail(folder.metrics_path, show):
-                    _train_with_ray(config, folder, console, trial, request, callbacks, stop)
+                    train_with_ray(config, folder, partial(_say, console), trial, request, callbacks, stop)
             result = folder.result()
             if request.asked:
-                raise told.error(steps, is_complete=result is not None)
+                raise told.error(request, steps, is_complete=result is not None)
     if result is None:
         raise MachineError(f"{folder.root} ended without a result. Run the same command again to resume it.")
     return result
@@ -139,7 +129,7 @@ def train(
 
 @dataclass
 class _Stop:
-    """Messages of a run that SIGTERM asks to stop.
+    """Messages of a run that is asked to stop.
 
     Attributes:
         saved_step: step of a checkpoint to continue from that is complete; 0 if there may be none.
@@ -159,12 +149,12 @@ class _Stop:
             if line.resumable:
                 self.begun_step = line.step
 
-    def announce(self) -> None:
+    def announce(self, cause: str) -> None:
         """Announce the stop."""
         _say(
             self.console,
-            f"SIGTERM: finishing the step and writing a checkpoint within {self.grace_s:g} s (trainer.grace_s); a "
-            "second SIGTERM exits immediately",
+            f"{cause}: finishing the step and writing a checkpoint within {self.grace_s:g} s (trainer.grace_s); a "
+            "second signal exits immediately",
         )
 
     def safe(self) -> str:
@@ -177,136 +167,18 @@ class _Stop:
             return f"The checkpoint of step {self.saved_step} is complete: {again} to resume from it."
         return f"There is no checkpoint yet: {again} to start over."
 
-    def error(self, steps: int, *, is_complete: bool) -> StoppedError:
+    def error(self, request: StopRequest, steps: int, *, is_complete: bool) -> StoppedError:
         """The error that ends a stopped run."""
+        kind, cause = NoticedError if request.is_notice else StoppedError, request.cause
         if is_complete:
-            return StoppedError(f"SIGTERM arrived while the run was finishing. {self.folder.root} is complete.")
+            return kind(f"{cause} arrived while the run was finishing. {self.folder.root} is complete.")
         last = last_checkpoint(self.folder.checkpoints)
         if last is None:
-            return StoppedError("SIGTERM arrived before the first step. Run the same command again to start over.")
-        return StoppedError(
-            f"stopped by SIGTERM at step {last.step} of {steps}, whose checkpoint is complete. Run the same "
+            return kind(f"{cause} arrived before the first step. Run the same command again to start over.")
+        return kind(
+            f"stopped by {cause} at step {last.step} of {steps}, whose checkpoint is complete. Run the same "
             "command again to resume."
         )
-
-
-def _train_with_ray(
-    config: Config,
-    folder: RunFolder,
-    console: Console,
-    trial: str,
-    request: StopRequest,
-    callbacks: Sequence[Any],
-    stop: Any,
-) -> None:
-    """Run the workers; if one is lost, Ray Train restarts them and they resume from the last checkpoint.
-
-    When `request` asks to stop, they stop after their current step.
-
-    Raises:
-        VadvError: an error that a worker raised.
-        MachineError: workers were lost too often.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import ray.train
-        from ray.train.torch import TorchConfig, TorchTrainer
-        from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
-
-    workers = config.trainer.num_workers
-    _say(console, f"starting {workers} Ray Train worker{'s' if workers > 1 else ''} …")
-    # Notes of the workers for the driver; Ray Train's own records go to a scratch folder.
-    notes = folder.root / ".ray"
-    _remove(notes)
-    mark = leave_mark(notes)
-    with scratch_folder() as scratch, ray_session(config.trainer) as cpus:
-        use_gpu = config.trainer.use_gpu
-        if use_gpu == "auto":
-            use_gpu = cluster_resource("GPU") >= workers
-        flag = stop or (stop_flag() if listens() else None)
-        trainer = TorchTrainer(
-            train_in_ray,
-            train_loop_config={
-                "config": config_to_dict(config),
-                "use_gpu": use_gpu,
-                "folder": os.getcwd(),
-                "trial": trial,
-                "mistake": str(notes.resolve() / MISTAKE),
-                "mark": mark,
-                "stop": flag,
-            },
-            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=workers, use_gpu=bool(use_gpu), resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)}
-            ),
-            run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy sees the class of Ray Train's first version
-                name="workers",
-                storage_path=str(scratch),
-                failure_config=ray.train.FailureConfig(max_failures=config.trainer.max_failures),
-                worker_runtime_env={"env_vars": THREAD_ENVIRONMENT | store_settings()},
-                callbacks=list(callbacks),
-            ),
-        )
-        request.is_working = True
-        try:
-            _fit(trainer, request, lambda: ask_to_stop(flag))
-        except WorkerGroupError as error:
-            raise_mistake(notes / MISTAKE)
-            failures = error.worker_failures.values()
-            for failure in failures:
-                if (ours := own_error(failure)) is not None:
-                    raise ours from None
-            # Broken connections to a lost worker are a consequence, not the cause.
-            reason = why_lost(failure for failure in failures if not is_lost_peer(failure)) or "its connection closed"
-            raise MachineError(
-                f"Workers were lost more than {config.trainer.max_failures} times, the last time because "
-                f"{reason}. Checkpoints in {folder.checkpoints} are complete: run the same command again to resume, "
-                "with a larger trainer.max_failures if losses are expected. Tracebacks of the workers, if any, are in "
-                f"{folder.root / FAILURES}."
-            ) from error
-        except TrainingFailedError as error:
-            raise MachineError(
-                f"Ray Train could not run the workers: {last_line(error)}. Checkpoints are complete: run the same "
-                "command again to resume."
-            ) from error
-        require_shared(folder.root, mark)
-        raise_mistake(notes / MISTAKE)
-    _remove(notes)
-
-
-def _fit(trainer: Any, request: StopRequest, ask: Callable[[], None]) -> None:
-    """Run a Ray trainer in a thread: in the main thread it would handle Ctrl-C itself and exit without a message.
-
-    After Ctrl-C, Ray stops the workers when this process's session ends.
-
-    Args:
-        trainer: the trainer.
-        request: whether the workers should stop.
-        ask: called once to stop them.
-    """
-    errors: list[BaseException] = []
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=fit, name="vadv-fit", daemon=True)
-    thread.start()
-    has_asked = False
-    while thread.is_alive():
-        thread.join(_POLL_S)  # returns regularly so that signals are handled
-        if request.asked and not has_asked:
-            has_asked = True
-            ask()
-    if errors:
-        raise errors[0]
-
-
-def _remove(folder: Location) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        remove_tree(folder)
 
 
 def _say(console: Console, text: str) -> None:

@@ -16,17 +16,20 @@ class _StopFlag:
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
+        self._cause = ""
         self._has_waiter = False
 
-    async def ask(self) -> bool:
+    async def ask(self, cause: str) -> bool:
         """Set the flag; return whether a rank has ever waited for it."""
+        self._cause = self._cause or cause
         self._asked.set()
         return self._has_waiter
 
-    async def wait(self) -> None:
-        """Wait until the flag is set."""
+    async def wait(self) -> str:
+        """Wait until the flag is set; return the cause."""
         self._has_waiter = True
         await self._asked.wait()
+        return self._cause
 
 
 def stop_flag() -> Any:
@@ -37,8 +40,8 @@ def stop_flag() -> Any:
     return actor.options(num_cpus=0).remote()
 
 
-def ask_to_stop(flag: Any) -> None:
-    """Ask the workers to stop after their step.
+def ask_to_stop(flag: Any, cause: str) -> None:
+    """Ask the workers to stop after their step, because of `cause`, such as `SIGTERM`.
 
     Raises:
         TerminatedError: they have not started training, so there is nothing to wait for.
@@ -46,7 +49,7 @@ def ask_to_stop(flag: Any) -> None:
     import ray
 
     try:
-        has_waiter = ray.get(flag.ask.remote(), timeout=_ANSWER_S)
+        has_waiter = ray.get(flag.ask.remote(cause), timeout=_ANSWER_S)
     except ray.exceptions.RayError:
         has_waiter = False
     if not has_waiter:
@@ -54,11 +57,11 @@ def ask_to_stop(flag: Any) -> None:
 
 
 @contextmanager
-def hearing(flag: Any | None) -> Iterator[Callable[[], bool]]:
-    """Yield a cheap check for rank 0 of whether the flag is set; a thread waits for it."""
-    asked, left = threading.Event(), threading.Event()
+def hearing(flag: Any | None) -> Iterator[Callable[[], str]]:
+    """Yield a cheap check for rank 0 of why the flag is set, or empty if it is not; a thread waits for it."""
+    asked, left = [""], threading.Event()
     if flag is None:
-        yield asked.is_set
+        yield lambda: ""
         return
     import ray
 
@@ -67,14 +70,13 @@ def hearing(flag: Any | None) -> Iterator[Callable[[], bool]]:
             raised = flag.wait.remote()
             while not left.is_set():
                 if ray.wait([raised], timeout=_POLL_S)[0]:
-                    ray.get(raised)
-                    asked.set()
+                    asked[0] = ray.get(raised)
                     return
         except ray.exceptions.RayError:  # the actor is gone, so no request can arrive
             return
 
     threading.Thread(target=wait, name="vadv-stop", daemon=True).start()
     try:
-        yield asked.is_set
+        yield lambda: asked[0]
     finally:
         left.set()

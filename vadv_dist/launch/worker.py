@@ -24,6 +24,7 @@ from vadv_dist.engines.distributed import Distributed, choose_device
 from vadv_dist.engines.faults import is_out_of_memory
 from vadv_dist.errors import VadvError, error_from_json, error_to_json
 from vadv_dist.launch.attempt import agreed_engine, agreed_precision, attempt_notes
+from vadv_dist.launch.rank_state import rank_state
 from vadv_dist.launch.shared_folder import all_see_mark
 from vadv_dist.launch.stop_actor import hearing
 from vadv_dist.runs.folder import FAILURES, RunFolder
@@ -38,6 +39,7 @@ from vadv_dist.training.closed_form import fit_in_closed_form
 from vadv_dist.training.completion import finish_run
 from vadv_dist.training.flops import utilisation
 from vadv_dist.training.loop import Trainer, out_of_memory
+from vadv_dist.training.pulse import Pulse
 from vadv_dist.training.splits import Splits
 from vadv_dist.watching.ray_metrics import ray_metrics
 
@@ -59,11 +61,14 @@ def train_rank(
     *,
     show: Show = lambda line: None,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
-    asked: Callable[[], bool] = lambda: False,
+    asked: Callable[[], str] = lambda: "",
+    cause: str = "",
+    pulse: Pulse | None = None,
 ) -> TrainState:
     """Train one rank to the end of the run; rank 0 then exports the best student.
 
-    If `asked` returns True, the run stops with a checkpoint instead, and `stopped` in the returned state is None.
+    If `asked` returns a cause, the run stops with a checkpoint instead, and `stopped` in the returned state is None.
+    `cause` and `pulse` are as in `Trainer`.
 
     Raises:
         UserError: invalid configuration or data.
@@ -75,7 +80,7 @@ def train_rank(
     folder = RunFolder.of(config)
     try:
         with folder.writer_lock() if distributed.is_main else contextlib.nullcontext():
-            return _train_rank(config, folder, distributed, windows_of, show, on_epoch, asked)
+            return _train_rank(config, folder, distributed, windows_of, show, on_epoch, asked, cause, pulse or Pulse())
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -89,7 +94,9 @@ def _train_rank(
     windows_of: Callable[[SplitShards], Windows],
     show: Show,
     on_epoch: Callable[[dict[str, Any]], None] | None,
-    asked: Callable[[], bool],
+    asked: Callable[[], str],
+    cause: str,
+    pulse: Pulse,
 ) -> TrainState:
     splits = Splits.open(config)
     folder.require_same(TrainedOn.of(config, splits.train.sources, weights=distributed.is_main))
@@ -129,14 +136,16 @@ def _train_rank(
             else None,
             asked=asked,
             notes=notes,
+            cause=cause,
+            pulse=pulse,
         ).fit()
     finally:
         train_windows.close()
         valid_windows.close()
     if distributed.is_main and state.stopped is not None:
-        finish_run(config, folder, splits, task, state, distributed, counts)
-    distributed.barrier()
-    return state
+        with pulse.away("finishing the run"):
+            finish_run(config, folder, splits, task, state, distributed, counts)
+    return state  # the other ranks do not wait for rank 0, whose export may take long on a slow storage
 
 
 def _sample_batches(config: Config, train: SplitShards) -> list[list[str]]:
@@ -153,7 +162,7 @@ def _sample_batches(config: Config, train: SplitShards) -> list[list[str]]:
 def train_locally(
     config: Config,
     show: Show,
-    asked: Callable[[], bool],
+    asked: Callable[[], str],
     *,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainState:
@@ -165,8 +174,12 @@ def train_locally(
     return train_rank(config, distributed, LocalWindows, show=show, on_epoch=on_epoch, asked=asked)
 
 
-def train_in_ray(arguments: dict[str, Any]) -> None:
-    """Train one rank inside a Ray Train worker, with rank and device from Ray's context."""
+def train_in_ray(arguments: dict[str, Any]) -> str:
+    """Train one rank inside a Ray Train worker, with rank and device from Ray's context.
+
+    Returns:
+        why Ray Train's controller asked it to stop, if that is why it ended; otherwise empty.
+    """
     collect_rarely()
     import ray.train
     import ray.train.torch
@@ -182,11 +195,11 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
     distributed = Distributed(context.get_world_rank(), context.get_world_size(), device)
     mistake = location(arguments["mistake"])
     if not all_see_mark(RunFolder.of(config).root / ".ray", arguments["mark"], distributed):
-        return  # the driver reports it; after an error, Ray would start workers that fail again
+        return ""  # the driver reports it; after an error, Ray would start workers that fail again
     # Only rank 0 decides: on a shared disk, a new file may be visible to one node before another.
     failed_before = distributed.gather(distributed.is_main and mistake.is_file())[0]
     if failed_before:  # this attempt would fail in the same way: succeed, so that Ray does not restart the workers
-        return
+        return ""
     group = ray.util.get_current_placement_group()
     if distributed.is_main and group is not None:
         with contextlib.suppress(VadvError, OSError):
@@ -195,16 +208,20 @@ def train_in_ray(arguments: dict[str, Any]) -> None:
     try:
         with (
             _metrics_of_rank(config, distributed, arguments["trial"]) as show,
-            hearing(arguments["stop"] if distributed.is_main else None) as asked,
+            hearing(arguments["stop"] if distributed.is_main else None) as heard,
         ):
-            train_rank(
+            process = rank_state()
+            state = train_rank(
                 config,
                 distributed,
                 lambda split: RayWindows(split, name, distributed.rank),
                 show=show,
                 on_epoch=lambda metrics: ray.train.report(metrics),
-                asked=asked,
+                asked=lambda: heard() or process.asked,
+                cause=process.cause,
+                pulse=process.pulse,
             )
+            return process.asked if state.stopped is None and not heard() else ""
     except VadvError as error:
         # If the disk is full, the driver searches the errors that Ray passes on instead.
         with contextlib.suppress(VadvError, OSError):

@@ -14,7 +14,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,13 +85,20 @@ class CheckpointWriter:
         rank, world_size: this rank and the number of ranks.
         attempt: the same for all ranks, and for no earlier attempt of the run.
         parts_wait_s: seconds that rank 0 waits for the other ranks' parts.
+        before_publishing: called by rank 0's thread before a checkpoint becomes complete.
 
     Attributes:
         written_s: seconds for which the thread wrote the last checkpoint; 0 while it writes, and if that failed.
     """
 
     def __init__(
-        self, folder: Location, rank: int, world_size: int, attempt: str, parts_wait_s: float = _PARTS_WAIT_S
+        self,
+        folder: Location,
+        rank: int,
+        world_size: int,
+        attempt: str,
+        parts_wait_s: float = _PARTS_WAIT_S,
+        before_publishing: Callable[[], None] = lambda: None,
     ) -> None:
         self._folder, self._rank, self._world_size, self._attempt = folder, rank, world_size, attempt
         self._buffer = HostBuffer()
@@ -99,8 +106,8 @@ class CheckpointWriter:
         self._job: _Job | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self._parts_wait_s = parts_wait_s
-        self.written_s = 0.0
+        self._parts_wait_s, self._before_publishing = parts_wait_s, before_publishing
+        self.written_s = self._started_s = 0.0
         self._leave_at_s = float("inf")  # by the monotonic clock
         # The last checkpoint, and those that its state calls the best: what a resumed run needs.
         self._last: int | None = None
@@ -153,7 +160,7 @@ class CheckpointWriter:
 
     def start(self) -> None:
         """Begin to write what was copied."""
-        self.written_s = 0.0
+        self.written_s, self._started_s = 0.0, time.monotonic()
         self._thread = threading.Thread(target=self._run, args=(self._job,), name="vadv-checkpoint", daemon=True)
         self._thread.start()
 
@@ -168,6 +175,12 @@ class CheckpointWriter:
             checkpoint_at(self._folder, step).with_state(state)
             self._last, self._needed = step, frozenset(best)
             prune(self._folder, self._keep(), resumable=step, up_to=step)
+
+    @property
+    def writing_s(self) -> float:
+        """Seconds for which the thread has been writing a checkpoint; 0 if it is not."""
+        is_writing = self._thread is not None and self._thread.is_alive()
+        return time.monotonic() - self._started_s if is_writing else 0.0
 
     def raise_fault(self) -> None:
         """Raise what kept the thread from writing, if anything did; it costs nothing.
@@ -211,10 +224,10 @@ class CheckpointWriter:
                     path.write_text(json_text({"token": job.token, "files": entries}), encoding="utf-8")
             self.written_s = time.perf_counter() - began
         except BaseException as error:
-            if not isinstance(error, _GivenUpError):
-                self._error = error
             if self._world_size == 1:  # otherwise others may still be writing there
                 job.directory.discard()
+            if not isinstance(error, _GivenUpError):
+                self._error = error
 
     def _write(self, job: _Job, name: str, image: FileImage) -> dict[str, Any]:
         """Write a file; return its size and SHA-256."""
@@ -244,6 +257,7 @@ class CheckpointWriter:
             entries[name] = file_entry(job.directory / name)
         if job.given_up.is_set():
             raise _GivenUpError
+        self._before_publishing()
         job.directory.publish(MANIFEST, manifest(job.step, entries))
         if job.state is not None:
             self._last, self._needed = job.step, job.best

@@ -88,6 +88,8 @@ class StartLine(Line):
         labels: range and threshold of the labels; None for classes.
         absent: metrics that the labels do not define, with the reasons.
         notes: one line each on how this attempt runs: the engine and why it was chosen, warnings.
+        cause: why it was started in place of an earlier one of the same command: `hang`, `preemption`, `lost worker` or
+            `resize`; empty for the first attempt of a command.
     """
 
     kind: ClassVar[str] = "start"
@@ -98,6 +100,7 @@ class StartLine(Line):
     labels: LabelScale | None = None
     absent: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    cause: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +197,18 @@ class FaultLine(Line):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StopLine(Line):
+    """The attempt was asked to stop, and its last step is in a checkpoint.
+
+    Attributes:
+        cause: what asked: `SIGTERM`, `SIGUSR1`, or `preemption` for a node that leaves.
+    """
+
+    kind: ClassVar[str] = "stop"
+    cause: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class NoteLine(Line):
     """A sentence for the user about how the run proceeds, such as steps that run in a slower way."""
 
@@ -202,7 +217,7 @@ class NoteLine(Line):
 
 
 _LINES: dict[str, type[Line]] = {
-    kind.kind: kind for kind in (StartLine, StepLine, EpochLine, CheckpointLine, FaultLine, NoteLine)
+    kind.kind: kind for kind in (StartLine, StepLine, EpochLine, CheckpointLine, FaultLine, NoteLine, StopLine)
 }
 
 

@@ -1,6 +1,10 @@
-"""Handle SIGTERM (Slurm, Kubernetes, `docker stop`), including what a command may finish before it ends.
+"""Handle SIGTERM (Kubernetes, `docker stop`, `kill`) and SIGUSR1, including what a command may finish before it ends.
 
-Only the command line installs the handler (`sigterm_raises`); a program that uses this package keeps its own handlers.
+Both end a command alike, and differ in the exit code. SIGTERM has a shell's, 143. SIGUSR1 is a notice that the machine
+will be taken away (Slurm's `--signal`), and has 75: run the same command again elsewhere. Where only SIGTERM can be
+sent, `VADV_SIGTERM_IS_NOTICE=1` makes it such a notice.
+
+Only the command line installs the handlers (`sigterm_raises`); a program that uses this package keeps its own.
 """
 
 import os
@@ -13,15 +17,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from vadv_dist.errors import NoticedError
+
 # A shell's exit codes for a process that was ended by Ctrl-C and by SIGTERM.
 STOPPED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+# After a notice: EX_TEMPFAIL of sysexits.h.
+NOTICED = NoticedError.exit_code
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_NOTICE = "VADV_SIGTERM_IS_NOTICE"
 # Fraction of the grace period, and maximum seconds, reserved for exiting: a job manager kills when its own time is up.
 _LEAVING_SHARE, _LEAVING_S = 0.1, 1.0
 _AT_ONCE_S = 5.0  # for cleaning up after a second SIGTERM
 
 
 class TerminatedError(KeyboardInterrupt):
-    """SIGTERM ends a command like Ctrl-C.
+    """SIGTERM or SIGUSR1 ends a command like Ctrl-C.
 
     A KeyboardInterrupt, because that is the only exception of a signal handler that Ray's calls pass through.
     """
@@ -33,27 +43,43 @@ class StopRequest:
 
     Attributes:
         is_working: whether the work has started; before that there is nothing to finish, and no request is made.
-        asked: whether a stop was requested.
+        cause: what requested a stop, such as `SIGTERM`; empty if nothing did.
+        is_notice: whether the machine will be taken away, so that the command should run again.
     """
 
     is_working: bool = False
-    asked: bool = False
+    cause: str = ""
+    is_notice: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether a stop was requested."""
+        return bool(self.cause)
+
+    def ask(self, cause: str, *, is_notice: bool) -> None:
+        """Request a stop, unless one is requested already."""
+        if not self.cause:
+            self.is_notice = is_notice
+            self.cause = cause
 
 
 @dataclass
 class _Listener:
-    """The SIGTERM handler: requests a stop if possible, otherwise raises."""
+    """The handler: requests a stop if possible, otherwise raises."""
 
     pid: int
     request: StopRequest | None = None
     has_raised: bool = False
+    first: int = 0
 
     def __call__(self, number: int, frame: object) -> None:
         if os.getpid() != self.pid:  # a forked child that inherited the handler
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.raise_signal(signal.SIGTERM)
-        elif self.request is not None and self.request.is_working and not self.request.asked:
-            self.request.asked = True
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            return
+        self.first = self.first or number
+        if self.request is not None and self.request.is_working and not self.request.asked:
+            self.request.ask(signal.Signals(number).name, is_notice=_is_notice(number))
         else:
             self.has_raised = True
             raise TerminatedError
@@ -68,27 +94,40 @@ def listens() -> bool:
 
 
 def is_termination(error: KeyboardInterrupt) -> bool:
-    """Whether an exception was caused by SIGTERM; Ray raises its own KeyboardInterrupt instead of the handler's."""
+    """Whether an exception was caused by a signal; Ray raises its own KeyboardInterrupt instead of the handler's."""
     return isinstance(error, TerminatedError) or (_listener is not None and _listener.has_raised)
+
+
+def termination() -> tuple[str, int]:
+    """Name of the first signal that ended the command (SIGTERM if there was none), and the exit code for it."""
+    number = (_listener.first if _listener is not None else 0) or signal.SIGTERM
+    return signal.Signals(number).name, NOTICED if _is_notice(number) else TERMINATED
+
+
+def _is_notice(number: int) -> bool:
+    return number == signal.SIGUSR1 or os.environ.get(_NOTICE, "").lower() in ("1", "true", "yes")
 
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Raise `TerminatedError` in the main thread on SIGTERM during the block, as Python does for Ctrl-C.
+    """Raise `TerminatedError` in the main thread on SIGTERM or SIGUSR1 during the block, as Python does for Ctrl-C.
 
-    A process that was started with SIGTERM ignored continues to ignore it.
+    A process that was started with one of them ignored continues to ignore it.
     """
     global _listener
-    before = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    heard = [number for number in _SIGNALS if before[number] is not signal.SIG_IGN]
+    if threading.current_thread() is not threading.main_thread() or signal.SIGTERM not in heard:
         yield
         return
     _listener = _Listener(os.getpid())
-    signal.signal(signal.SIGTERM, _listener)
+    for number in heard:
+        signal.signal(number, _listener)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in heard:
+            signal.signal(number, before[number])
         _listener = None
 
 
@@ -112,14 +151,16 @@ def sigterm_kept() -> Iterator[None]:
 
 
 @contextmanager
-def finishing_first(grace_s: float, *, on_signal: Callable[[], None], safe: Callable[[], str]) -> Iterator[StopRequest]:
-    """Yield a request that the first SIGTERM sets; a second one raises, and the process ends after the grace period.
+def finishing_first(
+    grace_s: float, *, on_signal: Callable[[str], None], safe: Callable[[], str]
+) -> Iterator[StopRequest]:
+    """Yield a request that the first signal sets; a second one raises, and the process ends after the grace period.
 
-    Until `is_working` is set, the first one raises too. Without `sigterm_raises`, no request is ever made.
+    Until `is_working` is set, the first one raises too. Without `sigterm_raises`, no signal makes a request.
 
     Args:
-        grace_s: seconds after the first SIGTERM within which the process ends.
-        on_signal: called in another thread when a stop is requested.
+        grace_s: seconds after the first signal within which the process ends.
+        on_signal: called in another thread with the signal's name when it requests a stop.
         safe: returns what is saved, for the message after the grace period.
     """
     request = StopRequest()
@@ -136,17 +177,18 @@ def finishing_first(grace_s: float, *, on_signal: Callable[[], None], safe: Call
         while True:
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([reading], [], [], left_s)[0]:
-                message = f"vadv: SIGTERM: trainer.grace_s ({grace_s:g} s) is over. {safe()}\n"
+                name, code = termination()
+                message = f"vadv: {name}: trainer.grace_s ({grace_s:g} s) is over. {safe()}\n"
                 os.write(2, message.encode())  # not through a console, whose lock the main thread may hold
-                os._exit(TERMINATED)
+                os._exit(code)
             received = os.read(reading, 1)
             if not received:  # the block has ended
                 return
-            if received[0] == signal.SIGTERM and deadline is None:
+            if received[0] in _SIGNALS and deadline is None:
                 deadline = time.monotonic() + grace_s - min(_LEAVING_S, grace_s * _LEAVING_SHARE)
                 if request.is_working:
-                    on_signal()
-            elif received[0] == signal.SIGTERM:
+                    on_signal(signal.Signals(received[0]).name)
+            elif received[0] in _SIGNALS:
                 deadline = min(deadline or 0.0, time.monotonic() + _AT_ONCE_S)
 
     thread = threading.Thread(target=watch, name="vadv-grace", daemon=True)

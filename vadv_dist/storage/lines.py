@@ -1,10 +1,12 @@
 """A growing file of lines: one process appends, others follow.
 
-Lines cannot be appended to an object, so it is rewritten every few seconds.
+Lines cannot be appended to an object, so it is rewritten every few seconds, by a thread: the process that appends
+does not wait for the store.
 """
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,29 +27,56 @@ class LineFile:
     def __init__(self, path: Location) -> None:
         self._path = path
         self._lines: list[str] | None = None  # all lines of an object
-        self._unwritten = False
+        self._changes = self._written = 0
         self._due = 0.0
+        self._changing, self._writing = threading.Lock(), threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
 
     def append(self, line: str) -> None:
-        """Add a line; in an object it appears a few seconds later, or with `flush`."""
+        """Add a line; in an object it appears a few seconds later, or with `flush`.
+
+        Raises:
+            VadvError: the disk is full, or earlier lines could not be written to the object.
+        """
         if isinstance(self._path, Path):
             with disk_faults(self._path), self._path.open("a", encoding="utf-8") as file:
                 file.write(line)
             return
-        self._lines = self.lines() if self._lines is None else self._lines
-        self._lines.append(line)
-        self._unwritten = True
-        if time.monotonic() >= self._due:
-            self.flush()
+        before = self.lines() if self._lines is None else self._lines
+        with self._changing:
+            self._lines = before
+            self._lines.append(line)
+            self._changes += 1
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        if time.monotonic() >= self._due and (self._thread is None or not self._thread.is_alive()):
+            self._thread = threading.Thread(target=self._write_later, name="vadv-lines", daemon=True)
+            self._thread.start()
 
     def flush(self) -> None:
-        """Write appended lines to the object."""
-        if self._unwritten:
+        """Write appended lines to the object; any thread may call it.
+
+        Raises:
+            VadvError: the store does not take them.
+        """
+        with self._writing:
+            with self._changing:
+                text, changes = "".join(self._lines or []), self._changes
+            if changes == self._written:
+                return
             began = time.monotonic()
-            write_text(self._path, "".join(self._lines or []))
+            write_text(self._path, text)
             now = time.monotonic()
             self._due = now + max(_SHORTEST_INTERVAL_S, (now - began) / _WRITING_SHARE)
-            self._unwritten = False
+            self._written = changes
+
+    def _write_later(self) -> None:
+        try:
+            self.flush()
+        except Exception as error:  # raised by the next `append`
+            self._error = error
 
     def lines(self) -> list[str]:
         """All written lines; the last one may be incomplete."""
@@ -59,8 +88,9 @@ class LineFile:
 
     def replace(self, lines: Sequence[str]) -> None:
         """Replace all lines."""
-        write_text(self._path, "".join(lines))
-        self._lines, self._unwritten = [*lines] if isinstance(self._path, S3Path) else None, False
+        with self._writing, self._changing:
+            write_text(self._path, "".join(lines))
+            self._lines, self._written = [*lines] if isinstance(self._path, S3Path) else None, self._changes
 
 
 class LineReader:

@@ -54,8 +54,9 @@ def exit_code(job: Any, say: Callable[[str], None]) -> int:
     code = job.driver_exit_code
     if code == UserError.exit_code:
         return UserError.exit_code
-    if code == TERMINATED:
-        say("the job was asked to stop by SIGTERM; run the same command to resume from its last checkpoint")
+    if code in (TERMINATED, PREEMPTED):
+        by = "by SIGTERM" if code == TERMINATED else "because its node leaves the cluster"
+        say(f"the job was asked to stop {by}; run the same command to resume from its last checkpoint")
         return PREEMPTED
     if code is None or code < 0:
         if job.error_type in _LOST_NODE:

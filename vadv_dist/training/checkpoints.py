@@ -3,8 +3,9 @@
 A checkpoint is due
 
 * after every `trainer.checkpoint_every_steps` steps and every `trainer.checkpoint_every_epochs` epochs, if set;
-* at the first logged step or end of an epoch once `trainer.checkpoint_every_s` seconds have passed since the last one,
-  and after the first epoch, so that a run that is killed early does not start over;
+* at the first logged step or end of an epoch once `trainer.checkpoint_every_s` seconds have passed since the last one
+  and that one is written: training does not wait for a slow storage;
+* after the first epoch, so that a run that is killed early does not start over;
 * at the end of the run, and when it is asked to stop.
 
 The clock is rank 0's. Ranks learn what it says together with the sums of a logged step, so that all save after the same
@@ -16,6 +17,7 @@ After an epoch that is among the `trainer.keep_best` best ones, the weights are 
 import contextlib
 import secrets
 import time
+from collections.abc import Callable
 from typing import Protocol, Self
 
 import torch
@@ -29,12 +31,14 @@ from vadv_dist.runs.state import TrainState
 from vadv_dist.storage import Location
 from vadv_dist.tasks.base import TrainingStep
 
+# Seconds after which a checkpoint that is still being written puts off the next one that only the clock asks for.
+_PATIENCE_S = 5.0
 # Seconds that a run which fails leaves to other ranks to write their parts of its last checkpoint.
 _LEAVING_S = 20.0
 
 
 class Announce(Protocol):
-    """Called when a checkpoint is copied, before it can be complete, so that its line is always in metrics.jsonl."""
+    """Called when a checkpoint is copied, before it can be complete, so that its line is in the log before that."""
 
     def __call__(self, blocked_s: float, last_write_s: float) -> None:
         """See `CheckpointLine`, `seconds` and `last_write_s`."""
@@ -50,6 +54,8 @@ class RunCheckpoints:
         engine: holds weights and moments.
         step_module: holds this rank's own state.
         distributed: this rank.
+        write_log: writes what the log holds; called by a thread before a checkpoint becomes complete, which must not be
+            ahead of it.
 
     Attributes:
         saved_step: step of the last checkpoint that training can continue from; 0 before the first.
@@ -64,8 +70,9 @@ class RunCheckpoints:
         engine: Engine,
         step_module: TrainingStep,
         distributed: Distributed,
+        write_log: Callable[[], None] = lambda: None,
     ) -> None:
-        self._trainer, self._folder = trainer, folder
+        self._trainer, self._folder, self._write_log = trainer, folder, write_log
         self._engine, self._step_module, self._distributed = engine, step_module, distributed
         self._last: Checkpoint | None = None
         self._writer: CheckpointWriter | None = None
@@ -88,7 +95,13 @@ class RunCheckpoints:
         if step is not None:
             self._last, self.saved_step = checkpoint_at(self._folder, step), step
             state = TrainState.from_json(self._last.state())
-        self._writer = CheckpointWriter(self._folder, self._distributed.rank, self._distributed.world_size, attempt)
+        self._writer = CheckpointWriter(
+            self._folder,
+            self._distributed.rank,
+            self._distributed.world_size,
+            attempt,
+            before_publishing=self._write_log,
+        )
         if self._distributed.is_main:
             self._writer.begin(step, state.best_steps if state else ())
         return state
@@ -111,7 +124,9 @@ class RunCheckpoints:
         """1 on rank 0 if its clock says that a checkpoint is due, otherwise 0; the sum over ranks is for `agree`."""
         every_s = self._trainer.checkpoint_every_s
         is_time = every_s is not None and time.monotonic() - self._saved_at_s >= every_s
-        return int(is_time and self._distributed.is_main)
+        # Training would wait for one that is still being written.
+        is_busy = self._writer is not None and self._writer.writing_s > _PATIENCE_S
+        return int(is_time and self._distributed.is_main and not is_busy)
 
     def agree(self, clock: float) -> None:
         """Take over what rank 0's clock says."""
@@ -188,7 +203,6 @@ class RunCheckpoints:
         if error is None:
             began = time.perf_counter()
             self._writer.wait()
-            self._distributed.barrier()
             self.last_write_s, self.last_wait_s = self._writer.written_s, time.perf_counter() - began
         elif isinstance(error, Exception):
             with contextlib.suppress(Exception):  # the first error is the cause

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from vadv_dist.runs.records import (
     NoteLine,
     StartLine,
     StepLine,
+    StopLine,
     finite,
 )
 from vadv_dist.runs.state import TrainState
@@ -37,6 +38,7 @@ from vadv_dist.training.checkpoints import RunCheckpoints
 from vadv_dist.training.clip_errors import write_clip_errors
 from vadv_dist.training.distillation_schedule import DistillationSchedule
 from vadv_dist.training.meter import LogLine, TermMeter
+from vadv_dist.training.pulse import Pulse
 from vadv_dist.training.schedule import cosine_with_warmup
 from vadv_dist.training.scoring import metrics_by_source, score_split
 from vadv_dist.training.stop_agreement import StopAgreement
@@ -63,8 +65,10 @@ class Trainer:
         max_valid_batches: maximum number of validation batches, for smoke tests; None validates on all clips.
         on_epoch: called on every rank after each epoch with its metrics (Ray Train's report).
         utilisation: model FLOP utilisation as a function of clips, tokens and seconds; None omits it.
-        asked: whether rank 0 was asked to stop; all ranks then stop after the same step.
+        asked: why rank 0 was asked to stop, or empty; all ranks then stop after the same step.
         notes: lines for the log on how this attempt runs.
+        cause: why this attempt was started in place of an earlier one of the same command; empty for the first.
+        pulse: records this rank's progress for a watcher.
     """
 
     config: Config
@@ -80,8 +84,10 @@ class Trainer:
     on_epoch: Callable[[dict[str, Any]], None] | None = None
     max_valid_batches: int | None = None
     utilisation: Callable[[int, int, float], float] | None = None
-    asked: Callable[[], bool] = lambda: False
+    asked: Callable[[], str] = lambda: ""
     notes: Sequence[str] = ()
+    cause: str = ""
+    pulse: Pulse = field(default_factory=Pulse)
 
     def __post_init__(self) -> None:
         data = [dataset.manifest.fingerprint for dataset in self.train.sources.datasets]
@@ -96,7 +102,12 @@ class Trainer:
         self._line = LogLine()
         self._log = self.folder.metrics_log()
         self._checkpoints = RunCheckpoints(
-            self.config.trainer, self.folder.checkpoints, self.engine, self.task.step, self.distributed
+            self.config.trainer,
+            self.folder.checkpoints,
+            self.engine,
+            self.task.step,
+            self.distributed,
+            self._log.flush,
         )
         self._stops_training = StopAgreement(self.distributed, self.asked)
         self._stops_validating = StopAgreement(self.distributed, self.asked)
@@ -138,16 +149,21 @@ class Trainer:
                 labels=self.task.labels,
                 absent=self.task.absent(),
                 notes=list(self.notes),
+                cause=self.cause,
             )
         )
         try:
             while self.state.stopped is None:
                 self._train_epoch()
-                self._end_epoch()
+                with self.pulse.away("validating"):
+                    self._end_epoch()
         except _AskedToStopError:
             self._flush_terms()
+            # Before the checkpoint, which keeps it.
+            self._emit(StopLine(step=self.state.step, epoch=self.state.epoch, cause=self.asked()))
             if self.state.step > self._checkpoints.saved_step:
                 self._checkpoint()
+            self._flush_log()
 
     def _train_epoch(self) -> None:
         state, config = self.state, self.config
@@ -177,7 +193,8 @@ class Trainer:
                 return
             if self._checkpoints.is_due_in_epoch(state.step) and state.step_in_epoch < plan.num_steps:
                 self._flush_terms()
-                self._checkpoint()
+                with self.pulse.away("saving a checkpoint"):
+                    self._checkpoint()
                 self._line = LogLine()
             self._leave_if_asked()
 
@@ -202,6 +219,7 @@ class Trainer:
 
     def _leave_alone(self) -> None:
         """Leave while waiting for data if asked to and no other rank depends on this one."""
+        self.pulse.wait()
         if self.distributed.world_size == 1 and self.asked():
             raise _AskedToStopError
 
@@ -229,6 +247,7 @@ class Trainer:
         self._weights.end_step(terms)
         state.step += 1
         state.step_in_epoch += 1
+        self.pulse.step(state.step)
         if state.step % config.telemetry.log_every_steps == 0:
             self._flush_terms()
 
@@ -375,7 +394,6 @@ class Trainer:
         self.state.checkpoint_write_s += last_write_s
         position = {"step": self.state.step, "epoch": self.state.epoch}
         self._emit(CheckpointLine(**position, seconds=blocked_s, last_write_s=last_write_s, resumable=resumable))
-        self._flush_log()
 
     def _count_seconds(self) -> None:
         now = time.perf_counter()

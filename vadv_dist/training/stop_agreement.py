@@ -19,11 +19,11 @@ class StopAgreement:
 
     Args:
         distributed: this rank.
-        asked: whether this rank was asked to stop; only rank 0's answer counts.
+        asked: why this rank was asked to stop, or empty; only rank 0's answer counts.
         every_s: seconds between two exchanges.
     """
 
-    def __init__(self, distributed: Distributed, asked: Callable[[], bool], every_s: float = _EVERY_S) -> None:
+    def __init__(self, distributed: Distributed, asked: Callable[[], str], every_s: float = _EVERY_S) -> None:
         self._distributed = distributed
         self._asked = asked
         self._every_s = every_s
@@ -33,13 +33,13 @@ class StopAgreement:
     def __call__(self) -> bool:
         """Whether all ranks stop now."""
         if self._distributed.world_size == 1:
-            return self._asked()
+            return bool(self._asked())
         self._calls += 1
         if self._calls < self._until:
             return False
         word = torch.zeros(2, dtype=torch.long, device=self._distributed.device)
         if self._distributed.is_main:
-            word += torch.tensor([int(self._asked()), self._next_in()], device=word.device)
+            word += torch.tensor([int(bool(self._asked())), self._next_in()], device=word.device)
         stops, calls = self._distributed.sum(word).tolist()
         self._calls, self._until = 0, calls
         self._since = time.monotonic()

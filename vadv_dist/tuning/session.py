@@ -21,10 +21,10 @@ class TrainingSession:
     The process keeps its imports and set-up, so a second trial starts quickly.
 
     Args:
-        asked: whether trainings are asked to save a checkpoint and stop.
+        asked: why trainings are asked to save a checkpoint and stop; empty if they are not.
     """
 
-    def __init__(self, asked: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, asked: Callable[[], str] = lambda: "") -> None:
         self._asked = asked
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._decisions: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -52,13 +52,17 @@ class TrainingSession:
     def _run(self, config: Config) -> None:
         event: Event
         try:
-            event = Ended(train_here(config, self._end_epoch, lambda: self._leaving.is_set() or self._asked()))
+            event = Ended(train_here(config, self._end_epoch, self._why))
         except _StopTrainingError:
             event = Stopped()
         except BaseException as error:
             event = failure_of(error)
         _free_memory()
         self._events.put(event)
+
+    def _why(self) -> str:
+        """Why the training is asked to stop; empty if it is not."""
+        return "search" if self._leaving.is_set() else self._asked()
 
     def _end_epoch(self, metrics: dict[str, Any]) -> None:
         self._events.put(epoch_of(metrics))
@@ -68,14 +72,14 @@ class TrainingSession:
 
 
 def train_here(
-    config: Config, on_epoch: Callable[[dict[str, Any]], None], asked: Callable[[], bool] = lambda: False
+    config: Config, on_epoch: Callable[[dict[str, Any]], None], asked: Callable[[], str] = lambda: ""
 ) -> RunResult:
     """Start or resume a run in this process, and return its result.
 
     Args:
         config: the run.
         on_epoch: called after each epoch with its metrics.
-        asked: whether to stop after the current step, with a checkpoint.
+        asked: why to stop after the current step, with a checkpoint; empty if not.
     Raises:
         MachineError: it was asked to stop.
         VadvError: see `vadv_dist.launch.worker.train_rank`.

@@ -15,6 +15,11 @@ from vadv_dist.storage import LineReader, Location
 
 _PLAIN_INTERVAL_S = 15.0
 _MAX_SOURCES = 4  # more would not fit a line
+_CAUSES = {
+    "hang": "the run hung",
+    "preemption": "a node left the cluster",
+    "resize": "the number of workers changed",
+}
 
 
 class ProgressView:
@@ -58,7 +63,8 @@ class ProgressView:
         if isinstance(line, StartLine):
             self._description = line.task
             if self._started:
-                self._say(f"a worker was lost; the workers were restarted from step {line.step}")
+                why = _CAUSES.get(line.cause, "a worker was lost")
+                self._say(f"{why}; the workers were restarted from step {line.step}")
             self._started = True
             for note in line.notes:
                 self._say(note)

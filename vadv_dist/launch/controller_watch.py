@@ -1,0 +1,183 @@
+"""What the controller of Ray Train watches over for a run: ranks that hang, nodes that leave, why workers restart.
+
+An instance lives in Ray Train's controller, whose callbacks (a developer's interface of Ray 2.60) it implements.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.controller.state import (
+    PreemptingState,
+    ReschedulingState,
+    ResizingState,
+    RestartingState,
+    RunningState,
+)
+from ray.train.v2.api.exceptions import PreemptionError, WorkerGroupError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from vadv_dist.errors import MachineError
+from vadv_dist.launch import rank_state, stacks
+from vadv_dist.launch.driver_notes import DriverNotes
+from vadv_dist.launch.hangs import Hang, Heard, find_hang
+from vadv_dist.training.pulse import Beat
+
+# Seconds between two questions to a rank, and for which a rank or a node may take to show stacks.
+_ASK_S, _STACKS_S = 5.0, 20.0
+PREEMPTION, HANG, LOST, RESIZE = "preemption", "hang", "lost worker", "resize"
+
+
+class ControllerWatch(WorkerGroupCallback, ControllerCallback):
+    """Watches one run.
+
+    Args:
+        key: of its `DriverNotes`.
+        hang_timeout_s: `trainer.hang_timeout_s`; None does not look for hangs.
+    """
+
+    def __init__(self, key: str, hang_timeout_s: float | None) -> None:
+        self._notes = DriverNotes(key)
+        self._timeout_s = hang_timeout_s
+        self._workers: dict[int, Any] = {}
+        self._files: dict[int, Any] = {}
+        self._beats: dict[int, Beat] = {}
+        self._asked: dict[int, tuple[float, Any]] = {}
+        self._ask_at_s = 0.0
+        self._cause = ""
+        self._hang: Hang | None = None
+        self._preemption: Any = None
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        """Tell the workers why they start."""
+        self._workers = {worker.distributed_context.world_rank: worker for worker in worker_group.get_workers()}
+        self._beats, self._asked, self._preemption = {}, {}, None
+        self._files = {rank: each.execute_async(rank_state.begin, self._cause) for rank, each in self._workers.items()}
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        """Tell the driver, and ask the workers to stop before their node leaves."""
+        if isinstance(current_state, PreemptingState):
+            if isinstance(previous_state, RunningState):
+                self._preempt(current_state.preemption_info)
+        elif isinstance(current_state, RestartingState):
+            self._restart(current_state.training_failed_error)
+        elif isinstance(current_state, ResizingState):
+            self._cause = RESIZE
+            self._notes.write("restarting", cause=self._cause, why="the number of workers changes")
+        elif isinstance(current_state, ReschedulingState):
+            self._notes.write("waiting")
+        elif isinstance(current_state, RunningState) and not isinstance(previous_state, RunningState):
+            self._notes.write("running", workers=len(self._workers))
+
+    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
+        """Look for a hang.
+
+        Raises:
+            WorkerGroupError: the run hangs; Ray Train starts the workers again.
+            PreemptionError: all ranks have stopped for a node that leaves; Ray Train starts them on others.
+        """
+        statuses = worker_group_status.worker_statuses
+        if self._preemption is not None and worker_group_status.finished and not worker_group_status.errors:
+            if all(status.return_value == PREEMPTION for status in statuses.values()):
+                raise PreemptionError(self._preemption)
+            return
+        if self._timeout_s is None or worker_group_status.errors:
+            return
+        self._ask()
+        heard = [self._heard(rank) for rank in self._workers]
+        hang = find_hang(heard, self._timeout_s)
+        if hang is not None:
+            self._end(hang, silent=[one.rank for one in heard if one.silent_s > self._timeout_s])
+
+    def _preempt(self, info: Any) -> None:
+        self._preemption = info
+        left_s = None if info.deadline_ms is None else max(0.0, info.deadline_ms / 1000 - time.time())
+        self._notes.write("preempting", ranks=info.preempted_ranks, nodes=info.preempted_node_ids, left_s=left_s)
+        for worker in self._workers.values():
+            worker.execute_async(rank_state.ask, PREEMPTION)
+
+    def _restart(self, error: Any) -> None:
+        failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
+        if self._hang is not None:
+            self._cause, why = HANG, self._hang.text
+        elif isinstance(error, PreemptionError) or any(_was_preempted(failure) for failure in failures):
+            self._cause, why = PREEMPTION, "a node leaves the cluster"
+        else:
+            self._cause, why = LOST, "a worker was lost"
+        self._hang = None
+        self._notes.write("restarting", cause=self._cause, why=why)
+
+    def _ask(self) -> None:
+        """Take the answers of ranks, and ask those again that have answered."""
+        now = time.monotonic()
+        for rank, (_, question) in list(self._asked.items()):
+            if ray.wait([question], timeout=0)[0]:
+                del self._asked[rank]
+                with contextlib.suppress(ray.exceptions.RayError):  # a lost worker is Ray Train's to find
+                    self._beats[rank] = ray.get(question)
+        if now >= self._ask_at_s:
+            self._ask_at_s = now + min(_ASK_S, (self._timeout_s or _ASK_S) / 4)
+            for rank, worker in self._workers.items():
+                if rank not in self._asked:
+                    self._asked[rank] = now, worker.execute_async(rank_state.beat)
+
+    def _heard(self, rank: int) -> Heard:
+        silent_s = time.monotonic() - self._asked[rank][0] if rank in self._asked else 0.0
+        about = self._workers[rank].metadata
+        return Heard(rank, f"process {about.pid} on {about.hostname}", self._beats.get(rank), silent_s)
+
+    def _end(self, hang: Hang, silent: Sequence[int]) -> None:
+        """Record stacks, kill the ranks that hang, and have Ray Train start the workers again."""
+        self._hang = hang
+        answering = {
+            rank: worker.execute_async(stacks.own_stacks)
+            for rank, worker in self._workers.items()
+            if rank not in silent
+        }
+        found = _results(answering) | _results(self._on_nodes(silent, _autopsy))
+        shown = "\n\n".join(f"Rank {rank}\n{found.get(rank, 'no answer')}" for rank in sorted(self._workers))
+        self._notes.write("hang", text=hang.text, stacks=f"{hang.text}\n\n{shown}\n")
+        _results(self._on_nodes(hang.ranks, _kill))
+        error = MachineError(f"{hang.text}. Checkpoints are complete: run the same command again to resume.")
+        raise WorkerGroupError(hang.text, dict.fromkeys(hang.ranks, error))
+
+    def _on_nodes(self, ranks: Iterable[int], function: Any) -> dict[int, Any]:
+        """Call a function for each rank on its node, with its process and the file of its stacks."""
+        task: Any = ray.remote(function)
+        started = {}
+        for rank in ranks:
+            about = self._workers[rank].metadata
+            there = NodeAffinitySchedulingStrategy(about.node_id, soft=False)
+            options = task.options(num_cpus=0, scheduling_strategy=there, max_retries=0)
+            started[rank] = options.remote(about.pid, self._files[rank])
+        return started
+
+
+def _autopsy(pid: int, file: int) -> str:
+    return stacks.stacks_of(pid, file)
+
+
+def _kill(pid: int, file: int) -> str:
+    stacks.kill(pid)
+    return ""
+
+
+def _results(started: Mapping[int, Any]) -> dict[int, str]:
+    """Results of remote calls by rank, without those that fail or take too long."""
+    if not started:
+        return {}
+    done, _ = ray.wait(list(started.values()), num_returns=len(started), timeout=_STACKS_S)
+    found = {}
+    for rank, call in started.items():
+        if call in done:
+            with contextlib.suppress(ray.exceptions.RayError):
+                found[rank] = ray.get(call)
+    return found
+
+
+def _was_preempted(failure: BaseException) -> bool:
+    cause = getattr(failure, "health_check_failure", failure)
+    return bool(getattr(cause, "preempted", False))
