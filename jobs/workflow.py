@@ -1,7 +1,7 @@
 """The stages of a workflow as a Metaflow flow: parallel, with retries and a page per stage (docs/workflow.md).
 
     python jobs/workflow.py run --file demo                                  # `vadv workflow run demo` calls this
-    python jobs/workflow.py --datastore s3 argo-workflows create --only-json # for Argo Workflows
+    python jobs/workflow.py --datastore s3 argo-workflows create --only-json # `vadv workflow argo` completes this
 What runs is decided by what is on the workflow's storage, never by Metaflow's `resume`.
 """
 
@@ -10,11 +10,11 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from vadv_dist.workflow.flow_process import call_stage, prepare, say_error, start_flow, stops_tasks, threads_for
+from vadv_dist.workflow.flow_process import FILE, call_stage, prepare, say_error, start_flow, stops_tasks, threads_for
 
 prepare(os.environ)  # before Metaflow is imported, which reads its settings then
 
-from metaflow import FlowSpec, Parameter, card, retry, schedule, step  # noqa: E402
+from metaflow import FlowSpec, Parameter, card, retry, step  # noqa: E402
 from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY  # noqa: E402
 
 from vadv_dist.cli import exit_code_of  # noqa: E402
@@ -22,25 +22,16 @@ from vadv_dist.errors import UserError  # noqa: E402
 from vadv_dist.runtime.signals import sigterm_raises  # noqa: E402
 from vadv_dist.runtime.terminal import console, harmless_streams  # noqa: E402
 
-FILE = os.environ.get("VADV_WORKFLOW", "demo")  # a flow with a schedule is given its file when it is deployed
-
 
 def stage_step(function: Callable[..., None]) -> Callable[..., None]:
     """A step that runs a stage: tried again after a fault of the machine (Metaflow waits in production only)."""
     return card(type="html")(retry(times=2, minutes_between_retries=1)(step(function)))
 
 
-def scheduled(flow: type[FlowSpec]) -> type[FlowSpec]:
-    """Give the flow a schedule in production: VADV_SCHEDULE, five fields of cron, as in `0 3 * * *`."""
-    cron = os.environ.get("VADV_SCHEDULE")
-    return schedule(cron=cron, timezone=os.environ.get("VADV_TIMEZONE"))(flow) if cron else flow
-
-
-@scheduled
 class VadvWorkflow(FlowSpec):
     """From clips or a table to an exported student, as stages that are safe to repeat."""
 
-    file = Parameter("file", default=FILE, help="a workflow file, or the name of a shipped one")
+    file = Parameter("file", default=os.environ.get(FILE, "demo"), help="a workflow file, or the name of a shipped one")
     overrides = Parameter("overrides", default="", help="--section.field=value ..., quoted as in a shell")
     address = Parameter("address", default="", help="http://HOST:8265 of a Ray cluster that runs heavy stages as jobs")
     force = Parameter("force", default="", help="complete stages to run again, separated by commas")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -16,12 +15,14 @@ from typing import Any
 import psutil
 import pytest
 from kubernetes_validate import validate
+from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY
 from rich.console import Console
 from s3_server import BUCKET, CREDENTIALS
 
 from vadv_dist.cli import main
 from vadv_dist.errors import UserError
 from vadv_dist.storage import location, read_json
+from vadv_dist.workflow.argo import NO_RETRY
 from vadv_dist.workflow.flow_process import MAX_WORKERS, call_stage, prepare, start_flow, threads_for
 from vadv_dist.workflow.plan import plan_workflow
 
@@ -248,8 +249,8 @@ def test_the_page_of_a_stage_in_an_object_store(s3: str, tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def argo(s3_port: int, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, object]:
-    """What `argo-workflows create --only-json` writes."""
+def argo(s3_port: int, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+    """What `vadv workflow argo` prints, by kind."""
     here = tmp_path_factory.mktemp("argo")
     environment = {
         **os.environ,
@@ -257,16 +258,13 @@ def argo(s3_port: int, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str,
         "METAFLOW_HOME": str(here),
         "METAFLOW_DATASTORE_SYSROOT_S3": f"s3://{BUCKET}/metaflow",
         "METAFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}",
-        "VADV_WORKFLOW": "/workflows/mosi.yaml",
-        "VADV_SCHEDULE": "0 3 * * *",
-        "VADV_TIMEZONE": "Europe/Zurich",
     }
-    options = ("--datastore", "s3", "--metadata", "local", "--with", "kubernetes:image=vadv:0.2.0,cpu=8,memory=32000")
-    command = [sys.executable, str(FLOW), "--quiet", "--no-pylint", *options, "argo-workflows", "create", "--only-json"]
+    options = ["--image", "vadv:0.2.0", "--resources", "cpu=8,memory=32000"]
+    options += ["--schedule", "0 3 * * *", "--timezone", "Europe/Zurich"]
+    command = [sys.executable, "-m", "vadv_dist.cli", "workflow", "argo", "/workflows/mosi.yaml", *options]
     done = subprocess.run(command, env=environment, cwd=here, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    written: Mapping[str, object] = json.loads(done.stdout)
-    return written
+    return {each["kind"]: each for each in json.loads(done.stdout)["items"]}
 
 
 def without_nulls(value: Any) -> Any:
@@ -278,8 +276,9 @@ def without_nulls(value: Any) -> Any:
 
 @pytest.mark.slow
 def test_the_flow_compiles_for_argo_with_pods_that_kubernetes_accepts(argo: Mapping) -> None:
-    assert (argo["apiVersion"], argo["kind"]) == ("argoproj.io/v1alpha1", "WorkflowTemplate")
-    templates = {template["name"]: template for template in argo["spec"]["templates"]}
+    template = argo["WorkflowTemplate"]
+    assert template["apiVersion"] == "argoproj.io/v1alpha1"
+    templates = {template["name"]: template for template in template["spec"]["templates"]}
     kinds = ("data", "check", "advise", "tune", "train", "evaluate", "study", "export", "report")
     assert {"start", *kinds, "end"} <= set(templates)
     for name in ("data", "train", "export"):
@@ -297,20 +296,23 @@ def test_the_flow_compiles_for_argo_with_pods_that_kubernetes_accepts(argo: Mapp
 
 
 @pytest.mark.slow
-def test_the_schedule_and_the_file_are_those_of_the_variables(argo: Mapping) -> None:
-    schedule = json.loads(argo["metadata"]["annotations"]["metaflow/cron"])
-    assert schedule == {"schedule": "0 3 * * *", "tz": "Europe/Zurich"}
-    parameters = {each["name"]: json.loads(each["value"]) for each in argo["spec"]["arguments"]["parameters"]}
+def test_the_schedule_and_the_file_are_those_of_the_command(argo: Mapping) -> None:
+    template, cron = argo["WorkflowTemplate"], argo["CronWorkflow"]["spec"]
+    assert (cron["schedules"], cron["timezone"]) == (["0 3 * * *"], "Europe/Zurich")
+    assert cron["workflowSpec"]["workflowTemplateRef"]["name"] == template["metadata"]["name"]
+    parameters = {each["name"]: json.loads(each["value"]) for each in template["spec"]["arguments"]["parameters"]}
     assert parameters["file"] == "/workflows/mosi.yaml"
 
 
 @pytest.mark.slow
-def test_the_documented_filter_keeps_argo_from_repeating_mistakes(argo: Mapping) -> None:
-    if shutil.which("jq") is None:
-        pytest.skip("jq is not installed")
-    text = (FLOW.parents[1] / "docs" / "workflow.md").read_text()
-    [expression] = re.findall(r"jq '(.+)' \|", text)
-    done = subprocess.run(["jq", expression], input=json.dumps(argo), capture_output=True, text=True, check=True)
-    for template in json.loads(done.stdout)["spec"]["templates"]:
-        if "retryStrategy" in template:
-            assert template["retryStrategy"]["expression"] == "asInt(lastRetry.exitCode) != 202"
+def test_argo_does_not_repeat_a_users_mistake(argo: Mapping) -> None:
+    assert NO_RETRY == METAFLOW_EXIT_DISALLOW_RETRY
+    retried = [each for each in argo["WorkflowTemplate"]["spec"]["templates"] if "retryStrategy" in each]
+    assert len(retried) >= len(STAGES)
+    assert {each["retryStrategy"]["expression"] for each in retried} == {"asInt(lastRetry.exitCode) != 202"}
+
+
+def test_argo_needs_a_datastore(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("METAFLOW_DATASTORE_SYSROOT_S3", raising=False)
+    assert main(["workflow", "argo", "w.yaml", "--image", "vadv"]) == 2
+    assert "METAFLOW_DATASTORE_SYSROOT_S3 is not set" in capsys.readouterr().err

@@ -23,6 +23,7 @@ def add_workflow_command(commands: Commands) -> None:
     explain = actions.add_parser("explain", help="say which stages would run, and why", allow_abbrev=False)
     status = actions.add_parser("status", help="show how far each stage is", allow_abbrev=False)
     stage = actions.add_parser("stage", help="run one stage, whose inputs must be complete", allow_abbrev=False)
+    argo = actions.add_parser("argo", help="print it as resources of Argo Workflows", allow_abbrev=False)
     for action in (run, explain, status, stage):
         action.add_argument("file", type=path, help="a workflow file, or the name of a shipped one (jobs/workflows/)")
         action.add_argument("--json", action="store_true", help="print one JSON object")
@@ -44,10 +45,16 @@ def add_workflow_command(commands: Commands) -> None:
         help="stages to run at the same time (default: one per core, or one at a time on a machine with a GPU)",
     )
     run.add_argument("--explain", action="store_true", help="only say which stages would run, and why")
+    argo.add_argument("file", help="the workflow file in the image")
+    argo.add_argument("--image", required=True, help="an image with vadv (infra/docker)")
+    argo.add_argument("--resources", metavar="LIST", default="", help="of each task, such as cpu=8,memory=32000,gpu=1")
+    argo.add_argument("--schedule", metavar="CRON", help="such as '0 3 * * *' (default: started by hand)")
+    argo.add_argument("--timezone", metavar="NAME", help="of the schedule, such as Europe/Zurich")
     run.set_defaults(call=_run)
     explain.set_defaults(call=_explain)
     status.set_defaults(call=_status)
     stage.set_defaults(call=_stage)
+    argo.set_defaults(call=_argo)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -135,4 +142,18 @@ def _stage(options: argparse.Namespace) -> int:
         finished = run_stage(workflow, options.name, out, force=options.force)
     if options.json:
         print(json_line({"folder": str(finished.folder), **finished.manifest}))
+    return 0
+
+
+def _argo(options: argparse.Namespace) -> int:
+    from vadv_dist.workflow.argo import argo_resources
+
+    found = argo_resources(
+        options.file,
+        options.image,
+        resources=options.resources,
+        schedule=options.schedule,
+        timezone=options.timezone,
+    )
+    print(json_line(found))
     return 0

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MAX_WORKERS = "METAFLOW_RUN_MAX_WORKERS"
+FILE = "VADV_WORKFLOW"  # the workflow file if none is given: that of a flow that was compiled for Argo
 ERRORS = "VADV_FLOW_ERRORS"  # the file for errors, which the process that started the flow reports
 PLANNED = "VADV_FLOW_PLANNED"  # the file with `Workflow.planned`, from the process that started the flow
 STAGE_LINE = "stage "  # at the start of a task's output, before its stage's name
