@@ -4,12 +4,18 @@ import csv
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ray_nodes import Cluster, start_cluster
 from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "features"))
+
+from tiny_models import write_clip  # importable because of the line above
+from videos import write_list, write_video
 
 from vadv_dist.errors import UserError
 from vadv_dist.storage import read_json, write_json
@@ -136,3 +142,71 @@ def test_a_second_start_follows_the_job_of_the_first(server: Cluster, project: P
     assert forced.returncode == 0
     assert "nowhere/to-be-found" in mistaken.communicate(timeout=180)[0]
     assert mistaken.returncode == 2
+
+
+OTHERS = """
+  clips:
+    kind: extract
+    overrides:
+      clips.csv: {folder}/clips/clips.csv
+      image.encoder: {folder}/clip
+      frames.visual: 2
+      faces: {{kind: none, path: null}}
+tune: {{space: space.yaml, overrides: {{search.leave_one_out: false, trainer.epochs: 1}}}}
+study: {{file: study.yaml}}
+"""
+SPACE = """
+search: {num_trials: 2}
+space: {optimizer.lr: {distribution: float, low: 1.0e-4, high: 1.0e-2, log: true}}
+"""
+STUDY = """
+title: Learning rates
+config: demo
+overrides:
+  student.encoder: {encoder}
+  objective: none
+  trainer: {{num_workers: 0, use_gpu: false, epochs: 1}}
+  engine: {{kind: torch}}
+reference: low
+seeds: [1, 2]
+variants: {{low: {{overrides: {{optimizer.lr: 1.0e-4}}}}, high: {{overrides: {{optimizer.lr: 1.0e-3}}}}}}
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.long
+def test_extract_tune_and_study_go_on_when_the_caller_is_killed(server: Cluster, project: Path, made: Path) -> None:
+    from ray.job_submission import JobSubmissionClient
+
+    write_clip(project / "clip")
+    rows = [(f"c{n}_0", f"c{n}", ("train", "valid")[n % 2], "1", f"words {n}", f"v{n}.mp4") for n in range(8)]
+    for n in range(8):
+        write_video(project / "clips" / f"v{n}.mp4", frames=6, seed=n)
+    write_list(project / "clips" / "clips.csv", rows, "clip_id,video_id,split,label,text,path")
+    (project / "space.yaml").write_text(SPACE)
+    (project / "study.yaml").write_text(STUDY.format(encoder=made / "encoder"))
+    file = project / "flow.yaml"
+    file.write_text(
+        file.read_text().replace("csv: mine.csv}}", "csv: mine.csv}").replace("data: {mine:", "data:\n  mine:")
+    )
+    file.write_text(file.read_text().replace("\ntrain:", f"{OTHERS.format(folder=project)}train:"))
+    subprocess.run(["git", "add", "space.yaml", "study.yaml"], check=True)
+    workflow, client = plan_workflow("flow.yaml"), JobSubmissionClient(server.job_server)
+    for name in ("data-clips", "tune", "study"):
+        if name == "tune":
+            for before in ("data-mine", "check-mine", "check-clips"):
+                run_stage(workflow, before, Console(quiet=True))
+        first, folder = start(server, "flow.yaml", name), workflow.folder(workflow.stage(name))
+        while not (folder / "attempts" / "000001.json").is_file():
+            assert first.poll() is None, first.communicate()
+            time.sleep(0.1)
+        first.kill()
+        first.communicate()
+        second = start(server, "flow.yaml", name)
+        said = second.communicate(timeout=300)[0]
+        job = job_name(workflow, workflow.stage(name))
+        assert second.returncode == 0, said
+        assert f"{job} already runs" in said
+        assert read_json(folder / "stage.json")["attempt"] == 1
+        assert [each.submission_id for each in client.list_jobs() if name in each.submission_id] == [job]

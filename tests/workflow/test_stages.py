@@ -122,6 +122,9 @@ def test_explanations_name_the_change(done: Path, monkeypatch: pytest.MonkeyPatc
     assert found["check-made"] == "data-made is another"
     assert main(["workflow", "explain", str(done), "--export.formats=[onnx]"]) == 0
     assert "formats: ['pytorch'] → ['onnx']" in capsys.readouterr().out
+    assert main(["workflow", "status", str(done)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines[2:]] == [[name, "complete", "1×"] for name in ALL]
     monkeypatch.setattr("vadv_dist.workflow.stage.__version__", "9.9")
     monkeypatch.setattr("vadv_dist.workflow.explain.__version__", "9.9")
     found = reruns(done)

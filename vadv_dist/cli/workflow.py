@@ -106,6 +106,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     from rich.table import Table
+    from rich.text import Text
 
     from vadv_dist.workflow.explain import explain
     from vadv_dist.workflow.plan import plan_workflow
@@ -119,9 +120,9 @@ def _status(options: argparse.Namespace) -> int:
     for heading in ("stage", "state", "started", "folder"):
         table.add_column(heading, overflow="fold")
     for each in found:
-        style = _STATES[each.state]
+        state = Text(each.state, _STATES[each.state])
         folder = each.folder.rpartition("/")[2] if each.attempts else ""
-        table.add_row(each.stage, f"[{style}]{each.state}[/]", f"{each.attempts}×" if each.attempts else "", folder)
+        table.add_row(each.stage, state, f"{each.attempts}×" if each.attempts else "", folder)
     console().print(table)
     return 0
 

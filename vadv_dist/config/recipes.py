@@ -1,9 +1,9 @@
 """The shipped configurations: `jobs/configs/*.yaml` in a checkout, `share/vadv/recipes` in an installation."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from vadv_dist.config.shipped import shipped_folders
 from vadv_dist.errors import UserError, did_you_mean
 
 
@@ -27,8 +27,7 @@ def list_recipes() -> list[Recipe]:
     Raises:
         UserError: the installation has none.
     """
-    places = (Path(__file__).parents[2] / "jobs" / "configs", Path(sys.prefix) / "share" / "vadv" / "recipes")
-    for place in places:
+    for place in shipped_folders("jobs/configs", "recipes"):
         found = [Recipe(path.stem, path, _summary(path)) for path in sorted(place.glob("*.yaml"))]
         if found:
             return found

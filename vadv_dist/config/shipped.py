@@ -1,9 +1,23 @@
-"""Find a file by its path, or else by the name of one that is shipped."""
+"""Find files that are shipped: those of a checkout, or in an installation those in `share/vadv`."""
 
+import site
 import sys
 from pathlib import Path
 
 from vadv_dist.errors import UserError, did_you_mean
+
+
+def shipped_folders(checkout: str, installation: str) -> tuple[Path, ...]:
+    """Where shipped files may be, the likeliest first.
+
+    Args:
+        checkout: their folder in a checkout.
+        installation: the same below `share/vadv` in an installation.
+    """
+    root = Path(__file__).parents[2]
+    # Of an environment, of `pip install --target`, and of `pip install --user`.
+    bases = (sys.prefix, root, site.getuserbase())
+    return (root / checkout, *(Path(base) / "share" / "vadv" / installation for base in bases))
 
 
 def find_shipped(given: str | Path, what: str, checkout: str, installation: str) -> Path:
@@ -12,15 +26,14 @@ def find_shipped(given: str | Path, what: str, checkout: str, installation: str)
     Args:
         given: a path or a name.
         what: what kind of file it is, for messages.
-        checkout: folder of the shipped ones in a checkout.
-        installation: the same below `share/vadv` in an installation.
+        checkout, installation: see `shipped_folders`.
     Raises:
         UserError: there is neither.
     """
     path = Path(given)
     if path.is_file():
         return path
-    places = (Path(__file__).parents[2] / checkout, Path(sys.prefix) / "share" / "vadv" / installation)
+    places = shipped_folders(checkout, installation)
     shipped = {found.stem: found for place in reversed(places) for found in sorted(place.glob("*.yaml"))}
     if path.stem in shipped and path.parent.name in ("", Path(checkout).name):
         return shipped[path.stem]

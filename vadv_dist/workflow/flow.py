@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vadv_dist.config.shipped import shipped_folders
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.runtime.terminal import counted
 from vadv_dist.storage import location, on_disk, scratch_folder, write_json
@@ -44,7 +45,7 @@ def find_flow() -> Path:
     Raises:
         MachineError: the installation is damaged.
     """
-    places = (Path(__file__).parents[2] / "jobs", Path(sys.prefix) / "share" / "vadv" / "jobs")
+    places = shipped_folders("jobs", "jobs")
     for place in places:
         if (place / "workflow.py").is_file():
             return place / "workflow.py"
