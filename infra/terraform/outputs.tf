@@ -1,10 +1,20 @@
-output "worker_role_arn" {
-  description = "For the annotation in cluster/kuberay/service-account.yaml."
-  value       = aws_iam_role.worker.arn
+output "account" {
+  description = "The file cluster/kuberay/account/kustomization.yaml for this account."
+  value = templatefile("${path.module}/account.yaml.tftpl", {
+    registry = aws_ecr_repository.images.repository_url
+    bucket   = aws_s3_bucket.runs.id
+    region   = var.region
+    role     = aws_iam_role.worker.arn
+  })
+}
+
+output "registry" {
+  description = "Where to push the images."
+  value       = aws_ecr_repository.images.repository_url
 }
 
 output "bucket" {
-  description = "Location of data sets and runs: s3://<bucket>/data, s3://<bucket>/runs."
+  description = "Data sets, models and runs: s3://<bucket>/data, s3://<bucket>/models, s3://<bucket>/runs."
   value       = aws_s3_bucket.runs.id
 }
 

@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Name of the cluster and prefix of its resources."
+  description = "Name of the cluster and prefix of its resources; cluster/kuberay/setup/nodes.yaml repeats it."
   type        = string
   default     = "vadv"
 }
@@ -26,18 +26,12 @@ variable "admin_cidrs" {
   type        = list(string)
   validation {
     condition     = length(var.admin_cidrs) > 0 && !contains(var.admin_cidrs, "0.0.0.0/0")
-    error_message = "Name the addresses of your administrators; the whole internet is none."
+    error_message = "List the addresses of your administrators, not 0.0.0.0/0."
   }
 }
 
-variable "gpu_instance_types" {
-  description = "Acceptable GPU instance types; more types mean shorter waits for spot capacity."
-  type        = list(string)
-  default     = ["g6.2xlarge", "g5.2xlarge"]
-}
-
-variable "max_gpu_nodes" {
-  description = "Maximum number of GPU machines; bounds the cost of a mistake."
-  type        = number
-  default     = 4
+variable "create_spot_role" {
+  description = "Create the account's service-linked role for spot machines; false if the account has it."
+  type        = bool
+  default     = true
 }
