@@ -69,8 +69,8 @@ LOCK := uv pip compile --quiet --generate-hashes --no-annotate --no-header -c ..
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 lock: ## regenerate the images' requirements from constraints.txt (needs uv)
 	@cd infra/docker && $(LOCK) requirements-build.in -o requirements-build.txt
-	@cd infra/docker && $(LOCK) ../../pyproject.toml --extra cluster -o requirements-gpu.txt
-	@cd infra/docker && $(LOCK) ../../pyproject.toml requirements-cpu.in --extra cluster --override without-torch.in -o requirements-cpu.txt
+	@cd infra/docker && $(LOCK) ../../pyproject.toml launcher.in --extra cluster -o requirements-gpu.txt
+	@cd infra/docker && $(LOCK) ../../pyproject.toml launcher.in requirements-cpu.in --extra cluster --override without-torch.in -o requirements-cpu.txt
 
 clean: ## remove the environment and caches; keep data/ and runs/
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -17,20 +17,20 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "A
 
 
 @contextlib.contextmanager
-def s3_server() -> Iterator[int]:
-    """Yield the port of an empty server on the loopback interface."""
+def s3_server(address: str = "127.0.0.1") -> Iterator[int]:
+    """Yield the port of an empty server, by default on the loopback interface."""
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind((address, 0))
         port = free.getsockname()[1]
     binary = Path(sys.executable).parent / "moto_server"
     process = subprocess.Popen(
-        [str(binary), "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [str(binary), "-H", address, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         deadline = time.monotonic() + 120
         while True:
             try:
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                connection = http.client.HTTPConnection(address, port, timeout=5)
                 connection.request("PUT", f"/{BUCKET}")
                 assert connection.getresponse().status == 200
                 break

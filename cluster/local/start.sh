@@ -9,8 +9,7 @@ set -eu
 bin=${VADV_BIN:-.venv/bin}
 token=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
 if [ ! -s "$token" ]; then
-    mkdir -p -m 700 "$(dirname "$token")"
-    (umask 077 && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' > "$token")
+    (umask 077 && mkdir -p "$(dirname "$token")" && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' > "$token")
     echo "created the token $token"
 fi
 RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token RAY_USAGE_STATS_ENABLED=0 RAY_TRAIN_V2_ENABLED=1 \

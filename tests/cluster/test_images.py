@@ -5,7 +5,6 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
-import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -58,18 +57,42 @@ def test_all_dependencies_are_locked() -> None:
     assert "setuptools" in locked("build")
 
 
-@pytest.mark.parametrize("kind", ["cpu", "gpu"])
-def test_an_image_installs_only_hashed_packages_except_cpu_torch_and_runs_unprivileged(kind: str) -> None:
-    text = re.sub(r"^#.*\n", "", (DOCKER / f"Dockerfile.{kind}").read_text(), flags=re.MULTILINE)
+def dockerfile() -> str:
+    """Its instructions, one a line, without comments."""
+    text = re.sub(r"^#.*\n", "", (DOCKER / "Dockerfile").read_text(), flags=re.MULTILINE)
+    return text.replace("\\\n", " ")
+
+
+def test_an_image_installs_only_hashed_packages_except_cpu_torch_and_runs_unprivileged() -> None:
+    text = dockerfile()
     installs = [line for line in text.splitlines() if "pip install" in line]
-    assert len(installs) >= 3
+    assert len(installs) == 4
     without = [line for line in installs if "--require-hashes" not in line]
     assert all("--no-deps" in line for line in without)
-    assert [line.split()[-1] for line in without] == (["torch", "."] if kind == "cpu" else ["."])
+    assert [line.split()[-1] for line in without] == ["torch", "."]
+    assert without[0].startswith('RUN [ "${KIND}" = gpu ] || ')
     assert text.rindex("USER 1000") > text.rindex("\nFROM ")
     shipped = [rule[1:] for rule in (ROOT / ".dockerignore").read_text().split() if rule.startswith("!")]
     for line in text.splitlines():
         if line.startswith("COPY ") and "--from" not in line:
             for source in line.split()[1:-1]:
-                assert (ROOT / source).exists()
-                assert any(source == rule or Path(source).match(rule) for rule in shipped), source
+                for name in (source.replace("${KIND}", kind) for kind in ("cpu", "gpu")):
+                    assert (ROOT / name).exists()
+                    assert any(name == rule or Path(name).match(rule) for rule in shipped), name
+
+
+def test_an_image_has_what_its_users_call() -> None:
+    """Ray's launcher: ssh, rsync, ps, and the clouds' clients; KubeRay's probes: wget; NCCL: libibverbs."""
+    [line] = [line for line in dockerfile().splitlines() if "apt-get install" in line]
+    assert {"openssh-client", "rsync", "procps", "wget", "libibverbs1", "ibverbs-providers"} <= set(line.split())
+    for kind in ("cpu", "gpu"):
+        assert {"boto3", "google-api-python-client", "google-auth-httplib2"} <= set(locked(kind))
+
+
+def test_login_shells_find_the_programs() -> None:
+    """Ray's launcher runs `bash --login`, which resets PATH; /etc/profile.d restores it."""
+    [line] = [line for line in dockerfile().splitlines() if "/etc/profile.d/" in line]
+    [export] = re.findall(r"echo '(export PATH=\S+)' > /etc/profile.d/\S+\.sh$", line.strip())
+    assert export == "export PATH=/opt/vadv/bin:$PATH"
+    [path] = re.findall(r"ENV PATH=(\S+)", dockerfile())
+    assert path == "/opt/vadv/bin:$PATH"

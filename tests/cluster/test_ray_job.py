@@ -1,0 +1,107 @@
+"""The RayJob's entry point and its worker's preStop, run as KubeRay runs them, on three hosts of this machine."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hosts import OUTSIDE, hosts, needs_hosts
+from rendered import CLUSTER, cluster_specs, needs_kubectl, ray_job
+from s3_server import BUCKET, CREDENTIALS, s3_server
+
+SCRIPTS = CLUSTER / "kuberay" / "ray"
+BIN = Path(sys.executable).parent
+
+
+def run(command: list[str], environment: dict[str, str], seconds: float) -> str:
+    """Run a command to its end; return its exit code and what it printed."""
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds)
+    return f"{done.returncode}\n{done.stdout}{done.stderr}"
+
+
+def submitter(server: str, job: str, entrypoint: str) -> list[str]:
+    """The command of KubeRay's submitter, as BuildJobSubmitCommand puts it together."""
+    status = f"ray job status --address {server} {job} >/dev/null 2>&1"
+    submit = f"ray job submit --address {server} --no-wait --submission-id {job} -- {entrypoint}"
+    follow = f"ray job logs --address {server} --follow {job}"
+    return ["bash", "-c", f"if ! {status} ; then {submit} ; fi ; {follow}"]
+
+
+@pytest.mark.ray
+@pytest.mark.long
+@needs_kubectl
+@needs_hosts
+def test_job_trains_from_s3_a_mistake_is_not_retried_and_a_drained_worker_leaves(write_config, tmp_path: Path) -> None:
+    config = write_config("kuberay")
+    entrypoint = ray_job()["spec"]["entrypoint"]
+    for shipped, here in {
+        "/app/jobs/configs/mosi-zero2.yaml": str(config),
+        "/etc/vadv/": f"{SCRIPTS}/",
+        "--trainer.use_gpu=true": "--trainer.use_gpu=false",
+    }.items():
+        assert shipped in entrypoint
+        entrypoint = entrypoint.replace(shipped, here)
+    [spec] = cluster_specs()[:1]
+    cpus = spec["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"]
+
+    with hosts(3) as (head, *workers), s3_server(OUTSIDE) as port:
+        pod = {
+            **os.environ,
+            **CREDENTIALS,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "HOME": str(tmp_path),
+            "AWS_ENDPOINT_URL": f"http://{OUTSIDE}:{port}",
+            "VADV_BUCKET": BUCKET,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        made = (
+            "from vadv_dist.data.synth import make_dataset; make_dataset('s3://tests/data/mosi', num_clips=80, seed=3)"
+        )
+        copied = (
+            "import s3fs; files = s3fs.S3FileSystem(); "
+            "files.copy('tests/data/mosi/encoder', 'tests/models/roberta-large', recursive=True)"
+        )
+        assert run([sys.executable, "-c", f"{made}; {copied}"], pod, 120).startswith("0\n")
+
+        start = ["ray", "start", "--block", "--dashboard-agent-listen-port=52365", "--metrics-export-port=8080"]
+        parameters = [f"--{name}={value}" for name, value in spec["headGroupSpec"]["rayStartParams"].items()]
+        log = tmp_path / "head.log"
+        nodes = [
+            head.start([*start, "--head", "--port=6379", f"--node-ip-address={head.address}", *parameters], pod, log)
+        ]
+        for worker in workers:
+            command = [
+                *start,
+                f"--address={head.address}:6379",
+                f"--num-cpus={cpus}",
+                f"--node-ip-address={worker.address}",
+            ]
+            nodes.append(worker.start(["sh", "-c", f"sleep 8; exec {' '.join(command)}"], pod, tmp_path / "worker.log"))
+
+        server = f"http://{head.address}:8265"
+        outside = {name: value for name, value in pod.items() if name != "VADV_BUCKET"}  # the submitter lacks it
+        deadline = time.monotonic() + 120
+        while "succeeded" not in run(["ray", "job", "list", "--address", server], outside, 60).lower():
+            if run(["ray", "job", "list", "--address", server], outside, 60).startswith("0\n"):
+                break
+            assert time.monotonic() < deadline, log.read_text()
+        told = run(submitter(server, "trains", entrypoint), outside, 500)
+        assert "SUCCEEDED" in run(["ray", "job", "status", "--address", server, "trains"], outside, 60), told
+        assert f"s3://{BUCKET}/runs/kuberay" in told
+
+        told = run(submitter(server, "mistaken", entrypoint + " --trainer.epochs=-1"), outside, 200)
+        assert "trainer.epochs" in told
+        assert "STOPPED" in run(["ray", "job", "status", "--address", server, "mistaken"], outside, 60), told
+
+        # The pod is deleted: its node leaves by itself, long before the deadline, because nothing runs on it.
+        at_worker = {**pod, "RAY_ADDRESS": f"{head.address}:6379"}
+        hook = workers[1].start(["sh", str(SCRIPTS / "drain.sh"), "90"], at_worker, tmp_path / "drain.log")
+        started = time.monotonic()
+        nodes[2].wait(80)
+        assert time.monotonic() - started < 75, (tmp_path / "drain.log").read_text()
+        assert hook.poll() is None, (tmp_path / "drain.log").read_text()  # it would have ended with its container
+        assert nodes[1].poll() is None
