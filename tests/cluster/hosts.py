@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-_NETWORK = "10.217.93"
+_NETWORK = f"10.217.{os.getpid() % 250}"  # of its own for each process of tests
 OUTSIDE = f"{_NETWORK}.254"
 """Address of the machine itself, as hosts see it."""
 
