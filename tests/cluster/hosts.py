@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ray_nodes import end_with_parent
 
 _NETWORK = f"10.217.{os.getpid() % 250}"  # of its own for each process of tests
 OUTSIDE = f"{_NETWORK}.254"
@@ -81,7 +82,9 @@ def hosts(count: int) -> Iterator[list[Host]]:
                 "-c",
                 setup,
             ]
-            outer = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+            outer = subprocess.Popen(
+                command, stdout=subprocess.PIPE, start_new_session=True, preexec_fn=end_with_parent
+            )
             assert outer.stdout is not None
             assert outer.stdout.readline() == b"ready\n"
             children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()

@@ -29,7 +29,7 @@ SCHEMAS = ROOT.parent / "shared" / "schemas"
 TERRAFORM = ROOT / "infra" / "terraform"
 VERSION = "1.35"  # of Kubernetes, as in infra/terraform
 
-# Fields of the operators' objects that are used here. Source: Kueue 0.18, apis/kueue/v1beta2/*_types.go, and Karpenter's
+# Fields of the operators' objects that are used here. Sources: Kueue 0.18, apis/kueue/v1beta2/*_types.go; Karpenter's
 # schemas of v1, with which the shipped objects were validated.
 FIELDS: dict[str, dict[str, Any]] = {
     "ResourceFlavor": {"nodeLabels": "*", "nodeTaints": "*"},
