@@ -120,7 +120,7 @@ def test_job_trains_on_two_nodes_requeues_at_its_limit_and_resumes(write_config,
                 assert time.monotonic() < deadline, slurm.log.read_text()
                 time.sleep(0.2)
             slurm.signal_script(job, "USR1")
-            assert job.wait(120) in {75, 143}, slurm.log.read_text()
+            assert job.wait(120) == 75, slurm.log.read_text()
         assert "--cpus-per-task=2" in slurm.options
         assert slurm.requeued.read_text() == "requeue 4242\n"
         first = max(steps())
