@@ -20,8 +20,7 @@ from material import roberta, run_config, sentences, write_clips, write_untraine
 from measure import Row, alternate, ratio_of_medians
 
 from vadv_dist.data.collate import MASK, TOKENS
-from vadv_dist.data.plan import text_lengths
-from vadv_dist.data.schema import Batch
+from vadv_dist.data.schema import Batch, text_lengths
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.allocator import keep_freed_memory
 from vadv_dist.engines.build import build_engine

@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from material import minilm_config, roberta, run_config, sentences, write_clips, write_encoder, write_untrained_encoder
 
-from vadv_dist.data.plan import text_lengths
-from vadv_dist.data.schema import Batch
+from vadv_dist.data.schema import Batch, text_lengths
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.allocator import keep_freed_memory
 from vadv_dist.engines.build import build_engine

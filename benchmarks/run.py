@@ -27,6 +27,7 @@ MODULES = {
     "checkpoints": "checkpoints",
     "samples": "trainer_rate",
     "planning": "planning",
+    "host-batches": "host_batches",
     "objects": "object_reading",
     "extract": "extract",
     "zero": "zero_step",

@@ -29,7 +29,8 @@ from material import (
 from measure import NUM_THREADS, Row
 
 from vadv_dist.config import Config, EngineConfig, RunConfig, config_from_dict, config_to_dict
-from vadv_dist.data.plan import text_lengths, usable_rows
+from vadv_dist.data.plan import usable_rows
+from vadv_dist.data.schema import text_lengths
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.engines.allocator import THREAD_ENVIRONMENT

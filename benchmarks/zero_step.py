@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import RobertaConfig
 
 from vadv_dist.config import Config, EngineConfig, TeacherConfig
-from vadv_dist.data.plan import text_lengths
+from vadv_dist.data.schema import text_lengths
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.build import build_engine
 from vadv_dist.engines.distributed import Distributed

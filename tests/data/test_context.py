@@ -13,8 +13,7 @@ from vadv_dist.config import Config, DataConfig, SourceConfig, TextStudentConfig
 from vadv_dist.data.collate import TextField
 from vadv_dist.data.context import SEPARATOR, readings, separated, separator_of
 from vadv_dist.data.dataset import Dataset
-from vadv_dist.data.plan import text_lengths
-from vadv_dist.data.schema import Clip, LabelSpec
+from vadv_dist.data.schema import Clip, LabelSpec, text_lengths
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.sources import Sources
 from vadv_dist.data.tokens import Tokens

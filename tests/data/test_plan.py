@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vadv_dist.data.plan import EpochPlan, ShardTable, rank_slice, sample_batches, text_lengths
+from vadv_dist.data.plan import EpochPlan, ShardTable, rank_slice, sample_batches
+from vadv_dist.data.schema import text_lengths
 from vadv_dist.errors import UserError
 
 

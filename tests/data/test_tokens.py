@@ -81,3 +81,16 @@ def test_texts_beyond_the_bound_are_not_kept(tokenizer) -> None:
     kept = 2 * len(texts) - len(counted.asked)
     assert 4000 / 500 < kept < 4000 / 250  # a text takes 250 bytes and what it holds
     assert counted.asked[len(texts) :] == texts[kept:]
+
+
+def test_texts_that_are_asked_for_next_are_tokenized_in_one_call_even_beyond_the_bound(tokenizer) -> None:
+    texts, counted = some_texts(), Counted(tokenizer)
+    tokens = Tokens(counted, MAX_TOKENS, max_bytes=1000)
+    tokens.look_ahead(texts)
+    expected = Tokens(tokenizer, MAX_TOKENS).of(texts)
+    for _ in range(2):
+        found = [tokens.of([text])[0] for text in texts]
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert sorted(counted.asked) == sorted(set(texts))
+    tokens.look_ahead(["good good"])
+    assert tokens.of(["good good", texts[5]])[1].tolist() == expected[5].tolist()

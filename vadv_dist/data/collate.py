@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from vadv_dist.data.schema import Batch, IntArray, Window
@@ -27,6 +28,10 @@ class Field(Protocol):
 
     def collate(self, window: Window, rows: IntArray) -> dict[str, torch.Tensor]:
         """Tensors of the given rows by name, each [len(rows), ...]."""
+        ...
+
+    def look_ahead(self, window: Window, rows: IntArray) -> None:
+        """Prepare for batches of the given rows, where many rows at once cost less than a batch at a time."""
         ...
 
     def with_static_shapes(self, batches: Sequence[Sequence[str]]) -> "Field":
@@ -51,18 +56,23 @@ class TextField:
 
     def collate(self, window: Window, rows: IntArray) -> dict[str, torch.Tensor]:
         """See `Field.collate`."""
-        ids = self.tokens.of([window.text[row] for row in rows])
-        num_tokens = np.fromiter(map(len, ids), np.int64, len(ids))
-        if not num_tokens.all():
-            row = rows[int(num_tokens.argmin())]
+        ids = self.tokens.of([window.text[row] for row in rows.tolist()])
+        lengths = [len(own) for own in ids]
+        if not min(lengths):
+            row = rows[lengths.index(0)]
             raise UserError(
                 f"The tokenizer returns no tokens for clip {window.clip_id[row]!r} ({window.text[row][:60]!r}). "
                 "Choose an encoder whose tokenizer knows these words, or leave the clip out."
             )
-        mask = np.arange(padded_length(int(num_tokens.max()), self.lengths)) < num_tokens[:, None]
-        padded = np.full(mask.shape, self.tokens.tokenizer.pad_token_id, np.int64)
+        num_tokens = np.array(lengths)
+        mask = np.arange(padded_length(max(lengths), self.lengths)) < num_tokens[:, None]
+        padded = np.full(mask.shape, self.tokens.padding, np.int64)
         padded[mask] = np.concatenate(ids)
         return {TOKENS: torch.from_numpy(padded), MASK: torch.from_numpy(mask.astype(np.int64))}
+
+    def look_ahead(self, window: Window, rows: IntArray) -> None:
+        """See `Field.look_ahead`."""
+        self.tokens.look_ahead([window.text[row] for row in rows.tolist()])
 
     def with_static_shapes(self, batches: Sequence[Sequence[str]]) -> "TextField":
         """See `Field.with_static_shapes`."""
@@ -89,6 +99,9 @@ class FeatureField:
         """See `Field.collate`."""
         return {self.name: torch.from_numpy(window.features[self.name].take(rows))}
 
+    def look_ahead(self, window: Window, rows: IntArray) -> None:
+        """See `Field.look_ahead`: there is nothing to prepare."""
+
     def with_static_shapes(self, batches: Sequence[Sequence[str]]) -> "FeatureField":
         """See `Field.with_static_shapes`: its shape does not vary."""
         return self
@@ -110,12 +123,25 @@ class Collator:
         """The same collator for a device that wants few shapes, chosen for batches of texts like these."""
         return Collator([field.with_static_shapes(batches) for field in self.fields], static_shapes=True)
 
+    def look_ahead(self, window: Window, rows: IntArray) -> None:
+        """Prepare all fields for batches of the given rows."""
+        for field in self.fields:
+            field.look_ahead(window, rows)
+
     def count(self, window: Window, rows: IntArray) -> dict[str, int]:
         """`Batch.counts` of some rows, which may be 0 here."""
-        present = {f.name: window.features[f.name].present[rows] for f in self.fields if isinstance(f, FeatureField)}
-        complete = np.logical_and.reduce([*present.values(), np.ones(len(rows), bool)])
-        counts = {"rows": len(rows), **{name: int(has.sum()) for name, has in present.items()}}
-        return counts | {"complete": int(complete.sum())}
+        counts = {"rows": len(rows)}
+        complete: npt.NDArray[np.bool_] | None = None
+        for field in self.fields:
+            if isinstance(field, FeatureField):
+                column = window.features[field.name]
+                if column.is_complete:
+                    counts[field.name] = len(rows)
+                    continue
+                has = column.present[rows]
+                counts[field.name] = int(has.sum())
+                complete = has if complete is None else complete & has
+        return counts | {"complete": len(rows) if complete is None else int(complete.sum())}
 
     def __call__(
         self,
@@ -143,22 +169,28 @@ class Collator:
         # A filler row repeats a real one, because models expect a text in every row.
         repeated = rows[:1] if num_real else global_rows[:1]
         taken = np.concatenate([rows, np.repeat(repeated, size - num_real)]) if size > num_real else rows
-        is_real = np.arange(size) < num_real
+        valid = np.zeros(size, np.float32)
+        valid[:num_real] = 1
         fields: dict[str, torch.Tensor] = {}
         present: dict[str, torch.Tensor] = {}
         for field in self.fields:
             fields |= field.collate(window, taken)
             if isinstance(field, FeatureField):
-                has = window.features[field.name].present[taken]
-                present[field.name] = torch.from_numpy((has & is_real).astype(np.float32))
+                column = window.features[field.name]
+                has = valid.copy() if column.is_complete else valid * column.present[taken]
+                present[field.name] = torch.from_numpy(has)
         counts = self.count(window, global_rows) if counts is None else counts
+        divisors = torch.tensor([max(1, count) for count in counts.values()]).unbind()
+        row_id = window.row_id[taken]
+        row_id[num_real:] = NO_ROW
+        real = rows.tolist()
         return Batch(
             fields=fields,
             present=present,
             label=torch.from_numpy(window.label[taken]),
-            valid=torch.from_numpy(is_real.astype(np.float32)),
-            row_id=torch.from_numpy(np.where(is_real, window.row_id[taken], NO_ROW)),
-            counts={name: torch.tensor(max(1, count)) for name, count in counts.items()},
-            names=tuple((window.source[i], window.clip_id[i]) for i in rows),
-            num_tokens=int(fields[MASK][:num_real].sum()) if MASK in fields else 0,
+            valid=torch.from_numpy(valid),
+            row_id=torch.from_numpy(row_id),
+            counts=dict(zip(counts, divisors, strict=True)),
+            names=tuple([(window.source[row], window.clip_id[row]) for row in real]),
+            num_tokens=int(fields[MASK].numpy()[:num_real].sum()) if MASK in fields else 0,
         )

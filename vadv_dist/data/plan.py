@@ -15,7 +15,6 @@ that is read several times is in several windows, or once in a window whose batc
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,14 +22,13 @@ import numpy as np
 
 from vadv_dist.data.lanes import Lanes, RankPart
 from vadv_dist.data.mixture import Reads, epoch_reads, repeated_apart, row_times, spread
-from vadv_dist.data.schema import IntArray, Window
+from vadv_dist.data.schema import IntArray, Window, text_lengths
 from vadv_dist.errors import UserError
 
 # Distinct random streams, further keyed by (seed, epoch[, window]); `mixture` has more.
 _SHARD_STREAM, _ROW_STREAM = 0, 1
 
 _SAMPLE_BATCHES = 1000
-_WORD_OR_MARK = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -300,15 +298,6 @@ class EpochPlan:
         return np.random.default_rng([_ROW_STREAM, self.seed, self.epoch, *at])
 
 
-def text_lengths(texts: Sequence[str]) -> IntArray:
-    """Number of words and punctuation marks of each text, [R].
-
-    Most tokenizers make at least one token of each. Their own count would depend on the encoder, and the order of an
-    epoch must not.
-    """
-    return np.fromiter((len(_WORD_OR_MARK.findall(text)) for text in texts), np.int64, len(texts))
-
-
 def sample_batches(
     texts: Sequence[str], *, batch_size: int, bucket_batches: int, accumulate: int, seed: int
 ) -> list[list[str]]:
@@ -342,7 +331,12 @@ def rank_slice(batch: IntArray, rank: int, world_size: int, accumulate: int) -> 
     Each rank takes every `world_size`-th row: neighbours have similar length, so all ranks need similar padding. With
     small batches some micro-batches are empty; the collator fills them with a row of weight zero.
     """
-    return np.array_split(batch[rank::world_size], accumulate)
+    return split_rows(batch[rank::world_size], accumulate)
+
+
+def split_rows(rows: IntArray, parts: int) -> list[IntArray]:
+    """Rows in parts of nearly equal size."""
+    return [rows] if parts == 1 else np.array_split(rows, parts)
 
 
 def micro_batch_rows(batch_size: int, world_size: int, accumulate: int) -> int:

@@ -5,6 +5,7 @@ E expression scores.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,6 +27,10 @@ FEATURE_LAYOUT = {"visual": "[T, N, D]", "face": "[T, E]", "audio": "[T, D] or [
 
 # Arrow uses 32-bit indices for the values of one tensor, and 64-bit ones for rows.
 MAX_VALUES = (1 << 31) - 1
+
+# So few rows are copied faster one by one than by chunk.
+_FEW_ROWS = 64
+_WORD_OR_MARK = re.compile(r"\w+|[^\w\s]")
 
 Array = npt.NDArray[np.generic]
 IntArray = npt.NDArray[np.int64]
@@ -146,6 +151,11 @@ class FeatureColumn:
     present: npt.NDArray[np.bool_]
 
     @cached_property
+    def is_complete(self) -> bool:
+        """Whether every clip has the feature."""
+        return bool(self.present.all())
+
+    @cached_property
     def _starts(self) -> npt.NDArray[np.int64]:
         return np.cumsum([0, *(len(chunk) for chunk in self.chunks)])
 
@@ -155,11 +165,17 @@ class FeatureColumn:
             taken = self.chunks[0][rows]
         else:
             taken = np.empty((len(rows), *self.chunks[0].shape[1:]), self.chunks[0].dtype)
-            chunk_of_row = np.searchsorted(self._starts, rows, side="right") - 1
-            for chunk in np.unique(chunk_of_row):
-                mine = chunk_of_row == chunk
-                taken[mine] = self.chunks[chunk][rows[mine] - self._starts[chunk]]
-        taken[~self.present[rows]] = 0
+            chunk_of_row = self._starts.searchsorted(rows, side="right") - 1
+            row_of_chunk = rows - self._starts[chunk_of_row]
+            if len(rows) <= _FEW_ROWS:
+                for to, (chunk, row) in enumerate(zip(chunk_of_row.tolist(), row_of_chunk.tolist(), strict=True)):
+                    taken[to] = self.chunks[chunk][row]
+            else:
+                for chunk in np.unique(chunk_of_row):
+                    mine = chunk_of_row == chunk
+                    taken[mine] = self.chunks[chunk][row_of_chunk[mine]]
+        if not self.is_complete:
+            taken[~self.present[rows]] = 0
         return taken
 
 
@@ -181,6 +197,11 @@ class Window:
     num_words: npt.NDArray[np.int32]
     row_id: IntArray
     features: dict[str, FeatureColumn]
+
+    @cached_property
+    def length(self) -> IntArray:
+        """Length of each text by which batches are bucketed, [R], as of `text_lengths`."""
+        return text_lengths(self.text)
 
     def __len__(self) -> int:
         return len(self.clip_id)
@@ -240,6 +261,15 @@ class Batch:
             row_id=change(self.row_id),
             counts={name: change(count) for name, count in self.counts.items()},
         )
+
+
+def text_lengths(texts: Sequence[str]) -> IntArray:
+    """Number of words and punctuation marks of each text, [R].
+
+    Most tokenizers make at least one token of each. Their own count would depend on the encoder, and the order of an
+    epoch must not.
+    """
+    return np.fromiter((len(_WORD_OR_MARK.findall(text)) for text in texts), np.int64, len(texts))
 
 
 def count_words(text: str) -> int:

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 
 from vadv_dist.data.collate import Collator
-from vadv_dist.data.plan import EpochPlan, PlannedWindow, micro_batch_rows, rank_slice, text_lengths
+from vadv_dist.data.plan import EpochPlan, PlannedWindow, micro_batch_rows, rank_slice, split_rows
 from vadv_dist.data.schema import Batch, IntArray, Window
 from vadv_dist.data.windows import Windows
 
 _AHEAD = 4
+# Rows for which fields prepare at once: enough for a tokenizer's rate, few enough not to hold up the first batch.
+_LOOK_AHEAD_ROWS = 256
 _POLL_S = 0.2
 
 
@@ -112,21 +114,8 @@ class BatchStream:
 
         def prepare() -> None:
             try:
-                for step, window, share in self._shares(first_step):
-                    micro = [
-                        self.collator(
-                            window,
-                            part,
-                            global_rows=share.global_rows,
-                            num_rows=share.most_rows if self.collator.static_shapes else None,
-                            counts=share.counts,
-                        )
-                        for part in share.parts
-                    ]
-                    del window  # drop this reference and the generator's before the next window is read
-                    if self.pin_memory:
-                        micro = [batch.pin() for batch in micro]
-                    if not offer(StepBatches(step, micro, share.size, 0.0, share.own_counts)):
+                for step in self.prepared(first_step):
+                    if not offer(step):
                         return
                 offer(None)
             except BaseException as error:  # passed to the training loop, which raises it
@@ -151,6 +140,24 @@ class BatchStream:
             if not is_waiting:  # otherwise it is reading, which may take long
                 thread.join()
 
+    def prepared(self, first_step: int = 0) -> Iterator[StepBatches]:
+        """The same steps, each prepared in this thread when it is asked for."""
+        for step, window, share in self._shares(first_step):
+            micro = [
+                self.collator(
+                    window,
+                    part,
+                    global_rows=share.global_rows,
+                    num_rows=share.most_rows if self.collator.static_shapes else None,
+                    counts=share.counts,
+                )
+                for part in share.parts
+            ]
+            del window  # drop this reference and the generator's before the next window is read
+            if self.pin_memory:
+                micro = [batch.pin() for batch in micro]
+            yield StepBatches(step, micro, share.size, 0.0, share.own_counts)
+
     def _next(self, ready: "queue.Queue[StepBatches | BaseException | None]") -> StepBatches | BaseException | None:
         while True:
             try:
@@ -171,14 +178,19 @@ class BatchStream:
             ahead = upcoming.shards if upcoming is not None and self.read_ahead else None
             window = self.windows.get(planned.shards, ahead)
             shares = self._shares_of(planned, window)
-            for offset in range(max(first_step - planned.first_step, 0), planned.num_batches):
-                yield planned.first_step + offset, window, shares(offset)
-            del window, shares  # before the next is read, so that there are never three in memory
+            offsets = range(max(first_step - planned.first_step, 0), planned.num_batches)
+            at_once = max(1, _LOOK_AHEAD_ROWS * self.world_size // plan.batch_size)
+            for begin in range(0, len(offsets), at_once):
+                coming = [shares(offset) for offset in offsets[begin : begin + at_once]]
+                self.collator.look_ahead(window, np.concatenate([rows for share in coming for rows in share.parts]))
+                for offset, share in zip(offsets[begin:], coming, strict=False):
+                    yield planned.first_step + offset, window, share
+            del window, shares, coming  # before the next is read, so that there are never three in memory
 
     def _shares_of(self, planned: PlannedWindow, window: Window) -> Callable[[int], _Share]:
         """What the rank takes of each batch of a window."""
         rows = self.rows_in_use(window, planned.shards)
-        batches = self.plan.batches(planned, rows, text_lengths(window.text))
+        batches = self.plan.batches(planned, rows, window.length)
 
         def of_whole(offset: int) -> _Share:
             batch = batches[offset]
@@ -195,7 +207,7 @@ class BatchStream:
             own = self.collator.count(window, mine)
             is_known = self.is_complete or self.world_size == 1
             counts = dict.fromkeys(own, size) if self.is_complete else own
-            parts = np.array_split(mine, self.accumulate)
+            parts = split_rows(mine, self.accumulate)
             return _Share(parts, mine if len(mine) else rows[:1], size, counts, None if is_known else own, most_rows)
 
         return of_lanes
