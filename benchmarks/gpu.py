@@ -5,9 +5,9 @@
     python benchmarks/gpu.py --device cpu --tiny  # only to see that it runs
 
 Needs no Ray, and leaves ZeRO out where DeepSpeed is not installed. Clips have MOSI's sentences, or made ones of the
-same lengths, and random features of real shape. Every row is a run of `vadv train` in this process: its first
-two epochs warm up (each shape of batches is recorded in the second step that has it), then its lines in metrics.jsonl
-give the time per step. Results belong into docs/results.md.
+same lengths, and random features of real shape. Every row is a run of `vadv train` in this process: its first 60 steps
+warm up, or its first two epochs if steps are recorded (each shape of batches in the second step that has it), then its
+lines in metrics.jsonl give the time per step. Results belong into docs/results.md.
 
 Floor of a step = max(operations / matmul rate, 6 P / bandwidth) + 30 P / bandwidth, with P trained parameters, for bf16
 weights beside fp32 masters: forward and backward read the weights (2 + 2 bytes a parameter) and write the gradient (2);
@@ -20,6 +20,7 @@ Host time is the median of what `Engine.step` takes to return; a step with a log
 import argparse
 import importlib.util
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -51,6 +52,7 @@ VARIANTS = {
     "ZeRO-3": EngineConfig(kind="deepspeed", zero_stage=3),
 }
 LINE_STEPS = 20
+WRITING_S = 6.0  # for the thread that writes the weights of the best epoch
 CHECK_STEPS, CHECK_TOLERANCE = 50, 0.02
 HEADER = "| batch | variant | ms/step | floor ms | × floor | MFU | host ms | launches | checkpoint s | memory GB |"
 
@@ -77,6 +79,7 @@ def main() -> int:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--steps", type=int, default=120, help="measured steps of each row")
     parser.add_argument("--minutes", type=float, default=6.0, help="bound on all of it; mosi.yaml is cut and scaled up")
+    parser.add_argument("--no-checkpoint", action="store_true", help="save none, which takes a row half its time")
     parser.add_argument("--tiny", action="store_true", help="a toy model, to see that the script runs")
     parser.add_argument("--check", action="store_true", help="compare losses instead of times")
     options = parser.parse_args()
@@ -99,7 +102,8 @@ def main() -> int:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
         print(f"{name}, torch {torch.__version__}: {rate / 1e12:.1f} TFLOP/s bf16, {bandwidth / 1e12:.3f} TB/s copy\n")
         table(base, variants, options, rate, bandwidth)
-        paper_run(base, began + 60 * options.minutes)
+        if options.minutes > 0:
+            paper_run(base, began + 60 * options.minutes)
     return 0
 
 
@@ -124,13 +128,12 @@ def prepare(scratch: Path, device: str, *, tiny: bool) -> Config:
 def table(
     base: Config, variants: dict[str, EngineConfig], options: argparse.Namespace, rate: float, bandwidth: float
 ) -> None:
-    """One row for each batch size and variant, then the largest kernels."""
+    """One row for each batch size and variant; its largest kernels go to standard error."""
     sources = Splits.open(base).train.sources
     flops = clip_flops(base, sources)
     with torch.device("meta"):
         trained = parameter_counts(build(base, sources, weights=False))["trained"]
     print(f"{trained / 1e6:.0f} M trained parameters.\n\n{HEADER}\n|{'---|' * HEADER.count(' | ')}---|")
-    kernels = []
     for batch_size in options.batch_sizes:
         for name, engine in variants.items():
             config = replace(
@@ -142,11 +145,12 @@ def table(
             steps = 10 if options.tiny else options.steps
             epoch = Splits.open(config).train.plan(config.data, seed=1, epoch=0).num_steps
             # Every shape is recorded in the second step that has it.
-            found = run(config, Measured(10 if options.tiny else max(2 * epoch, 60), steps))
+            warm = 60 if engine.graphs == "off" or engine.kind == "deepspeed" else max(2 * epoch + LINE_STEPS, 60)
+            found = run(config, Measured(10 if options.tiny else warm, steps), checkpoint=not options.no_checkpoint)
             print(row(batch_size, name, found, flops, trained, rate, bandwidth), flush=True)
-            kernels += [f"{name}, batch {batch_size}: {note}" for note in found.notes]
-            kernels.append(f"\n{name}, batch {batch_size}, largest kernels:\n{found.kernels}")
-    print("\n".join(kernels))
+            notes = [f"{name}, batch {batch_size}: {note}" for note in found.notes]
+            kernels = f"\n{name}, batch {batch_size}, largest kernels:\n{found.kernels}"
+            print("\n".join([*notes, kernels]), file=sys.stderr, flush=True)
 
 
 def row(
@@ -169,8 +173,8 @@ def row(
     )
 
 
-def run(config: Config, found: Measured) -> Measured:
-    """Train until the measured steps, ten profiled ones and a checkpoint are over."""
+def run(config: Config, found: Measured, *, checkpoint: bool) -> Measured:
+    """Train until the measured steps, as many as a line has under a profiler, and maybe a checkpoint are over."""
     line_steps = config.telemetry.log_every_steps
     first, last = found.warm_steps + line_steps, found.warm_steps + line_steps + found.num_steps
     first, last = first - first % line_steps, last - last % line_steps
@@ -185,6 +189,8 @@ def run(config: Config, found: Measured) -> Measured:
             if line.step == last + line_steps:
                 found.blocked_s = line.seconds
                 raise EnoughError
+        elif isinstance(line, StepLine) and line.step == first - line_steps and torch.cuda.is_available():
+            time.sleep(WRITING_S)
         elif isinstance(line, StepLine) and first < line.step <= last:
             found.lines.append(line)
             if line.step == last:
@@ -193,9 +199,12 @@ def run(config: Config, found: Measured) -> Measured:
         elif isinstance(line, StepLine) and line.step == last + line_steps:
             profiler.stop()
             found.kernels, found.launches = read_profile(profiler, line_steps)
+            if not checkpoint:
+                raise EnoughError
 
     # No other checkpoint, which would be written during the measured steps.
-    trainer = replace(config.trainer, checkpoint_every_steps=last + line_steps, checkpoint_every_s=None)
+    save_at = last + line_steps if checkpoint else None
+    trainer = replace(config.trainer, checkpoint_every_steps=save_at, checkpoint_every_s=None)
     config = replace(config, trainer=trainer)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

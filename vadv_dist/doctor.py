@@ -31,7 +31,7 @@ _MINIMUM_VERSIONS = {
     "ray": ("2.56", "older versions have known vulnerabilities in the job server"),
     "transformers": ("5.0", "encoders are loaded through its API"),
     "deepspeed": ("0.18", "required by engine.kind deepspeed"),
-    "pyarrow": ("17", "required to read shards"),
+    "pyarrow": ("26", "older versions cannot read clips that lack a feature"),
 }
 _LOW_DISK_BYTES, _LOW_SHM_BYTES, _LOW_FILES = 10 << 30, 2 << 30, 4096
 _LARGEST_SKEW_S = 300.0

@@ -97,6 +97,16 @@ def test_synth_accepts_annotator_and_video_noise(capsys, tmp_path: Path) -> None
         assert f"(default: {default}" in said
 
 
+@pytest.mark.parametrize(
+    ("command", "field"),
+    [("train", "--trainer.epochs="), ("tune", "--search.num_trials="), ("extract", "--image.encoder=")],
+)
+def test_help_lists_fields_as_they_are_set(capsys, command: str, field: str) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert f"    {field}" in capsys.readouterr().out
+
+
 def test_synth_for_retrieval_passes_its_options_on_and_refuses_those_of_sentiment(capsys, tmp_path: Path) -> None:
     given = {
         "--classes": 3,

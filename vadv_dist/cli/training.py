@@ -135,7 +135,7 @@ def _train(options: argparse.Namespace) -> int:
 def _fields(kind: str) -> str:
     from vadv_dist.config.reference import KINDS, help_text
 
-    return help_text(KINDS[kind], "search." if kind == "search" else "")
+    return help_text(KINDS[kind], "search" if kind == "search" else "")
 
 
 def _config(options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from vadv_dist.config import Config, EngineConfig
@@ -9,7 +10,7 @@ from vadv_dist.engines.distributed import Distributed, choose_dtype, init_single
 from vadv_dist.engines.graphs import CudaRecorder
 from vadv_dist.engines.protocol import Engine
 from vadv_dist.engines.torch_engine import TorchEngine
-from vadv_dist.errors import UserError
+from vadv_dist.errors import MachineError, UserError, first_line
 from vadv_dist.tasks.base import ParameterGroup, TrainingStep
 
 
@@ -19,12 +20,25 @@ def build_engine(
     """Put a model with its objective, and its trained parameters, on the engine that the configuration names.
 
     `auto` is plain torch here: a run on several ranks replaces it by `choose_engine`'s choice first.
+
+    Raises:
+        UserError: this device or engine cannot do what the configuration asks for.
+        MachineError: `engine.compile` is on, and torch cannot compile here.
     """
     dtype = choose_dtype(config.trainer, distributed.device)
     if config.engine.kind != "deepspeed":
         graphs = uses_graphs(config.engine, distributed)
-        on_gpu = distributed.device.type == "cuda"
-        if on_gpu and config.engine.compile == "on":
+        compiled = distributed.device.type == "cuda" and config.engine.compile != "off"
+        notes = []
+        # In fp32, there is nothing to compile for the optimizer.
+        if compiled and (config.engine.compile == "on" or dtype == torch.bfloat16):
+            fault = compile_fault(distributed.device)
+            if fault is not None and config.engine.compile == "on":
+                raise MachineError(f"engine.compile is on, but torch.compile fails here ({fault}). Set it to auto.")
+            if fault is not None:
+                compiled = False
+                notes.append(f"torch.compile fails here ({fault}). The optimizer runs without it, which is slower.")
+        if compiled and config.engine.compile == "on":
             compile_layers(step)
         return TorchEngine(
             step,
@@ -32,8 +46,9 @@ def build_engine(
             config.optimizer,
             distributed,
             dtype,
-            compiled=on_gpu and config.engine.compile != "off",
+            compiled=compiled,
             record=CudaRecorder() if graphs else None,
+            notes=notes,
         )
     from vadv_dist.engines.deepspeed_engine import DeepSpeedEngine
 
@@ -59,7 +74,25 @@ def compile_layers(step: TrainingStep) -> None:
     for module in step.modules():
         if isinstance(module, nn.ModuleList):
             for layer in module:
-                layer.compile(dynamic=True)
+                layer.compile(dynamic=True, options=_dynamic_options())
+
+
+def compile_fault(device: torch.device) -> str | None:
+    """Why `torch.compile` fails on this machine, which may have no C compiler; None if it does not."""
+    try:
+        torch.compile(lambda x: 2 * x + 1, dynamic=True)(torch.ones(64, device=device))
+    except Exception as error:  # torch has many classes for it, some of them of other libraries
+        return first_line(error) or type(error).__name__
+    return None
+
+
+def _dynamic_options() -> dict[str, bool]:
+    """Options for shapes that vary."""
+    # This analysis is for fixed shapes. With others it fails on the teacher's blocks (an assertion, torch 2.11, H100).
+    analysis = "triton.coalesce_tiling_analysis"
+    import torch._inductor
+
+    return {analysis: False} if analysis in torch._inductor.list_options() else {}
 
 
 def uses_graphs(engine: EngineConfig, distributed: Distributed) -> bool:

@@ -83,4 +83,7 @@ def init_single_process(device: torch.device) -> None:
         return
     os.environ.update({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"})
     store = dist.HashStore()  # type: ignore[attr-defined]  # missing from torch's type stubs
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=0, world_size=1)
+    if device.type == "cuda":  # without `device_id`, barriers warn
+        dist.init_process_group("nccl", store=store, rank=0, world_size=1, device_id=device)
+    else:
+        dist.init_process_group("gloo", store=store, rank=0, world_size=1)

@@ -1,5 +1,7 @@
 """Faults of torch that have no class of their own: torch raises a plain `RuntimeError` for them."""
 
+import sys
+
 import torch
 
 _CUDA_MEMORY = 2  # cudaErrorMemoryAllocation
@@ -12,6 +14,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
     )
+
+
+def is_compile_failure(error: BaseException) -> bool:
+    """Whether `torch.compile` failed."""
+    dynamo = sys.modules.get("torch._dynamo.exc")  # importing it takes seconds
+    return dynamo is not None and isinstance(error, dynamo.TorchDynamoException)
 
 
 def is_lost_peer(error: BaseException) -> bool:

@@ -28,6 +28,7 @@ class TorchEngine:
         dtype: type in which the model computes; parts that compute in fp32 anyway keep fp32 weights.
         compiled: whether the optimizer may compile its kernel.
         record: records steps and predictions to replay them (`Graphs`); None runs them as they are.
+        notes: what `take_notes` returns first.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class TorchEngine:
         *,
         compiled: bool = False,
         record: Record | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self._step = step.to(distributed.device)
-        self._distributed = distributed
+        self._distributed, self._notes = distributed, list(notes)
         rounded = rounded_parameters(step) if dtype == torch.bfloat16 else {}
         self._optimizer = ClippedAdamW(groups, optimizer, rounded=rounded, compiled=compiled)
         # Frozen parameters are saved as they were given.
@@ -76,7 +78,8 @@ class TorchEngine:
 
     def take_notes(self) -> list[str]:
         """See `Engine.take_notes`."""
-        return [] if self._graphs is None else self._graphs.take_notes()
+        notes, self._notes = self._notes, []
+        return notes + ([] if self._graphs is None else self._graphs.take_notes())
 
     def _run(self, batches: Sequence[Batch]) -> StepResult:
         """One step on batches that are on the device."""

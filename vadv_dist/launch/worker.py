@@ -21,8 +21,8 @@ from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.engines.allocator import keep_freed_memory
 from vadv_dist.engines.build import build_engine, uses_graphs
 from vadv_dist.engines.distributed import Distributed, choose_device
-from vadv_dist.engines.faults import is_out_of_memory
-from vadv_dist.errors import VadvError, error_from_json, error_to_json
+from vadv_dist.engines.faults import is_compile_failure, is_out_of_memory
+from vadv_dist.errors import MachineError, VadvError, error_from_json, error_to_json, first_line
 from vadv_dist.launch.attempt import agreed_engine, agreed_precision, attempt_notes
 from vadv_dist.launch.rank_state import rank_state
 from vadv_dist.launch.shared_folder import all_see_mark
@@ -72,7 +72,7 @@ def train_rank(
 
     Raises:
         UserError: invalid configuration or data.
-        MachineError: a full disk or a damaged checkpoint.
+        MachineError: a full disk, a damaged checkpoint, or a model that torch cannot compile.
     """
     if distributed.device.type == "cpu":
         keep_freed_memory()
@@ -82,6 +82,11 @@ def train_rank(
         with folder.writer_lock() if distributed.is_main else contextlib.nullcontext():
             return _train_rank(config, folder, distributed, windows_of, show, on_epoch, asked, cause, pulse or Pulse())
     except RuntimeError as error:
+        if is_compile_failure(error):
+            raise MachineError(
+                f"torch.compile fails on this model ({first_line(error)}). Set engine.compile: auto, with which only "
+                "the optimizer's kernel is compiled. Checkpoints are complete."
+            ) from error
         if not is_out_of_memory(error):
             raise
         raise out_of_memory(error, "Checkpoints are complete.") from error

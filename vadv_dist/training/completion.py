@@ -1,5 +1,6 @@
 """Complete a run on rank 0: export the best student and write result.json."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -91,4 +92,8 @@ def data_facts(splits: Splits) -> list[dict[str, Any]]:
 def versions() -> dict[str, str]:
     """Versions of the packages that affect results."""
     names = ("vadv-dist", "torch", "transformers", "ray", "deepspeed", "pyarrow", "numpy")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+    found = {"python": platform.python_version()}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # one process needs no Ray
+            found[name] = importlib.metadata.version(name)
+    return found
