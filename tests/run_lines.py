@@ -24,6 +24,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "checkpoint": {"seconds": 0.0},
     "fault": {},
     "note": {},
+    "stop": {},
 }
 
 

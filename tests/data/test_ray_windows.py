@@ -1,5 +1,6 @@
 """Windows that the ranks of a node share: contents, number of processes, and recovery after the reader dies."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -106,6 +107,27 @@ def test_a_reader_that_ray_does_not_restart_is_recreated(joined: Cluster, split)
     begun = time.monotonic()
     assert windows.get((1,), None).clip_id == expected((1,))
     assert time.monotonic() - begun < 60
+
+
+def test_a_rank_reads_for_itself_if_the_reader_dies_every_time(joined: Cluster, split) -> None:
+    windows = RayWindows(split, "dying")
+    over = threading.Event()
+
+    def kill() -> None:
+        while not over.wait(0.02):
+            for reader in joined.processes("_NodeWindows"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(reader.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        read = windows.get(ALL, None)
+    finally:
+        over.set()
+        killer.join()
+    assert read.clip_id == expected(ALL)
+    assert first_values(read) == list(range(NUM_SHARDS * SHARD_ROWS))
 
 
 def test_a_damaged_shard_gives_the_readers_message(joined: Cluster, split, tmp_path: Path) -> None:

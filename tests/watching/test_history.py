@@ -45,6 +45,22 @@ def test_restart_discards_epochs_after_the_checkpoint_and_the_fault() -> None:
     assert history.fault is None
 
 
+def test_restarts_are_counted_by_cause() -> None:
+    history = RunHistory()
+    stop = {"kind": "stop", "step": 10, "epoch": 0, "time": 2.0}
+    again = {"kind": "start", "step": 10, "epoch": 0, "steps": 100, "epochs": 4, "workers": 2, "time": 3.0}
+    history(start(0, 0.0))
+    assert not history.restarts_by_cause
+    history(line({**again, "cause": "hang"}))
+    history(line({**stop, "cause": "preemption"}))
+    history(line({**again, "cause": "preemption"}))
+    history(line({**stop, "cause": "SIGUSR1"}))
+    history(line(again))
+    history(line(again))  # the attempt before it ended without a word
+    assert history.restarts_by_cause == {"hang": 1, "preemption": 1, "SIGUSR1": 1, "killed": 1}
+    assert (history.restarts, history.preemptions) == (4, 2)
+
+
 def test_lines_without_times_give_no_goodput() -> None:
     history = RunHistory()
     history(line({"kind": "step", "step": 1, "epoch": 0, "total": 1.0, "time": 5.0}))

@@ -54,7 +54,9 @@ class TrainerConfig:
     """`host:port` of the Ray cluster to join, or `local` to start one on this machine; null uses RAY_ADDRESS if it is
     set, and otherwise starts one."""
     wait_for_room_s: NonNegative = 0.0
-    """Seconds to wait for an autoscaling cluster to have room for the workers."""
+    """Seconds to wait at the start for an autoscaling cluster to grow to the size that the workers need; 0 does not
+    wait. A cluster that is large enough but busy is waited for without limit, and one that has become too small because
+    nodes were lost for at least 600 s."""
     hang_timeout_s: Positive | None = 120.0
     """With Ray Train, seconds after which a rank that does not answer, or a run in which no rank makes progress, counts
     as hanging: the stacks of all ranks are written to `failures/`, and the workers are restarted, which counts as one

@@ -5,6 +5,7 @@ the background. If ranks read only their lanes of a window, a node holds only th
 is read once and kept.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,13 +23,15 @@ from vadv_dist.data.schema import FeatureColumn, FeatureSpec, Window
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.errors import VadvError
 
+logger = logging.getLogger(__name__)
+
 ShardIds = tuple[int, ...]
 # A few reads keep a disk busy, and requests to an object store mostly wait.
 _SHARDS_AT_ONCE = 4
 # Tables of small shards share an object in the store, because each object costs a round trip to write and to read.
 _OBJECT_BYTES = 4 << 20
 # Ray restarts an actor that died and repeats the call; give up on a window that kills the actor every time.
-_CALL_RETRIES, _TRIES, _PAUSE_S = 4, 5, 1.0
+_CALL_RETRIES, _TRIES, _PAUSE_S = 1, 3, 1.0
 
 
 class Windows(Protocol):
@@ -147,7 +150,8 @@ class LocalWindows:
 class RayWindows:
     """Shares windows among the ranks of a node: one actor reads them into the node's object store.
 
-    The actor is a cache. If it dies, Ray restarts it and the window is read again without the ranks noticing.
+    The actor is a cache. If it dies, Ray restarts it and the window is read again without the ranks noticing. If it
+    dies every time, each rank reads the window for itself.
 
     Args:
         split: the split to read.
@@ -202,7 +206,6 @@ class RayWindows:
 
         Raises:
             VadvError: raised by the reader.
-            ray.exceptions.RayError: the actor died repeatedly.
         """
         import ray
         from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError
@@ -216,13 +219,21 @@ class RayWindows:
                 return [pa.Table.from_batches([batch]) for batch in chain.from_iterable(ray.get(answer))]
             except (RayActorError, ObjectLostError) as error:
                 if attempt == _TRIES:
-                    raise
+                    logger.warning("The actor that reads windows died %d times; this rank reads for itself.", _TRIES)
+                    return self._read_here(shards)
                 if isinstance(error, ActorDiedError):  # permanently, as after `ray.kill`: Ray does not restart it
                     self._actor = self._open()
                 elif isinstance(error, ObjectLostError):
                     self._actor.forget.remote(shards)  # an actor that is still alive would return the same references
             time.sleep(_PAUSE_S)
             attempt += 1
+
+    def _read_here(self, shards: ShardIds) -> list[pa.Table]:
+        own = _Shards(self._split)
+        try:
+            return list(own.read(shards))
+        finally:
+            own.close()
 
 
 class _NodeWindows:

@@ -1,32 +1,36 @@
 """The Ray cluster of a run: an existing one, or one started on this machine."""
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from vadv_dist.config.trainer_sections import TrainerConfig
-from vadv_dist.errors import UserError
+from vadv_dist.errors import MachineError, UserError
 from vadv_dist.runtime.ray_connection import connect
 from vadv_dist.runtime.terminal import counted
+
+# Seconds between two lines while a run waits.
+SAY_EVERY_S = 10.0
+_LOOK_S = 2.0
 
 _ours = False  # whether this process started the cluster that it is connected to
 
 
 @contextmanager
-def ray_session(trainer: TrainerConfig) -> Iterator[int]:
+def ray_session(trainer: TrainerConfig, say: Callable[[str], None] = lambda text: None) -> Iterator[int]:
     """Join the configured Ray cluster, or start one on this machine that is stopped when the context exits.
 
     Sessions nest: an inner one uses the cluster of the outer one.
 
     Args:
         trainer: the cluster's address, and number and CPUs of the workers.
+        say: prints a line while the cluster is too small.
     Yields:
         CPUs per worker.
     Raises:
         UserError: the cluster is too small for the workers; Ray would wait forever.
-        MachineError: the cluster cannot be joined.
+        MachineError: the cluster cannot be joined, or has not grown within `trainer.wait_for_room_s`.
     """
     global _ours
     import ray
@@ -41,7 +45,7 @@ def ray_session(trainer: TrainerConfig) -> Iterator[int]:
         # Do not claim all cores of a cluster that others may use.
         cpus = mine if _ours or trainer.cpus_per_worker else 1
         if not _ours:
-            wait_for_room(trainer, cpus)
+            wait_for_room(trainer, cpus, say)
         require_room(trainer, cpus, have_cpus=cluster_resource("CPU"), have_gpus=cluster_resource("GPU"))
         yield cpus
     finally:
@@ -50,21 +54,54 @@ def ray_session(trainer: TrainerConfig) -> Iterator[int]:
             _ours = False
 
 
-def wait_for_room(trainer: TrainerConfig, cpus: int) -> None:
-    """Ask an autoscaling cluster for the workers' resources, and wait at most `trainer.wait_for_room_s` for them."""
-    deadline = time.monotonic() + trainer.wait_for_room_s
-    bundle = {"CPU": float(cpus), **({"GPU": 1.0} if trainer.use_gpu is True else {})}
-    asked = False
-    while time.monotonic() < deadline:
-        with contextlib.suppress(UserError):
-            require_room(trainer, cpus, have_cpus=cluster_resource("CPU"), have_gpus=cluster_resource("GPU"))
-            return
-        if not asked:
-            from ray.autoscaler.sdk import request_resources
+def wait_for_room(trainer: TrainerConfig, cpus: int, say: Callable[[str], None]) -> None:
+    """Ask an autoscaling cluster for the workers' resources, and wait at most `trainer.wait_for_room_s` for them.
 
-            request_resources(bundles=[*[bundle] * trainer.num_workers, {"CPU": 1.0}])
-            asked = True
-        time.sleep(2.0)
+    Every ten seconds a line says what is missing. The request is withdrawn at the end: it would otherwise keep the
+    nodes for good.
+
+    Raises:
+        MachineError: the cluster has not grown in time.
+    """
+    began = time.monotonic()
+    if trainer.wait_for_room_s == 0 or not (lacking := lacks(trainer, cpus)):
+        return
+    from ray.autoscaler.sdk import request_resources
+
+    bundle = {"CPU": float(cpus), **({"GPU": 1.0} if trainer.use_gpu is True else {})}
+    request_resources(bundles=[*[bundle] * trainer.num_workers, {"CPU": 1.0}])
+    say_at_s = 0.0
+    try:
+        while lacking := lacks(trainer, cpus):
+            waited_s = time.monotonic() - began
+            if waited_s > trainer.wait_for_room_s:
+                raise MachineError(
+                    f"The Ray cluster has not grown in {trainer.wait_for_room_s:g} s (trainer.wait_for_room_s): "
+                    f"{lacking}. Run the same command again, or wait longer."
+                )
+            if waited_s >= say_at_s:
+                say(f"waiting for the Ray cluster to grow ({waited_s:.0f} s): {lacking}")
+                say_at_s += SAY_EVERY_S
+            time.sleep(min(_LOOK_S, trainer.wait_for_room_s))
+    finally:
+        request_resources(bundles=[])
+
+
+def lacks(trainer: TrainerConfig, cpus: int) -> str:
+    """What the cluster as a whole lacks for the workers; empty if nothing."""
+    have = {"CPU": cluster_resource("CPU"), "GPU": cluster_resource("GPU")}
+    need = {"CPU": cpus * trainer.num_workers + 1, "GPU": trainer.num_workers * (trainer.use_gpu is True)}
+    return ", ".join(f"{counted(have[name], name)} of {need[name]}" for name in need if have[name] < need[name])
+
+
+def is_busy(trainer: TrainerConfig, cpus: int) -> str:
+    """What is in use by others so that the workers cannot start; empty if nothing."""
+    import ray
+
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]  # untyped in Ray
+    need = {"CPU": cpus * trainer.num_workers, "GPU": trainer.num_workers * (trainer.use_gpu is True)}
+    lacking = [name for name in need if free.get(name, 0.0) < need[name]]
+    return ", ".join(f"{counted(free.get(name, 0.0), name)} of {need[name]} free" for name in lacking)
 
 
 def require_room(trainer: TrainerConfig, cpus: int, *, have_cpus: float, have_gpus: float) -> None:

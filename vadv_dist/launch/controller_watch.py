@@ -12,7 +12,6 @@ import ray
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.state import (
     PreemptingState,
-    ReschedulingState,
     ResizingState,
     RestartingState,
     RunningState,
@@ -67,8 +66,6 @@ class ControllerWatch(WorkerGroupCallback, ControllerCallback):
         elif isinstance(current_state, ResizingState):
             self._cause = RESIZE
             self._notes.write("restarting", cause=self._cause, why="the number of workers changes")
-        elif isinstance(current_state, ReschedulingState):
-            self._notes.write("waiting")
         elif isinstance(current_state, RunningState) and not isinstance(previous_state, RunningState):
             self._notes.write("running", workers=len(self._workers))
 

@@ -11,8 +11,8 @@ from typing import Any
 from vadv_dist.config import Config, config_to_dict
 from vadv_dist.engines.allocator import THREAD_ENVIRONMENT
 from vadv_dist.engines.faults import is_lost_peer
-from vadv_dist.errors import MachineError, VadvError
-from vadv_dist.launch.cluster import cluster_resource, node_leaves, ray_session
+from vadv_dist.errors import MachineError, PreemptedError, VadvError
+from vadv_dist.launch.cluster import SAY_EVERY_S, cluster_resource, is_busy, lacks, node_leaves, ray_session
 from vadv_dist.launch.driver_notes import DriverNotes
 from vadv_dist.launch.shared_folder import leave_mark, require_shared
 from vadv_dist.launch.stop_actor import ask_to_stop, stop_flag
@@ -26,6 +26,9 @@ _POLL_S, _NOTES_S = 0.5, 2.0
 # Longer than the slowest save: ranks wait for a checkpoint's parts for 10 minutes, and a request to an object store is
 # tried for about as long. Hangs are found much earlier (`launch/hangs.py`).
 _COLLECTIVE_S = 2 * 3600
+# Seconds for which a run whose workers were lost waits for a cluster that is now too small, if
+# `trainer.wait_for_room_s` is not longer.
+_ROOM_LOST_S = 600.0
 # Ray's defaults are 5 s between two looks for nodes that leave, and no look at NCCL.
 _SETTINGS = {"RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
 _NCCL_SETTINGS = {"RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR": "1", "RAY_TRAIN_NCCL_RAS_ACTION": "fail"}
@@ -66,7 +69,7 @@ def train_with_ray(
     _remove(notes)
     mark = leave_mark(notes)
     watches: list[Any] = [*callbacks, ControllerWatch(mark, trainer_config.hang_timeout_s)]
-    with scratch_folder() as scratch, ray_session(trainer_config) as cpus:
+    with scratch_folder() as scratch, ray_session(trainer_config, say) as cpus:
         use_gpu = trainer_config.use_gpu
         if use_gpu == "auto":
             use_gpu = cluster_resource("GPU") >= workers
@@ -97,7 +100,7 @@ def train_with_ray(
         )
         request.is_working = True
         try:
-            following = _Following(folder, say, request, flag, mark, may_leave=stop is None)
+            following = _Following(config, cpus, say, request, flag, mark, may_leave=stop is None)
             fit(trainer, following.look)
         except WorkerGroupError as error:
             raise_mistake(notes / MISTAKE)
@@ -162,7 +165,8 @@ class _Following:
     """The driver while Ray Train runs the workers.
 
     Args:
-        folder: the run.
+        config: the run.
+        cpus: of a worker.
         say: prints a line.
         request: whether the workers should stop.
         flag: of `stop_actor`.
@@ -171,15 +175,25 @@ class _Following:
     """
 
     def __init__(
-        self, folder: RunFolder, say: Say, request: StopRequest, flag: Any, key: str, *, may_leave: bool
+        self, config: Config, cpus: int, say: Say, request: StopRequest, flag: Any, key: str, *, may_leave: bool
     ) -> None:
-        self._folder, self._say, self._request, self._flag = folder, say, request, flag
+        self._trainer, self._cpus, self._folder = config.trainer, cpus, RunFolder.of(config)
+        self._say, self._request, self._flag = say, request, flag
         self._may_leave = may_leave
         self._notes = DriverNotes(key)
         self._has_asked, self._look_at_s = False, 0.0
+        # When the workers were last asked for, until they run.
+        self._waiting_since_s: float | None = time.monotonic()
+        self._say_at_s = SAY_EVERY_S
+        self._cause = ""
 
     def look(self) -> None:
-        """Read the controller's notes every two seconds, and pass on the request to stop; called often."""
+        """Read the controller's notes every two seconds, and pass on the request to stop; called often.
+
+        Raises:
+            MachineError: the cluster has been too small for the workers for too long.
+            PreemptedError: so it has since a node was taken away.
+        """
         if time.monotonic() >= self._look_at_s:
             self._look_at_s = time.monotonic() + _NOTES_S
             self.read()
@@ -195,6 +209,29 @@ class _Following:
             self._say("this node leaves the cluster: finishing the step and writing a checkpoint")
             self._request.ask("preemption", is_notice=True)
 
+        self._wait()
+
+    def _wait(self) -> None:
+        """While the workers do not run, say every ten seconds what is missing."""
+        if self._waiting_since_s is None:
+            return
+        waited_s = time.monotonic() - self._waiting_since_s
+        if waited_s < self._say_at_s:
+            return
+        self._say_at_s = waited_s + SAY_EVERY_S
+        if not (lacking := lacks(self._trainer, self._cpus)):
+            if busy := is_busy(self._trainer, self._cpus):
+                self._say(f"waiting for the Ray cluster ({waited_s:.0f} s), which is busy: {busy}")
+            return
+        limit_s = max(self._trainer.wait_for_room_s, _ROOM_LOST_S)
+        self._say(f"waiting for the Ray cluster to have room again ({waited_s:.0f} of {limit_s:.0f} s): {lacking}")
+        if waited_s > limit_s:
+            kind = PreemptedError if self._cause == "preemption" else MachineError
+            raise kind(
+                f"The Ray cluster has been too small for the workers for {waited_s:.0f} s: {lacking}. Checkpoints are "
+                "complete: run the same command again to resume, or with a lower trainer.num_workers."
+            )
+
     def _take(self, note: dict[str, Any]) -> None:
         if note["kind"] == "hang":
             name = f"{time.strftime('%Y%m%dT%H%M%S')}-hang.txt"
@@ -207,7 +244,11 @@ class _Following:
             ranks = ", ".join(map(str, note["ranks"]))
             self._say(f"the node of ranks {ranks} leaves the cluster{left}: finishing the step, writing a checkpoint")
         elif note["kind"] == "restarting":
+            self._cause = note["cause"]
             self._say(f"restarting the workers: {note['why']}")
+            self._waiting_since_s, self._say_at_s = time.monotonic(), SAY_EVERY_S
+        elif note["kind"] == "running":
+            self._waiting_since_s = None
 
 
 def _remove(folder: Location) -> None:

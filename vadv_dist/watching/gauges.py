@@ -40,6 +40,8 @@ GAUGES = {
     "vadv_checkpoint_blocked_seconds": Gauge("Total seconds that training waited for checkpoints"),
     "vadv_gpu_memory_bytes": Gauge("Peak memory of tensors of rank 0 on its GPU"),
     "vadv_restarts": Gauge("Number of restarts of the run"),
+    "vadv_restarts_by_cause": Gauge("Number of restarts of the run, by what caused them", ("cause",)),
+    "vadv_preemptions": Gauge("Number of restarts after a notice that a node or machine would be taken away"),
     "vadv_goodput": Gauge("Fraction of the time since the first start spent on steps that are kept"),
     "vadv_step": Gauge("Updates so far"),
     "vadv_planned_steps": Gauge("Updates of the whole run"),
@@ -104,6 +106,9 @@ class RunGauges:
             self._set("vadv_data_wait_ratio", history.wait_ratio)
             self._set("vadv_checkpoint_blocked_seconds", history.blocked_s)
             self._set("vadv_restarts", history.restarts)
+            self._set("vadv_preemptions", history.preemptions)
+            for cause, restarts in history.restarts_by_cause.items():
+                self._set("vadv_restarts_by_cause", restarts, cause)
             self._set("vadv_goodput", history.goodput)
             self._set("vadv_planned_steps", history.num_steps)
             self._set("vadv_last_line_timestamp_seconds", history.last_time)

@@ -1,7 +1,9 @@
 """The state of a run from the lines of metrics.jsonl: position, restarts, goodput, time left."""
 
+from collections import Counter
+
 from vadv_dist.evaluation.description import TaskDescription
-from vadv_dist.runs.records import CheckpointLine, EpochLine, FaultLine, Line, StartLine, StepLine
+from vadv_dist.runs.records import CheckpointLine, EpochLine, FaultLine, Line, StartLine, StepLine, StopLine
 
 
 class RunHistory:
@@ -17,6 +19,8 @@ class RunHistory:
         first_time, last_time: when the first and the last line were written, in seconds since 1970.
         last_step, epoch_lines: the last step line, and the lines of all epochs.
         blocked_s: total seconds that training waited for checkpoints.
+        restarts_by_cause: number of restarts by `StartLine.cause`; if that is empty, by the `StopLine.cause` of the
+            attempt before, or as `killed` if that attempt ended without a word.
         fault: why the run failed, or None.
     """
 
@@ -32,7 +36,9 @@ class RunHistory:
         self.last_step: StepLine | None = None
         self.epoch_lines: list[EpochLine] = []
         self.blocked_s = 0.0
+        self.restarts_by_cause: Counter[str] = Counter()
         self.fault: FaultLine | None = None
+        self._stopped_by = ""
         self._kept: list[tuple[int, float]] = []  # productive seconds by step
         self._productive_s = 0.0
         self._attempt: tuple[int, float] | None = None  # step and time at which the last attempt began
@@ -49,6 +55,8 @@ class RunHistory:
             self.epoch_lines.append(line)
         elif isinstance(line, CheckpointLine):
             self.blocked_s += line.seconds
+        elif isinstance(line, StopLine):
+            self._stopped_by = line.cause
         elif isinstance(line, FaultLine):
             self.fault = line
             self.step, self.epoch = line.step, line.epoch
@@ -57,6 +65,11 @@ class RunHistory:
     def restarts(self) -> int:
         """Number of restarts."""
         return max(0, self._starts - 1)
+
+    @property
+    def preemptions(self) -> int:
+        """Number of restarts after a notice that a node or machine would be taken away."""
+        return self.restarts_by_cause["preemption"] + self.restarts_by_cause["SIGUSR1"]
 
     @property
     def goodput(self) -> float | None:
@@ -83,7 +96,10 @@ class RunHistory:
         return max(0, self.num_steps - self.step) * pace_s
 
     def _start(self, line: StartLine) -> None:
+        if self._starts:
+            self.restarts_by_cause[line.cause or self._stopped_by or "killed"] += 1
         self._starts += 1
+        self._stopped_by = ""
         self.step, self.epoch = line.step, line.epoch
         self.num_steps, self.epochs, self.workers = line.steps, line.epochs, line.workers
         self.task, self.absent = line.task, line.absent

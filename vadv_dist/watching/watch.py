@@ -119,6 +119,8 @@ def snapshot(folder: RunFolder, history: RunHistory) -> dict[str, Any]:
         "epochs": history.epochs,
         "workers": history.workers,
         "restarts": history.restarts,
+        "restarts_by_cause": dict(history.restarts_by_cause),
+        "preemptions": history.preemptions,
         "goodput": history.goodput,
         "elapsed_s": None if began is None or ended is None else ended - began,
         "left_s": 0.0 if complete else history.seconds_left,
@@ -165,7 +167,8 @@ def _position(found: Mapping[str, Any]) -> str:
     if found["state"] in ("running", "silent"):
         parts.append(f"{_duration(found['left_s'])} left")
     if found["restarts"]:
-        parts.append(f"{found['restarts']} restart{'s' if found['restarts'] > 1 else ''}")
+        causes = ", ".join(f"{cause} {number}" for cause, number in found["restarts_by_cause"].items())
+        parts.append(f"{found['restarts']} restart{'s' if found['restarts'] > 1 else ''} ({causes})")
     return ", ".join(parts)
 
 

@@ -1,0 +1,167 @@
+"""One run on a two-node cluster that hangs, loses a node with notice, is noticed itself, and ends as if undisturbed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from ray_nodes import Cluster, kill_node, start_cluster, start_node
+
+from vadv_dist.runs.checkpoint import list_checkpoints
+from vadv_dist.runs.folder import RunFolder
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
+
+_RAY = Path(sys.executable).parent / "ray"
+_NODE = ("--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=100000000")
+
+
+class Nodes:
+    """A cluster whose head has one CPU, so that two workers run on another node."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.started: list[subprocess.Popen[str]] = []
+
+    def add(self) -> None:
+        """Start a node for two workers."""
+        address = f"--address={self.cluster.environment['RAY_ADDRESS']}"
+        self.started.append(start_node(self.cluster.environment, address, "--num-cpus=2", *_NODE))
+
+    def drain(self, *, head: bool, deadline_s: int) -> None:
+        """Announce that a node leaves, as KubeRay's preStop or a spot machine's notice does."""
+        code = (
+            "import ray; ray.init(log_to_driver=False); "
+            "print(*(n['NodeID'] for n in ray.nodes() if n['Alive'] and "
+            f"('node:__internal_head__' in n['Resources']) == {head}))"
+        )
+        environment = self.cluster.environment
+        found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        node = found.stdout.split()[-1]
+        options = ["--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+        options += ["--address", environment["RAY_ADDRESS"], f"--deadline-remaining-seconds={deadline_s}"]
+        done = subprocess.run([str(_RAY), "drain-node", *options], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def workers(self) -> list:
+        """Processes of Ray Train's workers on all nodes."""
+        import psutil
+
+        found = []
+        for node in self.started:
+            if node.poll() is None:
+                for process in psutil.Process(node.pid).children(recursive=True):
+                    try:
+                        title = " ".join(process.cmdline())
+                    except psutil.Error:
+                        continue
+                    if title.startswith("ray::") and "TrainWorker" in title:
+                        found.append(process)
+        return found
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    with start_cluster(cpus=1) as cluster:
+        nodes = Nodes(cluster)
+        nodes.add()
+        try:
+            yield nodes
+        finally:
+            for node in nodes.started:
+                kill_node(node)
+
+
+def records(folder: RunFolder, *kinds: str) -> list[dict]:
+    if not folder.metrics_path.is_file():
+        return []
+    text = folder.metrics_path.read_text()
+    lines = map(json.loads, text[: text.rfind("\n") + 1].splitlines())
+    return [line for line in lines if line["kind"] in kinds]
+
+
+def wait_until(process: subprocess.Popen, what: Callable[[], object], log: Path) -> None:
+    deadline = time.monotonic() + 300
+    while not what():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+
+
+def weights(folder: RunFolder) -> dict[str, torch.Tensor]:
+    return list_checkpoints(folder.checkpoints)[-1].weights()
+
+
+def test_run_that_hangs_and_whose_nodes_leave_ends_as_if_undisturbed(nodes: Nodes, write_config, tmp_path) -> None:
+    options = ["--data.batch_size=4", "--trainer.epochs=40", "--trainer.num_workers=2", "--trainer.cpus_per_worker=1"]
+    # One failure is allowed, which the hang spends: nodes that leave spend none.
+    options += ["--trainer.hang_timeout_s=8", "--trainer.max_failures=1"]
+    environment = {**nodes.cluster.environment, "OMP_NUM_THREADS": "1"}
+
+    def start(name: str) -> tuple[subprocess.Popen, RunFolder, Path]:
+        command = [sys.executable, "-m", "vadv_dist.cli", "train", "--config", str(write_config(name)), *options]
+        log = tmp_path / f"{name}.log"
+        with log.open("a") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        return process, RunFolder(tmp_path / "runs" / name), log
+
+    def steps_after(folder: RunFolder, starts: int) -> int:
+        found = records(folder, "start", "step")
+        begun = [number for number, line in enumerate(found) if line["kind"] == "start"]
+        return len(found) - begun[starts - 1] - 1 if len(begun) >= starts else 0
+
+    driver, told, log = start("told")
+    wait_until(driver, lambda: steps_after(told, 1) > 30, log)
+    stopped = nodes.workers()[-1]
+    stopped.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    wait_until(driver, lambda: steps_after(told, 2) > 5, log)
+    assert time.monotonic() - began < 120
+    assert f"(process {stopped.pid} on " in log.read_text()
+    [stacks] = (told.root / "failures").glob("*-hang.txt")
+    assert f"process {stopped.pid}: state T" in stacks.read_text()
+    assert "_run_backward" in stacks.read_text() or "all_reduce" in stacks.read_text()  # where the other rank waits
+
+    nodes.drain(head=False, deadline_s=60)
+    wait_until(driver, lambda: "writing a checkpoint" in log.read_text(), log)
+    nodes.add()
+    wait_until(driver, lambda: steps_after(told, 3) > 5, log)
+
+    driver.send_signal(signal.SIGUSR1)
+    assert driver.wait(120) == 75, log.read_text()
+    assert "stopped by SIGUSR1 at step" in log.read_text()
+
+    driver, told, log = start("told")
+    wait_until(driver, lambda: steps_after(told, 4) > 5, log)
+    nodes.drain(head=True, deadline_s=60)
+    assert driver.wait(120) == 75, log.read_text()
+    assert "this node leaves the cluster" in log.read_text()
+    causes = [(line["kind"], line.get("cause", "")) for line in records(told, "start", "stop")]
+    assert causes == [
+        ("start", ""),
+        ("start", "hang"),
+        ("stop", "preemption"),
+        ("start", "preemption"),
+        ("stop", "SIGUSR1"),
+        ("start", ""),
+        ("stop", "preemption"),
+    ]
+    # A draining node still takes drivers, but a run there would end at once: another cluster goes on.
+    environment = {**environment, "RAY_ADDRESS": "local"}
+    driver, told, log = start("told")
+    assert driver.wait(600) == 0, log.read_text()
+    driver, whole, log = start("whole")
+    assert driver.wait(600) == 0, log.read_text()
+
+    steps = [line["step"] for line in records(told, "step")]
+    assert steps == [line["step"] for line in records(whole, "step")]
+    first, second = weights(told), weights(whole)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not os.path.exists(told.root / ".ray")
