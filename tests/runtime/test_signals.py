@@ -9,13 +9,20 @@ from pathlib import Path
 import pytest
 
 from vadv_dist.cli import main
-from vadv_dist.runtime.signals import TerminatedError, finishing_first, is_termination, sigterm_kept, sigterm_raises
+from vadv_dist.runtime.signals import (
+    TerminatedError,
+    finishing_first,
+    is_termination,
+    sigterm_kept,
+    sigterm_raises,
+    termination,
+)
 
 # Hashing takes a minute in C code, which releases the GIL but runs no Python handler.
 GRACE = """
 import hashlib, sys
 from vadv_dist.runtime.signals import finishing_first, sigterm_raises
-with sigterm_raises(), finishing_first(float(sys.argv[1]), on_signal=lambda: print("heard", flush=True),
+with sigterm_raises(), finishing_first(float(sys.argv[1]), on_signal=lambda name: print("heard", flush=True),
                                        safe=lambda: "Step 7 is saved.") as request:
     request.is_working = True
     print("ready", flush=True)
@@ -29,7 +36,7 @@ def start(*command: str) -> subprocess.Popen[str]:
 
 def test_the_first_signal_requests_a_stop_and_the_second_raises() -> None:
     with sigterm_raises():
-        with finishing_first(60, on_signal=lambda: None, safe=str) as request:
+        with finishing_first(60, on_signal=lambda name: None, safe=str) as request:
             with pytest.raises(TerminatedError):  # nothing has started
                 signal.raise_signal(signal.SIGTERM)
             request.is_working = True
@@ -49,7 +56,7 @@ def test_handlers_of_a_calling_program_are_not_changed() -> None:
     try:
         mine = signal.getsignal(signal.SIGTERM)
         assert main(["recipes"]) == 0
-        with finishing_first(60, on_signal=lambda: heard.append("theirs"), safe=str) as request:
+        with finishing_first(60, on_signal=lambda name: heard.append("theirs"), safe=str) as request:
             signal.raise_signal(signal.SIGTERM)
         assert (heard, request.asked) == (["mine"], False)
         with sigterm_raises():
@@ -94,7 +101,19 @@ def test_a_process_stuck_in_c_code_ends_after_the_grace_period(grace_s: str, sig
     assert told == f"vadv: SIGTERM: trainer.grace_s ({grace_s} s) is over. Step 7 is saved.\n"
 
 
-@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")])
+def test_sigterm_is_a_notice_only_if_the_environment_says_so(monkeypatch) -> None:
+    for value, code in (("", 143), ("1", 75)):
+        monkeypatch.setenv("VADV_SIGTERM_IS_NOTICE", value)
+        with sigterm_raises():
+            with pytest.raises(TerminatedError):
+                signal.raise_signal(signal.SIGTERM)
+            assert termination() == ("SIGTERM", code)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "name"),
+    [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGUSR1, 75, "SIGUSR1"), (signal.SIGINT, 130, "Ctrl-C")],
+)
 def test_an_interrupted_data_set_leaves_nothing_behind(
     tmp_path: Path, number: signal.Signals, code: int, name: str
 ) -> None:

@@ -97,7 +97,10 @@ def lacks(trainer: TrainerConfig, cpus: int) -> str:
 def is_busy(trainer: TrainerConfig, cpus: int) -> str:
     """What is in use by others so that the workers cannot start; empty if nothing."""
     import ray
+    from ray.util import placement_group_table
 
+    if not any(group["state"] == "PENDING" for group in placement_group_table().values()):
+        return ""  # what is not free may be in use by the workers themselves, which are starting
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]  # untyped in Ray
     need = {"CPU": cpus * trainer.num_workers, "GPU": trainer.num_workers * (trainer.use_gpu is True)}
     lacking = [name for name in need if free.get(name, 0.0) < need[name]]
