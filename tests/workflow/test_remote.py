@@ -26,7 +26,8 @@ from vadv_dist.workflow.run import run_stage
 HERE, AWAY = "http://127.0.0.1:8265", "http://10.1.2.3:8265"
 WORKFLOW = """
 workflow: {{name: words, storage: runs, seeds: [1]}}
-data: {{mine: {{kind: table, csv: mine.csv}}}}
+data:
+  mine: {{kind: table, csv: mine.csv}}
 train:
   config: demo
   overrides:
@@ -186,11 +187,8 @@ def test_extract_tune_and_study_go_on_when_the_caller_is_killed(server: Cluster,
     write_list(project / "clips" / "clips.csv", rows, "clip_id,video_id,split,label,text,path")
     (project / "space.yaml").write_text(SPACE)
     (project / "study.yaml").write_text(STUDY.format(encoder=made / "encoder"))
-    file = project / "flow.yaml"
-    file.write_text(
-        file.read_text().replace("csv: mine.csv}}", "csv: mine.csv}").replace("data: {mine:", "data:\n  mine:")
-    )
-    file.write_text(file.read_text().replace("\ntrain:", f"{OTHERS.format(folder=project)}train:"))
+    text = (project / "flow.yaml").read_text()
+    (project / "flow.yaml").write_text(text.replace("\ntrain:", f"{OTHERS.format(folder=project)}train:"))
     subprocess.run(["git", "add", "space.yaml", "study.yaml"], check=True)
     workflow, client = plan_workflow("flow.yaml"), JobSubmissionClient(server.job_server)
     for name in ("data-clips", "tune", "study"):
