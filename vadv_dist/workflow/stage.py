@@ -146,7 +146,7 @@ class Stage:
 
     def is_current(self, finished: Finished, inputs: Mapping[str, Finished]) -> bool:
         """Whether its inputs and large files from outside are still those of its completion."""
-        return finished.is_built_on(inputs) and finished.manifest["versions"] == self.versions_digest
+        return finished.is_built_on(inputs) and finished.manifest.get("versions", "") == self.versions_digest
 
     def folder(self, root: Location) -> Location:
         """Its folder in a workflow's folder."""
