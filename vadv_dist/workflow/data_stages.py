@@ -13,6 +13,7 @@ from vadv_dist.config.workflow import (
     ExtractDataConfig,
     MmsaDataConfig,
     ReadyDataConfig,
+    SequencesConfig,
     SynthDataConfig,
     TableDataConfig,
     VegasDataConfig,
@@ -167,7 +168,7 @@ def _reader(config: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
     arguments = {key: value for key, value in fields.items() if key not in ("kind", "arrays", *_FILES)}
     if isinstance(config, VegasDataConfig):
         arguments["num_classes"] = arguments.pop("classes")
-    if isinstance(config, (MmsaDataConfig, CmuSdkDataConfig)):
+    if isinstance(config, SequencesConfig):
         framing = [arguments.pop(key) for key in ("frames", "pool", "non_finite", "dtype")]
         arguments["framing"] = Framing(*framing)
     return kinds[type(config)], arguments
