@@ -24,7 +24,8 @@ from predict import MAX_TOKENS, MOSI, make_student, minilm, read_texts
 from transformers.utils import logging
 
 from vadv_dist.inference.export import export_run, load_student
-from vadv_dist.inference.int8_cost import TextSample, session_predictions
+from vadv_dist.inference.int8_cost import TextSample
+from vadv_dist.inference.onnx_student import OnnxStudent
 from vadv_dist.inference.predict import Student
 
 BATCHES, CORES = (1, 32), (1, 2)
@@ -102,7 +103,7 @@ def predictors(folder: Path) -> dict[str, dict[int, Predict]]:
         settings.intra_op_num_threads = cores
         path = folder / name / "model.onnx"
         session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-        return lambda texts: session_predictions(session, tokenizer, MAX_TOKENS, texts)
+        return OnnxStudent(session, tokenizer, MAX_TOKENS).predict
 
     students = {
         precision: Student.load(folder / "student", device="cpu", precision=precision) for precision in ("fp32", "bf16")

@@ -16,6 +16,7 @@ from vadv_dist.inference.export import export_run
 from vadv_dist.inference.manifest import resolve_student, verify_export
 from vadv_dist.inference.onnx_file import run_onnx
 from vadv_dist.inference.retrieval_export import export_pair, load_towers
+from vadv_dist.inference.retrieve import PairStudent
 from vadv_dist.inference.towers import config_text, towers_of
 from vadv_dist.models.retrieval_towers import RetrievalTowers
 
@@ -72,8 +73,12 @@ def test_onnx_gives_the_students_embeddings(tmp_path):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
     card = (folder / "README.md").read_text()
     assert 'onnxruntime.InferenceSession("audio.onnx")' in card
-    with pytest.raises(UserError, match=r"is an export for other programs \(onnx\), which vadv does not load"):
+    with pytest.raises(UserError, match=r"is an export for other programs \(onnx\), which this command does not load"):
         load_towers(folder)
+    pair = PairStudent.load(folder)
+    assert pair.manifest.widths == {**WIDTHS, "embedding": expected[0].shape[1]}
+    np.testing.assert_allclose(pair.embed("audio", audio), expected[0], atol=1e-5)
+    np.testing.assert_allclose(pair.embed("visual", visual), expected[1], atol=1e-5)
 
 
 def test_exporting_an_export_gives_the_same_model(pair_export, tmp_path):

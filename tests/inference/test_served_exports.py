@@ -13,7 +13,8 @@ from vadv_dist.errors import UserError
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.inference.card_metadata import Publication, data_name, public_config, without_place
 from vadv_dist.inference.export import export_run, export_student
-from vadv_dist.inference.int8_cost import SAMPLE_TEXTS, onnx_predictions
+from vadv_dist.inference.int8_cost import onnx_predictions
+from vadv_dist.inference.predict import open_text_student
 
 LONG = " ".join(["the plot was very very bad and sad"] * 6)  # more than MAX_TOKENS
 
@@ -92,6 +93,13 @@ def test_int8_states_what_it_costs_on_the_texts_of_the_run(scored_run, tokenizer
         folder.name: onnx_predictions(folder / "model.onnx", tokenizer, MAX_TOKENS, table["text"])
         for folder in (exact, summary.folder)
     }
+    for folder in (exact, summary.folder):
+        student = open_text_student(folder)
+        assert student.place == f"cpu in {folder.name} by onnxruntime"
+        np.testing.assert_allclose(student.predict(table["text"]), predictions[folder.name], atol=1e-6)
+    for options in ({"device": "cuda"}, {"precision": "bf16"}):
+        with pytest.raises(UserError, match="is an ONNX export, which is computed on a CPU"):
+            open_text_student(exact, **options)
     difference = np.abs(predictions["int8"] - predictions["fp32"])
     assert difference.max() > 1e-4, "the weights are still fp32"
     assert (cost.mean, cost.largest) == (pytest.approx(difference.mean()), pytest.approx(difference.max()))
@@ -99,13 +107,6 @@ def test_int8_states_what_it_costs_on_the_texts_of_the_run(scored_run, tokenizer
     assert cost.error_fp32 == pytest.approx(errors["fp32"], abs=1e-6)
     assert cost.error_int8 == pytest.approx(errors["int8"], abs=1e-6)
     assert json.loads((tmp_path / "int8" / "vadv_export.json").read_text())["int8"]["texts"] == 40
-
-
-def test_int8_of_an_export_is_measured_on_sentences_that_the_card_names(export, tmp_path):
-    cost = export_run(export, tmp_path / "int8", format="onnx", int8=True).int8
-    assert (cost.texts, cost.source) == (len(SAMPLE_TEXTS), "sentences that come with vadv")
-    assert cost.error_fp32 is None
-    assert "sentences that come with vadv" in (tmp_path / "int8" / "README.md").read_text()
 
 
 def test_int8_is_refused_where_it_is_not_written(export, pair_export, tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,12 +14,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import uvicorn
+
+from vadv_dist.serving.app import create_app
+from vadv_dist.serving.batcher import Batcher
+from vadv_dist.serving.gate import Draining
+from vadv_dist.serving.load import Loaded
+from vadv_dist.serving.metrics import ServeMetrics
+from vadv_dist.serving.settings import ServeSettings
+
 
 @dataclass(frozen=True)
 class Served:
     """A running `vadv serve`."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | None  # None in a thread of this process
     port: int
     greeting: str
 
@@ -66,6 +76,40 @@ def serving(
             process.wait()
         assert process.stdout is not None
         process.stdout.close()
+
+
+@contextlib.contextmanager
+def serving_here(loaded: Loaded, settings: ServeSettings) -> Iterator[Served]:
+    """The server of a loaded student, in a thread of this process."""
+
+    def build(metrics: ServeMetrics) -> Batcher:
+        return Batcher(
+            loaded.model,
+            batch_tokens=loaded.batch_tokens,
+            max_wait_s=settings.max_wait_ms / 1000,
+            max_queued=settings.queue,
+            observe=metrics.observe_batch,
+        )
+
+    started = threading.Event()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            started.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        app = create_app(build, loaded.service, settings, Draining())
+        server = Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            assert started.wait(60)
+            yield Served(None, listener.getsockname()[1], "")
+        finally:
+            server.should_exit = True
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 @dataclass

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import pytest
 
 from vadv_dist.serving.batcher import Batcher, BatchRecord, NoTokensError, QueueFullError
@@ -25,12 +24,12 @@ class WordCounter:
     def read(self, texts: Sequence[str]) -> list[Reading]:
         return [Reading([len(word) for word in text.split()], len(text) > 20) for text in texts]
 
-    def predict(self, readings: Sequence[Reading]) -> np.ndarray:
+    def predict(self, readings: Sequence[Reading]) -> list[float]:
         assert self.go.wait(10)
         if any(13 in reading.token_ids for reading in readings):
             raise ValueError("a word of 13 letters")
         self.batches.append([len(reading.token_ids) for reading in readings])
-        return np.array(self.batches[-1], np.float32)
+        return [float(number) for number in self.batches[-1]]
 
 
 def run(test, **options) -> WordCounter:
@@ -66,18 +65,18 @@ def test_what_arrives_during_a_batch_forms_the_next_ones_up_to_the_bound():
 
     async def test(batcher, model):
         answers = await gathered(batcher, model, [["a a a", "b b"], ["c c c"], ["d d d d", "e"]])
-        assert [answer.predictions for answer in answers] == [[3, 2], [3], [4, 1]]
+        assert [answer.results for answer in answers] == [[3, 2], [3], [4, 1]]
         assert [answer.num_tokens for answer in answers] == [5, 3, 5]
 
     model = run(test, observe=records.append)
     assert model.batches == [[1], [3, 2, 3], [4, 1]]
-    assert [(record.num_texts, record.num_tokens) for record in records] == [(1, 1), (3, 8), (2, 5)]
+    assert [(record.num_items, record.num_tokens) for record in records] == [(1, 1), (3, 8), (2, 5)]
 
 
 def test_a_text_above_the_bound_is_computed_alone():
     async def test(batcher, model):
         answers = await gathered(batcher, model, [["a"], ["w " * 9 + "long"], ["b"]])
-        assert [answer.predictions for answer in answers] == [[1], [10], [1]]
+        assert [answer.results for answer in answers] == [[1], [10], [1]]
         assert [answer.num_truncated for answer in answers] == [0, 1, 0]
 
     assert run(test).batches == [[1], [1], [10], [1]]
@@ -92,7 +91,7 @@ def test_an_idle_model_waits_for_more_texts_but_not_for_a_full_batch():
         assert not waiting.done()
         await batcher.predict(["b " * 7])  # 8 tokens with the first
         assert loop.time() - began < 5
-        assert (await waiting).predictions == [1]
+        assert (await waiting).results == [1]
 
     assert run(test, max_wait_s=10).batches == [[1, 7]]
 
@@ -100,7 +99,7 @@ def test_an_idle_model_waits_for_more_texts_but_not_for_a_full_batch():
 def test_only_the_request_that_causes_a_failure_fails():
     async def test(batcher, model):
         good, bad, other = await gathered(batcher, model, [["a a"], ["b", "thirteenchars"], ["c"]])
-        assert (good.predictions, other.predictions) == ([2], [1])
+        assert (good.results, other.results) == ([2], [1])
         assert isinstance(bad, ValueError)
         assert batcher.is_healthy()
         with pytest.raises(NoTokensError) as error:
@@ -137,8 +136,8 @@ def test_a_full_queue_refuses_and_cancelled_requests_are_not_computed():
         last = asyncio.create_task(batcher.predict(["c c c"]))
         await asyncio.sleep(0.02)
         model.go.set()
-        assert (await first).predictions == [1]
-        assert (await last).predictions == [3]
+        assert (await first).results == [1]
+        assert (await last).results == [3]
         assert batcher.num_queued == 0
 
     assert run(test, max_queued=4).batches == [[1], [3]]
@@ -155,6 +154,6 @@ def test_closing_answers_what_waits_and_refuses_more():
             await batcher.predict(["late"])
         model.go.set()
         await closing
-        assert [task.result().predictions for task in tasks] == [[1], [5], [6]]
+        assert [task.result().results for task in tasks] == [[1], [5], [6]]
 
     run(test)

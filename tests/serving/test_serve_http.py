@@ -69,8 +69,8 @@ def test_previous_texts_are_read_after_the_text_the_nearest_first(served, expect
         (["a"], 422, 'The body is ["a"], expected an object'),
         ({"text": ["a"]}, 422, "no field 'texts'. Send for example {"),
         ({"texts": ["a"], "txts": 1}, 422, "unknown field 'txts'. Did you mean 'texts'?"),
-        ({"texts": "a"}, 422, 'texts is "a", expected a valid array'),
-        ({"texts": ["a", 5]}, 422, "texts[1] is 5, expected a valid string"),
+        ({"texts": "a"}, 422, 'texts is "a", expected a list'),
+        ({"texts": ["a", 5]}, 422, "texts[1] is 5, expected a string"),
         ({"texts": []}, 422, "texts has 0 texts, expected 1 to 32"),
         ({"texts": ["a"] * 33}, 422, "texts has 33 texts, expected 1 to 32"),
         ({"texts": ["a", " \n"]}, 422, "texts[1] is empty"),
@@ -103,6 +103,9 @@ def test_other_paths_methods_and_types_are_refused(served):
 
 def test_health_metrics_and_pages(served):
     assert served.ask("/healthz")[:2] == (200, {"healthy": True})
+    connection = served.connect()
+    connection.request("HEAD", "/readyz")
+    assert (connection.getresponse().status, connection.close()) == (200, None)
     assert served.ask("/readyz")[:2] == (200, {"ready": True})
     assert metric(served, "vadv_serve_ready") == 1
     before = metric(served, 'vadv_serve_requests_total{path="/predict",status="200"}')

@@ -11,10 +11,11 @@ def add_serve_command(commands: Commands) -> None:
     """Add `serve`."""
     serve = commands.add_parser(
         "serve",
-        help="answer predictions of a student over HTTP",
-        description="Serves a text student: POST /predict, GET /healthz, /readyz, /metrics (Prometheus), "
-        "/openapi.json, and at / a page to try it. Texts of concurrent requests are predicted in common batches. On "
-        "SIGTERM, running requests are finished. Needs the extra 'serve'; see docs/serving.md.",
+        help="answer requests to a student over HTTP",
+        description="Serves the student of a run or an export, also as ONNX: POST /predict for texts, or /embed for "
+        "vectors of retrieval; GET /healthz, /readyz, /metrics (Prometheus), /openapi.json, and at / a page to try it. "
+        "Concurrent requests are computed in common batches. On SIGTERM, running requests are finished. Needs the extra "
+        "'serve'; see docs/serving.md.",
     )
     serve.add_argument("run", type=place, metavar="RUN_OR_EXPORT")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for every interface")
@@ -27,11 +28,17 @@ def add_serve_command(commands: Commands) -> None:
         help="bf16 is faster on a GPU and on some CPUs; auto is bf16 on a GPU that has it, else fp32",
     )
     serve.add_argument("--threads", type=int, help="threads that compute on a CPU (default: torch's choice)")
-    serve.add_argument("--batch-tokens", type=int, help="bound on the tokens of a batch (default: 2048, GPU 32768)")
     serve.add_argument(
-        "--max-wait-ms", type=float, default=2.0, help="time that a text waits for others while nothing is computed"
+        "--batch-tokens",
+        type=int,
+        help="bound on the tokens of a batch (default: 2048, GPU 32768), or on its vectors (4096)",
     )
-    serve.add_argument("--queue", type=int, default=2048, help="texts that may wait; more are refused with 503")
+    serve.add_argument(
+        "--max-wait-ms", type=float, default=2.0, help="time that a request waits for others while nothing is computed"
+    )
+    serve.add_argument(
+        "--queue", type=int, default=2048, help="texts or vectors that may wait; more are refused with 503"
+    )
     serve.add_argument("--timeout", dest="timeout_s", type=float, default=20.0, help="seconds for a request; then 504")
     serve.add_argument(
         "--drain",
@@ -40,7 +47,7 @@ def add_serve_command(commands: Commands) -> None:
         default=3.0,
         help="seconds after SIGTERM in which /readyz is 503 and requests are still accepted",
     )
-    serve.add_argument("--max-texts", type=int, default=128, help="texts of a request")
+    serve.add_argument("--max-texts", type=int, default=128, help="texts or vectors of a request")
     serve.add_argument("--max-chars", type=int, default=10_000, help="characters of a text")
     serve.add_argument("--max-body-bytes", type=int, default=1 << 20, help="bytes of a request's body")
     serve.add_argument("--ray", action="store_true", help="compute in replicas on a Ray cluster, with Ray Serve")

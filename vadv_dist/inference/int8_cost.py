@@ -9,19 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from vadv_dist.errors import UserError
-from vadv_dist.inference.batching import padded, token_budget_batches
+from vadv_dist.inference.onnx_file import open_session
+from vadv_dist.inference.onnx_student import OnnxStudent
 from vadv_dist.inference.tables import table_kind
 from vadv_dist.storage import Location, local_copy
 
 if TYPE_CHECKING:
-    import onnxruntime
     from transformers import PreTrainedTokenizerBase
 
 FloatArray = npt.NDArray[np.float32]
 
 # More texts change the means by less than the card shows.
 MAX_TEXTS = 1000
-_BATCH_TOKENS = 2048
 
 # For a student whose run has no texts at hand. In English, like the corpora of the shipped recipes.
 SAMPLE_TEXTS = (
@@ -156,21 +155,4 @@ def onnx_predictions(
     path: Path, tokenizer: "PreTrainedTokenizerBase", max_tokens: int, texts: Sequence[str]
 ) -> FloatArray:
     """Predict texts with an ONNX file of a text student on the CPU, [R] in label units."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session_predictions(session, tokenizer, max_tokens, texts)
-
-
-def session_predictions(
-    session: "onnxruntime.InferenceSession", tokenizer: "PreTrainedTokenizerBase", max_tokens: int, texts: Sequence[str]
-) -> FloatArray:
-    """Predict texts with an open file, in batches of similar length; see `onnx_predictions`."""
-    token_ids = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_attention_mask=False)["input_ids"]
-    lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
-    pad_id = tokenizer.pad_token_id
-    predictions = np.empty(len(token_ids), np.float32)
-    for rows in token_budget_batches(lengths, _BATCH_TOKENS):
-        ids, mask = padded([token_ids[row] for row in rows], pad_id if isinstance(pad_id, int) else 0)
-        predictions[rows] = session.run(["logits"], {"input_ids": ids, "attention_mask": mask})[0][:, 0]
-    return predictions
+    return OnnxStudent(open_session(path), tokenizer, max_tokens).predict(texts)

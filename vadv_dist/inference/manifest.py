@@ -95,30 +95,45 @@ def task_of(raw: Mapping[str, Any]) -> str:
     return str(raw.get("task", SENTIMENT))
 
 
-def verify_export(folder: Path) -> ExportManifest:
+def format_of(raw: Mapping[str, Any]) -> str:
+    """The format in a manifest."""
+    return str(raw.get("format", PYTORCH))
+
+
+def verify_export(folder: Path, *formats: str) -> ExportManifest:
     """Check every file of a text student's export against its manifest.
 
+    Args:
+        folder: the export.
+        formats: those that the caller loads; without any, `PYTORCH`.
     Raises:
         UserError: no manifest, a malformed one, or a file that is missing, damaged or not listed; or another kind of
-            student.
+            student, or another format.
     """
-    return verified(folder, SENTIMENT, _parse_manifest)
+    needed = {PYTORCH: {"config.json", WEIGHTS}, ONNX: {"model.onnx"}}
+    return verified(folder, SENTIMENT, _parse_manifest, {name: needed[name] for name in formats or (PYTORCH,)})
 
 
-def verified(folder: Path, task: str, parse: Callable[[Mapping[str, Any]], Parsed]) -> Parsed:
+def verified(
+    folder: Path,
+    task: str,
+    parse: Callable[[Mapping[str, Any]], Parsed],
+    needed: Mapping[str, set[str]],
+) -> Parsed:
     """Check every file of an export against its manifest, and return the parsed manifest.
 
     Args:
         folder: the export.
         task: the kind of task whose student is expected.
         parse: parses the JSON document; may raise KeyError, TypeError, ValueError or AttributeError.
+        needed: names of files that the caller loads, by format.
     Raises:
         UserError: see `verify_export`.
     """
     path, raw = folder / MANIFEST, read_manifest(folder)
-    if raw.get("format", PYTORCH) != PYTORCH:
+    if (format := format_of(raw)) not in needed:
         raise UserError(
-            f"{folder} is an export for other programs ({raw['format']}), which vadv does not load. Give the run, or "
+            f"{folder} is an export for other programs ({format}), which this command does not load. Give the run, or "
             "an export without --format."
         )
     if task_of(raw) != task:
@@ -126,7 +141,7 @@ def verified(folder: Path, task: str, parse: Callable[[Mapping[str, Any]], Parse
     try:
         manifest = parse(raw)
         files = _sha256_by_name(raw)
-        if missing := {"config.json", WEIGHTS} - set(files):
+        if missing := needed[format] - set(files):
             raise ValueError(f"it does not list {', '.join(sorted(missing))}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"

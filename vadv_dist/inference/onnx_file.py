@@ -6,12 +6,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vadv_dist.errors import MachineError, UserError
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 # Largest difference of a file's output from the module's.
 TOLERANCE = 1e-5
@@ -87,12 +91,25 @@ def quantize_onnx(path: Path, out: Path) -> None:
         )
 
 
-def run_onnx(path: Path, inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
-    """Run an ONNX file on the CPU."""
+def open_session(path: Path) -> "onnxruntime.InferenceSession":
+    """Open an ONNX file on the CPU, with as many threads as torch has.
+
+    Raises:
+        UserError: onnxruntime is missing.
+    """
+    if find_spec("onnxruntime") is None:
+        raise UserError(f'{path} needs onnxruntime. Install: pip install "vadv-dist[onnx]".')
+
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found: np.ndarray = session.run([output], dict(inputs))[0]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def run_onnx(path: Path, inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
+    """Run an ONNX file on the CPU."""
+    found: np.ndarray = open_session(path).run([output], dict(inputs))[0]
     return found
 
 

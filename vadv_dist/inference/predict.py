@@ -15,15 +15,14 @@ from vadv_dist.inference.batching import padded, token_budget_batches
 from vadv_dist.inference.context import VIDEO_COLUMN, readings
 from vadv_dist.inference.export import load_student
 from vadv_dist.inference.fast_student import FastStudent, is_supported
-from vadv_dist.inference.manifest import read_manifest, resolve_student
+from vadv_dist.inference.manifest import ONNX, format_of, read_manifest, resolve_student
+from vadv_dist.inference.onnx_student import OnnxStudent
 from vadv_dist.inference.tables import ending, table_kind
-from vadv_dist.inference.text_predictor import TextPredictor
+from vadv_dist.inference.text_predictor import CPU_BATCH_TOKENS, TextPredictor
 from vadv_dist.inference.token_counts import TokenCounts
 from vadv_dist.models.text_student import TextStudent
 from vadv_dist.storage import Location, atomic_file, local_copy, location
 
-# Large enough to use the whole machine, small enough for a CPU's caches; measured with benchmarks/predict.py.
-CPU_BATCH_TOKENS = 2048
 GPU_BATCH_TOKENS = 32768
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -153,6 +152,33 @@ class Student(TextPredictor):
         return logits_B.float()
 
 
+def open_text_student(
+    folder: str | Location,
+    *,
+    batch_tokens: int | None = None,
+    device: str | None = None,
+    precision: Precision = "fp32",
+) -> TextPredictor:
+    """Load a run's student or an export, for torch or as ONNX, after verifying its files.
+
+    Args:
+        folder: the run or export.
+        batch_tokens, device, precision: as in `Student`; an ONNX file is computed on a CPU in its own precision.
+    Raises:
+        UserError: as in `Student.load` and `OnnxStudent.load`, or a device or precision that an ONNX file does not
+            have.
+    """
+    with local_copy(resolve_student(folder)) as path:
+        if format_of(read_manifest(path)) != ONNX:
+            return Student.load(location(path), batch_tokens=batch_tokens, device=device, precision=precision)
+        if precision == "bf16" or not (device or "cpu").startswith("cpu"):
+            raise UserError(
+                f"{folder} is an ONNX export, which is computed on a CPU in the precision of its file. Leave "
+                f"{'bf16' if precision == 'bf16' else f'the device {device}'} out, or give the run."
+            )
+        return OnnxStudent.load(path, batch_tokens=batch_tokens)
+
+
 def predict_texts(
     folder: str | Location,
     texts: Sequence[str],
@@ -170,12 +196,12 @@ def predict_texts(
     Returns:
         predictions in label units, [R], in the order of `texts`.
     Raises:
-        UserError: an empty text, or as in `Student.load`.
+        UserError: an empty text, or as in `open_text_student`.
     """
     for number, text in enumerate(texts, 1):
         if not text.strip():
             raise UserError(f"Text {number} is empty. Give at least one word.")
-    student = Student.load(folder, precision=precision)
+    student = open_text_student(folder, precision=precision)
     predictions = student.predict(texts)
     tell(student.counts)
     return predictions
@@ -219,7 +245,7 @@ def predict_file(
         # Cheap checks first, so that an empty text is reported before any prediction.
         student = resolve_student(folder)
         num_rows = table.check_texts()
-        predictor = Student.load(student, precision=precision)
+        predictor = open_text_student(student, precision=precision)
         texts = table.texts()
         if predictor.context:
             texts = readings(table, video_column, context=predictor.context, separator=predictor.separator)

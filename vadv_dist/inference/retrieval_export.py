@@ -14,9 +14,20 @@ from torch import Tensor, nn
 from vadv_dist.errors import UserError
 from vadv_dist.formats.tensors import save_tensors
 from vadv_dist.inference.card_metadata import Publication
-from vadv_dist.inference.manifest import MANIFEST, ONNX, PYTORCH, RETRIEVAL, WEIGHTS, document, verified
+from vadv_dist.inference.manifest import (
+    MANIFEST,
+    ONNX,
+    PYTORCH,
+    RETRIEVAL,
+    WEIGHTS,
+    document,
+    format_of,
+    read_manifest,
+    verified,
+)
 from vadv_dist.inference.model_card import Intervals
-from vadv_dist.inference.onnx_file import require_onnx, write_onnx
+from vadv_dist.inference.onnx_file import open_session, require_onnx, write_onnx
+from vadv_dist.inference.onnx_student import OnnxTowers
 from vadv_dist.inference.retrieval_card import RetrievalCard, render
 from vadv_dist.inference.towers import config_text
 from vadv_dist.models import retrieval_towers
@@ -141,13 +152,29 @@ def load_towers(folder: Path) -> tuple[RetrievalTowers, RetrievalManifest]:
     return towers, manifest
 
 
-def verify_retrieval(folder: Path) -> RetrievalManifest:
+def load_pair(folder: Path) -> tuple[RetrievalTowers | OnnxTowers, RetrievalManifest]:
+    """Load an export for torch or for onnxruntime, whose embeddings are the same; see `load_towers`.
+
+    Raises:
+        UserError: as in `load_towers`, or onnxruntime is missing.
+    """
+    if format_of(read_manifest(folder)) != ONNX:
+        return load_towers(folder)
+    manifest = verify_retrieval(folder, ONNX)
+    return OnnxTowers({name: open_session(folder / f"{name}.onnx") for name in MODALITIES}), manifest
+
+
+def verify_retrieval(folder: Path, *formats: str) -> RetrievalManifest:
     """Check every file of a retrieval student's export against its manifest.
 
+    Args:
+        folder: the export.
+        formats: those that the caller loads; without any, `PYTORCH`.
     Raises:
         UserError: see `manifest.verify_export`.
     """
-    return verified(folder, RETRIEVAL, _parse)
+    needed = {PYTORCH: {"config.json", WEIGHTS}, ONNX: {f"{name}.onnx" for name in MODALITIES}}
+    return verified(folder, RETRIEVAL, _parse, {name: needed[name] for name in formats or (PYTORCH,)})
 
 
 def _parse(raw: Mapping[str, Any]) -> RetrievalManifest:

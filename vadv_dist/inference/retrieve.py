@@ -19,7 +19,8 @@ import torch
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation.nearest import Nearest
 from vadv_dist.inference.manifest import resolve_student
-from vadv_dist.inference.retrieval_export import MODALITIES, RetrievalManifest, load_towers
+from vadv_dist.inference.onnx_student import OnnxTowers
+from vadv_dist.inference.retrieval_export import MODALITIES, RetrievalManifest, load_pair
 from vadv_dist.inference.tables import either, ending
 from vadv_dist.inference.vector_files import VectorFile, vector_file_kind
 from vadv_dist.models.retrieval_towers import RetrievalTowers
@@ -40,7 +41,7 @@ class PairStudent:
         manifest: its facts.
     """
 
-    def __init__(self, towers: RetrievalTowers, manifest: RetrievalManifest) -> None:
+    def __init__(self, towers: RetrievalTowers | OnnxTowers, manifest: RetrievalManifest) -> None:
         self.towers, self.manifest = towers, manifest
 
     @classmethod
@@ -48,10 +49,10 @@ class PairStudent:
         """Load an export or a run's student after verifying its files.
 
         Raises:
-            UserError: as in `resolve_student` and `load_towers`.
+            UserError: as in `resolve_student` and `load_pair`.
         """
         with local_copy(resolve_student(folder)) as path:
-            return cls(*load_towers(path))
+            return cls(*load_pair(path))
 
     @torch.inference_mode()
     def embed(self, modality: str, vectors_RD: npt.NDArray[np.floating]) -> FloatArray:

@@ -12,9 +12,15 @@ from vadv_dist.errors import UserError
 from vadv_dist.inference.tables import CHUNK_ROWS
 from vadv_dist.inference.token_counts import TokenCounts, count_tokens
 
+# Large enough to use the whole machine, small enough for a CPU's caches; measured with benchmarks/predict.py.
+CPU_BATCH_TOKENS = 2048
+
 
 class TextPredictor(ABC):
     """A student of texts, ready for any number of calls.
+
+    Attributes:
+        precision: `fp32`, `bf16` or `int8`.
 
     Args:
         tokenizer: its tokenizer.
@@ -23,6 +29,8 @@ class TextPredictor(ABC):
         context: maximum number of utterances before a text in its video that the model also reads, the nearest first.
         separator: stands between a text and these; the caller joins them.
     """
+
+    precision: str
 
     def __init__(
         self,

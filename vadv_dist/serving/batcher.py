@@ -1,7 +1,7 @@
-"""Batches of the texts of concurrent requests, bounded by tokens.
+"""Batches of the items (texts or vectors) of concurrent requests, bounded by tokens.
 
-All state belongs to the event loop; the model runs in one thread. While it runs, further texts gather, so that batches
-grow with the load by themselves; a text that arrives when the model is idle waits a few milliseconds for others.
+All state belongs to the event loop; the model runs in one thread. While it runs, further items gather, so that batches
+grow with the load by themselves; one that arrives when the model is idle waits a few milliseconds for others.
 """
 
 import asyncio
@@ -11,13 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from vadv_dist.serving.text_model import Reading
+from typing import Any, Protocol, TypeVar
 
 Result = TypeVar("Result")
 
@@ -26,17 +20,29 @@ _BROKEN_AFTER = 3
 _RATE_MEMORY = 0.8
 
 
+class Reading(Protocol):
+    """An item that can be computed."""
+
+    @property
+    def num_tokens(self) -> int:
+        """What it counts in a batch; an item without any is refused."""
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether only a part of it is computed."""
+
+
 class Model(Protocol):
     """What is batched; its methods are called from one thread."""
 
     def warm_up(self) -> None:
         """Compute once, before the first request."""
 
-    def read(self, texts: Sequence[str]) -> "list[Reading]":
-        """Tokenize texts."""
+    def read(self, items: Sequence[Any]) -> list[Any]:
+        """A `Reading` of each item."""
 
-    def predict(self, readings: "Sequence[Reading]") -> "npt.NDArray[np.float32]":
-        """One number for each tokenized text, [R]."""
+    def predict(self, readings: Sequence[Any]) -> Sequence[Any]:
+        """A result for each reading, as plain numbers or lists of them."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +50,21 @@ class Answer:
     """What a request is answered with.
 
     Attributes:
-        predictions: one number for each text, in label units.
+        results: of each item, in their order.
         num_tokens: tokens that were read.
-        num_truncated: texts that were truncated.
+        num_truncated: items that were truncated.
     """
 
-    predictions: list[float]
+    results: list[Any]
     num_tokens: int
     num_truncated: int
 
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """A batch that was computed: its texts, their tokens, and the seconds that it took."""
+    """A batch that was computed: its items, their tokens, and the seconds that it took."""
 
-    num_texts: int
+    num_items: int
     num_tokens: int
     seconds: float
 
@@ -89,19 +95,19 @@ class NoTokensError(Exception):
 
 @dataclass(eq=False)
 class _Request:
-    texts: list[str]
+    items: list[Any]
     answer: asyncio.Future[Answer]
     arrived: float
-    readings: "list[Reading]" = field(default_factory=list)
-    predictions: dict[int, float] = field(default_factory=dict)
+    readings: list[Reading] = field(default_factory=list)
+    results: dict[int, Any] = field(default_factory=dict)
 
-    def add(self, place: int, prediction: float) -> None:
-        self.predictions[place] = prediction
-        if len(self.predictions) == len(self.texts) and not self.answer.done():
+    def add(self, place: int, result: Any) -> None:
+        self.results[place] = result
+        if len(self.results) == len(self.items) and not self.answer.done():
             self.answer.set_result(
                 Answer(
-                    [self.predictions[place] for place in range(len(self.texts))],
-                    sum(len(reading.token_ids) for reading in self.readings),
+                    [self.results[place] for place in range(len(self.items))],
+                    sum(reading.num_tokens for reading in self.readings),
                     sum(reading.is_truncated for reading in self.readings),
                 )
             )
@@ -111,7 +117,7 @@ class _Request:
             self.answer.set_exception(error)
 
 
-_Row = tuple[_Request, int]  # a text of a request, by its number
+_Row = tuple[_Request, int]  # an item of a request, by its number
 
 
 class Batcher:
@@ -119,9 +125,9 @@ class Batcher:
 
     Args:
         model: what computes.
-        batch_tokens: bound on the tokens of a batch; a longer text forms its own.
-        max_wait_s: time that a text waits for others if the model is idle.
-        max_queued: texts that may wait.
+        batch_tokens: bound on the tokens of a batch; a longer item forms its own.
+        max_wait_s: time that an item waits for others if the model is idle.
+        max_queued: items that may wait.
         observe: called after each batch.
     """
 
@@ -143,7 +149,7 @@ class Batcher:
         self._rows: deque[_Row] = deque()
         self._row_tokens = 0
         self._failures = 0
-        self._rate = 0.0  # texts per second
+        self._rate = 0.0  # items per second
         self._is_closing = False
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vadv-model")
@@ -165,8 +171,8 @@ class Batcher:
 
     @property
     def num_queued(self) -> int:
-        """Texts that wait."""
-        return len(self._rows) + sum(len(request.texts) for request in self._arrived)
+        """Items that wait."""
+        return len(self._rows) + sum(len(request.items) for request in self._arrived)
 
     def problem(self) -> str | None:
         """Why nothing will be answered, or None."""
@@ -180,20 +186,20 @@ class Batcher:
         """Whether there is no `problem`, which only a new process can end."""
         return self.problem() is None
 
-    async def predict(self, texts: Sequence[str]) -> Answer:
-        """Answer a request; if it is cancelled, its texts are skipped.
+    async def predict(self, items: Sequence[Any]) -> Answer:
+        """Answer a request; if it is cancelled, its items are skipped.
 
         Args:
-            texts: at least one.
+            items: at least one.
         Raises:
-            QueueFullError: too many texts wait.
+            QueueFullError: too many items wait.
             NoTokensError: a text has no tokens.
         """
         waiting = self.num_queued
-        if waiting + len(texts) > self._max_queued or self._is_closing:
+        if waiting + len(items) > self._max_queued or self._is_closing:
             raise QueueFullError(min(60, max(1, math.ceil(waiting / self._rate) if self._rate else 1)))
         loop = asyncio.get_running_loop()
-        request = _Request(list(texts), loop.create_future(), loop.time())
+        request = _Request(list(items), loop.create_future(), loop.time())
         self._arrived.append(request)
         self._wake.set()
         return await request.answer
@@ -218,7 +224,7 @@ class Batcher:
                 return
 
     async def _read_arrived(self) -> None:
-        """Tokenize what has arrived."""
+        """Read what has arrived."""
         arrived = list(self._arrived)
         requests = [request for request in arrived if not request.answer.done()]
         found = await self._read(requests) if requests else []
@@ -227,7 +233,7 @@ class Batcher:
             if isinstance(readings, Exception):
                 request.fail(readings)
                 continue
-            lengths = [len(reading.token_ids) for reading in readings]
+            lengths = [reading.num_tokens for reading in readings]
             if 0 in lengths:
                 request.fail(NoTokensError(lengths.index(0)))
                 continue
@@ -235,11 +241,11 @@ class Batcher:
             self._rows.extend((request, place) for place in range(len(readings)))
             self._row_tokens += sum(lengths)
 
-    async def _read(self, requests: list[_Request]) -> "list[list[Reading] | Exception]":
+    async def _read(self, requests: list[_Request]) -> list[list[Reading] | Exception]:
         """Readings of each request, or what failed for it."""
         try:
-            flat = iter(await self._in_thread(self._model.read, [text for r in requests for text in r.texts]))
-            return [[next(flat) for _ in request.texts] for request in requests]
+            flat = iter(await self._in_thread(self._model.read, [item for r in requests for item in r.items]))
+            return [[next(flat) for _ in request.items] for request in requests]
         except Exception as error:
             if len(requests) == 1:
                 return [error]
@@ -251,7 +257,7 @@ class Batcher:
         tokens = 0
         while self._rows:
             request, place = self._rows[0]
-            length = len(request.readings[place].token_ids)
+            length = request.readings[place].num_tokens
             if not request.answer.done():
                 if rows and tokens + length > self._batch_tokens:
                     break
@@ -266,7 +272,7 @@ class Batcher:
         began = asyncio.get_running_loop().time()
         readings = [request.readings[place] for request, place in rows]
         try:
-            predictions = await self._in_thread(self._model.predict, readings)
+            results = await self._in_thread(self._model.predict, readings)
         except Exception as error:
             requests = list(dict.fromkeys(request for request, _ in rows))
             if len(requests) == 1:
@@ -277,12 +283,12 @@ class Batcher:
                 await self._run([row for row in rows if row[0] is alone])
             return
         self._failures = 0
-        for (request, place), prediction in zip(rows, predictions.tolist(), strict=True):
-            request.add(place, prediction)
+        for (request, place), result in zip(rows, results, strict=True):
+            request.add(place, result)
         seconds = asyncio.get_running_loop().time() - began
         rate = len(rows) / max(seconds, 1e-6)
         self._rate = _RATE_MEMORY * self._rate + (1 - _RATE_MEMORY) * rate if self._rate else rate
-        self._observe(BatchRecord(len(rows), sum(len(reading.token_ids) for reading in readings), seconds))
+        self._observe(BatchRecord(len(rows), sum(reading.num_tokens for reading in readings), seconds))
 
     async def _in_thread(self, call: Callable[..., Result], argument: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, argument)

@@ -28,6 +28,7 @@ class Gate:
         application: what answers.
         metrics: where requests are counted.
         draining: see `Draining`.
+        timed_path: the path whose time is counted.
         paths: paths that are counted by name.
         timeout_s: time for a request, from its head to the end of its answer.
         max_body_bytes: bound on its body.
@@ -39,6 +40,7 @@ class Gate:
         *,
         metrics: ServeMetrics,
         draining: Draining,
+        timed_path: str,
         paths: frozenset[str],
         timeout_s: float,
         max_body_bytes: int,
@@ -46,6 +48,7 @@ class Gate:
         self._application = application
         self._metrics = metrics
         self._draining = draining
+        self._timed_path = timed_path
         self._paths = paths
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
@@ -69,7 +72,7 @@ class Gate:
             while message.get("more_body") and num_bytes <= _DISCARDED * self._max_body_bytes:
                 message = await receive()
                 num_bytes += len(message.get("body", b""))
-            text = f"The body has more than {self._max_body_bytes:,} bytes. Send its texts in several requests."
+            text = f"The body has more than {self._max_body_bytes:,} bytes. Send its content in several requests."
             raise BadRequestError(413, text)
 
         async def counted_send(message: Message) -> None:
@@ -90,7 +93,7 @@ class Gate:
             finally:
                 path = scope["path"] if scope["path"] in self._paths else "other"
                 self._metrics.requests.labels(path, str(status)).inc()
-                if path == "/predict":
+                if path == self._timed_path:
                     self._metrics.request_seconds.observe(time.perf_counter() - began)
 
 

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from vadv_dist import __version__
-from vadv_dist.serving.batcher import BatchRecord
-from vadv_dist.serving.settings import StudentFacts
+from vadv_dist.serving.batcher import Answer, BatchRecord
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 20)
-_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 
 
@@ -17,12 +16,13 @@ class ServeMetrics:
     """Metrics of one server, in a registry of its own.
 
     Args:
-        facts: its student.
-        queued: returns the number of texts that wait.
+        name: of its student's run.
+        items: what requests hold: `texts` or `vectors`.
+        queued: returns the number of items that wait.
         is_ready: returns whether it is ready.
     """
 
-    def __init__(self, facts: StudentFacts, *, queued: Callable[[], float], is_ready: Callable[[], bool]) -> None:
+    def __init__(self, name: str, items: str, *, queued: Callable[[], float], is_ready: Callable[[], bool]) -> None:
         registry = self.registry = CollectorRegistry()
         self.requests = Counter(
             "vadv_serve_requests", "Requests by path and status.", ["path", "status"], registry=registry
@@ -34,29 +34,42 @@ class ServeMetrics:
             registry=registry,
         )
         self.in_flight = Gauge("vadv_serve_requests_in_flight", "Requests without an answer yet.", registry=registry)
-        self.texts = Counter("vadv_serve_texts", "Texts predicted.", registry=registry)
-        self.tokens = Counter("vadv_serve_tokens", "Tokens read.", registry=registry)
-        self.truncated = Counter("vadv_serve_truncated_texts", "Texts truncated.", registry=registry)
+        self._items = Counter(f"vadv_serve_{items}", f"{items.capitalize()} of answered requests.", registry=registry)
+        self._tokens = self._truncated = self.batch_tokens = None
+        if items == "texts":  # a vector has none
+            self.batch_tokens = Histogram(
+                "vadv_serve_batch_tokens", "Tokens of a batch.", buckets=_TOKENS, registry=registry
+            )
+            self._tokens = Counter("vadv_serve_tokens", "Tokens read.", registry=registry)
+            self._truncated = Counter("vadv_serve_truncated_texts", "Texts truncated.", registry=registry)
         self.repeated = Counter(
             "vadv_serve_repeated_requests", "Requests sent again because their replica ended.", registry=registry
         )
-        self.batch_texts = Histogram("vadv_serve_batch_texts", "Texts of a batch.", buckets=_TEXTS, registry=registry)
-        self.batch_tokens = Histogram(
-            "vadv_serve_batch_tokens", "Tokens of a batch.", buckets=_TOKENS, registry=registry
+        self.batch_items = Histogram(
+            f"vadv_serve_batch_{items}", f"{items.capitalize()} of a batch.", buckets=_ITEMS, registry=registry
         )
         self.batch_seconds = Histogram(
             "vadv_serve_batch_seconds", "Time of a batch.", buckets=_SECONDS, registry=registry
         )
-        Gauge("vadv_serve_queued_texts", "Texts that wait.", registry=registry).set_function(queued)
+        waiting = f"{items.capitalize()} that wait."
+        Gauge(f"vadv_serve_queued_{items}", waiting, registry=registry).set_function(queued)
         Gauge("vadv_serve_ready", "1 if ready for requests.", registry=registry).set_function(lambda: float(is_ready()))
         info = Gauge("vadv_serve_student", "Always 1.", ["name", "version"], registry=registry)
-        info.labels(facts.name, __version__).set(1)
+        info.labels(name, __version__).set(1)
         ProcessCollector(registry=registry)
+
+    def count(self, answer: Answer) -> None:
+        """Count an answer."""
+        self._items.inc(len(answer.results))
+        if self._tokens is not None and self._truncated is not None:
+            self._tokens.inc(answer.num_tokens)
+            self._truncated.inc(answer.num_truncated)
 
     def observe_batch(self, record: BatchRecord) -> None:
         """Count a batch."""
-        self.batch_texts.observe(record.num_texts)
-        self.batch_tokens.observe(record.num_tokens)
+        self.batch_items.observe(record.num_items)
+        if self.batch_tokens is not None:
+            self.batch_tokens.observe(record.num_tokens)
         self.batch_seconds.observe(record.seconds)
 
     def page(self) -> bytes:

@@ -5,33 +5,40 @@ PAGE_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-PAGE = """<!doctype html>
+PAGE = r"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>vadv serve</title>
 <style>
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
-textarea { width: 100%; min-height: 7rem; font: inherit; box-sizing: border-box; }
+h1 { font-size: 1.6rem; line-height: 1.25; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin-top: 2rem; }
+textarea { width: 100%; min-height: 7rem; font: inherit; padding: .5rem; margin-top: .25rem; box-sizing: border-box; }
+select { font: inherit; padding: .2rem; }
 button { font: inherit; padding: .3rem 1rem; margin: .5rem 0; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid #8884; vertical-align: top; }
+td { overflow-wrap: anywhere; }
 td:first-child { white-space: nowrap; font-variant-numeric: tabular-nums; }
 code, pre { font: 14px/1.4 ui-monospace, monospace; }
 pre { overflow-x: auto; padding: .6rem; border: 1px solid #8884; }
-#error { color: #c33; }
+#error { color: #b3261e; color: light-dark(#b3261e, #ff8a80); }
+[hidden] { display: none; }
 </style>
 </head>
 <body>
 <h1 id="title">vadv serve</h1>
 <p id="student"></p>
 <form id="form">
-<label for="texts">Texts, one per line</label>
-<textarea id="texts">what a wonderful film
+<p id="kind" hidden><label for="modality">Modality</label>
+<select id="modality"><option>audio</option><option>visual</option></select></p>
+<label for="items" id="label">Texts, one per line</label>
+<textarea id="items">what a wonderful film
 i wanted my money back</textarea>
-<button>Predict</button>
+<button id="send">Predict</button>
 </form>
 <p id="error" role="alert"></p>
 <table id="answers" aria-live="polite"></table>
@@ -51,16 +58,38 @@ function row(table, cells, tag) {
   }
 }
 const base = location.href.replace(/(docs)?[?#].*$/, "").replace(/docs$/, "");
-$("curl").textContent = "curl -s " + base + "predict -H 'Content-Type: application/json' \\\\\\n" +
-  "  -d '{\\"texts\\": [\\"what a wonderful film\\"]}'";
+let path = "predict", widths = null;
+function show(number) { return String(number).replace("-", "\u2212"); }
+function example() {
+  const width = widths[$("modality").value];
+  $("items").value = Array.from({length: width}, (_, place) => Math.sin(place + 1).toFixed(2)).join(" ");
+}
 fetch("model").then(r => r.json()).then(model => {
   $("title").textContent = document.title = "vadv serve: " + model.name;
-  const labels = model.labels;
-  $("student").textContent = "Predicts the sentiment of a text" + (labels === null ? "" :
-    " from " + labels.low + " to " + labels.high + ", positive from " + labels.threshold + " on") +
-    ". A text is truncated to " + model.max_tokens + " tokens; a request has at most " + model.limits.texts +
-    " texts." + (model.context ? " The student also reads up to " + model.context + " previous texts of a video, " +
-    "which this form leaves out." : "");
+  let said, body = {texts: ["what a wonderful film"]};
+  if (model.widths) {
+    path = "embed";
+    widths = model.widths;
+    $("kind").hidden = false;
+    $("label").textContent = "Vectors, one per line, numbers separated by spaces or commas";
+    $("send").textContent = "Embed";
+    $("modality").addEventListener("change", example);
+    example();
+    said = "Embeds audio vectors (" + widths.audio + " numbers) and visual vectors (" + widths.visual +
+      ") in one space (" + widths.embedding + "), where the cosine of two clips of one class is high. A request has " +
+      "at most " + model.limits.vectors + " vectors.";
+    body = '{"modality": "audio", "vectors": [[0.1, \u2026]]}';
+  } else {
+    const labels = model.labels;
+    said = "Predicts the sentiment of a text" + (labels === null ? "" : " from " + show(labels.low) + " to " +
+      show(labels.high) + ", positive from " + show(labels.threshold) + " on") + ". A text is truncated to " +
+      model.max_tokens + " tokens; a request has at most " + model.limits.texts + " texts." +
+      (model.context ? " The student also reads up to " + model.context + " previous texts of a video, which this " +
+      "form leaves out." : "");
+    body = JSON.stringify(body).replace(":", ": ");
+  }
+  $("student").textContent = said;
+  $("curl").textContent = "curl -s " + base + path + " -H 'Content-Type: application/json' \\\n  -d '" + body + "'";
 });
 fetch("openapi.json").then(r => r.json()).then(api => {
   for (const [path, methods] of Object.entries(api.paths))
@@ -71,15 +100,21 @@ $("form").addEventListener("submit", async event => {
   event.preventDefault();
   $("error").textContent = "";
   $("answers").replaceChildren();
-  const texts = $("texts").value.split("\\n").filter(text => text.trim());
+  const lines = $("items").value.split("\n").filter(line => line.trim());
+  const request = widths === null ? {texts: lines} :
+    {modality: $("modality").value, vectors: lines.map(line => line.trim().split(/[\s,;]+/).map(Number))};
   try {
-    const response = await fetch("predict", {
-      method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({texts}),
+    const response = await fetch(path, {
+      method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(request),
     });
     const answer = await response.json();
     if (!response.ok) throw new Error(answer.error);
-    answer.predictions.forEach((value, place) =>
-      row($("answers"), [(value < 0 ? "\\u2212" : "+") + Math.abs(value).toFixed(3), texts[place]]));
+    if (widths === null)
+      answer.predictions.forEach((value, place) =>
+        row($("answers"), [(value < 0 ? "" : "+") + show(value.toFixed(3)), lines[place]]));
+    else
+      answer.embeddings.forEach((values, place) =>
+        row($("answers"), [String(place + 1), values.map(value => show(value.toFixed(3))).join(" ")]));
     if (answer.truncated) $("error").textContent = answer.truncated + " of the texts were truncated.";
   } catch (error) {
     $("error").textContent = error.message;

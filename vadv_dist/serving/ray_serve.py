@@ -22,9 +22,9 @@ from vadv_dist.runtime.ray_connection import connect
 from vadv_dist.runtime.ray_errors import last_line
 from vadv_dist.runtime.signals import sigterm_kept
 from vadv_dist.serving.batcher import Answer, Batcher, NoTokensError, QueueFullError
+from vadv_dist.serving.load import load_model
 from vadv_dist.serving.metrics import ServeMetrics
 from vadv_dist.serving.settings import ServeSettings
-from vadv_dist.serving.text_model import load_text_model
 
 _POLL_S = 1.0
 _PAUSE_S = 0.05
@@ -40,18 +40,18 @@ class Replica:
     """
 
     def __init__(self, settings: ServeSettings) -> None:
-        model, _ = load_text_model(settings)
+        loaded = load_model(settings)
         self._batcher = Batcher(
-            model,
-            batch_tokens=model.batch_tokens,
+            loaded.model,
+            batch_tokens=loaded.batch_tokens,
             max_wait_s=settings.max_wait_ms / 1000,
             max_queued=settings.queue,
         )
 
-    async def predict(self, texts: list[str]) -> Answer:
+    async def predict(self, items: list[Any]) -> Answer:
         """Answer a request; see `Batcher.predict`."""
         await self._batcher.start()
-        return await self._batcher.predict(texts)
+        return await self._batcher.predict(items)
 
     async def check_health(self) -> None:
         """Called by Ray Serve, which replaces the replica if this fails.
@@ -100,21 +100,21 @@ class RayPredictor:
 
     @property
     def num_queued(self) -> int:
-        """Texts of requests that were sent to replicas."""
+        """Items of requests that were sent to replicas."""
         return self._waiting
 
-    async def predict(self, texts: list[str]) -> Answer:
+    async def predict(self, items: list[Any]) -> Answer:
         """Answer a request; while no replica runs, it waits for one.
 
         Raises:
-            QueueFullError: too many texts wait.
+            QueueFullError: too many items wait.
             NoTokensError: a text has no tokens.
         """
-        self._waiting += len(texts)
+        self._waiting += len(items)
         try:
             while True:
                 try:
-                    answer: Answer = await self._handle.predict.remote(texts)
+                    answer: Answer = await self._handle.predict.remote(items)
                     return answer
                 except RayActorError:  # the replica ended, or cannot be reached
                     self._metrics.repeated.inc()
@@ -126,7 +126,7 @@ class RayPredictor:
                         raise error.cause from None
                     raise
         finally:
-            self._waiting -= len(texts)
+            self._waiting -= len(items)
 
     async def _poll(self) -> None:
         while True:

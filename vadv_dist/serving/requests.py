@@ -1,14 +1,13 @@
-"""What clients send to `POST /predict`, and what is wrong with it in one sentence."""
+"""Bodies of requests: parsed, and what is wrong with one in one sentence."""
 
 import json
-from typing import Any
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vadv_dist.errors import did_you_mean
-from vadv_dist.serving.settings import ServeSettings, StudentFacts
 
-_EXAMPLE = '{"texts": ["what a wonderful film"]}'
+Body = TypeVar("Body", bound="RequestBody")
 
 
 class BadRequestError(Exception):
@@ -24,25 +23,22 @@ class BadRequestError(Exception):
         self.status, self.text = status, text
 
 
-class PredictRequest(BaseModel):
-    """The body of a request."""
+class NotFiniteError(Exception):
+    """A result is NaN or infinity.
 
-    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [json.loads(_EXAMPLE)]})
+    Attributes:
+        where: the item of the request.
+    """
 
-    texts: list[str] = Field(description="the texts, none of them empty")
-    previous: list[list[str]] | None = Field(
-        default=None,
-        description="for a student with context: for each text, the utterances before it in its video, in the order "
-        "in which they were said",
-    )
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
 
 
-class PredictResponse(BaseModel):
-    """The body of an answer."""
+class RequestBody(BaseModel):
+    """The body of a request; fields are exactly these, and of exactly these types."""
 
-    predictions: list[float] = Field(description="the sentiment of each text, in the units of the training labels")
-    truncated: int = Field(description="number of texts with more tokens than the student reads")
-    model: dict[str, Any] = Field(description="the student: its name, the range and threshold of labels, its limits")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class ErrorResponse(BaseModel):
@@ -51,65 +47,39 @@ class ErrorResponse(BaseModel):
     error: str = Field(description="what is wrong, where, and what was expected")
 
 
-def texts_to_read(content_type: str | None, body: bytes, facts: StudentFacts, settings: ServeSettings) -> list[str]:
-    """Check a request, and return what the student reads of each text.
+def read_body(content_type: str | None, body: bytes, kind: type[Body], example: str) -> Body:
+    """Parse the body of a request.
 
     Args:
         content_type, body: the request's.
-        facts: the student.
-        settings: the server's limits.
+        kind: its fields.
+        example: a body that is answered, as JSON.
     Raises:
-        BadRequestError: the request is malformed or too large.
+        BadRequestError: it is not JSON, or has other fields.
     """
-    kind = (content_type or "nothing").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise BadRequestError(415, f"Content-Type is {kind[:60]!r}, expected 'application/json'. Set this header.")
+    media = (content_type or "nothing").partition(";")[0].strip().lower()
+    if media != "application/json":
+        raise BadRequestError(415, f"Content-Type is {media[:60]!r}, expected 'application/json'. Set this header.")
     try:
-        request = PredictRequest.model_validate_json(body)
+        return kind.model_validate_json(body)
     except ValidationError as error:
-        raise _problem(error) from None
-    texts, previous = request.texts, request.previous
-    if not 1 <= len(texts) <= settings.max_texts:
-        raise BadRequestError(422, f"texts has {len(texts)} texts, expected 1 to {settings.max_texts} in one request.")
-    named = [(f"texts[{place}]", text) for place, text in enumerate(texts)]
-    for where, text in named:
-        if not text.strip():
-            raise BadRequestError(422, f"{where} is empty. Give at least one word.")
-    if previous is not None:
-        if not facts.context:
-            raise BadRequestError(422, "previous was given, but this student reads a text alone. Leave it out.")
-        if len(previous) != len(texts):
-            raise BadRequestError(
-                422, f"previous has {len(previous)} lists, expected one for each of the {len(texts)} texts."
-            )
-        named += [
-            (f"previous[{place}][{number}]", text)
-            for place, before in enumerate(previous)
-            for number, text in enumerate(before)
-        ]
-    for where, text in named:
-        if len(text) > settings.max_chars:
-            raise BadRequestError(
-                422, f"{where} has {len(text):,} characters, expected at most {settings.max_chars:,}."
-            )
-    if previous is None:
-        return texts
-    return [facts.reading(text, before) for text, before in zip(texts, previous, strict=True)]
+        raise _problem(error, kind, example) from None
 
 
-def _problem(error: ValidationError) -> BadRequestError:
+def _problem(error: ValidationError, kind: type[BaseModel], example: str) -> BadRequestError:
     """The first problem of a body, in a sentence."""
     first = error.errors(include_url=False)[0]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
     match first["type"]:
         case "json_invalid":
-            return BadRequestError(400, f"The body is not JSON: {first['ctx']['error']}. Send for example {_EXAMPLE}.")
+            return BadRequestError(400, f"The body is not JSON: {first['ctx']['error']}. Send for example {example}.")
         case "missing":
-            return BadRequestError(422, f"The body has no field {where!r}. Send for example {_EXAMPLE}.")
+            return BadRequestError(422, f"The body has no field {where!r}. Send for example {example}.")
         case "extra_forbidden":
-            near = did_you_mean(where, PredictRequest.model_fields)
+            near = did_you_mean(where, kind.model_fields)
             return BadRequestError(422, f"The body has an unknown field {where[:60]!r}.{near}")
     given = json.dumps(first["input"], ensure_ascii=False, default=str)
     shown = given if len(given) <= 60 else f"{given[:59]}…"
-    expected = first["msg"].removeprefix("Input should be ")
-    return BadRequestError(422, f"{where or 'The body'} is {shown}, expected {expected}. Send for example {_EXAMPLE}.")
+    expected = first["msg"].removeprefix("Input should be ").replace("a valid array", "a list")
+    expected = expected.replace("a valid ", "a ")
+    return BadRequestError(422, f"{where or 'The body'} is {shown}, expected {expected}. Send for example {example}.")

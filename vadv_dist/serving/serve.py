@@ -1,6 +1,5 @@
 """`vadv serve`: load a student, and answer until the process is stopped."""
 
-import json
 from collections.abc import Callable
 
 from vadv_dist.serving.settings import ServeSettings, require_packages
@@ -30,41 +29,40 @@ def serve(
 
     from vadv_dist.serving.app import Predictor
     from vadv_dist.serving.batcher import Batcher
+    from vadv_dist.serving.load import load_model, verified_service
     from vadv_dist.serving.metrics import ServeMetrics
     from vadv_dist.serving.server import address, listen, run_server
+    from vadv_dist.serving.service import Service
+
+    def greet(service: Service, place: str) -> None:
+        body = f"'{service.example}'" if "…" not in service.example else "@vectors.json"
+        say(
+            f"serving the student of {service.name} ({settings.source}) at {url}, {place}\n"
+            f"try it there, or: curl -s {url}{service.path} -H 'Content-Type: application/json' -d {body}"
+        )
 
     with listen(settings) as listener:
         url = address(listener)
         if replicas is not None:
             from vadv_dist.serving import ray_serve
-            from vadv_dist.serving.text_model import verified_facts
 
-            facts = verified_facts(settings.source)
+            service = verified_service(settings)
             port = listener.getsockname()[1]
             with ray_serve.replicas(settings, replicas, port, ray_address, note) as build_there:
-                run_server(listener, build_there, facts, settings, lambda: say(_greeting(facts.name, settings, url)))
+                place = f"computing in {replicas} replica{'s' if replicas > 1 else ''} on Ray"
+                run_server(listener, build_there, service, settings, lambda: greet(service, place))
             return
 
-        from vadv_dist.serving.text_model import load_text_model
-
-        model, facts = load_text_model(settings)
+        loaded = load_model(settings)
 
         def build(metrics: ServeMetrics) -> Predictor:
             return Batcher(
-                model,
-                batch_tokens=model.batch_tokens,
+                loaded.model,
+                batch_tokens=loaded.batch_tokens,
                 max_wait_s=settings.max_wait_ms / 1000,
                 max_queued=settings.queue,
                 observe=metrics.observe_batch,
             )
 
-        greeting = _greeting(facts.name, settings, url, f", computing on {model.student.place}")
-        run_server(listener, build, facts, settings, lambda: say(greeting))
-
-
-def _greeting(name: str, settings: ServeSettings, url: str, place: str = "") -> str:
-    body = json.dumps({"texts": ["what a wonderful film"]})
-    return (
-        f"serving the student of {name} ({settings.source}) at {url}{place}\n"
-        f"try it there, or: curl -s {url}/predict -H 'Content-Type: application/json' -d '{body}'"
-    )
+        place = f"computing on {loaded.place}"
+        run_server(listener, build, loaded.service, settings, lambda: greet(loaded.service, place))

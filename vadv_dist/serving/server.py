@@ -13,7 +13,8 @@ from vadv_dist.errors import UserError
 from vadv_dist.serving.app import Predictor, create_app
 from vadv_dist.serving.gate import Draining
 from vadv_dist.serving.metrics import ServeMetrics
-from vadv_dist.serving.settings import ServeSettings, StudentFacts
+from vadv_dist.serving.service import Service
+from vadv_dist.serving.settings import ServeSettings
 
 # Longer than the idle time of common load balancers (60 s), which else send on a connection that is being closed.
 _KEEP_ALIVE_S = 75
@@ -129,7 +130,7 @@ def address(listener: socket.socket) -> str:
 def run_server(
     listener: socket.socket,
     build: Callable[[ServeMetrics], Predictor],
-    facts: StudentFacts,
+    service: Service,
     settings: ServeSettings,
     on_started: Callable[[], None],
 ) -> None:
@@ -137,12 +138,12 @@ def run_server(
 
     Args:
         listener: the listening socket.
-        build, facts, settings: as in `create_app`.
+        build, service, settings: as in `create_app`.
         on_started: called when requests are answered.
     """
     draining = Draining()
     config = uvicorn.Config(
-        create_app(build, facts, settings, draining),
+        create_app(build, service, settings, draining),
         log_level="warning",
         access_log=False,
         timeout_keep_alive=_KEEP_ALIVE_S,

@@ -1,12 +1,10 @@
-"""What a server is started with, and what it tells of its student."""
+"""What a server is started with."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
 from vadv_dist.errors import UserError
-from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.storage import Location
 
 
@@ -17,14 +15,15 @@ class ServeSettings:
     Args:
         source: a run or an export.
         host, port: where to listen; port 0 chooses a free one.
-        device, precision: as in `Student`.
+        device, precision: as in `Student`; only `cpu` for ONNX files and students of retrieval.
         threads: threads of torch; None leaves its choice.
-        batch_tokens: bound on the tokens of a batch; None chooses one for the device.
-        max_wait_ms: time that a text waits for others to fill its batch; what arrives during a batch waits no longer.
-        queue: texts that may wait; a request beyond them is refused with 503.
+        batch_tokens: bound on the tokens of a batch, where a vector counts as one; None chooses one for the device.
+        max_wait_ms: time that a text or vector waits for others to fill its batch; what arrives during a batch waits no
+            longer.
+        queue: texts or vectors that may wait; a request beyond them is refused with 503.
         timeout_s: time for a request, after which it is answered with 504.
         drain_s: time after SIGTERM in which requests are still accepted, for load balancers to notice.
-        max_texts, max_chars: bounds on the texts of a request, and on the characters of a text.
+        max_texts, max_chars: bounds on the texts or vectors of a request, and on the characters of a text.
         max_body_bytes: bound on a request's body.
     Raises:
         UserError: a value is out of range.
@@ -68,50 +67,6 @@ class ServeSettings:
                 f"serve: --max-texts is {self.max_texts}, but --queue holds {self.queue} texts, so that a request of "
                 "that size would always be refused. Raise --queue, or lower --max-texts."
             )
-
-
-@dataclass(frozen=True)
-class StudentFacts:
-    """What clients learn about a student.
-
-    Attributes:
-        name: name of its run.
-        labels: range and threshold of its predictions' unit; None for exports of older versions.
-        max_tokens: texts are truncated to this many tokens.
-        context, separator: maximum number of previous texts that it reads, and what separates them.
-    """
-
-    name: str
-    labels: LabelScale | None
-    max_tokens: int
-    context: int
-    separator: str
-
-    @classmethod
-    def from_manifest(cls, raw: Mapping[str, Any]) -> "StudentFacts":
-        """Take them from a verified `vadv_export.json`."""
-        return cls(
-            name=str(raw["name"]),
-            labels=None if raw.get("labels") is None else LabelScale.from_json(raw["labels"]),
-            max_tokens=int(raw["max_tokens"]),
-            context=int(raw.get("context", 0)),
-            separator=str(raw.get("separator", "")),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain containers."""
-        labels = None if self.labels is None else self.labels.to_json()
-        return {"name": self.name, "labels": labels, "max_tokens": self.max_tokens, "context": self.context}
-
-    def reading(self, text: str, previous: list[str]) -> str:
-        """What the student reads of a text: the text, then those before it, the nearest first.
-
-        Args:
-            text: the text.
-            previous: the texts before it, in the order in which they were said; the last `context` are used.
-        """
-        nearest = previous[::-1][: self.context]
-        return self.separator.join([text, *nearest])
 
 
 def require_packages() -> None:

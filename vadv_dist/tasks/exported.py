@@ -14,10 +14,10 @@ from vadv_dist.data.context import separated
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation import retrieval
-from vadv_dist.inference.manifest import RETRIEVAL, read_manifest, task_of, verify_export
-from vadv_dist.inference.predict import Student
+from vadv_dist.inference.manifest import ONNX, PYTORCH, RETRIEVAL, read_manifest, task_of, verify_export
+from vadv_dist.inference.predict import open_text_student
 from vadv_dist.inference.retrieve import PairStudent
-from vadv_dist.storage import Location
+from vadv_dist.storage import Location, location
 from vadv_dist.tasks import retrieval as retrieval_task
 from vadv_dist.tasks.base import FloatArray, Metrics, StudentScorer
 from vadv_dist.tasks.predicted import PredictedLabels
@@ -44,7 +44,7 @@ class ExportedTextStudent(PredictedLabels):
     reads: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, sources: Sources, source: Location) -> None:
-        card = verify_export(folder).card
+        card = verify_export(folder, PYTORCH, ONNX).card
         self.name, self.data, self.context = card.name, card.data, card.context
         self._separator = card.separator
         super().__init__(sources, f"the student of {source}")
@@ -62,7 +62,7 @@ class ExportedTextStudent(PredictedLabels):
                 f"labels in [{own.low:g}, {own.high:g}]. Convert the data set's labels to the student's range and "
                 "ingest it again (--label-range)."
             )
-        self._student = Student.load(folder)
+        self._student = open_text_student(location(folder))
 
     def predict(self, texts: Sequence[str], features: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """See `StudentScorer.predict`."""
