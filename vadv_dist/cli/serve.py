@@ -14,8 +14,8 @@ def add_serve_command(commands: Commands) -> None:
         help="answer requests to a student over HTTP",
         description="Serves the student of a run or an export, also as ONNX: POST /predict for texts, or /embed for "
         "vectors of retrieval; GET /healthz, /readyz, /metrics (Prometheus), /openapi.json, and at / a page to try it. "
-        "Concurrent requests are computed in common batches. On SIGTERM, running requests are finished. Needs the extra "
-        "'serve'; see docs/serving.md.",
+        "Concurrent requests are computed in common batches. On SIGTERM, running requests are finished. Needs the "
+        "extra 'serve'; see docs/serving.md.",
     )
     serve.add_argument("run", type=place, metavar="RUN_OR_EXPORT")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for every interface")
