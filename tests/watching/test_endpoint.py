@@ -28,11 +28,20 @@ def test_scrape_returns_the_metrics_of_a_run(tmp_path) -> None:
     with serve_metrics("mine", port, trial="t7", disk=tmp_path) as metrics:
         assert metrics is not None
         metrics(line({"kind": "start", "step": 0, "epoch": 0, "steps": 40, "epochs": 2, "workers": 1, "time": 100.0}))
-        rates = {"lr": 1e-3, "data_wait_s": 0.5, "line_s": 2.0, "mfu": 0.25, "gpu_memory_bytes": 1024}
+        rates = {
+            "lr": 1e-3,
+            "data_wait_s": 0.5,
+            "line_s": 2.0,
+            "mfu": 0.25,
+            "gpu_memory_bytes": 1024,
+            "waits_s": [0.5, 1.5],
+        }
         terms = {"total": 2.5, "video_to_text": 0.5}
         weights = {"weights": {"video_to_text": 0.125}}
         metrics(line({"kind": "step", "step": 7, "epoch": 0, **terms, **rates, **weights, "time": 103.0}))
         metrics(line({"kind": "checkpoint", "step": 7, "epoch": 0, "seconds": 0.75, "time": 103.5}))
+        again = {"kind": "start", "step": 7, "epoch": 0, "steps": 40, "epochs": 2, "workers": 2, "cause": "preemption"}
+        metrics(line({**again, "time": 103.5}))
         scores = {"student": {"mae": 0.7, "corr": None}}
         by_source = {"mosi": {"student": {"mae": 0.9}}}
         metrics(line({"kind": "epoch", "step": 9, "validation": scores, "sources": by_source, "time": 104}))
@@ -54,7 +63,9 @@ def test_scrape_returns_the_metrics_of_a_run(tmp_path) -> None:
     assert value("vadv_model_flop_utilisation") == 0.25
     assert value("vadv_gpu_memory_bytes") == 1024
     assert value("vadv_checkpoint_blocked_seconds") == 0.75
-    assert value("vadv_restarts") == 0
+    assert value("vadv_rank_data_wait_seconds", "rank=1") == 1.5
+    assert value("vadv_restarts") == value("vadv_preemptions") == 1
+    assert value("vadv_restarts_by_cause", "cause=preemption") == 1
     assert value("vadv_loss_not_finite") == 0
     assert value("vadv_goodput") == pytest.approx((2.0 - 0.5) / (104 - 100))
     assert value("vadv_last_line_timestamp_seconds") == 104

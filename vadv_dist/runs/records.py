@@ -112,7 +112,8 @@ class StepLine(Line):
         weights: mean weight of each term, unless fixed.
         lr, grad_norm: learning rate and gradient norm before clipping, both of the last step.
         samples_per_s, tokens_per_s: throughput of all ranks; there are no tokens without texts.
-        data_wait_s, line_s: seconds that steps waited for data, and seconds in total.
+        data_wait_s, line_s: seconds that steps of rank 0 waited for data, and seconds in total.
+        waits_s: seconds that steps of each rank waited for data, by rank; None for one rank.
         mfu: model FLOP utilisation.
         gpu_memory_bytes: peak tensor memory of rank 0 so far.
     """
@@ -128,6 +129,7 @@ class StepLine(Line):
     mfu: float | None = None
     gpu_memory_bytes: int | None = None
     weights: Values = field(default_factory=dict)
+    waits_s: list[float] | None = None
 
     @property
     def rates(self) -> Values:

@@ -264,7 +264,7 @@ class Trainer:
 
     def _flush_terms(self) -> None:
         """Write a line for the steps since the last one, and add them to the epoch's means."""
-        position = {"step": self.state.step, "epoch": self.state.epoch}
+        position: dict[str, Any] = {"step": self.state.step, "epoch": self.state.epoch}
         self._flush_notes()
         sums, counts = self._meter.take(self.distributed)
         if not counts:
@@ -283,13 +283,22 @@ class Trainer:
                 "optimizer.lr or optimizer.new_module_lr_factor, with optimizer.clip_norm, or in fp32. `vadv "
                 "data-check` checks the features."
             )
-        counted = torch.tensor([self._line.tokens, self._checkpoints.clock()], device=self.distributed.device)
-        tokens, clock = self.distributed.sum(counted).tolist()
+        tokens, clock, *waits_s = self._counted()
         self._checkpoints.agree(clock)
-        rates = self._line.rates(tokens, self.distributed.device, self.utilisation)
+        rates = self._line.rates(int(tokens), self.distributed.device, self.utilisation)
+        if len(waits_s) > 1:
+            rates["waits_s"] = waits_s
         self._line = LogLine()
         mean_weights = {name: value / steps for name, value in weights.items()}
         self._emit(StepLine(**position, terms={**means}, weights={**mean_weights}, **rates))
+
+    def _counted(self) -> list[float]:
+        """Tokens of all ranks, rank 0's clock for checkpoints, and the seconds for which each rank waited for data."""
+        mine = torch.zeros(2 + self.distributed.world_size, dtype=torch.float64)
+        mine[0], mine[1] = self._line.tokens, self._checkpoints.clock()
+        mine[2 + self.distributed.rank] = self._line.wait_s
+        found: list[float] = self.distributed.sum(mine.to(self.distributed.device)).tolist()
+        return found
 
     def _flush_notes(self) -> None:
         for what in self.engine.take_notes():

@@ -36,6 +36,7 @@ GAUGES = {
     "vadv_tokens_per_second": Gauge("Training tokens per second, over all workers, without padding"),
     "vadv_model_flop_utilisation": Gauge("Model FLOP per second over the peak of all devices"),
     "vadv_data_wait_seconds": Gauge("Seconds spent waiting for data since the previous line"),
+    "vadv_rank_data_wait_seconds": Gauge("Seconds that a rank waited for data since the previous line", ("rank",)),
     "vadv_data_wait_ratio": Gauge("Fraction of the time since the previous line spent waiting for data"),
     "vadv_checkpoint_blocked_seconds": Gauge("Total seconds that training waited for checkpoints"),
     "vadv_gpu_memory_bytes": Gauge("Peak memory of tensors of rank 0 on its GPU"),
@@ -94,6 +95,8 @@ class RunGauges:
             if isinstance(line, StepLine):
                 for field, name in _OF_STEP_LINE.items():
                     self._set(name, getattr(line, field))
+                for rank, wait_s in enumerate(line.waits_s or ()):
+                    self._set("vadv_rank_data_wait_seconds", wait_s, str(rank))
                 for term, value in line.terms.items():
                     self._set("vadv_loss", value, term)
                 for term, value in line.weights.items():
