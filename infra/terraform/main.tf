@@ -9,11 +9,11 @@ terraform {
   required_providers {
     aws = {
       source  = "hashicorp/aws"
-      version = "~> 5.80"
+      version = "~> 6.0"
     }
     helm = {
       source  = "hashicorp/helm"
-      version = "~> 2.17"
+      version = "~> 3.0"
     }
   }
 }
@@ -35,7 +35,7 @@ data "aws_availability_zones" "here" {
 
 module "vpc" {
   source  = "terraform-aws-modules/vpc/aws"
-  version = "~> 5.16"
+  version = "~> 6.0"
 
   name                = var.name
   cidr                = "10.20.0.0/16"
@@ -57,18 +57,18 @@ resource "aws_vpc_endpoint" "s3" {
 
 module "eks" {
   source  = "terraform-aws-modules/eks/aws"
-  version = "~> 20.31"
+  version = "~> 21.0"
 
-  cluster_name                             = var.name
-  cluster_version                          = "1.35"
+  name                                     = var.name
+  kubernetes_version                       = "1.35"
   vpc_id                                   = module.vpc.vpc_id
   subnet_ids                               = module.vpc.private_subnets
-  cluster_endpoint_public_access           = true
-  cluster_endpoint_public_access_cidrs     = var.admin_cidrs
+  endpoint_public_access                   = true
+  endpoint_public_access_cidrs             = var.admin_cidrs
   enable_cluster_creator_admin_permissions = true
   enable_irsa                              = true
 
-  cluster_addons = {
+  addons = {
     coredns                = {}
     eks-pod-identity-agent = {}
     kube-proxy             = {}

@@ -12,10 +12,10 @@ locals {
 }
 
 provider "helm" {
-  kubernetes {
+  kubernetes = {
     host                   = module.eks.cluster_endpoint
     cluster_ca_certificate = base64decode(module.eks.cluster_certificate_authority_data)
-    exec {
+    exec = {
       api_version = "client.authentication.k8s.io/v1beta1"
       command     = "aws"
       args        = ["eks", "get-token", "--region", var.region, "--cluster-name", module.eks.cluster_name]
@@ -26,15 +26,11 @@ provider "helm" {
 # Karpenter's roles, and the queue through which AWS announces that it reclaims a spot machine.
 module "karpenter" {
   source  = "terraform-aws-modules/eks/aws//modules/karpenter"
-  version = "~> 20.31"
+  version = "~> 21.0"
 
-  cluster_name                    = module.eks.cluster_name
-  enable_v1_permissions           = true
-  enable_pod_identity             = true
-  create_pod_identity_association = true
-  namespace                       = "kube-system"
-  node_iam_role_name              = "${var.name}-node" # cluster/kuberay/setup/nodes.yaml names it
-  node_iam_role_use_name_prefix   = false
+  cluster_name                  = module.eks.cluster_name
+  node_iam_role_name            = "${var.name}-node" # cluster/kuberay/setup/nodes.yaml names it
+  node_iam_role_use_name_prefix = false
 }
 
 resource "helm_release" "karpenter" {

@@ -215,12 +215,12 @@ def test_karpenters_nodes_find_the_roles_and_networks_of_terraform() -> None:
     node_class = only("EC2NodeClass", "setup")["spec"]
     text = "".join(path.read_text() for path in TERRAFORM.glob("*.tf"))
     assert 'default     = "vadv"' in text
-    assert 'node_iam_role_name              = "${var.name}-node"' in text
+    assert 'node_iam_role_name            = "${var.name}-node"' in text
     assert node_class["role"] == "vadv-node"
     tags = {"karpenter.sh/discovery": "vadv"}
     assert node_class["subnetSelectorTerms"] == node_class["securityGroupSelectorTerms"] == [{"tags": tags}]
     assert text.count('"karpenter.sh/discovery" = var.name') == 2  # subnets and the nodes' security group
-    assert f'cluster_version                          = "{VERSION}"' in text
+    assert f'kubernetes_version                       = "{VERSION}"' in text
     account = only("ServiceAccount", "setup")["metadata"]
     assert f"system:serviceaccount:{account['namespace']}:{account['name']}" in text
     assert "eks.amazonaws.com/role-arn" in account["annotations"]
