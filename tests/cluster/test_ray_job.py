@@ -95,11 +95,19 @@ def test_job_trains_from_s3_a_mistake_is_not_retried_and_a_drained_worker_leaves
         assert "trainer.epochs" in told
         assert "was stopped" in run(["ray", "job", "status", "--address", server, "mistaken"], outside, 60), told
 
-        # The pod is deleted: its node leaves by itself, long before the deadline, because nothing runs on it.
+        # The pod is deleted while nothing runs on it: the hook ends long before its deadline; Ray knows of it.
         at_worker = {**pod, "RAY_ADDRESS": f"{head.address}:6379"}
-        hook = workers[1].start(["sh", str(SCRIPTS / "drain.sh"), "90"], at_worker, tmp_path / "drain.log")
         started = time.monotonic()
-        nodes[2].wait(80)
-        assert time.monotonic() - started < 75, (tmp_path / "drain.log").read_text()
-        assert hook.poll() is None, (tmp_path / "drain.log").read_text()  # it would have ended with its container
+        hook = workers[1].start(["sh", str(SCRIPTS / "drain.sh"), "90"], at_worker, tmp_path / "drain.log")
+        assert hook.wait(80) == 0, (tmp_path / "drain.log").read_text()
+        assert time.monotonic() - started < 75
+        asked = (
+            "from ray._raylet import GcsClient; from ray.autoscaler.v2.sdk import get_cluster_resource_state as state\n"
+            "from ray.core.generated.autoscaler_pb2 import NodeStatus\n"
+            f"nodes = state(GcsClient(address='{head.address}:6379')).node_states\n"
+            "print({node.node_ip_address: NodeStatus.Name(node.status) for node in nodes})"
+        )
+        told = run([sys.executable, "-c", asked], pod, 60)
+        assert f"'{workers[0].address}': 'IDLE'" in told or f"'{workers[0].address}': 'RUNNING'" in told, told
+        assert f"'{workers[1].address}': 'DRAINING'" in told or f"'{workers[1].address}': 'DEAD'" in told, told
         assert nodes[1].poll() is None

@@ -3,12 +3,15 @@
 #
 #   drain.sh [SECONDS]
 #
-# Ray Train learns the deadline, checkpoints and goes on elsewhere. Once nothing runs here, Ray ends the node by itself, and
-# with it the container and this script. The pod's terminationGracePeriodSeconds must be longer than SECONDS.
+# Ray Train learns the deadline, checkpoints and goes on elsewhere. The pod's terminationGracePeriodSeconds must be longer than
+# SECONDS.
 seconds=${1:-90}
 end=$(($(date +%s) + seconds))
 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "the pod is being deleted" \
     --deadline-remaining-seconds "$seconds" || exit 1
-while [ "$(date +%s)" -lt "$end" ]; do
+works() { # a worker of Ray that is not idle; the agents always run
+    grep -ahs '^ray::' /proc/[0-9]*/cmdline | grep -aqvE '^ray::(IDLE|DashboardAgent|RuntimeEnvAgent)'
+}
+while works && [ "$(date +%s)" -lt "$end" ]; do
     sleep 1
 done
