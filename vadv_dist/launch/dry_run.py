@@ -58,6 +58,7 @@ def describe(config: Config) -> dict[str, Any]:
         "windows": {
             "number": plan.num_windows,
             "bytes": config.data.window_bytes,
+            "lanes": plan.num_lanes,
             "first": [
                 {"shards": len(w.shards), "rows": w.reads, "first_step": w.first_step, "batches": w.num_batches}
                 for w in windows
@@ -169,7 +170,8 @@ def render(facts: dict[str, Any], console: Console) -> None:
             if len(facts["sources"]) > 1 and source["clips"]
         ),
         f"Steps: {steps['per_epoch']:,} per epoch, {steps['total']:,} in total",
-        f"Windows: {windows['number']} per epoch, each with at most {windows['bytes'] / 2**20:.0f} MiB of shards",
+        f"Windows: {windows['number']} per epoch, each with at most {windows['bytes'] / 2**20:.0f} MiB of shards"
+        + (f" in {windows['lanes']} lanes, of which a rank reads its own" if windows["lanes"] > 1 else ""),
     ]
     for number, window in enumerate(windows["first"]):
         span = f"{window['first_step']} to {window['first_step'] + window['batches'] - 1}"
