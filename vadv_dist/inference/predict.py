@@ -129,15 +129,16 @@ class Student(TextPredictor):
                 if len(rows) == 1:
                     raise
             # Here the error is gone, whose traceback holds the tensors of the failed call.
-            half = len(rows) // 2
-            waiting += [rows[half:], rows[:half]]
-            self.batch_tokens = min(self.batch_tokens, half * int(lengths[rows].max()))
+            longest = int(lengths[rows].max())
+            self.batch_tokens = len(rows) // 2 * longest
             logger.warning(
                 "A batch of %d texts of up to %d tokens does not fit in the memory of %s. From now on, batches have at "
                 "most %d tokens.",
-                *(len(rows), int(lengths[rows].max()), self.device, self.batch_tokens),
+                *(len(rows), longest, self.device, self.batch_tokens),
             )
             torch.cuda.empty_cache()
+            rest = np.concatenate([rows, *waiting[::-1]])
+            waiting = [rest[batch] for batch in token_budget_batches(lengths[rest], self.batch_tokens)][::-1]
         if batches:  # one copy to the host, after which everything is computed
             predictions[np.concatenate(batches)] = torch.cat(logits).cpu().numpy()
         return predictions
