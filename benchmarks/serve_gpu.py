@@ -4,7 +4,7 @@
 
 Students have random weights, one of MiniLM's and one of RoBERTa-Large's size; texts have the lengths of CMU-MOSI's
 sentences. Needs neither fastapi nor a network. Exits with 1 if answers differ from the CPU's in fp32 by more than 1e-5
-(bf16: 0.15, of predictions whose standard deviation is printed), or a batch that is too large is not computed in halves.
+(bf16: 0.15; the standard deviation of predictions is printed), or a batch that is too large is not computed in parts.
 """
 
 import argparse

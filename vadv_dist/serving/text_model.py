@@ -10,8 +10,8 @@ from vadv_dist.inference.text_predictor import TextPredictor
 from vadv_dist.inference.token_counts import count_tokens
 
 # What a call of the model costs beside its tokens, as a number of tokens. On a CPU with MiniLM, 16 to 64 are
-# equally good and save a fifth of the time of 32 sentences. On an H100, a call with MiniLM costs as much as 4,000 tokens in
-# fp32 and 20,000 in bf16; 1,024 to 65,536 are equally good (benchmarks/serve_gpu.py).
+# equally good and save a fifth of the time of 32 sentences. On an H100, a call with MiniLM costs as much as 4,000
+# tokens in fp32 and 20,000 in bf16; 1,024 to 65,536 are equally good (benchmarks/serve_gpu.py).
 CPU_GROUP_TOKENS, GPU_GROUP_TOKENS = 32, 8192
 
 
