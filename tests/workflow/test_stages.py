@@ -119,7 +119,7 @@ def test_a_change_runs_what_depends_on_it(done: Path, overrides: list[str], expe
 def test_explanations_name_the_change(done: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     found = reruns(done, "--data.made.made.num_clips=161")
     assert found["data-made"] == "made.num_clips: 160 → 161"
-    assert found["check-made"] == "data-made is another"
+    assert found["check-made"] == "data-made has changed"
     assert main(["workflow", "explain", str(done), "--export.formats=[onnx]"]) == 0
     assert "formats: ['pytorch'] → ['onnx']" in capsys.readouterr().out
     assert main(["workflow", "status", str(done)]) == 0

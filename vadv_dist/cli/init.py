@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vadv_dist.cli.parser import Commands, path, place
 from vadv_dist.errors import UserError
+from vadv_dist.runtime.signals import STOPPED, is_termination
 from vadv_dist.runtime.terminal import visible
 
 _FIELDS = ("data", "columns", "label_range", "student", "results", "seeds")
@@ -49,9 +50,10 @@ def _init(options: argparse.Namespace) -> int:
                 raise UserError(f"init: {option} is missing, and there is nothing to propose.")
             return proposal
         if not sys.stdin.isatty():
+            accept = f", or accept {proposal!r} and all other proposals with --yes" if proposal else ""
             raise UserError(
-                f"init: {option} is missing, and standard input is not a terminal, so nobody can be asked "
-                f"(proposed: {proposal or 'nothing'}). Give it, or accept all proposals with --yes."
+                f"init: {option} is missing, and standard input is not a terminal, so nobody can be asked. Give it"
+                f"{accept}."
             )
         return _ask(question, proposal)
 
@@ -63,10 +65,11 @@ def _init(options: argparse.Namespace) -> int:
         found = explain(plan_workflow(file))
     except UserError as error:
         raise UserError(f"{file} is written, but cannot run yet: {error}") from None
+    print(f"{file} is written. Its stages:")
     width = max(len(each.stage) for each in found)
     for each in found:
         print(f"{'run ' if each.will_run else 'keep'}  {each.stage:<{width}}  {each.why}")
-    print(f"{file} is written. Next: vadv workflow run {file}")
+    print(f"Next: vadv workflow run {file}")
     return 0
 
 
@@ -77,5 +80,10 @@ def _ask(question: str, proposal: str) -> str:
             answer = input().strip()
         except EOFError:
             raise UserError("init: no answer. Nothing was written.") from None
+        except KeyboardInterrupt as error:
+            if is_termination(error):
+                raise
+            print("\nvadv: init: stopped by Ctrl-C. Nothing was written.", file=sys.stderr)
+            raise SystemExit(STOPPED) from None
         if answer or proposal:
             return answer or proposal

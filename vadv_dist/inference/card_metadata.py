@@ -119,9 +119,11 @@ def data_name(entry: Mapping[str, Any]) -> str:
 
 
 def _last(place: str) -> str:
-    """The last folder of a place; empty for a whole disk, home or bucket."""
+    """The last folder of a place, or its package; empty for a whole disk, home or bucket."""
     scheme, _, rest = place.rpartition("://")
     parts = re.split(r"[\\/]+", rest.rstrip("\\/"))
+    if scheme == "package":
+        return parts[0]
     return "" if scheme and len(parts) < 2 else parts[-1].lstrip("~.")
 
 

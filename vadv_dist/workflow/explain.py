@@ -119,7 +119,7 @@ def _why_missing(stage: Stage, root: Location) -> str:
         files = [seen.place for seen in stage.seen.values() if seen.content not in known]
         reasons.append(f"{', '.join(files[:_MOST]) or 'a file'} changed")
     now = {each.name: each.identity for each in stage.inputs}
-    reasons += [f"{name} is another" for name in now if then["inputs"].get(name, {}).get("identity") != now[name]]
+    reasons += [f"{name} has changed" for name in now if then["inputs"].get(name, {}).get("identity") != now[name]]
     more = f" and {len(reasons) - _MOST} more" if len(reasons) > _MOST else ""
     return "; ".join(reasons[:_MOST]) + more or "never run"
 

@@ -5,8 +5,9 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vadv_dist.config.shipped import find_shipped
 from vadv_dist.config.study import folder_name
@@ -17,6 +18,7 @@ from vadv_dist.models.pretrained import encoder_folder
 from vadv_dist.workflow.own_data import Found, check_rows, look, with_columns
 
 Ask = Callable[[str, str, str], str]  # field, question, proposal (may be empty): the answer
+Answer = TypeVar("Answer")
 _VALID_FRACTION = 0.1
 # Encoders of students: name, parameters, recipe, and what to say about it.
 STUDENTS = {
@@ -33,41 +35,50 @@ def write_workflow(file: Path, given: Mapping[str, Any], ask: Ask, say: Callable
         file: the file.
         given: `data`, `columns`, `label_range`, `student`, `results` and `seeds` as text, `arrays` as a sequence of
             `FILE.npz:ARRAY=FEATURE`, and `force` to replace a file. What is missing or None is asked.
-        ask: asks for the others.
+        ask: asks for the others; again if the answer is wrong.
         say: prints what was found.
     Raises:
-        UserError: the file exists, the data cannot be used, or an answer is wrong.
+        UserError: the file exists, the data cannot be used, or what is given is wrong.
     """
     if file.exists() and not given.get("force"):
         raise UserError(f"{file} exists. Give another name, or replace it with --force.")
 
-    def answer(field: str, question: str, proposal: str) -> str:
-        value = given.get(field)
-        return ask(field, question, proposal) if value is None else str(value)
+    def answer(field: str, question: str, proposal: str, use: Callable[[str], Answer]) -> Answer:
+        """Ask again until the answer can be used; what an option or the proposal says is not asked again."""
+        if given.get(field) is not None:
+            return use(str(given[field]))
+        while True:
+            text = ask(field, question, proposal)
+            try:
+                return use(text)
+            except UserError as error:
+                if text == proposal:
+                    raise
+                say(str(error))
 
     arrays = tuple(given.get("arrays") or ())
-    found = look(answer("data", "Your data: a CSV table, a folder of clips, or a data set", ""))
+    found = answer("data", "Your data: a CSV table, a folder of clips, or a data set", "", look)
     if arrays and found.kind != "table":
         raise UserError(f"--arrays are features of a table, but {found.place} is none.")
     if found.kind == "table":
         found = replace(found, features=tuple(source.feature for source in parse_array_sources(arrays)))
         say(f"{found.place} has the columns {', '.join(found.header)}")
-        chosen = answer("columns", "Columns (fields id, text, label, split and, if there is one, video)", _shown(found))
-        found = with_columns(found, chosen)
+        question = "Columns (fields id, text, label, split and, if there is one, video)"
+        found = answer("columns", question, _shown(found), partial(with_columns, found))
     note = ""
     if found.kind != "ready":
         low, high = found.label_range or (-3.0, 3.0)
         say(f"the labels suggest a range from {low:g} to {high:g}")
-        text = answer("label_range", "Lowest and highest possible label", f"{low:g} {high:g}")
-        found = replace(found, label_range=parse_range(text))
+        span = answer("label_range", "Lowest and highest possible label", f"{low:g} {high:g}", parse_range)
+        found = replace(found, label_range=span)
         note = check_rows(found)
         if note:
             say(note)
     for line in student_lines():
         say(line)
-    student = answer("student", "The student's encoder: one of these, a folder, or a name on the hub", proposed())
-    results = answer("results", "Where results go: a folder or s3://BUCKET/PREFIX", "runs")
-    seeds = parse_seeds(answer("seeds", "Seeds to train with (more seeds, narrower intervals)", "1,2,3"))
+    student = answer("student", "The student's encoder: one of these, a folder, or a name on the hub", proposed(), str)
+    results = answer("results", "Where results go: a folder or s3://BUCKET/PREFIX", "runs", str)
+    seeds = answer("seeds", "Seeds to train with (more seeds, narrower intervals)", "1,2,3", parse_seeds)
     text = workflow_text(file.stem, found, student, results, seeds, arrays, note)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")

@@ -97,7 +97,10 @@ def _headline(result: StudyResult, split: str, metric: Metric) -> str:
 def _finding(result: StudyResult, split: str, metric: Metric) -> str:
     """What the teacher adds, in a sentence."""
     if set(result.variants) != {ALONE, TAUGHT}:
-        return "There is no comparison of a student with and without its teacher in this workflow."
+        mean = number(result.analysis.cells[result.variants[-1]][split][metric.key].mean, metric)
+        count = len(result.seeds)
+        seeds = f", the mean of {count} seeds" if count > 1 else ""
+        return f"The student’s {metric.title} on the {split} split is {mean}{seeds}. No other was trained."
     pair = result.analysis.pair(split, metric.key, TAUGHT, ALONE)
     if pair.difference is None or len(result.seeds) < 2:
         return "One seed cannot tell a gain from chance."

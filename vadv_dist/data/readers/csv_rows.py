@@ -198,9 +198,10 @@ def _require_columns(path: Path, header: list[str], options: Mapping[str, str], 
         if name not in header:
             more = ", …" if len(header) > _MAX_SHOWN else ""
             shown = ", ".join(column[:_MAX_SHOWN] for column in header[:_MAX_SHOWN]) + more
+            field = option.removeprefix("--").replace("-", "_")
             raise UserError(
                 f"{path} has no column {name!r} (columns: {shown}).{did_you_mean(name, header)} "
-                + (_other_separator(header) or f"Set the right one with {option}.")
+                + (_other_separator(header) or f"Set the right one with {option} (in a workflow file, {field}).")
             )
         if header.count(name) > 1:
             raise UserError(f"{path} has {header.count(name)} columns named {name!r}. Rename all but one.")
