@@ -56,6 +56,7 @@ class FaultyProxy(ThreadingHTTPServer):
         asked: method and path of every request.
         hold: requests whose method and path hold this text are kept waiting, and dropped in the end.
         held: set when there was such a request.
+        delay_s: seconds that every request takes longer.
     """
 
     daemon_threads = True
@@ -68,6 +69,7 @@ class FaultyProxy(ThreadingHTTPServer):
         self.requests = self.refused = self.cut = 0
         self.asked: list[str] = []
         self.hold: str | None = None
+        self.delay_s = 0.0
         self.held = threading.Event()
 
     def __enter__(self) -> "FaultyProxy":
@@ -101,6 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(0.01)
             self.close_connection = True
             return
+        time.sleep(server.delay_s)
         fails = server.random.random() < server.share
         if fails and server.random.random() < 0.5:
             server.refused += 1

@@ -128,7 +128,7 @@ def test_pruning_keeps_given_steps_and_removes_partial_checkpoints(tmp_path: Pat
     save(tmp_path, 3, 7, 9)
     (tmp_path / ".step-11.partial-123").mkdir()
     (tmp_path / "step-12").mkdir()
-    prune(tmp_path, {3, 9}, resumable=9)
+    prune(tmp_path, {3, 9}, resumable={9})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-3", "step-9"]
     assert [c.is_resumable for c in list_checkpoints(tmp_path)] == [False, True]
 
@@ -137,5 +137,5 @@ def test_pruning_leaves_what_other_ranks_may_be_writing(tmp_path: Path) -> None:
     save(tmp_path, 9)
     for name in (".step-8.partial-a", ".step-9.partial-a", "step-8", ".step-10.partial-a", "step-10"):
         (tmp_path / name).mkdir()
-    prune(tmp_path, {9}, resumable=9, up_to=9)
+    prune(tmp_path, {9}, resumable={9}, up_to=9)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".step-10.partial-a", "step-10", "step-9"]

@@ -31,7 +31,7 @@ def part(rank: int, world_size: int, name: str = "w") -> list[TensorPart]:
 
 def writers(folder, count: int, attempt: str = "one", wait_s: float = 30.0) -> list[CheckpointWriter]:
     made = [CheckpointWriter(folder, rank, count, attempt, wait_s) for rank in range(count)]
-    made[0].begin(None, ())
+    made[0].begin({})
     return made
 
 
@@ -182,7 +182,7 @@ def test_attempt_that_was_killed_leaves_the_checkpoint_before(folder) -> None:
 
 def writers_after(folder, step: int) -> list[CheckpointWriter]:
     made = [CheckpointWriter(folder, rank, 2, "two", 30.0) for rank in range(2)]
-    made[0].begin(step, ())
+    made[0].begin({step: ()})
     return made
 
 

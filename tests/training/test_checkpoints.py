@@ -159,6 +159,41 @@ def test_run_killed_epochs_after_its_last_checkpoint_repeats_them(write_config, 
         }
 
 
+def test_a_damaged_checkpoint_is_given_up_for_the_one_before(write_config, monkeypatch, capsys) -> None:
+    options = ("--trainer.epochs=3", "--trainer.checkpoint_every_steps=2", BY_TIME)
+    whole, _ = run(write_config("whole"), *options)
+    publish, count = CheckpointWriter._complete, 0
+
+    def cut(self: CheckpointWriter, *arguments: Any) -> None:
+        nonlocal count
+        publish(self, *arguments)
+        count += 1
+        if count == 6:
+            raise OSError(errno.EIO, "the process ends")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CheckpointWriter, "_complete", cut)
+        with pytest.raises(OSError, match="the process ends"):
+            run(write_config("cut"), *options)
+    folder = RunFolder.of(load_config(write_config("cut")))
+    before, last = [checkpoint for checkpoint in list_checkpoints(folder.checkpoints) if checkpoint.is_resumable]
+    moments = last.path / "moments-0.safetensors"
+    data = bytearray(moments.read_bytes())
+    data[-1] ^= 1
+    moments.write_bytes(data)
+    console = Console(stderr=True)
+    train(load_config(write_config("cut"), options), console)
+    said = capsys.readouterr().err
+    assert f"{moments} does not match manifest.json" in said
+    assert f"going back to step {before.step}" in said
+    assert [line["step"] for line in lines(folder) if line["kind"] == "start"] == [0, before.step]
+    ours, theirs = ([x for x in timeless(f) if x["kind"] != "start"] for f in (folder, whole))
+    assert ours == theirs
+    kept = [(c.step, c.is_resumable) for c in list_checkpoints(folder.checkpoints)]
+    assert kept == [(c.step, c.is_resumable) for c in list_checkpoints(whole.checkpoints)]
+    assert sum(is_resumable for _, is_resumable in kept) == 1
+
+
 def test_best_weights_alone_are_evaluated_and_exported(write_config) -> None:
     # A rate of practically nothing: the first epoch stays the best.
     folder, result = run(write_config(), "--optimizer.lr=1e-30", "--trainer.epochs=3")

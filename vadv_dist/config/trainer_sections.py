@@ -42,6 +42,9 @@ class TrainerConfig:
     """Also save a checkpoint after every this many epochs; null disables this."""
     checkpoint_every_steps: Count | None = None
     """Also save a checkpoint after every this many steps; null disables this."""
+    keep_last: Count = 2
+    """Number of checkpoints to keep that training can continue from, each with 12 bytes per trained parameter. If the
+    last one is damaged, a run continues from the one before. A complete run keeps one."""
     keep_best: Count = 1
     """Number of epochs with the best validation scores of which the weights are kept, besides the last checkpoint."""
     patience: Count | None = None

@@ -16,7 +16,7 @@ from vadv_dist.errors import MachineError, NoticedError, StoppedError, UserError
 from vadv_dist.inference.token_counts import count_tokens
 from vadv_dist.launch.ray_run import train_with_ray
 from vadv_dist.launch.worker import train_locally
-from vadv_dist.runs.checkpoint import last_checkpoint
+from vadv_dist.runs.checkpoint import last_checkpoint, remove_damaged
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import CheckpointLine, Line, RunResult
 from vadv_dist.runs.trained_on import TrainedOn
@@ -84,6 +84,7 @@ def train(
                     break
                 texts = separated(split.texts(), separator_of(task.tokenizer))
                 _say(console, count_tokens(task.tokenizer, texts, config.data.max_tokens).sentence(what))
+        remove_damaged(folder.checkpoints, partial(_say, console))
         last = last_checkpoint(folder.checkpoints)
         folder.metrics_log().trim(-1 if last is None else last.step)
         if last is not None:

@@ -8,8 +8,8 @@
     own-<rank>.safetensors     state of its own that a rank has (`objectives/rank_state.py`), if any
     state-<hash>.json          state of the training loop
 
-Only the last checkpoint needs everything. The best ones are kept for their weights, so they have no moments, no ranks'
-own states and no loop state: they can be evaluated and exported, but not resumed.
+Only the last checkpoints (`trainer.keep_last`) have everything. The best ones are kept for their weights, so they have
+no moments, no ranks' own states and no loop state: they can be evaluated and exported, but not resumed.
 
 Values are fp32 (buffers keep their type) and belong to the tensor, not to the rank: a run can be resumed with another
 number of ranks, ZeRO stage or engine, and each rank then reads the ranges that it needs. A file is safetensors or JSON,
@@ -19,14 +19,24 @@ is flat, with its place in the file's metadata (`tensor_files.py`).
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vadv_dist.errors import MachineError, UserError
-from vadv_dist.storage import Location, find_json, local_copy, read_json, remove_tree, sha256_file, write_json
+from vadv_dist.storage import (
+    Location,
+    file_size,
+    find_json,
+    local_copy,
+    on_disk,
+    read_json,
+    remove_tree,
+    sha256_file,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +67,19 @@ class Checkpoint:
     def is_resumable(self) -> bool:
         """Whether training can continue from it; otherwise it has weights alone."""
         return bool(self._names(STATE))
+
+    def fault(self) -> Location | None:
+        """A file that is missing or differs from the manifest: in its size or, on a disk, in its SHA-256."""
+        for name, entry in self.files.items():
+            file = self.path / name
+            try:
+                if file_size(file) != entry["bytes"]:
+                    return file
+                if on_disk(file) is not None and sha256_file(file) != entry["sha256"]:
+                    return file
+            except FileNotFoundError:
+                return file
+        return None
 
     def verify(self) -> None:
         """Compare all files with the manifest's SHA-256.
@@ -200,6 +223,27 @@ def last_checkpoint(folder: Location) -> Checkpoint | None:
     return resumable[-1] if resumable else None
 
 
+def remove_damaged(folder: Location, say: Callable[[str], None]) -> None:
+    """Remove the last checkpoint if it is damaged, as long as there is one before it to continue from.
+
+    On a disk all files are hashed. In an object store, which keeps hashes of its own, their sizes are compared.
+
+    Args:
+        folder: the run's checkpoints.
+        say: is told of each one that is removed.
+    """
+    resumable = [checkpoint for checkpoint in list_checkpoints(folder) if checkpoint.is_resumable]
+    while len(resumable) > 1:
+        fault = resumable[-1].fault()
+        if fault is None:
+            return
+        damaged = resumable.pop()
+        say(
+            f"warning: {fault} does not match {MANIFEST} (damaged or modified); going back to step {resumable[-1].step}"
+        )
+        damaged.remove()
+
+
 def checkpoint_at(folder: Location, step: int) -> Checkpoint:
     """Return the checkpoint of a step, which may have weights only.
 
@@ -224,19 +268,19 @@ def _open(path: Location, step: int) -> Checkpoint | None:
     return Checkpoint(path, step, content["files"])
 
 
-def prune(folder: Location, keep: set[int], *, resumable: int | None, up_to: int | None = None) -> None:
+def prune(folder: Location, keep: set[int], *, resumable: Collection[int] | None, up_to: int | None = None) -> None:
     """Remove what is no longer needed.
 
     Args:
         folder: the run's checkpoints.
         keep: steps of checkpoints to keep.
-        resumable: of these, the one that keeps its moments; None leaves the moments of all.
+        resumable: of these, the ones that keep their moments; None leaves the moments of all.
         up_to: incomplete checkpoints of later steps are left, because a rank may be writing them; None removes all.
     """
     for checkpoint in list_checkpoints(folder):
         if checkpoint.step not in keep:
             checkpoint.remove()
-        elif checkpoint.is_resumable and resumable not in (None, checkpoint.step):
+        elif checkpoint.is_resumable and resumable is not None and checkpoint.step not in resumable:
             checkpoint.without_moments()
     for left in (*folder.glob(".step-*.partial-*"), *folder.glob("step-*")):
         number = left.name.lstrip(".").removeprefix("step-").partition(".")[0]

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,7 @@ class CheckpointWriter:
         attempt: the same for all ranks, and for no earlier attempt of the run.
         parts_wait_s: seconds that rank 0 waits for the other ranks' parts.
         before_publishing: called by rank 0's thread before a checkpoint becomes complete.
+        keep_last: number of checkpoints that training can continue from to keep.
 
     Attributes:
         written_s: seconds for which the thread wrote the last checkpoint; 0 while it writes, and if that failed.
@@ -99,6 +101,7 @@ class CheckpointWriter:
         attempt: str,
         parts_wait_s: float = _PARTS_WAIT_S,
         before_publishing: Callable[[], None] = lambda: None,
+        keep_last: int = 1,
     ) -> None:
         self._folder, self._rank, self._world_size, self._attempt = folder, rank, world_size, attempt
         self._buffer = HostBuffer()
@@ -107,21 +110,22 @@ class CheckpointWriter:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._parts_wait_s, self._before_publishing = parts_wait_s, before_publishing
+        self._keep_last = keep_last
         self.written_s = self._started_s = 0.0
         self._leave_at_s = float("inf")  # by the monotonic clock
-        # The last checkpoint, and those that its state calls the best: what a resumed run needs.
-        self._last: int | None = None
-        self._needed: frozenset[int] = frozenset()
+        # The last checkpoints that training can continue from, the newest last, each with the steps of those that its
+        # state calls the best: what a resumed run needs.
+        self._resumable: dict[int, frozenset[int]] = {}
 
-    def begin(self, last: int | None, best: Iterable[int]) -> None:
+    def begin(self, resumable: Mapping[int, Iterable[int]]) -> None:
         """Remove what killed attempts left; rank 0 calls it before any rank saves.
 
         Args:
-            last: step that the run continues from; None if it starts.
-            best: steps of the best checkpoints, in the state of that step.
+            resumable: steps that the run can continue from, the one that it does continue from last, each with the
+                steps of the best checkpoints in its state.
         """
-        self._last, self._needed = last, frozenset(best)
-        prune(self._folder, self._keep(), resumable=last)
+        self._resumable = {step: frozenset(best) for step, best in resumable.items()}
+        prune(self._folder, self._keep(), resumable=self._resumable or None)
 
     def copy(
         self,
@@ -173,8 +177,8 @@ class CheckpointWriter:
         self.wait()
         if self._rank == 0:
             checkpoint_at(self._folder, step).with_state(state)
-            self._last, self._needed = step, frozenset(best)
-            prune(self._folder, self._keep(), resumable=step, up_to=step)
+            self._resumable[step] = frozenset(best)
+            prune(self._folder, self._keep(), resumable=self._resumable, up_to=step)
 
     @property
     def writing_s(self) -> float:
@@ -260,8 +264,10 @@ class CheckpointWriter:
         self._before_publishing()
         job.directory.publish(MANIFEST, manifest(job.step, entries))
         if job.state is not None:
-            self._last, self._needed = job.step, job.best
-        prune(self._folder, self._keep() | job.best | {job.step}, resumable=self._last, up_to=job.step)
+            self._resumable[job.step] = job.best
+            for step in [*self._resumable][: -self._keep_last]:
+                del self._resumable[step]
+        prune(self._folder, self._keep() | job.best | {job.step}, resumable=self._resumable or None, up_to=job.step)
 
     def _wait_for_part(self, job: _Job, rank: int, until_s: float) -> dict[str, Any]:
         """Return the entries of another rank's files once it has written them."""
@@ -282,7 +288,7 @@ class CheckpointWriter:
             pause_s = min(2 * pause_s, _LONGEST_LOOK_S)
 
     def _keep(self) -> set[int]:
-        return {*self._needed, *(() if self._last is None else (self._last,))}
+        return {*self._resumable, *chain.from_iterable(self._resumable.values())}
 
 
 def _part_name(rank: int) -> str:

@@ -31,7 +31,7 @@ MACHINE_FIELDS = {
     "run": ("storage",),  # the same folder may be spelled in several ways
     "trainer": (
         *("num_workers", "cpus_per_worker", "use_gpu", "max_failures", "ray_address", "wait_for_room_s"),
-        *("eval_batch_size", "grace_s", "hang_timeout_s", "checkpoint_every_s", "checkpoint_every_epochs"),
+        *("eval_batch_size", "grace_s", "hang_timeout_s", "checkpoint_every_s", "checkpoint_every_epochs", "keep_last"),
     ),
     "engine": ("kind", "zero_stage", "offload_optimizer"),
     "telemetry": ("port", "log_every_steps", "peak_flops", "track"),

@@ -25,7 +25,7 @@ import torch
 from vadv_dist.config.trainer_sections import TrainerConfig
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.protocol import Engine
-from vadv_dist.runs.checkpoint import Checkpoint, checkpoint_at, last_checkpoint
+from vadv_dist.runs.checkpoint import Checkpoint, checkpoint_at, list_checkpoints
 from vadv_dist.runs.checkpoint_writer import CheckpointWriter
 from vadv_dist.runs.state import TrainState
 from vadv_dist.storage import Location
@@ -89,8 +89,15 @@ class RunCheckpoints:
             MachineError: it is damaged.
         """
         # Rank 0 decides: on a shared disk, a new folder may be visible to one node before another.
-        last = last_checkpoint(self._folder) if self._distributed.is_main else None
-        step, attempt = self._distributed.gather((None if last is None else last.step, secrets.token_hex(4)))[0]
+        resumable = {}
+        if self._distributed.is_main:
+            resumable = {
+                checkpoint.step: TrainState.from_json(checkpoint.state()).best_steps
+                for checkpoint in list_checkpoints(self._folder)
+                if checkpoint.is_resumable
+            }
+        last = max(resumable, default=None)
+        step, attempt = self._distributed.gather((last, secrets.token_hex(4)))[0]
         state = None
         if step is not None:
             self._last, self.saved_step = checkpoint_at(self._folder, step), step
@@ -101,9 +108,10 @@ class RunCheckpoints:
             self._distributed.world_size,
             attempt,
             before_publishing=self._write_log,
+            keep_last=self._trainer.keep_last,
         )
         if self._distributed.is_main:
-            self._writer.begin(step, state.best_steps if state else ())
+            self._writer.begin(resumable)
         return state
 
     def load(self) -> None:

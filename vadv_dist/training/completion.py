@@ -11,7 +11,7 @@ from vadv_dist.config import Config, config_to_dict
 from vadv_dist.data.context import separated, separator_of
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.inference.token_counts import count_tokens
-from vadv_dist.runs.checkpoint import checkpoint_at
+from vadv_dist.runs.checkpoint import checkpoint_at, prune
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import RunResult, finite
 from vadv_dist.runs.state import TrainState
@@ -71,6 +71,7 @@ def finish_run(
         device=str(distributed.device),
         versions=versions(),
     )
+    prune(folder.checkpoints, {*state.best_steps, state.step}, resumable={state.step})
     folder.write_result(result)
 
 

@@ -1,0 +1,230 @@
+"""Random faults in trainings, searches, extractions and workflows on this machine, and a table of what came of them.
+
+    python -m tests.soak --minutes 10 --seed 1
+
+Each round takes one kind of work, disturbs it a few times at random moments, starts the same command again whenever it
+has ended, and compares what it leaves, bit by bit and without times, with an undisturbed run. Exits with 1 if anything
+was lost, or if a command reacted in another way than its documentation says; logs of such rounds are kept.
+"""
+
+import argparse
+import contextlib
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from .child import PROCESSES, Inside, run_here
+from .faults import FAULTS, Fault, Surroundings
+from .subjects import Subject, clear, make
+from .work import SoakError, Work
+
+_DISK_MB = 96
+_LEASE_S = 2.0
+
+
+@dataclass
+class Tally:
+    """What came of a kind of fault."""
+
+    injected: int = 0
+    recovered: int = 0
+    steps_lost: list[int] = field(default_factory=list)
+    seconds_lost: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Undisturbed:
+    """A subject without faults: what it leaves, how far it gets, and its seconds with those of starting."""
+
+    outcome: dict[str, Any]
+    progress: int
+    seconds: float
+
+
+class Soak:
+    """Rounds of faults.
+
+    Args:
+        folder: of data, outputs and logs.
+        around: what faults may break.
+        environments: variables of processes, for outputs on a disk and in an object store.
+        seed: of everything random.
+    """
+
+    def __init__(
+        self, folder: Path, around: Surroundings, environment: dict[str, str], seed: int, names: list[str] | None
+    ) -> None:
+        self.folder, self.around, self.environment = folder, around, environment
+        self.chance = Random(seed)
+        self.subjects = [each for each in make(folder) if names is None or each.name in names]
+        self.tallies: dict[str, Tally] = defaultdict(Tally)
+        self.failures: list[str] = []
+        self.rounds = self.restarts = 0
+        self.least_s = 0.0
+        self.restart_s: dict[str, float] = {}
+        warm_up = PROCESSES.Process(target=run_here, args=(["--version"], os.devnull, environment, Inside()))
+        warm_up.start()
+        warm_up.join()
+        self.undisturbed = {each.name: self._without_faults(each) for each in self.subjects}
+
+    def _work(self, subject: Subject, name: str) -> Work:
+        disk = self.around.disk or self.folder
+        output = f"s3://tests/{name}" if subject.in_object_store else str(disk / "outputs")
+        if not subject.in_object_store:
+            clear(output)
+        inside = Inside(lease_s=_LEASE_S if subject.in_object_store else None)
+        return Work(subject, output, self.chance, self.environment, self.folder / f"{name}.log", inside)
+
+    def _without_faults(self, subject: Subject) -> Undisturbed:
+        began = time.monotonic()
+        work = self._work(subject, f"undisturbed-{subject.name}".replace(" ", "-").replace(",", ""))
+        work.start()
+        code = work.wait()
+        if code != 0:
+            raise SystemExit(f"{subject.name} does not work without faults: {work.last_words()} ({work.log})")
+        seconds = time.monotonic() - began
+        outcome, progress = subject.outcome(work.output), subject.progress(work.output)
+        began = time.monotonic()
+        work.start()  # a complete one
+        work.wait()
+        self.restart_s[subject.name] = time.monotonic() - began
+        print(f"{subject.name}: {seconds:.1f} s, {progress} steps; started again {self.restart_s[subject.name]:.1f} s")
+        return Undisturbed(outcome, progress, seconds)
+
+    def round(self) -> None:
+        """Disturb one piece of work some times."""
+        self.rounds += 1
+        [subject] = self.chance.choices(self.subjects, [each.weight for each in self.subjects])
+        expected = self.undisturbed[subject.name]
+        work = self._work(subject, f"round-{self.rounds}")
+        suited = [each for each in FAULTS if each.suits(subject) and self._possible(each)]
+        faults: list[Fault] = []
+        try:
+            work.start()
+            for _ in range(self.chance.randint(1, 5)):
+                ahead = expected.progress - subject.progress(work.output)
+                if ahead <= 1 or not work.wait_for(subject.progress(work.output) + self.chance.randint(0, ahead // 2)):
+                    break
+                faults.append(self.chance.choice(suited))
+                self._inject(faults[-1], work)
+            work.finish()
+            found = subject.outcome(work.output)
+            if found != expected.outcome:
+                keys = {*found, *expected.outcome}
+                differing = sorted(key for key in keys if found.get(key) != expected.outcome.get(key))
+                raise SoakError(f"ends otherwise than undisturbed: {', '.join(differing)[:300]}")
+        except SoakError as error:
+            after = ", ".join(fault.name for fault in faults)
+            self.failures.append(f"round {self.rounds}, {subject.name}, after {after}: {error} ({work.log})")
+            print(f"FAILED {self.failures[-1]}", flush=True)
+            if work.process is not None:
+                work.process.kill()
+                work.process.join()
+            if not subject.in_object_store:
+                shutil.copytree(work.output, work.log.with_suffix(""), dirs_exist_ok=True)
+            if faults:
+                self.tallies[faults[-1].name].recovered -= 1
+        else:
+            work.log.unlink()
+        self.restarts += work.started - 1
+        self.least_s += expected.seconds + (work.started - 1) * self.restart_s[subject.name]
+
+    def _possible(self, fault: Fault) -> bool:
+        return fault.name != "disk full" or self.around.disk is not None
+
+    def _inject(self, fault: Fault, work: Work) -> None:
+        subject = work.subject
+        tally = self.tallies[fault.name]
+        before, began, starts = subject.progress(work.output), time.monotonic(), subject.starts(work.output)
+        tally.injected += 1
+        processes = work.started
+        fault.inject(work, self.around)
+        if not work.is_running:
+            if work.process is not None:
+                work.wait()
+            work.start()
+        work.wait_for(before, starts=len(starts) + 1 if starts and work.started > processes else 0)
+        tally.seconds_lost.append(time.monotonic() - began)
+        starts = subject.starts(work.output)
+        if starts and work.started > processes:
+            tally.steps_lost.append(max(0, before - starts[-1]))
+        tally.recovered += 1
+
+    def table(self) -> str:
+        """The outcome as Markdown."""
+        lines = [
+            "| fault | injected | recovered | steps lost (mean, most) | seconds until as far as before (median) |",
+            "|---|---|---|---|---|",
+        ]
+        for name, tally in sorted(self.tallies.items()):
+            steps = f"{statistics.mean(tally.steps_lost):.1f}, {max(tally.steps_lost)}" if tally.steps_lost else "–"
+            seconds = f"{statistics.median(tally.seconds_lost):.1f}" if tally.seconds_lost else "–"
+            lines.append(f"| {name} | {tally.injected} | {tally.recovered} | {steps} | {seconds} |")
+        injected = sum(tally.injected for tally in self.tallies.values())
+        recovered = sum(tally.recovered for tally in self.tallies.values())
+        lines.append(f"| **all** | {injected} | {recovered} | | |")
+        return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[Path | None]:
+    """A file system of a few megabytes, where this user may mount one."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={_DISK_MB}m", "tmpfs", str(folder)], capture_output=True
+    )
+    try:
+        yield folder if done.returncode == 0 else None
+    finally:
+        if done.returncode == 0:
+            subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def main() -> int:
+    """Run rounds for some minutes and print the table; the exit code."""
+    from s3_server import CREDENTIALS, FaultyProxy, s3_server
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--subjects", nargs="+", help="only these, by name")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="vadv-soak-"))
+    with (
+        small_disk(folder / "disk") as disk,
+        s3_server() as port,
+        FaultyProxy(port, share=0.0, seed=options.seed) as proxy,
+    ):
+        os.environ.update(CREDENTIALS, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
+        behind = {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_port}"}
+        soak = Soak(folder, Surroundings(disk, proxy), behind, options.seed, options.subjects)
+        began = time.monotonic()
+        while time.monotonic() - began < 60 * options.minutes:
+            soak.round()
+        spent = time.monotonic() - began
+    print(f"\n{soak.table()}\n")
+    print(
+        f"{soak.rounds} rounds in {spent / 60:.1f} min, {soak.restarts} restarts. The same work undisturbed, and as "
+        f"many restarts of complete work, take {soak.least_s / spent:.0%} of that."
+    )
+    if soak.failures:
+        print(f"{len(soak.failures)} failures; logs in {folder}:", *soak.failures, sep="\n- ")
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""Faults: each disturbs work that is under way and leaves it running or ended, its surroundings whole again.
+
+Whoever calls a fault starts the command again if it has ended.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .child import Inside
+from .subjects import Subject
+from .work import SoakError, Work
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What faults may break: the disk of the outputs, and a proxy in front of the object store.
+
+    Attributes:
+        disk: a small file system that holds outputs; None where none can be mounted.
+        proxy: `s3_server.FaultyProxy`.
+    """
+
+    disk: Path | None
+    proxy: object
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A kind of fault.
+
+    Attributes:
+        name: for the table.
+        inject: disturbs the work; raises `SoakError` if it reacts wrongly.
+        suits: whether it applies to a subject.
+    """
+
+    name: str
+    inject: Callable[[Work, Surroundings], None]
+    suits: Callable[[Subject], bool] = lambda subject: True
+
+
+def _kill(work: Work, around: Surroundings) -> None:
+    work.signal(signal.SIGKILL)
+    if work.process is not None:
+        work.wait()
+
+
+def _kill_twice(work: Work, around: Surroundings) -> None:
+    _kill(work, around)
+    work.start()
+    time.sleep(work.chance.uniform(0.0, 0.5))
+    _kill(work, around)
+
+
+def _ended(work: Work, *expected: int) -> None:
+    """Wait for the end of a process that may also have completed its work before the fault."""
+    code = work.wait()
+    if code not in (0, *expected):
+        raise SoakError(f"ended with {code} in place of {' or '.join(map(str, expected))}: {work.last_words()}")
+
+
+def _terminate(work: Work, around: Surroundings) -> None:
+    work.signal(signal.SIGTERM)
+    _ended(work, 143, -signal.SIGTERM)  # in the first moments of a process, its handler is not set
+
+
+def _notice(work: Work, around: Surroundings) -> None:
+    work.signal(signal.SIGUSR1)
+    _ended(work, 75, -signal.SIGUSR1)
+
+
+def _interrupt(work: Work, around: Surroundings) -> None:
+    work.signal(signal.SIGINT)
+    _ended(work, 130, 1)
+
+
+def _stop(work: Work, around: Surroundings) -> None:
+    work.signal(signal.SIGSTOP)
+    time.sleep(work.chance.uniform(0.2, 2.0))
+    work.signal(signal.SIGCONT)
+
+
+def _restart(inside: Callable[[Work], Inside], *expected: int) -> Callable[[Work, Surroundings], None]:
+    """A fault inside the next process: the present one is killed, and the next one ends or goes on by itself."""
+
+    def inject(work: Work, around: Surroundings) -> None:
+        _kill(work, around)
+        work.start(inside(work))
+        _ended(work, *expected)
+
+    return inject
+
+
+def _twin(work: Work, around: Surroundings) -> None:
+    """A second process of the same command is refused, or waits its turn, and damages nothing."""
+    twin = Work(work.subject, work.output, work.chance, work.environment, work.log, work.inside)
+    twin.start()
+    code = twin.wait()
+    if code not in (0, 1, 2):
+        raise SoakError(f"the second process ended with {code}: {work.last_words()}")
+
+
+def _checkpoint_damage(damage: Callable[[Path, Work], None]) -> Callable[[Work, Surroundings], None]:
+    def inject(work: Work, around: Surroundings) -> None:
+        _kill(work, around)
+        newest = _newest_checkpoint(work.subject.files(work.output))
+        if newest:
+            damage(work.chance.choice(newest), work)
+
+    return inject
+
+
+def _newest_checkpoint(files: list[Path]) -> list[Path]:
+    folders = sorted({file.parent for file in files if not file.parent.name.startswith(".")}, key=_step)
+    return [file for file in files if folders and file.parent == folders[-1]]
+
+
+def _step(folder: Path) -> int:
+    digits = "".join(filter(str.isdigit, folder.name))
+    return int(digits) if digits else -1
+
+
+def _tear(file: Path, work: Work) -> None:
+    size = file.stat().st_size
+    os.truncate(file, work.chance.randrange(size) if size else 0)
+
+
+def _flip(file: Path, work: Work) -> None:
+    data = bytearray(file.read_bytes())
+    if data:
+        data[work.chance.randrange(len(data))] ^= 1 << work.chance.randrange(8)
+    file.write_bytes(bytes(data))
+
+
+def _remove(file: Path, work: Work) -> None:
+    file.unlink()
+
+
+def _torn_log(work: Work, around: Surroundings) -> None:
+    _kill(work, around)
+    for path in Path(work.output).glob("run/metrics.jsonl"):
+        data = path.read_bytes()
+        if data:
+            os.truncate(path, len(data) - work.chance.randrange(1, min(200, len(data))))
+
+
+def _shard_damage(damage: Callable[[Path, Work], None]) -> Callable[[Work, Surroundings], None]:
+    def inject(work: Work, around: Surroundings) -> None:
+        _kill(work, around)
+        shard = work.chance.choice([path for path in work.subject.inputs if "test" not in path.parts])
+        copy = shard.read_bytes()
+        try:
+            damage(shard, work)
+            work.start()
+            code = work.wait()
+            # 0: it was complete, and reads no data.
+            if code not in (0, 2) or (code == 2 and shard.name not in work.log.read_text(errors="replace")):
+                raise SoakError(f"a damaged shard: ended with {code}: {work.last_words()}")
+        finally:
+            shard.write_bytes(copy)
+
+    return inject
+
+
+def _disk_full(work: Work, around: Surroundings) -> None:
+    assert around.disk is not None
+    filler = around.disk / "filler"
+    try:
+        with contextlib.suppress(OSError), filler.open("wb") as file:
+            while True:
+                file.write(b"0" * (1 << 16))
+                file.flush()
+        code = work.wait()
+        if code not in (0, 1):
+            raise SoakError(f"a full disk: ended with {code}: {work.last_words()}")
+    finally:
+        filler.unlink(missing_ok=True)
+
+
+def _store(**fault: object) -> Callable[[Work, Surroundings], None]:
+    """The object store misbehaves for some seconds."""
+
+    def inject(work: Work, around: Surroundings) -> None:
+        for name, value in fault.items():
+            setattr(around.proxy, name, value)
+        try:
+            time.sleep(work.chance.uniform(1.0, 4.0))
+        finally:
+            around.proxy.share, around.proxy.hold, around.proxy.delay_s = 0.0, None, 0.0  # type: ignore[attr-defined]
+
+    return inject
+
+
+def _on_disk(subject: Subject) -> bool:
+    return not subject.in_object_store
+
+
+def _has_checkpoints(subject: Subject) -> bool:
+    return subject.name == "training"
+
+
+def _trains(subject: Subject) -> bool:
+    return subject.name.startswith("training")
+
+
+FAULTS = [
+    Fault("killed", _kill),
+    Fault("killed again while it starts", _kill_twice),
+    Fault("SIGTERM", _terminate),
+    Fault("notice (SIGUSR1)", _notice, _trains),
+    Fault("Ctrl-C", _interrupt),
+    Fault("stopped for a moment", _stop),
+    Fault(
+        "killed while a file is published",
+        _restart(lambda work: replace(work.inside, kill_at_publication=work.chance.randrange(1, 25)), -signal.SIGKILL),
+        _on_disk,
+    ),
+    Fault("a second process", _twin, _on_disk),
+    Fault("checkpoint file torn", _checkpoint_damage(_tear), _has_checkpoints),
+    Fault("checkpoint file with a wrong bit", _checkpoint_damage(_flip), _has_checkpoints),
+    Fault("checkpoint file missing", _checkpoint_damage(_remove), _has_checkpoints),
+    Fault("metrics.jsonl torn", _torn_log, _has_checkpoints),
+    Fault("shard with a wrong bit", _shard_damage(_flip), lambda subject: bool(subject.inputs)),
+    Fault("shard torn", _shard_damage(_tear), lambda subject: bool(subject.inputs)),
+    Fault("shard missing", _shard_damage(_remove), lambda subject: bool(subject.inputs)),
+    Fault("disk full", _disk_full, _on_disk),
+    Fault(
+        "a weight becomes NaN",
+        _restart(lambda work: replace(work.inside, nan_at_step=work.chance.randrange(1, 20)), 2),
+        _trains,
+    ),
+    Fault(
+        "clock jumps by an hour",
+        _restart(lambda work: replace(work.inside, clock_jump_s=work.chance.choice((-3600.0, 3600.0)))),
+    ),
+    Fault(
+        "no more memory",
+        _restart(
+            lambda work: replace(work.inside, no_memory_after_s=work.chance.uniform(0.0, 1.0)), 1, 134, -6, -9, -11
+        ),
+    ),
+    Fault("object store refuses and cuts requests", _store(share=0.4), lambda subject: subject.in_object_store),
+    Fault("object store does not answer", _store(hold="/"), lambda subject: subject.in_object_store),
+    Fault("object store refuses everything", _store(share=1.0), lambda subject: subject.in_object_store),
+    Fault("object store is slow", _store(delay_s=0.5), lambda subject: subject.in_object_store),
+]

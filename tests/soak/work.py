@@ -1,0 +1,115 @@
+"""A subject at work: its process, started again and again until it is complete."""
+
+import itertools
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from .child import PROCESSES, Inside, run_here
+from .subjects import Subject
+
+# Exit codes of a command that was stopped or lost something, and may be started again.
+GOES_ON = (1, 75, 143, -signal.SIGKILL)
+_PATIENCE_S = 180.0
+_POLL_S = 0.01
+
+
+class SoakError(AssertionError):
+    """Something that must not happen."""
+
+
+@dataclass
+class Work:
+    """A subject on an output of its own.
+
+    Attributes:
+        subject, output: what works, and where to.
+        chance: decides what a fault leaves open.
+        environment: variables of its processes.
+        log: the file with what they print.
+        inside: what goes wrong inside every process.
+        codes: how its processes ended.
+        started: number of processes.
+    """
+
+    subject: Subject
+    output: str
+    chance: Random
+    environment: dict[str, str]
+    log: Path
+    inside: Inside = field(default_factory=Inside)
+    codes: list[int] = field(default_factory=list)
+    started: int = 0
+    process: Any = None
+
+    def start(self, inside: Inside | None = None) -> None:
+        """Start the command, which continues what is there."""
+        assert self.process is None
+        arguments = self.subject.arguments(self.output)
+        self.process = PROCESSES.Process(
+            target=run_here, args=(arguments, str(self.log), self.environment, inside or self.inside)
+        )
+        self.process.start()
+        self.started += 1
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process that has not ended."""
+        return self.process is not None and self.process.is_alive()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process, if it has not ended."""
+        if self.is_running:
+            os.kill(self.process.pid, number)
+
+    def wait(self, seconds: float = _PATIENCE_S) -> int:
+        """Wait for the process to end; its exit code."""
+        self.process.join(seconds)
+        code = self.process.exitcode
+        if code is None:
+            self.process.kill()
+            self.process.join()
+            self.process = None
+            raise SoakError(f"no end after {seconds:.0f} s")
+        self.process = None
+        self.codes.append(int(code))
+        return int(code)
+
+    def wait_for(self, progress: int, *, starts: int = 0) -> bool:
+        """Wait until the subject has begun that often and is that far; False if its process ended before."""
+
+        def reached() -> bool:
+            return len(self.subject.starts(self.output)) >= starts and self.subject.progress(self.output) >= progress
+
+        until = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < until:
+            if reached():
+                return True
+            if not self.is_running:
+                return reached()
+            time.sleep(_POLL_S if not self.subject.in_object_store else 0.2)
+        raise SoakError(f"no progress beyond {self.subject.progress(self.output)} for {_PATIENCE_S:.0f} s")
+
+    def finish(self) -> None:
+        """Start it until it is complete.
+
+        Raises:
+            SoakError: it is not complete after some starts, or says that its user made a mistake.
+        """
+        for again in itertools.count():
+            if self.process is None:
+                self.start()
+            code = self.wait()
+            if code == 0:
+                return
+            if code not in GOES_ON or again == 5:
+                raise SoakError(f"ended with {code}: {self.last_words()}")
+
+    def last_words(self) -> str:
+        """The last line that its processes printed."""
+        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
+        return lines[-1][:300] if lines else ""
