@@ -27,7 +27,11 @@ def test_the_fallback_column_is_used_if_the_text_is_empty(tmp_path: Path) -> Non
     ("rows", "options", "message"),
     [
         (ROWS, {"text_column": "txt"}, "has no column 'txt' (columns: id, video_id, split, label, text). "),
-        (ROWS, {"text_column": "txt"}, "Did you mean 'text'? Set the right one with --text-column (in a workflow file, text_column)."),
+        (
+            ROWS,
+            {"text_column": "txt"},
+            "Did you mean 'text'? Set the right one with --text-column (in a workflow file, text_column).",
+        ),
         (ROWS, {"video_column": "film"}, "has no column 'film'"),
         (ROWS, {"fallback_text_column": "raw"}, "has no column 'raw'"),
         (changed(1, "label", "good"), {}, "c.csv line 3: label is 'good', expected a number."),
