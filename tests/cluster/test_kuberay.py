@@ -196,16 +196,17 @@ def test_voluntary_evictions_spare_the_head_of_a_job() -> None:
     assert budget["minAvailable"] == 1  # an integer is all that Kubernetes allows for pods of a custom resource
 
 
-def test_a_deleted_worker_drains_before_it_is_killed() -> None:
+def test_a_deleted_pod_drains_before_it_is_killed() -> None:
     """Notice of a spot machine (120 s) > grace period > time for draining, each with some to spare."""
     for spec in cluster_specs():
-        pod = spec["workerGroupSpecs"][0]["template"]["spec"]
-        command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
-        assert command[:2] == ["sh", "/etc/vadv/drain.sh"]
-        assert 120 > pod["terminationGracePeriodSeconds"] >= int(command[2]) + 15
-        mounted = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
-        volumes = {volume["name"]: volume for volume in pod["volumes"]}
-        assert volumes[mounted["/etc/vadv"]]["configMap"]["name"] == "vadv-scripts"
+        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+            pod = group["template"]["spec"]
+            command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+            assert command[:2] == ["sh", "/etc/vadv/drain.sh"]
+            assert 120 > pod["terminationGracePeriodSeconds"] >= int(command[2]) + 15
+            mounted = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+            volumes = {volume["name"]: volume for volume in pod["volumes"]}
+            assert volumes[mounted["/etc/vadv"]]["configMap"]["name"] == "vadv-scripts"
     for part in ("job", "cluster"):
         [scripts] = [one["data"] for one in rendered(part) if one["metadata"]["name"] == "vadv-scripts"]
         assert set(scripts) == {"run.sh", "drain.sh"}

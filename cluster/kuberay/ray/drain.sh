@@ -1,10 +1,10 @@
 #!/bin/sh
-# preStop of a worker: tell Ray that this node goes in SECONDS, and stay until its work has left.
+# preStop of a pod: tell Ray that this node goes in SECONDS, and stay until its work has left.
 #
 #   drain.sh [SECONDS]
 #
-# Ray Train learns the deadline, checkpoints and goes on elsewhere. The pod's terminationGracePeriodSeconds must be longer than
-# SECONDS.
+# A training checkpoints and goes on elsewhere; on the head, it ends with 75. The pod's terminationGracePeriodSeconds must be
+# longer than SECONDS.
 seconds=${1:-90}
 end=$(($(date +%s) + seconds))
 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "the pod is being deleted" \
