@@ -121,9 +121,8 @@ def test_job_trains_from_s3_a_mistake_is_not_retried_and_a_drained_worker_leaves
         longer = entrypoint.replace(
             "--trainer.num_workers=2", "--trainer.num_workers=1 --trainer.epochs=2000 --run.name=long"
         )
-        jobs = subprocess.Popen(
-            submitter(server, "deleted", longer), env=outside, stdout=(tmp_path / "job.log").open("w")
-        )
+        with (tmp_path / "job.log").open("wb") as file:
+            job = subprocess.Popen(submitter(server, "deleted", longer), env=outside, stdout=file)
         deadline = time.monotonic() + 200
         while "step" not in (tmp_path / "job.log").read_text().partition("engine:")[2]:
             assert time.monotonic() < deadline, (tmp_path / "job.log").read_text()
@@ -132,5 +131,5 @@ def test_job_trains_from_s3_a_mistake_is_not_retried_and_a_drained_worker_leaves
         while "checkpoint is complete" not in (tmp_path / "job.log").read_text():
             assert hook.poll() is None, (tmp_path / "drain.log").read_text() + (tmp_path / "job.log").read_text()
             time.sleep(0.5)
-        jobs.kill()
-        jobs.wait(30)
+        job.kill()
+        job.wait(30)
