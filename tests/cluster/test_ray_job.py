@@ -33,7 +33,7 @@ def submitter(server: str, job: str, entrypoint: str) -> list[str]:
 @pytest.mark.long
 @needs_kubectl
 @needs_hosts
-def test_job_trains_from_s3_a_mistake_is_not_retried_and_a_drained_worker_leaves(write_config, tmp_path: Path) -> None:
+def test_job_trains_from_s3_ends_at_a_mistake_and_drains_its_pods(write_config, tmp_path: Path) -> None:
     config = write_config("kuberay")
     entrypoint = ray_job()["spec"]["entrypoint"]
     for shipped, here in {
