@@ -103,7 +103,7 @@ class Slurm:
 @needs_hosts
 def test_job_trains_on_two_nodes_requeues_at_its_limit_and_resumes(write_config, tmp_path: Path) -> None:
     config = write_config("slurm")
-    arguments = (str(config), "--trainer.epochs=30")
+    arguments = (str(config), "--trainer.epochs=12")
 
     def steps() -> list[int]:
         if not (tmp_path / "runs" / "slurm" / "metrics.jsonl").exists():
@@ -124,7 +124,7 @@ def test_job_trains_on_two_nodes_requeues_at_its_limit_and_resumes(write_config,
         assert "--cpus-per-task=2" in slurm.options
         assert slurm.requeued.read_text() == "requeue 4242\n"
         first = max(steps())
-        assert first < 30 * 6, "it ended before the signal"
+        assert first < 12 * 6, "it ended before the signal"
         with slurm.job(*arguments) as job:
             assert job.wait(400) == 0, slurm.log.read_text()
     told = slurm.log.read_text()
