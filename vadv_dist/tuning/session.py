@@ -1,5 +1,7 @@
 """Run trainings one after another in this process, pausing each after every epoch until it may continue."""
 
+import contextlib
+import ctypes
 import gc
 import queue
 import threading
@@ -103,9 +105,12 @@ def train_here(
 
 
 def _free_memory() -> None:
-    """Free the trial's device memory for the next one."""
+    """Free the memory of a training, so that the process waits, or starts the next one, without it."""
     import torch
 
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    # glibc keeps freed memory: 0.4 GiB after trainings of a small model. Other C libraries have no such function.
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
