@@ -451,11 +451,26 @@ def test_training_windows_are_released_before_validation(write_config, tmp_path:
         most = max(most, sum(len(supply._held) for supply in supplies))
         return window
 
+    ahead: list[tuple[tuple[int, ...], int]] = []
+    prefetch = LocalWindows.prefetch
+
+    def note(self: LocalWindows, shards: tuple[int, ...]) -> None:
+        prefetch(self, shards)
+        ahead.append((shards, sum(len(supply._held) for supply in supplies)))
+
     monkeypatch.setattr(LocalWindows, "__init__", remember)
     monkeypatch.setattr(LocalWindows, "get", count)
-    run(write_config(uri=data), "--data.window_bytes=65536")
+    monkeypatch.setattr(LocalWindows, "prefetch", note)
+    path = write_config(uri=data)
+    run(path, "--data.window_bytes=65536", "--trainer.epochs=3")
     assert len(supplies) == 2
     assert most == 2
+    config = load_config(path, ["--data.window_bytes=65536"])
+    train_split = Splits.open(config).train
+    first = [train_split.plan(config.data, seed=config.run.seed, epoch=epoch).window(0).shards for epoch in (1, 2)]
+    assert ahead == [
+        (shards, 2) for shards in first
+    ]  # during the last window of validation, but not after the last epoch
 
 
 def test_a_run_begun_before_there_were_lanes_resumes_in_its_order(write_config, tmp_path: Path, monkeypatch) -> None:

@@ -84,6 +84,7 @@ class BatchStream:
         pin_memory: prepare batches in pinned memory, for a GPU.
         read_ahead: read the next window while the current one is in use.
         waiting: called every 0.2 s while waiting for a step; may raise to leave the epoch.
+        at_last_window: called by the preparing thread when it has the last window of the epoch.
     """
 
     plan: EpochPlan
@@ -97,6 +98,7 @@ class BatchStream:
     pin_memory: bool = False
     read_ahead: bool = True
     waiting: Callable[[], None] = lambda: None
+    at_last_window: Callable[[], None] = lambda: None
 
     def steps(self, first_step: int = 0) -> Iterator[StepBatches]:
         """Yield the steps of the epoch from `first_step` on; errors of the preparing thread are raised here."""
@@ -177,6 +179,8 @@ class BatchStream:
             upcoming = plan.window(following, self.rank, self.world_size) if following < plan.num_windows else None
             ahead = upcoming.shards if upcoming is not None and self.read_ahead else None
             window = self.windows.get(planned.shards, ahead)
+            if upcoming is None:
+                self.at_last_window()
             shares = self._shares_of(planned, window)
             offsets = range(max(first_step - planned.first_step, 0), planned.num_batches)
             at_once = max(1, _LOOK_AHEAD_ROWS * self.world_size // plan.batch_size)

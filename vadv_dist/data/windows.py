@@ -41,6 +41,10 @@ class Windows(Protocol):
         """Return the window of some shards and start to read the `upcoming` one."""
         ...
 
+    def prefetch(self, shards: ShardIds) -> None:
+        """Start to read the window that is asked for next, and release all others."""
+        ...
+
     def release(self) -> None:
         """Release all windows, to make room for another split's."""
         ...
@@ -133,6 +137,12 @@ class LocalWindows:
             self._held[upcoming] = self._pool.submit(self._read, upcoming)
         return window
 
+    def prefetch(self, shards: ShardIds) -> None:
+        """See `Windows.prefetch`."""
+        self._held = {ids: future for ids, future in self._held.items() if ids == shards}
+        if shards not in self._held:
+            self._held[shards] = self._pool.submit(self._read, shards)
+
     def release(self) -> None:
         """See `Windows.release`."""
         self._held.clear()
@@ -174,6 +184,12 @@ class RayWindows:
         if upcoming is not None:
             self._actor.prefetch.remote(self._rank, shards, upcoming)
         return self._current[1]
+
+    def prefetch(self, shards: ShardIds) -> None:
+        """See `Windows.prefetch`."""
+        if self._current is None or self._current[0] != shards:
+            self._current = None
+            self._actor.prefetch.remote(self._rank, shards)
 
     def release(self) -> None:
         """See `Windows.release`."""
@@ -264,10 +280,10 @@ class _NodeWindows:
         with self._lock:
             self._held.pop(shards, None)
 
-    def prefetch(self, rank: int, current: ShardIds, upcoming: ShardIds) -> None:
-        """Start to read a rank's next window; of its others, keep only the current one."""
+    def prefetch(self, rank: int, *windows: ShardIds) -> None:
+        """Start to read a rank's next window; of its others, keep only those that are named."""
         with self._lock:
-            self._want(rank, current, upcoming)
+            self._want(rank, *windows)
 
     def _want(self, rank: int, *windows: ShardIds) -> None:
         """Read what a rank wants, and drop what no rank wants."""

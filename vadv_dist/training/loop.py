@@ -198,9 +198,16 @@ class Trainer:
                 self._line = LogLine()
             self._leave_if_asked()
 
-    def _plan(self) -> EpochPlan:
+    def _plan(self, epoch: int | None = None) -> EpochPlan:
+        """The plan of an epoch, by default the current one."""
         state, config = self.state, self.config
-        return self.train.plan(config.data, seed=config.run.seed, epoch=state.epoch, num_lanes=state.num_lanes)
+        epoch = state.epoch if epoch is None else epoch
+        return self.train.plan(config.data, seed=config.run.seed, epoch=epoch, num_lanes=state.num_lanes)
+
+    def _read_ahead(self, epoch: int) -> None:
+        """Start to read the first window of an epoch."""
+        first = self._plan(epoch).window(0, self.distributed.rank, self.distributed.world_size)
+        self.train_windows.prefetch(first.shards)
 
     def _planned_steps(self) -> int:
         closed = self.task.in_closed_form
@@ -312,6 +319,7 @@ class Trainer:
         makes_room = plan.num_windows > 1
         if makes_room:
             self.train_windows.release()
+        goes_on = makes_room and state.epoch + 1 < trainer.epochs and state.step != trainer.max_steps
         scored = score_split(
             self.task,
             self.engine,
@@ -322,6 +330,8 @@ class Trainer:
             max_batches=self.max_valid_batches,
             on_batch=self._leave_validation,
             waiting=self._leave_alone,
+            # Beside the last window of validation there is room for the first of the next epoch.
+            at_last_window=partial(self._read_ahead, state.epoch + 1) if goes_on else _nothing,
         )
         self._flush_notes()
         if makes_room:
@@ -467,6 +477,10 @@ def planned_steps(
     first = train.plan(config.data, seed=config.run.seed, epoch=0, num_lanes=num_lanes)
     steps = first.num_steps * config.trainer.epochs
     return min(steps, config.trainer.max_steps or steps)
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _mix(seed: int, step: int, rank: int) -> int:
