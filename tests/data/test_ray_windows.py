@@ -137,3 +137,24 @@ def test_a_damaged_shard_gives_the_readers_message(joined: Cluster, split, tmp_p
     victim.write_bytes(victim.read_bytes()[:-1])
     with pytest.raises(UserError, match=rf"{victim.name} has .* bytes, but dataset.json declares"):
         RayWindows(split_of(tmp_path / "data"), "damaged").get(ALL, None)
+
+
+def test_the_windows_of_ranks_with_different_lanes_are_kept_side_by_side(
+    joined: Cluster, split, tmp_path: Path
+) -> None:
+    import ray
+
+    root = split.sources.datasets[0].root
+    shutil.copytree(root, tmp_path / "data")
+    first, other = (RayWindows(split_of(tmp_path / "data"), "lanes", rank) for rank in (0, 1))
+    assert first.get((0, 1), (4, 5)).clip_id == expected((0, 1))
+    assert other.get((2, 3), (6, 7)).clip_id == expected((2, 3))
+    first.prefetch((4, 5))
+    for rank, shards in ((0, (4, 5)), (1, (6, 7))):
+        ray.get(first._actor.get.remote(rank, shards))  # until they are read
+    shutil.rmtree(tmp_path / "data")
+    assert first.get((4, 5), None).clip_id == expected((4, 5))
+    assert other.get((6, 7), None).clip_id == expected((6, 7))
+    with pytest.raises(UserError, match="is missing"):
+        first.get((0, 1), None)
+    assert other.get((6, 7), None).clip_id == expected((6, 7))
