@@ -8,6 +8,7 @@ from vadv_dist.inference.manifest import (
     ONNX,
     PYTORCH,
     RETRIEVAL,
+    format_of,
     read_manifest,
     resolve_student,
     task_of,
@@ -65,7 +66,8 @@ def load_model(settings: ServeSettings) -> Loaded:
                     "Leave --device and --precision out."
                 )
             pair = VectorModel(PairStudent.load(location(path)))
-            return Loaded(pair, settings.batch_tokens or _BATCH_VECTORS, "cpu in fp32", _service(path, settings))
+            place = "cpu in fp32 by onnxruntime" if format_of(read_manifest(path)) == ONNX else "cpu in fp32"
+            return Loaded(pair, settings.batch_tokens or _BATCH_VECTORS, place, _service(path, settings))
         student = open_text_student(
             location(path), batch_tokens=settings.batch_tokens, device=settings.device, precision=settings.precision
         )

@@ -60,6 +60,13 @@ function row(table, cells, tag) {
 const base = location.href.replace(/(docs)?[?#].*$/, "").replace(/docs$/, "");
 let path = "predict", widths = null;
 function show(number) { return String(number).replace("-", "\u2212"); }
+function numbers(line, place) {
+  return line.trim().split(/[\s,;]+/).map(word => {
+    if (!word || !isFinite(word))
+      throw new Error("Line " + (place + 1) + ": \u201c" + word + "\u201d is not a number.");
+    return Number(word);
+  });
+}
 function example() {
   const width = widths[$("modality").value];
   $("items").value = Array.from({length: width}, (_, place) => Math.sin(place + 1).toFixed(2)).join(" ");
@@ -101,9 +108,8 @@ $("form").addEventListener("submit", async event => {
   $("error").textContent = "";
   $("answers").replaceChildren();
   const lines = $("items").value.split("\n").filter(line => line.trim());
-  const request = widths === null ? {texts: lines} :
-    {modality: $("modality").value, vectors: lines.map(line => line.trim().split(/[\s,;]+/).map(Number))};
   try {
+    const request = widths === null ? {texts: lines} : {modality: $("modality").value, vectors: lines.map(numbers)};
     const response = await fetch(path, {
       method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(request),
     });
