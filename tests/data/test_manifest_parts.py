@@ -24,7 +24,7 @@ from vadv_dist.storage import sha256_file
 NUM_SHARDS = 9
 
 
-def write(out: Path) -> Path:
+def write(out: str | Path) -> str | Path:
     """Nine train shards of two clips, of which every third clip lacks its face, and one of valid."""
     specs = {"face": FeatureSpec((2, 3))}
     with DatasetWriter(out, features=specs, label=LabelSpec(), provenance={}, shard_rows=2) as writer:
@@ -66,6 +66,16 @@ def test_a_data_set_in_parts_is_the_same_data_set(whole: Path, parted: Path) -> 
     windows = LocalWindows(split)
     assert windows.get((0, 5, 8), None).clip_id == ["c0", "c1", "c10", "c11", "c16", "c17"]
     windows.close()
+
+
+def test_a_data_set_in_parts_in_an_object_store_is_the_same(whole: Path, s3: str, monkeypatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(dataset_module, "MOST_LISTED", 5)
+        patched.setattr(manifest_parts, "_PART_SHARDS", 4)
+        there = write(f"{s3}/parted")
+    assert Dataset.open(there).manifest.splits == Dataset.open(whole).manifest.splits
+    assert check_dataset(there).shards == NUM_SHARDS + 1
+    assert not any("does not list" in finding.what for finding in check_dataset(there).findings)
 
 
 def test_a_data_set_in_parts_passes_its_check(parted: Path) -> None:
