@@ -127,7 +127,7 @@ def _gpus(config: Config | None) -> Iterator[Finding]:
         if others:
             advice = f"It is also used by {', '.join(map(str, others))}: expect less memory and slower steps."
         yield _finding(f"GPU {number}", found, advice, level="warning")
-    if torch.cuda.device_count() > 1 or (config is not None and config.trainer.num_workers > 1):
+    if torch.cuda.device_count() > 1 or (config is not None and config.trainer.workers > 1):
         try:
             yield _finding("NCCL", ".".join(map(str, torch.cuda.nccl.version())))  # type: ignore[no-untyped-call]  # untyped in torch
         except (AttributeError, RuntimeError) as error:
@@ -251,7 +251,7 @@ def _memory(config: Config) -> Iterator[Finding]:
         free, what = int(torch.cuda.mem_get_info()[0]), "GPU memory"
     else:
         free, what = _available_memory(), "memory"
-        need *= max(1, config.trainer.num_workers)
+        need *= max(1, config.trainer.workers)
     advice = "Use more workers, a larger trainer.accumulate, or student.gradient_checkpointing."
     found = f"needs about {_gib(need)} of {_gib(free)} free"
     yield _finding(what, found, "" if need < 0.9 * free else advice, level="warning")

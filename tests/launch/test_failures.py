@@ -1,4 +1,4 @@
-"""One run on a two-node cluster that hangs, loses a node with notice, is noticed itself, and ends as if undisturbed."""
+"""Runs on several nodes that hang, lose nodes with notice, and are noticed themselves, end as if undisturbed."""
 
 import json
 import os
@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from ray_nodes import Cluster, kill_node, start_cluster, start_node
+from s3_server import FaultyProxy
 
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.storage.objects import S3Path
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
@@ -165,3 +167,93 @@ def test_run_that_hangs_and_whose_nodes_leave_ends_as_if_undisturbed(nodes: Node
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not os.path.exists(told.root / ".ray")
+
+
+@pytest.fixture
+def nodes_without_head() -> Iterator[Nodes]:
+    """Two nodes for two workers each; the head takes none."""
+    with start_cluster(cpus=0) as cluster:
+        nodes = Nodes(cluster)
+        nodes.add()
+        nodes.add()
+        try:
+            yield nodes
+        finally:
+            for node in nodes.started:
+                kill_node(node)
+
+
+def test_four_then_two_then_four_workers_learn_what_one_process_does(
+    nodes_without_head: Nodes, write_config, tmp_path: Path
+) -> None:
+    nodes = nodes_without_head
+    options = ["--data.batch_size=8", "--trainer.epochs=60", "--trainer.cpus_per_worker=1"]
+    # Each rank draws its own dropout; without it, only rounding depends on the number of ranks.
+    options += ["--student.dropout=0", "--student.encoder_dropout=0"]
+    environment = {**nodes.cluster.environment, "OMP_NUM_THREADS": "1"}
+
+    def start(name: str, *more: str) -> tuple[subprocess.Popen, RunFolder, Path]:
+        path = str(write_config(name))
+        command = [sys.executable, "-m", "vadv_dist.cli", "train", "--config", path, *options, *more]
+        log = tmp_path / f"{name}.log"
+        with log.open("a") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        return process, RunFolder(tmp_path / "runs" / name), log
+
+    def workers(folder: RunFolder) -> list[int]:
+        return [line["workers"] for line in records(folder, "start")]
+
+    driver, elastic, log = start("elastic", "--trainer.num_workers=[2, 4]")
+    wait_until(driver, lambda: workers(elastic) == [4] and len(records(elastic, "step")) > 15, log)
+    nodes.drain(head=False, deadline_s=60)
+    wait_until(driver, lambda: workers(elastic) == [4, 2], log)
+    nodes.add()
+    wait_until(driver, lambda: workers(elastic) == [4, 2, 4], log)
+    assert driver.wait(600) == 0, log.read_text()
+    causes = [(line["kind"], line.get("cause", "")) for line in records(elastic, "start", "stop")]
+    assert causes == [
+        ("start", ""),
+        ("stop", "preemption"),
+        ("start", "preemption"),
+        ("stop", "resize"),
+        ("start", "resize"),
+    ]
+
+    driver, whole, log = start("whole", "--trainer.num_workers=0")
+    assert driver.wait(600) == 0, log.read_text()
+    found, expected = records(elastic, "step"), records(whole, "step")
+    assert [line["step"] for line in found] == [line["step"] for line in expected]
+    first, second = weights(elastic), weights(whole)
+    assert first.keys() == second.keys()
+    differences = [float((first[name] - second[name]).abs().max()) for name in first if first[name].is_floating_point()]
+    scale = max(float(value.abs().max()) for value in second.values() if value.is_floating_point())
+    print("largest difference", max(differences), "largest weight", scale)
+    assert all(torch.allclose(first[name], second[name], rtol=1e-3, atol=1e-3) for name in first)
+
+
+def test_store_that_stands_still_neither_ends_nor_hangs_a_run(cluster, s3, s3_port, write_config, tmp_path) -> None:
+    """The store answers nobody for half a minute: not the ranks, their reader, the driver, or their leases."""
+    folder = RunFolder(S3Path.parse(f"{s3}/runs/slow"))
+    path = str(write_config("slow", storage=f"{s3}/runs"))
+    command = [sys.executable, "-m", "vadv_dist.cli", "train", "--config", path, "--data.batch_size=4"]
+    command += ["--trainer.epochs=60", "--trainer.num_workers=2", "--trainer.cpus_per_worker=1"]
+    command += ["--trainer.hang_timeout_s=8", "--trainer.max_failures=0"]
+    # Only the first epoch, the best ones, and the end have checkpoints.
+    command += ["--trainer.checkpoint_every_epochs=null"]
+    log = tmp_path / "log"
+    with FaultyProxy(s3_port, share=0.0) as proxy:
+        environment = {**cluster.environment, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_address[1]}"}
+        with log.open("a") as file:
+            driver = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        wait_until(driver, lambda: len(records(folder, "step")) > 300, log)
+        began, proxy.hold = time.time(), "/"
+        time.sleep(30)
+        ended, proxy.hold = time.time(), None
+        assert driver.wait(300) == 0, log.read_text()
+    assert proxy.held.is_set()
+    assert "has not answered" not in log.read_text()
+    assert len(records(folder, "start")) == 1
+    steps = records(folder, "step")
+    assert [line["step"] for line in steps] == list(range(1, 60 * 21 + 1))
+    meanwhile = [line for line in steps if began + 5 < line["time"] < ended]
+    assert len(meanwhile) > 50  # training went on

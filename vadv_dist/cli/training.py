@@ -95,7 +95,7 @@ def _train(options: argparse.Namespace) -> int:
         from vadv_dist.studies.plan import plan_seeds
 
         # Without workers, a run trains in this process, as without --seeds.
-        use_ray = config.trainer.num_workers > 0
+        use_ray = config.trainer.workers > 0
         return run_planned(plan_seeds(config, options.seeds), options, use_ray=use_ray)
     if options.dry_run:
         from vadv_dist.launch.dry_run import describe, render

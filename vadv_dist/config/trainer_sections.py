@@ -14,8 +14,11 @@ _DEFAULT_STAGE = 2
 class TrainerConfig:
     """Duration, resources, and checkpoints of training."""
 
-    num_workers: Natural = 0
-    """0 trains in this process; n ≥ 1 starts n Ray Train workers."""
+    num_workers: Natural | tuple[Count, Count] = 0
+    """0 trains in this process; n ≥ 1 starts n Ray Train workers; [least, most] starts as many as the cluster has room
+    for, goes on with fewer when a node leaves, and with more when one joins. The global batches are the same whatever
+    the number, and `accumulate` is that of the most workers: with fewer, there are more micro-batches of the same
+    size."""
     cpus_per_worker: Count | None = None
     """CPUs, and therefore threads, of a Ray Train worker; null divides this machine's cores among the workers, or uses
     1 on an existing cluster."""
@@ -68,6 +71,20 @@ class TrainerConfig:
     end."""
     grace_s: Positive = 30.0
     """Seconds after SIGTERM or SIGUSR1 in which to finish the step and write a checkpoint before the process exits."""
+
+    def __post_init__(self) -> None:
+        least, most = self.min_workers, self.workers
+        require(least <= most, "num_workers", [least, most], "[least, most] with least ≤ most")
+
+    @property
+    def workers(self) -> int:
+        """Number of Ray Train workers, the most if it may change; 0 trains in this process."""
+        return self.num_workers[1] if isinstance(self.num_workers, tuple) else self.num_workers
+
+    @property
+    def min_workers(self) -> int:
+        """Number of Ray Train workers without which the run waits."""
+        return self.num_workers[0] if isinstance(self.num_workers, tuple) else self.num_workers
 
 
 @dataclass(frozen=True, config=SETTINGS)

@@ -14,6 +14,14 @@ def micro_batch_size(batch_size: int, world_size: int, accumulate: int) -> int:
     return -(-batch_size // (world_size * accumulate))
 
 
+def accumulate_of(batch_size: int, world_size: int, workers: int, accumulate: int) -> int:
+    """Micro-batches per rank and step if a run for `workers` ranks has only `world_size`.
+
+    Micro-batches stay as large as on all ranks, so that a device has to hold no more than it can.
+    """
+    return -(-batch_size // (world_size * micro_batch_size(batch_size, workers, accumulate)))
+
+
 def collects_gradients(engine: EngineConfig, world_size: int) -> bool:
     """Whether `CollectedGradients` reduces the gradients instead of DeepSpeed's hooks."""
     return not engine.offload_optimizer and (engine.stage == 1 or (engine.stage == 2 and world_size == 1))

@@ -36,7 +36,7 @@ def ray_session(trainer: TrainerConfig, say: Callable[[str], None] = lambda text
     import ray
 
     started_here = False
-    workers, cores = trainer.num_workers, os.cpu_count() or 1
+    workers, cores = trainer.workers, os.cpu_count() or 1
     mine = trainer.cpus_per_worker or max(1, cores // workers)
     if not ray.is_initialized():
         # Two more than the workers need: one for reading windows, one for Ray Train's controller.
@@ -69,7 +69,7 @@ def wait_for_room(trainer: TrainerConfig, cpus: int, say: Callable[[str], None])
     from ray.autoscaler.sdk import request_resources
 
     bundle = {"CPU": float(cpus), **({"GPU": 1.0} if trainer.use_gpu is True else {})}
-    request_resources(bundles=[*[bundle] * trainer.num_workers, {"CPU": 1.0}])
+    request_resources(bundles=[*[bundle] * trainer.workers, {"CPU": 1.0}])
     say_at_s = 0.0
     try:
         while lacking := lacks(trainer, cpus):
@@ -88,9 +88,9 @@ def wait_for_room(trainer: TrainerConfig, cpus: int, say: Callable[[str], None])
 
 
 def lacks(trainer: TrainerConfig, cpus: int) -> str:
-    """What the cluster as a whole lacks for the workers; empty if nothing."""
+    """What the cluster as a whole lacks for the least number of workers; empty if nothing."""
     have = {"CPU": cluster_resource("CPU"), "GPU": cluster_resource("GPU")}
-    need = {"CPU": cpus * trainer.num_workers + 1, "GPU": trainer.num_workers * (trainer.use_gpu is True)}
+    need = {"CPU": cpus * trainer.min_workers + 1, "GPU": trainer.min_workers * (trainer.use_gpu is True)}
     return ", ".join(f"{counted(have[name], name)} of {need[name]}" for name in need if have[name] < need[name])
 
 
@@ -102,7 +102,7 @@ def is_busy(trainer: TrainerConfig, cpus: int) -> str:
     if not any(group["state"] == "PENDING" for group in placement_group_table().values()):
         return ""  # what is not free may be in use by the workers themselves, which are starting
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]  # untyped in Ray
-    need = {"CPU": cpus * trainer.num_workers, "GPU": trainer.num_workers * (trainer.use_gpu is True)}
+    need = {"CPU": cpus * trainer.min_workers, "GPU": trainer.min_workers * (trainer.use_gpu is True)}
     lacking = [name for name in need if free.get(name, 0.0) < need[name]]
     return ", ".join(f"{counted(free.get(name, 0.0), name)} of {need[name]} free" for name in lacking)
 
@@ -113,7 +113,7 @@ def require_room(trainer: TrainerConfig, cpus: int, *, have_cpus: float, have_gp
     Raises:
         UserError: it has fewer CPUs, or GPUs if they are requested, than the workers need.
     """
-    workers = trainer.num_workers
+    workers = trainer.min_workers
     if have_cpus < cpus * workers + 1:
         raise UserError(
             f"The Ray cluster has {counted(have_cpus, 'CPU')}, but the workers need {workers} × "

@@ -27,6 +27,8 @@ from vadv_dist.training.pulse import Beat
 
 # Seconds between two questions to a rank, and for which a rank or a node may take to show stacks.
 _ASK_S, _STACKS_S = 5.0, 20.0
+# Seconds for which workers may take to stop before their number changes, and between two looks whether they have.
+_STOPPING_S, _LOOK_S = 120.0, 0.2
 PREEMPTION, HANG, LOST, RESIZE = "preemption", "hang", "lost worker", "resize"
 
 
@@ -49,6 +51,21 @@ class ControllerWatch(WorkerGroupCallback, ControllerCallback):
         self._cause = ""
         self._hang: Hang | None = None
         self._preemption: Any = None
+        self._resizes = False
+
+    def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
+        """Have running workers stop with a checkpoint before Ray Train ends them to start another number of them."""
+        if not self._resizes:  # the first workers, or after a failure
+            return
+        self._resizes = False
+        for worker in self._workers.values():
+            worker.execute_async(rank_state.ask, RESIZE)
+        deadline = time.monotonic() + _STOPPING_S
+        while time.monotonic() < deadline:
+            ended = _results({r: w.execute_async(rank_state.has_ended) for r, w in self._workers.items()})
+            if len(ended) < len(self._workers) or all(ended.values()):  # a lost worker has nothing to save
+                return
+            time.sleep(_LOOK_S)
 
     def after_worker_group_start(self, worker_group: Any) -> None:
         """Tell the workers why they start."""
@@ -64,7 +81,7 @@ class ControllerWatch(WorkerGroupCallback, ControllerCallback):
         elif isinstance(current_state, RestartingState):
             self._restart(current_state.training_failed_error)
         elif isinstance(current_state, ResizingState):
-            self._cause = RESIZE
+            self._cause, self._resizes = RESIZE, True
             self._notes.write("restarting", cause=self._cause, why="the number of workers changes")
         elif isinstance(current_state, RunningState) and not isinstance(previous_state, RunningState):
             self._notes.write("running", workers=len(self._workers))
@@ -162,7 +179,7 @@ def _kill(pid: int, file: int) -> str:
     return ""
 
 
-def _results(started: Mapping[int, Any]) -> dict[int, str]:
+def _results(started: Mapping[int, Any]) -> dict[int, Any]:
     """Results of remote calls by rank, without those that fail or take too long."""
     if not started:
         return {}

@@ -58,7 +58,7 @@ def train(
     splits = Splits.open(config)
     with torch.device("meta"):  # find errors before anything starts
         task = build(config, splits.train.sources, weights=False)
-    if config.trainer.num_workers == 0:
+    if config.trainer.workers == 0:
         choose_dtype(config.trainer, choose_device(config.trainer.use_gpu))
     trained_on = TrainedOn.of(config, splits.train.sources)
     told = _Stop(console, config.trainer.grace_s, folder)
@@ -114,7 +114,7 @@ def train(
                 track(line)
                 told.see(line)
 
-            if config.trainer.num_workers == 0:
+            if config.trainer.workers == 0:
                 request.is_working = True
                 train_locally(config, show, lambda: request.cause)
             else:

@@ -30,7 +30,7 @@ def describe(config: Config) -> dict[str, Any]:
         task = build(config, splits.train.sources, weights=False)
     parts = parameters_per_part(task)
     plan = splits.train.plan(config.data, seed=config.run.seed, epoch=0)
-    world = max(1, config.trainer.num_workers)
+    world = max(1, config.trainer.workers)
     micro = micro_batch_size(config.data.batch_size, world, config.trainer.accumulate)
     bf16, sizes = _computes_in_bf16(config, task), _sizes(config, task)
     choice = _choose(config, sizes, bf16=bf16)
@@ -86,7 +86,7 @@ def chosen_engine(config: Config) -> Choice:
     Raises:
         UserError: the run could not start.
     """
-    if config.engine.kind != "auto" or config.trainer.num_workers <= 1:
+    if config.engine.kind != "auto" or config.trainer.workers <= 1:
         return _choose(config, ModelSizes(0, 0), bf16=False)
     with torch.device("meta"):
         task = build(config, Splits.open(config).train.sources, weights=False)
@@ -94,7 +94,7 @@ def chosen_engine(config: Config) -> Choice:
 
 
 def _choose(config: Config, sizes: ModelSizes, *, bf16: bool) -> Choice:
-    world, accumulate = max(1, config.trainer.num_workers), config.trainer.accumulate
+    world, accumulate = max(1, config.trainer.workers), config.trainer.accumulate
     return choose_engine(config.engine, sizes, world, bf16=bf16, accumulate=accumulate, device=_device_bytes(config))
 
 
@@ -108,7 +108,7 @@ def _sizes(config: Config, task: Task) -> ModelSizes:
     return measure_sizes(
         task,
         config.data.max_tokens,
-        micro_batch_size(config.data.batch_size, max(1, config.trainer.num_workers), config.trainer.accumulate),
+        micro_batch_size(config.data.batch_size, max(1, config.trainer.workers), config.trainer.accumulate),
         bf16=_computes_in_bf16(config, task),
     )
 
@@ -129,7 +129,7 @@ def _device_bytes(config: Config) -> int | None:
         return device_bytes(torch.device("cuda", 0))
     if config.trainer.use_gpu is True:
         return None
-    return device_bytes(torch.device("cpu"), max(1, config.trainer.num_workers))
+    return device_bytes(torch.device("cpu"), max(1, config.trainer.workers))
 
 
 def parameters_per_part(task: Task) -> dict[str, int]:

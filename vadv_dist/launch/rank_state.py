@@ -17,11 +17,13 @@ class RankState:
         pulse: its progress.
         cause: why the attempt was started in place of an earlier one of the same command; empty for the first.
         asked: why the controller asked to stop; empty if it did not.
+        has_ended: whether the training has ended.
     """
 
     pulse: Pulse
     cause: str = ""
     asked: str = ""
+    has_ended: bool = False
 
 
 _state = RankState(Pulse())
@@ -34,13 +36,18 @@ def rank_state() -> RankState:
 
 def begin(cause: str) -> int:
     """Note why this attempt was started; return the file of the process's stacks (`write_stacks_on_signal`)."""
-    _state.pulse, _state.cause, _state.asked = Pulse(), cause, ""
+    _state.pulse, _state.cause, _state.asked, _state.has_ended = Pulse(), cause, "", False
     return write_stacks_on_signal()
 
 
 def ask(cause: str) -> None:
     """Ask this rank to stop; that of rank 0 counts."""
     _state.asked = cause
+
+
+def has_ended() -> bool:
+    """Whether this rank's training has ended."""
+    return _state.has_ended
 
 
 def beat() -> Beat:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vadv_dist.config import Config, config_to_dict
+from vadv_dist.config.trainer_sections import TrainerConfig
 from vadv_dist.engines.allocator import THREAD_ENVIRONMENT
 from vadv_dist.engines.faults import is_lost_peer
 from vadv_dist.errors import MachineError, PreemptedError, VadvError
@@ -29,9 +30,13 @@ _COLLECTIVE_S = 2 * 3600
 # Seconds for which a run whose workers were lost waits for a cluster that is now too small, if
 # `trainer.wait_for_room_s` is not longer.
 _ROOM_LOST_S = 600.0
+# Between two looks whether the number of workers should change.
+_RESIZE_S = 30.0
 # Ray's defaults are 5 s between two looks for nodes that leave, and no look at NCCL.
 _SETTINGS = {"RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
 _NCCL_SETTINGS = {"RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR": "1", "RAY_TRAIN_NCCL_RAS_ACTION": "fail"}
+# A node that leaves still counts in Ray Train's choice of a number of workers; the next try counts again.
+_ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15"}
 _NCCL_TIMEOUT = "RAY_TRAIN_NCCL_RAS_CONFIRM_DURATION_S"
 
 Say = Callable[[str], None]
@@ -62,8 +67,9 @@ def train_with_ray(
 
         from vadv_dist.launch.controller_watch import ControllerWatch
 
-    workers, trainer_config = config.trainer.num_workers, config.trainer
-    say(f"starting {workers} Ray Train worker{'s' if workers > 1 else ''} …")
+    workers, trainer_config = config.trainer.workers, config.trainer
+    least = "" if workers == trainer_config.min_workers else f"{trainer_config.min_workers} to "
+    say(f"starting {least}{workers} Ray Train worker{'s' if workers > 1 else ''} …")
     # Notes of the workers for the driver; Ray Train's own records go to a scratch folder.
     notes = folder.root / ".ray"
     _remove(notes)
@@ -72,9 +78,16 @@ def train_with_ray(
     with scratch_folder() as scratch, ray_session(trainer_config, say) as cpus:
         use_gpu = trainer_config.use_gpu
         if use_gpu == "auto":
-            use_gpu = cluster_resource("GPU") >= workers
-        _set_defaults(trainer_config.hang_timeout_s, use_nccl=bool(use_gpu) and workers > 1)
+            use_gpu = cluster_resource("GPU") >= trainer_config.min_workers
+        _set_defaults(trainer_config, use_nccl=bool(use_gpu) and workers > 1)
         flag = stop or stop_flag()
+        # mypy sees the class of Ray Train's first version.
+        scaling = ray.train.ScalingConfig(  # type: ignore[call-arg]
+            num_workers=trainer_config.num_workers,  # type: ignore[arg-type]
+            use_gpu=bool(use_gpu),
+            resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)},
+            elastic_resize_monitor_interval_s=_RESIZE_S,
+        )
         trainer = TorchTrainer(
             train_in_ray,  # type: ignore[arg-type]  # Ray passes on what it returns
             train_loop_config={
@@ -87,9 +100,7 @@ def train_with_ray(
                 "stop": flag,
             },
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=_COLLECTIVE_S),
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=workers, use_gpu=bool(use_gpu), resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)}
-            ),
+            scaling_config=scaling,
             run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # mypy sees the class of Ray Train's first version
                 name="workers",
                 storage_path=str(scratch),
@@ -126,11 +137,13 @@ def train_with_ray(
     _remove(notes)
 
 
-def _set_defaults(hang_timeout_s: float | None, *, use_nccl: bool) -> None:
+def _set_defaults(trainer: TrainerConfig, *, use_nccl: bool) -> None:
     """Settings of Ray Train that have no argument; what is set in the environment stays."""
     settings = dict(_SETTINGS)
-    if use_nccl and hang_timeout_s is not None:
-        settings |= _NCCL_SETTINGS | {_NCCL_TIMEOUT: str(hang_timeout_s)}
+    if trainer.min_workers < trainer.workers:
+        settings |= _ELASTIC_SETTINGS
+    if use_nccl and trainer.hang_timeout_s is not None:
+        settings |= _NCCL_SETTINGS | {_NCCL_TIMEOUT: str(trainer.hang_timeout_s)}
     for name, value in settings.items():
         os.environ.setdefault(name, value)
 

@@ -20,6 +20,7 @@ from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.windows import LocalWindows, RayWindows, Windows
 from vadv_dist.engines.allocator import keep_freed_memory
 from vadv_dist.engines.build import build_engine, uses_graphs
+from vadv_dist.engines.deepspeed_config import accumulate_of
 from vadv_dist.engines.distributed import Distributed, choose_device
 from vadv_dist.engines.faults import is_compile_failure, is_out_of_memory
 from vadv_dist.errors import MachineError, VadvError, error_from_json, error_to_json, first_line
@@ -198,6 +199,11 @@ def train_in_ray(arguments: dict[str, Any]) -> str:
     device = choose_device(arguments["use_gpu"], torch.cuda.current_device() if torch.cuda.is_available() else 0)
     os.environ.setdefault("LOCAL_RANK", str(context.get_local_rank()))
     distributed = Distributed(context.get_world_rank(), context.get_world_size(), device)
+    if distributed.world_size < config.trainer.workers:
+        accumulate = accumulate_of(
+            config.data.batch_size, distributed.world_size, config.trainer.workers, config.trainer.accumulate
+        )
+        config = replace(config, trainer=replace(config.trainer, accumulate=accumulate))
     mistake = location(arguments["mistake"])
     if not all_see_mark(RunFolder.of(config).root / ".ray", arguments["mark"], distributed):
         return ""  # the driver reports it; after an error, Ray would start workers that fail again
@@ -210,12 +216,12 @@ def train_in_ray(arguments: dict[str, Any]) -> str:
         with contextlib.suppress(VadvError, OSError):
             write_text(mistake.parent / GROUP, group.id.hex())
     name = distributed.gather(f"vadv-{secrets.token_hex(4)}")[0]
+    process = rank_state()
     try:
         with (
             _metrics_of_rank(config, distributed, arguments["trial"]) as show,
             hearing(arguments["stop"] if distributed.is_main else None) as heard,
         ):
-            process = rank_state()
             state = train_rank(
                 config,
                 distributed,
@@ -238,6 +244,8 @@ def train_in_ray(arguments: dict[str, Any]) -> str:
             name = f"{time.strftime('%Y%m%dT%H%M%S')}-rank-{distributed.rank}.txt"
             write_text(RunFolder.of(config).root / FAILURES / name, traceback.format_exc())
         raise
+    finally:
+        process.has_ended = True
 
 
 @contextlib.contextmanager

@@ -172,7 +172,7 @@ def train_study(plan: StudyPlan, checked: CheckedStudy, say: Say, *, use_ray: bo
     waiting = [run for run in plan.runs if run.state not in ("complete", "failed")]
     for run in waiting:
         trainer = run.config.trainer
-        groups.setdefault((trainer.num_workers, trainer.use_gpu), []).append(run)
+        groups.setdefault((trainer.workers, trainer.use_gpu), []).append(run)
     total = len(plan.runs)
     progress = Progress(plan.root, {"total": total}, say, ended=total - len(waiting))
 

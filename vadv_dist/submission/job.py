@@ -134,7 +134,7 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
         if override.startswith("--search.storage="):
             require_sound(override.partition("=")[2])  # arguments are visible to everyone who sees the job
     config = load_config(path, [override for override in overrides if not override.startswith("--search.")])
-    if submission.command == "train" and config.trainer.num_workers == 0:
+    if submission.command == "train" and config.trainer.workers == 0:
         raise UserError(
             "trainer.num_workers is 0, so the run would train in the job's own process on the head node. Set "
             "--trainer.num_workers=N."

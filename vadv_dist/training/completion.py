@@ -67,7 +67,7 @@ def finish_run(
         },
         parameters=parameters,
         engine=config.engine.title,
-        workers=distributed.world_size if config.trainer.num_workers else 0,
+        workers=distributed.world_size if config.trainer.workers else 0,
         device=str(distributed.device),
         versions=versions(),
     )

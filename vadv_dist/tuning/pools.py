@@ -72,9 +72,9 @@ def require_no_workers(config: Config) -> None:
     Raises:
         UserError: it has workers.
     """
-    if config.trainer.num_workers:
+    if config.trainer.workers:
         raise UserError(
-            f"trainer.num_workers is {config.trainer.num_workers}, which needs Ray. Give --trainer.num_workers=0, or "
+            f"trainer.num_workers is {config.trainer.workers}, which needs Ray. Give --trainer.num_workers=0, or "
             "leave --no-ray out."
         )
 

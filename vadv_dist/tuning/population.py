@@ -45,7 +45,7 @@ def require_population(config: Config, space: Space, search: SearchConfig) -> No
                 f"{entry.field} cannot change during a run, because the weights would no longer fit or would mean "
                 "something else. Fix it in the space, or set search.scheduler: asha."
             )
-    if trainer.num_workers:
+    if trainer.workers:
         raise UserError(
             f"trainer.num_workers is {trainer.num_workers}, but search.scheduler: pbt needs trials that wait at the "
             "end of an epoch. Set trainer.num_workers: 0, or search.scheduler: asha."

@@ -87,7 +87,7 @@ class TrialActor(ray.tune.Trainable):
             os.chdir(self._folder)
         sections = {name: section for name, section in config.items() if name not in (KEY, RESOURCES)}
         self._config = config_from_dict(sections)
-        self._session: Session = self._distributed if self._config.trainer.num_workers else self._here
+        self._session: Session = self._distributed if self._config.trainer.workers else self._here
         self._event: Event | None = None
 
     def step(self) -> dict[str, Any]:

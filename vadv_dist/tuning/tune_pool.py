@@ -64,7 +64,7 @@ class TunePool:
             UserError: it has too few resources for a trial.
         """
         trainer, search = self._config.trainer, self._search
-        if trainer.num_workers == 0:
+        if trainer.workers == 0:
             # `ray_session` does not know shares of GPUs, which are checked below.
             workers = search.concurrent or 1
             trainer = dataclasses.replace(
@@ -124,7 +124,7 @@ class TunePool:
                 with contextlib.suppress(Exception):
                     ray.kill(actor)
         for config in self._running.values():
-            if config.trainer.num_workers:
+            if config.trainer.workers:
                 remove_workers(RunFolder.of(config))
         assert self._thread is not None
         self._thread.join(_KILLED_S)
@@ -211,7 +211,7 @@ class TunePool:
 
     def _resources_of(self, config: Config) -> dict[str, float]:
         """What a trial's actor needs; with workers, one CPU for their driver."""
-        if config.trainer.num_workers:
+        if config.trainer.workers:
             return {"CPU": 1.0, "GPU": 0.0}
         gpus, use_gpu = self._search.gpus_per_trial, config.trainer.use_gpu
         if use_gpu is False:
@@ -232,7 +232,7 @@ class TunePool:
         import ray
 
         cpus, gpus = cluster_resource("CPU"), cluster_resource("GPU")
-        workers = self._config.trainer.num_workers
+        workers = self._config.trainer.workers
         if workers:
             room = int(cpus) // (self._cpus * workers + 1)
             use_gpu = self._config.trainer.use_gpu

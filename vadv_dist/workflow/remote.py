@@ -213,7 +213,7 @@ def _resources(workflow: Workflow, stage: Stage, where: str) -> dict[str, int]:
     """What Ray reserves for the job's own process: the stage's work, unless that runs on workers."""
     config = workflow.config
     on_workers = {
-        "train": _run(workflow, where).trainer.num_workers != 0,
+        "train": _run(workflow, where).trainer.workers != 0,
         "tune": config.tune is not None and config.tune.use_ray,
         "study": config.study is not None and config.study.use_ray,
         "data": True,
