@@ -189,7 +189,8 @@ def test_four_then_two_then_four_workers_learn_what_one_process_does(
     nodes = nodes_without_head
     options = ["--data.batch_size=8", "--trainer.epochs=60", "--trainer.cpus_per_worker=1"]
     # Each rank draws its own dropout; without it, only rounding depends on the number of ranks.
-    options += ["--student.dropout=0", "--student.encoder_dropout=0"]
+    # At a higher learning rate, training amplifies that.
+    options += ["--student.dropout=0", "--student.encoder_dropout=0", "--optimizer.lr=1e-5"]
     environment = {**nodes.cluster.environment, "OMP_NUM_THREADS": "1"}
 
     def start(name: str, *more: str) -> tuple[subprocess.Popen, RunFolder, Path]:
@@ -225,10 +226,9 @@ def test_four_then_two_then_four_workers_learn_what_one_process_does(
     assert [line["step"] for line in found] == [line["step"] for line in expected]
     first, second = weights(elastic), weights(whole)
     assert first.keys() == second.keys()
-    differences = [float((first[name] - second[name]).abs().max()) for name in first if first[name].is_floating_point()]
-    scale = max(float(value.abs().max()) for value in second.values() if value.is_floating_point())
-    print("largest difference", max(differences), "largest weight", scale)
-    assert all(torch.allclose(first[name], second[name], rtol=1e-3, atol=1e-3) for name in first)
+    largest = max(float((first[name].float() - second[name].float()).abs().max()) for name in first)
+    print(f"largest difference of a weight: {largest:.1e}")
+    assert largest < 2e-5  # each weight moves by up to a hundred times as much
 
 
 def test_store_that_stands_still_neither_ends_nor_hangs_a_run(cluster, s3, s3_port, write_config, tmp_path) -> None:
