@@ -31,7 +31,7 @@ _SHARDS_AT_ONCE = 4
 # Tables of small shards share an object in the store, because each object costs a round trip to write and to read.
 _OBJECT_BYTES = 4 << 20
 # Ray restarts an actor that died and repeats the call; give up on a window that kills the actor every time.
-_CALL_RETRIES, _TRIES, _PAUSE_S = 1, 3, 1.0
+_RESTARTS, _CALL_RETRIES, _TRIES, _PAUSE_S = 1, 1, 3, 1.0
 
 
 class Windows(Protocol):
@@ -212,7 +212,7 @@ class RayWindows:
             get_if_exists=True,
             num_cpus=0,  # workers may use all CPUs of a node
             max_concurrency=8,
-            max_restarts=-1,
+            max_restarts=_RESTARTS,  # without limit, a call would wait for an actor that dies at each start
             max_task_retries=_CALL_RETRIES,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         ).remote(self._split)
