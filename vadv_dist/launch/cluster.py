@@ -87,10 +87,10 @@ def wait_for_room(trainer: TrainerConfig, cpus: int, say: Callable[[str], None])
         request_resources(bundles=[])
 
 
-def lacks(trainer: TrainerConfig, cpus: int) -> str:
-    """What the cluster as a whole lacks for the least number of workers; empty if nothing."""
+def lacks(trainer: TrainerConfig, cpus: int, spare: int = 1) -> str:
+    """What the cluster as a whole lacks for the least number of workers and `spare` CPUs; empty if nothing."""
     have = {"CPU": cluster_resource("CPU"), "GPU": cluster_resource("GPU")}
-    need = {"CPU": cpus * trainer.min_workers + 1, "GPU": trainer.min_workers * (trainer.use_gpu is True)}
+    need = {"CPU": cpus * trainer.min_workers + spare, "GPU": trainer.min_workers * (trainer.use_gpu is True)}
     return ", ".join(f"{counted(have[name], name)} of {need[name]}" for name in need if have[name] < need[name])
 
 

@@ -232,7 +232,7 @@ class _Following:
         if waited_s < self._say_at_s:
             return
         self._say_at_s = waited_s + SAY_EVERY_S
-        if not (lacking := lacks(self._trainer, self._cpus)):
+        if not (lacking := lacks(self._trainer, self._cpus, spare=0)):
             if busy := is_busy(self._trainer, self._cpus):
                 self._say(f"waiting for the Ray cluster ({waited_s:.0f} s), which is busy: {busy}")
             return
