@@ -22,7 +22,7 @@ engine: {{kind: torch}}
 telemetry: {{log_every_steps: 1}}
 """
 _SPACE = """
-search: {num_trials: 3, seeds: 3, top: 1, scheduler: none, sampler: random}
+search: {num_trials: 2, seeds: 3, top: 1, leave_one_out: false, scheduler: none, sampler: random}
 space:
   optimizer.lr: {distribution: float, low: 1.0e-4, high: 1.0e-2, log: true}
 """
@@ -132,7 +132,7 @@ def _search(folder: Path) -> Subject:
 
     def arguments(output: str) -> list[str]:
         config = folder / "search.yaml"
-        config.write_text(_CONFIG.format(storage=output, data=data, encoder=data / "encoder", epochs=2, workers=0))
+        config.write_text(_CONFIG.format(storage=output, data=data, encoder=data / "encoder", epochs=1, workers=0))
         return ["tune", "--config", str(config), "--space", str(space), "--no-ray"]
 
     def study(output: str) -> Path:
