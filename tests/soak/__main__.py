@@ -85,7 +85,8 @@ class Soak:
         if not subject.in_object_store:
             clear(output)
         inside = Inside(lease_s=_LEASE_S if subject.in_object_store else None)
-        return Work(subject, output, self.chance, self.environment, self.folder / f"{name}.log", inside)
+        environment = self.around.cluster.environment if subject.on_ray else self.environment
+        return Work(subject, output, self.chance, environment, self.folder / f"{name}.log", inside)
 
     def _without_faults(self, subject: Subject) -> Undisturbed:
         began = time.monotonic()
@@ -155,10 +156,11 @@ class Soak:
             if work.process is not None:
                 work.wait()
             work.start()
-        work.wait_for(before, starts=len(starts) + 1 if starts and work.started > processes else 0)
+        again = bool(starts) and (fault.begins_again or work.started > processes)
+        work.wait_for(before, starts=len(starts) + 1 if again else 0)
         tally.seconds_lost.append(time.monotonic() - began)
         starts = subject.starts(work.output)
-        if starts and work.started > processes:
+        if again and starts:
             tally.steps_lost.append(max(0, before - starts[-1]))
         tally.recovered += 1
 
@@ -194,6 +196,7 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
 
 def main() -> int:
     """Run rounds for some minutes and print the table; the exit code."""
+    from ray_nodes import start_cluster
     from s3_server import CREDENTIALS, FaultyProxy, s3_server
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -206,10 +209,11 @@ def main() -> int:
         small_disk(folder / "disk") as disk,
         s3_server() as port,
         FaultyProxy(port, share=0.0, seed=options.seed) as proxy,
+        start_cluster(cpus=3) as cluster,
     ):
         os.environ.update(CREDENTIALS, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
         behind = {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_port}"}
-        soak = Soak(folder, Surroundings(disk, proxy), behind, options.seed, options.subjects)
+        soak = Soak(folder, Surroundings(disk, proxy, cluster), behind, options.seed, options.subjects)
         began = time.monotonic()
         while time.monotonic() - began < 60 * options.minutes:
             soak.round()

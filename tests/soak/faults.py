@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from .child import Inside
 from .subjects import Subject
@@ -23,10 +26,12 @@ class Surroundings:
     Attributes:
         disk: a small file system that holds outputs; None where none can be mounted.
         proxy: `s3_server.FaultyProxy`.
+        cluster: `ray_nodes.Cluster`; None where no subject needs one.
     """
 
     disk: Path | None
     proxy: object
+    cluster: Any
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,13 @@ class Fault:
         name: for the table.
         inject: disturbs the work; raises `SoakError` if it reacts wrongly.
         suits: whether it applies to a subject.
+        begins_again: whether the command itself starts its workers again.
     """
 
     name: str
     inject: Callable[[Work, Surroundings], None]
     suits: Callable[[Subject], bool] = lambda subject: True
+    begins_again: bool = False
 
 
 def _kill(work: Work, around: Surroundings) -> None:
@@ -196,6 +203,18 @@ def _store(**fault: object) -> Callable[[Work, Surroundings], None]:
     return inject
 
 
+def _on_ray(number: signal.Signals, title: str) -> Callable[[Work, Surroundings], None]:
+    """A signal to one of the Ray workers with such a title."""
+
+    def inject(work: Work, around: Surroundings) -> None:
+        found = around.cluster.processes(title)
+        if found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                work.chance.choice(found).send_signal(number)
+
+    return inject
+
+
 def _on_disk(subject: Subject) -> bool:
     return not subject.in_object_store
 
@@ -208,6 +227,11 @@ def _trains(subject: Subject) -> bool:
     return subject.name.startswith("training")
 
 
+def _here(subject: Subject) -> bool:
+    """Whether the command does the work in its own process, where `Inside` has an effect."""
+    return not subject.on_ray
+
+
 FAULTS = [
     Fault("killed", _kill),
     Fault("killed again while it starts", _kill_twice),
@@ -218,7 +242,7 @@ FAULTS = [
     Fault(
         "killed while a file is published",
         _restart(lambda work: replace(work.inside, kill_at_publication=work.chance.randrange(1, 25)), -signal.SIGKILL),
-        _on_disk,
+        lambda subject: _on_disk(subject) and _here(subject),
     ),
     Fault("a second process", _twin, _on_disk),
     Fault("checkpoint file torn", _checkpoint_damage(_tear), _has_checkpoints),
@@ -232,18 +256,24 @@ FAULTS = [
     Fault(
         "a weight becomes NaN",
         _restart(lambda work: replace(work.inside, nan_at_step=work.chance.randrange(1, 20)), 2),
-        _trains,
+        lambda subject: _trains(subject) and _here(subject),
     ),
     Fault(
         "clock jumps by an hour",
         _restart(lambda work: replace(work.inside, clock_jump_s=work.chance.choice((-3600.0, 3600.0)))),
+        _here,
     ),
     Fault(
         "no more memory",
         _restart(
             lambda work: replace(work.inside, no_memory_after_s=work.chance.uniform(0.0, 1.0)), 1, 134, -6, -9, -11
         ),
+        _here,
     ),
+    Fault("worker killed", _on_ray(signal.SIGKILL, "RayTrainWorker"), lambda subject: subject.on_ray, True),
+    Fault("worker stopped (SIGSTOP)", _on_ray(signal.SIGSTOP, "RayTrainWorker"), lambda subject: subject.on_ray, True),
+    Fault("controller killed", _on_ray(signal.SIGKILL, "TrainController"), lambda subject: subject.on_ray),
+    Fault("windows' actor killed", _on_ray(signal.SIGKILL, "_NodeWindows"), lambda subject: subject.on_ray),
     Fault("object store refuses and cuts requests", _store(share=0.4), lambda subject: subject.in_object_store),
     Fault("object store does not answer", _store(hold="/"), lambda subject: subject.in_object_store),
     Fault("object store refuses everything", _store(share=1.0), lambda subject: subject.in_object_store),

@@ -17,7 +17,8 @@ data: {{sources: [{{uri: "{data}"}}], batch_size: 4}}
 teacher: {{width: 16, heads: 2, hidden: 16}}
 student: {{encoder: "{encoder}", pretrained: false, hidden: 32}}
 optimizer: {{lr: 1.0e-3, new_module_lr_factor: 1.0, warmup_steps: 3}}
-trainer: {{epochs: {epochs}, use_gpu: false, checkpoint_every_steps: 5, num_workers: {workers}}}
+trainer: {{epochs: {epochs}, use_gpu: false, checkpoint_every_steps: 5, num_workers: {workers}, max_failures: 20,
+  cpus_per_worker: 1, hang_timeout_s: 5, wait_for_room_s: 60}}
 engine: {{kind: torch}}
 telemetry: {{log_every_steps: 1}}
 """
@@ -26,8 +27,8 @@ search: {num_trials: 2, seeds: 3, top: 1, leave_one_out: false, scheduler: none,
 space:
   optimizer.lr: {distribution: float, low: 1.0e-4, high: 1.0e-2, log: true}
 """
-# Fields with times, which differ between runs.
-_TIMES = {"time", "seconds", "samples_per_s", "tokens_per_s", "data_wait_s", "line_s", "mfu", "step_s", "wait_s"}
+# Fields with times, which differ between runs, besides those whose names end with "_s".
+_TIMES = {"time", "seconds", "samples_per_s", "tokens_per_s", "mfu"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Subject:
         files: files whose loss or damage it should survive, given its output: those of checkpoints.
         inputs: files that it reads.
         starts: the steps from which its attempts continued, if it counts steps.
+        on_ray: whether it runs on a Ray cluster.
         weight: how often it is chosen.
     """
 
@@ -53,6 +55,7 @@ class Subject:
     inputs: tuple[Path, ...] = ()
     starts: Callable[[str], list[int]] = lambda output: []
     in_object_store: bool = False
+    on_ray: bool = False
     weight: int = 1
 
 
@@ -66,24 +69,27 @@ def make(folder: Path) -> list[Subject]:
     return [
         _training(folder, shards),
         _training(folder, shards, s3=True),
+        _training(folder, shards, ray=True),
         _search(folder),
         _extraction(folder),
         _workflow(folder),
     ]
 
 
-def _training(folder: Path, shards: tuple[Path, ...], *, s3: bool = False) -> Subject:
+def _training(folder: Path, shards: tuple[Path, ...], *, s3: bool = False, ray: bool = False) -> Subject:
     data = folder / "data"
+    name = "training, S3" if s3 else "training, Ray" if ray else "training"
 
     def arguments(output: str) -> list[str]:
-        config = folder / f"train-{'s3' if s3 else 'disk'}.yaml"
+        config = folder / f"{name.replace(', ', '-')}.yaml"
+        epochs, workers = 4 if s3 else 8, 2 if ray else 0
         config.write_text(
-            _CONFIG.format(storage=output, data=data, encoder=data / "encoder", epochs=4 if s3 else 8, workers=0)
+            _CONFIG.format(storage=output, data=data, encoder=data / "encoder", epochs=epochs, workers=workers)
         )
         return ["train", "--config", str(config)]
 
     return Subject(
-        name="training, S3" if s3 else "training",
+        name=name,
         arguments=arguments,
         progress=lambda output: len(_lines(output, "step")),
         outcome=_run_outcome,
@@ -91,7 +97,8 @@ def _training(folder: Path, shards: tuple[Path, ...], *, s3: bool = False) -> Su
         inputs=shards,
         starts=lambda output: [int(line["step"]) for line in _lines(output, "start")],
         in_object_store=s3,
-        weight=2 if s3 else 5,
+        on_ray=ray,
+        weight=2 if s3 else 1 if ray else 5,
     )
 
 
@@ -115,7 +122,8 @@ def _lines(output: str, *kinds: str) -> list[dict[str, Any]]:
 def _run_outcome(output: str) -> dict[str, Any]:
     run = location(output) / "run"
     lines = [
-        {name: value for name, value in line.items() if name not in _TIMES} for line in _lines(output, "step", "epoch")
+        {name: value for name, value in line.items() if name not in _TIMES and not name.endswith("_s")}
+        for line in _lines(output, "step", "epoch")
     ]
     weights = {
         str(path)[len(str(run)) :]: _sha256(path)
