@@ -60,7 +60,13 @@ def _init(options: argparse.Namespace) -> int:
     given = {field: getattr(options, field) for field in _FIELDS} | {"arrays": options.arrays, "force": options.force}
     if options.label_range:
         given["label_range"] = " ".join(options.label_range)
-    file = write_workflow(options.file, given, ask, lambda text: print(visible(text), file=sys.stderr))
+    try:
+        file = write_workflow(options.file, given, ask, lambda text: print(visible(text), file=sys.stderr))
+    except KeyboardInterrupt as error:
+        if is_termination(error):
+            raise
+        print("\nvadv: init: stopped by Ctrl-C. Nothing was written.", file=sys.stderr)
+        return STOPPED
     try:
         found = explain(plan_workflow(file))
     except UserError as error:
@@ -80,10 +86,5 @@ def _ask(question: str, proposal: str) -> str:
             answer = input().strip()
         except EOFError:
             raise UserError("init: no answer. Nothing was written.") from None
-        except KeyboardInterrupt as error:
-            if is_termination(error):
-                raise
-            print("\nvadv: init: stopped by Ctrl-C. Nothing was written.", file=sys.stderr)
-            raise SystemExit(STOPPED) from None
         if answer or proposal:
             return answer or proposal

@@ -141,7 +141,9 @@ class _Output:
             self._stages[task] = text.removeprefix(STAGE_LINE)
         elif text == _AGAIN:
             name = self._name(task)
-            why = [error["message"] for error in self.errors if error["stage"] == name][-1:] or ["it was killed"]
+            why = [error["message"] for error in self.errors if error["stage"] == name][-1:] or [
+                "it was killed, or failed as shown above"
+            ]
             self._print(name, f"failed and is tried again: {why[0]}")
         elif text and not text.startswith(_CHATTER):
             self._print(self._name(task), text)
