@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Older versions can execute foreign code when loading a checkpoint or joining a cluster (SECURITY.md), or lack an API.
 _MINIMUM_VERSIONS = {
     "torch": ("2.10", "older versions can execute code in a weights file"),
-    "ray": ("2.56", "older versions have known vulnerabilities in the job server"),
+    "ray": ("2.60", "training follows its notices of nodes that leave; versions before 2.56 are vulnerable"),
     "transformers": ("5.0", "encoders are loaded through its API"),
     "deepspeed": ("0.18", "required by engine.kind deepspeed"),
     "pyarrow": ("26", "older versions cannot read clips that lack a feature"),
