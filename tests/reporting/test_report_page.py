@@ -56,6 +56,19 @@ def page_of(run, **arguments):
     return Page(report_page(records[0], records[1:]).html)
 
 
+def test_restarts_are_counted_by_cause(make_run):
+    run = make_run()
+    assert "Restarts" not in page_of(run).text
+    log = run / "metrics.jsonl"
+    lines = log.read_text().splitlines()
+    last = json.loads(lines[-1])
+    again = {**json.loads(lines[0]), "step": last["step"], "epoch": last["epoch"], "time": last["time"] + 5}
+    log.write_text(
+        "\n".join([*lines, *(json.dumps({**again, "cause": c}) for c in ("hang", "preemption", "hang"))]) + "\n"
+    )
+    assert "Restarts 2 × hang, 1 × preemption" in page_of(run).text
+
+
 def test_a_run_with_a_teacher_has_every_section(make_run):
     page = page_of(make_run())
     assert page.headings == [

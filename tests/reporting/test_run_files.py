@@ -22,12 +22,12 @@ STEP_2 = json.dumps(whole({"kind": "step", "step": 2, "total": 1.0}))
 
 
 def test_an_incomplete_last_line_is_left_out(tmp_path):
-    _, steps, _ = read_log(log_of(tmp_path, START, STEP_1, STEP_2[:20]))
+    _, steps, _, _ = read_log(log_of(tmp_path, START, STEP_1, STEP_2[:20]))
     assert [line.step for line in steps] == [1]
 
 
 def test_a_complete_last_line_without_a_newline_counts(tmp_path):
-    _, steps, _ = read_log(log_of(tmp_path, START, STEP_1, STEP_2))
+    _, steps, _, _ = read_log(log_of(tmp_path, START, STEP_1, STEP_2))
     assert [line.step for line in steps] == [1, 2]
 
 
@@ -35,7 +35,7 @@ def test_repeated_steps_of_a_resumed_run_replace_earlier_ones(tmp_path):
     again = json.dumps(whole({"kind": "step", "step": 1, "total": 7.0}))
     epoch = json.dumps(whole({"kind": "epoch", "step": 1}))
     lines = (START, STEP_1, STEP_2, epoch, again, epoch, '{"kind": "resumed"}', "")
-    _, steps, epochs = read_log(log_of(tmp_path, *lines))
+    _, steps, epochs, _ = read_log(log_of(tmp_path, *lines))
     assert [(line.step, line.terms["total"]) for line in steps] == [(1, 7.0), (2, 1.0)]
     assert len(epochs) == 1
 

@@ -3,11 +3,12 @@
 import dataclasses
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from artefacts import artefacts
 
 from vadv_dist.storage import location
 
@@ -213,27 +214,11 @@ def _workflow(folder: Path) -> Subject:
         return len(list(Path(output).rglob("stage.json")))
 
     def outcome(output: str) -> dict[str, Any]:
-        return _hashed(_artefacts(Path(output)))
+        # The output's own place is part of some pages.
+        found = artefacts(Path(output))
+        return _hashed({name: data.replace(output.encode(), b"") for name, data in found.items()})
 
     return Subject("workflow", arguments, progress, outcome)
-
-
-_WITH_TIMES = {"stage.json", ".lock", ".writer-lock", "metrics.jsonl", "result.json"}
-_TIME = re.compile(
-    rb'"created": "[^"]*"|<dt>(?:Wall time|Steps per second|Clips per second|Last written)</dt><dd>[^<]*</dd>'
-)
-
-
-def _artefacts(root: Path) -> dict[str, object]:
-    """Every file of a workflow by name, without times."""
-    found: dict[str, object] = {}
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root)
-        state = path.parent.parent.name == "checkpoints" and path.suffix == ".json"  # has the seconds of training
-        if path.is_file() and path.name not in _WITH_TIMES and "attempts" not in name.parts and not state:
-            # The output's own place is part of some pages.
-            found[str(name)] = _TIME.sub(b"", path.read_bytes()).replace(str(root).encode(), b"")
-    return found
 
 
 def _hashed(found: dict[str, object]) -> dict[str, Any]:

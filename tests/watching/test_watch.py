@@ -15,8 +15,8 @@ from run_lines import line, whole
 from vadv_dist.cli import main
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.history import RunHistory
 from vadv_dist.tasks.retrieval import describe as retrieval
-from vadv_dist.watching.history import RunHistory
 from vadv_dist.watching.watch import render, snapshot, state_of, watch
 
 TERMS = {"video_regression": 2.0, "text_regression": 1.5, "prompt_to_video": 0.25, "total": 19.5}

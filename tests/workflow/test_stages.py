@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import re
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from artefacts import artefacts
 from conftest import write_tiny
 from rich.console import Console
 from workflow_child import PROCESSES, run_here, run_workflow
@@ -258,23 +258,6 @@ def test_mistakes_are_reported_before_anything_starts(
 
 
 # Files that say when and how fast something was done, and such lines of others.
-WITH_TIMES = {"stage.json", ".lock", ".writer-lock", "metrics.jsonl", "result.json"}
-TIMES = re.compile(
-    rb'"created": "[^"]*"|<dt>(?:Wall time|Steps per second|Clips per second|Last written)</dt><dd>[^<]*</dd>'
-)
-
-
-def artefacts(root: Path) -> dict[str, bytes]:
-    """Every file of a workflow by name, without times."""
-    found = {}
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root)
-        state = path.parent.parent.name == "checkpoints" and path.suffix == ".json"  # has the seconds of training
-        if path.is_file() and path.name not in WITH_TIMES and "attempts" not in name.parts and not state:
-            found[str(name)] = TIMES.sub(b"", path.read_bytes())
-    return found
-
-
 @pytest.mark.slow
 def test_killed_inside_each_stage_it_ends_as_if_undisturbed(done: Path) -> None:
     workflow = plan_workflow(done)

@@ -38,6 +38,8 @@ def run_facts(run: RunRecord) -> dict[str, str]:
             if run.result is None
             else _result_facts(run.result)
         ),
+        "Restarts": ", ".join(f"{count} × {cause}" for cause, count in run.history.restarts_by_cause.most_common()),
+        "Goodput": "" if run.history.goodput is None else f"{run.history.goodput:.0%} of the time in steps that count",
         "Clips per second": f"{median(line.samples_per_s for line in run.steps):.3g} (median)" if run.steps else "",
         "Last written": f"{last:%Y-%m-%d %H:%M} UTC",
     }

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation.description import Output, TaskDescription
 from vadv_dist.formats.json_text import JsonError, parse_json
+from vadv_dist.runs.history import RunHistory
 from vadv_dist.runs.records import (
     EpochLine,
     Evaluation,
@@ -120,6 +121,7 @@ class RunRecord:
         task: the task's terms, outputs and metrics.
         result: `result.json`; None if the run is not complete.
         steps, epochs: lines of `metrics.jsonl`, by step.
+        history: what all its lines add up to, such as restarts.
         evaluation: of the test split if it was evaluated, else of the validation split, else None.
     """
 
@@ -132,6 +134,7 @@ class RunRecord:
     result: RunResult | None
     steps: list[StepLine]
     epochs: list[EpochLine]
+    history: RunHistory
     evaluation: Scored | None
 
 
@@ -149,7 +152,7 @@ def read_run(path: Path, uri: str | None = None, *, evaluations: Path | None = N
 
     folder, scored = RunFolder.open(path), evaluations or path
     config, trained_on = folder.config(), folder.trained_on()
-    task, steps, epochs = read_log(path / "metrics.jsonl")
+    task, steps, epochs, history = read_log(path / "metrics.jsonl")
     return RunRecord(
         path=path,
         uri=uri or str(path),
@@ -160,12 +163,13 @@ def read_run(path: Path, uri: str | None = None, *, evaluations: Path | None = N
         result=folder.result(),
         steps=steps,
         epochs=epochs,
+        history=history,
         evaluation=read_evaluation(scored, "test", trained_on) or read_evaluation(scored, "valid", trained_on),
     )
 
 
-def read_log(path: Path) -> tuple[TaskDescription, list[StepLine], list[EpochLine]]:
-    """Read the task, the step lines and the epoch lines of a `metrics.jsonl`, by step.
+def read_log(path: Path) -> tuple[TaskDescription, list[StepLine], list[EpochLine], RunHistory]:
+    """Read the task, the step lines and the epoch lines of a `metrics.jsonl`, by step, and what all lines add up to.
 
     An incomplete last line is left out, because the run may be writing it. If a step occurs twice, because it was
     repeated after a crash, the later line counts.
@@ -174,6 +178,7 @@ def read_log(path: Path) -> tuple[TaskDescription, list[StepLine], list[EpochLin
         UserError: a line is damaged, nothing is logged yet, or no line describes the task.
     """
     task: TaskDescription | None = None
+    history = RunHistory()
     steps: dict[int, StepLine] = {}
     epochs: dict[int, EpochLine] = {}
     lines = path.read_bytes().split(b"\n") if path.is_file() else []
@@ -188,6 +193,8 @@ def read_log(path: Path) -> tuple[TaskDescription, list[StepLine], list[EpochLin
             raise UserError(
                 f"{path}, line {number}, is damaged: {error}. Remove that line to report on the others."
             ) from None
+        if line is not None:
+            history(line)
         if isinstance(line, StartLine):
             task = line.task
         elif isinstance(line, StepLine):
@@ -198,7 +205,7 @@ def read_log(path: Path) -> tuple[TaskDescription, list[StepLine], list[EpochLin
         raise UserError(f"{path} contains no steps yet. Write the report after the run has logged some.")
     if task is None:
         raise UserError(f"{path} has no start line. Give the folder of a run as `vadv train` wrote it.")
-    return task, [steps[step] for step in sorted(steps)], [epochs[step] for step in sorted(epochs)]
+    return task, [steps[step] for step in sorted(steps)], [epochs[step] for step in sorted(epochs)], history
 
 
 def _parsed(text: bytes) -> Line | None:

@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
+from vadv_dist.runs.history import RunHistory
 from vadv_dist.runs.records import EpochLine, Line, Metrics, StepLine
-from vadv_dist.watching.history import RunHistory
 
 COMMON_LABELS = ("run", "trial", "source")
 # The source of values that do not belong to a single data set.

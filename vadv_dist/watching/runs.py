@@ -12,8 +12,8 @@ from rich.table import Table
 from vadv_dist.errors import UserError, VadvError
 from vadv_dist.evaluation.description import Metric
 from vadv_dist.runs.folder import FAILURE, RunFolder
+from vadv_dist.runs.history import RunHistory
 from vadv_dist.storage import Location, find_json, location
-from vadv_dist.watching.history import RunHistory
 from vadv_dist.watching.progress import MetricsTail, shown
 from vadv_dist.watching.watch import snapshot
 

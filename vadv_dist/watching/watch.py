@@ -13,8 +13,8 @@ from rich.text import Text
 from vadv_dist.errors import MachineError
 from vadv_dist.evaluation.description import Metric, TaskDescription
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.history import RunHistory
 from vadv_dist.runs.records import RATES, Line
-from vadv_dist.watching.history import RunHistory
 from vadv_dist.watching.progress import MetricsTail, ProgressView, shown
 
 # Time between two updates: each looks for result.json, which is a request to an object store.

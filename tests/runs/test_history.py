@@ -1,8 +1,8 @@
 import pytest
 from run_lines import line
 
+from vadv_dist.runs.history import RunHistory
 from vadv_dist.runs.records import Line
-from vadv_dist.watching.history import RunHistory
 
 
 def start(step: int, time: float) -> Line:
