@@ -21,7 +21,7 @@ def main(config_path: str, rank_1_bytes: str) -> None:
         RunFolder.of(config).claim(config)
     distributed.barrier()
     steps = iter(range(3))
-    state = train_rank(config, distributed, LocalWindows, asked=lambda: next(steps, None) is None)
+    state = train_rank(config, distributed, LocalWindows, asked=lambda: "SIGTERM" if next(steps, None) is None else "")
     assert state.stopped is None
     leave()
 

@@ -89,7 +89,7 @@ def train(path: Path, *overrides: str, steps: int | None = None) -> RunFolder:
     folder.root.mkdir(exist_ok=True)
     folder.claim(config)
     asked = iter(range(steps)) if steps else itertools.count()
-    train_rank(config, Distributed(), LocalWindows, asked=lambda: next(asked, None) is None)
+    train_rank(config, Distributed(), LocalWindows, asked=lambda: "SIGTERM" if next(asked, None) is None else "")
     return folder
 
 

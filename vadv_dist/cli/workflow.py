@@ -116,7 +116,8 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         print(json_line([each.to_json() for each in found]))
         return 0
-    table = Table(title=str(workflow.root), title_justify="left", box=None, pad_edge=False)
+    print(workflow.root)
+    table = Table(box=None, pad_edge=False)
     for heading in ("stage", "state", "started", "folder"):
         table.add_column(heading, overflow="fold")
     for each in found:

@@ -18,7 +18,7 @@ from vadv_dist.launch.shared_folder import require_shared_by_nodes
 from vadv_dist.launch.stop_actor import stop_flag
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runtime.ray_errors import last_line
-from vadv_dist.runtime.signals import is_termination
+from vadv_dist.runtime.signals import is_termination, termination
 from vadv_dist.runtime.terminal import counted
 from vadv_dist.storage import location, scratch_folder
 from vadv_dist.tuning.events import Epoch, Event, Lost
@@ -105,7 +105,7 @@ class TunePool:
             if error is None or (isinstance(error, KeyboardInterrupt) and is_termination(error)):
                 self._exchange.leave(abandon=False)
                 if error is not None:
-                    self._stop.ask.remote()
+                    self._stop.ask.remote(termination()[0])
                 self._thread.join(_LEAVING_S if error is None else self._config.trainer.grace_s * GRACE_SHARE)
             if self._thread.is_alive():
                 self._abandon()
