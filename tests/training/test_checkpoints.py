@@ -159,7 +159,8 @@ def test_run_killed_epochs_after_its_last_checkpoint_repeats_them(write_config, 
         }
 
 
-def test_a_damaged_checkpoint_is_given_up_for_the_one_before(write_config, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize("damaged", ["last", "before"])
+def test_a_damaged_checkpoint_is_given_up_for_the_one_before(write_config, monkeypatch, capsys, damaged: str) -> None:
     options = ("--trainer.epochs=3", "--trainer.checkpoint_every_steps=2", BY_TIME)
     whole, _ = run(write_config("whole"), *options)
     publish, count = CheckpointWriter._complete, 0
@@ -177,16 +178,20 @@ def test_a_damaged_checkpoint_is_given_up_for_the_one_before(write_config, monke
             run(write_config("cut"), *options)
     folder = RunFolder.of(load_config(write_config("cut")))
     before, last = [checkpoint for checkpoint in list_checkpoints(folder.checkpoints) if checkpoint.is_resumable]
-    moments = last.path / "moments-0.safetensors"
-    data = bytearray(moments.read_bytes())
+    if damaged == "last":
+        file = last.path / "moments-0.safetensors"
+    else:
+        [file] = before.path.glob("state-*.json")
+    data = bytearray(file.read_bytes())
     data[-1] ^= 1
-    moments.write_bytes(data)
+    file.write_bytes(data)
     console = Console(stderr=True)
     train(load_config(write_config("cut"), options), console)
     said = capsys.readouterr().err
-    assert f"{moments} does not match manifest.json" in said
-    assert f"going back to step {before.step}" in said
-    assert [line["step"] for line in lines(folder) if line["kind"] == "start"] == [0, before.step]
+    begins = before.step if damaged == "last" else last.step
+    assert (f"{file} does not match manifest.json" in said) == (damaged == "last")
+    assert (f"going back to step {before.step}" in said) == (damaged == "last")
+    assert [line["step"] for line in lines(folder) if line["kind"] == "start"] == [0, begins]
     ours, theirs = ([x for x in timeless(f) if x["kind"] != "start"] for f in (folder, whole))
     assert ours == theirs
     kept = [(c.step, c.is_resumable) for c in list_checkpoints(folder.checkpoints)]

@@ -25,6 +25,7 @@ import torch
 from vadv_dist.config.trainer_sections import TrainerConfig
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.protocol import Engine
+from vadv_dist.errors import MachineError
 from vadv_dist.runs.checkpoint import Checkpoint, checkpoint_at, list_checkpoints
 from vadv_dist.runs.checkpoint_writer import CheckpointWriter
 from vadv_dist.runs.state import TrainState
@@ -89,13 +90,15 @@ class RunCheckpoints:
             MachineError: it is damaged.
         """
         # Rank 0 decides: on a shared disk, a new folder may be visible to one node before another.
-        resumable = {}
+        resumable: dict[int, list[int]] = {}
         if self._distributed.is_main:
-            resumable = {
-                checkpoint.step: TrainState.from_json(checkpoint.state()).best_steps
-                for checkpoint in list_checkpoints(self._folder)
-                if checkpoint.is_resumable
-            }
+            found = [checkpoint for checkpoint in list_checkpoints(self._folder) if checkpoint.is_resumable]
+            for checkpoint in found:
+                try:
+                    resumable[checkpoint.step] = TrainState.from_json(checkpoint.state()).best_steps
+                except MachineError:
+                    if checkpoint is found[-1]:
+                        raise  # an earlier one is not needed, and is removed
         last = max(resumable, default=None)
         step, attempt = self._distributed.gather((last, secrets.token_hex(4)))[0]
         state = None
