@@ -231,7 +231,9 @@ def _sha256(path: Any) -> str:
 
 def _without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _without_times(v) for k, v in value.items() if not k.endswith(("_s", "seconds", "time", "folder"))}
+        left = ("_s", "seconds", "time", "folder")
+        # A study's name in Optuna's storage is random.
+        return {k: _without_times(v) for k, v in value.items() if not k.endswith(left) and k != "study"}
     if isinstance(value, list):
         return [_without_times(v) for v in value]
     return value
