@@ -33,7 +33,7 @@ test: $(READY) ## all tests except the longest (about 25 minutes on two cores)
 	@# Distribute whole files, whose tests share expensive fixtures; the slowest come first.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m 'not long'
 
-test-long: $(READY) ## the longest tests: nodes that leave or hang, Slurm, killed searches, a soak of faults (most of an hour)
+test-long: $(READY) ## the longest tests: nodes that leave or hang, Slurm, killed searches, a soak of faults
 	@$(BIN)/python -m pytest --durations=10 -m long
 
 test-fast: $(READY) ## tests without Ray and DeepSpeed

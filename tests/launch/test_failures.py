@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -68,16 +69,24 @@ class Nodes:
         return found
 
 
-@pytest.fixture
-def nodes() -> Iterator[Nodes]:
-    with start_cluster(cpus=1) as cluster:
+@contextmanager
+def started(*, head_cpus: int, others: int) -> Iterator[Nodes]:
+    """A head and some nodes beside it, for the duration of the block."""
+    with start_cluster(cpus=head_cpus) as cluster:
         nodes = Nodes(cluster)
-        nodes.add()
+        for _ in range(others):
+            nodes.add()
         try:
             yield nodes
         finally:
             for node in nodes.started:
                 kill_node(node)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    with started(head_cpus=1, others=1) as nodes:
+        yield nodes
 
 
 def records(folder: RunFolder, *kinds: str) -> list[dict]:
@@ -172,15 +181,8 @@ def test_run_that_hangs_and_whose_nodes_leave_ends_as_if_undisturbed(nodes: Node
 @pytest.fixture
 def nodes_without_head() -> Iterator[Nodes]:
     """Two nodes for two workers each; the head takes none."""
-    with start_cluster(cpus=0) as cluster:
-        nodes = Nodes(cluster)
-        nodes.add()
-        nodes.add()
-        try:
-            yield nodes
-        finally:
-            for node in nodes.started:
-                kill_node(node)
+    with started(head_cpus=0, others=2) as nodes:
+        yield nodes
 
 
 def test_four_then_two_then_four_workers_learn_what_one_process_does(

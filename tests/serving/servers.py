@@ -12,15 +12,14 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
 from vadv_dist.serving.app import create_app
-from vadv_dist.serving.batcher import Batcher
 from vadv_dist.serving.gate import Draining
 from vadv_dist.serving.load import Loaded
-from vadv_dist.serving.metrics import ServeMetrics
 from vadv_dist.serving.settings import ServeSettings
 
 
@@ -82,15 +81,6 @@ def serving(
 def serving_here(loaded: Loaded, settings: ServeSettings) -> Iterator[Served]:
     """The server of a loaded student, in a thread of this process."""
 
-    def build(metrics: ServeMetrics) -> Batcher:
-        return Batcher(
-            loaded.model,
-            batch_tokens=loaded.batch_tokens,
-            max_wait_s=settings.max_wait_ms / 1000,
-            max_queued=settings.queue,
-            observe=metrics.observe_batch,
-        )
-
     started = threading.Event()
 
     class Server(uvicorn.Server):
@@ -99,7 +89,7 @@ def serving_here(loaded: Loaded, settings: ServeSettings) -> Iterator[Served]:
             started.set()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        app = create_app(build, loaded.service, settings, Draining())
+        app = create_app(partial(loaded.batcher, settings), loaded.service, settings, Draining())
         server = Server(uvicorn.Config(app, log_level="warning", access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

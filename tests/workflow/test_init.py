@@ -162,7 +162,10 @@ LIST = ("clip_id", "video_id", "split", "label", "text", "path")
             "no column for split .*Add a col",
         ),
         (lambda own: with_columns(look(str(own)), "id=Clip,text=T,label=Score,split=Mode"), "has no column 'T'"),
-        (lambda own: with_columns(look(str(own)), "id=Clip,text=Score,label=Sentence,split=Mode"), "has no numbers"),
+        (
+            lambda own: with_columns(look(str(own)), "id=Clip,text=Score,label=Sentence,split=Mode"),
+            "does not contain numbers",
+        ),
         (lambda own: parse_range("3 -3"), "expected two numbers, the lower one first"),
         (lambda own: parse_seeds("1,1"), "expected different integers"),
     ],

@@ -16,7 +16,7 @@ class TrainerConfig:
 
     num_workers: Natural | tuple[Count, Count] = 0
     """0 trains in this process; n ≥ 1 starts n Ray Train workers; [least, most] starts as many as the cluster has room
-    for, goes on with fewer when a node leaves, and with more when one joins. The global batches are the same whatever
+    for, continues with fewer when a node leaves, and with more when one joins. The global batches are the same whatever
     the number, and `accumulate` is that of the most workers: with fewer, there are more micro-batches of the same
     size."""
     cpus_per_worker: Count | None = None

@@ -230,7 +230,7 @@ def remove_damaged(folder: Location, say: Callable[[str], None]) -> None:
 
     Args:
         folder: the run's checkpoints.
-        say: is told of each one that is removed.
+        say: called with a line for each one that is removed.
     """
     resumable = [checkpoint for checkpoint in list_checkpoints(folder) if checkpoint.is_resumable]
     while len(resumable) > 1:

@@ -17,7 +17,8 @@ from vadv_dist.inference.manifest import (
 from vadv_dist.inference.predict import open_text_student
 from vadv_dist.inference.retrieval_export import verify_retrieval
 from vadv_dist.inference.retrieve import PairStudent
-from vadv_dist.serving.batcher import Model
+from vadv_dist.serving.batcher import Batcher, Model
+from vadv_dist.serving.metrics import ServeMetrics
 from vadv_dist.serving.service import Service
 from vadv_dist.serving.settings import ServeSettings
 from vadv_dist.serving.text_model import TextModel
@@ -45,6 +46,16 @@ class Loaded:
     batch_tokens: int
     place: str
     service: Service
+
+    def batcher(self, settings: ServeSettings, metrics: ServeMetrics) -> Batcher:
+        """Batches of concurrent requests for this student."""
+        return Batcher(
+            self.model,
+            batch_tokens=self.batch_tokens,
+            max_wait_s=settings.max_wait_ms / 1000,
+            max_queued=settings.queue,
+            observe=metrics.observe_batch,
+        )
 
 
 def load_model(settings: ServeSettings) -> Loaded:

@@ -1,6 +1,7 @@
 """`vadv serve`: load a student, and answer until the process is stopped."""
 
 from collections.abc import Callable
+from functools import partial
 
 from vadv_dist.serving.settings import ServeSettings, require_packages
 
@@ -27,10 +28,7 @@ def serve(
     """
     require_packages()
 
-    from vadv_dist.serving.app import Predictor
-    from vadv_dist.serving.batcher import Batcher
     from vadv_dist.serving.load import load_model, verified_service
-    from vadv_dist.serving.metrics import ServeMetrics
     from vadv_dist.serving.server import address, listen, run_server
     from vadv_dist.serving.service import Service
 
@@ -54,15 +52,7 @@ def serve(
             return
 
         loaded = load_model(settings)
-
-        def build(metrics: ServeMetrics) -> Predictor:
-            return Batcher(
-                loaded.model,
-                batch_tokens=loaded.batch_tokens,
-                max_wait_s=settings.max_wait_ms / 1000,
-                max_queued=settings.queue,
-                observe=metrics.observe_batch,
-            )
-
         place = f"computing on {loaded.place}"
-        run_server(listener, build, loaded.service, settings, lambda: greet(loaded.service, place))
+        run_server(
+            listener, partial(loaded.batcher, settings), loaded.service, settings, lambda: greet(loaded.service, place)
+        )

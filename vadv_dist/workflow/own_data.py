@@ -181,7 +181,7 @@ def _range(cells: Sequence[str], where: str) -> tuple[float, float]:
     """A range of whole numbers that covers all labels, symmetric if some are negative."""
     labels = [value for cell in cells if math.isfinite(value := number_of(cell))]
     if not labels:
-        raise UserError(f"{where} has no numbers ({cells[0][:40]!r} …), expected labels that are numbers.")
+        raise UserError(f"{where} does not contain numbers ({cells[0][:40]!r} …), expected labels that are numbers.")
     low, high = math.floor(min(labels)), math.ceil(max(labels))
     if low < 0:
         return float(-max(-low, high)), float(max(-low, high))
