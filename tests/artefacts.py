@@ -5,7 +5,7 @@ from pathlib import Path
 
 _WITH_TIMES = {"stage.json", ".lock", ".writer-lock", "metrics.jsonl", "result.json"}
 _FACTS = b"Wall time|Steps per second|Clips per second|Restarts|Goodput|Last written"
-_TIMES = re.compile(rb'"created": "[^"]*"|<dt>(?:' + _FACTS + rb")</dt><dd>[^<]*</dd>")
+_TIMES = re.compile(rb'"created": "[^"]*"|<div><dt>(?:' + _FACTS + rb")</dt><dd>[^<]*</dd></div>")
 
 
 def artefacts(root: Path) -> dict[str, bytes]:
