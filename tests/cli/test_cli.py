@@ -1,6 +1,7 @@
 """The command line: results, error messages, and no partial files after an error."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from vadv_dist.cli import main
@@ -169,6 +172,13 @@ def test_evaluate_export_predict_and_report_of_a_run(capsys, trained: Path, tmp_
     exported = json.loads(out)[0]["prediction"]
     code, out, _ = run(capsys, "predict", trained, "--text", "i loved the film", "--json")
     assert json.loads(out)[0]["prediction"] == pytest.approx(exported, abs=1e-6)
+    code, out, _ = run(
+        capsys, "predict", tmp_path / "export", "--text", "i loved the film", "--interval", "0.8", "--json"
+    )
+    ends = [json.loads(out)[0][name] for name in ("prediction_low", "prediction_high")]
+    errors = pq.read_table(trained / "validation-errors.parquet")["error"].to_numpy()
+    width = np.sort(errors)[math.ceil(0.8 * (len(errors) + 1)) - 1]
+    assert ends == pytest.approx([exported - width, exported + width], abs=1e-5)
 
     (tmp_path / "in.csv").write_text("id,text\n007,i loved the film\n8,it was awful\n")
     code, out, _ = run(capsys, "predict", trained, "--input", tmp_path / "in.csv", "--output", tmp_path / "out.csv")

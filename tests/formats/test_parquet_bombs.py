@@ -163,7 +163,7 @@ def test_ordinary_files_are_read_like_arrow_does(tmp_path: Path, options: dict, 
 @pytest.mark.parametrize("store_schema", [False, True])
 def test_a_prediction_table_is_refused_before_its_texts_are_expanded(tmp_path: Path, store_schema: bool) -> None:
     long_text(tmp_path / "in.parquet", store_schema=store_schema)
-    table = ParquetTable(tmp_path / "in.parquet", "text", "prediction")
+    table = ParquetTable(tmp_path / "in.parquet", "text", ["prediction"])
     with pytest.raises(UserError, match=r"in.parquet: Decoding it would take"):
         table.check_texts()
 

@@ -4,7 +4,6 @@ import torch
 from tiny_students import TEXTS, make_student, one_by_one
 
 from vadv_dist.errors import UserError
-from vadv_dist.inference import text_predictor
 from vadv_dist.inference.export import load_student
 from vadv_dist.inference.fast_student import MODEL_TYPES, FastStudent, is_supported
 from vadv_dist.inference.predict import Student, predict_texts
@@ -62,7 +61,7 @@ def test_chunks_are_predicted_in_order_whatever_their_sizes(export, monkeypatch)
     found = list(student.predict_chunks(iter([TEXTS[:1], [], TEXTS[1:4], TEXTS[4:]])))
     assert [len(part) for part in found] == [1, 0, 3, 2]
     np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-6)
-    monkeypatch.setattr(text_predictor, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(student, "chunk_rows", 4)
     np.testing.assert_allclose(student.predict(TEXTS), expected, atol=1e-6)
     assert student.counts.texts == 3 * len(TEXTS)
 

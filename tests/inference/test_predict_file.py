@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 
 import numpy as np
@@ -7,10 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_students import TEXTS, one_by_one
 
+import vadv_dist.inference.line_tables as line_tables
+import vadv_dist.inference.predict as predict
 import vadv_dist.inference.tables as tables
+import vadv_dist.inference.text_predictor as text_predictor
 from vadv_dist.cli import main
 from vadv_dist.errors import UserError
-from vadv_dist.inference.predict import predict_file
+from vadv_dist.inference.partial_predictions import PartialPredictions
+from vadv_dist.inference.predict_file import predict_file
 from vadv_dist.storage.objects import S3Path
 
 
@@ -28,13 +33,14 @@ def read_csv(path):
 @pytest.fixture
 def small_chunks(monkeypatch):
     monkeypatch.setattr(tables, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(line_tables, "CHUNK_ROWS", 4)
 
 
 @pytest.mark.usefixtures("small_chunks")
 def test_csv_cells_are_copied_unchanged(export, student, tokenizer, tmp_path):
     rows = [[f"00{n}", text, 'a "quoted", \n cell', "1.50"] for n, text in enumerate(TEXTS)]
     source = write_csv(tmp_path / "in.csv", [["id", "text", "note", "label"], *rows], encoding="utf-8-sig")
-    count = predict_file(export, source, tmp_path / "out.csv")
+    count = predict_file(export, source, tmp_path / "out.csv").rows
     header, *written = read_csv(tmp_path / "out.csv")
     assert count == len(TEXTS)
     assert header == ["id", "text", "note", "label", "prediction"]
@@ -64,7 +70,7 @@ def test_parquet_columns_keep_their_types(export, student, tokenizer, tmp_path):
 
 def test_a_table_without_rows_gives_a_header(export, tmp_path):
     source = write_csv(tmp_path / "in.csv", [["id", "text"]])
-    assert predict_file(export, source, tmp_path / "out.csv") == 0
+    assert predict_file(export, source, tmp_path / "out.csv").rows == 0
     assert read_csv(tmp_path / "out.csv") == [["id", "text", "prediction"]]
 
 
@@ -91,8 +97,15 @@ def test_invalid_csv_is_refused(export, tmp_path, rows, message):
         ("in.csv", b"text\n\xff\xfe\n", "cannot be read as CSV in UTF-8"),
         ("in.csv", b'text\n"never closed\n', "cannot be read as CSV in UTF-8"),
         ("in.parquet", b"PAR1 but not really PAR1", "cannot be read as Parquet"),
-        ("in.txt", b"fun", "ends in '.txt', expected .csv or .parquet"),
-        ("in", b"fun", "has no suffix, expected .csv or .parquet"),
+        ("in.doc", b"fun", r"ends in '.doc', expected .csv, .tsv, .jsonl, .parquet or .txt"),
+        ("in", b"fun", r"has no suffix, expected .csv, .tsv, .jsonl, .parquet or .txt"),
+        ("in.txt", b"fun\n\xff", "is not text in UTF-8"),
+        ("in.jsonl", b'{"text": "fun"}\n{"text": 3}', "line 2: 'text' is 3, expected a string"),
+        ("in.jsonl", b'{"text": "fun"}\n["text"]', "line 2 is not a JSON object"),
+        ("in.jsonl", b'{"text": "fun"}\n{"text": "f', "line 2 is not JSON"),
+        ("in.jsonl", b'{"text": "fun"}\n{"text": "a", "prediction": 1}', "line 2 already has 'prediction'"),
+        ("in.jsonl", b'{"text": "fun"}\n{"words": "a"}', "row 2 has an empty 'text'"),
+        ("in.jsonl", b"", "is empty"),
     ],
 )
 def test_file_of_another_format_is_refused(export, tmp_path, name, data, message):
@@ -121,7 +134,7 @@ def test_existing_files_are_not_overwritten(export, tmp_path):
     with pytest.raises(UserError, match="already exists and is never overwritten"):
         predict_file(export, source, other)
     assert read_csv(other) == [["kept"]]
-    with pytest.raises(UserError, match=r"ends in '\.parquet', but the input ends in '\.csv'"):
+    with pytest.raises(UserError, match=r"ends in '\.parquet', but for the input .*in\.csv it has to end in \.csv"):
         predict_file(export, source, tmp_path / "out.parquet")
     with pytest.raises(UserError, match="does not exist"):
         predict_file(export, tmp_path / "none.csv", tmp_path / "out.csv")
@@ -130,7 +143,7 @@ def test_existing_files_are_not_overwritten(export, tmp_path):
 def test_output_appears_completely_or_not_at_all(export, tmp_path, monkeypatch):
     source = write_csv(tmp_path / "in.csv", [["text"], *([text] for text in TEXTS)])
 
-    def fail_after_a_row(table, path, values):
+    def fail_after_a_row(table, path, columns, suffix):
         path.write_text("text,prediction\nfun,0.5\n")
         raise RuntimeError("interrupted")
 
@@ -146,7 +159,7 @@ def test_a_table_in_a_store_is_read_and_written_there(export, student, tokenizer
     (place / "in.csv").upload(source)
     (place / "bad.csv").write_bytes(b"text\n \n")
 
-    def fail_after_a_row(table, path, values):
+    def fail_after_a_row(table, path, columns, suffix):
         path.write_text("text,prediction\nfun,0.5\n")
         raise RuntimeError("interrupted")
 
@@ -169,3 +182,110 @@ def test_a_table_in_a_store_is_read_and_written_there(export, student, tokenizer
             predict_file(export, place / name, place / out)
     with pytest.raises(UserError, match="no such bucket"):
         predict_file(export, place / "in.csv", "s3://no-such-bucket-here/out.csv")
+
+
+def test_lines_of_text_become_a_table_or_lines_of_predictions(export, student, tokenizer, tmp_path):
+    source = tmp_path / "in.txt"
+    source.write_text("\n".join(text.replace("\n", " ") for text in TEXTS), encoding="utf-8")
+    texts = source.read_text(encoding="utf-8").split("\n")
+    expected = one_by_one(student, tokenizer)
+    for suffix in (".txt", ".csv", ".tsv", ".jsonl", ".parquet"):
+        assert predict_file(export, source, tmp_path / f"out{suffix}").rows == len(TEXTS)
+    plain = [float(line) for line in (tmp_path / "out.txt").read_text().splitlines()]
+    np.testing.assert_allclose(plain, expected, atol=1e-5)
+    objects = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    parquet = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    header, *rows = read_csv(tmp_path / "out.csv")
+    assert header == ["text", "prediction"]
+    assert [row[0] for row in rows] == [one["text"] for one in objects] == [one["text"] for one in parquet] == texts
+    assert [float(row[1]) for row in rows] == plain == [one["prediction"] for one in objects]
+    assert np.float32(plain).tolist() == [one["prediction"] for one in parquet]
+    assert (tmp_path / "out.tsv").read_text(encoding="utf-8").splitlines()[1].split("\t")[0] == texts[0]
+
+
+def test_objects_are_copied_as_they_are_written(export, tmp_path):
+    lines = [
+        '{"text": "fun",  "n": 1e3, "deep": {"a": [1, null]}}',
+        '{"id": 12345678901234567890, "text": "dull"}  ',
+        "",
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    predict_file(export, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    written = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [line.split(', "prediction": ')[0] for line in written] == [line.rstrip()[:-1] for line in lines[:2]]
+    assert all(isinstance(json.loads(line)["prediction"], float) for line in written)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_empty_texts_can_be_skipped(export, tmp_path, suffix):
+    texts = [" ", *TEXTS[:5], "", *TEXTS[5:], "\t"]
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    write_rows(source, texts)
+    with pytest.raises(UserError, match=r"row 1 has an empty 'text'.*--skip-empty"):
+        predict_file(export, source, target)
+    done = predict_file(export, source, target, skip_empty=True)
+    assert (done.rows, done.skipped) == (len(TEXTS) + 3, 3)
+    whole, found = tmp_path / f"all{suffix}", read_rows(target)
+    write_rows(whole, TEXTS)
+    predict_file(export, whole, tmp_path / f"whole{suffix}")
+    assert [found[row] for row in (0, 6, -1)] == [None] * 3
+    given = [value for value in found if value is not None]
+    np.testing.assert_allclose(given, read_rows(tmp_path / f"whole{suffix}"), atol=1e-5)
+
+
+def write_rows(path, texts):
+    if path.suffix == ".csv":
+        write_csv(path, [["id", "text"], *([n, text] for n, text in enumerate(texts))])
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    else:
+        pq.write_table(pa.table({"text": texts}), path)
+
+
+def read_rows(path):
+    if path.suffix == ".csv":
+        return [float(row[-1]) if row[-1] else None for row in read_csv(path)[1:]]
+    if path.suffix == ".jsonl":
+        return [json.loads(line)["prediction"] for line in path.read_text().splitlines()]
+    return pq.read_table(path)["prediction"].to_pylist()
+
+
+@pytest.mark.parametrize("place", ["disk", "store"])
+def test_a_stopped_command_resumes_with_the_same_bytes(export, tmp_path, s3, monkeypatch, place):
+    monkeypatch.setattr(text_predictor, "CPU_CHUNK_ROWS", 3)
+    monkeypatch.setattr(predict, "CPU_CHUNK_ROWS", 3)
+    texts = [f"{text} {n}" for n in range(4) for text in TEXTS]
+    source = write_csv(tmp_path / "in.csv", [["text"], *([text] for text in texts)])
+    folder = tmp_path if place == "disk" else S3Path.parse(f"{s3}/resumed")
+    predict_file(export, source, folder / "undisturbed.csv")
+    seen = []
+
+    def stop_in_the_middle(done, total):
+        seen.append((done, total))
+        if done >= len(texts) // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(export, source, folder / "out.csv", progress=stop_in_the_middle)
+    assert not (folder / "out.csv").exists()
+    other = predict_file(export, source, folder / "other.csv", batch_rows=1)
+    assert other.resumed == 0
+    done = predict_file(export, source, folder / "out.csv", progress=lambda *counts: seen.append(counts))
+    assert 0 < done.resumed <= len(texts) // 2
+    assert done.resumed % 3 == 0
+    assert seen[-1] == (len(texts), len(texts))
+    assert (folder / "out.csv").read_bytes() == (folder / "undisturbed.csv").read_bytes()
+    assert [path.name for path in folder.iterdir() if "partial" in path.name] == []
+
+
+def test_predictions_of_another_input_are_not_used(export, tmp_path):
+    target = tmp_path / "out.csv"
+    first = write_csv(tmp_path / "first.csv", [["text"], ["fun"], ["dull"]])
+    partial = PartialPredictions(target, {"input": "first"})
+    partial.add(np.zeros(2, np.float32))
+    partial.save()
+    assert PartialPredictions(target, {"input": "first"}).rows == 2
+    assert PartialPredictions(target, {"input": "second"}).rows == 0
+    assert predict_file(export, first, target).resumed == 0
+    assert not [path.name for path in tmp_path.iterdir() if "partial" in path.name]

@@ -1,4 +1,4 @@
-"""The commands that use a run: `evaluate`, `predict`, `retrieve`, `export`, `watch`, `report`."""
+"""The commands that use a run: `evaluate`, `retrieve`, `export`, `watch`, `report`."""
 
 import argparse
 import sys
@@ -6,11 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vadv_dist.cli.parser import Commands, place
+from vadv_dist.cli.predict import add_predict_command, warn_of_cut_texts
 from vadv_dist.errors import UserError
 from vadv_dist.runtime.terminal import console, counted, json_line
 
 if TYPE_CHECKING:
-    from vadv_dist.inference.token_counts import TokenCounts
+    pass
 
 KNOWN_SPEAKERS = "Its scores may profit from known speakers."
 
@@ -44,26 +45,7 @@ def add_run_commands(commands: Commands) -> None:
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(call=_evaluate)
 
-    predict = commands.add_parser("predict", help="predict labels of new texts with the student")
-    predict.add_argument("run", type=place, metavar="RUN_OR_EXPORT")
-    predict.add_argument("--text", action="append", default=[], help="a text; repeatable")
-    predict.add_argument("--input", type=place, help="a .csv or .parquet file with a text column; a path or s3:// URI")
-    predict.add_argument("--output", type=place, help="a .csv or .parquet file to write: the input plus predictions")
-    predict.add_argument("--text-column", default="text", help="column of the texts")
-    predict.add_argument(
-        "--video-column",
-        default="video_id",
-        help="column of the videos, for a student that also reads the texts before (student.context); the rows of a "
-        "video must be in the order in which they were said",
-    )
-    predict.add_argument(
-        "--precision",
-        choices=("fp32", "bf16"),
-        default="fp32",
-        help="bf16 is faster on a GPU and on a CPU with AMX or AVX512-BF16; predictions differ in the second decimal",
-    )
-    predict.add_argument("--json", action="store_true", help="print one JSON object")
-    predict.set_defaults(call=_predict)
+    add_predict_command(commands)
 
     retrieve = commands.add_parser(
         "retrieve",
@@ -162,7 +144,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if evaluation.texts_cut.get("cut"):
         from vadv_dist.inference.token_counts import TokenCounts
 
-        _warn_of_cut_texts(TokenCounts.from_json(evaluation.texts_cut))
+        warn_of_cut_texts(TokenCounts.from_json(evaluation.texts_cut))
     if options.json:
         print(json_line(evaluation.to_json()))
         return 0
@@ -173,47 +155,6 @@ def _evaluate(options: argparse.Namespace) -> int:
         file = evaluation.file
         print(f"wrote {file}" if file else "nothing was written, because an export has no run folder")
     return 0
-
-
-def _predict(options: argparse.Namespace) -> int:
-    from vadv_dist.inference.manifest import read_manifest, resolve_student
-    from vadv_dist.inference.predict import predict_file, predict_texts
-
-    if bool(options.text) == (options.input is not None):
-        raise UserError('Give either --text "…" (repeatable) or --input FILE --output FILE.')
-    if (options.input is None) != (options.output is None):
-        raise UserError("--input and --output must be given together: the output is the input plus predictions.")
-    if options.input is not None:
-        count = predict_file(
-            options.run,
-            options.input,
-            options.output,
-            text_column=options.text_column,
-            video_column=options.video_column,
-            precision=options.precision,
-            tell=_warn_of_cut_texts,
-        )
-        print(f"wrote {options.output}: {count} predictions")
-        return 0
-    if context := read_manifest(resolve_student(options.run)).get("context"):
-        print(
-            f"vadv: warning: this student also reads up to {context} utterances before a text, and these texts are "
-            "predicted without. Give a table with the videos of its texts (--input, --video-column).",
-            file=sys.stderr,
-        )
-    scores = predict_texts(options.run, options.text, precision=options.precision, tell=_warn_of_cut_texts)
-    rows = [{"text": text, "prediction": float(score)} for text, score in zip(options.text, scores, strict=True)]
-    if options.json:
-        print(json_line(rows))
-    else:
-        for row in rows:
-            print(f"{row['prediction']:+.3f}  {row['text']}")
-    return 0
-
-
-def _warn_of_cut_texts(counts: "TokenCounts") -> None:
-    if counts.cut:
-        print(f"vadv: warning: {counts.sentence()}", file=sys.stderr)
 
 
 def _retrieve(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 
 
-def token_budget_batches(num_tokens: IntArray, batch_tokens: int) -> list[IntArray]:
+def token_budget_batches(num_tokens: IntArray, batch_tokens: int, batch_rows: int | None = None) -> list[IntArray]:
     """Cut rows into batches of similar length.
 
     Rows are taken longest first. A batch is closed when one more row would exceed the budget or, once it is a quarter
@@ -15,6 +15,7 @@ def token_budget_batches(num_tokens: IntArray, batch_tokens: int) -> list[IntArr
     Args:
         num_tokens: length of each row in tokens, [R].
         batch_tokens: bound on the number of rows times the longest row; a longer row forms its own batch.
+        batch_rows: bound on the number of rows; None for none.
     Returns:
         row indices of each batch; every row is in exactly one.
     Raises:
@@ -27,7 +28,7 @@ def token_budget_batches(num_tokens: IntArray, batch_tokens: int) -> list[IntArr
     batches, start = [], 0
     while start < len(order):
         longest = int(lengths[start])
-        end = min(len(order), start + max(1, batch_tokens // max(1, longest)))
+        end = min(len(order), start + max(1, batch_tokens // max(1, longest)), start + (batch_rows or len(order)))
         enough = start + max(1, batch_tokens // (4 * max(1, longest)))
         if enough < end:
             changes = np.flatnonzero(lengths[enough:end] != lengths[enough - 1 : end - 1])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from vadv_dist.evaluation.conformal import ErrorQuantiles
 from vadv_dist.evaluation.description import Metric
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.remarks import remark
@@ -45,6 +46,7 @@ class ModelCard:
         separator: what separates them.
         intervals: 95 % intervals of metrics over the clips of a split, where its predictions are known.
         publication: what the owner states.
+        errors: of the student on the validation split; None for exports of older versions.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ModelCard:
     separator: str = ""
     intervals: Intervals = field(default_factory=dict)
     publication: Publication = UNSTATED
+    errors: ErrorQuantiles | None = None
 
 
 _LIBRARIES = {"pytorch": "transformers", "onnx": "onnx", "sentence-transformers": "sentence-transformers"}
@@ -130,6 +133,7 @@ def render(manifest: "ExportManifest", *, format: str = "pytorch", int8: str = "
         *([] if labels is None else [" ".join([*labels.notes, *labels.in_words(labels.absent())])]),
         *remarks,
         *([_calibration(card.calibration)] if card.calibration else []),
+        *([_intervals(card.errors)] if card.errors is not None else []),
         "## Training data",
         data_lines(card.data),
         "## License",
@@ -182,6 +186,16 @@ def _calibration(words: str) -> str:
     return (
         f"The student is {words}. The line is part of the last layer. Metrics of the validation split say little about "
         "it, because it was fitted there."
+    )
+
+
+def _intervals(errors: ErrorQuantiles) -> str:
+    width = errors.widths[89]
+    known = "" if width is None else f": 90 % of labels are within ± {width:.3f} of the prediction"
+    return (
+        f"**Uncertainty{known}** on the {errors.clips:,} clips of the validation split. `vadv predict --interval 0.9` "
+        "adds such an interval to each prediction (split conformal, from the errors in `vadv_export.json`). It holds "
+        "for new clips like these, and a little less often than stated, because the epoch was chosen on the same clips."
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from vadv_dist.inference.batching import padded, token_budget_batches
+from vadv_dist.inference.batching import padded
 from vadv_dist.inference.manifest import ONNX, read_manifest, verify_export
 from vadv_dist.inference.onnx_file import open_session
 from vadv_dist.inference.text_predictor import CPU_BATCH_TOKENS, TextPredictor
@@ -84,10 +84,11 @@ class OnnxStudent(TextPredictor):
         """Predictions of tokenized texts, none of them empty: in label units, [R]."""
         predictions = np.empty(len(token_ids), np.float32)
         lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
-        for rows in token_budget_batches(lengths, self.batch_tokens):
+        for rows in self.batches(lengths):
             ids_BL, mask_BL = padded([token_ids[row] for row in rows], self.pad_id)
             inputs = {"input_ids": ids_BL, "attention_mask": mask_BL}
             predictions[rows] = self._session.run(["logits"], inputs)[0][:, 0]
+            self.on_batch(len(rows))
         return predictions
 
 

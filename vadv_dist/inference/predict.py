@@ -1,36 +1,36 @@
 """Predict the sentiment of texts with an exported student, without its teacher."""
 
 import logging
-from collections.abc import Callable, Sequence
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from vadv_dist.cuda import has_bf16, prepare_cuda
 from vadv_dist.errors import UserError, first_line
-from vadv_dist.inference.batching import padded, token_budget_batches
-from vadv_dist.inference.context import VIDEO_COLUMN, readings
+from vadv_dist.evaluation.conformal import ErrorQuantiles
+from vadv_dist.inference.batching import padded
 from vadv_dist.inference.export import load_student
 from vadv_dist.inference.fast_student import FastStudent, is_supported
 from vadv_dist.inference.manifest import ONNX, format_of, read_manifest, resolve_student
 from vadv_dist.inference.onnx_student import OnnxStudent
-from vadv_dist.inference.tables import ending, table_kind
-from vadv_dist.inference.text_predictor import CPU_BATCH_TOKENS, TextPredictor
+from vadv_dist.inference.text_predictor import CPU_BATCH_TOKENS, CPU_CHUNK_ROWS, TextPredictor
 from vadv_dist.inference.token_counts import TokenCounts
 from vadv_dist.models.text_student import TextStudent
-from vadv_dist.storage import Location, atomic_file, local_copy, location
+from vadv_dist.storage import Location, local_copy, location
 
-GPU_BATCH_TOKENS = 32768
+GPU_BATCH_TOKENS, GPU_CHUNK_ROWS = 32768, 16384
 
 Precision = Literal["auto", "fp32", "bf16"]
 
 # Called at the end with the number of truncated texts.
 Tell = Callable[[TokenCounts], None]
-
-PREDICTION_COLUMN = "prediction"
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ class Student(TextPredictor):
         self.device = _device(device)
         default = GPU_BATCH_TOKENS if self.on_gpu else CPU_BATCH_TOKENS
         super().__init__(tokenizer, max_tokens, batch_tokens or default, context=context, separator=separator)
+        self.chunk_rows = GPU_CHUNK_ROWS if self.on_gpu else CPU_CHUNK_ROWS
         prepare_cuda(self.device)
         if precision == "auto":
             precision = "bf16" if self.on_gpu and has_bf16() else "fp32"
@@ -118,12 +119,13 @@ class Student(TextPredictor):
         """Predictions of tokenized texts, none of them empty: in label units, [R]."""
         predictions = np.empty(len(token_ids), np.float32)
         lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
-        waiting, batches, logits = token_budget_batches(lengths, self.batch_tokens)[::-1], [], []
+        waiting, batches, logits = self.batches(lengths)[::-1], [], []
         while waiting:
             rows = waiting.pop()
             try:
                 logits.append(self._logits([token_ids[row] for row in rows]))
                 batches.append(rows)
+                self.on_batch(len(rows))
                 continue
             except torch.OutOfMemoryError:
                 if len(rows) == 1:
@@ -138,7 +140,7 @@ class Student(TextPredictor):
             )
             torch.cuda.empty_cache()
             rest = np.concatenate([rows, *waiting[::-1]])
-            waiting = [rest[batch] for batch in token_budget_batches(lengths[rest], self.batch_tokens)][::-1]
+            waiting = [rest[batch] for batch in self.batches(lengths[rest])][::-1]
         if batches:  # one copy to the host, after which everything is computed
             predictions[np.concatenate(batches)] = torch.cat(logits).cpu().numpy()
         return predictions
@@ -184,6 +186,7 @@ def predict_texts(
     folder: str | Location,
     texts: Sequence[str],
     *,
+    device: str | None = None,
     precision: Precision = "fp32",
     tell: Tell = lambda counts: None,
 ) -> npt.NDArray[np.float32]:
@@ -192,7 +195,7 @@ def predict_texts(
     Args:
         folder: the run or export.
         texts: the texts; for a student with context, each with the utterances before it (`Student.separator`).
-        precision: as in `Student`.
+        device, precision: as in `Student`.
         tell: called at the end with the number of truncated texts.
     Returns:
         predictions in label units, [R], in the order of `texts`.
@@ -202,70 +205,62 @@ def predict_texts(
     for number, text in enumerate(texts, 1):
         if not text.strip():
             raise UserError(f"Text {number} is empty. Give at least one word.")
-    student = open_text_student(folder, precision=precision)
+    student = open_text_student(folder, device=device, precision=precision)
     predictions = student.predict(texts)
     tell(student.counts)
     return predictions
 
 
-def predict_file(
-    folder: str | Location,
-    input_path: str | Location,
-    output_path: str | Location,
-    *,
-    text_column: str = "text",
-    video_column: str = VIDEO_COLUMN,
-    precision: Precision = "fp32",
-    tell: Tell = lambda counts: None,
-) -> int:
-    """Copy a table and add a column `prediction`, in label units.
+def error_quantiles(folder: str | Location) -> ErrorQuantiles:
+    """Quantiles of a student's errors on the validation split, for `ErrorQuantiles.half_width`.
 
-    The file is read in pieces, so that it may be larger than memory; the new one appears completely or not at all.
+    Raises:
+        UserError: not a run or export, or a student without them.
+    """
+    raw = read_manifest(resolve_student(folder)).get("errors")
+    try:
+        return TypeAdapter(ErrorQuantiles).validate_python(raw)
+    except ValidationError:
+        raise UserError(
+            f"{folder} holds no errors on the validation split, from which intervals are computed: it was trained by "
+            "an older version, or does not predict a number. Train it again, or leave --interval out."
+        ) from None
+
+
+def predict_lines(predictor: TextPredictor, file: Iterable[str]) -> Iterator[tuple[str, float | None]]:
+    """Predict lines as they come, together with all others that have come by then.
 
     Args:
-        folder: a run, or a folder written by `vadv export`.
-        input_path: a .csv (UTF-8, with a header) or .parquet file; one in an object store is copied to this machine.
-        output_path: the file to create, in the same format.
-        text_column: column of `input_path` with the texts.
-        video_column: column with the video of each text, in whose order they were said; read only for a student with
-            context.
-        precision: as in `Student`.
-        tell: called at the end with the number of truncated texts.
-    Returns:
-        number of rows.
-    Raises:
-        UserError: input and output are the same file or have different formats, the output exists, the input cannot be
-            read or lacks the text column or, for a student with context, that of videos, a text is empty, or as in
-            `Student.load`.
+        predictor: the student.
+        file: the lines, of which another thread reads the next ones.
+    Yields:
+        each line without its end, and its prediction in label units; None for a blank line.
     """
-    source, target = location(input_path), location(output_path)
-    kind = table_kind(source)
-    with local_copy(source) as path:
-        table = kind(path, text_column, PREDICTION_COLUMN)
-        _require_new(source, target)
-        # Cheap checks first, so that an empty text is reported before any prediction.
-        student = resolve_student(folder)
-        num_rows = table.check_texts()
-        predictor = open_text_student(student, precision=precision)
-        texts = table.texts()
-        if predictor.context:
-            texts = readings(table, video_column, context=predictor.context, separator=predictor.separator)
-        predictions = np.concatenate([np.empty(0, np.float32), *predictor.predict_chunks(texts)])
-        with atomic_file(target) as partial:
-            table.write_with(partial, predictions)
-    tell(predictor.counts)
-    return num_rows
+    waiting: queue.Queue[str | BaseException | None] = queue.Queue(predictor.chunk_rows)
 
+    def read() -> None:
+        try:
+            for line in file:
+                waiting.put(line.rstrip("\r\n"))
+            waiting.put(None)
+        except BaseException as error:  # raised by the caller's thread
+            waiting.put(error)
 
-def _require_new(source: Location, target: Location) -> None:
-    if source.resolve() == target.resolve():
-        raise UserError(f"Input and output are both {source}. Choose another output file.")
-    if target.suffix.lower() != source.suffix.lower():
-        raise UserError(
-            f"The output {target} {ending(target)}, but the input ends in {source.suffix!r}. Use the same suffix."
-        )
-    if target.exists():
-        raise UserError(f"{target} already exists and is never overwritten. Choose another file, or remove it.")
+    threading.Thread(target=read, daemon=True, name="vadv-lines").start()
+    goes_on = True
+    while goes_on:
+        lines: list[str] = []
+        entry = waiting.get()
+        while isinstance(entry, str) and len(lines) < predictor.chunk_rows:
+            lines.append(entry)
+            if waiting.empty():
+                break
+            entry = waiting.get()
+        goes_on = isinstance(entry, str)
+        predictions = iter(predictor.predict([line for line in lines if line.strip()]))
+        yield from ((line, float(next(predictions)) if line.strip() else None) for line in lines)
+        if isinstance(entry, BaseException):
+            raise entry
 
 
 def _device(name: str | None) -> torch.device:

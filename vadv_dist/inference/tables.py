@@ -1,9 +1,10 @@
-"""CSV and Parquet files with a column of texts: read in pieces, copied unchanged, with a column added at the end."""
+"""Files of rows with a column of texts: read in pieces, copied unchanged, with columns added at the end."""
 
 import csv
 import itertools
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,8 @@ from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.storage import Location
 
 T = TypeVar("T")
+# New columns by name, [R] each; NaN where a row has no value.
+Columns = Mapping[str, npt.NDArray[np.float32]]
 
 CHUNK_ROWS = 16384
 
@@ -29,23 +32,26 @@ class Table(ABC):
     Args:
         path: the file.
         text_column: its column of texts.
-        new_column: the column that `write_with` adds.
+        new_columns: the columns that `write_with` adds.
+    Attributes:
+        outputs: suffixes of the files that `write_with` can write.
     Raises:
-        UserError: the file is unreadable, lacks the text column, or already has the new column.
+        UserError: the file is unreadable, lacks the text column, or already has a new column.
     """
 
-    def __init__(self, path: Path, text_column: str, new_column: str) -> None:
-        self.path, self.text_column, self.new_column = path, text_column, new_column
+    outputs: tuple[str, ...]
+
+    def __init__(self, path: Path, text_column: str, new_columns: Sequence[str] = ()) -> None:
+        self.path, self.text_column, self.new_columns = path, text_column, new_columns
         columns = self.columns()
         if text_column not in columns:
             raise UserError(
                 f"{path} has no column {text_column!r} (it has: {', '.join(columns)})."
                 f"{did_you_mean(text_column, columns)} Set the column of the texts with --text-column."
             )
-        if new_column in columns:
-            raise UserError(
-                f"{path} already has a column {new_column!r}, the name of the column to be added. Rename it."
-            )
+        for name in new_columns:
+            if name in columns:
+                raise UserError(f"{path} already has a column {name!r}, the name of a column to be added. Rename it.")
 
     @abstractmethod
     def columns(self) -> list[str]:
@@ -60,30 +66,37 @@ class Table(ABC):
         return self.strings(self.text_column)
 
     @abstractmethod
-    def write_with(self, path: Path, values: npt.NDArray[np.float32]) -> None:
-        """Write the whole table to `path`, with `values` [R] as its new last column.
+    def write_with(self, path: Path, columns: Columns, suffix: str) -> None:
+        """Write the whole table to `path`, with `columns` as its last; NaN becomes a null or an empty cell.
 
-        In a CSV file, they have enough digits to restore the same float32.
+        In text, values have enough digits to restore the same float32. The format is that of `suffix`, one of
+        `outputs`.
         """
 
-    def check_texts(self) -> int:
-        """Read all texts once and return their number.
+    def check_texts(self, *, skip_empty: bool = False) -> tuple[int, int]:
+        """Read all texts once; return the number of rows and of empty ones.
 
         Raises:
-            UserError: a text is empty (with its row).
+            UserError: a text is empty (with its row) and these are not skipped.
         """
-        row = 0
+        row = empty = 0
         for row, text in enumerate(itertools.chain.from_iterable(self.texts()), 1):
-            if not text.strip():
+            if text.strip():
+                continue
+            empty += 1
+            if not skip_empty:
                 raise UserError(
                     f"{self.path}: row {row} has an empty {self.text_column!r} (rows are counted from 1, without the "
-                    "header). Add its words, or remove the row."
+                    "header). Add its words, remove the row, or leave such rows without a prediction (--skip-empty)."
                 )
-        return row
+        return row, empty
 
 
 class CsvTable(Table):
     """Comma-separated values in UTF-8 with a header; cells are copied as strings."""
+
+    outputs: tuple[str, ...] = (".csv",)
+    delimiter = ","
 
     def columns(self) -> list[str]:
         header = next(self._lines(), None)
@@ -97,11 +110,12 @@ class CsvTable(Table):
         while chunk := [row[position] for row in itertools.islice(rows, CHUNK_ROWS)]:
             yield chunk
 
-    def write_with(self, path: Path, values: npt.NDArray[np.float32]) -> None:
+    def write_with(self, path: Path, columns: Columns, suffix: str) -> None:
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*self.columns(), self.new_column])
-            writer.writerows([*row, str(value)] for row, value in zip(self._rows(), values, strict=True))
+            writer = csv.writer(file, delimiter=self.delimiter, lineterminator="\n")
+            writer.writerow([*self.columns(), *columns])
+            cells = zip(*columns.values(), strict=True)
+            writer.writerows([*row, *map(as_text, values)] for row, values in zip(self._rows(), cells, strict=True))
 
     def _rows(self) -> Iterator[list[str]]:
         lines = self._lines()
@@ -110,20 +124,29 @@ class CsvTable(Table):
             if len(row) != width:
                 raise UserError(
                     f"{self.path}: row {number} has {len(row)} cells, but the header has {width}. "
-                    "Fix the row; a cell that contains a comma needs quotes."
+                    f"Fix the row; a cell that contains {self.delimiter!r} needs quotes."
                 )
             yield row
 
     def _lines(self) -> Iterator[list[str]]:
         try:
             with self.path.open(encoding="utf-8-sig", newline="") as file:
-                yield from csv.reader(bounded_lines(file, self.path), strict=True)
+                yield from csv.reader(bounded_lines(file, self.path), delimiter=self.delimiter, strict=True)
         except (UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"{self.path} cannot be read as CSV in UTF-8: {error}. Convert it.") from None
 
 
+class TsvTable(CsvTable):
+    """Tab-separated values, otherwise like `CsvTable`."""
+
+    outputs = (".tsv",)
+    delimiter = "\t"
+
+
 class ParquetTable(Table):
     """A Parquet file; columns keep their types."""
+
+    outputs = (".parquet",)
 
     def columns(self) -> list[str]:
         with self._open() as file:
@@ -138,15 +161,18 @@ class ParquetTable(Table):
             for batch in self._batches(file, [column]):
                 yield [text or "" for text in batch.column(0).to_pylist()]
 
-    def write_with(self, path: Path, values: npt.NDArray[np.float32]) -> None:
+    def write_with(self, path: Path, columns: Columns, suffix: str) -> None:
         with self._open() as file:
-            schema = file.schema.append(pa.field(self.new_column, pa.float32()))
+            schema = file.schema
+            for name in columns:
+                schema = schema.append(pa.field(name, pa.float32()))
             with pq.ParquetWriter(path, schema) as writer:
                 done = 0
                 for batch in self._batches(file):
-                    added = pa.array(values[done : done + batch.num_rows], pa.float32())
-                    writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, added], schema=schema))
-                    done += batch.num_rows
+                    end = done + batch.num_rows
+                    added = [pa.array(values[done:end], from_pandas=True) for values in columns.values()]
+                    writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, *added], schema=schema))
+                    done = end
 
     @contextmanager
     def _open(self) -> Iterator[BoundedParquet]:
@@ -179,12 +205,9 @@ class ParquetTable(Table):
             raise UserError(f"{self.path} cannot be read as Parquet: {reason}. Write it again.") from None
 
 
-_KINDS: dict[str, type[Table]] = {".csv": CsvTable, ".parquet": ParquetTable}
-
-
-def table_kind(path: Location) -> type[Table]:
-    """Determine the format of a table; see `kind_by_suffix`."""
-    return kind_by_suffix(path, _KINDS)
+def as_text(value: np.float32) -> str:
+    """The shortest decimal number that gives the same float32; empty for NaN."""
+    return "" if math.isnan(value) else str(value)
 
 
 def kind_by_suffix(path: Location, kinds: Mapping[str, type[T]]) -> type[T]:

@@ -1,7 +1,7 @@
 """What predicts texts in batches, whatever computes: tokenize, count what is truncated, keep the order."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,11 +9,13 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from vadv_dist.errors import UserError
-from vadv_dist.inference.tables import CHUNK_ROWS
+from vadv_dist.inference.batching import token_budget_batches
 from vadv_dist.inference.token_counts import TokenCounts, count_tokens
 
 # Large enough to use the whole machine, small enough for a CPU's caches; measured with benchmarks/predict.py.
 CPU_BATCH_TOKENS = 2048
+# Texts that are sorted by length together, and after which a caller has results.
+CPU_CHUNK_ROWS = 2048
 
 
 class TextPredictor(ABC):
@@ -21,6 +23,9 @@ class TextPredictor(ABC):
 
     Attributes:
         precision: `fp32`, `bf16` or `int8`.
+        chunk_rows: number of texts that are sorted by length and computed together.
+        batch_rows: bound on a batch's rows; None bounds only its tokens.
+        on_batch: called after each batch with its number of texts.
 
     Args:
         tokenizer: its tokenizer.
@@ -46,6 +51,9 @@ class TextPredictor(ABC):
         self.batch_tokens = batch_tokens
         self.context, self.separator = context, separator
         self.counts = TokenCounts(0, 0, 0, max_tokens)
+        self.chunk_rows = CPU_CHUNK_ROWS
+        self.batch_rows: int | None = None
+        self.on_batch: Callable[[int], None] = lambda rows: None
 
     @property
     @abstractmethod
@@ -63,7 +71,7 @@ class TextPredictor(ABC):
 
     def predict(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Predict the sentiment of texts, none of them empty: in label units, [R], in the order of the texts."""
-        chunks = [texts[start : start + CHUNK_ROWS] for start in range(0, len(texts), CHUNK_ROWS)]
+        chunks = [texts[start : start + self.chunk_rows] for start in range(0, len(texts), self.chunk_rows)]
         return np.concatenate([np.empty(0, np.float32), *self.predict_chunks(chunks)])
 
     def predict_chunks(self, chunks: Iterable[Sequence[str]]) -> Iterator[npt.NDArray[np.float32]]:
@@ -74,6 +82,10 @@ class TextPredictor(ABC):
             while (token_ids := coming.result()) is not None:
                 coming = thread.submit(self._tokenize_next, following)
                 yield self.predict_tokens(token_ids)
+
+    def batches(self, lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        """Row indices of each batch of texts, given their lengths in tokens, [R]."""
+        return token_budget_batches(lengths, self.batch_tokens, self.batch_rows)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, truncated to `max_tokens`; from one thread at a time, as tokenizers keep settings."""

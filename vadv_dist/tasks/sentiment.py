@@ -301,6 +301,7 @@ class SentimentTask:
             calibration="" if facts.calibration is None else str(facts.calibration),
             context=self._student.context,
             separator=separator_of(self.tokenizer) if self._student.context else "",
+            errors=facts.errors,
         )
         export_student(student, self.tokenizer, out, replace=True, card=card)
 

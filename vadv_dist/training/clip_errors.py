@@ -1,10 +1,14 @@
 """The best student's error on each validation clip, stored in the run's folder so that runs can be compared."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vadv_dist.evaluation.calibration import Calibration
+from vadv_dist.evaluation.conformal import ErrorQuantiles
 from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.storage import Location, atomic_file
 from vadv_dist.tasks.base import FloatArray
@@ -14,7 +18,15 @@ _STEP = b"step"
 ClipErrors = dict[tuple[str, str], float]
 
 
-def write_clip_errors(root: Location, names: Sequence[tuple[str, str]], errors: FloatArray, step: int) -> None:
+def write_clip_errors(
+    root: Location,
+    names: Sequence[tuple[str, str]],
+    errors: FloatArray,
+    step: int,
+    *,
+    label: FloatArray,
+    prediction: FloatArray,
+) -> None:
     """Write the student's error on each clip, replacing those of an earlier step.
 
     Args:
@@ -22,27 +34,48 @@ def write_clip_errors(root: Location, names: Sequence[tuple[str, str]], errors: 
         names: (source, clip_id) of R clips.
         errors: result of `Task.clip_errors`, [R].
         step: step of the checkpoint that was scored.
+        label: [R].
+        prediction: the student's, without calibration; written if it is one number per clip, [R].
     """
-    columns = {
+    columns: dict[str, Any] = {
         "source": [source for source, _ in names],
         "clip_id": [clip_id for _, clip_id in names],
         "error": errors,
     }
+    if prediction.ndim == 1:
+        columns |= {"label": label, "prediction": prediction}
     with atomic_file(root / _NAME) as partial:
         pq.write_table(pa.table(columns).replace_schema_metadata({_STEP: str(step).encode()}), partial)
 
 
 def read_clip_errors(root: Location, step: int) -> ClipErrors | None:
     """Read errors by (source, clip id); None if there are none for this step."""
+    table = _read(root, step)
+    if table is None:
+        return None
+    names = zip(table["source"].to_pylist(), table["clip_id"].to_pylist(), strict=True)
+    return dict(zip(names, table["error"].to_pylist(), strict=True))
+
+
+def error_quantiles(root: Location, step: int, calibration: Calibration | None) -> ErrorQuantiles | None:
+    """Quantiles of the student's absolute errors, with its calibration; None if there are none for this step."""
+    table = _read(root, step)
+    if table is None or "prediction" not in table.column_names:
+        return None
+    prediction, label = (table[name].to_numpy().astype(np.float64) for name in ("prediction", "label"))
+    if calibration is not None and calibration.slope is not None and calibration.intercept is not None:
+        prediction = calibration.slope * prediction + calibration.intercept
+    return ErrorQuantiles.of(np.abs(prediction - label))
+
+
+def _read(root: Location, step: int) -> pa.Table | None:
+    """The file's rows if they are of this step."""
     path = root / _NAME
     if not path.is_file():
         return None
     with BoundedParquet(pa.BufferReader(path.read_bytes()), path) as file:
         table = file.read()
-    if (table.schema.metadata or {}).get(_STEP) != str(step).encode():
-        return None
-    names = zip(table["source"].to_pylist(), table["clip_id"].to_pylist(), strict=True)
-    return dict(zip(names, table["error"].to_pylist(), strict=True))
+    return table if (table.schema.metadata or {}).get(_STEP) == str(step).encode() else None
 
 
 def copy_clip_errors(source: Location, target: Location) -> None:

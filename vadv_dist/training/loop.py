@@ -350,7 +350,8 @@ class Trainer:
         improved = state.record(metric.cost(score), metrics, keep=trainer.keep_best, by_source=by_source)
         if improved and self.distributed.is_main:
             errors = self.task.clip_errors(scored.predictions, scored.label)
-            write_clip_errors(self.folder.root, scored.names, errors, state.step)
+            own = scored.predictions[self.task.description.student.column]
+            write_clip_errors(self.folder.root, scored.names, errors, state.step, label=scored.label, prediction=own)
         if improved:
             state.calibration = self.task.calibration(scored.predictions, scored.label)
         if self._schedule.is_guarded:

@@ -37,7 +37,7 @@ from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.windows import to_window
 from vadv_dist.errors import UserError
-from vadv_dist.inference.tables import table_kind
+from vadv_dist.inference.line_tables import table_kind
 from vadv_dist.storage import sha256_file
 
 SECONDS_PER_FILE = 10
@@ -382,17 +382,23 @@ def test_prediction_tables(place: Path, files: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    csv, parquet = place / "t.csv", place / "t.parquet"
+    csv, parquet, lines, objects = (place / f"t{suffix}" for suffix in (".csv", ".parquet", ".txt", ".jsonl"))
     pq.write_table(pa.table({"text": [f"words {i}" for i in range(20)], "n": list(range(20))}), parquet)
-    goods = {csv: csv_text(), parquet: parquet.read_bytes()}
+    texts = [f"words {i}" for i in range(20)]
+    goods = {
+        csv: csv_text(),
+        parquet: parquet.read_bytes(),
+        lines: "\n".join(texts).encode(),
+        objects: "\n".join(json.dumps({"text": text, "n": [1, {"a": None}]}) for text in texts).encode(),
+    }
 
     def example(chance: random.Random) -> None:
         path = chance.choice(list(goods))
         path.write_bytes(damaged(goods[path], chance))
         try:
-            table = table_kind(path)(path, "text", "prediction")
-            rows = table.check_texts()
-            table.write_with(place / "out", np.zeros(rows, np.float32))
+            table = table_kind(path)(path, "text", ["prediction"])
+            rows, _ = table.check_texts()
+            table.write_with(place / "out", {"prediction": np.zeros(rows, np.float32)}, path.suffix)
             (place / "out").unlink()
         except UserError as error:
             check_message(error)

@@ -1,0 +1,95 @@
+"""`vadv predict` on standard input, with intervals, and its mistakes."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_students import make_card
+
+from vadv_dist.cli import main
+from vadv_dist.evaluation.conformal import ErrorQuantiles
+from vadv_dist.inference.export import export_student
+
+ERRORS = ErrorQuantiles.of(np.linspace(0.01, 0.99, 99))
+
+
+@pytest.fixture(scope="module")
+def trained(student, tokenizer, tmp_path_factory) -> Path:
+    """An export with the errors of its validation split."""
+    folder = tmp_path_factory.mktemp("exports") / "trained"
+    export_student(student, tokenizer, folder, card=make_card(errors=ERRORS))
+    return folder
+
+
+def predict(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vadv_dist.cli", "predict", *map(str, arguments)]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=300)
+
+
+def test_lines_of_standard_input_are_predicted_as_they_come(trained: Path) -> None:
+    command = [sys.executable, "-m", "vadv_dist.cli", "predict", str(trained), "--input", "-", "--json"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload]
+        texts = ["i loved the film", "it was awful", "grüße"]
+        for text in texts:  # an answer to each before the next is written
+            process.stdin.write(text + "\n")
+            process.stdin.flush()
+            answer = json.loads(process.stdout.readline())
+            assert answer["text"] == text
+            assert isinstance(answer["prediction"], float)
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (0, "")
+
+
+def test_standard_input_to_a_table_with_intervals(trained: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.csv"
+    texts = "i loved the film\n\nit was awful\n"
+    refused = predict(trained, "--input", "-", "--output", target, stdin=texts)
+    assert refused.returncode == 2
+    assert "row 2 has an empty 'text'" in refused.stderr
+    options = ("--input", "-", "--output", target, "--skip-empty", "--interval", "0.8", "--batch-size", "1")
+    done = predict(trained, *options, "--device", "cpu", stdin=texts)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"wrote {target}: 2 predictions; 1 rows without words have none\n"
+    with target.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == texts.splitlines()
+    assert rows[1]["prediction"] == rows[1]["prediction_low"] == rows[1]["prediction_high"] == ""
+    for row in (rows[0], rows[2]):
+        value, low, high = (float(row[name]) for name in ("prediction", "prediction_low", "prediction_high"))
+        np.testing.assert_allclose([high - value, value - low], 0.8, rtol=1e-5)
+
+
+def test_an_export_of_an_older_version_has_no_intervals(capsys: pytest.CaptureFixture[str], export: Path) -> None:
+    assert main(["predict", str(export), "--text", "fun", "--interval", "0.9"]) == 2
+    assert "holds no errors on the validation split" in capsys.readouterr().err
+
+
+def test_the_card_tells_the_interval(trained: Path) -> None:
+    assert (
+        "90 % of labels are within ± 0.900 of the prediction** on the 99 clips" in (trained / "README.md").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--input", "in.csv"], "--input needs --output"),
+        (["--text", "a", "--output", "out.csv"], "--output needs --input"),
+        (["--text", "a", "--input", "in.csv"], "Give either --text"),
+        (["--text", "a", "--interval", "0.999"], "The interval 0.999 is out of range"),
+        (["--text", "a", "--device", "cuda:77"], "Device 'cuda:77' cannot be used"),
+        (["--text", "a", "--batch-size", "0"], "0 is not a positive number"),
+    ],
+)
+def test_mistakes(capsys: pytest.CaptureFixture[str], trained: Path, options: list[str], message: str) -> None:
+    try:
+        code = main(["predict", str(trained), *options])
+    except SystemExit as ended:  # argparse's own
+        code = int(str(ended.code))
+    assert code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,198 @@
+"""Predict a column of texts of a file, as large as it may be: with progress, and resumed if it was stopped."""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vadv_dist import __version__
+from vadv_dist.errors import UserError
+from vadv_dist.inference.context import VIDEO_COLUMN, readings
+from vadv_dist.inference.line_tables import table_kind
+from vadv_dist.inference.manifest import MANIFEST, resolve_student
+from vadv_dist.inference.partial_predictions import PartialPredictions
+from vadv_dist.inference.predict import Precision, Tell, error_quantiles, open_text_student
+from vadv_dist.inference.tables import Table, either, ending
+from vadv_dist.inference.text_predictor import TextPredictor
+from vadv_dist.storage import Location, atomic_file, local_copy, location, sha256_file
+
+FloatArray = npt.NDArray[np.float32]
+# Called with the number of texts that are done and that of all.
+Progress = Callable[[int, int], None]
+
+PREDICTION_COLUMN, LOW_COLUMN, HIGH_COLUMN = "prediction", "prediction_low", "prediction_high"
+
+
+@dataclass(frozen=True)
+class PredictedFile:
+    """What was predicted.
+
+    Attributes:
+        rows: number of rows.
+        skipped: how many of them are empty and have no prediction.
+        resumed: how many an earlier command had predicted.
+    """
+
+    rows: int
+    skipped: int
+    resumed: int
+
+
+def predict_file(
+    folder: str | Location,
+    input_path: str | Location,
+    output_path: str | Location,
+    *,
+    text_column: str = "text",
+    video_column: str = VIDEO_COLUMN,
+    skip_empty: bool = False,
+    interval: float | None = None,
+    batch_rows: int | None = None,
+    device: str | None = None,
+    precision: Precision = "fp32",
+    tell: Tell = lambda counts: None,
+    progress: Progress = lambda done, total: None,
+) -> PredictedFile:
+    """Copy a table and add a column `prediction`, in label units.
+
+    The file is read in pieces, so that it may be larger than memory; the new one appears completely or not at all.
+    Predictions of a long file are saved beside it every few seconds (`PartialPredictions`), and the same call goes on
+    from there.
+
+    Args:
+        folder: a run, or a folder written by `vadv export`.
+        input_path: a .csv, .tsv, .jsonl or .parquet file, or a .txt file with a text per line, in UTF-8; one in an
+            object store is copied to this machine.
+        output_path: the file to create, in the same format; a .txt file also as a table.
+        text_column: column of `input_path` with the texts.
+        video_column: column with the video of each text, in whose order they were said; read only for a student with
+            context.
+        skip_empty: rows without words get no prediction, instead of an error.
+        interval: share of labels that the columns `prediction_low` and `prediction_high` shall enclose; see
+            `ErrorQuantiles`.
+        batch_rows: bound on the texts of a batch; None bounds only its tokens.
+        device, precision: as in `Student`.
+        tell: called at the end with the number of truncated texts, of those that this call predicted.
+        progress: called after each batch.
+    Raises:
+        UserError: input and output are the same file or have different formats, the output exists, the input cannot be
+            read or lacks the text column or, for a student with context, that of videos, a text is empty, the student
+            has no errors for an interval, or as in `Student.load`.
+    """
+    source, target = location(input_path), location(output_path)
+    kind = table_kind(source)
+    added = (PREDICTION_COLUMN,) if interval is None else (PREDICTION_COLUMN, LOW_COLUMN, HIGH_COLUMN)
+    with local_copy(source) as path:
+        table = kind(path, text_column, added)
+        _require_new(source, target, kind)
+        # Cheap checks first, so that an empty text is reported before any prediction.
+        student = resolve_student(folder)
+        half_width = None if interval is None else error_quantiles(student).half_width(interval)
+        rows, skipped = table.check_texts(skip_empty=skip_empty)
+        predictor = open_text_student(student, device=device, precision=precision)
+        predictor.batch_rows = batch_rows
+        partial = PartialPredictions(
+            target,
+            {
+                "input": sha256_file(path),
+                "student": (student / MANIFEST).read_text(),
+                "columns": [text_column, video_column],
+                "computed": [predictor.place, predictor.batch_tokens, batch_rows, predictor.chunk_rows],
+                "version": __version__,
+            },
+        )
+        resumed = partial.rows
+        with _reported(predictor, resumed, rows, progress), _saved(partial):
+            for chunk in _predictions(table, predictor, video_column, resumed):
+                partial.add(chunk)
+        predictions = partial.all()
+        columns = {PREDICTION_COLUMN: predictions}
+        if half_width is not None:
+            columns |= {LOW_COLUMN: predictions - np.float32(half_width)}
+            columns |= {HIGH_COLUMN: predictions + np.float32(half_width)}
+        with atomic_file(target) as new:
+            table.write_with(new, columns, target.suffix.lower())
+        partial.remove()
+    tell(predictor.counts)
+    return PredictedFile(rows, skipped, resumed)
+
+
+def _predictions(table: Table, predictor: TextPredictor, video_column: str, done: int) -> Iterator[FloatArray]:
+    """Predictions of the rows after the first `done`, in chunks; NaN for empty texts."""
+    masks: deque[npt.NDArray[np.bool_]] = deque()
+
+    def texts_to_predict() -> Iterator[list[str]]:
+        before = 0
+        for own, read in _chunks(table, predictor, video_column):
+            before += len(own)
+            if before <= done:
+                continue
+            given = np.fromiter((bool(text.strip()) for text in own), bool, len(own))
+            masks.append(given)  # before the chunk is handed out, and so before its predictions
+            yield [text for text, is_given in zip(read, given, strict=True) if is_given]
+
+    for predicted in predictor.predict_chunks(texts_to_predict()):
+        given = masks.popleft()
+        chunk = np.full(len(given), np.nan, np.float32)
+        chunk[given] = predicted
+        yield chunk
+
+
+def _chunks(table: Table, predictor: TextPredictor, video_column: str) -> Iterator[tuple[list[str], list[str]]]:
+    """The texts of each chunk of rows, and what the student reads of them."""
+    given: Iterator[list[str]] = table.texts()
+    read = given
+    if predictor.context:
+        given, read = (
+            table.texts(),
+            readings(table, video_column, context=predictor.context, separator=predictor.separator),
+        )
+    else:
+        given, read = itertools.tee(given)
+    size = predictor.chunk_rows
+    for own, joined in zip(given, read, strict=True):
+        for start in range(0, len(own), size):
+            yield own[start : start + size], joined[start : start + size]
+
+
+@contextmanager
+def _reported(predictor: TextPredictor, done: int, total: int, progress: Progress) -> Iterator[None]:
+    """Call `progress` after each batch of the block."""
+
+    def advance(rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress(done, total)
+
+    if done:
+        progress(done, total)
+    predictor.on_batch = advance
+    try:
+        yield
+    finally:
+        predictor.on_batch = lambda rows: None
+
+
+@contextmanager
+def _saved(partial: PartialPredictions) -> Iterator[None]:
+    """Save predictions if the block is left by a signal or an error."""
+    try:
+        yield
+    except BaseException:
+        partial.save()
+        raise
+
+
+def _require_new(source: Location, target: Location, kind: type[Table]) -> None:
+    if source.resolve() == target.resolve():
+        raise UserError(f"Input and output are both {source}. Choose another output file.")
+    if target.suffix.lower() not in kind.outputs:
+        raise UserError(
+            f"The output {target} {ending(target)}, but for the input {source} it has to end in {either(kind.outputs)}."
+        )
+    if target.exists():
+        raise UserError(f"{target} already exists and is never overwritten. Choose another file, or remove it.")
