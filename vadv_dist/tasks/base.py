@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from vadv_dist.data.collate import Collator
 from vadv_dist.data.schema import Batch
 from vadv_dist.evaluation.calibration import Calibration
-from vadv_dist.evaluation.conformal import ErrorQuantiles
 from vadv_dist.evaluation.description import TaskDescription
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.objectives.rank_state import load_rank_state, rank_buffer_names, rank_state
@@ -87,7 +86,8 @@ class StudentFacts:
         data: one entry per data set trained on: `uri`, `fingerprint`, `rows` by split.
         config: the run's configuration, as plain containers.
         calibration: the line in the student's last layer; None without one.
-        errors: of the student on the validation split; None for students that do not predict one number.
+        predictions: of the validation split, without calibration, and its labels, [R] each; None if they are not known
+            or a prediction is not one number.
     """
 
     name: str
@@ -95,7 +95,7 @@ class StudentFacts:
     data: Sequence[Mapping[str, Any]]
     config: Mapping[str, Any]
     calibration: Calibration | None = None
-    errors: ErrorQuantiles | None = None
+    predictions: tuple[FloatArray, FloatArray] | None = None
 
 
 class Task(Protocol):

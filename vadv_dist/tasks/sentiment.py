@@ -18,6 +18,7 @@ from vadv_dist.data.sources import Sources
 from vadv_dist.data.tokens import Tokens
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation.calibration import Calibration, fit_line
+from vadv_dist.evaluation.conformal import ErrorQuantiles
 from vadv_dist.evaluation.description import Output, TaskDescription, Term
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.relative_knowledge import relative_knowledge
@@ -301,9 +302,16 @@ class SentimentTask:
             calibration="" if facts.calibration is None else str(facts.calibration),
             context=self._student.context,
             separator=separator_of(self.tokenizer) if self._student.context else "",
-            errors=facts.errors,
+            errors=None if facts.predictions is None else errors_of(*facts.predictions, facts.calibration),
         )
         export_student(student, self.tokenizer, out, replace=True, card=card)
+
+
+def errors_of(prediction: FloatArray, label: FloatArray, calibration: Calibration | None) -> ErrorQuantiles:
+    """Errors of calibrated predictions, from those without."""
+    if calibration is not None and calibration.slope is not None and calibration.intercept is not None:
+        prediction = np.float32(calibration.slope) * prediction + np.float32(calibration.intercept)
+    return ErrorQuantiles.of(np.abs(prediction - label))
 
 
 def _folder_or_name(encoder: str) -> str:

@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vadv_dist.evaluation.calibration import Calibration
-from vadv_dist.evaluation.conformal import ErrorQuantiles
 from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.storage import Location, atomic_file
 from vadv_dist.tasks.base import FloatArray
@@ -57,15 +54,12 @@ def read_clip_errors(root: Location, step: int) -> ClipErrors | None:
     return dict(zip(names, table["error"].to_pylist(), strict=True))
 
 
-def error_quantiles(root: Location, step: int, calibration: Calibration | None) -> ErrorQuantiles | None:
-    """Quantiles of the student's absolute errors, with its calibration; None if there are none for this step."""
+def read_clip_predictions(root: Location, step: int) -> tuple[FloatArray, FloatArray] | None:
+    """Read predictions without calibration and labels, [R] each; None if there are none for this step."""
     table = _read(root, step)
     if table is None or "prediction" not in table.column_names:
         return None
-    prediction, label = (table[name].to_numpy().astype(np.float64) for name in ("prediction", "label"))
-    if calibration is not None and calibration.slope is not None and calibration.intercept is not None:
-        prediction = calibration.slope * prediction + calibration.intercept
-    return ErrorQuantiles.of(np.abs(prediction - label))
+    return table["prediction"].to_numpy(), table["label"].to_numpy()
 
 
 def _read(root: Location, step: int) -> pa.Table | None:

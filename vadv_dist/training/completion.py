@@ -17,7 +17,7 @@ from vadv_dist.runs.records import RunResult, finite
 from vadv_dist.runs.state import TrainState
 from vadv_dist.runs.trained_on import SourceIdentity
 from vadv_dist.tasks.base import StudentFacts, Task
-from vadv_dist.training.clip_errors import error_quantiles
+from vadv_dist.training.clip_errors import read_clip_predictions
 from vadv_dist.training.splits import Splits
 
 
@@ -35,8 +35,8 @@ def finish_run(
     student = finite(state.best_metrics[task.description.student.name])
     line = state.calibration
     applied = line if line is not None and not line.left_out else None
-    errors = error_quantiles(folder.root, best_step, line)
-    facts = StudentFacts(config.run.name, student, data, config_to_dict(config), applied, errors)
+    known = read_clip_predictions(folder.root, best_step)
+    facts = StudentFacts(config.run.name, student, data, config_to_dict(config), applied, known)
     weights = task.calibrated(checkpoint_at(folder.checkpoints, best_step).weights(), line)
     task.export(folder.student, weights, facts)
     result = RunResult(
