@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -84,22 +85,30 @@ class Cluster:
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Its workers whose process title contains these words."""
-        found = []
-        for process in psutil.Process(self.head.pid).children(recursive=True):
+        return _workers(self.head, title)
+
+
+def _workers(node: subprocess.Popen[str], title: str) -> list[psutil.Process]:
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(node.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 shown = " ".join(process.cmdline())
                 if shown.startswith("ray::") and title in shown:
                     found.append(process)
-        return found
+    return found
 
 
 @contextlib.contextmanager
-def start_cluster(cpus: int, *, job_server: bool = False) -> Iterator[Cluster]:
-    """A cluster of one node for the duration of the block."""
+def start_cluster(
+    cpus: int, *, job_server: bool = False, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Cluster]:
+    """A cluster of one node for the duration of the block; `settings` are more variables of its processes."""
     scratch = tempfile.mkdtemp(prefix="vr", dir="/tmp")  # Ray's sockets need a short path
     port = free_port()
     environment = {
         **os.environ,
+        **settings,
         "RAY_TMPDIR": scratch,
         "RAY_AUTH_MODE": "disabled",  # otherwise it depends on whether this machine's user has a token
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -120,3 +129,50 @@ def start_cluster(cpus: int, *, job_server: bool = False) -> Iterator[Cluster]:
     finally:
         kill_node(head)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+class Nodes:
+    """A head, and nodes beside it that come and go."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.started: list[subprocess.Popen[str]] = []
+
+    def add(self) -> None:
+        """Start a node with two CPUs."""
+        address = f"--address={self.cluster.environment['RAY_ADDRESS']}"
+        options = ("--num-cpus=2", "--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=100000000")
+        self.started.append(start_node(self.cluster.environment, address, *options))
+
+    def drain(self, *, head: bool, deadline_s: int) -> None:
+        """Announce that the head or another node leaves, as KubeRay's preStop or a spot machine's notice does."""
+        code = (
+            "import ray; ray.init(log_to_driver=False); "
+            "print(*(n['NodeID'] for n in ray.nodes() if n['Alive'] and "
+            f"('node:__internal_head__' in n['Resources']) == {head}))"
+        )
+        environment = self.cluster.environment
+        found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        node = found.stdout.split()[-1]
+        options = ["--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+        options += ["--address", environment["RAY_ADDRESS"], f"--deadline-remaining-seconds={deadline_s}"]
+        done = subprocess.run([str(_RAY), "drain-node", *options], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Workers of all nodes whose process title contains these words."""
+        return [each for node in (self.cluster.head, *self.started) for each in _workers(node, title)]
+
+
+@contextlib.contextmanager
+def start_nodes(*, head_cpus: int, others: int, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Nodes]:
+    """A head and some nodes beside it, for the duration of the block; see `start_cluster`."""
+    with start_cluster(cpus=head_cpus, settings=settings) as cluster:
+        nodes = Nodes(cluster)
+        try:
+            for _ in range(others):
+                nodes.add()
+            yield nodes
+        finally:
+            for node in nodes.started:
+                kill_node(node)

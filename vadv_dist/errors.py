@@ -6,7 +6,7 @@ What a caller must know of an error is its class and its fields; nothing is deci
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 
 class VadvError(Exception):
@@ -81,26 +81,6 @@ class NoticedError(StoppedError):
     """The command stopped because its machine will be taken away. The same command should run again."""
 
     exit_code = 75
-
-
-_KINDS = {
-    kind.__name__: kind
-    for kind in (
-        *(UserError, TakenError, DivergedError),
-        *(MachineError, MemoryFullError, PreemptedError, StoppedError, NoticedError),
-    )
-}
-
-
-def error_to_json(error: VadvError) -> dict[str, str]:
-    """Describe an error for another process: its nearest class in this file, and its message."""
-    kind = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _KINDS), MachineError.__name__)
-    return {"error": kind, "message": str(error)}
-
-
-def error_from_json(described: Mapping[str, str]) -> VadvError:
-    """Return the error that `error_to_json` described."""
-    return _KINDS[described["error"]](described["message"])
 
 
 def first_line(error: BaseException) -> str:

@@ -7,12 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from ray_nodes import Cluster, kill_node, start_cluster, start_node
+from ray_nodes import Nodes, start_nodes
 from s3_server import FaultyProxy
 
 from vadv_dist.runs.checkpoint import list_checkpoints
@@ -21,71 +20,10 @@ from vadv_dist.storage.objects import S3Path
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
-_RAY = Path(sys.executable).parent / "ray"
-_NODE = ("--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=100000000")
-
-
-class Nodes:
-    """A cluster whose head has one CPU, so that two workers run on another node."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.started: list[subprocess.Popen[str]] = []
-
-    def add(self) -> None:
-        """Start a node for two workers."""
-        address = f"--address={self.cluster.environment['RAY_ADDRESS']}"
-        self.started.append(start_node(self.cluster.environment, address, "--num-cpus=2", *_NODE))
-
-    def drain(self, *, head: bool, deadline_s: int) -> None:
-        """Announce that a node leaves, as KubeRay's preStop or a spot machine's notice does."""
-        code = (
-            "import ray; ray.init(log_to_driver=False); "
-            "print(*(n['NodeID'] for n in ray.nodes() if n['Alive'] and "
-            f"('node:__internal_head__' in n['Resources']) == {head}))"
-        )
-        environment = self.cluster.environment
-        found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-        node = found.stdout.split()[-1]
-        options = ["--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
-        options += ["--address", environment["RAY_ADDRESS"], f"--deadline-remaining-seconds={deadline_s}"]
-        done = subprocess.run([str(_RAY), "drain-node", *options], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-
-    def workers(self) -> list:
-        """Processes of Ray Train's workers on all nodes."""
-        import psutil
-
-        found = []
-        for node in self.started:
-            if node.poll() is None:
-                for process in psutil.Process(node.pid).children(recursive=True):
-                    try:
-                        title = " ".join(process.cmdline())
-                    except psutil.Error:
-                        continue
-                    if title.startswith("ray::") and "TrainWorker" in title:
-                        found.append(process)
-        return found
-
-
-@contextmanager
-def started(*, head_cpus: int, others: int) -> Iterator[Nodes]:
-    """A head and some nodes beside it, for the duration of the block."""
-    with start_cluster(cpus=head_cpus) as cluster:
-        nodes = Nodes(cluster)
-        for _ in range(others):
-            nodes.add()
-        try:
-            yield nodes
-        finally:
-            for node in nodes.started:
-                kill_node(node)
-
 
 @pytest.fixture
 def nodes() -> Iterator[Nodes]:
-    with started(head_cpus=1, others=1) as nodes:
+    with start_nodes(head_cpus=1, others=1) as nodes:
         yield nodes
 
 
@@ -129,7 +67,7 @@ def test_run_that_hangs_and_whose_nodes_leave_ends_as_if_undisturbed(nodes: Node
 
     driver, told, log = start("told")
     wait_until(driver, lambda: steps_after(told, 1) > 30, log)
-    stopped = nodes.workers()[-1]
+    stopped = nodes.processes("TrainWorker")[-1]
     stopped.send_signal(signal.SIGSTOP)
     began = time.monotonic()
     wait_until(driver, lambda: steps_after(told, 2) > 5, log)
@@ -178,10 +116,46 @@ def test_run_that_hangs_and_whose_nodes_leave_ends_as_if_undisturbed(nodes: Node
     assert not os.path.exists(told.root / ".ray")
 
 
+def test_search_whose_drivers_node_leaves_is_resumed(write_config, tmp_path: Path) -> None:
+    (tmp_path / "rates.yaml").write_text(
+        "search: {num_trials: 2, seeds: 3, top: 1, leave_one_out: false, concurrent: 2, scheduler: none}\n"
+        "space: {optimizer.lr: {distribution: float, low: 1.0e-4, high: 1.0e-2, log: true}}\n"
+    )
+    command = [sys.executable, "-m", "vadv_dist.cli", "tune", "--config", str(write_config("hunt"))]
+    command += ["--space", str(tmp_path / "rates.yaml"), "--data.batch_size=4", "--trainer.epochs=60"]
+    root = tmp_path / "runs" / "hunt-rates"
+
+    def lines(*kinds: str) -> list[dict]:
+        return [line for path in root.rglob("metrics.jsonl") for line in records(RunFolder(path.parent), *kinds)]
+
+    log = tmp_path / "log"
+    with start_nodes(head_cpus=3, others=0) as nodes:
+        environment = {**nodes.cluster.environment, "OMP_NUM_THREADS": "1"}
+        with log.open("a") as file:
+            driver = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        wait_until(driver, lambda: len(lines("step")) > 30, log)
+        nodes.drain(head=True, deadline_s=60)
+        assert driver.wait(60) == 75, log.read_text()
+    assert "This node leaves the Ray cluster" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    stops = lines("stop")
+    assert stops
+    assert {line["cause"] for line in stops} == {"preemption"}
+    # On another cluster, those that were stopped go on from there.
+    environment = {**environment, "RAY_ADDRESS": "local"}
+    with log.open("a") as file:
+        driver = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    resumed = lambda: sorted(line["step"] for line in lines("start") if line["step"])  # noqa: E731
+    wait_until(driver, lambda: len(resumed()) == len(stops), log)
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(60) == 143, log.read_text()
+    assert resumed() == sorted(line["step"] for line in stops)
+
+
 @pytest.fixture
 def nodes_without_head() -> Iterator[Nodes]:
     """Two nodes for two workers each; the head takes none."""
-    with started(head_cpus=0, others=2) as nodes:
+    with start_nodes(head_cpus=0, others=2) as nodes:
         yield nodes
 
 

@@ -153,7 +153,7 @@ def test_ingested_trained_killed_continued_evaluated_and_exported_in_a_store_as_
     assert np.array_equal(ours, exported)
 
 
-def test_error_in_a_worker_is_reported_once(joined, write_config, made, tmp_path, capsys) -> None:
+def test_mistake_that_workers_meet_ends_the_run_once(joined, write_config, made, tmp_path, capsys) -> None:
     import shutil
 
     damaged = tmp_path / "damaged"
@@ -162,10 +162,11 @@ def test_error_in_a_worker_is_reported_once(joined, write_config, made, tmp_path
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
-    command = ["train", "--config", str(write_config(uri=damaged)), "--trainer.num_workers=1"]
+    command = ["train", "--config", str(write_config(uri=damaged)), "--trainer.num_workers=2"]
     assert main([*command, "--trainer.cpus_per_worker=1"]) == 2
     said = capsys.readouterr().err
     assert said.count(f"{path} has SHA-256") == 1
     assert "Traceback" not in said
-    corrected = load_config(write_config(uri=made), ["--trainer.num_workers=1"])
+    assert "restarting" not in said
+    corrected = load_config(write_config(uri=made), ["--trainer.num_workers=2"])
     assert not RunFolder.of(corrected).claim(corrected)  # the name is free: nothing was trained under it

@@ -5,6 +5,9 @@
 Each round takes one kind of work, disturbs it a few times at random moments, starts the same command again whenever it
 has ended, and compares what it leaves, bit by bit and without times, with an undisturbed run. Exits with 1 if anything
 was lost, or if a command reacted in another way than its documentation says; logs of such rounds are kept.
+
+The last table compares the seconds that the rounds took with those that they take at least (`costs.py`): undisturbed
+work, the start of each process, the steps since a checkpoint, and the faults themselves.
 """
 
 import argparse
@@ -21,11 +24,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from .child import PROCESSES, Inside, run_here
+from .cluster import ray_cluster
+from .costs import Undisturbed
 from .faults import FAULTS, Fault, Surroundings
 from .subjects import Subject, clear, make
 from .work import SoakError, Work
@@ -36,21 +40,22 @@ _LEASE_S = 2.0
 
 @dataclass
 class Tally:
-    """What came of a kind of fault."""
+    """What came of a kind of fault; `least_s` is how much of the lost seconds is unavoidable."""
 
     injected: int = 0
     recovered: int = 0
     steps_lost: list[int] = field(default_factory=list)
     seconds_lost: list[float] = field(default_factory=list)
+    least_s: list[float] = field(default_factory=list)
 
 
 @dataclass
-class Undisturbed:
-    """A subject without faults: what it leaves, how far it gets, and its seconds with those of starting."""
+class Spent:
+    """Rounds of a subject: their number, the seconds that they took, and those that they take at least."""
 
-    outcome: dict[str, Any]
-    progress: int
-    seconds: float
+    rounds: int = 0
+    seconds: float = 0.0
+    least_s: float = 0.0
 
 
 class Soak:
@@ -59,25 +64,25 @@ class Soak:
     Args:
         folder: of data, outputs and logs.
         around: what faults may break.
-        environments: variables of processes, for outputs on a disk and in an object store.
+        environment: variables of processes that do not use Ray.
+        subjects: what is disturbed.
         seed: of everything random.
     """
 
     def __init__(
-        self, folder: Path, around: Surroundings, environment: dict[str, str], seed: int, names: list[str] | None
+        self, folder: Path, around: Surroundings, environment: dict[str, str], subjects: list[Subject], seed: int
     ) -> None:
         self.folder, self.around, self.environment = folder, around, environment
         self.chance = Random(seed)
-        self.subjects = [each for each in make(folder) if names is None or each.name in names]
+        self.subjects = subjects
         self.tallies: dict[str, Tally] = defaultdict(Tally)
+        self.spent: dict[str, Spent] = defaultdict(Spent)
         self.failures: list[str] = []
         self.rounds = self.restarts = 0
-        self.least_s = 0.0
-        self.restart_s: dict[str, float] = {}
         warm_up = PROCESSES.Process(target=run_here, args=(["--version"], os.devnull, environment, Inside()))
         warm_up.start()
         warm_up.join()
-        self.undisturbed = {each.name: self._without_faults(each) for each in self.subjects}
+        self.undisturbed = {each.name: self._without_faults(each) for each in subjects}
 
     def _work(self, subject: Subject, name: str) -> Work:
         disk = self.around.disk or self.folder
@@ -85,24 +90,36 @@ class Soak:
         if not subject.in_object_store:
             clear(output)
         inside = Inside(lease_s=_LEASE_S if subject.in_object_store else None)
-        environment = self.around.cluster.environment if subject.on_ray else self.environment
+        environment = self.environment
+        if subject.on_ray:
+            assert self.around.cluster is not None
+            environment = self.around.cluster.environment
         return Work(subject, output, self.chance, environment, self.folder / f"{name}.log", inside)
 
     def _without_faults(self, subject: Subject) -> Undisturbed:
-        began = time.monotonic()
-        work = self._work(subject, f"undisturbed-{subject.name}".replace(" ", "-").replace(",", ""))
+        self.rounds += 1
+        work = self._work(subject, f"undisturbed-{self.rounds}")
+        began, began_s, joined = time.time(), time.monotonic(), None
         work.start()
+        while work.is_running:
+            if joined is None and work.log.exists() and "joined the Ray cluster" in work.log.read_text():
+                joined = time.time()
+            time.sleep(0.05)
         code = work.wait()
         if code != 0:
             raise SystemExit(f"{subject.name} does not work without faults: {work.last_words()} ({work.log})")
-        seconds = time.monotonic() - began
-        outcome, progress = subject.outcome(work.output), subject.progress(work.output)
-        began = time.monotonic()
-        work.start()  # a complete one
-        work.wait()
-        self.restart_s[subject.name] = time.monotonic() - began
-        print(f"{subject.name}: {seconds:.1f} s, {progress} steps; started again {self.restart_s[subject.name]:.1f} s")
-        return Undisturbed(outcome, progress, seconds)
+        found = Undisturbed.of(subject, work.output, began, joined, time.monotonic() - began_s)
+        print(
+            f"{subject.name}: {found.seconds:.1f} s, {found.progress} steps of {found.step_s:.3f} s, the first of "
+            f"which begins after {found.begin_s:.1f} s",
+            flush=True,
+        )
+        return found
+
+    def measure_again(self) -> None:
+        """Take the mean of the times of undisturbed work before and after the soak."""
+        for subject in self.subjects:
+            self.undisturbed[subject.name].average(self._without_faults(subject))
 
     def round(self) -> None:
         """Disturb one piece of work some times."""
@@ -112,6 +129,7 @@ class Soak:
         work = self._work(subject, f"round-{self.rounds}")
         suited = [each for each in FAULTS if each.suits(subject) and self._possible(each)]
         faults: list[Fault] = []
+        began = time.monotonic()
         try:
             work.start()
             for _ in range(self.chance.randint(1, 5)):
@@ -121,34 +139,42 @@ class Soak:
                 faults.append(self.chance.choice(suited))
                 self._inject(faults[-1], work)
             work.finish()
+            seconds = time.monotonic() - began
             found = subject.outcome(work.output)
             if found != expected.outcome:
                 keys = {*found, *expected.outcome}
                 differing = sorted(key for key in keys if found.get(key) != expected.outcome.get(key))
                 raise SoakError(f"ends otherwise than undisturbed: {', '.join(differing)[:300]}")
         except SoakError as error:
-            after = ", ".join(fault.name for fault in faults)
-            self.failures.append(f"round {self.rounds}, {subject.name}, after {after}: {error} ({work.log})")
-            print(f"FAILED {self.failures[-1]}", flush=True)
-            if work.process is not None:
-                work.process.kill()
-                work.process.join()
-            if not subject.in_object_store:
-                shutil.copytree(work.output, work.log.with_suffix(""), dirs_exist_ok=True)
-            if faults:
-                self.tallies[faults[-1].name].recovered -= 1
+            self._fail(error, work, faults)
         else:
             work.log.unlink()
+            spent = self.spent[subject.name]
+            spent.rounds += 1
+            spent.seconds += seconds
+            spent.least_s += expected.seconds + work.least.seconds(expected)
         self.restarts += work.started - 1
-        self.least_s += expected.seconds + (work.started - 1) * self.restart_s[subject.name]
+
+    def _fail(self, error: SoakError, work: Work, faults: list[Fault]) -> None:
+        after = ", ".join(fault.name for fault in faults)
+        self.failures.append(f"round {self.rounds}, {work.subject.name}, after {after}: {error} ({work.log})")
+        print(f"FAILED {self.failures[-1]}", flush=True)
+        if work.process is not None:
+            work.process.kill()
+            work.process.join()
+        if not work.subject.in_object_store:
+            shutil.copytree(work.output, work.log.with_suffix(""), dirs_exist_ok=True)
+        if faults:
+            self.tallies[faults[-1].name].recovered -= 1
 
     def _possible(self, fault: Fault) -> bool:
         return fault.name != "disk full" or self.around.disk is not None
 
     def _inject(self, fault: Fault, work: Work) -> None:
-        subject = work.subject
+        subject, expected = work.subject, self.undisturbed[work.subject.name]
         tally = self.tallies[fault.name]
         before, began, starts = subject.progress(work.output), time.monotonic(), subject.starts(work.output)
+        least_s = work.least_so_far(expected)
         tally.injected += 1
         processes = work.started
         fault.inject(work, self.around)
@@ -159,6 +185,7 @@ class Soak:
         again = bool(starts) and (fault.begins_again or work.started > processes)
         work.wait_for(before, starts=len(starts) + 1 if again else 0)
         tally.seconds_lost.append(time.monotonic() - began)
+        tally.least_s.append(work.least_so_far(expected) - least_s)
         starts = subject.starts(work.output)
         if again and starts:
             tally.steps_lost.append(max(0, before - starts[-1]))
@@ -167,16 +194,25 @@ class Soak:
     def table(self) -> str:
         """The outcome as Markdown."""
         lines = [
-            "| fault | injected | recovered | steps lost (mean, most) | seconds until as far as before (median) |",
-            "|---|---|---|---|---|",
+            "| fault | injected | recovered | steps lost (mean, most) | seconds until as far as before | at least |",
+            "|---|---|---|---|---|---|",
         ]
         for name, tally in sorted(self.tallies.items()):
             steps = f"{statistics.mean(tally.steps_lost):.1f}, {max(tally.steps_lost)}" if tally.steps_lost else "–"
-            seconds = f"{statistics.median(tally.seconds_lost):.1f}" if tally.seconds_lost else "–"
-            lines.append(f"| {name} | {tally.injected} | {tally.recovered} | {steps} | {seconds} |")
+            seconds, least = (f"{statistics.mean(s):.1f}" if s else "–" for s in (tally.seconds_lost, tally.least_s))
+            lines.append(f"| {name} | {tally.injected} | {tally.recovered} | {steps} | {seconds} | {least} |")
         injected = sum(tally.injected for tally in self.tallies.values())
         recovered = sum(tally.recovered for tally in self.tallies.values())
-        lines.append(f"| **all** | {injected} | {recovered} | | |")
+        lines.append(f"| **all {len(self.tallies)}** | {injected} | {recovered} | | | |")
+        lines += ["", "| work | rounds | seconds | at least | share |", "|---|---|---|---|---|"]
+        for name, each in sorted(self.spent.items()):
+            share = each.least_s / each.seconds
+            lines.append(f"| {name} | {each.rounds} | {each.seconds:.0f} | {each.least_s:.0f} | {share:.0%} |")
+        seconds_s = sum(each.seconds for each in self.spent.values())
+        least_s = sum(each.least_s for each in self.spent.values())
+        share = least_s / max(seconds_s, 1e-9)
+        rounds = sum(each.rounds for each in self.spent.values())
+        lines.append(f"| **all** | {rounds} | {seconds_s:.0f} | {least_s:.0f} | {share:.0%} |")
         return "\n".join(lines)
 
 
@@ -196,7 +232,6 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
 
 def main() -> int:
     """Run rounds for some minutes and print the table; the exit code."""
-    from ray_nodes import start_cluster
     from s3_server import CREDENTIALS, FaultyProxy, s3_server
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -205,24 +240,21 @@ def main() -> int:
     parser.add_argument("--subjects", nargs="+", help="only these, by name")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="vadv-soak-"))
+    subjects = [each for each in make(folder) if options.subjects is None or each.name in options.subjects]
     with (
         small_disk(folder / "disk") as disk,
         s3_server() as port,
         FaultyProxy(port, share=0.0, seed=options.seed) as proxy,
-        start_cluster(cpus=3) as cluster,
+        ray_cluster(is_needed=any(each.on_ray for each in subjects)) as cluster,
     ):
         os.environ.update(CREDENTIALS, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
         behind = {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_port}"}
-        soak = Soak(folder, Surroundings(disk, proxy, cluster), behind, options.seed, options.subjects)
+        soak = Soak(folder, Surroundings(disk, proxy, cluster), behind, subjects, options.seed)
         began = time.monotonic()
         while time.monotonic() - began < 60 * options.minutes:
             soak.round()
-        spent = time.monotonic() - began
-    print(f"\n{soak.table()}\n")
-    print(
-        f"{soak.rounds} rounds in {spent / 60:.1f} min, {soak.restarts} restarts. The same work undisturbed, and as "
-        f"many restarts of complete work, take {soak.least_s / spent:.0%} of that."
-    )
+        soak.measure_again()
+    print(f"\n{soak.table()}\n\n{soak.restarts} restarts of commands.")
     if soak.failures:
         print(f"{len(soak.failures)} failures; logs in {folder}:", *soak.failures, sep="\n- ")
         return 1

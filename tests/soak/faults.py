@@ -10,28 +10,28 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from .child import Inside
-from .subjects import Subject
+from .cluster import RayCluster
+from .subjects import HANG_S, Subject
 from .work import SoakError, Work
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What faults may break: the disk of the outputs, and a proxy in front of the object store.
+    """What faults may break.
 
     Attributes:
         disk: a small file system that holds outputs; None where none can be mounted.
-        proxy: `s3_server.FaultyProxy`.
-        cluster: `ray_nodes.Cluster`; None where no subject needs one.
+        proxy: `s3_server.FaultyProxy`, in front of the object store.
+        cluster: the Ray cluster; None where no subject needs one.
     """
 
     disk: Path | None
     proxy: object
-    cluster: Any
+    cluster: RayCluster | None
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _kill(work: Work, around: Surroundings) -> None:
 def _kill_twice(work: Work, around: Surroundings) -> None:
     _kill(work, around)
     work.start()
-    time.sleep(work.chance.uniform(0.0, 0.5))
+    time.sleep(work.chance.uniform(0.0, 0.5))  # part of its start
     _kill(work, around)
 
 
@@ -88,7 +88,8 @@ def _interrupt(work: Work, around: Surroundings) -> None:
 
 def _stop(work: Work, around: Surroundings) -> None:
     work.signal(signal.SIGSTOP)
-    time.sleep(work.chance.uniform(0.2, 2.0))
+    with work.taking_time():
+        time.sleep(work.chance.uniform(0.2, 2.0))
     work.signal(signal.SIGCONT)
 
 
@@ -178,7 +179,7 @@ def _disk_full(work: Work, around: Surroundings) -> None:
     assert around.disk is not None
     filler = around.disk / "filler"
     try:
-        with contextlib.suppress(OSError), filler.open("wb") as file:
+        with work.taking_time(), contextlib.suppress(OSError), filler.open("wb") as file:
             while True:
                 file.write(b"0" * (1 << 16))
                 file.flush()
@@ -196,27 +197,60 @@ def _store(**fault: object) -> Callable[[Work, Surroundings], None]:
         for name, value in fault.items():
             setattr(around.proxy, name, value)
         try:
-            time.sleep(work.chance.uniform(1.0, 4.0))
+            with work.taking_time():
+                time.sleep(work.chance.uniform(1.0, 4.0))
         finally:
             around.proxy.share, around.proxy.hold, around.proxy.delay_s = 0.0, None, 0.0  # type: ignore[attr-defined]
 
     return inject
 
 
-def _on_ray(number: signal.Signals, title: str) -> Callable[[Work, Surroundings], None]:
-    """A signal to one of the Ray workers with such a title."""
+def _on_ray(number: signal.Signals, title: str = "") -> Callable[[Work, Surroundings], None]:
+    """A signal to one of the Ray workers with such a title, by default of those that do the work."""
 
     def inject(work: Work, around: Surroundings) -> None:
-        found = around.cluster.processes(title)
+        assert around.cluster is not None
+        found = around.cluster.processes(title or work.subject.on_ray)
         if found:
+            if not title:
+                work.begins_again()
             with contextlib.suppress(psutil.NoSuchProcess):
                 work.chance.choice(found).send_signal(number)
+                if number == signal.SIGSTOP:
+                    work.least.own_s += HANG_S
 
     return inject
 
 
+def _kill_node(work: Work, around: Surroundings) -> None:
+    """The node with the workers dies; some time later, another one comes."""
+    assert around.cluster is not None
+    work.begins_again()
+    around.cluster.kill_node()
+    with work.taking_time():
+        time.sleep(work.chance.uniform(0.0, 2.0))
+        around.cluster.add_node()
+
+
+def _kill_head(work: Work, around: Surroundings) -> None:
+    """The head dies, and with it the cluster; another one is started."""
+    assert around.cluster is not None
+    around.cluster.kill_head()
+    if work.process is not None:
+        _ended(work, 1, -signal.SIGKILL)
+    with work.taking_time():
+        around.cluster.close()
+        around.cluster.start()
+    work.environment = around.cluster.environment
+
+
 def _on_disk(subject: Subject) -> bool:
     return not subject.in_object_store
+
+
+def _on_workers(subject: Subject) -> bool:
+    """Whether it is a training with workers on Ray."""
+    return subject.on_ray == "RayTrainWorker"
 
 
 def _has_checkpoints(subject: Subject) -> bool:
@@ -236,7 +270,7 @@ FAULTS = [
     Fault("killed", _kill),
     Fault("killed again while it starts", _kill_twice),
     Fault("SIGTERM", _terminate),
-    Fault("notice (SIGUSR1)", _notice, _trains),
+    Fault("notice (SIGUSR1)", _notice),
     Fault("Ctrl-C", _interrupt),
     Fault("stopped for a moment", _stop),
     Fault(
@@ -270,10 +304,14 @@ FAULTS = [
         ),
         _here,
     ),
-    Fault("worker killed", _on_ray(signal.SIGKILL, "RayTrainWorker"), lambda subject: subject.on_ray, True),
-    Fault("worker stopped (SIGSTOP)", _on_ray(signal.SIGSTOP, "RayTrainWorker"), lambda subject: subject.on_ray, True),
-    Fault("controller killed", _on_ray(signal.SIGKILL, "TrainController"), lambda subject: subject.on_ray),
-    Fault("windows' actor killed", _on_ray(signal.SIGKILL, "_NodeWindows"), lambda subject: subject.on_ray),
+    Fault("worker killed", _on_ray(signal.SIGKILL), _on_workers, True),
+    Fault("worker stopped (SIGSTOP)", _on_ray(signal.SIGSTOP), _on_workers, True),
+    Fault("controller killed", _on_ray(signal.SIGKILL, "TrainController"), _on_workers),
+    Fault("windows' actor killed", _on_ray(signal.SIGKILL, "_NodeWindows"), _on_workers),
+    Fault("trial killed", _on_ray(signal.SIGKILL), lambda subject: subject.on_ray == "TrialActor", True),
+    Fault("process of a stage killed", _on_ray(signal.SIGKILL), lambda subject: subject.on_ray == "MapBatches"),
+    Fault("node killed", _kill_node, lambda subject: bool(subject.on_ray), True),
+    Fault("head killed", _kill_head, lambda subject: bool(subject.on_ray)),
     Fault("object store refuses and cuts requests", _store(share=0.4), lambda subject: subject.in_object_store),
     Fault("object store does not answer", _store(hold="/"), lambda subject: subject.in_object_store),
     Fault("object store refuses everything", _store(share=1.0), lambda subject: subject.in_object_store),

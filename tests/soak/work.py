@@ -1,15 +1,18 @@
 """A subject at work: its process, started again and again until it is complete."""
 
+import contextlib
 import itertools
 import os
 import signal
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from .child import PROCESSES, Inside, run_here
+from .costs import Least, Undisturbed
 from .subjects import Subject
 
 # Exit codes of a command that was stopped or lost something, and may be started again.
@@ -34,6 +37,7 @@ class Work:
         inside: what goes wrong inside every process.
         codes: how its processes ended.
         started: number of processes.
+        least: what its faults cost at least.
     """
 
     subject: Subject
@@ -45,6 +49,8 @@ class Work:
     codes: list[int] = field(default_factory=list)
     started: int = 0
     process: Any = None
+    least: Least = field(default_factory=lambda: Least([]))
+    _since_s: float = 0.0
 
     def start(self, inside: Inside | None = None) -> None:
         """Start the command, which continues what is there."""
@@ -53,6 +59,7 @@ class Work:
         self.process = PROCESSES.Process(
             target=run_here, args=(arguments, str(self.log), self.environment, inside or self.inside)
         )
+        self._since_s = time.monotonic()
         self.process.start()
         self.started += 1
 
@@ -76,8 +83,32 @@ class Work:
             self.process = None
             raise SoakError(f"no end after {seconds:.0f} s")
         self.process = None
+        lived_s = time.monotonic() - self._since_s
+        self.least.starts.append(lived_s)
+        if code != 0:
+            self.least.ends(self.subject, self.output, lived_s)
         self.codes.append(int(code))
         return int(code)
+
+    def least_so_far(self, of: Undisturbed) -> float:
+        """Seconds that its faults have cost at least, with the start of the process that runs."""
+        lived = [time.monotonic() - self._since_s] if self.process is not None else []
+        return replace(self.least, starts=[*self.least.starts, *lived]).seconds(of)
+
+    def begins_again(self) -> None:
+        """What works on Ray is about to be lost; the process starts it again."""
+        self.least.rejoins += 1
+        self.least.repeats(self.subject, self.output)
+
+    @contextlib.contextmanager
+    def taking_time(self) -> Iterator[None]:
+        """A block whose time is that of a fault itself, in which work may go on or not."""
+        began, before = time.monotonic(), self.subject.progress(self.output)
+        try:
+            yield
+        finally:
+            self.least.own_s += time.monotonic() - began
+            self.least.own_steps += max(0, self.subject.progress(self.output) - before)
 
     def wait_for(self, progress: int, *, starts: int = 0) -> bool:
         """Wait until the subject has begun that often and is that far; False if its process ended before."""

@@ -16,13 +16,14 @@ from ray.train.v2._internal.execution.controller.state import (
     RestartingState,
     RunningState,
 )
-from ray.train.v2.api.exceptions import PreemptionError, WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, PreemptionError, WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from vadv_dist.errors import MachineError
+from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.launch import rank_state, stacks
 from vadv_dist.launch.driver_notes import DriverNotes
 from vadv_dist.launch.hangs import Hang, Heard, find_hang
+from vadv_dist.runtime.ray_errors import own_error
 from vadv_dist.training.pulse import Beat
 
 # Seconds between two questions to a rank, and for which a rank or a node may take to show stacks.
@@ -87,13 +88,16 @@ class ControllerWatch(WorkerGroupCallback, ControllerCallback):
             self._notes.write("running", workers=len(self._workers))
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
-        """Look for a hang.
+        """Look for errors that other workers would meet again, and for a hang.
 
         Raises:
+            ControllerError: a rank's own error, which ends the run: Ray Train does not start workers after it.
             WorkerGroupError: the run hangs; Ray Train starts the workers again.
             PreemptionError: all ranks have stopped for a node that leaves; Ray Train starts them on others.
         """
         statuses = worker_group_status.worker_statuses
+        if (error := _final_error(list(worker_group_status.errors.values()))) is not None:
+            raise ControllerError(error)
         if self._preemption is not None and worker_group_status.finished and not worker_group_status.errors:
             if all(status.return_value == PREEMPTION for status in statuses.values()):
                 raise PreemptionError(self._preemption)
@@ -168,6 +172,16 @@ class ControllerWatch(WorkerGroupCallback, ControllerCallback):
             options = task.options(num_cpus=0, scheduling_strategy=there, max_retries=0)
             started[rank] = options.remote(about.pid, self._files[rank])
         return started
+
+
+def _final_error(errors: Sequence[BaseException]) -> VadvError | None:
+    """The error among the ranks' that ends the run.
+
+    A user's mistake always does; a machine's fault does unless it may follow from the loss of another rank.
+    """
+    ours = [found for error in errors if (found := own_error(error)) is not None]
+    mistakes = [error for error in ours if isinstance(error, UserError)]
+    return next(iter(mistakes or (ours if len(ours) == len(errors) else [])), None)
 
 
 def _autopsy(pid: int, file: int) -> str:

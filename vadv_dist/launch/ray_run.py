@@ -17,7 +17,7 @@ from vadv_dist.launch.cluster import SAY_EVERY_S, cluster_resource, is_busy, lac
 from vadv_dist.launch.driver_notes import DriverNotes
 from vadv_dist.launch.shared_folder import leave_mark, require_shared
 from vadv_dist.launch.stop_actor import ask_to_stop, stop_flag
-from vadv_dist.launch.worker import MISTAKE, raise_mistake, train_in_ray
+from vadv_dist.launch.worker import train_in_ray
 from vadv_dist.runs.folder import FAILURES, RunFolder
 from vadv_dist.runtime.ray_errors import last_line, own_error, why_lost
 from vadv_dist.runtime.signals import StopRequest
@@ -95,7 +95,6 @@ def train_with_ray(
                 "use_gpu": use_gpu,
                 "folder": os.getcwd(),
                 "trial": trial,
-                "mistake": str(notes.resolve() / MISTAKE),
                 "mark": mark,
                 "stop": flag,
             },
@@ -114,7 +113,6 @@ def train_with_ray(
             following = _Following(config, cpus, say, request, flag, mark, may_leave=stop is None)
             fit(trainer, following.look)
         except WorkerGroupError as error:
-            raise_mistake(notes / MISTAKE)
             failures = error.worker_failures.values()
             for failure in failures:
                 if (ours := own_error(failure)) is not None:
@@ -128,12 +126,13 @@ def train_with_ray(
                 f"{folder.root / FAILURES}."
             ) from error
         except TrainingFailedError as error:
+            if (ours := own_error(error)) is not None:
+                raise ours from None
             raise MachineError(
                 f"Ray Train could not run the workers: {last_line(error)}. Checkpoints are complete: run the same "
                 "command again to resume."
             ) from error
         require_shared(folder.root, mark)
-        raise_mistake(notes / MISTAKE)
     _remove(notes)
 
 

@@ -23,7 +23,7 @@ from vadv_dist.engines.build import build_engine, uses_graphs
 from vadv_dist.engines.deepspeed_config import accumulate_of
 from vadv_dist.engines.distributed import Distributed, choose_device
 from vadv_dist.engines.faults import is_compile_failure, is_out_of_memory
-from vadv_dist.errors import MachineError, VadvError, error_from_json, error_to_json, first_line
+from vadv_dist.errors import MachineError, VadvError, first_line
 from vadv_dist.launch.attempt import agreed_engine, agreed_precision, attempt_notes
 from vadv_dist.launch.rank_state import rank_state
 from vadv_dist.launch.shared_folder import all_see_mark
@@ -33,7 +33,7 @@ from vadv_dist.runs.records import Line
 from vadv_dist.runs.state import TrainState
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.runtime.garbage_collection import collect_as_usual, collect_rarely
-from vadv_dist.storage import Location, location, read_json, write_json, write_text
+from vadv_dist.storage import write_text
 from vadv_dist.tasks import build
 from vadv_dist.tasks.base import parameter_counts
 from vadv_dist.training.closed_form import fit_in_closed_form
@@ -44,9 +44,7 @@ from vadv_dist.training.pulse import Pulse
 from vadv_dist.training.splits import Splits
 from vadv_dist.watching.ray_metrics import ray_metrics
 
-# An error that a worker raised, for the driver.
-MISTAKE = "mistake.json"
-# Next to `MISTAKE`: id of the workers' placement group, so that they can be stopped from outside.
+# In the folder of notes: id of the workers' placement group, so that they can be stopped from outside.
 GROUP = "placement-group"
 
 # Texts whose batches decide the lengths to pad to. Bounded, because memory must not grow with the data set.
@@ -204,17 +202,13 @@ def train_in_ray(arguments: dict[str, Any]) -> str:
             config.data.batch_size, distributed.world_size, config.trainer.workers, config.trainer.accumulate
         )
         config = replace(config, trainer=replace(config.trainer, accumulate=accumulate))
-    mistake = location(arguments["mistake"])
-    if not all_see_mark(RunFolder.of(config).root / ".ray", arguments["mark"], distributed):
+    notes = RunFolder.of(config).root / ".ray"
+    if not all_see_mark(notes, arguments["mark"], distributed):
         return ""  # the driver reports it; after an error, Ray would start workers that fail again
-    # Only rank 0 decides: on a shared disk, a new file may be visible to one node before another.
-    failed_before = distributed.gather(distributed.is_main and mistake.is_file())[0]
-    if failed_before:  # this attempt would fail in the same way: succeed, so that Ray does not restart the workers
-        return ""
     group = ray.util.get_current_placement_group()
     if distributed.is_main and group is not None:
         with contextlib.suppress(VadvError, OSError):
-            write_text(mistake.parent / GROUP, group.id.hex())
+            write_text(notes / GROUP, group.id.hex())
     name = distributed.gather(f"vadv-{secrets.token_hex(4)}")[0]
     process = rank_state()
     try:
@@ -233,10 +227,7 @@ def train_in_ray(arguments: dict[str, Any]) -> str:
                 pulse=process.pulse,
             )
             return process.asked if state.stopped is None and not heard() else ""
-    except VadvError as error:
-        # If the disk is full, the driver searches the errors that Ray passes on instead.
-        with contextlib.suppress(VadvError, OSError):
-            write_json(mistake, error_to_json(error))
+    except VadvError:  # the controller passes it on to the driver
         raise
     except Exception:
         # Ray's logs may be gone by the time someone reads the failure.
@@ -259,13 +250,3 @@ def _metrics_of_rank(config: Config, distributed: Distributed, trial: str) -> It
         for line in folder.metrics_log().lines():
             gauges(line)
         yield gauges
-
-
-def raise_mistake(path: Location) -> None:
-    """Raise in the driver the error that a worker recorded; Ray itself passes on only a traceback.
-
-    Raises:
-        VadvError: of the class that the worker raised.
-    """
-    if path.is_file():
-        raise error_from_json(read_json(path))

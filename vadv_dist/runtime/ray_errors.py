@@ -13,7 +13,8 @@ def own_error(error: BaseException | None) -> VadvError | None:
         # Ray's error of a task is also an instance of its cause's class.
         if isinstance(error, VadvError) and not isinstance(error, RayError):
             return error
-        error = getattr(error, "cause", None) or error.__cause__
+        # The second is that of Ray Train's error of its controller.
+        error = getattr(error, "cause", None) or getattr(error, "controller_failure", None) or error.__cause__
     return None
 
 

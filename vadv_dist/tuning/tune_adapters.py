@@ -25,7 +25,7 @@ from vadv_dist.runtime.ray_errors import last_line
 from vadv_dist.tuning.events import Ended, Epoch, Event, Failed, Lost, Stopped
 from vadv_dist.tuning.trial_actor import KEY, RESOURCES, event_of
 
-_IDLE_S = 5.0
+_IDLE_S, _LOOK_S = 5.0, 1.0
 
 
 class AbandonedError(Exception):
@@ -61,16 +61,17 @@ class Exchange:
             self.has_room = False
             self._changed.notify_all()
 
-    def take(self) -> tuple[str, Event] | None:
-        """Wait for the next event, or for room.
+    def take(self, often: Callable[[], None]) -> tuple[str, Event] | None:
+        """Wait for the next event, or for room, and call `often` every second.
 
         Raises:
-            BaseException: what ended Tune's loop.
+            BaseException: what ended Tune's loop, or what `often` raised.
         """
         with self._changed:
             self._is_taking = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._events)
+            while not self._changed.wait_for(lambda: self._events, _LOOK_S):
+                often()
             self._is_taking = False
             event = self._events.popleft()
         if isinstance(event, BaseException):

@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
-from vadv_dist.errors import MachineError, UserError
-from vadv_dist.launch.cluster import cluster_resource, is_ours, ray_session
+from vadv_dist.errors import MachineError, NoticedError, UserError
+from vadv_dist.launch.cluster import cluster_resource, is_ours, node_leaves, ray_session
 from vadv_dist.launch.shared_folder import require_shared_by_nodes
 from vadv_dist.launch.stop_actor import stop_flag
 from vadv_dist.runs.folder import RunFolder
@@ -24,8 +24,8 @@ from vadv_dist.storage import location, scratch_folder
 from vadv_dist.tuning.events import Epoch, Event, Lost
 from vadv_dist.tuning.pools import GRACE_SHARE
 
-# How often the cluster is asked for its nodes; how long Tune may take to stop its actors.
-_NODES_S, _LEAVING_S, _KILLED_S = 5.0, 30.0, 10.0
+# How often the cluster is asked for its nodes, and whether this one leaves; how long Tune may take to stop its actors.
+_NODES_S, _NOTICE_S, _LEAVING_S, _KILLED_S = 5.0, 2.0, 30.0, 10.0
 # Without a limit, Tune would start one actor after another.
 _MANY = 1 << 16
 
@@ -55,6 +55,7 @@ class TunePool:
         self._thread: threading.Thread | None = None
         self._running: dict[str, Config] = {}
         self._known: tuple[float, int] | None = None  # when the cluster was asked, and its room
+        self._look_at_s = 0.0
         self._results: Any = None
 
     def __enter__(self) -> Self:
@@ -97,15 +98,16 @@ class TunePool:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """End Tune's loop and its actors; a later search resumes running trials from their checkpoints.
 
-        On SIGTERM, running trials save a checkpoint first.
+        On SIGTERM or a notice, running trials save a checkpoint first.
         """
         with self._stack:
             if self._thread is None:
                 return
-            if error is None or (isinstance(error, KeyboardInterrupt) and is_termination(error)):
+            is_signal = isinstance(error, KeyboardInterrupt) and is_termination(error)
+            if error is None or is_signal or isinstance(error, NoticedError):
                 self._exchange.leave(abandon=False)
                 if error is not None:
-                    self._stop.ask.remote(termination()[0])
+                    self._stop.ask.remote(termination()[0] if is_signal else "preemption")
                 self._thread.join(_LEAVING_S if error is None else self._config.trainer.grace_s * GRACE_SHARE)
             if self._thread.is_alive():
                 self._abandon()
@@ -147,11 +149,24 @@ class TunePool:
 
         Raises:
             MachineError: Tune's loop has ended.
+            NoticedError: this node leaves the cluster.
         """
-        found = self._exchange.take()
+        self._notice()
+        found = self._exchange.take(self._notice)
         if found is not None and not isinstance(found[1], Epoch):
             del self._running[found[0]]
         return found
+
+    def _notice(self) -> None:
+        """Every two seconds, see whether this node leaves."""
+        if time.monotonic() < self._look_at_s:
+            return
+        self._look_at_s = time.monotonic() + _NOTICE_S
+        if node_leaves():
+            raise NoticedError(
+                "This node leaves the Ray cluster. Completed epochs are saved, and running trials were asked to save a "
+                "checkpoint; run the same command again, on another node, to resume."
+            )
 
     def decide(self, key: str, continues: bool) -> None:
         """See `Pool`."""
