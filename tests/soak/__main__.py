@@ -65,16 +65,22 @@ class Soak:
         folder: of data, outputs and logs.
         around: what faults may break.
         environment: variables of processes that do not use Ray.
-        subjects: what is disturbed.
+        subjects, faults: what is disturbed, and how.
         seed: of everything random.
     """
 
     def __init__(
-        self, folder: Path, around: Surroundings, environment: dict[str, str], subjects: list[Subject], seed: int
+        self,
+        folder: Path,
+        around: Surroundings,
+        environment: dict[str, str],
+        subjects: list[Subject],
+        faults: list[Fault],
+        seed: int,
     ) -> None:
         self.folder, self.around, self.environment = folder, around, environment
         self.chance = Random(seed)
-        self.subjects = subjects
+        self.subjects, self.faults = subjects, faults
         self.tallies: dict[str, Tally] = defaultdict(Tally)
         self.spent: dict[str, Spent] = defaultdict(Spent)
         self.failures: list[str] = []
@@ -127,7 +133,7 @@ class Soak:
         [subject] = self.chance.choices(self.subjects, [each.weight for each in self.subjects])
         expected = self.undisturbed[subject.name]
         work = self._work(subject, f"round-{self.rounds}")
-        suited = [each for each in FAULTS if each.suits(subject) and self._possible(each)]
+        suited = [each for each in self.faults if each.suits(subject) and self._possible(each)]
         faults: list[Fault] = []
         began = time.monotonic()
         try:
@@ -238,9 +244,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--subjects", nargs="+", help="only these, by name")
+    parser.add_argument("--faults", nargs="+", help="only these, by name")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="vadv-soak-"))
     subjects = [each for each in make(folder) if options.subjects is None or each.name in options.subjects]
+    faults = [each for each in FAULTS if options.faults is None or each.name in options.faults]
     with (
         small_disk(folder / "disk") as disk,
         s3_server() as port,
@@ -249,7 +257,7 @@ def main() -> int:
     ):
         os.environ.update(CREDENTIALS, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
         behind = {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_port}"}
-        soak = Soak(folder, Surroundings(disk, proxy, cluster), behind, subjects, options.seed)
+        soak = Soak(folder, Surroundings(disk, proxy, cluster), behind, subjects, faults, options.seed)
         began = time.monotonic()
         while time.monotonic() - began < 60 * options.minutes:
             soak.round()

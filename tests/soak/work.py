@@ -17,8 +17,8 @@ from .subjects import Subject
 
 # Exit codes of a command that was stopped or lost something, and may be started again.
 GOES_ON = (1, 75, 143, -signal.SIGKILL)
-_PATIENCE_S = 180.0
-_POLL_S = 0.01
+_PATIENCE_S = 600.0
+_POLL_S, _SHARE = 0.01, 10
 
 
 class SoakError(AssertionError):
@@ -117,12 +117,13 @@ class Work:
             return len(self.subject.starts(self.output)) >= starts and self.subject.progress(self.output) >= progress
 
         until = time.monotonic() + _PATIENCE_S
-        while time.monotonic() < until:
+        while (looked := time.monotonic()) < until:
             if reached():
                 return True
             if not self.is_running:
                 return reached()
-            time.sleep(_POLL_S if not self.subject.in_object_store else 0.2)
+            # Looking takes a processor from the work, so it should be rare if it takes long.
+            time.sleep(max(_POLL_S, _SHARE * (time.monotonic() - looked)))
         raise SoakError(f"no progress beyond {self.subject.progress(self.output)} for {_PATIENCE_S:.0f} s")
 
     def finish(self) -> None:
