@@ -153,10 +153,10 @@ LIST = ("clip_id", "video_id", "split", "label", "text", "path")
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda own: look("nothing.csv"), "nothing.csv does not exist, expected a CSV table"),
-        (lambda own: look(str(own.parent)), "is none of these, expected a CSV table"),
+        (lambda own: look("nothing.csv"), "nothing.csv does not exist, expected a table"),
+        (lambda own: look(str(own.parent)), "is none of these, expected a table"),
         (lambda own: look(str(table(own.parent / "empty.csv", []))), "has no rows"),
-        (lambda own: look(str(table(own.parent / "x.csv", [["1;2"]], ["id;text"]))), "separated by commas"),
+        (lambda own: look(str(table(own.parent / "x.csv", [["1"]], ["text"]))), "has one column, 'text'"),
         (
             lambda own: with_columns(look(str(own)), "id=Clip,text=Sentence,label=Score"),
             "no column for split .*Add a col",

@@ -28,15 +28,27 @@ def add_ingest_command(commands: Commands) -> None:
 
 
 def _add_table(formats: Commands) -> None:
-    table = formats.add_parser("table", help="a CSV file with id, split, label and text, plus arrays keyed by id")
-    table.add_argument("--csv", type=path, required=True, help="the CSV file")
+    table = formats.add_parser("table", help="a table with id, split, label and text, plus arrays keyed by id")
+    kinds = "a CSV, Parquet, JSONL or Excel file, or a folder that Hugging Face datasets saved"
+    table.add_argument("--csv", "--table", type=path, required=True, metavar="FILE", help=kinds)
+    sign = "sign between the cells of a CSV file, or the word tab (default: recognised)"
+    table.add_argument("--delimiter", metavar="SIGN", help=sign)
+    table.add_argument("--encoding", help="encoding of a CSV or JSON file, such as cp1252 (default: recognised)")
     _add_id_and_text_columns(table)
-    table.add_argument("--split-column", default="split", help="column of the split")
     table.add_argument("--label-column", default="label", help="column of the label")
     table.add_argument("--video-column", default="video_id", help="if it is missing, the id without its last number")
     _add_label_range(table)
+    words = "what words in the label column stand for, such as positive=1,neutral=0,negative=-1"
+    table.add_argument("--label-map", metavar="WORD=LABEL,...", help=words)
+    classes = "the labels are classes with these names, in order; cells are names, or numbers from 0"
+    table.add_argument("--classes", metavar="NAME,NAME,...", help=classes)
+    table.add_argument("--split-column", default="split", help="column of the split")
+    words = "what words in the split column stand for, such as holdout=test"
+    table.add_argument("--split-map", metavar="WORD=SPLIT,...", help=words)
+    shares = "deal out whole videos to train, valid and test, stratified by label, instead of reading a column"
+    table.add_argument("--split", metavar="80/10/10", help=shares)
     table.add_argument("--valid-fraction", type=float, help="share of train to move to valid, by whole videos")
-    table.add_argument("--seed", type=int, default=1, help="seed for --valid-fraction")
+    table.add_argument("--seed", type=int, default=1, help="seed for --split and --valid-fraction")
     table.add_argument(
         "--arrays",
         type=place,
@@ -230,12 +242,20 @@ def _labels(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _table(options: argparse.Namespace) -> int:
+    from vadv_dist.data.readers.labels import parse_pairs
     from vadv_dist.data.readers.table import ingest_table
 
     columns = ("id_column", "split_column", "text_column", "fallback_text_column", "label_column", "video_column")
-    cut = ("valid_fraction", "seed")
+    splits = ("split", "valid_fraction", "seed")
     arrays = ("arrays", "allow_missing_arrays", "dtype")
-    return _ingest(options, ingest_table, ["csv"], [*columns, *cut, *arrays], **_labels(options))
+    names = ["delimiter", "encoding", *columns, *splits, *arrays]
+    words = {
+        name: parse_pairs(text, f"--{name.replace('_', '-')}")
+        for name in ("label_map", "split_map")
+        if (text := getattr(options, name)) is not None
+    }
+    classes = () if options.classes is None else tuple(options.classes.split(","))
+    return _ingest(options, ingest_table, ["csv"], names, classes=classes, **words, **_labels(options))
 
 
 def _mmsa(options: argparse.Namespace) -> int:
@@ -246,8 +266,8 @@ def _mmsa(options: argparse.Namespace) -> int:
 
 
 def _cmu_sdk(options: argparse.Namespace) -> int:
+    from vadv_dist.data.readers.clip_rows import TextColumns
     from vadv_dist.data.readers.cmu_sdk import ingest_cmu_sdk
-    from vadv_dist.data.readers.csv_rows import TextColumns
 
     return _ingest(
         options,

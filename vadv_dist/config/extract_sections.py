@@ -7,17 +7,23 @@ from pydantic.dataclasses import dataclass
 
 from vadv_dist.config.checks import NUMBER, SETTINGS, Count, Natural, NonNegative, Number, Positive, Share, require
 from vadv_dist.config.places import Place
+from vadv_dist.config.table_section import Name, Names, TableFields
 
 Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, config=SETTINGS)
-class ClipsConfig:
+class ClipsConfig(TableFields):
     """The clips to read. Every location is a path or an s3:// URI."""
 
     csv: Place | None = None
-    """A CSV file of clips: `clip_id, video_id, split, label, text, path[, start_s, end_s]`. A clip's path is relative
-    to `root`, absolute, or an s3:// URI; times are in seconds, as a player shows them."""
+    """A table of clips: `clip_id, video_id, split, label, text, path[, start_s, end_s]`. It is a CSV, Parquet, JSONL or
+    Excel file, or a folder that Hugging Face `datasets` saved. A clip's path is relative to `root`, absolute, or an
+    s3:// URI; times are in seconds, as a player shows them."""
+    id_column: Names = ("clip_id",)
+    """Column of the id; several are joined with `_`. If there is no column of ids, they are made from the paths."""
+    path_column: Name = "path"
+    """Column of the clip's file."""
     mmsa: Place | None = None
     """Alternatively, a folder in MMSA's raw layout: `label.csv` next to `Raw/<video_id>/<clip_id>.mp4`."""
     root: Place | None = None
@@ -35,6 +41,8 @@ class ClipsConfig:
         require(low < high, "label_range", [low, high], "the lower one first")
         what = f"a number between the lowest and highest label ({low:g} and {high:g}), or null for the middle"
         require(self.threshold is None or low < self.threshold < high, "threshold", self.threshold, what)
+        what = "null, because clips.classes names classes"
+        require(not self.classes or self.threshold is None, "threshold", self.threshold, what)
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -173,7 +181,16 @@ class ExtractConfig:
     batching: BatchingConfig = BatchingConfig()
     compute: ComputeConfig = ComputeConfig()
 
+    @property
+    def prompt_classes(self) -> tuple[str, ...]:
+        """The classes of the prompts: those of the labels, unless others are set."""
+        is_default = self.prompts.classes == PromptsConfig().classes
+        return self.clips.classes if is_default and self.clips.classes else self.prompts.classes
+
     def __post_init__(self) -> None:
+        num_classes = len(self.clips.classes) or len(self.prompts.classes)
+        what = f"a name for each of the {num_classes} classes of clips.classes"
+        require(len(self.prompt_classes) == num_classes, "prompts.classes", list(self.prompts.classes), what)
         if self.faces.kind == "none":
             what = "an encoder, because faces.kind is none too and nothing would be extracted"
             require(self.image.encoder is not None, "image.encoder", None, what)

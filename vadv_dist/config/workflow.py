@@ -12,17 +12,14 @@ export: {formats: [pytorch, onnx]}
 from dataclasses import field
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from vadv_dist.config.checks import SETTINGS, Count, Natural, Number, Share, by_kind, require
 from vadv_dist.config.places import Place
 from vadv_dist.config.study import MadeConfig, MadeSentimentConfig, Overrides, folder_name
+from vadv_dist.config.table_section import LISTED, Name, Names, TableFields
 
-Name = Annotated[str, Field(min_length=1)]
-# A section with kinds passes through Python, where a strict tuple refuses the list that YAML has.
-LISTED = BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)
-Names = Annotated[tuple[Name, ...], LISTED]
 Range = Annotated[tuple[Number, Number], LISTED]
 BadRows = Literal["error", "drop"]
 FeatureType = Literal["float16", "float32"]
@@ -101,28 +98,14 @@ class SequencesConfig(LabelsConfig):
 
 
 @dataclass(frozen=True, config=SETTINGS)
-class TableDataConfig(LabelsConfig):
-    """A CSV file of clips, with features in npz files if there are any, as `vadv ingest table` reads it."""
+class TableDataConfig(LabelsConfig, TableFields):
+    """A table of clips, with features in npz files if there are any, as `vadv ingest table` reads it."""
 
     csv: Place
-    """The CSV file."""
+    """A CSV, Parquet, JSONL or Excel file, or a folder that Hugging Face `datasets` saved."""
     kind: Literal["table"] = "table"
     id_column: Names = ("id",)
     """Column of the id; several are joined with `_`."""
-    split_column: Name = "split"
-    """Column of the split."""
-    text_column: Name = "text"
-    """Column of the text."""
-    fallback_text_column: Name | None = None
-    """Column to read if the text is blank."""
-    label_column: Name = "label"
-    """Column of the label."""
-    video_column: Name = "video_id"
-    """Column of the video; if it is missing, the id without its last number."""
-    valid_fraction: Share | None = None
-    """Share of train to move to valid, by whole videos."""
-    seed: Natural = 1
-    """Seed for `valid_fraction`."""
     arrays: Annotated[tuple[Place, ...], LISTED] = ()
     """Features keyed by the file's `id` array, as `FILE.npz:ARRAY=FEATURE` (visual, face or audio)."""
     allow_missing_arrays: bool = False

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vadv_dist.data.dataset import PROMPTS_NAME, DatasetManifest, write_manifest
-from vadv_dist.data.schema import SPLITS, LabelSpec, count_words
+from vadv_dist.data.schema import SPLITS, count_words
 from vadv_dist.data.shard_list import ShardInfo
 from vadv_dist.data.shards import stamped, statistics, write_prompts
 from vadv_dist.errors import UserError
@@ -121,7 +121,7 @@ def assemble(plan: Plan, work: WorkFolder, records: Mapping[str, GroupRecord]) -
     left_out = _write_parquet(table, work.root / REJECTED_NAME)
     no_face, read = _write_sources(plan, work, work.root / SOURCES_NAME)
     prompts_sha256 = None if plan.prompts is None else write_prompts(work.root / PROMPTS_NAME, plan.prompts)
-    label = LabelSpec(*config.clips.label_range, threshold=config.clips.threshold)
+    label = plan.listed.label
     counts = {"listed": len(clips), "rejected": len(rejected), "without_face": sum(no_face.values())}
     manifest = DatasetManifest(
         splits=splits,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vadv_dist.config.extract_sections import ExtractConfig
 from vadv_dist.data.dataset import Dataset
-from vadv_dist.data.schema import Array, Clip, LabelSpec
+from vadv_dist.data.schema import Array, Clip
 from vadv_dist.data.shards import check_clip
 from vadv_dist.errors import UserError
 from vadv_dist.features.assemble import SOURCES_NAME, ExtractSummary, assemble, summary
@@ -44,6 +44,8 @@ def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool =
         MachineError: a full disk, an object store that does not respond, or repeatedly lost workers.
     """
     listed = list_clips(config.clips)
+    for sentence in listed.said:
+        _say(console, sentence)
     with runtime(config) as room:
         plan = make_plan(config, listed, use_gpu=room.gpus > 0)
         done = _finished(plan)
@@ -154,7 +156,6 @@ def _run(
 
 def _commit(plan: Plan, work: WorkFolder, group: Group, parts: list[ClipBatch]) -> GroupRecord:
     """Write a group's shard; clips whose features cannot be stored are rejected."""
-    label = LabelSpec(*plan.config.clips.label_range, threshold=plan.config.clips.threshold)
     clips, reports = [], []
     numbers = iter(group.clips)
     for part in parts:
@@ -173,7 +174,7 @@ def _commit(plan: Plan, work: WorkFolder, group: Group, parts: list[ClipBatch]) 
                     values["face"] = next(face) if report.has_face else None
                 clip = Clip(listed.clip_id, listed.video_id, listed.text, listed.label, plan.listed.source, values)
                 try:
-                    check_clip(clip, plan.features, label)
+                    check_clip(clip, plan.features, plan.listed.label)
                     clips.append(clip)
                 except UserError as error:
                     report = ClipReport(report.clip_id, reason=f"features: {error}")

@@ -1,18 +1,25 @@
-"""List the clips of an extraction from a CSV, or from a folder in MMSA's raw layout."""
+"""List the clips of an extraction from a table, or from a folder in MMSA's raw layout."""
 
-import io
+import hashlib
 import math
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from vadv_dist.config.extract_sections import ClipsConfig
-from vadv_dist.data.readers.csv_rows import SPLIT_NAMES
-from vadv_dist.data.video_ids import video_of
-from vadv_dist.errors import UserError, did_you_mean
-from vadv_dist.formats.csv_lines import csv_lines, decimal_comma, number_of
-from vadv_dist.storage import Location, join, location, open_binary
+from vadv_dist.data.readers.clip_rows import ClipRow, ClipTable, Columns
+from vadv_dist.data.readers.labels import LabelReader, label_spec
+from vadv_dist.data.readers.option_names import in_clips
+from vadv_dist.data.readers.splits import split_rule
+from vadv_dist.data.schema import LabelSpec
+from vadv_dist.errors import UserError
+from vadv_dist.features.clip_files import file_entry
+from vadv_dist.formats.csv_lines import number_of
+from vadv_dist.formats.table_rows import TableFormat
+from vadv_dist.formats.tabular import open_table
+from vadv_dist.storage import Location, join, local_copy, location
 
 CSV_COLUMNS = ("clip_id", "video_id", "split", "label", "text", "path")
 TIME_COLUMNS = ("start_s", "end_s")
@@ -49,19 +56,40 @@ class ClipList:
     """All clips of an extraction, in the order of the list.
 
     Attributes:
-        file: the CSV.
+        file: the table.
+        files: the files that it consists of, with their sizes and hashes.
         root: base folder of the clips' paths.
         source: source name of all clips.
+        label: kind and range of the labels.
+        said: how the table was read, in sentences.
     """
 
     file: Location
     root: Location
     source: str
     clips: tuple[ListedClip, ...]
+    label: LabelSpec
+    said: tuple[str, ...]
+    files: tuple[dict[str, object], ...]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the list: of its file, or over those of its files."""
+        digests = [str(file["sha256"]) for file in self.files]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def location(self, clip: ListedClip) -> str:
         """Location of a clip's file."""
         return str(join(self.root, clip.path))
+
+
+def label_of(config: ClipsConfig) -> LabelSpec:
+    """Kind and range of the labels of an extraction.
+
+    Raises:
+        UserError: the classes are not two or more different names.
+    """
+    return label_spec(config.label_range, config.threshold, config.classes, in_clips)
 
 
 def list_clips(config: ClipsConfig) -> ClipList:
@@ -70,14 +98,13 @@ def list_clips(config: ClipsConfig) -> ClipList:
     Raises:
         UserError: no list is configured or it does not exist, a column is missing, or a row cannot become a clip.
     """
-    columns: tuple[str, ...]
     if config.csv is not None:
         file = location(config.csv)
         root = file.parent if config.root is None else location(config.root)
-        name, columns = Path(file.name).stem, CSV_COLUMNS
+        name = Path(file.name).stem
     elif config.mmsa is not None:
         folder = location(config.mmsa)
-        file, root, name, columns = folder / "label.csv", folder, folder.name, MMSA_COLUMNS
+        file, root, name = folder / "label.csv", folder, folder.name
         if not (folder / "Raw").is_dir():
             raise UserError(
                 f"{folder} has no folder Raw, so it is not MMSA's raw layout (label.csv next to "
@@ -85,27 +112,55 @@ def list_clips(config: ClipsConfig) -> ClipList:
             )
     else:
         raise UserError(
-            "No clips are configured. Set clips.csv to a CSV with the columns "
+            "No clips are configured. Set clips.csv to a table with the columns "
             f"{', '.join(CSV_COLUMNS)}[, {', '.join(TIME_COLUMNS)}], or clips.mmsa to a folder in MMSA's raw layout."
         )
-    clips: list[ListedClip] = []
-    line_of: dict[str, int] = {}
-    for line, row in _rows(file, columns):
-        where = f"{file} line {line}"
-        clip = _parse(where, row if config.csv is not None else _from_mmsa(row), config.label_range)
-        if clip.clip_id in line_of:
-            raise UserError(
-                f"{where}: clip {clip.clip_id!r} is already in line {line_of[clip.clip_id]}. Clip ids must be unique: "
-                "rename one, or remove a row."
-            )
-        line_of[clip.clip_id] = line
-        clips.append(clip)
-    if not clips:
-        raise UserError(f"{file} has a header line but no rows.")
+    label = label_of(config)
+    labels = LabelReader(label, config.label_map, in_clips)
+    rule = split_rule(config.split_map, config.split, config.valid_fraction, config.seed, in_clips)
+    with _local(file) as path:
+        table = open_table(path, TableFormat(config.delimiter, config.encoding), where=file, option="clips.csv")
+        reader = ClipTable(
+            table,
+            file,
+            _columns(config),
+            labels,
+            rule,
+            others=(config.path_column,) if config.csv is not None else ("video_id", "clip_id"),
+            optional=TIME_COLUMNS,
+            default_id="clip_id",
+            option=in_clips,
+        )
+        rows = rule.apply(list(reader.rows()), label, file)
+        said = (*reader.said, *labels.said(), *rule.said())
+        files = tuple(file_entry(location(str(part))) | {"name": part.name} for part in table.files)
+    clips = [_listed(row, config) for row in rows]
     _require_parts(file, clips)
     names = own_names([(clip.clip_id, clip.path) for clip in clips])
     named = tuple(replace(clip, names=own) for clip, own in zip(clips, names, strict=True))
-    return ClipList(file, root, config.source or name, named)
+    return ClipList(file, root, config.source or name, named, label, said, files)
+
+
+@contextmanager
+def _local(file: Location) -> Iterator[Path]:
+    try:
+        with local_copy(file) as path:
+            yield path
+    except FileNotFoundError:
+        raise UserError(f"{file} does not exist. Give the table with clips.csv.") from None
+
+
+def _columns(config: ClipsConfig) -> Columns:
+    if config.csv is None:
+        return Columns(("video_id", "clip_id"), split_column="mode")
+    return Columns(
+        config.id_column,
+        config.text_column,
+        config.fallback_text_column,
+        config.split_column,
+        config.label_column,
+        config.video_column,
+    )
 
 
 def _require_parts(file: Location, clips: list[ListedClip]) -> None:
@@ -124,69 +179,25 @@ def _require_parts(file: Location, clips: list[ListedClip]) -> None:
             )
 
 
-def _rows(file: Location, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield each row with its line (the last one if a quoted cell spans several)."""
-    if not file.is_file():
-        what = "is a folder, expected a CSV file" if file.is_dir() else "does not exist"
-        raise UserError(f"{file} {what}. Set clips.csv to the list of clips, or clips.mmsa to its folder.")
-    with io.TextIOWrapper(open_binary(file), encoding="utf-8-sig", newline="") as text:
-        lines = csv_lines(text, file)
-        _, header = next(lines, (1, []))
-        for name in columns:
-            if header.count(name) != 1:
-                what = f"has {header.count(name) or 'no'} columns named {name!r} ({', '.join(header) or 'none'})"
-                raise UserError(
-                    f"{file} {what}, expected {', '.join(columns)}.{did_you_mean(name, header)} "
-                    "Rename the columns of its header line."
-                )
-        for line, cells in lines:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise UserError(
-                    f"{file} line {line} has {len(cells)} cells, but the header line has {len(header)}. "
-                    "Quote cells that contain commas or line breaks."
-                )
-            yield line, dict(zip(header, cells, strict=True))
-
-
-def _from_mmsa(row: Mapping[str, str]) -> dict[str, str]:
-    video, clip = row["video_id"].strip(), row["clip_id"].strip()
-    return {
-        "clip_id": f"{video}_{clip}" if clip else "",
-        "video_id": video,
-        "split": row["mode"],
-        "label": row["label"],
-        "text": row["text"],
-        "path": f"Raw/{video}/{clip}.mp4",
-    }
-
-
-def _parse(where: str, row: Mapping[str, str], label_range: tuple[float, float]) -> ListedClip:
-    clip_id, text, path = row["clip_id"].strip(), row["text"].strip(), row["path"].strip()
-    for name, value in (("clip_id", clip_id), ("text", text), ("path", path)):
-        if not value:
-            named = f" (clip {clip_id!r})" if clip_id else ""
-            raise UserError(f"{where}: {name} is empty{named}. Fill it in, or remove the row.")
+def _listed(row: ClipRow, config: ClipsConfig) -> ListedClip:
+    others = row.others or {}
+    path = others.get(config.path_column, "")
+    if config.csv is None:
+        path = f"Raw/{others['video_id']}/{others['clip_id']}.mp4"
+    if not path:
+        raise UserError(
+            f"{row.where}: {config.path_column} is empty (clip {row.clip_id!r}). Fill it in, or remove the row."
+        )
     try:
         join(Path(), path)
     except UserError as error:
-        raise UserError(f"{where}: the path is not a readable location: {error}") from None
-    split = SPLIT_NAMES.get(row["split"].strip().lower())
-    if split is None:
-        raise UserError(f"{where}: the split is {row['split']!r}, expected one of {', '.join(SPLIT_NAMES)}.")
-    low, high = label_range
-    label = _number(row["label"])
-    if label is None or not low <= label <= high:
-        raise UserError(
-            f"{where}: label is {row['label']!r}, expected a number in [{low:g}, {high:g}]."
-            f"{decimal_comma(row['label'])} Fix it, or set clips.label_range."
-        )
+        raise UserError(f"{row.where}: the path is not a readable location: {error}") from None
     times: list[float | None] = []
     fault = None
     for name in TIME_COLUMNS:
-        cell = row.get(name, "").strip()
-        seconds = _number(cell) if cell else None
+        cell = others.get(name, "")
+        value = number_of(cell)
+        seconds = value if math.isfinite(value) else None
         if cell and (seconds is None or seconds < 0):
             fault = f"{WRONG_TIMES}: {name} is {cell!r}, expected seconds from 0"
             seconds = None
@@ -194,13 +205,7 @@ def _parse(where: str, row: Mapping[str, str], label_range: tuple[float, float])
     start, end = times
     if fault is None and end is not None and end <= (start or 0.0):
         fault = f"{WRONG_TIMES}: it ends at {end:g} s but starts at {start or 0.0:g} s"
-    video = row["video_id"].strip() or video_of(clip_id)
-    return ListedClip(clip_id, video, split, label, text, path, start, end, fault=fault)
-
-
-def _number(cell: str) -> float | None:
-    value = number_of(cell)
-    return value if math.isfinite(value) else None
+    return ListedClip(row.clip_id, row.video_id, row.split, row.label, row.text, path, start, end, fault=fault)
 
 
 def own_names(clips: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:

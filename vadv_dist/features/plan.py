@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vadv_dist.config.extract_sections import ExtractConfig
+from vadv_dist.config.extract_sections import ClipsConfig, ExtractConfig
 from vadv_dist.config.load import config_to_dict
 from vadv_dist.data.schema import Array, FeatureSpec
 from vadv_dist.features.clip_files import file_entry
@@ -56,7 +56,7 @@ def make_plan(config: ExtractConfig, listed: ClipList, *, use_gpu: bool) -> Plan
         features["visual"] = FeatureSpec(shape, config.output.dtype)
         encoders["image"] = {**encoder_facts(image), "preprocessing": asdict(visual)}
         if config.prompts.store:
-            prompts = prompt_embeddings(image, config.prompts.template, config.prompts.classes)
+            prompts = prompt_embeddings(image, config.prompts.template, config.prompt_classes)
     if config.faces.kind != "none":
         face = expression_preprocessing(config.expression)
         features["face"] = FeatureSpec((config.frames.face, config.expression.num_scores), config.output.dtype)
@@ -73,7 +73,8 @@ def make_plan(config: ExtractConfig, listed: ClipList, *, use_gpu: bool) -> Plan
     decisive = {name: section for name, section in plain.items() if name not in ("output", "compute")}
     decisive["output"] = {name: plain["output"][name] for name in ("shard_rows", "shard_bytes", "dtype")}
     decisive["batching"]["precision"] = precision
-    listing = file_entry(listed.file)
+    decisive["clips"] = _without_defaults(decisive["clips"])
+    listing = listed.files[0] if len(listed.files) == 1 else list(listed.files)
     encoders = json.loads(json.dumps(encoders))
     per_row = sum(spec.bytes_per_row for spec in features.values())
     rows = max(1, min(config.output.shard_rows, config.output.shard_bytes // per_row))
@@ -88,9 +89,19 @@ def make_plan(config: ExtractConfig, listed: ClipList, *, use_gpu: bool) -> Plan
         provenance={
             "made_by": MADE_BY,
             "reader": READER_VERSION,
-            "files": [listing],
+            "files": list(listed.files),
             "root": str(listed.root.resolve()),
             "encoders": encoders,
             "options": decisive,
         },
     )
+
+
+# Fields of `clips` that every job records, also with their defaults.
+_ALWAYS_RECORDED = ("csv", "mmsa", "root", "source", "label_range", "threshold")
+
+
+def _without_defaults(clips: dict[str, Any]) -> dict[str, Any]:
+    """Leave out fields with their defaults, so that work from before these fields existed can be resumed."""
+    defaults = config_to_dict(ClipsConfig())
+    return {name: value for name, value in clips.items() if name in _ALWAYS_RECORDED or value != defaults[name]}

@@ -34,19 +34,20 @@ def bounded_lines(file: TextIO, where: object) -> Iterator[str]:
         yield line
 
 
-def csv_lines(file: TextIO, where: object) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a CSV file in UTF-8, the header first, each with its line (the last one if it spans several).
+def csv_lines(file: TextIO, where: object, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a CSV file, the header first, each with its line (the last one if it spans several).
 
     Raises:
-        UserError: it is not a CSV file in UTF-8, with the line.
+        UserError: it is not a CSV file in the encoding in which it was opened, with the line.
     """
-    reader = csv.reader(bounded_lines(file, where), strict=True)
+    reader = csv.reader(bounded_lines(file, where), strict=True, delimiter=delimiter)
     try:
         for cells in reader:
             yield reader.line_num, cells
     except UnicodeDecodeError as error:
+        name = "UTF-8" if error.encoding == "utf-8" else error.encoding
         raise UserError(
-            f"{where} is not a CSV file in UTF-8 ({error.reason} at byte {error.start}). Convert it to UTF-8."
+            f"{where} is not a CSV file in {name} ({error.reason} at byte {error.start}). Convert it to UTF-8."
         ) from None
     except csv.Error as error:
         raise UserError(

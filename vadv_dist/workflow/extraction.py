@@ -65,9 +65,7 @@ class Extraction:
     def outside(self) -> dict[str, OutsideFile]:
         """The list, the encoders and the detector."""
         config = self._config
-        found = {
-            "list": OutsideFile(config.clips.csv or config.clips.mmsa or "", lambda: sha256_file(self._listed.file))
-        }
+        found = {"list": OutsideFile(config.clips.csv or config.clips.mmsa or "", lambda: self._listed.sha256)}
         if config.image.encoder is not None:
             found |= encoder_content(config.image.encoder, weights=True)
         if config.faces.kind != "none":

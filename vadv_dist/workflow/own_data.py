@@ -1,19 +1,19 @@
 """What a person's data are, as far as they explain themselves: a table, raw clips or a data set."""
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from vadv_dist.config.extract_sections import ClipsConfig
 from vadv_dist.data.dataset import Dataset
-from vadv_dist.data.readers.csv_rows import SPLIT_NAMES, Columns, read_csv
-from vadv_dist.data.readers.ingestion import BadRowError, label_spec
+from vadv_dist.data.readers.clip_rows import ClipTable, Columns
+from vadv_dist.data.readers.ingestion import BadRowError
+from vadv_dist.data.readers.labels import LabelReader, label_number, label_spec
+from vadv_dist.data.readers.splits import SPLIT_NAMES, split_rule
 from vadv_dist.errors import UserError
 from vadv_dist.features.listing import CSV_COLUMNS, MMSA_COLUMNS, list_clips
-from vadv_dist.formats.csv_lines import csv_lines, number_of
-from vadv_dist.storage import Location, local_copy, location, open_binary
+from vadv_dist.formats.tabular import SAVED_DATASET, TABLE_KINDS, open_table
+from vadv_dist.storage import Location, local_copy, location
 
 # Usual names of columns, the likeliest first.
 _USUAL = {
@@ -70,7 +70,7 @@ def look(place: str) -> Found:
             header,
             label_range=_range(_column(header, rows, "label"), f"{at / 'label.csv'}, label"),
         )
-    if at.is_file() and at.name.lower().endswith(".csv"):
+    if at.is_file() or any((at / name).is_file() for name in SAVED_DATASET):
         header, rows = _rows(at)
         if set(CSV_COLUMNS) <= set(header):
             return Found(
@@ -79,7 +79,7 @@ def look(place: str) -> Found:
         return Found("table", place, (), header, propose_columns(header, rows))
     what = "does not exist" if not (at.exists() or at.is_dir()) else "is none of these"
     raise UserError(
-        f"{place} {what}, expected a CSV table with a header line, a CSV list of clips ({', '.join(CSV_COLUMNS)}), a "
+        f"{place} {what}, expected a table ({TABLE_KINDS}) of texts or of clips ({', '.join(CSV_COLUMNS)}), a "
         "folder with label.csv and Raw/, or a data set (a folder with dataset.json). For other formats see "
         "docs/workflow.md."
     )
@@ -89,7 +89,7 @@ def propose_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dic
     """The columns of a table by field, by their usual names and what is in them; a field may be missing."""
     cells = {name: _column(header, rows, name) for name in header}
     fits: dict[str, Callable[[list[str]], bool]] = {
-        "label": lambda column: all(math.isfinite(number_of(cell)) for cell in column if cell.strip()),
+        "label": lambda column: all(math.isfinite(label_number(cell)) for cell in column if cell.strip()),
         "split": lambda column: {cell.strip().lower() for cell in column} <= set(SPLIT_NAMES),
     }
     found = {}
@@ -148,28 +148,28 @@ def check_rows(found: Found) -> str:
     named = {f"{field}_column": columns[field] for field in ("text", "label", "split")}
     named |= {"video_column": columns["video"]} if "video" in columns else {}
     with local_copy(location(found.place)) as path:
-        spec = label_spec(found.label_range)
-        good = sum(
-            1 for _ in read_csv(Path(str(path)), Columns(tuple(columns["id"].split("+")), **named), spec, bad.append)
-        )
+        labels, rule = LabelReader(label_spec(found.label_range)), split_rule(None, None, None, 1)
+        table = open_table(path, where=found.place)
+        clips = ClipTable(table, found.place, Columns(tuple(columns["id"].split("+")), **named), labels, rule)
+        good = sum(1 for _ in clips.rows(bad.append))
     if bad and len(bad) > _MAX_BAD_SHARE * (good + len(bad)):
         raise UserError(f"{len(bad):,} of {good + len(bad):,} rows cannot be used. The first: {bad[0]}")
     return f"{len(bad):,} of {good + len(bad):,} rows will be dropped. The first: {bad[0]}" if bad else ""
 
 
 def _rows(file: Location, needed: Sequence[str] = ()) -> tuple[tuple[str, ...], list[list[str]]]:
-    with io.TextIOWrapper(open_binary(file), encoding="utf-8-sig", newline="") as text:
-        lines = csv_lines(text, file)
-        _, header = next(lines, (1, []))
-        rows = [cells for _, cells in lines if len(cells) == len(header)]
-    if not header or not rows:
+    with local_copy(file) as path:
+        table = open_table(path, where=file)
+        header = table.header
+        rows = [[row.cells[name] for name in header] for row in table.rows(header) if not row.fault]
+    if not rows:
         raise UserError(f"{file} has no rows, expected a header line and a row per clip.")
     if len(header) == 1:
-        raise UserError(f"{file} has one column, {header[0][:60]!r}, expected several, separated by commas.")
+        raise UserError(f"{file} has one column, {header[0][:60]!r}, expected several.")
     missing = [name for name in needed if name not in header]
     if missing:
         raise UserError(f"{file} has no column {missing[0]!r} (columns: {', '.join(header)}).")
-    return tuple(header), rows
+    return header, rows
 
 
 def _column(header: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> list[str]:
@@ -179,7 +179,7 @@ def _column(header: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> 
 
 def _range(cells: Sequence[str], where: str) -> tuple[float, float]:
     """A range of whole numbers that covers all labels, symmetric if some are negative."""
-    labels = [value for cell in cells if math.isfinite(value := number_of(cell))]
+    labels = [value for cell in cells if math.isfinite(value := label_number(cell))]
     if not labels:
         raise UserError(f"{where} does not contain numbers ({cells[0][:40]!r} …), expected labels that are numbers.")
     low, high = math.floor(min(labels)), math.ceil(max(labels))

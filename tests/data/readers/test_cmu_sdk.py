@@ -12,8 +12,8 @@ from foreign_files import sdk_files, write_csd
 
 from vadv_dist.data.checks import check_dataset
 from vadv_dist.data.dataset import Dataset
+from vadv_dist.data.readers.clip_rows import TextColumns
 from vadv_dist.data.readers.cmu_sdk import ingest_cmu_sdk
-from vadv_dist.data.readers.csv_rows import TextColumns
 from vadv_dist.data.readers.sequences import Framing
 from vadv_dist.errors import UserError
 

@@ -25,8 +25,8 @@ from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.info import dataset_info
 from vadv_dist.data.info_view import render_info
 from vadv_dist.data.readers import hdf5
+from vadv_dist.data.readers.clip_rows import TextColumns
 from vadv_dist.data.readers.cmu_sdk import ingest_cmu_sdk
-from vadv_dist.data.readers.csv_rows import TextColumns
 from vadv_dist.data.readers.mmsa import ingest_mmsa
 from vadv_dist.data.readers.pickles import read_pickle
 from vadv_dist.data.readers.sequences import Framing

@@ -9,8 +9,8 @@ import pytest
 from foreign_files import write_csd
 
 from vadv_dist.data.dataset import Dataset
+from vadv_dist.data.readers.clip_rows import TextColumns
 from vadv_dist.data.readers.cmu_sdk import ingest_cmu_sdk
-from vadv_dist.data.readers.csv_rows import TextColumns
 from vadv_dist.data.reading import ShardReader
 from vadv_dist.data.windows import to_window
 from vadv_dist.errors import UserError

@@ -32,6 +32,7 @@ def test_rows_are_written_to_their_splits(tmp_path: Path) -> None:
         cut_from_train=0,
         label={"low": -3.0, "high": 3.0, "threshold": 0.0, "min": -3.0, "max": 3.0},
         fingerprint=Dataset.open(tmp_path / "out").manifest.fingerprint,
+        said=("read as CSV with commas between cells in UTF-8",),
     )
     train = table_of(tmp_path / "out", "train")
     assert train["clip_id"] == ["a_1", "a_2"]

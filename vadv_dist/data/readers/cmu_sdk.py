@@ -10,24 +10,25 @@ from pathlib import Path
 
 import numpy as np
 
+from vadv_dist.data.readers.clip_rows import TextColumns, read_texts
 from vadv_dist.data.readers.computational_sequence import (
     ComputationalSequence,
     TimedRows,
     open_sequence,
     require_same_clock,
 )
-from vadv_dist.data.readers.csv_rows import SPLIT_NAMES, TextColumns, read_texts
 from vadv_dist.data.readers.ingestion import (
     Ingestion,
     IngestSummary,
     bad_row,
     ingesting,
-    label_spec,
     new_dataset,
     printable,
 )
+from vadv_dist.data.readers.labels import label_spec
 from vadv_dist.data.readers.sdk_texts import PairedTexts, VideoLabels, pair_texts
 from vadv_dist.data.readers.sequences import Framing
+from vadv_dist.data.readers.splits import SPLIT_NAMES
 from vadv_dist.data.schema import Clip, LabelSpec
 from vadv_dist.errors import UserError
 from vadv_dist.storage import local_path, read_json

@@ -60,6 +60,7 @@ class IngestSummary:
         label: range and threshold of the labels (no threshold for classes), and the lowest and highest label found.
         dropped: dropped rows, by reason.
         notes: other counts, by description.
+        said: how the files were read, in sentences.
     """
 
     uri: str
@@ -75,6 +76,7 @@ class IngestSummary:
     label: dict[str, Any]
     dropped: dict[str, int] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
+    said: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         clips = ", ".join(f"{rows:,} {split}" for split, rows in self.splits.items())
@@ -94,6 +96,7 @@ class IngestSummary:
             missing = f", missing in {self.missing[name]:,} clips" if self.missing[name] else ""
             lines.append(f"  {name} {shape}{missing}")
         lines += [f"  {count:,} {what}" for what, count in self.notes.items()]
+        lines += [f"  {sentence}" for sentence in self.said]
         return "\n".join(lines)
 
     def _label_lines(self) -> list[str]:
@@ -116,6 +119,7 @@ class Ingestion:
         self._notes: Counter[str] = Counter()
         self.fallback_texts = 0
         self.cut_from_train = 0
+        self.said: tuple[str, ...] = ()
         self._writer, self._drops, self._framing = writer, drops, framing
         self._dropped: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
@@ -279,6 +283,7 @@ class Ingestion:
             },
             dropped=dict(self._dropped),
             notes=dict(self._notes),
+            said=self.said,
         )
 
 
@@ -331,23 +336,6 @@ def new_dataset(out: str | Path | Location) -> Location:
     root = location(out)
     require_absent(root, "a data set", "Choose another folder, or remove this one.", manifest=MANIFEST)
     return root
-
-
-def label_spec(label_range: tuple[float, float], threshold: float | None = None) -> LabelSpec:
-    """Labels that are numbers in a range, positive from a threshold on (None: the middle of the range).
-
-    Raises:
-        UserError: it is not a range, or the threshold is outside it.
-    """
-    low, high = label_range
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise UserError(f"--label-range is {low:g} {high:g}, expected two numbers, the lower one first.")
-    if threshold is not None and not low < threshold < high:
-        raise UserError(
-            f"--threshold is {threshold:g}, expected a number between the lowest and the highest label ({low:g} and "
-            f"{high:g}, see --label-range): labels from the threshold on are positive, those below it negative."
-        )
-    return LabelSpec(float(low), float(high), threshold=threshold)
 
 
 def printable(text: str) -> str:

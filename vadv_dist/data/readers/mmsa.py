@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from vadv_dist.data.readers.csv_rows import SPLIT_NAMES
 from vadv_dist.data.readers.ingestion import (
     Ingestion,
     IngestSummary,
     bad_row,
     ingesting,
-    label_spec,
     new_dataset,
     printable,
 )
+from vadv_dist.data.readers.labels import label_spec
 from vadv_dist.data.readers.pickles import read_pickle
 from vadv_dist.data.readers.sequences import Framing, looks_transposed, require_one_of, trim_zeros
+from vadv_dist.data.readers.splits import SPLIT_NAMES
 from vadv_dist.data.schema import SPLITS, Array, Clip, LabelSpec
 from vadv_dist.data.video_ids import video_of
 from vadv_dist.errors import UserError, did_you_mean

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vadv_dist.data.readers.csv_rows import SPLIT_NAMES
+from vadv_dist.data.readers.splits import SPLIT_NAMES
 from vadv_dist.errors import UserError, did_you_mean
 from vadv_dist.formats.csv_lines import csv_lines, decimal_comma, number_of
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vadv_dist.data.readers.csv_rows import TextRow
+from vadv_dist.data.readers.clip_rows import TextRow
 from vadv_dist.data.readers.ingestion import MAX_LABEL_DIFFERENCE, printable
 from vadv_dist.data.video_ids import number_in, video_of
 from vadv_dist.errors import UserError
