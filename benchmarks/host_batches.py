@@ -32,7 +32,7 @@ def measure(quick: bool) -> list[Row]:
         train = Splits.open(config).train
         task = build(config, train.sources, weights=False)
         windows = LocalWindows(train)
-        windows.get(tuple(range(len(train.shards))), None)
+        windows.get(tuple(range(len(train.shards))))
 
         def epoch(number: int) -> float:
             plan = train.plan(config.data, seed=1, epoch=number)

@@ -60,7 +60,7 @@ def _measure(quick: bool, precision: Literal["fp32", "bf16"], asked: float) -> t
 
         windows = LocalWindows(splits.train)
         plan = splits.train.plan(config.data, seed=config.run.seed, epoch=0)
-        window = windows.get(plan.window(0).shards, None)
+        window = windows.get(plan.window(0).shards)
         length = text_lengths(window.text)
         planned = plan.batches(plan.window(0), np.arange(len(window)), length)
         planned.sort(key=lambda rows: int(length[rows].max()))

@@ -18,10 +18,10 @@ _CONCURRENCY = 4
 
 
 def measure(quick: bool) -> list[Row]:
-    """Run the benchmark with shards of the made size, and with larger ones that are read in parts."""
+    """Run the benchmark with small shards, shards of the made size, and larger ones that are read in parts."""
     with s3_server() as port:
         os.environ |= {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-        return [_row(count, megabytes, 3 if quick else 7) for count, megabytes in ((24, 12), (6, 64))]
+        return [_row(count, megabytes, 3 if quick else 7) for count, megabytes in ((72, 4), (24, 12), (6, 64))]
 
 
 def _row(count: int, megabytes: int, repeats: int) -> Row:

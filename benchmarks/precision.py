@@ -50,7 +50,7 @@ def main() -> None:
         splits = Splits.open(config)
         windows = LocalWindows(splits.train)
         plan = splits.train.plan(config.data, seed=1, epoch=0)
-        window = windows.get(plan.window(0).shards, None)
+        window = windows.get(plan.window(0).shards)
         planned = plan.batches(plan.window(0), np.arange(len(window)), text_lengths(window.text))
         collator = SentimentTask(config, splits.train.sources).collator
         batches = [collator(window, rows, global_rows=rows) for rows in planned[: _WARM_UPS + options.steps]]

@@ -217,7 +217,7 @@ def _read_rate(splits: Splits) -> float:
     for _ in range(3):
         windows = LocalWindows(splits.train)  # a new one verifies everything
         began = time.process_time()
-        windows.get(shards, None)
+        windows.get(shards)
         rates.append(float(splits.train.table.bytes.sum()) / (time.process_time() - began))
         windows.close()
     return _READERS * statistics.median(rates)
@@ -311,7 +311,7 @@ def check_rank(rank: int, meeting: str, scratch: Path) -> None:
         splits = Splits.open(config)
         task = build(config, splits.train.sources, weights=False)
         windows = LocalWindows(splits.train)
-        window = windows.get(splits.train.plan(config.data, seed=1, epoch=0).window(0).shards, None)
+        window = windows.get(splits.train.plan(config.data, seed=1, epoch=0).window(0).shards)
         windows.close()
         rows = np.argsort(window.length, kind="stable")[len(window) // 2 :][:batch]  # of about one length
         made = task.collator(window, rows, global_rows=rows)

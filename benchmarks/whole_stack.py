@@ -146,7 +146,7 @@ class _BareLoop:
         self._batches, self.preparing_s = [], []
         plan = train.plan(config.data, seed=config.run.seed, epoch=0)
         windows = LocalWindows(train)
-        window = windows.get(plan.window(0).shards, None)
+        window = windows.get(plan.window(0).shards)
         for rows in plan.batches(plan.window(0), usable_rows(window, ()), text_lengths(window.text)):
             began = time.perf_counter()
             self._batches.append(self._task.collator(window, rows, global_rows=rows))

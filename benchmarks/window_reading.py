@@ -30,7 +30,7 @@ def measure(quick: bool) -> list[Row]:
         def ours() -> None:
             windows = LocalWindows(train)  # a new one has verified nothing
             for index in range(plan.num_windows):
-                upcoming = plan.window(index + 1).shards if index + 1 < plan.num_windows else None
+                upcoming = (plan.window(following).shards for following in range(index + 1, plan.num_windows))
                 windows.get(plan.window(index).shards, upcoming)
             windows.close()
 

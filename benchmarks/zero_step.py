@@ -89,7 +89,7 @@ def _step(config: Config) -> Callable[[], object]:
     engine = build_engine(config, task.step, task.parameter_groups(), Distributed())
     windows = LocalWindows(splits.train)
     plan = splits.train.plan(config.data, seed=config.run.seed, epoch=0)
-    window = windows.get(plan.window(0).shards, None)
+    window = windows.get(plan.window(0).shards)
     rows = plan.batches(plan.window(0), np.arange(len(window)), text_lengths(window.text))[0]
     batch = task.collator(window, rows, global_rows=rows)
     windows.close()

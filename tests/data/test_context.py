@@ -104,7 +104,7 @@ def test_windows_hold_readings_of_their_own_split(talk) -> None:
     for name in ("train", "valid", "test"):
         split = Sources.open(config).split(name)
         windows = LocalWindows(split)
-        window = windows.get(tuple(range(len(split.shards))), None)
+        window = windows.get(tuple(range(len(split.shards))))
         windows.close()
         assert len(window) == split.sources.datasets[0].manifest.rows(name)
         for clip, reading in zip(window.clip_id, window.text, strict=True):

@@ -64,7 +64,7 @@ def test_a_data_set_in_parts_is_the_same_data_set(whole: Path, parted: Path) -> 
     split = Sources([other], ("face",), (None,)).split("train", missing="drop")
     assert split.dropped == 6
     windows = LocalWindows(split)
-    assert windows.get((0, 5, 8), None).clip_id == ["c0", "c1", "c10", "c11", "c16", "c17"]
+    assert windows.get((0, 5, 8)).clip_id == ["c0", "c1", "c10", "c11", "c16", "c17"]
     windows.close()
 
 

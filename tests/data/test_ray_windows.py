@@ -18,7 +18,7 @@ from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec, Window
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.sources import Sources, SplitShards
-from vadv_dist.data.windows import LocalWindows, RayWindows
+from vadv_dist.data.windows import LocalWindows, RayWindows, _NodeWindows
 from vadv_dist.errors import UserError
 from vadv_dist.runtime.ray_connection import connect
 
@@ -76,25 +76,25 @@ def test_many_small_shards_need_few_processes_and_match_the_local_reader(joined:
     watcher.start()
     windows = RayWindows(split, "few")
     try:
-        read = windows.get(ALL, None)
+        read = windows.get(ALL)
     finally:
         over.set()
         watcher.join()
     assert 0 < most <= before + 4
-    assert read.clip_id == LocalWindows(split).get(ALL, None).clip_id == expected(ALL)
+    assert read.clip_id == LocalWindows(split).get(ALL).clip_id == expected(ALL)
     assert first_values(read) == list(range(NUM_SHARDS * SHARD_ROWS))
 
 
 def test_a_killed_reader_is_restarted_without_an_error_on_any_rank(joined: Cluster, split) -> None:
     windows = RayWindows(split, "killed")
     first, second = ALL[:5], ALL[5:9]
-    held = windows.get(first, second)
+    held = windows.get(first, [second])
     (reader,) = joined.processes("_NodeWindows")
     os.kill(reader.pid, signal.SIGKILL)
     # A rank's window stays readable: its memory belongs to the store, not to the reader.
     assert first_values(held) == [float(i) for i in range(5 * SHARD_ROWS)]
-    assert windows.get(second, first).clip_id == expected(second)
-    assert windows.get(first, None).clip_id == expected(first)
+    assert windows.get(second, [first]).clip_id == expected(second)
+    assert windows.get(first).clip_id == expected(first)
     assert not psutil.pid_exists(reader.pid)
 
 
@@ -102,10 +102,10 @@ def test_a_reader_that_ray_does_not_restart_is_recreated(joined: Cluster, split)
     import ray
 
     windows = RayWindows(split, "removed")
-    assert windows.get((0,), (1,)).clip_id == expected((0,))
+    assert windows.get((0,), [(1,)]).clip_id == expected((0,))
     ray.kill(windows._actor)
     begun = time.monotonic()
-    assert windows.get((1,), None).clip_id == expected((1,))
+    assert windows.get((1,)).clip_id == expected((1,))
     assert time.monotonic() - begun < 60
 
 
@@ -122,7 +122,7 @@ def test_a_rank_reads_for_itself_if_the_reader_dies_every_time(joined: Cluster, 
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        read = windows.get(ALL, None)
+        read = windows.get(ALL)
     finally:
         over.set()
         killer.join()
@@ -136,25 +136,115 @@ def test_a_damaged_shard_gives_the_readers_message(joined: Cluster, split, tmp_p
     victim = sorted((tmp_path / "data" / "train").iterdir())[7]
     victim.write_bytes(victim.read_bytes()[:-1])
     with pytest.raises(UserError, match=rf"{victim.name} has .* bytes, but dataset.json declares"):
-        RayWindows(split_of(tmp_path / "data"), "damaged").get(ALL, None)
+        RayWindows(split_of(tmp_path / "data"), "damaged").get(ALL)
+
+
+def shard_bytes(split: SplitShards, *windows: tuple[int, ...]) -> int:
+    return sum(split.shards[shard][1].bytes for window in windows for shard in window)
+
+
+def held(windows: RayWindows) -> set[tuple[int, ...]]:
+    """What the node's actor holds or has begun to read."""
+    import ray
+
+    return ray.get(windows._actor.__ray_call__.remote(lambda actor: set(actor._held)))
+
+
+def until_read(windows: RayWindows) -> None:
+    import ray
+
+    ray.get(windows._actor.__ray_call__.remote(lambda actor: [reading.result() for reading in actor._held.values()]))
 
 
 def test_the_windows_of_ranks_with_different_lanes_are_kept_side_by_side(
     joined: Cluster, split, tmp_path: Path
 ) -> None:
-    import ray
-
     root = split.sources.datasets[0].root
     shutil.copytree(root, tmp_path / "data")
     first, other = (RayWindows(split_of(tmp_path / "data"), "lanes", rank) for rank in (0, 1))
-    assert first.get((0, 1), (4, 5)).clip_id == expected((0, 1))
-    assert other.get((2, 3), (6, 7)).clip_id == expected((2, 3))
-    first.prefetch((4, 5))
-    for rank, shards in ((0, (4, 5)), (1, (6, 7))):
-        ray.get(first._actor.get.remote(rank, shards))  # until they are read
+    assert first.get((0, 1), [(4, 5)]).clip_id == expected((0, 1))
+    assert other.get((2, 3), [(6, 7)]).clip_id == expected((2, 3))
+    first.keep([(4, 5)])
+    until_read(first)
     shutil.rmtree(tmp_path / "data")
-    assert first.get((4, 5), None).clip_id == expected((4, 5))
-    assert other.get((6, 7), None).clip_id == expected((6, 7))
+    assert first.get((4, 5)).clip_id == expected((4, 5))
+    assert other.get((6, 7)).clip_id == expected((6, 7))
     with pytest.raises(UserError, match="is missing"):
-        first.get((0, 1), None)
-    assert other.get((6, 7), None).clip_id == expected((6, 7))
+        first.get((0, 1))
+    assert other.get((6, 7)).clip_id == expected((6, 7))
+
+
+def test_several_windows_are_read_ahead_as_far_as_their_bytes_allow(joined: Cluster, split) -> None:
+    epoch = [(i, i + 1) for i in range(0, NUM_SHARDS, 2)]
+    ahead_bytes = max(shard_bytes(split, *epoch[i : i + 3]) for i in range(len(epoch)))
+    windows = RayWindows(split, "ahead", ahead_bytes=ahead_bytes)
+    for number, shards in enumerate(epoch):
+        window = windows.get(shards, epoch[number + 1 :])
+        assert window.clip_id == expected(shards)
+        assert held(windows) == set(epoch[number : number + 4])
+    windows.keep(epoch)  # the epoch is over: what comes next is read ahead
+    until_read(windows)
+    assert held(windows) == set(epoch[:3])
+    windows.keep(())
+    assert held(windows) == set()
+
+
+def test_one_window_is_read_ahead_however_large_it_is(joined: Cluster, split) -> None:
+    windows = RayWindows(split, "large", ahead_bytes=1)
+    windows.get((0, 1), [(2, 3), (4, 5)])
+    assert held(windows) == {(0, 1), (2, 3)}
+
+
+def test_what_a_rank_waits_for_is_read_before_what_others_read_ahead(split) -> None:
+    actor, order, go = _NodeWindows(split), [], threading.Event()
+    actor._read = lambda shards: (order.append(shards), go.wait(30))
+    actor.want(0, (0,), (1,), (2,))
+    while not order:
+        time.sleep(0.01)
+    actor.want(1, (3,), (4,))
+    actor.want(0, (0,), (1,))  # (2,) is no longer wanted and is never read
+    go.set()
+    actor.get(1, (3,), (4,))
+    for reading in list(actor._held.values()):
+        reading.result(30)
+    assert order == [(0,), (3,), (1,), (4,)]
+
+
+def test_a_rank_that_waits_is_served_if_an_earlier_call_of_it_comes_later(split) -> None:
+    actor, go = _NodeWindows(split), threading.Event()
+    actor._read = lambda shards: (go.wait(30), shards)[1]
+    actor.want(0, (0,), (1,))
+    found: list[object] = []
+    waiting = threading.Thread(target=lambda: found.append(actor.get(1, (2,))))
+    waiting.start()
+    while (2,) not in actor._held:
+        time.sleep(0.01)
+    actor.want(1)
+    go.set()
+    waiting.join(30)
+    assert found == [(2,)]
+
+
+def store_bytes(cluster: Cluster) -> int:
+    """Bytes in the node's object store when they no longer change; Ray frees objects once per second."""
+    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+
+    state, used = get_state_from_address(cluster.environment["RAY_ADDRESS"]), []
+    while len(used) < 2 or used[-1] != used[-2]:
+        if used:
+            time.sleep(2)
+        used.append(int(get_memory_info_reply(state).store_stats.object_store_bytes_used))
+    return used[-1]
+
+
+def test_the_store_of_a_node_does_not_grow_with_the_data_set(joined: Cluster, split) -> None:
+    windows = RayWindows(split, "flat", ahead_bytes=3 * max(shard_bytes(split, (i,)) for i in ALL))
+    before = store_bytes(joined)
+    windows.get((0,))
+    one = store_bytes(joined) - before
+    assert one > 0
+    for shard in ALL:
+        windows.get((shard,), [(after,) for after in ALL[shard + 1 :]])
+    windows.keep((shard,) for shard in ALL)
+    until_read(windows)
+    assert store_bytes(joined) - before < 4 * one

@@ -234,7 +234,7 @@ class _CountingWindows:
     def get(self, shards, upcoming):
         self._inner._held.clear()
         self.alive_when_asked.append(len(self._live))
-        window = self._inner.get(shards, None)
+        window = self._inner.get(shards)
         self._live.add(window)
         return window
 

@@ -27,7 +27,7 @@ def case(request, write_config: Callable[..., Path]) -> tuple[SentimentTask, Bat
     task = SentimentTask(config, splits.train.sources)
     task.step.double().eval()
     windows = LocalWindows(splits.train)
-    window = windows.get(tuple(range(len(splits.train.shards))), None)
+    window = windows.get(tuple(range(len(splits.train.shards))))
     windows.close()
     rows = usable_rows(window, splits.train.required)
     # Another rank has the rest of the global batch.

@@ -37,7 +37,7 @@ def task_and_batch(write_config, tmp_path: Path) -> tuple[SentimentTask, Batch]:
     task = SentimentTask(config, splits.train.sources)
     task.step.eval()
     windows = LocalWindows(splits.train)
-    window = windows.get((0,), None)
+    window = windows.get((0,))
     windows.close()
     rows = np.arange(ROWS)
     return task, task.collator(window, rows, global_rows=rows)

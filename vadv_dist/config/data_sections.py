@@ -39,8 +39,9 @@ class DataConfig:
     batch_size: Count = 4
     """Clips in a global batch, summed over ranks and accumulated micro-batches. Table 3."""
     window_bytes: Annotated[int, Field(ge=1 << 16)] = 256 << 20
-    """Maximum shard bytes of one window; a node keeps at most two windows in memory. If an epoch has several, ranks
-    read only their lanes of each, of which there are at most as many as a window has shards."""
+    """Maximum shard bytes of one window. A process without Ray keeps at most two windows in memory; the object store of
+    a Ray node keeps four, the one in use and three that are read ahead. If an epoch has several, ranks read only their
+    lanes of each, of which there are at most as many as a window has shards."""
     max_tokens: Annotated[int, Field(ge=3)] = 100
     """Texts are truncated to this many tokens. Section 5.1 of the paper."""
     bucket_batches: Count = 16

@@ -4,7 +4,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from vadv_dist.data.collate import Collator
 from vadv_dist.data.plan import EpochPlan, PlannedWindow, micro_batch_rows, rank_slice, split_rows
 from vadv_dist.data.schema import Batch, IntArray, Window
-from vadv_dist.data.windows import Windows
+from vadv_dist.data.windows import ShardIds, Windows
 
 _AHEAD = 4
 # Rows for which fields prepare at once: enough for a tokenizer's rate, few enough not to hold up the first batch.
@@ -82,9 +82,9 @@ class BatchStream:
         is_complete: whether no row in use lacks a field (`SplitShards.is_complete`). If one may, and ranks read only
             parts of windows, a rank cannot know the counts of a step (`StepBatches.own_counts`).
         pin_memory: prepare batches in pinned memory, for a GPU.
-        read_ahead: read the next window while the current one is in use.
+        read_ahead: read the next windows while the current one is in use.
         waiting: called every 0.2 s while waiting for a step; may raise to leave the epoch.
-        at_last_window: called by the preparing thread when it has the last window of the epoch.
+        then: the windows that are read after those of this epoch. Called by the preparing thread.
     """
 
     plan: EpochPlan
@@ -98,7 +98,7 @@ class BatchStream:
     pin_memory: bool = False
     read_ahead: bool = True
     waiting: Callable[[], None] = lambda: None
-    at_last_window: Callable[[], None] = lambda: None
+    then: Callable[[], Iterable[ShardIds]] = tuple
 
     def steps(self, first_step: int = 0) -> Iterator[StepBatches]:
         """Yield the steps of the epoch from `first_step` on; errors of the preparing thread are raised here."""
@@ -171,16 +171,9 @@ class BatchStream:
         plan = self.plan
         if first_step >= plan.num_steps:
             return
-        first = plan.window_of_step(first_step).index
-        upcoming: PlannedWindow | None = plan.window(first, self.rank, self.world_size)
-        while upcoming is not None:
-            planned = upcoming
-            following = planned.index + 1
-            upcoming = plan.window(following, self.rank, self.world_size) if following < plan.num_windows else None
-            ahead = upcoming.shards if upcoming is not None and self.read_ahead else None
-            window = self.windows.get(planned.shards, ahead)
-            if upcoming is None:
-                self.at_last_window()
+        for index in range(plan.window_of_step(first_step).index, plan.num_windows):
+            planned = plan.window(index, self.rank, self.world_size)
+            window = self.windows.get(planned.shards, self._after(index) if self.read_ahead else ())
             shares = self._shares_of(planned, window)
             offsets = range(max(first_step - planned.first_step, 0), planned.num_batches)
             at_once = max(1, _LOOK_AHEAD_ROWS * self.world_size // plan.batch_size)
@@ -190,6 +183,12 @@ class BatchStream:
                 for offset, share in zip(offsets[begin:], coming, strict=False):
                     yield planned.first_step + offset, window, share
             del window, shares, coming  # before the next is read, so that there are never three in memory
+
+    def _after(self, index: int) -> Iterator[ShardIds]:
+        """The windows that are read after one of the epoch."""
+        for following in range(index + 1, self.plan.num_windows):
+            yield self.plan.window(following, self.rank, self.world_size).shards
+        yield from self.then()
 
     def _shares_of(self, planned: PlannedWindow, window: Window) -> Callable[[int], _Share]:
         """What the rank takes of each batch of a window."""

@@ -1,16 +1,18 @@
 """Supply windows, given their shards, to one process or to all ranks of a node through Ray's object store.
 
-At most two windows are in memory, whatever the number of ranks on a node: the one in use and the next, which is read in
-the background. If ranks read only their lanes of a window, a node holds only these. If an epoch is a single window, it
+Windows are read in the background before they are asked for, across the end of an epoch too. A process without Ray
+holds two, the one in use and the next. The object store of a node holds a few more, bounded by their bytes, whatever
+the number of ranks; if ranks read only their lanes of a window, it holds only these. If an epoch is a single window, it
 is read once and kept.
 """
 
+import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from threading import Lock
 from typing import Any, Protocol
 
@@ -32,21 +34,21 @@ _SHARDS_AT_ONCE = 4
 _OBJECT_BYTES = 4 << 20
 # Ray restarts an actor that died and repeats the call; give up on a window that kills the actor every time.
 _RESTARTS, _CALL_RETRIES, _TRIES, _PAUSE_S = 1, 1, 3, 1.0
+# Ranks that can wait for a window at the same time; others of the node wait for these.
+_RANKS_AT_ONCE = 16
+# How long a rank waits until the actor knows what it wants.
+_TELL_S = 10.0
 
 
 class Windows(Protocol):
     """A supply of windows of one split."""
 
-    def get(self, shards: ShardIds, upcoming: ShardIds | None) -> Window:
-        """Return the window of some shards and start to read the `upcoming` one."""
+    def get(self, shards: ShardIds, upcoming: Iterable[ShardIds] = ()) -> Window:
+        """Return the window of some shards, and read as many of the `upcoming` ones as there is room for."""
         ...
 
-    def prefetch(self, shards: ShardIds) -> None:
-        """Start to read the window that is asked for next, and release all others."""
-        ...
-
-    def release(self) -> None:
-        """Release all windows, to make room for another split's."""
+    def keep(self, windows: Iterable[ShardIds]) -> None:
+        """Release the window in use and all others, except those of `windows` for which there is room."""
         ...
 
     def close(self) -> None:
@@ -126,32 +128,31 @@ class LocalWindows:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="vadv-window")
         self._held: dict[ShardIds, Future[Window]] = {}
 
-    def get(self, shards: ShardIds, upcoming: ShardIds | None) -> Window:
+    def get(self, shards: ShardIds, upcoming: Iterable[ShardIds] = ()) -> Window:
         """See `Windows.get`."""
+        following = tuple(islice(upcoming, 1))
         # Release the previous window first, so that there are never three in memory.
-        self._held = {ids: future for ids, future in self._held.items() if ids in (shards, upcoming)}
-        if shards not in self._held:
-            self._held[shards] = self._pool.submit(self._read, shards)
+        self._hold(shards, *(ids for ids in following if ids in self._held))
         window = self._held[shards].result()
-        if upcoming is not None and upcoming not in self._held:
-            self._held[upcoming] = self._pool.submit(self._read, upcoming)
+        self._hold(shards, *following)
         return window
 
-    def prefetch(self, shards: ShardIds) -> None:
-        """See `Windows.prefetch`."""
-        self._held = {ids: future for ids, future in self._held.items() if ids == shards}
-        if shards not in self._held:
-            self._held[shards] = self._pool.submit(self._read, shards)
-
-    def release(self) -> None:
-        """See `Windows.release`."""
-        self._held.clear()
+    def keep(self, windows: Iterable[ShardIds]) -> None:
+        """See `Windows.keep`."""
+        self._hold(*islice(windows, 1))
 
     def close(self) -> None:
         """See `Windows.close`."""
         self._held.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._shards.close()
+
+    def _hold(self, *windows: ShardIds) -> None:
+        """Read these windows, if they are not held, and release all others."""
+        self._held = {ids: reading for ids, reading in self._held.items() if ids in windows}
+        for ids in windows:
+            if ids not in self._held:
+                self._held[ids] = self._pool.submit(self._read, ids)
 
     def _read(self, shards: ShardIds) -> Window:
         return _to_window(self._split, shards, list(self._shards.read(shards)))
@@ -167,38 +168,55 @@ class RayWindows:
         split: the split to read.
         name: name of the actor; ranks on one node with the same name share their windows.
         rank: this rank.
+        ahead_bytes: bound on the shards that are read ahead for this rank; one window is read ahead in any case.
     """
 
-    def __init__(self, split: SplitShards, name: str, rank: int = 0) -> None:
+    def __init__(self, split: SplitShards, name: str, rank: int = 0, ahead_bytes: int = 0) -> None:
         self._split = split.absolute()  # Ray's processes have another working directory
-        self._name, self._rank = name, rank
+        self._name, self._rank, self._ahead_bytes = name, rank, ahead_bytes
         self._actor = self._open()
         self._current: tuple[ShardIds, Window] | None = None
 
-    def get(self, shards: ShardIds, upcoming: ShardIds | None) -> Window:
+    def get(self, shards: ShardIds, upcoming: Iterable[ShardIds] = ()) -> Window:
         """See `Windows.get`."""
-        if self._current is None or self._current[0] != shards:
-            self._current = None
-            window = _to_window(self._split, shards, self._tables(shards))
-            self._current = (shards, window)
-        if upcoming is not None:
-            self._actor.prefetch.remote(self._rank, shards, upcoming)
-        return self._current[1]
-
-    def prefetch(self, shards: ShardIds) -> None:
-        """See `Windows.prefetch`."""
-        if self._current is None or self._current[0] != shards:
-            self._current = None
-            self._actor.prefetch.remote(self._rank, shards)
-
-    def release(self) -> None:
-        """See `Windows.release`."""
+        following = self._ahead(upcoming)
+        if self._current is not None and self._current[0] == shards:
+            self._want(shards, *following)
+            return self._current[1]
         self._current = None
-        self._actor.release.remote(self._rank)
+        window = _to_window(self._split, shards, self._tables(shards, following))
+        self._current = (shards, window)
+        return window
+
+    def keep(self, windows: Iterable[ShardIds]) -> None:
+        """See `Windows.keep`."""
+        wanted = self._ahead(windows)
+        if self._current is not None and self._current[0] not in wanted:
+            self._current = None
+        self._want(*wanted)
 
     def close(self) -> None:
         """See `Windows.close`."""
-        self.release()
+        self.keep(())
+
+    def _want(self, *windows: ShardIds) -> None:
+        """Tell the actor what this rank wants, and wait for it, because Ray may run an actor's calls in any order."""
+        import ray
+        from ray.exceptions import GetTimeoutError, RayActorError
+
+        with contextlib.suppress(GetTimeoutError, RayActorError):  # a new actor is told by the next `get`
+            ray.get(self._actor.want.remote(self._rank, *windows), timeout=_TELL_S)
+
+    def _ahead(self, windows: Iterable[ShardIds]) -> list[ShardIds]:
+        """The next windows, as many as there is room for."""
+        found: list[ShardIds] = []
+        room = self._ahead_bytes
+        for shards in windows:
+            room -= int(self._split.shards.bytes[list(shards)].sum())
+            if found and room < 0:
+                break
+            found.append(shards)
+        return found
 
     def _open(self) -> Any:
         """The node's actor, created if necessary."""
@@ -211,13 +229,13 @@ class RayWindows:
             name=f"{self._name}-{self._split.name}-{node}",
             get_if_exists=True,
             num_cpus=0,  # workers may use all CPUs of a node
-            max_concurrency=8,
+            max_concurrency=_RANKS_AT_ONCE,
             max_restarts=_RESTARTS,  # without limit, a call would wait for an actor that dies at each start
             max_task_retries=_CALL_RETRIES,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         ).remote(self._split)
 
-    def _tables(self, shards: ShardIds) -> list[pa.Table]:
+    def _tables(self, shards: ShardIds, upcoming: Sequence[ShardIds]) -> list[pa.Table]:
         """Get a window's tables as views into the object store, so that the ranks of a node share one copy.
 
         Raises:
@@ -229,7 +247,7 @@ class RayWindows:
         attempt = 1
         while True:
             try:
-                answer = ray.get(self._actor.get.remote(self._rank, shards))
+                answer = ray.get(self._actor.get.remote(self._rank, shards, *upcoming))
                 if isinstance(answer, VadvError):
                     raise answer
                 return [pa.Table.from_batches([batch]) for batch in chain.from_iterable(ray.get(answer))]
@@ -253,7 +271,7 @@ class RayWindows:
 
 
 class _NodeWindows:
-    """The actor that keeps windows of a node in its object store: for each rank the current and the next one."""
+    """The actor that keeps windows of a node in its object store: for each rank the one in use and the next ones."""
 
     def __init__(self, split: SplitShards) -> None:
         pa.chunked_array([[0]], pa.int64()).to_numpy()  # the first call loads pandas: half a second
@@ -263,36 +281,53 @@ class _NodeWindows:
         self._wanted: dict[int, tuple[ShardIds, ...]] = {}
         self._lock = Lock()  # ranks call concurrently, and one may be a window ahead of another
 
-    def get(self, rank: int, shards: ShardIds) -> list[Any] | VadvError:
+    def get(self, rank: int, shards: ShardIds, *upcoming: ShardIds) -> list[Any] | VadvError:
         """Return references to lists of Arrow batches with a window's rows in order, or the reader's error."""
-        with self._lock:
-            self._want(rank, shards)
-            reading = self._held[shards]
-        return reading.result()
+        while True:
+            with self._lock:
+                self._want(rank, shards, *upcoming)
+                reading = self._held[shards]
+            with contextlib.suppress(CancelledError):  # an earlier call of the rank, which took long, came after this
+                return reading.result()
 
-    def release(self, rank: int) -> None:
-        """Release a rank's windows; a rank that is still reading one holds its own reference."""
+    def want(self, rank: int, *windows: ShardIds) -> None:
+        """Read these windows of a rank, and release its others; it holds its own references to the one in use."""
         with self._lock:
-            self._want(rank)
+            self._want(rank, *windows)
 
     def forget(self, shards: ShardIds) -> None:
         """Read a window again when it is next asked for."""
         with self._lock:
             self._held.pop(shards, None)
 
-    def prefetch(self, rank: int, *windows: ShardIds) -> None:
-        """Start to read a rank's next window; of its others, keep only those that are named."""
-        with self._lock:
-            self._want(rank, *windows)
-
     def _want(self, rank: int, *windows: ShardIds) -> None:
-        """Read what a rank wants, and drop what no rank wants."""
         self._wanted[rank] = windows
-        wanted = dict.fromkeys(chain.from_iterable(self._wanted.values()))
-        self._held = {shards: reading for shards, reading in self._held.items() if shards in wanted}
+        wanted = set(chain.from_iterable(self._wanted.values()))
+        for shards in self._held.keys() - wanted:
+            self._held.pop(shards).cancel()  # does nothing if it is being read
         for shards in windows:
             if shards not in self._held:
-                self._held[shards] = self._pool.submit(self._read, shards)
+                self._held[shards] = Future()
+                self._pool.submit(self._read_next)
+
+    def _read_next(self) -> None:
+        """Read the window that is needed first: the one in use by a rank before the next one of another."""
+        with self._lock:
+            wanted = [(at, shards) for windows in self._wanted.values() for at, shards in enumerate(windows)]
+            pending = [(at, s) for at, s in wanted if s in self._held and not self._is_begun(self._held[s])]
+            if not pending:  # released before its turn
+                return
+            shards = min(pending)[1]
+            reading = self._held[shards]
+            reading.set_running_or_notify_cancel()
+        try:
+            reading.set_result(self._read(shards))
+        except BaseException as error:
+            reading.set_exception(error)
+
+    @staticmethod
+    def _is_begun(reading: "Future[list[Any] | VadvError]") -> bool:
+        return reading.running() or reading.done()
 
     def _read(self, shards: ShardIds) -> list[Any] | VadvError:
         import ray

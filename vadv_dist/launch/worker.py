@@ -47,6 +47,8 @@ from vadv_dist.watching.ray_metrics import ray_metrics
 # In the folder of notes: id of the workers' placement group, so that they can be stopped from outside.
 GROUP = "placement-group"
 
+# What a node reads ahead of the window in use, in windows.
+_WINDOWS_AHEAD = 3
 # Texts whose batches decide the lengths to pad to. Bounded, because memory must not grow with the data set.
 _SAMPLE_TEXTS = 1 << 16
 
@@ -210,6 +212,8 @@ def train_in_ray(arguments: dict[str, Any]) -> str:
         with contextlib.suppress(VadvError, OSError):
             write_text(notes / GROUP, group.id.hex())
     name = distributed.gather(f"vadv-{secrets.token_hex(4)}")[0]
+    # The ranks of a node have different lanes, or share what they read.
+    ahead_bytes = _WINDOWS_AHEAD * config.data.window_bytes // context.get_local_world_size()
     process = rank_state()
     try:
         with (
@@ -219,7 +223,7 @@ def train_in_ray(arguments: dict[str, Any]) -> str:
             state = train_rank(
                 config,
                 distributed,
-                lambda split: RayWindows(split, name, distributed.rank),
+                lambda split: RayWindows(split, name, distributed.rank, ahead_bytes),
                 show=show,
                 on_epoch=lambda metrics: ray.train.report(metrics),
                 asked=lambda: heard() or process.asked,

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from vadv_dist.config.sections import Config
 from vadv_dist.data.plan import EpochPlan
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.data.stream import BatchStream, StepBatches
-from vadv_dist.data.windows import Windows
+from vadv_dist.data.windows import ShardIds, Windows
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.faults import is_out_of_memory
 from vadv_dist.engines.protocol import Engine
@@ -180,6 +180,7 @@ class Trainer:
             is_complete=self.train.is_complete,
             pin_memory=self.distributed.device.type == "cuda",
             waiting=self._leave_alone,
+            then=partial(self._windows_after, state.step - state.step_in_epoch + plan.num_steps),
         )
         self._leave_if_asked()
         if state.step == config.trainer.max_steps:  # resumed after a stop in the last validation
@@ -204,10 +205,14 @@ class Trainer:
         epoch = state.epoch if epoch is None else epoch
         return self.train.plan(config.data, seed=config.run.seed, epoch=epoch, num_lanes=state.num_lanes)
 
-    def _read_ahead(self, epoch: int) -> None:
-        """Start to read the first window of an epoch."""
-        first = self._plan(epoch).window(0, self.distributed.rank, self.distributed.world_size)
-        self.train_windows.prefetch(first.shards)
+    def _windows_after(self, step: int) -> Iterator[ShardIds]:
+        """The windows that the rank reads after the current epoch, which ends at a step of the run."""
+        config, state = self.config, self.state
+        ends = state.epoch + 1 == config.trainer.epochs or step >= (config.trainer.max_steps or math.inf)
+        if not ends and not self.task.in_closed_form:
+            plan = self._plan(state.epoch + 1)
+            for index in range(plan.num_windows):
+                yield plan.window(index, self.distributed.rank, self.distributed.world_size).shards
 
     def _planned_steps(self) -> int:
         closed = self.task.in_closed_form
@@ -315,11 +320,7 @@ class Trainer:
         state, trainer = self.state, self.config.trainer
         self._flush_terms()
         plan = self._plan()
-        # A node holds at most two windows. A window with the whole epoch is kept during validation, others are not.
-        makes_room = plan.num_windows > 1
-        if makes_room:
-            self.train_windows.release()
-        goes_on = makes_room and state.epoch + 1 < trainer.epochs and state.step != trainer.max_steps
+        self.train_windows.keep(self._windows_after(state.step))
         scored = score_split(
             self.task,
             self.engine,
@@ -330,12 +331,10 @@ class Trainer:
             max_batches=self.max_valid_batches,
             on_batch=self._leave_validation,
             waiting=self._leave_alone,
-            # Beside the last window of validation there is room for the first of the next epoch.
-            at_last_window=partial(self._read_ahead, state.epoch + 1) if goes_on else _nothing,
         )
         self._flush_notes()
-        if makes_room:
-            self.valid_windows.release()
+        if plan.num_windows > 1:  # the next epoch needs the room
+            self.valid_windows.keep(())
         metrics = self.task.metrics(scored.predictions, scored.label)
         metric = self.task.description.score_metric
         score = metrics[self.task.description.student.name][metric.key]
@@ -478,10 +477,6 @@ def planned_steps(
     first = train.plan(config.data, seed=config.run.seed, epoch=0, num_lanes=num_lanes)
     steps = first.num_steps * config.trainer.epochs
     return min(steps, config.trainer.max_steps or steps)
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 def _mix(seed: int, step: int, rank: int) -> int:

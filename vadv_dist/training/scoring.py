@@ -40,12 +40,10 @@ def score_split(
     max_batches: int | None = None,
     on_batch: Callable[[], None] = lambda: None,
     waiting: Callable[[], None] = lambda: None,
-    at_last_window: Callable[[], None] = lambda: None,
 ) -> Scored:
     """Predict every clip of a split once, divided among the ranks, or only the first `max_batches` batches.
 
     `on_batch` is called after each batch, and `waiting` while waiting for one; either may raise to leave.
-    `at_last_window` is called in another thread when no further window will be read.
 
     Raises:
         UserError: a shard is damaged.
@@ -62,10 +60,9 @@ def score_split(
         rows_in_use=split.rows_in_use,
         is_complete=split.is_complete,
         pin_memory=distributed.device.type == "cuda",
-        # The train split may keep a window during validation, and a node holds at most two.
+        # The train split keeps what it has read ahead during validation, and there is room for one window more.
         read_ahead=False,
         waiting=waiting,
-        at_last_window=at_last_window,
     )
     names: list[tuple[str, str]] = []
     labels: list[Tensor] = []
