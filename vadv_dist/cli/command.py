@@ -5,7 +5,6 @@ Results go to standard output, progress and messages to standard error. Exit cod
 130 interrupted by Ctrl-C, 143 terminated by SIGTERM.
 """
 
-import argparse
 import errno
 import gc
 import os
@@ -13,9 +12,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from vadv_dist import __version__
 from vadv_dist.cli.advise import add_advise_command
 from vadv_dist.cli.cluster import add_cluster_commands
+from vadv_dist.cli.completion import add_completion_command
 from vadv_dist.cli.data_export import add_data_export_command
 from vadv_dist.cli.datasets import add_data_commands
 from vadv_dist.cli.init import add_init_command
@@ -24,8 +23,9 @@ from vadv_dist.cli.runs import add_run_commands
 from vadv_dist.cli.serve import add_serve_command
 from vadv_dist.cli.studies import add_study_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
+from vadv_dist.cli.version import PrintVersions
 from vadv_dist.cli.workflow import add_workflow_command
-from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.errors import MachineError, UserError, VadvError, did_you_mean
 from vadv_dist.runtime.garbage_collection import collect_rarely
 from vadv_dist.runtime.signals import NOTICED, STOPPED, TERMINATED, is_termination, sigterm_raises, termination
 from vadv_dist.runtime.terminal import harmless_streams
@@ -133,7 +133,8 @@ def _call(arguments: Sequence[str]) -> int:
         return 0
     options, rest = parser.parse_known_args(arguments)
     if rest and not takes_overrides:
-        raise UserError(f"{options.command}: unknown argument {rest[0]!r}. See `vadv {options.command} --help`.")
+        known = did_you_mean(rest[0].split("=")[0], parser.options_of(arguments))
+        raise UserError(f"{options.command}: unknown argument {rest[0]!r}.{known} See `vadv {options.command} --help`.")
     options.overrides = [*rest, *overrides]
     for name in OUTPUTS.get(options.command, ()):
         if (given := getattr(options, name, None)) is not None:
@@ -145,10 +146,12 @@ def _call(arguments: Sequence[str]) -> int:
     return code
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Build the parser for all commands."""
     parser = Parser(prog="vadv", description="Distil a video teacher into a text-only student.")
-    parser.add_argument("--version", action="version", version=f"vadv {__version__}")
+    parser.add_argument(
+        "--version", action=PrintVersions, nargs=0, help="print versions of vadv and its stack, and exit"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     add_data_commands(commands)
     add_data_export_command(commands)
@@ -161,4 +164,5 @@ def build_parser() -> argparse.ArgumentParser:
     add_study_commands(commands)
     add_workflow_command(commands)
     add_init_command(commands)
+    add_completion_command(commands, parser)
     return parser

@@ -1,7 +1,7 @@
 """An argument parser with one-line errors and longer help, and types of arguments."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -24,6 +24,16 @@ class Parser(argparse.ArgumentParser):
         """Return the help of the command, followed by `more_help`."""
         text = super().format_help()
         return text if self.more_help is None else f"{text}\n{self.more_help()}\n"
+
+    def options_of(self, arguments: Sequence[str]) -> list[str]:
+        """Names of the options of the command, or command of a command, that some arguments begin with."""
+        own = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for number, argument in enumerate(arguments):
+                    if isinstance(below := action.choices.get(argument), Parser):
+                        return [*own, *below.options_of(arguments[number + 1 :])]
+        return own
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{self._where()}{message}. See `{self.prog} --help`.")

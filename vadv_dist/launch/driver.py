@@ -14,6 +14,7 @@ from vadv_dist.data.context import separated, separator_of
 from vadv_dist.engines.distributed import choose_device, choose_dtype
 from vadv_dist.errors import MachineError, NoticedError, StoppedError, UserError
 from vadv_dist.inference.token_counts import count_tokens
+from vadv_dist.launch.cautions import cautions
 from vadv_dist.launch.ray_run import train_with_ray
 from vadv_dist.launch.worker import train_locally
 from vadv_dist.runs.checkpoint import last_checkpoint, remove_damaged
@@ -78,6 +79,10 @@ def train(
             f"{'resuming' if continues else 'training'} {folder.root}: {counted(clips, 'clip')}, "
             f"{counted(steps, 'step')} of {counted(config.data.batch_size, 'clip')}",
         )
+        if not (continues or trial):
+            valid = int(splits.valid.table.rows.sum())
+            for caution in cautions(config, train_clips=clips, valid_clips=valid, steps=steps):
+                _say(console, f"warning: {caution}")
         with contextlib.suppress(UserError):  # training reports a damaged shard in more detail
             for split, what in ((splits.train, "training texts"), (splits.valid, "validation texts")):
                 if task.tokenizer is None:

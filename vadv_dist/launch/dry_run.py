@@ -13,6 +13,7 @@ from vadv_dist.engines.deepspeed_config import micro_batch_size
 from vadv_dist.engines.distributed import choose_device
 from vadv_dist.engines.memory import ModelSizes, device_bytes, measure_sizes, memory_by_use
 from vadv_dist.engines.precision import choose_precision
+from vadv_dist.launch.cautions import cautions
 from vadv_dist.runtime.terminal import counted
 from vadv_dist.tasks import Task, build
 from vadv_dist.training.loop import planned_steps
@@ -36,6 +37,8 @@ def describe(config: Config) -> dict[str, Any]:
     choice = _choose(config, sizes, bf16=bf16)
     memory = memory_by_use(choice.engine, sizes, world, bf16=bf16)
     windows = [plan.window(i) for i in range(min(plan.num_windows, 8))]
+    valid_clips = int(splits.valid.table.rows.sum())
+    steps = planned_steps(config, splits.train, in_closed_form=task.in_closed_form)
     return {
         "parameters": parts,
         "trained": sizes.trained,
@@ -47,13 +50,13 @@ def describe(config: Config) -> dict[str, Any]:
         },
         "clips": {
             "train": sum(splits.train.rows_per_source),
-            "valid": int(splits.valid.table.rows.sum()),
+            "valid": valid_clips,
             "dropped": splits.train.dropped,
         },
         "sources": describe_sources(config, splits.train),
         "steps": {
             "per_epoch": plan.num_steps,
-            "total": planned_steps(config, splits.train, in_closed_form=task.in_closed_form),
+            "total": steps,
         },
         "windows": {
             "number": plan.num_windows,
@@ -77,6 +80,7 @@ def describe(config: Config) -> dict[str, Any]:
             "precision": "bf16" if bf16 else "fp32",
             "engine": choice.engine.title,
         },
+        "warnings": cautions(config, train_clips=plan.num_rows, valid_clips=valid_clips, steps=steps),
     }
 
 
@@ -188,6 +192,7 @@ def render(facts: dict[str, Any], console: Console) -> None:
         f"Memory per device ({memory['engine']}, {memory['precision']}): {_size(memory['total'])} = {held}, "
         f"activations {unknown}"
     )
+    lines += [f"warning: {caution}" for caution in facts["warnings"]]
     lines.append("Nothing was started.")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
