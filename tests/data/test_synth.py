@@ -15,9 +15,16 @@ from safetensors.numpy import load_file
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import SPLITS
 from vadv_dist.data.synth import GenerativeModel, make_dataset
+from vadv_dist.data.synth.classes import classes_of
 from vadv_dist.data.synth.grammar import draw_word_counts, render, vocabulary
 from vadv_dist.data.synth.model import GRID, LEVELS, latent_shares
-from vadv_dist.data.synth.truth import annotator_metrics, best_accuracies, best_errors, truth_document
+from vadv_dist.data.synth.truth import (
+    annotator_metrics,
+    best_accuracies,
+    best_class_accuracies,
+    best_errors,
+    truth_document,
+)
 from vadv_dist.data.synth.words import (
     ASIDES,
     DEEDS,
@@ -171,6 +178,34 @@ def test_audio_is_a_further_cue_and_changes_nothing_else(tmp_path: Path) -> None
     with_audio, without = (best_errors(GenerativeModel(audio_shape=shape)) for shape in ((20, 12), None))
     assert with_audio["video"] < without["video"]
     assert with_audio["text"] == without["text"]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_best_accuracy_of_classes_is_reached_by_a_reader_of_the_latent(classes: int) -> None:
+    model = GenerativeModel()
+    rng = np.random.default_rng(1)
+    latent_R = model.draw_latents(rng, 100_000)
+    class_R = classes_of(model.draw_labels(rng, latent_R), classes)
+    likeliest = {z: np.bincount(class_R[latent_R == z]).argmax() for z in GRID}
+    reached = np.mean([likeliest[z] == one for z, one in zip(latent_R, class_R, strict=True)])
+    best = best_class_accuracies(model, classes)
+    assert best["latent"] == pytest.approx(reached, abs=0.005)
+    assert best["constant"] == pytest.approx(np.bincount(class_R).max() / len(class_R), abs=0.005)
+    assert best["constant"] < best["text"] < best["text_and_video"] < best["latent"]
+
+
+def test_two_classes_are_the_two_signs_and_share_everything_else(tmp_path: Path) -> None:
+    numbers = make_dataset(tmp_path / "numbers", num_clips=60, seed=4)
+    signs = make_dataset(tmp_path / "signs", num_clips=60, seed=4, num_classes=2)
+    (first, second) = rows(numbers), rows(signs)
+    assert first["text"] == second["text"]
+    assert [value >= 0 for value in first["label"]] == [value == 1 for value in second["label"]]
+    assert signs.manifest.label.classes == ("negative", "positive")
+    assert best_class_accuracies(GenerativeModel(), 2) == pytest.approx(best_accuracies(GenerativeModel()))
+    np.testing.assert_array_equal(*(load_file(d.prompts_path)["prompts"] for d in (numbers, signs)))
+    with pytest.raises(UserError, match="--classes is 8, expected a number from 2 to 7"):
+        make_dataset(tmp_path / "many", num_clips=60, num_classes=8)
+    assert not (tmp_path / "many").exists()
 
 
 def test_uninformative_video_adds_nothing_to_the_best_errors() -> None:

@@ -52,7 +52,7 @@ def _add_synth(commands: Commands) -> None:
         help="sentiment: make video and face independent of labels; retrieval: make frames say no more about the class "
         "than their mean, which the student reads",
     )
-    sentiment = synth.add_argument_group("--task sentiment (words, video frames, face crops, a real-valued label)")
+    sentiment = synth.add_argument_group("--task sentiment (words, video frames, face crops, a number or a class)")
     sentiment.add_argument(
         "--annotator-noise",
         type=float,
@@ -74,9 +74,15 @@ def _add_synth(commands: Commands) -> None:
         metavar=("T", "D"),
         help="add audio features of T steps and width D, with a cue like that of the video (teacher.use_audio)",
     )
+    synth.add_argument(
+        "--classes",
+        type=int,
+        metavar="N",
+        help="number of classes; sentiment: cut the label range into N (2 to 7) classes (default: labels are numbers); "
+        "retrieval: default 10, as in VEGAS",
+    )
     retrieval = synth.add_argument_group("--task retrieval (an audio vector, video frames, a class)")
     for flag, kind, metavar, what in (
-        ("--classes", int, "N", "number of classes (default: 10, as in VEGAS)"),
         ("--label-noise", float, "SHARE", "share of wrong labels in train; valid and test have none (default: 0.4)"),
         ("--audio-noise", float, "S", "variation of audio within a class; classes are 1.4 apart (default: 0.3)"),
         ("--visual-noise", float, "S", "the same for video (default: 0.15)"),
@@ -89,9 +95,9 @@ def _add_synth(commands: Commands) -> None:
 
 
 # Parameter of the random model by the name of its option, which only its task has.
+_BOTH = {"classes": "num_classes"}
 _SENTIMENT = {"annotator_noise": "s_annot", "video_noise": "s_video", "audio_shape": "audio_shape"}
 _RETRIEVAL = {
-    "classes": "num_classes",
     "audio_noise": "s_audio",
     "visual_noise": "s_visual",
     **{name: name for name in ("label_noise", "audio_width", "visual_width", "frames")},
@@ -114,7 +120,7 @@ def _synth(options: argparse.Namespace) -> int:
         num_clips=options.num_clips,
         seed=options.seed,
         informative_video=not options.uninformative_video,
-        **{to: getattr(options, name) for name, to in own.items() if getattr(options, name) is not None},
+        **{to: getattr(options, name) for name, to in {**_BOTH, **own}.items() if getattr(options, name) is not None},
     )
     counts = ", ".join(f"{dataset.manifest.rows(split)} {split}" for split in dataset.manifest.splits)
     print(f"wrote {options.out}: {counts} clips (`vadv data-info {options.out}` shows them)")

@@ -31,9 +31,9 @@ class StepObjectiveConfig:
 
     kind: Literal["step"] = "step"
     alpha: NonNegative = 1.0
-    """Weight of the video logit's regression loss (eq. 10)."""
+    """Weight of the video logit's loss (eq. 10)."""
     beta: NonNegative = 10.0
-    """Weight of the text logit's regression loss (eq. 11)."""
+    """Weight of the text logit's loss (eq. 11)."""
     gamma: NonNegative = 1.0
     """Weight of the classification loss (eq. 12)."""
     delta: NonNegative = 10.0
@@ -56,7 +56,8 @@ class StepObjectiveConfig:
     """Epochs over which the weight of step 2 then rises to `psi`."""
     guard: Switch = "auto"
     """Reduce the weight of step 2 while the teacher knows less than the student: after each validation, `psi` is
-    multiplied by min(1, r²(video logit, label) / r²(text logit, label)), and by 0 in the first epoch. `auto` is on
+    multiplied by min(1, r²(video logit, label) / r²(text logit, label)), of Cohen's κ in place of r² if labels are
+    classes, and by 0 in the first epoch. `auto` is on
     unless the weights are the paper's (Table 3: 1, 10, 1, 10, 1) and fixed, or nothing else trains the student."""
     weighting: WeightingConfig = FixedWeightingConfig()
     """How the terms are weighted. All kinds except `fixed` determine weights during training; they exclude terms whose
@@ -88,7 +89,7 @@ class AloneObjectiveConfig:
 
     kind: Literal["none"] = "none"
     beta: Positive = 10.0
-    """Weight of the text logit's regression loss (eq. 11). It matters only if gradients are clipped."""
+    """Weight of the text logit's loss (eq. 11). It matters only if gradients are clipped."""
 
     @property
     def has_paper_weights(self) -> bool:

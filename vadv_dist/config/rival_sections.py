@@ -24,9 +24,9 @@ class RivalConfig:
     """What all rivals have in common."""
 
     kind: str
-    alpha: Annotated[NonNegative, Field(description="Weight of the video logit's regression loss (eq. 10).")] = 1.0
+    alpha: Annotated[NonNegative, Field(description="Weight of the video logit's loss (eq. 10).")] = 1.0
     beta: Annotated[
-        Positive, Field(description="Weight of the text logit's regression loss (eq. 11), or of a student's own terms.")
+        Positive, Field(description="Weight of the text logit's loss (eq. 11), or of a student's own terms.")
     ] = 10.0
     gamma: Annotated[NonNegative, Field(description="Weight of the classification loss (eq. 12).")] = 1.0
     psi: Annotated[NonNegative, Field(description="Weight of the method's loss.")] = 1.0
@@ -50,8 +50,8 @@ class RivalConfig:
         Switch,
         Field(
             description="Reduce the weight of the method's loss while the teacher knows less than the student: after "
-            "each validation, `psi` is multiplied by min(1, r²(video logit, label) / r²(text logit, label)), and by 0 "
-            "in the first epoch. `auto` is on in sentiment, and `off` gives the published method."
+            "each validation, `psi` is multiplied by min(1, r²(video logit, label) / r²(text logit, label)), of "
+            "Cohen's κ in place of r² if labels are classes, and by 0 in the first epoch. `auto` is on in sentiment, and `off` gives the published method."
         ),
     ] = "auto"
     weighting: Annotated[

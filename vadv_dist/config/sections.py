@@ -26,14 +26,7 @@ from vadv_dist.config.checks import (
 from vadv_dist.config.data_sections import DataConfig
 from vadv_dist.config.objective_sections import ObjectiveConfig, StepObjectiveConfig
 from vadv_dist.config.places import Place
-from vadv_dist.config.rival_sections import (
-    COMPARE_FEATURES,
-    DkdConfig,
-    FeatureRivalConfig,
-    KdConfig,
-    StudentFeatures,
-    TeacherFeatures,
-)
+from vadv_dist.config.rival_sections import FeatureRivalConfig, StudentFeatures, TeacherFeatures
 from vadv_dist.config.shape import either
 from vadv_dist.config.student_sections import StudentConfig, TextStudentConfig
 from vadv_dist.config.trainer_sections import EngineConfig, TelemetryConfig, TrainerConfig
@@ -59,10 +52,10 @@ class RunConfig:
 
 @dataclass(frozen=True, config=SETTINGS)
 class SentimentConfig:
-    """Sentiment regression: a text student, and a video teacher if the objective uses one."""
+    """Sentiment: a text student, and a video teacher if the objective uses one. Labels are numbers or classes."""
 
     kind: Literal["sentiment"] = "sentiment"
-    reads_classes: ClassVar[bool] = False
+    label_kinds: ClassVar[tuple[str, ...]] = ("regression", "class")
 
     compared_features: ClassVar[tuple[StudentFeatures, ...]] = ("pooled", "hidden")
 
@@ -82,7 +75,7 @@ class RetrievalConfig:
     one."""
 
     kind: Literal["retrieval"] = "retrieval"
-    reads_classes: ClassVar[bool] = True
+    label_kinds: ClassVar[tuple[str, ...]] = ("class",)
     compared_features: ClassVar[tuple[StudentFeatures, ...]] = ("embedding", "hidden")
     distil_onto: Annotated[list[Literal["audio", "visual"]], Field(min_length=1)] = field(
         default_factory=lambda: ["audio", "visual"]
@@ -203,23 +196,8 @@ class Config:
         guard = "off" if self.objective.kind == "none" else self.objective.guard
         what = "off or auto: in retrieval, teacher and student have no common measure of what they know"
         require(guard != "on" or self.task.kind == "sentiment", "objective.guard", guard, what)
-        reads_prompts = self.task.kind == "sentiment" and isinstance(self.objective, KdConfig | DkdConfig)
-        what = (
-            f"video or static, because objective.kind {self.objective.kind} compares class probabilities, and that of "
-            "a single regression logit is constant. Without prompts, these objectives can teach: step, dist, "
-            + ", ".join(COMPARE_FEATURES)
-        )
-        allowed = not reads_prompts or self.teacher.prompting != "none"
-        require(allowed, "teacher.prompting", self.teacher.prompting, what)
         if isinstance(self.objective, FeatureRivalConfig):
             self._check_features()
-        is_frozen = self.text_student is not None and self.text_student.freeze_encoder
-        what = (
-            f"false, because objective.kind {self.objective.kind} would train nothing but a head of its own. With a "
-            "frozen encoder, these objectives can teach: step, dist, and with student_features: hidden "
-            + ", ".join(COMPARE_FEATURES)
-        )
-        require(not (is_frozen and reads_prompts), "student.freeze_encoder", True, what)
 
     def _check_features(self) -> None:
         """Require that teacher and student have the features that the objective compares."""

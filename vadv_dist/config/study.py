@@ -93,6 +93,8 @@ class MadeSentimentConfig:
     """Frames and width of the face feature."""
     audio_shape: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
     """Steps and width of the audio feature; null makes no audio."""
+    classes: Count | None = None
+    """Number of classes into which the label range is cut; null keeps labels that are numbers."""
     encoders: list[Literal["bert", "roberta", "roberta-large", "deberta-v3", "modernbert"]] | None = None
     """Small untrained encoders to write beside the usual one, in `encoders/` of the data set."""
 

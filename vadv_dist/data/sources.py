@@ -20,6 +20,7 @@ from vadv_dist.data.reading import ShardReader, read_columns
 from vadv_dist.data.schema import FeatureSpec, IntArray, LabelSpec, Window
 from vadv_dist.data.shard_list import ShardInfo, SourceShards
 from vadv_dist.data.share import TrainShare
+from vadv_dist.data.task_fit import require_data_of_task
 from vadv_dist.errors import UserError
 
 
@@ -69,7 +70,7 @@ class Sources:
             0 if config.text_student is None else config.text_student.context,
         )
         for dataset in datasets:
-            _require_data_of_task(dataset, config)
+            require_data_of_task(dataset, config)
             ShardReader(dataset, sources.needed)
         for first, other in combinations(datasets, 2):
             for _, what, advice in misfits(first, other, sources.needed):
@@ -94,10 +95,11 @@ class Sources:
 
     def label_statistic(self, split: str, name: str) -> list[tuple[int, float]]:
         """Number of rows of a split and a label statistic, per source; empty if a source does not have it."""
+        return self._statistic(split, name)
+
+    def _statistic(self, split: str, name: str) -> list[tuple[int, Any]]:
         manifests = [dataset.manifest for dataset in self.datasets]
-        found: list[tuple[int, Any]] = [
-            (m.rows(split), getattr(m.statistics.get(split), name, None)) for m in manifests
-        ]
+        found = [(m.rows(split), getattr(m.statistics.get(split), name, None)) for m in manifests]
         return [] if any(value is None for _, value in found) else found
 
     def train_label(self, name: str) -> float | None:
@@ -113,6 +115,14 @@ class Sources:
             found = self.label_statistic("train", name)
         rows = sum(rows for rows, _ in found)
         return sum(rows * value for rows, value in found) / rows if rows else None
+
+    def train_class_counts(self) -> dict[int, int] | None:
+        """Number of training clips of each class that has some, over all sources; None if unknown."""
+        if self.share is not None:
+            labels = np.concatenate(list(self.split("train").labels())).astype(int)
+            return dict(enumerate(np.bincount(labels).tolist()))
+        found = [histogram.counts for _, histogram in self._statistic("train", "label_histogram")]
+        return dict(enumerate(np.sum(found, axis=0).tolist())) if found else None
 
     @property
     def features(self) -> dict[str, FeatureSpec]:
@@ -154,26 +164,6 @@ def _require_clips_of_each_source(split: "SplitShards", share: TrainShare) -> No
                 f"data.train_share is {share.share:g}, but {dataset.root} has {in_use:,} train clips in use, so no "
                 f"clip is left. Set data.train_share to {1 / max(in_use, 1):.2g} or more."
             )
-
-
-def _require_data_of_task(dataset: Dataset, config: Config) -> None:
-    task, manifest = config.task, dataset.manifest
-    if manifest.label.is_class and not task.reads_classes:
-        raise UserError(
-            f"{dataset.root} has class labels, but {task.kind} is a number. Give a data set of {task.kind} labels, or "
-            "set task.kind: retrieval."
-        )
-    if not manifest.label.is_class and task.reads_classes:
-        raise UserError(
-            f"{dataset.root} has labels that are numbers, but {task.kind} needs classes. Give a data set of classes "
-            f"(`vadv ingest vegas`, `vadv synth --task retrieval`), or set task.kind: sentiment."
-        )
-    wanted, has = task.student_features, manifest.features
-    if absent := [name for name in wanted if name not in has]:
-        raise UserError(
-            f"{dataset.root} has no {' and no '.join(absent)} features (it has: {', '.join(has) or 'none'}), but "
-            f"{task.kind} needs {' and '.join(wanted)} of each clip. Give a data set that has them."
-        )
 
 
 def misfits(first: Dataset, other: Dataset, features: Iterable[str]) -> Iterator[tuple[str | None, str, str]]:

@@ -89,15 +89,15 @@ class Output:
         title: its name in tables.
         column: its column in prediction files.
         phrase: its name inside a sentence.
-        holds: what a clip's prediction is: a `value` in label units, `scores` of the classes, or `embeddings` of audio
-            and visual.
+        holds: what a clip's prediction is: a `value` in label units, `probabilities` or unbounded `scores` of the
+            classes, or `embeddings` of audio and visual.
     """
 
     name: str
     title: str
     column: str
     phrase: str
-    holds: Literal["value", "scores", "embeddings"] = "value"
+    holds: Literal["value", "probabilities", "scores", "embeddings"] = "value"
 
 
 @dataclass(frozen=True)

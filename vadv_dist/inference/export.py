@@ -89,9 +89,9 @@ def export_student(
 ) -> ExportSummary:
     """Write a student as a folder that needs no other code of this package, completely or not at all.
 
-    `AutoModelForSequenceClassification` gives logits [B, 1] equal to the student's within 1e-5; so does an ONNX file
-    for `input_ids` and `attention_mask`, both [B, L]; `SentenceTransformer` gives embeddings [B, 1]. Weights are fp32
-    unless `int8` is given.
+    `AutoModelForSequenceClassification` gives logits [B, 1], or [B, C] of classes, equal to the student's within 1e-5;
+    so does an ONNX file for `input_ids` and `attention_mask`, both [B, L]; `SentenceTransformer` gives embeddings
+    [B, 1]. Weights are fp32 unless `int8` is given.
 
     Args:
         student: the model, on any device; it is not modified.
@@ -102,8 +102,8 @@ def export_student(
         int8: texts on which to measure what int8 costs; with `onnx`, they make the file's weights int8.
         replace: replace an existing folder instead of refusing.
     Raises:
-        UserError: `out` exists and `replace` is false, a package for ONNX is missing, or int8 is asked of another
-            format.
+        UserError: `out` exists and `replace` is false, a package for ONNX is missing, int8 is asked of another format,
+            or classes of sentence-transformers.
     """
     from vadv_dist.inference import modeling_text_student
     from vadv_dist.inference.layouts import MODELING_FILE, onnx_config, to_layout
@@ -112,7 +112,12 @@ def export_student(
     if not replace:
         _require_absent(out)
     _require_possible(format, int8 is not None)
-    layout = to_layout(student)
+    if format == SENTENCE_TRANSFORMERS and card.classes:
+        raise UserError(
+            "The student predicts classes, but sentence-transformers returns an embedding, not probabilities. Use "
+            "--format pytorch or onnx."
+        )
+    layout = to_layout(student, card.classes)
     manifest = ExportManifest(
         card=card,
         pooling=student.pooling,
@@ -129,7 +134,7 @@ def export_student(
         portable.save_pretrained(folder)
         if format == ONNX:
             cost = _write_onnx(student, portable, folder, card.max_tokens, int8)
-            onnx_config(student).save_pretrained(folder)
+            onnx_config(student, card.classes).save_pretrained(folder)
             write_length(folder, card.max_tokens)
         elif format == SENTENCE_TRANSFORMERS:
             write_sentence_layout(student, folder, card.max_tokens)
@@ -199,9 +204,8 @@ def export_run(
             return ExportSummary(out, "two towers", "onnxruntime" if format == ONNX else "torch", None)
         card = verify_export(folder).card
         student, tokenizer, _ = load_student(folder)
-    labels = card.labels
-    known = {split: clips for split, clips in scored.items() if clips and labels}
-    ends = {split: intervals(clips, labels, metrics[split]) for split, clips in known.items()}
+    known = {split: clips for split, clips in scored.items() if clips and (card.labels or card.classes)}
+    ends = {split: intervals(clips, card.labels, metrics[split]) for split, clips in known.items()}
     card = dataclasses.replace(
         card,
         metrics={**card.metrics, **metrics},

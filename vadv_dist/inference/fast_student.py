@@ -90,11 +90,11 @@ class FastStudent(nn.Module):
             FastLayer(layer, heads=heads, first_token_only=student.pooling == "cls" and layer is layers[-1])
             for layer in layers
         )
-        self.dense, self.out = student.dense, student.out
+        self.dense, self.out, self.num_classes = student.dense, student.out, student.num_classes
         self.eval()
 
     def forward(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
-        """Return the text logit in label units, [B], like `TextStudent` in evaluation mode."""
+        """Return the text logit, [B] or [B, C], like `TextStudent` in evaluation mode."""
         keep_BL = attention_mask_BL.bool()
         keep_B11L: Tensor | None = keep_BL[:, None, None, :]
         if keep_BL.device.type == "cpu" and bool(keep_BL.all()):  # elsewhere the host would wait for the answer
@@ -110,8 +110,8 @@ class FastStudent(nn.Module):
                 hidden_BLD.to(at_least_fp32(hidden_BLD.dtype)).masked_fill(~keep_BL.unsqueeze(-1), 0.0).sum(dim=1)
             )
             pooled_BD = total_BD / keep_BL.sum(dim=1, keepdim=True).clamp(min=1)
-        logit_B1: Tensor = self.out(torch.tanh(self.dense(pooled_BD)))
-        return logit_B1.squeeze(-1)
+        values: Tensor = self.out(torch.tanh(self.dense(pooled_BD)))
+        return values.squeeze(-1) if self.num_classes is None else values
 
 
 def is_supported(encoder: PreTrainedModel) -> bool:

@@ -6,7 +6,7 @@ the first token and has tanh between its layers; all others are exported with th
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ Pooling = Literal["cls", "mean"]
 
 LABEL_NAME = "sentiment"
 MODELING_FILE = "modeling_text_student.py"
+# transformers' name of the problem.
+_CLASSES: Literal["single_label_classification"] = "single_label_classification"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class StandardHead:
 
     Args:
         dense: name of the layer D → D.
-        out: name of the layer D → 1.
+        out: name of the layer D → 1, or → C for C classes.
         pooler_options: whether the configuration selects the activation between them, so that tanh must be set.
     """
 
@@ -78,7 +80,7 @@ class Layout:
 
 
 class LogitsStudent(nn.Module):
-    """A student with the output of a sequence classifier of transformers: `logits`, [B, 1]."""
+    """A student with the output of a sequence classifier of transformers: `logits`, [B, 1] or [B, C]."""
 
     def __init__(self, student: TextStudent) -> None:
         super().__init__()
@@ -86,14 +88,19 @@ class LogitsStudent(nn.Module):
 
     def forward(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
         """Predict from token ids and mask, both [B, L]."""
-        prediction_B: Tensor = self.student(input_ids_BL, attention_mask_BL)
-        return prediction_B.unsqueeze(-1)
+        logit: Tensor = self.student(input_ids_BL, attention_mask_BL)
+        return logit.unsqueeze(-1) if logit.ndim == 1 else logit
 
 
-def to_layout(student: TextStudent) -> Layout:
-    """Convert a student to a standard sequence classifier, or to its own class if none fits."""
+def to_layout(student: TextStudent, classes: Sequence[str] = ()) -> Layout:
+    """Convert a student to a standard sequence classifier, or to its own class if none fits.
+
+    Args:
+        student: the student.
+        classes: names of the classes that it predicts; none if it predicts one number.
+    """
     reason = why_custom(student)
-    return _custom(student, reason) if reason else _standard(student)
+    return _custom(student, classes, reason) if reason else _standard(student, classes)
 
 
 def why_custom(student: TextStudent) -> str | None:
@@ -108,9 +115,9 @@ def why_custom(student: TextStudent) -> str | None:
     return None
 
 
-def onnx_config(student: TextStudent) -> PreTrainedConfig:
-    """The `config.json` beside an ONNX file: sizes of the encoder, and the prediction as the only label."""
-    config = _regression(copy.deepcopy(student.encoder.config))
+def onnx_config(student: TextStudent, classes: Sequence[str] = ()) -> PreTrainedConfig:
+    """The `config.json` beside an ONNX file: sizes of the encoder, and the classes, or the prediction as only label."""
+    config = _labelled(copy.deepcopy(student.encoder.config), classes)
     config.name_or_path = ""
     known = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     name = (
@@ -155,7 +162,8 @@ def build_student(
     }
     with no_init_weights():  # initialising weights that are replaced takes seconds in a large encoder
         encoder = encoder_class(encoder_config)(encoder_config, **encoder_options(encoder_config))
-    student = TextStudent(encoder, hidden=hidden, pooling=pooling, dropout=dropout)
+    num_classes = config.num_labels if config.problem_type == _CLASSES else None
+    student = TextStudent(encoder, hidden=hidden, pooling=pooling, dropout=dropout, num_classes=num_classes)
     load_weights(encoder, encoder_weights, where)
     with torch.no_grad():
         student.dense.weight.copy_(weights[f"{dense}.weight"][:hidden])
@@ -165,9 +173,9 @@ def build_student(
     return student
 
 
-def _standard(student: TextStudent) -> Layout:
+def _standard(student: TextStudent, classes: Sequence[str]) -> Layout:
     spec = STANDARD_HEADS[student.encoder.config.model_type]
-    config = _regression(copy.deepcopy(student.encoder.config))
+    config = _labelled(copy.deepcopy(student.encoder.config), classes)
     if spec.pooler_options:
         config.pooler_hidden_act, config.pooler_hidden_size = "tanh", config.hidden_size
     model_class = _sequence_classifier(config)
@@ -177,18 +185,18 @@ def _standard(student: TextStudent) -> Layout:
     dense, out = fp32_weights(student.dense), fp32_weights(student.out)
     weights[f"{spec.dense}.weight"] = torch.cat([dense["weight"], torch.zeros(D - H, D)])
     weights[f"{spec.dense}.bias"] = torch.cat([dense["bias"], torch.zeros(D - H)])
-    weights[f"{spec.out}.weight"] = torch.cat([out["weight"], torch.zeros(1, D - H)], dim=1)
+    weights[f"{spec.out}.weight"] = torch.cat([out["weight"], torch.zeros(len(out["weight"]), D - H)], dim=1)
     weights[f"{spec.out}.bias"] = out["bias"]
     return Layout(config, weights, model_class.__name__, custom_reason=None)
 
 
-def _custom(student: TextStudent, reason: str) -> Layout:
+def _custom(student: TextStudent, classes: Sequence[str], reason: str) -> Layout:
     encoder_config = copy.deepcopy(student.encoder.config)
     encoder_config.dtype = torch.float32
     encoder_config.name_or_path = ""  # a path on the training machine is useless elsewhere
     model_class = TextStudentForSequenceClassification
     module = MODELING_FILE.removesuffix(".py")
-    config = _regression(
+    config = _labelled(
         TextStudentConfig(
             encoder_config=encoder_config,
             pooling=student.pooling,
@@ -201,7 +209,8 @@ def _custom(student: TextStudent, reason: str) -> Layout:
                 "AutoModelForSequenceClassification": f"{module}.{model_class.__name__}",
             },
             architectures=[model_class.__name__],
-        )
+        ),
+        classes,
     )
     weights = {
         f"{part}.{name}": tensor
@@ -211,10 +220,12 @@ def _custom(student: TextStudent, reason: str) -> Layout:
     return Layout(config, weights, model_class.__name__, custom_reason=reason)
 
 
-def _regression(config: PreTrainedConfig) -> PreTrainedConfig:
-    config.num_labels = 1
-    config.id2label, config.label2id = {0: LABEL_NAME}, {LABEL_NAME: 0}
-    config.problem_type = "regression"  # so that pipelines return the number itself, not its sigmoid
+def _labelled(config: PreTrainedConfig, classes: Sequence[str]) -> PreTrainedConfig:
+    names = classes or (LABEL_NAME,)
+    config.num_labels = len(names)
+    config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
+    # With `regression`, pipelines return the number itself, not its sigmoid.
+    config.problem_type = _CLASSES if classes else "regression"
     config.dtype = torch.float32
     return config
 

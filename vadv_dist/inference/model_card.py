@@ -9,7 +9,6 @@ import yaml
 from vadv_dist.evaluation.conformal import ErrorQuantiles
 from vadv_dist.evaluation.description import Metric
 from vadv_dist.evaluation.label_scale import LabelScale
-from vadv_dist.evaluation.remarks import remark
 from vadv_dist.inference.card_metadata import (
     UNSTATED,
     Publication,
@@ -19,6 +18,7 @@ from vadv_dist.inference.card_metadata import (
     public_config,
     without_place,
 )
+from vadv_dist.inference.card_words import CardWords, words_of_classes, words_of_numbers
 from vadv_dist.inference.server_recipes import recipes_of_class, recipes_of_onnx, recipes_of_sentence_layout
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ class ModelCard:
             undefined.
         data: one entry per training data set: `uri`, `fingerprint`, `rows` by split.
         config: the run's configuration, as plain containers.
-        labels: range and threshold of the labels, which determine the metrics; None for exports of older versions.
+        labels: range and threshold of the labels, which determine the metrics; None for classes, and for exports of
+            older versions.
+        classes: names of the classes that it predicts; empty if it predicts a number.
         calibration: the line in the student's last layer, in words; empty without one.
         context: maximum number of utterances before a text in its video that the student reads after it.
         separator: what separates them.
@@ -56,6 +58,7 @@ class ModelCard:
     data: Sequence[Mapping[str, Any]]
     config: Mapping[str, Any]
     labels: LabelScale | None = None
+    classes: tuple[str, ...] = ()
     calibration: str = ""
     context: int = 0
     separator: str = ""
@@ -84,6 +87,11 @@ model.encode(["what a wonderful film"])  # array of shape [rows, 1]
 ```"""
 
 
+def words_of(card: ModelCard) -> CardWords:
+    """What the card says about its kind of labels."""
+    return words_of_classes(card.classes) if card.classes else words_of_numbers(card.labels)
+
+
 def render(manifest: "ExportManifest", *, format: str = "pytorch", int8: str = "") -> str:
     """Write the model card as Markdown with the metadata block of the Hugging Face Hub.
 
@@ -92,31 +100,27 @@ def render(manifest: "ExportManifest", *, format: str = "pytorch", int8: str = "
         format: what the folder holds: `pytorch`, `onnx` or `sentence-transformers`.
         int8: what int8 costs, in words, for a file in int8; empty for others.
     """
-    card, labels = manifest.card, manifest.card.labels
+    card, words = manifest.card, words_of(manifest.card)
     objective = card.config.get("objective")
     has_teacher = isinstance(objective, Mapping) and objective.get("kind", "none") != "none"
-    unit = ""
-    if labels is not None:
-        unit = f", which are in [{labels.low:g}, {labels.high:g}] and positive from {labels.threshold:g} on"
     encoder = without_place(card.encoder)
     in_config = card.config.get("student")
     from_scratch = isinstance(in_config, Mapping) and in_config.get("pretrained") is False
-    found = ((split, remark(values)) for split, values in card.metrics.items())
+    found = ((split, words.remark(values)) for split, values in card.metrics.items())
     remarks = [f"On the {split} split the student {text}." for split, text in found if text is not None]
-    known = (labels or LabelScale()).metrics
     subject = Subject(
         card.name,
         "text-classification",
-        "sentiment regression",
+        words.task,
         _LIBRARIES[format],
-        ("sentiment-regression", "knowledge-distillation"),
+        (words.task.replace(" ", "-"), "knowledge-distillation"),
         "" if from_scratch else card.encoder,
     )
     parts = [
-        metadata(subject, card.publication, card.metrics, known, card.data),
+        metadata(subject, card.publication, card.metrics, words.metrics, card.data),
         f"# {card.name}",
-        "Predicts the sentiment of a spoken sentence from its words, as one number in the units of the training "
-        f"labels{unit}. It is the text student of VideoAdviser "
+        f"Predicts the sentiment of a spoken sentence from its words, as {words.prediction}. It is the text student of "
+        "VideoAdviser "
         "([arXiv:2309.15494](https://arxiv.org/abs/2309.15494)), trained with "
         + ("a teacher that saw the video." if has_teacher else "no teacher."),
         f"Encoder `{encoder}`{' (trained from scratch)' if from_scratch else ''}, "
@@ -127,10 +131,10 @@ def render(manifest: "ExportManifest", *, format: str = "pytorch", int8: str = "
         *([f"**The file is in int8.** {int8}"] if int8 else []),
         *([_context(card)] if card.context else []),
         "## Intended use and limits",
-        _limits(card),
+        _limits(card, words),
         "## Metrics",
-        metrics_table(card.metrics, known, card.intervals),
-        *([] if labels is None else [" ".join([*labels.notes, *labels.in_words(labels.absent())])]),
+        metrics_table(card.metrics, words.metrics, card.intervals),
+        *([words.notes] if words.notes else []),
         *remarks,
         *([_calibration(card.calibration)] if card.calibration else []),
         *([_intervals(card.errors)] if card.errors is not None else []),
@@ -148,27 +152,22 @@ def render(manifest: "ExportManifest", *, format: str = "pytorch", int8: str = "
 
 def _use(manifest: "ExportManifest", format: str) -> list[str]:
     if format == "onnx":
-        return [_ONNX, *recipes_of_onnx()]
+        if not manifest.card.classes:
+            return [_ONNX, *recipes_of_onnx()]
+        return [_ONNX.replace("[rows, 1]", "[rows, classes]"), "A softmax of a row gives the probabilities."]
     if format == "sentence-transformers":
         note = "Mind that sentence-transformers calls the prediction an embedding; do not normalize it."
         return [_SENTENCE_TRANSFORMERS, note, *recipes_of_sentence_layout(manifest.encoder_class)]
     return _transformers(manifest)
 
 
-def _limits(card: ModelCard) -> str:
+def _limits(card: ModelCard, words: CardWords) -> str:
     languages = ", ".join(card.publication.languages)
-    scale = ""
-    if card.labels is not None:
-        scale = (
-            f" Training labels are in [{card.labels.low:g}, {card.labels.high:g}]; a prediction is not clipped and may "
-            "leave that range."
-        )
     return (
         "Meant for short spoken sentences like those of the training data, to measure the sentiment of many of them. "
-        "One prediction has an error of about the mean absolute error below. The student reads words alone: tone and "
-        f"face do not reach it.{scale} The language of its texts "
-        f"is {languages or 'that of the training data, which its owner did not state'}; others were not evaluated. It "
-        "was not evaluated for bias between groups of speakers, and must not decide about persons."
+        f"{words.error} The student reads words alone: tone and face do not reach it.{words.range} The language of "
+        f"its texts is {languages or 'that of the training data, which its owner did not state'}; others were not "
+        "evaluated. It was not evaluated for bias between groups of speakers, and must not decide about persons."
     )
 
 
@@ -200,6 +199,8 @@ def _intervals(errors: ErrorQuantiles) -> str:
 
 
 def _transformers(manifest: "ExportManifest") -> list[str]:
+    if manifest.card.classes:
+        return _transformers_of_classes(manifest)
     trust = "" if manifest.custom_reason is None else ", trust_remote_code=True"
     return [
         "```python\nfrom transformers import pipeline\n\n"
@@ -207,6 +208,24 @@ def _transformers(manifest: "ExportManifest") -> list[str]:
         'predict("what a wonderful film", truncation=True)  # [{"label": "sentiment", "score": <the number>}]\n```',
         _loading(manifest.architecture, manifest.custom_reason),
         *(recipes_of_class(manifest.architecture) if manifest.custom_reason is None else []),
+    ]
+
+
+def _transformers_of_classes(manifest: "ExportManifest") -> list[str]:
+    trust = "" if manifest.custom_reason is None else ", trust_remote_code=True"
+    label = manifest.card.classes[-1]
+    how = f"The folder loads as `{manifest.architecture}` of transformers without any other package."
+    if manifest.custom_reason is not None:
+        how = (
+            f"**This folder needs `trust_remote_code=True`**: {manifest.custom_reason}, so it includes its own class "
+            f"`{manifest.architecture}` in `modeling_text_student.py`, which imports only torch and transformers."
+        )
+    return [
+        "```python\nfrom transformers import pipeline\n\n"
+        f'predict = pipeline("text-classification", model="path/to/this/folder"{trust}, top_k=None)\n'
+        'predict("what a wonderful film", truncation=True)\n'
+        f'# [{{"label": "{label}", "score": <probability>}}, …]\n```',
+        how,
     ]
 
 

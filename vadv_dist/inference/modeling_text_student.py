@@ -1,9 +1,9 @@
-"""A text encoder with pooling and a two-layer tanh head that predicts one number per text.
+"""A text encoder with pooling and a two-layer tanh head that predicts one number, or scores of classes, per text.
 
 This file accompanies the weights of students that no standard class of transformers fits. It needs only torch and
 transformers; load the folder with `trust_remote_code=True`.
 
-Shape letters: B rows, L tokens, D width.
+Shape letters: B rows, L tokens, D width, C classes (1 for a number).
 """
 
 import inspect
@@ -58,7 +58,7 @@ def encoder_options(config: PretrainedConfig) -> dict[str, Any]:
 
 
 class TextStudentForSequenceClassification(PreTrainedModel):  # type: ignore[no-untyped-call]  # as above
-    """The student as a Hugging Face model; `logits` is [B, 1], in label units."""
+    """The student as a Hugging Face model; `logits` is [B, C]: one number in label units, or scores."""
 
     config_class = TextStudentConfig
     base_model_prefix = "encoder"
@@ -72,7 +72,7 @@ class TextStudentForSequenceClassification(PreTrainedModel):  # type: ignore[no-
         )
         self.drop = nn.Dropout(config.head_dropout)
         self.dense = nn.Linear(config.encoder_config.hidden_size, config.head_hidden)
-        self.out = nn.Linear(config.head_hidden, 1)
+        self.out = nn.Linear(config.head_hidden, len(config.id2label or {}))
         self.post_init()  # type: ignore[no-untyped-call]  # untyped in transformers
 
     def forward(
@@ -82,7 +82,7 @@ class TextStudentForSequenceClassification(PreTrainedModel):  # type: ignore[no-
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        """Predict from token ids [B, L]; with `labels` [B] also return the mean squared error."""
+        """Predict from token ids [B, L]; with `labels` [B] also return the squared error or cross-entropy."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         hidden_BLD = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -92,6 +92,10 @@ class TextStudentForSequenceClassification(PreTrainedModel):  # type: ignore[no-
             mask = attention_mask.bool()
             total_BD = hidden_BLD.masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1)
             pooled_BD = total_BD / mask.sum(dim=1, keepdim=True).clamp(min=1)
-        logits_B1 = self.out(self.drop(torch.tanh(self.dense(self.drop(pooled_BD)))))
-        loss = None if labels is None else nn.functional.mse_loss(logits_B1.view(-1), labels.view(-1).float())
-        return SequenceClassifierOutput(loss=loss, logits=logits_B1)
+        logits_BC = self.out(self.drop(torch.tanh(self.dense(self.drop(pooled_BD)))))
+        loss = None
+        if labels is not None and self.num_labels == 1:
+            loss = nn.functional.mse_loss(logits_BC.view(-1), labels.view(-1).float())
+        elif labels is not None:
+            loss = nn.functional.cross_entropy(logits_BC, labels.view(-1).long())
+        return SequenceClassifierOutput(loss=loss, logits=logits_BC)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from vadv_dist.evaluation import classification
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.evaluation.retrieval import precision_of_clips, score_of_precisions
 from vadv_dist.evaluation.seeds_and_clips import IntArray, clip_resamples, resampled_metrics, seeds_and_clips
@@ -29,7 +30,8 @@ class ScoredClips:
         split: its name.
         text: of each clip, [R]; empty where there is none.
         label: [R].
-        prediction: the student's: values [R], or embeddings of audio and visual [R, 2, E].
+        prediction: the student's: values [R], probabilities of classes [R, C], or embeddings of audio and visual
+            [R, 2, E].
     """
 
     split: str
@@ -63,7 +65,8 @@ def scored_clips(run: Location, split: str, evaluation: Mapping[str, Any]) -> Sc
         flat = flat.flatten()
     prediction = flat.to_numpy(zero_copy_only=False).astype(np.float64)
     if width > 1:
-        prediction = prediction.reshape(len(table), 2, width // 2)
+        of_classes = output.get("holds") == "probabilities"
+        prediction = prediction.reshape((len(table), width) if of_classes else (len(table), 2, width // 2))
     texts = table["text"].cast(pa.string()).fill_null("").to_pylist()
     return ScoredClips(split, texts, table["label"].to_numpy().astype(np.float64), prediction)
 
@@ -73,7 +76,7 @@ def intervals(clips: ScoredClips, labels: LabelScale | None, metrics: Mapping[st
 
     Args:
         clips: the clips and their predictions.
-        labels: range and threshold of the labels; None for classes, whose clips are queries of a retrieval.
+        labels: range and threshold of the labels; None for classes.
         metrics: the split's metrics. If the predictions do not give these, they are of another student.
     Returns:
         lower and upper end by metric; nothing for predictions of another student.
@@ -97,5 +100,7 @@ def _score(clips: ScoredClips, labels: LabelScale | None) -> Callable[[IntArray]
     label, prediction = clips.label, clips.prediction
     if labels is not None:
         return lambda rows: labels.score(prediction[rows], label[rows])
+    if prediction.ndim == 2:
+        return lambda rows: classification.score(prediction[rows], label[rows])
     precisions = precision_of_clips(prediction, label)
     return lambda rows: score_of_precisions({name: values[rows] for name, values in precisions.items()}, label[rows])

@@ -1,6 +1,6 @@
 """The text student: a language encoder with a two-layer head.
 
-Shape letters: B batch, L tokens, D width of the encoder, H hidden width of the head.
+Shape letters: B batch, L tokens, D width of the encoder, H hidden width of the head, C classes.
 """
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -24,7 +24,7 @@ class StudentOutputs(NamedTuple):
     A tuple, because DeepSpeed ZeRO-3 finds tensors only in tuples, not in other classes.
 
     Attributes:
-        text_logit: sentiment in label units, [B].
+        text_logit: sentiment in label units, [B]; or scores of the classes, [B, C].
         pooled: the pooled vector of the text, [B, D].
         hidden: the hidden values of the head, which its last layer reads, [B, H].
     """
@@ -35,7 +35,7 @@ class StudentOutputs(NamedTuple):
 
 
 class TextStudent(nn.Module):
-    """Sentiment from words: encoder, pooling, and a head D → H → 1 with tanh.
+    """Sentiment from words: encoder, pooling, and a head D → H → 1, or → C, with tanh.
 
     The head has the form of transformers' `…ForSequenceClassification`, so that the student can be exported as a plain
     Hugging Face model. Its last layer has a small initialisation, so logits start near its bias.
@@ -48,6 +48,7 @@ class TextStudent(nn.Module):
         pooling: a text is represented by its first token (`cls`) or the mean of its tokens (`mean`).
         dropout: dropout before each layer of the head.
         freeze_encoder: train only the head; the encoder then stays in evaluation mode.
+        num_classes: C; None if it predicts one number.
     Raises:
         ValueError: unknown pooling.
     """
@@ -60,6 +61,7 @@ class TextStudent(nn.Module):
         pooling: Literal["cls", "mean"],
         dropout: float,
         freeze_encoder: bool = False,
+        num_classes: int | None = None,
     ) -> None:
         super().__init__()
         if pooling not in ("cls", "mean"):
@@ -70,7 +72,8 @@ class TextStudent(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.width: int = encoder.config.hidden_size
         self.dense = head_layer(self.width, hidden)
-        self.out = head_layer(hidden, 1, OUTPUT_STD)
+        self.num_classes = num_classes
+        self.out = head_layer(hidden, num_classes or 1, OUTPUT_STD)
         self._takes_ready_mask = (
             encoder.config.model_type in _TAKE_READY_MASK
             and encoder.config._attn_implementation == "sdpa"
@@ -88,7 +91,7 @@ class TextStudent(nn.Module):
         return self
 
     def forward(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
-        """Return the text logit in label units, [B]; pooling and head are fp32 whatever the encoder's precision.
+        """Return the text logit, [B] or [B, C]; pooling and head are fp32 whatever the encoder's precision.
 
         Args:
             input_ids_BL: token ids, [B, L].
@@ -112,5 +115,6 @@ class TextStudent(nn.Module):
             total_BD = hidden_BLD.to(at_least_fp32(hidden_BLD.dtype)).masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1)
             pooled_BD = total_BD / mask.sum(dim=1, keepdim=True).clamp(min=1)
         hidden_BH = torch.tanh(self.dense(self.drop(pooled_BD)))
-        logit_B1: Tensor = self.out(self.drop(hidden_BH))
-        return StudentOutputs(logit_B1.squeeze(-1), pooled_BD, hidden_BH)
+        values: Tensor = self.out(self.drop(hidden_BH))
+        logit = values.squeeze(-1) if self.num_classes is None else values
+        return StudentOutputs(logit, pooled_BD, hidden_BH)

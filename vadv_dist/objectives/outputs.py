@@ -30,9 +30,9 @@ class TeacherStudentOutputs:
     """The outputs of teacher and student of sentiment for one batch.
 
     Attributes:
-        text_logit: the student's sentiment in label units, [B].
-        video_logit: the teacher's sentiment in label units, [B]; None without a teacher.
-        prompt_logit: the video-enhanced prompt logit in label units, [B]; None without prompting.
+        text_logit: the student's prediction: sentiment in label units [B], or scores of the classes [B, C].
+        video_logit: the teacher's, of the same form; None without a teacher.
+        prompt_logit: the video-enhanced prompt logit, of the same form; None without prompting.
         class_logits: similarity of video and class prompts before the softmax, [B, C]; None without prompting.
         text_features: the student's features that the objective compares, [B, D]; None if it compares none.
         video_features: the teacher's features that the objective compares, [B, D]; None if it compares none.
@@ -54,12 +54,13 @@ class TeacherStudentOutputs:
         """
         if self.video_logit is None:
             raise ValueError("There is no teacher to distil from.")
-        return View(self.video_logit, self.video_features, self.class_logits)
+        scores = self.class_logits if self.video_logit.ndim == 1 else self.video_logit
+        return View(self.video_logit, self.video_features, scores)
 
     @property
     def student(self) -> View:
         """The student as a rival objective sees it."""
-        return View(self.text_logit, self.text_features)
+        return View(self.text_logit, self.text_features, None if self.text_logit.ndim == 1 else self.text_logit)
 
 
 class PairOutputs(NamedTuple):

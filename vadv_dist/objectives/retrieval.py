@@ -6,17 +6,16 @@ Shape letters: B batch, C classes.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from vadv_dist.evaluation.description import Term
-from vadv_dist.objectives.base import Objective, at_least_fp32
+from vadv_dist.objectives.base import Objective
 from vadv_dist.objectives.distillation import Distillation
 from vadv_dist.objectives.outputs import RetrievalOutputs, Rows, View
 from vadv_dist.objectives.rival_objective import detached
+from vadv_dist.objectives.step_distillation import class_cross_entropy, mean_squared_error, supervised_terms
 
-VIDEO = Term("video_class", "Class of the video logit", "v", "(c)", "alpha", compares_label=True)
-PROMPT = Term("prompt_class", "Class of the prompt scores", "p", "(c)", "gamma", compares_label=True)
+VIDEO, _, PROMPT = supervised_terms(None)
 STEP_1 = Term("prompt_to_video", "Step 1: prompt to video logit", "p→v", weight="delta")
 STEP_2 = {
     "audio": Term(
@@ -116,15 +115,13 @@ def _logit(views: Mapping[str, View], modality: str) -> Tensor:
 
 def squared_error(left_BC: Tensor, right_BC: Tensor, rows: Rows) -> Tensor:
     """Local share of the mean squared distance of two logits, over rows that count and classes, []."""
-    distance = torch.where(rows.counted[:, None], at_least_fp32(left_BC) - at_least_fp32(right_BC), 0.0)
-    return distance.square().mean(dim=-1).sum() / rows.num_video_rows
+    return mean_squared_error(left_BC, right_BC, counts_B=rows.counted, num_rows=rows.num_video_rows)
 
 
 def cross_entropy(logit_BC: Tensor, rows: Rows) -> Tensor:
     """Local share of the mean cross-entropy with the class of each row that counts, []."""
-    scores = torch.where(rows.counted[:, None], at_least_fp32(logit_BC), 0.0)
-    entropy = nn.functional.cross_entropy(scores, rows.label.long(), reduction="none")
-    return torch.where(rows.counted, entropy, 0.0).sum() / rows.num_video_rows
+    counts, num_rows = rows.counted, rows.num_video_rows
+    return class_cross_entropy(logit_BC, rows.label, counts_B=counts, num_rows=num_rows, threshold=None)
 
 
 def _onto(term: Term, modality: str) -> Term:

@@ -5,7 +5,7 @@ from torch import Tensor
 from vadv_dist.objectives.base import Objective
 from vadv_dist.objectives.distillation import Distillation
 from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs, View
-from vadv_dist.objectives.step_distillation import TERMS, loss_terms
+from vadv_dist.objectives.step_distillation import loss_terms, supervised_terms
 
 
 class RivalObjective(Objective):
@@ -14,21 +14,26 @@ class RivalObjective(Objective):
     Args:
         distillation: the rival.
         has_prompts: whether the teacher has a prompt logit.
-        threshold: lowest positive label.
+        threshold: lowest positive label; None if labels are classes.
         detach_targets: block the gradient of the rival's terms into the teacher.
     """
 
     reads_features = True
 
     def __init__(
-        self, distillation: Distillation, *, has_prompts: bool, threshold: float = 0.0, detach_targets: bool = True
+        self,
+        distillation: Distillation,
+        *,
+        has_prompts: bool,
+        threshold: float | None = 0.0,
+        detach_targets: bool = True,
     ) -> None:
         super().__init__()
         self.distillation = distillation
         self.threshold = threshold
         self.detach_targets = detach_targets
-        names = ["video_regression", "text_regression", *(["video_classification"] if has_prompts else [])]
-        self.described = (*(term for term in TERMS if term.name in names), *distillation.described)
+        supervised = supervised_terms(threshold)
+        self.described = (*(supervised if has_prompts else supervised[:2]), *distillation.described)
 
     def forward(self, outputs: TeacherStudentOutputs, rows: Rows) -> dict[str, Tensor]:
         """Compute the unweighted terms of one micro-batch, each []."""

@@ -1,10 +1,14 @@
 """The five-term objective: knowledge steps from class scores to the video logit and from there to the text logit.
 
+If labels are numbers, a logit is a prediction in label units [B]; if they are classes, it has a score of each [B, C].
+
 Shape letters: B rows of this rank's micro-batch, C classes.
 
 Every term is the sum over counted local rows, divided by the number of such rows in the *global* batch. Summed over
 ranks and micro-batches, the terms and their gradients are therefore the means of the paper.
 """
+
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -25,44 +29,63 @@ TERMS = (
         "video_to_text", "Step 2: video to text logit", "v→t", weight="psi", trains_student=True, distils=True
     ),
 )
+# The first three if labels are classes: cross-entropies.
+CLASS_TERMS = (
+    Term("video_class", "Class of the video logit", "v", "(c)", "alpha", compares_label=True),
+    Term("text_class", "Class of the text logit", "t", "(c)", "beta", compares_label=True, trains_student=True),
+    Term("prompt_class", "Class of the prompt scores", "p", "(c)", "gamma", compares_label=True),
+)
 # In place of step 1, if the prompt's knowledge goes to the student directly.
 PROMPT_TO_TEXT = Term(
     "prompt_to_text", "Prompt to text logit", "p→t", weight="delta", trains_student=True, distils=True
 )
-_ORDER = tuple(term.name for term in (*TERMS[:4], PROMPT_TO_TEXT, *TERMS[4:]))
+_ORDER = tuple(term.name for term in (*TERMS[:3], *CLASS_TERMS, TERMS[3], PROMPT_TO_TEXT, TERMS[4]))
+
+
+def supervised_terms(threshold: float | None) -> tuple[Term, Term, Term]:
+    """Terms that compare the video logit, the text logit and the prompt scores with the label.
+
+    Args:
+        threshold: lowest positive label; None if labels are classes.
+    """
+    video, text, prompts = TERMS[:3] if threshold is not None else CLASS_TERMS
+    return video, text, prompts
 
 
 def mean_squared_error(left_B: Tensor, right_B: Tensor, *, counts_B: Tensor, num_rows: int | Tensor) -> Tensor:
     """Mean squared distance of two logits, or of a logit and the label (eq. 10, 11, 13, 14).
 
     Args:
-        left_B, right_B: values in label units, [B]; gradients flow into both.
+        left_B, right_B: logits, both [B], or both [B, C], whose distances are averaged over classes; gradients flow
+            into both.
         counts_B: true for counted rows, [B]; the values of others are ignored.
         num_rows: number of counted rows in the global batch, at least 1.
     Returns:
         local share of the mean, [], fp32 or wider.
     """
     # Select rather than multiply: NaN times 0 would be NaN, here and in the gradient.
-    distance_B = torch.where(counts_B, at_least_fp32(left_B) - at_least_fp32(right_B), 0.0)
-    return distance_B.square().sum() / num_rows
+    counts = counts_B if left_B.ndim == 1 else counts_B[:, None]
+    distance = torch.where(counts, at_least_fp32(left_B) - at_least_fp32(right_B), 0.0).square()
+    return (distance if left_B.ndim == 1 else distance.mean(dim=-1)).sum() / num_rows
 
 
 def class_cross_entropy(
-    class_logits_BC: Tensor, label_B: Tensor, *, counts_B: Tensor, num_rows: int | Tensor, threshold: float = 0.0
+    class_logits_BC: Tensor, label_B: Tensor, *, counts_B: Tensor, num_rows: int | Tensor, threshold: float | None = 0.0
 ) -> Tensor:
     """Mean cross-entropy of p = softmax(class logits) with class(label) = [label ≥ threshold] (eq. 8, 12).
 
     Args:
-        class_logits_BC: scores before the softmax, [B, C], negative class first.
-        label_B: sentiment in label units, [B].
+        class_logits_BC: scores before the softmax, [B, C], in the order of classes, or negative class first.
+        label_B: sentiment in label units, or classes from 0, [B].
         counts_B: true for counted rows, [B]; the values of others are ignored.
         num_rows: number of counted rows in the global batch, at least 1.
-        threshold: lowest positive label; 0 in the paper.
+        threshold: lowest positive label; 0 in the paper. None if labels are classes.
     Returns:
         local share of the mean, [], fp32 or wider.
     """
     scores_BC = torch.where(counts_B[:, None], at_least_fp32(class_logits_BC), 0.0)
-    entropy_B = nn.functional.cross_entropy(scores_BC, (label_B >= threshold).long(), reduction="none")
+    class_B = label_B.long() if threshold is None else (label_B >= threshold).long()
+    entropy_B = nn.functional.cross_entropy(scores_BC, class_B, reduction="none")
     return torch.where(counts_B, entropy_B, 0.0).sum() / num_rows
 
 
@@ -110,7 +133,7 @@ def loss_terms(
     has_video_B: Tensor | None,
     num_rows: int | Tensor,
     num_video_rows: int | Tensor,
-    threshold: float = 0.0,
+    threshold: float | None = 0.0,
     step1: bool = True,
     step2: bool = True,
     direct: bool = False,
@@ -120,7 +143,7 @@ def loss_terms(
 
     Args:
         outputs: logits of one batch.
-        label_B: sentiment in label units, [B].
+        label_B: sentiment in label units, or classes from 0, [B].
         valid_B: 1 for real rows, 0 for filler, [B].
         has_video_B: 1 for rows with the teacher's inputs, [B]; None if all have them.
         num_rows: number of real rows in the global batch, at least 1.
@@ -128,25 +151,24 @@ def loss_terms(
         threshold: as in `class_cross_entropy`.
         step1, step2, direct, detach_targets: as in `step_distillation`.
     Returns:
-        local share of each existing term, [], fp32 or wider, keyed and ordered as `TERMS`: only `text_regression`
-        without a teacher, and neither `video_classification` nor a term of the prompt logit without prompting.
+        local share of each existing term, [], fp32 or wider, keyed and ordered as `TERMS`, the first three as those of
+        `supervised_terms`: only that of the text logit without a teacher, and neither that of the prompt scores nor one
+        of the prompt logit without prompting.
     Raises:
         ValueError: the tensors differ in length.
     """
-    _require_same_length(outputs, label_B, valid_B, has_video_B)
+    _require_same_length(outputs, label_B, valid_B, has_video_B, logit_axes=1 if threshold is not None else 2)
     valid_B = valid_B.bool()
     video_B = valid_B if has_video_B is None else valid_B & has_video_B.bool()
 
     terms: dict[str, Tensor] = {}
-    terms["text_regression"] = mean_squared_error(  # eq. 11
-        outputs.text_logit, label_B, counts_B=valid_B, num_rows=num_rows
-    )
+    video, text, prompts = (term.name for term in supervised_terms(threshold))
+    compare = mean_squared_error if threshold is not None else partial(class_cross_entropy, threshold=None)
+    terms[text] = compare(outputs.text_logit, label_B, counts_B=valid_B, num_rows=num_rows)  # eq. 11
     if outputs.video_logit is not None:
-        terms["video_regression"] = mean_squared_error(  # eq. 10
-            outputs.video_logit, label_B, counts_B=video_B, num_rows=num_video_rows
-        )
+        terms[video] = compare(outputs.video_logit, label_B, counts_B=video_B, num_rows=num_video_rows)  # eq. 10
     if outputs.class_logits is not None:
-        terms["video_classification"] = class_cross_entropy(  # eq. 12
+        terms[prompts] = class_cross_entropy(  # eq. 12
             outputs.class_logits, label_B, counts_B=video_B, num_rows=num_video_rows, threshold=threshold
         )
     terms |= step_distillation(
@@ -166,7 +188,7 @@ class StepDistillation(Objective):
 
     Args:
         has_teacher, has_prompts: which logits the models return.
-        threshold: lowest positive label.
+        threshold: lowest positive label; None if labels are classes.
         step1, step2, direct, detach_targets: as in `step_distillation`.
     """
 
@@ -175,7 +197,7 @@ class StepDistillation(Objective):
         *,
         has_teacher: bool = True,
         has_prompts: bool = True,
-        threshold: float = 0.0,
+        threshold: float | None = 0.0,
         step1: bool = True,
         step2: bool = True,
         direct: bool = False,
@@ -184,16 +206,17 @@ class StepDistillation(Objective):
         super().__init__()
         self.threshold = threshold
         self.step1, self.step2, self.direct, self.detach_targets = step1, step2, direct, detach_targets
+        video, text, prompts = supervised_terms(threshold)
         exists = {
-            "video_regression": has_teacher,
-            "text_regression": True,
-            "video_classification": has_teacher and has_prompts,
+            video.name: has_teacher,
+            text.name: True,
+            prompts.name: has_teacher and has_prompts,
             "prompt_to_video": has_teacher and has_prompts and step1 and not direct,
             PROMPT_TO_TEXT.name: has_teacher and has_prompts and step1 and direct,
             "video_to_text": has_teacher and step2,
         }
-        described = {term.name: term for term in (*TERMS, PROMPT_TO_TEXT)}
-        self.described = tuple(described[name] for name in _ORDER if exists[name])
+        described = {term.name: term for term in (video, text, prompts, *TERMS[3:], PROMPT_TO_TEXT)}
+        self.described = tuple(described[name] for name in _ORDER if exists.get(name))
 
     def forward(self, outputs: TeacherStudentOutputs, rows: Rows) -> dict[str, Tensor]:
         """Compute the unweighted terms of one micro-batch, each []; see `loss_terms`."""
@@ -213,17 +236,17 @@ class StepDistillation(Objective):
 
 
 def _require_same_length(
-    outputs: TeacherStudentOutputs, label_B: Tensor, valid_B: Tensor, has_video_B: Tensor | None
+    outputs: TeacherStudentOutputs, label_B: Tensor, valid_B: Tensor, has_video_B: Tensor | None, *, logit_axes: int
 ) -> None:
-    shapes = {
-        "label": label_B,
-        "valid": valid_B,
-        "has_video": has_video_B,
-        "text_logit": outputs.text_logit,
-        "video_logit": outputs.video_logit,
-        "prompt_logit": outputs.prompt_logit,
-        "class_logits": None if outputs.class_logits is None else outputs.class_logits[:, 0],
+    given = {
+        "label": (label_B, 1),
+        "valid": (valid_B, 1),
+        "has_video": (has_video_B, 1),
+        "text_logit": (outputs.text_logit, logit_axes),
+        "video_logit": (outputs.video_logit, logit_axes),
+        "prompt_logit": (outputs.prompt_logit, logit_axes),
+        "class_logits": (outputs.class_logits, 2),
     }
-    for name, values in shapes.items():
-        if values is not None and values.shape != label_B.shape:
+    for name, (values, axes) in given.items():
+        if values is not None and (values.ndim != axes or len(values) != len(label_B)):
             raise ValueError(f"{name} has shape {list(values.shape)}, but the labels have {list(label_B.shape)}.")

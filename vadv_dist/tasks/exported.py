@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vadv_dist.data.classes import class_names, listed
 from vadv_dist.data.context import separated
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation import retrieval
 from vadv_dist.inference.manifest import ONNX, PYTORCH, RETRIEVAL, read_manifest, task_of, verify_export
+from vadv_dist.inference.model_card import ModelCard
 from vadv_dist.inference.predict import open_text_student
 from vadv_dist.inference.retrieve import PairStudent
 from vadv_dist.storage import Location, location
@@ -47,9 +50,13 @@ class ExportedTextStudent(PredictedLabels):
         card = verify_export(folder, PYTORCH, ONNX).card
         self.name, self.data, self.context = card.name, card.data, card.context
         self._separator = card.separator
-        super().__init__(sources, f"the student of {source}")
+        super().__init__(sources)
         (dataset,) = sources.datasets
         theirs = dataset.manifest.label
+        if theirs.is_class or card.classes:
+            _require_same_classes(card, dataset, source)
+            self._student = open_text_student(location(folder))
+            return
         if card.labels is None:
             raise UserError(
                 f"The label range of {source} is unknown: it was written by an earlier version. Train and export it "
@@ -72,6 +79,19 @@ class ExportedTextStudent(PredictedLabels):
     def texts_cut(self) -> dict[str, Any]:
         """See `StudentScorer.texts_cut`."""
         return self._student.counts.to_json()
+
+
+def _require_same_classes(card: ModelCard, dataset: Dataset, source: Location) -> None:
+    label = dataset.manifest.label
+    theirs = tuple(class_names(label.classes, label.num_classes)) if label.is_class else ()
+    if theirs == card.classes:
+        return
+    has = f"the classes {listed(theirs)}" if theirs else "labels that are numbers"
+    predicts = f"the classes {listed(card.classes)}" if card.classes else "a number"
+    raise UserError(
+        f"{dataset.root} has {has}, but the student of {source} predicts {predicts}. Give a data set with the labels "
+        "that it was trained on."
+    )
 
 
 class ExportedPair:

@@ -19,7 +19,6 @@ from vadv_dist.config.weighting_sections import (
 )
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation.description import Term
-from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.objectives.base import Objective
 from vadv_dist.objectives.distillation import Distillation
 from vadv_dist.objectives.retrieval import RetrievalObjective
@@ -37,19 +36,22 @@ from vadv_dist.students.base import RetrievalStudent
 from vadv_dist.tasks.rivals import Sides, build_rival
 
 
-def build_objective(config: Config, labels: LabelScale, sides: Sides | None) -> tuple[Objective, Mapping[str, float]]:
+def build_objective(
+    config: Config, threshold: float | None, sides: Sides | None
+) -> tuple[Objective, Mapping[str, float]]:
     """Build the objective of sentiment, and the fixed weights of its terms by name.
 
     Args:
         config: the run's.
-        labels: range and threshold of the labels.
+        threshold: lowest positive label; None if labels are classes.
         sides: what a rival must know of teacher and student; None without a teacher.
     Raises:
         UserError: the objective can teach nothing.
     """
     section = config.objective
     if isinstance(section, AloneObjectiveConfig) or sides is None:
-        return StepDistillation(has_teacher=False, threshold=labels.threshold), {"text_regression": section.beta}
+        alone = StepDistillation(has_teacher=False, threshold=threshold)
+        return alone, {term.name: section.beta for term in alone.described}
     has_prompts = config.teacher.prompting != "none"
     own: dict[str, float] = {}
     objective: Objective
@@ -58,13 +60,13 @@ def build_objective(config: Config, labels: LabelScale, sides: Sides | None) -> 
         objective = RivalObjective(
             distillation,
             has_prompts=has_prompts,
-            threshold=labels.threshold,
+            threshold=threshold,
             detach_targets=section.detach_targets,
         )
     else:
         objective = StepDistillation(
             has_prompts=has_prompts,
-            threshold=labels.threshold,
+            threshold=threshold,
             step1=section.step1,
             step2=section.step2,
             direct=section.route == "direct",

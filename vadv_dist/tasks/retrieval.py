@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from vadv_dist.config.sections import Config
+from vadv_dist.data.classes import class_names
 from vadv_dist.data.collate import Collator, FeatureField
-from vadv_dist.data.schema import Batch, LabelSpec
+from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation import retrieval
@@ -151,7 +152,7 @@ class RetrievalTask:
             described,
             video=self._teaches,
             prompt=self._teaches and config.teacher.prompting != "none",
-            classes=class_names(sources.label),
+            classes=class_names(sources.label.classes, self._num_classes),
         )
 
     def _sides(self, teacher: Teacher) -> dict[str, Sides]:
@@ -322,11 +323,6 @@ def describe(
     outputs = (STUDENT, *([VIDEO] if video else []), *([PROMPT] if prompt else []))
     metrics = (*retrieval.METRICS, retrieval.ACCURACY)
     return TaskDescription("retrieval", terms, outputs, metrics, "map", tuple(classes))
-
-
-def class_names(label: LabelSpec) -> tuple[str, ...]:
-    """Names of a data set's classes; their numbers if it has no names."""
-    return label.classes or tuple(f"class {number}" for number in range(label.num_classes))
 
 
 def vectors(values: Tensor) -> Tensor:

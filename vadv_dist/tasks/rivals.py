@@ -51,7 +51,7 @@ class Sides:
     num_rows: int
     seed: int
     num_classes: int | None = None
-    threshold: float = 0.0
+    threshold: float | None = 0.0
     student_has_scores: bool = True
 
 
@@ -71,7 +71,7 @@ def build_rival(section: RivalConfig, sides: Sides) -> tuple[Distillation, dict[
             f"to one that compares features ({', '.join(COMPARE_FEATURES)}), or choose another student.kind."
         )
     if distillation.reads == "classes" and sides.num_classes is None:
-        distillation = WithClassHead(distillation, student_width=sides.student_width, threshold=sides.threshold)
+        distillation = WithClassHead(distillation, student_width=sides.student_width, threshold=sides.threshold or 0.0)
     factors = _factors(section)
     weights = {term.name: section.psi * factors.get(term.name, 1.0) for term in distillation.described}
     if section.psi > 0 and not any(weights.values()):

@@ -1,4 +1,4 @@
-"""Sentiment: a text student beside its video teacher, the five-term objective, regression metrics."""
+"""Sentiment: a text student beside its video teacher, with the five-term objective; labels are numbers or classes."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -17,17 +17,15 @@ from vadv_dist.data.schema import Batch
 from vadv_dist.data.sources import Sources
 from vadv_dist.data.tokens import Tokens
 from vadv_dist.errors import UserError
-from vadv_dist.evaluation.calibration import Calibration, fit_line
+from vadv_dist.evaluation.calibration import Calibration
 from vadv_dist.evaluation.conformal import ErrorQuantiles
 from vadv_dist.evaluation.description import Output, TaskDescription, Term
 from vadv_dist.evaluation.label_scale import LabelScale
-from vadv_dist.evaluation.relative_knowledge import relative_knowledge
-from vadv_dist.evaluation.remarks import remarks, spread
 from vadv_dist.formats.weights import load_weights
 from vadv_dist.inference.export import export_student
 from vadv_dist.inference.model_card import ModelCard
 from vadv_dist.models.encoders import build_encoder, build_tokenizer, require_fitting
-from vadv_dist.models.heads import start_in_label_units, without_autocast
+from vadv_dist.models.heads import without_autocast
 from vadv_dist.models.teacher import Teacher
 from vadv_dist.models.text_student import TextStudent
 from vadv_dist.models.token_limit import longest_text
@@ -44,6 +42,7 @@ from vadv_dist.tasks.base import (
     Terms,
     TrainingStep,
 )
+from vadv_dist.tasks.label_kinds import LabelKind, NumberLabels, label_kind
 from vadv_dist.tasks.model_check import check_text_model, two_rows
 from vadv_dist.tasks.objective import build_objective, build_weighting
 from vadv_dist.tasks.parameter_groups import adversary_rates, parameter_groups
@@ -54,7 +53,9 @@ STUDENT = Output("student", "Student", "text_logit", "student")
 VIDEO = Output("video", "Video logit", "video_logit", "teacher’s video logit")
 PROMPT = Output("prompt", "Prompt logit", "prompt_logit", "teacher’s prompt logit")
 
-# Layers whose output is in label units.
+# The model's logit of each output.
+LOGITS = {output.name: output.column for output in (STUDENT, VIDEO, PROMPT)}
+# Layers whose output is in label units, or a score of each class.
 LAST_LAYERS = ("student.out", "teacher.video_head.out", "teacher.prompt_head.out", "objective.distillation.label_head")
 
 
@@ -88,8 +89,9 @@ class SentimentStep(TrainingStep):
         """See `TrainingStep.forward`.
 
         Returns:
-            the logits that exist, text_logit [B], video_logit [B], class_logits [B, C] and prompt_logit [B]; if the
-            objective reads them, text_features and video_features [B, D]; and the objective's terms.
+            the logits that exist, class_logits [B, C], and text_logit, video_logit and prompt_logit, [B] or, if labels
+            are classes, [B, C]; if the objective reads them, text_features and video_features [B, D]; and the
+            objective's terms.
         """
         fields, present = batch.fields, batch.present
         read = self.student.read(fields[TOKENS], fields[MASK])
@@ -125,7 +127,7 @@ class SentimentStep(TrainingStep):
 
 
 class SentimentTask:
-    """Sentiment regression from words, distilled from video (VideoAdviser, arXiv:2309.15494): a `Task`.
+    """Sentiment from words, distilled from video (VideoAdviser, arXiv:2309.15494): a `Task`.
 
     Args:
         config: the run's.
@@ -139,28 +141,35 @@ class SentimentTask:
         if not weights:
             student = replace(student, pretrained=False)
         self._config, self._sources, self._student = config, sources, student
-        self.labels = label_scale(sources)
+        self.kind = label_kind(sources)
         self._constant = sources.train_label("label_median")
         torch.manual_seed(config.run.seed)
-        self.student = build_student(student, max_tokens=config.data.max_tokens)
+        self.student = build_student(student, max_tokens=config.data.max_tokens, num_classes=self.kind.num_classes)
         teacher = teacher_of(config, sources) if config.has_teacher else None
         self.weights: Mapping[str, float]
         sides = None if teacher is None else self._sides(teacher)
-        objective, self.weights = build_objective(config, self.labels, sides)
+        objective, self.weights = build_objective(config, self.kind.threshold, sides)
         if teacher is not None:
             teacher.freeze_unused(prompt_logit=any(term.weight == "delta" for term in objective.described))
         self._seen_by = config.needed_features[0] if config.needed_features else None
         self.step: TrainingStep = SentimentStep(
             self.student, teacher, objective, self._seen_by, config.compared_features
         )
-        self._start_at_the_labels()
+        for name, module in self.step.named_modules():
+            if isinstance(module, nn.Linear) and name in LAST_LAYERS:
+                self.kind.start(module, sources)
         tokenizer = build_tokenizer(copy_of_folder(student.encoder))
         require_fitting(self.student.encoder, tokenizer, student.encoder, config.data.max_tokens)
         self.tokenizer = tokenizer
         text = TextField(Tokens(tokenizer, config.data.max_tokens), limit=longest_text(self.student.encoder))
         self.collator = Collator([text, *map(FeatureField, config.needed_features)])
         has_prompts = teacher is not None and config.teacher.prompting != "none"
-        self.description = describe(self.labels, objective.described, video=teacher is not None, prompt=has_prompts)
+        self.description = describe(self.kind, objective.described, video=teacher is not None, prompt=has_prompts)
+
+    @property
+    def labels(self) -> LabelScale | None:
+        """See `Task.labels`."""
+        return self.kind.scale
 
     def _sides(self, teacher: Teacher) -> Sides:
         """What a rival objective must know."""
@@ -170,15 +179,9 @@ class SentimentTask:
             student_width=self.student.width if student_features == "pooled" else self._student.hidden,
             num_rows=self._sources.num_rows("train"),
             seed=self._config.run.seed,
-            threshold=self.labels.threshold,
+            num_classes=self.kind.num_classes,
+            threshold=self.kind.threshold,
         )
-
-    def _start_at_the_labels(self) -> None:
-        """Let every logit begin at the mean training label, so that no epoch is spent on getting there."""
-        mean = self._sources.train_label("label_mean")
-        for name, module in self.step.named_modules():
-            if isinstance(module, nn.Linear) and name in LAST_LAYERS:
-                start_in_label_units(module, mean=self.labels.middle if mean is None else mean, unit=self.labels.unit)
 
     @property
     def in_closed_form(self) -> bool:
@@ -196,15 +199,17 @@ class SentimentTask:
 
     def absent(self, label: npt.ArrayLike | None = None) -> dict[str, str]:
         """See `Task.absent`."""
-        return self.labels.absent(label)
+        return self.kind.absent(label)
 
     def predictions(self, outputs: Outputs, batch: Batch) -> Outputs:
-        """See `Task.predictions`: the logits; the teacher's are NaN on clips without video."""
-        found = {output.column: outputs[output.column].float() for output in self.description.outputs}
+        """See `Task.predictions`: the logits, or probabilities; the teacher's are NaN on clips without video."""
+        found = {
+            output.column: self.kind.prediction(outputs[LOGITS[output.name]]) for output in self.description.outputs
+        }
         if self._seen_by is not None:
             unseen = batch.present[self._seen_by] == 0
             student = self.description.student.column
-            found |= {n: v.masked_fill(unseen, float("nan")) for n, v in found.items() if n != student}
+            found |= {n: _without(v, unseen) for n, v in found.items() if n != student}
         return found
 
     def example(self, rows: int, tokens: int, device: torch.device) -> Batch:
@@ -245,7 +250,7 @@ class SentimentTask:
             self._config.optimizer,
             pretrained=self._student.pretrained,
             last_layers={f"{name}.{kind}" for name in LAST_LAYERS for kind in ("weight", "bias")},
-            label_unit=self.labels.unit,
+            label_unit=self.kind.unit,
             own_rates=adversary_rates(self.step),
         )
 
@@ -254,28 +259,29 @@ class SentimentTask:
         metrics: Metrics = {}
         for output in self.description.outputs:
             values = predictions[output.column]
-            seen = np.ones(len(label), bool) if output is self.description.student else ~np.isnan(values)
+            is_student = output is self.description.student
+            seen = np.ones(len(label), bool) if is_student else ~np.isnan(values.reshape(len(label), -1)).any(axis=1)
             if seen.any():
-                metrics[output.name] = score(self.labels, values[seen], label[seen], self._constant)
+                metrics[output.name] = self.kind.score(values[seen], label[seen], self._constant)
         return metrics
 
     def clip_errors(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> FloatArray:
-        """See `Task.clip_errors`: absolute errors, in label units."""
-        errors: FloatArray = np.abs(predictions[self.description.student.column].astype(np.float64) - label)
-        return errors
+        """See `Task.clip_errors`: absolute errors in label units, or 1 for a wrong class."""
+        return self.kind.errors(predictions[self.description.student.column], label)
 
     def remarks(self, metrics: Metrics) -> list[str]:
         """See `Task.remarks`: outputs that are constant, or no better than a constant."""
-        return remarks(metrics, self.description.outputs)
+        return self.kind.remarks(metrics, self.description.outputs)
 
     def guard(self, metrics: Metrics) -> float:
-        """See `Task.guard`: min(1, r²(video logit, label) / r²(text logit, label))."""
-        video, text = (metrics.get(output.name, {}).get("corr", 0.0) for output in (VIDEO, STUDENT))
-        return relative_knowledge(video, text)
+        """See `Task.guard` and `LabelKind.knowledge`."""
+        return self.kind.knowledge(metrics.get(VIDEO.name, {}), metrics.get(STUDENT.name, {}))
 
     def calibration(self, predictions: Mapping[str, FloatArray], label: FloatArray) -> Calibration | None:
         """See `Task.calibration`."""
-        return fit_line(predictions[STUDENT.column], label) if self._config.is_calibrated else None
+        if not self._config.is_calibrated:
+            return None
+        return self.kind.calibration(predictions[self.description.student.column], label)
 
     def calibrated(self, weights: Mapping[str, Tensor], calibration: Calibration | None) -> Mapping[str, Tensor]:
         """See `Task.calibrated`."""
@@ -288,7 +294,11 @@ class SentimentTask:
     def export(self, out: Location, weights: Mapping[str, Tensor], facts: StudentFacts) -> None:
         """See `Task.export`: a text model of transformers."""
         prefix, config = "student.", self._config
-        student = build_student(replace(self._student, pretrained=False), max_tokens=config.data.max_tokens)
+        student = build_student(
+            replace(self._student, pretrained=False),
+            max_tokens=config.data.max_tokens,
+            num_classes=self.kind.num_classes,
+        )
         own = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
         load_weights(student, own, f"The best checkpoint of {facts.name}")
         card = ModelCard(
@@ -299,6 +309,7 @@ class SentimentTask:
             data=facts.data,
             config=facts.config,
             labels=self.labels,
+            classes=self.kind.classes,
             calibration="" if facts.calibration is None else str(facts.calibration),
             context=self._student.context,
             separator=separator_of(self.tokenizer) if self._student.context else "",
@@ -332,36 +343,36 @@ def _rows(batch: Batch, seen_by: str | None) -> Rows:
     )
 
 
+def _without(values: Tensor, rows_B: Tensor) -> Tensor:
+    """Values [B, ...] with NaN in some rows."""
+    return values.masked_fill(rows_B.view(-1, *[1] * (values.ndim - 1)), float("nan"))
+
+
 def describe(
-    labels: LabelScale, terms: tuple[Term, ...] = (), *, video: bool = False, prompt: bool = False
+    labels: LabelKind | LabelScale, terms: tuple[Term, ...] = (), *, video: bool = False, prompt: bool = False
 ) -> TaskDescription:
     """The task as plain data.
 
     Args:
-        labels: range and threshold of the labels, which define the metrics.
+        labels: the kind of labels, or the range of labels that are numbers.
         terms: the objective's.
         video, prompt: whether there is a teacher, and whether it has a prompt logit.
     """
     outputs = [STUDENT, *([VIDEO] if video else []), *([PROMPT] if prompt else [])]
-    return TaskDescription("sentiment", terms, tuple(outputs), labels.metrics, score="mae")
+    kind = NumberLabels(labels) if isinstance(labels, LabelScale) else labels
+    mine = tuple(map(kind.output, outputs))
+    return TaskDescription("sentiment", terms, mine, kind.metrics, kind.score_key, kind.classes)
 
 
-def score(labels: LabelScale, prediction: FloatArray, label: FloatArray, constant: float | None) -> dict[str, float]:
-    """Metrics of one output, [R] each, in label units; `constant` is the best one that training could predict."""
-    return labels.score(prediction, label) | spread(prediction, label, constant)
-
-
-def label_scale(sources: Sources) -> LabelScale:
-    """The range of a run's labels, and the metrics that it defines."""
-    return LabelScale(sources.label.low, sources.label.high, sources.label.positive_from)
-
-
-def build_student(config: TextStudentConfig | None = None, *, max_tokens: int = 100) -> TextStudent:
+def build_student(
+    config: TextStudentConfig | None = None, *, max_tokens: int = 100, num_classes: int | None = None
+) -> TextStudent:
     """Build a text student.
 
     Args:
         config: its section of the configuration; None takes the defaults.
         max_tokens: longest text that it will read, in tokens.
+        num_classes: classes that it predicts; None if it predicts one number.
     Raises:
         UserError: the encoder is not found, or reads fewer tokens.
     """
@@ -384,4 +395,5 @@ def build_student(config: TextStudentConfig | None = None, *, max_tokens: int = 
         pooling=student.pooling,
         dropout=student.dropout,
         freeze_encoder=student.freeze_encoder,
+        num_classes=num_classes,
     )

@@ -53,7 +53,12 @@ def score_predictions(file: Path, sources: Sources, split: str, *, name: str) ->
             the data sets; the labels are classes; or two data sets share a clip id.
     """
     require_split(split)
-    scorer = PredictedLabels(sources, str(file))
+    if sources.label.is_class:
+        raise UserError(
+            f"{sources.datasets[0].root} has classes as labels, but {file} predicts a number. Score it on one of "
+            "sentiment labels."
+        )
+    scorer = PredictedLabels(sources)
     predictions = read_predictions(file)
     split_of = _splits_of_clips(sources)
     _require_known(predictions, split_of)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import SPLITS, Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DEFAULT_SHARD_ROWS, DatasetWriter
+from vadv_dist.data.synth.classes import class_spec, classes_of
 from vadv_dist.data.synth.encoder import ENCODERS, write_encoder
 from vadv_dist.data.synth.grammar import draw_word_counts, render
 from vadv_dist.data.synth.model import GenerativeModel, draw_audio, draw_features, prompt_embeddings
@@ -34,6 +35,7 @@ def make_dataset(
     visual_shape: tuple[int, int, int] = GenerativeModel.visual_shape,
     face_shape: tuple[int, int] = GenerativeModel.face_shape,
     audio_shape: tuple[int, int] | None = None,
+    num_classes: int | None = None,
     encoders: Sequence[str] = (),
     shard_rows: int = DEFAULT_SHARD_ROWS,
 ) -> Dataset:
@@ -49,12 +51,14 @@ def make_dataset(
         s_annot, s_video: noise of an annotator and of the video, in label units.
         visual_shape, face_shape: features of a clip, [T, N, D] and [T, E].
         audio_shape: audio features of a clip, [T, D]; None leaves them out.
+        num_classes: number of classes into which the label range is cut; None keeps labels that are numbers.
         encoders: further encoders, each in `<out>/encoders/<name>`: `bert`, `roberta`, `roberta-large`, `deberta-v3`,
             `modernbert`; all are small and untrained.
         shard_rows: maximum number of rows per shard.
 
     Raises:
-        UserError: an unknown encoder, too few clips, a noise that is not positive, or `out` exists.
+        UserError: an unknown encoder, too few clips, a noise that is not positive, a number of classes that does not
+            exist, or `out` exists.
     """
     if num_clips < MIN_CLIPS:
         raise UserError(
@@ -73,20 +77,24 @@ def make_dataset(
         face_shape=face_shape,
         audio_shape=None if audio_shape is None else (audio_shape[0], audio_shape[1]),
     )
+    label = LabelSpec() if num_classes is None else class_spec(num_classes)
+    parameters = {"num_clips": num_clips, "seed": seed, **asdict(model)}
+    if num_classes is not None:
+        parameters["num_classes"] = num_classes
     features = {"visual": FeatureSpec(visual_shape), "face": FeatureSpec(face_shape)}
     if audio_shape is not None:
         features["audio"] = FeatureSpec(tuple(audio_shape))
     writer = DatasetWriter(
         out,
         features=features,
-        label=LabelSpec(),
-        provenance={"made_by": "vadv synth", "parameters": {"num_clips": num_clips, "seed": seed, **asdict(model)}},
+        label=label,
+        provenance={"made_by": "vadv synth", "parameters": parameters},
         shard_rows=shard_rows,
     )
     with writer:
-        writer.prompts = prompt_embeddings(visual_shape[-1])
-        writer.truth = truth_document(model)
-        for split, clip in draw_clips(model, num_clips=num_clips, seed=seed):
+        writer.prompts = prompt_embeddings(visual_shape[-1], label.num_prompts)
+        writer.truth = truth_document(model, num_classes)
+        for split, clip in draw_clips(model, num_clips=num_clips, seed=seed, num_classes=num_classes):
             writer.write(split, clip)
         write_encoder(writer.folder / "encoder")
         for name in encoders:
@@ -94,8 +102,10 @@ def make_dataset(
     return Dataset.open(out)
 
 
-def draw_clips(model: GenerativeModel, *, num_clips: int, seed: int) -> Iterator[tuple[str, Clip]]:
-    """Yield every clip with its split, video by video."""
+def draw_clips(
+    model: GenerativeModel, *, num_clips: int, seed: int, num_classes: int | None = None
+) -> Iterator[tuple[str, Clip]]:
+    """Yield every clip with its split, video by video; data sets that differ only in their classes share all else."""
     sizes = _video_sizes(np.random.default_rng([seed, 0]), num_clips)
     splits = _video_splits(np.random.default_rng([seed, 1]), sizes)
     first = 0
@@ -104,6 +114,8 @@ def draw_clips(model: GenerativeModel, *, num_clips: int, seed: int) -> Iterator
         speaker_R = np.repeat(np.arange(last - first), sizes[first:last])
         latent_R = model.draw_latents(rng, len(speaker_R))
         label_R = model.draw_labels(rng, latent_R)
+        if num_classes is not None:
+            label_R = classes_of(label_R, num_classes).astype(float)
         half_R = model.draw_half_levels(rng, latent_R)
         # From a separate generator: data sets that differ only in their video share words and labels.
         visual, face = draw_features(np.random.default_rng([seed, 3, chunk]), model, latent_R, speaker_R)

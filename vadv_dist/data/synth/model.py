@@ -183,14 +183,14 @@ def draw_audio(
     return _draw(rng, model, latent_R, speaker_R, (frames,), _direction(_AUDIO, width))
 
 
-def prompt_embeddings(width: int) -> npt.NDArray[np.float32]:
-    """Embeddings of a negative and a positive prompt in the space of the visual features, [2, D].
+def prompt_embeddings(width: int, num_prompts: int = 2) -> npt.NDArray[np.float32]:
+    """Embeddings of prompts from a negative to a positive one in the space of the visual features, [C, D].
 
     They have a large common part, like CLIP's prompts, and differ along the direction of the cue.
     """
     shared = _direction(_PROMPT, width)
     cue = _direction(_VISUAL, width)
-    return np.stack([shared - 0.5 * cue, shared + 0.5 * cue]).astype(np.float32)
+    return np.stack([shared + place * cue for place in np.linspace(-0.5, 0.5, num_prompts)]).astype(np.float32)
 
 
 def _draw(

@@ -12,34 +12,22 @@ from typing import Any
 
 import numpy as np
 
+from vadv_dist.data.synth.classes import classes_of
 from vadv_dist.data.synth.model import GRID, SCORES, Floats, GenerativeModel, latent_shares
 
 _GRID_POINTS = 4001
 _REACH_IN_DEVIATIONS = 8
 
 
-def truth_document(model: GenerativeModel) -> dict[str, Any]:
-    """The `truth` of a synthetic data set in `dataset.json`."""
+def truth_document(model: GenerativeModel, num_classes: int | None = None) -> dict[str, Any]:
+    """The `truth` of a synthetic data set in `dataset.json`; its labels are numbers without a number of classes."""
+    if num_classes is not None:
+        return _truth_of_classes(model, num_classes)
     best = best_errors(model)
     annotator = {name: round(value, 6) for name, value in annotator_metrics(model).items()}
-    all_features = "video and face" if model.audio_shape is None else "video, face and audio"
-    sentences = {
-        "constant": "Without any input: predict the labels' median for every clip.",
-        "text": "Reading every opinion word correctly, without video.",
-        "video": f"From {all_features}, knowing how features depend on the latent, without words.",
-        "text_and_video": f"From words and {all_features}.",
-        "latent": "Knowing the latent: what remains is the annotators' noise.",
-    }
+    sentences = _sentences(model, "the labels' median")
     return {
-        "model": (
-            "A latent sentiment z follows CMU-MOSI's label histogram. A label is the mean of five annotators' "
-            "round(clip(z + N(0, s_annot))). Words express the level clip(z + N(0, s_text)) rounded to a half. "
-            + (
-                "Visual and face features each carry z + N(0, s_video) along one direction, under frame noise."
-                if model.informative_video
-                else "Visual and face features depend on an independent latent, and so not on the label."
-            )
-        ),
+        "model": _model_in_words(model),
         "parameters": asdict(model),
         "best_mae": {name: {"mae": round(best[name], 6), "who": text} for name, text in sentences.items()},
         "best_a2_has0": {name: round(share, 6) for name, share in best_accuracies(model).items()},
@@ -55,6 +43,55 @@ def truth_document(model: GenerativeModel) -> dict[str, Any]:
             "metrics of another annotator compared with the mean of the five."
         ),
     }
+
+
+def _truth_of_classes(model: GenerativeModel, num_classes: int) -> dict[str, Any]:
+    best = best_class_accuracies(model, num_classes)
+    sentences = _sentences(model, "the most frequent class")
+    return {
+        "model": f"{_model_in_words(model)} The class is the interval of the label, of {num_classes} in [-3, 3].",
+        "parameters": asdict(model),
+        "best_accuracy": {name: {"accuracy": round(best[name], 6), "who": text} for name, text in sentences.items()},
+        "how": (
+            "Best attainable share of clips whose class is predicted correctly, over all clips of the model (the "
+            "likeliest class; sums over labels, latents and levels, quadrature over the video's estimate). A finite "
+            "test split deviates from it."
+        ),
+    }
+
+
+def _model_in_words(model: GenerativeModel) -> str:
+    return (
+        "A latent sentiment z follows CMU-MOSI's label histogram. A label is the mean of five annotators' "
+        "round(clip(z + N(0, s_annot))). Words express the level clip(z + N(0, s_text)) rounded to a half. "
+    ) + (
+        "Visual and face features each carry z + N(0, s_video) along one direction, under frame noise."
+        if model.informative_video
+        else "Visual and face features depend on an independent latent, and so not on the label."
+    )
+
+
+def _sentences(model: GenerativeModel, constant: str) -> dict[str, str]:
+    """What a best possible reader knows, by input."""
+    all_features = "video and face" if model.audio_shape is None else "video, face and audio"
+    return {
+        "constant": f"Without any input: predict {constant} for every clip.",
+        "text": "Reading every opinion word correctly, without video.",
+        "video": f"From {all_features}, knowing how features depend on the latent, without words.",
+        "text_and_video": f"From words and {all_features}.",
+        "latent": "Knowing the latent: what remains is the annotators' noise.",
+    }
+
+
+def best_class_accuracies(model: GenerativeModel, num_classes: int) -> dict[str, float]:
+    """Best attainable share of correct classes, by input as in `best_errors`."""
+    class_Y = classes_of(GRID, num_classes)
+
+    def best(joint_YO: Floats) -> float:
+        joint_CO = np.stack([joint_YO[class_Y == one].sum(axis=0) for one in range(num_classes)])
+        return float(joint_CO.max(axis=0).sum())
+
+    return _best(model, best)
 
 
 def best_errors(model: GenerativeModel) -> dict[str, float]:
