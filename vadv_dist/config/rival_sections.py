@@ -51,7 +51,8 @@ class RivalConfig:
         Field(
             description="Reduce the weight of the method's loss while the teacher knows less than the student: after "
             "each validation, `psi` is multiplied by min(1, r²(video logit, label) / r²(text logit, label)), of "
-            "Cohen's κ in place of r² if labels are classes, and by 0 in the first epoch. `auto` is on in sentiment, and `off` gives the published method."
+            "Cohen's κ in place of r² if labels are classes, and by 0 in the first epoch. `auto` is on in "
+            "sentiment, and `off` gives the published method."
         ),
     ] = "auto"
     weighting: Annotated[
