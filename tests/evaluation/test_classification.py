@@ -10,8 +10,19 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from vadv_dist.evaluation.classification import class_remarks, class_scores, confusion, predicted_classes, score
+from vadv_dist.evaluation.classification import (
+    beyond_constant,
+    class_remarks,
+    class_scores,
+    confusion,
+    predicted_classes,
+    score,
+)
 from vadv_dist.evaluation.description import Output
+
+
+def scores_of(probability: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    return score(probability, label) | beyond_constant(probability, label)
 
 
 def drawn(classes: int, rows: int, seed: int, labels_in: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -27,7 +38,7 @@ def drawn(classes: int, rows: int, seed: int, labels_in: int | None = None) -> t
 def test_scores_are_those_of_scikit_learn(classes: int, rows: int, labels_in: int) -> None:
     probability, label = drawn(classes, rows, classes + rows, labels_in)
     predicted = probability.argmax(axis=1)
-    found = score(probability, label)
+    found = scores_of(probability, label)
     assert found["accuracy"] == pytest.approx(accuracy_score(label, predicted))
     assert found["f1_macro"] == pytest.approx(f1_score(label, predicted, average="macro", zero_division=0))
     assert found["f1_weighted"] == pytest.approx(f1_score(label, predicted, average="weighted", zero_division=0))
@@ -43,11 +54,11 @@ def test_scores_are_those_of_scikit_learn(classes: int, rows: int, labels_in: in
 
 def test_a_constant_has_no_skill_and_is_named() -> None:
     label = np.array([0.0, 1.0, 1.0, 2.0])
-    constant = score(np.tile([0.2, 0.5, 0.3], (4, 1)), label)
+    constant = scores_of(np.tile([0.2, 0.5, 0.3], (4, 1)), label)
     assert constant["kappa"] == 0
     assert (constant["accuracy"], constant["constant_accuracy"]) == (0.5, 0.5)
-    worse = score(np.eye(3)[[1, 0, 1, 0]], label)
-    good = score(np.eye(3)[[0, 1, 1, 2]], label)
+    worse = scores_of(np.eye(3)[[1, 0, 1, 0]], label)
+    good = scores_of(np.eye(3)[[0, 1, 1, 2]], label)
     outputs = [Output(name, name, name, name) for name in ("student", "video", "prompt", "absent")]
     said = class_remarks({"student": constant, "video": worse, "prompt": good}, outputs)
     assert said[0] == "The student predicts the same class for every clip."
@@ -56,7 +67,7 @@ def test_a_constant_has_no_skill_and_is_named() -> None:
 
 
 def test_one_class_everywhere_has_no_kappa_and_no_remark() -> None:
-    found = score(np.array([[0.9, 0.1], [0.8, 0.2]]), np.zeros(2))
+    found = scores_of(np.array([[0.9, 0.1], [0.8, 0.2]]), np.zeros(2))
     assert np.isnan(found["kappa"])
     assert found["f1_macro"] == 1
     assert class_remarks({"student": found}, [Output("student", "Student", "s", "student")]) == []

@@ -27,6 +27,8 @@ from vadv_dist.engines.distributed import Distributed
 from vadv_dist.errors import UserError
 from vadv_dist.launch.driver import train
 from vadv_dist.launch.dry_run import describe as dry_run
+from vadv_dist.reporting.compare import compare_many
+from vadv_dist.reporting.report import write_report
 from vadv_dist.runs.checkpoint import list_checkpoints
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.metrics_log import MetricsLog
@@ -102,6 +104,26 @@ def test_training_learns_classes_and_evaluation_scores_them(
         expected = f1_score(label, predicted, average="macro", zero_division=0)
         assert evaluation.metrics[output.name]["f1_macro"] == pytest.approx(expected)
     assert evaluation.metrics["student"]["accuracy"] == 1.0
+    page = write_report(folder.root).read_text()
+    assert f"Clips by class of label and of student: {len(label)} of {len(label)} in the same class." in page
+    assert page.count('<td class="number">100.0%</td>') >= 3 * classes
+
+
+def test_runs_are_compared_by_accuracy_and_f1(write_config: Callable[..., Path], three: Path) -> None:
+    taught = open_run(write_config("taught", uri=three), "--trainer.max_steps=12", "--optimizer.lr=1.0e-2")
+    alone = open_run(write_config("alone", uri=three), "--objective.kind=none", "--trainer.max_steps=3")
+    for folder in (taught, alone):
+        evaluate_run(folder.root, "test")
+    found = compare_many([taught.root, alone.root])
+    differences = found.runs[1].differences
+    assert differences.keys() == {"accuracy", "f1_macro", "f1_weighted"}
+    own, other = ([run.value(metric) for metric in found.task.metrics] for run in (found.runs[1], found.runs[0]))
+    for metric, a, b in zip(found.task.metrics, own, other, strict=True):
+        interval = differences[metric.key]
+        assert interval is not None
+        assert interval.mean == pytest.approx(a - b)
+        assert interval.low <= interval.mean <= interval.high
+    assert "Accuracy" in write_report(taught.root, compare=[alone.root]).read_text()
 
 
 def test_the_first_loss_is_that_of_the_training_shares(write_config: Callable[..., Path], three: Path) -> None:

@@ -58,12 +58,42 @@ def score(probability_RC: npt.ArrayLike, label_R: npt.ArrayLike) -> dict[str, fl
         probability_RC: probability of each class, or other values of which the highest is the prediction.
         label_R: class of each clip, from 0.
     Returns:
-        value by key of `METRICS`, and what tells a model from a constant: `clips`, `predicted_classes` (how many
-        classes it predicts), `constant_accuracy` (that of the most frequent class of these clips) and `kappa`, Cohen's:
-        0 for a constant or chance, 1 if all are correct; NaN if all labels and predictions are one class.
+        value by key of `METRICS`.
     Raises:
         ValueError: no rows, arrays of other shapes, a value that is not finite, or a label that is not a class.
     """
+    counts_CC = _counts(probability_RC, label_R)
+    found, total = class_scores(counts_CC), counts_CC.sum()
+    appears = (found.support + counts_CC.sum(axis=0)) > 0
+    return {
+        "accuracy": float(counts_CC.trace() / total),
+        "f1_macro": float(found.f1[appears].mean()),
+        "f1_weighted": float(found.f1 @ found.support / total),
+    }
+
+
+def beyond_constant(probability_RC: npt.ArrayLike, label_R: npt.ArrayLike) -> dict[str, float]:
+    """Statistics that distinguish a model from a constant.
+
+    Args:
+        probability_RC, label_R: as in `score`.
+    Returns:
+        `clips`; `predicted_classes`, how many classes are predicted; `constant_accuracy`, that of the most frequent
+        class of these clips; and `kappa`, Cohen's: 0 for a constant or chance, 1 if all are correct, NaN if all labels
+        and predictions are one class.
+    """
+    counts_CC = _counts(probability_RC, label_R)
+    total, label_C, predicted_C = int(counts_CC.sum()), counts_CC.sum(axis=1), counts_CC.sum(axis=0)
+    accuracy, by_chance = float(counts_CC.trace() / total), float((label_C / total) @ (predicted_C / total))
+    return {
+        "clips": total,
+        "predicted_classes": int((predicted_C > 0).sum()),
+        "constant_accuracy": float(label_C.max() / total),
+        "kappa": float("nan") if by_chance == 1 else (accuracy - by_chance) / (1 - by_chance),
+    }
+
+
+def _counts(probability_RC: npt.ArrayLike, label_R: npt.ArrayLike) -> IntArray:
     p, y = np.asarray(probability_RC, np.float64), np.asarray(label_R)
     if p.ndim != 2 or y.shape != p.shape[:1]:
         raise ValueError(f"probability has shape {list(p.shape)}, label {list(y.shape)}; expected [R, C] and [R]")
@@ -73,31 +103,14 @@ def score(probability_RC: npt.ArrayLike, label_R: npt.ArrayLike) -> dict[str, fl
         raise ValueError(f"{int((~np.isfinite(p)).any(axis=1).sum())} of {len(p)} rows are not finite")
     if not np.isin(y, np.arange(p.shape[1])).all():
         raise ValueError(f"labels are not all integers from 0 to {p.shape[1] - 1}")
-    return score_of_confusion(confusion(predicted_classes(p), y, p.shape[1]))
-
-
-def score_of_confusion(confusion_CC: IntArray) -> dict[str, float]:
-    """The result of `score` from a confusion matrix with at least one clip."""
-    found, total = class_scores(confusion_CC), int(confusion_CC.sum())
-    predicted_C = confusion_CC.sum(axis=0)
-    accuracy = float(confusion_CC.trace() / total)
-    by_chance = float((found.support / total) @ (predicted_C / total))
-    return {
-        "accuracy": accuracy,
-        "f1_macro": float(found.f1[(found.support + predicted_C) > 0].mean()),
-        "f1_weighted": float(found.f1 @ found.support / total),
-        "clips": total,
-        "predicted_classes": int((predicted_C > 0).sum()),
-        "constant_accuracy": float(found.support.max() / total),
-        "kappa": float("nan") if by_chance == 1 else (accuracy - by_chance) / (1 - by_chance),
-    }
+    return confusion(predicted_classes(p), y, p.shape[1])
 
 
 def class_remarks(metrics: Mapping[str, Mapping[str, float | None]], outputs: Iterable[Output]) -> list[str]:
     """One sentence for each output that predicts one class, or is no better than a constant.
 
     Args:
-        metrics: results of `score` by name of the output; missing values are ignored.
+        metrics: results of `score` and `beyond_constant` by name of the output; missing values are ignored.
         outputs: outputs to check; one without scores is skipped.
     """
     found = ((output.phrase, class_remark(metrics[output.name])) for output in outputs if output.name in metrics)

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from vadv_dist.evaluation import classification
 from vadv_dist.evaluation.retrieval import score_of_precisions
 from vadv_dist.evaluation.seeds_and_clips import FloatArray, IntArray, clip_resamples, resampled_metrics
 from vadv_dist.reporting.run_files import Scored
@@ -51,6 +52,8 @@ class ClipMetrics:
         """The student's metrics on the clips in these rows; a metric that is no function of them is left out."""
         if self.scored.retrieves:
             return score_of_precisions({name: p[rows] for name, p in self._precisions.items()}, self.label[rows])
+        if self.scored.classifies:
+            return classification.score(self._values[rows], self.label[rows])
         return self.scored.scale.score(self._values[rows], self.label[rows])
 
     @cached_property

@@ -1,13 +1,14 @@
 """Write `report.html`: the scores of a run's student, what its teacher gave it, and how it was trained."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from vadv_dist.reporting.class_sections import class_sections
 from vadv_dist.reporting.comparison import Comparison, compare_records
 from vadv_dist.reporting.curves import validation_points
 from vadv_dist.reporting.markup import Markup, join, tag
-from vadv_dist.reporting.page import Page, document
+from vadv_dist.reporting.page import Page, Section, document
 from vadv_dist.reporting.paper_section import paper_section
 from vadv_dist.reporting.retrieval_sections import retrieval_sections, retrieval_summary
 from vadv_dist.reporting.run_files import RUN_FILES, RunRecord, Scored, evaluate_command, read_run
@@ -61,19 +62,31 @@ def report_page(run: RunRecord, others: Sequence[RunRecord] = ()) -> Page:
     else:
         comparisons = [_compared(run, other, evaluation.split) for other in others]
         header = _header(run, evaluation, comparisons)
+        published, of_clips = _sections_of_labels(evaluation)
         sections = [
             metrics_section(run, evaluation, comparisons),
             sources_section(evaluation),
-            vegas_section(run, evaluation) if evaluation.retrieves else paper_section(run, evaluation),
+            published(run, evaluation),
             other_data_section(run),
             training_section(run),
-            *(retrieval_sections if evaluation.retrieves else clip_sections)(evaluation, comparisons),
+            *of_clips(evaluation, comparisons),
             facts_section(run),
         ]
     kind = "trained with its teacher" if run.config.has_teacher else "trained alone"
     over = tag("p", tag("b", run.name), f" · {run.config.student.title} {kind}", class_="over")
     missing = "" if run.result is not None else tag("p", "This run is not complete (no result.json).", class_="notice")
     return document(f"{run.name} · vadv report", join(over, header, missing), sections, "vadv report")
+
+
+def _sections_of_labels(
+    evaluation: Scored,
+) -> tuple[Callable[[RunRecord, Scored], Section | None], Callable[[Scored, Sequence[Comparison]], Sequence[Section]]]:
+    """The section on published results and those on clips that fit what the student predicts."""
+    if evaluation.retrieves:
+        return vegas_section, retrieval_sections
+    if evaluation.classifies:
+        return lambda run, evaluation: None, class_sections
+    return paper_section, clip_sections
 
 
 def _compared(run: RunRecord, other: RunRecord, split: str) -> Comparison:

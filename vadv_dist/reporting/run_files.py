@@ -45,8 +45,8 @@ class Predictions:
     Attributes:
         clip_id, source, text: of the clips, [R].
         label: [R].
-        values: predictions by name of the output: values [R], scores of classes [R, C], or embeddings of audio and
-            visual [R, 2, E].
+        values: predictions by name of the output: values [R], probabilities or scores of classes [R, C], or embeddings
+            of audio and visual [R, 2, E].
     """
 
     clip_id: list[str]
@@ -84,13 +84,18 @@ class Scored:
     @property
     def scale(self) -> "LabelScale":
         """Range and threshold of the labels, which are numbers."""
-        assert self.document.labels is not None  # a task with classes as labels has other sections
+        assert self.document.labels is not None  # classes as labels have other sections
         return self.document.labels
 
     @property
     def retrieves(self) -> bool:
         """Whether the student embeds audio and visual, for retrieval."""
         return self.task.student.holds == "embeddings"
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the student predicts a probability of each class."""
+        return self.task.student.holds == "probabilities"
 
     @cached_property
     def precisions(self) -> dict[str, FloatArray]:
@@ -105,7 +110,15 @@ class Scored:
         if self.retrieves:
             scores: FloatArray = np.mean(list(self.precisions.values()), axis=0)
             return scores
-        return np.abs(self.predictions.values[self.task.student.name] - self.predictions.label)
+        return self.output_scores(self.task.student)
+
+    def output_scores(self, output: Output) -> FloatArray:
+        """The score metric of an output on each clip, [R], of tasks whose outputs predict labels; NaN without one."""
+        values, label = self.predictions.values[output.name], self.predictions.label
+        if self.classifies:
+            known = ~np.isnan(values).any(axis=1)
+            return np.where(known, np.nan_to_num(values).argmax(axis=1) == label, np.nan)
+        return np.abs(values - label)
 
 
 @dataclass(frozen=True)
@@ -272,7 +285,8 @@ def _read_predictions(path: Path, document: Evaluation, again: str) -> Predictio
         ("label", ~np.isfinite(values["label"])),
         (
             student.column,
-            np.isinf(values[student.column]) | (student.holds == "value") & np.isnan(values[student.column]),
+            np.isinf(values[student.column])
+            | (student.holds in ("value", "probabilities")) & np.isnan(values[student.column]),
         ),
     ):
         if count := int(bad.sum()):

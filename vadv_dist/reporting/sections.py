@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
+from vadv_dist.evaluation import classification
 from vadv_dist.evaluation.retrieval import NOTES
 from vadv_dist.reporting.comparison import Comparison
 from vadv_dist.reporting.curves import loss_pictures, optimizer_pictures, validation_pictures
@@ -29,7 +28,7 @@ _COUNTS = {2: "Two", 5: "Five", 7: "Seven"}
 def metrics_section(run: RunRecord, evaluation: Scored, comparisons: Sequence[Comparison]) -> Section:
     """Errors at a glance, then all metrics, of the run's outputs and of other runs' students."""
     task, metrics, size = evaluation.task, evaluation.document.metrics, len(evaluation.predictions)
-    scores = score_rows(evaluation) if evaluation.retrieves else _error_rows(evaluation)
+    scores = score_rows(evaluation) if evaluation.retrieves else _output_rows(evaluation)
     rows = []
     for output in evaluation.outputs:
         count = metrics[output.name].get("clips", size)
@@ -40,7 +39,7 @@ def metrics_section(run: RunRecord, evaluation: Scored, comparisons: Sequence[Co
         scores.insert(1, (student_of(other), "other", theirs.clip_scores))
         rows.insert(1, (student_of(other), "other", theirs.document.metrics[task.student.name]))
     best = {f"Best from {name}": value for name, value in _best_attainable(run).items()}
-    notes: Sequence[str] = NOTES
+    notes: Sequence[str] = (classification.NOTES,) if evaluation.classifies else NOTES
     if evaluation.document.labels is not None:
         scale = evaluation.scale
         notes = (*scale.notes, *scale.in_words(scale.absent(evaluation.predictions.label)))
@@ -150,13 +149,9 @@ def _of_pictures(anchor: str, title: str, note: str, pictures: Sequence[Picture]
     return Section(anchor, title, note, grid(pictures, class_), pictures)
 
 
-def _error_rows(evaluation: Scored) -> list[tuple[str, str, FloatArray]]:
-    """Title, role and absolute errors of each output."""
-    predictions = evaluation.predictions
-    return [
-        (o.title, role_of(evaluation.task, o), np.abs(predictions.values[o.name] - predictions.label))
-        for o in evaluation.outputs
-    ]
+def _output_rows(evaluation: Scored) -> list[tuple[str, str, FloatArray]]:
+    """Title, role and the score on each clip of each output."""
+    return [(o.title, role_of(evaluation.task, o), evaluation.output_scores(o)) for o in evaluation.outputs]
 
 
 def _best_attainable(run: RunRecord) -> dict[str, float]:

@@ -175,7 +175,7 @@ class ClassLabels(LabelKind):
 
     def score(self, prediction: FloatArray, label: FloatArray, constant: float | None = None) -> dict[str, float]:
         """See `LabelKind.score`; predictions are probabilities [R, C]."""
-        return classification.score(prediction, label)
+        return classification.score(prediction, label) | classification.beyond_constant(prediction, label)
 
     def absent(self, label: npt.ArrayLike | None = None) -> dict[str, str]:
         """See `Task.absent`: every metric exists."""
