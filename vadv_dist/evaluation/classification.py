@@ -19,6 +19,13 @@ NOTES = (
     "label or a prediction, weighted F1 that over the clips of each class."
 )
 
+# The shares of `ClassScores`.
+CLASS_TITLES = ("Precision", "Recall", "F1")
+CLASS_NOTES = (
+    "Precision is the share of a class’s predictions that are right, recall that of its clips that are found, and F1 "
+    "their harmonic mean."
+)
+
 
 @dataclass(frozen=True)
 class ClassScores:

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vadv_dist.evaluation.classification import ACCURACY, class_scores, confusion, predicted_classes
+from vadv_dist.evaluation.classification import (
+    ACCURACY,
+    CLASS_NOTES,
+    CLASS_TITLES,
+    class_scores,
+    confusion,
+    predicted_classes,
+)
 from vadv_dist.evaluation.description import Output
 from vadv_dist.reporting.comparison import Comparison
 from vadv_dist.reporting.figures import draw_matrix
@@ -37,8 +44,7 @@ def class_sections(evaluation: Scored, comparisons: Sequence[Comparison]) -> lis
         Section(
             "by-class",
             "By class",
-            "Of the student. Precision is the share of a class's predictions that are right, recall that of its clips "
-            "that are found, and F1 their harmonic mean.",
+            f"Of the student. {CLASS_NOTES}",
             _scores_table(evaluation),
         ),
         Section(
@@ -101,7 +107,7 @@ def _scores_table(evaluation: Scored) -> Markup:
         )
         for one in range(len(names))
     ]
-    return plain_table("By class", ("Class", "Precision", "Recall", "F1", "Clips", "Predicted"), rows)
+    return plain_table("By class", ("Class", *CLASS_TITLES, "Clips", "Predicted"), rows)
 
 
 def _reliability(evaluation: Scored) -> Picture:
