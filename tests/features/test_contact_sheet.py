@@ -1,5 +1,6 @@
 """Pictures of what an extraction saw."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -39,6 +40,11 @@ def test_each_split_has_a_sheet_with_its_boxes(configure, classifier_folder: Pat
         rows_, columns = np.nonzero(green[18:, tile * 200 : (tile + 1) * 200])
         assert (rows_.min(), rows_.max(), columns.min(), columns.max()) == (20, 80, 50, 150)
     assert np.asarray(Image.open(paths[0])).shape == (2 * 118, 1600, 3)
+    assert main(["data-info", str(tmp_path / "out"), "--html", str(tmp_path / "page.html"), "--json"]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert [base64.b64decode(part.partition('"')[0]) for part in page.split("data:image/png;base64,")[1:]] == [
+        Path(path).read_bytes() for path in paths
+    ]
     (tmp_path / "clips" / "c.mp4").unlink()
     assert [p.name for p in write_contact_sheets(tmp_path / "out", tmp_path / "again")] == ["train.png"]
 

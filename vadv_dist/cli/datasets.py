@@ -31,6 +31,8 @@ def add_data_commands(commands: Commands) -> None:
     info.add_argument("uri", type=place)
     info.add_argument("--json", action="store_true", help="print one JSON object")
     info.add_argument("--pictures", type=path, metavar="DIR", help="draw frames of some clips with their face boxes")
+    page = "write a page: histograms by split and source, lengths, missing features, duplicates, leaks, frames"
+    info.add_argument("--html", type=place, metavar="PATH", help=page)
     info.set_defaults(call=_data_info)
 
     what = "verify data sets: hashes, schema, value ranges, duplicates, leaks between splits"
@@ -161,13 +163,19 @@ def _data_info(options: argparse.Namespace) -> int:
         from vadv_dist.features.contact_sheet import write_contact_sheets
 
         info["pictures"] = [str(path) for path in write_contact_sheets(options.uri, options.pictures)]
+    if options.html is not None:
+        from vadv_dist.storage import location
+        from vadv_dist.workflow.data_page import data_page
+
+        data_page(options.uri).write_html(location(options.html))
+        info["html"] = options.html
     if options.json:
         print(json_line(info))
     else:
         from vadv_dist.data.info_view import render_info
 
         render_info(info, console())
-        for path in info.get("pictures", []):
+        for path in [*info.get("pictures", []), *([info["html"]] if "html" in info else [])]:
             print(f"wrote {path}")
     return 0
 

@@ -23,7 +23,7 @@ def tag(name: str, *children: str, **attributes: str | int | None) -> Markup:
         for key, value in attributes.items()
         if value is not None
     )
-    if name in ("meta", "link"):  # HTML does not close them
+    if name in ("meta", "link", "img"):  # HTML does not close them
         return Markup(f"<{name}{written}>")
     return Markup(f"<{name}{written}>{join(*children)}</{name}>")
 

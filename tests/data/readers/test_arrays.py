@@ -40,7 +40,7 @@ def test_missing_rows_are_refused_unless_allowed(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "c.csv")
     np.savez(tmp_path / "f.npz", id=[IDS[0], *IDS[2:]], x=np.ones((3, 5), np.float32))
     arrays = [f"{tmp_path}/f.npz:x=visual"]
-    assert "line 3: id 'a_2' has no row in" in refusal(path, tmp_path, arrays=arrays)
+    assert "line 3: 1 of 4 clips ('a_2') have no row in" in refusal(path, tmp_path, arrays=arrays)
     summary = ingest_table(path, tmp_path / "out", arrays=arrays, allow_missing_arrays=True)
     assert summary.missing == {"visual": 1}
     assert Dataset.open(tmp_path / "out").split("train")[0].missing == {"visual": 1}
@@ -66,7 +66,10 @@ def test_float32_stores_values_beyond_float16(tmp_path: Path) -> None:
         ({"x": np.ones((4, 2))}, "has no 'id' array, which holds the clip id of each row"),
         ({"id": IDS[:3], "x": np.ones((4, 2))}, "has 4 rows, but 'id' in that file has shape [3], expected [4]"),
         ({"id": ["a_1", "a_1", "b_1", "c_1"], "x": np.ones((4, 2))}, "has id 'a_1' more than once"),
-        ({"id": ["w", "x", "y", "z"], "x": np.ones((4, 2))}, "id 'a_1' has no row in"),
+        (
+            {"id": ["w", "x", "y", "z"], "x": np.ones((4, 2))},
+            "and 4 of 4 ids ('w', 'x', 'y', …) of its 'id' array are no clips of the table",
+        ),
         ({"id": IDS, "x": np.array(1.0)}, "has shape [], expected [R, D] or [R, T, D] or [R, T, N, D] for visual"),
         ({"id": IDS, "x": np.ones(4)}, "has shape [4], expected [R, D] or [R, T, D] or [R, T, N, D] for visual"),
         ({"id": IDS, "x": np.array(["a"] * 4)[:, None]}, "expected numbers"),

@@ -18,6 +18,7 @@ from vadv_dist.formats.npz import NpzFile
 _ID_KEY = "id"
 # Ids become Python strings, each several times its size in the array.
 _MAX_ID_BYTES = 64 << 20
+_MAX_EXAMPLES = 3
 _SYNTAX = "FILE.npz:ARRAY=FEATURE, for example features.npz:video=visual"
 # The layout of an array by its number of axes; without T a clip is one frame, without N a frame is one token.
 _LAYOUTS = {
@@ -134,19 +135,20 @@ def select_features(table: FeatureTable, wanted: Mapping[str, str], allow_missin
     Raises:
         UserError: a clip has no row.
     """
-    found = {}
-    for clip_id, where in wanted.items():
-        if clip_id in table.row_of:
-            found[clip_id] = table.row_of[clip_id]
-        elif not allow_missing:
-            raise UserError(
-                f"{where}: id {clip_id!r} has no row in {table.source} (its {_ID_KEY!r} array has "
-                f"{len(table.row_of)} ids). Use an array with every clip, or --allow-missing-arrays to store "
-                f"{table.source.feature} as missing for such clips."
-            )
+    found = {clip_id: table.row_of[clip_id] for clip_id in wanted if clip_id in table.row_of}
+    if len(found) == len(wanted) or (found and allow_missing):
+        return replace(table, row_of=found)
+    missing = [clip_id for clip_id in wanted if clip_id not in found]
+    others = [clip_id for clip_id in table.row_of if clip_id not in wanted]
+    what = f"{wanted[missing[0]]}: {_counted(missing, len(wanted), 'clips')} have no row in {table.source}"
+    if others:
+        what += f", and {_counted(others, len(table.row_of), 'ids')} of its {_ID_KEY!r} array are no clips of the table"
     if not found:
-        raise UserError(f"None of the ids is in {table.source}. Check that its {_ID_KEY!r} array has the same ids.")
-    return replace(table, row_of=found)
+        raise UserError(f"{what}. Give the array the ids of the table, or the table those of the array (--id-column).")
+    raise UserError(
+        f"{what}. Use an array with every clip, or --allow-missing-arrays to store {table.source.feature} as missing "
+        "for such clips."
+    )
 
 
 def require_agreement(table: FeatureTable, column: str, in_table: Mapping[str, str | float]) -> None:
@@ -186,6 +188,13 @@ def require_agreement(table: FeatureTable, column: str, in_table: Mapping[str, s
             f"({len(differing):,} of {compared:,} clips differ): the ids of the two files do not mean the same clips. "
             f"If the file's {column!r} array is something else, rename it."
         )
+
+
+def _counted(ids: Sequence[str], total: int, what: str) -> str:
+    """A count with examples: `3 of 9 clips ('a_1', 'a_2', …)`."""
+    shown = ", ".join(repr(printable(one)) for one in ids[:_MAX_EXAMPLES])
+    more = ", …" if len(ids) > _MAX_EXAMPLES else ""
+    return f"{len(ids):,} of {total:,} {what} ({shown}{more})"
 
 
 def _in_layout(values: Array, source: ArraySource) -> Array:
