@@ -60,7 +60,7 @@ class Least:
 
     Attributes:
         starts: seconds that each process lived; it takes at least `begin_s` of them to start.
-        rejoins: how often workers on Ray were started again by their command.
+        rejoins: how often workers on Ray were started again by their command; a part of it if others went on.
         steps: steps that are repeated because of the interval of checkpoints.
         unsaved_s: seconds of work on a unit that is saved only as a whole.
         own_s: seconds that faults themselves took, and in which no work was done.
@@ -68,7 +68,7 @@ class Least:
     """
 
     starts: list[float]
-    rejoins: int = 0
+    rejoins: float = 0.0
     steps: int = 0
     unsaved_s: float = 0.0
     own_s: float = 0.0

@@ -97,7 +97,8 @@ class Work:
 
     def begins_again(self) -> None:
         """What works on Ray is about to be lost; the process starts it again."""
-        self.least.rejoins += 1
+        if self.subject.saved is not None:  # other processes of an extraction go on
+            self.least.rejoins += 1 / self.subject.at_once
         self.least.repeats(self.subject, self.output)
 
     @contextlib.contextmanager
