@@ -1,6 +1,8 @@
 """Runs whose data and folder are in an object store: killed, through faults, and and finished."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -79,6 +81,38 @@ def test_run_in_use_is_locked(made_s3, s3, write_config, monkeypatch) -> None:
     with RunFolder.of(config).lock(), pytest.raises(UserError, match="by another process"):
         train(config, QUIET)
     assert not (location(f"{s3}/runs/used") / ".lock").exists()
+
+
+def test_lease_of_a_killed_process_of_this_machine_is_taken_over_at_once(s3: str) -> None:
+    root = S3Path.parse(f"{s3}/runs/killed")
+    hold = (
+        "import sys, time; from vadv_dist.runs.folder import run_lock; from vadv_dist.storage.objects import S3Path\n"
+        f"with run_lock(S3Path.parse('{root}'), '.lock'): print('held', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    held = json.loads((root / ".lock").read_bytes())["process"]
+    assert held[2] == holder.pid
+    assert not locks._has_ended(held)
+    holder.kill()
+    while not locks._has_ended(held):  # also before anybody has asked for its exit code
+        time.sleep(0.01)
+    began = time.monotonic()
+    with run_lock(root, ".lock"):
+        assert time.monotonic() - began < 5  # in place of 25
+    holder.communicate()
+    assert locks._has_ended(held)
+
+
+def test_only_processes_of_this_machine_are_known_to_have_ended() -> None:
+    own = locks._identity("self")
+    assert own is not None
+    assert not locks._has_ended(own)
+    assert locks._has_ended([*own[:3], "1"])  # its id has been given to another process
+    assert not locks._has_ended(["another boot", *own[1:3], "1"])
+    assert not locks._has_ended([own[0], "pid:[1]", own[2], "1"])
+    assert not locks._has_ended(None)
 
 
 def test_expired_lease_is_taken_over(s3: str, monkeypatch) -> None:

@@ -110,7 +110,15 @@ def _take(place: S3Path, owner: str, taken: str, wait_s: float) -> str:
 
 
 def _expires(place: S3Path, etag: str) -> bool:
-    """Wait until a lease is renewed or released, which shows that its holder is alive, or expires."""
+    """Wait until a lease is renewed or released, which shows that its holder is alive, or expires.
+
+    If its holder was a process of this machine that has ended, there is nothing to wait for.
+    """
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        held = json.loads(place.read_bytes())
+        if isinstance(held, dict) and _has_ended(held.get("process")):
+            logger.warning("the process that held %s has ended: taking it over.", place)
+            return place.etag() == etag
     until = time.monotonic() + LEASE_S - place.age_s()
     logger.warning("%s is held; waiting to see whether its holder is alive …", place)
     while place.etag() == etag:
@@ -123,7 +131,8 @@ def _expires(place: S3Path, etag: str) -> bool:
 
 def _put(place: S3Path, owner: str, count: int, etag: str | None) -> str:
     """Write the lease if the object still has this ETag, or with None if there is no object; return the new ETag."""
-    body = json.dumps({"owner": owner, "renewals": count, "time": time.time()}).encode()
+    process = _identity("self")
+    body = json.dumps({"owner": owner, "renewals": count, "time": time.time(), "process": process}).encode()
     try:
         return place.write_bytes(body, if_etag=etag, if_absent=etag is None)
     except ConflictError:
@@ -132,3 +141,42 @@ def _put(place: S3Path, owner: str, count: int, etag: str | None) -> str:
             if place.read_bytes() == body and (written := place.etag()):
                 return written
         raise
+
+
+def _identity(process: int | str) -> list[str | int] | None:
+    """What identifies a process: its kernel's boot, its process namespace, its id and its start; None if unknown.
+
+    A host's name does not: containers may share it.
+
+    Raises:
+        FileNotFoundError: on Linux, there is no such process, or only its exit code is left.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux
+        return None
+    # The second field is the program's name in parentheses, which may itself have some.
+    pid, _, rest = Path(f"/proc/{process}/stat").read_text().partition(" ")
+    fields = rest.rpartition(") ")[2].split()
+    if fields[0] in "ZX":
+        raise FileNotFoundError(f"process {pid} has ended")
+    return [boot, namespace, int(pid), fields[19]]
+
+
+def _has_ended(holder: object) -> bool:
+    """Whether the process with this `_identity` was one of this machine, and is gone."""
+    own = _identity("self")
+    if own is None or not isinstance(holder, list) or len(holder) != 4 or holder[:2] != own[:2]:
+        return False
+    if not isinstance(holder[2], int) or holder[2] <= 0:
+        return False
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return _identity(holder[2]) != holder  # another one may have its id now
+    try:
+        os.kill(holder[2], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's, which this system hides
+        return False
+    return True
