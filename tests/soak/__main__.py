@@ -156,6 +156,8 @@ class Soak:
         else:
             work.log.unlink()
             spent = self.spent[subject.name]
+            named = ", ".join(fault.name for fault in faults)
+            print(f"round {self.rounds}, {subject.name}: {seconds:.0f} s with {named or 'no fault'}", flush=True)
             spent.rounds += 1
             spent.seconds += seconds
             spent.least_s += expected.seconds + work.least.seconds(expected)
