@@ -144,8 +144,12 @@ class Nodes:
         options = ("--num-cpus=2", "--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=100000000")
         self.started.append(start_node(self.cluster.environment, address, *options))
 
-    def drain(self, *, head: bool, deadline_s: int) -> None:
-        """Announce that the head or another node leaves, as KubeRay's preStop or a spot machine's notice does."""
+    def drain(self, *, head: bool, deadline_s: int) -> str:
+        """Announce that the head or another node leaves, as KubeRay's preStop or a spot machine's notice does.
+
+        Returns:
+            the node's id.
+        """
         code = (
             "import ray; ray.init(log_to_driver=False); "
             "print(*(n['NodeID'] for n in ray.nodes() if n['Alive'] and "
@@ -158,6 +162,16 @@ class Nodes:
         options += ["--address", environment["RAY_ADDRESS"], f"--deadline-remaining-seconds={deadline_s}"]
         done = subprocess.run([str(_RAY), "drain-node", *options], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+        return node
+
+    def remove(self, node: str) -> None:
+        """Take away the machine of a node, as a cloud does at the deadline."""
+        for process in self.started:
+            below = psutil.Process(process.pid).children(recursive=True)
+            if any(node in argument for each in below for argument in each.cmdline()):
+                kill_node(process)
+                return
+        raise AssertionError(f"no process of node {node}")
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Workers of all nodes whose process title contains these words."""

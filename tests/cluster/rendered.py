@@ -19,7 +19,7 @@ Object = dict[str, Any]
 
 @lru_cache
 def rendered(part: str) -> tuple[Object, ...]:
-    """The objects of a part: setup, job or cluster."""
+    """The objects of a part: setup, job, cluster or monitoring."""
     command = ["kubectl", "kustomize", str(CLUSTER / "kuberay" / part)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -28,7 +28,7 @@ def rendered(part: str) -> tuple[Object, ...]:
 
 def objects() -> list[Object]:
     """All objects of all parts."""
-    return [found for part in ("setup", "job", "cluster") for found in rendered(part)]
+    return [found for part in ("setup", "job", "cluster", "monitoring") for found in rendered(part)]
 
 
 def only(kind: str, part: str) -> Object:

@@ -69,6 +69,37 @@ FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
+def _object(required: list[str], **properties: object) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+# Of PodMonitor's schema (Prometheus Operator, monitoring.coreos.com/v1), what is used here.
+_TEXT = {"type": "string"}
+_RELABELING = _object(
+    [],
+    sourceLabels={"type": "array", "items": _TEXT},
+    targetLabel=_TEXT,
+    regex=_TEXT,
+    replacement=_TEXT,
+    action={"enum": ["replace", "keep", "drop", "labelmap", "labeldrop", "labelkeep"]},
+)
+_REQUIREMENT = _object(["key", "operator"], key=_TEXT, operator={"enum": ["In", "NotIn", "Exists", "DoesNotExist"]})
+_ENDPOINT = _object(
+    [], port=_TEXT, path=_TEXT, interval=_TEXT, metricRelabelings={"type": "array", "items": _RELABELING}
+)
+POD_MONITOR = _object(
+    ["apiVersion", "kind", "metadata", "spec"],
+    apiVersion={"const": "monitoring.coreos.com/v1"},
+    kind={"const": "PodMonitor"},
+    metadata={"type": "object"},
+    spec=_object(
+        ["podMetricsEndpoints", "selector"],
+        selector=_object([], matchExpressions={"type": "array", "items": _REQUIREMENT}),
+        podMetricsEndpoints={"type": "array", "items": _ENDPOINT},
+    ),
+)
+
+
 def foreign_fields(value: object, known: Any, where: str = "") -> Iterator[str]:
     """Fields that are not in a tree of known ones."""
     for item in value if isinstance(value, list) else [value]:
@@ -110,7 +141,9 @@ def test_ray_objects_match_the_operators_schemas(kind: str) -> None:
 
 
 def test_other_objects_match_kubernetes_schemas() -> None:
-    others = [one for one in objects() if not one["apiVersion"].startswith(("ray.io/", "kueue", "karpenter"))]
+    others = [
+        one for one in objects() if not one["apiVersion"].startswith(("ray.io/", "kueue", "karpenter", "monitoring"))
+    ]
     kinds = {"ConfigMap", "Namespace", "NetworkPolicy", "PodDisruptionBudget", "PriorityClass", "ServiceAccount"}
     assert {document["kind"] for document in others} == kinds
     for document in others:
@@ -128,6 +161,36 @@ def test_objects_of_kueue_and_karpenter_use_known_fields() -> None:
     for flavor in group["flavors"]:  # Kueue wants the order of coveredResources
         assert [one["name"] for one in flavor["resources"]] == group["coveredResources"]
     assert list(foreign_fields({"ebs": {"volumeSise": 1}}, {"ebs": {"volumeSize": ""}})) == [".ebs.volumeSise"]
+
+
+def test_pods_are_scraped_as_prometheus_would_on_one_machine() -> None:
+    monitor = only("PodMonitor", "monitoring")
+    jsonschema.validate(monitor, POD_MONITOR)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**monitor, "spec": {**monitor["spec"], "podMetricsEndpoint": []}}, POD_MONITOR)
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    for template in list(pod_templates())[:-1]:  # all but the submitter, which is no node of Ray
+        [ports] = [one["ports"] for one in template["spec"]["containers"] if one["name"].startswith("ray-")]
+        assert {"name": endpoint["port"], "containerPort": 8080} in ports
+    policies = [one for one in rendered("setup") if one["kind"] == "NetworkPolicy"]
+    for policy in policies:
+        [scraped] = [rule for rule in policy["spec"]["ingress"] if "monitoring" in json.dumps(rule)]
+        assert scraped["ports"] == [{"port": 8080, "protocol": "TCP"}]
+    config = yaml.safe_load((ROOT / "infra" / "prometheus" / "prometheus.yml").read_text())
+    [ray] = [job for job in config["scrape_configs"] if job["job_name"] == "vadv-ray"]
+    names = {"source_labels": "sourceLabels", "target_label": "targetLabel"}
+    expected = [{names.get(key, key): value for key, value in rule.items()} for rule in ray["metric_relabel_configs"]]
+    assert endpoint["metricRelabelings"] == expected
+
+
+def test_the_rules_become_objects_of_the_operator() -> None:
+    folder = ROOT / "infra" / "prometheus"
+    done = subprocess.run(["sh", folder / "kubernetes_rules.sh"], capture_output=True, text=True, check=True, cwd="/")
+    objects = list(yaml.safe_load_all(done.stdout))
+    assert [one["kind"] for one in objects] == ["PrometheusRule"] * 2
+    for part, one in zip(("recording", "alerts"), objects, strict=True):
+        assert one["metadata"] == {"name": f"vadv-{part}"}
+        assert one["spec"] == yaml.safe_load((folder / f"{part}.yml").read_text())
 
 
 def test_pods_match_kubernetes_schema_and_the_restricted_standard() -> None:

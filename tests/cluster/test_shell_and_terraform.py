@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rendered import CLUSTER, ROOT
 
-SCRIPTS = sorted(path for path in CLUSTER.rglob("*") if path.suffix in {".sh", ".sbatch"})
+FOLDERS = (CLUSTER, ROOT / "infra")
+SCRIPTS = sorted(path for folder in FOLDERS for path in folder.rglob("*") if path.suffix in {".sh", ".sbatch"})
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)

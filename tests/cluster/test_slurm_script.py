@@ -121,6 +121,7 @@ def test_job_trains_on_two_nodes_requeues_at_its_limit_and_resumes(write_config,
                 time.sleep(0.2)
             slurm.signal_script(job, "USR1")
             assert job.wait(120) == 75, slurm.log.read_text()
+        assert Path("/tmp/vadv-4242").is_dir()  # for the requeued job
         assert "--cpus-per-task=2" in slurm.options
         assert slurm.requeued.read_text() == "requeue 4242\n"
         first = max(steps())
@@ -133,3 +134,4 @@ def test_job_trains_on_two_nodes_requeues_at_its_limit_and_resumes(write_config,
     done = steps()
     assert done == sorted(set(done))  # no step twice
     assert not list(tmp_path.glob(".vadv-job.*"))
+    assert not Path("/tmp/vadv-4242").exists()

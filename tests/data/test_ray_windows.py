@@ -222,7 +222,7 @@ def test_a_rank_that_waits_is_served_if_an_earlier_call_of_it_comes_later(split)
     actor.want(1)
     go.set()
     waiting.join(30)
-    assert found == [(2,)]
+    assert found == [((2,), 0)]
 
 
 def store_bytes(cluster: Cluster) -> int:

@@ -5,18 +5,21 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.formats.tensor_parts import TensorPart, whole_tensors
+from vadv_dist.tasks.base import TrainingStep
 
 WORLD_SIZE = 2
 
@@ -77,6 +80,18 @@ def whole(parts: Iterable[TensorPart], distributed: Distributed) -> dict[str, Te
     """Put an engine's parts of all ranks together, on every rank."""
     mine = [replace(part, values=part.values.detach().cpu().clone()) for part in parts]
     return whole_tensors(part for rank in distributed.gather(mine) for part in rank)
+
+
+def slow_down() -> None:
+    """Let this rank compute for 60 ms longer in each step, of which 40 in its backward pass."""
+
+    def wait(module: nn.Module, arguments: object, result: tuple[Any, dict[str, Tensor]]) -> None:
+        if isinstance(module, TrainingStep) and torch.is_grad_enabled():
+            time.sleep(0.02)
+            total = next(term for term in result[1].values() if term.requires_grad)
+            total.register_hook(lambda gradient: time.sleep(0.04))
+
+    torch.nn.modules.module.register_module_forward_hook(wait)
 
 
 def leave() -> None:

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from gloo_ranks import join, leave
+from gloo_ranks import join, leave, slow_down
 
 from vadv_dist.config import load_config
 from vadv_dist.data.reading import ShardReader
@@ -24,6 +24,8 @@ def main(config_path: str, read_path: str) -> None:
         return original(self, shard)
 
     ShardReader.read = counted
+    if not distributed.is_main:
+        slow_down()
     if distributed.is_main:
         RunFolder.of(config).claim(config)
     distributed.barrier()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from gloo_ranks import join, leave, whole
+from gloo_ranks import join, leave, slow_down, whole
 
 from vadv_dist.config import Config, EngineConfig, load_config
 from vadv_dist.data.stream import BatchStream
@@ -23,9 +23,18 @@ NUM_STEPS = 20
 
 
 def curve(
-    config: Config, distributed: Distributed, *, start: int = 0, stop: int = NUM_STEPS, state: Any = None
+    config: Config,
+    distributed: Distributed,
+    *,
+    start: int = 0,
+    stop: int = NUM_STEPS,
+    state: Any = None,
+    computed_s: list[list[float | None]] | None = None,
 ) -> tuple:
-    """Train some steps; return the global loss and gradient norm of each, and the engine's full state."""
+    """Train some steps; return the global loss and gradient norm of each, and the engine's full state.
+
+    `computed_s` takes the ranks' `take_compute_s`, of each step.
+    """
     splits = Splits.open(config)
     task = SentimentTask(config, splits.train.sources)
     engine = build_engine(config, task.step, task.parameter_groups(), distributed)
@@ -50,6 +59,8 @@ def curve(
                 factor = cosine_with_warmup(step, num_steps=60, warmup_steps=3)
                 terms, norm = engine.step(batches.micro, lambda _: task.weights, factor, weights_known=True)
                 total = torch.stack([share["total"] for share in terms]).sum()
+                if computed_s is not None:
+                    computed_s.append(distributed.gather(engine.take_compute_s()))
                 losses.append((float(distributed.sum(total)), float(norm)))
             step += 1
     raise AssertionError
@@ -83,6 +94,13 @@ def main(config_path: str, out: str) -> None:
     keep("torch after zero-3", curve(base, distributed, **more))
     config = dataclasses.replace(base, engine=EngineConfig(kind="deepspeed", zero_stage=1))
     keep("zero-1 after zero-3", curve(config, distributed, **more))
+    if distributed.rank == 1:
+        slow_down()
+    for kind in ({"kind": "torch"}, *({"kind": "deepspeed", "zero_stage": stage} for stage in range(4))):
+        times: list[list[float | None]] = []
+        config = dataclasses.replace(base, engine=EngineConfig(**kind))
+        curve(config, distributed, stop=8, computed_s=times)
+        keep(f"computed by {kind.get('zero_stage', 'torch')}", times)
     if distributed.is_main:
         torch.save(answers, out)
     leave()

@@ -83,3 +83,17 @@ def test_another_engine_resumes_from_a_zero_3_checkpoint(two_ranks) -> None:
     assert len(plain) == 5
     for (loss_a, _), (loss_b, _) in zip(plain, zero, strict=True):
         assert loss_a == pytest.approx(loss_b, rel=1e-4)
+
+
+@pytest.mark.parametrize(("engine", "slowed_s"), [("torch", 0.12), ("0", 0.12), ("1", 0.12), ("2", 0.04)])
+def test_the_slow_rank_is_the_one_that_computes_for_longer(two_ranks, engine: str, slowed_s: float) -> None:
+    """Rank 1 is slowed in both passes of both micro-batches; ZeRO 2 reduces gradients in the backward pass."""
+    fast_s, slow_s = torch.tensor(two_ranks[f"computed by {engine}"]).amin(
+        dim=0
+    )  # of eight steps: others load the CPUs
+    assert slow_s > slowed_s
+    assert fast_s < slow_s - slowed_s / 3
+
+
+def test_ranks_that_wait_for_one_another_everywhere_are_not_compared(two_ranks) -> None:
+    assert two_ranks["computed by 3"] == [[None, None]] * 8

@@ -14,6 +14,7 @@ from vadv_dist.data.windows import LocalWindows
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.launch.worker import train_rank
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.history import RunHistory
 from vadv_dist.runs.records import StepLine
 from vadv_dist.training.splits import Splits
 
@@ -66,3 +67,16 @@ telemetry: {{log_every_steps: 1}}
     for read in reads:
         of_train = sum(size for path, size in read if path.startswith("train/"))
         assert of_train == pytest.approx(2 * total / 2, rel=0.02)  # two epochs, half of each
+    # Rank 1 is slowed, and named; the steps themselves take equally long on both.
+    history = RunHistory()
+    for line in RunFolder(tmp_path / "two").metrics_log().lines():
+        history(line)
+    assert history.slowest_rank_overall is not None
+    assert history.slowest_rank_overall.rank == 1
+    computed_s = np.array([line.compute_s for line in two])
+    assert np.median(computed_s[:, 1] - computed_s[:, 0]) > 0.041  # in both passes
+    assert (computed_s.max(axis=1) < [line.line_s for line in two]).all()
+    # The two processes are on one machine, which has read everything; reads after the last line are not counted.
+    everything = sum(size for read in reads for _, size in read)
+    [counted] = history.node_bytes
+    assert 2 * total < counted <= everything

@@ -69,6 +69,20 @@ def test_restarts_are_counted_by_cause(make_run):
     assert "Restarts 2 × hang, 1 × preemption" in page_of(run).text
 
 
+def test_the_slowest_rank_and_the_bytes_read_are_facts(make_run):
+    run = make_run()
+    assert "Slowest rank" not in page_of(run).text
+    log = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    steps = [line for line in lines if line["kind"] == "step"]
+    for line in steps:
+        line |= {"compute_s": [0.25, 0.4], "node_bytes": [1 << 20, 2 << 20]}
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = page_of(run).text
+    assert "Slowest rank 1, computing 1.60 × as long as others" in text
+    assert f"Data read {len(steps)} to {2 * len(steps)} MiB on each of 2 nodes" in text
+
+
 def test_a_run_with_a_teacher_has_every_section(make_run):
     page = page_of(make_run())
     assert page.headings == [

@@ -1,7 +1,7 @@
 import pytest
 from run_lines import line
 
-from vadv_dist.runs.history import RunHistory
+from vadv_dist.runs.history import RunHistory, data_read
 from vadv_dist.runs.records import Line
 
 
@@ -59,6 +59,27 @@ def test_restarts_are_counted_by_cause() -> None:
     history(line(again))  # the attempt before it ended without a word
     assert history.restarts_by_cause == {"hang": 1, "preemption": 1, "SIGUSR1": 1, "killed": 1}
     assert (history.restarts, history.preemptions) == (4, 2)
+
+
+def test_the_slowest_rank_is_compared_with_the_median_of_the_others() -> None:
+    history = RunHistory()
+    history(start(0, 0.0))
+    assert history.slowest_rank is None
+    for at in range(1, 31):
+        slow = 3.0 if at > 20 else 1.0
+        seconds = {"compute_s": [1.0, 1.2, slow, 1.0], "node_bytes": [100, 300]}
+        history(line({"kind": "step", "step": at, "epoch": 0, **seconds}))
+    assert history.slowest_rank == (2, pytest.approx(3.0 / 1.0))  # of the last ten lines
+    assert history.compute_ratios == pytest.approx([1.0 / 1.2, 1.2, 3.0, 1.0 / 1.2])
+    assert history.slowest_rank_overall == (2, pytest.approx(50 / 30))
+    assert history.node_bytes == [3000, 9000]
+    assert data_read(history.node_bytes) == "0.00286 to 0.00858 MiB on each of 2 nodes"
+    history(start(30, 40.0))  # perhaps with other ranks on other nodes
+    assert history.slowest_rank is None
+    assert data_read(history.node_bytes) == ""
+    history(line({"kind": "step", "step": 31, "epoch": 0, "compute_s": [1.0, 1.5], "node_bytes": [3 << 30]}))
+    assert history.slowest_rank == (1, 1.5)
+    assert data_read(history.node_bytes) == "3 GiB"
 
 
 def test_lines_without_times_give_no_goodput() -> None:

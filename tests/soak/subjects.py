@@ -33,8 +33,8 @@ search: {num_trials: 2, seeds: 3, top: 1, leave_one_out: false, scheduler: none,
 space:
   optimizer.lr: {distribution: float, low: 1.0e-4, high: 1.0e-2, log: true}
 """
-# Fields with times, which differ between runs, besides those whose names end with "_s".
-_TIMES = {"time", "seconds", "samples_per_s", "tokens_per_s", "mfu"}
+# Fields with times, which differ between runs, besides those whose names end with "_s"; and what a restart reads again.
+_TIMES = {"time", "seconds", "samples_per_s", "tokens_per_s", "mfu", "node_bytes"}
 
 
 @dataclasses.dataclass(frozen=True)

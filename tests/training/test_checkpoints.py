@@ -47,7 +47,7 @@ def saved(folder: RunFolder, *, resumable: bool) -> list[int]:
 
 def timeless(folder: RunFolder) -> list[dict[str, Any]]:
     """All lines but those of checkpoints, without times."""
-    times = {"time", "samples_per_s", "tokens_per_s", "data_wait_s", "line_s", "seconds"}
+    times = {"time", "samples_per_s", "tokens_per_s", "data_wait_s", "line_s", "seconds", "node_bytes"}
     kept = [line for line in lines(folder) if line["kind"] != "checkpoint"]
     return [{key: value for key, value in line.items() if key not in times} for line in kept]
 

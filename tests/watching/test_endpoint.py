@@ -35,11 +35,14 @@ def test_scrape_returns_the_metrics_of_a_run(tmp_path) -> None:
             "mfu": 0.25,
             "gpu_memory_bytes": 1024,
             "waits_s": [0.5, 1.5],
+            "compute_s": [0.5, 0.75],
+            "node_bytes": [1000, 3000],
         }
         terms = {"total": 2.5, "video_to_text": 0.5}
         weights = {"weights": {"video_to_text": 0.125}}
         metrics(line({"kind": "step", "step": 7, "epoch": 0, **terms, **rates, **weights, "time": 103.0}))
         metrics(line({"kind": "checkpoint", "step": 7, "epoch": 0, "seconds": 0.75, "time": 103.5}))
+        of_ranks = scrape(port)
         again = {"kind": "start", "step": 7, "epoch": 0, "steps": 40, "epochs": 2, "workers": 2, "cause": "preemption"}
         metrics(line({**again, "time": 103.5}))
         scores = {"student": {"mae": 0.7, "corr": None}}
@@ -63,7 +66,12 @@ def test_scrape_returns_the_metrics_of_a_run(tmp_path) -> None:
     assert value("vadv_model_flop_utilisation") == 0.25
     assert value("vadv_gpu_memory_bytes") == 1024
     assert value("vadv_checkpoint_blocked_seconds") == 0.75
-    assert value("vadv_rank_data_wait_seconds", "rank=1") == 1.5
+    common = ("run=mine", "source=all", "trial=t7")
+    assert of_ranks[("vadv_rank_data_wait_seconds", "rank=1", *common)] == 1.5
+    assert of_ranks[("vadv_rank_compute_seconds", "rank=1", *common)] == 0.75
+    assert of_ranks[("vadv_rank_compute_ratio", "rank=1", *common)] == 1.5
+    assert of_ranks[("vadv_node_read_bytes", "node=1", *common)] == 3000
+    assert not any(name.startswith(("vadv_rank", "vadv_node")) for name, *_ in found)  # until the new ranks' first line
     assert value("vadv_restarts") == value("vadv_preemptions") == 1
     assert value("vadv_restarts_by_cause", "cause=preemption") == 1
     assert value("vadv_loss_not_finite") == 0

@@ -54,7 +54,8 @@ def test_rules_and_dashboards_query_existing_metrics() -> None:
     names = {name for text in asked for name in re.findall(r"run:vadv_\w+:\w+|(?<![:\w])vadv_\w+", text)}
     assert names <= recorded | set(GAUGES)
     assert {rule["alert"] for rule in rules if "alert" in rule} >= {
-        *("VadvLossNotANumber", "VadvStalled", "VadvRestarts", "VadvDataStarved", "VadvDiskAlmostFull")
+        *("VadvLossNotANumber", "VadvStalled", "VadvRestarts", "VadvDataStarved", "VadvDiskAlmostFull"),
+        *("VadvStraggler", "VadvPreempted", "VadvGoodputLow", "VadvCheckpointsBlock"),
     }
 
 

@@ -94,6 +94,21 @@ def test_learned_weights_are_shown_next_to_their_terms(run: Path) -> None:
     assert "weights" not in rows
 
 
+def test_the_slowest_rank_and_what_nodes_have_read_are_shown(run: Path) -> None:
+    out = console()
+    watch(str(run), out, once=True)
+    assert "slowest rank" not in said(out)
+    write(run, {**step(21, time.time()), "compute_s": [2.0, 2.0, 3.0], "node_bytes": [5 << 30, 6 << 30]})
+    out = console()
+    watch(str(run), out, once=True)
+    assert "slowest rank 2, 1.50 × the others, read 5 to 6 GiB on each of 2 nodes" in said(out)
+    assert max(map(len, said(out).splitlines())) <= 80
+    found = state_of(str(run))
+    assert found["slowest_rank"] == {"rank": 2, "ratio": 1.5}
+    assert found["compute_ratios"] == pytest.approx([0.8, 0.8, 1.5])
+    assert found["node_bytes"] == [5 << 30, 6 << 30]
+
+
 def test_json_has_the_same_values(run: Path, capsys) -> None:
     assert main(["watch", str(run), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

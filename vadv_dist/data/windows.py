@@ -8,6 +8,7 @@ is read once and kept.
 
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ import pyarrow as pa
 
 from vadv_dist.data.columns import tensor_chunks
 from vadv_dist.data.schema import FeatureColumn, FeatureSpec, Window
+from vadv_dist.data.shard_list import ShardInfo
 from vadv_dist.data.sources import SplitShards
 from vadv_dist.errors import VadvError
 
@@ -41,7 +43,13 @@ _TELL_S = 10.0
 
 
 class Windows(Protocol):
-    """A supply of windows of one split."""
+    """A supply of windows of one split.
+
+    Attributes:
+        node: id of the node on which they are read.
+    """
+
+    node: str
 
     def get(self, shards: ShardIds, upcoming: Iterable[ShardIds] = ()) -> Window:
         """Return the window of some shards, and read as many of the `upcoming` ones as there is room for."""
@@ -49,6 +57,10 @@ class Windows(Protocol):
 
     def keep(self, windows: Iterable[ShardIds]) -> None:
         """Release the window in use and all others, except those of `windows` for which there is room."""
+        ...
+
+    def take_bytes_read(self) -> int:
+        """Bytes of shards read since the last call; what several ranks of a node share counts on one of them."""
         ...
 
     def close(self) -> None:
@@ -102,10 +114,24 @@ class _Shards:
         self._split = split
         self._readers = split.readers()
         self._pool = ThreadPoolExecutor(_SHARDS_AT_ONCE, thread_name_prefix="vadv-shard")
+        self._lock = Lock()
+        self._bytes = 0
 
     def read(self, shards: ShardIds) -> Iterator[pa.Table]:
         """Each shard's table, in the order of `shards`."""
-        return self._pool.map(lambda at: self._readers[at[0]].read(at[1]), self._split.take(shards))
+        return self._pool.map(lambda at: self._read(*at), self._split.take(shards))
+
+    def take_bytes_read(self) -> int:
+        """Bytes of shards read since the last call."""
+        with self._lock:
+            found, self._bytes = self._bytes, 0
+        return found
+
+    def _read(self, source: int, shard: ShardInfo) -> pa.Table:
+        table = self._readers[source].read(shard)
+        with self._lock:
+            self._bytes += shard.bytes
+        return table
 
     def close(self) -> None:
         """Stop the threads."""
@@ -123,6 +149,7 @@ class LocalWindows:
     """Reads windows in this process, the next one in the background."""
 
     def __init__(self, split: SplitShards) -> None:
+        self.node = socket.gethostname()
         self._split = split
         self._shards = _Shards(split)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="vadv-window")
@@ -140,6 +167,10 @@ class LocalWindows:
     def keep(self, windows: Iterable[ShardIds]) -> None:
         """See `Windows.keep`."""
         self._hold(*islice(windows, 1))
+
+    def take_bytes_read(self) -> int:
+        """See `Windows.take_bytes_read`."""
+        return self._shards.take_bytes_read()
 
     def close(self) -> None:
         """See `Windows.close`."""
@@ -173,7 +204,8 @@ class RayWindows:
 
     def __init__(self, split: SplitShards, name: str, rank: int = 0, ahead_bytes: int = 0) -> None:
         self._split = split.absolute()  # Ray's processes have another working directory
-        self._name, self._rank, self._ahead_bytes = name, rank, ahead_bytes
+        self._name, self._rank, self._ahead_bytes, self._bytes = name, rank, ahead_bytes, 0
+        self.node = _node_id()
         self._actor = self._open()
         self._current: tuple[ShardIds, Window] | None = None
 
@@ -194,6 +226,11 @@ class RayWindows:
         if self._current is not None and self._current[0] not in wanted:
             self._current = None
         self._want(*wanted)
+
+    def take_bytes_read(self) -> int:
+        """See `Windows.take_bytes_read`; counted when a window is fetched."""
+        found, self._bytes = self._bytes, 0
+        return found
 
     def close(self) -> None:
         """See `Windows.close`."""
@@ -223,16 +260,15 @@ class RayWindows:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        node = ray.get_runtime_context().get_node_id()
         actor: Any = ray.remote(_NodeWindows)
         return actor.options(
-            name=f"{self._name}-{self._split.name}-{node}",
+            name=f"{self._name}-{self._split.name}-{self.node}",
             get_if_exists=True,
             num_cpus=0,  # workers may use all CPUs of a node
             max_concurrency=_RANKS_AT_ONCE,
             max_restarts=_RESTARTS,  # without limit, a call would wait for an actor that dies at each start
             max_task_retries=_CALL_RETRIES,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(self.node, soft=False),
         ).remote(self._split)
 
     def _tables(self, shards: ShardIds, upcoming: Sequence[ShardIds]) -> list[pa.Table]:
@@ -247,7 +283,8 @@ class RayWindows:
         attempt = 1
         while True:
             try:
-                answer = ray.get(self._actor.get.remote(self._rank, shards, *upcoming))
+                answer, num_bytes = ray.get(self._actor.get.remote(self._rank, shards, *upcoming))
+                self._bytes += num_bytes
                 if isinstance(answer, VadvError):
                     raise answer
                 return [pa.Table.from_batches([batch]) for batch in chain.from_iterable(ray.get(answer))]
@@ -265,9 +302,18 @@ class RayWindows:
     def _read_here(self, shards: ShardIds) -> list[pa.Table]:
         own = _Shards(self._split)
         try:
-            return list(own.read(shards))
+            tables = list(own.read(shards))
+            self._bytes += own.take_bytes_read()
+            return tables
         finally:
             own.close()
+
+
+def _node_id() -> str:
+    import ray
+
+    node: str = ray.get_runtime_context().get_node_id()
+    return node
 
 
 class _NodeWindows:
@@ -281,14 +327,17 @@ class _NodeWindows:
         self._wanted: dict[int, tuple[ShardIds, ...]] = {}
         self._lock = Lock()  # ranks call concurrently, and one may be a window ahead of another
 
-    def get(self, rank: int, shards: ShardIds, *upcoming: ShardIds) -> list[Any] | VadvError:
-        """Return references to lists of Arrow batches with a window's rows in order, or the reader's error."""
+    def get(self, rank: int, shards: ShardIds, *upcoming: ShardIds) -> tuple[list[Any] | VadvError, int]:
+        """Return references to lists of Arrow batches with a window's rows in order, or the reader's error.
+
+        Also return the bytes that were read, for any rank, since the last call by any rank.
+        """
         while True:
             with self._lock:
                 self._want(rank, shards, *upcoming)
                 reading = self._held[shards]
             with contextlib.suppress(CancelledError):  # an earlier call of the rank, which took long, came after this
-                return reading.result()
+                return reading.result(), self._shards.take_bytes_read()
 
     def want(self, rank: int, *windows: ShardIds) -> None:
         """Read these windows of a rank, and release its others; it holds its own references to the one in use."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vadv_dist.config import EngineConfig, OptimizerConfig
 from vadv_dist.data.schema import Batch
 from vadv_dist.engines.adamw import MOMENTS, fused_adamw
+from vadv_dist.engines.compute_clock import ComputeClock
 from vadv_dist.engines.deepspeed_config import collects_gradients, deepspeed_config
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.protocol import StepResult, Weigh
@@ -98,6 +99,10 @@ class DeepSpeedEngine:
         if self._stage in (1, 2):
             # After a step it makes every parameter a view of the flat weights, which it is already.
             self._optimizer._update_model_bit16_weights = lambda number: None
+        self._clock: ComputeClock | None = None
+        if distributed.world_size > 1 and self._stage < 3:  # stage 3 gathers weights in both passes
+            reduces_after = self._stage == 0 or self._collects
+            self._clock = ComputeClock(step, distributed.device, backward=reduces_after)
         # bf16 masters would start from rounded weights.
         self._fill_state(HeldTensors(fp32), None, 0)
 
@@ -113,6 +118,8 @@ class DeepSpeedEngine:
         """Add the gradient of one micro-batch."""
         terms: Terms = self._forward(batch)[1]
         total = weighted_total(terms, weigh(terms))
+        if self._clock is not None:
+            self._clock.watch_backward(total)
         # DeepSpeed averages over ranks and micro-batches, while their losses add up.
         ranks = 1 if self._collects else self._distributed.world_size
         self._engine.backward(total * (ranks * self._num_micro_batches))
@@ -140,6 +147,10 @@ class DeepSpeedEngine:
     def take_notes(self) -> list[str]:
         """See `Engine.take_notes`."""
         return []
+
+    def take_compute_s(self) -> float | None:
+        """See `Engine.take_compute_s`."""
+        return None if self._clock is None else self._clock.take_s()
 
     def terms(self, batch: Batch) -> Terms:
         """See `Engine.terms`."""

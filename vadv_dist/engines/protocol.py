@@ -37,6 +37,13 @@ class Engine(Protocol):
         """Return sentences, since the last call, about steps that run in another way than configured."""
         ...
 
+    def take_compute_s(self) -> float | None:
+        """Seconds, since the last call, of this rank's forward and backward passes before they wait for other ranks.
+
+        None for one rank, and if ranks wait for one another everywhere.
+        """
+        ...
+
     def terms(self, batch: Batch) -> Terms:
         """Terms of a micro-batch, equal to those in `step`, without gradient."""
         ...

@@ -9,6 +9,7 @@ from torch import nn
 from vadv_dist.config.sections import OptimizerConfig
 from vadv_dist.data.schema import Batch
 from vadv_dist.engines.adamw import ClippedAdamW
+from vadv_dist.engines.compute_clock import ComputeClock
 from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.graphs import Graphs, Record
 from vadv_dist.engines.protocol import StepResult, Weigh
@@ -56,6 +57,7 @@ class TorchEngine:
             self._graphs = Graphs(distributed.device, record, self._optimizer.discard_gradients)
         self._weigh: Weigh = lambda terms: {}
         self._module: nn.Module = self._step
+        self._clock: ComputeClock | None = None
         if distributed.world_size > 1:
             ids = [distributed.device] if distributed.device.type == "cuda" else None
             ddp = nn.parallel.DistributedDataParallel
@@ -63,6 +65,7 @@ class TorchEngine:
             ignored = self._step.rank_buffer_names()
             ddp._set_params_and_buffers_to_ignore_for_model(self._step, ignored)  # type: ignore[no-untyped-call]  # untyped in torch
             self._module = ddp(self._step, device_ids=ids)
+            self._clock = ComputeClock(self._step, distributed.device, backward=True)
 
     def step(self, batches: Sequence[Batch], weigh: Weigh, lr_factor: float, *, weights_known: bool) -> StepResult:
         """See `Engine.step`."""
@@ -93,9 +96,15 @@ class TorchEngine:
         with nullcontext() if synchronises else self._module.no_sync():  # type: ignore[operator]  # DDP's own
             terms: Terms = self._module(batch)[1]
             total = weighted_total(terms, self._weigh(terms))
+            if self._clock is not None:
+                self._clock.watch_backward(total)
             # DDP averages gradients over ranks, while the ranks' losses add up.
             torch.autograd.backward(total, torch.full_like(total, self._distributed.world_size))
         return {name: term.detach() for name, term in (terms | {"total": total}).items()}
+
+    def take_compute_s(self) -> float | None:
+        """See `Engine.take_compute_s`."""
+        return None if self._clock is None else self._clock.take_s()
 
     def terms(self, batch: Batch) -> Terms:
         """See `Engine.terms`."""

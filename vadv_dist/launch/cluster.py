@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from vadv_dist.config.trainer_sections import TrainerConfig
 from vadv_dist.errors import MachineError, UserError
@@ -88,8 +89,13 @@ def wait_for_room(trainer: TrainerConfig, cpus: int, say: Callable[[str], None])
 
 
 def lacks(trainer: TrainerConfig, cpus: int, spare: int = 1) -> str:
-    """What the cluster as a whole lacks for the least number of workers and `spare` CPUs; empty if nothing."""
-    have = {"CPU": cluster_resource("CPU"), "GPU": cluster_resource("GPU")}
+    """What the nodes that stay lack for the least number of workers and `spare` CPUs; empty if nothing."""
+    import ray
+
+    leaving = leaving_nodes()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # untyped in Ray
+    staying = [node["Resources"] for node in nodes if node["Alive"] and node["NodeID"] not in leaving]
+    have = {name: sum(node.get(name, 0.0) for node in staying) for name in ("CPU", "GPU")}
     need = {"CPU": cpus * trainer.min_workers + spare, "GPU": trainer.min_workers * (trainer.use_gpu is True)}
     return ", ".join(f"{counted(have[name], name)} of {need[name]}" for name in need if have[name] < need[name])
 
@@ -127,13 +133,20 @@ def require_room(trainer: TrainerConfig, cpus: int, *, have_cpus: float, have_gp
         )
 
 
-def node_leaves() -> bool:
-    """Whether the node of this process is being drained, so that it will leave the cluster."""
+def leaving_nodes() -> Collection[str]:
+    """Ids of the nodes that are being drained, so that they will leave the cluster."""
     import ray
 
     # Ray's public functions show this only to workers, and only of nodes with workers.
     draining: dict[str, int] = ray._private.state.state.get_draining_nodes()
-    return ray.get_runtime_context().get_node_id() in draining
+    return draining
+
+
+def node_leaves() -> bool:
+    """Whether the node of this process is being drained."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id() in leaving_nodes()
 
 
 def is_ours() -> bool:

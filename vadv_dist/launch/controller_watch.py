@@ -16,11 +16,13 @@ from ray.train.v2._internal.execution.controller.state import (
     RestartingState,
     RunningState,
 )
+from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError, WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.launch import rank_state, stacks
+from vadv_dist.launch.cluster import leaving_nodes
 from vadv_dist.launch.driver_notes import DriverNotes
 from vadv_dist.launch.hangs import Hang, Heard, find_hang
 from vadv_dist.runtime.ray_errors import own_error
@@ -53,6 +55,19 @@ class ControllerWatch(WorkerGroupCallback, ControllerCallback):
         self._hang: Hang | None = None
         self._preemption: Any = None
         self._resizes = False
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Have Ray Train's choice of a number of workers leave out nodes that are being drained."""
+        counted = ElasticScalingPolicy._count_possible_workers
+
+        def count(policy: Any, reserved_resources: Mapping[str, Any]) -> int:
+            leaving = leaving_nodes()
+            found: int = counted(policy, {node: has for node, has in reserved_resources.items() if node not in leaving})
+            return found
+
+        # It counts them until they are gone, asks for workers on them, waits in vain, and does so again. There is no
+        # place for a policy of one's own.
+        ElasticScalingPolicy._count_possible_workers = count  # type: ignore[method-assign,assignment]
 
     def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
         """Have running workers stop with a checkpoint before Ray Train ends them to start another number of them."""

@@ -35,7 +35,7 @@ _RESIZE_S = 30.0
 # Ray's defaults are 5 s between two looks for nodes that leave, and no look at NCCL.
 _SETTINGS = {"RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
 _NCCL_SETTINGS = {"RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR": "1", "RAY_TRAIN_NCCL_RAS_ACTION": "fail"}
-# A node that leaves still counts in Ray Train's choice of a number of workers; the next try counts again.
+# A node that has just died still counts in Ray Train's choice of a number of workers; the next try counts again.
 _ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15"}
 _NCCL_TIMEOUT = "RAY_TRAIN_NCCL_RAS_CONFIRM_DURATION_S"
 

@@ -33,11 +33,13 @@ class _StopFlag:
 
 
 def stop_flag() -> Any:
-    """Start the actor; it lives as long as the driver."""
+    """Start the actor on the driver's node, with which it lives and dies."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     actor: Any = ray.remote(_StopFlag)
-    return actor.options(num_cpus=0).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)  # it may be drained
+    return actor.options(num_cpus=0, scheduling_strategy=here).remote()
 
 
 def ask_to_stop(flag: Any, cause: str) -> None:

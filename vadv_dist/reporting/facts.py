@@ -9,6 +9,7 @@ from vadv_dist.reporting.markup import Markup, tag
 from vadv_dist.reporting.run_files import RunRecord
 from vadv_dist.reporting.tables import plain_table
 from vadv_dist.reporting.words import MISSING, SPLITS, decimals, whole
+from vadv_dist.runs.history import data_read
 from vadv_dist.runs.records import RunResult
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _STOPPED = {
 
 def run_facts(run: RunRecord) -> dict[str, str]:
     """Facts about a run by name; what is unknown before it is complete is left out."""
+    slowest = run.history.slowest_rank_overall
     config, lines = run.config, (*run.steps, *run.epochs)
     last = datetime.datetime.fromtimestamp(max(line.time for line in lines), datetime.UTC)
     facts = {
@@ -40,6 +42,8 @@ def run_facts(run: RunRecord) -> dict[str, str]:
         ),
         "Restarts": ", ".join(f"{count} × {cause}" for cause, count in run.history.restarts_by_cause.most_common()),
         "Goodput": "" if run.history.goodput is None else f"{run.history.goodput:.0%} of the time in steps that count",
+        "Slowest rank": "" if slowest is None else f"{slowest.rank}, computing {slowest.ratio:.2f} × as long as others",
+        "Data read": data_read(run.history.node_bytes),
         "Clips per second": f"{median(line.samples_per_s for line in run.steps):.3g} (median)" if run.steps else "",
         "Last written": f"{last:%Y-%m-%d %H:%M} UTC",
     }

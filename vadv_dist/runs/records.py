@@ -114,6 +114,9 @@ class StepLine(Line):
         samples_per_s, tokens_per_s: throughput of all ranks; there are no tokens without texts.
         data_wait_s, line_s: seconds that steps of rank 0 waited for data, and seconds in total.
         waits_s: seconds that steps of each rank waited for data, by rank; None for one rank.
+        compute_s: seconds of each rank's forward and backward passes up to where they first wait for other ranks, by
+            rank; None for one rank, and with an engine whose ranks wait for one another everywhere.
+        node_bytes: bytes of shards that each node has read, by node in the order of their first ranks; None if none.
         mfu: model FLOP utilisation.
         gpu_memory_bytes: peak tensor memory of rank 0 so far.
     """
@@ -130,6 +133,8 @@ class StepLine(Line):
     gpu_memory_bytes: int | None = None
     weights: Values = field(default_factory=dict)
     waits_s: list[float] | None = None
+    compute_s: list[float] | None = None
+    node_bytes: list[int] | None = None
 
     @property
     def rates(self) -> Values:

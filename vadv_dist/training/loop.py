@@ -37,7 +37,7 @@ from vadv_dist.tasks.base import Task
 from vadv_dist.training.checkpoints import RunCheckpoints
 from vadv_dist.training.clip_errors import write_clip_errors
 from vadv_dist.training.distillation_schedule import DistillationSchedule
-from vadv_dist.training.meter import LogLine, TermMeter
+from vadv_dist.training.meter import LogLine, RankCounts, TermMeter
 from vadv_dist.training.pulse import Pulse
 from vadv_dist.training.schedule import cosine_with_warmup
 from vadv_dist.training.scoring import metrics_by_source, score_split
@@ -100,6 +100,7 @@ class Trainer:
         self._distillation: float | None = None
         self._began = time.perf_counter()
         self._line = LogLine()
+        self._ranks = RankCounts(self.distributed, self.train_windows.node)
         self._log = self.folder.metrics_log()
         self._checkpoints = RunCheckpoints(
             self.config.trainer,
@@ -295,22 +296,18 @@ class Trainer:
                 "optimizer.lr or optimizer.new_module_lr_factor, with optimizer.clip_norm, or in fp32. `vadv "
                 "data-check` checks the features."
             )
-        tokens, clock, *waits_s = self._counted()
+        tokens, clock, by_rank = self._ranks.gather(
+            tokens=self._line.tokens,
+            clock=self._checkpoints.clock(),
+            wait_s=self._line.wait_s,
+            compute_s=self.engine.take_compute_s(),
+            bytes_read=self.train_windows.take_bytes_read() + self.valid_windows.take_bytes_read(),
+        )
         self._checkpoints.agree(clock)
-        rates = self._line.rates(int(tokens), self.distributed.device, self.utilisation)
-        if len(waits_s) > 1:
-            rates["waits_s"] = waits_s
+        rates = self._line.rates(tokens, self.distributed.device, self.utilisation) | by_rank
         self._line = LogLine()
         mean_weights = {name: value / steps for name, value in weights.items()}
         self._emit(StepLine(**position, terms={**means}, weights={**mean_weights}, **rates))
-
-    def _counted(self) -> list[float]:
-        """Tokens of all ranks, rank 0's clock for checkpoints, and the seconds for which each rank waited for data."""
-        mine = torch.zeros(2 + self.distributed.world_size, dtype=torch.float64)
-        mine[0], mine[1] = self._line.tokens, self._checkpoints.clock()
-        mine[2 + self.distributed.rank] = self._line.wait_s
-        found: list[float] = self.distributed.sum(mine.to(self.distributed.device)).tolist()
-        return found
 
     def _flush_notes(self) -> None:
         for what in self.engine.take_notes():

@@ -51,6 +51,46 @@ class TermMeter:
         return sums, counts
 
 
+class RankCounts:
+    """Gathers what each rank counts between two lines of metrics.jsonl.
+
+    Args:
+        distributed: this rank.
+        node: id of the node on which it reads.
+    """
+
+    def __init__(self, distributed: Distributed, node: str) -> None:
+        self._distributed = distributed
+        nodes = distributed.gather(node)
+        order = list(dict.fromkeys(nodes))
+        self._node_of = [order.index(node) for node in nodes]
+
+    def gather(
+        self, *, tokens: int, clock: int, wait_s: float, compute_s: float | None, bytes_read: int
+    ) -> tuple[int, int, dict[str, Any]]:
+        """Exchange the counts with all ranks, in one operation.
+
+        Args:
+            tokens: trained on by this rank.
+            clock: `RunCheckpoints.clock`.
+            wait_s, compute_s, bytes_read: of this rank, as in `StepLine`; `compute_s` is None on all ranks or on none.
+        Returns:
+            the sums of `tokens` and of `clock`, and fields of a `StepLine`.
+        """
+        ranks = self._distributed.world_size
+        mine = torch.zeros(ranks, 5, dtype=torch.float64)
+        counts = [tokens, clock, wait_s, compute_s or 0.0, bytes_read]
+        mine[self._distributed.rank] = torch.tensor(counts, dtype=torch.float64)
+        table = self._distributed.sum(mine.to(self._distributed.device)).T.tolist()
+        node_bytes = [0] * (max(self._node_of) + 1)
+        for node, read in zip(self._node_of, table[4], strict=True):
+            node_bytes[node] += int(read)
+        fields: dict[str, Any] = {"node_bytes": node_bytes} if any(node_bytes) else {}
+        if ranks > 1:
+            fields |= {"waits_s": table[2], "compute_s": None if compute_s is None else table[3]}
+        return int(sum(table[0])), int(sum(table[1])), fields
+
+
 class LogLine:
     """Counts since the previous line of metrics.jsonl.
 

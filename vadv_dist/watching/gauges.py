@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vadv_dist.runs.history import RunHistory
-from vadv_dist.runs.records import EpochLine, Line, Metrics, StepLine
+from vadv_dist.runs.records import EpochLine, Line, Metrics, StartLine, StepLine
 
 COMMON_LABELS = ("run", "trial", "source")
 # The source of values that do not belong to a single data set.
@@ -37,6 +37,11 @@ GAUGES = {
     "vadv_model_flop_utilisation": Gauge("Model FLOP per second over the peak of all devices"),
     "vadv_data_wait_seconds": Gauge("Seconds spent waiting for data since the previous line"),
     "vadv_rank_data_wait_seconds": Gauge("Seconds that a rank waited for data since the previous line", ("rank",)),
+    "vadv_rank_compute_seconds": Gauge(
+        "Seconds that a rank computed before it waited for others, since the previous line", ("rank",)
+    ),
+    "vadv_rank_compute_ratio": Gauge("The same over the median of the other ranks, over ten lines", ("rank",)),
+    "vadv_node_read_bytes": Gauge("Bytes of shards that a node has read in this attempt", ("node",)),
     "vadv_data_wait_ratio": Gauge("Fraction of the time since the previous line spent waiting for data"),
     "vadv_checkpoint_blocked_seconds": Gauge("Total seconds that training waited for checkpoints"),
     "vadv_gpu_memory_bytes": Gauge("Peak memory of tensors of rank 0 on its GPU"),
@@ -97,6 +102,8 @@ class RunGauges:
                     self._set(name, getattr(line, field))
                 for rank, wait_s in enumerate(line.waits_s or ()):
                     self._set("vadv_rank_data_wait_seconds", wait_s, str(rank))
+                for rank, seconds in enumerate(line.compute_s or ()):
+                    self._set("vadv_rank_compute_seconds", seconds, str(rank))
                 for term, value in line.terms.items():
                     self._set("vadv_loss", value, term)
                 for term, value in line.weights.items():
@@ -105,7 +112,13 @@ class RunGauges:
                 self._validation(ALL_SOURCES, line.validation)
                 for source, metrics in line.sources.items():
                     self._validation(source, metrics)
+            elif isinstance(line, StartLine):
+                self._forget("vadv_rank_", "vadv_node_")
             history = self.history
+            for rank, ratio in enumerate(history.compute_ratios):
+                self._set("vadv_rank_compute_ratio", ratio, str(rank))
+            for node, read in enumerate(history.node_bytes):
+                self._set("vadv_node_read_bytes", read, str(node))
             self._set("vadv_data_wait_ratio", history.wait_ratio)
             self._set("vadv_checkpoint_blocked_seconds", history.blocked_s)
             self._set("vadv_restarts", history.restarts)
@@ -133,6 +146,10 @@ class RunGauges:
         for model, values in metrics.items():
             for metric, value in values.items():
                 self._set("vadv_validation", value, model, metric, source=source)
+
+    def _forget(self, *prefixes: str) -> None:
+        """Remove the values of ranks and nodes, of which an attempt may have fewer than the one before."""
+        self._values = {key: value for key, value in self._values.items() if not key[0].startswith(prefixes)}
 
     def _set(self, name: str, value: float | None, *labels: str, source: str = ALL_SOURCES) -> None:
         """Set a value; None removes it."""

@@ -13,7 +13,7 @@ from rich.text import Text
 from vadv_dist.errors import MachineError
 from vadv_dist.evaluation.description import Metric, TaskDescription
 from vadv_dist.runs.folder import RunFolder
-from vadv_dist.runs.history import RunHistory
+from vadv_dist.runs.history import RunHistory, data_read
 from vadv_dist.runs.records import RATES, Line
 from vadv_dist.watching.progress import MetricsTail, ProgressView, shown
 
@@ -131,6 +131,9 @@ def snapshot(folder: RunFolder, history: RunHistory) -> dict[str, Any]:
         "rates": line.rates if line is not None else dict.fromkeys(RATES),
         "data_wait_ratio": history.wait_ratio,
         "checkpoint_blocked_s": history.blocked_s,
+        "compute_ratios": history.compute_ratios,
+        "slowest_rank": None if (slowest := history.slowest_rank) is None else slowest._asdict(),
+        "node_bytes": history.node_bytes,
         "absent": history.absent,
         "remarks": list(last_epoch.remarks) if last_epoch is not None else [],
         "validation": [
@@ -148,6 +151,7 @@ def render(found: Mapping[str, Any], task: TaskDescription | None) -> Group:
         parts.append(Text(text, style="yellow"))
     if found["terms"] and task is not None:
         parts += [_terms(found, task), Text(_rates(found)), Text(_shares(found))]
+        parts += [Text(ranks)] if (ranks := _ranks(found)) else []
     if found["validation"] and task is not None:
         parts.append(_validation(found, task))
         by_reason: dict[str, list[str]] = {}
@@ -225,6 +229,15 @@ def _shares(found: Mapping[str, Any]) -> str:
         parts.append(f"checkpoints {_duration(found['checkpoint_blocked_s'])}")
     if found["goodput"] is not None:
         parts.append(f"goodput {found['goodput']:.0%}")
+    return ", ".join(parts)
+
+
+def _ranks(found: Mapping[str, Any]) -> str:
+    parts = []
+    if found["slowest_rank"] is not None:
+        parts.append("slowest rank {rank}, {ratio:.2f} × the others".format(**found["slowest_rank"]))
+    if read := data_read(found["node_bytes"]):
+        parts.append(f"read {read}")
     return ", ".join(parts)
 
 
