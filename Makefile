@@ -56,8 +56,10 @@ lint: $(READY) ## ruff: rules and format
 types: $(READY) ## mypy
 	@$(BIN)/mypy
 
-docs: $(READY) ## write docs/configuration.md and the schemas from the config's docstrings
+docs: $(READY) ## write the generated pages and the schemas, then build the site (site/); broken links fail
 	@$(BIN)/python -m vadv_dist.config.reference
+	@$(BIN)/python -m vadv_dist.cli.reference
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: $(READY) ## speed, as ratios measured side by side
 	@$(BIN)/python benchmarks/run.py
