@@ -108,10 +108,13 @@ def _predict_file(options: argparse.Namespace, source: str | Location) -> int:
 
 
 def _predict_and_print(options: argparse.Namespace) -> int:
-    from vadv_dist.inference.manifest import read_manifest, resolve_student
+    from vadv_dist.inference.manifest import classes_of, read_manifest, resolve_student
     from vadv_dist.inference.predict import error_quantiles, open_text_student, predict_lines, predict_texts
+    from vadv_dist.inference.prediction_columns import described_prediction
 
-    if context := read_manifest(resolve_student(options.run)).get("context"):
+    manifest = read_manifest(resolve_student(options.run))
+    classes = classes_of(manifest)
+    if context := manifest.get("context"):
         print(
             f"vadv: warning: this student also reads up to {context} utterances before a text, and these texts are "
             "predicted without. Give a table with the videos of its texts (--input, --video-column).",
@@ -119,13 +122,19 @@ def _predict_and_print(options: argparse.Namespace) -> int:
         )
     half_width = None if options.interval is None else error_quantiles(options.run).half_width(options.interval)
 
-    def row_of(text: str, value: float | None) -> dict[str, Any]:
+    def row_of(text: str, value: Any) -> dict[str, Any]:
         ends = {} if half_width is None else {"prediction_low": -half_width, "prediction_high": half_width}
-        return {"text": text, "prediction": value, **{k: None if value is None else value + w for k, w in ends.items()}}
+        found = {k: None if value is None else float(value) + w for k, w in ends.items()}
+        return {"text": text, **described_prediction(value, classes), **found}
+
+    width = max(map(len, classes)) + 6 if classes else 6
 
     def line_of(row: dict[str, Any]) -> str:
         if row["prediction"] is None:
-            return f"{'':6}  {row['text']}"
+            return f"{'':{width}}  {row['text']}"
+        if classes:
+            probability = row["probabilities"][row["prediction"]]
+            return f"{row['prediction']:{width - 6}} {probability:5.1%}  {row['text']}"
         ends = "" if half_width is None else f"  [{row['prediction_low']:+.3f}, {row['prediction_high']:+.3f}]"
         return f"{row['prediction']:+.3f}{ends}  {row['text']}"
 
@@ -133,7 +142,7 @@ def _predict_and_print(options: argparse.Namespace) -> int:
         scores = predict_texts(
             options.run, options.text, device=options.device, precision=options.precision, tell=warn_of_cut_texts
         )
-        rows = [row_of(text, float(score)) for text, score in zip(options.text, scores, strict=True)]
+        rows = [row_of(text, score) for text, score in zip(options.text, scores, strict=True)]
         print(json_line(rows) if options.json else "\n".join(map(line_of, rows)))
         return 0
     student = open_text_student(options.run, device=options.device, precision=options.precision)

@@ -133,7 +133,7 @@ def export_student(
         portable = _portable(tokenizer, card.max_tokens)
         portable.save_pretrained(folder)
         if format == ONNX:
-            cost = _write_onnx(student, portable, folder, card.max_tokens, int8)
+            cost = _write_onnx(student, portable, folder, card, int8)
             onnx_config(student, card.classes).save_pretrained(folder)
             write_length(folder, card.max_tokens)
         elif format == SENTENCE_TRANSFORMERS:
@@ -237,14 +237,14 @@ def _require_possible(format: str, int8: bool) -> None:
 
 
 def _write_onnx(
-    student: "TextStudent", tokenizer: "PreTrainedTokenizerBase", folder: Path, max_tokens: int, int8: TextSample | None
+    student: "TextStudent", tokenizer: "PreTrainedTokenizerBase", folder: Path, card: ModelCard, int8: TextSample | None
 ) -> Int8Cost | None:
     """Write `model.onnx`, in int8 if there are texts to measure that on."""
     import torch
 
     from vadv_dist.inference.layouts import LogitsStudent
 
-    tokens = min(6, max_tokens)
+    tokens = min(6, card.max_tokens)
     inputs = {"input_ids": torch.ones(2, tokens, dtype=torch.long), "attention_mask": torch.ones(2, tokens).long()}
     inputs["attention_mask"][1, tokens // 2 :] = 0
     path = folder / "model.onnx"
@@ -256,7 +256,7 @@ def _write_onnx(
         exact = scratch / "fp32.onnx"
         write_onnx(module, exact, inputs, ("rows", "tokens"), "logits")
         quantize_onnx(exact, path)
-        return int8_cost(exact, path, tokenizer, max_tokens, int8)
+        return int8_cost(exact, path, tokenizer, card.max_tokens, int8, card.classes)
 
 
 def _require_absent(out: Location) -> None:

@@ -85,13 +85,14 @@ def sample_texts() -> TextSample:
 
 @dataclass(frozen=True)
 class Int8Cost:
-    """Differences of predictions in int8 from those in fp32, in label units.
+    """Differences of predictions in int8 from those in fp32, in label units, or of probabilities of classes.
 
     Attributes:
         texts, source: number of texts, and where they come from.
         mean, largest: mean and largest absolute difference.
         spread: standard deviation of the predictions in fp32.
-        error_fp32, error_int8: mean absolute error of both; None without labels.
+        error_fp32, error_int8: mean absolute error of both, or share of wrong classes; None without labels.
+        changed: share of texts whose predicted class differs; None for numbers.
     """
 
     texts: int
@@ -101,9 +102,12 @@ class Int8Cost:
     spread: float
     error_fp32: float | None = None
     error_int8: float | None = None
+    changed: float | None = None
 
     def sentence(self) -> str:
         """In words."""
+        if self.changed is not None:
+            return self._sentence_of_classes(self.changed)
         said = (
             f"On {self.texts:,} texts ({self.source}), int8 predictions differ from those in fp32 by {self.mean:.4f} "
             f"on average and {self.largest:.4f} at most; those in fp32 have standard deviation {self.spread:.4f}."
@@ -116,9 +120,29 @@ class Int8Cost:
             f"({change:+.4f})."
         )
 
+    def _sentence_of_classes(self, changed: float) -> str:
+        said = (
+            f"On {self.texts:,} texts ({self.source}), int8 predicts another class than fp32 for {changed:.1%}; "
+            f"probabilities differ by {self.mean:.4f} on average and {self.largest:.4f} at most."
+        )
+        if self.error_fp32 is None or self.error_int8 is None:
+            return said
+        return f"{said} The accuracy is {1 - self.error_int8:.1%} in int8 and {1 - self.error_fp32:.1%} in fp32."
+
+
+def _error(predictions: FloatArray, label: npt.NDArray[Any]) -> float:
+    """Mean absolute error, or the share of wrong classes of probabilities [R, C]."""
+    wrong = predictions.argmax(axis=1) != label if predictions.ndim == 2 else np.abs(predictions - label)
+    return float(wrong.mean())
+
 
 def int8_cost(
-    fp32: Path, int8: Path, tokenizer: "PreTrainedTokenizerBase", max_tokens: int, sample: TextSample
+    fp32: Path,
+    int8: Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_tokens: int,
+    sample: TextSample,
+    classes: Sequence[str] = (),
 ) -> Int8Cost:
     """Compare two ONNX files of a text student on texts.
 
@@ -127,32 +151,31 @@ def int8_cost(
         tokenizer: the student's.
         max_tokens: texts are truncated to this many tokens.
         sample: the texts, at least one.
+        classes: names of the classes that the student predicts; none for a number.
     Raises:
         UserError: there is no text.
     """
     sample = sample.bounded()
     if not sample.texts:
         raise UserError(f"There are no texts to measure int8 on ({sample.source}). Give some with --texts FILE.")
-    exact = onnx_predictions(fp32, tokenizer, max_tokens, sample.texts)
-    rounded = onnx_predictions(int8, tokenizer, max_tokens, sample.texts)
+    exact = onnx_predictions(fp32, tokenizer, max_tokens, sample.texts, classes)
+    rounded = onnx_predictions(int8, tokenizer, max_tokens, sample.texts, classes)
     difference = np.abs(rounded - exact)
-    errors = (
-        (None, None)
-        if sample.label is None
-        else (float(np.abs(exact - sample.label).mean()), float(np.abs(rounded - sample.label).mean()))
-    )
+    of_exact, of_rounded = (None if sample.label is None else _error(p, sample.label) for p in (exact, rounded))
     return Int8Cost(
         len(sample.texts),
         sample.source,
         float(difference.mean()),
         float(difference.max()),
         float(exact.std()),
-        *errors,
+        of_exact,
+        of_rounded,
+        changed=float((exact.argmax(axis=1) != rounded.argmax(axis=1)).mean()) if classes else None,
     )
 
 
 def onnx_predictions(
-    path: Path, tokenizer: "PreTrainedTokenizerBase", max_tokens: int, texts: Sequence[str]
+    path: Path, tokenizer: "PreTrainedTokenizerBase", max_tokens: int, texts: Sequence[str], classes: Sequence[str] = ()
 ) -> FloatArray:
-    """Predict texts with an ONNX file of a text student on the CPU, [R] in label units."""
-    return OnnxStudent(open_session(path), tokenizer, max_tokens).predict(texts)
+    """Predict texts with an ONNX file of a text student on the CPU: [R] in label units, or probabilities [R, C]."""
+    return OnnxStudent(open_session(path), tokenizer, max_tokens, classes=classes).predict(texts)

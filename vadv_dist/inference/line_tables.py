@@ -20,6 +20,7 @@ from vadv_dist.inference.tables import (
     ParquetTable,
     Table,
     TsvTable,
+    arrow_type,
     as_text,
     kind_by_suffix,
 )
@@ -49,7 +50,7 @@ class TextLines(Table):
                 file.writelines("\t".join(map(as_text, values)) + "\n" for values in cells)
             elif suffix == ".jsonl":
                 for (_, text), values in zip(_lines(self.path), cells, strict=True):
-                    found = {"text": text, **{name: _number(v) for name, v in zip(columns, values, strict=True)}}
+                    found = {"text": text, **{name: _plain(v) for name, v in zip(columns, values, strict=True)}}
                     file.write(json.dumps(found, ensure_ascii=False) + "\n")
             else:
                 delimiter = CsvTable.delimiter if suffix == ".csv" else TsvTable.delimiter
@@ -59,7 +60,7 @@ class TextLines(Table):
                 writer.writerows([text, *map(as_text, values)] for (_, text), values in rows)
 
     def _write_parquet(self, path: Path, columns: Columns) -> None:
-        fields = [("text", pa.string()), *((name, pa.float32()) for name in columns)]
+        fields = [("text", pa.string()), *((name, arrow_type(values)) for name, values in columns.items())]
         done = 0
         with pq.ParquetWriter(path, pa.schema(fields)) as writer:
             for texts in self.strings("text"):
@@ -89,7 +90,7 @@ class JsonLines(Table):
         cells = zip(*columns.values(), strict=True)
         with path.open("w", encoding="utf-8", newline="") as file:
             for (_, row, line), values in zip(self._rows(), cells, strict=True):
-                added = json.dumps({name: _number(value) for name, value in zip(columns, values, strict=True)})
+                added = json.dumps({name: _plain(value) for name, value in zip(columns, values, strict=True)})
                 file.write(f"{line.rstrip()[:-1]}{', ' if row else ''}{added[1:]}\n")
 
     def _string(self, number: int, row: dict[str, Any], column: str) -> str:
@@ -127,9 +128,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise UserError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start}). Convert it.") from None
 
 
-def _number(value: Any) -> float | None:
-    """The value as the shortest decimal number that gives the same float32."""
+def _plain(value: Any) -> float | str | None:
+    """The value as the shortest decimal number that gives the same float32, or as a string."""
     text = as_text(value)
+    if isinstance(value, str):
+        return text
     return float(text) if text else None
 
 

@@ -95,6 +95,11 @@ def task_of(raw: Mapping[str, Any]) -> str:
     return str(raw.get("task", SENTIMENT))
 
 
+def classes_of(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes in the manifest of a text student; none if it predicts a number."""
+    return tuple(map(str, raw.get("classes") or ()))
+
+
 def format_of(raw: Mapping[str, Any]) -> str:
     """The format in a manifest."""
     return str(raw.get("format", PYTORCH))

@@ -1,6 +1,6 @@
 """Students in ONNX files, computed by onnxruntime on a CPU."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ class OnnxStudent(TextPredictor):
 
     Args:
         session: the open file.
-        tokenizer, max_tokens, batch_tokens, context, separator: as in `TextPredictor`.
+        tokenizer, max_tokens, batch_tokens, context, separator, classes: as in `TextPredictor`.
         precision: that of the file, `fp32` or `int8`.
     """
 
@@ -42,9 +42,10 @@ class OnnxStudent(TextPredictor):
         *,
         context: int = 0,
         separator: str = "",
+        classes: Sequence[str] = (),
         precision: str = "fp32",
     ) -> None:
-        super().__init__(tokenizer, max_tokens, batch_tokens, context=context, separator=separator)
+        super().__init__(tokenizer, max_tokens, batch_tokens, context=context, separator=separator, classes=classes)
         self._session = session
         self.precision = precision
 
@@ -67,6 +68,7 @@ class OnnxStudent(TextPredictor):
             batch_tokens or CPU_BATCH_TOKENS,
             context=card.context,
             separator=card.separator,
+            classes=card.classes,
             precision="int8" if raw.get("int8") else "fp32",
         )
 
@@ -80,16 +82,16 @@ class OnnxStudent(TextPredictor):
         """Where and in which precision it computes, in words."""
         return f"cpu in {self.precision} by onnxruntime"
 
-    def predict_tokens(self, token_ids: list[list[int]]) -> npt.NDArray[np.float32]:
-        """Predictions of tokenized texts, none of them empty: in label units, [R]."""
-        predictions = np.empty(len(token_ids), np.float32)
+    def logits(self, token_ids: list[list[int]]) -> npt.NDArray[np.float32]:
+        """See `TextPredictor.logits`."""
+        logits = np.empty((len(token_ids), len(self.classes) or 1), np.float32)
         lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
         for rows in self.batches(lengths):
             ids_BL, mask_BL = padded([token_ids[row] for row in rows], self.pad_id)
             inputs = {"input_ids": ids_BL, "attention_mask": mask_BL}
-            predictions[rows] = self._session.run(["logits"], inputs)[0][:, 0]
+            logits[rows] = self._session.run(["logits"], inputs)[0]
             self.on_batch(len(rows))
-        return predictions
+        return logits.reshape(-1, *self.shape)
 
 
 class OnnxTowers:

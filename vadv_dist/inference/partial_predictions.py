@@ -23,17 +23,19 @@ class PartialPredictions:
     Args:
         target: the output.
         identity: everything that the predictions depend on, as plain containers; others are never mixed with them.
+        shape: of one prediction.
     """
 
-    def __init__(self, target: Location, identity: Mapping[str, Any]) -> None:
+    def __init__(self, target: Location, identity: Mapping[str, Any], shape: tuple[int, ...] = ()) -> None:
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self._root = target.parent / f"{target.name}.partial"
         self._folder = self._root / digest[:16]
+        self._shape = shape
         self._chunks: list[FloatArray] = []
         self._saved = self._rows = 0
         self._last_save = time.monotonic()
         while (part := self._part(self._rows)).is_file():
-            self._chunks.append(np.frombuffer(part.read_bytes(), "<f4"))
+            self._chunks.append(np.frombuffer(part.read_bytes(), "<f4").reshape(-1, *shape))
             self._rows += len(self._chunks[-1])
         self._saved = len(self._chunks)
 
@@ -43,7 +45,7 @@ class PartialPredictions:
         return self._rows
 
     def add(self, chunk: FloatArray) -> None:
-        """Append predictions, [R]."""
+        """Append predictions, `[R, *shape]`."""
         self._chunks.append(chunk)
         self._rows += len(chunk)
         if time.monotonic() - self._last_save >= SAVE_EVERY_S:
@@ -60,8 +62,8 @@ class PartialPredictions:
         self._last_save = time.monotonic()
 
     def all(self) -> FloatArray:
-        """All predictions, [R]."""
-        return np.concatenate([np.empty(0, np.float32), *self._chunks])
+        """All predictions, `[R, *shape]`."""
+        return np.concatenate([np.empty((0, *self._shape), np.float32), *self._chunks])
 
     def remove(self) -> None:
         """Remove what is on storage, also of commands with another input or student."""

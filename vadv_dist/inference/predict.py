@@ -18,7 +18,7 @@ from vadv_dist.evaluation.conformal import ErrorQuantiles
 from vadv_dist.inference.batching import padded
 from vadv_dist.inference.export import load_student
 from vadv_dist.inference.fast_student import FastStudent, is_supported
-from vadv_dist.inference.manifest import ONNX, format_of, read_manifest, resolve_student
+from vadv_dist.inference.manifest import ONNX, classes_of, format_of, read_manifest, resolve_student
 from vadv_dist.inference.onnx_student import OnnxStudent
 from vadv_dist.inference.text_predictor import CPU_BATCH_TOKENS, CPU_CHUNK_ROWS, TextPredictor
 from vadv_dist.inference.token_counts import TokenCounts
@@ -42,7 +42,7 @@ class Student(TextPredictor):
 
     Args:
         student: the model; it is moved to `device` and put into eval mode.
-        tokenizer, max_tokens, context, separator: as in `TextPredictor`.
+        tokenizer, max_tokens, context, separator, classes: as in `TextPredictor`.
         batch_tokens: bound on a batch's rows times its longest row; None chooses one for the device.
         device: a torch device; None uses a GPU if there is one.
         precision: `bf16` computes the encoder in bfloat16, which is faster on a GPU and on a CPU with AMX or
@@ -59,13 +59,16 @@ class Student(TextPredictor):
         *,
         context: int = 0,
         separator: str = "",
+        classes: Sequence[str] = (),
         batch_tokens: int | None = None,
         device: str | None = None,
         precision: Precision = "fp32",
     ) -> None:
         self.device = _device(device)
         default = GPU_BATCH_TOKENS if self.on_gpu else CPU_BATCH_TOKENS
-        super().__init__(tokenizer, max_tokens, batch_tokens or default, context=context, separator=separator)
+        super().__init__(
+            tokenizer, max_tokens, batch_tokens or default, context=context, separator=separator, classes=classes
+        )
         self.chunk_rows = GPU_CHUNK_ROWS if self.on_gpu else CPU_CHUNK_ROWS
         prepare_cuda(self.device)
         if precision == "auto":
@@ -98,6 +101,7 @@ class Student(TextPredictor):
             max_tokens,
             context=int(manifest.get("context", 0)),
             separator=str(manifest.get("separator", "")),
+            classes=classes_of(manifest),
             batch_tokens=batch_tokens,
             device=device,
             precision=precision,
@@ -115,9 +119,9 @@ class Student(TextPredictor):
         return f"{self.device}{name} in {self.precision}"
 
     @torch.inference_mode()
-    def predict_tokens(self, token_ids: list[list[int]]) -> npt.NDArray[np.float32]:
-        """Predictions of tokenized texts, none of them empty: in label units, [R]."""
-        predictions = np.empty(len(token_ids), np.float32)
+    def logits(self, token_ids: list[list[int]]) -> npt.NDArray[np.float32]:
+        """See `TextPredictor.logits`."""
+        found = np.empty((len(token_ids), *self.shape), np.float32)
         lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
         waiting, batches, logits = self.batches(lengths)[::-1], [], []
         while waiting:
@@ -142,17 +146,17 @@ class Student(TextPredictor):
             rest = np.concatenate([rows, *waiting[::-1]])
             waiting = [rest[batch] for batch in self.batches(lengths[rest])][::-1]
         if batches:  # one copy to the host, after which everything is computed
-            predictions[np.concatenate(batches)] = torch.cat(logits).cpu().numpy()
-        return predictions
+            found[np.concatenate(batches)] = torch.cat(logits).cpu().numpy()
+        return found
 
     def _logits(self, token_ids: list[list[int]]) -> torch.Tensor:
-        """Logits of one batch on the device, [B]."""
+        """Logits of one batch on the device, `[B, *shape]`."""
         padded_BL, mask_BL = (torch.from_numpy(array) for array in padded(token_ids, self.pad_id))
         if self.on_gpu:  # from pinned memory, the copies overlap with what the GPU still computes
             padded_BL = padded_BL.pin_memory().to(self.device, non_blocking=True)
             mask_BL = mask_BL.pin_memory().to(self.device, non_blocking=True)
-        logits_B: torch.Tensor = self.student(padded_BL, mask_BL)
-        return logits_B.float()
+        logits: torch.Tensor = self.student(padded_BL, mask_BL)
+        return logits.float()
 
 
 def open_text_student(
@@ -198,7 +202,7 @@ def predict_texts(
         device, precision: as in `Student`.
         tell: called at the end with the number of truncated texts.
     Returns:
-        predictions in label units, [R], in the order of `texts`.
+        predictions in label units [R], or probabilities of classes [R, C], in the order of `texts`.
     Raises:
         UserError: an empty text, or as in `open_text_student`.
     """
@@ -227,14 +231,16 @@ def error_quantiles(folder: str | Location) -> ErrorQuantiles:
         ) from None
 
 
-def predict_lines(predictor: TextPredictor, file: Iterable[str]) -> Iterator[tuple[str, float | None]]:
+def predict_lines(
+    predictor: TextPredictor, file: Iterable[str]
+) -> Iterator[tuple[str, np.float32 | npt.NDArray[np.float32] | None]]:
     """Predict lines as they come, together with all others that have come by then.
 
     Args:
         predictor: the student.
         file: the lines, of which another thread reads the next ones.
     Yields:
-        each line without its end, and its prediction in label units; None for a blank line.
+        each line without its end, and its prediction in label units, or probabilities [C]; None for a blank line.
     """
     waiting: queue.Queue[str | BaseException | None] = queue.Queue(predictor.chunk_rows)
 
@@ -258,7 +264,7 @@ def predict_lines(predictor: TextPredictor, file: Iterable[str]) -> Iterator[tup
             entry = waiting.get()
         goes_on = isinstance(entry, str)
         predictions = iter(predictor.predict([line for line in lines if line.strip()]))
-        yield from ((line, float(next(predictions)) if line.strip() else None) for line in lines)
+        yield from ((line, next(predictions) if line.strip() else None) for line in lines)
         if isinstance(entry, BaseException):
             raise entry
 

@@ -13,9 +13,10 @@ from vadv_dist import __version__
 from vadv_dist.errors import UserError
 from vadv_dist.inference.context import VIDEO_COLUMN, readings
 from vadv_dist.inference.line_tables import table_kind
-from vadv_dist.inference.manifest import MANIFEST, resolve_student
+from vadv_dist.inference.manifest import MANIFEST, classes_of, read_manifest, resolve_student
 from vadv_dist.inference.partial_predictions import PartialPredictions
 from vadv_dist.inference.predict import Precision, Tell, error_quantiles, open_text_student
+from vadv_dist.inference.prediction_columns import columns_of_predictions, prediction_columns
 from vadv_dist.inference.tables import Table, either, ending
 from vadv_dist.inference.text_predictor import TextPredictor
 from vadv_dist.storage import Location, atomic_file, local_copy, location, sha256_file
@@ -24,7 +25,7 @@ FloatArray = npt.NDArray[np.float32]
 # Called with the number of texts that are done and that of all.
 Progress = Callable[[int, int], None]
 
-PREDICTION_COLUMN, LOW_COLUMN, HIGH_COLUMN = "prediction", "prediction_low", "prediction_high"
+LOW_COLUMN, HIGH_COLUMN = "prediction_low", "prediction_high"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ def predict_file(
 ) -> PredictedFile:
     """Copy a table and add a column `prediction`, in label units.
 
+    For a student of classes, it has the name of the likeliest one, and there is a column `probability_<class>` of each.
+
     The file is read in pieces, so that it may be larger than memory; the new one appears completely or not at all.
     Predictions of a long file are saved beside it every few seconds (`PartialPredictions`), and the same call goes on
     from there.
@@ -85,12 +88,14 @@ def predict_file(
     """
     source, target = location(input_path), location(output_path)
     kind = table_kind(source)
-    added = (PREDICTION_COLUMN,) if interval is None else (PREDICTION_COLUMN, LOW_COLUMN, HIGH_COLUMN)
     with local_copy(source) as path:
-        table = kind(path, text_column, added)
-        _require_new(source, target, kind)
         # Cheap checks first, so that an empty text is reported before any prediction.
+        kind(path, text_column)
+        _require_new(source, target, kind)
         student = resolve_student(folder)
+        classes = classes_of(read_manifest(student))
+        ends = () if interval is None else (LOW_COLUMN, HIGH_COLUMN)
+        table = kind(path, text_column, (*prediction_columns(classes), *ends))
         half_width = None if interval is None else error_quantiles(student).half_width(interval)
         rows, skipped = table.check_texts(skip_empty=skip_empty)
         predictor = open_text_student(student, device=device, precision=precision)
@@ -104,13 +109,14 @@ def predict_file(
                 "computed": [predictor.place, predictor.batch_tokens, batch_rows, predictor.chunk_rows],
                 "version": __version__,
             },
+            predictor.shape,
         )
         resumed = partial.rows
         with _reported(predictor, resumed, rows, progress), _saved(partial):
             for chunk in _predictions(table, predictor, video_column, resumed):
                 partial.add(chunk)
         predictions = partial.all()
-        columns = {PREDICTION_COLUMN: predictions}
+        columns = columns_of_predictions(predictions, classes)
         if half_width is not None:
             columns |= {LOW_COLUMN: predictions - np.float32(half_width)}
             columns |= {HIGH_COLUMN: predictions + np.float32(half_width)}
@@ -137,7 +143,7 @@ def _predictions(table: Table, predictor: TextPredictor, video_column: str, done
 
     for predicted in predictor.predict_chunks(texts_to_predict()):
         given = masks.popleft()
-        chunk = np.full(len(given), np.nan, np.float32)
+        chunk = np.full((len(given), *predictor.shape), np.nan, np.float32)
         chunk[given] = predicted
         yield chunk
 

@@ -7,9 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,8 +19,8 @@ from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.storage import Location
 
 T = TypeVar("T")
-# New columns by name, [R] each; NaN where a row has no value.
-Columns = Mapping[str, npt.NDArray[np.float32]]
+# New columns by name, [R] each: fp32, NaN where a row has no value, or strings, None where it has none.
+Columns = Mapping[str, npt.NDArray[Any]]
 
 CHUNK_ROWS = 16384
 
@@ -165,7 +164,7 @@ class ParquetTable(Table):
         with self._open() as file:
             schema = file.schema
             for name in columns:
-                schema = schema.append(pa.field(name, pa.float32()))
+                schema = schema.append(pa.field(name, arrow_type(columns[name])))
             with pq.ParquetWriter(path, schema) as writer:
                 done = 0
                 for batch in self._batches(file):
@@ -205,8 +204,15 @@ class ParquetTable(Table):
             raise UserError(f"{self.path} cannot be read as Parquet: {reason}. Write it again.") from None
 
 
-def as_text(value: np.float32) -> str:
-    """The shortest decimal number that gives the same float32; empty for NaN."""
+def arrow_type(values: npt.NDArray[Any]) -> pa.DataType:
+    """The type of a new column in a Parquet file."""
+    return pa.float32() if values.dtype.kind == "f" else pa.string()
+
+
+def as_text(value: Any) -> str:
+    """The shortest decimal number that gives the same float32, or a string; empty for NaN and None."""
+    if value is None or isinstance(value, str):
+        return value or ""
     return "" if math.isnan(value) else str(value)
 
 

@@ -33,6 +33,7 @@ class TextPredictor(ABC):
         batch_tokens: bound on a batch's rows times its longest row.
         context: maximum number of utterances before a text in its video that the model also reads, the nearest first.
         separator: stands between a text and these; the caller joins them.
+        classes: names of the classes that the model predicts; none if it predicts one number.
     """
 
     precision: str
@@ -45,11 +46,13 @@ class TextPredictor(ABC):
         *,
         context: int = 0,
         separator: str = "",
+        classes: Sequence[str] = (),
     ) -> None:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.batch_tokens = batch_tokens
         self.context, self.separator = context, separator
+        self.classes = tuple(classes)
         self.counts = TokenCounts(0, 0, 0, max_tokens)
         self.chunk_rows = CPU_CHUNK_ROWS
         self.batch_rows: int | None = None
@@ -66,13 +69,26 @@ class TextPredictor(ABC):
         """Where and in which precision it computes, in words."""
 
     @abstractmethod
+    def logits(self, token_ids: list[list[int]]) -> npt.NDArray[np.float32]:
+        """Logits of tokenized texts, none of them empty: `[R, *shape]`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one prediction: (), or (C,) of classes."""
+        return (len(self.classes),) if self.classes else ()
+
     def predict_tokens(self, token_ids: list[list[int]]) -> npt.NDArray[np.float32]:
-        """Predictions of tokenized texts, none of them empty: in label units, [R]."""
+        """Predictions of tokenized texts, none of them empty: in label units [R], or probabilities [R, C]."""
+        found = self.logits(token_ids)
+        if not self.classes:
+            return found
+        shares = np.exp(found - found.max(axis=1, keepdims=True))
+        return np.asarray(shares / shares.sum(axis=1, keepdims=True), np.float32)
 
     def predict(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Predict the sentiment of texts, none of them empty: in label units, [R], in the order of the texts."""
+        """Predict the sentiment of texts, none of them empty, in their order: see `predict_tokens`."""
         chunks = [texts[start : start + self.chunk_rows] for start in range(0, len(texts), self.chunk_rows)]
-        return np.concatenate([np.empty(0, np.float32), *self.predict_chunks(chunks)])
+        return np.concatenate([np.empty((0, *self.shape), np.float32), *self.predict_chunks(chunks)])
 
     def predict_chunks(self, chunks: Iterable[Sequence[str]]) -> Iterator[npt.NDArray[np.float32]]:
         """Predict chunks of texts like `predict`, reading and tokenizing the next one while the model runs."""

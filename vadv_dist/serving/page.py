@@ -88,7 +88,8 @@ fetch("model").then(r => r.json()).then(model => {
     body = '{"modality": "audio", "vectors": [[0.1, \u2026]]}';
   } else {
     const labels = model.labels;
-    said = "Predicts the sentiment of a text" + (labels === null ? "" : " from " + show(labels.low) + " to " +
+    said = "Predicts the sentiment of a text" + (model.classes ? ", one of " + model.classes.join(", ") :
+      labels === null ? "" : " from " + show(labels.low) + " to " +
       show(labels.high) + ", positive from " + show(labels.threshold) + " on") + ". A text is truncated to " +
       model.max_tokens + " tokens; a request has at most " + model.limits.texts + " texts." +
       (model.context ? " The student also reads up to " + model.context + " previous texts of a video, which this " +
@@ -117,7 +118,8 @@ $("form").addEventListener("submit", async event => {
     if (!response.ok) throw new Error(answer.error);
     if (widths === null)
       answer.predictions.forEach((value, place) =>
-        row($("answers"), [(value < 0 ? "" : "+") + show(value.toFixed(3)), lines[place]]));
+        row($("answers"), [typeof value === "number" ? (value < 0 ? "" : "+") + show(value.toFixed(3)) :
+          value + " " + (100 * answer.probabilities[place][value]).toFixed(1) + " %", lines[place]]));
     else
       answer.embeddings.forEach((values, place) =>
         row($("answers"), [String(place + 1), values.map(value => show(value.toFixed(3))).join(" ")]));

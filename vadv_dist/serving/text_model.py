@@ -64,12 +64,12 @@ class TextModel:
             for text, ids in zip(texts, student.tokenize(texts), strict=True)
         ]
 
-    def predict(self, readings: Sequence[Reading]) -> list[float]:
-        """R predictions in label units."""
+    def predict(self, readings: Sequence[Reading]) -> list[float] | list[list[float]]:
+        """R predictions: numbers in label units, or a list of the probabilities of classes each."""
         lengths = np.fromiter((reading.num_tokens for reading in readings), np.int64, len(readings))
-        predictions = np.empty(len(readings), np.float32)
+        predictions = np.empty((len(readings), *self.student.shape), np.float32)
         fixed = GPU_GROUP_TOKENS if self.student.on_gpu else CPU_GROUP_TOKENS
         for rows in groups_of_similar_length(lengths, fixed):
             predictions[rows] = self.student.predict_tokens([readings[row].token_ids for row in rows])
-        results: list[float] = predictions.tolist()
+        results: list[float] | list[list[float]] = predictions.tolist()
         return results

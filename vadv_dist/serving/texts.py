@@ -1,14 +1,16 @@
 """`POST /predict`: the sentiment of texts."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import BaseModel, Field
 
 from vadv_dist.evaluation.label_scale import LabelScale
+from vadv_dist.inference.manifest import classes_of
+from vadv_dist.inference.prediction_columns import PREDICTION_COLUMN, described_prediction
 from vadv_dist.serving.batcher import Answer
 from vadv_dist.serving.requests import BadRequestError, NotFiniteError, RequestBody, read_body
 from vadv_dist.serving.settings import ServeSettings
@@ -28,9 +30,17 @@ class PredictRequest(RequestBody):
 class PredictResponse(BaseModel):
     """The body of an answer."""
 
-    predictions: list[float] = Field(description="the sentiment of each text, in the units of the training labels")
+    predictions: list[float] | list[str] = Field(
+        description="the sentiment of each text, in the units of the training labels; of a student of classes, the "
+        "name of the likeliest class"
+    )
+    probabilities: list[dict[str, float]] | None = Field(
+        default=None, description="of a student of classes: the probability of each class by its name, for each text"
+    )
     truncated: int = Field(description="number of texts with more tokens than the student reads")
-    model: dict[str, Any] = Field(description="the student: its name, the range and threshold of labels, its limits")
+    model: dict[str, Any] = Field(
+        description="the student: its name, the range and threshold of labels, or its classes; its limits"
+    )
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,8 @@ class TextService:
 
     Attributes:
         name: name of its run.
-        labels: range and threshold of its predictions' unit; None for exports of older versions.
+        labels: range and threshold of its predictions' unit; None for classes, and for exports of older versions.
+        classes: names of the classes that it predicts; empty if it predicts a number.
         max_tokens: texts are truncated to this many tokens.
         context, separator: maximum number of previous texts that it reads, and what separates them.
         settings: the server's limits.
@@ -60,6 +71,7 @@ class TextService:
     context: int
     separator: str
     settings: ServeSettings
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def from_manifest(cls, raw: Mapping[str, Any], settings: ServeSettings) -> "TextService":
@@ -71,12 +83,14 @@ class TextService:
             context=int(raw.get("context", 0)),
             separator=str(raw.get("separator", "")),
             settings=settings,
+            classes=classes_of(raw),
         )
 
     def to_json(self) -> dict[str, Any]:
         """See `Service`."""
         labels = None if self.labels is None else self.labels.to_json()
-        return {"name": self.name, "labels": labels, "max_tokens": self.max_tokens, "context": self.context}
+        found = {"name": self.name, "labels": labels, "max_tokens": self.max_tokens, "context": self.context}
+        return {**found, "classes": self.classes} if self.classes else found
 
     def read(self, content_type: str | None, body: bytes) -> list[str]:
         """What the student reads of each text; see `Service`."""
@@ -114,11 +128,23 @@ class TextService:
     def write(self, answer: Answer) -> str:
         """See `Service`."""
         for place, prediction in enumerate(answer.results):
-            if not math.isfinite(prediction):
+            if not np.isfinite(prediction).all():
                 raise NotFiniteError(f"texts[{place}]")
-        numbers = ", ".join(map(repr, answer.results))
         model = json.dumps(self.to_json())
+        if self.classes:
+            return self._classified(answer, model)
+        numbers = ", ".join(map(repr, answer.results))
         return f'{{"predictions": [{numbers}], "truncated": {answer.num_truncated}, "model": {model}}}'
+
+    def _classified(self, answer: Answer, model: str) -> str:
+        """The likeliest class of each text, and the probability of each."""
+        described = [described_prediction(values, self.classes) for values in answer.results]
+        names = json.dumps([row[PREDICTION_COLUMN] for row in described])
+        shares = json.dumps([row["probabilities"] for row in described])
+        return (
+            f'{{"predictions": {names}, "probabilities": {shares}, "truncated": {answer.num_truncated}, '
+            f'"model": {model}}}'
+        )
 
     def _joined(self, text: str, previous: list[str]) -> str:
         """The text, then those before it, the nearest first; at most `context` of them."""
