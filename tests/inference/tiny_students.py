@@ -40,14 +40,14 @@ def make_tokenizer() -> BertTokenizer:
     return BertTokenizer(vocab={word: number for number, word in enumerate(words)})
 
 
-def make_student(folder, model_type="bert", *, pooling="cls", hidden=5, **sizes) -> TextStudent:
+def make_student(folder, model_type="bert", *, pooling="cls", hidden=5, num_classes=None, **sizes) -> TextStudent:
     """A tiny student with random weights that are large enough to give different scores."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(model_type, **{**SIZES, **SPECIFIC.get(model_type, {}), **sizes})
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     encoder = build_encoder(str(folder), pretrained=False, dropout=None, gradient_checkpointing=False)
-    student = TextStudent(encoder, hidden=hidden, pooling=pooling, dropout=0.1)
+    student = TextStudent(encoder, hidden=hidden, pooling=pooling, dropout=0.1, num_classes=num_classes)
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
