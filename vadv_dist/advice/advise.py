@@ -86,8 +86,8 @@ def _probed(clips: ProbedClips, encoder: str | None, seed: int) -> tuple[dict[st
 def _features(dataset: Dataset, features: Sequence[str] | None) -> tuple[str, ...]:
     if dataset.manifest.label.is_class:
         raise UserError(
-            f"{dataset.root} has classes as labels: its task is retrieval, whose student reads audio and video itself. "
-            "`vadv advise` compares text with video, for sentiment labels."
+            f"{dataset.root} has classes as labels, but `vadv advise` compares what text and video tell about labels "
+            "that are numbers. Train with a teacher and alone (objective.kind: none), then compare both (vadv compare)."
         )
     has = dataset.manifest.features
     chosen = tuple(dict.fromkeys(features)) if features else tuple(name for name in TEACHER_FEATURES if name in has)

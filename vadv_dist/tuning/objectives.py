@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
-from vadv_dist.evaluation import label_scale, retrieval
+from vadv_dist.evaluation import classification, label_scale, retrieval
 from vadv_dist.evaluation.description import Metric
 from vadv_dist.reporting.words import decimals, score, whole
 from vadv_dist.runs.records import RunResult
@@ -54,7 +54,7 @@ _COSTS = (
     Objective("wall_time_s", "Training time", unit="s", lower_is_better=True, worst=None),
 )
 # The metrics of every task, and the costs.
-_METRICS = (*label_scale.METRICS.values(), *retrieval.METRICS, retrieval.ACCURACY)
+_METRICS = (*label_scale.METRICS.values(), *retrieval.METRICS, *classification.METRICS)
 BY_KEY = {each.key: each for each in (*(Objective(**asdict(metric)) for metric in _METRICS), *_COSTS)}
 
 
