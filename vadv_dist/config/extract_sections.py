@@ -24,6 +24,9 @@ class ClipsConfig(TableFields):
     """Column of the id; several are joined with `_`. If there is no column of ids, they are made from the paths."""
     path_column: Name = "path"
     """Column of the clip's file."""
+    transcribe: Place | None = None
+    """Hugging Face name or folder of a speech recognition model (Whisper, Wav2Vec2, …), which finds the words of clips
+    whose text is empty or that have no column of texts; null refuses such clips."""
     mmsa: Place | None = None
     """Alternatively, a folder in MMSA's raw layout: `label.csv` next to `Raw/<video_id>/<clip_id>.mp4`."""
     root: Place | None = None

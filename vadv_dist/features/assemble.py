@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -104,13 +104,18 @@ def assemble(plan: Plan, work: WorkFolder, records: Mapping[str, GroupRecord]) -
     splits: dict[str, list[ShardInfo]] = {}
     accepted: dict[str, list[ListedClip]] = {}
     numbered: list[tuple[int, str]] = []
+    transcribed: dict[int, str] = {}
     for group in plan.groups:
         record = records[group.name]
+        if config.clips.transcribe is not None:
+            reports = zip(group.clips, work.reports(group), strict=True)
+            transcribed |= {number: report.text for number, report in reports if report.text}
         if record.shard is not None:
             splits.setdefault(group.split, []).append(record.shard)
         for number, reason in zip(group.clips, record.reasons, strict=True):
             if reason is None:
-                accepted.setdefault(group.split, []).append(clips[number])
+                clip = clips[number]
+                accepted.setdefault(group.split, []).append(replace(clip, text=transcribed.get(number, clip.text)))
             else:
                 numbered.append((number, reason))
     rejected = [(clips[number], reason) for number, reason in sorted(numbered)]

@@ -128,6 +128,7 @@ def list_clips(config: ClipsConfig) -> ClipList:
             rule,
             others=(config.path_column,) if config.csv is not None else ("video_id", "clip_id"),
             optional=TIME_COLUMNS,
+            words_needed=config.transcribe is None,
             default_id="clip_id",
             option=in_clips,
         )

@@ -61,6 +61,8 @@ def make_plan(config: ExtractConfig, listed: ClipList, *, use_gpu: bool) -> Plan
         face = expression_preprocessing(config.expression)
         features["face"] = FeatureSpec((config.frames.face, config.expression.num_scores), config.output.dtype)
         encoders["expression"] = {**check_expression(config.expression), "preprocessing": asdict(face)}
+    if config.clips.transcribe is not None:
+        encoders["transcriber"] = encoder_facts(config.clips.transcribe, "clips.transcribe")
     precision = config.batching.precision
     if precision == "auto":
         precision = "bf16" if use_gpu else "fp32"

@@ -69,6 +69,7 @@ class ClipReport:
             None if the clip has no face or the boxes are unknown (aligned crops).
         has_face: whether the clip has face features.
         no_face: why it has none, if faces are extracted.
+        text: its words, if they were transcribed.
     """
 
     clip_id: str
@@ -83,6 +84,7 @@ class ClipReport:
     boxes: list[list[float]] | None = None
     has_face: bool = False
     no_face: str | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True)

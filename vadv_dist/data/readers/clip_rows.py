@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from vadv_dist.data.readers.ingestion import BadRowError
 from vadv_dist.data.readers.labels import LabelReader
-from vadv_dist.data.readers.option_names import OptionName, on_command_line
+from vadv_dist.data.readers.option_names import OptionName, in_clips, on_command_line
 from vadv_dist.data.readers.splits import SplitRule
 from vadv_dist.data.video_ids import video_of
 from vadv_dist.errors import UserError, did_you_mean
@@ -242,6 +242,8 @@ class ClipTable:
                 "Fill it in, remove the row, or set another column for such rows with "
                 f"{self.option('fallback_text_column')}."
             )
+            if self.option is in_clips:
+                advice += f" {in_clips('transcribe')} names a speech recognition model that finds the words."
         return f"{where}: {what} (id {clip_id!r}). {advice}"
 
     def _ids(self, number: int, row: Mapping[str, str], made: Counter[str]) -> tuple[str, str, bool]:
