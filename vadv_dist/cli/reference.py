@@ -11,9 +11,9 @@ from vadv_dist.cli.command import build_parser
 
 HEAD = """# Commands
 
-Every command of `vadv` with its arguments. `vadv COMMAND --help` prints the same; for commands that read a configuration
-it also lists the fields, which [configuration.md](configuration.md) describes. Results go to standard output, progress
-and messages to standard error.
+Every command of `vadv` with its arguments. `vadv COMMAND --help` prints the same; for commands that read a
+configuration it also lists the fields, which [configuration.md](configuration.md) describes. Results go to standard
+output, progress and messages to standard error.
 
 | exit code | meaning |
 |---|---|
@@ -47,10 +47,11 @@ def _command(parser: argparse.ArgumentParser, summary: str) -> Iterator[str]:
     yield _sentence(summary)
     if parser.description and parser.description.rstrip(".").lower() != summary.lower():
         yield _prose(parser.description)
+    shown = (action for action in parser._actions if action.help != argparse.SUPPRESS)
     rows = [
         f"| {_names(action)} | {_default(action)} | {_meaning(action, parser)} |"
-        for action in parser._actions
-        if not isinstance(action, argparse._HelpAction | argparse._SubParsersAction) and action.help != argparse.SUPPRESS
+        for action in shown
+        if not isinstance(action, argparse._HelpAction | argparse._SubParsersAction)
     ]
     if rows:
         yield "\n".join(["| argument | default | meaning |", "|---|---|---|", *rows])
