@@ -82,14 +82,14 @@ def whole(parts: Iterable[TensorPart], distributed: Distributed) -> dict[str, Te
     return whole_tensors(part for rank in distributed.gather(mine) for part in rank)
 
 
-def slow_down() -> None:
-    """Let this rank compute for 60 ms longer in each step, of which 40 in its backward pass."""
+def slow_down(forward_s: float, backward_s: float) -> None:
+    """Let this rank compute for longer in each pass of a micro-batch."""
 
     def wait(module: nn.Module, arguments: object, result: tuple[Any, dict[str, Tensor]]) -> None:
         if isinstance(module, TrainingStep) and torch.is_grad_enabled():
-            time.sleep(0.02)
+            time.sleep(forward_s)
             total = next(term for term in result[1].values() if term.requires_grad)
-            total.register_hook(lambda gradient: time.sleep(0.04))
+            total.register_hook(lambda gradient: time.sleep(backward_s))
 
     torch.nn.modules.module.register_module_forward_hook(wait)
 

@@ -25,7 +25,7 @@ def main(config_path: str, read_path: str) -> None:
 
     ShardReader.read = counted
     if not distributed.is_main:
-        slow_down()
+        slow_down(0.05, 0.1)
     if distributed.is_main:
         RunFolder.of(config).claim(config)
     distributed.barrier()

@@ -95,7 +95,7 @@ def main(config_path: str, out: str) -> None:
     config = dataclasses.replace(base, engine=EngineConfig(kind="deepspeed", zero_stage=1))
     keep("zero-1 after zero-3", curve(config, distributed, **more))
     if distributed.rank == 1:
-        slow_down()
+        slow_down(0.02, 0.04)
     for kind in ({"kind": "torch"}, *({"kind": "deepspeed", "zero_stage": stage} for stage in range(4))):
         times: list[list[float | None]] = []
         config = dataclasses.replace(base, engine=EngineConfig(**kind))

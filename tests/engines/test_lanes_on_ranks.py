@@ -74,7 +74,9 @@ telemetry: {{log_every_steps: 1}}
     assert history.slowest_rank_overall is not None
     assert history.slowest_rank_overall.rank == 1
     computed_s = np.array([line.compute_s for line in two])
-    assert np.median(computed_s[:, 1] - computed_s[:, 0]) > 0.041  # in both passes
+    fast_s, slow_s = computed_s.min(axis=0)  # others may load the CPUs
+    assert slow_s > 0.15  # both passes count
+    assert fast_s < slow_s - 0.05
     assert (computed_s.max(axis=1) < [line.line_s for line in two]).all()
     # The two processes are on one machine, which has read everything; reads after the last line are not counted.
     everything = sum(size for read in reads for _, size in read)
