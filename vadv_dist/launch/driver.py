@@ -68,7 +68,7 @@ def train(
         folder.lock(),
     ):
         continues = folder.claim(config, trained_on)
-        result = folder.result()
+        result = folder.completed(config)
         if result is not None:
             _say(console, f"{folder.root} is already complete ({counted(result.steps, 'step')}).")
             return result
@@ -125,7 +125,7 @@ def train(
             else:
                 with MetricsTail(folder.metrics_path, show):
                     train_with_ray(config, folder, partial(_say, console), trial, request, callbacks, stop)
-            result = folder.result()
+            result = folder.completed(config)
             if request.asked:
                 raise told.error(request, steps, is_complete=result is not None)
     if result is None:

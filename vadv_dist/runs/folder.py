@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,11 @@ class RunFolder:
         """
         return RunResult.read(self.result_path) if self.result_path.is_file() else None
 
+    def completed(self, config: Config) -> RunResult | None:
+        """The result if the run is complete; None while it is not, also if `config` extends it by more epochs."""
+        result = self.result()
+        return None if result is not None and is_extended(result, config) else result
+
     def trained_on(self) -> TrainedOn | None:
         """Read what the run is trained on; None if it was not recorded."""
         if self.trained_on_path.is_file():
@@ -132,7 +137,8 @@ class RunFolder:
     def claim(self, config: Config, trained_on: TrainedOn | None = None) -> bool:
         """Create the run of `config` in this folder, or check that it is already there.
 
-        A run with another configuration, data or encoder is replaced if it has no checkpoint yet.
+        A run with another configuration, data or encoder is replaced if it has no checkpoint yet. A complete run is
+        extended by a configuration that differs in a higher `trainer.epochs` alone.
 
         Args:
             config: the run's configuration.
@@ -156,11 +162,8 @@ class RunFolder:
         if trained_on is not None:
             self.require_same(trained_on)
         if continues and holds_work and (rows := self.differing(config, trained_on)):
-            listed = "\n  ".join(rows)
-            raise UserError(
-                f"{self.root} contains a run with another configuration:\n  {listed}\n"
-                "Choose another --run.name, or use the earlier values."
-            )
+            self._require_extended(config, trained_on, rows)
+            write_text(self.config_path, config_to_yaml(config))  # from now on, the result is that of a shorter run
         self._sweep()
         if trained_on is not None and trained_on != earlier:
             write_json(self.trained_on_path, trained_on.with_known(earlier).to_json())
@@ -168,15 +171,33 @@ class RunFolder:
             write_text(self.config_path, config_to_yaml(config))
         return continues
 
-    def differing(self, config: Config, trained_on: TrainedOn | None) -> list[str]:
+    def _require_extended(self, config: Config, trained_on: TrainedOn | None, rows: list[str]) -> None:
+        """Check that `config`, which differs in `rows`, is that of the complete run with more epochs."""
+        before, result = self.config(), self.result()
+        longer = replace(before, trainer=replace(before.trainer, epochs=config.trainer.epochs))
+        if result is None or result.epochs >= config.trainer.epochs or self.differing(config, trained_on, longer):
+            listed = "\n  ".join(rows)
+            raise UserError(
+                f"{self.root} contains a run with another configuration:\n  {listed}\n"
+                "Choose another --run.name, or use the earlier values. Only trainer.epochs may grow, once all epochs "
+                "are trained."
+            )
+        if not is_extended(result, config):
+            raise UserError(
+                f"{self.root} ended before all its epochs ({result.stopped}), so further ones would not be trained. "
+                "Choose another --run.name, with another trainer.patience or trainer.max_steps."
+            )
+
+    def differing(self, config: Config, trained_on: TrainedOn | None, earlier: Config | None = None) -> list[str]:
         """Fields in which a configuration differs from the folder's run, with both values.
 
         Args:
             config: the configuration.
             trained_on: its data sets and encoder, which are then compared elsewhere; None compares their locations.
+            earlier: a configuration to compare with instead of the run's.
         """
         # Load it as a configuration, so that fields added by a later version have their defaults.
-        before, now = _what(config_to_dict(self.config())), _what(config_to_dict(config))
+        before, now = _what(config_to_dict(earlier or self.config())), _what(config_to_dict(config))
         if trained_on is not None and self.trained_on() is not None:
             before, now = without_places(before), without_places(now)
         return differing_keys(before, now)
@@ -249,6 +270,11 @@ class RunFolder:
     def write_result(self, result: RunResult) -> None:
         """Write result.json."""
         write_json(self.result_path, result.to_json())
+
+
+def is_extended(result: RunResult, config: Config) -> bool:
+    """Whether a configuration has more epochs than those after which a run was complete."""
+    return result.stopped == "epochs" and result.epochs < config.trainer.epochs
 
 
 def run_lock(root: Location, name: str, *, wait_s: float = 0.0) -> AbstractContextManager[None]:

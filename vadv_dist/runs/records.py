@@ -89,7 +89,8 @@ class StartLine(Line):
         absent: metrics that the labels do not define, with the reasons.
         notes: one line each on how this attempt runs: the engine and why it was chosen, warnings.
         cause: why it was started in place of an earlier one of the same command: `hang`, `preemption`, `lost worker` or
-            `resize`; empty for the first attempt of a command.
+            `resize`; `extended` if the run was complete with fewer epochs; else empty for the first attempt of a
+            command.
     """
 
     kind: ClassVar[str] = "start"

@@ -439,6 +439,8 @@ class Trainer:
                     "another run (--run.name=…)."
                 )
             self.state = found
+            if found.stopped == "epochs" and found.epoch < self.config.trainer.epochs:
+                found.stopped, self.cause = None, self.cause or "extended"
             self.num_steps = self._planned_steps()  # the run may have begun before there were lanes
             self._checkpoints.load()
             self._weights.load(self.state.weighting)
