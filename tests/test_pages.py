@@ -14,7 +14,11 @@ from vadv_dist.cli.reference import markdown
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    pytest.param(f"docs/{path.name}", marks=pytest.mark.long) for path in sorted((ROOT / "docs").glob("tutorial-*.md"))
+    pytest.param("README.md", marks=pytest.mark.slow),
+    *(
+        pytest.param(f"docs/{path.name}", marks=pytest.mark.long)
+        for path in sorted((ROOT / "docs").glob("tutorial-*.md"))
+    ),
 ]
 # A block that follows `<!-- not run: REASON -->` is for the reader only.
 BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n+)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -35,7 +39,7 @@ def commands_of(page: str) -> list[str]:
 
 def smaller(command: str) -> str:
     """The command with fewer clips and one epoch."""
-    command = re.sub(r"--num-clips \d+", "--num-clips 160", command)
+    command = re.sub(r"--num-clips \d+", "--num-clips 400", command)
     command = re.sub(r"--trainer\.epochs=\d+", "--trainer.epochs=1", command)
     if command.startswith("vadv train ") and "--trainer.epochs" not in command:
         command += " --trainer.epochs=1"
