@@ -22,6 +22,9 @@ class TextStudentConfig:
     s3:// prefix is copied by each process."""
     pretrained: bool = True
     """Load the encoder's weights; false initialises it at random from its config."""
+    init: Place | None = None
+    """A run or an export whose student's weights training starts from, its head included; null starts from the encoder
+    alone. `encoder`, `pooling` and `hidden` must be those of that student."""
     pooling: Literal["cls", "mean"] = "cls"
     """Representation of a text: its first token (`cls`) or the mean of its tokens."""
     context: Annotated[int, Field(ge=0, le=16)] = 0

@@ -21,8 +21,9 @@ from vadv_dist.evaluation.calibration import Calibration
 from vadv_dist.evaluation.conformal import ErrorQuantiles
 from vadv_dist.evaluation.description import Output, TaskDescription, Term
 from vadv_dist.evaluation.label_scale import LabelScale
-from vadv_dist.formats.weights import load_weights
-from vadv_dist.inference.export import export_student
+from vadv_dist.formats.weights import load_weights, shapes_of
+from vadv_dist.inference.export import export_student, load_student
+from vadv_dist.inference.manifest import resolve_student
 from vadv_dist.inference.model_card import ModelCard
 from vadv_dist.models.encoders import build_encoder, build_tokenizer, require_fitting
 from vadv_dist.models.heads import without_autocast
@@ -32,7 +33,7 @@ from vadv_dist.models.token_limit import longest_text
 from vadv_dist.objectives.base import Objective
 from vadv_dist.objectives.outputs import Rows, TeacherStudentOutputs
 from vadv_dist.objectives.weighting import Weighting
-from vadv_dist.storage import Location, copy_of_folder
+from vadv_dist.storage import Location, copy_of_folder, local_copy
 from vadv_dist.tasks.base import (
     FloatArray,
     Metrics,
@@ -139,7 +140,7 @@ class SentimentTask:
         student = config.text_student
         assert student is not None, "the task's kind requires it"
         if not weights:
-            student = replace(student, pretrained=False)
+            student = replace(student, pretrained=False, init=None)
         self._config, self._sources, self._student = config, sources, student
         self.kind = label_kind(sources)
         self._constant = sources.train_label("label_median")
@@ -158,6 +159,8 @@ class SentimentTask:
         for name, module in self.step.named_modules():
             if isinstance(module, nn.Linear) and name in LAST_LAYERS:
                 self.kind.start(module, sources)
+        if student.init is not None:
+            _load_from(student.init, self.student)
         tokenizer = build_tokenizer(copy_of_folder(student.encoder))
         require_fitting(self.student.encoder, tokenizer, student.encoder, config.data.max_tokens)
         self.tokenizer = tokenizer
@@ -248,7 +251,7 @@ class SentimentTask:
         return parameter_groups(
             self.step.named_parameters(),
             self._config.optimizer,
-            pretrained=self._student.pretrained,
+            pretrained=self._student.pretrained or self._student.init is not None,
             last_layers={f"{name}.{kind}" for name in LAST_LAYERS for kind in ("weight", "bias")},
             label_unit=self.kind.unit,
             own_rates=adversary_rates(self.step),
@@ -295,7 +298,7 @@ class SentimentTask:
         """See `Task.export`: a text model of transformers."""
         prefix, config = "student.", self._config
         student = build_student(
-            replace(self._student, pretrained=False),
+            replace(self._student, pretrained=False, init=None),
             max_tokens=config.data.max_tokens,
             num_classes=self.kind.num_classes,
         )
@@ -316,6 +319,22 @@ class SentimentTask:
             errors=None if facts.predictions is None else errors_of(*facts.predictions, facts.calibration),
         )
         export_student(student, self.tokenizer, out, replace=True, card=card)
+
+
+def _load_from(place: str, student: TextStudent) -> None:
+    """Load the weights of a run's or an export's student."""
+    with local_copy(resolve_student(place)) as folder:
+        earlier, _, _ = load_student(folder)
+    held, expected = shapes_of(earlier.state_dict()), shapes_of(student.state_dict())
+    if held != expected:
+        name = next(name for name in sorted({*held, *expected}) if held.get(name) != expected.get(name))
+        shapes = [list(found[name]) if name in found else "missing" for found in (held, expected)]
+        raise UserError(
+            f"student.init is {place}, whose student is another model: {name} is {shapes[0]} there and {shapes[1]} "
+            "here. Set student.encoder, student.hidden and the classes of the data as in its run, or leave student.init "
+            "out."
+        )
+    student.load_state_dict(earlier.state_dict())
 
 
 def errors_of(prediction: FloatArray, label: FloatArray, calibration: Calibration | None) -> ErrorQuantiles:
@@ -379,7 +398,7 @@ def build_student(
     student = config or TextStudentConfig()
     encoder = build_encoder(
         copy_of_folder(student.encoder),
-        pretrained=student.pretrained,
+        pretrained=student.pretrained and student.init is None,
         dropout=student.encoder_dropout,
         gradient_checkpointing=student.gradient_checkpointing,
     )
