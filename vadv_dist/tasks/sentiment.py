@@ -331,8 +331,8 @@ def _load_from(place: str, student: TextStudent) -> None:
         shapes = [list(found[name]) if name in found else "missing" for found in (held, expected)]
         raise UserError(
             f"student.init is {place}, whose student is another model: {name} is {shapes[0]} there and {shapes[1]} "
-            "here. Set student.encoder, student.hidden and the classes of the data as in its run, or leave student.init "
-            "out."
+            "here. Set student.encoder, student.hidden and the classes of the data as in its run, or leave "
+            "student.init out."
         )
     student.load_state_dict(earlier.state_dict())
 
