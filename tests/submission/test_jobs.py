@@ -159,6 +159,38 @@ def test_a_user_error_on_the_cluster_is_returned_as_one(nodes, project, made) ->
     assert "nowhere/to-be-found" in said + told
 
 
+def jobs(nodes: TwoNodes, *arguments: str) -> subprocess.CompletedProcess[str]:
+    address = f"http://127.0.0.1:{nodes.dashboard}"
+    command = [sys.executable, "-m", "vadv_dist.cli", "jobs", *arguments, "--address", address]
+    return subprocess.run(command, env=nodes.environment, capture_output=True, text=True, timeout=180)
+
+
+def test_jobs_are_listed_read_and_stopped(nodes: TwoNodes, project: Path) -> None:
+    options = [
+        "--trainer.num_workers=1",
+        "--run.name=long",
+        "--trainer.epochs=10000",
+        "--detach",
+        "--files",
+        "run.yaml",
+    ]
+    _, told = submit(nodes, project, *options).communicate(timeout=120)
+    assert "packed 1 file of --files" in told
+    (job,) = re.findall(r"submitted (\S+) to", told)
+    listed = {each["id"]: each for each in json.loads(jobs(nodes, "list", "--json").stdout)}
+    assert listed[job]["status"] in ("PENDING", "RUNNING")
+    assert "train" in listed[job]["command"]
+    assert job in jobs(nodes, "list").stdout.replace("\n", "")
+    refused = jobs(nodes, "logs", job[:-2] + "zz")
+    assert refused.returncode == 2
+    assert f"Did you mean '{job}'?" in refused.stderr
+    stopped = jobs(nodes, "stop", job[:-3])
+    assert stopped.returncode == 0, stopped.stderr
+    assert stopped.stdout.startswith(f"{job} has ended: STOPPED")
+    assert f"{job} has ended before" in jobs(nodes, "stop", job).stdout
+    assert jobs(nodes, "logs", job).returncode == 0
+
+
 def test_a_wrong_token_is_a_user_error(nodes: TwoNodes, project: Path, tmp_path: Path) -> None:
     other = tmp_path / "other-token"
     other.touch(0o600)

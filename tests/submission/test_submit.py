@@ -52,9 +52,20 @@ def test_a_large_folder_is_refused_with_its_largest_files(project: Path, tmp_pat
         pack(project, tmp_path / "packed", max_bytes=1 << 20)
 
 
-def test_a_folder_outside_git_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not in a git repository"):
-        pack(tmp_path, tmp_path / "packed")
+def test_a_folder_outside_git_needs_a_list_of_files(tmp_path: Path) -> None:
+    folder, target = tmp_path / "folder", tmp_path / "packed"
+    (folder / "lists").mkdir(parents=True)
+    (folder / "run.yaml").write_text("run")
+    (folder / "lists" / "a.csv").write_text("a")
+    (folder / "weights.bin").write_text("large")
+    with pytest.raises(UserError, match=r"is not in a git repository.*--files run\.yaml"):
+        pack(folder, target)
+    assert pack(folder, target, ["run.yaml", "lists"]) == (2, 4)
+    assert sorted(str(p.relative_to(target)) for p in target.rglob("*.*")) == ["lists/a.csv", "run.yaml"]
+    with pytest.raises(UserError, match=r"--files: none.yaml does not exist"):
+        pack(folder, target, ["none.yaml"])
+    with pytest.raises(UserError, match=r"--files: \.\./elsewhere is not below"):
+        pack(folder, target, ["../elsewhere"])
 
 
 def test_relative_paths_become_absolute_here_and_are_refused_elsewhere(project: Path) -> None:

@@ -1,10 +1,10 @@
-"""`submit`, which runs a command on a cluster, and `doctor`, which checks the machine and a config."""
+"""`submit` and `jobs`, which run commands on a cluster, and `doctor`, which checks the machine and a config."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from vadv_dist.cli.parser import Commands, path
+from vadv_dist.cli.parser import Commands, Parser, path
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.runtime.terminal import console, json_line
 
@@ -12,7 +12,7 @@ JOBS = ("train", "tune", "study", "extract", "evaluate")
 
 
 def add_cluster_commands(commands: Commands) -> None:
-    """Add `submit` and `doctor`."""
+    """Add `submit`, `jobs` and `doctor`."""
     submit = commands.add_parser(
         "submit",
         help="run train, tune, study, extract or evaluate on a Ray cluster",
@@ -25,9 +25,29 @@ def add_cluster_commands(commands: Commands) -> None:
     submit.add_argument("--address", help="job server, http://HOST:8265 (default: $RAY_API_SERVER_ADDRESS)")
     folder = "folder to package (default: the current one)"
     submit.add_argument("--working-dir", type=path, default=Path("."), help=folder)
+    submit.add_argument(
+        "--files",
+        action="append",
+        metavar="PATH",
+        help="upload this file or folder of it instead of the files that git tracks; repeatable",
+    )
     submit.add_argument("--install", action="store_true", help="install the package and its pinned versions on nodes")
     submit.add_argument("--detach", action="store_true", help="return after submitting instead of following the job")
     submit.set_defaults(call=_submit)
+
+    jobs = commands.add_parser("jobs", help="list the jobs of a Ray cluster, print their output, or stop one")
+    jobs.set_defaults(call=_jobs)
+    actions = jobs.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
+    listed = actions.add_parser("list", help="list jobs, the newest first")
+    listed.add_argument("--all", action="store_true", help="also those that ended more than a day ago")
+    listed.add_argument("--json", action="store_true", help="print one JSON object")
+    logs = actions.add_parser("logs", help="print the output of a job")
+    logs.add_argument("--follow", action="store_true", help="until the job ends; its exit code is that of the job")
+    stop = actions.add_parser("stop", help="stop a job; training writes a checkpoint first")
+    for action in (logs, stop):
+        action.add_argument("job", help="its id, or the beginning of it")
+    for action in (listed, logs, stop):
+        action.add_argument("--address", help="job server, http://HOST:8265 (default: $RAY_API_SERVER_ADDRESS)")
 
     doctor = commands.add_parser(
         "doctor",
@@ -50,8 +70,39 @@ def _submit(options: argparse.Namespace) -> int:
         working_dir=options.working_dir,
         install=options.install,
         detach=options.detach,
+        files=None if options.files is None else tuple(options.files),
     )
-    return submit(submission, lambda text: print(f"vadv: {text}", file=sys.stderr, flush=True))
+    return submit(submission, _say)
+
+
+def _jobs(options: argparse.Namespace) -> int:
+    from vadv_dist.submission.address import require_token, resolve_address
+    from vadv_dist.submission.client import connect
+    from vadv_dist.submission.follow import follow
+    from vadv_dist.submission.jobs import find_job, job_table, list_jobs, stop_job
+
+    address = resolve_address(options.address)
+    require_token(address)
+    client = connect(address)
+    if options.action == "list":
+        jobs = list_jobs(client, ended=options.all)
+        if options.json:
+            print(json_line([job.to_json() for job in jobs]))
+        else:
+            console().print(job_table(jobs) if jobs else f"{address} has no jobs.")
+        return 0
+    job = find_job(client, options.job)
+    if options.action == "stop":
+        print(stop_job(client, job, _say))
+    elif options.follow:
+        return follow(client, job, _say, out=sys.stdout)
+    else:
+        print(client.get_job_logs(job), end="")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"vadv: {text}", file=sys.stderr, flush=True)
 
 
 def _doctor(options: argparse.Namespace) -> int:

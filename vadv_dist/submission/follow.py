@@ -14,6 +14,7 @@ from vadv_dist.runtime.signals import STOPPED, TERMINATED, is_termination
 PREEMPTED = PreemptedError.exit_code
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _RETRY_S, _GIVE_UP_S = 2.0, 300.0
+_POLL_S, _TELL_S = 0.5, 10.0
 # Ray's error types of a job whose command did not fail by itself (`JobErrorType`).
 _LOST_NODE = (
     "JOB_SUPERVISOR_ACTOR_DIED",
@@ -33,6 +34,7 @@ def follow(client: Any, submission_id: str, say: Callable[[str], None], out: Tex
         MachineError: the job server has not answered for minutes.
     """
     try:
+        _wait_for_start(client, submission_id, say)
         _print_output(client, submission_id, say, out)
     except KeyboardInterrupt as error:
         if is_termination(error):
@@ -64,6 +66,24 @@ def exit_code(job: Any, say: Callable[[str], None]) -> int:
             return PREEMPTED
         say(f"the job failed: {message[:300]}")
     return MachineError.exit_code
+
+
+def _wait_for_start(client: Any, submission_id: str, say: Callable[[str], None]) -> None:
+    """Say every ten seconds what a job that has not started waits for."""
+    began = last = time.monotonic()
+    while True:
+        try:
+            job = client.get_job_info(submission_id)
+        except (OSError, RuntimeError):  # `_print_output` waits for the server
+            return
+        if str(job.status.value) != "PENDING":
+            return
+        now = time.monotonic()
+        if now - last >= _TELL_S:
+            last = now
+            why = " ".join(str(job.message or "").split()) or "the cluster has not started it yet"
+            say(f"{submission_id} is waiting to start, for {now - began:.0f} s: {why}")
+        time.sleep(_POLL_S)
 
 
 def _print_output(client: Any, submission_id: str, say: Callable[[str], None], out: TextIO) -> None:

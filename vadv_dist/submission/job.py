@@ -23,7 +23,7 @@ from vadv_dist.submission.address import is_this_machine, require_token, resolve
 from vadv_dist.submission.client import command_line, connect, running_or_free, runtime_environment, submit_once
 from vadv_dist.submission.follow import follow
 from vadv_dist.submission.job_id import code_digest, folder_digest, job_id, job_slug
-from vadv_dist.submission.packing import pack, tracked_files
+from vadv_dist.submission.packing import pack, uploaded_files
 from vadv_dist.submission.reach import Reach, require_tracked
 
 
@@ -35,7 +35,8 @@ class Submission:
         command: `train`, `tune`, `study`, `extract` or `evaluate`.
         arguments: its arguments, as typed after `vadv <command>`.
         address: address of the job server; None uses Ray's environment variables.
-        working_dir: folder whose tracked files are uploaded.
+        working_dir: folder whose files are uploaded.
+        files: those files and folders, relative to it; None uploads what git tracks.
         install: install this package and its exact versions on each node, for images without them.
         detach: do not follow the job.
     """
@@ -46,6 +47,7 @@ class Submission:
     working_dir: Path = Path(".")
     install: bool = False
     detach: bool = False
+    files: tuple[str, ...] | None = None
 
 
 def submit(submission: Submission, say: Callable[[str], None]) -> int:
@@ -67,18 +69,19 @@ def submit(submission: Submission, say: Callable[[str], None]) -> int:
     entrypoint = command_line(address, [submission.command, *arguments])
     slug = job_slug(submission.command, name)
     with tempfile.TemporaryDirectory(prefix="vadv-job-") as scratch:
-        count, size = pack(submission.working_dir, Path(scratch))
+        count, size = pack(submission.working_dir, Path(scratch), submission.files)
         base = job_id(slug, _facts(submission, entrypoint, Path(scratch)))
         twin, submission_id, others = running_or_free(client, base, slug)
         if twin:
-            say(f"{submission_id} already runs on {address}: following it (`ray job stop {submission_id}` stops it)")
+            say(f"{submission_id} already runs on {address}: following it (`vadv jobs stop {submission_id}` stops it)")
         else:
             for other in others:
                 say(
                     f"{other.submission_id} is also running there, but with another command, config, code or folder, "
                     f"so it is not followed ({other.entrypoint})"
                 )
-            say(f"packed {counted(count, 'file')} tracked by git, {size / 2**20:.1f} MiB")
+            which = "tracked by git" if submission.files is None else "of --files"
+            say(f"packed {counted(count, 'file')} {which}, {size / 2**20:.1f} MiB")
             is_new = submit_once(
                 client,
                 submission_id,
@@ -88,7 +91,7 @@ def submit(submission: Submission, say: Callable[[str], None]) -> int:
             )
             say(f"{'submitted' if is_new else 'another process submitted'} {submission_id} to {address}")
     if submission.detach:
-        say(f"follow it with the same command, or with: ray job logs -f {submission_id} --address {address}")
+        say(f"follow it with the same command, or with: vadv jobs logs {submission_id} --follow --address {address}")
         return 0
     return follow(client, submission_id, say, out=sys.stdout)
 
@@ -110,7 +113,7 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
         arguments[0] = reach(expand(arguments[0], "the run"), "the run")
         arguments[1:] = _reachable_options(arguments[1:], reach)
         return arguments, f"{location(arguments[0]).name}-{_option(arguments, '--split') or 'test'}"
-    tracked = {str(name) for name in tracked_files(submission.working_dir)}
+    tracked = {str(name) for name in uploaded_files(submission.working_dir, submission.files)}
     if submission.command == "study":
         if not arguments or arguments[0].startswith("-"):
             raise UserError("submit study: give the study file, or the name of a shipped one, before its options.")
@@ -122,7 +125,7 @@ def prepared_arguments(submission: Submission, address: str) -> tuple[list[str],
     if not path.is_file():
         raise UserError(
             f"{config_path} is not a file below {submission.working_dir.resolve()}, the folder that is uploaded with "
-            "the job. Set --config to a path relative to that folder, of a file tracked by git."
+            "the job. Set --config to a path relative to that folder, of a file that is uploaded."
         )
     require_tracked(config_path, tracked)
     # `~` and variables are expanded on this machine, and all expanded paths are sent.
@@ -220,9 +223,9 @@ def _study_arguments(
 
 def _run_places(config: Config, reach: Reach, always: bool) -> list[str]:
     """The locations of a run as overrides."""
-    places = {"run.storage": config.run.storage}
+    places: dict[str, str | None] = {"run.storage": config.run.storage}
     if config.text_student is not None:
-        places["student.encoder"] = config.text_student.encoder
+        places |= {"student.encoder": config.text_student.encoder, "student.init": config.text_student.init}
     overrides = _overrides(places, reach, always)
     reached = [replace(source, uri=reach(source.uri, "data.sources")) for source in config.data.sources]
     if always or reached != config.data.sources:
@@ -237,6 +240,7 @@ def _extraction_places(config: ExtractConfig, tracked: Collection[str], reach: R
     places = {"output.uri": config.output.uri, "clips.csv": clips.csv, "clips.mmsa": clips.mmsa}
     places |= {"clips.root": clips.root, "faces.path": faces.path}
     places |= {"image.encoder": config.image.encoder, "expression.encoder": config.expression.encoder}
+    places["clips.transcribe"] = clips.transcribe
     if not is_this_machine(reach.address) and clips.csv is not None and os.path.normpath(clips.csv) in tracked:
         del places["clips.csv"]
     return _overrides(places, reach, always)
@@ -247,7 +251,7 @@ def _overrides(places: Mapping[str, str | None], reach: Reach, always: bool) -> 
     overrides = []
     for name, uri in places.items():
         if uri is not None:
-            is_hub_name = name.endswith(".encoder") and not (reach.folder / uri).exists()
+            is_hub_name = name.endswith((".encoder", ".transcribe")) and not (reach.folder / uri).exists()
             reached = uri if is_hub_name else reach(uri, name)
             overrides += [f"--{name}={reached}"] if always or reached != uri else []
     return overrides

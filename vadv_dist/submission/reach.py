@@ -30,13 +30,13 @@ class Reach:
 
 
 def require_tracked(path: str, tracked: Collection[str]) -> None:
-    """Refuse a relative path that is not among the tracked files.
+    """Refuse a relative path that is not among the uploaded files.
 
     Raises:
         UserError: it would not be uploaded with the job.
     """
     if not os.path.isabs(path) and os.path.normpath(path) not in tracked:
         raise UserError(
-            f"{path} would not be uploaded with the job, which includes only files tracked by git. Run "
-            f"`git add {path}`."
+            f"{path} would not be uploaded with the job, which includes only files tracked by git, or those of "
+            f"--files. Run `git add {path}`, or add it to --files."
         )

@@ -12,6 +12,7 @@ from vadv_dist.config.study import fill_in
 from vadv_dist.config.study_runs import StudyRuns, find_study, load_study, small_study
 from vadv_dist.config.workflow import EvaluateStageConfig, StudyStageConfig, TrainStageConfig, TuneStageConfig
 from vadv_dist.errors import MachineError, UserError
+from vadv_dist.inference.manifest import MANIFEST, resolve_student
 from vadv_dist.runs.checkpoint import checkpoint_at
 from vadv_dist.runs.folder import MACHINE_FIELDS, RunFolder
 from vadv_dist.storage import scratch_folder, write_text
@@ -255,11 +256,17 @@ def _identity(config: Config) -> dict[str, Any]:
 
 
 def _encoder(config: Config) -> dict[str, OutsideFile]:
-    """The encoder that training starts from, unless a stage makes it."""
+    """The encoder, unless a stage makes it, and the student that training starts from."""
     student = config.text_student
-    if student is None or student.encoder.startswith((DATA, MADE)):
+    if student is None:
         return {}
-    return encoder_content(student.encoder, weights=student.pretrained)
+    found = {}
+    if student.init is not None:
+        manifest = resolve_student(student.init) / MANIFEST  # has the hash of every file
+        found["student.init"] = content_of(str(manifest), "student.init")
+    if not student.encoder.startswith((DATA, MADE)):
+        found |= encoder_content(student.encoder, weights=student.pretrained)
+    return found
 
 
 def _quiet(config: Config) -> Config:
