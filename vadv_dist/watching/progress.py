@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Self
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vadv_dist.evaluation.description import Metric, TaskDescription
 from vadv_dist.formats.json_text import JsonError, parse_json
+from vadv_dist.runs.history import RunHistory
 from vadv_dist.runs.records import EpochLine, Line, NoteLine, StartLine, StepLine, parse_line
 from vadv_dist.storage import LineReader, Location
 
@@ -37,6 +39,7 @@ class ProgressView:
         self._console, self._num_steps, self._epochs, self._description = console, num_steps, epochs, description
         self._shown = 0.0
         self._warned = self._started = False
+        self._history = RunHistory()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -60,8 +63,11 @@ class ProgressView:
 
     def __call__(self, line: Line) -> None:
         """Show one line."""
+        self._history(line)
         if isinstance(line, StartLine):
             self._description = line.task
+            if not self._started:
+                self._say_terms(line.task)
             if self._started:
                 why = _CAUSES.get(line.cause, "a worker was lost")
                 self._say(f"{why}; the workers were restarted from step {line.step}")
@@ -86,7 +92,15 @@ class ProgressView:
         self._bar.update(self._task, completed=line.step, description=epoch, rate=rate, loss=terms)
         if not self._console.is_terminal and time.monotonic() - self._shown > _PLAIN_INTERVAL_S:
             self._shown = time.monotonic()
-            self._say(f"step {line.step}/{self._num_steps}  {terms}  {rate}")
+            left_s = self._history.seconds_left
+            left = "" if left_s is None else f"  {duration(left_s)} left"
+            self._say(f"step {line.step}/{self._num_steps}  {terms}  {rate}{left}")
+
+    def _say_terms(self, task: TaskDescription) -> None:
+        """What the short names of the loss terms mean, once."""
+        if len(task.terms) > 1:
+            terms = "; ".join(f"{term.short} {term.title}" for term in task.terms)
+            self._say(f"loss: the weighted sum of {terms}")
 
     def _epoch(self, line: EpochLine, task: TaskDescription) -> None:
         self._shown = time.monotonic()
@@ -124,6 +138,11 @@ def _validation(line: EpochLine, task: TaskDescription) -> str:
 def shown(value: float | None, metric: Metric) -> str:
     """A metric's value in a line: three decimals, or percent with one; a dash if there is none."""
     return "–" if value is None else f"{value:.1%}" if metric.percent else f"{value:.3f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Hours, minutes and seconds; a question mark if they are not known."""
+    return "?" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
 class MetricsTail:

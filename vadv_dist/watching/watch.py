@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import Any
 
 from rich import box
@@ -15,7 +14,7 @@ from vadv_dist.evaluation.description import Metric, TaskDescription
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.history import RunHistory, data_read
 from vadv_dist.runs.records import RATES, Line
-from vadv_dist.watching.progress import MetricsTail, ProgressView, shown
+from vadv_dist.watching.progress import MetricsTail, ProgressView, duration, shown
 
 # Time between two updates: each looks for result.json, which is a request to an object store.
 _INTERVAL_S = 1.0
@@ -147,7 +146,7 @@ def render(found: Mapping[str, Any], task: TaskDescription | None) -> Group:
     """Render a `snapshot` within 80 columns, with the `task` from the run's lines."""
     parts: list[Any] = [Text(f"{found['folder']}: {found['state']}", style="bold"), Text(_position(found))]
     if found["state"] == "silent":
-        text = f"no line for {_duration(found['silent_s'])}: the run is waiting, or its process has ended"
+        text = f"no line for {duration(found['silent_s'])}: the run is waiting, or its process has ended"
         parts.append(Text(text, style="yellow"))
     if found["terms"] and task is not None:
         parts += [_terms(found, task), Text(_rates(found)), Text(_shares(found))]
@@ -167,9 +166,9 @@ def _position(found: Mapping[str, Any]) -> str:
     share = f" ({found['step'] / steps:.0%})" if steps else ""
     epoch = min(found["epoch"] + 1, epochs or found["epoch"] + 1)
     parts = [f"step {found['step']}/{steps or '?'}{share}", f"epoch {epoch}/{epochs or '?'}"]
-    parts.append(f"{_duration(found['elapsed_s'])} so far")
+    parts.append(f"{duration(found['elapsed_s'])} so far")
     if found["state"] in ("running", "silent"):
-        parts.append(f"{_duration(found['left_s'])} left")
+        parts.append(f"{duration(found['left_s'])} left")
     if found["restarts"]:
         causes = ", ".join(f"{cause} {number}" for cause, number in found["restarts_by_cause"].items())
         parts.append(f"{found['restarts']} restart{'s' if found['restarts'] > 1 else ''} ({causes})")
@@ -226,7 +225,7 @@ def _shares(found: Mapping[str, Any]) -> str:
     if found["data_wait_ratio"] is not None:
         parts.append(f"waiting for data {found['data_wait_ratio']:.1%}")
     if found["checkpoint_blocked_s"]:
-        parts.append(f"checkpoints {_duration(found['checkpoint_blocked_s'])}")
+        parts.append(f"checkpoints {duration(found['checkpoint_blocked_s'])}")
     if found["goodput"] is not None:
         parts.append(f"goodput {found['goodput']:.0%}")
     return ", ".join(parts)
@@ -269,10 +268,6 @@ def _validation(found: Mapping[str, Any], task: TaskDescription) -> Table:
 
 def _score(values: Mapping[str, float | None], metric: Metric) -> str:
     return shown(values.get(metric.key), metric).replace("–", "-")
-
-
-def _duration(seconds: float | None) -> str:
-    return "?" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
 def _number(value: float | None) -> str:
