@@ -153,7 +153,7 @@ def test_bad_input_is_refused_with_one_message(tmp_path: Path, capsys) -> None:
         writer.write("train", Clip("c", "v", "text", 1.0, "made", {}))
     place = make(tmp_path / "data", num_clips=30)
     cases = [
-        ([str(tmp_path / "classes")], "its task is retrieval"),
+        ([str(tmp_path / "classes")], "has classes as labels, but `vadv advise`"),
         ([str(tmp_path / "words")], "has no visual and no face features (it has: words only)"),
         ([str(place), "--features", "visual,smell"], "has no smell features (it has: visual, face)"),
         ([str(place), "--max-clips", "5"], "--max-clips is 5, expected at least 100"),

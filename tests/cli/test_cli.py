@@ -140,13 +140,16 @@ def test_synth_for_retrieval_passes_its_options_on_and_refuses_those_of_sentimen
     assert "--video-noise belongs to --task sentiment, but the task is retrieval" in mistake(
         capsys, *no, "--task", "retrieval", "--video-noise", 1
     )
-    assert "--classes belongs to --task retrieval, but the task is sentiment" in mistake(capsys, *no, "--classes", 3)
+    assert "--label-noise belongs to --task retrieval, but the task is sentiment" in mistake(
+        capsys, *no, "--label-noise", 0.1
+    )
     assert "unknown task 'retreival'" in mistake(capsys, *no, "--task", "retreival")
     assert not (tmp_path / "no").exists()
     with pytest.raises(SystemExit):
         main(["synth", "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    for name in ("num_classes", "label_noise", "s_audio", "s_visual", "audio_width", "visual_width", "frames"):
+    assert f"retrieval: default {RetrievalModel.num_classes}, as in VEGAS" in said
+    for name in ("label_noise", "s_audio", "s_visual", "audio_width", "visual_width", "frames"):
         assert f"(default: {getattr(RetrievalModel, name)}" in said
 
 

@@ -19,7 +19,7 @@ from vadv_dist.data.sources import Sources
 from vadv_dist.data.tokens import Tokens
 from vadv_dist.data.windows import LocalWindows
 from vadv_dist.errors import UserError
-from vadv_dist.inference.predict_file import predict_file
+from vadv_dist.inference.predicted_files import predict_file
 from vadv_dist.training.evaluate_other_data import score_on
 
 CLIPS = ["a_2", "b[1]", "a_10", "a_1", "b[3]", "c"]

@@ -136,7 +136,8 @@ def test_denied_access_is_one_message_without_rejected_clips(
     config.write_text(config_to_yaml(configure(csv, max_rejected=1.0)))
     out = [f"--clips.csv={place}/clips.csv", f"--output.uri={place}/out"]
     assert main(["extract", "--config", str(config), *out]) == 2
-    [said] = capsys.readouterr().err.strip().splitlines()
+    [read, said] = capsys.readouterr().err.strip().splitlines()
+    assert read == "read as CSV with commas between cells in UTF-8"
     assert said.startswith("vadv: reading s3://denied/v0.mp4: the object store refuses it")
     assert not (place / "out").exists()
 

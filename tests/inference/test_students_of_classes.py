@@ -15,7 +15,7 @@ from vadv_dist.cli import main
 from vadv_dist.errors import UserError
 from vadv_dist.inference.export import export_run, export_student, load_student
 from vadv_dist.inference.predict import open_text_student
-from vadv_dist.inference.predict_file import predict_file
+from vadv_dist.inference.predicted_files import predict_file
 
 CLASSES = ("angry", "calm", "glad")
 

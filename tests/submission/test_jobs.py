@@ -180,7 +180,9 @@ def test_jobs_are_listed_read_and_stopped(nodes: TwoNodes, project: Path) -> Non
     listed = {each["id"]: each for each in json.loads(jobs(nodes, "list", "--json").stdout)}
     assert listed[job]["status"] in ("PENDING", "RUNNING")
     assert "train" in listed[job]["command"]
-    assert job in jobs(nodes, "list").stdout.replace("\n", "")
+    shown = jobs(nodes, "list").stdout
+    assert f"{job}  " in shown
+    assert "  vadv train --config run.yaml --trainer.num_workers=1 --run.name=long" in shown
     refused = jobs(nodes, "logs", job[:-2] + "zz")
     assert refused.returncode == 2
     assert f"Did you mean '{job}'?" in refused.stderr

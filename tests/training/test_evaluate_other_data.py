@@ -156,7 +156,10 @@ def test_scoring_on_training_clips_is_reported(run: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("label", "message"),
-    [(LabelSpec(1, 5), r"labels in \[1, 5\].*predicts labels in \[-3, 3\]"), (LabelSpec.of_classes(4), "has classes")],
+    [
+        (LabelSpec(1, 5), r"labels in \[1, 5\].*predicts labels in \[-3, 3\]"),
+        (LabelSpec.of_classes(4), "has the classes class 0, .*but the student of .* predicts a number"),
+    ],
 )
 def test_labels_of_another_range_are_rejected(run: Path, tmp_path: Path, label: LabelSpec, message: str) -> None:
     clips = [Clip("x", "new", "some words", 2.0, "x", {})]

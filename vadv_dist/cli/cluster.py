@@ -81,7 +81,7 @@ def _jobs(options: argparse.Namespace) -> int:
     from vadv_dist.submission.address import require_token, resolve_address
     from vadv_dist.submission.client import connect
     from vadv_dist.submission.follow import follow
-    from vadv_dist.submission.jobs import find_job, job_table, list_jobs, stop_job
+    from vadv_dist.submission.jobs import find_job, job_lines, list_jobs, stop_job
 
     address = resolve_address(options.address)
     require_token(address)
@@ -91,7 +91,7 @@ def _jobs(options: argparse.Namespace) -> int:
         if options.json:
             print(json_line([job.to_json() for job in jobs]))
         else:
-            console().print(job_table(jobs) if jobs else f"{address} has no jobs.")
+            print("\n".join(job_lines(jobs)) if jobs else f"{address} has no jobs.")
         return 0
     job = find_job(client, options.job)
     if options.action == "stop":

@@ -84,7 +84,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _predict_file(options: argparse.Namespace, source: str | Location) -> int:
-    from vadv_dist.inference.predict_file import predict_file
+    from vadv_dist.inference.predicted_files import predict_file
 
     with progress("texts") as report:
         done = predict_file(

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "Student": "predict",
         "export_run": "export",
         "load_student": "export",
-        "predict_file": "predict_file",
+        "predict_file": "predicted_files",
         "predict_texts": "predict",
     },
 )

@@ -97,7 +97,8 @@ def task_of(raw: Mapping[str, Any]) -> str:
 
 def classes_of(raw: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the classes in the manifest of a text student; none if it predicts a number."""
-    return tuple(map(str, raw.get("classes") or ()))
+    names = raw.get("classes")  # of a student of retrieval, their number
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def format_of(raw: Mapping[str, Any]) -> str:

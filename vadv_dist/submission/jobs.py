@@ -4,14 +4,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vadv_dist.errors import UserError, did_you_mean
 from vadv_dist.submission.client import answered
 from vadv_dist.submission.follow import ENDED
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _OLD_S = 86400.0
 _TELL_S, _POLL_S, _STOP_S = 10.0, 0.5, 120.0
@@ -102,14 +99,13 @@ def stop_job(client: Any, job: str, say: Callable[[str], None]) -> str:
     return f"{job} has ended: {status}. The command that submitted it resumes it."
 
 
-def job_table(jobs: Sequence[ClusterJob]) -> "Table":
-    """Jobs as a table."""
-    from rich.table import Table
-
-    table = Table("job", "state", "started (UTC)", "minutes", "command")
+def job_lines(jobs: Sequence[ClusterJob]) -> list[str]:
+    """Jobs in lines, which may be wider than a terminal: ids have to be whole, and commands as typed."""
+    rows = [("job", "state", "started (UTC)", "minutes", "command")]
     for job in jobs:
         start = "" if job.started is None else f"{datetime.fromtimestamp(job.started, UTC):%Y-%m-%d %H:%M}"
         minutes = "" if job.started is None else f"{((job.ended or time.time()) - job.started) / 60:.0f}"
-        state = f"{job.status}: {job.message}" if job.status == "PENDING" and job.message else job.status
-        table.add_row(job.id, state, start, minutes, job.command.partition(" -m vadv_dist.cli ")[2] or job.command)
-    return table
+        typed = job.command.partition(" -m vadv_dist.cli ")[2]
+        rows.append((job.id, job.status, start, minutes, f"vadv {typed}" if typed else job.command))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in rows]

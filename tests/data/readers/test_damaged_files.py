@@ -404,4 +404,4 @@ def test_prediction_tables(place: Path, files: int) -> None:
             check_message(error)
 
     run(files, example)
-    assert sorted(p.name for p in place.iterdir()) == ["t.csv", "t.parquet"]
+    assert sorted(p.name for p in place.iterdir()) == ["t.csv", "t.jsonl", "t.parquet", "t.txt"]

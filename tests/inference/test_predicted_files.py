@@ -15,7 +15,7 @@ import vadv_dist.inference.text_predictor as text_predictor
 from vadv_dist.cli import main
 from vadv_dist.errors import UserError
 from vadv_dist.inference.partial_predictions import PartialPredictions
-from vadv_dist.inference.predict_file import predict_file
+from vadv_dist.inference.predicted_files import predict_file
 from vadv_dist.storage.objects import S3Path
 
 
