@@ -11,7 +11,8 @@ from typing import Any
 
 from artefacts import artefacts
 
-from vadv_dist.runs.checkpoint import last_checkpoint
+from vadv_dist.errors import UserError
+from vadv_dist.runs.checkpoint import checkpoint_at
 from vadv_dist.storage import location
 
 # Seconds after which a worker that is stopped is given up, and steps between two checkpoints.
@@ -144,8 +145,12 @@ def _saved(run: Any) -> int:
     """The step that a restart of a run continues from."""
     if (run / "result.json").is_file():
         return len(_lines(run, "step"))
-    last = last_checkpoint(run / "checkpoints")
-    return 0 if last is None else last.step
+    steps = [0]
+    for path in (run / "checkpoints").glob("step-*"):
+        with contextlib.suppress(UserError, ValueError):  # its manifest was torn by a fault, or it is being written
+            step = int(path.name.removeprefix("step-"))
+            steps += [step] if checkpoint_at(run / "checkpoints", step).is_resumable else []
+    return max(steps)
 
 
 def _lines(run: Any, *kinds: str) -> list[dict[str, Any]]:
