@@ -159,7 +159,7 @@ def test_run_killed_epochs_after_its_last_checkpoint_repeats_them(write_config, 
         }
 
 
-@pytest.mark.parametrize("damaged", ["last", "before"])
+@pytest.mark.parametrize("damaged", ["last", "before", "last manifest", "manifest before"])
 def test_a_damaged_checkpoint_is_given_up_for_the_one_before(write_config, monkeypatch, capsys, damaged: str) -> None:
     options = ("--trainer.epochs=3", "--trainer.checkpoint_every_steps=2", BY_TIME)
     whole, _ = run(write_config("whole"), *options)
@@ -180,15 +180,18 @@ def test_a_damaged_checkpoint_is_given_up_for_the_one_before(write_config, monke
     before, last = [checkpoint for checkpoint in list_checkpoints(folder.checkpoints) if checkpoint.is_resumable]
     if damaged == "last":
         file = last.path / "moments-0.safetensors"
-    else:
+    elif damaged == "before":
         [file] = before.path.glob("state-*.json")
+    else:
+        file = (last if damaged == "last manifest" else before).path / "manifest.json"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
-    file.write_bytes(data)
+    file.write_bytes(data if "manifest" not in damaged else data[: len(data) // 2])
     console = Console(stderr=True)
     train(load_config(write_config("cut"), options), console)
     said = capsys.readouterr().err
-    begins = before.step if damaged == "last" else last.step
+    begins = before.step if damaged.startswith("last") else last.step
+    assert (f"{file} is damaged; this checkpoint is left out and removed" in said) == ("manifest" in damaged)
     assert (f"{file} does not match manifest.json" in said) == (damaged == "last")
     assert (f"going back to step {before.step}" in said) == (damaged == "last")
     assert [line["step"] for line in lines(folder) if line["kind"] == "start"] == [0, begins]

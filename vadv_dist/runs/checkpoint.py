@@ -204,17 +204,35 @@ def state_name(state: Mapping[str, Any]) -> str:
 
 
 def list_checkpoints(folder: Location) -> list[Checkpoint]:
-    """Return all complete checkpoints, oldest first; one without a manifest is incomplete and is ignored.
+    """Return all complete checkpoints, oldest first.
+
+    One without a manifest is incomplete and is ignored, and so is one whose manifest is not JSON, as long as there is
+    another to continue from.
 
     Raises:
-        UserError: one has another format.
+        UserError: one has another format, or the only one to continue from may be one whose manifest is not JSON.
     """
-    found = []
+    found, damaged = _find(folder)
+    if damaged and not any(checkpoint.is_resumable for checkpoint in found):
+        raise next(iter(damaged.values()))
+    return found
+
+
+def _find(folder: Location) -> tuple[list[Checkpoint], dict[Location, UserError]]:
+    """Complete checkpoints, oldest first, and folders whose manifest is not JSON, with the reason."""
+    found, damaged = [], {}
     for path in folder.glob("step-*"):
         number = path.name.removeprefix("step-")
-        if number.isdigit() and (checkpoint := _open(path, int(number))) is not None:
-            found.append(checkpoint)
-    return sorted(found, key=lambda checkpoint: checkpoint.step)
+        if not number.isdigit():
+            continue
+        try:
+            content = find_json(path / MANIFEST)
+        except UserError as error:
+            damaged[path] = error
+            continue
+        if content is not None:
+            found.append(_checkpoint(path, int(number), content))
+    return sorted(found, key=lambda checkpoint: checkpoint.step), damaged
 
 
 def last_checkpoint(folder: Location) -> Checkpoint | None:
@@ -226,6 +244,8 @@ def last_checkpoint(folder: Location) -> Checkpoint | None:
 def remove_damaged(folder: Location, say: Callable[[str], None]) -> None:
     """Remove the last checkpoint if it is damaged, as long as there is one before it to continue from.
 
+    Checkpoints whose manifest is not JSON are removed too.
+
     On a disk all files are hashed. In an object store, which keeps hashes of its own, their sizes are compared.
 
     Args:
@@ -233,6 +253,10 @@ def remove_damaged(folder: Location, say: Callable[[str], None]) -> None:
         say: called with a line for each one that is removed.
     """
     resumable = [checkpoint for checkpoint in list_checkpoints(folder) if checkpoint.is_resumable]
+    for path in _find(folder)[1] if resumable else ():
+        say(f"warning: {path / MANIFEST} is damaged; this checkpoint is left out and removed")
+        (path / MANIFEST).unlink(missing_ok=True)
+        remove_tree(path)
     while len(resumable) > 1:
         fault = resumable[-1].fault()
         if fault is None:
@@ -258,8 +282,10 @@ def checkpoint_at(folder: Location, step: int) -> Checkpoint:
 
 def _open(path: Location, step: int) -> Checkpoint | None:
     content = find_json(path / MANIFEST)
-    if content is None:
-        return None
+    return None if content is None else _checkpoint(path, step, content)
+
+
+def _checkpoint(path: Location, step: int, content: Mapping[str, Any]) -> Checkpoint:
     if content.get("format") != FORMAT:
         raise UserError(
             f"{path} was written by another version of vadv (checkpoint format {content.get('format', 1)}, expected "
