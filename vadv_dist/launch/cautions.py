@@ -29,16 +29,15 @@ def cautions(config: Config, *, train_clips: int, valid_clips: int, steps: int) 
             f"optimizer.warmup_steps is {optimizer.warmup_steps}, but the run has {counted(steps, 'step')}, so the "
             f"learning rate never reaches optimizer.lr. Set it to about {max(1, steps // 10)}."
         )
-    pretrained = getattr(config.student, "encoder", None) is not None and getattr(config.student, "pretrained", False)
-    if pretrained and not LOWEST_LR / FAR <= optimizer.lr <= HIGHEST_LR * FAR:
+    student = config.text_student
+    if student is not None and student.pretrained and not LOWEST_LR / FAR <= optimizer.lr <= HIGHEST_LR * FAR:
         found.append(
             f"optimizer.lr is {optimizer.lr:g}; the shipped configs fine-tune pretrained encoders with {LOWEST_LR:g} "
             f"to {HIGHEST_LR:g}. At a far higher rate, an encoder usually forgets what it knows; at a far lower one, "
             "it hardly learns."
         )
-    ranks = trainer.workers
-    if ranks > min(data.batch_size, train_clips, valid_clips):
-        least = min(data.batch_size, train_clips, valid_clips)
+    ranks, least = trainer.workers, min(data.batch_size, train_clips, valid_clips)
+    if ranks > least:
         found.append(
             f"trainer.num_workers is {ranks}, but a global batch or the validation split has {counted(least, 'clip')}, "
             "so some workers have nothing to do. Use fewer workers."

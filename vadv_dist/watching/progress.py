@@ -66,11 +66,11 @@ class ProgressView:
         self._history(line)
         if isinstance(line, StartLine):
             self._description = line.task
-            if not self._started:
-                self._say_terms(line.task)
             if self._started:
                 why = _CAUSES.get(line.cause, "a worker was lost")
                 self._say(f"{why}; the workers were restarted from step {line.step}")
+            else:
+                self._say_terms(line.task)
             self._started = True
             for note in line.notes:
                 self._say(note)
