@@ -82,6 +82,14 @@ def test_the_slowest_rank_is_compared_with_the_median_of_the_others() -> None:
     assert data_read(history.node_bytes) == "3 GiB"
 
 
+def test_goodput_excludes_the_time_before_an_extension() -> None:
+    history = RunHistory()
+    extension = {"kind": "start", "step": 20, "epoch": 2, "steps": 40, "epochs": 4, "workers": 2, "cause": "extended"}
+    for each in [start(0, 1000.0), step(20, 1020.0, 15.0), line(extension | {"time": 9020.0}), step(40, 9040.0, 20.0)]:
+        history(each)
+    assert history.goodput == pytest.approx((15 + 20) / 40)
+
+
 def test_lines_without_times_give_no_goodput() -> None:
     history = RunHistory()
     history(line({"kind": "step", "step": 1, "epoch": 0, "total": 1.0, "time": 5.0}))

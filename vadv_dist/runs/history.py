@@ -55,6 +55,7 @@ class RunHistory:
         self.restarts_by_cause: Counter[str] = Counter()
         self.fault: FaultLine | None = None
         self._stopped_by = ""
+        self._finished_s = 0.0  # between an end and the start that extends it
         self._kept: list[tuple[int, float]] = []  # productive seconds by step
         self._productive_s = 0.0
         self._recent: deque[list[float]] = deque(maxlen=_RECENT_LINES)  # seconds of computing, by rank
@@ -64,7 +65,9 @@ class RunHistory:
     def __call__(self, line: Line) -> None:
         """Update the state from a line."""
         self.first_time = line.time if self.first_time is None else self.first_time
-        self.last_time = line.time
+        before, self.last_time = self.last_time, line.time
+        if isinstance(line, StartLine) and line.cause == "extended" and before is not None:
+            self._finished_s += line.time - before
         if isinstance(line, StartLine):
             self._start(line)
         elif isinstance(line, StepLine):
@@ -91,10 +94,13 @@ class RunHistory:
 
     @property
     def goodput(self) -> float | None:
-        """Fraction of the time since the first start spent on steps that are kept, without waiting for data."""
+        """Fraction of the time since the first start spent on steps that are kept, without waiting for data.
+
+        The time between the end of a run and its extension by more epochs does not count.
+        """
         if not self._productive_s or self.first_time is None or self.last_time is None:
             return None
-        return min(1.0, self._productive_s / max(self.last_time - self.first_time, 1e-9))
+        return min(1.0, self._productive_s / max(self.last_time - self.first_time - self._finished_s, 1e-9))
 
     @property
     def wait_ratio(self) -> float | None:
