@@ -10,12 +10,12 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, islice
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from vadv_dist.errors import VadvError
 logger = logging.getLogger(__name__)
 
 ShardIds = tuple[int, ...]
+_R = TypeVar("_R")
 # A few reads keep a disk busy, and requests to an object store mostly wait.
 _SHARDS_AT_ONCE = 4
 # Tables of small shards share an object in the store, because each object costs a round trip to write and to read.
@@ -120,6 +121,20 @@ class _Shards:
     def read(self, shards: ShardIds) -> Iterator[pa.Table]:
         """Each shard's table, in the order of `shards`."""
         return self._pool.map(lambda at: self._read(*at), self._split.take(shards))
+
+    def read_groups(self, shards: ShardIds, use: Callable[[Sequence[pa.Table]], _R]) -> Iterator[_R]:
+        """What `use` returns for the tables of neighbouring shards, in their order; called in the threads that read."""
+        places = self._split.take(shards)
+        total = sum(shard.bytes for _, shard in places)
+        groups: list[list[tuple[int, ShardInfo]]] = []
+        room = 0
+        for source, shard in places:
+            if room <= 0:
+                groups.append([])
+                room = min(_OBJECT_BYTES, total // _SHARDS_AT_ONCE)
+            groups[-1].append((source, shard))
+            room -= shard.bytes
+        return self._pool.map(lambda group: use([self._read(*at) for at in group]), groups)
 
     def take_bytes_read(self) -> int:
         """Bytes of shards read since the last call."""
@@ -381,13 +396,10 @@ class _NodeWindows:
     def _read(self, shards: ShardIds) -> list[Any] | VadvError:
         import ray
 
-        references, batches = [], []
+        def put(tables: Sequence[pa.Table]) -> Any:
+            return ray.put([batch for table in tables for batch in table.to_batches()])  # tables take twice as long
+
         try:
-            for table in self._shards.read(shards):
-                batches += table.to_batches()  # Ray takes twice as long to write tables
-                if sum(batch.nbytes for batch in batches) >= _OBJECT_BYTES:
-                    references.append(ray.put(batches))
-                    batches = []
-            return [*references, ray.put(batches)] if batches else references
+            return list(self._shards.read_groups(shards, put))
         except VadvError as error:  # if raised, Ray would pass on only its traceback
             return error
