@@ -1,5 +1,6 @@
 """`vadv serve --ray`: replicas are killed under load, and no request is lost."""
 
+import functools
 import os
 import re
 import signal
@@ -28,8 +29,8 @@ def test_no_request_is_lost_while_a_replica_is_killed_under_load(cluster, tiny_e
             for _ in range(5):  # a replica that has just answered its batch may hold nothing
                 time.sleep(0.15)  # half the time for which a batch waits: not just after an answer
                 os.kill(replicas()[0], signal.SIGKILL)
-                before = len(load.answered)
-                wait_until(lambda: len(load.answered) > before + 100)
+                enough = len(load.answered) + 100
+                wait_until(functools.partial(has_answered, load, enough))
                 if num_repeated(served) >= 1:
                     break
                 wait_until(lambda: len(replicas()) == 2)
@@ -41,6 +42,10 @@ def test_no_request_is_lost_while_a_replica_is_killed_under_load(cluster, tiny_e
     for text, prediction in load.answered:
         assert prediction == pytest.approx(expected(text), abs=1e-6)
     wait_until(lambda: replicas() == [])  # nothing is left on the cluster
+
+
+def has_answered(load: Load, number: int) -> bool:
+    return len(load.answered) > number
 
 
 def num_repeated(served: Served) -> float:
