@@ -136,7 +136,8 @@ def test_sigterm_finishes_the_step_and_reports_the_checkpoint(write_config, monk
         launch.train(config, Console(stderr=True, width=400))
     assert stopped.value.exit_code == 143
     assert str(stopped.value) == (
-        "stopped by SIGTERM at step 2 of 10, whose checkpoint is complete. Run the same command again to resume."
+        "stopped by SIGTERM at step 2 of 10, whose checkpoint is complete. Run the same command again to resume "
+        f"{RunFolder.of(config).root}."
     )
     assert (
         "SIGTERM: finishing the step and writing a checkpoint within 30 s (trainer.grace_s)" in capsys.readouterr().err
@@ -191,8 +192,8 @@ def test_second_signal_exits_immediately_without_partial_files(write_config, mon
 
 
 @pytest.mark.parametrize("complete", [False, True])
-def test_message_after_the_grace_period_promises_only_complete_checkpoints(tmp_path: Path, complete: bool) -> None:
-    stop = launch._Stop(QUIET, 30.0, RunFolder(tmp_path))
+def test_message_after_the_grace_period_promises_only_complete_checkpoints(complete: bool) -> None:
+    stop = launch._Stop(QUIET, 30.0)
     assert stop.safe() == "There is no checkpoint yet: run the same command again to start over."
     stop.see(CheckpointLine(step=5, epoch=0, seconds=0.1))
     assert "step 5 may be incomplete: " in stop.safe()
@@ -248,7 +249,7 @@ def test_command_stopped_by_sigterm_resumes_bit_identically(write_config, tmp_pa
     total = list_checkpoints(whole.checkpoints)[-1].step
     assert errors.endswith(
         f"vadv: stopped by SIGTERM at step {checkpoint.step} of {total}, whose checkpoint is complete. Run the same "
-        "command again to resume.\n"
+        f"command again to resume {told.root}.\n"
     )
     assert 5 <= checkpoint.step < total
     assert not list(told.root.rglob(".*.partial-*"))

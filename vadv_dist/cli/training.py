@@ -85,7 +85,7 @@ def print_config(config: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from vadv_dist.config import load_config
+    from vadv_dist.config import load_config, names_run
 
     config = load_config(options.config, options.overrides)
     if options.print_config:
@@ -117,11 +117,11 @@ def _train(options: argparse.Namespace) -> int:
     from vadv_dist.storage import location
 
     config = with_lasting(config, "run.storage")
-    result = train(config, console(stderr=True))
+    result = train(config, console(stderr=True), numbered=not names_run(options.config, options.overrides))
     if options.json:
         print(json_line(result.to_json()))
     else:
-        folder = location(config.run.storage) / config.run.name
+        folder = location(config.run.storage) / result.run
         score = f"{result.task.score_metric.title} {result.score:.3f}"
         print(f"best validation {score} at step {result.best_step} ({result.stopped}); student in {folder}/student")
         if result.weights_collapsed is not None:

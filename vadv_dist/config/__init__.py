@@ -1,7 +1,7 @@
 """The configuration of a run: its sections, and functions to load it."""
 
 from vadv_dist.config.data_sections import DataConfig, SourceConfig
-from vadv_dist.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
+from vadv_dist.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config, names_run
 from vadv_dist.config.objective_sections import AloneObjectiveConfig, ObjectiveConfig, StepObjectiveConfig
 from vadv_dist.config.sections import (
     Config,
@@ -32,4 +32,5 @@ __all__ = [
     "config_to_dict",
     "config_to_yaml",
     "load_config",
+    "names_run",
 ]

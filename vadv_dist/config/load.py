@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
-from vadv_dist.config.recipes import config_path
+from vadv_dist.config.recipes import config_path, is_recipe
 from vadv_dist.config.sections import Config
 from vadv_dist.config.shape import Node, adapter, describe, either, fields_of, kinds_of, tree, values_of
 from vadv_dist.config.yaml_text import MAX_BYTES, parse_yaml
@@ -29,6 +29,14 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
         UserError: no such file, not YAML, an unknown field (with the closest name), or a value of the wrong type.
     """
     return load_sections(Config, path, overrides)
+
+
+def names_run(path: str | Path, overrides: Sequence[str]) -> bool:
+    """Whether a user named the run: with `--run.name`, or in a file of their own, which a recipe is not."""
+    if any(override.startswith("--run.name=") for override in overrides):
+        return True
+    path = config_path(path)
+    return not is_recipe(path) and "name" in (read_yaml(path).get("run") or {})
 
 
 def load_sections(kind: type[T], path: str | Path | None, overrides: Sequence[str] = ()) -> T:

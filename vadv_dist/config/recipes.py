@@ -61,6 +61,11 @@ def config_path(path: str | Path) -> Path:
         raise UserError(f"{path} does not exist. {error}") from None
 
 
+def is_recipe(path: Path) -> bool:
+    """Whether a file is a shipped configuration itself, not a copy of one."""
+    return any(path.resolve().parent == place.resolve() for place in shipped_folders("jobs/configs", "recipes"))
+
+
 def copy_recipe(name: str, target: Path) -> None:
     """Copy a recipe to a file that does not exist yet.
 

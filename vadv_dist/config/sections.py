@@ -39,7 +39,8 @@ class RunConfig:
     """Name, location and seed of a run."""
 
     name: str = "run"
-    """Folder of the run in `storage`; a run with the same name and storage is resumed."""
+    """Folder of the run in `storage`; a run with the same name and storage is resumed. `vadv train` adds a number if
+    neither the command line nor a file of the user's gives a name and the folder holds another run."""
     storage: Place = "runs"
     """Folder that contains runs; with several nodes, it must be shared by all of them."""
     seed: Natural = 1

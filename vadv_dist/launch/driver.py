@@ -19,6 +19,7 @@ from vadv_dist.launch.ray_run import train_with_ray
 from vadv_dist.launch.worker import train_locally
 from vadv_dist.runs.checkpoint import last_checkpoint, remove_damaged
 from vadv_dist.runs.folder import RunFolder
+from vadv_dist.runs.numbering import locked_run, with_name
 from vadv_dist.runs.records import CheckpointLine, Line, RunResult
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.runtime.signals import StopRequest, finishing_first
@@ -35,6 +36,7 @@ def train(
     config: Config,
     console: Console | None = None,
     *,
+    numbered: bool = False,
     trial: str = "",
     callbacks: Sequence[Any] = (),
     stop: Any = None,
@@ -44,6 +46,8 @@ def train(
     Args:
         config: the resolved configuration.
         console: shows progress; None uses standard error.
+        numbered: whether the run may be in a folder with a number if that of its name holds another run; see
+            `runs.numbering`.
         trial: label of the run's metrics if it is a trial of a search.
         callbacks: Ray Train's callbacks, for a run with workers.
         stop: a flag (`launch.stop_actor`) that asks the workers to stop; None starts one that SIGTERM sets.
@@ -54,7 +58,6 @@ def train(
         NoticedError: so did SIGUSR1, or the node of this process leaves the cluster.
     """
     console = console or Console(stderr=True)
-    folder = RunFolder.of(config)
     require_tracker(config.telemetry.track)
     splits = Splits.open(config)
     with torch.device("meta"):  # find errors before anything starts
@@ -62,15 +65,20 @@ def train(
     if config.trainer.workers == 0:
         choose_dtype(config.trainer, choose_device(config.trainer.use_gpu))
     trained_on = TrainedOn.of(config, splits.train.sources)
-    told = _Stop(console, config.trainer.grace_s, folder)
+    told = _Stop(console, config.trainer.grace_s)
     with (
         finishing_first(config.trainer.grace_s, on_signal=told.announce, safe=told.safe) as request,
-        folder.lock(),
+        locked_run(config, trained_on, numbered=numbered, say=partial(_say, console)) as folder,
     ):
+        config = with_name(config, folder.root.name)
         continues = folder.claim(config, trained_on)
         result = folder.completed(config)
         if result is not None:
-            _say(console, f"{folder.root} is already complete ({counted(result.steps, 'step')}).")
+            _say(
+                console,
+                f"{folder.root} is already complete ({counted(result.steps, 'step')}), so nothing was trained. For "
+                "another run, change a setting such as run.seed, or give it a name: --run.name=….",
+            )
             return result
         steps = planned_steps(config, splits.train, in_closed_form=task.in_closed_form)
         clips = splits.train.plan(config.data, seed=0, epoch=0).num_rows
@@ -127,7 +135,7 @@ def train(
                     train_with_ray(config, folder, partial(_say, console), trial, request, callbacks, stop)
             result = folder.completed(config)
             if request.asked:
-                raise told.error(request, steps, is_complete=result is not None)
+                raise told.error(request, folder, steps, is_complete=result is not None)
     if result is None:
         raise MachineError(f"{folder.root} ended without a result. Run the same command again to resume it.")
     return result
@@ -144,7 +152,6 @@ class _Stop:
 
     console: Console
     grace_s: float
-    folder: RunFolder
     saved_step: int = 0
     begun_step: int = 0
 
@@ -173,17 +180,17 @@ class _Stop:
             return f"The checkpoint of step {self.saved_step} is complete: {again} to resume from it."
         return f"There is no checkpoint yet: {again} to start over."
 
-    def error(self, request: StopRequest, steps: int, *, is_complete: bool) -> StoppedError:
+    def error(self, request: StopRequest, folder: RunFolder, steps: int, *, is_complete: bool) -> StoppedError:
         """The error that ends a stopped run."""
         kind, cause = NoticedError if request.is_notice else StoppedError, request.cause
         if is_complete:
-            return kind(f"{cause} arrived while the run was finishing. {self.folder.root} is complete.")
-        last = last_checkpoint(self.folder.checkpoints)
+            return kind(f"{cause} arrived while the run was finishing. {folder.root} is complete.")
+        last = last_checkpoint(folder.checkpoints)
         if last is None:
             return kind(f"{cause} arrived before the first step. Run the same command again to start over.")
         return kind(
             f"stopped by {cause} at step {last.step} of {steps}, whose checkpoint is complete. Run the same "
-            "command again to resume."
+            f"command again to resume {folder.root}."
         )
 
 

@@ -43,6 +43,7 @@ FAILURES = "failures"
 FAILURE = "failure.json"
 _LOCK, _WRITER_LOCK = ".lock", ".writer-lock"
 _TRAINED_ON = "trained-on.json"
+_ERRORS = "validation-errors.parquet"
 _WRITER_WAIT_S = 120.0
 
 
@@ -158,7 +159,7 @@ class RunFolder:
         earlier = self.trained_on()
         continues = self.config_path.is_file()
         if not continues:
-            self._require_ours()
+            self.require_ours()
         if trained_on is not None:
             self.require_same(trained_on)
         if continues and holds_work and (rows := self.differing(config, trained_on)):
@@ -173,9 +174,8 @@ class RunFolder:
 
     def _require_extended(self, config: Config, trained_on: TrainedOn | None, rows: list[str]) -> None:
         """Check that `config`, which differs in `rows`, is that of the complete run with more epochs."""
-        before, result = self.config(), self.result()
-        longer = replace(before, trainer=replace(before.trainer, epochs=config.trainer.epochs))
-        if result is None or result.epochs >= config.trainer.epochs or self.differing(config, trained_on, longer):
+        result = self.result()
+        if result is None or not self._is_longer(config, trained_on, result):
             listed = "\n  ".join(rows)
             raise UserError(
                 f"{self.root} contains a run with another configuration:\n  {listed}\n"
@@ -187,6 +187,24 @@ class RunFolder:
                 f"{self.root} ended before all its epochs ({result.stopped}), so further ones would not be trained. "
                 "Choose another --run.name, with another trainer.patience or trainer.max_steps."
             )
+
+    def holds_same(self, config: Config, trained_on: TrainedOn) -> bool:
+        """Whether the run here has the same configuration, data and encoder."""
+        earlier = self.trained_on()
+        return not (earlier is not None and earlier.differing(trained_on)) and not self.differing(config, trained_on)
+
+    def is_extended_by(self, config: Config, trained_on: TrainedOn) -> bool:
+        """Whether the run here is complete, and `config` is the same run with more epochs."""
+        earlier, result = self.trained_on(), self.result()
+        if result is None or (earlier is not None and earlier.differing(trained_on)):
+            return False
+        return is_extended(result, config) and self._is_longer(config, trained_on, result)
+
+    def _is_longer(self, config: Config, trained_on: TrainedOn | None, result: RunResult) -> bool:
+        """Whether `config` differs from the complete run here in a higher number of epochs alone."""
+        before = self.config()
+        longer = replace(before, trainer=replace(before.trainer, epochs=config.trainer.epochs))
+        return result.epochs < config.trainer.epochs and not self.differing(config, trained_on, longer)
 
     def differing(self, config: Config, trained_on: TrainedOn | None, earlier: Config | None = None) -> list[str]:
         """Fields in which a configuration differs from the folder's run, with both values.
@@ -204,10 +222,10 @@ class RunFolder:
 
     def _forget(self) -> None:
         """Remove the files of a run without a checkpoint, its configuration last."""
-        for place in (self.checkpoints, self.root / FAILURES):
+        for place in (self.checkpoints, self.student, self.root / FAILURES):
             if place.is_dir():
                 remove_tree(place)
-        for path in (self.metrics_path, self.trained_on_path, self.config_path):
+        for path in (self.metrics_path, self.root / _ERRORS, self.trained_on_path, self.config_path):
             path.unlink(missing_ok=True)
 
     def require_same(self, trained_on: TrainedOn) -> None:
@@ -226,7 +244,7 @@ class RunFolder:
         """Whether it contains a checkpoint to continue from, or a result."""
         return self.result_path.is_file() or last_checkpoint(self.checkpoints) is not None
 
-    def _require_ours(self) -> None:
+    def require_ours(self) -> None:
         """Check that the folder is empty, a run, or the remains of a run that was killed at its start."""
         if self.root.is_file():
             raise UserError(f"{self.root} is a file. Choose another run.name or run.storage.")
@@ -242,7 +260,7 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Remove partial files left by killed attempts."""
-        written = ("config.yaml", _TRAINED_ON, "metrics.jsonl", "result.json", "student", "validation-errors.parquet")
+        written = ("config.yaml", _TRAINED_ON, "metrics.jsonl", "result.json", "student", _ERRORS)
         sweep(self.root, written)
 
     @contextmanager
@@ -255,7 +273,7 @@ class RunFolder:
             UserError: another process holds it, or the folder contains something other than a run.
             MachineError: the storage does not support locks.
         """
-        self._require_ours()
+        self.require_ours()
         with run_lock(self.root, _LOCK, wait_s=wait_s):
             yield
 
