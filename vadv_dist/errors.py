@@ -47,6 +47,10 @@ class UserError(VadvError):
     exit_code = 2
 
 
+class ExistsError(UserError):
+    """Something is already where a command would write."""
+
+
 class TakenError(UserError):
     """Another process holds a lock."""
 

@@ -217,7 +217,7 @@ def test_an_equal_list_with_other_clips_is_refused(configure, tmp_path: Path, mo
 def test_an_existing_folder_is_refused(configure, clips_csv: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "letter.txt").write_text("mine")
-    with pytest.raises(UserError, match="already exists, and a data set is never overwritten"):
+    with pytest.raises(UserError, match="already exists, and a data set is not overwritten"):
         extract(configure(clips_csv), quiet())
     assert (tmp_path / "out" / "letter.txt").read_text() == "mine"
     assert not (tmp_path / "out.work").exists()

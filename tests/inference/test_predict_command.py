@@ -64,6 +64,34 @@ def test_standard_input_to_a_table_with_intervals(trained: Path, tmp_path: Path)
         np.testing.assert_allclose([high - value, value - low], 0.8, rtol=1e-5)
 
 
+def test_predictions_and_exports_are_replaced_but_no_other_files(
+    trained: Path, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts, target = tmp_path / "texts.csv", tmp_path / "out.csv"
+    texts.write_text("text\nfun\n")
+    command = ["predict", str(trained), "--input", str(texts), "--output", str(target), "--interval", "0.9"]
+    assert main(command) == 0
+    texts.write_text("text\nfun\ndull\n")
+    assert main(command) == 2
+    assert main([*command, "--overwrite"]) == 0
+    assert len(target.read_text().splitlines()) == 3
+    assert main(["predict", str(trained), "--input", str(target), "--output", str(texts), "--overwrite"]) == 2
+    assert "texts.csv is not replaced: it is not a table" in capsys.readouterr().err
+    other = tmp_path / "other.csv"
+    other.write_text("text,prediction,checked\nfun,1,yes\n")
+    assert main(["predict", str(trained), "--input", str(texts), "--output", str(other), "--overwrite"]) == 2
+    assert "it is not a table whose last columns are predictions" in capsys.readouterr().err
+    assert "checked" in other.read_text()
+    out = tmp_path / "exported"
+    export = ["export", str(run_folder), "--out", str(out)]
+    assert main(export) == 0
+    assert main(export) == 2
+    assert main([*export, "--overwrite"]) == 0
+    (out / "thoughts.md").write_text("mine")
+    assert main([*export, "--overwrite"]) == 2
+    assert "thoughts.md in it is not a part of the export" in capsys.readouterr().err
+
+
 def test_an_export_of_an_older_version_has_no_intervals(capsys: pytest.CaptureFixture[str], export: Path) -> None:
     assert main(["predict", str(export), "--text", "fun", "--interval", "0.9"]) == 2
     assert "holds no errors on the validation split" in capsys.readouterr().err

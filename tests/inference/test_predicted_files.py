@@ -131,7 +131,7 @@ def test_existing_files_are_not_overwritten(export, tmp_path):
         with pytest.raises(UserError, match="Input and output are both"):
             predict_file(export, source, same)
     other = write_csv(tmp_path / "other.csv", [["kept"]])
-    with pytest.raises(UserError, match="already exists and is never overwritten"):
+    with pytest.raises(UserError, match="already exists and is not overwritten"):
         predict_file(export, source, other)
     assert read_csv(other) == [["kept"]]
     with pytest.raises(UserError, match=r"ends in '\.parquet', but for the input .*in\.csv it has to end in \.csv"):

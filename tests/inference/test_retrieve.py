@@ -15,7 +15,7 @@ from vadv_dist.cli.command import main
 from vadv_dist.errors import UserError
 from vadv_dist.inference.export import export_run
 from vadv_dist.inference.retrieval_export import export_pair
-from vadv_dist.inference.retrieve import require_output, retrieve, write_retrieved
+from vadv_dist.inference.retrieve import is_retrieved, require_output, retrieve, write_retrieved
 from vadv_dist.inference.towers import towers_of
 from vadv_dist.storage import location
 from vadv_dist.students.eics import Eics
@@ -116,6 +116,8 @@ def test_results_are_written_in_every_format(pair_export, files, tmp_path):
     rows = list(found.rows())
     for suffix in ("csv", "parquet", "npz"):
         write_retrieved(found, require_output(tmp_path / f"out.{suffix}"))
+        assert is_retrieved(tmp_path / f"out.{suffix}")
+    assert not any(map(is_retrieved, files))
     with (tmp_path / "out.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [(r["query_id"], int(r["rank"]), r["gallery_id"]) for r in lines] == [
@@ -290,7 +292,7 @@ def test_files_of_other_kinds(pair_export, files, tmp_path):
 def test_outputs_are_never_overwritten(tmp_path):
     out = tmp_path / "out.csv"
     out.touch()
-    with pytest.raises(UserError, match="already exists and is never overwritten"):
+    with pytest.raises(UserError, match="already exists and is not overwritten"):
         require_output(out)
     with pytest.raises(UserError, match=r"ends in '.json', expected .csv, .parquet or .npz"):
         require_output(location(str(tmp_path / "out.json")))

@@ -3,6 +3,7 @@
 import argparse
 
 from vadv_dist.cli.ingest import add_ingest_command
+from vadv_dist.cli.overwrite import add_overwrite, foreign_to_dataset, overwriting
 from vadv_dist.cli.parser import Commands, path, place
 from vadv_dist.cli.training import print_config
 from vadv_dist.errors import UserError
@@ -23,6 +24,7 @@ def add_data_commands(commands: Commands) -> None:
     extract.more_help = _extract_fields
     extract.add_argument("--config", type=path, required=True, help="a YAML file, or a recipe's name (extract-raw)")
     extract.add_argument("--print_config", action="store_true", help="print the resolved config and exit")
+    add_overwrite(extract)
     extract.add_argument("--retry-rejected", action="store_true", help="try rejected clips again")
     extract.add_argument("--json", action="store_true", help="print the counts as one JSON object")
     extract.set_defaults(call=_extract)
@@ -93,6 +95,7 @@ def _add_synth(commands: Commands) -> None:
         ("--frames", int, "N", "frames per clip (default: 8); with 1, as in VEGAS, the video is uninformative"),
     ):
         retrieval.add_argument(flag, type=kind, metavar=metavar, help=what)
+    add_overwrite(synth)
     synth.set_defaults(call=_synth)
 
 
@@ -117,12 +120,18 @@ def _synth(options: argparse.Namespace) -> int:
         if getattr(options, name) is not None:
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} belongs to --task {other}, but the task is {options.task}. Leave it out.")
-    dataset = make(
+    given = {to: getattr(options, name) for name, to in {**_BOTH, **own}.items() if getattr(options, name) is not None}
+    dataset = overwriting(
+        options,
         options.out,
-        num_clips=options.num_clips,
-        seed=options.seed,
-        informative_video=not options.uninformative_video,
-        **{to: getattr(options, name) for name, to in {**_BOTH, **own}.items() if getattr(options, name) is not None},
+        foreign_to_dataset,
+        lambda: make(
+            options.out,
+            num_clips=options.num_clips,
+            seed=options.seed,
+            informative_video=not options.uninformative_video,
+            **given,
+        ),
     )
     counts = ", ".join(f"{dataset.manifest.rows(split)} {split}" for split in dataset.manifest.splits)
     print(f"wrote {options.out}: {counts} clips (`vadv data-info {options.out}` shows them)")
@@ -147,7 +156,12 @@ def _extract(options: argparse.Namespace) -> int:
     from vadv_dist.runtime.job_storage import with_lasting
 
     config = with_lasting(config, "output.uri")
-    summary = extract(config, console(stderr=True), retry_rejected=options.retry_rejected)
+    summary = overwriting(
+        options,
+        config.output.uri,
+        foreign_to_dataset,
+        lambda: extract(config, console(stderr=True), retry_rejected=options.retry_rejected),
+    )
     if options.json:
         print(json_line(summary.to_json()))
     else:

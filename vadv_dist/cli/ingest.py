@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vadv_dist.cli.overwrite import add_overwrite, foreign_to_dataset, overwriting
 from vadv_dist.cli.parser import Commands, path, place
 from vadv_dist.errors import UserError
 from vadv_dist.runtime.terminal import json_line
@@ -145,6 +146,7 @@ def _add_common(parser: argparse.ArgumentParser, *, bad_rows: str, source: str) 
     parser.add_argument("--max-tokens", type=int, help="data.max_tokens of the later run (default: its default)")
     parser.add_argument("--source", help=f"name of the source (default: {source})")
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON object")
+    add_overwrite(parser)
 
 
 def _ingest(
@@ -172,7 +174,10 @@ def _ingest(
         tokenizer = build_tokenizer(options.tokenizer)
     with _local_files(options):  # replaces paths in the options, so read them inside
         given = {name: getattr(options, name) for name in (*names, "bad_rows", "source")}
-        summary = reader(*(getattr(options, file) for file in files), options.out, **given, **others)
+        sources = [getattr(options, file) for file in files]
+        summary = overwriting(
+            options, options.out, foreign_to_dataset, lambda: reader(*sources, options.out, **given, **others)
+        )
     counts = _token_counts(options.out, tokenizer, options.max_tokens)
     if options.json:
         cut = {} if tokenizer is None else {"texts_cut": {split: count.to_json() for split, count in counts.items()}}

@@ -5,6 +5,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
+from vadv_dist.cli.overwrite import add_overwrite, foreign_to_predictions, overwriting
 from vadv_dist.cli.parser import Commands, place
 from vadv_dist.cli.progress import progress
 from vadv_dist.errors import UserError
@@ -62,6 +63,7 @@ def add_predict_command(commands: Commands) -> None:
         help="at most so many texts at once (default: as many as have 2,048 tokens on a CPU, 32,768 on a GPU)",
     )
     predict.add_argument("--json", action="store_true", help="print JSON: one list, or of --input - an object per line")
+    add_overwrite(predict)
     predict.set_defaults(call=_predict)
 
 
@@ -84,23 +86,26 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _predict_file(options: argparse.Namespace, source: str | Location) -> int:
-    from vadv_dist.inference.predicted_files import predict_file
+    from vadv_dist.inference.predicted_files import PredictedFile, predict_file
 
-    with progress("texts") as report:
-        done = predict_file(
-            options.run,
-            source,
-            options.output,
-            text_column=options.text_column,
-            video_column=options.video_column,
-            skip_empty=options.skip_empty,
-            interval=options.interval,
-            batch_rows=options.batch_size,
-            device=options.device,
-            precision=options.precision,
-            tell=warn_of_cut_texts,
-            progress=report,
-        )
+    def predict() -> PredictedFile:
+        with progress("texts") as report:
+            return predict_file(
+                options.run,
+                source,
+                options.output,
+                text_column=options.text_column,
+                video_column=options.video_column,
+                skip_empty=options.skip_empty,
+                interval=options.interval,
+                batch_rows=options.batch_size,
+                device=options.device,
+                precision=options.precision,
+                tell=warn_of_cut_texts,
+                progress=report,
+            )
+
+    done = overwriting(options, options.output, foreign_to_predictions, predict)
     notes = [f"{done.resumed:,} of them by the command before"] if done.resumed else []
     notes += [f"{done.skipped:,} rows without words have none"] if done.skipped else []
     print(f"wrote {options.output}: {'; '.join([f'{done.rows - done.skipped} predictions', *notes])}")

@@ -5,6 +5,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+from vadv_dist.cli.overwrite import add_overwrite, foreign_to_export, foreign_to_retrieved, overwriting
 from vadv_dist.cli.parser import Commands, place
 from vadv_dist.cli.predict import add_predict_command, warn_of_cut_texts
 from vadv_dist.errors import UserError
@@ -70,6 +71,7 @@ def add_run_commands(commands: Commands) -> None:
     retrieve.add_argument(
         "--out", type=place, help="a .csv, .parquet or .npz file to write, instead of printing the results"
     )
+    add_overwrite(retrieve)
     retrieve.add_argument("--json", action="store_true", help="print one JSON object")
     retrieve.set_defaults(call=_retrieve)
 
@@ -115,6 +117,7 @@ def add_run_commands(commands: Commands) -> None:
         "HF_TOKEN; without --out, RUN_OR_EXPORT must be an export, which is uploaded as it is",
     )
     export.add_argument("--public", action="store_true", help="let everybody see what --push uploads")
+    add_overwrite(export)
     export.set_defaults(call=_export)
 
     watch = commands.add_parser("watch", help="follow a run, a search or a study: what is done, scores, time left")
@@ -158,19 +161,24 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _retrieve(options: argparse.Namespace) -> int:
-    from vadv_dist.inference.retrieve import require_output, retrieve, write_retrieved
+    from vadv_dist.inference.retrieve import Retrieved, require_output, retrieve, write_retrieved
 
-    out = None if options.out is None else require_output(options.out)
-    found = retrieve(
-        options.run,
-        options.query,
-        options.gallery,
-        k=options.k,
-        modality=options.modality,
-        id_column=options.id_column,
-    )
-    if out is not None:
-        write_retrieved(found, out)
+    def call() -> Retrieved:
+        out = None if options.out is None else require_output(options.out)
+        found = retrieve(
+            options.run,
+            options.query,
+            options.gallery,
+            k=options.k,
+            modality=options.modality,
+            id_column=options.id_column,
+        )
+        if out is not None:
+            write_retrieved(found, out)
+        return found
+
+    out = options.out
+    found = call() if out is None else overwriting(options, out, foreign_to_retrieved, call)
     if options.json:
         print(json_line({"from": found.query_modality, "rows": list(found.rows())}))
     elif out is not None:
@@ -194,13 +202,19 @@ def _export(options: argparse.Namespace) -> int:
         from vadv_dist.inference.export import export_run
         from vadv_dist.inference.int8_cost import texts_of_file
 
-        summary = export_run(
-            options.run,
+        publication = Publication(options.license, tuple(options.language), options.base_model) if stated else None
+        summary = overwriting(
+            options,
             options.out,
-            format=options.format or "pytorch",
-            int8=options.precision == "int8",
-            texts=None if options.texts is None else texts_of_file(options.texts, options.text_column),
-            publication=Publication(options.license, tuple(options.language), options.base_model) if stated else None,
+            foreign_to_export,
+            lambda: export_run(
+                options.run,
+                options.out,
+                format=options.format or "pytorch",
+                int8=options.precision == "int8",
+                texts=None if options.texts is None else texts_of_file(options.texts, options.text_column),
+                publication=publication,
+            ),
         )
         print(f"wrote {summary}")
     elif not options.push:

@@ -12,6 +12,7 @@ from vadv_dist.data.check_report import CheckReport, Finding, counted
 from vadv_dist.data.classes import class_name, counted_classes, listed, unknown_classes, unseen_classes
 from vadv_dist.data.columns import arrow_schema, column_fault, rows_not_finite
 from vadv_dist.data.dataset import MANIFEST, Dataset
+from vadv_dist.data.own_files import listed_parquet
 from vadv_dist.data.reading import shard_content
 from vadv_dist.data.schema import META_COLUMNS, SPLITS, Array, Window, count_words, feature_fault
 from vadv_dist.data.shard_list import ShardInfo
@@ -314,12 +315,8 @@ class _Check:
 
     def unlisted_files(self) -> None:
         """Warn about shards that nothing reads."""
-        listed = set(self.manifest.records)
-        for split, raw in read_json(self.dataset.root / MANIFEST)["splits"].items():
-            listed |= set(self.manifest.shards(split).paths.to_pylist())
-            listed |= {part["path"] for part in raw.get("parts", ())}
         found = {name for name in files_below(self.dataset.root) if name.endswith(".parquet")}
-        for path in sorted(found - listed):
+        for path in sorted(found - listed_parquet(self.dataset)):
             self.warning(path, None, "dataset.json does not list this shard; nothing reads it.", "Remove it.")
 
 

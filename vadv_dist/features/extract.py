@@ -13,7 +13,7 @@ from vadv_dist.config.extract_sections import ExtractConfig
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.schema import Array, Clip
 from vadv_dist.data.shards import check_clip
-from vadv_dist.errors import UserError
+from vadv_dist.errors import ExistsError, UserError
 from vadv_dist.features.assemble import SOURCES_NAME, ExtractSummary, assemble, summary
 from vadv_dist.features.frames import READER_VERSION
 from vadv_dist.features.listing import ListedClip, list_clips
@@ -94,12 +94,12 @@ def _finished(plan: Plan) -> ExtractSummary | None:
     if made.get("made_by") != MADE_BY or any(
         made.get(key) != plan.provenance[key] for key in ("files", "encoders", "options")
     ):
-        raise UserError(
-            f"{root} already exists with another list or configuration, and a data set is never overwritten. Set "
+        raise ExistsError(
+            f"{root} already exists with another list or configuration, and a data set is not overwritten. Set "
             "another output.uri, or remove this one."
         )
     if made.get("reader") != READER_VERSION:
-        raise UserError(
+        raise ExistsError(
             f"{root} was extracted by version {made.get('reader', 1)} of the video reader; this is version "
             f"{READER_VERSION}, which reads other frames or faces from some files. Set another output.uri to extract "
             "the clips again, or keep using this data set as it is."

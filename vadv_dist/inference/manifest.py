@@ -184,7 +184,7 @@ def verify_files(folder: Path, files: Mapping[str, str]) -> None:
     Raises:
         UserError: a file is missing, damaged or not listed.
     """
-    present = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
+    present = _present(folder)
     for name, digest in files.items():
         if name not in present:
             raise UserError(f"{folder / name} is missing, but {MANIFEST} lists it. Export the run again.")
@@ -198,6 +198,20 @@ def verify_files(folder: Path, files: Mapping[str, str]) -> None:
     strange = sorted(n for n in present - set(files) if not any(_is_harmless(part) for part in Path(n).parts))
     if strange:
         raise UserError(f"{folder / strange[0]} is not listed in {MANIFEST}. Move it out of the export.")
+
+
+def unlisted_files(folder: Path) -> list[str]:
+    """Files of an export's folder that its manifest does not list, sorted, but for what Python leaves.
+
+    Raises:
+        UserError: the manifest is malformed or of another version.
+    """
+    listed = listed_files(read_manifest(folder))
+    return sorted(name for name in _present(folder) - set(listed) if "__pycache__" not in Path(name).parts)
+
+
+def _present(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
 
 
 def _is_harmless(part: str) -> bool:

@@ -5,18 +5,24 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from vadv_dist import __version__
-from vadv_dist.errors import UserError
+from vadv_dist.errors import ExistsError, UserError
 from vadv_dist.inference.context import VIDEO_COLUMN, readings
 from vadv_dist.inference.line_tables import table_kind
 from vadv_dist.inference.manifest import MANIFEST, classes_of, read_manifest, resolve_student
 from vadv_dist.inference.partial_predictions import PartialPredictions
 from vadv_dist.inference.predict import Precision, Tell, error_quantiles, open_text_student
-from vadv_dist.inference.prediction_columns import columns_of_predictions, prediction_columns
+from vadv_dist.inference.prediction_columns import (
+    PREDICTION_COLUMN,
+    columns_of_predictions,
+    prediction_columns,
+    probability_column,
+)
 from vadv_dist.inference.tables import Table, either, ending
 from vadv_dist.inference.text_predictor import TextPredictor
 from vadv_dist.storage import Location, atomic_file, local_copy, location, sha256_file
@@ -201,4 +207,17 @@ def _require_new(source: Location, target: Location, kind: type[Table]) -> None:
             f"The output {target} {ending(target)}, but for the input {source} it has to end in {either(kind.outputs)}."
         )
     if target.exists():
-        raise UserError(f"{target} already exists and is never overwritten. Choose another file, or remove it.")
+        raise ExistsError(f"{target} already exists and is not overwritten. Choose another file, or remove it.")
+
+
+def is_predicted(path: Path) -> bool:
+    """Whether the last columns of a table are those that `predict_file` adds."""
+    try:
+        columns = table_kind(path)(path, PREDICTION_COLUMN).columns()
+    except UserError:
+        return False
+    if columns[-2:] == [LOW_COLUMN, HIGH_COLUMN]:
+        columns = columns[:-2]
+    while columns and columns[-1].startswith(probability_column("")):
+        columns.pop()
+    return columns[-1:] == [PREDICTION_COLUMN]

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from vadv_dist.errors import UserError
+from vadv_dist.errors import ExistsError, UserError
 from vadv_dist.evaluation.nearest import Nearest
 from vadv_dist.inference.manifest import resolve_student
 from vadv_dist.inference.onnx_student import OnnxTowers
@@ -150,8 +150,17 @@ def require_output(path: str | Location) -> Location:
     if out.suffix.lower() not in _OUTPUTS:
         raise UserError(f"--out {out} {ending(out)}, expected {either(_OUTPUTS)}.")
     if out.exists():
-        raise UserError(f"{out} already exists and is never overwritten. Choose another file, or remove it.")
+        raise ExistsError(f"{out} already exists and is not overwritten. Choose another file, or remove it.")
     return out
+
+
+def is_retrieved(path: Path) -> bool:
+    """Whether a file is one that `write_retrieved` wrote, by its columns or arrays."""
+    try:
+        columns = set(vector_file_kind(path).columns_of(path))
+    except UserError:
+        return False
+    return columns - {"rank"} == {"query_id", "gallery_id", "cosine"}
 
 
 def write_retrieved(found: Retrieved, out: Location) -> None:

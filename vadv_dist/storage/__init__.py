@@ -1,5 +1,6 @@
 """Files on disks and in object stores, behind one set of functions."""
 
+from vadv_dist.storage.earlier import earlier_of, put_aside, remove_earlier
 from vadv_dist.storage.lines import LineFile, LineReader
 from vadv_dist.storage.locks import exclusive
 from vadv_dist.storage.names import join, local_path, location, on_disk

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.errors import ExistsError, MachineError, UserError, VadvError
 from vadv_dist.storage.object_client import ConflictError
 from vadv_dist.storage.objects import Location, S3Path
 
@@ -232,14 +232,14 @@ def require_absent(path: Location, what: str, advice: str, *, manifest: str) -> 
         advice: what to do, for the message.
         manifest: in an object store, a folder without this file is left from an interrupted write and is overwritten.
     Raises:
-        UserError: `path` is a file, or a folder that is not empty.
+        ExistsError: `path` is a file, or a folder that is not empty.
     """
     if isinstance(path, S3Path):
         taken = path.is_file() or (path / manifest).is_file()
     else:
         taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
     if taken:
-        raise UserError(f"{path} already exists, and {what} is never overwritten. {advice}")
+        raise ExistsError(f"{path} already exists, and {what} is not overwritten. {advice}")
 
 
 def remove_tree(path: Location) -> None:

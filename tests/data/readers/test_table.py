@@ -107,7 +107,7 @@ def test_a_tiny_fraction_still_leaves_both_splits(tmp_path: Path) -> None:
 def test_an_existing_data_set_is_not_overwritten(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "c.csv")
     first = ingest_table(path, tmp_path / "out")
-    with pytest.raises(UserError, match="already exists, and a data set is never overwritten"):
+    with pytest.raises(UserError, match="already exists, and a data set is not overwritten"):
         ingest_table(path, tmp_path / "out", source="other")
     assert Dataset.open(tmp_path / "out").manifest.fingerprint == first.fingerprint
 
