@@ -18,6 +18,7 @@ from vadv_dist.cli.command import main
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.errors import UserError
 from vadv_dist.storage import read_json
+from vadv_dist.watching.runs import list_runs
 from vadv_dist.workflow.explain import explain
 from vadv_dist.workflow.plan import Workflow, plan_workflow
 from vadv_dist.workflow.run import run_all, run_stage
@@ -64,6 +65,16 @@ def test_every_stage_leaves_a_page_and_a_record(done: Path) -> None:
     run = workflow.folder(workflow.stages["train-seed-1"]) / "tiny-seed-1"
     assert (evaluation / "evaluation-test.json").is_file()
     assert not list(run.glob("evaluation-*"))
+
+
+def test_its_trainings_are_listed(done: Path) -> None:
+    workflow = plan_workflow(done)
+    stage = workflow.folder(workflow.stages["train-seed-1"])
+    found = {run["name"]: run["state"] for run in list_runs(str(done.parent / "runs"))}
+    assert found[f"tiny/train-seed-1/{stage.name}/tiny-seed-1"] == "complete"
+    assert len(found) == len(TRAININGS)
+    assert len(list_runs(str(stage.parent.parent))) == len(TRAININGS)
+    assert [run["name"] for run in list_runs(str(stage.parent))] == [f"{stage.name}/tiny-seed-1"]
 
 
 def test_the_report_has_every_seed_with_and_without_teacher(done: Path) -> None:

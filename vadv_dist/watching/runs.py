@@ -1,5 +1,6 @@
-"""`vadv runs`: the runs below a storage location, with those of studies and searches."""
+"""`vadv runs`: the runs below a storage location, with those of studies, searches and workflows."""
 
+import re
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -19,13 +20,15 @@ from vadv_dist.watching.watch import snapshot
 
 # Folders of runs in a study or a search.
 _INNER = ("runs", "trials", "repeats")
+# In the folder of a workflow's stage.
+_ATTEMPTS = "attempts"
 
 
 def list_runs(storage: str) -> list[dict[str, Any]]:
     """Describe all runs of a storage location, the newest first.
 
     Args:
-        storage: `run.storage`, or the folder of a study or a search.
+        storage: `run.storage`, or the folder of a study, a search or a workflow.
     Returns:
         for each run `name` (its folder, relative to the location), `kind`, `state` (`running`, `complete`, `stopped` or
         `failed`), `why` it failed, `metric` and `best` (the student's best validation score so far), `data`, `folder`,
@@ -57,7 +60,8 @@ def runs_table(runs: list[dict[str, Any]]) -> Table:
 
 
 def _folders(root: Location) -> Iterator[tuple[str, Location]]:
-    """Runs in a folder, in the studies and searches in it, and in itself if it is one; with their relative names."""
+    """Runs in a folder, in the studies, searches and workflows in it, and in itself if it is one; with their relative
+    names."""
     for folder in _children(root):
         if folder.name.startswith(".") or not folder.is_dir():
             continue
@@ -70,6 +74,23 @@ def _folders(root: Location) -> Iterator[tuple[str, Location]]:
             for run in _children(group):
                 if (run / "config.yaml").is_file() or (run / FAILURE).is_file():
                     yield f"{name}/{run.name}", run
+        stages = [(folder.name, folder)] if _is_stage(folder) else _stages(folder, folder.name, depth=2)
+        for name, stage in stages:
+            for inner, run in _folders(stage):
+                yield f"{name}/{inner}", run
+
+
+def _stages(folder: Location, name: str, *, depth: int) -> Iterator[tuple[str, Location]]:
+    """The stages of a workflow, `<workflow>/<stage>/<identity>`, below a folder at most `depth` levels deep."""
+    for child in _children(folder):
+        if _is_stage(child):
+            yield f"{name}/{child.name}", child
+        elif depth > 1 and not child.name.startswith(".") and child.is_dir():
+            yield from _stages(child, f"{name}/{child.name}", depth=depth - 1)
+
+
+def _is_stage(folder: Location) -> bool:
+    return re.fullmatch(r"[0-9a-f]{12}", folder.name) is not None and (folder / _ATTEMPTS).is_dir()
 
 
 def _children(folder: Location) -> list[Location]:
