@@ -33,6 +33,20 @@ def test_too_many_rejected_clips_exit_with_code_2_and_one_message(config: Path, 
     assert sum(document["rejected"].values()) == 7
 
 
+def test_another_extraction_replaces_the_data_set_if_it_should(config: Path, tmp_path: Path, capsys) -> None:
+    command = ["extract", "--config", str(config), "--output.max_rejected=0.5"]
+    assert main(command) == 0
+    manifest = tmp_path / "out" / "dataset.json"
+    first = manifest.read_bytes()
+    assert main([*command, "--overwrite"]) == 0
+    assert manifest.read_bytes() == first, "the same extraction is complete"
+    assert main([*command, "--frames.visual=3"]) == 2
+    assert "with another list or configuration" in capsys.readouterr().err
+    assert main([*command, "--frames.visual=3", "--overwrite"]) == 0
+    assert json.loads(manifest.read_text())["provenance"]["options"]["frames"]["visual"] == 3
+    assert [path.name for path in tmp_path.glob(".*.earlier")] == []
+
+
 def test_the_printed_config_is_the_resolved_one(config: Path, capsys) -> None:
     assert main(["extract", "--config", str(config), "--print_config", "--image.tokens=patches"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
