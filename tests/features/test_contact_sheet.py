@@ -1,6 +1,7 @@
 """Pictures of what an extraction saw."""
 
 import base64
+import io
 import json
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from videos import write_list, write_video
 
 from vadv_dist.cli import main
 from vadv_dist.config.extract_sections import FacesConfig
+from vadv_dist.data.dataset import Dataset
 from vadv_dist.errors import UserError
-from vadv_dist.features.contact_sheet import write_contact_sheets
+from vadv_dist.features.contact_sheet import clip_strips, write_contact_sheets
 from vadv_dist.features.extract import extract
 
 
@@ -45,8 +47,29 @@ def test_each_split_has_a_sheet_with_its_boxes(configure, classifier_folder: Pat
     assert [base64.b64decode(part.partition('"')[0]) for part in page.split("data:image/png;base64,")[1:]] == [
         Path(path).read_bytes() for path in paths
     ]
+    manifest = Dataset.open(tmp_path / "out").manifest
+    data = [{"uri": str(tmp_path / "out"), "fingerprint": manifest.fingerprint}]
+    found = clip_strips(data, ["c_0", "elsewhere"])
+    assert found.keys() == {"c_0"}
+    strip = np.asarray(Image.open(io.BytesIO(found["c_0"])).convert("RGB")).astype(int)
+    assert strip.shape == (72, 5 * 144, 3)
+    # The first of five tiles shows a frame of the sheet, with its box at the same share of width and height.
+    green = (strip[..., 1] - strip[..., 0] > 60) & (strip[..., 1] - strip[..., 2] > 40)
+    rows_, columns = np.nonzero(green[:, :144])
+    assert (rows_.min(), rows_.max(), columns.min(), columns.max()) == pytest.approx((14, 58, 36, 108), abs=3)
+    assert clip_strips([{**data[0], "fingerprint": "another"}], ["c_0"]) == {}
+    assert clip_strips([{**data[0], "uri": str(tmp_path / "nowhere")}], ["c_0"]) == {}
+    assert clip_strips([*data, *data], ["c_0"]) == {}  # which of them is meant is unknown
     (tmp_path / "clips" / "c.mp4").unlink()
+    [reason] = clip_strips(data, ["c_0"]).values()
+    assert isinstance(reason, str)
+    assert "c.mp4" in reason
     assert [p.name for p in write_contact_sheets(tmp_path / "out", tmp_path / "again")] == ["train.png"]
+
+
+def test_a_data_set_without_clips_has_no_frames(made: Path) -> None:
+    fingerprint = Dataset.open(made).manifest.fingerprint
+    assert clip_strips([{"uri": str(made), "fingerprint": fingerprint}], ["any"]) == {}
 
 
 def test_pictures_of_a_data_set_from_another_command_are_refused(made: Path, tmp_path: Path) -> None:

@@ -91,11 +91,15 @@ def test_a_run_with_a_teacher_has_every_section(make_run):
         "Predictions and labels",
         "Distribution of logits",
         "Seven classes",
+        "Errors by group",
+        "Calibration",
+        "What the teacher saw better",
         "Worst predictions",
         "Run",
     ]
-    # Scores; validation, five terms, total, rate and norm; three scatters; labels and three logits; two of classes.
-    assert len(page.all("svg")) == 1 + 9 + 3 + 4 + 2
+    # Scores; validation, five terms, total, rate and norm; three scatters; labels and three logits; two of classes;
+    # words and labels; calibration.
+    assert len(page.all("svg")) == 1 + 9 + 3 + 4 + 2 + 2 + 1
     assert "weight ψ = 1" in page.text
 
 
@@ -156,7 +160,8 @@ def test_a_run_alone_shows_no_teacher(make_run):
     page = page_of(make_run(teacher=False))
     assert "Video logit" not in page.source
     assert "student alone" in page.text
-    assert len(page.all("svg")) == 1 + 5 + 1 + 2 + 1
+    assert "What the teacher saw better" not in page.headings
+    assert len(page.all("svg")) == 1 + 5 + 1 + 2 + 1 + 2 + 1
 
 
 def test_the_page_is_self_contained_and_accessible(make_run):
@@ -310,6 +315,9 @@ def test_a_run_that_has_just_started_can_be_shown(make_run):
     assert "Corr –" in page.text  # one clip has no correlation
     assert "on 1 test clip" in page.text
     assert "nan" not in page.text
+    assert "All clips have the same number of words" in page.text
+    assert "There are fewer than 20 clips" in page.text
+    assert "the clips are of one video, or their videos are unknown" in page.text
 
 
 def test_many_points_are_drawn_as_a_sample(make_run, monkeypatch):

@@ -257,6 +257,7 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from vadv_dist.features.contact_sheet import clip_strips
     from vadv_dist.reporting.report import write_report
     from vadv_dist.storage import location
     from vadv_dist.studies.record import is_study
@@ -267,7 +268,7 @@ def _report(options: argparse.Namespace) -> int:
     if options.compare and not is_run:
         raise UserError("--compare needs runs, but RUN is a search or a study. Leave it out.")
     if is_run:
-        print(write_report(options.run, compare=options.compare))
+        print(write_report(options.run, compare=options.compare, strips=clip_strips))
     elif is_search(root):
         from vadv_dist.tuning.result_files import report_search
 

@@ -1,5 +1,7 @@
-"""Draw what an extraction saw: for a few clips, sampled frames with their face boxes."""
+"""Draw what an extraction saw: sampled frames of clips, with their face boxes."""
 
+import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ _CLIPS_PER_SPLIT = 4
 _FRAMES = 8
 _TILE_WIDTH = 200
 _CAPTION_HEIGHT = 18
+# A strip beside the words of a clip: twice as many pixels as it is shown with.
+_STRIP_FRAMES, _STRIP_TILE_WIDTH = 5, 144
 _BOX_COLOUR, _INK, _PAPER = (60, 220, 90), (230, 230, 230), (24, 24, 28)
 
 
@@ -33,9 +37,8 @@ def write_contact_sheets(uri: str | Location, folder: str | Location) -> list[Lo
         UserError: there is no such data set, it was not made by `vadv extract`, or none of its clips can be found.
     """
     dataset, target = Dataset.open(uri), location(folder)
-    sources = dataset.root / SOURCES_NAME
-    root = dataset.manifest.provenance.get("root")
-    if SOURCES_NAME not in dataset.manifest.records or not sources.is_file() or not isinstance(root, str):
+    root = _root_of(dataset)
+    if root is None:
         raise UserError(
             f"{dataset.root} was not made by vadv extract, so there are no pictures to draw. Leave out --pictures."
         )
@@ -44,8 +47,7 @@ def write_contact_sheets(uri: str | Location, folder: str | Location) -> list[Lo
             f"{dataset.root} was extracted by version {made_with or 1} of the video reader, and this is version "
             f"{READER_VERSION}: the pictures might not show the encoded frames. Leave out --pictures."
         )
-    with local_copy(sources) as path:
-        rows = read_table(path).to_pylist()
+    rows = _sources(dataset)
     written: list[Location] = []
     faults = []
     for split in (split for split in SPLITS if split in dataset.manifest.splits):
@@ -56,7 +58,7 @@ def write_contact_sheets(uri: str | Location, folder: str | Location) -> list[Lo
         strips = []
         for row in [first, *(mine[i] for i in places if mine[i] is not first)][:_CLIPS_PER_SPLIT]:
             try:
-                strips.append(_strip(row, location(root)))
+                strips.append(_captioned(row, root))
             except BadClipError as error:
                 faults.append(f"{row['clip_id']} ({error})")
         if strips:
@@ -72,32 +74,99 @@ def write_contact_sheets(uri: str | Location, folder: str | Location) -> list[Lo
     return written
 
 
-def _strip(row: dict[str, Any], root: Location) -> Pillow.Image:
+def clip_strips(data: Sequence[Mapping[str, Any]], clip_ids: Sequence[str]) -> dict[str, bytes | str]:
+    """A row of frames of each clip, as JPEG, or why there is none.
+
+    Args:
+        data: location (`uri`) and fingerprint of each data set, as an evaluation has them.
+        clip_ids: the clips.
+    Returns:
+        by clip id. Clips of data sets that `vadv extract` did not make, or that are no longer in their place, are left
+        out, and so are ids that two data sets have.
+    """
+    wanted, found, ambiguous = set(clip_ids), dict[str, bytes | str](), set[str]()
+    for source in data:
+        try:
+            dataset = Dataset.open(source["uri"])
+            root = _root_of(dataset)
+            if root is None or dataset.manifest.fingerprint != source["fingerprint"]:
+                continue
+            rows = [row for row in _sources(dataset) if row["clip_id"] in wanted]
+        except UserError:
+            continue
+        is_readable = dataset.manifest.provenance.get("reader") == READER_VERSION
+        for row in rows:
+            if row["clip_id"] in found:
+                ambiguous.add(row["clip_id"])
+            found[row["clip_id"]] = _jpeg(row, root) if is_readable else "extracted by another version of vadv"
+    return {name: strip for name, strip in found.items() if name not in ambiguous}
+
+
+def _root_of(dataset: Dataset) -> Location | None:
+    """The folder of a data set's clips; None if it was not extracted from any."""
+    root = dataset.manifest.provenance.get("root")
+    is_extracted = SOURCES_NAME in dataset.manifest.records and (dataset.root / SOURCES_NAME).is_file()
+    return location(root) if is_extracted and isinstance(root, str) else None
+
+
+def _sources(dataset: Dataset) -> list[dict[str, Any]]:
+    with local_copy(dataset.root / SOURCES_NAME) as path:
+        return read_table(path).to_pylist()
+
+
+def _jpeg(row: dict[str, Any], root: Location) -> bytes | str:
+    try:
+        tiles, _ = _tiles(row, root, _STRIP_FRAMES, _STRIP_TILE_WIDTH)
+    except BadClipError as error:
+        return str(error)
+    written = io.BytesIO()
+    _side_by_side(tiles).save(written, format="JPEG", quality=70)
+    return written.getvalue()
+
+
+def _captioned(row: dict[str, Any], root: Location) -> Pillow.Image:
     """One clip: a caption and its frames."""
-    boxes = row["boxes"]
-    # Frames at times with a known box: those of the face branch.
-    count = len(boxes) if boxes else _FRAMES
-    shown = min(_FRAMES, count)
-    chosen = [int((i + 0.5) / shown * count) for i in range(shown)]
-    times = Span(row["start_s"], row["end_s"]).middles(count)
-    with open_clip(str(join(root, row["path"]))) as file, Video(file) as video:
-        images = [to_image(frame, 2 * _TILE_WIDTH) for _, frame in video.frames([times[i] for i in chosen])]
-    height = round(_TILE_WIDTH * row["height"] / row["width"])
-    strip = Pillow.new("RGB", (_TILE_WIDTH * len(images), height + _CAPTION_HEIGHT), _PAPER)
-    draw = ImageDraw.Draw(strip)
-    seen = f"a face in {row['faces']} frames of {count}" if boxes else f"no face: {row['no_face'] or 'not sought'}"
+    tiles, count = _tiles(row, root, _FRAMES, _TILE_WIDTH)
+    seen = (
+        f"a face in {row['faces']} frames of {count}" if row["boxes"] else f"no face: {row['no_face'] or 'not sought'}"
+    )
     caption = (
         f"{row['clip_id']}   {row['width']} x {row['height']}   {row['start_s']:.2f} to {row['end_s']:.2f} s   {seen}"
     )
-    draw.text((4, 3), caption, fill=_INK)
-    for place, (index, image) in enumerate(zip(chosen, images, strict=True)):
-        tile = Pillow.fromarray(image).resize((_TILE_WIDTH, height), Pillow.Resampling.BILINEAR)
-        strip.paste(tile, (place * _TILE_WIDTH, _CAPTION_HEIGHT))
+    strip = _side_by_side(tiles, top=_CAPTION_HEIGHT)
+    ImageDraw.Draw(strip).text((4, 3), caption, fill=_INK)
+    return strip
+
+
+def _tiles(row: dict[str, Any], root: Location, most: int, width: int) -> tuple[list[Pillow.Image], int]:
+    """Sampled frames of a clip with the boxes of its face, and the number of frames that were sampled for the face.
+
+    Raises:
+        BadClipError: the clip is missing or cannot be decoded.
+    """
+    boxes = row["boxes"]
+    # Frames at times with a known box: those of the face branch.
+    count = len(boxes) if boxes else most
+    shown = min(most, count)
+    chosen = [int((i + 0.5) / shown * count) for i in range(shown)]
+    times = Span(row["start_s"], row["end_s"]).middles(count)
+    with open_clip(str(join(root, row["path"]))) as file, Video(file) as video:
+        images = [to_image(frame, 2 * width) for _, frame in video.frames([times[i] for i in chosen])]
+    height = round(width * row["height"] / row["width"])
+    tiles = []
+    for index, image in zip(chosen, images, strict=True):
+        tile = Pillow.fromarray(image).resize((width, height), Pillow.Resampling.BILINEAR)
         if boxes:
-            left, top, right, bottom = boxes[index]
-            x0, x1 = ((place + x) * _TILE_WIDTH for x in (left, right))
-            y0, y1 = (_CAPTION_HEIGHT + y * height for y in (top, bottom))
-            draw.rectangle((x0, y0, x1, y1), outline=_BOX_COLOUR, width=2)
+            x0, y0, x1, y1 = (share * side for share, side in zip(boxes[index], 2 * (width, height), strict=True))
+            ImageDraw.Draw(tile).rectangle((x0, y0, x1, y1), outline=_BOX_COLOUR, width=2)
+        tiles.append(tile)
+    return tiles, count
+
+
+def _side_by_side(tiles: list[Pillow.Image], top: int = 0) -> Pillow.Image:
+    strip = Pillow.new("RGB", (sum(tile.width for tile in tiles), tiles[0].height + top), _PAPER)
+    for place, tile in enumerate(tiles):
+        strip.paste(tile, (place * tile.width, top))
     return strip
 
 

@@ -3,8 +3,10 @@
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from vadv_dist.reporting.class_sections import class_sections
+from vadv_dist.reporting.clip_tables import Strips
 from vadv_dist.reporting.comparison import Comparison, compare_records
 from vadv_dist.reporting.curves import validation_points
 from vadv_dist.reporting.markup import Markup, join, tag
@@ -26,13 +28,16 @@ from vadv_dist.reporting.words import clips, score
 from vadv_dist.storage import Location, local_copy, location
 
 
-def write_report(run: str | Location, *, compare: Sequence[str | Location] = ()) -> Location:
+def write_report(
+    run: str | Location, *, compare: Sequence[str | Location] = (), strips: Strips | None = None
+) -> Location:
     """Write a run's report into its folder, completely or not at all, and its pictures as files into `figures/`.
 
     Args:
         run: the run's folder. The report shows its test evaluation, or else its validation evaluation; without either,
             it says how to evaluate.
         compare: folders of other runs on the same data, such as the same student trained alone.
+        strips: finds frames of the clips that are shown, such as `features.contact_sheet.clip_strips`; None shows none.
     Returns:
         Path of the page: one file that loads nothing and needs no script.
     Raises:
@@ -47,13 +52,13 @@ def write_report(run: str | Location, *, compare: Sequence[str | Location] = ())
             records.append(read_run(copies.enter_context(local_copy(path, (*RUN_FILES, *others))), str(path)))
         names = [record.name for record in records]
         records = [replace(r, name=r.uri) if names.count(r.name) > 1 else r for r in records]
-        page = report_page(records[0], records[1:])
+        page = report_page(records[0], records[1:], strips)
     path = run / "report.html"
     page.write(path)
     return path
 
 
-def report_page(run: RunRecord, others: Sequence[RunRecord] = ()) -> Page:
+def report_page(run: RunRecord, others: Sequence[RunRecord] = (), strips: Strips | None = None) -> Page:
     """The page that `write_report` writes: the same bytes for the same files."""
     evaluation = run.evaluation
     if evaluation is None:
@@ -62,7 +67,7 @@ def report_page(run: RunRecord, others: Sequence[RunRecord] = ()) -> Page:
     else:
         comparisons = [_compared(run, other, evaluation.split) for other in others]
         header = _header(run, evaluation, comparisons)
-        published, of_clips = _sections_of_labels(evaluation)
+        published, of_clips = _sections_of_labels(evaluation, strips)
         sections = [
             metrics_section(run, evaluation, comparisons),
             sources_section(evaluation),
@@ -79,14 +84,14 @@ def report_page(run: RunRecord, others: Sequence[RunRecord] = ()) -> Page:
 
 
 def _sections_of_labels(
-    evaluation: Scored,
+    evaluation: Scored, strips: Strips | None
 ) -> tuple[Callable[[RunRecord, Scored], Section | None], Callable[[Scored, Sequence[Comparison]], Sequence[Section]]]:
     """The section on published results and those on clips that fit what the student predicts."""
     if evaluation.retrieves:
         return vegas_section, retrieval_sections
     if evaluation.classifies:
-        return lambda run, evaluation: None, class_sections
-    return paper_section, clip_sections
+        return lambda run, evaluation: None, partial(class_sections, strips=strips)
+    return paper_section, partial(clip_sections, strips=strips)
 
 
 def _compared(run: RunRecord, other: RunRecord, split: str) -> Comparison:

@@ -44,6 +44,7 @@ class Predictions:
 
     Attributes:
         clip_id, source, text: of the clips, [R].
+        video_id: of the clips, [R]; empty strings if the file has none.
         label: [R].
         values: predictions by name of the output: values [R], probabilities or scores of classes [R, C], or embeddings
             of audio and visual [R, 2, E].
@@ -52,6 +53,7 @@ class Predictions:
     clip_id: list[str]
     source: list[str]
     text: list[str]
+    video_id: list[str]
     label: FloatArray
     values: dict[str, FloatArray]
 
@@ -114,11 +116,32 @@ class Scored:
 
     def output_scores(self, output: Output) -> FloatArray:
         """The score metric of an output on each clip, [R], of tasks whose outputs predict labels; NaN without one."""
+        if self.classifies:
+            known = ~np.isnan(self.predictions.values[output.name]).any(axis=1)
+            return np.where(known, self.is_right(output), np.nan)
+        return self.errors(output)
+
+    def errors(self, output: Output) -> FloatArray:
+        """How wrong an output is on each clip, [R]; NaN without a prediction.
+
+        A value's distance to the label, or 1 minus the probability of the label's class.
+        """
         values, label = self.predictions.values[output.name], self.predictions.label
         if self.classifies:
-            known = ~np.isnan(values).any(axis=1)
-            return np.where(known, np.nan_to_num(values).argmax(axis=1) == label, np.nan)
-        return np.abs(values - label)
+            return np.asarray(1.0 - values[np.arange(len(label)), label.astype(int)])
+        return np.asarray(np.abs(values - label))
+
+    def is_right(self, output: Output) -> npt.NDArray[np.bool_]:
+        """Whether an output predicts the label's class, or a value within `tolerance` of it, [R]."""
+        if self.classifies:
+            values = np.nan_to_num(self.predictions.values[output.name])
+            return np.asarray(values.argmax(axis=1) == self.predictions.label)
+        return np.asarray(self.errors(output) <= self.tolerance)
+
+    @property
+    def tolerance(self) -> float:
+        """How far from its label a predicted value counts as right: half a class of seven, 0.5 in [-3, 3]."""
+        return self.scale.unit / 2
 
 
 @dataclass(frozen=True)
@@ -272,7 +295,9 @@ def _read_predictions(path: Path, document: Evaluation, again: str) -> Predictio
         needed = ("clip_id", "source", "text", "label", *(output.column for output in outputs))
         if missing := [name for name in needed if name not in table.column_names]:
             raise UserError(f"{path} has no column {', '.join(missing)}. {again}")
-        texts = {name: table[name].cast(pa.string()).fill_null("").to_pylist() for name in needed[:3]}
+        texts = {name: _strings(table[name]) for name in needed[:3]}
+        has_videos = "video_id" in table.column_names
+        texts["video_id"] = _strings(table["video_id"]) if has_videos else [""] * len(table)
         values = {name: _numbers(table[name]) for name in needed[3:]}
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read as Parquet: {error}. {again}") from None
@@ -294,6 +319,13 @@ def _read_predictions(path: Path, document: Evaluation, again: str) -> Predictio
     if num_classes and not np.isin(values["label"], np.arange(num_classes)).all():
         raise UserError(f"{path} has labels that are not one of the {num_classes} classes. {again}")
     return Predictions(**texts, label=values["label"], values={o.name: values[o.column] for o in outputs})
+
+
+def _strings(column: Any) -> list[str]:
+    import pyarrow as pa
+
+    strings: list[str] = column.cast(pa.string()).fill_null("").to_pylist()
+    return strings
 
 
 def _numbers(column: Any) -> FloatArray:

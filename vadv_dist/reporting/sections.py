@@ -5,8 +5,10 @@ from pathlib import Path
 
 from vadv_dist.evaluation import classification
 from vadv_dist.evaluation.retrieval import NOTES
+from vadv_dist.reporting.clip_tables import Strips
 from vadv_dist.reporting.comparison import Comparison
 from vadv_dist.reporting.curves import loss_pictures, optimizer_pictures, validation_pictures
+from vadv_dist.reporting.error_sections import error_sections
 from vadv_dist.reporting.facts import data_table, run_facts
 from vadv_dist.reporting.figures import confusion_pictures, histogram_pictures, scatter_pictures, score_picture
 from vadv_dist.reporting.markup import Markup, join, tag
@@ -15,8 +17,8 @@ from vadv_dist.reporting.pictures import Picture
 from vadv_dist.reporting.retrieval_sections import chance_row, score_rows
 from vadv_dist.reporting.run_files import FloatArray, RunRecord, Scored
 from vadv_dist.reporting.style import role_of
-from vadv_dist.reporting.tables import facts_list, metrics_table, worst_table
-from vadv_dist.reporting.words import SPLITS, best_attainable, clips, student_of
+from vadv_dist.reporting.tables import facts_list, metrics_table
+from vadv_dist.reporting.words import best_attainable, clips, student_of
 from vadv_dist.runs.records import Evaluation
 from vadv_dist.storage import read_json
 
@@ -97,8 +99,8 @@ def training_section(run: RunRecord) -> Section:
     return _of_pictures("training", "Training", note, pictures)
 
 
-def clip_sections(evaluation: Scored, comparisons: Sequence[Comparison]) -> list[Section]:
-    """What was predicted, clip by clip."""
+def clip_sections(evaluation: Scored, comparisons: Sequence[Comparison], strips: Strips | None = None) -> list[Section]:
+    """What was predicted, clip by clip, and errors (`error_sections`)."""
     others = [comparison.other_than(evaluation) for comparison in comparisons]
     logits = [(student_of(other), theirs.predictions.values[evaluation.task.student.name]) for other, theirs in others]
     return [
@@ -123,13 +125,7 @@ def clip_sections(evaluation: Scored, comparisons: Sequence[Comparison]) -> list
             confusion_pictures(evaluation),
             "wide",
         ),
-        Section(
-            "worst",
-            "Worst predictions",
-            f"The {min(10, len(evaluation.predictions))} {SPLITS[evaluation.split]} clips with the largest errors of "
-            "the student.",
-            worst_table(evaluation),
-        ),
+        *error_sections(evaluation, strips),
     ]
 
 

@@ -1,13 +1,10 @@
-"""Tables of the page: metrics, the worst predictions, facts."""
+"""Tables of the page: metrics and facts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
 from vadv_dist.evaluation.description import Metric
 from vadv_dist.reporting.markup import Markup, join, tag
-from vadv_dist.reporting.run_files import Scored
-from vadv_dist.reporting.words import MISSING, fit_columns, score, shown_metrics
+from vadv_dist.reporting.words import fit_columns, score, shown_metrics
 from vadv_dist.runs.records import Values
 
 
@@ -39,20 +36,6 @@ def score_cells(scores: Values, metrics: Sequence[Metric]) -> list[str]:
     return [score(scores.get(metric.key), percent=metric.percent) for metric in metrics]
 
 
-def worst_table(evaluation: Scored) -> Markup:
-    """The ten clips with the largest errors of the student."""
-    predictions = evaluation.predictions
-    signed = evaluation.scale.low < 0
-    errors = evaluation.clip_scores
-    rows: list[tuple[str | None, list[str]]] = []
-    for row in sorted(range(len(errors)), key=lambda row: (-errors[row], predictions.clip_id[row]))[:10]:
-        words = join(tag("q", predictions.text[row]), tag("small", predictions.clip_id[row]))
-        values = (predictions.label, *predictions.values.values())
-        rows.append((None, [words, *(_number(v[row], signed) for v in values), tag("b", f"{errors[row]:.2f}")]))
-    columns = ("Words", "Label", *(output.title for output in evaluation.outputs), "Error")
-    return plain_table("Worst predictions", columns, rows)
-
-
 def plain_table(label: str, columns: Sequence[str], rows: Iterable[tuple[str | None, Sequence[str]]]) -> Markup:
     """A table whose first column names its rows, each a class and its cells; it scrolls where the page is narrow."""
     first, *others = columns
@@ -68,11 +51,3 @@ def plain_table(label: str, columns: Sequence[str], rows: Iterable[tuple[str | N
 def facts_list(facts: Mapping[str, str]) -> Markup:
     """Names and values, in pairs."""
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()), class_="facts")
-
-
-def _number(value: float, signed: bool) -> str:
-    """A label or a logit in two decimals."""
-    if np.isnan(value):
-        return MISSING
-    text = f"{value:+.2f}".replace("+0.00", "0.00") if signed else f"{value:.2f}"
-    return text.replace("-", "−")
