@@ -62,8 +62,7 @@ def test_each_split_has_a_sheet_with_its_boxes(configure, classifier_folder: Pat
     assert clip_strips([*data, *data], ["c_0"]) == {}  # which of them is meant is unknown
     (tmp_path / "clips" / "c.mp4").unlink()
     [reason] = clip_strips(data, ["c_0"]).values()
-    assert isinstance(reason, str)
-    assert "c.mp4" in reason
+    assert reason == "missing file"
     assert [p.name for p in write_contact_sheets(tmp_path / "out", tmp_path / "again")] == ["train.png"]
 
 

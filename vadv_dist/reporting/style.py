@@ -112,7 +112,7 @@ tr.ours > * { background: var(--wash); } tr.ours > th { font-weight: 600; paddin
 tr.ours + tr:not(.ours) > th { padding-left: 0; }
 q { display: inline-block; min-width: 250px; overflow-wrap: anywhere; quotes: "“" "”"; }
 .strip { display: block; width: 100%; max-width: 360px; margin-top: 6px; }
-.grid-of .scroll { margin-top: 0; min-width: 0; }
+.grid-of .scroll { margin-top: 0; min-width: 0; } ul.notes + .about { margin-top: 22px; }
 .query { margin: 0; padding: 14px 0; border-bottom: 1px solid var(--rule); break-inside: avoid; }
 .query p { margin: 0 0 8px; } .query p > b { margin-right: 6px; }
 .query ol { display: grid; gap: 6px; margin: 0; padding: 0; list-style: none; grid-template-columns: repeat(5, 1fr); }
