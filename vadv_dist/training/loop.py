@@ -18,6 +18,7 @@ from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.faults import is_out_of_memory
 from vadv_dist.engines.protocol import Engine
 from vadv_dist.errors import DivergedError, MemoryFullError, UserError
+from vadv_dist.evaluation.description import Metric
 from vadv_dist.objectives.weighting import find_collapse
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import (
@@ -33,14 +34,14 @@ from vadv_dist.runs.records import (
     finite,
 )
 from vadv_dist.runs.state import TrainState
-from vadv_dist.tasks.base import Task
+from vadv_dist.tasks.base import Metrics, Task
 from vadv_dist.training.checkpoints import RunCheckpoints
 from vadv_dist.training.clip_errors import write_clip_errors
 from vadv_dist.training.distillation_schedule import DistillationSchedule
 from vadv_dist.training.meter import LogLine, RankCounts, TermMeter
 from vadv_dist.training.pulse import Pulse
 from vadv_dist.training.schedule import cosine_with_warmup
-from vadv_dist.training.scoring import metrics_by_source, score_split
+from vadv_dist.training.scoring import Scored, metrics_by_source, score_split
 from vadv_dist.training.stop_agreement import StopAgreement
 from vadv_dist.training.term_weights import TermWeights
 
@@ -314,42 +315,21 @@ class Trainer:
             self._emit(NoteLine(step=self.state.step, epoch=self.state.epoch, what=what))
 
     def _end_epoch(self) -> None:
-        state, trainer = self.state, self.config.trainer
+        state = self.state
         self._flush_terms()
         plan = self._plan()
         self.train_windows.keep(self._windows_after(state.step))
-        scored = score_split(
-            self.task,
-            self.engine,
-            self.valid,
-            self.valid_windows,
-            self.config,
-            self.distributed,
-            max_batches=self.max_valid_batches,
-            on_batch=self._leave_validation,
-            waiting=self._leave_alone,
-        )
-        self._flush_notes()
+        scored = self._validate()
         if plan.num_windows > 1:  # the next epoch needs the room
             self.valid_windows.keep(())
         metrics = self.task.metrics(scored.predictions, scored.label)
-        metric = self.task.description.score_metric
-        score = metrics[self.task.description.student.name][metric.key]
-        if not math.isfinite(score):
-            self._tell_fault("the validation score is not finite")
-            raise DivergedError(
-                f"The validation {metric.title} of epoch {state.epoch} is {score}: the model predicts NaN or infinity. "
-                "Start another run (--run.name=…) with a lower optimizer.lr, or in fp32."
-            )
         several = len(self.valid.sources.datasets) > 1
         by_source = metrics_by_source(self.task, scored) if several else {}
-        improved = state.record(metric.cost(score), metrics, keep=trainer.keep_best, by_source=by_source)
-        if improved and self.distributed.is_main:
-            errors = self.task.clip_errors(scored.predictions, scored.label)
-            own = scored.predictions[self.task.description.student.column]
-            write_clip_errors(self.folder.root, scored.names, errors, state.step, label=scored.label, prediction=own)
+        score = self._score(metrics)
+        cost = self._score_metric.cost(score)
+        improved = state.record(cost, metrics, keep=self.config.trainer.keep_best, by_source=by_source)
         if improved:
-            state.calibration = self.task.calibration(scored.predictions, scored.label)
+            self._keep_best(scored)
         if self._schedule.is_guarded:
             state.guard = self.distributed.gather(self.task.guard(metrics))[0]  # equal on all ranks to the last bit
         epoch = state.epoch
@@ -357,14 +337,7 @@ class Trainer:
         collapse = find_collapse(weights, self._student_term())
         state.collapse = None if collapse is None else Collapse(collapse[0], finite(collapse[1]))
         self._weights.end_epoch()
-        if self.task.in_closed_form:
-            state.stopped = "closed_form"
-        elif state.step == trainer.max_steps:
-            state.stopped = "max_steps"
-        elif state.epoch >= trainer.epochs:
-            state.stopped = "epochs"
-        if state.stopped is None and trainer.patience is not None and state.bad_epochs >= trainer.patience:
-            state.stopped = "patience"
+        state.stopped = self._why_stopped()
         self._count_seconds()
         # Before the checkpoint: a run killed before it is complete repeats the epoch and removes the line.
         self._emit(
@@ -390,9 +363,65 @@ class Trainer:
             self._checkpoints.save_weights(state, partial(self._announce, resumable=False))
         self._line = LogLine()
         if self.on_epoch is not None:
-            self.on_epoch(
-                {"epoch": epoch, "step": state.step, f"valid_{metric.key}": score, "cost": metric.cost(score), **means}
+            name = f"valid_{self._score_metric.key}"
+            self.on_epoch({"epoch": epoch, "step": state.step, name: score, "cost": cost, **means})
+
+    def _validate(self) -> Scored:
+        """Predict the validation split."""
+        scored = score_split(
+            self.task,
+            self.engine,
+            self.valid,
+            self.valid_windows,
+            self.config,
+            self.distributed,
+            max_batches=self.max_valid_batches,
+            on_batch=self._leave_validation,
+            waiting=self._leave_alone,
+        )
+        self._flush_notes()
+        return scored
+
+    @property
+    def _score_metric(self) -> Metric:
+        return self.task.description.score_metric
+
+    def _score(self, metrics: Metrics) -> float:
+        """The student's score, by which checkpoints are compared.
+
+        Raises:
+            DivergedError: it is NaN or infinite.
+        """
+        metric = self._score_metric
+        score = metrics[self.task.description.student.name][metric.key]
+        if not math.isfinite(score):
+            self._tell_fault("the validation score is not finite")
+            raise DivergedError(
+                f"The validation {metric.title} of epoch {self.state.epoch} is {score}: the model predicts NaN or "
+                "infinity. Start another run (--run.name=…) with a lower optimizer.lr, or in fp32."
             )
+        return score
+
+    def _keep_best(self, scored: Scored) -> None:
+        """Keep what belongs to the best weights: their errors by clip and the calibration of their predictions."""
+        if self.distributed.is_main:
+            errors = self.task.clip_errors(scored.predictions, scored.label)
+            own = scored.predictions[self.task.description.student.column]
+            write_clip_errors(
+                self.folder.root, scored.names, errors, self.state.step, label=scored.label, prediction=own
+            )
+        self.state.calibration = self.task.calibration(scored.predictions, scored.label)
+
+    def _why_stopped(self) -> str | None:
+        """Why training ends after this epoch, or None."""
+        state, trainer = self.state, self.config.trainer
+        if self.task.in_closed_form:
+            return "closed_form"
+        if state.step == trainer.max_steps:
+            return "max_steps"
+        if state.epoch >= trainer.epochs:
+            return "epochs"
+        return "patience" if trainer.patience is not None and state.bad_epochs >= trainer.patience else None
 
     def _student_term(self) -> str | None:
         """The weighted term that trains the student, preferably one that compares it with the label."""
