@@ -69,6 +69,10 @@ class MemoryFullError(MachineError):
     """The memory of the machine or of a GPU is full."""
 
 
+class StorageError(MachineError):
+    """A disk is full or fails, or an object store does not respond, which others that use it would meet too."""
+
+
 class PreemptedError(MachineError):
     """A job lost its node or was asked to stop. The same command submits it again, and it resumes."""
 

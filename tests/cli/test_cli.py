@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -355,18 +354,6 @@ def test_damaged_export_is_rejected(capsys, trained: Path, tmp_path: Path) -> No
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
     assert "model.safetensors" in mistake(capsys, "predict", tmp_path / "export", "--text", "a")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 1 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True)
-    if done.returncode:
-        pytest.skip("mounting a file system is not allowed here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 def test_full_disk_is_reported_and_leaves_no_partial_files(capsys, write_config, small_disk: Path) -> None:

@@ -1,5 +1,6 @@
 """The loop that runs a search's trainings."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from vadv_dist.config import Config, load_config
 from vadv_dist.data.sources import Sources
-from vadv_dist.errors import UserError
+from vadv_dist.errors import StorageError, UserError
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.trained_on import SourceIdentity, TrainedOn
 from vadv_dist.tuning.events import Ended, Epoch, Event
@@ -52,6 +53,23 @@ def test_search_ends_before_a_training_on_other_data_is_counted(write_config: An
     with pytest.raises(UserError, match=rf"started on .*{fingerprint}.*trial 1 was trained on .*ffffffffffff"):
         run(replaced, "other")
     assert len(events) == 1
+
+
+def test_training_without_room_for_its_checkpoint_has_not_failed(write_config: Any, small_disk: Path) -> None:
+    config = load_config(write_config(storage=small_disk, name="run"), ["--trainer.epochs=1", "--teacher.width=256"])
+    ended: list[Event] = []
+
+    def run() -> None:
+        job = RunJob("seed 1", [(0, config)], lambda key, event: ended.append(event))
+        with LocalPool(30.0) as pool:
+            drive(pool, iter([job]), TrainedOn.of(config, Sources.open(config)))
+
+    with pytest.raises(StorageError, match=r"^seed 1: No space left on the disk that holds .*checkpoints"):
+        run()
+    assert ended == []
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    run()
+    assert [type(event) for event in ended] == [Ended]
 
 
 @pytest.mark.slow

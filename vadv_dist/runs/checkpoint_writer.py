@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vadv_dist.errors import MachineError
+from vadv_dist.errors import StorageError
 from vadv_dist.formats.tensor_parts import TensorPart
 from vadv_dist.runs.checkpoint import (
     MANIFEST,
@@ -279,7 +279,7 @@ class CheckpointWriter:
             if job.given_up.is_set():
                 raise _GivenUpError
             if time.monotonic() > min(until_s, self._leave_at_s):
-                raise MachineError(
+                raise StorageError(
                     f"Rank {rank} has not written its part of the checkpoint of step {job.step}: {path} is missing. "
                     f"Its disk may be full or may not be the one that rank 0 writes to; {_SAFE} Run the same command "
                     "again to resume."

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from vadv_dist.errors import MachineError, UserError, one_line
+from vadv_dist.errors import MachineError, StorageError, UserError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def with_retries(what: str, action: Callable[[Any], T]) -> T:
         FileNotFoundError: there is no such object or bucket.
         ConflictError: the condition of a request does not hold.
         UserError: the store refuses: no credentials, no permission, a malformed request.
-        MachineError: it failed `MAX_ATTEMPTS` times.
+        StorageError: it failed `MAX_ATTEMPTS` times.
     """
     import aiohttp
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
@@ -96,7 +96,7 @@ def with_retries(what: str, action: Callable[[Any], T]) -> T:
             if getattr(error, "errno", None) in _LASTING and code not in ("BadDigest", "XAmzContentSHA256Mismatch"):
                 raise UserError(f"{what}: the object store refuses it ({one_line(error)}).") from None
             if attempt == MAX_ATTEMPTS:
-                raise MachineError(
+                raise StorageError(
                     f"{what} failed {attempt} times, the last time because {one_line(error)}. Complete files on the "
                     "object store are safe; run the same command again when it responds."
                 ) from None

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from vadv_dist.errors import ExistsError, MachineError, UserError, VadvError
+from vadv_dist.errors import ExistsError, StorageError, UserError, VadvError
 from vadv_dist.storage.object_client import ConflictError
 from vadv_dist.storage.objects import Location, S3Path
 
@@ -84,7 +84,7 @@ def disk_faults(target: Location, safe: str = _UNCHANGED) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MachineError(
+            raise StorageError(
                 f"No space left on the disk that holds {target}. No partial file was left there; {safe} "
                 "Free some space and run the same command again."
             ) from error
@@ -93,7 +93,7 @@ def disk_faults(target: Location, safe: str = _UNCHANGED) -> Iterator[None]:
                 f"{target} cannot be written: {error.strerror}. Give a folder that you may write to."
             ) from error
         if error.errno in (errno.EIO, errno.ESTALE):
-            raise MachineError(f"The disk that holds {target} failed: {error.strerror}. {safe}") from error
+            raise StorageError(f"The disk that holds {target} failed: {error.strerror}. {safe}") from error
         raise
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vadv_dist.errors import DivergedError, MachineError, MemoryFullError, UserError, VadvError
+from vadv_dist.errors import DivergedError, MachineError, MemoryFullError, StorageError, UserError, VadvError
 from vadv_dist.runs.records import RunResult
 from vadv_dist.runtime.terminal import counted
 from vadv_dist.tuning.space import Values, value_text
@@ -54,7 +54,14 @@ class Failed:
     message: str
 
 
-Event = Epoch | Ended | Stopped | Lost | Failed
+@dataclass(frozen=True)
+class Blocked:
+    """The trial cannot write to its storage, which is not its fault, and other trials would meet it too."""
+
+    message: str
+
+
+Event = Epoch | Ended | Stopped | Lost | Failed | Blocked
 
 
 def epoch_of(metrics: Mapping[str, Any]) -> Epoch:
@@ -62,9 +69,11 @@ def epoch_of(metrics: Mapping[str, Any]) -> Epoch:
     return Epoch(int(metrics["epoch"]), float(metrics["cost"]), metrics)
 
 
-def failure_of(error: BaseException) -> Failed:
-    """Return the failure for the error that ended a trial."""
+def failure_of(error: BaseException) -> Failed | Blocked:
+    """Return the event for the error that ended a trial."""
     text = str(error) or type(error).__name__
+    if isinstance(error, StorageError) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return Blocked(text)
     if isinstance(error, MemoryError | MemoryFullError) or getattr(error, "errno", None) == errno.ENOMEM:
         return Failed("out of memory", text)
     if isinstance(error, UserError):

@@ -5,14 +5,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from vadv_dist.config import Config
-from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.errors import MachineError, StorageError, UserError, VadvError
 from vadv_dist.runs.checkpoint import last_checkpoint
 from vadv_dist.runs.folder import FAILURE, RunFolder
 from vadv_dist.runs.records import epoch_costs
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.runtime.terminal import counted
 from vadv_dist.storage import read_json, remove_tree, write_json
-from vadv_dist.tuning.events import Ended, Epoch, Event, Failed, Lost, Stopped
+from vadv_dist.tuning.events import Blocked, Ended, Epoch, Event, Failed, Lost, Stopped
 from vadv_dist.tuning.fork import epochs_trained, fork
 from vadv_dist.tuning.pools import Pool
 from vadv_dist.tuning.study import Asked, Study
@@ -46,6 +46,10 @@ class Job(ABC):
     def on_end(self, event: Event) -> bool:
         """Record the end; True starts the job again."""
 
+    @abstractmethod
+    def withdraw(self) -> None:
+        """Forget that it has started, because it could not."""
+
 
 def drive(
     pool: Pool,
@@ -62,6 +66,7 @@ def drive(
         on_change: called with the running jobs when one has started or ended.
     Raises:
         UserError: a job was trained on other data, for example because a data set was replaced meanwhile.
+        StorageError: a job cannot write to its storage; it has not ended.
     """
     running: dict[str, Job] = {}
 
@@ -91,6 +96,10 @@ def drive(
             pool.decide(key, job.on_epoch(event))
             continue
         del running[key]
+        if isinstance(event, Blocked):
+            with contextlib.suppress(Exception):  # what it records may be on the same disk
+                job.withdraw()
+            raise StorageError(f"{key}: {event.message}")
         if isinstance(event, Lost):
             job.lost = event.reason
             start(job)
@@ -168,6 +177,10 @@ class TrialJob(Job):
         goes_on = self._study.report(self._asked, event.epoch, event.cost)
         return goes_on and (self._until is None or event.epoch + 1 < self._until)
 
+    def withdraw(self) -> None:
+        """See `Job`."""
+        self._study.withdraw(self._asked)
+
     def on_end(self, event: Event) -> bool:
         """See `Job`."""
         if isinstance(event, Stopped) and self._until is not None:
@@ -240,6 +253,10 @@ class RunJob(Job):
         """See `Job`."""
         end = self._end()
         return end is None or event.epoch + 1 < end
+
+    def withdraw(self) -> None:
+        """See `Job`."""
+        self._starts -= 1
 
     def on_end(self, event: Event) -> bool:
         """See `Job`; the end of a segment starts the next one."""

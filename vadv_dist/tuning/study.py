@@ -166,6 +166,11 @@ class Study:
         asked.handle.set_user_attr("starts", {**place, "count": count})
         return int(count)
 
+    def withdraw(self, asked: Asked) -> None:
+        """Record that the last start of a trial does not count."""
+        starts = self._frozen(asked.number).user_attrs["starts"]
+        asked.handle.set_user_attr("starts", {**starts, "count": starts["count"] - 1})
+
     def complete(self, asked: Asked, result: RunResult) -> None:
         """Record a trial that ran to its end, by the objectives at the best of its epochs."""
         asked.handle.set_user_attr("best_epoch", result.best_epoch)

@@ -19,7 +19,7 @@ from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import RunResult
 from vadv_dist.runtime.garbage_collection import collect_rarely
 from vadv_dist.runtime.ray_errors import why_lost
-from vadv_dist.tuning.events import Ended, Epoch, Event, Failed, Lost, Stopped, epoch_of, failure_of
+from vadv_dist.tuning.events import Blocked, Ended, Epoch, Event, Failed, Lost, Stopped, epoch_of, failure_of
 from vadv_dist.tuning.session import TrainingSession
 
 # Keys of a trial's configuration besides the sections of the run.
@@ -96,6 +96,8 @@ class TrialActor(ray.tune.Trainable):
             raise TrialFailedError(f"{self._event.kind}: {self._event.message}")
         if isinstance(self._event, Lost):
             raise TrialFailedError(f"lost: {self._event.reason}")
+        if isinstance(self._event, Blocked):
+            raise TrialFailedError(self._event.message)
         waits = isinstance(self._event, Epoch)
         self._event = self._session.decide(True) if waits else self._session.begin(self._config)
         return values_of(self._event)
@@ -120,6 +122,8 @@ def values_of(event: Event) -> dict[str, Any]:
         return {"cost": event.result.cost, "result": json.dumps(event.result.to_json()), "done": True}
     if isinstance(event, Failed):
         return {"cost": float("nan"), "failure": event.kind, "message": event.message}
+    if isinstance(event, Blocked):
+        return {"cost": float("nan"), "blocked": event.message}
     return {"cost": float("nan"), "lost": event.reason if isinstance(event, Lost) else "stopped"}
 
 
@@ -129,6 +133,8 @@ def event_of(values: dict[str, Any]) -> Event | None:
         return Ended(RunResult.from_json(json.loads(values["result"])))
     if "failure" in values:
         return Failed(values["failure"], values["message"])
+    if "blocked" in values:
+        return Blocked(values["blocked"])
     if "lost" in values:
         return Lost(values["lost"])
     return Epoch(values["epoch"], values["cost"]) if "epoch" in values else None

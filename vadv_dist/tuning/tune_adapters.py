@@ -22,7 +22,7 @@ from ray.tune.search import Searcher
 
 from vadv_dist.config import Config, config_to_dict
 from vadv_dist.runtime.ray_errors import last_line
-from vadv_dist.tuning.events import Ended, Epoch, Event, Failed, Lost, Stopped
+from vadv_dist.tuning.events import Blocked, Ended, Epoch, Event, Failed, Lost, Stopped
 from vadv_dist.tuning.trial_actor import KEY, RESOURCES, event_of
 
 _IDLE_S, _LOOK_S = 5.0, 1.0
@@ -188,7 +188,7 @@ class StudyScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """See Ray's `TrialScheduler`."""
         event = event_of(result)
-        if isinstance(event, Failed | Lost):
+        if isinstance(event, Failed | Lost | Blocked):
             self._last[trial.trial_id] = event  # its next step raises
         elif isinstance(event, Epoch) and not self._exchange.ask(trial.config[KEY], event):
             with contextlib.suppress(ray.exceptions.RayError):  # lost, which releases everything as well
