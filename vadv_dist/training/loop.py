@@ -18,7 +18,6 @@ from vadv_dist.engines.distributed import Distributed
 from vadv_dist.engines.faults import is_out_of_memory
 from vadv_dist.engines.protocol import Engine
 from vadv_dist.errors import DivergedError, MemoryFullError, UserError
-from vadv_dist.evaluation.description import Metric
 from vadv_dist.objectives.weighting import find_collapse
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import (
@@ -326,7 +325,8 @@ class Trainer:
         several = len(self.valid.sources.datasets) > 1
         by_source = metrics_by_source(self.task, scored) if several else {}
         score = self._score(metrics)
-        cost = self._score_metric.cost(score)
+        metric = self.task.description.score_metric
+        cost = metric.cost(score)
         improved = state.record(cost, metrics, keep=self.config.trainer.keep_best, by_source=by_source)
         if improved:
             self._keep_best(scored)
@@ -363,8 +363,7 @@ class Trainer:
             self._checkpoints.save_weights(state, partial(self._announce, resumable=False))
         self._line = LogLine()
         if self.on_epoch is not None:
-            name = f"valid_{self._score_metric.key}"
-            self.on_epoch({"epoch": epoch, "step": state.step, name: score, "cost": cost, **means})
+            self.on_epoch({"epoch": epoch, "step": state.step, f"valid_{metric.key}": score, "cost": cost, **means})
 
     def _validate(self) -> Scored:
         """Predict the validation split."""
@@ -382,17 +381,13 @@ class Trainer:
         self._flush_notes()
         return scored
 
-    @property
-    def _score_metric(self) -> Metric:
-        return self.task.description.score_metric
-
     def _score(self, metrics: Metrics) -> float:
         """The student's score, by which checkpoints are compared.
 
         Raises:
             DivergedError: it is NaN or infinite.
         """
-        metric = self._score_metric
+        metric = self.task.description.score_metric
         score = metrics[self.task.description.student.name][metric.key]
         if not math.isfinite(score):
             self._tell_fault("the validation score is not finite")
