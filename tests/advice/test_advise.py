@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.stats import entropy
 from transformers import AutoConfig, AutoModel, AutoTokenizer
@@ -119,6 +121,44 @@ def test_features_are_means_and_clips_without_one_are_counted(tmp_path: Path) ->
     assert probed_clips.SPLITS == ("train", "valid")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("informative", "verdict"), [(True, "likely helps"), (False, "unlikely")])
+def test_classes_get_an_answer_too(informative: bool, verdict: str, tmp_path: Path, capsys) -> None:
+    place = make(tmp_path / "data", num_clips=1600, num_classes=3, informative_video=informative)
+    assert main(["advise", str(place)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(verdict)
+    assert re.search(r"probe on text +wrong class \d+\.\d%, R² 0\.\d+", said)
+
+
+def test_two_classes_are_a_label_of_0_and_1(tmp_path: Path) -> None:
+    as_classes = make(tmp_path / "classes", num_clips=500, num_classes=2)
+    rows = Dataset.open(as_classes)
+    features, by_split = rows.manifest.features, {}
+    for split in ("train", "valid"):
+        table = pa.concat_tables(pq.read_table(rows.shard_path(shard)) for shard in rows.split(split))
+        by_split[split] = table.to_pylist()
+    shape = {name: spec.shape for name, spec in features.items()}
+    numbers = LabelSpec(0.0, 1.0)
+    with DatasetWriter(tmp_path / "numbers", features=features, label=numbers, provenance={}) as writer:
+        for split, clips in by_split.items():
+            for clip in clips:
+                values = {
+                    name: None if clip[name] is None else np.asarray(clip[name], np.float16).reshape(of)
+                    for name, of in shape.items()
+                }
+                writer.write(
+                    split, Clip(clip["clip_id"], clip["video_id"], clip["text"], clip["label"], "made", values)
+                )
+    found, expected = advise(as_classes), advise(tmp_path / "numbers")
+    assert found.complementarity is not None
+    assert expected.complementarity is not None
+    for name in ("difference", "gain", "clearer_target"):
+        assert getattr(found.complementarity, name) == pytest.approx(getattr(expected.complementarity, name), abs=1e-9)
+    assert found.probes["video"].r2 == pytest.approx(expected.probes["video"].r2)
+    assert found.verdict == expected.verdict
+
+
 @pytest.fixture
 def encoder(tmp_path: Path) -> Path:
     """The encoder of made data, with random weights."""
@@ -153,7 +193,7 @@ def test_bad_input_is_refused_with_one_message(tmp_path: Path, capsys) -> None:
         writer.write("train", Clip("c", "v", "text", 1.0, "made", {}))
     place = make(tmp_path / "data", num_clips=30)
     cases = [
-        ([str(tmp_path / "classes")], "has classes as labels, but `vadv advise`"),
+        ([str(tmp_path / "classes")], "have no words"),
         ([str(tmp_path / "words")], "has no visual and no face features (it has: words only)"),
         ([str(place), "--features", "visual,smell"], "has no smell features (it has: visual, face)"),
         ([str(place), "--max-clips", "5"], "--max-clips is 5, expected at least 100"),

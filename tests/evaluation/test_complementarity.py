@@ -73,3 +73,26 @@ def test_bad_input_is_named() -> None:
         complementarity(label, teacher, np.where(np.arange(50) == 3, np.nan, label_hat), teacher_hat, group, seed=1)
     with pytest.raises(ValueError, match="there are 1 groups"):
         complementarity(label, teacher, label_hat, teacher_hat, group * 0, seed=1)
+
+
+def test_values_of_a_label_are_pooled() -> None:
+    """A label of values that say the same is that label; of two independent ones, errors and variances add up."""
+    *one, group = gaussians(np.random.default_rng(5), 200)
+    *other, _ = gaussians(np.random.default_rng(6), 200, teacher_noise=2.0)
+    expected = complementarity(*one, group, seed=1, num_samples=50)
+    same = complementarity(*(np.stack([v, -v], axis=1) for v in one), group, seed=1, num_samples=50)
+    for name in ("difference", "gain", "clearer_target"):
+        assert getattr(same, name) == pytest.approx(getattr(expected, name), abs=1e-9)
+
+    found = complementarity(*(np.stack(pair, axis=1) for pair in zip(one, other, strict=True)), group, seed=1)
+    squares, alone, with_teacher = 0.0, 0.0, 0.0
+    for label, teacher, label_hat, _ in (one, other):
+        for predictors, total in (([label_hat], "alone"), ([label_hat, teacher], "both")):
+            table = np.stack([np.ones_like(label), *predictors], axis=1)
+            left = float(np.linalg.lstsq(table, label, rcond=None)[1][0])
+            alone += left * (total == "alone")
+            with_teacher += left * (total == "both")
+        squares += float(((label - label_hat) ** 2).sum() / len(label))
+    variance = sum(float(label.var()) for label, *_ in (one, other))
+    assert found.gain.mean == pytest.approx(1 - with_teacher / alone)
+    assert found.student_label == pytest.approx(-0.5 * math.log(squares / variance))

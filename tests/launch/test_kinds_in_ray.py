@@ -1,4 +1,4 @@
-"""Every student and every objective trains on two Ray Train workers, as it does in one process."""
+"""Every student, objective and kind of label trains on two Ray Train workers, as it does in one process."""
 
 import dataclasses
 import json
@@ -10,6 +10,7 @@ import pytest
 from kinds import kinds, students, variant
 
 from vadv_dist.config import Config, config_to_yaml, load_config
+from vadv_dist.data.synth import make_dataset
 from vadv_dist.launch.smoke import trainer_here
 from vadv_dist.launch.worker import train_locally
 from vadv_dist.runs.folder import RunFolder
@@ -20,9 +21,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SCRIPT = Path(__file__).with_name("kinds_in_ray.py")
 
 
-def runs(sentiment: Config, retrieval: Config) -> list[Config]:
-    """One run for each student and each objective that its task defines."""
-    found = []
+def runs(sentiment: Config, classes: Config, retrieval: Config) -> list[Config]:
+    """One run for each student and each objective that its task defines, and some with labels that are classes."""
+    found = [variant(classes, f"classes-{kind}", objective=kind) for kind in ("none", "step", "dkd")]
     for kind in kinds("objective"):
         found.append(variant(sentiment, f"sentiment-{kind}", objective=kind))
         found.append(variant(retrieval, f"retrieval-{kind}", objective=kind))
@@ -52,13 +53,15 @@ def losses_in_one_process(config: Config) -> list[float]:
 
 
 def test_every_kind_trains_on_two_ray_workers(cluster, write_config, write_retrieval_config, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "classes", num_clips=60, num_classes=3)
     short = ["--trainer.max_steps=2", "--trainer.num_workers=2", "--trainer.cpus_per_worker=1"]
     # AdamW would turn rounding in gradients near 0 into whole updates.
     short.append("--optimizer.eps=1e-3")
     still = ["--student.dropout=0"]
     sentiment = load_config(write_config(), [*short, *still, "--student.encoder_dropout=0"])
     retrieval = load_config(write_retrieval_config(), [*short, *still])
-    configs = runs(sentiment, retrieval)
+    classes = load_config(write_config(uri=tmp_path / "classes"), [*short, *still, "--student.encoder_dropout=0"])
+    configs = runs(sentiment, classes, retrieval)
     paths = []
     for config in configs:
         paths.append(tmp_path / f"{config.run.name}.yaml")

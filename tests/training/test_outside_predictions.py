@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
+from sklearn.metrics import accuracy_score, f1_score
 
 from vadv_dist.config import load_config
 from vadv_dist.data.dataset import Dataset
@@ -13,6 +14,7 @@ from vadv_dist.data.sources import Sources
 from vadv_dist.data.synth import make_dataset, make_retrieval_dataset
 from vadv_dist.errors import UserError
 from vadv_dist.launch.driver import train
+from vadv_dist.reporting.run_files import read_evaluation
 from vadv_dist.runs.records import Evaluation
 from vadv_dist.storage import read_json
 from vadv_dist.training.evaluate import evaluate_run
@@ -105,9 +107,57 @@ def test_bad_files_are_refused_with_one_message(data: Path, ids, tmp_path: Path)
     refused(file(good), data, "Unknown split 'dev'", split="dev")
 
 
-def test_ambiguous_clips_and_classes_are_refused(data: Path, ids, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("outside-classes") / "data"
+    make_dataset(place, num_clips=60, seed=3, num_classes=3)
+    return place
+
+
+def test_predicted_classes_are_scored(classes: Path, tmp_path: Path) -> None:
+    """By name, by number, and with probabilities, as `vadv predict` writes them."""
+    dataset = Dataset.open(classes)
+    names, label = list(dataset.column("test", "clip_id")), [int(y) for y in dataset.column("test", "label")]
+    rng = np.random.default_rng(0)
+    probability = rng.dirichlet((1, 1, 1), len(label))
+    predicted = probability.argmax(axis=1)
+    words = dataset.manifest.label.classes
+    by_name = write_csv(tmp_path / "names.csv", [(n, words[p].upper()) for n, p in zip(names, predicted, strict=True)])
+    by_number = write_csv(tmp_path / "numbers.csv", zip(names, predicted, strict=True))
+    header = ",".join(["clip_id", "prediction", *(f"probability_{word}" for word in words)])
+    rows = [(n, words[p], *q) for n, p, q in zip(names, predicted, probability.tolist(), strict=True)]
+    with_probabilities = write_csv(tmp_path / "probabilities.csv", rows, header)
+    for file in (by_name, by_number, with_probabilities):
+        found = evaluate_predictions(file, sources_of(classes), "test", tmp_path / file.stem, name="other")
+        scores = found.metrics["student"]
+        assert scores["accuracy"] == pytest.approx(accuracy_score(label, predicted))
+        assert scores["f1_macro"] == pytest.approx(f1_score(label, predicted, average="macro"))
+        written = read_evaluation(tmp_path / file.stem, "test", None)
+        assert written is not None
+        assert written.task.classes == words
+    column = pq.read_table(tmp_path / "probabilities" / "predictions-test.parquet")["text_probabilities"].to_pylist()
+    np.testing.assert_allclose(column, probability, atol=1e-6)
+
+
+def test_bad_predictions_of_classes_are_refused(classes: Path, tmp_path: Path) -> None:
+    names = list(Dataset.open(classes).column("test", "clip_id"))
+
+    def bad(row, message, header="clip_id,prediction") -> None:
+        good = (["neutral", "0", "1", "0"][: len(row)] for _ in names[1:])
+        rows = [(n, *r) for n, r in zip(names, [row, *good], strict=True)]
+        refused(write_csv(tmp_path / "bad.csv", rows, header), classes, message)
+
+    bad(["netural"], "line 2: the prediction for .* is 'netural', expected one of .* Did you mean 'neutral'")
+    bad(["3"], "or a number from 0 to 2")
+    bad(["neutral", "0"], "no column 'probability_neutral'", "clip_id,prediction,probability_negative")
+    header = "clip_id,prediction,probability_negative,probability_neutral,probability_positive"
+    bad(["neutral", "0", "0.5", "0"], "has the probabilities 0, 0.5, 0, expected", header)
+    bad(["neutral", "0", "0.4", "0.6"], "is 'neutral', but 'positive' has the highest", header)
+
+
+def test_ambiguous_clips_and_clips_of_other_data_are_refused(data: Path, ids, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "p.csv", [(clip_id, 0.5) for clip_id in ids["test"]])
     with pytest.raises(UserError, match="and so has another source, so its prediction is ambiguous"):
         score_predictions(file, sources_of(data, data), "test", name="x")
     make_retrieval_dataset(tmp_path / "classes", num_clips=60, num_classes=3)
-    refused(file, tmp_path / "classes", "has classes as labels, but .*p.csv predicts a number")
+    refused(file, tmp_path / "classes", "line 2: the prediction for .* is '0.5', expected one of")

@@ -13,7 +13,8 @@ from vadv_dist.evaluation.complementarity import Complementarity, complementarit
 from vadv_dist.models.frozen_text import FrozenText
 from vadv_dist.storage import Location
 
-TEACHER_FEATURES = ("visual", "face")
+# As the keys of a dictionary, in the order of messages.
+TEACHER_FEATURES = dict.fromkeys(("visual", "face")).keys()
 DEFAULT_CLIPS = 4000
 MIN_CLIPS, MIN_VIDEOS = 100, 2 * NUM_FOLDS
 
@@ -29,14 +30,14 @@ def advise(
     """Compare what text and video say about the label, by probes on the train and valid splits.
 
     Args:
-        uri: a data set of sentiment labels.
+        uri: a data set with words, whose labels are numbers or classes.
         encoder: folder or name of a pretrained encoder, whose mean token embedding represents a text; None takes words
             and pairs of words, weighted by TF-IDF.
         features: features of the teacher; None takes those of visual and face that the data set has.
         max_clips: number of clips to draw at most, which bounds memory and time.
         seed: seed of the draw, the folds and the bootstrap.
     Raises:
-        UserError: the data set has classes as labels, no such feature or no words; or `max_clips` is too small.
+        UserError: the data set has no such feature or no words; or `max_clips` is too small.
     """
     dataset = Dataset.open(uri)
     chosen = _features(dataset, features)
@@ -68,27 +69,26 @@ def advise(
         text=f"mean token embeddings of {encoder}" if encoder else "words and pairs of words (TF-IDF)",
         probes=probes,
         complementarity=found,
+        classes=clips.classes,
     )
 
 
 def _probed(clips: ProbedClips, encoder: str | None, seed: int) -> tuple[dict[str, Probe], Complementarity]:
     """Fit the probes. The teacher's view of a clip is the label as predicted from its video."""
     folds = video_folds(clips.video_id, seed=seed)
-    label_R1 = clips.label[:, None]
-    video_R1 = out_of_fold(dense(clips.features), label_R1, folds)
-    text_R2 = out_of_fold(_text(clips, encoder), np.concatenate([label_R1, video_R1], axis=1), folds)
-    both_R1 = out_of_fold(dense(np.concatenate([text_R2[:, :1], video_R1], axis=1)), label_R1, folds)
-    found = complementarity(clips.label, video_R1[:, 0], text_R2[:, 0], text_R2[:, 1], clips.video_id, seed=seed)
-    inputs = {"text": text_R2[:, 0], "video": video_R1[:, 0], "both": both_R1[:, 0]}
-    return {name: _probe(clips.label, predicted) for name, predicted in inputs.items()}, found
+    label = clips.label[:, None]
+    if clips.classes:  # 1 in the class, 0 in the others
+        label = np.eye(len(clips.classes))[clips.label.astype(int)]
+    video = out_of_fold(dense(clips.features), label, folds)
+    text, video_of_text = np.split(
+        out_of_fold(_text(clips, encoder), np.concatenate([label, video], axis=1), folds), 2, axis=1
+    )
+    both = out_of_fold(dense(np.concatenate([text, video], axis=1)), label, folds)
+    found = complementarity(label, video, text, video_of_text, clips.video_id, seed=seed)
+    return {name: _probe(label, of) for name, of in (("text", text), ("video", video), ("both", both))}, found
 
 
 def _features(dataset: Dataset, features: Sequence[str] | None) -> tuple[str, ...]:
-    if dataset.manifest.label.is_class:
-        raise UserError(
-            f"{dataset.root} has classes as labels, but `vadv advise` compares what text and video tell about labels "
-            "that are numbers. Train with a teacher and alone (objective.kind: none), then compare both (vadv compare)."
-        )
     has = dataset.manifest.features
     chosen = tuple(dict.fromkeys(features)) if features else tuple(name for name in TEACHER_FEATURES if name in has)
     absent = [name for name in chosen if name not in has]
@@ -107,5 +107,10 @@ def _text(clips: ProbedClips, encoder: str | None) -> Features:
     return dense(np.concatenate([batch.means() for batch in FrozenText(encoder).embed(clips.text)]))
 
 
-def _probe(label: Floats, predicted: Floats) -> Probe:
-    return Probe(float(np.abs(label - predicted).mean()), float(1 - ((label - predicted) ** 2).mean() / label.var()))
+def _probe(label_RK: Floats, predicted_RK: Floats) -> Probe:
+    squares = ((label_RK - predicted_RK) ** 2).mean(axis=0).sum()
+    if label_RK.shape[1] == 1:
+        error = np.abs(label_RK - predicted_RK).mean()
+    else:
+        error = (label_RK.argmax(axis=1) != predicted_RK.argmax(axis=1)).mean()
+    return Probe(float(error), float(1 - squares / label_RK.var(axis=0).sum()))

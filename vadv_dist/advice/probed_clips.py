@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vadv_dist.data.classes import class_names
 from vadv_dist.data.columns import tensor_chunks
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.reading import ShardReader
@@ -22,10 +23,11 @@ class ProbedClips:
 
     Attributes:
         text, video_id: of each clip, R each.
-        label: in label units, [R].
+        label: in label units, or numbers of classes, [R].
         features: means over frames and tokens of all features, side by side, [R, D].
         available: number of clips of the two splits, of which `R` were drawn.
         lacking: number of drawn clips that were left out because they lack a feature.
+        classes: names of the classes; empty if labels are numbers.
     """
 
     text: list[str]
@@ -34,6 +36,7 @@ class ProbedClips:
     features: npt.NDArray[np.float32]
     available: int
     lacking: int
+    classes: tuple[str, ...] = ()
 
 
 def read_clips(dataset: Dataset, features: Sequence[str], *, max_clips: int, seed: int) -> ProbedClips:
@@ -72,6 +75,13 @@ def read_clips(dataset: Dataset, features: Sequence[str], *, max_clips: int, see
         pooled.append(np.concatenate(columns, axis=1)[kept])
         for target, column in ((text, "text"), (video_id, "video_id")):
             target += table.column(column).take(kept).to_pylist()
+    labels = dataset.manifest.label
     return ProbedClips(
-        text, video_id, np.concatenate(label).astype(np.float64), np.concatenate(pooled), available, lacking
+        text,
+        video_id,
+        np.concatenate(label).astype(np.float64),
+        np.concatenate(pooled),
+        available,
+        lacking,
+        tuple(class_names(labels.classes, labels.num_classes)) if labels.is_class else (),
     )

@@ -16,7 +16,10 @@ _LEAST_CLEARER = 0.05
 
 @dataclass(frozen=True)
 class Probe:
-    """A probe's mean absolute error in label units, and its R², both on clips of videos that it was not fitted to."""
+    """A probe's error and R² on clips of videos that it was not fitted to.
+
+    The error is the mean absolute one in label units, or the share of clips with another class.
+    """
 
     error: float
     r2: float
@@ -36,6 +39,7 @@ class Advice:
         text: how words became features.
         probes: by input: `text`, `video`, `both`; empty if there are too few clips.
         complementarity: see `evaluation.complementarity`; None if there are too few clips.
+        classes: names of the classes; empty if labels are numbers.
     """
 
     verdict: Verdict
@@ -48,6 +52,7 @@ class Advice:
     text: str
     probes: dict[str, Probe]
     complementarity: Complementarity | None
+    classes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain containers; an interval is `{mean, low, high}`."""
@@ -92,6 +97,10 @@ def judge(found: Complementarity) -> tuple[Verdict, tuple[str, ...]]:
     return "not enough data", (f"The intervals do not decide: {mixture}; {removes}.", information)
 
 
+def _error(probe: Probe, advice: Advice) -> str:
+    return f"wrong class {probe.error:.1%}" if advice.classes else f"mean absolute error {probe.error:.3f}"
+
+
 def _signed(interval: Interval, digits: int, factor: float = 1.0) -> str:
     # Adding 0 to a rounded -0.0 gives 0.0.
     mean, low, high = (f"{round(value * factor, digits) + 0.0:+.{digits}f}".replace("-", "−") for value in interval)
@@ -106,7 +115,7 @@ def lines(advice: Advice, uri: str) -> Sequence[str]:
         f"{advice.verdict}: a teacher that sees {' and '.join(advice.features)}, a student that reads text, on {uri}",
         *(f"  {why}" for why in advice.why),
         *(
-            f"  probe on {name:5}  mean absolute error {probe.error:.3f}, R² {probe.r2:.3f}".replace("-", "−")
+            f"  probe on {name:5}  {_error(probe, advice)}, R² {probe.r2:.3f}".replace("-", "−")
             for name, probe in advice.probes.items()
         ),
         f"  {drawn}{lacking}; text as {advice.text}",

@@ -15,7 +15,7 @@ def add_advise_command(commands: Commands) -> None:
         "information of text and video with that of text and label (arXiv:2510.13182). Says `likely helps`, `unlikely` "
         "or `not enough data`.",
     )
-    advise.add_argument("uri", type=place, help="a data set of sentiment labels")
+    advise.add_argument("uri", type=place, help="a data set with words; labels are numbers or classes")
     advise.add_argument(
         "--encoder",
         type=place,

@@ -184,7 +184,7 @@ DataSetConfig = Annotated[
 
 @dataclass(frozen=True, config=SETTINGS)
 class AdviseStageConfig:
-    """Estimate what a teacher can add, as `vadv advise` does; skipped for data without text, video and real labels."""
+    """Estimate what a teacher can add, as `vadv advise` does; skipped for data without words or without video."""
 
     encoder: Place | None = None
     """A pretrained encoder that represents texts; null uses words and pairs of words."""

@@ -156,6 +156,12 @@ class DatasetManifest:
             if isinstance(entry, dict) and {"name", "sha256"} <= entry.keys() and "/" not in str(entry["name"])
         }
 
+    @property
+    def has_words(self) -> bool:
+        """Whether clips have words, as far as `dataset.json` says; those of audio-visual retrieval have none."""
+        counts = [each.words.total for each in self.statistics.values() if each.words is not None]
+        return not counts or any(total is None or total > 0 for total in counts)
+
     def rows(self, split: str) -> int:
         """Number of rows of a split (0 if the data set has no such split)."""
         return int(self.shards(split).rows.sum())

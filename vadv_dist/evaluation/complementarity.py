@@ -1,6 +1,6 @@
 """What a teacher's view of the label is worth to a student, from the predictions of probes on frozen features.
 
-Shape letters: R clips, G groups (videos), B bootstraps.
+Shape letters: R clips, K values of a label (1 for a number, one per class), G groups (videos), B bootstraps.
 """
 
 from dataclasses import dataclass
@@ -50,6 +50,10 @@ def complementarity(
 ) -> Complementarity:
     """Compare I(teacher; student) with I(student; label), and the student's error with and without the teacher's view.
 
+    A class is a label of K values: 1 in the class, 0 in the others. Sums of squares and products are then those over
+    all values, and so is R², so that mutual information is that per dimension. Two classes give the same as a label of
+    0 and 1.
+
     Distillation across modalities helps if I(teacher; student) > I(student; label): then the student can follow the
     teacher more closely than the noisy label. Mutual information is that of jointly Gaussian variables, for which it is
     -ln(1 - R²) / 2. With R² of clips that a probe was not fitted to, both are lower bounds.
@@ -60,16 +64,16 @@ def complementarity(
     that prediction is noise, also if the student's input predicts it in another direction than the label.
 
     Args:
-        label: in label units, [R].
-        teacher: the teacher's view, as a prediction of the label, [R].
-        label_from_student: the label as predicted from the student's input, [R].
-        teacher_from_student: `teacher` as predicted from the student's input, [R].
+        label: in label units, [R] or [R, K].
+        teacher: the teacher's view, as a prediction of the label, of the same shape.
+        label_from_student: the label as predicted from the student's input, of the same shape.
+        teacher_from_student: `teacher` as predicted from the student's input, of the same shape.
         group: the video of each clip, [R]; whole videos are resampled, because clips of one video resemble each other.
         seed: seed of the resampling.
         num_samples: number of resamples.
         confidence: fraction of the resampled values inside an interval.
     Raises:
-        ValueError: arrays of different lengths, fewer than two groups, a value that is not finite, or a constant label.
+        ValueError: arrays of different shapes, fewer than two groups, a value that is not finite, or a constant label.
     Source:
         Xie, Xu and Sanguinetti, Information-Theoretic Criteria for Knowledge Distillation in Multimodal Learning
         (arXiv:2510.13182). There, mutual information is that of trained representations; here the teacher's is reduced
@@ -78,22 +82,26 @@ def complementarity(
     names = ("label", "teacher", "label_from_student", "teacher_from_student")
     columns = [np.asarray(c, np.float64) for c in (label, teacher, label_from_student, teacher_from_student)]
     for name, column in zip(names, columns, strict=True):
-        if column.ndim != 1 or column.shape != columns[0].shape:
-            raise ValueError(f"{name} has shape {list(column.shape)}, label {list(columns[0].shape)}; expected [R]")
+        if column.ndim not in (1, 2) or column.shape != columns[0].shape:
+            shapes = f"{name} has shape {list(column.shape)}, label {list(columns[0].shape)}"
+            raise ValueError(f"{shapes}; expected [R] or [R, K]")
         if not np.isfinite(column).all():
             raise ValueError(f"{name} has {int((~np.isfinite(column)).sum())} values that are not finite")
-    y, t, y_hat, t_hat = columns
+    y, t, y_hat, t_hat = (column.reshape(len(column), -1) for column in columns)
     _, group_R = np.unique(np.asarray(group), return_inverse=True)
     groups = int(group_R.max()) + 1
-    if groups < 2 or y.std() == 0:
-        raise ValueError(f"there are {groups} groups and the label's deviation is {y.std():g}; expected 2 and above 0")
+    deviation = y.std(axis=0).max()
+    if groups < 2 or deviation == 0:
+        raise ValueError(
+            f"there are {groups} groups and the label's deviation is {deviation:g}; expected 2 and above 0"
+        )
 
-    student_error = _residual(y, [y_hat])
-    both_error = _residual(y, [y_hat, t])
-    # Sums by group: a resample is a weighted sum of them.
-    parts_GK = np.stack(
+    student_error = _residual(y, y_hat)
+    both_error = _residual(y, y_hat, t)
+    # Sums by group, of P quantities for each value of the label: a resample is a weighted sum of them.
+    parts_GKP = np.stack(
         [
-            np.bincount(group_R, values, groups)
+            np.stack([np.bincount(group_R, value_R, groups) for value_R in values.T], axis=1)
             for values in (
                 *(np.ones_like(y), y, y**2, (y - y_hat) ** 2),
                 *(t, t**2, (t - t_hat) ** 2),
@@ -101,17 +109,18 @@ def complementarity(
                 *(y_hat, y_hat**2, y * t, y * y_hat, t * y_hat),
             )
         ],
-        axis=1,
+        axis=2,
     )
     rng = np.random.default_rng(seed)
     drawn = []
-    step = max(1, _CHUNK_VALUES // groups)
+    step = max(1, _CHUNK_VALUES // max(groups, y.shape[1]))
     for start in range(0, num_samples, step):
         count_BG = rng.multinomial(groups, np.full(groups, 1 / groups), size=min(step, num_samples - start))
-        drawn.append(_summary(count_BG.astype(np.float64) @ parts_GK))
+        sums_BKP = np.asarray(np.tensordot(count_BG, parts_GKP, axes=1), np.float64)
+        drawn.append(_summary(sums_BKP))
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(drawn), (tail, 1 - tail), axis=0)
-    seen = _summary(parts_GK.sum(axis=0, keepdims=True))[0]
+    seen = _summary(parts_GKP.sum(axis=0, keepdims=True))[0]
     return Complementarity(
         teacher_student=float(seen[0]),
         student_label=float(seen[1]),
@@ -121,18 +130,28 @@ def complementarity(
     )
 
 
-def _residual(y: FloatArray, predictors: list[FloatArray]) -> FloatArray:
-    """What is left of the label after a line in the predictors, by least squares."""
-    table = np.stack([np.ones_like(y), *predictors], axis=1)
-    return np.asarray(y - table @ np.linalg.lstsq(table, y, rcond=None)[0])
+def _residual(y_RK: FloatArray, *predictors_RK: FloatArray) -> FloatArray:
+    """What is left of each value of the label after a line in its predictors, by least squares, [R, K]."""
+    left = np.empty_like(y_RK)
+    for number, y in enumerate(y_RK.T):
+        table = np.stack([np.ones_like(y), *(predictor[:, number] for predictor in predictors_RK)], axis=1)
+        left[:, number] = y - table @ np.linalg.lstsq(table, y, rcond=None)[0]
+    return left
 
 
-def _summary(sums_BK: FloatArray) -> FloatArray:
+def _summary(sums_BKP: FloatArray) -> FloatArray:
     """The five quantities of `Complementarity`, [B, 5], from sums over clips."""
-    count, y, y_2, y_error, t, t_2, t_error, student_error, both_error, y_hat, y_hat_2, *products = sums_BK.T
-    var_y, var_t, var_hat = y_2 - y**2 / count, t_2 - t**2 / count, y_hat_2 - y_hat**2 / count
+    count, y, y_2, y_errors, t, t_2, t_errors, of_student, of_both, y_hat, y_hat_2, *products = np.moveaxis(
+        sums_BKP, -1, 0
+    )
+    y_error, t_error, student_error, both_error = (e.sum(axis=1) for e in (y_errors, t_errors, of_student, of_both))
+    var_y, var_t, var_hat = (
+        (squares - values**2 / count).sum(axis=1) for values, squares in ((y, y_2), (t, t_2), (y_hat, y_hat_2))
+    )
     pairs = ((y, t), (y, y_hat), (t, y_hat))
-    cov_yt, cov_y_hat, cov_t_hat = (p - a * b / count for p, (a, b) in zip(products, pairs, strict=True))
+    cov_yt, cov_y_hat, cov_t_hat = (
+        (product - a * b / count).sum(axis=1) for product, (a, b) in zip(products, pairs, strict=True)
+    )
     label, teacher = _information(var_y, y_error), _information(var_t, t_error)
     gain = 1 - _ratio(both_error, student_error)
 

@@ -42,7 +42,8 @@ def score_predictions(file: Path, sources: Sources, split: str, *, name: str) ->
     all splits.
 
     Args:
-        file: `clip_id` and `prediction`, in label units; it may have a column `split`, which must agree with the data.
+        file: `clip_id` and `prediction`, in label units or the name of a class; it may have `split`, which must agree
+            with the data, and a column `probability_<class>` of every class.
         sources: the data sets that were predicted, which share no clip id.
         split: the split to score.
         name: name of what made the predictions, for the record.
@@ -50,16 +51,11 @@ def score_predictions(file: Path, sources: Sources, split: str, *, name: str) ->
         the record that `vadv evaluate` gives, in which the predictions are the student's, and the clips in their order.
     Raises:
         UserError: the file is not such a CSV; it has a clip that no split has, lacks one, or names another split than
-            the data sets; the labels are classes; or two data sets share a clip id.
+            the data sets; or two data sets share a clip id.
     """
     require_split(split)
-    if sources.label.is_class:
-        raise UserError(
-            f"{sources.datasets[0].root} has classes as labels, but {file} predicts a number. Score it on one of "
-            "sentiment labels."
-        )
     scorer = PredictedLabels(sources)
-    predictions = read_predictions(file)
+    predictions = read_predictions(file, scorer.kind.classes)
     split_of = _splits_of_clips(sources)
     _require_known(predictions, split_of)
     shards = _shards(sources, split)
@@ -70,9 +66,11 @@ def score_predictions(file: Path, sources: Sources, split: str, *, name: str) ->
             f"{file} has no prediction for {len(missing):,} of the {len(names):,} {split} clips (the first is "
             f"{missing[0]!r}). Predict every clip of the split."
         )
-    value_R = np.array([predictions[clip_id].value for _, clip_id in names], np.float32)
+    values = np.array([predictions[clip_id].values for _, clip_id in names], np.float32)
+    if not scorer.kind.classes:
+        values = values[:, 0]
     label_R = np.array([value for d in sources.datasets for value in d.column(split, "label")], np.float32)
-    scored = Scored(names, label_R, scorer.predictions(value_R))
+    scored = Scored(names, label_R, scorer.predictions(values))
     evaluation = evaluation_of(
         scorer,
         scored,

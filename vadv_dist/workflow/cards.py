@@ -61,7 +61,7 @@ def check_card(check: Check, name: str) -> Page:
 def advice_card(advice: Advice | None, name: str) -> Page:
     """What a teacher can add."""
     if advice is None:
-        lede = "Advice compares text with video for real-valued labels, and these data do not have all three."
+        lede = "Advice compares what words and video tell about labels, and these data do not have both."
         return _page(f"advice on {name}", f"{name}: not applicable", lede, [])
     said = tag("ul", *(tag("li", line.strip()) for line in lines(advice, name)[1:]), class_="notes")
     return _page(f"advice on {name}", f"A teacher: {advice.verdict}", "", [Section("why", "Why", "", said)])

@@ -103,12 +103,12 @@ def advise_stage(name: str, config: AdviseStageConfig, data: Stage, after: Stage
     """The stage that estimates what a teacher can add over text."""
 
     def run(work: Work) -> Outcome:
-        from vadv_dist.advice import advise
+        from vadv_dist.advice import TEACHER_FEATURES, advise
         from vadv_dist.workflow.cards import advice_card
 
         place = data_folder(work.inputs[data.name])
         manifest = Dataset.open(place).manifest
-        if manifest.label.is_class or not {"visual", "face", "audio"} & set(manifest.features):
+        if not manifest.has_words or not (config.features or TEACHER_FEATURES & manifest.features.keys()):
             write_json(work.folder / "advice.json", {"verdict": "not applicable"})
             advice_card(None, name).write_html(work.folder / CARD)
             return Outcome({"verdict": "not applicable"}, ("advice.json",))
