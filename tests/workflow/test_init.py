@@ -12,12 +12,15 @@ import pytest
 from rich.console import Console
 
 from vadv_dist.cli import main
+from vadv_dist.config.workflow import DataSetConfig
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.errors import UserError
+from vadv_dist.inference.manifest import read_manifest
 from vadv_dist.workflow.init import parse_range, parse_seeds, write_workflow
 from vadv_dist.workflow.own_data import look, with_columns
+from vadv_dist.workflow.own_labels import guess_labels
 from vadv_dist.workflow.plan import plan_workflow
-from vadv_dist.workflow.run import run_stage
+from vadv_dist.workflow.run import run_all, run_stage
 
 HEADER = ("Video", "Clip", "Sentence", "Score", "Mode")
 
@@ -44,6 +47,26 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for video, clip in clips
     ]
     return table(tmp_path / "own words.csv", rows)
+
+
+def mood_table(file: Path, moods: Sequence[str], splits: Sequence[str] = (), *, videos: int = 20) -> Path:
+    """Three clips of each video; labels and splits in turn, the latter by video."""
+    rows = [
+        (f"v{video}", f"it was a day {video}, {clip}", moods[(video + clip) % len(moods)])
+        + ((splits[video % len(splits)],) if splits else ())
+        for video in range(videos)
+        for clip in range(3)
+    ]
+    return table(file, rows, ("video", "text", "mood", "fold")[: 4 if splits else 3])
+
+
+def written(own: Path, **given: object) -> DataSetConfig:
+    """The data set of the workflow file that is written, with every proposal accepted."""
+    file = own.parent / "written.yaml"
+    file.unlink(missing_ok=True)
+    write_workflow(file, {"data": str(own), "student": "minilm", **given}, proposals, silent)
+    (section,) = plan_workflow(file).config.data.values()
+    return section
 
 
 def silent(text: str) -> None:
@@ -89,7 +112,7 @@ def test_questions_are_asked_on_a_terminal(own: Path, made: Path) -> None:
     assert process.returncode == 0, asked
     for message in ("nothing.csv does not exist", "no column for text", "the lower one first", "different integers"):
         assert message in asked
-    assert "Columns (fields id, text, label, split" in asked
+    assert "Columns (fields text, label and, if there are any, id, split" in asked
     assert "[id=Video+Clip,text=Sentence,label=Score,split=Mode,video=Video]" in asked
     assert "train-seed-7" in said
     assert "Next: vadv workflow run mine.yaml" in said
@@ -136,13 +159,17 @@ def test_a_data_set_and_raw_clips_are_recognised(made: Path, tmp_path: Path) -> 
     clips = tmp_path / "clips"
     (clips / "Raw" / "q").mkdir(parents=True)
     (clips / "Raw" / "q" / "1.mp4").write_bytes(b"no video yet")
-    rows = [("q", 1, "words", -2.5, "train")]
+    rows = [("q", 1, "words", -2.5, "train"), ("r", 1, "more words", 0, "train"), ("s", 1, "few words", 1, "test")]
     table(clips / "label.csv", rows, ("video_id", "clip_id", "text", "label", "mode"))
     write_workflow(tmp_path / "raw.yaml", {**given, "data": str(clips)}, proposals, silent)
     workflow = plan_workflow(tmp_path / "raw.yaml")
     assert workflow.stage("data-clips").heavy
     assert workflow.stage("data-clips").settings["clips"]["label_range"] == [-3, 3]
-    listed = table(tmp_path / "list.csv", [("q_1", "q", "train", 3.5, "words", "clips/Raw/q/1.mp4")], LIST)
+    listed = table(
+        tmp_path / "list.csv",
+        [("q_1", "q", "train", 3.5, "w", "q.mp4"), ("r_1", "r", "valid", 3.1, "w", "r.mp4")],
+        LIST,
+    )
     write_workflow(tmp_path / "list.yaml", {**given, "data": str(listed)}, proposals, silent)
     assert plan_workflow(tmp_path / "list.yaml").stage("data-list").settings["clips"]["label_range"] == [3, 4]
 
@@ -158,14 +185,16 @@ LIST = ("clip_id", "video_id", "split", "label", "text", "path")
         (lambda own: look(str(table(own.parent / "empty.csv", []))), "has no rows"),
         (lambda own: look(str(table(own.parent / "x.csv", [["1"]], ["text"]))), "has one column, 'text'"),
         (
-            lambda own: with_columns(look(str(own)), "id=Clip,text=Sentence,label=Score"),
-            "no column for split .*Add a col",
+            lambda own: with_columns(look(str(own)), "id=Clip,text=Sentence"),
+            "no column for label .*, expected id=…,text=…,label=…",
         ),
+        (lambda own: with_columns(look(str(own)), "id=Clip,text=Sentence,label=Score,x=Clip"), "the unknown field 'x'"),
         (lambda own: with_columns(look(str(own)), "id=Clip,text=T,label=Score,split=Mode"), "has no column 'T'"),
-        (
-            lambda own: with_columns(look(str(own)), "id=Clip,text=Score,label=Sentence,split=Mode"),
-            "does not contain numbers",
-        ),
+        (lambda own: guess_labels(look(str(own)).cells("text"), "Sentence"), "does not contain numbers"),
+        (lambda own: written(own, classes="one"), "two or more different names"),
+        (lambda own: written(own, classes="a,b", label_range="0 1"), "--label-range is for labels that are numbers"),
+        (lambda own: written(own, split="80/80"), "--split is '80/80', expected percentages"),
+        (lambda own: written(own, transcribe="asr"), "--transcribe is for the rows of clips"),
         (lambda own: parse_range("3 -3"), "expected two numbers, the lower one first"),
         (lambda own: parse_seeds("1,1"), "expected different integers"),
     ],
@@ -173,6 +202,84 @@ LIST = ("clip_id", "video_id", "split", "label", "text", "path")
 def test_a_mistake_is_one_message(own: Path, call: Callable[[Path], object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         call(own)
+
+
+def test_words_in_the_label_column_are_classes_or_stand_for_numbers(tmp_path: Path) -> None:
+    columns = {"columns": "text=text,label=mood,video=video"}
+    few = written(mood_table(tmp_path / "a.csv", ("glad", "Angry", "calm", "glad")), **columns)
+    assert (few.classes, few.label_map, few.split) == (("Angry", "calm", "glad"), {}, "80/10/10")
+    two = written(mood_table(tmp_path / "b.csv", ("Yes", "no")), **columns)
+    assert two.classes == ("no", "Yes")
+    signs = written(mood_table(tmp_path / "c.csv", ("Positive", "negative", "neutral")), **columns)
+    assert (signs.classes, signs.label_range) == ((), (-1, 1))
+    assert signs.label_map == {"negative": -1, "neutral": 0, "Positive": 1}
+    levels = ("weakly positive", "negative", "neutral", "positive")
+    assert written(mood_table(tmp_path / "d.csv", levels), **columns).label_map == {
+        "negative": -2,
+        "neutral": 0,
+        "weakly positive": 1,
+        "positive": 2,
+    }
+    stars = written(mood_table(tmp_path / "e.csv", ("1 star", "5 stars", "3 stars")), **columns)
+    assert (stars.label_map["5 stars"], stars.label_range) == (5, (1, 5))
+    as_classes = written(tmp_path / "c.csv", **columns, classes="negative,neutral,positive")
+    assert as_classes.classes == ("negative", "neutral", "positive")
+    own = written(tmp_path / "a.csv", **columns, label_map="glad=1,calm=0,angry=-2", label_range="-3 3")
+    assert (own.label_map["glad"], own.label_range) == (1, (-3, 3))
+
+
+def test_words_in_the_split_column_are_mapped(tmp_path: Path) -> None:
+    file = mood_table(tmp_path / "a.csv", ("glad", "calm"), ("training", "Training", "validation set", "holdout"))
+    columns = {"columns": "text=text,label=mood,video=video,split=fold"}
+    found = written(file, **columns)
+    assert found.split_map == {"holdout": "test", "training": "train", "validation set": "valid"}
+    assert (found.split, found.valid_fraction) == (None, None)
+    assert written(file, **columns, split="70/20/10").split == "70/20/10"
+    assert (
+        written(file, **columns, split_map="training=train,holdout=valid,validation set=test").split_map["holdout"]
+        == "valid"
+    )
+    without = written(mood_table(tmp_path / "b.csv", ("glad", "calm"), ("train", "train", "test")), **columns)
+    assert without.valid_fraction == 0.1
+    assert written(tmp_path / "b.csv", **columns, valid_fraction=0.2).valid_fraction == 0.2
+    alone = written(mood_table(tmp_path / "c.csv", ("glad", "calm"), ("train",)), **columns)
+    assert (alone.split, alone.valid_fraction) == ("80/10/10", None)
+    rare = mood_table(tmp_path / "d.csv", ("glad", "calm"), ("train", "valid"))
+    rare.write_text(rare.read_text() + "v1,x,joy,valid\nv1,y,joy,valid\n")
+    with pytest.raises(UserError, match="has no train clips of joy"):
+        written(rare, **columns)
+
+
+def test_a_list_of_clips_with_columns_of_its_own_is_recognised(tmp_path: Path) -> None:
+    rows = [(f"talk-{chr(97 + n)}/1.mp4", ("glad", "calm")[n % 2]) for n in range(12)]
+    file = table(tmp_path / "list.csv", rows, ("file", "emotion"))
+    with pytest.raises(UserError, match=r"names no column for text .*--transcribe"):
+        written(file)
+    config = written(file, transcribe="openai/whisper-tiny")
+    assert config.overrides["clips.path_column"] == "file"
+    assert config.overrides["clips.transcribe"] == "openai/whisper-tiny"
+    assert config.overrides["clips.classes"] == ["calm", "glad"]
+    assert config.overrides["clips.split"] == "80/10/10"
+
+
+@pytest.mark.parametrize("splits", [(), ("train", "train", "train", "Development")])
+def test_the_written_workflow_of_classes_runs_to_the_end(made: Path, tmp_path: Path, splits: Sequence[str]) -> None:
+    """Without a test split, students are scored on the validation split."""
+    file = mood_table(tmp_path / "moods.csv", ("glad", "angry", "calm"), splits)
+    columns = "text=text,label=mood,video=video" + (",split=fold" if splits else "")
+    given = {"data": str(file), "columns": columns, "student": str(made / "encoder"), "seeds": "1"}
+    target = tmp_path / "mine.yaml"
+    write_workflow(target, {**given, "results": str(tmp_path / "runs")}, proposals, silent)
+    small = "    student.pretrained: false\n    student.hidden: 16\n    trainer.epochs: 1\n"
+    before = "    trainer.num_workers: 0"
+    target.write_text(target.read_text().replace(before, small + before))
+    found = run_all(plan_workflow(target), Console(quiet=True))
+    exported = found["export"].folder / "pytorch"
+    assert read_manifest(exported)["classes"] == ["angry", "calm", "glad"]
+    (evaluated,) = (stage.folder for name, stage in found.items() if name.startswith("evaluate"))
+    assert [path.name for path in evaluated.glob("evaluation-*.json")] == [
+        "evaluation-valid.json" if splits else "evaluation-test.json"
+    ]
 
 
 @pytest.mark.real_data

