@@ -190,7 +190,19 @@ def test_jobs_are_listed_read_and_stopped(nodes: TwoNodes, project: Path) -> Non
     assert stopped.returncode == 0, stopped.stderr
     assert stopped.stdout.startswith(f"{job} has ended: STOPPED")
     assert f"{job} has ended before" in jobs(nodes, "stop", job).stdout
-    assert jobs(nodes, "logs", job).returncode == 0
+    shown = jobs(nodes, "logs", job)
+    assert shown.returncode == 0
+    command = [
+        sys.executable,
+        "-m",
+        "vadv_dist.cli",
+        "watch",
+        job[:-3],
+        "--address",
+        f"http://127.0.0.1:{nodes.dashboard}",
+    ]
+    watched = subprocess.run(command, env=nodes.environment, capture_output=True, text=True, timeout=180)
+    assert watched.stdout == shown.stdout
 
 
 def test_a_wrong_token_is_a_user_error(nodes: TwoNodes, project: Path, tmp_path: Path) -> None:

@@ -118,6 +118,27 @@ def test_json_has_the_same_values(run: Path, capsys) -> None:
     assert found["validation"][0]["models"]["student"]["mae"] == 0.75
 
 
+def test_of_a_folder_of_runs_the_one_that_wrote_last_is_watched(run: Path, capsys) -> None:
+    older = run.parent / "older"
+    older.mkdir()
+    (older / "config.yaml").write_text("run: {name: older}\n")
+    write(older, start(0, time.time() - 500), step(10, time.time() - 400))
+    assert main(["watch", str(run.parent), "--once"]) == 0
+    assert capsys.readouterr().out.startswith(f"the run that wrote last is {run}\n")
+    assert main(["watch", str(run.parent), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == "half"
+    (run.parent / "empty").mkdir()
+    assert main(["watch", str(run.parent / "empty")]) == 2
+    assert "contains no runs" in capsys.readouterr().err
+
+
+def test_a_job_has_output_and_no_state(capsys) -> None:
+    assert main(["watch", "vadv-train-1", "--address", "http://127.0.0.1:1", "--json"]) == 2
+    assert "--once and --json do not apply" in capsys.readouterr().err
+    assert main(["watch", "vadv-train-1", "--address", "http://127.0.0.1:1"]) == 1
+    assert "http://127.0.0.1:1" in capsys.readouterr().err
+
+
 def test_watch_follows_a_run_until_it_is_complete(run: Path) -> None:
     out = console()
     looks = []

@@ -78,14 +78,13 @@ def _submit(options: argparse.Namespace) -> int:
 
 
 def _jobs(options: argparse.Namespace) -> int:
-    from vadv_dist.submission.address import require_token, resolve_address
-    from vadv_dist.submission.client import connect
-    from vadv_dist.submission.follow import follow
-    from vadv_dist.submission.jobs import find_job, job_lines, list_jobs, stop_job
+    from vadv_dist.submission.address import resolve_address
+    from vadv_dist.submission.jobs import connect_to, find_job, follow_job, job_lines, list_jobs, stop_job
 
     address = resolve_address(options.address)
-    require_token(address)
-    client = connect(address)
+    if options.action == "logs" and options.follow:
+        return follow_job(address, options.job)
+    client = connect_to(address)
     if options.action == "list":
         jobs = list_jobs(client, ended=options.all)
         if options.json:
@@ -96,8 +95,6 @@ def _jobs(options: argparse.Namespace) -> int:
     job = find_job(client, options.job)
     if options.action == "stop":
         print(stop_job(client, job, _say))
-    elif options.follow:
-        return follow(client, job, _say, out=sys.stdout)
     else:
         print(client.get_job_logs(job), end="")
     return 0

@@ -3,16 +3,12 @@
 import argparse
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
 
 from vadv_dist.cli.overwrite import add_overwrite, foreign_to_export, foreign_to_retrieved, overwriting
 from vadv_dist.cli.parser import Commands, place
 from vadv_dist.cli.predict import add_predict_command, warn_of_cut_texts
 from vadv_dist.errors import UserError
 from vadv_dist.runtime.terminal import console, counted, json_line
-
-if TYPE_CHECKING:
-    pass
 
 KNOWN_SPEAKERS = "Its scores may profit from known speakers."
 
@@ -121,7 +117,13 @@ def add_run_commands(commands: Commands) -> None:
     export.set_defaults(call=_export)
 
     watch = commands.add_parser("watch", help="follow a run, a search or a study: what is done, scores, time left")
-    watch.add_argument("run", type=place, help="folder or s3:// prefix of the run, the search or the study")
+    watch.add_argument(
+        "run",
+        type=place,
+        help="folder or s3:// prefix of the run, the search or the study; of a folder with several, such as that of a "
+        "workflow, the run that wrote last; with --address, a job's id",
+    )
+    watch.add_argument("--address", help="job server, http://HOST:8265: follow the output of a job")
     watch.add_argument("--once", action="store_true", help="print the current state and exit")
     watch.add_argument("--json", action="store_true", help="print the current state as one JSON object and exit")
     watch.set_defaults(call=_watch)
@@ -236,18 +238,28 @@ def _watch(options: argparse.Namespace) -> int:
     from vadv_dist.studies.record import is_study
     from vadv_dist.tuning import progress
     from vadv_dist.tuning.study_folder import is_search
+    from vadv_dist.watching.runs import newest_run
     from vadv_dist.watching.watch import state_of, watch
 
+    if options.address is not None:
+        from vadv_dist.submission.jobs import follow_job
+
+        if options.once or options.json:
+            raise UserError("--address follows a job, so --once and --json do not apply; `vadv jobs list` shows jobs.")
+        return follow_job(options.address, options.run)
     root = location(options.run)
     if is_study(root):
         state, lines = study_state(root), study_lines
     elif is_search(root):
         state, lines = partial(progress.state_of, root), progress.lines_of
     else:
+        run = newest_run(options.run)
         if options.json:
-            print(json_line(state_of(options.run)))
+            print(json_line(state_of(run)))
         else:
-            watch(options.run, console(), once=options.once)
+            if run != options.run:
+                print(f"the run that wrote last is {run}")
+            watch(run, console(), once=options.once)
         return 0
     if options.json:
         print(json_line(state()))

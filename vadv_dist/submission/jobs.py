@@ -1,5 +1,6 @@
 """`vadv jobs`: the jobs of a cluster."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -7,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vadv_dist.errors import UserError, did_you_mean
-from vadv_dist.submission.client import answered
-from vadv_dist.submission.follow import ENDED
+from vadv_dist.submission.address import require_token, resolve_address
+from vadv_dist.submission.client import answered, connect
+from vadv_dist.submission.follow import ENDED, follow
 
 _OLD_S = 86400.0
 _TELL_S, _POLL_S, _STOP_S = 10.0, 0.5, 120.0
@@ -59,6 +61,33 @@ def list_jobs(client: Any, *, ended: bool = False) -> list[ClusterJob]:
     oldest = time.time() - _OLD_S
     kept = [job for job in jobs if ended or job.ended is None or job.ended >= oldest]
     return sorted(kept, key=lambda job: -(job.started or time.time()))
+
+
+def connect_to(address: str) -> Any:
+    """A client of the job server at an address.
+
+    Raises:
+        UserError: it is a remote cluster and there is no token, or it refuses the token.
+        MachineError: no job server answers.
+    """
+    require_token(address)
+    return connect(address)
+
+
+def follow_job(address: str, name: str) -> int:
+    """Print the output of a job, named by the beginning of its id, until it ends; return its exit code.
+
+    Raises:
+        UserError: see `resolve_address`, `connect_to` and `find_job`.
+        MachineError: the job server failed.
+    """
+    client = connect_to(resolve_address(address))
+    return follow(
+        client,
+        find_job(client, name),
+        lambda text: print(f"vadv: {text}", file=sys.stderr, flush=True),
+        out=sys.stdout,
+    )
 
 
 def find_job(client: Any, name: str) -> str:

@@ -47,6 +47,18 @@ def list_runs(storage: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda run: (run["age_s"] is None, run["age_s"], run["name"]))
 
 
+def newest_run(folder: str) -> str:
+    """The run in a folder, or below it (`run.storage`, a workflow) the one that wrote last.
+
+    Raises:
+        UserError: no such folder, or no run in it.
+    """
+    root = location(folder)
+    if (root / "config.yaml").is_file():
+        return folder
+    return str(list_runs(folder)[0]["folder"])
+
+
 def runs_table(runs: list[dict[str, Any]]) -> Table:
     """The result of `list_runs` for a terminal."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
