@@ -132,3 +132,8 @@ def test_printed_predictions(export: Path, student, capsys: pytest.CaptureFixtur
     (found,) = json.loads(capsys.readouterr().out)
     assert found["prediction"] == name
     assert found["probabilities"] == pytest.approx(dict(zip(CLASSES, row, strict=True)), abs=1e-6)
+
+
+def test_an_interval_of_classes_is_refused(export: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(export), "--text", "fun", "--interval", "0.9"]) == 2
+    assert "predicts classes (" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from vadv_dist.cli.serve import add_serve_command
 from vadv_dist.cli.studies import add_study_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
 from vadv_dist.cli.version import PrintVersions
+from vadv_dist.cli.words import require_command, require_config
 from vadv_dist.cli.workflow import add_workflow_command
 from vadv_dist.errors import MachineError, UserError, VadvError, did_you_mean
 from vadv_dist.runtime.garbage_collection import collect_rarely
@@ -131,6 +132,8 @@ def _call(arguments: Sequence[str]) -> int:
     if not arguments:
         parser.print_help()
         return 0
+    require_command(arguments, parser.command_names())
+    require_config(arguments)
     options, rest = parser.parse_known_args(arguments)
     if rest and not takes_overrides:
         known = did_you_mean(rest[0].split("=")[0], parser.options_of(arguments))

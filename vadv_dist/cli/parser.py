@@ -35,6 +35,11 @@ class Parser(argparse.ArgumentParser):
                         return [*own, *below.options_of(arguments[number + 1 :])]
         return own
 
+    def command_names(self) -> list[str]:
+        """Names of the commands."""
+        below = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        return [name for action in below for name in action.choices]
+
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{self._where()}{message}. See `{self.prog} --help`.")
 

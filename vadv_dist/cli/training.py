@@ -2,11 +2,15 @@
 
 import argparse
 import json
-from typing import Any
+import shlex
+from typing import TYPE_CHECKING, Any
 
 from vadv_dist.cli.parser import Commands, Parser, path
 from vadv_dist.cli.studies import run_planned, seed_list
 from vadv_dist.runtime.terminal import console, json_line, visible
+
+if TYPE_CHECKING:
+    from vadv_dist.config import Config
 
 
 def add_training_commands(commands: Commands) -> None:
@@ -128,8 +132,17 @@ def _train(options: argparse.Namespace) -> int:
             print(f"warning: {result.weights_collapsed}")
         for remark in result.remarks:
             print(f"warning: {remark}")
-        print(f"next: vadv evaluate {folder} --split test; vadv report {folder}")
+        split = "test" if _has_test_split(config) else "valid"
+        run = shlex.quote(str(folder))
+        print(f"next: vadv evaluate {run} --split {split}; vadv report {run}")
     return 0
+
+
+def _has_test_split(config: "Config") -> bool:
+    """Whether the data sets of a run have clips to test it on."""
+    from vadv_dist.data.dataset import Dataset
+
+    return any(Dataset.open(source.uri).manifest.rows("test") for source in config.data.sources)
 
 
 def _fields(kind: str) -> str:
@@ -177,5 +190,6 @@ def _tune(options: argparse.Namespace) -> int:
 
             console().print(front_table(answer))
         print(answer["verdict"])
-        print(f"report: {answer['folder']}/tune-report.html; next: vadv train --config {answer['folder']}/best.yaml")
+        best = shlex.quote(f"{answer['folder']}/best.yaml")
+        print(f"report: {answer['folder']}/tune-report.html; next: vadv train --config {best}")
     return 0

@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
+from vadv_dist.config.hints import require_file_of, unknown_argument
 from vadv_dist.config.recipes import config_path, is_recipe
 from vadv_dist.config.sections import Config
 from vadv_dist.config.shape import Node, adapter, describe, either, fields_of, kinds_of, tree, values_of
@@ -48,11 +49,9 @@ def load_sections(kind: type[T], path: str | Path | None, overrides: Sequence[st
     path = None if path is None else config_path(path)
     overrides, others = take_overrides(overrides)
     if others:
-        raise UserError(
-            f"Unknown argument {others[0]!r}. Fields are overridden with --section.field=VALUE, "
-            "for example --trainer.epochs=3."
-        )
+        raise unknown_argument(others[0], kind)
     raw = read_yaml(path) if path is not None else {}
+    require_file_of(kind.__name__, raw, path)
     return build(kind, raw, overrides, "the command line" if path is None else str(path))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vadv_dist.config.hints import require_file_of, unknown_argument
 from vadv_dist.config.load import build, read_yaml, set_field, take_overrides
 from vadv_dist.config.recipes import config_path
 from vadv_dist.config.sections import Config
@@ -29,7 +30,9 @@ def load_study(path: Path) -> StudyConfig:
     Raises:
         UserError: no such file, not YAML, an unknown field, or a value that is not allowed.
     """
-    return build(StudyConfig, read_yaml(path), (), str(path))
+    raw = read_yaml(path)
+    require_file_of("StudyConfig", raw, path)
+    return build(StudyConfig, raw, (), str(path))
 
 
 def small_study(study: StudyConfig, where: str) -> StudyConfig:
@@ -84,10 +87,7 @@ class StudyRuns:
     def __init__(self, study: StudyConfig, where: str, arguments: Sequence[str] = ()) -> None:
         overrides, others = take_overrides(arguments)
         if others:
-            raise UserError(
-                f"Unknown argument {others[0]!r}. Fields are overridden with --section.field=VALUE, for example "
-                "--trainer.epochs=3."
-            )
+            raise unknown_argument(others[0], Config)
         self._study, self._where = study, where
         self._arguments = [argument.removeprefix("--").partition("=")[::2] for argument in overrides]
 

@@ -221,13 +221,18 @@ def error_quantiles(folder: str | Location) -> ErrorQuantiles:
     Raises:
         UserError: not a run or export, or a student without them.
     """
-    raw = read_manifest(resolve_student(folder)).get("errors")
+    manifest = read_manifest(resolve_student(folder))
+    if classes := classes_of(manifest):
+        raise UserError(
+            f"{folder} predicts classes ({', '.join(classes)}), but an interval is one of numbers. Leave --interval "
+            "out: the probabilities of the classes, which are printed too, say how certain a prediction is."
+        )
     try:
-        return TypeAdapter(ErrorQuantiles).validate_python(raw)
+        return TypeAdapter(ErrorQuantiles).validate_python(manifest.get("errors"))
     except ValidationError:
         raise UserError(
             f"{folder} holds no errors on the validation split, from which intervals are computed: it was trained by "
-            "an older version, or does not predict a number. Train it again, or leave --interval out."
+            "an older version. Train it again, or leave --interval out."
         ) from None
 
 

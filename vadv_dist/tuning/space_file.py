@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vadv_dist.config import Config
+from vadv_dist.config.hints import SPACE_PARTS, require_file_of
 from vadv_dist.config.load import build, read_yaml, take_overrides
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.shape import tree, walk
@@ -25,7 +26,6 @@ from vadv_dist.config.shipped import find_shipped
 from vadv_dist.errors import UserError, did_you_mean
 from vadv_dist.tuning.space import Entry, Space, Value, with_values
 
-_PARTS = ("search", "space", "first")
 # What an entry can contain besides `condition`, by the kind of its distribution.
 _KEYS = {
     "float": ("distribution", "low", "high", "step", "log", "zero"),
@@ -84,11 +84,11 @@ def load_space(path: str | Path, base: Config) -> tuple[Space, dict[str, Any]]:
             accept; a default outside the space.
     """
     raw = read_yaml(path)
+    require_file_of("SpaceFile", raw, path)
     for key in raw:
-        if key not in _PARTS:
-            raise UserError(
-                f"{path}: unknown section {key!r} (available: {', '.join(_PARTS)}).{did_you_mean(str(key), _PARTS)}"
-            )
+        if key not in SPACE_PARTS:
+            known = f"(available: {', '.join(SPACE_PARTS)})"
+            raise UserError(f"{path}: unknown section {key!r} {known}.{did_you_mean(str(key), SPACE_PARTS)}")
     search, fields = raw.get("search") or {}, raw.get("space")
     if not isinstance(search, dict):
         raise UserError(f"{path}: `search` is {search!r}, expected settings such as `num_trials: 40`.")
