@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -300,6 +301,44 @@ def test_without_a_command_the_help_is_printed(capsys) -> None:
         (["data-check", "x", "~no-such-user/x"], "there is no user 'no-such-user'"),
         (["train", "--config", "${NO_SUCH_FOLDER}/run.yaml"], "environment variable 'NO_SUCH_FOLDER' is not set"),
         (["doctor", "--trainer.epochs", "3"], "'--trainer.epochs=3' overrides a config. Add --config"),
+        # The word of another program, or the name of a shipped file, in place of a command.
+        (["fit", "--config", "demo"], "Did you mean: vadv train?"),
+        (["help", "train"], "vadv train --help"),
+        (["demo"], "vadv train --config demo) and a workflow of that name (vadv workflow run demo)"),
+        (["table6"], "a study of that name (vadv study table6)"),
+        (["--config", "demo"], "a command comes before '--config': vadv train --config demo"),
+        (["--verson"], "Did you mean '--version'?"),
+        # A file without the word before it, or with one too many.
+        (["train"], "--config is missing. Give a YAML file or a recipe"),
+        (["train", "mosi-minilm", "--smoke"], "vadv train --config mosi-minilm --smoke"),
+        (["doctor", "demo"], "vadv doctor --config demo"),
+        (["tune", "--config", "demo", "--space", "demo"], "There is a recipe of that name (vadv train --config demo)"),
+        (["study", "--config", "table6"], "study: its file is given without --config: vadv study FILE"),
+        (["workflow", "demo"], "vadv workflow run demo"),
+        (["workflow", "run", "mosi"], "There is a recipe of that name (vadv train --config mosi)"),
+        (["ingest", "csv", "x.csv"], "Did you mean: vadv ingest table?"),
+        (["ingest", "table", "x.csv", "--out", "y"], "vadv ingest table --csv x.csv --out y"),
+        (["predict", "run", "i loved it"], "Did you mean --text 'i loved it'?"),
+        (["export", "run", "exports/x"], "Did you mean --out 'exports/x'?"),
+        (["evaluate", "--run", "x"], "RUN_OR_EXPORT is given without an option"),
+        (["recipes", "list"], "they are listed by: vadv recipes"),
+        # The field or option that was meant.
+        (["train", "--config", "demo", "--epochs", "3"], "Did you mean --trainer.epochs=VALUE?"),
+        (
+            ["train", "--config", "demo", "--lr=1"],
+            "Did you mean --optimizer.lr=VALUE or --objective.weighting.lr=VALUE",
+        ),
+        (["train", "--config", "demo", "optimizer.lr=1"], "Did you mean --optimizer.lr=VALUE?"),
+        (["train", "--config", "demo", "--dry_run"], "Did you mean --dry-run?"),
+        (["tune", "--config", "demo", "--space", "x", "--trials", "3"], "Did you mean --num-trials?"),
+        (["train", "--config", "demo", "--data.sources=data/x"], "Write --data.sources='[{uri: data/x}]'"),
+        # Files that are something else.
+        (["train", "--config="], "it is empty, expected a path"),
+        (["train", "--config", "/"], "/ is a folder. Give a YAML file"),
+        (["train", "--config", "loss_weights"], "There is a search space of that name (vadv tune --config RUN"),
+        (["train", "--config", "extract-raw"], "extract-raw is the config of an extraction, but this command reads"),
+        (["extract", "--config", "demo"], "demo is the config of a run, but this command reads"),
+        (["runs", "nowhere"], "The folder nowhere does not exist"),
     ],
 )
 def test_command_line_errors_are_one_line(capsys, arguments, message, tmp_path, monkeypatch) -> None:
@@ -345,6 +384,51 @@ def test_unknown_key_in_a_config_file_is_named(capsys, write_config) -> None:
     said = mistake(capsys, "train", "--config", write_config(extra="datas: {batch_size: 3}"))
     assert "unknown section 'datas'" in said
     assert "Did you mean 'data'?" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "said"),
+    [
+        (
+            ["train", "--config"],
+            "space: {objective.beta: {fixed: 1}}",
+            "is a search space, but .*: vadv tune --config RUN",
+        ),
+        (
+            ["train", "--config"],
+            "workflow: {name: x}",
+            "is a workflow file, but this .* Use it with: vadv workflow run",
+        ),
+        (
+            ["train", "--config"],
+            "{title: t, variants: {a: {}}}",
+            "is a study file, but this .* Use it with: vadv study",
+        ),
+        (["study"], "trainer: {epochs: 1}", "is the config of a run, but .* Use it with: vadv train --config"),
+        (["workflow", "run"], "{run: {}, trainer: {}}", "is the config of a run, but this command reads a workflow"),
+        (["tune", "--config", "demo", "--space"], "trainer: {}", "is the config of a run, but .* reads a search space"),
+        (["train", "--config"], "a: [", r"is not YAML \(line 1, column 5\): "),
+    ],
+)
+def test_file_of_another_command_is_named(capsys, tmp_path: Path, command: list[str], file: str, said: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(file)
+    message = mistake(capsys, *command, path)
+    assert re.search(rf"mine\.yaml {said}", message)
+    assert "unicode string" not in message
+
+
+def test_what_is_near_a_run_leads_to_it(
+    capsys, trained: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert f"give one of them, such as {trained}" in mistake(capsys, "report", trained.parent)
+    assert f"give one of them, such as {trained}" in mistake(capsys, "predict", trained.parent, "--text", "fun")
+    assert f"It is part of one: give {trained}." in mistake(capsys, "report", trained / "student")
+    assert "It is a data set: give the folder of a run" in mistake(capsys, "evaluate", made)
+    monkeypatch.chdir(tmp_path)
+    assert "Give a folder written by `vadv train`" in mistake(capsys, "evaluate", "small")
+    Path("runs").symlink_to(trained.parent)
+    assert "Did you mean runs/small?" in mistake(capsys, "evaluate", "small")
 
 
 def test_damaged_export_is_rejected(capsys, trained: Path, tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ from vadv_dist.cli.serve import add_serve_command
 from vadv_dist.cli.studies import add_study_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
 from vadv_dist.cli.version import PrintVersions
-from vadv_dist.cli.words import require_command, require_config
+from vadv_dist.cli.words import require_command, require_files, unknown_word
 from vadv_dist.cli.workflow import add_workflow_command
-from vadv_dist.errors import MachineError, UserError, VadvError, did_you_mean
+from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.runtime.garbage_collection import collect_rarely
 from vadv_dist.runtime.signals import NOTICED, STOPPED, TERMINATED, is_termination, sigterm_raises, termination
 from vadv_dist.runtime.terminal import harmless_streams
@@ -47,6 +47,15 @@ OUTPUTS = {
     "init": ("file",),
 }
 _TAKE_OVERRIDES = ("doctor", "extract", "study", "submit", "train", "tune", "workflow")
+# The kind of configuration that a command's `--section.field` sets.
+_FIELDS_OF = {
+    "doctor": "run",
+    "extract": "extract",
+    "study": "run",
+    "train": "run",
+    "tune": "run",
+    "workflow": "workflow",
+}
 # Errors caused by the path itself.
 _PATH_ERRORS = (
     errno.EACCES,
@@ -133,11 +142,16 @@ def _call(arguments: Sequence[str]) -> int:
         parser.print_help()
         return 0
     require_command(arguments, parser.command_names())
-    require_config(arguments)
+    require_files(arguments)
     options, rest = parser.parse_known_args(arguments)
     if rest and not takes_overrides:
-        known = did_you_mean(rest[0].split("=")[0], parser.options_of(arguments))
-        raise UserError(f"{options.command}: unknown argument {rest[0]!r}.{known} See `vadv {options.command} --help`.")
+        named = parser.positionals_of(arguments)
+        raise unknown_word(options.command, rest[0], named, parser.options_of(arguments))
+    if rest and options.command in _FIELDS_OF:  # others pass them on
+        from vadv_dist.config.hints import unknown_argument
+        from vadv_dist.config.reference import KINDS
+
+        raise unknown_argument(rest[0], KINDS[_FIELDS_OF[options.command]], parser.options_of(arguments))
     options.overrides = [*rest, *overrides]
     for name in OUTPUTS.get(options.command, ()):
         if (given := getattr(options, name, None)) is not None:

@@ -37,7 +37,8 @@ def overwriting(options: argparse.Namespace, place: str, foreign: Foreign, call:
         done = call()
     except ExistsError as error:
         if not options.overwrite:
-            raise ExistsError(f"{error} --overwrite replaces it.") from None
+            hint = " --overwrite replaces it." if path is not None and foreign(path) is None else ""
+            raise ExistsError(f"{error}{hint}") from None
         if path is None:
             raise UserError(
                 f"{place} exists, and --overwrite replaces only what is on a disk: in an object store it could not be "

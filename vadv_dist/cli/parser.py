@@ -35,6 +35,16 @@ class Parser(argparse.ArgumentParser):
                         return [*own, *below.options_of(arguments[number + 1 :])]
         return own
 
+    def positionals_of(self, arguments: Sequence[str]) -> dict[str, str]:
+        """How the help shows the positional arguments of the command that some arguments begin with, by name."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for number, argument in enumerate(arguments):
+                    if isinstance(below := action.choices.get(argument), Parser):
+                        return below.positionals_of(arguments[number + 1 :])
+        plain = [action for action in self._actions if not action.option_strings]
+        return {action.dest: str(action.metavar or action.dest) for action in plain}
+
     def command_names(self) -> list[str]:
         """Names of the commands."""
         below = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
@@ -60,6 +70,8 @@ def place(text: str) -> str:
     """Argument type of a path or URI, in which `~` and variables are expanded."""
     from vadv_dist.config.places import expand
 
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty, expected a path")
     return expand(text, "the argument")
 
 

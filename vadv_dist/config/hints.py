@@ -1,10 +1,12 @@
 """What a user probably meant: the kind of a file that was given to another command, and the field of an argument."""
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vadv_dist.config.shape import tree, walk
+from vadv_dist.config.shipped import shipped_folders
 from vadv_dist.errors import UserError, did_you_mean
 
 # A kind of file by the name of its class: what it is called, and the command that reads it.
@@ -40,20 +42,52 @@ def require_file_of(kind: str, raw: Mapping[str, Any], path: object) -> None:
             )
 
 
-def unknown_argument(argument: str, kind: Any) -> UserError:
-    """The error for an argument that sets no field of a configuration, which names the field that was meant."""
+def unknown_argument(argument: str, kind: Any, options: Sequence[str] = ()) -> UserError:
+    """The error for an argument that sets no field of a configuration, which names the field or option that was meant.
+
+    Args:
+        argument: the argument.
+        kind: the configuration's dataclass.
+        options: the command's own options.
+    """
     name = argument.partition("=")[0]
-    fields = [field for field, _ in walk(tree(kind)) if "." in field]
+    fields = list(dict.fromkeys(field for field, _ in walk(tree(kind)) if "." in field))
     wanted = name.lstrip("-").replace("-", "_")
-    meant = [field for field in dict.fromkeys(fields) if field == wanted or field.rpartition(".")[2] == wanted]
+    meant = [field for field in fields if wanted in (field, field.rpartition(".")[2])]
+    if not meant and name.startswith("-"):
+        same = [option for option in options if _letters(option) == _letters(name)]
+        if near := same or difflib.get_close_matches(name, options, n=1, cutoff=0.75):
+            return UserError(f"Unknown argument {argument!r}. Did you mean {near[0]}?")
     if meant:
-        shown = " or ".join(f"--{field}=VALUE" for field in meant[:3])
-        return UserError(f"Unknown argument {argument!r}. Did you mean {shown}?")
-    example = next((field for field in fields if field == "trainer.epochs"), fields[0])
+        by_depth = sorted(meant, key=lambda field: field.count("."))
+        return UserError(
+            f"Unknown argument {argument!r}. Did you mean {' or '.join(f'--{field}=VALUE' for field in by_depth[:3])}?"
+        )
+    example = "trainer.epochs=3" if "trainer.epochs" in fields else f"{fields[0]}=VALUE"
     return UserError(
         f"Unknown argument {argument!r}.{did_you_mean(wanted, fields)} Fields are overridden with "
-        f"--section.field=VALUE, for example --{example}=3."
+        f"--section.field=VALUE, for example --{example}."
     )
+
+
+def uses_of(name: str) -> list[str]:
+    """What shipped files have a name, each with the command that reads it."""
+    from vadv_dist.config.recipes import list_recipes
+
+    recipes = [recipe for recipe in list_recipes() if recipe.name == name]
+    found = [f"a recipe of that name (vadv {recipe.command} --config {name})" for recipe in recipes]
+    for what, checkout, installed, command in (
+        ("a workflow", "jobs/workflows", "workflows", f"vadv workflow run {name}"),
+        ("a study", "jobs/studies", "studies", f"vadv study {name}"),
+        ("a search space", "tune_spaces", "tune_spaces", f"vadv tune --config RUN --space {name}"),
+    ):
+        if any((folder / f"{name}.yaml").is_file() for folder in shipped_folders(checkout, installed)):
+            found.append(f"{what} of that name ({command})")
+    return found
+
+
+def _letters(option: str) -> str:
+    return option.lower().replace("-", "").replace("_", "")
 
 
 def _sections() -> dict[str, set[str]]:

@@ -46,12 +46,12 @@ def load_sections(kind: type[T], path: str | Path | None, overrides: Sequence[st
     Args:
         kind: a dataclass whose fields are sections, each a dataclass.
     """
-    path = None if path is None else config_path(path)
+    given, path = path, None if path is None else config_path(path)
     overrides, others = take_overrides(overrides)
     if others:
         raise unknown_argument(others[0], kind)
     raw = read_yaml(path) if path is not None else {}
-    require_file_of(kind.__name__, raw, path)
+    require_file_of(kind.__name__, raw, given)
     return build(kind, raw, overrides, "the command line" if path is None else str(path))
 
 
@@ -179,6 +179,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             raw = parse_yaml(file.read(MAX_BYTES + 1).decode(), path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Give a YAML file.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder. Give a YAML file, such as one of those in it.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
     if raw is None:
@@ -230,6 +232,8 @@ def _refusal(error: ValidationError, kind: Any, arguments: Mapping[str, str], wh
             return UserError(f"{_place(name, arguments, where)}: {name} is {value}, but {facts['error']}.")
         case "finite_number":
             expected = "a finite number"
+        case "list_type" if isinstance(found["input"], str) and "uri" in fields_of(node.get("items", {})):
+            hint = f" Write --{name}='[{{uri: {found['input']}}}]'."
         case "union_tag_invalid":
             name, value, expected = f"{name}.kind", repr(facts["tag"]), either(kinds_of(node))
             hint = did_you_mean(facts["tag"], kinds_of(node))

@@ -58,7 +58,10 @@ def config_path(path: str | Path) -> Path:
     try:
         return find_recipe(str(path)).path
     except UserError as error:
-        raise UserError(f"{path} does not exist. {error}") from None
+        from vadv_dist.config.hints import uses_of
+
+        other = "".join(f" There is {use}." for use in uses_of(str(path)))
+        raise UserError(f"{path} does not exist.{other} {error}") from None
 
 
 def is_recipe(path: Path) -> bool:

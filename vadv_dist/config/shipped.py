@@ -37,7 +37,9 @@ def find_shipped(given: str | Path, what: str, checkout: str, installation: str)
     shipped = {found.stem: found for place in reversed(places) for found in sorted(place.glob("*.yaml"))}
     if path.stem in shipped and path.parent.name in ("", Path(checkout).name):
         return shipped[path.stem]
+    from vadv_dist.config.hints import uses_of
+
+    other = "".join(f" There is {use}." for use in uses_of(str(given)))
     available = f" (available: {', '.join(sorted(shipped))})" if shipped else ""
-    raise UserError(
-        f"{given} does not exist. Give a {what} file or a shipped one{available}.{did_you_mean(path.stem, shipped)}"
-    )
+    near = did_you_mean(path.stem, shipped)
+    raise UserError(f"{given} does not exist.{other} Give a {what} file or a shipped one{available}.{near}")

@@ -37,6 +37,10 @@ def parse_yaml(text: str, where: object) -> Any:
         return yaml.load(text, _Loader)  # a SafeLoader
     except _RefusedError as error:
         raise UserError(f"{where} {error}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = "" if mark is None else f" (line {mark.line + 1}, column {mark.column + 1})"
+        raise UserError(f"{where} is not YAML{at}: {' '.join((error.problem or str(error)).split())}.") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: invalid dates or base64
         raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}.") from None
 

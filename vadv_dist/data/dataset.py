@@ -184,10 +184,14 @@ class Dataset:
         root = location(uri)
         path = root / MANIFEST
         if not path.is_file():
-            what = "has no dataset.json" if root.is_dir() else "is a file" if root.is_file() else "does not exist"
+            advice = "Write one with `vadv ingest` or `vadv extract` (of your clips) or `vadv synth` (synthetic)."
+            if root.is_file():
+                raise UserError(f"{root} is a file, so it is not a data set, which is a folder. {advice}")
+            if not root.is_dir():
+                raise UserError(f"{root} does not exist, so it is not a data set. {advice}")
             raise UserError(
-                f"{root} {what}, so it is not a data set (dataset.json is written last, when a data set is "
-                "complete). Give the output folder of `vadv synth` or `vadv ingest`, or run the command again."
+                f"{root} has no dataset.json, so it is not a data set, or not a complete one (it is written last). "
+                f"{advice}"
             )
         raw = read_json(path)
         manifest = _parse(raw, path)

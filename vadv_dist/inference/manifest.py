@@ -66,9 +66,12 @@ def resolve_student(source: str | Location) -> Location:
             f"Run {source} has no student yet: it is exported when training ends. "
             "Finish the run with `vadv train` and the run's config."
         )
+    inner = sorted(path.name for path in source.iterdir() if (path / "student" / MANIFEST).is_file())
+    advice = "Give the folder of a run, or one written by `vadv export`."
+    if inner:
+        advice = f"It contains runs: give one of them, such as {source / inner[0]}."
     raise UserError(
-        f"{source} is neither a run nor an export: it has no student/{MANIFEST} and no {MANIFEST}. "
-        "Give the folder of a run, or one written by `vadv export`."
+        f"{source} is neither a run nor an export: it has no student/{MANIFEST} and no {MANIFEST}. {advice}"
     )
 
 

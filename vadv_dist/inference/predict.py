@@ -279,6 +279,9 @@ def _device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"Device {name!r} is unknown, expected cpu, cuda, or cuda:1 for the second GPU.") from None
+    try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # AssertionError if torch was built without CUDA
         raise UserError(

@@ -68,7 +68,7 @@ class RunFolder:
         root = location(path)
         if not (root / "config.yaml").is_file():
             what = "has no config.yaml" if root.is_dir() else "is a file" if root.is_file() else "does not exist"
-            raise UserError(f"{root} {what}, so it is not a run. Give a folder written by `vadv train` (storage/name).")
+            raise UserError(f"{root} {what}, so it is not a run. {_instead(root, str(path))}")
         return cls(root)
 
     @property
@@ -299,6 +299,22 @@ def run_lock(root: Location, name: str, *, wait_s: float = 0.0) -> AbstractConte
     """Hold the lock `name` of a run or a search: `storage.exclusive` with its message."""
     taken = f"{root} is being trained by another process. Wait for it, or choose another --run.name."
     return exclusive(root, name, taken=taken, wait_s=wait_s)
+
+
+def _instead(root: Location, given: str) -> str:
+    """What to give instead of something that is not a run, as a sentence."""
+    if (root.parent / "config.yaml").is_file():
+        return f"It is part of one: give {root.parent}."
+    if (root / "dataset.json").is_file():
+        return "It is a data set: give the folder of a run that was trained on it (storage/name)."
+    if root.is_dir():
+        inner = sorted(path.name for path in root.iterdir() if (path / "config.yaml").is_file())
+        if inner:
+            more = ", …" if len(inner) > 3 else ""
+            return f"It contains runs ({', '.join(inner[:3])}{more}): give one of them, such as {root / inner[0]}."
+    elif not root.exists() and root.name == given and (location("runs") / given / "config.yaml").is_file():
+        return f"Did you mean runs/{given}?"
+    return "Give a folder written by `vadv train` (storage/name)."
 
 
 def without_places(raw: dict[str, Any]) -> dict[str, Any]:

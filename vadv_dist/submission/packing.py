@@ -51,8 +51,8 @@ def tracked_files(folder: Path) -> list[Path]:
     except subprocess.CalledProcessError as error:
         reason = error.stderr.decode(errors="replace").strip().splitlines()
         raise UserError(
-            f"{folder} is not in a git repository ({reason[0] if reason else 'git failed'}), but a job uploads the "
-            "files tracked by git. List the files (--files run.yaml; the package is that of the cluster's image), "
+            f"{folder.resolve()} is not in a git repository ({reason[0] if reason else 'git failed'}), but a job uploads "
+            "the files tracked by git. List the files (--files run.yaml; the package is that of the cluster's image), "
             "start it in a repository, or set another --working-dir."
         ) from None
     names = [Path(os.fsdecode(name)) for name in done.stdout.split(b"\0") if name]

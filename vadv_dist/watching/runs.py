@@ -40,7 +40,8 @@ def list_runs(storage: str) -> list[dict[str, Any]]:
     if (root / "config.yaml").is_file():
         return [_describe(root, root.name)]
     if not root.is_dir():
-        raise UserError(f"{root} is not a folder. Give the folder that runs are stored in (run.storage).")
+        what = "is a file" if root.is_file() else "does not exist"
+        raise UserError(f"The folder {root} {what}. Give the folder that runs are stored in (run.storage).")
     found = [_describe(folder, name) for name, folder in _folders(root)]
     if not found:
         raise UserError(f"{root} contains no runs. Give the folder that runs are stored in (run.storage).")
