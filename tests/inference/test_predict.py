@@ -108,6 +108,6 @@ def test_a_batch_that_does_not_fit_in_memory_is_computed_in_halves(export, fits,
 
 def test_missing_device_is_refused(export):
     student, tokenizer, max_tokens = load_student(export)
-    for device in ("abacus", "cuda:99"):
-        with pytest.raises(UserError, match=f"Device '{device}' cannot be used"):
+    for device, what in (("abacus", "is unknown, expected cpu, cuda"), ("cuda:99", "cannot be used")):
+        with pytest.raises(UserError, match=f"Device '{device}' {what}"):
             Student(student, tokenizer, max_tokens, device=device)

@@ -163,7 +163,7 @@ def test_unfinished_and_damaged_runs_are_listed(runs: Path, tmp_path: Path, caps
     assert main(["runs", str(tmp_path / "running" / "student")]) == 2
     assert "contains no runs" in capsys.readouterr().err
     assert main(["runs", str(tmp_path / "none")]) == 2
-    assert "is not a folder" in capsys.readouterr().err
+    assert "none does not exist. Give the folder" in capsys.readouterr().err
 
 
 def test_runs_in_an_object_store_are_listed_and_compared(runs: Path, s3: str) -> None:

@@ -50,10 +50,11 @@ def tracked_files(folder: Path) -> list[Path]:
         ) from None
     except subprocess.CalledProcessError as error:
         reason = error.stderr.decode(errors="replace").strip().splitlines()
+        why = reason[0] if reason else "git failed"
         raise UserError(
-            f"{folder.resolve()} is not in a git repository ({reason[0] if reason else 'git failed'}), but a job uploads "
-            "the files tracked by git. List the files (--files run.yaml; the package is that of the cluster's image), "
-            "start it in a repository, or set another --working-dir."
+            f"{folder.resolve()} is not in a git repository ({why}), but a job uploads the files tracked by git. List "
+            "the files (--files run.yaml; the package is that of the cluster's image), start it in a repository, or set "
+            "another --working-dir."
         ) from None
     names = [Path(os.fsdecode(name)) for name in done.stdout.split(b"\0") if name]
     return [name for name in names if (folder / name).is_file()]
