@@ -53,8 +53,8 @@ def tracked_files(folder: Path) -> list[Path]:
         why = reason[0] if reason else "git failed"
         raise UserError(
             f"{folder.resolve()} is not in a git repository ({why}), but a job uploads the files tracked by git. List "
-            "the files (--files run.yaml; the package is that of the cluster's image), start it in a repository, or set "
-            "another --working-dir."
+            "the files (--files run.yaml; the package is that of the cluster's image), start it in a repository, or "
+            "set another --working-dir."
         ) from None
     names = [Path(os.fsdecode(name)) for name in done.stdout.split(b"\0") if name]
     return [name for name in names if (folder / name).is_file()]

@@ -87,8 +87,8 @@ def load_space(path: str | Path, base: Config) -> tuple[Space, dict[str, Any]]:
     require_file_of("SpaceFile", raw, path)
     for key in raw:
         if key not in SPACE_PARTS:
-            known = f"(available: {', '.join(SPACE_PARTS)})"
-            raise UserError(f"{path}: unknown section {key!r} {known}.{did_you_mean(str(key), SPACE_PARTS)}")
+            available = f"(available: {', '.join(SPACE_PARTS)})"
+            raise UserError(f"{path}: unknown section {key!r} {available}.{did_you_mean(str(key), SPACE_PARTS)}")
     search, fields = raw.get("search") or {}, raw.get("space")
     if not isinstance(search, dict):
         raise UserError(f"{path}: `search` is {search!r}, expected settings such as `num_trials: 40`.")
