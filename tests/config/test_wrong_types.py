@@ -20,7 +20,8 @@ from vadv_dist.tuning.space_file import load_search
         ("--trainer.use_gpu=perhaps", "trainer.use_gpu is 'perhaps', expected 'auto' or true or false."),
         (
             "--data.sources=data/made",
-            "data.sources is 'data/made', expected a list such as [{uri: …}] (fields: uri, weight, name).",
+            "data.sources is 'data/made', expected a list such as [{uri: …}] (fields: uri, weight, name). "
+            "Write --data.sources='[{uri: data/made}]'.",
         ),
     ],
 )
