@@ -7,7 +7,7 @@ ENCODER := transformers.models.roberta.modeling_roberta
 # If this is set, as in many containers, every process recompiles its imports, which takes seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test test-fast test-long coverage lint types docs bench ci lock clean
+.PHONY: help setup run test test-fast test-long coverage lint types docs pictures bench ci lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -60,6 +60,9 @@ docs: $(READY) ## write the generated pages and the schemas, then build the site
 	@$(BIN)/python -m vadv_dist.config.reference
 	@$(BIN)/python -m vadv_dist.cli.reference
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+pictures: $(READY) ## make the pictures of README.md anew (needs Chromium; about two minutes)
+	@$(BIN)/python -m docs.pictures
 
 bench: $(READY) ## speed, as ratios measured side by side
 	@$(BIN)/python benchmarks/run.py

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import pictures
 from vadv_dist.cli.reference import markdown
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +89,25 @@ def test_the_commands_of_a_page_run_in_order_in_a_fresh_copy(tmp_path: Path, pag
 
 def test_the_reference_of_commands_is_current() -> None:
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == markdown(), "run `make docs`"
+
+
+def test_pictures_are_shown_and_small() -> None:
+    shown = {
+        path
+        for page in ("README.md", "docs/index.md")
+        for path in re.findall(r"img/([\w.-]+)", (ROOT / page).read_text())
+    }
+    files = {path.name: path.stat().st_size for path in (ROOT / "docs" / "img").iterdir()}
+    assert files.keys() == shown
+    assert max(files.values()) <= pictures.MAX_BYTES
+
+
+def test_the_script_of_the_pictures_says_that_it_needs_a_browser(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert pictures.run() == 2
+    assert "Install Chromium" in capsys.readouterr().err
 
 
 @pytest.mark.slow

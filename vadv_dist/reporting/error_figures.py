@@ -74,6 +74,6 @@ def with_interval(mean: float, interval: Interval | None, metric: Metric) -> str
     return f"{text} ({low} … {high})"
 
 
-def signed(value: float, *, percent: bool = False) -> str:
-    """A difference with its sign."""
-    return (f"{value:+.1%}" if percent else f"{value:+.3f}").replace("-", "−")
+def signed(value: float) -> str:
+    """A difference of labels with its sign."""
+    return f"{value:+.3f}".replace("-", "−")

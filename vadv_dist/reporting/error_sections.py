@@ -216,8 +216,9 @@ def _cells(found: Discordance | None) -> list[str]:
 
 
 def _difference(interval: Interval, *, percent: bool = False) -> str:
-    mean, low, high = (signed(value, percent=percent) for value in interval)
-    return f"{mean} ({low} … {high})"
+    unit, scale, digits = ("%", 100, 1) if percent else ("", 1, 2)
+    mean, low, high = (f"{scale * value:+.{digits}f}" for value in interval)
+    return f"{mean}{unit} ({low} … {high})".replace("-", "−")
 
 
 def _leads(views: Sequence[_View]) -> Markup:
