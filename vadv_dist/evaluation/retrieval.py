@@ -33,8 +33,6 @@ METRICS = tuple(
     for key, name in (("map", "mAP"), ("map_class", "class mAP"))
     for suffix, convention in (("", ""), *((f"_{direction}", title) for direction, title in TITLES.items()))
 )
-# Share of clips whose class an output's scores name.
-ACCURACY = Metric("accuracy", "Accuracy")
 NOTES = (
     "mAP ranks the whole gallery of the other modality by cosine; items of the query’s class are relevant. It is the "
     "mean over queries, without those that have no relevant item; class mAP is the mean over classes of their queries’ "

@@ -18,6 +18,7 @@ from vadv_dist.data.sources import Sources
 from vadv_dist.errors import UserError
 from vadv_dist.evaluation import retrieval
 from vadv_dist.evaluation.calibration import Calibration
+from vadv_dist.evaluation.classification import ACCURACY
 from vadv_dist.evaluation.description import Output, TaskDescription, Term
 from vadv_dist.formats.weights import load_weights
 from vadv_dist.inference.retrieval_card import RetrievalCard
@@ -258,9 +259,9 @@ class RetrievalTask:
         student = retrieval.score(predictions[STUDENT.column], label)
         own = [accuracy(predictions[name], label) for name in LOGITS if name in predictions]
         if own:
-            student[retrieval.ACCURACY.key] = float(np.mean(own))
+            student[ACCURACY.key] = float(np.mean(own))
         teacher = {
-            output.name: {retrieval.ACCURACY.key: accuracy(predictions[output.column], label)}
+            output.name: {ACCURACY.key: accuracy(predictions[output.column], label)}
             for output in self.description.outputs[1:]
         }
         return {STUDENT.name: student, **teacher}
@@ -321,7 +322,7 @@ def describe(
         classes: names of the classes, in the order of their numbers.
     """
     outputs = (STUDENT, *([VIDEO] if video else []), *([PROMPT] if prompt else []))
-    metrics = (*retrieval.METRICS, retrieval.ACCURACY)
+    metrics = (*retrieval.METRICS, ACCURACY)
     return TaskDescription("retrieval", terms, outputs, metrics, "map", tuple(classes))
 
 
