@@ -6,7 +6,6 @@ Groups of clips become shards one by one, so that a resumed run repeats only the
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vadv_dist.config.extract_sections import ExtractConfig
@@ -16,11 +15,10 @@ from vadv_dist.data.shards import check_clip
 from vadv_dist.errors import ExistsError, UserError
 from vadv_dist.features.assemble import SOURCES_NAME, ExtractSummary, assemble, summary
 from vadv_dist.features.frames import READER_VERSION
-from vadv_dist.features.listing import ListedClip, list_clips
+from vadv_dist.features.listing import list_clips
 from vadv_dist.features.plan import MADE_BY, Plan, make_plan
 from vadv_dist.features.ray_pipeline import Room, runtime, through_ray
 from vadv_dist.features.stages import ClipBatch, ClipReport, choose_device, in_process
-from vadv_dist.features.timeline import BadClipError
 from vadv_dist.features.work import Group, GroupRecord, WorkFolder
 from vadv_dist.formats.parquet import read_table
 from vadv_dist.storage import local_copy, location, sha256_file
@@ -28,7 +26,7 @@ from vadv_dist.storage import local_copy, location, sha256_file
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vadv_dist.features.speech import Transcriber
+    from vadv_dist.features.transcripts import Transcripts
 
 _LINE_EVERY_S = 15.0
 
@@ -74,7 +72,7 @@ def extract(config: ExtractConfig, console: "Console", *, retry_rejected: bool =
             already = len(listed.clips) - sum(len(group.clips) for group in todo)
             rejected = sum(record.rejected for record in records.values())
             progress = _progress(console, len(listed.clips), already, rejected)
-            with progress as advance, _transcriber(plan, todo) as words:
+            with progress as advance, _transcripts(plan, work, todo, retry_rejected) as words:
                 for group, record in _run(plan, work, todo, room, advance, words):
                     records[group.name] = record
             return assemble(plan, work, records)
@@ -143,7 +141,7 @@ def _run(
     todo: Sequence[Group],
     room: Room,
     advance: Advance,
-    words: "Transcriber | None",
+    words: "Transcripts | None",
 ) -> Iterator[tuple[Group, GroupRecord]]:
     """Process the missing groups; each is written as soon as its last batch is complete, in any order."""
     numbered = [(group, clips) for group in todo for clips in group.batches(plan.config.batching.clips)]
@@ -165,33 +163,27 @@ def _run(
 
 
 @contextmanager
-def _transcriber(plan: Plan, todo: Sequence[Group]) -> "Iterator[Transcriber | None]":
-    """The model that finds the words of clips, if some have none."""
+def _transcripts(
+    plan: Plan, work: WorkFolder, todo: Sequence[Group], retry_rejected: bool
+) -> "Iterator[Transcripts | None]":
+    """What finds the words of clips, if some have none."""
     model = plan.config.clips.transcribe
     if model is None or all(plan.listed.clips[number].text for group in todo for number in group.clips):
         yield None
         return
     from vadv_dist.features.speech import Transcriber
+    from vadv_dist.features.transcripts import Transcripts
 
-    found = Transcriber(model, choose_device(plan.config.compute.use_gpu))
+    transcriber = Transcriber(model, choose_device(plan.config.compute.use_gpu))
+    found = Transcripts(transcriber, work.transcripts, retry_rejected=retry_rejected)
     try:
         yield found
     finally:
         found.close()
 
 
-def _with_words(plan: Plan, listed: ListedClip, report: ClipReport, words: "Transcriber | None") -> ClipReport:
-    """The report of a clip with its transcribed words, or with the reason why there are none."""
-    if words is None or listed.text:
-        return report
-    try:
-        return replace(report, text=words.words(plan.listed.location(listed), report.start_s, report.end_s))
-    except BadClipError as error:
-        return ClipReport(report.clip_id, reason=str(error))
-
-
 def _commit(
-    plan: Plan, work: WorkFolder, group: Group, parts: list[ClipBatch], words: "Transcriber | None"
+    plan: Plan, work: WorkFolder, group: Group, parts: list[ClipBatch], words: "Transcripts | None"
 ) -> GroupRecord:
     """Write a group's shard; clips whose features cannot be stored are rejected."""
     clips, reports = [], []
@@ -210,7 +202,8 @@ def _commit(
                     values["visual"] = next(visual)
                 if "face" in plan.features:
                     values["face"] = next(face) if report.has_face else None
-                report = _with_words(plan, listed, report, words)
+                if words is not None and not listed.text:
+                    report = words.complete(report, plan.listed.location(listed))
                 if report.reason is not None:
                     reports.append(report)
                     continue

@@ -3,7 +3,8 @@
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -18,16 +19,17 @@ if TYPE_CHECKING:
 
 RATE = 16_000  # samples per second: of Whisper, Wav2Vec2 and nearly all others
 _MAX_S = 1800.0
-_CHUNK_S = 30  # longer clips are transcribed in overlapping parts
+_CHUNK_S = 30  # longer clips are transcribed in overlapping parts, except by models with a way of their own
 _FIELD = "clips.transcribe"
 
 
-def read_sound(uri: str, start_s: float, end_s: float) -> npt.NDArray[np.float32]:
-    """The sound of a part of a file, [samples] at 16 kHz, mono.
+def read_sound(uri: str, start_s: float, end_s: float, rate: int = RATE) -> npt.NDArray[np.float32]:
+    """The sound of a part of a file, [samples], mono.
 
     Args:
         uri: the file.
         start_s, end_s: in player time, where 0 is the start of the file's earliest stream.
+        rate: samples per second of the result.
     Raises:
         BadClipError: it has no sound, or cannot be read.
     """
@@ -38,7 +40,7 @@ def read_sound(uri: str, start_s: float, end_s: float) -> npt.NDArray[np.float32
         with open_clip(uri) as file, av.open(file, mode="r", metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise BadClipError("no words and no sound")
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
             first, begun = (container.start_time or 0) / av.time_base, None
             for frame in container.decode(container.streams.audio[0]):
                 time = float(frame.time or 0.0) - first
@@ -49,7 +51,7 @@ def read_sound(uri: str, start_s: float, end_s: float) -> npt.NDArray[np.float32
     except (av.FFmpegError, OSError, ValueError) as error:
         raise BadClipError(f"unreadable sound: {type(error).__name__}") from None
     sound = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    low, high = (max(0, round((time - (begun or 0.0)) * RATE)) for time in (start_s, end_s))
+    low, high = (max(0, round((time - (begun or 0.0)) * rate)) for time in (start_s, end_s))
     if not len(sound[low:high]):
         raise BadClipError("no words and no sound in its part of the file")
     return sound[low:high]
@@ -66,18 +68,18 @@ class Transcriber:
     """
 
     def __init__(self, model: str, device: "torch.device") -> None:
+        from huggingface_hub import snapshot_download
         from transformers import pipeline
 
-        def load(source: str, local: bool) -> object:
+        def load(source: str, local: bool) -> Any:
+            if local and not Path(source).is_dir():
+                # The pipeline would pass `local_files_only` on to Whisper's `generate`, which refuses it.
+                source = snapshot_download(source, local_files_only=True)
             with quiet_transformers():
-                return pipeline(
-                    "automatic-speech-recognition",
-                    model=source,
-                    device=device,
-                    local_files_only=local,
-                )
+                return pipeline("automatic-speech-recognition", model=source, device=device)
 
         self._recognise = load_pretrained(model, load, _FIELD)
+        self._rate = int(self._recognise.feature_extractor.sampling_rate)
         self._readers: ProcessPoolExecutor | None = None
 
     def words(self, uri: str, start_s: float, end_s: float) -> str:
@@ -89,18 +91,26 @@ class Transcriber:
         if self._readers is None:  # decoders can crash their process
             self._readers = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         try:
-            sound = self._readers.submit(read_sound, uri, start_s, end_s).result()
+            sound = self._readers.submit(read_sound, uri, start_s, end_s, self._rate).result()
         except BrokenProcessPool:
             self._readers = None
             raise BadClipError("unreadable sound: the decoder crashed") from None
         with quiet_transformers():
-            found = self._recognise(  # type: ignore[operator]  # a pipeline
-                {"raw": sound, "sampling_rate": RATE}, chunk_length_s=_CHUNK_S if len(sound) > _CHUNK_S * RATE else 0
-            )
+            found = self._recognise({"raw": sound, "sampling_rate": self._rate}, **self._long(len(sound)))
         text = " ".join(str(found["text"]).split())
         if not text:
             raise BadClipError("no words were recognised")
         return text
+
+    def _long(self, samples: int) -> dict[str, Any]:
+        """How to transcribe sound that is longer than what a model reads at once.
+
+        Whisper finds the ends of its parts by its own timestamps; transducers read sound of any length.
+        """
+        kind = self._recognise.type
+        if kind == "seq2seq_whisper":
+            return {"return_timestamps": True} if samples > self._recognise.feature_extractor.n_samples else {}
+        return {"chunk_length_s": _CHUNK_S} if samples > _CHUNK_S * self._rate and kind != "tdt" else {}
 
     def close(self) -> None:
         """End the process that reads sound."""

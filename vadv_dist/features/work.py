@@ -1,9 +1,10 @@
 """The state of an unfinished extraction: its configuration, and the groups that are done.
 
 `<uri>.work/job.json` holds the configuration. `<uri>.work/<split>-00000.json` is written after the shard of that group
-and marks the group as done; it lists its shard, its rejected clips, and what was read. Shards are written to their
-final path, `<uri>/<split>/00000.parquet`; the data set does not exist before its `dataset.json`, which is written last.
-The state is next to the data set, also in an object store, so that another machine can resume.
+and marks the group as done; it lists its shard, its rejected clips, and what was read. `<uri>.work/transcripts.jsonl`
+has the words that a speech recognition model found, clip by clip, also of groups that are not done. Shards are written
+to their final path, `<uri>/<split>/00000.parquet`; the data set does not exist before its `dataset.json`, which is
+written last. The state is next to the data set, also in an object store, so that another machine can resume.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +35,7 @@ from vadv_dist.storage import (
     write_json,
 )
 
-_JOB, _LOCK = "job.json", ".lock"
+_JOB, _LOCK, _TRANSCRIPTS = "job.json", ".lock", "transcripts.jsonl"
 # Records that are read in parallel: each is a small file, or a request.
 _RECORDS_AT_ONCE = 8
 
@@ -139,6 +140,7 @@ class WorkFolder:
             # Start again: the other configuration produced nothing, for example because it found no clip.
             for file in [*records, *(shard for split in SPLITS for shard in (self.root / split).glob("*.parquet"))]:
                 file.unlink()
+            self.transcripts.unlink(missing_ok=True)
             write_json(path, self._job)
         elif differing:
             raise UserError(
@@ -148,6 +150,11 @@ class WorkFolder:
             )
         for folder in (self.folder, self.root):  # safe, because the lock is held
             sweep(folder)
+
+    @property
+    def transcripts(self) -> Location:
+        """The file of transcribed words, clip by clip."""
+        return self.folder / _TRANSCRIPTS
 
     def is_left(self) -> bool:
         """Whether there is unfinished work, or remains of it."""
