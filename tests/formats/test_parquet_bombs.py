@@ -17,7 +17,7 @@ from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.errors import UserError
 from vadv_dist.formats.parquet import BoundedParquet, OversizedError, read_table
-from vadv_dist.inference.tables import ParquetTable
+from vadv_dist.inference.text_table import TextTable
 from vadv_dist.storage import sha256_file
 
 WIDE = FeatureSpec((1, 1, 1_000_000))
@@ -163,7 +163,7 @@ def test_ordinary_files_are_read_like_arrow_does(tmp_path: Path, options: dict, 
 @pytest.mark.parametrize("store_schema", [False, True])
 def test_a_prediction_table_is_refused_before_its_texts_are_expanded(tmp_path: Path, store_schema: bool) -> None:
     long_text(tmp_path / "in.parquet", store_schema=store_schema)
-    table = ParquetTable(tmp_path / "in.parquet", "text", ["prediction"])
+    table = TextTable(tmp_path / "in.parquet", "text", ["prediction"])
     with pytest.raises(UserError, match=r"in.parquet: Decoding it would take"):
         table.check_texts()
 

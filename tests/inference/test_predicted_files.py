@@ -1,4 +1,5 @@
 import csv
+import gzip
 import json
 import os
 
@@ -8,12 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_students import TEXTS, one_by_one
 
-import vadv_dist.inference.line_tables as line_tables
+import vadv_dist.formats.arrow_rows as arrow_rows
 import vadv_dist.inference.predict as predict
-import vadv_dist.inference.tables as tables
 import vadv_dist.inference.text_predictor as text_predictor
+import vadv_dist.inference.text_table as text_table
 from vadv_dist.cli import main
 from vadv_dist.errors import UserError
+from vadv_dist.formats.delimited import DelimitedTable
 from vadv_dist.inference.partial_predictions import PartialPredictions
 from vadv_dist.inference.predicted_files import predict_file
 from vadv_dist.storage.objects import S3Path
@@ -32,8 +34,8 @@ def read_csv(path):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(tables, "CHUNK_ROWS", 4)
-    monkeypatch.setattr(line_tables, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(text_table, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(arrow_rows, "_COPIED_ROWS", 4)
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -80,7 +82,7 @@ def test_a_table_without_rows_gives_a_header(export, tmp_path):
         ([["id", "txt"], ["1", "fun"]], r"no column 'text' \(it has: id, txt\). Did you mean 'txt'\?"),
         ([["text", "prediction"], ["fun", "1"]], "already has a column 'prediction'"),
         ([["id", "text"], ["1", "fun"], ["2", " "]], "row 2 has an empty 'text'"),
-        ([["id", "text"], ["1", "fun", "more"]], "row 1 has 3 cells, but the header has 2"),
+        ([["id", "text"], ["1", "fun", "more"]], "line 2 has 3 cells, but the header line has 2"),
         ([], "is empty"),
     ],
 )
@@ -94,18 +96,18 @@ def test_invalid_csv_is_refused(export, tmp_path, rows, message):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("in.csv", b"text\n\xff\xfe\n", "cannot be read as CSV in UTF-8"),
-        ("in.csv", b'text\n"never closed\n', "cannot be read as CSV in UTF-8"),
+        ("in.csv", b"text\n\xff\x01\n", "is not text in UTF-8, and its encoding cannot be recognised"),
+        ("in.csv", b'text\n"never closed\n', "line 2 is not valid CSV"),
         ("in.parquet", b"PAR1 but not really PAR1", "cannot be read as Parquet"),
         ("in.doc", b"fun", r"ends in '.doc', expected .csv, .tsv, .jsonl, .parquet or .txt"),
         ("in", b"fun", r"has no suffix, expected .csv, .tsv, .jsonl, .parquet or .txt"),
-        ("in.txt", b"fun\n\xff", "is not text in UTF-8"),
+        ("in.txt", b"fun\n\xff\x01", "is not text in UTF-8"),
         ("in.jsonl", b'{"text": "fun"}\n{"text": 3}', "line 2: 'text' is 3, expected a string"),
         ("in.jsonl", b'{"text": "fun"}\n["text"]', "line 2 is not a JSON object"),
         ("in.jsonl", b'{"text": "fun"}\n{"text": "f', "line 2 is not JSON"),
-        ("in.jsonl", b'{"text": "fun"}\n{"text": "a", "prediction": 1}', "line 2 already has 'prediction'"),
+        ("in.jsonl", b'{"text": "fun"}\n{"text": "a", "prediction": 1}', "already has a column 'prediction'"),
         ("in.jsonl", b'{"text": "fun"}\n{"words": "a"}', "row 2 has an empty 'text'"),
-        ("in.jsonl", b"", "is empty"),
+        ("in.jsonl", b"", "has no rows"),
     ],
 )
 def test_file_of_another_format_is_refused(export, tmp_path, name, data, message):
@@ -147,7 +149,7 @@ def test_output_appears_completely_or_not_at_all(export, tmp_path, monkeypatch):
         path.write_text("text,prediction\nfun,0.5\n")
         raise RuntimeError("interrupted")
 
-    monkeypatch.setattr(tables.CsvTable, "write_with", fail_after_a_row)
+    monkeypatch.setattr(DelimitedTable, "write_with", fail_after_a_row)
     with pytest.raises(RuntimeError, match="interrupted"):
         predict_file(export, source, tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
@@ -164,7 +166,7 @@ def test_a_table_in_a_store_is_read_and_written_there(export, student, tokenizer
         raise RuntimeError("interrupted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(tables.CsvTable, "write_with", fail_after_a_row)
+        patch.setattr(DelimitedTable, "write_with", fail_after_a_row)
         with pytest.raises(RuntimeError, match="interrupted"):
             predict_file(export, f"{place}/in.csv", f"{place}/out.csv")
     assert sorted(path.name for path in place.iterdir()) == ["bad.csv", "in.csv"]
@@ -289,3 +291,23 @@ def test_predictions_of_another_input_are_not_used(export, tmp_path):
     assert PartialPredictions(target, {"input": "second"}).rows == 0
     assert predict_file(export, first, target).resumed == 0
     assert not [path.name for path in tmp_path.iterdir() if "partial" in path.name]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_csv_of_any_delimiter_encoding_and_compression_is_predicted(export, tmp_path, packed):
+    rows = [["name", "text"], *([f"Müller {n}", text.replace("\n", " ")] for n, text in enumerate(TEXTS))]
+    text = "\n".join(";".join(f'"{cell}"' for cell in row) for row in rows)
+    source = tmp_path / "in.csv"
+    source.write_bytes(gzip.compress(text.encode("cp1252", "replace")) if packed else text.encode("cp1252", "replace"))
+    found = predict_file(export, source, tmp_path / "out.csv")
+    assert found.read_as.startswith("CSV with semicolons between cells in cp1252")
+    written = (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()
+    assert written[0] == "name;text;prediction"
+    assert written[1].startswith("Müller 0;")
+
+
+def test_a_late_row_that_has_the_new_column_is_refused(export, tmp_path):
+    lines = ['{"text": "fun"}'] * 1001
+    (tmp_path / "in.jsonl").write_text("\n".join([*lines, '{"text": "fun", "prediction": 1}']))
+    with pytest.raises(UserError, match="line 1002 already has 'prediction', which would be added"):
+        predict_file(export, tmp_path / "in.jsonl", tmp_path / "out.jsonl")

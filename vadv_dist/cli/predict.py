@@ -36,6 +36,9 @@ def add_predict_command(commands: Commands) -> None:
         "the same command goes on where it was stopped",
     )
     predict.add_argument("--text-column", default="text", help="column of the texts")
+    sign = "sign between the cells of a .csv file, or the word tab (default: recognised)"
+    predict.add_argument("--delimiter", metavar="SIGN", help=sign)
+    predict.add_argument("--encoding", help="encoding of a file of text, such as cp1252 (default: recognised)")
     predict.add_argument(
         "--video-column",
         default="video_id",
@@ -86,6 +89,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _predict_file(options: argparse.Namespace, source: str | Location) -> int:
+    from vadv_dist.formats.table_rows import TableFormat
     from vadv_dist.inference.predicted_files import PredictedFile, predict_file
 
     def predict() -> PredictedFile:
@@ -101,6 +105,7 @@ def _predict_file(options: argparse.Namespace, source: str | Location) -> int:
                 batch_rows=options.batch_size,
                 device=options.device,
                 precision=options.precision,
+                given=TableFormat(options.delimiter, options.encoding),
                 tell=warn_of_cut_texts,
                 progress=report,
             )
@@ -108,6 +113,7 @@ def _predict_file(options: argparse.Namespace, source: str | Location) -> int:
     done = overwriting(options, options.output, foreign_to_predictions, predict)
     notes = [f"{done.resumed:,} of them by the command before"] if done.resumed else []
     notes += [f"{done.skipped:,} rows without words have none"] if done.skipped else []
+    notes += [f"read as {done.read_as}"] if done.read_as else []
     print(f"wrote {options.output}: {'; '.join([f'{done.rows - done.skipped} predictions', *notes])}")
     return 0
 

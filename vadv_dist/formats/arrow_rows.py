@@ -8,12 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from vadv_dist.errors import UserError, first_line
+from vadv_dist.formats.added_columns import Added, write_parquet
 from vadv_dist.formats.arrow_stream import read_stream, stream_schema
 from vadv_dist.formats.json_text import JsonError, parse_json
 from vadv_dist.formats.parquet import BoundedParquet
 from vadv_dist.formats.table_rows import Row, RowTable, row_of
 
-_BATCH_ROWS = 1024
+_BATCH_ROWS, _COPIED_ROWS = 1024, 16384
 SPLIT_COLUMN = "split"
 
 
@@ -58,25 +59,44 @@ class ParquetRows(RowTable):
     """A Parquet file."""
 
     head = "columns"
+    outputs = (".parquet",)
 
     def __init__(self, path: Path, where: object) -> None:
-        self._path, self._where, self.files = path, where, (path,)
+        self._path, self.where, self.files = path, where, (path,)
         with self._open() as file:
-            self.header = _readable(file.schema, where)
+            self._schema = file.schema
+        self.header = _readable(self._schema, where)
         self.read_as = "Parquet"
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         with self._open() as file:
             first = 1
-            for batch in _guarded(file.batches(_BATCH_ROWS, columns), lambda: _damage(self._where, "Parquet")):
+            for batch in _guarded(file.batches(_BATCH_ROWS, columns), lambda: _damage(self.where, "Parquet")):
                 yield from _rows_of(batch, columns, first, "", {})
                 first += batch.num_rows
+
+    @property
+    def names(self) -> Sequence[str]:
+        return list(self._schema.names)
+
+    def texts(self, column: str, absent: Sequence[str] = ()) -> Iterator[str]:
+        kind = self._schema.field(column).type
+        value_kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(value_kind) or pa.types.is_large_string(value_kind)):
+            raise UserError(f"{self.where}: column {column!r} has {kind}, expected strings.")
+        return super().texts(column)
+
+    def write_with(self, target: Path, added: Added, suffix: str) -> None:
+        """See `RowTable.write_with`: columns keep their types."""
+        with self._open() as file:
+            batches = _guarded(file.batches(_COPIED_ROWS), lambda: _damage(self.where, "Parquet"))
+            write_parquet(target, self._schema, batches, added)
 
     @contextmanager
     def _open(self) -> Iterator[BoundedParquet]:
         with pa.memory_map(str(self._path)) as source:
-            with _damage(self._where, "Parquet"):
-                file = BoundedParquet(source, self._where)
+            with _damage(self.where, "Parquet"):
+                file = BoundedParquet(source, self.where)
                 file.schema.names  # noqa: B018  # decodes the names
             with file:
                 yield file
@@ -104,7 +124,7 @@ class SavedDataset(RowTable):
     head = "columns"
 
     def __init__(self, folder: Path, where: object) -> None:
-        self._where = where
+        self.where = where
         dictionary = folder / "dataset_dict.json"
         parts = {"": folder}
         if dictionary.is_file():

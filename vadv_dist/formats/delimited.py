@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TextIO
 
 from vadv_dist.errors import UserError
+from vadv_dist.formats.added_columns import Added, write_delimited
 from vadv_dist.formats.compressed import compression_of, open_decompressed
 from vadv_dist.formats.csv_lines import csv_lines
 from vadv_dist.formats.encodings import detect_encoding, require_encoding
-from vadv_dist.formats.table_rows import Row, RowTable, TableFormat
+from vadv_dist.formats.table_rows import DELIMITERS, Row, RowTable, TableFormat
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _NAMED = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "bar": "|", "pipe": "|"}
@@ -54,10 +55,19 @@ class TextFile:
             yield text
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is UTF-8 and not compressed."""
+        return self.encoding == "utf-8-sig" and not self.compression
+
+    @property
+    def name(self) -> str:
+        """The encoding, as messages name it."""
+        return {"utf-8-sig": "UTF-8", "utf-8": "UTF-8"}.get(self.encoding, self.encoding)
+
+    @property
     def described(self) -> str:
         """Encoding and compression, as a part of a sentence."""
-        name = {"utf-8-sig": "UTF-8"}.get(self.encoding, self.encoding)
-        return f" in {name}" + (f", compressed with {self.compression}" if self.compression else "")
+        return f" in {self.name}" + (f", compressed with {self.compression}" if self.compression else "")
 
 
 class DelimitedTable(RowTable):
@@ -72,7 +82,7 @@ class DelimitedTable(RowTable):
     """
 
     def __init__(self, path: Path, where: object, given: TableFormat) -> None:
-        self._where = where
+        self.where, self.outputs = where, (".tsv" if path.suffix.lower() == ".tsv" else ".csv",)
         self._text = TextFile(path, where, given.encoding)
         self.files = (path,)
         if given.delimiter is None:
@@ -89,24 +99,32 @@ class DelimitedTable(RowTable):
         if not header:
             raise UserError(f"{where} is empty, expected a CSV file with a header line.")
         self.header = tuple(header)
+        usual = DELIMITERS[self.outputs[0]]
+        self.is_plain = self._text.is_plain and self._delimiter == usual
         self._sign = _DELIMITERS.get(self._delimiter, repr(self._delimiter))
         self.read_as = f"CSV with {self._sign} between cells{self._text.described}"
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        positions = [(name, self.header.index(name)) for name in columns]
+        for number, cells in self._cells():
+            place = f"line {number}"
+            if len(cells) != len(self.header):
+                counts = f"has {len(cells)} cells, but the header line has {len(self.header)}."
+                advice = f"Quote cells that contain {self._sign} or line breaks."
+                yield Row(place, {}, f"{counts} {advice}", "wrong number of cells")
+            else:
+                yield Row(place, {name: cells[position] for name, position in positions})
+
+    def write_with(self, target: Path, added: Added, suffix: str) -> None:
+        """See `RowTable.write_with`: cells as they are, with the same sign between them, in UTF-8."""
+        write_delimited(target, self.header, (cells for _, cells in self._cells()), added, self._delimiter)
+
+    def _cells(self) -> Iterator[tuple[int, list[str]]]:
+        """Line and cells of each row that is not empty."""
         with self._text.open() as file:
-            lines = csv_lines(file, self._where, self._delimiter)
+            lines = csv_lines(file, self.where, self._delimiter)
             next(lines)
-            positions = [(name, self.header.index(name)) for name in columns]
-            for number, cells in lines:
-                if not cells:
-                    continue
-                place = f"line {number}"
-                if len(cells) != len(self.header):
-                    counts = f"has {len(cells)} cells, but the header line has {len(self.header)}."
-                    advice = f"Quote cells that contain {self._sign} or line breaks."
-                    yield Row(place, {}, f"{counts} {advice}", "wrong number of cells")
-                else:
-                    yield Row(place, {name: cells[position] for name, position in positions})
+            yield from ((number, cells) for number, cells in lines if cells)
 
     def _recognise(self, file: TextIO) -> str:
         """The sign that cuts most of the first rows into as many cells as the header, at least two."""

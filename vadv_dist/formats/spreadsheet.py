@@ -28,7 +28,7 @@ class SpreadsheetTable(RowTable):
     head = "a first row"
 
     def __init__(self, path: Path, where: object) -> None:
-        self._path, self._where, self.files = path, where, (path,)
+        self._path, self.where, self.files = path, where, (path,)
         self._require_within()
         with self._sheet() as (names, rows):
             header = [str(name).strip() if name is not None else "" for name in next(rows, ())]
@@ -56,19 +56,19 @@ class SpreadsheetTable(RowTable):
             from openpyxl import load_workbook  # type: ignore[import-untyped]  # an extra
         except ImportError:
             raise UserError(
-                f"{self._where} is an Excel file, and reading it needs openpyxl, which is not installed. Install it "
+                f"{self.where} is an Excel file, and reading it needs openpyxl, which is not installed. Install it "
                 "with pip install 'vadv-dist[excel]', or save the sheet as CSV (UTF-8) in Excel or LibreOffice."
             ) from None
         try:
             book = load_workbook(self._path, read_only=True, data_only=True)
         except Exception as error:  # openpyxl raises whatever a damaged file leads to
             raise UserError(
-                f"{self._where} cannot be read as an Excel file: {first_line(error)}. Save it again, or as CSV."
+                f"{self.where} cannot be read as an Excel file: {first_line(error)}. Save it again, or as CSV."
             ) from None
         try:
             names = [sheet.title for sheet in book.worksheets]
             if not names:
-                raise UserError(f"{self._where} has no sheet with cells.")
+                raise UserError(f"{self.where} has no sheet with cells.")
             yield names, self._values(book.worksheets[0])
         finally:
             book.close()
@@ -80,7 +80,7 @@ class SpreadsheetTable(RowTable):
                 values = next(rows, None)
             except Exception as error:  # as above
                 raise UserError(
-                    f"{self._where}: sheet {sheet.title!r} is damaged: {first_line(error)}. Save it again, or as CSV."
+                    f"{self.where}: sheet {sheet.title!r} is damaged: {first_line(error)}. Save it again, or as CSV."
                 ) from None
             if values is None:
                 return
@@ -93,12 +93,12 @@ class SpreadsheetTable(RowTable):
                 sizes = {part.filename: part.file_size for part in parts.infolist()}
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
             raise UserError(
-                f"{self._where} is not an Excel file (.xlsx) or is damaged. Save it again, or as CSV."
+                f"{self.where} is not an Excel file (.xlsx) or is damaged. Save it again, or as CSV."
             ) from None
         if "[Content_Types].xml" not in sizes:
-            raise UserError(f"{self._where} is a zip file, expected a table. Unpack it and give the file inside.")
+            raise UserError(f"{self.where} is a zip file, expected a table. Unpack it and give the file inside.")
         kept = sum(size for name, size in sizes.items() if not name.startswith("xl/worksheets/"))
         if kept > _MAX_BYTES or sum(sizes.values()) > _MAX_SHEET_BYTES:
             raise UserError(
-                f"{self._where} expands to {sum(sizes.values()):,} bytes, too many for Excel. Save it as CSV."
+                f"{self.where} expands to {sum(sizes.values()):,} bytes, too many for Excel. Save it as CSV."
             )

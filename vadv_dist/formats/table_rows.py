@@ -7,6 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vadv_dist.errors import UserError
+from vadv_dist.formats.added_columns import Added, write_delimited
+
+# Signs between the cells of files that are written.
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
 
 @dataclass(frozen=True)
 class TableFormat:
@@ -34,19 +40,25 @@ class Row:
 
 
 class RowTable(ABC):
-    """A table whose rows can be read several times.
+    """A table whose rows can be read several times, and copied with more columns.
 
     Attributes:
-        header: names of its columns.
+        where: its name, for messages.
+        header: names of its columns that can be read.
         read_as: how it is read, as a part of a sentence.
         files: the files that it consists of.
         head: what precedes the rows, for the message about a table without any.
+        is_plain: whether nothing had to be recognised: UTF-8, not compressed, with the usual sign between cells.
+        outputs: suffixes of the files that `write_with` can write.
     """
 
+    where: object
     header: tuple[str, ...]
     read_as: str
     files: tuple[Path, ...]
     head = "a header line"
+    is_plain = True
+    outputs: tuple[str, ...] = tuple(DELIMITERS)
 
     @abstractmethod
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
@@ -57,6 +69,38 @@ class RowTable(ABC):
         Raises:
             UserError: the file is damaged, with the place.
         """
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of all columns, also of those that cannot be read."""
+        return self.header
+
+    def texts(self, column: str, absent: Sequence[str] = ()) -> Iterator[str]:
+        """Read a column of texts; one without a value is empty.
+
+        Args:
+            column: its name, which is in the header.
+            absent: names that no row may have.
+        Raises:
+            UserError: the file is damaged, or a row has something else than a text, or an absent column.
+        """
+        for row in self.rows([column]):
+            if row.fault:
+                raise UserError(f"{self.where} {row.place} {row.fault}")
+            yield row.cells[column]
+
+    def write_with(self, target: Path, added: Added, suffix: str) -> None:
+        """Write the whole table, with new columns as its last; NaN becomes a null or an empty cell.
+
+        In text, values have enough digits to restore the same float32.
+
+        Args:
+            target: the file to write.
+            added: the new columns.
+            suffix: one of `outputs`, which says the format.
+        """
+        rows = ([row.cells[name] for name in self.header] for row in self.rows(self.header))
+        write_delimited(target, self.header, rows, added, DELIMITERS[suffix])
 
 
 def as_cell(value: object) -> str | None:

@@ -4,12 +4,12 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 
 from vadv_dist.errors import UserError
-from vadv_dist.inference.tables import Table
+from vadv_dist.inference.text_table import TextTable
 
 VIDEO_COLUMN = "video_id"
 
 
-def readings(table: Table, video_column: str, *, context: int, separator: str) -> Iterator[list[str]]:
+def readings(table: TextTable, video_column: str, *, context: int, separator: str) -> Iterator[list[str]]:
     """Each text, then the texts of up to `context` earlier rows of its video, the nearest first, in pieces.
 
     Args:
@@ -20,7 +20,7 @@ def readings(table: Table, video_column: str, *, context: int, separator: str) -
     Raises:
         UserError: the table has no such column.
     """
-    columns = table.columns()
+    columns = table.table.header
     if video_column not in columns:
         raise UserError(
             f"{table.path} has no column {video_column!r} (it has: {', '.join(columns)}), but the student also reads "
@@ -30,7 +30,7 @@ def readings(table: Table, video_column: str, *, context: int, separator: str) -
     return _joined(table, video_column, context, separator)
 
 
-def _joined(table: Table, video_column: str, context: int, separator: str) -> Iterator[list[str]]:
+def _joined(table: TextTable, video_column: str, context: int, separator: str) -> Iterator[list[str]]:
     before: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=context))
     for texts, videos in zip(table.texts(), table.strings(video_column), strict=True):
         found = []

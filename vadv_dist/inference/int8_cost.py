@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vadv_dist.errors import UserError
-from vadv_dist.inference.line_tables import table_kind
 from vadv_dist.inference.onnx_file import open_session
 from vadv_dist.inference.onnx_student import OnnxStudent
+from vadv_dist.inference.text_table import TextTable, require_table
 from vadv_dist.storage import Location, local_copy
 
 if TYPE_CHECKING:
@@ -72,8 +72,9 @@ def texts_of_file(path: Location, text_column: str = "text") -> TextSample:
     Raises:
         UserError: the file is unreadable, has no such column, or has an empty text.
     """
+    require_table(path)
     with local_copy(path) as copy:
-        table = table_kind(path)(copy, text_column)
+        table = TextTable(copy, text_column)
         table.check_texts()
         return TextSample([text for piece in table.texts() for text in piece], path.name)
 

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from vadv_dist import __version__
 from vadv_dist.errors import ExistsError, UserError
+from vadv_dist.formats.table_rows import TableFormat
+from vadv_dist.formats.tabular import ANY_FORMAT
 from vadv_dist.inference.context import VIDEO_COLUMN, readings
-from vadv_dist.inference.line_tables import table_kind
 from vadv_dist.inference.manifest import MANIFEST, classes_of, read_manifest, resolve_student
 from vadv_dist.inference.partial_predictions import PartialPredictions
 from vadv_dist.inference.predict import Precision, Tell, error_quantiles, open_text_student
@@ -23,8 +24,9 @@ from vadv_dist.inference.prediction_columns import (
     prediction_columns,
     probability_column,
 )
-from vadv_dist.inference.tables import Table, either, ending
+from vadv_dist.inference.suffixes import either, ending
 from vadv_dist.inference.text_predictor import TextPredictor
+from vadv_dist.inference.text_table import TextTable, require_table
 from vadv_dist.storage import Location, atomic_file, local_copy, location, sha256_file
 
 FloatArray = npt.NDArray[np.float32]
@@ -42,11 +44,13 @@ class PredictedFile:
         rows: number of rows.
         skipped: how many of them are empty and have no prediction.
         resumed: how many an earlier command had predicted.
+        read_as: how the input was read, if something about it had to be recognised; else empty.
     """
 
     rows: int
     skipped: int
     resumed: int
+    read_as: str
 
 
 def predict_file(
@@ -61,6 +65,7 @@ def predict_file(
     batch_rows: int | None = None,
     device: str | None = None,
     precision: Precision = "fp32",
+    given: TableFormat = ANY_FORMAT,
     tell: Tell = lambda counts: None,
     progress: Progress = lambda done, total: None,
 ) -> PredictedFile:
@@ -74,9 +79,9 @@ def predict_file(
 
     Args:
         folder: a run, or a folder written by `vadv export`.
-        input_path: a .csv, .tsv, .jsonl or .parquet file, or a .txt file with a text per line, in UTF-8; one in an
-            object store is copied to this machine.
-        output_path: the file to create, in the same format; a .txt file also as a table.
+        input_path: a .csv, .tsv, .jsonl or .parquet file, or a .txt file with a text per line; one in an object store
+            is copied to this machine.
+        output_path: the file to create, in the same format, if it is text in UTF-8; a .txt file also as a table.
         text_column: column of `input_path` with the texts.
         video_column: column with the video of each text, in whose order they were said; read only for a student with
             context.
@@ -85,6 +90,7 @@ def predict_file(
             `ErrorQuantiles`.
         batch_rows: bound on the texts of a batch; None bounds only its tokens.
         device, precision: as in `Student`.
+        given: delimiter and encoding of a text file; None recognises them.
         tell: called at the end with the number of truncated texts, of those that this call predicted.
         progress: called after each batch.
     Raises:
@@ -93,15 +99,14 @@ def predict_file(
             has no errors for an interval, or as in `Student.load`.
     """
     source, target = location(input_path), location(output_path)
-    kind = table_kind(source)
+    require_table(source)
     with local_copy(source) as path:
         # Cheap checks first, so that an empty text is reported before any prediction.
-        kind(path, text_column)
-        _require_new(source, target, kind)
+        _require_new(source, target, TextTable(path, text_column, given=given).table.outputs)
         student = resolve_student(folder)
         classes = classes_of(read_manifest(student))
         ends = () if interval is None else (LOW_COLUMN, HIGH_COLUMN)
-        table = kind(path, text_column, (*prediction_columns(classes), *ends))
+        table = TextTable(path, text_column, (*prediction_columns(classes), *ends), given)
         half_width = None if interval is None else error_quantiles(student).half_width(interval)
         rows, skipped = table.check_texts(skip_empty=skip_empty)
         predictor = open_text_student(student, device=device, precision=precision)
@@ -112,6 +117,7 @@ def predict_file(
                 "input": sha256_file(path),
                 "student": (student / MANIFEST).read_text(),
                 "columns": [text_column, video_column],
+                "read_as": table.table.read_as,
                 "computed": [predictor.place, predictor.batch_tokens, batch_rows, predictor.chunk_rows],
                 "version": __version__,
             },
@@ -130,10 +136,10 @@ def predict_file(
             table.write_with(new, columns, target.suffix.lower())
         partial.remove()
     tell(predictor.counts)
-    return PredictedFile(rows, skipped, resumed)
+    return PredictedFile(rows, skipped, resumed, "" if table.table.is_plain else table.table.read_as)
 
 
-def _predictions(table: Table, predictor: TextPredictor, video_column: str, done: int) -> Iterator[FloatArray]:
+def _predictions(table: TextTable, predictor: TextPredictor, video_column: str, done: int) -> Iterator[FloatArray]:
     """Predictions of the rows after the first `done`, in chunks; NaN for empty texts."""
     masks: deque[npt.NDArray[np.bool_]] = deque()
 
@@ -154,7 +160,7 @@ def _predictions(table: Table, predictor: TextPredictor, video_column: str, done
         yield chunk
 
 
-def _chunks(table: Table, predictor: TextPredictor, video_column: str) -> Iterator[tuple[list[str], list[str]]]:
+def _chunks(table: TextTable, predictor: TextPredictor, video_column: str) -> Iterator[tuple[list[str], list[str]]]:
     """The texts of each chunk of rows, and what the student reads of them."""
     given: Iterator[list[str]] = table.texts()
     read = given
@@ -199,12 +205,12 @@ def _saved(partial: PartialPredictions) -> Iterator[None]:
         raise
 
 
-def _require_new(source: Location, target: Location, kind: type[Table]) -> None:
+def _require_new(source: Location, target: Location, outputs: tuple[str, ...]) -> None:
     if source.resolve() == target.resolve():
         raise UserError(f"Input and output are both {source}. Choose another output file.")
-    if target.suffix.lower() not in kind.outputs:
+    if target.suffix.lower() not in outputs:
         raise UserError(
-            f"The output {target} {ending(target)}, but for the input {source} it has to end in {either(kind.outputs)}."
+            f"The output {target} {ending(target)}, but for the input {source} it has to end in {either(outputs)}."
         )
     if target.exists():
         raise ExistsError(f"{target} already exists and is not overwritten. Choose another file, or remove it.")
@@ -213,7 +219,7 @@ def _require_new(source: Location, target: Location, kind: type[Table]) -> None:
 def is_predicted(path: Path) -> bool:
     """Whether the last columns of a table are those that `predict_file` adds."""
     try:
-        columns = table_kind(path)(path, PREDICTION_COLUMN).columns()
+        columns = list(TextTable(path, PREDICTION_COLUMN).table.names)
     except UserError:
         return False
     if columns[-2:] == [LOW_COLUMN, HIGH_COLUMN]:

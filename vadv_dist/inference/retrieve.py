@@ -21,7 +21,7 @@ from vadv_dist.evaluation.nearest import Nearest
 from vadv_dist.inference.manifest import resolve_student
 from vadv_dist.inference.onnx_student import OnnxTowers
 from vadv_dist.inference.retrieval_export import MODALITIES, RetrievalManifest, load_pair
-from vadv_dist.inference.tables import either, ending
+from vadv_dist.inference.suffixes import either, ending
 from vadv_dist.inference.vector_files import VectorFile, vector_file_kind
 from vadv_dist.models.retrieval_towers import RetrievalTowers
 from vadv_dist.storage import Location, atomic_file, local_copy, location

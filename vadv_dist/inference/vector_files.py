@@ -23,7 +23,7 @@ from vadv_dist.errors import UserError, did_you_mean, first_line
 from vadv_dist.formats.csv_lines import csv_lines, decimal_comma, number_of
 from vadv_dist.formats.npz import NpzFile
 from vadv_dist.formats.parquet import BoundedParquet
-from vadv_dist.inference.tables import kind_by_suffix
+from vadv_dist.inference.suffixes import kind_by_suffix
 from vadv_dist.storage import Location
 
 # Rows of a piece: at most this many, and fewer of wide vectors.

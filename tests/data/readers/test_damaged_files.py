@@ -37,7 +37,7 @@ from vadv_dist.data.schema import Clip, FeatureSpec, LabelSpec
 from vadv_dist.data.shards import DatasetWriter
 from vadv_dist.data.windows import to_window
 from vadv_dist.errors import UserError
-from vadv_dist.inference.line_tables import table_kind
+from vadv_dist.inference.text_table import TextTable
 from vadv_dist.storage import sha256_file
 
 SECONDS_PER_FILE = 10
@@ -396,9 +396,9 @@ def test_prediction_tables(place: Path, files: int) -> None:
         path = chance.choice(list(goods))
         path.write_bytes(damaged(goods[path], chance))
         try:
-            table = table_kind(path)(path, "text", ["prediction"])
+            table = TextTable(path, "text", ["prediction"])
             rows, _ = table.check_texts()
-            table.write_with(place / "out", {"prediction": np.zeros(rows, np.float32)}, path.suffix)
+            table.write_with(place / "out", {"prediction": np.zeros(rows, np.float32)}, table.table.outputs[0])
             (place / "out").unlink()
         except UserError as error:
             check_message(error)
