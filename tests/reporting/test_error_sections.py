@@ -177,6 +177,14 @@ def test_classes_have_accuracy_by_group_and_calibration():
     assert "Right: the class of the label has the highest probability." in section(page, "teacher")
 
 
+@pytest.mark.parametrize(("clips", "intervals"), [(9, 0), (10, 2)])
+def test_few_clips_have_no_intervals(clips, intervals):
+    good, bad = [[0.8, 0.1, 0.1]] * clips, [[0.1, 0.8, 0.1]] * clips
+    page = page_of_sections(error_sections(scored_classes(bad, [0] * clips, good), None))
+    assert f"Video logit {clips} 0 {clips} 0 0 +100.0%" in section(page, "teacher")
+    assert section(page, "teacher").count("…") == intervals
+
+
 def test_one_clip_of_classes_can_be_shown():
     page = page_of_sections(error_sections(scored_classes([[0.2, 0.3, 0.5]], [2], [[np.nan] * 3]), None))
     assert "The teacher has no prediction of these clips." in page.text

@@ -11,7 +11,7 @@ from vadv_dist.reporting.words import clips, score
 
 
 def group_picture(name: str, by: str, groups: Sequence[GroupScore], metric: Metric, overall: float) -> Picture:
-    """The student's score by group with intervals over clips; the dashed line is that of all clips.
+    """The student's score by group with intervals over clips; a stroke marks that of all clips.
 
     Args:
         name: name of the picture.
@@ -27,11 +27,11 @@ def group_picture(name: str, by: str, groups: Sequence[GroupScore], metric: Metr
     room = max((max(ends) - min(ends)) * 0.1, 0.02)
     counted = [f"{text} · {clips(group.clips)}" for text, group in zip(texts, groups, strict=True)]
     picture.rows([group.name for group in groups], counted, (min(ends) - room, max(ends) + room))
-    picture.line([(overall, -0.75), (overall, len(groups) - 0.5)], "ink", width=1, dashed=(0, (4, 3)))
     for at, (group, text) in enumerate(zip(groups, counted, strict=True)):
         if group.interval:
             picture.line([(group.interval.low, at), (group.interval.high, at)], "o1", width=2, alpha=0.6)
         bias = "" if group.bias is None else f"\npredictions are off by {signed(group.bias)} on average"
+        picture.line([(overall, at - 0.16), (overall, at + 0.22)], "ink", width=1)
         picture.dots([(group.mean, at)], "o1", [f"{group.name}: {text}{bias}"], radius=5)
     said = (f"{group.name} {text}" for group, text in zip(groups, texts, strict=True))
     picture.label = f"{metric.heading} by {by}: {', '.join(said)}."

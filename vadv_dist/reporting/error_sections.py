@@ -25,7 +25,7 @@ from vadv_dist.reporting.page import Section, grid
 from vadv_dist.reporting.run_files import Scored
 from vadv_dist.reporting.style import role_of
 from vadv_dist.reporting.tables import plain_table
-from vadv_dist.reporting.words import MISSING, SPLITS, clips, score
+from vadv_dist.reporting.words import MISSING, clips, score
 
 _MOST_GROUPS = 12  # of a picture
 _TABLE_VIDEOS = 10
@@ -56,14 +56,14 @@ def error_sections(evaluation: Scored, strips: Strips | None) -> list[Section]:
         strips: finds frames of clips; None shows none.
     """
     worst, views = worst_rows(evaluation), [_view(evaluation, output) for output in evaluation.outputs[1:]]
-    shown = [row for view in _best_first(views)[:1] for row in view.rows]
-    ids = [evaluation.predictions.clip_id[row] for row in dict.fromkeys((*worst, *shown))]
+    ahead = [row for view in _best_first(views)[:1] for row in view.rows]
+    ids = [evaluation.predictions.clip_id[row] for row in dict.fromkeys((*worst, *ahead))]
     frames = {} if strips is None else strips(evaluation.document.data, ids)
-    number, split, title = len(worst), SPLITS[evaluation.split], "Worst predictions"
+    shown, title = clips(len(worst), evaluation.split), "Worst predictions"
     if evaluation.classifies:
-        note = f"The {number} {split} clips whose class the student gives the lowest probability."
+        note = f"The {shown} whose class the student gives the lowest probability."
     else:
-        note = f"The {number} {split} clips with the largest errors of the student."
+        note = f"The {shown} with the largest errors of the student."
     sections = [_groups(evaluation), _calibration(evaluation)]
     if views:
         sections.append(_teacher(evaluation, views, frames))
@@ -90,8 +90,8 @@ def _groups(evaluation: Scored) -> Section:
         pictures.append(group_picture(name, by, shown, metric, overall))
         if len(shown) < len(found):
             pictures[-1].note = f"the {_MOST_GROUPS} largest of {len(found):,}"
-    note = f"The student’s {metric.title}; the dashed line is that of all clips. {_OVER_CLIPS}"
-    note += f" Groups of fewer than {MIN_CLIPS} clips have none."
+    note = f"{metric.title} of the student; strokes mark that of all clips. {_OVER_CLIPS}"
+    note += f" Fewer than {MIN_CLIPS} clips have none."
     listed = tag("ul", *(tag("li", line) for line in alone), class_="notes") if alone else ""
     return Section(
         "errors", "Errors by group", note, join(grid(pictures, "wide"), listed, _videos(evaluation)), pictures
@@ -119,7 +119,7 @@ def _videos(evaluation: Scored) -> Markup:
         cells = [found.name, f"{found.clips:,}", with_interval(found.mean, found.interval, metric)]
         rows.append((None, cells if found.bias is None else [*cells, signed(found.bias)]))
     off = [] if evaluation.classifies else ["Prediction − label"]
-    about = f"Videos with the worst {metric.title}, of {len(enough):,} with at least {MIN_CLIPS} clips."
+    about = f"Videos with the worst scores, of {len(enough):,} with at least {MIN_CLIPS} clips."
     table = plain_table("Videos", ("Video", "Clips", metric.title, *off), rows)
     return join(tag("p", about, class_="about"), table)
 
@@ -212,13 +212,14 @@ def _cells(found: Discordance | None) -> list[str]:
     if found is None:
         return ["0", *[MISSING] * 6]
     counts = (found.clips, found.both, found.only_teacher, found.only_student, found.neither)
-    return [*(f"{count:,}" for count in counts), _difference(found.right, percent=True), _difference(found.error)]
+    right, error = _difference(found, found.right, percent=True), _difference(found, found.error, percent=False)
+    return [*(f"{count:,}" for count in counts), right, error]
 
 
-def _difference(interval: Interval, *, percent: bool = False) -> str:
+def _difference(found: Discordance, interval: Interval, *, percent: bool) -> str:
     unit, scale, digits = ("%", 100, 1) if percent else ("", 1, 2)
-    mean, low, high = (f"{scale * value:+.{digits}f}" for value in interval)
-    return f"{mean}{unit} ({low} … {high})".replace("-", "−")
+    mean, low, high = (f"{scale * value:+.{digits}f}".replace("-", "−") for value in interval)
+    return f"{mean}{unit} ({low} … {high})" if found.clips >= MIN_CLIPS else f"{mean}{unit}"
 
 
 def _leads(views: Sequence[_View]) -> Markup:
