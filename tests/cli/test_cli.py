@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -195,6 +196,22 @@ def test_evaluate_export_predict_and_report_of_a_run(capsys, trained: Path, tmp_
     assert (trained / "report.html").is_file()
 
 
+@pytest.mark.parametrize("has_test", [True, False])
+def test_what_train_names_as_next_works(capsys, made: Path, write_config, tmp_path: Path, has_test: bool) -> None:
+    data = tmp_path / "my data"
+    shutil.copytree(made, data)
+    manifest = json.loads((data / "dataset.json").read_text())
+    if not has_test:
+        del manifest["splits"]["test"]
+        (data / "dataset.json").write_text(json.dumps(manifest))
+    config = write_config(uri=f'"{data}"', storage=f'"{tmp_path / "my runs"}"')
+    code, out, _ = run(capsys, "train", "--config", config, "--trainer.epochs=1")
+    assert code == 0
+    [line] = [line for line in out.splitlines() if line.startswith("next: ")]
+    for command in line.removeprefix("next: ").split("; "):
+        assert main(shlex.split(command)[1:]) == 0, command
+
+
 def test_a_run_configured_for_gpus_can_be_evaluated_on_cpu(capsys, trained: Path, tmp_path: Path) -> None:
     import torch
 
@@ -319,7 +336,7 @@ def test_without_a_command_the_help_is_printed(capsys) -> None:
         (["ingest", "csv", "x.csv"], "Did you mean: vadv ingest table?"),
         (["ingest", "table", "x.csv", "--out", "y"], "vadv ingest table --csv x.csv --out y"),
         (["predict", "run", "i loved it"], "Did you mean --text 'i loved it'?"),
-        (["export", "run", "exports/x"], "Did you mean --out 'exports/x'?"),
+        (["export", "run", "exports/x"], "Did you mean --out exports/x?"),
         (["evaluate", "--run", "x"], "RUN_OR_EXPORT is given without an option"),
         (["recipes", "list"], "they are listed by: vadv recipes"),
         # The field or option that was meant.

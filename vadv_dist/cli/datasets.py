@@ -1,6 +1,7 @@
 """The commands that create and inspect data sets: `synth`, `ingest`, `extract`, `data-info`, `data-check`."""
 
 import argparse
+import shlex
 
 from vadv_dist.cli.ingest import add_ingest_command
 from vadv_dist.cli.overwrite import add_overwrite, foreign_to_dataset, overwriting
@@ -134,7 +135,7 @@ def _synth(options: argparse.Namespace) -> int:
         ),
     )
     counts = ", ".join(f"{dataset.manifest.rows(split)} {split}" for split in dataset.manifest.splits)
-    print(f"wrote {options.out}: {counts} clips (`vadv data-info {options.out}` shows them)")
+    print(f"wrote {options.out}: {counts} clips (`vadv data-info {shlex.quote(options.out)}` shows them)")
     return 0
 
 

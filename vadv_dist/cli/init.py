@@ -1,6 +1,7 @@
 """`vadv init`: write a workflow file for a person's own data."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def _init(options: argparse.Namespace) -> int:
     width = max(len(each.stage) for each in found)
     for each in found:
         print(f"{'run ' if each.will_run else 'keep'}  {each.stage:<{width}}  {each.why}")
-    print(f"Next: vadv workflow run {file}")
+    print(f"Next: vadv workflow run {shlex.quote(str(file))}")
     return 0
 
 

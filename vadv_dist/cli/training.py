@@ -163,7 +163,8 @@ def _recipes(options: argparse.Namespace) -> int:
 
     if options.action == "copy":
         copy_recipe(options.name, options.file)
-        print(f"wrote {options.file}; start it with: vadv {find_recipe(options.name).command} --config {options.file}")
+        command = find_recipe(options.name).command
+        print(f"wrote {options.file}; start it with: vadv {command} --config {shlex.quote(str(options.file))}")
         return 0
     recipes = list_recipes()
     width = max(len(recipe.name) for recipe in recipes)

@@ -1,5 +1,6 @@
 """What a user meant by a command line that names no command, or lacks the word before a file."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from vadv_dist.errors import UserError, did_you_mean
@@ -75,7 +76,7 @@ def require_command(arguments: Sequence[str], commands: Sequence[str]) -> None:
         if name == "--config" or "." in name:
             command = next((argument for argument in arguments if argument in commands), "train")
             others = [argument for argument in arguments if argument != command]
-            raise UserError(f"a command comes before {name!r}: vadv {' '.join([command, *others])}")
+            raise UserError(f"a command comes before {name!r}: vadv {shlex.join([command, *others])}")
         if name not in ("-h", "--help", "--version"):
             raise UserError(f"unknown option {word!r}.{did_you_mean(word, ('--help', '--version'))} See `vadv --help`.")
         return
@@ -104,7 +105,7 @@ def require_files(arguments: Sequence[str]) -> None:
     for words, option in _BEFORE_A_FILE.items():
         after = list(arguments[len(words) :])
         if tuple(arguments[: len(words)]) == words and after and _is_word(after[0]):
-            whole = " ".join([*words, option, *after])
+            whole = shlex.join([*words, option, *after])
             raise UserError(f"{' '.join(words)}: write {option} before {after[0]!r}: vadv {whole}")
     if command in ("train", "tune", "extract") and not _has(rest, "--config"):
         recipe = "extract-raw" if command == "extract" else "demo"
@@ -116,7 +117,7 @@ def require_files(arguments: Sequence[str]) -> None:
         whole = "workflow run" if command == "workflow" else command
         raise UserError(f"{command}: its file is given without --config: vadv {whole} FILE")
     if command == "workflow" and rest and rest[0] not in _WORKFLOW_ACTIONS and _is_file(rest[0]):
-        raise UserError(f"workflow: what to do comes before {rest[0]!r}: vadv workflow run {' '.join(rest)}")
+        raise UserError(f"workflow: what to do comes before {rest[0]!r}: vadv workflow run {shlex.join(rest)}")
     if command == "ingest" and rest and rest[0] in _FORMATS:
         raise UserError(f"ingest: unknown format {rest[0]!r}. Did you mean: vadv ingest {_FORMATS[rest[0]]}?")
     if command == "recipes" and rest[:1] == ["list"]:
@@ -135,7 +136,7 @@ def unknown_word(command: str, word: str, positionals: Mapping[str, str], option
     see = f"See `vadv {command} --help`."
     if _is_word(word):
         option = _AFTER_A_RUN.get(command)
-        hint = f" Did you mean {option} {word!r}?" if option else ""
+        hint = f" Did you mean {option} {shlex.quote(word)}?" if option else ""
         return UserError(f"{command}: unknown argument {word!r}.{hint} {see}")
     name = word.split("=")[0]
     if shown := positionals.get(name.lstrip("-").replace("-", "_")):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,9 +38,8 @@ def require_file_of(kind: str, raw: Mapping[str, Any], path: object) -> None:
     for other, known in sections.items():
         if names <= known:
             what, command = _FILES[other]
-            raise UserError(
-                f"{path} is {what}, but this command reads {_FILES[kind][0]}. Use it with: {command.format(path=path)}"
-            )
+            use = command.format(path=shlex.quote(str(path)))
+            raise UserError(f"{path} is {what}, but this command reads {_FILES[kind][0]}. Use it with: {use}")
 
 
 def unknown_argument(argument: str, kind: Any, options: Sequence[str] = ()) -> UserError:

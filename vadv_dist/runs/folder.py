@@ -179,8 +179,8 @@ class RunFolder:
             listed = "\n  ".join(rows)
             raise UserError(
                 f"{self.root} contains a run with another configuration:\n  {listed}\n"
-                "Choose another --run.name, or use the earlier values. Only trainer.epochs may grow, once all epochs "
-                "are trained."
+                "Choose another --run.name, leave it out (runs without a name are numbered), or use the "
+                "earlier values. Only trainer.epochs may grow, once all epochs are trained."
             )
         if not is_extended(result, config):
             raise UserError(

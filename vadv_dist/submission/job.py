@@ -73,7 +73,8 @@ def submit(submission: Submission, say: Callable[[str], None]) -> int:
         base = job_id(slug, _facts(submission, entrypoint, Path(scratch)))
         twin, submission_id, others = running_or_free(client, base, slug)
         if twin:
-            say(f"{submission_id} already runs on {address}: following it (`vadv jobs stop {submission_id}` stops it)")
+            stop = f"vadv jobs stop {submission_id} --address {address}"
+            say(f"{submission_id} already runs on {address}: following it (`{stop}` stops it)")
         else:
             for other in others:
                 say(

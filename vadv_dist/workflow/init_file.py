@@ -74,7 +74,7 @@ def workflow_text(
         f"  {_text(data)}:",
         *(f"    {line}" for line in _data_lines(found, arrays, note)),
         "train:",
-        f"  config: {recipe}    # shipped settings (vadv recipes {recipe}); overrides change them",
+        f"  config: {recipe}    # shipped (vadv train --config {recipe} --print_config shows it); overrides change it",
         "  overrides:",
         f"    student.encoder: {_text(encoder)}",
         *(f"    {line}" for line in _teacher_lines(found)),

@@ -102,7 +102,7 @@ def run_remote(
         if not is_running:
             say(f"submitted {job} to {address} with {counted(count, 'file')}, {size / 2**20:.1f} MiB")
     if is_running:
-        say(f"{job} already runs on {address}: following it (`vadv jobs stop {job}` stops it)")
+        say(f"{job} already runs on {address}: following it (`vadv jobs stop {job} --address {address}` stops it)")
     code = follow(client, job, say, out=sys.stderr)
     found = read_finished(folder)
     if code == 0 and found is not None and found.is_built_on(inputs):
