@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from vadv_dist.cli import main
+from vadv_dist.config import load_config
 from vadv_dist.evaluation.paired import paired_bootstrap
 from vadv_dist.reporting.compare import compare_many
 from vadv_dist.reporting.run_files import read_run
 from vadv_dist.runs.folder import FAILURE
 from vadv_dist.storage import location, read_json, write_json
+from vadv_dist.studies.plan import plan_seeds
+from vadv_dist.studies.record import numbered_for_seeds, write_record
 from vadv_dist.watching.runs import list_runs
 
 pytestmark = pytest.mark.slow
@@ -64,6 +67,19 @@ def test_seeds_do_not_go_into_the_folder_of_a_run(
     shutil.copytree(runs / "alone-seed-1", tmp_path / "runs" / "run")
     assert main(["train", "--config", str(write_config()), "--seeds", "1,2"]) == 2
     assert "is a run, not a study" in capsys.readouterr().err
+
+
+def test_seeds_without_a_name_go_into_a_numbered_folder(write_config: Callable[..., Path], tmp_path: Path) -> None:
+    config = load_config(write_config())
+    assert numbered_for_seeds(config) == config
+    (tmp_path / "runs" / "run").mkdir(parents=True)
+    (tmp_path / "runs" / "run" / "config.yaml").touch()
+    second = numbered_for_seeds(config)
+    assert second.run.name == "run-2"
+    write_record(plan_seeds(second, (1, 2)), best_per_metric=False)
+    assert numbered_for_seeds(config) == second, "the same study, also with more seeds"
+    other = load_config(write_config(), ["--optimizer.lr=0.5"])
+    assert numbered_for_seeds(other).run.name == "run-3"
 
 
 def test_compared_runs_have_paired_differences_and_their_configuration(

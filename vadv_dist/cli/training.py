@@ -90,6 +90,7 @@ def print_config(config: Any) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     from vadv_dist.config import load_config, names_run
+    from vadv_dist.runtime.job_storage import with_lasting
 
     config = load_config(options.config, options.overrides)
     if options.print_config:
@@ -97,7 +98,10 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     if options.seeds is not None:
         from vadv_dist.studies.plan import plan_seeds
+        from vadv_dist.studies.record import numbered_for_seeds
 
+        if not names_run(options.config, options.overrides):
+            config = numbered_for_seeds(with_lasting(config, "run.storage"))
         # Without workers, a run trains in this process, as without --seeds.
         use_ray = config.trainer.workers > 0
         return run_planned(plan_seeds(config, options.seeds), options, use_ray=use_ray)
@@ -117,7 +121,6 @@ def _train(options: argparse.Namespace) -> int:
             print(line)
         return 0
     from vadv_dist.launch.driver import train
-    from vadv_dist.runtime.job_storage import with_lasting
     from vadv_dist.storage import location
 
     config = with_lasting(config, "run.storage")

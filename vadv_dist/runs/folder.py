@@ -215,7 +215,10 @@ class RunFolder:
             earlier: a configuration to compare with instead of the run's.
         """
         # Load it as a configuration, so that fields added by a later version have their defaults.
-        before, now = _what(config_to_dict(earlier or self.config())), _what(config_to_dict(config))
+        before, now = (
+            without_machine_fields(config_to_dict(earlier or self.config())),
+            without_machine_fields(config_to_dict(config)),
+        )
         if trained_on is not None and self.trained_on() is not None:
             before, now = without_places(before), without_places(now)
         return differing_keys(before, now)
@@ -326,7 +329,7 @@ def without_places(raw: dict[str, Any]) -> dict[str, Any]:
     return {**raw, "data": {**raw["data"], "sources": named}, "student": student}
 
 
-def _what(raw: dict[str, Any]) -> dict[str, Any]:
+def without_machine_fields(raw: dict[str, Any]) -> dict[str, Any]:
     """A configuration without `MACHINE_FIELDS`."""
     return {
         section: {k: v for k, v in fields.items() if k not in MACHINE_FIELDS.get(section, ())}

@@ -18,6 +18,9 @@ from vadv_dist.storage import Location, location
 from vadv_dist.tuning.events import Failed
 from vadv_dist.tuning.jobs import outcome
 
+# In place of its file, what a study of `vadv train --seeds` was made from.
+SEEDS = "--seeds"
+
 State = Literal["complete", "failed", "started", "missing"]
 
 
@@ -137,7 +140,7 @@ def plan_seeds(config: Config, seeds: Sequence[int]) -> StudyPlan:
     name = config.run.name
     study = with_seeds(StudyConfig(title=name, variants={name: VariantConfig()}, splits=("valid",)), seeds)
     root = location(lasting(config.run.storage, "run.storage")) / name
-    return StudyPlan(study, "--seeds", root, {name: config})
+    return StudyPlan(study, SEEDS, root, {name: config})
 
 
 def with_seeds(study: StudyConfig, seeds: Sequence[int]) -> StudyConfig:
