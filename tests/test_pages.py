@@ -7,10 +7,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from docs import pictures
+from docs import diagrams, pictures
 from vadv_dist.cli.reference import markdown
 
 ROOT = Path(__file__).parents[1]
@@ -110,9 +111,27 @@ def test_the_script_of_the_pictures_says_that_it_needs_a_browser(
     assert "Install Chromium" in capsys.readouterr().err
 
 
+def test_every_diagram_is_drawn_and_loads_nothing() -> None:
+    drawn = {path.name: path.read_text(encoding="utf-8") for path in diagrams.FOLDER.iterdir()}
+    assert drawn.keys() == diagrams.diagrams().keys(), "run `python -m docs.diagrams`"
+    for svg in drawn.values():
+        assert ElementTree.fromstring(svg).tag.endswith("svg")  # browsers refuse pictures that are not XML
+        assert "<script" not in svg
+        assert set(re.findall(r"https?://[\w./]+", svg)) <= {
+            "http://www.w3.org/2000/svg",
+            "http://www.w3.org/1999/xlink",
+            "http://www.w3.org/1999/xhtml",
+        }
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert "fonts.googleapis.com" not in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    for name in diagrams.diagrams():  # not drawn by a script from the network
+        page = (tmp_path / "site" / name.rsplit("-", 1)[0]).with_suffix(".html").read_text(encoding="utf-8")
+        assert f'src="diagrams/{name}"' in page
+        assert 'class="mermaid"' not in page
+        assert (tmp_path / "site" / "diagrams" / name).is_file()
