@@ -38,7 +38,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         name = name_of(page.file.src_path, block[1])
         if not (FOLDER / name).is_file():
             raise FileNotFoundError(f"docs/diagrams/{name} is missing. Draw the diagrams: python -m docs.diagrams")
-        return f"![Diagram](diagrams/{name})\n"
+        return f"[![Diagram](diagrams/{name})](diagrams/{name})\n"
 
     return _BLOCK.sub(picture, markdown)
 

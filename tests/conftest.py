@@ -80,6 +80,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def made_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic data set of 60 clips with all modalities and three classes."""
+    from vadv_dist.data.synth import make_dataset
+
+    out = tmp_path_factory.mktemp("made-classes") / "data"
+    make_dataset(out, num_clips=60, seed=3, num_classes=3)
+    return out
+
+
+@pytest.fixture(scope="session")
 def s3_port() -> Iterator[int]:
     """Port of an S3 server in a separate process, configured in this process's AWS variables."""
     from s3_server import CREDENTIALS, s3_server

@@ -10,7 +10,6 @@ import pytest
 from kinds import kinds, students, variant
 
 from vadv_dist.config import Config, config_to_yaml, load_config
-from vadv_dist.data.synth import make_dataset
 from vadv_dist.launch.smoke import trainer_here
 from vadv_dist.launch.worker import train_locally
 from vadv_dist.runs.folder import RunFolder
@@ -52,15 +51,16 @@ def losses_in_one_process(config: Config) -> list[float]:
     return losses(folder)
 
 
-def test_every_kind_trains_on_two_ray_workers(cluster, write_config, write_retrieval_config, tmp_path: Path) -> None:
-    make_dataset(tmp_path / "classes", num_clips=60, num_classes=3)
+def test_every_kind_trains_on_two_ray_workers(
+    cluster, write_config, write_retrieval_config, made_classes: Path, tmp_path: Path
+) -> None:
     short = ["--trainer.max_steps=2", "--trainer.num_workers=2", "--trainer.cpus_per_worker=1"]
     # AdamW would turn rounding in gradients near 0 into whole updates.
     short.append("--optimizer.eps=1e-3")
     still = ["--student.dropout=0"]
     sentiment = load_config(write_config(), [*short, *still, "--student.encoder_dropout=0"])
     retrieval = load_config(write_retrieval_config(), [*short, *still])
-    classes = load_config(write_config(uri=tmp_path / "classes"), [*short, *still, "--student.encoder_dropout=0"])
+    classes = load_config(write_config(uri=made_classes), [*short, *still, "--student.encoder_dropout=0"])
     configs = runs(sentiment, classes, retrieval)
     paths = []
     for config in configs:

@@ -314,3 +314,30 @@ def test_searches_and_studies_do_not_write_into_each_other(
     (tmp_path / "out" / "search" / "study.yaml").write_text("search: {}\nstudy: a")
     assert main(["study", str(tmp_path / "study.yaml"), "--no-ray", "--name", "search"]) == 2
     assert "is something else, not a study" in capsys.readouterr().err
+
+
+def test_a_study_of_classes_compares_accuracy(made_classes: Path, tmp_path: Path) -> None:
+    """Trained runs, and another program's predictions, which are the labels."""
+    test = Dataset.open(made_classes)
+    names = test.manifest.label.classes
+    rows = zip(test.column("test", "clip_id"), test.column("test", "label"), strict=True)
+    lines = ["clip_id,prediction", *(f"{clip},{names[int(label)]}" for clip, label in rows)]
+    (tmp_path / "right.csv").write_text("\n".join(lines))
+    (tmp_path / "base.yaml").write_text(
+        f"data: {{sources: [{{uri: {made_classes}}}], batch_size: 16}}\n"
+        f"student: {{encoder: {made_classes}/encoder, pretrained: false, hidden: 16}}\n"
+        "teacher: {width: 16, heads: 2, hidden: 16}\n"
+        f"trainer: {{epochs: 1, use_gpu: false}}\nrun: {{storage: {tmp_path / 'out'}}}\n"
+    )
+    (tmp_path / "moods.yaml").write_text(
+        f"title: Moods\nabout: A test.\nconfig: {tmp_path / 'base.yaml'}\nreference: alone\nseeds: [1]\n"
+        "variants:\n  alone: {overrides: {objective.kind: none}}\n  taught: {}\n"
+        f"  right: {{predictions: {tmp_path / 'right.csv'}}}\n"
+    )
+    plan = plan_study(tmp_path / "moods.yaml")
+    run_study(plan, QUIET, use_ray=False)
+    document = read_json(plan.root / "study.json")
+    by_name = {variant["name"]: variant["cells"]["test"]["accuracy"]["mean"] for variant in document["variants"]}
+    assert by_name["right"] == 1
+    assert by_name["alone"] < 1
+    assert "taught" in by_name

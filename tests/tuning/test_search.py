@@ -80,6 +80,18 @@ def trials_of(root: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 @pytest.mark.slow
+def test_classes_are_searched_by_accuracy(
+    write_config: Callable[..., Path], made_classes: Path, space: Path, tmp_path: Path
+) -> None:
+    config = write_config("hunt", uri=made_classes)
+    answer = search(config, space, "--search.num_trials=2", "--trainer.epochs=1")
+    assert answer["trials"]["all"] == 2
+    assert set(answer["noise"]["accuracy"]) == {"6", "7", "8"}
+    page = _Page((tmp_path / "runs" / "hunt-weights" / "tune-report.html").read_text())
+    assert "The best, trained again" in page.headings
+
+
+@pytest.mark.slow
 def test_search_writes_all_results_without_opening_the_test_split(
     write_config: Callable[..., Path], made: Path, space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
