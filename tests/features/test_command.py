@@ -95,5 +95,5 @@ def test_shipped_recipes_are_valid(name: str, capsys, tmp_path: Path) -> None:
     assert (config.frames.visual, config.frames.face, config.expression.num_scores) == (8, 64, 8)
     assert main(["recipes", "copy", name, str(tmp_path / "mine.yaml")]) == 0
     assert f"vadv extract --config {tmp_path / 'mine.yaml'}" in capsys.readouterr().out
-    with pytest.raises(UserError, match="unknown section"):
+    with pytest.raises(UserError, match="is the config of a run, but this command reads the config of an extraction"):
         load_sections(ExtractConfig, next(r.path for r in list_recipes() if r.name == "mosi"))
