@@ -59,7 +59,7 @@ def test_loss_terms_are_explained_once_and_the_time_left_is_said() -> None:
         view(line({"kind": "start", "step": 10, "time": 140.0}))
     said = console.export_text()
     assert said.count("t(r) Text logit to label") == 1
-    assert "step 10/40  loss 1.500 t(r) 0.250  0 clips/s  0:01:30 left\n" in said
+    assert "step 10/40  loss 1.500 t(r) 0.250  0 clips/s  90 s left\n" in said
 
 
 def test_second_start_is_reported_as_a_lost_worker() -> None:

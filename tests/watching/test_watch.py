@@ -74,7 +74,7 @@ def test_once_prints_terms_rates_validation_and_the_time_left(run: Path) -> None
     watch(str(run), out, once=True)
     text = said(out)
     assert f"{run}: running" in text.replace("\n", "")
-    assert "step 20/40 (50%), epoch 1/2, 0:00:20 so far, 0:00:20 left" in text
+    assert "step 20/40 (50%), epoch 1/2, 20 s so far, 20 s left" in text
     rows = {line.split("  ")[0]: line.split() for line in text.splitlines() if line}
     assert rows["text regression"][2:] == ["beta", "1.500", "1.500"]
     assert rows["total"] == ["total", "19.500", "18.250"]

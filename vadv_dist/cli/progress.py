@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from vadv_dist.runtime.terminal import duration
+
 _LINE_EVERY_S = 10.0
 
 
@@ -28,8 +30,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
         bar.update(task, completed=done, total=total)
         if not console.is_terminal and now - last_line >= _LINE_EVERY_S and done > before:
             last_line, rate = now, (done - before) / (now - began)
-            left_s = (total - done) / rate
-            left = f"{left_s / 60:.0f} min" if left_s >= 90 else f"{left_s:.0f} s"
+            left = duration((total - done) / rate)
             print(f"{done:,} of {total:,} {what}, {rate:,.0f} per s, {left} left", file=sys.stderr, flush=True)
 
     with bar:

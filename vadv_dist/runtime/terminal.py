@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -35,6 +36,13 @@ def counted(number: float, noun: str, plural: str = "") -> str:
     """A number of things, such as `1 step`, `1,200 steps` or `0.5 GPUs`."""
     shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
     return f"{shown} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def duration(seconds: float | None) -> str:
+    """A duration, such as `20 s` or `1:02:03`; `?` if unknown."""
+    if seconds is None:
+        return "?"
+    return f"{seconds:.0f} s" if seconds < 100 else str(timedelta(seconds=round(seconds)))
 
 
 def json_line(value: object) -> str:

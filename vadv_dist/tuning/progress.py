@@ -4,7 +4,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +13,7 @@ from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import UserError
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import epoch_costs
-from vadv_dist.runtime.terminal import counted
+from vadv_dist.runtime.terminal import counted, duration
 from vadv_dist.storage import Location, read_json, write_json
 from vadv_dist.tuning.events import Ended, Event
 from vadv_dist.tuning.jobs import Job
@@ -129,7 +128,7 @@ class Progress:
                 self._best = key, event.result.cost
             if self._one_s is None:
                 self._one_s = event.result.wall_time_s
-                self._say(f"one training takes {_duration(self._one_s)}; {self._left_text()}")
+                self._say(f"one training takes {duration(self._one_s)}; {self._left_text()}")
                 self._said = now
         if now - self._said > _REMIND_S and self._one_s is not None:
             self._say(self._left_text())
@@ -150,7 +149,7 @@ class Progress:
     def _left_text(self) -> str:
         left = self._left_s()
         done = _done_text(self._ended, self._plan)
-        return done if left is None else f"{done}, about {_duration(left)} left"
+        return done if left is None else f"{done}, about {duration(left)} left"
 
     def _write(self, state: str) -> None:
         best = None
@@ -192,20 +191,18 @@ def state_of(root: Location) -> dict[str, Any]:
 
 def lines_of(state: Mapping[str, Any], now: float) -> list[str]:
     """A state in lines of text."""
-    left = (
-        "" if state["left_s"] is None or state["state"] != "running" else f", about {_duration(state['left_s'])} left"
-    )
+    left = "" if state["left_s"] is None or state["state"] != "running" else f", about {duration(state['left_s'])} left"
     lines = [f"{state['folder']}: {state['state']}", f"{_done_text(state['ended'], state['plan'])}{left}"]
     if (silent_s := _silent_s(state, now)) is not None:
         lines.append(
-            f"no line for {_duration(silent_s)}: its trainings are waiting, or its process has ended; the same command "
+            f"no line for {duration(silent_s)}: its trainings are waiting, or its process has ended; the same command "
             "resumes it"
         )
     if state["best"]:
         lines.append(f"best so far: {state['best']['name']}, {state['best']['text']}")
     for training in state["running"]:
         epochs = f"{counted(training['epochs'], 'epoch')} done" if training["epochs"] else "first epoch"
-        lines.append(f"  {training['name']}: {epochs}, running for {_duration(now - training['since'])}")
+        lines.append(f"  {training['name']}: {epochs}, running for {duration(now - training['since'])}")
     return lines
 
 
@@ -260,9 +257,3 @@ def _silent_s(state: Mapping[str, Any], now: float) -> float | None:
     """Seconds since the last line of what should be running; None if that is not long."""
     silent_s = now - float(state["last_time"])
     return silent_s if state["state"] == "running" and silent_s > _SILENT_S else None
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return str(timedelta(seconds=round(seconds)))

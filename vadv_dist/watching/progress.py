@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Self
 
 from rich.console import Console
@@ -13,6 +12,7 @@ from vadv_dist.evaluation.description import Metric, TaskDescription
 from vadv_dist.formats.json_text import JsonError, parse_json
 from vadv_dist.runs.history import RunHistory
 from vadv_dist.runs.records import EpochLine, Line, NoteLine, StartLine, StepLine, parse_line
+from vadv_dist.runtime.terminal import duration
 from vadv_dist.storage import LineReader, Location
 
 _PLAIN_INTERVAL_S = 15.0
@@ -138,11 +138,6 @@ def _validation(line: EpochLine, task: TaskDescription) -> str:
 def shown(value: float | None, metric: Metric) -> str:
     """A metric's value in a line: three decimals, or percent with one; a dash if there is none."""
     return "–" if value is None else f"{value:.1%}" if metric.percent else f"{value:.3f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Hours, minutes and seconds; a question mark if they are not known."""
-    return "?" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
 class MetricsTail:

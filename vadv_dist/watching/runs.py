@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,6 +13,7 @@ from vadv_dist.errors import UserError, VadvError
 from vadv_dist.evaluation.description import Metric
 from vadv_dist.runs.folder import FAILURE, RunFolder
 from vadv_dist.runs.history import RunHistory
+from vadv_dist.runtime.terminal import duration
 from vadv_dist.storage import Location, find_json, location
 from vadv_dist.watching.progress import MetricsTail, shown
 from vadv_dist.watching.watch import snapshot
@@ -152,4 +152,4 @@ def _state(state: str, has_failed: bool) -> str:
 
 def _age(seconds: float) -> str:
     days = int(seconds // 86_400)
-    return f"{days} d" if days else str(timedelta(seconds=round(seconds)))
+    return f"{days} d" if days else duration(seconds)

@@ -14,7 +14,8 @@ from vadv_dist.evaluation.description import Metric, TaskDescription
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.history import RunHistory, data_read
 from vadv_dist.runs.records import RATES, Line
-from vadv_dist.watching.progress import MetricsTail, ProgressView, duration, shown
+from vadv_dist.runtime.terminal import duration
+from vadv_dist.watching.progress import MetricsTail, ProgressView, shown
 
 # Time between two updates: each looks for result.json, which is a request to an object store.
 _INTERVAL_S = 1.0
