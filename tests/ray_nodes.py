@@ -165,13 +165,15 @@ class Nodes:
         return node
 
     def remove(self, node: str) -> None:
-        """Take away the machine of a node, as a cloud does at the deadline."""
+        """Take away the machine of a node, as a cloud does at the deadline, unless Ray has ended it: nothing ran on it."""
         for process in self.started:
+            if process.poll() is not None:
+                continue
             below = psutil.Process(process.pid).children(recursive=True)
             if any(node in argument for each in below for argument in each.cmdline()):
                 kill_node(process)
                 return
-        raise AssertionError(f"no process of node {node}")
+        assert any(process.poll() is not None for process in self.started), f"no process of node {node}"
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Workers of all nodes whose process title contains these words."""
