@@ -165,7 +165,7 @@ class Nodes:
         return node
 
     def remove(self, node: str) -> None:
-        """Take away the machine of a node, as a cloud does at the deadline, unless Ray has ended it: nothing ran on it."""
+        """Take away the machine of a node, as a cloud does at the deadline, unless Ray has ended it."""
         for process in self.started:
             if process.poll() is not None:
                 continue
