@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vadv_dist.errors import MachineError
+from vadv_dist.errors import MachineError, StorageError
 from vadv_dist.formats.tensor_parts import TensorPart
 from vadv_dist.runs.checkpoint import checkpoint_at, last_checkpoint, list_checkpoints
 from vadv_dist.runs.checkpoint_writer import CheckpointWriter
@@ -187,15 +187,17 @@ def writers_after(folder, step: int) -> list[CheckpointWriter]:
 
 
 def test_missing_part_of_another_rank_is_reported(folder) -> None:
-    ranks = writers(folder, 2, wait_s=0.2)
+    ranks = writers(folder, 2)
     save(ranks, 1)
     wait(ranks)
-    ranks[0].copy(2, best=[], weights=part(0, 2), state={})
-    ranks[0].start()
+    impatient = CheckpointWriter(folder, 0, 2, "two", 0.2)
+    impatient.begin({1: ()})
+    impatient.copy(2, best=[], weights=part(0, 2), state={})
+    impatient.start()
     with pytest.raises(
-        MachineError, match=r"Rank 1 has not written its part of the checkpoint of step 2: .*rank-1\.json"
+        StorageError, match=r"Rank 1 has not written its part of the checkpoint of step 2: .*rank-1\.json"
     ):
-        ranks[0].wait()
+        impatient.wait()
     assert [c.step for c in list_checkpoints(folder)] == [1]
 
 

@@ -57,7 +57,7 @@ def connect(address: str) -> Any:
     except (OSError, RuntimeError) as error:
         raise MachineError(
             f"No job server answers on {address} ({one_line(error)}). Is the port forwarded "
-            "(kubectl -n vadv port-forward service/vadv-head-svc 8265:8265, ray dashboard …)? Nothing was submitted."
+            "(kubectl -n vadv port-forward service/vadv-head-svc 8265:8265, ray dashboard …)?"
         ) from None
 
 

@@ -167,8 +167,9 @@ class Search:
             self._drive(self._trial_jobs())
         self._repeat(standing.best_trials() | standing.rivals)
         result = standing.result(is_complete=False)
-        self._say(f"verdict: {result.verdict.sentence}")
-        self._repeat(standing.without_terms(result.winner, result.schedule))
+        if without := standing.without_terms(result.winner, result.schedule):
+            self._say(f"verdict: {result.verdict.sentence}")
+            self._repeat(without)
         return standing.result(is_complete=True)
 
     def _trial_jobs(self) -> Iterator[Job]:
