@@ -104,7 +104,7 @@ def test_questions_are_asked_on_a_terminal(own: Path, made: Path) -> None:
     host, guest = pty.openpty()
     command = [sys.executable, "-m", "vadv_dist.cli", "init", "mine.yaml"]
     process = subprocess.Popen(command, stdin=guest, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    answers = ["nothing.csv", own.name, "id=Clip", "", "4 -1", "-1 4", made / "encoder", "elsewhere", "one", 7, ""]
+    answers = ["", "nothing.csv", own.name, "id=Clip", "", "4 -1", "-1 4", made / "encoder", "elsewhere", "one", 7, ""]
     os.write(host, "\n".join(map(str, answers)).encode())
     said, asked = process.communicate(timeout=120)
     os.close(host)
@@ -112,13 +112,35 @@ def test_questions_are_asked_on_a_terminal(own: Path, made: Path) -> None:
     assert process.returncode == 0, asked
     for message in ("nothing.csv does not exist", "no column for text", "the lower one first", "different integers"):
         assert message in asked
-    assert "Columns (fields text, label and, if there are any, id, split" in asked
+    assert "Nothing is proposed here, so Enter alone is no answer." in asked
+    assert "(fields: id, text, label, split, video, path)" in asked
     assert "[id=Video+Clip,text=Sentence,label=Score,split=Mode,video=Video]" in asked
     assert "train-seed-7" in said
     assert "Next: vadv workflow run mine.yaml" in said
     config = plan_workflow("mine.yaml").config
     assert (config.workflow.storage, config.workflow.seeds) == ("elsewhere", (7,))
     assert next(iter(config.data.values())).label_range == (-1, 4)
+
+
+def test_columns_of_any_name_are_proposed_by_what_they_contain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    moods, stars = ("happy", "sad", "calm"), (1, 2, 5)
+    rows = [(n, moods[n % 3], f"day {n} was long, and then it ended", f"Ann B{n}", "en") for n in range(30)]
+    header = ("number", "Mood", "Review, in full", "Author", "language")
+    found = look(str(table(tmp_path / "moods.csv", rows, header)))
+    assert found.columns == {"text": "Review, in full", "label": "Mood"}
+    assert with_columns(found, '"text=Review, in full", label=Mood').columns == found.columns
+    assert look(
+        str(table(tmp_path / "a.csv", [(*row, stars[row[0] % 3]) for row in rows], (*header, "Votes")))
+    ).columns == {"text": "Review, in full"}  # two columns may be the label
+    signs = [(*row, ("positive", "negative")[row[0] % 2]) for row in rows]
+    assert look(str(table(tmp_path / "b.csv", signs, (*header, "Tone")))).columns["label"] == "Tone"
+    assert main(["init", "--data", "a.csv", "--yes"]) == 2
+    said = capsys.readouterr().err
+    assert "--columns is missing, and there is nothing to propose." in said
+    assert 'such as "text=Review, in full",label=Votes (fields' in said
 
 
 def test_without_a_terminal_the_missing_option_is_named(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +208,11 @@ LIST = ("clip_id", "video_id", "split", "label", "text", "path")
         (lambda own: look(str(table(own.parent / "x.csv", [["1"]], ["text"]))), "has one column, 'text'"),
         (
             lambda own: with_columns(look(str(own)), "id=Clip,text=Sentence"),
-            "no column for label .*, expected id=…,text=…,label=…",
+            r"no column for label .*, such as id=Video\+Clip,text=Sentence,label=Score,split=Mode",
+        ),
+        (
+            lambda own: with_columns(look(str(own)), "Sentence"),
+            "has 'Sentence', expected FIELD=COLUMN pairs, such as id=",
         ),
         (lambda own: with_columns(look(str(own)), "id=Clip,text=Sentence,label=Score,x=Clip"), "the unknown field 'x'"),
         (lambda own: with_columns(look(str(own)), "id=Clip,text=T,label=Score,split=Mode"), "has no column 'T'"),
@@ -254,7 +280,7 @@ def test_a_list_of_clips_with_columns_of_its_own_is_recognised(tmp_path: Path) -
     rows = [(f"talk-{chr(97 + n)}/1.mp4", ("glad", "calm")[n % 2]) for n in range(12)]
     file = table(tmp_path / "list.csv", rows, ("file", "emotion"))
     with pytest.raises(UserError, match=r"names no column for text .*--transcribe"):
-        written(file)
+        written(file, columns="path=file,label=emotion")
     config = written(file, transcribe="openai/whisper-tiny")
     assert config.overrides["clips.path_column"] == "file"
     assert config.overrides["clips.transcribe"] == "openai/whisper-tiny"

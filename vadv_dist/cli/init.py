@@ -69,13 +69,13 @@ def _init(options: argparse.Namespace) -> int:
         option = f"--{field.replace('_', '-')}"
         if options.yes:
             if not proposal:
-                raise UserError(f"init: {option} is missing, and there is nothing to propose.")
+                raise UserError(f"init: {option} is missing, and there is nothing to propose. {question}.")
             return proposal
         if not sys.stdin.isatty():
             accept = f", or accept {proposal!r} and all other proposals with --yes" if proposal else ""
             raise UserError(
                 f"init: {option} is missing, and standard input is not a terminal, so nobody can be asked. Give it"
-                f"{accept}."
+                f"{accept or f'. {question}'}."
             )
         return _ask(question, proposal)
 
@@ -110,3 +110,4 @@ def _ask(question: str, proposal: str) -> str:
             raise UserError("init: no answer. Nothing was written.") from None
         if answer or proposal:
             return answer or proposal
+        print("Nothing is proposed here, so Enter alone is no answer.", file=sys.stderr)

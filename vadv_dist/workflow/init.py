@@ -15,7 +15,8 @@ from vadv_dist.data.readers.splits import parse_shares, split_rule
 from vadv_dist.errors import UserError
 from vadv_dist.formats.csv_lines import number_of
 from vadv_dist.workflow.init_file import proposed, student_lines, workflow_text
-from vadv_dist.workflow.own_data import Found, check_rows, look, with_columns
+from vadv_dist.workflow.own_columns import USUAL, columns_text
+from vadv_dist.workflow.own_data import Found, check_rows, example_of, is_clear, look, with_columns
 from vadv_dist.workflow.own_labels import Labels, Splits, guess_labels, guess_split_map, range_of
 
 Ask = Callable[[str, str, str], str]  # field, question, proposal (may be empty): the answer
@@ -66,8 +67,9 @@ def write_workflow(file: Path, given: Mapping[str, Any], ask: Ask, say: Say) -> 
         found = replace(found, transcribe=given.get("transcribe"))
         if found.kind != "mmsa":
             say(f"{found.place} has the columns {', '.join(found.header)}")
-            question = "Columns (fields text, label and, if there are any, id, split, video, path)"
-            found = answer("columns", question, _shown(found.columns), partial(with_columns, found))
+            question = f"Columns by field, such as {example_of(found)} (fields: {', '.join(USUAL)})"
+            proposal = columns_text(found.columns) if is_clear(found) else ""
+            found = answer("columns", question, proposal, partial(with_columns, found))
         found = replace(found, labels=_labels(found, given, answer, say))
         found = replace(found, splits=_splits(found, given, answer, say))
         note = check_rows(found)

@@ -1,15 +1,15 @@
 """What a person's data are, as far as they explain themselves: a table, raw clips or a data set."""
 
+import csv
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 from typing import Any
 
 from vadv_dist.config.extract_sections import ClipsConfig
 from vadv_dist.data.classes import listed
 from vadv_dist.data.dataset import Dataset
-from vadv_dist.data.readers.clip_rows import FILE_NAMES, ID_NAMES, ClipTable, Columns
+from vadv_dist.data.readers.clip_rows import ID_NAMES, ClipTable, Columns
 from vadv_dist.data.readers.ingestion import BadRowError
 from vadv_dist.data.readers.labels import LabelReader, label_spec
 from vadv_dist.data.readers.splits import split_rule
@@ -18,18 +18,9 @@ from vadv_dist.errors import UserError
 from vadv_dist.features.listing import CSV_COLUMNS, MMSA_COLUMNS, list_clips
 from vadv_dist.formats.tabular import SAVED_DATASET, TABLE_KINDS, open_table
 from vadv_dist.storage import Location, local_copy, location
-from vadv_dist.workflow.own_labels import Labels, Splits, can_be_labels, split_of_word
+from vadv_dist.workflow.own_columns import USUAL, example_columns, propose_columns
+from vadv_dist.workflow.own_labels import Labels, Splits
 
-# Usual names of columns, the likeliest first.
-_USUAL = {
-    "id": ID_NAMES,
-    "text": ("text", "transcript", "sentence", "utterance", "words", "content", "review", "comment"),
-    "label": ("label", "labels", "sentiment", "class", "emotion", "score", "rating", "stars", "target", "category"),
-    "split": ("split", "mode", "set", "subset", "partition", "fold"),
-    "video": ("video_id", "video", "video_name", "dialogue_id", "speaker"),
-    "path": FILE_NAMES,
-}
-_CLIPS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts")
 _MAX_BAD_SHARE = 0.1
 
 
@@ -103,54 +94,54 @@ def look(place: str) -> Found:
     )
 
 
-def propose_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, str]:
-    """The columns of a table by field, by their usual names and what is in them; a field may be missing."""
-    cells = {name: [row[number] for row in rows] for number, name in enumerate(header)}
-    fits: dict[str, Callable[[list[str]], bool]] = {
-        "label": can_be_labels,
-        "split": lambda column: all(split_of_word(cell) for cell in column if cell.strip()),
-        "path": lambda column: PurePosixPath(column[0].strip().lower()).suffix in _CLIPS,
-    }
-    found = {}
-    for field_name, names in _USUAL.items():
-        usual = [name for known in names for name in header if name.strip().lower() == known]
-        fitting = [name for name in usual if fits.get(field_name, bool)(cells[name])]
-        if fitting:
-            found[field_name] = fitting[0]
-    if "id" in found and "video" in found and len(set(cells[found["id"]])) < len(cells[found["id"]]):
-        found["id"] = f"{found['video']}+{found['id']}"  # numbered within each video
-    return found
-
-
 def with_columns(found: Found, text: str) -> Found:
     """A table with chosen columns.
 
     Raises:
         UserError: a column is missing.
     """
-    columns = dict(part.split("=", 1) for part in (p.strip() for p in text.split(",")) if "=" in part)
-    needed = [*([] if found.transcribe else ["text"]), "label", *(["path"] if found.kind == "list" else [])]
-    if {name.strip().lower() for name in found.header} & set(ID_NAMES):
-        needed = ["id", *needed]  # otherwise ids are made
-    for name in needed:
+    example = example_of(found)
+    columns = {}
+    for part in filter(str.strip, next(csv.reader([text], skipinitialspace=True), [])):
+        name, sign, column = part.partition("=")
+        if not (name.strip() and sign and column.strip()):
+            raise UserError(f"--columns has {part!r}, expected FIELD=COLUMN pairs, such as {example}.")
+        columns[name.strip()] = column if column in found.header else column.strip()
+    for name in _needed(found):
         if name not in columns:
             advice = " Clips without words need --transcribe." if name == "text" and found.kind == "list" else ""
             raise UserError(
                 f"--columns {text or '(nothing)'} names no column for {name} (columns: {', '.join(found.header)}), "
-                f"expected {_expected(needed)}.{advice}"
+                f"expected all that are needed, such as {example}.{advice}"
             )
     for name, of_table in columns.items():
-        if name not in _USUAL:
-            raise UserError(f"--columns has the unknown field {name!r}, expected one of {', '.join(_USUAL)}.")
+        if name not in USUAL:
+            raise UserError(f"--columns has the unknown field {name!r}, expected one of {', '.join(USUAL)}.")
         for column in of_table.split("+") if name == "id" else [of_table]:
             if column not in found.header:
                 raise UserError(f"{found.place} has no column {column!r} (columns: {', '.join(found.header)}).")
     return replace(found, columns=columns)
 
 
-def _expected(needed: Sequence[str]) -> str:
-    others = [name for name in _USUAL if name not in needed and name != "path"]
-    return ",".join(f"{name}=…" for name in needed) + "".join(f"[,{name}=…]" for name in others)
+def is_clear(found: Found) -> bool:
+    """Whether all columns that are needed were recognised."""
+    return set(_needed(found)) <= set(found.columns)
+
+
+def example_of(found: Found) -> str:
+    """Pairs of field and column that could be given for a table, made of its own columns."""
+    return example_columns(found.header, found.columns, _needed(found))
+
+
+def _needed(found: Found) -> list[str]:
+    """The fields that must have a column; ids are made if no column seems to have them."""
+    has_ids = {name.strip().lower() for name in found.header} & set(ID_NAMES)
+    return [
+        *(["id"] if has_ids else []),
+        *([] if found.transcribe else ["text"]),
+        "label",
+        *(["path"] if found.kind == "list" else []),
+    ]
 
 
 def check_rows(found: Found) -> str:

@@ -124,6 +124,11 @@ def can_be_labels(cells: Iterable[str]) -> bool:
     return True
 
 
+def are_of_sentiment(cells: Iterable[str]) -> bool:
+    """Whether all cells are words of sentiment, or stars."""
+    return _levels(list({cell.strip().casefold() for cell in cells if cell.strip()})) is not None
+
+
 def split_of_word(word: str) -> str | None:
     """The split that a word names, or seems to name."""
     text = word.strip().casefold()
