@@ -220,7 +220,7 @@ def test_sources_with_another_threshold_are_refused(two, tmp_path: Path) -> None
     other = write(tmp_path / "other", 20, label=LabelSpec(threshold=1.0))
     same = write(tmp_path / "same", 25, label=LabelSpec(threshold=0.0))
     assert len(Sources.open(config_of([two[0], same])).datasets) == 2  # 0 is the middle, which is the default
-    with pytest.raises(UserError, match=r"positive from 1 on, in .*small from 0: .*share their threshold"):
+    with pytest.raises(UserError, match=r"meet at 1, in .*small at 0: .*share their threshold"):
         Sources.open(config_of([two[0], other]))
 
 

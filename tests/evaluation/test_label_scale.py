@@ -141,6 +141,16 @@ def test_star_ratings_have_two_classes_at_their_threshold_but_no_a7():
     assert STARS.classes[1].names == ("< 3", "≥ 3")
 
 
+def test_words_on_the_threshold_of_sims_agree_with_its_metrics():
+    assert SIMS.score([-0.1, 0.5], [0.0, 1.0])["a2_neg0"] == SIMS.score([0.0, 0.5], [-1.0, 1.0])["a2_neg0"] == 1.0
+    seven, zero = sorted(SIMS.in_words(SIMS.absent()))
+    assert seven.startswith("No A7: ")
+    assert zero == (
+        "Zero counts as negative for labels in [-1, 1], as in CH-SIMS, so A2 and F1 exist only in this way (neg0), and "
+        "neither with zero as positive (has0) nor without such clips (non0)."
+    )
+
+
 def test_a_label_equal_to_a_threshold_rounded_down_in_fp32_is_positive():
     scale = LabelScale(0.0, 1.0, 0.7)
     label = np.array([0.2, 0.7], np.float32)  # 0.7 is 0.69999999 there

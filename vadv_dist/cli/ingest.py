@@ -117,7 +117,9 @@ def _add_id_and_text_columns(parser: argparse.ArgumentParser) -> None:
 def _add_label_range(parser: argparse.ArgumentParser) -> None:
     span = "lowest and highest label (default: -3 3)"
     parser.add_argument("--label-range", type=float, nargs=2, default=(-3.0, 3.0), metavar=("LOW", "HIGH"), help=span)
-    parser.add_argument("--threshold", type=float, help="lowest positive label (default: the middle of the range)")
+    parser.add_argument(
+        "--threshold", type=float, help="label that separates negative from positive (default: the middle of the range)"
+    )
 
 
 def _add_dtype(parser: argparse.ArgumentParser) -> None:

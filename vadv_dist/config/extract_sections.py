@@ -36,7 +36,7 @@ class ClipsConfig(TableFields):
     label_range: tuple[Number, Number] = (-3.0, 3.0)
     """Lowest and highest label."""
     threshold: Number | None = None
-    """Lowest label that counts as positive; null uses the middle of the range."""
+    """Label that separates negative from positive; null uses the middle of the range."""
 
     def __post_init__(self) -> None:
         require(self.csv is None or self.mmsa is None, "mmsa", self.mmsa, "null, because clips.csv is set too")

@@ -78,7 +78,7 @@ class LabelsConfig:
 
     label_range: Annotated[Range, Field(description="Lowest and highest label.")] = (-3.0, 3.0)
     threshold: Annotated[
-        Number | None, Field(description="Lowest positive label; null is the middle of the range.")
+        Number | None, Field(description="Label between negative and positive; null is the middle of the range.")
     ] = None
 
 

@@ -47,7 +47,8 @@ def render_info(info: dict[str, Any], console: Console) -> None:
 def _labels(label: dict[str, Any]) -> str:
     if label["kind"] == "class":
         return f"{label['high'] + 1:,.0f} classes"
-    return f"Labels in [{label['low']:g}, {label['high']:g}], positive from {label['threshold']:g}"
+    bounds = f"[{label['low']:g}, {label['high']:g}]"
+    return f"Labels in {bounds}, negative below {label['threshold']:g}, positive above"
 
 
 def _section(console: Console, title: str, content: RenderableType) -> None:

@@ -81,8 +81,8 @@ class LabelSpec:
         kind: `regression`, a real number in [low, high], or `class`, an integer from 0 to `high`. Clips with class
             labels may have no text.
         classes: names of the classes, if known.
-        threshold: lowest positive label, between `low` and `high`; None means the middle of the range, which is 0 for a
-            symmetric range.
+        threshold: the label that separates negative from positive, between `low` and `high`; None means the middle of
+            the range, which is 0 for a symmetric range.
     """
 
     low: Number = -3.0
@@ -98,7 +98,7 @@ class LabelSpec:
 
     @property
     def positive_from(self) -> float:
-        """The threshold: the lowest positive label."""
+        """The threshold between negative and positive labels."""
         return (self.low + self.high) / 2 if self.threshold is None else self.threshold
 
     @property

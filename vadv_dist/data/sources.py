@@ -211,7 +211,7 @@ def misfits(first: Dataset, other: Dataset, features: Iterable[str]) -> Iterator
     elif theirs.positive_from != mine.positive_from:
         yield (
             "label",
-            f"In {other.root} labels are positive from {theirs.positive_from:g} on, in {first.root} from "
+            f"In {other.root} negative and positive labels meet at {theirs.positive_from:g}, in {first.root} at "
             f"{mine.positive_from:g}: the sources of a run must share their threshold.",
             "Ingest one again with the other's (--threshold).",
         )

@@ -13,6 +13,8 @@ from vadv_dist.evaluation.description import Metric
 from vadv_dist.evaluation.metrics import accuracy, checked, pearson, weighted_f1
 
 _MOSI, _SIMS = (-3.0, 3.0), (-1.0, 1.0)
+# Metrics of two classes that count the threshold on another side than in [-1, 1].
+_OTHER_SIDES = ("a2_has0", "a2_non0", "f1_has0", "f1_non0")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class LabelScale:
 
     Attributes:
         low, high: lowest and highest label.
-        threshold: lowest positive label, between them.
+        threshold: the label that separates negative from positive, between them; on which side it counts itself, the
+            metrics say.
     """
 
     low: float = -3.0
@@ -129,9 +132,13 @@ class LabelScale:
         """The result of `absent` as sentences, one for each reason."""
         titles = {key: metric.title for key, metric in METRICS.items()} | {m.key: m.title for m in self.metrics}
         by_reason: dict[str, list[str]] = {}
+        said = []
         for key, reason in absent.items():
-            by_reason.setdefault(reason, []).append(titles[key])
-        return [f"No {', '.join(names)}: {reason}." for reason, names in by_reason.items()]
+            if self._is(_SIMS) and key in _OTHER_SIDES:
+                said = [f"{reason[0].upper()}{reason[1:]}."]
+            else:
+                by_reason.setdefault(reason, []).append(titles[key])
+        return [*said, *(f"No {', '.join(names)}: {reason}." for reason, names in by_reason.items())]
 
     @cached_property
     def notes(self) -> list[str]:
@@ -179,8 +186,11 @@ class LabelScale:
             if not self._is(_SIMS):
                 reasons |= dict.fromkeys(("a5", "a3"), f"defined for labels in [-1, 1], {mine}")
         if self._is(_SIMS):
-            keys = ("a2_has0", "a2_non0", "f1_has0", "f1_non0")
-            reasons |= dict.fromkeys(keys, "labels in [-1, 1] follow CH-SIMS, where the threshold counts as negative")
+            reason = (
+                f"{self._at} counts as negative for labels in [-1, 1], as in CH-SIMS, so A2 and F1 exist only in this "
+                f"way (neg0), and neither with {self._at} as positive (has0) nor without such clips (non0)"
+            )
+            reasons |= dict.fromkeys(_OTHER_SIDES, reason)
         return reasons
 
     def _one_class(self, share: _Share, y: FloatArray) -> str:

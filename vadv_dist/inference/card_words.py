@@ -37,7 +37,7 @@ def words_of_numbers(labels: LabelScale | None) -> CardWords:
     prediction, within, notes = "one number in the units of the training labels", "", ""
     if labels is not None:
         bounds = f"in [{labels.low:g}, {labels.high:g}]"
-        prediction += f", which are {bounds} and positive from {labels.threshold:g} on"
+        prediction += f", which are {bounds}, negative below {labels.threshold:g}, positive above"
         within = f" Training labels are {bounds}; a prediction is not clipped and may leave that range."
         notes = " ".join([*labels.notes, *labels.in_words(labels.absent())])
     return CardWords(

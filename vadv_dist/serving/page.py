@@ -90,8 +90,9 @@ fetch("model").then(r => r.json()).then(model => {
     const labels = model.labels;
     said = "Predicts the sentiment of a text" + (model.classes ? ", one of " + model.classes.join(", ") :
       labels === null ? "" : " from " + show(labels.low) + " to " +
-      show(labels.high) + ", positive from " + show(labels.threshold) + " on") + ". A text is truncated to " +
-      model.max_tokens + " tokens; a request has at most " + model.limits.texts + " texts." +
+      show(labels.high) + ", negative below " + show(labels.threshold) + ", positive above") +
+      ". A text is truncated to " + model.max_tokens + " tokens; a request has at most " + model.limits.texts +
+      " texts." +
       (model.context ? " The student also reads up to " + model.context + " previous texts of a video, which this " +
       "form leaves out." : "");
     body = JSON.stringify(body).replace(":", ": ");

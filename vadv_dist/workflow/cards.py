@@ -33,7 +33,7 @@ def data_card(dataset: Dataset, name: str) -> Page:
     words = (
         f"{label.num_classes} classes"
         if label.is_class
-        else f"numbers from {label.low:g} to {label.high:g}, positive from {label.positive_from:g} on"
+        else f"numbers from {label.low:g} to {label.high:g}, negative below {label.positive_from:g}, positive above"
     )
     pictures = [picture for split in manifest.splits if (picture := _histogram(dataset, split)) is not None]
     parts = [

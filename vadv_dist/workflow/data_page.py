@@ -69,7 +69,10 @@ def _lede(label: LabelSpec, profile: DataProfile) -> str:
     if label.is_class:
         kind = f"Labels are {label.num_classes} classes"
     else:
-        kind = f"Labels are numbers from {label.low:g} to {label.high:g}, positive from {label.positive_from:g}"
+        kind = (
+            f"Labels are numbers from {label.low:g} to {label.high:g}, negative below {label.positive_from:g}, "
+            "positive above"
+        )
     sources = profile.sources
     return f"{kind}. " + (f"All clips are of {sources[0]}." if len(sources) == 1 else f"{len(sources)} sources.")
 

@@ -67,7 +67,7 @@ def ingest_cmu_sdk(
         visual, face, audio: `.csd` of the sequences that become these features.
         label_number: index of the label in a label row (0 is the sentiment).
         label_range: lowest and highest label.
-        threshold: lowest positive label; None means the middle of the range.
+        threshold: label that separates negative from positive; None means the middle of the range.
         framing: how sequences become frames.
         bad_rows: `drop` or `error`, for intervals that cannot become a clip.
         source: source name of all clips; by default that of the label file.

@@ -102,7 +102,9 @@ class IngestSummary:
     def _label_lines(self) -> list[str]:
         """Describe the labels found, with a warning if they do not fit the range."""
         low, high, threshold, least, most = (self.label[name] for name in ("low", "high", "threshold", "min", "max"))
-        lines = [f"  labels from {least:g} to {most:g} in [{low:g}, {high:g}], positive from {threshold:g}"]
+        lines = [
+            f"  labels from {least:g} to {most:g} in [{low:g}, {high:g}], negative below {threshold:g}, positive above"
+        ]
         one_sided = not least < threshold <= most
         if one_sided or most - least < (high - low) / 2:
             why = "are on one side of the threshold" if one_sided else "fill less than half of that range"

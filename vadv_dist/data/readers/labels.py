@@ -20,7 +20,7 @@ def label_spec(
     classes: Sequence[str] = (),
     option: OptionName = on_command_line,
 ) -> LabelSpec:
-    """Labels that are numbers in a range, positive from a threshold on (None: the middle), or classes.
+    """Labels that are numbers in a range, negative below a threshold, positive above (None: the middle), or classes.
 
     Raises:
         UserError: it is not a range, the threshold is outside it, or the classes are not two or more different names.

@@ -61,7 +61,7 @@ def ingest_mmsa(
         out: the folder to create.
         label_key: the column of labels.
         label_range: lowest and highest label.
-        threshold: lowest positive label; None means the middle of the range.
+        threshold: label that separates negative from positive; None means the middle of the range.
         vision_as: the feature that `vision` becomes, `visual` or `face`.
         features: which of `vision` and `audio` to read.
         framing: how sequences become frames.

@@ -57,7 +57,7 @@ def ingest_table(
             column of files or from row numbers.
         fallback_text_column: source of the text for rows with an empty `text_column`.
         label_range: lowest and highest label.
-        threshold: lowest positive label; None means the middle of the range.
+        threshold: label that separates negative from positive; None means the middle of the range.
         label_map: what words in the label column stand for: numbers, or names of classes.
         classes: names of the classes in order, if the labels are classes: cells are names, or numbers from 0.
         split_map: what words in the split column stand for: train, valid or test.
