@@ -292,6 +292,7 @@ def test_recipes_are_listed_and_copied_without_overwriting(capsys, tmp_path: Pat
     assert run(capsys, "recipes", "copy", "demo", tmp_path / "mine.yaml")[0] == 0
     assert "already" in mistake(capsys, "recipes", "copy", "demo", tmp_path / "mine.yaml")
     assert "Did you mean 'demo'?" in mistake(capsys, "recipes", "copy", "demi", tmp_path / "other.yaml")
+    assert "demo.yaml does not exist" in mistake(capsys, "workflow", "run", "demo.yaml")
 
 
 def test_without_a_command_the_help_is_printed(capsys) -> None:

@@ -93,6 +93,8 @@ def test_config_accepts_the_name_of_a_recipe(tmp_path: Path, monkeypatch: pytest
     assert load_config("mosi", []).student.encoder == "bert-base-uncased"
     assert main(["train", "--config", "mosj", "--print_config"]) == 2
     assert "mosj does not exist. There is no recipe 'mosj'" in capsys.readouterr().err
+    assert main(["train", "--config", "mosi.yaml", "--print_config"]) == 2  # a file that one has forgotten to make
+    assert "mosi.yaml does not exist." in capsys.readouterr().err
     assert main(["recipes", "copy", "mosi", "mine.yaml"]) == 0
     first = (tmp_path / "mine.yaml").read_text().splitlines()[0]
     assert Path(first.partition("$schema=")[2]).is_file()

@@ -144,5 +144,7 @@ def _runs(options: argparse.Namespace) -> int:
     if options.json:
         print(json_line(found))
     else:
-        console().print(runs_table(found))
+        out, table = console(), runs_table(found)
+        out.width = max(out.width, out.measure(table, options=out.options.update(max_width=10_000)).maximum)
+        out.print(table)
     return 0

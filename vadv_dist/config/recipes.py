@@ -41,7 +41,7 @@ def find_recipe(name: str) -> Recipe:
         UserError: there is no such recipe.
     """
     recipes = {recipe.name: recipe for recipe in list_recipes()}
-    recipe = recipes.get(name.removesuffix(".yaml"))
+    recipe = recipes.get(name)
     if recipe is None:
         raise UserError(f"There is no recipe {name!r} (available: {', '.join(recipes)}).{did_you_mean(name, recipes)}")
     return recipe

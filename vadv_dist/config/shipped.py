@@ -23,6 +23,9 @@ def shipped_folders(checkout: str, installation: str) -> tuple[Path, ...]:
 def find_shipped(given: str | Path, what: str, checkout: str, installation: str) -> Path:
     """Return a file, or the shipped one of that name.
 
+    `demo` and `jobs/workflows/demo.yaml` name a shipped file, the latter also where there is no checkout. `demo.yaml`
+    does not: who types it means a file of their own.
+
     Args:
         given: a path or a name.
         what: what kind of file it is, for messages.
@@ -35,7 +38,7 @@ def find_shipped(given: str | Path, what: str, checkout: str, installation: str)
         return path
     places = shipped_folders(checkout, installation)
     shipped = {found.stem: found for place in reversed(places) for found in sorted(place.glob("*.yaml"))}
-    if path.stem in shipped and path.parent.name in ("", Path(checkout).name):
+    if str(given) in shipped or (path.stem in shipped and path.parent.name == Path(checkout).name):
         return shipped[path.stem]
     from vadv_dist.config.hints import uses_of
 

@@ -61,10 +61,10 @@ def newest_run(folder: str) -> str:
 
 
 def runs_table(runs: list[dict[str, Any]]) -> Table:
-    """The result of `list_runs` for a terminal."""
+    """The result of `list_runs` for a terminal; it may be wider, because names have to be whole to be copied."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column, justify in (("run", "left"), ("state", "left"), ("best", "right"), ("data", "left"), ("age", "right")):
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]  # one of rich's words
+        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]  # one of rich's words
     for run in runs:
         best = "-" if run["best"] is None else f"{run['metric']} {run['shown']}"
         age = "-" if run["age_s"] is None else _age(run["age_s"])
