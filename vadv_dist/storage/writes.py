@@ -224,20 +224,20 @@ class JointDirectory:
 
 
 def require_absent(path: Location, what: str, advice: str, *, manifest: str) -> None:
-    """Refuse to write over something that exists.
+    """Refuse to write a folder over something that exists.
 
     Args:
-        path: the file or folder to be written.
+        path: the folder to be written.
         what: what it is, for the message.
         advice: what to do, for the message.
         manifest: in an object store, a folder without this file is left from an interrupted write and is overwritten.
     Raises:
-        ExistsError: `path` is a file, or a folder that is not empty.
+        UserError: `path` is a file.
+        ExistsError: `path` is a folder that is not empty.
     """
-    if isinstance(path, S3Path):
-        taken = path.is_file() or (path / manifest).is_file()
-    else:
-        taken = path.is_file() or (path.is_dir() and any(path.iterdir()))
+    if path.is_file():
+        raise UserError(f"{path} is a file, and {what} is a folder. Choose another place.")
+    taken = (path / manifest).is_file() if isinstance(path, S3Path) else path.is_dir() and any(path.iterdir())
     if taken:
         raise ExistsError(f"{path} already exists, and {what} is not overwritten. {advice}")
 
