@@ -313,8 +313,8 @@ def test_without_a_command_the_help_is_printed(capsys) -> None:
         (["export", "nowhere", "--out", "x"], "nowhere"),
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml does not exist"),
         (["synth", "x", "--num-clips", "many"], "invalid int value"),
-        (["synth", "x", "--seeds", "3"], "unknown argument '--seeds'"),
-        (["synth", "x", "--search.seed", "3"], "unknown argument '--search.seed'"),
+        (["synth", "x", "--seeds", "3"], "unknown option --seeds"),
+        (["synth", "x", "--search.seed", "3"], "unknown option --search.seed"),
         (["data-info", "s3://$NO_SUCH_BUCKET/x"], "environment variable 'NO_SUCH_BUCKET' is not set"),
         (["data-check", "x", "~no-such-user/x"], "there is no user 'no-such-user'"),
         (["train", "--config", "${NO_SUCH_FOLDER}/run.yaml"], "environment variable 'NO_SUCH_FOLDER' is not set"),
@@ -350,6 +350,12 @@ def test_without_a_command_the_help_is_printed(capsys) -> None:
         (["train", "--config", "demo", "--dry_run"], "Did you mean --dry-run?"),
         (["tune", "--config", "demo", "--space", "x", "--trials", "3"], "Did you mean --num-trials?"),
         (["train", "--config", "demo", "--data.sources=data/x"], "Write --data.sources='[{uri: data/x}]'"),
+        # An unknown option is named rather than what is missing because of it.
+        (["train", "--confg", "demo"], "unknown option --confg. Did you mean --config?"),
+        (["ingest", "table", "--csv", "x.csv", "--colum", "y"], "ingest table: unknown option --colum. "),
+        (["ingest", "table", "--csv", "x.csv", "--colum", "y"], "See `vadv ingest table --help`."),
+        (["workflow", "run", "--forse"], "unknown option --forse."),
+        (["data-info", "--htm=x", "--jsn"], "data-info: unknown option --jsn. Did you mean --json?"),
         # Files that are something else.
         (["train", "--config="], "it is empty, expected a path"),
         (["train", "--config", "/"], "/ is a folder. Give a YAML file"),

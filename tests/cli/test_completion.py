@@ -52,9 +52,9 @@ def test_versions_of_the_stack(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["synth", "out", "--clips", "3"], "synth: unknown argument '--clips'. Did you mean '--num-clips'?"),
-        (["predict", "run", "--imput=a"], "unknown argument '--imput=a'. Did you mean '--input'?"),
-        (["ingest", "table", "--cvs", "a", "--csv", "b", "--out", "c"], "Did you mean '--csv'?"),
+        (["synth", "out", "--clips", "3"], "synth: unknown option --clips. Did you mean --num-clips?"),
+        (["predict", "run", "--imput=a"], "unknown option --imput. Did you mean --input?"),
+        (["ingest", "table", "--cvs", "a", "--csv", "b", "--out", "c"], "Did you mean --csv?"),
     ],
 )
 def test_an_option_that_is_nearly_right(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:

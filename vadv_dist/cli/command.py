@@ -24,7 +24,7 @@ from vadv_dist.cli.serve import add_serve_command
 from vadv_dist.cli.studies import add_study_commands
 from vadv_dist.cli.training import add_training_commands, add_tune_command
 from vadv_dist.cli.version import PrintVersions
-from vadv_dist.cli.words import require_command, require_files, unknown_word
+from vadv_dist.cli.words import require_command, require_config, require_files, unknown_word
 from vadv_dist.cli.workflow import add_workflow_command
 from vadv_dist.errors import MachineError, UserError, VadvError
 from vadv_dist.runtime.garbage_collection import collect_rarely
@@ -143,15 +143,14 @@ def _call(arguments: Sequence[str]) -> int:
         return 0
     require_command(arguments, parser.command_names())
     require_files(arguments)
+    called = parser.of(arguments)
+    asks_help = bool({"-h", "--help"} & set(arguments))
+    if not asks_help and arguments[0] != "submit" and (unknown := called.unknown_option(arguments)) is not None:
+        raise _unknown(arguments[0], unknown, called)  # rather than what is missing because of it
+    require_config(arguments)
     options, rest = parser.parse_known_args(arguments)
-    if rest and not takes_overrides:
-        named = parser.positionals_of(arguments)
-        raise unknown_word(options.command, rest[0], named, parser.options_of(arguments))
-    if rest and options.command in _FIELDS_OF:  # others pass them on
-        from vadv_dist.config.hints import unknown_argument
-        from vadv_dist.config.reference import KINDS
-
-        raise unknown_argument(rest[0], KINDS[_FIELDS_OF[options.command]], parser.options_of(arguments))
+    if rest and options.command != "submit":  # which passes them on
+        raise _unknown(options.command, rest[0], called)
     options.overrides = [*rest, *overrides]
     for name in OUTPUTS.get(options.command, ()):
         if (given := getattr(options, name, None)) is not None:
@@ -161,6 +160,16 @@ def _call(arguments: Sequence[str]) -> int:
             setattr(options, name, type(given)(lasting(str(given), f"{options.command}: {name}")))
     code: int = options.call(options)
     return code
+
+
+def _unknown(command: str, argument: str, called: Parser) -> UserError:
+    """The error for an argument that a command does not have."""
+    if command not in _FIELDS_OF:
+        return unknown_word(called.command, argument, called.positionals, called.options)
+    from vadv_dist.config.hints import unknown_argument
+    from vadv_dist.config.reference import KINDS
+
+    return unknown_argument(argument, KINDS[_FIELDS_OF[command]], called.options)
 
 
 def build_parser() -> Parser:

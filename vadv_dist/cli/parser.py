@@ -25,25 +25,42 @@ class Parser(argparse.ArgumentParser):
         text = super().format_help()
         return text if self.more_help is None else f"{text}\n{self.more_help()}\n"
 
-    def options_of(self, arguments: Sequence[str]) -> list[str]:
-        """Names of the options of the command, or command of a command, that some arguments begin with."""
-        own = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+    def of(self, arguments: Sequence[str]) -> "Parser":
+        """The parser of the command, or command of a command, that some arguments begin with."""
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 for number, argument in enumerate(arguments):
                     if isinstance(below := action.choices.get(argument), Parser):
-                        return [*own, *below.options_of(arguments[number + 1 :])]
-        return own
+                        return below.of(arguments[number + 1 :])
+        return self
 
-    def positionals_of(self, arguments: Sequence[str]) -> dict[str, str]:
-        """How the help shows the positional arguments of the command that some arguments begin with, by name."""
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                for number, argument in enumerate(arguments):
-                    if isinstance(below := action.choices.get(argument), Parser):
-                        return below.positionals_of(arguments[number + 1 :])
+    @property
+    def command(self) -> str:
+        """The words of the command, such as `ingest table`."""
+        return self.prog.removeprefix("vadv").strip()
+
+    @property
+    def options(self) -> list[str]:
+        """Names of the options."""
+        return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+
+    @property
+    def positionals(self) -> dict[str, str]:
+        """How the help shows the positional arguments, by name."""
         plain = [action for action in self._actions if not action.option_strings]
         return {action.dest: str(action.metavar or action.dest) for action in plain}
+
+    def unknown_option(self, arguments: Sequence[str]) -> str | None:
+        """The first argument that is an option which this command does not have."""
+        for argument in arguments:
+            name = argument.partition("=")[0]
+            if argument == "--":
+                return None
+            if not name.startswith("--") or " " in name or name in self.options:
+                continue
+            if not (self.allow_abbrev and any(option.startswith(name) for option in self.options)):
+                return argument
+        return None
 
     def command_names(self) -> list[str]:
         """Names of the commands."""
@@ -54,8 +71,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{self._where()}{message}. See `{self.prog} --help`.")
 
     def _where(self) -> str:
-        command = self.prog.removeprefix("vadv").strip()  # every message starts with `vadv:`
-        return f"{command}: " if command else ""
+        return f"{self.command}: " if self.command else ""  # every message starts with `vadv:`
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

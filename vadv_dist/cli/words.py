@@ -1,5 +1,6 @@
 """What a user meant by a command line that names no command, or lacks the word before a file."""
 
+import difflib
 import shlex
 from collections.abc import Mapping, Sequence
 
@@ -97,7 +98,7 @@ def require_files(arguments: Sequence[str]) -> None:
     """Check that a command that reads a file is given it in its way, as far as something else is recognised.
 
     Raises:
-        UserError: a config without `--config` or with one too many, a table without `--csv`, or none at all.
+        UserError: a config without `--config` or with one too many, or a table without `--csv`.
     """
     command, rest = arguments[0], arguments[1:]
     if {"-h", "--help"} & set(rest):
@@ -107,12 +108,6 @@ def require_files(arguments: Sequence[str]) -> None:
         if tuple(arguments[: len(words)]) == words and after and _is_word(after[0]):
             whole = shlex.join([*words, option, *after])
             raise UserError(f"{' '.join(words)}: write {option} before {after[0]!r}: vadv {whole}")
-    if command in ("train", "tune", "extract") and not _has(rest, "--config"):
-        recipe = "extract-raw" if command == "extract" else "demo"
-        raise UserError(
-            f"{command}: --config is missing. Give a YAML file or a recipe (`vadv recipes` lists them), such as "
-            f"--config {recipe}."
-        )
     if command in ("study", "workflow") and _has(rest, "--config"):
         whole = "workflow run" if command == "workflow" else command
         raise UserError(f"{command}: its file is given without --config: vadv {whole} FILE")
@@ -124,11 +119,26 @@ def require_files(arguments: Sequence[str]) -> None:
         raise UserError("recipes: they are listed by: vadv recipes")
 
 
+def require_config(arguments: Sequence[str]) -> None:
+    """Check that a command that needs a config is given one.
+
+    Raises:
+        UserError: it is not.
+    """
+    command, rest = arguments[0], arguments[1:]
+    if command in ("train", "tune", "extract") and not {"-h", "--help"} & set(rest) and not _has(rest, "--config"):
+        recipe = "extract-raw" if command == "extract" else "demo"
+        raise UserError(
+            f"{command}: --config is missing. Give a YAML file or a recipe (`vadv recipes` lists them), such as "
+            f"--config {recipe}."
+        )
+
+
 def unknown_word(command: str, word: str, positionals: Mapping[str, str], options: Sequence[str]) -> UserError:
     """The error for an argument that a command does not have.
 
     Args:
-        command: the command.
+        command: the words of the command.
         word: the argument.
         positionals: how the help shows the command's arguments without an option, by name.
         options: its options.
@@ -140,8 +150,10 @@ def unknown_word(command: str, word: str, positionals: Mapping[str, str], option
         return UserError(f"{command}: unknown argument {word!r}.{hint} {see}")
     name = word.split("=")[0]
     if shown := positionals.get(name.lstrip("-").replace("-", "_")):
-        return UserError(f"{command}: unknown argument {word!r}. {shown} is given without an option. {see}")
-    return UserError(f"{command}: unknown argument {word!r}.{did_you_mean(name, options)} {see}")
+        return UserError(f"{command}: unknown option {name}. {shown} is given without an option. {see}")
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return UserError(f"{command}: unknown option {name}.{hint} {see}")
 
 
 def _has(arguments: Sequence[str], option: str) -> bool:

@@ -51,21 +51,20 @@ def unknown_argument(argument: str, kind: Any, options: Sequence[str] = ()) -> U
         options: the command's own options.
     """
     name = argument.partition("=")[0]
+    what = f"unknown option {name}" if name.startswith("-") else f"unknown argument {argument!r}"
     fields = list(dict.fromkeys(field for field, _ in walk(tree(kind)) if "." in field))
     wanted = name.lstrip("-").replace("-", "_")
     meant = [field for field in fields if wanted in (field, field.rpartition(".")[2])]
     if not meant and name.startswith("-"):
         same = [option for option in options if _letters(option) == _letters(name)]
         if near := same or difflib.get_close_matches(name, options, n=1, cutoff=0.75):
-            return UserError(f"Unknown argument {argument!r}. Did you mean {near[0]}?")
+            return UserError(f"{what}. Did you mean {near[0]}?")
     if meant:
         by_depth = sorted(meant, key=lambda field: field.count("."))
-        return UserError(
-            f"Unknown argument {argument!r}. Did you mean {' or '.join(f'--{field}=VALUE' for field in by_depth[:3])}?"
-        )
+        return UserError(f"{what}. Did you mean {' or '.join(f'--{field}=VALUE' for field in by_depth[:3])}?")
     example = "trainer.epochs=3" if "trainer.epochs" in fields else f"{fields[0]}=VALUE"
     return UserError(
-        f"Unknown argument {argument!r}.{did_you_mean(wanted, fields)} Fields are overridden with "
+        f"{what}.{did_you_mean(wanted, fields)} Fields are overridden with "
         f"--section.field=VALUE, for example --{example}."
     )
 
