@@ -5,8 +5,10 @@ that the machine will be taken away, like a job that lost its node, 75: run the 
 What a caller must know of an error is its class and its fields; nothing is decided by its text.
 """
 
+import contextlib
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class VadvError(Exception):
@@ -106,3 +108,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known name, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def similar_file(path: Path) -> str:
+    """Return `` Did you mean 'x'?`` for the file beside a missing one with the closest name, or an empty string."""
+    names = []
+    with contextlib.suppress(OSError):
+        names = [each.name for each in path.parent.iterdir() if each.name != path.name]
+    return did_you_mean(path.name, names)

@@ -15,7 +15,7 @@ from vadv_dist.config.recipes import config_path, is_recipe
 from vadv_dist.config.sections import Config
 from vadv_dist.config.shape import Node, adapter, describe, either, fields_of, kinds_of, tree, values_of
 from vadv_dist.config.yaml_text import MAX_BYTES, parse_yaml
-from vadv_dist.errors import UserError, did_you_mean
+from vadv_dist.errors import UserError, did_you_mean, similar_file
 
 T = TypeVar("T")
 
@@ -178,7 +178,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         with Path(path).open("rb") as file:
             raw = parse_yaml(file.read(MAX_BYTES + 1).decode(), path)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist. Give a YAML file.") from None
+        raise UserError(f"{path} does not exist.{similar_file(Path(path))} Give a YAML file.") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder. Give a YAML file, such as one of those in it.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vadv_dist.errors import UserError
+from vadv_dist.errors import UserError, similar_file
 from vadv_dist.formats.table_rows import RowTable, TableFormat
 
 TABLE_KINDS = "CSV, Parquet, JSONL, Excel, or a folder that Hugging Face datasets saved"
@@ -35,7 +35,7 @@ def open_table(path: Path, given: TableFormat = ANY_FORMAT, *, where: object = N
             f"file with {option}."
         )
     if not path.is_file():
-        raise UserError(f"{where} does not exist. Give the table with {option}.")
+        raise UserError(f"{where} does not exist.{similar_file(path)} Give an existing file with {option}.")
     with path.open("rb") as file:
         head = file.read(8)
     if head.startswith(b"PAR1"):

@@ -4,6 +4,7 @@ import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from vadv_dist.config.extract_sections import ClipsConfig
@@ -14,7 +15,7 @@ from vadv_dist.data.readers.ingestion import BadRowError
 from vadv_dist.data.readers.labels import LabelReader, label_spec
 from vadv_dist.data.readers.splits import split_rule
 from vadv_dist.data.schema import LabelSpec
-from vadv_dist.errors import UserError
+from vadv_dist.errors import UserError, similar_file
 from vadv_dist.features.listing import CSV_COLUMNS, MMSA_COLUMNS, list_clips
 from vadv_dist.formats.tabular import SAVED_DATASET, TABLE_KINDS, open_table
 from vadv_dist.storage import Location, local_copy, location
@@ -86,11 +87,15 @@ def look(place: str) -> Found:
         columns = propose_columns(header, rows)
         is_list = set(CSV_COLUMNS) <= set(header) or "path" in columns
         return Found("list" if is_list else "table", place, at, ("visual",) if is_list else (), header, columns)
-    what = "does not exist" if not (at.exists() or at.is_dir()) else "is none of these"
+    near = ""
+    if at.exists() or at.is_dir():
+        what = "is none of these"
+    else:
+        what, near = "does not exist", similar_file(Path(place))
     raise UserError(
         f"{place} {what}, expected a table ({TABLE_KINDS}) of texts or of clips ({', '.join(CSV_COLUMNS)}), a "
         "folder with label.csv and Raw/, or a data set (a folder with dataset.json). For other formats see "
-        "docs/workflow.md."
+        f"docs/workflow.md.{near}"
     )
 
 

@@ -137,7 +137,9 @@ def test_a_file_that_is_not_a_csv_is_refused(tmp_path: Path, content: bytes, mes
 
 
 def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
-    assert "nowhere.csv does not exist" in refusal(tmp_path / "nowhere.csv", tmp_path)
+    (tmp_path / "nowhere-else.csv").touch()
+    said = refusal(tmp_path / "nowhere.csv", tmp_path)
+    assert "nowhere.csv does not exist. Did you mean 'nowhere-else.csv'? Give an existing file with --csv." in said
     assert "is a folder" in refusal(tmp_path, tmp_path)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from vadv_dist.data.readers.ingestion import MAX_LABEL_DIFFERENCE, printable
 from vadv_dist.data.readers.sequences import stored
 from vadv_dist.data.schema import FEATURE_AXES, Array, FeatureSpec
-from vadv_dist.errors import UserError, did_you_mean
+from vadv_dist.errors import UserError, did_you_mean, similar_file
 from vadv_dist.formats.npz import NpzFile
 
 _ID_KEY = "id"
@@ -114,7 +114,7 @@ def load_features(source: ArraySource, dtype: str, facts: Sequence[str] = ()) ->
             the array is not numeric or has the wrong number of axes.
     """
     if not source.path.is_file():
-        raise UserError(f"{source.path} does not exist. Give the .npz file as {_SYNTAX}.")
+        raise UserError(f"{source.path} does not exist.{similar_file(source.path)} Give the .npz file as {_SYNTAX}.")
     with NpzFile(source.path) as file:
         ids = file.array(_ID_KEY, what=", which holds the clip id of each row", max_bytes=_MAX_ID_BYTES)
         values = _in_layout(file.array(source.key), source)

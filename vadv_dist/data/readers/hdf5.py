@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from vadv_dist.data.schema import Array
-from vadv_dist.errors import MachineError, UserError
+from vadv_dist.errors import MachineError, UserError, similar_file
 
 # For one request.
 REQUEST_SECONDS = 60.0
@@ -59,7 +59,7 @@ class Hdf5File:
     def __init__(self, path: Path, option: str) -> None:
         if not path.is_file():
             what = "is a folder, expected an HDF5 file" if path.is_dir() else "does not exist"
-            raise UserError(f"{path} {what}. Give the file with {option}.")
+            raise UserError(f"{path} {what}.{similar_file(path)} Give the file with {option}.")
         self.path = path
 
     def __enter__(self) -> Self:

@@ -31,7 +31,7 @@ from vadv_dist.data.readers.sequences import Framing, looks_transposed, require_
 from vadv_dist.data.readers.splits import SPLIT_NAMES
 from vadv_dist.data.schema import SPLITS, Array, Clip, LabelSpec
 from vadv_dist.data.video_ids import video_of
-from vadv_dist.errors import UserError, did_you_mean
+from vadv_dist.errors import UserError, did_you_mean, similar_file
 from vadv_dist.storage import local_path
 
 _SEPARATOR = "$_$"
@@ -161,7 +161,7 @@ def _content(path: Path) -> memoryview:
     """The file's bytes, memory-mapped."""
     if not path.is_file():
         what = "is a folder, expected a pickle" if path.is_dir() else "does not exist"
-        raise UserError(f"{path} {what}. Give the .pkl file with --file.")
+        raise UserError(f"{path} {what}.{similar_file(path)} Give the .pkl file with --file.")
     if not path.stat().st_size:
         raise UserError(f"{path} is empty, expected a pickle.")
     with path.open("rb") as file:

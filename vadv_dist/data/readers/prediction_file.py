@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vadv_dist.data.readers.splits import SPLIT_NAMES
-from vadv_dist.errors import UserError, did_you_mean
+from vadv_dist.errors import UserError, did_you_mean, similar_file
 from vadv_dist.formats.csv_lines import csv_lines, decimal_comma, number_of
 
 _COLUMNS = ("clip_id", "prediction")
@@ -45,7 +45,7 @@ def read_predictions(path: Path, classes: Sequence[str] = ()) -> dict[str, Predi
     """
     if not path.is_file():
         what = "is a folder, expected a CSV file" if path.is_dir() else "does not exist"
-        raise UserError(f"{path} {what}. Give a CSV file of clip_id and prediction.")
+        raise UserError(f"{path} {what}.{similar_file(path)} Give a CSV file of clip_id and prediction.")
     found: dict[str, Prediction] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv_lines(file, path)
