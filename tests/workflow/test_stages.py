@@ -17,12 +17,16 @@ from vadv_dist import __version__
 from vadv_dist.cli.command import main
 from vadv_dist.data.synth import make_dataset
 from vadv_dist.errors import UserError
+from vadv_dist.evaluation.label_scale import METRICS
+from vadv_dist.evaluation.paired import Interval
 from vadv_dist.storage import read_json
+from vadv_dist.studies.tables import interval_text
 from vadv_dist.watching.runs import list_runs
 from vadv_dist.workflow.explain import explain
 from vadv_dist.workflow.plan import Workflow, plan_workflow
 from vadv_dist.workflow.run import run_all, run_stage
 from vadv_dist.workflow.stage import read_finished
+from vadv_dist.workflow.summary import gain_sentence
 
 QUIET = Console(quiet=True)
 TRAININGS = ["train-seed-1", "train-alone-seed-1", "train-seed-2", "train-alone-seed-2"]
@@ -89,9 +93,29 @@ def test_the_report_has_every_seed_with_and_without_teacher(done: Path) -> None:
         assert values["test"]["mae"] == evaluation["student"]["mae"]
     assert "95 % interval" in report["finding"]
     page = (folder / "report.html").read_text()
+    assert '<th scope="row">student alone<small>reference</small></th>' in page
     for name in ALL[:-1]:
         (link,) = {part.split('"')[0] for part in page.split('href="') if f"/{name}/" in part.split('"')[0]}
         assert (folder / link).is_file()
+
+
+@pytest.mark.parametrize(
+    ("metric", "difference", "said"),
+    [
+        ("mae", (-0.015, -0.065, 0.035), "No gain is shown: the student’s MAE changes by −0.015 with its teacher"),
+        ("mae", (-0.05, -0.065, -0.035), "The student is better: the student’s MAE changes by −0.050 with its teacher"),
+        ("mae", (0.05, 0.035, 0.065), "The student is worse: the student’s MAE changes by +0.050 with its teacher"),
+        ("a7", (0.02, 0.01, 0.03), "The student is better: the student’s A7 (%) changes by +2.0 with its teacher"),
+        ("a7", (-0.02, -0.03, -0.01), "The student is worse: the student’s A7 (%) changes by −2.0 with its teacher"),
+    ],
+)
+def test_the_finding_and_its_interval_have_the_same_sign(
+    metric: str, difference: tuple[float, float, float], said: str
+) -> None:
+    shown = METRICS[metric]
+    interval = interval_text(Interval(*difference), shown, signed=True)
+    sentence = gain_sentence(Interval(*difference), shown, 3)
+    assert sentence == f"{said} (95 % interval {interval}, over 3 seeds and the clips)."
 
 
 def test_the_export_is_the_best_seed_on_the_validation_split(done: Path) -> None:

@@ -58,17 +58,20 @@ def _header(result: StudyResult) -> Markup:
 
 def _table_section(result: StudyResult, split: str) -> Section:
     columns, rows = table(result, split, _cell)
-    body = [("lead" if row[0] == result.reference else None, row) for row in rows]
+    body = [(None, [_named(name, result), *cells]) for name, *cells in rows]
     pictures = _drawn(strip_picture(result, split, metric) for metric in result.metrics)
     title = f"Scores on the {SPLITS[split]} split"
     return Section(
         f"scores-{split}",
         title,
-        f"The first line of a cell is mean ± standard deviation over seeds, the second the 95 % interval. Reference: "
-        f"{result.reference}.",
+        "The first line of a cell is mean ± standard deviation over seeds, the second the 95 % interval.",
         join(plain_table(title, columns, body), grid(pictures[:_SHOWN], "wide"), _folded_grid(pictures[_SHOWN:])),
         pictures,
     )
+
+
+def _named(variant: str, result: StudyResult) -> str:
+    return join(variant, tag("small", "reference")) if variant == result.reference else variant
 
 
 def _cell(cell: Cell, metric: Metric) -> str:

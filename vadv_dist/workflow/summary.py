@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vadv_dist.evaluation.description import Metric
+from vadv_dist.evaluation.paired import Interval
 from vadv_dist.reporting.clip_metrics import ClipMetrics
 from vadv_dist.reporting.markup import join, tag
 from vadv_dist.reporting.page import Page, Section, document
@@ -104,16 +105,26 @@ def _finding(result: StudyResult, split: str, metric: Metric) -> str:
     pair = result.analysis.pair(split, metric.key, TAUGHT, ALONE)
     if pair.difference is None or len(result.seeds) < 2:
         return "One seed cannot tell a gain from chance."
-    gain = -pair.difference.mean if metric.lower_is_better else pair.difference.mean
-    size, side = number(abs(pair.difference.mean), metric), "lower" if pair.difference.mean < 0 else "higher"
-    interval = interval_text(pair.difference, metric, signed=True)
+    return gain_sentence(pair.difference, metric, len(result.seeds))
+
+
+def gain_sentence(difference: Interval, metric: Metric, seeds: int) -> str:
+    """What the teacher adds.
+
+    Args:
+        difference: the metric of the student with its teacher minus that of the student alone.
+        metric: the metric.
+        seeds: over how many seeds.
+    """
+    change, interval = number(difference.mean, metric, signed=True), interval_text(difference, metric, signed=True)
     found = (
-        f"with its teacher the student’s {metric.title} is {size} {side} (95 % interval {interval}, over "
-        f"{len(result.seeds)} seeds and the clips)."
+        f"the student’s {metric.title}{' (%)' if metric.percent else ''} changes by {change} with its teacher (95 % "
+        f"interval {interval}, over {seeds} seeds and the clips)."
     )
-    if pair.difference.low <= 0 <= pair.difference.high:
+    if difference.low <= 0 <= difference.high:
         return f"No gain is shown: {found}"
-    return f"The student is {'better' if gain > 0 else 'worse'}: {found}"
+    is_better = (difference.mean < 0) == metric.lower_is_better
+    return f"The student is {'better' if is_better else 'worse'}: {found}"
 
 
 def _data_section(work: Work) -> Section:
