@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vadv_dist.evaluation.label_scale import LabelScale
-from vadv_dist.reporting.curves import loss_pictures, validation_pictures
+from vadv_dist.reporting.curves import loss_pictures, optimizer_pictures, validation_pictures
 from vadv_dist.reporting.figures import bar_edges, bar_shares, confusion_pictures, scatter_pictures
 from vadv_dist.reporting.page import Page
 from vadv_dist.reporting.pictures import Picture, number, thin
@@ -60,6 +60,19 @@ def test_tick_labels_do_not_overlap(make_run, epochs):
         for axis in "xy":
             boxes = visible_boxes(picture, axis)
             assert all(end <= start for (_, end), (start, _) in pairwise(boxes)), picture.name
+
+
+@pytest.mark.parametrize("epochs", [1, 6])
+def test_every_curve_shows_its_values_inside_the_axes(make_run, epochs):
+    run = read_run(make_run(epochs=epochs, steps_per_epoch=5))  # one logged step each
+    pictures = [*loss_pictures(run), *optimizer_pictures(run), *validation_pictures(run)]
+    assert len(pictures) == 9
+    for picture in pictures:
+        low, high = picture.axes.get_ylim()
+        drawn = [line.get_xydata() for line in picture.axes.lines if len(line.get_xydata()) > 1]
+        values = [y for points in (*drawn, *dots(picture)) for _, y in points]
+        assert values, picture.name
+        assert low <= min(values) <= max(values) < high, picture.name
 
 
 def test_all_seven_classes_are_labelled(make_run):

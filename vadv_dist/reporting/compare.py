@@ -16,7 +16,7 @@ from vadv_dist.reporting.comparison import configurations
 from vadv_dist.reporting.curves import validation_points
 from vadv_dist.reporting.markup import join, tag
 from vadv_dist.reporting.page import Page, Section, document, grid
-from vadv_dist.reporting.pictures import WIDE, Picture
+from vadv_dist.reporting.pictures import WIDE, Picture, with_room
 from vadv_dist.reporting.run_files import RUN_FILES, RunRecord, evaluate_command, read_evaluation, read_run
 from vadv_dist.reporting.tables import plain_table
 from vadv_dist.reporting.words import MISSING, SPLITS, clips, score
@@ -275,7 +275,7 @@ def _curves_picture(found: RunsComparison) -> Picture | None:
         return None
     picture = Picture("curves", f"Validation {metric.heading}", WIDE)
     last = max(step for points in curves.values() for step, _ in points)
-    picture.frame((0, last), (min(values), max(values)), x_label="step", whole_x=True)
+    picture.frame((0, last), with_room(min(values), max(values)), x_label="step", whole_x=True)
     for number, (name, points) in enumerate(curves.items()):
         role = _ROLES[number % len(_ROLES)]
         titles = [f"{name}, step {step:g}: {value:.3f}" for step, value in points]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vadv_dist.evaluation.description import Metric, Output, Term
 from vadv_dist.reporting.markup import Markup, join, tag
-from vadv_dist.reporting.pictures import Picture, Point, number, thin
+from vadv_dist.reporting.pictures import Picture, Point, number, thin, with_room
 from vadv_dist.reporting.run_files import RunRecord
 from vadv_dist.reporting.style import role_of
 from vadv_dist.reporting.words import decimals
@@ -72,7 +72,7 @@ def _validation_picture(run: RunRecord, metric: Metric, outputs: Sequence[Output
     name = "validation" if is_score else f"validation-{metric.key}"
     picture = Picture(name, f"Validation {metric.title}")
     # Room for the mark of the best point, on the side where the curve does not pass.
-    below, above = (0.2, 0.05) if metric.lower_is_better else (0.05, 0.2)
+    below, above = (0.15, 0.0) if metric.lower_is_better else (0.0, 0.15)
     _frame(picture, run, (min(values) - spread * below, max(values) + spread * above))
     epochs = {line.step: line.epoch + 1 for line in run.epochs}
     for output, points in reversed(series.items()):
@@ -167,6 +167,8 @@ def _curve_picture(run: RunRecord, curve: Curve, name: str, title: str, note: st
             picture.dots(curve.means, "ink", [f"{epoch}: {decimals(mean)}" for epoch, (_, mean) in means])
     else:
         picture.line(thin(curve.logged), "ink", width=1.1)
+        if len(curve.logged) == 1:  # of which a line shows nothing
+            picture.dots(curve.logged, "ink", [f"step {step:g}: {decimals(value)}" for step, value in curve.logged])
     shown = curve.means or curve.logged
     picture.label = f"{title} by step, from {number(shown[0][1])} to {number(shown[-1][1])}."
     picture.note = note
@@ -175,7 +177,7 @@ def _curve_picture(run: RunRecord, curve: Curve, name: str, title: str, note: st
 
 def _frame(picture: Picture, run: RunRecord, values: Point, *, log: bool = False) -> None:
     last = max(line.step for line in (*run.steps, *run.epochs))
-    picture.frame((0, last), values, x_label="step", log_y=log, whole_x=True)
+    picture.frame((0, last), with_room(*values, log=log), x_label="step", log_y=log, whole_x=True)
 
 
 def _points(values: Iterable[tuple[StepLine | EpochLine, float | None]]) -> list[Point]:

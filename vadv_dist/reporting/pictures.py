@@ -235,6 +235,15 @@ class Picture:
         return np.clip(x, left, right), np.clip(y, bottom, top)
 
 
+def with_room(low: float, high: float, *, log: bool = False) -> tuple[float, float]:
+    """Bounds a little outside of the values, so that marks lie inside the axes; a lower bound of zero stays."""
+    if log:
+        room = (high / low) ** 0.05
+        return low / room, high * room
+    room = 0.05 * (high - low)
+    return low - room if low else low, high + room
+
+
 def _widened(low: float, high: float) -> tuple[float, float]:
     """Bounds that differ, even if all values are equal."""
     room = 0.0 if high != low else abs(low) * 0.1 or 1.0

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 from vadv_dist.evaluation.description import Metric
-from vadv_dist.reporting.pictures import SMALL, WIDE, Picture, shortened
+from vadv_dist.reporting.pictures import SMALL, WIDE, Picture, shortened, with_room
 from vadv_dist.reporting.style import PALETTE
 from vadv_dist.reporting.words import SPLITS
 from vadv_dist.studies.analysis import Cell, StudyResult
@@ -111,7 +111,7 @@ def curve_pictures(result: StudyResult) -> list[Picture]:
         if not lines:
             continue
         picture = Picture(f"curve-{name}", name, SMALL)
-        picture.frame((1, max(last, 2)), (low, high), x_label="epoch", whole_x=True)
+        picture.frame((1, max(last, 2)), with_room(low, high), x_label="epoch", whole_x=True)
         if name != result.reference and reference:
             picture.line(reference, "label", width=1.6, dashed=(0, (4, 3)))
         for line in lines:
