@@ -38,7 +38,7 @@ def _add_table(formats: Commands) -> None:
     _add_id_and_text_columns(table)
     table.add_argument("--label-column", default="label", help="column of the label")
     table.add_argument("--video-column", default="video_id", help="if it is missing, the id without its last number")
-    _add_label_range(table)
+    _add_label_range(table, "that of --label-map, or -3 3")
     words = "what words in the label column stand for, such as positive=1,neutral=0,negative=-1"
     table.add_argument("--label-map", metavar="WORD=LABEL,...", help=words)
     classes = "the labels are classes with these names, in order; cells are names, or numbers from 0"
@@ -114,9 +114,9 @@ def _add_id_and_text_columns(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fallback-text-column", help="column to read if the text column is blank")
 
 
-def _add_label_range(parser: argparse.ArgumentParser) -> None:
-    span = "lowest and highest label (default: -3 3)"
-    parser.add_argument("--label-range", type=float, nargs=2, default=(-3.0, 3.0), metavar=("LOW", "HIGH"), help=span)
+def _add_label_range(parser: argparse.ArgumentParser, default: str = "-3 3") -> None:
+    span = f"lowest and highest label (default: {default})"
+    parser.add_argument("--label-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=span)
     parser.add_argument(
         "--threshold", type=float, help="label that separates negative from positive (default: the middle of the range)"
     )
@@ -245,7 +245,8 @@ def _framing(options: argparse.Namespace) -> Any:
 
 
 def _labels(options: argparse.Namespace) -> dict[str, object]:
-    return {"label_range": tuple(options.label_range), "threshold": options.threshold}
+    given = {} if options.label_range is None else {"label_range": tuple(options.label_range)}
+    return {**given, "threshold": options.threshold}
 
 
 def _table(options: argparse.Namespace) -> int:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vadv_dist.data.readers.arrays import parse_array_sources
-from vadv_dist.data.readers.labels import label_spec, parse_pairs
+from vadv_dist.data.readers.labels import label_spec, parse_pairs, range_of
 from vadv_dist.data.readers.splits import parse_shares, split_rule
 from vadv_dist.errors import UserError
 from vadv_dist.formats.csv_lines import number_of
 from vadv_dist.workflow.init_file import proposed, student_lines, workflow_text
 from vadv_dist.workflow.own_columns import USUAL, columns_text
 from vadv_dist.workflow.own_data import Found, check_rows, example_of, is_clear, look, with_columns
-from vadv_dist.workflow.own_labels import Labels, Splits, guess_labels, guess_split_map, range_of
+from vadv_dist.workflow.own_labels import Labels, Splits, guess_labels, guess_split_map
 
 Ask = Callable[[str, str, str], str]  # field, question, proposal (may be empty): the answer
 Say = Callable[[str], None]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vadv_dist.data.readers.labels import label_number
+from vadv_dist.data.readers.labels import label_number, range_of
 from vadv_dist.data.readers.splits import SPLIT_NAMES
 from vadv_dist.errors import UserError
 
@@ -104,15 +104,6 @@ def _levels(words: Sequence[str]) -> dict[str, float] | None:
             word: sign * (strengths.index(strength) + 1.0) if sign else 0.0 for word, (sign, strength) in pairs.items()
         }
     return dict(sorted(found.items(), key=lambda pair: pair[1]))
-
-
-def range_of(labels: Iterable[float]) -> tuple[float, float]:
-    """A range of whole numbers that covers all labels, symmetric if some are negative."""
-    values = list(labels)
-    low, high = math.floor(min(values)), math.ceil(max(values))
-    if low < 0:
-        return float(-max(-low, high)), float(max(-low, high))
-    return float(low), float(max(high, low + 1))
 
 
 def can_be_labels(cells: Iterable[str]) -> bool:

@@ -86,9 +86,13 @@ def test_words_stand_for_labels(tmp_path: Path) -> None:
     meaning = {"positive": "1", "negative": "-1"}
     assert "give their numbers with --label-map" in refusal(path, tmp_path)
     assert "--label-map says positive=9, expected a number in [-3, 3]" in refusal(
-        path, tmp_path, label_map={"positive": "9"}
+        path, tmp_path, label_map={"positive": "9"}, label_range=(-3, 3)
     )
-    ingest_table(path, tmp_path / "out", label_map=meaning)
+    summary = ingest_table(path, tmp_path / "out", label_map=meaning)
+    assert "the label range [-1, 1] is that of --label-map (--label-range sets another)" in summary.said
+    assert "warning" not in str(summary)
+    wide = ingest_table(path, tmp_path / "wide", label_map=meaning, label_range=(-3, 3))
+    assert [(each.label["low"], each.label["high"]) for each in (summary, wide)] == [(-1, 1), (-3, 3)]
     assert table_of(tmp_path / "out", "train")["label"] == [1.0, -1.0]
     assert Dataset.open(tmp_path / "out").manifest.provenance["options"]["label_map"] == meaning
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from vadv_dist.data.readers.ingestion import BadRowError
 from vadv_dist.data.readers.option_names import OptionName, on_command_line
@@ -56,6 +56,21 @@ def label_number(cell: str) -> float:
         text = text.replace(",", ".")
     value = number_of(text)
     return value / 100 if is_percent else value
+
+
+def range_of(labels: Iterable[float]) -> tuple[float, float]:
+    """A range of whole numbers that covers all labels, symmetric if some are negative."""
+    values = list(labels)
+    low, high = math.floor(min(values)), math.ceil(max(values))
+    if low < 0:
+        return float(-max(-low, high)), float(max(-low, high))
+    return float(low), float(max(high, low + 1))
+
+
+def range_of_words(label_map: Mapping[str, object] | None) -> tuple[float, float] | None:
+    """The range of labels that words stand for; None if there are none, or if some stand for something else."""
+    values = [label_number(str(meaning)) for meaning in (label_map or {}).values()]
+    return range_of(values) if values and all(map(math.isfinite, values)) else None
 
 
 class LabelReader:

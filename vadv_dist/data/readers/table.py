@@ -7,7 +7,7 @@ from pathlib import Path
 from vadv_dist.data.readers.arrays import load_features, parse_array_sources, require_agreement, select_features
 from vadv_dist.data.readers.clip_rows import ClipTable, Columns
 from vadv_dist.data.readers.ingestion import BadRowError, IngestSummary, ingesting, new_dataset
-from vadv_dist.data.readers.labels import LabelReader, label_spec
+from vadv_dist.data.readers.labels import LabelReader, label_spec, range_of_words
 from vadv_dist.data.readers.sequences import DTYPES, require_one_of
 from vadv_dist.data.readers.splits import split_rule
 from vadv_dist.data.schema import Clip, LabelSpec
@@ -30,7 +30,7 @@ def ingest_table(
     label_column: str = Columns.label_column,
     video_column: str = Columns.video_column,
     fallback_text_column: str | None = None,
-    label_range: tuple[float, float] = (LabelSpec.low, LabelSpec.high),
+    label_range: tuple[float, float] | None = None,
     threshold: float | None = None,
     label_map: Mapping[str, object] | None = None,
     classes: Sequence[str] = (),
@@ -56,7 +56,7 @@ def ingest_table(
             by `_` to one id; all but the last then name the video. Without any column of ids, ids are made from a
             column of files or from row numbers.
         fallback_text_column: source of the text for rows with an empty `text_column`.
-        label_range: lowest and highest label.
+        label_range: lowest and highest label; None means those of `label_map`, or -3 and 3 without one.
         threshold: label that separates negative from positive; None means the middle of the range.
         label_map: what words in the label column stand for: numbers, or names of classes.
         classes: names of the classes in order, if the labels are classes: cells are names, or numbers from 0.
@@ -76,7 +76,8 @@ def ingest_table(
         UserError: a file or an option is invalid.
     """
     path, root = local_path(csv), new_dataset(out)
-    label = label_spec(label_range, threshold, classes)
+    of_words = range_of_words(label_map) if label_range is None and not classes else None
+    label = label_spec(label_range or of_words or (LabelSpec.low, LabelSpec.high), threshold, classes)
     require_one_of("--dtype", dtype, DTYPES)
     rule = split_rule(split_map, split, valid_fraction, seed)
     array_sources = parse_array_sources(arrays)
@@ -137,5 +138,6 @@ def ingest_table(
         ingestion.fallback_texts = sum(clip.used_fallback for clip in clips)
         if valid_fraction is not None:
             ingestion.cut_from_train = sum(a.split != b.split for a, b in zip(rows, clips, strict=True))
-        ingestion.said = (*reader.said, *labels.said(), *rule.said())
+        spans = f"the label range [{label.low:g}, {label.high:g}] is that of --label-map (--label-range sets another)"
+        ingestion.said = (*reader.said, *([spans] if of_words else []), *labels.said(), *rule.said())
     return ingestion.summary()
