@@ -1,6 +1,7 @@
 """`vadv ingest` for every format: output and error messages."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,16 @@ def test_counts_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     printed = capsys.readouterr().out
     assert "9 of 10 rows (5 train, 2 valid, 2 test)" in printed
     assert "dropped 1: no words" in printed
+
+
+@pytest.mark.parametrize("format_", ["table", "mmsa", "cmu-sdk", "vegas"])
+def test_the_help_shows_values_in_one_style(capsys: pytest.CaptureFixture[str], format_: str) -> None:
+    """Argparse makes `--text-column TEXT_COLUMN` of an option whose value has no name."""
+    with pytest.raises(SystemExit):
+        main(["ingest", format_, "--help"])
+    shown = capsys.readouterr().out
+    assert not re.search(r"--([a-z]+)-([a-z]+) \[?\1_\2", shown, re.IGNORECASE)
+    assert "of the CSV file" not in shown
 
 
 def test_invalid_file_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

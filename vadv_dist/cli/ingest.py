@@ -34,22 +34,31 @@ def _add_table(formats: Commands) -> None:
     table.add_argument("--csv", "--table", type=path, required=True, metavar="FILE", help=kinds)
     sign = "sign between the cells of a CSV file, or the word tab (default: recognised)"
     table.add_argument("--delimiter", metavar="SIGN", help=sign)
-    table.add_argument("--encoding", help="encoding of a CSV or JSON file, such as cp1252 (default: recognised)")
+    table.add_argument(
+        "--encoding", metavar="NAME", help="encoding of a CSV or JSON file, such as cp1252 (default: recognised)"
+    )
     _add_id_and_text_columns(table)
-    table.add_argument("--label-column", default="label", help="column of the label")
-    table.add_argument("--video-column", default="video_id", help="if it is missing, the id without its last number")
+    table.add_argument("--label-column", default="label", metavar="COLUMN", help="column of the label")
+    table.add_argument(
+        "--video-column",
+        default="video_id",
+        metavar="COLUMN",
+        help="column of the video; if it is missing, the id without its last number",
+    )
     _add_label_range(table, "that of --label-map, or -3 3")
     words = "what words in the label column stand for, such as positive=1,neutral=0,negative=-1"
     table.add_argument("--label-map", metavar="WORD=LABEL,...", help=words)
     classes = "the labels are classes with these names, in order; cells are names, or numbers from 0"
     table.add_argument("--classes", metavar="NAME,NAME,...", help=classes)
-    table.add_argument("--split-column", default="split", help="column of the split")
+    table.add_argument("--split-column", default="split", metavar="COLUMN", help="column of the split")
     words = "what words in the split column stand for, such as holdout=test"
     table.add_argument("--split-map", metavar="WORD=SPLIT,...", help=words)
     shares = "deal out whole videos to train, valid and test, stratified by label, instead of reading a column"
     table.add_argument("--split", metavar="80/10/10", help=shares)
-    table.add_argument("--valid-fraction", type=float, help="share of train to move to valid, by whole videos")
-    table.add_argument("--seed", type=int, default=1, help="seed for --split and --valid-fraction")
+    table.add_argument(
+        "--valid-fraction", type=float, metavar="SHARE", help="share of train to move to valid, by whole videos"
+    )
+    table.add_argument("--seed", type=int, default=1, metavar="N", help="seed for --split and --valid-fraction")
     table.add_argument(
         "--arrays",
         type=place,
@@ -61,16 +70,18 @@ def _add_table(formats: Commands) -> None:
     )
     table.add_argument("--allow-missing-arrays", action="store_true", help="accept clips that an array file lacks")
     _add_dtype(table)
-    _add_common(table, bad_rows="error", source="the CSV's name")
+    _add_common(table, bad_rows="error", source="the file's name")
     table.set_defaults(call=_table)
 
 
 def _add_mmsa(formats: Commands) -> None:
     mmsa = formats.add_parser("mmsa", help="a pickled feature file from MMSA; no code in it is executed")
-    mmsa.add_argument("--file", type=path, required=True, help="the .pkl file, aligned or unaligned")
-    mmsa.add_argument("--label-key", default="regression_labels", help="key of the labels")
+    mmsa.add_argument("--file", type=path, required=True, metavar="FILE", help="the .pkl file, aligned or unaligned")
+    mmsa.add_argument("--label-key", metavar="KEY", default="regression_labels", help="key of the labels")
     _add_label_range(mmsa)
-    mmsa.add_argument("--features", nargs="*", default=["vision", "audio"], help="vision, audio or (default:) both")
+    mmsa.add_argument(
+        "--features", nargs="*", metavar="NAME", default=["vision", "audio"], help="vision, audio or (default:) both"
+    )
     mmsa.add_argument("--vision-as", choices=("visual", "face"), default="visual", help="feature to store vision as")
     _add_framing(mmsa)
     _add_common(mmsa, bad_rows="drop", source="the file's name")
@@ -79,14 +90,26 @@ def _add_mmsa(formats: Commands) -> None:
 
 def _add_cmu_sdk(formats: Commands) -> None:
     sdk = formats.add_parser("cmu-sdk", help="computational sequences (.csd) from the CMU-MultimodalSDK")
-    sdk.add_argument("--labels", type=path, required=True, help="the labels; interval k of a video is the clip VIDEO_k")
-    sdk.add_argument("--folds", type=path, required=True, help="JSON with the video ids of train, valid and test")
-    sdk.add_argument("--words", type=path, help="the words; each belongs to the clip that contains its midpoint")
-    sdk.add_argument("--text-csv", type=path, help="a CSV file of texts by clip id, instead of --words")
+    sdk.add_argument(
+        "--labels",
+        type=path,
+        required=True,
+        metavar="FILE",
+        help="the labels; interval k of a video is the clip VIDEO_k",
+    )
+    sdk.add_argument(
+        "--folds", type=path, required=True, metavar="FILE", help="JSON with the video ids of train, valid and test"
+    )
+    sdk.add_argument(
+        "--words", type=path, metavar="FILE", help="the words; each belongs to the clip that contains its midpoint"
+    )
+    sdk.add_argument("--text-csv", type=path, metavar="FILE", help="a table of texts by clip id, instead of --words")
     _add_id_and_text_columns(sdk)
     for name in ("visual", "face", "audio"):
-        sdk.add_argument(f"--{name}", type=path, help=f"the sequence to store as {name}")
-    sdk.add_argument("--label-number", type=int, default=0, help="column of the label, from 0 (default: 0)")
+        sdk.add_argument(f"--{name}", type=path, metavar="FILE", help=f"the sequence to store as {name}")
+    sdk.add_argument(
+        "--label-number", type=int, default=0, metavar="N", help="column of the label, from 0 (default: 0)"
+    )
     _add_label_range(sdk)
     _add_framing(sdk)
     _add_common(sdk, bad_rows="drop", source="the label file's name")
@@ -95,12 +118,12 @@ def _add_cmu_sdk(formats: Commands) -> None:
 
 def _add_vegas(formats: Commands) -> None:
     vegas = formats.add_parser("vegas", help="audio and visual vectors with class labels (vegas_feature_norm.h5)")
-    vegas.add_argument("--file", type=path, required=True, help="the .h5 file")
-    vegas.add_argument("--classes", type=int, default=10, help="number of classes")
+    vegas.add_argument("--file", type=path, required=True, metavar="FILE", help="the .h5 file")
+    vegas.add_argument("--classes", type=int, default=10, metavar="N", help="number of classes")
     vegas.add_argument("--class-names", nargs="+", default=[], metavar="NAME", help="in the order of the class indices")
     valid = "share of each class of train to use as valid, 0 for none"
-    vegas.add_argument("--valid-fraction", type=float, default=0.1, help=valid)
-    vegas.add_argument("--seed", type=int, default=1, help="seed for --valid-fraction")
+    vegas.add_argument("--valid-fraction", type=float, default=0.1, metavar="SHARE", help=valid)
+    vegas.add_argument("--seed", type=int, default=1, metavar="N", help="seed for --valid-fraction")
     _add_non_finite(vegas)
     _add_dtype(vegas)
     _add_common(vegas, bad_rows="drop", source="the file's name")
@@ -108,17 +131,20 @@ def _add_vegas(formats: Commands) -> None:
 
 
 def _add_id_and_text_columns(parser: argparse.ArgumentParser) -> None:
-    joined = "id column of the CSV file; several are joined with _ (default: id)"
+    joined = "id column of the table; several are joined with _ (default: id)"
     parser.add_argument("--id-column", nargs="+", default=["id"], metavar="COLUMN", help=joined)
-    parser.add_argument("--text-column", default="text", help="text column of the CSV file")
-    parser.add_argument("--fallback-text-column", help="column to read if the text column is blank")
+    parser.add_argument("--text-column", default="text", metavar="COLUMN", help="text column of the table")
+    parser.add_argument("--fallback-text-column", metavar="COLUMN", help="column to read if the text column is blank")
 
 
 def _add_label_range(parser: argparse.ArgumentParser, default: str = "-3 3") -> None:
     span = f"lowest and highest label (default: {default})"
     parser.add_argument("--label-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=span)
     parser.add_argument(
-        "--threshold", type=float, help="label that separates negative from positive (default: the middle of the range)"
+        "--threshold",
+        type=float,
+        metavar="LABEL",
+        help="label that separates negative from positive (default: the middle of the range)",
     )
 
 
@@ -132,7 +158,7 @@ def _add_non_finite(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_framing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--frames", type=int, default=8, help="number of equal segments per sequence")
+    parser.add_argument("--frames", type=int, default=8, metavar="N", help="number of equal segments per sequence")
     pool = "reduce a segment to its mean or to its middle row"
     parser.add_argument("--pool", choices=("mean", "sample"), default="mean", help=pool)
     _add_non_finite(parser)
@@ -140,13 +166,15 @@ def _add_framing(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser, *, bad_rows: str, source: str) -> None:
-    parser.add_argument("--out", type=place, required=True, help="folder or s3:// prefix to write")
+    parser.add_argument("--out", type=place, required=True, metavar="URI", help="folder or s3:// prefix to write")
     bad = "on a row that is not a valid clip: fail, or drop and count it"
     parser.add_argument("--bad-rows", choices=("error", "drop"), default=bad_rows, help=bad)
     encoder = "Hugging Face name or folder of an encoder: report how many texts --max-tokens would truncate"
-    parser.add_argument("--tokenizer", help=encoder)
-    parser.add_argument("--max-tokens", type=int, help="data.max_tokens of the later run (default: its default)")
-    parser.add_argument("--source", help=f"name of the source (default: {source})")
+    parser.add_argument("--tokenizer", metavar="NAME", help=encoder)
+    parser.add_argument(
+        "--max-tokens", type=int, metavar="N", help="data.max_tokens of the later run (default: its default)"
+    )
+    parser.add_argument("--source", metavar="NAME", help=f"name of the source (default: {source})")
     parser.add_argument("--json", action="store_true", help="print the counts as one JSON object")
     add_overwrite(parser)
 
