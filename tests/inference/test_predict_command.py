@@ -12,8 +12,10 @@ from tiny_students import make_card
 
 from vadv_dist.cli import main
 from vadv_dist.evaluation.conformal import ErrorQuantiles
+from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.inference.export import export_student
 
+ON_99_CLIPS = "vadv: the intervals rest on the errors on 99 validation clips"
 ERRORS = ErrorQuantiles.of(np.linspace(0.01, 0.99, 99))
 
 
@@ -53,7 +55,7 @@ def test_standard_input_to_a_table_with_intervals(trained: Path, tmp_path: Path)
     assert "row 2 has an empty 'text'" in refused.stderr
     options = ("--input", "-", "--output", target, "--skip-empty", "--interval", "0.8", "--batch-size", "1")
     done = predict(trained, *options, "--device", "cpu", stdin=texts)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, f"{ON_99_CLIPS}\n")
     assert done.stdout == f"wrote {target}: 2 predictions; 1 rows without words have none\n"
     with target.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -62,6 +64,26 @@ def test_standard_input_to_a_table_with_intervals(trained: Path, tmp_path: Path)
     for row in (rows[0], rows[2]):
         value, low, high = (float(row[name]) for name in ("prediction", "prediction_low", "prediction_high"))
         np.testing.assert_allclose([high - value, value - low], 0.8, rtol=1e-5)
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_intervals_are_cut_to_the_label_range(
+    student, tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str], to_file: bool
+) -> None:
+    export_student(
+        student, tokenizer, tmp_path / "e", card=make_card(errors=ERRORS, labels=LabelScale(-0.75, 0.75, 0.0))
+    )
+    options = ["--text", "fun", "--json"]
+    if to_file:
+        (tmp_path / "in.jsonl").write_text('{"text": "fun"}\n')
+        options = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    assert main(["predict", str(tmp_path / "e"), "--interval", "0.9", *options]) == 0
+    told = capsys.readouterr()
+    assert f"{ON_99_CLIPS}, cut to labels in [-0.75, 0.75]\n" in told.err
+    row = json.loads((tmp_path / "out.jsonl").read_text()) if to_file else json.loads(told.out)[0]
+    low, high = (np.clip(row["prediction"] + side * 0.9, -0.75, 0.75) for side in (-1, 1))
+    assert (low, high) != (row["prediction"] - 0.9, row["prediction"] + 0.9)
+    np.testing.assert_allclose([row["prediction_low"], row["prediction_high"]], [low, high], atol=1e-6)
 
 
 def test_predictions_and_exports_are_replaced_but_no_other_files(

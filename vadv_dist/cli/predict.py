@@ -9,10 +9,11 @@ from vadv_dist.cli.overwrite import add_overwrite, foreign_to_predictions, overw
 from vadv_dist.cli.parser import Commands, place
 from vadv_dist.cli.progress import progress
 from vadv_dist.errors import UserError
-from vadv_dist.runtime.terminal import json_line
+from vadv_dist.runtime.terminal import counted, json_line
 from vadv_dist.storage import Location, scratch_folder
 
 if TYPE_CHECKING:
+    from vadv_dist.evaluation.conformal import PredictionIntervals
     from vadv_dist.inference.token_counts import TokenCounts
 
 _STDIN = "-"
@@ -92,6 +93,8 @@ def _predict_file(options: argparse.Namespace, source: str | Location) -> int:
     from vadv_dist.formats.table_rows import TableFormat
     from vadv_dist.inference.predicted_files import PredictedFile, predict_file
 
+    _told_intervals(options)
+
     def predict() -> PredictedFile:
         with progress("texts") as report:
             return predict_file(
@@ -120,7 +123,7 @@ def _predict_file(options: argparse.Namespace, source: str | Location) -> int:
 
 def _predict_and_print(options: argparse.Namespace) -> int:
     from vadv_dist.inference.manifest import classes_of, read_manifest, resolve_student
-    from vadv_dist.inference.predict import error_quantiles, open_text_student, predict_lines, predict_texts
+    from vadv_dist.inference.predict import open_text_student, predict_lines, predict_texts
     from vadv_dist.inference.prediction_columns import described_prediction
 
     manifest = read_manifest(resolve_student(options.run))
@@ -131,12 +134,14 @@ def _predict_and_print(options: argparse.Namespace) -> int:
             "predicted without. Give a table with the videos of its texts (--input, --video-column).",
             file=sys.stderr,
         )
-    half_width = None if options.interval is None else error_quantiles(options.run).half_width(options.interval)
+    intervals = _told_intervals(options)
 
     def row_of(text: str, value: Any) -> dict[str, Any]:
-        ends = {} if half_width is None else {"prediction_low": -half_width, "prediction_high": half_width}
-        found = {k: None if value is None else float(value) + w for k, w in ends.items()}
-        return {"text": text, **described_prediction(value, classes), **found}
+        ends: dict[str, float | None] = {}
+        if intervals is not None:
+            low, high = (None, None) if value is None else map(float, intervals.around(value))
+            ends = {"prediction_low": low, "prediction_high": high}
+        return {"text": text, **described_prediction(value, classes), **ends}
 
     width = max(map(len, classes)) + 6 if classes else 6
 
@@ -146,7 +151,7 @@ def _predict_and_print(options: argparse.Namespace) -> int:
         if classes:
             probability = row["probabilities"][row["prediction"]]
             return f"{row['prediction']:{width - 6}} {probability:5.1%}  {row['text']}"
-        ends = "" if half_width is None else f"  [{row['prediction_low']:+.3f}, {row['prediction_high']:+.3f}]"
+        ends = "" if intervals is None else f"  [{row['prediction_low']:+.3f}, {row['prediction_high']:+.3f}]"
         return f"{row['prediction']:+.3f}{ends}  {row['text']}"
 
     if options.input is None:
@@ -164,6 +169,19 @@ def _predict_and_print(options: argparse.Namespace) -> int:
         print(json_line(row_of(text, value)) if options.json else line_of(row_of(text, value)), flush=True)
     warn_of_cut_texts(student.counts)
     return 0
+
+
+def _told_intervals(options: argparse.Namespace) -> "PredictionIntervals | None":
+    """The intervals that are asked for, after saying on what they rest."""
+    from vadv_dist.inference.predict import prediction_intervals
+
+    if options.interval is None:
+        return None
+    intervals = prediction_intervals(options.run, options.interval)
+    clips = counted(intervals.clips, "validation clip")
+    bounds = f", cut to labels in [{intervals.low:g}, {intervals.high:g}]" if intervals.is_bounded else ""
+    print(f"vadv: the intervals rest on the errors on {clips}{bounds}", file=sys.stderr)
+    return intervals
 
 
 def _place_or_stdin(text: str) -> str:

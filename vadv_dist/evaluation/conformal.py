@@ -55,3 +55,30 @@ class ErrorQuantiles:
                 "Give a share of labels in that range, such as 0.9."
             )
         return float(self.widths[percent - 1] or 0.0)
+
+
+@dataclass(frozen=True)
+class PredictionIntervals:
+    """Intervals of one width, cut to the range of labels; no label is lost by that, because all are in the range.
+
+    Attributes:
+        half_width: distance of both ends from a prediction, in label units.
+        clips: number of validation clips on whose errors it rests.
+        low, high: lowest and highest label; infinite if they are unknown.
+    """
+
+    half_width: float
+    clips: int
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the range of labels is known."""
+        return math.isfinite(self.high - self.low)
+
+    def around(self, prediction: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Lower and upper ends, of the shape of the predictions; NaN where these are."""
+        value = np.asarray(prediction, np.float64)
+        low, high = (np.clip(value + side * self.half_width, self.low, self.high) for side in (-1, 1))
+        return low, high

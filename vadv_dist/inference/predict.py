@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from vadv_dist.cuda import has_bf16, prepare_cuda
 from vadv_dist.errors import UserError, first_line
-from vadv_dist.evaluation.conformal import ErrorQuantiles
+from vadv_dist.evaluation.conformal import ErrorQuantiles, PredictionIntervals
+from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.inference.batching import padded
 from vadv_dist.inference.export import load_student
 from vadv_dist.inference.fast_student import FastStudent, is_supported
@@ -215,11 +216,14 @@ def predict_texts(
     return predictions
 
 
-def error_quantiles(folder: str | Location) -> ErrorQuantiles:
-    """Quantiles of a student's errors on the validation split, for `ErrorQuantiles.half_width`.
+def prediction_intervals(folder: str | Location, level: float) -> PredictionIntervals:
+    """Intervals from a student's errors on the validation split.
 
+    Args:
+        folder: a run or an export.
+        level: share of labels that they shall contain.
     Raises:
-        UserError: not a run or export, or a student without them.
+        UserError: not a run or export, a student without such errors, or as in `ErrorQuantiles.half_width`.
     """
     manifest = read_manifest(resolve_student(folder))
     if classes := classes_of(manifest):
@@ -228,12 +232,17 @@ def error_quantiles(folder: str | Location) -> ErrorQuantiles:
             "out: the probabilities of the classes, which are printed too, say how certain a prediction is."
         )
     try:
-        return TypeAdapter(ErrorQuantiles).validate_python(manifest.get("errors"))
+        errors = TypeAdapter(ErrorQuantiles).validate_python(manifest.get("errors"))
     except ValidationError:
         raise UserError(
             f"{folder} holds no errors on the validation split, from which intervals are computed: it was trained by "
             "an older version. Train it again, or leave --interval out."
         ) from None
+    half_width, labels = errors.half_width(level), manifest.get("labels")
+    if labels is None:
+        return PredictionIntervals(half_width, errors.clips)
+    scale = LabelScale.from_json(labels)
+    return PredictionIntervals(half_width, errors.clips, scale.low, scale.high)
 
 
 def predict_lines(

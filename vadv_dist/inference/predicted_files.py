@@ -17,7 +17,7 @@ from vadv_dist.formats.tabular import ANY_FORMAT
 from vadv_dist.inference.context import VIDEO_COLUMN, readings
 from vadv_dist.inference.manifest import MANIFEST, classes_of, read_manifest, resolve_student
 from vadv_dist.inference.partial_predictions import PartialPredictions
-from vadv_dist.inference.predict import Precision, Tell, error_quantiles, open_text_student
+from vadv_dist.inference.predict import Precision, Tell, open_text_student, prediction_intervals
 from vadv_dist.inference.prediction_columns import (
     PREDICTION_COLUMN,
     columns_of_predictions,
@@ -87,7 +87,7 @@ def predict_file(
             context.
         skip_empty: rows without words get no prediction, instead of an error.
         interval: share of labels that the columns `prediction_low` and `prediction_high` shall enclose; see
-            `ErrorQuantiles`.
+            `prediction_intervals`.
         batch_rows: bound on the texts of a batch; None bounds only its tokens.
         device, precision: as in `Student`.
         given: delimiter and encoding of a text file; None recognises them.
@@ -107,7 +107,7 @@ def predict_file(
         classes = classes_of(read_manifest(student))
         ends = () if interval is None else (LOW_COLUMN, HIGH_COLUMN)
         table = TextTable(path, text_column, (*prediction_columns(classes), *ends), given)
-        half_width = None if interval is None else error_quantiles(student).half_width(interval)
+        intervals = None if interval is None else prediction_intervals(student, interval)
         rows, skipped = table.check_texts(skip_empty=skip_empty)
         predictor = open_text_student(student, device=device, precision=precision)
         predictor.batch_rows = batch_rows
@@ -129,9 +129,9 @@ def predict_file(
                 partial.add(chunk)
         predictions = partial.all()
         columns = columns_of_predictions(predictions, classes)
-        if half_width is not None:
-            columns |= {LOW_COLUMN: predictions - np.float32(half_width)}
-            columns |= {HIGH_COLUMN: predictions + np.float32(half_width)}
+        if intervals is not None:
+            low, high = intervals.around(predictions)
+            columns |= {LOW_COLUMN: low.astype(np.float32), HIGH_COLUMN: high.astype(np.float32)}
         with atomic_file(target) as new:
             table.write_with(new, columns, target.suffix.lower())
         partial.remove()
