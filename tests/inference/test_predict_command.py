@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,22 @@ def test_predictions_and_exports_are_replaced_but_no_other_files(
     (out / "thoughts.md").write_text("mine")
     assert main([*export, "--overwrite"]) == 2
     assert "thoughts.md in it is not a part of the export" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format", ["pytorch", "sentence-transformers"])
+def test_an_export_names_commands_that_use_it(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str
+) -> None:
+    out = tmp_path / "my export"
+    assert main(["export", str(run_folder), "--out", str(out), "--format", format]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
+    if format == "sentence-transformers":  # which vadv does not load
+        assert told == []
+        return
+    predict, serve = told[0].removeprefix("next: ").split("; ")
+    assert shlex.split(serve) == ["vadv", "serve", str(out)]
+    assert main(shlex.split(predict)[1:]) == 0
+    assert "what a wonderful film" in capsys.readouterr().out
 
 
 def test_an_export_of_an_older_version_has_no_intervals(capsys: pytest.CaptureFixture[str], export: Path) -> None:

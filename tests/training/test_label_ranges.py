@@ -80,6 +80,7 @@ def test_only_metrics_that_the_range_defines_are_printed(
     assert "| A7" not in card
     assert "No A7: defined for labels in [-3, 3]" in card
     assert main(["report", str(run)]) == 0
+    assert f"next: vadv export {run} --out {run.name}-student\n" in capsys.readouterr().err
     page = (run / "report.html").read_text()
     assert "Seven classes" not in page
     assert "No A7: defined for labels in [-3, 3]" in page

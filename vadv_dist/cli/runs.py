@@ -1,6 +1,7 @@
 """The commands that use a run: `evaluate`, `retrieve`, `export`, `watch`, `report`."""
 
 import argparse
+import shlex
 import sys
 from functools import partial
 
@@ -229,7 +230,20 @@ def _export(options: argparse.Namespace) -> int:
         visible = "public" if options.public else "private"
         url = push_export(options.out or options.run, options.push, public=options.public)
         print(f"pushed to {url} ({visible})")
+    if options.out is not None:
+        _name_uses(options.out)
     return 0
+
+
+def _name_uses(export: str) -> None:
+    """Print the commands that use an export, if it is one for this program."""
+    from vadv_dist.inference.manifest import RETRIEVAL, SENTENCE_TRANSFORMERS, format_of, read_manifest, task_of
+    from vadv_dist.storage import location
+
+    manifest, folder = read_manifest(location(export)), shlex.quote(export)
+    if format_of(manifest) != SENTENCE_TRANSFORMERS:
+        predict = "" if task_of(manifest) == RETRIEVAL else f'vadv predict {folder} --text "what a wonderful film"; '
+        print(f"next: {predict}vadv serve {folder}")
 
 
 def _watch(options: argparse.Namespace) -> int:
@@ -270,6 +284,7 @@ def _watch(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from vadv_dist.features.contact_sheet import clip_strips
+    from vadv_dist.inference.manifest import MANIFEST
     from vadv_dist.reporting.report import write_report
     from vadv_dist.storage import location
     from vadv_dist.studies.record import is_study
@@ -281,6 +296,9 @@ def _report(options: argparse.Namespace) -> int:
         raise UserError("--compare needs runs, but RUN is a search or a study. Leave it out.")
     if is_run:
         print(write_report(options.run, compare=options.compare, strips=clip_strips))
+        if (root / "student" / MANIFEST).is_file():  # on standard error, because the path is for programs, too
+            run, out = shlex.quote(options.run), shlex.quote(f"{root.name}-student")
+            print(f"next: vadv export {run} --out {out}", file=sys.stderr)
     elif is_search(root):
         from vadv_dist.tuning.result_files import report_search
 
