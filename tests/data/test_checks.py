@@ -236,6 +236,35 @@ def test_a_video_in_two_splits_is_a_warning(dataset: Dataset) -> None:
     assert [finding.what for finding in report.findings] == [f"1 video in both train and valid: {video}."]
 
 
+def test_a_repeated_text_is_a_note_and_a_warning_if_labels_disagree(dataset: Dataset) -> None:
+    def repeat(*labels: float) -> Callable[[pa.Table], pa.Table]:
+        def change(table: pa.Table) -> pa.Table:
+            for row, label in enumerate(labels):
+                for name, value in (
+                    ("text", "The very  same words" if row else "the very same words"),
+                    ("num_words", 4),
+                ):
+                    table = with_value(name, row, value)(table)
+                table = with_value("label", row, label)(table)
+            return table
+
+        return change
+
+    rewrite(dataset, repeat(1.0, 1.2, 1.0))
+    ids = ", ".join(pq.read_table(dataset.root / SHARD, partitioning=None)["clip_id"].to_pylist()[:3])
+    report = check_dataset(dataset.root)
+    (note,) = report.findings
+    assert (note.level, note.field, report.ok) == ("note", "text", True)
+    assert note.what == f"1 text occurs more than once in train: clips {ids}."
+    out = io.StringIO()
+    render_report(report, Console(file=out, width=80))
+    assert "✓ nothing wrong, 1 note: 48 clips" in out.getvalue()
+    rewrite(dataset, repeat(1.0, 1.2, -1.0))
+    (warning,) = check_dataset(dataset.root).findings
+    assert warning.level == "warning"
+    assert "The labels of 1 such text disagree" in warning.what
+
+
 def test_an_edited_manifest_is_found(dataset: Dataset) -> None:
     edit_manifest(dataset, lambda raw: raw["splits"]["test"].update(rows=7))
     assert "test declares 7 rows" in only_finding(dataset).what

@@ -50,9 +50,9 @@ def test_the_page_names_duplicates_leaks_and_missing_features(data: Path, tmp_pa
     assert f"wrote {tmp_path / 'page.html'}" in capsys.readouterr().out.replace("\n", "")
     page = (tmp_path / "page.html").read_text()
     assert "6 clips of 4 videos" in page
-    assert "1 texts occur more than once in train" in page
-    assert "1 clips of test have a text that train has too" in page
-    assert "1 videos are in both train and test" in page
+    assert "1 text occurs more than once in train" in page
+    assert "1 clip of test has a text that train has too" in page
+    assert "1 video is in both train and test" in page
     assert "1 (33%)" in page  # of train without a face
     assert "By source" in page
     assert "<script>" not in page

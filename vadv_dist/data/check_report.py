@@ -1,13 +1,14 @@
 """The report of a data set check, as data and in the terminal."""
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-Level = Literal["error", "warning"]
+Level = Literal["error", "warning", "note"]
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Finding:
     """One problem.
 
     Attributes:
-        level: an `error` makes the data set unusable; a `warning` is for the user to consider.
+        level: an `error` makes the data set unusable; a `warning` is for the user to consider; a `note` is
+            about what many good data sets have.
         file: path relative to the data set.
         row: first affected row of the file, counted from 0; None if the problem is not about rows.
         field: column or field of `dataset.json`; None if the problem is not about one.
@@ -65,19 +67,20 @@ def render_report(report: CheckReport, console: Console) -> None:
     """Print a report: one block per finding, errors first, and a summary line."""
     for finding in report.findings:
         render_finding(finding, console)
-    warnings = len(report.findings) - report.errors
+    warnings, notes = (sum(finding.level == level for finding in report.findings) for level in ("warning", "note"))
     looked = f"{report.rows:,} clips in {report.shards:,} shards of {report.uri}"
-    if not report.findings:
-        console.print(Text.assemble(("✓", "green"), f" nothing wrong: {looked}"))
+    noted = f", {counted(notes, 'note')}" if notes else ""
+    if not (report.errors or warnings):
+        console.print(Text.assemble(("✓", "green"), f" nothing wrong{noted}: {looked}"))
     else:
         mark = ("!", "yellow") if report.ok else ("✗", "red")
-        counts = f"{counted(report.errors, 'error')} and {counted(warnings, 'warning')}"
+        counts = f"{counted(report.errors, 'error')} and {counted(warnings, 'warning')}{noted}"
         console.print(Text.assemble(mark, f" {counts}: {looked}"))
 
 
 def render_finding(finding: Finding, console: Console) -> None:
     """Print one finding."""
-    colour = "red" if finding.level == "error" else "yellow"
+    colour = {"error": "red", "warning": "yellow", "note": "cyan"}[finding.level]
     console.print(Text.assemble((finding.level, f"bold {colour}"), " ", (finding.where, "bold")))
     console.print(Padding(Text(finding.what), (0, 0, 0, 2)))
     console.print(Padding(Text(f"→ {finding.advice}", style="dim"), (0, 0, 0, 2)))

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from vadv_dist.data.check_report import CheckReport, Finding, counted
+from vadv_dist.data.check_report import LEVELS, CheckReport, Finding, counted
 from vadv_dist.data.classes import class_name, counted_classes, listed, unknown_classes, unseen_classes
 from vadv_dist.data.columns import arrow_schema, column_fault, rows_not_finite
 from vadv_dist.data.dataset import MANIFEST, Dataset
 from vadv_dist.data.own_files import listed_parquet
 from vadv_dist.data.reading import shard_content
+from vadv_dist.data.repeated_texts import RepeatedTexts
 from vadv_dist.data.schema import META_COLUMNS, SPLITS, Array, Window, count_words, feature_fault
 from vadv_dist.data.shard_list import ShardInfo
 from vadv_dist.data.video_ids import numbered_families
@@ -46,7 +47,7 @@ def check_dataset(uri: str | Path) -> CheckReport:
     check.prompts()
     check.records()
     check.unlisted_files()
-    findings = sorted(check.findings, key=lambda finding: finding.level)  # "error" before "warning"
+    findings = sorted([*check.findings, *check.texts.findings()], key=lambda finding: LEVELS.index(finding.level))
     num_shards = sum(map(len, check.manifest.splits.values()))
     return CheckReport(str(check.dataset.root), num_shards, check.rows, tuple(findings))
 
@@ -64,6 +65,7 @@ class _Check:
 
     def __post_init__(self) -> None:
         self.manifest = self.dataset.manifest
+        self.texts = RepeatedTexts(self.manifest.label)
 
     def error(self, file: str, name: str | None, what: str, advice: str = _AGAIN, row: int | None = None) -> None:
         self.findings.append(Finding("error", file, row, name, what, advice))
@@ -191,6 +193,10 @@ class _Check:
             elif clip:
                 self.place_of_clip[clip] = f"{file} row {row}"
             self.clips_of_video.setdefault(video, Counter())[split] += 1
+        for row_of_text in zip(
+            window.clip_id, window.text, window.num_words.tolist(), window.label.tolist(), strict=True
+        ):
+            self.texts.add(split, *row_of_text)
         if repeated:
             what = f"{counted(len(repeated), 'id')} of another row: {_examples([text for _, text in repeated])}."
             advice = "Keep each clip once and recreate the data set: test clips in train invalidate the test score."

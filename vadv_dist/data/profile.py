@@ -9,13 +9,12 @@ import numpy as np
 
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.reading import read_columns
+from vadv_dist.data.repeated_texts import MIN_REPEATED_WORDS, text_key
 from vadv_dist.data.schema import SPLITS, LabelSpec
 
 _BINS = 12
 _EXAMPLES = 5
 _MAX_SHOWN = 160
-# Short answers ("yes", "thank you") are repeated in any data.
-_MIN_REPEATED_WORDS = 4
 
 
 @dataclass
@@ -100,8 +99,8 @@ def profile_dataset(uri: str | Path) -> DataProfile:
                 if number % every == 0 and len(whole.examples) < _EXAMPLES:
                     whole.examples.append((clip, value, text[:_MAX_SHOWN]))
                 number += 1
-                if words >= _MIN_REPEATED_WORDS:
-                    key = hash(" ".join(text.casefold().split()))
+                if words >= MIN_REPEATED_WORDS:
+                    key = text_key(text)
                     found[key] += 1
                     if len(profile.shared_examples) < _EXAMPLES and found[key] == 1:
                         earlier = [other for other in texts if other != split and key in texts[other]]

@@ -7,12 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from vadv_dist.data.check_report import CheckReport
+from vadv_dist.data.check_report import CheckReport, counted
 from vadv_dist.data.checks import check_dataset
 from vadv_dist.data.classes import class_name
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.info import dataset_info
 from vadv_dist.data.profile import DataProfile, GroupProfile, profile_dataset
+from vadv_dist.data.repeated_texts import repeated_in, shared_by
 from vadv_dist.data.schema import FEATURE_LAYOUT, LabelSpec
 from vadv_dist.errors import UserError
 from vadv_dist.reporting.markup import Markup, join, tag
@@ -180,14 +181,15 @@ def _warnings(profile: DataProfile, check: CheckReport) -> Section:
         if rows
         else tag("p", "vadv data-check found nothing.")
     )
-    lines = [f"{count:,} texts occur more than once in {split}" for split, count in profile.repeated.items() if count]
+    lines = [repeated_in(count, split) for split, count in profile.repeated.items() if count]
     lines += [
-        f"{count:,} clips of {other} have a text that {one} has too: their scores may be too good"
+        f"{shared_by(count, one, other)}: the scores may be too good"
         for (one, other), count in profile.shared.items()
         if count
     ]
     lines += [
-        f"{count:,} videos are in both {one} and {other}: the speaker and the scene are known"
+        f"{counted(count, 'video')} {'is' if count == 1 else 'are'} in both {one} and {other}: the speaker and the "
+        "scene are known"
         for (one, other), count in profile.shared_videos.items()
         if count
     ]

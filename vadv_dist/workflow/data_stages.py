@@ -94,7 +94,7 @@ def check_stage(name: str, data: Stage) -> Stage:
                 f"The data set {name} cannot be used: {first.where}: {first.what}. {first.advice} All findings are in "
                 f"{work.folder / 'check.json'}."
             )
-        return Outcome({"warnings": len(findings)}, ("check.json",))
+        return Outcome({"warnings": sum(finding.level == "warning" for finding in findings)}, ("check.json",))
 
     return Stage(f"check-{name}", "check", {}, run, inputs=(data,))
 
