@@ -80,6 +80,15 @@ def test_all_seven_classes_are_labelled(make_run):
     assert len(visible_boxes(picture, "x")) == len(visible_boxes(picture, "y")) == 7
 
 
+def test_labels_of_three_values_have_three_classes(make_run):
+    evaluation = read_run(make_run(scale=LabelScale(-1, 1, 0), labels=[-1, 0, 1] * 4, clips=12)).evaluation
+    picture = confusion_pictures(evaluation)[0]
+    assert [tick.get_text() for tick in picture.axes.get_yticklabels()] == ["−1", "0", "1"]
+    label, logit = evaluation.predictions.label, evaluation.predictions.values["student"]
+    nearest = np.clip(np.sign(logit) * (np.abs(logit) > 0.5), -1, 1)
+    assert f": {(nearest == label).sum()} of {len(label)} in the same class" in picture.label
+
+
 def test_tick_labels_that_would_overlap_are_hidden():
     picture = Picture("p", "P")
     picture.frame((0, 20), (0, 1))

@@ -108,7 +108,7 @@ def test_a_run_with_a_teacher_has_every_section(make_run):
     [
         (LabelScale(1, 5, 3), [1, 2, 3, 4, 5], "Two classes", ["A2 ↑has 3", "3 counts as positive"], "No A7: defined"),
         (LabelScale(-1, 1, 0), [-0.8, -0.4, 0, 0.4, 1], "Five classes", ["A5", "A3", "A2 ↑neg0"], "No A7: defined"),
-        (LabelScale(), [0, 1, 1, 0, 1], "Seven classes", ["A7"], "No A2 has0, F1 has0: every label is on one side"),
+        (LabelScale(), [0, 1, 1, 0, 1], "Two classes", ["A7"], "No A2 has0, F1 has0: every label is on one side"),
     ],
     ids=["stars", "sims", "0/1 in [-3, 3]"],
 )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vadv_dist.evaluation.classes import FIVE, SEVEN, THREE, Classes, FloatArray, IntArray, two_sides
+from vadv_dist.evaluation.classes import FIVE, SEVEN, THREE, Classes, FloatArray, IntArray, intervals, two_sides
 from vadv_dist.evaluation.description import Metric
 from vadv_dist.evaluation.metrics import accuracy, checked, pearson, weighted_f1
 
@@ -86,10 +86,22 @@ class LabelScale:
         """The finest classes of the range, and the metric that counts correct ones."""
         return self._shares[0].metric, self._shares[0].classes
 
-    @property
-    def class_note(self) -> str:
-        """How values become `classes`, in a sentence; empty if their names are enough."""
-        return "Both are clipped to [−3, 3] and rounded half to even." if self._is(_MOSI) else ""
+    def classes_of(self, label: npt.ArrayLike) -> tuple[Classes, Metric | None, str]:
+        """Classes that show labels: the finest of the range, or the labels themselves if they take fewer values.
+
+        Args:
+            label: [R]; they are few values if each occurs twice on average.
+        Returns:
+            the classes; the metric that counts correct ones, if there is one; how values become classes, in a
+            sentence, empty if their names are enough.
+        """
+        metric, classes = self.classes
+        values = np.unique(np.asarray(label, np.float64))
+        if 1 < len(values) < len(classes.names) and 2 * len(values) <= np.size(label):
+            names = tuple(f"{value:g}".replace("-", "−") for value in values)
+            bounds = tuple(float(value) for value in (values[1:] + values[:-1]) / 2)
+            return intervals(bounds, names), None, "A prediction counts as the nearest label that occurs."
+        return classes, metric, "Both are clipped to [−3, 3] and rounded half to even." if self._is(_MOSI) else ""
 
     def score(self, prediction: npt.ArrayLike, label: npt.ArrayLike) -> dict[str, float]:
         """Score predictions of R clips.

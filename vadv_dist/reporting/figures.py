@@ -151,8 +151,8 @@ def _histogram(name: str, title: str, role: str, values: FloatArray, edges: Floa
 
 
 def _confusion(evaluation: Scored, output: Output) -> Picture:
-    metric, classes = evaluation.scale.classes
     label, logits = evaluation.predictions.label, evaluation.predictions.values[output.name]
+    classes, metric, _ = evaluation.scale.classes_of(label)
     predicted = np.isfinite(logits)
     counts, size, title = classes.confusion(logits[predicted], label[predicted]), len(classes.names), output.title
     picture = Picture(f"classes-{output.name}", title, (WIDE[0], 60 + 36 * size))
@@ -163,8 +163,8 @@ def _confusion(evaluation: Scored, output: Output) -> Picture:
     ]
     draw_matrix(picture, counts.astype(np.float64), classes.names, [str(count) for count in counts.flat], hover)
     picture.axes.set_xlabel(f"{title.lower()} (clips)", color=PALETTE["quiet"], fontsize=11, labelpad=3)
-    value = evaluation.document.metrics[output.name].get(metric.key)
-    picture.note = "" if value is None else f"{metric.title} {score(value, percent=True)}"
+    value = None if metric is None else evaluation.document.metrics[output.name].get(metric.key)
+    picture.note = "" if metric is None or value is None else f"{metric.title} {score(value, percent=True)}"
     hits = f"{np.trace(counts)} of {predicted.sum()}"
     picture.label = f"Clips by class of label and of {title.lower()}: {hits} in the same class."
     return picture

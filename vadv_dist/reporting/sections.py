@@ -24,7 +24,7 @@ from vadv_dist.storage import read_json
 
 # The folder in a run that contains evaluations on other data.
 OTHER_DATA = "other-data"
-_COUNTS = {2: "Two", 5: "Five", 7: "Seven"}
+_COUNTS = {2: "Two", 3: "Three", 4: "Four", 5: "Five", 6: "Six", 7: "Seven"}
 
 
 def metrics_section(run: RunRecord, evaluation: Scored, comparisons: Sequence[Comparison]) -> Section:
@@ -102,6 +102,7 @@ def training_section(run: RunRecord) -> Section:
 def clip_sections(evaluation: Scored, comparisons: Sequence[Comparison], strips: Strips | None = None) -> list[Section]:
     """What was predicted, clip by clip, and errors (`error_sections`)."""
     others = [comparison.other_than(evaluation) for comparison in comparisons]
+    classes, _, class_note = evaluation.scale.classes_of(evaluation.predictions.label)
     logits = [(student_of(other), theirs.predictions.values[evaluation.task.student.name]) for other, theirs in others]
     return [
         _of_pictures(
@@ -119,9 +120,9 @@ def clip_sections(evaluation: Scored, comparisons: Sequence[Comparison], strips:
         ),
         _of_pictures(
             "classes",
-            f"{_COUNTS[len(evaluation.scale.classes[1].names)]} classes",
+            f"{_COUNTS[len(classes.names)]} classes",
             "Clips by class of the label (row) and of the prediction (column). Shades are shares of a row; outlined "
-            f"cells are correct. {evaluation.scale.class_note}",
+            f"cells are correct. {class_note}",
             confusion_pictures(evaluation),
             "wide",
         ),
