@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vadv_dist.advice.result import Advice, lines
-from vadv_dist.data.check_report import Finding
+from vadv_dist.data.check_report import Finding, counted
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.shared_videos import Check
 from vadv_dist.inference.manifest import MANIFEST
@@ -113,8 +113,10 @@ def _page(title: str, headline: str, lede: str, sections: Sequence[Section]) -> 
 
 
 def _verdict(findings: Sequence[Finding]) -> str:
-    errors = sum(finding.level == "error" for finding in findings)
-    return f"{errors} errors" if errors else f"usable, {len(findings)} warnings" if findings else "nothing found"
+    errors, warnings = (sum(finding.level == level for finding in findings) for level in ("error", "warning"))
+    if errors:
+        return counted(errors, "error")
+    return f"usable, {counted(warnings, 'warning')}" if warnings else "usable" if findings else "nothing found"
 
 
 def _histogram(dataset: Dataset, split: str) -> Picture | None:
