@@ -30,6 +30,9 @@ def test_ids_are_made_from_row_numbers_and_every_row_is_a_video(tmp_path: Path) 
     path = write_csv(tmp_path / "t.csv", [["good", "1"], ["bad", "-1"]], WORDS)
     summary = ingest_table(path, tmp_path / "out", valid_fraction=0.5)
     assert all_rows(tmp_path / "out").keys() == {"row_1", "row_2"}
+    options = Dataset.open(tmp_path / "out").manifest.provenance["options"]
+    columns = {name: column for name, column in options.items() if name.endswith("_column")}
+    assert columns == {"text_column": "text", "label_column": "label"}  # only those that exist
     text = str(summary)
     assert "there is no column of ids: ids were made from row numbers (--id-column names one)" in text
     assert "there is no column of splits: all clips were taken as train" in text

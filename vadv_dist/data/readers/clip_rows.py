@@ -4,7 +4,7 @@ import math
 import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
 from vadv_dist.data.readers.ingestion import BadRowError
@@ -185,6 +185,19 @@ class ClipTable:
             yield clip
         if not number:
             raise UserError(f"{self.where} has {self.table.head} but no rows.")
+
+    @property
+    def used_columns(self) -> dict[str, str | list[str]]:
+        """The columns that clips are made of, by option."""
+        ids = list(self.columns.id_column)
+        used: dict[str, str | list[str]] = {
+            option: name for option, name in asdict(self.columns).items() if name in self._read
+        }
+        if not self._has_split:
+            used.pop("split_column", None)
+        if not self.makes_ids:
+            used["id_column"] = ids[0] if len(ids) == 1 else ids
+        return used
 
     def _lacks_ids(self) -> bool:
         header = {name.strip().lower() for name in self.table.header}

@@ -1,7 +1,7 @@
 """Read a table of clips, optionally with feature arrays, into a data set."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from vadv_dist.data.readers.arrays import load_features, parse_array_sources, require_agreement, select_features
@@ -105,8 +105,7 @@ def ingest_table(
         made_by="vadv ingest table",
         files=[*table.files, *dict.fromkeys(item.path for item in array_sources)],
         options={
-            **asdict(columns),
-            "id_column": ids[0] if len(ids) == 1 else list(ids),
+            **reader.used_columns,
             "read_as": table.read_as,
             "label_map": dict(label_map or {}),
             "split_map": dict(split_map or {}),
