@@ -64,6 +64,25 @@ def test_histogram_counts_every_clip_of_every_split_in_shared_bins(folder: Path)
     assert histogram["counts"] == [1, 0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 1]
 
 
+def test_few_different_labels_are_drawn_as_they_are(tmp_path: Path) -> None:
+    counts = {"rows_read": 8, "rows_written": 6, "dropped": {"no words": 2}, "notes": {"clips of unknown video": 6}}
+    counts["dropped_for_example"] = {"no words": ["line 3", "line 5"]}
+    label, made = LabelSpec(1, 5), {"counts": counts}
+    with DatasetWriter(tmp_path / "stars", features={}, label=label, provenance=made) as writer:
+        for i, stars in enumerate((1, 1, 3, 3, 3, 4.5)):
+            writer.write("test" if stars == 1 else "train", Clip(f"a_{i}", "a", "some words", stars, "hand", {}))
+    info = dataset_info(tmp_path / "stars")
+    assert info["label"]["values"] == [1, 3, 4.5]
+    assert sum(info["label"]["histogram"]["counts"]) == 6
+    lines = rendered(info)
+    (first,) = (number for number, line in enumerate(lines) if line.split()[:2] == ["train", "test"])
+    rows = [line.split() for line in lines[first + 1 : first + 4]]
+    assert [(row[0], *row[-2:]) for row in rows] == [("1", "0", "2"), ("3", "3", "0"), ("4.5", "1", "0")]
+    assert [row[1].count("█") for row in rows][1] > rows[0][1].count("█") > rows[2][1].count("█") > 0
+    text = "\n".join(" ".join(line.split()) for line in lines)
+    assert "counts 6 of 8 rows written\n2 dropped: no words (line 3, line 5)\n6 clips of unknown video" in text
+
+
 def test_info_is_json(folder: Path) -> None:
     info = dataset_info(folder)
     assert json.loads(json.dumps(info, allow_nan=False)) == info

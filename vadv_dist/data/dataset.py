@@ -51,6 +51,14 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class LabelCount:
+    """Number of clips with a label."""
+
+    value: Number
+    count: Count
+
+
+@dataclass(frozen=True)
 class WordStatistics:
     """Words per text of a split, and in total."""
 
@@ -62,7 +70,11 @@ class WordStatistics:
 
 @dataclass(frozen=True)
 class SplitStatistics:
-    """Labels and words of a split, as far as `dataset.json` lists them."""
+    """Labels and words of a split, as far as `dataset.json` lists them.
+
+    Attributes:
+        label_values: each label in ascending order, if they are numbers and only a few differ; None otherwise.
+    """
 
     rows: Count | None = None
     label_mean: Number | None = None
@@ -71,6 +83,7 @@ class SplitStatistics:
     label_median: Number | None = None
     label_max: Number | None = None
     label_histogram: Histogram | None = None
+    label_values: list[LabelCount] | None = None
     words: WordStatistics | None = None
 
 

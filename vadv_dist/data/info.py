@@ -7,13 +7,16 @@ from typing import Any
 from vadv_dist.data.dataset import Dataset, DatasetManifest, SplitStatistics
 from vadv_dist.data.schema import SPLITS
 
+_MAX_VALUES = 10
+
 
 def dataset_info(uri: str | Path) -> dict[str, Any]:
     """Summarise a data set without opening its shards.
 
     Returns:
         `uri`, `schema_version`, `fingerprint`, `rows`, `bytes`, `splits` (rows, shards, bytes, missing features, labels
-        and words of each), `features`, `label` (range, threshold, and a histogram over all splits), `prompts`,
+        and words of each), `features`, `label` (range, threshold, a histogram over all splits, and the labels
+        themselves if only a few differ), `prompts`,
         `provenance`, and `truth` (None unless the data are synthetic).
 
     Raises:
@@ -40,11 +43,22 @@ def dataset_info(uri: str | Path) -> dict[str, Any]:
             "threshold": None if manifest.label.is_class else manifest.label.positive_from,
             "classes": list(manifest.label.classes),
             "histogram": _joint_histogram(splits),
+            "values": _joint_values(splits),
         },
         "prompts": manifest.num_classes_prompts,
         "provenance": manifest.provenance,
         "truth": manifest.truth,
     }
+
+
+def _joint_values(splits: dict[str, dict[str, Any]]) -> list[float] | None:
+    """The different labels of all splits, ascending; None if they are many, or most occur once."""
+    of_split = [split["label_values"] for split in splits.values()]
+    if not of_split or any(values is None for values in of_split):
+        return None
+    values = sorted({each["value"] for values in of_split for each in values})
+    rows = sum(each["count"] for values in of_split for each in values)
+    return values if len(values) <= min(_MAX_VALUES, rows / 2) else None
 
 
 def _split_info(manifest: DatasetManifest, split: str) -> dict[str, Any]:

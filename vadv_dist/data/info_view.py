@@ -114,25 +114,20 @@ def _features(info: dict[str, Any]) -> RenderableType:
 
 def _histogram(info: dict[str, Any], width: int) -> RenderableType:
     histogram, splits = info["label"]["histogram"], info["splits"]
+    if info["label"]["values"]:
+        bars = {name: _counts_of(info["label"]["values"], split) for name, split in splits.items()}
+        return _bars([f"{value:g}" for value in info["label"]["values"]], bars, width)
     if histogram is None:
         return f"from {info['label']['low']:g} to {info['label']['high']:g}"
-    edges, most = histogram["edges"], max(histogram["counts"])
+    edges = histogram["edges"]
     is_class = info["label"]["kind"] == "class"
     if is_class:
         bins = class_names(info["label"]["classes"], len(edges) - 1)
     else:
         bins = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
     shown, rest = (bins[:_MAX_CLASSES], bins[_MAX_CLASSES:]) if is_class else (bins, [])
-    counts = {name: [f"{n:,}" for n in split["label_histogram"]["counts"]] for name, split in splits.items()}
-    taken = (
-        _INDENT + max(map(len, shown)) + 2 + sum(max(map(len, [name, *column])) + 2 for name, column in counts.items())
-    )
-    cells = max(8, min(_MAX_BAR_CELLS, width - taken - 2))
-    table = _table(">", "", *(f"{name}>" for name in splits))
-    for i, label in enumerate(shown):
-        parts = {name: split["label_histogram"]["counts"][i] for name, split in splits.items()}
-        bar = _stacked_bar(parts, most, cells)
-        table.add_row(Text(label), bar, *(_coloured(name, counts[name][i]) for name in splits))
+    bars = {name: split["label_histogram"]["counts"] for name, split in splits.items()}
+    table = _bars(shown, bars, width)
     notes = [f"and {len(rest):,} more classes (--json lists all)"] if rest else []
     if is_class:
         for name, split in splits.items():
@@ -140,6 +135,27 @@ def _histogram(info: dict[str, Any], width: int) -> RenderableType:
             if absent:
                 notes.append(f"no clips in {name}: {listed(absent)}")
     return Group(table, *(Text(note, style="dim") for note in notes))
+
+
+def _counts_of(values: list[float], split: dict[str, Any]) -> list[int]:
+    """How often a split has each label."""
+    counts = {each["value"]: each["count"] for each in split["label_values"]}
+    return [counts.get(value, 0) for value in values]
+
+
+def _bars(labels: list[str], counts: dict[str, list[int]], width: int) -> Table:
+    """A stacked bar for each label, with its counts by split; further counts are not shown."""
+    shown = {name: [f"{n:,}" for n in column] for name, column in counts.items()}
+    taken = (
+        _INDENT + max(map(len, labels)) + 2 + sum(max(map(len, [name, *column])) + 2 for name, column in shown.items())
+    )
+    cells = max(8, min(_MAX_BAR_CELLS, width - taken - 2))
+    most = max(sum(column) for column in zip(*counts.values(), strict=True))
+    table = _table(">", "", *(f"{name}>" for name in counts))
+    for i, label in enumerate(labels):
+        bar = _stacked_bar({name: column[i] for name, column in counts.items()}, most, cells)
+        table.add_row(Text(label), bar, *(_coloured(name, shown[name][i]) for name in counts))
+    return table
 
 
 def _truth(truth: dict[str, Any], width: int) -> RenderableType:
@@ -164,8 +180,26 @@ def _truth(truth: dict[str, Any], width: int) -> RenderableType:
 def _provenance(provenance: dict[str, Any]) -> Table:
     table = _table("", "")
     for key, value in provenance.items():
-        table.add_row(Text(key.replace("_", " "), style="dim"), Text(_in_words(value)))
+        is_counts = key == "counts" and isinstance(value, dict) and "rows_read" in value
+        text = "\n".join(_rows_in_words(value)) if is_counts else _in_words(value)
+        table.add_row(Text(key.replace("_", " "), style="dim"), Text(text))
     return table
+
+
+def _rows_in_words(counts: dict[str, Any]) -> list[str]:
+    """What an ingestion counted, a line each."""
+    dropped, places, notes = (
+        found if isinstance(found := counts.get(name), dict) else {}
+        for name in ("dropped", "dropped_for_example", "notes")
+    )
+    lines = [f"{_in_words(counts.get('rows_written', '?'))} of {_in_words(counts['rows_read'])} rows written"]
+    for reason, count in dropped.items():
+        shown = places.get(reason)
+        where = ""
+        if isinstance(shown, list) and shown:
+            where = f" ({', '.join(map(str, shown))}{', …' if count != len(shown) else ''})"
+        lines.append(f"{_in_words(count)} dropped: {reason}{where}")
+    return [*lines, *(f"{_in_words(count)} {what}" for what, count in notes.items())]
 
 
 def _in_words(value: object, nested: bool = False) -> str:
@@ -179,7 +213,7 @@ def _in_words(value: object, nested: bool = False) -> str:
     if isinstance(value, list):
         if all(isinstance(item, int | float) and abs(item) < 1e300 for item in value):
             return f"[{', '.join(f'{item:g}' for item in value)}]"
-        return "\n".join(_in_words(item) for item in value)
+        return (", " if nested else "\n").join(_in_words(item) for item in value)
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 

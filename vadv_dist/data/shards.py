@@ -19,6 +19,7 @@ from vadv_dist.data.dataset import (
     PROMPTS_NAME,
     DatasetManifest,
     Histogram,
+    LabelCount,
     SplitStatistics,
     WordStatistics,
     write_manifest,
@@ -48,6 +49,7 @@ DEFAULT_SHARD_ROWS = 1024
 _SHARD_BYTES = 64 << 20
 # Half a point each on MOSI's scale, -3 to 3.
 LABEL_BINS = 12
+_MAX_LABEL_VALUES = 10
 
 
 class DatasetWriter:
@@ -240,6 +242,8 @@ def statistics(labels: list[float], words: list[int], label: LabelSpec) -> Split
     y, w = np.asarray(labels, np.float64), np.asarray(words)
     span = (label.low - 0.5, label.high + 0.5) if label.is_class else (label.low, label.high)
     counts, edges = np.histogram(y, bins=int(label.high) + 1 if label.is_class else LABEL_BINS, range=span)
+    values, times = np.unique(y, return_counts=True)
+    few = not label.is_class and len(values) <= _MAX_LABEL_VALUES
     return SplitStatistics(
         rows=len(y),
         label_mean=round(float(y.mean()), 6),
@@ -248,5 +252,6 @@ def statistics(labels: list[float], words: list[int], label: LabelSpec) -> Split
         label_median=float(np.median(y)),
         label_max=float(y.max()),
         label_histogram=Histogram(edges.round(6).tolist(), counts.tolist()),
+        label_values=[LabelCount(*each) for each in zip(values.tolist(), times.tolist(), strict=True)] if few else None,
         words=WordStatistics(int(w.min()), float(np.median(w)), int(w.max()), int(w.sum())),
     )
