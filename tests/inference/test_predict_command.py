@@ -15,6 +15,7 @@ from vadv_dist.cli import main
 from vadv_dist.evaluation.conformal import ErrorQuantiles
 from vadv_dist.evaluation.label_scale import LabelScale
 from vadv_dist.inference.export import export_student
+from vadv_dist.inference.prediction_columns import nearest_words
 
 ON_99_CLIPS = "vadv: the intervals rest on the errors on 99 validation clips"
 ERRORS = ErrorQuantiles.of(np.linspace(0.01, 0.99, 99))
@@ -113,6 +114,36 @@ def test_predictions_and_exports_are_replaced_but_no_other_files(
     (out / "thoughts.md").write_text("mine")
     assert main([*export, "--overwrite"]) == 2
     assert "thoughts.md in it is not a part of the export" in capsys.readouterr().err
+
+
+def test_a_prediction_has_the_nearest_word_of_the_training_data(
+    student, tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"positive": 1.0, "neutral": 0.0, "negative": -1.0, "fine": 1.0}
+    for name, format in (("first", "pytorch"), ("again", "pytorch")):
+        if name == "first":
+            export_student(student, tokenizer, tmp_path / name, card=make_card(words=words), format=format)
+        else:
+            assert main(["export", str(tmp_path / "first"), "--out", str(tmp_path / name)]) == 0
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "again"), "--text", "fun", "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    expected = {-1: "negative", 0: "neutral", 1: "positive"}[round(max(-1, min(1, row["prediction"])))]
+    assert row["prediction_word"] == expected
+    assert main(["predict", str(tmp_path / "again"), "--text", "fun"]) == 0
+    assert capsys.readouterr().out == f"{row['prediction']:+.3f}  {expected:8}  fun\n"
+    texts, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    texts.write_text('text\nfun\n""\n')
+    command = ["predict", str(tmp_path / "again"), "--input", str(texts), "--output", str(out), "--skip-empty"]
+    for again in ([], ["--overwrite"]):
+        assert main([*command, *again]) == 0
+        with out.open() as file:
+            assert [line["prediction_word"] for line in csv.DictReader(file)] == [expected, ""]
+
+
+def test_the_nearest_word_is_the_first_of_its_number_and_the_lower_of_two() -> None:
+    words = {"good": 1.0, "great": 1.0, "bad": -1.0}
+    assert nearest_words([0.1, 0.0, -7.0, float("nan")], words) == ["good", "bad", "bad", None]
 
 
 @pytest.mark.parametrize("format", ["pytorch", "sentence-transformers"])

@@ -122,12 +122,12 @@ def _predict_file(options: argparse.Namespace, source: str | Location) -> int:
 
 
 def _predict_and_print(options: argparse.Namespace) -> int:
-    from vadv_dist.inference.manifest import classes_of, read_manifest, resolve_student
+    from vadv_dist.inference.manifest import classes_of, read_manifest, resolve_student, words_of
     from vadv_dist.inference.predict import open_text_student, predict_lines, predict_texts
     from vadv_dist.inference.prediction_columns import described_prediction
 
     manifest = read_manifest(resolve_student(options.run))
-    classes = classes_of(manifest)
+    classes, words = classes_of(manifest), words_of(manifest)
     if context := manifest.get("context"):
         print(
             f"vadv: warning: this student also reads up to {context} utterances before a text, and these texts are "
@@ -141,9 +141,10 @@ def _predict_and_print(options: argparse.Namespace) -> int:
         if intervals is not None:
             low, high = (None, None) if value is None else map(float, intervals.around(value))
             ends = {"prediction_low": low, "prediction_high": high}
-        return {"text": text, **described_prediction(value, classes), **ends}
+        return {"text": text, **described_prediction(value, classes, words), **ends}
 
     width = max(map(len, classes)) + 6 if classes else 6
+    longest = max(map(len, words), default=0)
 
     def line_of(row: dict[str, Any]) -> str:
         if row["prediction"] is None:
@@ -152,7 +153,8 @@ def _predict_and_print(options: argparse.Namespace) -> int:
             probability = row["probabilities"][row["prediction"]]
             return f"{row['prediction']:{width - 6}} {probability:5.1%}  {row['text']}"
         ends = "" if intervals is None else f"  [{row['prediction_low']:+.3f}, {row['prediction_high']:+.3f}]"
-        return f"{row['prediction']:+.3f}{ends}  {row['text']}"
+        word = f"  {row['prediction_word']:{longest}}" if words else ""
+        return f"{row['prediction']:+.3f}{ends}{word}  {row['text']}"
 
     if options.input is None:
         scores = predict_texts(

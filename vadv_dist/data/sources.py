@@ -1,6 +1,7 @@
 """Several data sets read as one: the shards of an epoch, and the checks that the data sets fit together."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, pairwise
@@ -83,6 +84,11 @@ class Sources:
     def label(self) -> LabelSpec:
         """The label range, shared by all sources."""
         return self.datasets[0].manifest.label
+
+    def label_words(self) -> dict[str, float]:
+        """Numbers by the words that stood for them in the files of the sources; empty unless all sources agree."""
+        maps = [_label_map(dataset.manifest.provenance) for dataset in self.datasets]
+        return maps[0] if not self.label.is_class and all(each == maps[0] for each in maps) else {}
 
     def num_rows(self, split: str) -> int:
         """Rows of a split over all sources: what `row_id` counts.
@@ -450,3 +456,16 @@ class SplitShards:
     def take(self, ids: Sequence[int]) -> list[tuple[int, ShardInfo]]:
         """Select shards by index."""
         return [self.shards[i] for i in ids]
+
+
+def _label_map(provenance: Mapping[str, Any]) -> dict[str, float]:
+    """The words of `--label-map` or `clips.label_map`; empty if there is none, or something else."""
+    options = provenance.get("options")
+    options = options if isinstance(options, dict) else {}
+    of_clips = options.get("clips")
+    found = options.get("label_map") or (of_clips.get("label_map") if isinstance(of_clips, dict) else None)
+    try:
+        words = {str(word): float(number) for word, number in found.items()} if isinstance(found, dict) else {}
+    except (TypeError, ValueError):
+        return {}
+    return words if all(map(math.isfinite, words.values())) else {}

@@ -104,6 +104,13 @@ def classes_of(raw: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
+def words_of(raw: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers by the words that stood for them in the training data, from the manifest of a text student."""
+    words = raw.get("words")
+    found = words.items() if isinstance(words, dict) else ()
+    return {str(word): float(number) for word, number in found if isinstance(number, int | float)}
+
+
 def format_of(raw: Mapping[str, Any]) -> str:
     """The format in a manifest."""
     return str(raw.get("format", PYTORCH))

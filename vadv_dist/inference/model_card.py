@@ -43,6 +43,8 @@ class ModelCard:
         labels: range and threshold of the labels, which determine the metrics; None for classes, and for exports of
             older versions.
         classes: names of the classes that it predicts; empty if it predicts a number.
+        words: numbers by the words that stood for them in the training data; empty if it had none, or several
+            data sets with different ones.
         calibration: the line in the student's last layer, in words; empty without one.
         context: maximum number of utterances before a text in its video that the student reads after it.
         separator: what separates them.
@@ -59,6 +61,7 @@ class ModelCard:
     config: Mapping[str, Any]
     labels: LabelScale | None = None
     classes: tuple[str, ...] = ()
+    words: Mapping[str, float] = field(default_factory=dict)
     calibration: str = ""
     context: int = 0
     separator: str = ""

@@ -15,11 +15,12 @@ from vadv_dist.errors import ExistsError, UserError
 from vadv_dist.formats.table_rows import TableFormat
 from vadv_dist.formats.tabular import ANY_FORMAT
 from vadv_dist.inference.context import VIDEO_COLUMN, readings
-from vadv_dist.inference.manifest import MANIFEST, classes_of, read_manifest, resolve_student
+from vadv_dist.inference.manifest import MANIFEST, classes_of, read_manifest, resolve_student, words_of
 from vadv_dist.inference.partial_predictions import PartialPredictions
 from vadv_dist.inference.predict import Precision, Tell, open_text_student, prediction_intervals
 from vadv_dist.inference.prediction_columns import (
     PREDICTION_COLUMN,
+    WORD_COLUMN,
     columns_of_predictions,
     prediction_columns,
     probability_column,
@@ -71,6 +72,7 @@ def predict_file(
 ) -> PredictedFile:
     """Copy a table and add a column `prediction`, in label units.
 
+    If words stood for labels in the training data, `prediction_word` has the one with the nearest number.
     For a student of classes, it has the name of the likeliest one, and there is a column `probability_<class>` of each.
 
     The file is read in pieces, so that it may be larger than memory; the new one appears completely or not at all.
@@ -104,9 +106,10 @@ def predict_file(
         # Cheap checks first, so that an empty text is reported before any prediction.
         _require_new(source, target, TextTable(path, text_column, given=given).table.outputs)
         student = resolve_student(folder)
-        classes = classes_of(read_manifest(student))
+        manifest = read_manifest(student)
+        classes, words = classes_of(manifest), words_of(manifest)
         ends = () if interval is None else (LOW_COLUMN, HIGH_COLUMN)
-        table = TextTable(path, text_column, (*prediction_columns(classes), *ends), given)
+        table = TextTable(path, text_column, (*prediction_columns(classes, words), *ends), given)
         intervals = None if interval is None else prediction_intervals(student, interval)
         rows, skipped = table.check_texts(skip_empty=skip_empty)
         predictor = open_text_student(student, device=device, precision=precision)
@@ -128,7 +131,7 @@ def predict_file(
             for chunk in _predictions(table, predictor, video_column, resumed):
                 partial.add(chunk)
         predictions = partial.all()
-        columns = columns_of_predictions(predictions, classes)
+        columns = columns_of_predictions(predictions, classes, words)
         if intervals is not None:
             low, high = intervals.around(predictions)
             columns |= {LOW_COLUMN: low.astype(np.float32), HIGH_COLUMN: high.astype(np.float32)}
@@ -224,6 +227,8 @@ def is_predicted(path: Path) -> bool:
         return False
     if columns[-2:] == [LOW_COLUMN, HIGH_COLUMN]:
         columns = columns[:-2]
+    if columns[-1:] == [WORD_COLUMN]:
+        columns.pop()
     while columns and columns[-1].startswith(probability_column("")):
         columns.pop()
     return columns[-1:] == [PREDICTION_COLUMN]

@@ -313,6 +313,7 @@ class SentimentTask:
             config=facts.config,
             labels=self.labels,
             classes=self.kind.classes,
+            words=self._sources.label_words(),
             calibration="" if facts.calibration is None else str(facts.calibration),
             context=self._student.context,
             separator=separator_of(self.tokenizer) if self._student.context else "",

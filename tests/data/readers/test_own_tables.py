@@ -10,6 +10,7 @@ from csv_files import refusal, table_of, write_csv
 from vadv_dist.data.dataset import Dataset
 from vadv_dist.data.readers.labels import label_number
 from vadv_dist.data.readers.table import ingest_table
+from vadv_dist.data.sources import Sources
 
 WORDS = ["text", "label"]
 
@@ -98,6 +99,8 @@ def test_words_stand_for_labels(tmp_path: Path) -> None:
     assert [(each.label["low"], each.label["high"]) for each in (summary, wide)] == [(-1, 1), (-3, 3)]
     assert table_of(tmp_path / "out", "train")["label"] == [1.0, -1.0]
     assert Dataset.open(tmp_path / "out").manifest.provenance["options"]["label_map"] == meaning
+    sources = Sources([Dataset.open(tmp_path / "out")], (), (None,))
+    assert sources.label_words() == {word: float(number) for word, number in meaning.items()}
 
 
 def test_classes_are_kept_with_their_names(tmp_path: Path) -> None:
