@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "tasks": {"models", "objectives", "students", "evaluation", "inference", "data", "config", *BASE},
     "engines": {"tasks", "objectives", "data", "config", "cuda", "formats", "errors"},
     "runs": {"data", "models", "evaluation", "config", *BASE},
-    "watching": {"runs", "evaluation", *BASE},
+    "watching": {"runs", "evaluation", "runtime", *BASE},
     "inference": {"models", "evaluation", *BASE},
     "serving": {"runtime", "models", "inference", "evaluation", *BASE},
     "training": {"tasks", "objectives", "engines", "runs", "inference", "data", "config", *BASE},
