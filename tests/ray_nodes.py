@@ -148,32 +148,32 @@ class Nodes:
         """Announce that the head or another node leaves, as KubeRay's preStop or a spot machine's notice does.
 
         Returns:
-            the node's id.
+            the socket of the node's raylet, which tells its processes from those of others.
         """
         code = (
             "import ray; ray.init(log_to_driver=False); "
-            "print(*(n['NodeID'] for n in ray.nodes() if n['Alive'] and "
-            f"('node:__internal_head__' in n['Resources']) == {head}))"
+            "print(*(n[key] for n in ray.nodes() if n['Alive'] and "
+            f"('node:__internal_head__' in n['Resources']) == {head} for key in ('NodeID', 'RayletSocketName')))"
         )
         environment = self.cluster.environment
         found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-        node = found.stdout.split()[-1]
+        *_, node, socket = found.stdout.split()
         options = ["--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
         options += ["--address", environment["RAY_ADDRESS"], f"--deadline-remaining-seconds={deadline_s}"]
         done = subprocess.run([str(_RAY), "drain-node", *options], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        return node
+        return socket
 
-    def remove(self, node: str) -> None:
+    def remove(self, socket: str) -> None:
         """Take away the machine of a node, as a cloud does at the deadline, unless Ray has ended it."""
         for process in self.started:
             if process.poll() is not None:
                 continue
             below = psutil.Process(process.pid).children(recursive=True)
-            if any(node in argument for each in below for argument in each.cmdline()):
+            if any(socket in argument for each in below for argument in each.cmdline()):
                 kill_node(process)
                 return
-        assert any(process.poll() is not None for process in self.started), f"no process of node {node}"
+        assert any(process.poll() is not None for process in self.started), f"no raylet {socket}"
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Workers of all nodes whose process title contains these words."""
