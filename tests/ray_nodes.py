@@ -144,11 +144,11 @@ class Nodes:
         options = ("--num-cpus=2", "--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=100000000")
         self.started.append(start_node(self.cluster.environment, address, *options))
 
-    def drain(self, *, head: bool, deadline_s: int) -> str:
+    def drain(self, *, head: bool, deadline_s: int) -> "subprocess.Popen[str]":
         """Announce that the head or another node leaves, as KubeRay's preStop or a spot machine's notice does.
 
         Returns:
-            the socket of the node's raylet, which tells its processes from those of others.
+            the node's process.
         """
         code = (
             "import ray; ray.init(log_to_driver=False); "
@@ -158,26 +158,25 @@ class Nodes:
         environment = self.cluster.environment
         found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
         *_, node, socket = found.stdout.split()
+        process = next(each for each in (self.cluster.head, *self.started) if _has_raylet(each, socket))
         options = ["--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
         options += ["--address", environment["RAY_ADDRESS"], f"--deadline-remaining-seconds={deadline_s}"]
         done = subprocess.run([str(_RAY), "drain-node", *options], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        return socket
+        return process
 
-    def remove(self, socket: str) -> None:
-        """Take away the machine of a node, as a cloud does at the deadline, unless Ray has ended it."""
-        for process in self.started:
-            if process.poll() is not None:
-                continue
-            below = psutil.Process(process.pid).children(recursive=True)
-            if any(socket in argument for each in below for argument in each.cmdline()):
-                kill_node(process)
-                return
-        assert any(process.poll() is not None for process in self.started), f"no raylet {socket}"
+    def remove(self, process: "subprocess.Popen[str]") -> None:
+        """Take away the machine of a node, as a cloud does at the deadline; Ray may have ended its raylet before."""
+        kill_node(process)
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Workers of all nodes whose process title contains these words."""
         return [each for node in (self.cluster.head, *self.started) for each in _workers(node, title)]
+
+
+def _has_raylet(process: "subprocess.Popen[str]", socket: str) -> bool:
+    below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    return any(socket in argument for each in below for argument in each.cmdline())
 
 
 @contextlib.contextmanager
