@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from tiny_students import TEXTS, make_student, one_by_one
 from vadv_dist.errors import UserError
 from vadv_dist.inference.export import load_student
 from vadv_dist.inference.fast_student import MODEL_TYPES, FastStudent, is_supported
-from vadv_dist.inference.predict import Student, predict_texts
+from vadv_dist.inference.predict import Student, open_text_student, predict_texts
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 12, 4096])
@@ -20,6 +22,15 @@ def test_predictions_are_in_order_and_do_not_depend_on_batching(export, student,
 
 def test_a_run_predicts_like_its_export(run_folder, student, tokenizer):
     np.testing.assert_allclose(predict_texts(run_folder, TEXTS), one_by_one(student, tokenizer), atol=1e-5)
+
+
+def test_what_onednn_keeps_of_shapes_is_bounded_unless_the_user_says_otherwise(export, monkeypatch):
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    open_text_student(export, device="cpu")
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    open_text_student(export, device="cpu")
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "0"
 
 
 def test_an_encoder_outside_the_bert_family_predicts_too(tokenizer, tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -203,7 +204,8 @@ def _search(folder: Path, *, ray: bool = False) -> Subject:
         return Path(output) / "run-space"
 
     def runs(output: str) -> list[Path]:
-        return [path.parent for path in study(output).rglob("metrics.jsonl")]
+        # Unlike `Path.rglob`, `os.walk` passes over folders that vanish meanwhile.
+        return [Path(folder) for folder, _, names in os.walk(study(output)) if "metrics.jsonl" in names]
 
     def outcome(output: str) -> dict[str, Any]:
         found = json.loads((study(output) / "tune.json").read_text())

@@ -1,6 +1,7 @@
 """Predict the sentiment of texts with an exported student, without its teacher."""
 
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +30,9 @@ from vadv_dist.storage import Location, local_copy, location
 GPU_BATCH_TOKENS, GPU_CHUNK_ROWS = 32768, 16384
 
 Precision = Literal["auto", "fp32", "bf16"]
+# oneDNN keeps what it prepared for the last 1,024 shapes of matrices. Batches of texts have ever new shapes, so that
+# the process would grow by hundreds of MiB.
+_NUM_SHAPES_KEPT = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
 # Called at the end with the number of truncated texts.
 Tell = Callable[[TokenCounts], None]
@@ -169,6 +173,9 @@ def open_text_student(
 ) -> TextPredictor:
     """Load a run's student or an export, for torch or as ONNX, after verifying its files.
 
+    Unless the process has computed before, or its environment says otherwise, memory does not grow with the number of
+    texts.
+
     Args:
         folder: the run or export.
         batch_tokens, device, precision: as in `Student`; an ONNX file is computed on a CPU in its own precision.
@@ -176,6 +183,7 @@ def open_text_student(
         UserError: as in `Student.load` and `OnnxStudent.load`, or a device or precision that an ONNX file does not
             have.
     """
+    os.environ.setdefault(_NUM_SHAPES_KEPT, "0")
     with local_copy(resolve_student(folder)) as path:
         if format_of(read_manifest(path)) != ONNX:
             return Student.load(location(path), batch_tokens=batch_tokens, device=device, precision=precision)
