@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fnmatch
 import hashlib
 import json
 import os
@@ -204,8 +205,7 @@ def _search(folder: Path, *, ray: bool = False) -> Subject:
         return Path(output) / "run-space"
 
     def runs(output: str) -> list[Path]:
-        # Unlike `Path.rglob`, `os.walk` passes over folders that vanish meanwhile.
-        return [Path(folder) for folder, _, names in os.walk(study(output)) if "metrics.jsonl" in names]
+        return [path.parent for path in _found(study(output), "metrics.jsonl")]
 
     def outcome(output: str) -> dict[str, Any]:
         found = json.loads((study(output) / "tune.json").read_text())
@@ -294,9 +294,14 @@ def _workflow(folder: Path) -> Subject:
     return Subject("workflow", arguments, times, outcome, weight=2)
 
 
+def _found(root: Path, pattern: str) -> list[Path]:
+    """Files with such a name; unlike in `Path.rglob`, folders may vanish meanwhile."""
+    return [Path(folder, name) for folder, _, names in os.walk(root) for name in fnmatch.filter(names, pattern)]
+
+
 def _written(output: str, pattern: str) -> list[float]:
     found = []
-    for path in Path(output).rglob(pattern):
+    for path in _found(Path(output), pattern):
         with contextlib.suppress(FileNotFoundError):  # moved meanwhile
             found.append(path.stat().st_mtime)
     return sorted(found)
