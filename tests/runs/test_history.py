@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 from run_lines import line
 
 from vadv_dist.runs.history import RunHistory, data_read
+from vadv_dist.runs.metrics_log import MetricsLog
 from vadv_dist.runs.records import Line
 
 
@@ -96,3 +99,18 @@ def test_lines_without_times_give_no_goodput() -> None:
     assert history.goodput is None
     assert history.wait_ratio is None
     assert history.seconds_left is None
+
+
+def test_the_line_of_an_epoch_is_removed_if_its_validation_is_repeated(tmp_path: Path) -> None:
+    def epoch(number: int) -> Line:
+        ended = {"kind": "epoch", "epoch": number, "step": 10 * (number + 1), "validation": {}, "train": {}}
+        return line({**ended, "best": False, "seconds": 1.0, "time": 1.0})
+
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for each in [start(0, 0.0), step(10, 1.0, 1.0), epoch(0), step(20, 2.0, 1.0), epoch(1)]:
+        log.append(each)
+    log.flush()
+    log.trim(20, 1)  # stopped during the validation of epoch 1, which is repeated
+    assert [(each.kind, each.step) for each in log.lines()] == [("start", 0), ("step", 10), ("epoch", 10), ("step", 20)]
+    log.trim(20, 2)  # from the end of epoch 1
+    assert len(log.lines()) == 4

@@ -1,7 +1,7 @@
 """Read untrusted Arrow IPC streams, as Hugging Face `datasets` writes them: uncompressed, with bounded batches.
 
 An uncompressed batch refers to bytes of the file, so that reading it takes no more than the file. What could take more
-is refused: compressed buffers (told by the message's flatbuffer before Arrow decodes it) and rows without bytes.
+is refused: compressed buffers (recognised by the message's flatbuffer before Arrow decodes it) and rows without bytes.
 """
 
 import struct

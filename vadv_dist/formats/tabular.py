@@ -14,7 +14,7 @@ _OTHER = {b"PAR1": "Parquet", b"PK\x03\x04": "Excel", b"\xd0\xcf\x11\xe0": "Exce
 
 
 def open_table(path: Path, given: TableFormat = ANY_FORMAT, *, where: object = None, option: str = "--csv") -> RowTable:
-    """Open a table; its format is told by its content and name.
+    """Open a table; its format is recognised by its content and name.
 
     Args:
         path: a file, or a folder of Hugging Face `datasets`.

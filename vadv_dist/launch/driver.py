@@ -99,8 +99,10 @@ def train(
                 _say(console, count_tokens(task.tokenizer, texts, config.data.max_tokens).sentence(what))
         remove_damaged(folder.checkpoints, partial(_say, console))
         last = last_checkpoint(folder.checkpoints)
-        folder.metrics_log().trim(-1 if last is None else last.step)
-        if last is not None:
+        if last is None:
+            folder.metrics_log().trim(-1)
+        else:
+            folder.metrics_log().trim(last.step, last.state()["epoch"])
             told.begun_step = told.saved_step = last.step
             _say(console, f"resuming from step {last.step} of {steps}")
         with (

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 
 from vadv_dist.formats.json_text import JsonError, parse_json
 from vadv_dist.runs.records import Line, parse_line
@@ -35,14 +36,21 @@ class MetricsLog:
                     found.append(line)
         return found
 
-    def trim(self, last_step: int) -> None:
-        """Remove the lines after a step, which is repeated after a kill; start lines stay, to count the attempts."""
+    def trim(self, last_step: int, epoch: float = math.inf) -> None:
+        """Remove the lines of what is repeated after a kill; start lines stay, to count the attempts.
+
+        Args:
+            last_step: lines of later steps are removed.
+            epoch: the epoch that goes on there. A checkpoint may be from its validation, after its last step; the line
+                of its end is removed too.
+        """
         before = self._file.lines()
         kept = []
         for line in before:
             try:
                 parsed = parse_json(line)
-                if parsed["step"] <= last_step or parsed.get("kind") == "start":
+                is_repeated = parsed.get("kind") == "epoch" and parsed["epoch"] >= epoch
+                if (parsed["step"] <= last_step and not is_repeated) or parsed.get("kind") == "start":
                     kept.append(line)
             except (JsonError, KeyError, TypeError):
                 continue  # the half-written last line of a killed attempt

@@ -469,7 +469,10 @@ class Trainer:
             self._checkpoints.load()
             self._weights.load(self.state.weighting)
         if self.distributed.is_main:
-            self._log.trim(-1 if found is None else found.step)
+            if found is None:
+                self._log.trim(-1)
+            else:
+                self._log.trim(found.step, found.epoch)
         self.distributed.barrier()
 
     def _data_names(self) -> str:
