@@ -1,6 +1,7 @@
 """Listing, reading, changing and pruning of complete checkpoints."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,14 @@ import torch
 
 from vadv_dist.errors import MachineError, UserError
 from vadv_dist.formats.tensor_parts import TensorPart
-from vadv_dist.runs.checkpoint import Checkpoint, checkpoint_at, last_checkpoint, list_checkpoints, prune
+from vadv_dist.runs.checkpoint import (
+    Checkpoint,
+    checkpoint_at,
+    last_checkpoint,
+    list_checkpoints,
+    prune,
+    remove_damaged,
+)
 from vadv_dist.runs.checkpoint_writer import CheckpointWriter
 
 WEIGHTS = {"a.weight": torch.randn(3, 4), "b": torch.randn(5), "count": torch.tensor(3)}
@@ -82,6 +90,30 @@ def test_checkpoint_of_another_format_is_refused_with_advice(tmp_path: Path) -> 
             UserError, match=r"another version of vadv \(checkpoint format 1, expected 2\).*--run\.name"
         ):
             read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"format": 2, "fil',
+        '{"format": 2}',
+        '{"format": 2, "files": {"a": {"bytes": 1}}}',
+        '{"format": 18, "files": {}}',
+    ],
+)
+def test_damaged_manifest_is_refused_unless_there_is_another_checkpoint(tmp_path: Path, content: str) -> None:
+    folder, said = tmp_path / "run", []
+    (save(folder, 7).path / "manifest.json").write_text(content)
+    for read in (last_checkpoint, lambda folder: checkpoint_at(folder, 7)):
+        with pytest.raises(UserError, match="step-7"):
+            read(folder)
+    shutil.copytree(save(tmp_path / "other", 6).path, folder / "step-6")
+    last = last_checkpoint(folder)
+    assert last is not None
+    assert last.step == 6
+    remove_damaged(folder, said.append)
+    assert [path.name for path in folder.iterdir()] == ["step-6"]
+    assert [line for line in said if "step-7/manifest.json is damaged" in line]
 
 
 def test_the_manifest_states_size_and_hash_of_every_file(tmp_path: Path) -> None:

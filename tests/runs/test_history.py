@@ -8,8 +8,8 @@ from vadv_dist.runs.metrics_log import MetricsLog
 from vadv_dist.runs.records import Line
 
 
-def start(step: int, time: float) -> Line:
-    return line({"kind": "start", "step": step, "epoch": 0, "steps": 100, "epochs": 4, "workers": 2, "time": time})
+def start(step: int, time: float, epoch: int = 0) -> Line:
+    return line({"kind": "start", "step": step, "epoch": epoch, "steps": 100, "epochs": 4, "workers": 2, "time": time})
 
 
 def step(number: int, time: float, line_s: float, wait_s: float = 0.0) -> Line:
@@ -43,9 +43,11 @@ def test_restart_discards_epochs_after_the_checkpoint_and_the_fault() -> None:
         history(line({"kind": "epoch", "step": number, "epoch": number // 10 - 1, "time": 1.0}))
     history(line({"kind": "fault", "step": 25, "epoch": 2, "what": "the loss is not finite", "time": 2.0}))
     assert history.fault is not None
-    history(start(10, 3.0))
+    history(start(10, 3.0, epoch=1))
     assert [each.step for each in history.epoch_lines] == [10]
     assert history.fault is None
+    history(start(10, 4.0, epoch=0))  # from a checkpoint of the validation after step 10, which is repeated
+    assert history.epoch_lines == []
 
 
 def test_restarts_are_counted_by_cause() -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from vadv_dist.runs.checkpoint import MANIFEST, STATE
+
 from .child import Inside
 from .cluster import RayCluster
 from .subjects import HANG_S, Subject
@@ -114,18 +116,31 @@ def _twin(work: Work, around: Surroundings) -> None:
 
 
 def _checkpoint_damage(damage: Callable[[Path, Work], None]) -> Callable[[Work, Surroundings], None]:
+    """Damage to a file of the newest checkpoint.
+
+    With another one before it, the run goes back to that. Without, it names the file and ends until it is restored.
+    """
+
     def inject(work: Work, around: Surroundings) -> None:
         _kill(work, around)
-        newest = _newest_checkpoint(work.subject.files(work.output))
-        if newest:
-            damage(work.chance.choice(newest), work)
+        files = work.subject.files(work.output)
+        folders = sorted({file.parent for file in files if not file.parent.name.startswith(".")}, key=_step)
+        if not folders:
+            return
+        file = work.chance.choice([file for file in files if file.parent == folders[-1]])
+        copy = file.read_bytes()
+        damage(file, work)
+        others = any((folder / MANIFEST).exists() and any(folder.glob(f"{STATE}-*")) for folder in folders[:-1])
+        if others or not (folders[-1] / MANIFEST).exists():  # without a manifest it was never complete
+            return
+        work.start()
+        code = work.wait()
+        if code not in (0, 1, 2) or (code and file.parent.name not in work.last_words()):
+            raise SoakError(f"its only checkpoint is damaged: ended with {code}: {work.last_words()}")
+        if code:
+            file.write_bytes(copy)
 
     return inject
-
-
-def _newest_checkpoint(files: list[Path]) -> list[Path]:
-    folders = sorted({file.parent for file in files if not file.parent.name.startswith(".")}, key=_step)
-    return [file for file in files if folders and file.parent == folders[-1]]
 
 
 def _step(folder: Path) -> int:

@@ -312,6 +312,17 @@ def test_killed_inside_each_stage_it_ends_as_if_undisturbed(done: Path) -> None:
     assert [name for name in ended if ended[name] != undisturbed[name]] == []
 
 
+def test_incomplete_pictures_of_a_killed_stage_are_removed(done: Path) -> None:
+    workflow = plan_workflow(done)
+    folder = workflow.folder(workflow.stages["report"])
+    left = folder / "figures" / ".seeds.pdf.partial-7-00000000"
+    left.write_bytes(b"%PDF")
+    (folder / "stage.json").unlink()
+    run_stage(workflow, "report", QUIET)
+    assert not left.exists()
+    assert [path.name for path in left.parent.iterdir() if path.name.startswith(".")] == []
+
+
 @pytest.mark.slow
 def test_two_workflows_at_once_share_the_work(tmp_path: Path) -> None:
     file = write_tiny(tmp_path, tmp_path / "runs")

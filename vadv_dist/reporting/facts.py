@@ -43,7 +43,7 @@ def run_facts(run: RunRecord) -> dict[str, str]:
         "Restarts": ", ".join(f"{count} × {cause}" for cause, count in run.history.restarts_by_cause.most_common()),
         "Goodput": "" if run.history.goodput is None else f"{run.history.goodput:.0%} of the time in steps that count",
         "Slowest rank": "" if slowest is None else f"{slowest.rank}, computing {slowest.ratio:.2f} × as long as others",
-        "Data read": data_read(run.history.node_bytes),
+        f"Data read{' since the last restart' if run.history.restarts else ''}": data_read(run.history.node_bytes),
         "Clips per second": f"{median(line.samples_per_s for line in run.steps):.3g} (median)" if run.steps else "",
         "Last written": f"{last:%Y-%m-%d %H:%M} UTC",
     }

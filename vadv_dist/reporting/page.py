@@ -32,6 +32,10 @@ class Section:
     pictures: Sequence[Picture] = ()
 
 
+# Folder of a page's pictures as files, beside it.
+FIGURES = "figures"
+
+
 @dataclass(frozen=True)
 class Page:
     """A page and its pictures."""
@@ -47,7 +51,7 @@ class Page:
         kinds = ("png", "pdf")
         files = {f"{picture.name}.{kind}": picture.file(kind) for picture in self.pictures for kind in kinds}
         for name, content in files.items():
-            with atomic_file(path.parent / "figures" / name) as file:
+            with atomic_file(path.parent / FIGURES / name) as file:
                 file.write_bytes(content)
         self.write_html(path)
 

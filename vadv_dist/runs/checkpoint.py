@@ -206,11 +206,11 @@ def state_name(state: Mapping[str, Any]) -> str:
 def list_checkpoints(folder: Location) -> list[Checkpoint]:
     """Return all complete checkpoints, oldest first.
 
-    One without a manifest is incomplete and is ignored, and so is one whose manifest is not JSON, as long as there is
-    another to continue from.
+    One without a manifest is incomplete and is ignored, and so is one whose manifest is damaged or of another format,
+    as long as there is another to continue from.
 
     Raises:
-        UserError: one has another format, or the only one to continue from may be one whose manifest is not JSON.
+        UserError: the only one to continue from may be one whose manifest is damaged or of another format.
     """
     found, damaged = _find(folder)
     if damaged and not any(checkpoint.is_resumable for checkpoint in found):
@@ -219,19 +219,19 @@ def list_checkpoints(folder: Location) -> list[Checkpoint]:
 
 
 def _find(folder: Location) -> tuple[list[Checkpoint], dict[Location, UserError]]:
-    """Complete checkpoints, oldest first, and folders whose manifest is not JSON, with the reason."""
+    """Complete checkpoints, oldest first, and folders whose manifest cannot be used, with the reason."""
     found, damaged = [], {}
     for path in folder.glob("step-*"):
         number = path.name.removeprefix("step-")
         if not number.isdigit():
             continue
         try:
-            content = find_json(path / MANIFEST)
+            checkpoint = _open(path, int(number))
         except UserError as error:
             damaged[path] = error
             continue
-        if content is not None:
-            found.append(_checkpoint(path, int(number), content))
+        if checkpoint is not None:
+            found.append(checkpoint)
     return sorted(found, key=lambda checkpoint: checkpoint.step), damaged
 
 
@@ -244,7 +244,7 @@ def last_checkpoint(folder: Location) -> Checkpoint | None:
 def remove_damaged(folder: Location, say: Callable[[str], None]) -> None:
     """Remove the last checkpoint if it is damaged, as long as there is one before it to continue from.
 
-    Checkpoints whose manifest is not JSON are removed too.
+    Checkpoints whose manifest cannot be used are removed too.
 
     On a disk all files are hashed. In an object store, which keeps hashes of its own, their sizes are compared.
 
@@ -282,16 +282,22 @@ def checkpoint_at(folder: Location, step: int) -> Checkpoint:
 
 def _open(path: Location, step: int) -> Checkpoint | None:
     content = find_json(path / MANIFEST)
-    return None if content is None else _checkpoint(path, step, content)
-
-
-def _checkpoint(path: Location, step: int, content: Mapping[str, Any]) -> Checkpoint:
+    if content is None:
+        return None
     if content.get("format") != FORMAT:
         raise UserError(
             f"{path} was written by another version of vadv (checkpoint format {content.get('format', 1)}, expected "
             f"{FORMAT}). Use that version, or start another run (--run.name=…)."
         )
-    return Checkpoint(path, step, content["files"])
+    files = content.get("files")
+    if not isinstance(files, dict) or not all(
+        isinstance(each, dict) and {"bytes", "sha256"} <= each.keys() for each in files.values()
+    ):
+        raise UserError(
+            f"{path / MANIFEST} does not list files with their sizes and hashes (damaged or modified). Restore the "
+            "file, or start another run (--run.name=…)."
+        )
+    return Checkpoint(path, step, files)
 
 
 def prune(folder: Location, keep: set[int], *, resumable: Collection[int] | None, up_to: int | None = None) -> None:

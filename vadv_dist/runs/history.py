@@ -146,7 +146,8 @@ class RunHistory:
         self._attempt = (line.step, line.time)
         self.node_bytes, self._computed_s = [], []
         self._recent.clear()
-        self.epoch_lines = [epoch for epoch in self.epoch_lines if epoch.step <= line.step]
+        # A checkpoint may be from the validation of an epoch, which is then repeated.
+        self.epoch_lines = [each for each in self.epoch_lines if each.step <= line.step and each.epoch < line.epoch]
         while self._kept and self._kept[-1][0] > line.step:
             self._productive_s -= self._kept.pop()[1]
 

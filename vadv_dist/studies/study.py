@@ -9,6 +9,7 @@ from rich.console import Console
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.study import StudyConfig
 from vadv_dist.errors import UserError, VadvError
+from vadv_dist.reporting.page import FIGURES
 from vadv_dist.runs.folder import FAILURE, run_lock
 from vadv_dist.runtime.terminal import counted
 from vadv_dist.storage import Location, sweep
@@ -63,6 +64,7 @@ def run_study(
             say(f"made {folder}")
         checked = check_study(plan)
         sweep(plan.root, (*RECORDS, *FILES))
+        sweep(plan.root / FIGURES)
         write_record(plan, best_per_metric=best_per_metric)
         for run in plan.runs:
             if run.state == "failed" and (retry_failed or _is_outdated(run)):

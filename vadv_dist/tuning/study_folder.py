@@ -14,6 +14,7 @@ from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.storage_url import require_sound, resolve
 from vadv_dist.config.yaml_text import parse_yaml
 from vadv_dist.errors import UserError
+from vadv_dist.reporting.page import FIGURES
 from vadv_dist.runs.folder import FAILURE, MACHINE_FIELDS, RunFolder, without_places
 from vadv_dist.runs.trained_on import TrainedOn
 from vadv_dist.runtime.job_storage import lasting
@@ -170,6 +171,7 @@ class StudyFolder:
     def _sweep(self) -> None:
         """Remove partial files left by killed searches."""
         sweep(self.root, ("study.yaml", "best.yaml", "tune.json", "tune-report.html", "student"))
+        sweep(self.root / FIGURES)
 
     def storage_url(self, search: SearchConfig) -> str:
         """The URL of Optuna's storage, or the path of its journal file.
