@@ -318,6 +318,7 @@ def test_incomplete_pictures_of_a_killed_stage_are_removed(done: Path) -> None:
     left = folder / "figures" / ".seeds.pdf.partial-7-00000000"
     left.write_bytes(b"%PDF")
     (folder / "stage.json").unlink()
+    shutil.rmtree(folder / "attempts")
     run_stage(workflow, "report", QUIET)
     assert not left.exists()
     assert [path.name for path in left.parent.iterdir() if path.name.startswith(".")] == []
