@@ -31,7 +31,7 @@ from .child import PROCESSES, Inside, run_here
 from .cluster import ray_cluster
 from .costs import Undisturbed
 from .faults import FAULTS, Fault, Surroundings
-from .subjects import Subject, clear, make
+from .subjects import Subject, clear, incomplete, make
 from .work import SoakError, Work
 
 _DISK_MB = 96
@@ -147,6 +147,8 @@ class Soak:
             work.finish()
             seconds = time.monotonic() - began
             found = subject.outcome(work.output)
+            if left := incomplete(work.output):
+                raise SoakError(f"left {left}")
             if found != expected.outcome:
                 keys = {*found, *expected.outcome}
                 differing = sorted(key for key in keys if found.get(key) != expected.outcome.get(key))

@@ -294,6 +294,14 @@ def _workflow(folder: Path) -> Subject:
     return Subject("workflow", arguments, times, outcome, weight=2)
 
 
+def incomplete(output: str) -> list[str]:
+    """Hidden files and folders that killed processes left; in an object store there are none."""
+    if output.startswith("s3://"):
+        return []
+    names = [Path(folder, name) for folder, folders, files in os.walk(output) for name in (*folders, *files)]
+    return sorted(str(path.relative_to(output)) for path in names if ".partial-" in path.name)
+
+
 def _found(root: Path, pattern: str) -> list[Path]:
     """Files with such a name; unlike in `Path.rglob`, folders may vanish meanwhile."""
     return [Path(folder, name) for folder, _, names in os.walk(root) for name in fnmatch.filter(names, pattern)]

@@ -312,16 +312,19 @@ def test_killed_inside_each_stage_it_ends_as_if_undisturbed(done: Path) -> None:
     assert [name for name in ended if ended[name] != undisturbed[name]] == []
 
 
-def test_incomplete_pictures_of_a_killed_stage_are_removed(done: Path) -> None:
+@pytest.mark.parametrize("completed", [True, False])
+def test_incomplete_files_of_a_killed_stage_are_removed(done: Path, completed: bool) -> None:
     workflow = plan_workflow(done)
     folder = workflow.folder(workflow.stages["report"])
-    left = folder / "figures" / ".seeds.pdf.partial-7-00000000"
-    left.write_bytes(b"%PDF")
+    names = (".stage.json", "figures/.seeds.pdf", "attempts/.000001.json")
+    left = [folder / f"{name}.partial-7-00000000" for name in names]
+    for path in left:
+        path.write_bytes(b"{")
     (folder / "stage.json").unlink()
-    shutil.rmtree(folder / "attempts")
+    if not completed:
+        shutil.rmtree(folder / "attempts")
     run_stage(workflow, "report", QUIET)
-    assert not left.exists()
-    assert [path.name for path in left.parent.iterdir() if path.name.startswith(".")] == []
+    assert [path for path in left if path.exists()] == []
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from vadv_dist.errors import MachineError, StoppedError, TakenError
-from vadv_dist.storage import Location, exclusive, find_json, json_text, read_json, write_json, write_new
+from vadv_dist.reporting.page import FIGURES
+from vadv_dist.storage import Location, exclusive, find_json, json_text, read_json, sweep, write_json, write_new
 from vadv_dist.workflow.stage import MANIFEST
 
 ATTEMPTS = "attempts"
@@ -60,7 +61,8 @@ class Attempt:
 def next_attempt(folder: Location, say: Callable[[str], None]) -> Iterator[Attempt]:
     """Wait until no other process works on a stage, and yield a new attempt at it.
 
-    If the last attempt completed but its process was killed before it wrote `stage.json`, that is written first.
+    What killed attempts left incomplete is removed first. If the last attempt completed but its process was killed
+    before it wrote `stage.json`, that is written.
 
     Args:
         folder: the stage's folder.
@@ -68,6 +70,8 @@ def next_attempt(folder: Location, say: Callable[[str], None]) -> Iterator[Attem
     """
     with ExitStack() as stack:
         _take(folder, stack, say)
+        for inner in (folder, folder / ATTEMPTS, folder / FIGURES):
+            sweep(inner, deep=False)  # runs do it themselves
         last, token = last_attempt(folder), f"{_process()} {secrets.token_hex(8)}"
         if last and not _end(folder, last, token, "lost"):
             outcome = read_json(_outcome_file(folder, last))

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vadv_dist.errors import UserError
-from vadv_dist.reporting.page import FIGURES
-from vadv_dist.storage import Location, clear, sweep, write_text
+from vadv_dist.storage import Location, clear, write_text
 from vadv_dist.workflow.attempts import ATTEMPTS, LOCK, next_attempt
 from vadv_dist.workflow.outside import require_unchanged
 from vadv_dist.workflow.plan import Workflow
@@ -49,8 +48,6 @@ def run_stage(workflow: Workflow, name: str, console: "Console", *, force: bool 
             attempt.end("not needed")
             console.print(f"{name}: completed by another process in {folder}", highlight=False, soft_wrap=True)
             return found
-        for inner in (folder, folder / FIGURES):
-            sweep(inner, deep=False)  # runs do it themselves
         if (folder / _CLEARING).is_file() or (found is not None and (force or not found.is_built_on(inputs))):
             _clear(folder)
         elif found is not None:  # only large files from outside have other versions, and the stage compares contents
