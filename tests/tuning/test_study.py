@@ -216,8 +216,12 @@ def test_partial_files_of_a_killed_search_are_removed_by_the_next(tmp_path: Path
     (folder.root / ".student.partial-77").mkdir()
     (folder.root / ".student.partial-77" / "config.json").touch()
     (folder.root / ".mine").touch()
+    inner = [folder.root / "figures" / ".a.png.partial-7", folder.trials / "0" / ".evaluation-valid.json.partial-7"]
+    for path in (folder.root / ".progress.json.partial-7", *inner):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     assert folder.claim(Config(), space, SearchConfig(), TRAINED_ON) == name
-    assert {path.name for path in folder.root.iterdir()} == {"study.yaml", ".mine"}
+    assert {path.name for path in folder.root.rglob("*")} == {"study.yaml", ".mine", "figures", "trials", "0"}
 
 
 @pytest.mark.parametrize(("min_epochs", "reduction"), [(1, 2), (1, 4), (2, 3), (3, 2)])

@@ -263,7 +263,7 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Remove partial files left by killed attempts."""
-        written = ("config.yaml", _TRAINED_ON, "metrics.jsonl", "result.json", "student", _ERRORS)
+        written = ("config.yaml", _TRAINED_ON, "metrics.jsonl", "result.json", "student", FAILURE, _ERRORS)
         sweep(self.root, written)
 
     @contextmanager

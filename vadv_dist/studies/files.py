@@ -9,7 +9,6 @@ from vadv_dist.studies.analysis import StudyResult
 from vadv_dist.studies.page import study_page
 from vadv_dist.studies.tables import PAIR_HEADINGS, heading, latex, markdown, mean_text, notes, pair_rows, table
 
-FILES = ("study.json", "study.md", "study.tex", "study.html", "study.pdf")
 _PAGE = (11.7, 8.3)  # A4 in inches, landscape
 _LINES = 46  # of text on a page
 

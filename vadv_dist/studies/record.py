@@ -17,7 +17,6 @@ from vadv_dist.studies.plan import SEEDS, StudyPlan
 
 RECORD = "study.yaml"  # the study file, as it ran
 _PLAN = "plan.yaml"  # what the file and the command line came to
-FILES = (RECORD, _PLAN)
 
 
 def is_study(root: Location) -> bool:

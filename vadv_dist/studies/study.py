@@ -15,9 +15,8 @@ from vadv_dist.runtime.terminal import counted
 from vadv_dist.storage import Location, sweep
 from vadv_dist.studies.analysis import StudyResult, analyse
 from vadv_dist.studies.checks import CheckedStudy, check_study, trained_study
-from vadv_dist.studies.files import FILES, write_study_files
+from vadv_dist.studies.files import write_study_files
 from vadv_dist.studies.plan import StudyPlan, StudyRun, make_data
-from vadv_dist.studies.record import FILES as RECORDS
 from vadv_dist.studies.record import is_study, read_record, write_record
 from vadv_dist.studies.scores import evaluate_study
 from vadv_dist.tuning.events import Ended, Event, Failed
@@ -63,8 +62,8 @@ def run_study(
         for folder in make_data(plan):
             say(f"made {folder}")
         checked = check_study(plan)
-        sweep(plan.root, (*RECORDS, *FILES))
-        sweep(plan.root / FIGURES)
+        for folder in (plan.root, plan.root / FIGURES, *(run.folder.root for run in plan.runs)):
+            sweep(folder, deep=False)
         write_record(plan, best_per_metric=best_per_metric)
         for run in plan.runs:
             if run.state == "failed" and (retry_failed or _is_outdated(run)):

@@ -170,8 +170,8 @@ class StudyFolder:
 
     def _sweep(self) -> None:
         """Remove partial files left by killed searches."""
-        sweep(self.root, ("study.yaml", "best.yaml", "tune.json", "tune-report.html", "student"))
-        sweep(self.root / FIGURES)
+        for folder in (self.root, self.root / FIGURES, *(run.root for run in self._runs())):
+            sweep(folder, deep=False)
 
     def storage_url(self, search: SearchConfig) -> str:
         """The URL of Optuna's storage, or the path of its journal file.
