@@ -29,6 +29,12 @@ variable "ssh_cidr" {
   }
 }
 
+variable "create_spot_role" {
+  description = "Create the account's service-linked role for spot machines; false if the account has it."
+  type        = bool
+  default     = true
+}
+
 variable "region" {
   description = "AWS region; that of cluster/autoscaler/aws.yaml."
   type        = string
@@ -129,6 +135,12 @@ data "aws_iam_policy_document" "head" {
     actions   = ["iam:PassRole"]
     resources = ["arn:aws:iam::${data.aws_caller_identity.me.account_id}:role/vadv-ray-worker"]
   }
+}
+
+# Spot on a new account needs this role; `terraform import` it if it exists.
+resource "aws_iam_service_linked_role" "spot" {
+  count            = var.create_spot_role ? 1 : 0
+  aws_service_name = "spot.amazonaws.com"
 }
 
 locals {

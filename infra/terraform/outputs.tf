@@ -1,10 +1,11 @@
 output "account" {
   description = "The file cluster/kuberay/account/kustomization.yaml for this account."
   value = templatefile("${path.module}/account.yaml.tftpl", {
-    registry = aws_ecr_repository.images.repository_url
-    bucket   = aws_s3_bucket.runs.id
-    region   = var.region
-    role     = aws_iam_role.worker.arn
+    registry  = aws_ecr_repository.images.repository_url
+    image_tag = var.image_tag
+    bucket    = aws_s3_bucket.runs.id
+    region    = var.region
+    role      = aws_iam_role.worker.arn
   })
 }
 

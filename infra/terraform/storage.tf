@@ -86,6 +86,7 @@ resource "aws_iam_role_policy" "worker" {
 resource "aws_ecr_repository" "images" {
   name                 = var.name
   image_tag_mutability = "IMMUTABLE"
+  force_delete         = true # with its images, which can be built again
   image_scanning_configuration {
     scan_on_push = true
   }

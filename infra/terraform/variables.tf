@@ -21,6 +21,12 @@ variable "writable_prefixes" {
   default     = ["runs", "exports"]
 }
 
+variable "image_tag" {
+  description = "Tag of the images before -cpu and -gpu. A tag cannot be pushed twice: another build needs another one."
+  type        = string
+  default     = "0.2.0"
+}
+
 variable "admin_cidrs" {
   description = "Address ranges allowed to reach the Kubernetes API."
   type        = list(string)

@@ -44,7 +44,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "LocalQueue": {"clusterQueue": ""},
     "NodePool": {
         "limits": "*",
-        "disruption": {"consolidationPolicy": "", "consolidateAfter": ""},
+        "disruption": {"consolidationPolicy": "", "consolidateAfter": "", "budgets": {"nodes": "", "reasons": "*"}},
         "template": {
             "metadata": {"labels": "*"},
             "spec": {
@@ -267,6 +267,9 @@ def test_a_deleted_pod_drains_before_it_is_killed() -> None:
             command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
             assert command[:2] == ["sh", "/etc/vadv/drain.sh"]
             assert 120 > pod["terminationGracePeriodSeconds"] >= int(command[2]) + 15
+            # Karpenter never evicts a pod with this, also not from a spot machine that is reclaimed.
+            marks = group["template"]["metadata"].get("annotations", {})
+            assert ("karpenter.sh/do-not-disrupt" in marks) == (group is spec["headGroupSpec"])
             mounted = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
             volumes = {volume["name"]: volume for volume in pod["volumes"]}
             assert volumes[mounted["/etc/vadv"]]["configMap"]["name"] == "vadv-scripts"
@@ -294,6 +297,7 @@ def test_terraform_writes_the_account_file() -> None:
     """The template with this file's own values is this file."""
     values = {
         "registry": "registry.example/vadv",
+        "image_tag": "0.2.0",
         "bucket": "YOUR-BUCKET",
         "region": "eu-central-1",
         "role": "arn:aws:iam::000000000000:role/vadv-worker",

@@ -1,6 +1,7 @@
 """Ray accepts the launcher's files, and sets up AWS with them without adding rights or open ports."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import pytest
 import yaml
 from moto import mock_aws
 from rendered import CLUSTER, ROOT
+
+from vadv_dist.config import Config, load_config
+from vadv_dist.submission.job import Submission, prepared_arguments
 
 LAUNCHER = sorted((CLUSTER / "autoscaler").glob("*.yaml"))
 
@@ -29,6 +33,46 @@ def test_launcher_files_pass_rays_own_validation(path: Path) -> None:
     # The token lies where the image's user looks for it.
     [user] = re.findall(r"useradd .*--create-home (\w+)", (ROOT / "infra" / "docker" / "Dockerfile").read_text())
     assert list(config["file_mounts"]) == [f"/home/{user}/.ray/auth_token"]
+
+
+@pytest.mark.parametrize("path", LAUNCHER, ids=lambda p: p.stem)
+def test_machines_log_in_to_the_registry_before_they_pull(path: Path) -> None:
+    config = yaml.safe_load(path.read_text())
+    [login] = config["initialization_commands"]
+    hosts = {config["docker"][f"{kind}_image"].partition("/")[0] for kind in ("head", "worker")}
+    assert {login.split()[-1]} == hosts
+
+
+def commands(text: str) -> list[list[str]]:
+    """The `vadv submit` commands of a document or of comments, as words."""
+    plain = re.sub(r"\\\n\s*", " ", re.sub(r"^# ?", "", text, flags=re.MULTILINE))
+    return [shlex.split(line) for line in re.findall(r"^ *(vadv submit .+)$", plain, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("path", [*LAUNCHER, ROOT / "docs" / "cluster.md"], ids=lambda p: p.stem)
+def test_documented_submissions_to_clusters_that_grow_are_complete(path: Path, monkeypatch) -> None:
+    """Locations that machines reach, workers, patience until machines have started, and a token before all."""
+    monkeypatch.chdir(ROOT)
+    found = [words for words in commands(path.read_text()) if "http://127.0.0.1:8265" in words and "train" in words]
+    assert found
+    for words in found:
+        given = words[words.index("--address") + 2 :]
+        arguments, _ = prepared_arguments(Submission("train", tuple(given), working_dir=ROOT), "http://10.1.2.3:8265")
+        config = load_config(given[1], [each for each in arguments[2:] if each.startswith("--")])
+        places = [config.run.storage, *(source.uri for source in config.data.sources)]
+        assert [place for place in places if not place.startswith("s3://")] == []
+        assert config.trainer.wait_for_room_s >= 600
+        assert config.trainer.use_gpu is True
+    assert path.read_text().index("auth_token") < path.read_text().index("vadv submit")
+    assert "RAY_AUTH_MODE=token" in path.read_text()
+
+
+def test_a_head_waits_for_the_checkpoint_of_a_job_that_is_stopped() -> None:
+    """Ray kills a stopped job's driver after RAY_JOB_STOP_WAIT_TIME_S, 3 s by default."""
+    starts = [*LAUNCHER, CLUSTER / "local" / "start.sh", CLUSTER / "kuberay" / "ray" / "raycluster.yaml"]
+    for path in starts:
+        [wait_s] = re.findall(r'RAY_JOB_STOP_WAIT_TIME_S(?:=|, value: ")(\d+)', path.read_text())
+        assert float(wait_s) >= Config().trainer.grace_s + 5, path
 
 
 @pytest.mark.slow
@@ -64,6 +108,7 @@ def test_ray_sets_up_aws_with_the_given_roles_and_network_only(tmp_path: Path, m
             assert node["SecurityGroupIds"] == [group]
             assert node["ImageId"].startswith("resolve:ssm:/aws/service/deeplearning/ami/")
     terraform = (ROOT / "infra" / "launcher" / "main.tf").read_text()
+    assert 'aws_service_name = "spot.amazonaws.com"' in terraform  # a new account has no role for spot machines
     assert 'name        = "vadv-ray"' in terraform
     assert 'name     = "vadv-ray-${each.key}"' in terraform
     assert terraform.count("0.0.0.0/0") == 1  # egress

@@ -67,3 +67,20 @@ def test_no_shipped_file_contains_a_secret() -> None:
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and path.suffix in kinds:
                 assert not looks.search(path.read_text()), path
+
+
+def test_documents_write_where_jobs_may_write() -> None:
+    """The prefixes of the bucket that documents use are those that infra/ lets jobs write to, or that people fill."""
+    variables = (ROOT / "infra" / "terraform" / "variables.tf").read_text()
+    [listed] = re.findall(r'variable "writable_prefixes" \{[^}]*default\s*= \[([^\]]*)\]', variables)
+    writable = set(re.findall(r"\w+", listed))
+    launcher = (ROOT / "infra" / "launcher" / "main.tf").read_text()
+    assert set(re.findall(r"\$\{var.bucket\}/(\w+)/\*", launcher)) == writable
+    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "cluster").rglob("*.yaml")]
+    used = {
+        prefix
+        for path in documents
+        for prefix in re.findall(r"s3://(?:bucket|BUCKET|YOUR-BUCKET|\$VADV_BUCKET)/([\w-]+)", path.read_text())
+    }
+    assert writable < used | {"exports"}
+    assert used <= writable | {"data", "models", "PREFIX"}

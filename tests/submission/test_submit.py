@@ -1,6 +1,9 @@
 """Jobs that are refused before they are sent, uploaded files, and exit codes."""
 
+import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +14,7 @@ from vadv_dist.errors import UserError
 from vadv_dist.runtime.ray_connection import has_token
 from vadv_dist.runtime.signals import STOPPED
 from vadv_dist.submission.address import is_this_machine, require_token, resolve_address
-from vadv_dist.submission.client import runtime_environment
+from vadv_dist.submission.client import command_line, runtime_environment
 from vadv_dist.submission.follow import PREEMPTED, exit_code
 from vadv_dist.submission.job import Submission, prepared_arguments
 from vadv_dist.submission.packing import pack
@@ -152,10 +155,30 @@ def test_a_shipped_study_at_small_scale_makes_its_data_in_its_folder(project: Pa
 
 def test_secrets_are_not_sent() -> None:
     environment = {"AWS_SECRET_ACCESS_KEY": "secret", "AWS_ACCESS_KEY_ID": "id", "AWS_REGION": "eu", "HOME": "/root"}
+    environment["AWS_PROFILE"] = "admin"  # names credentials that only this machine has
     assert runtime_environment("/x", False, environment)["env_vars"] == {
         "RAY_TRAIN_V2_ENABLED": "1",
         "AWS_REGION": "eu",
     }
+
+
+@pytest.mark.parametrize("address", [HERE, AWAY])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_job_uses_the_python_that_its_machine_has(tmp_path: Path, monkeypatch, address: str, is_there: bool) -> None:
+    """A port of another machine may be forwarded to the loopback of this one."""
+    for name, folder in (("ours", "our bin"), ("theirs", "their bin")):
+        (tmp_path / folder).mkdir()
+        for program in ("python", "vadv"):
+            (tmp_path / folder / program).write_text(f'#!/bin/sh\necho {name} "$@"\n')
+            (tmp_path / folder / program).chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "our bin" / "python"))
+    entrypoint = command_line(address, ["train", "--run.name=a b"])
+    if not is_there:
+        shutil.rmtree(tmp_path / "our bin")
+    path = {"PATH": f"{tmp_path / 'their bin'}:{os.environ['PATH']}"}
+    said = subprocess.run(entrypoint, shell=True, env=path, capture_output=True, text=True, check=True).stdout
+    expected = "ours" if is_there and address == HERE else "theirs"
+    assert said == f"{expected} -m vadv_dist.cli train --run.name=a b\n"
 
 
 def test_addresses(tmp_path: Path) -> None:

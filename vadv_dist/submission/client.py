@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from vadv_dist.errors import MachineError, UserError, one_line
@@ -19,15 +20,26 @@ _AGENT_WAIT_S = 60.0
 
 
 def command_line(address: str, arguments: Sequence[str]) -> str:
-    """The entry point that runs a command of `vadv` on a cluster."""
-    # On another machine python is that of the image; on this one it is known.
-    python = sys.executable if is_this_machine(address) else "python"
-    return shlex.join([python, "-m", "vadv_dist.cli", *arguments])
+    """The entry point, for a shell, that runs a command of `vadv` on a cluster.
+
+    A loopback address may be that of a port forwarded to another machine, so the job itself looks whether this
+    machine's Python is there. Otherwise it uses that of its PATH.
+    """
+    words = shlex.join(["-m", "vadv_dist.cli", *arguments])
+    if not is_this_machine(address):
+        return f"python {words}"
+    script = Path(sys.executable).with_name("vadv")
+    here = shlex.quote(str(script if script.exists() else sys.executable))
+    return f'"$(test -x {here} && echo {shlex.quote(sys.executable)} || echo python)" {words}'
 
 
 def runtime_environment(folder: str, install: bool, environment: Any) -> dict[str, Any]:
-    """Ray's runtime environment for a job, without secrets, because every user of the dashboard can read it."""
-    variables = {name: environment[name] for name in STORE_SETTINGS if name in environment}
+    """Ray's runtime environment for a job, without secrets, because every user of the dashboard can read it.
+
+    A profile names credentials in a file of this machine, so it is not sent: also a loopback address may be another's.
+    """
+    names = [name for name in STORE_SETTINGS if name != "AWS_PROFILE"]
+    variables = {name: environment[name] for name in names if name in environment}
     settings: dict[str, Any] = {"working_dir": folder, "env_vars": {"RAY_TRAIN_V2_ENABLED": "1", **variables}}
     if install:
         here = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
