@@ -24,7 +24,7 @@ def expressions() -> list[str]:
         board = json.loads(path.read_text())
         found += [target["expr"] for panel in board["panels"] for target in panel["targets"]]
         found += [note["expr"] for note in board["annotations"]["list"]]
-    for name, value in {"$run": ".*", "$trial": ".*", "$__range": "1h"}.items():
+    for name, value in {"$run": ".*", "$trial": ".*", "$metric": "mae", "$__range": "1h"}.items():
         found = [expression.replace(name, value) for expression in found]
     return found
 
@@ -57,6 +57,22 @@ def test_rules_and_dashboards_query_existing_metrics() -> None:
         *("VadvLossNotANumber", "VadvStalled", "VadvRestarts", "VadvDataStarved", "VadvDiskAlmostFull"),
         *("VadvStraggler", "VadvPreempted", "VadvGoodputLow", "VadvCheckpointsBlock"),
     }
+
+
+def test_dashboards_show_the_metrics_of_any_task() -> None:
+    """Sentiment has an MAE, retrieval a mean average precision: the metric is chosen in the browser."""
+    for path in DASHBOARDS:
+        board = json.loads(path.read_text())
+        assert "MAE" not in path.read_text()
+        used = {
+            name for text in re.findall(r'"expr": "(.*)"', path.read_text()) for name in re.findall(r"\$(\w+)", text)
+        }
+        assert used - {"__range"} <= {each["name"] for each in board["templating"]["list"]}
+        named = [
+            target["expr"] for panel in board["panels"] for target in panel["targets"] if "metric=" in target["expr"]
+        ]
+        assert named
+        assert all('metric="$metric"' in text for text in named)
 
 
 def test_dashboard_panels_do_not_overlap_and_have_unique_names() -> None:
