@@ -4,6 +4,8 @@ import ast
 import asyncio
 import copy
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -204,3 +206,28 @@ def test_failures_of_trials_are_classified_by_class() -> None:
     ]
     kinds = ["out of memory", "out of memory", "out of memory", "NaN or infinity", "refused", "crash"]
     assert [failure_of(error).kind for error in errors] == kinds
+
+
+def test_a_full_memory_is_not_a_fault_of_what_is_read(tmp_path: Path) -> None:
+    """Decoders report both by the same errors: here, that of a file that is not a video."""
+    script = """
+import resource, sys
+from pathlib import Path
+from vadv_dist.errors import MemoryFullError
+from vadv_dist.features.openface import read_crop
+from vadv_dist.features.timeline import BadClipError
+def attempt():
+    try:
+        read_crop(Path(sys.argv[1]))
+    except (BadClipError, MemoryFullError) as error:
+        print(type(error).__name__)
+attempt()
+pages = int(Path("/proc/self/statm").read_text().split()[5])  # data and stack
+limit = pages * resource.getpagesize() + (1 << 25)
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+attempt()
+"""
+    (tmp_path / "crop.bmp").write_bytes(b"no picture")
+    command = [sys.executable, "-c", script, str(tmp_path / "crop.bmp")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.split() == ["BadClipError", "MemoryFullError"], done.stderr

@@ -98,6 +98,20 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def require_memory() -> None:
+    """Check that there is memory, before another library's error is taken for a fault of what it reads.
+
+    Many libraries report a lack of memory by errors that also mean other things.
+
+    Raises:
+        MemoryFullError: this process cannot get 64 MiB.
+    """
+    try:
+        bytearray(1 << 26)
+    except MemoryError:
+        raise MemoryFullError("The memory of this machine is full. Free some and run the same command again.") from None
+
+
 def one_line(error: BaseException, length: int = 200) -> str:
     """A foreign error's text as one line of at most `length` characters, or its class where it has none."""
     text = " ".join(str(error).split()) or type(error).__name__

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from vadv_dist.config.extract_sections import ExpressionConfig, Precision
-from vadv_dist.errors import UserError, one_line
+from vadv_dist.errors import UserError, one_line, require_memory
 from vadv_dist.features.clip_files import file_entry
 from vadv_dist.features.encoders import encoder_facts, image_preprocessing, load_frozen, pretrained_config
 from vadv_dist.features.pixels import Preprocessing
@@ -107,6 +107,7 @@ def _try_onnx(session: Any, config: ExpressionConfig) -> None:
     try:
         scores = np.asarray(session.run(None, {session.get_inputs()[0].name: pixels})[0], np.float64)
     except Exception as error:  # onnxruntime's exceptions have no common base class
+        require_memory()
         raise UserError(
             f"{_FIELD} {_name(config)} does not take images {list(pixels.shape)} ({one_line(error)}). Set "
             "expression.onnx_side to its side, or export it with inputs [batch, 3, side, side]."

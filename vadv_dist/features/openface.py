@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image as Pillow
 
-from vadv_dist.errors import UserError, VadvError
+from vadv_dist.errors import UserError, VadvError, require_memory
 from vadv_dist.features.frames import Image
 from vadv_dist.features.openface_times import Coverage
 from vadv_dist.features.timeline import BadClipError
@@ -176,4 +176,5 @@ def read_crop(path: Location) -> Image:
     except VadvError:  # from an object store
         raise
     except Exception as error:  # for damaged images Pillow raises SyntaxError, struct.error and others
+        require_memory()
         raise BadClipError(f"OpenFace's {path.name} is unreadable: {error}") from None

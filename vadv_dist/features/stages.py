@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vadv_dist.config.extract_sections import ExtractConfig, Precision
 from vadv_dist.data.schema import Array
-from vadv_dist.errors import UserError, VadvError
+from vadv_dist.errors import UserError, VadvError, require_memory
 from vadv_dist.features.clip_files import open_hashed
 from vadv_dist.features.faces import ClipFace, FaceFinder, FaceFrame
 from vadv_dist.features.frames import Image, Video, to_image
@@ -143,7 +143,7 @@ class ClipReader:
         """Read a batch of (clip, location of its file); a bad clip is reported and left out.
 
         Raises:
-            VadvError: an object store denies access or does not respond.
+            VadvError: an object store denies access or does not respond, or the memory is full.
         """
         return as_batch(self._spec, number, [self.read_clip(clip, location) for clip, location in clips])
 
@@ -160,6 +160,7 @@ class ClipReader:
         except VadvError:  # from an object store: not the clip's fault, so others would fail too
             raise
         except Exception as error:  # decoders may raise anything on a damaged file; continue with the others
+            require_memory()
             reason = f"unreadable: {type(error).__name__}: {error}"[:200]
         return ClipReport(clip.clip_id, reason=reason), None, None
 

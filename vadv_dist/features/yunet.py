@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
-from vadv_dist.errors import UserError, one_line
+from vadv_dist.errors import UserError, one_line, require_memory
 from vadv_dist.features.frames import Image
 from vadv_dist.storage import Location, location, on_disk
 
@@ -137,6 +137,7 @@ def open_session(path: str | Location, field: str) -> "InferenceSession":
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base class
+        require_memory()
         raise UserError(
             f"{path} is not an ONNX model that onnxruntime runs ({one_line(error)}). Fix {field}."
         ) from None

@@ -10,7 +10,7 @@ from typing import IO, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from vadv_dist.errors import UserError, did_you_mean, first_line
+from vadv_dist.errors import UserError, VadvError, did_you_mean, first_line, require_memory
 
 # Compressed arrays are decompressed into memory. Padding compresses well, so a file may legitimately grow several
 # times.
@@ -42,6 +42,7 @@ class NpzFile:
         try:
             self._archive = zipfile.ZipFile(self.path)
         except Exception as error:
+            require_memory()
             raise self._damaged(error) from None
         self.names = [name.removesuffix(".npy") for name in self._archive.namelist()]
         return self
@@ -49,7 +50,8 @@ class NpzFile:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._archive.close()
         # zipfile, its decompressors and numpy raise nearly any type on damaged files.
-        if isinstance(error, Exception) and not isinstance(error, UserError):
+        if isinstance(error, Exception) and not isinstance(error, VadvError):
+            require_memory()
             raise self._damaged(error) from None
 
     def array(self, key: str, *, what: str = "", max_bytes: int | None = None) -> npt.NDArray[Any]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vadv_dist.errors import UserError, first_line
+from vadv_dist.errors import UserError, first_line, require_memory
 from vadv_dist.formats.table_rows import Row, RowTable, row_of
 
 # openpyxl keeps all but the sheets in memory: above all the table of texts.
@@ -62,6 +62,7 @@ class SpreadsheetTable(RowTable):
         try:
             book = load_workbook(self._path, read_only=True, data_only=True)
         except Exception as error:  # openpyxl raises whatever a damaged file leads to
+            require_memory()
             raise UserError(
                 f"{self.where} cannot be read as an Excel file: {first_line(error)}. Save it again, or as CSV."
             ) from None
@@ -79,6 +80,7 @@ class SpreadsheetTable(RowTable):
             try:
                 values = next(rows, None)
             except Exception as error:  # as above
+                require_memory()
                 raise UserError(
                     f"{self.where}: sheet {sheet.title!r} is damaged: {first_line(error)}. Save it again, or as CSV."
                 ) from None

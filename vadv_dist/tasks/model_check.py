@@ -16,7 +16,7 @@ from vadv_dist.config.student_sections import TextStudentConfig
 from vadv_dist.data.collate import MASK, TOKENS, Collator
 from vadv_dist.data.schema import Batch, FeatureColumn, Window
 from vadv_dist.data.sources import Sources
-from vadv_dist.errors import UserError
+from vadv_dist.errors import UserError, require_memory
 from vadv_dist.models.text_student import TextStudent
 from vadv_dist.objectives.base import weighted_total
 from vadv_dist.tasks.base import TrainingStep
@@ -55,6 +55,7 @@ def check_text_model(
         device: device to compute on.
     Raises:
         UserError: a check failed; names the encoder or the parameters without a gradient.
+        MemoryFullError: the machine's memory is full.
     """
     name = config.encoder
     home = next(step.parameters()).device
@@ -68,6 +69,7 @@ def check_text_model(
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
+            require_memory()
             raise UserError(
                 f"Encoder {name!r} ({type(student.encoder).__name__}) cannot read two short texts, one of them padded: "
                 f"{type(error).__name__}: {' '.join(str(error).split())[:200]}. Give another encoder."
