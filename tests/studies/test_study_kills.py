@@ -95,7 +95,10 @@ class FaultyPool:
 
 def write_checkpoint(folder: RunFolder, step: int) -> None:
     (folder.checkpoints / f"step-{step}").mkdir(parents=True)
-    write_json(folder.checkpoints / f"step-{step}" / "manifest.json", manifest(step, {"state-0.json": {}}))
+    write_json(
+        folder.checkpoints / f"step-{step}" / "manifest.json",
+        manifest(step, {"state-0.json": {"bytes": 0, "sha256": ""}}),
+    )
 
 
 def planned(root: Path) -> tuple[StudyPlan, CheckedStudy]:

@@ -119,7 +119,10 @@ class ScoringPool:
 
 def write_checkpoint(folder: RunFolder, step: int) -> None:
     """A manifest, which makes a folder a checkpoint to continue from."""
-    write_json(folder.checkpoints / f"step-{step}" / "manifest.json", manifest(step, {"state-0.json": {}}))
+    write_json(
+        folder.checkpoints / f"step-{step}" / "manifest.json",
+        manifest(step, {"state-0.json": {"bytes": 0, "sha256": ""}}),
+    )
 
 
 def mae_of(raw: dict[str, Any], epoch: int) -> float:

@@ -188,6 +188,7 @@ def test_starts_are_counted_until_a_trial_makes_progress(tmp_path: Path, space: 
 def test_search_without_a_checkpoint_is_replaced_by_a_corrected_one(tmp_path: Path, space: Space) -> None:
     folder = StudyFolder(tmp_path / "study")
     first = folder.claim(Config(), space, SearchConfig(), TRAINED_ON)
+    (folder.root / "progress.json").write_text("{}")  # written from the first training on
     corrected = Config(optimizer=OptimizerConfig(lr=1e-4))
     second = folder.claim(corrected, space, SearchConfig(), TRAINED_ON)
     assert second != first

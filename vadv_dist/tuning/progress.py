@@ -19,8 +19,8 @@ from vadv_dist.tuning.events import Ended, Event
 from vadv_dist.tuning.jobs import Job
 from vadv_dist.tuning.objectives import Objective
 from vadv_dist.tuning.space import WEIGHTS, Space
+from vadv_dist.tuning.study_folder import PROGRESS
 
-PROGRESS = "progress.json"
 # Seconds between two lines about the time left.
 _REMIND_S = 600.0
 _WATCH_S = 2.0

@@ -16,12 +16,11 @@ from vadv_dist.tuning.front import front_json
 from vadv_dist.tuning.jobs import strip
 from vadv_dist.tuning.objectives import Objective
 from vadv_dist.tuning.population import decisions
-from vadv_dist.tuning.progress import PROGRESS
 from vadv_dist.tuning.report import report_page
 from vadv_dist.tuning.result import SearchResult
 from vadv_dist.tuning.space import with_values
 from vadv_dist.tuning.standing import Standing
-from vadv_dist.tuning.study_folder import StudyFolder
+from vadv_dist.tuning.study_folder import PROGRESS, StudyFolder
 from vadv_dist.tuning.verdict import Candidate
 
 

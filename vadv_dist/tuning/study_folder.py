@@ -23,6 +23,7 @@ from vadv_dist.tuning.space import Entry, Space
 from vadv_dist.tuning.space_file import load_search
 
 _DATABASE = "study.db"
+PROGRESS = "progress.json"
 
 # Settings that affect what has been searched so far; the others may change when a search is resumed.
 _DECIDES = (
@@ -165,7 +166,7 @@ class StudyFolder:
         for place in (self.trials, self.repeats):
             if place.is_dir():
                 remove_tree(place)
-        for path in (self.root / _DATABASE, self.record_path):
+        for path in (self.root / _DATABASE, self.root / PROGRESS, self.record_path):
             path.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
