@@ -293,6 +293,26 @@ def test_karpenters_nodes_find_the_roles_and_networks_of_terraform() -> None:
     assert "eks.amazonaws.com/role-arn" in account["annotations"]
 
 
+def test_a_machine_with_workers_is_not_replaced_by_one_with_a_newer_image() -> None:
+    """Workers may be evicted, and al2023@latest changes: without a budget, each new image would evict them."""
+    [pool] = [
+        each for each in rendered("setup") if each["kind"] == "NodePool" and each["metadata"]["name"] == "vadv-gpu"
+    ]
+    budgets = pool["spec"]["disruption"]["budgets"]
+    assert [budget["nodes"] for budget in budgets if "Drifted" in budget["reasons"]] == ["0"]
+    assert pool["spec"]["disruption"]["consolidationPolicy"] == "WhenEmpty"
+
+
+def test_kueue_knows_the_taints_of_karpenters_nodes() -> None:
+    """A flavor without its nodes' taints is given to pods that its nodes then refuse."""
+    setup = rendered("setup")
+    pools = {each["metadata"]["name"]: each["spec"]["template"]["spec"] for each in setup if each["kind"] == "NodePool"}
+    flavors = {each["metadata"]["name"]: each["spec"] for each in setup if each["kind"] == "ResourceFlavor"}
+    assert flavors.keys() == pools.keys()
+    for name, flavor in flavors.items():
+        assert flavor["nodeTaints"] == pools[name]["taints"]
+
+
 def test_terraform_writes_the_account_file() -> None:
     """The template with this file's own values is this file."""
     values = {

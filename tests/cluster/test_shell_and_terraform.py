@@ -84,3 +84,20 @@ def test_documents_write_where_jobs_may_write() -> None:
     }
     assert writable < used | {"exports"}
     assert used <= writable | {"data", "models", "PREFIX"}
+
+
+def test_documents_use_images_that_are_built() -> None:
+    """A tag ends in the kind of image, -cpu or -gpu."""
+    documents = [*(ROOT / "docs").glob("*.md"), *CLUSTER.rglob("*.yaml"), ROOT / "infra" / "docker" / "Dockerfile"]
+    tags = {tag for path in documents for tag in re.findall(r"\bvadv:([\w.-]+)", path.read_text())}
+    assert tags == {"0.2.0-cpu", "0.2.0-gpu"}
+
+
+def test_terraform_removes_what_it_made_and_both_routes_make_the_role_for_spot_machines() -> None:
+    infra = ROOT / "infra"
+    repository = (infra / "terraform" / "storage.tf").read_text().partition('"aws_ecr_repository" "images"')[2]
+    assert re.search(r"force_delete\s+= true", repository.partition("\n}")[0])  # otherwise it must be empty
+    for path in (infra / "terraform" / "platform.tf", infra / "launcher" / "main.tf"):
+        role = path.read_text().partition('"aws_iam_service_linked_role" "spot"')[2].partition("\n}")[0]
+        assert "var.create_spot_role ? 1 : 0" in role
+        assert '"spot.amazonaws.com"' in role
