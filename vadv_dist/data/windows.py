@@ -256,7 +256,7 @@ class RayWindows:
         import ray
         from ray.exceptions import GetTimeoutError, RayActorError
 
-        with contextlib.suppress(GetTimeoutError, RayActorError):  # a new actor is told by the next `get`
+        with contextlib.suppress(GetTimeoutError, RayActorError):  # the next `get` tells a new actor
             ray.get(self._actor.want.remote(self._rank, *windows), timeout=_TELL_S)
 
     def _ahead(self, windows: Iterable[ShardIds]) -> list[ShardIds]:

@@ -29,7 +29,7 @@ class GroupScore:
     Attributes:
         name: the group's.
         values: the score of each of its clips, [R]: absolute errors, or whether they are right.
-        bias: mean of prediction minus label; None where predictions are no numbers.
+        bias: mean of prediction minus label; None where predictions are not numbers.
     """
 
     name: str
