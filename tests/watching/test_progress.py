@@ -32,6 +32,21 @@ def test_each_line_is_shown_once_if_the_file_was_trimmed_and_grew(
     assert shown == [2, 3, 4, 5]
 
 
+def test_lines_of_a_clock_that_is_behind_are_shown(tmp_path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, (1, 10.0), (2, 3611.0), (3, 3612.0))
+    shown: list[int] = []
+    with MetricsTail(path, lambda shown_line: shown.append(shown_line.step), interval_s=30):
+        # Resumed from step 1 on another machine, whose clock is behind.
+        write(path, (1, 10.0), (2, 20.5), (3, 19.75))
+    assert shown == [2, 3]
+    tail = MetricsTail(path, lambda shown_line: shown.append(shown_line.step))
+    tail.poll()
+    write(path, (1, 10.0), (2, 20.5), (3, 19.75), (4, 5.0))
+    tail.poll()
+    assert shown == [2, 3, 1, 2, 3, 4]
+
+
 def test_incomplete_line_is_read_later(tmp_path) -> None:
     path = tmp_path / "metrics.jsonl"
     write(path, (1, 10.0))

@@ -144,13 +144,14 @@ class MetricsTail:
     """Follows metrics.jsonl while another process writes it, and passes each new line to `show`.
 
     As a context, it reads later lines in a background thread; `poll` reads from the first line on. When a run resumes,
-    it replaces the file, which is then read from the start; lines that are not newer than the last one are skipped.
+    it replaces the file by one without the lines of what it repeats, which is then read from the start; lines that are
+    already known are skipped. Their times are no help, because each line has that of the clock of its own machine.
     """
 
     def __init__(self, path: Location, show: Callable[[Line], None], interval_s: float = 0.5) -> None:
         self._lines = LineReader(path, interval_s)
         self._show = show
-        self._seen = 0.0
+        self._known: set[int] = set()  # hashes of lines, which differ at least in their times
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="vadv-progress", daemon=True)
 
@@ -179,10 +180,12 @@ class MetricsTail:
 
     def _read(self, show: Callable[[Line], None]) -> None:
         for raw in self._lines.new():
+            if (line_hash := hash(raw)) in self._known:
+                continue
+            self._known.add(line_hash)
             try:
                 line = parse_line(parse_json(raw))
             except JsonError:
                 continue  # an incomplete line of a killed attempt, which the next attempt removes
-            if line is not None and line.time > self._seen:
-                self._seen = line.time
+            if line is not None:
                 show(line)
