@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "engines": {"tasks", "objectives", "data", "config", "cuda", "formats", "errors"},
     "runs": {"data", "models", "evaluation", "config", *BASE},
     "watching": {"runs", "evaluation", "runtime", *BASE},
-    "inference": {"models", "evaluation", *BASE},
+    "inference": {"models", "evaluation", "runtime", *BASE},
     "serving": {"runtime", "models", "inference", "evaluation", *BASE},
     "training": {"tasks", "objectives", "engines", "runs", "inference", "data", "config", *BASE},
     "launch": {"training", "tasks", "engines", "runs", "watching", "inference", "data", "config", "runtime", *BASE},

@@ -25,6 +25,8 @@ from vadv_dist.runtime.signals import finishing_first, sigterm_raises
 with sigterm_raises(), finishing_first(float(sys.argv[1]), on_signal=lambda name: print("heard", flush=True),
                                        safe=lambda: "Step 7 is saved.") as request:
     request.is_working = True
+    if sys.argv[2]:
+        request.ask(sys.argv[2], is_notice=True)
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"a", b"b", 100_000_000)
 """
@@ -85,20 +87,42 @@ def test_the_exception_of_ray_inits_handler_counts_as_termination() -> None:
         sys.exit(3)
 
 
-@pytest.mark.parametrize(("grace_s", "signals", "at_most_s"), [("1", 1, 20), ("600", 2, 40)])
-def test_a_process_stuck_in_c_code_ends_after_the_grace_period(grace_s: str, signals: int, at_most_s: float) -> None:
-    process = start("-c", GRACE, grace_s)
+@pytest.mark.parametrize(
+    ("grace_s", "signals", "at_most_s", "notice", "number", "code"),
+    [
+        ("1", 1, 20, "", signal.SIGTERM, 143),
+        ("600", 2, 40, "", signal.SIGTERM, 143),
+        ("1", 1, 20, "", signal.SIGUSR1, 75),
+        ("1", 1, 20, "preemption", signal.SIGTERM, 75),
+    ],
+)
+def test_a_process_stuck_in_c_code_ends_after_the_grace_period(
+    grace_s: str, signals: int, at_most_s: float, notice: str, number: signal.Signals, code: int
+) -> None:
+    process = start("-c", GRACE, grace_s, notice)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     began = time.monotonic()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     assert process.stdout.readline() == "heard\n"
     for _ in range(signals - 1):
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
     _, told = process.communicate(timeout=120)
-    assert process.returncode == 143
+    assert process.returncode == code
     assert time.monotonic() - began < at_most_s
-    assert told == f"vadv: SIGTERM: trainer.grace_s ({grace_s} s) is over. Step 7 is saved.\n"
+    assert told == f"vadv: {number.name}: trainer.grace_s ({grace_s} s) is over. Step 7 is saved.\n"
+
+
+def test_the_first_signal_after_a_notice_of_the_node_does_not_end_the_command_at_once() -> None:
+    with sigterm_raises():
+        with finishing_first(60, on_signal=lambda name: None, safe=str) as request:
+            request.is_working = True
+            request.ask("preemption", is_notice=True)
+            signal.raise_signal(signal.SIGTERM)
+            assert (request.cause, request.is_notice) == ("preemption", True)
+            with pytest.raises(TerminatedError):
+                signal.raise_signal(signal.SIGTERM)
+        assert termination() == ("SIGTERM", 75)
 
 
 def test_sigterm_is_a_notice_only_if_the_environment_says_so(monkeypatch) -> None:

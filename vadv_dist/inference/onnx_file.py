@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vadv_dist.errors import MachineError, UserError
+from vadv_dist.runtime.garbage_collection import no_collection
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -48,7 +49,7 @@ def write_onnx(module: nn.Module, path: Path, inputs: Mapping[str, Tensor], axes
     """
     dims = {number: torch.export.Dim(axis) for number, axis in enumerate(axes)}
     values = tuple(inputs.values())
-    with _quiet(), torch.no_grad():
+    with _quiet(), torch.no_grad(), no_collection():
         program = torch.onnx.export(
             module,
             values,

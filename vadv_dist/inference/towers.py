@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from vadv_dist.models.retrieval_towers import INPUT, OPERATIONS, RetrievalTowers, Tower
+from vadv_dist.runtime.garbage_collection import no_collection
 
 _OPERATORS: dict[Callable[..., Any], str] = {
     operator.getitem: "getitem",
@@ -69,7 +70,7 @@ def _program(student: nn.Module, widths: Mapping[str, int]) -> torch.export.Expo
     # Different numbers, because one modality does not affect the other.
     example = torch.zeros(3, widths["audio"]), torch.zeros(5, widths["visual"])
     rows = {0: torch.export.Dim("audio_rows")}, {0: torch.export.Dim("visual_rows")}
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), no_collection(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about its own code
         return torch.export.export(student, example, dynamic_shapes=rows).run_decompositions({})
 

@@ -12,7 +12,7 @@ from vadv_dist.config import Config, config_to_dict
 from vadv_dist.config.trainer_sections import TrainerConfig
 from vadv_dist.engines.allocator import THREAD_ENVIRONMENT
 from vadv_dist.engines.faults import is_lost_peer
-from vadv_dist.errors import MachineError, PreemptedError, VadvError
+from vadv_dist.errors import MachineError, NoticedError, PreemptedError, StoppedError, VadvError
 from vadv_dist.launch.cluster import SAY_EVERY_S, cluster_resource, is_busy, lacks, node_leaves, ray_session
 from vadv_dist.launch.driver_notes import DriverNotes
 from vadv_dist.launch.shared_folder import leave_mark, require_shared
@@ -205,13 +205,28 @@ class _Following:
         Raises:
             MachineError: the cluster has been too small for the workers for too long.
             PreemptedError: so it has since a node was taken away.
+            StoppedError: the run is asked to stop while no worker trains.
         """
         if time.monotonic() >= self._look_at_s:
             self._look_at_s = time.monotonic() + _NOTES_S
             self.read()
-        if self._request.asked and not self._has_asked:
+        if self._request.asked:
+            self._stop()
+
+    def _stop(self) -> None:
+        """Pass on the request to stop, once; workers that do not run have nothing to finish."""
+        if not self._has_asked:
+            self.read()  # whether they run
+        is_waiting = self._waiting_since_s is not None
+        if not is_waiting and not self._has_asked:
             self._has_asked = True
-            ask_to_stop(self._flag, self._request.cause)
+            is_waiting = not ask_to_stop(self._flag, self._request.cause)
+        if is_waiting:
+            kind = NoticedError if self._request.is_notice else StoppedError
+            raise kind(
+                f"{self._request.cause} arrived while the workers were starting. Run the same command again to resume "
+                f"{self._folder.root}."
+            )
 
     def read(self) -> None:
         """Read the controller's notes, and see whether this node leaves."""
@@ -220,7 +235,6 @@ class _Following:
         if self._may_leave and not self._request.asked and node_leaves():
             self._say("this node leaves the cluster: finishing the step and writing a checkpoint")
             self._request.ask("preemption", is_notice=True)
-
         self._wait()
 
     def _wait(self) -> None:

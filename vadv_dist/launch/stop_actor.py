@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from vadv_dist.runtime.signals import TerminatedError
-
 _ANSWER_S, _POLL_S = 5.0, 1.0
 
 
@@ -42,20 +40,18 @@ def stop_flag() -> Any:
     return actor.options(num_cpus=0, scheduling_strategy=here).remote()
 
 
-def ask_to_stop(flag: Any, cause: str) -> None:
+def ask_to_stop(flag: Any, cause: str) -> bool:
     """Ask the workers to stop after their step, because of `cause`, such as `SIGTERM`.
 
-    Raises:
-        TerminatedError: they have not started training, so there is nothing to wait for.
+    Returns:
+        whether rank 0 hears it; if not, training has not started, and there is nothing to wait for.
     """
     import ray
 
     try:
-        has_waiter = ray.get(flag.ask.remote(cause), timeout=_ANSWER_S)
+        return bool(ray.get(flag.ask.remote(cause), timeout=_ANSWER_S))
     except ray.exceptions.RayError:
-        has_waiter = False
-    if not has_waiter:
-        raise TerminatedError
+        return False
 
 
 @contextmanager

@@ -57,7 +57,7 @@ class StopRequest:
         return bool(self.cause)
 
     def ask(self, cause: str, *, is_notice: bool) -> None:
-        """Request a stop, unless one is requested already."""
+        """Request a stop; the first cause remains."""
         if not self.cause:
             self.is_notice = is_notice
             self.cause = cause
@@ -71,6 +71,8 @@ class _Listener:
     request: StopRequest | None = None
     has_raised: bool = False
     first: int = 0
+    has_asked: bool = False
+    was_noticed: bool = False
 
     def __call__(self, number: int, frame: object) -> None:
         if os.getpid() != self.pid:  # a forked child that inherited the handler
@@ -78,8 +80,11 @@ class _Listener:
             signal.raise_signal(number)
             return
         self.first = self.first or number
-        if self.request is not None and self.request.is_working and not self.request.asked:
+        if self.request is not None and self.request.is_working and not self.has_asked:
+            # Another notice, such as that of the node, may have asked before any signal did.
+            self.has_asked = True
             self.request.ask(signal.Signals(number).name, is_notice=_is_notice(number))
+            self.was_noticed = self.request.is_notice
         else:
             self.has_raised = True
             raise TerminatedError
@@ -101,7 +106,8 @@ def is_termination(error: KeyboardInterrupt) -> bool:
 def termination() -> tuple[str, int]:
     """Name of the first signal that ended the command (SIGTERM if there was none), and the exit code for it."""
     number = (_listener.first if _listener is not None else 0) or signal.SIGTERM
-    return signal.Signals(number).name, NOTICED if _is_notice(number) else TERMINATED
+    was_noticed = _is_notice(number) or (_listener is not None and _listener.was_noticed)
+    return signal.Signals(number).name, NOTICED if was_noticed else TERMINATED
 
 
 def _is_notice(number: int) -> bool:
@@ -174,17 +180,19 @@ def finishing_first(
     def watch() -> None:
         """Time the grace period in another thread, because a long call of C code delays Python's handlers."""
         deadline: float | None = None
+        first = 0  # that of the listener is set only when the main thread gets to it
         while True:
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([reading], [], [], left_s)[0]:
-                name, code = termination()
+                name = signal.Signals(first).name
                 message = f"vadv: {name}: trainer.grace_s ({grace_s:g} s) is over. {safe()}\n"
                 os.write(2, message.encode())  # not through a console, whose lock the main thread may hold
-                os._exit(code)
+                os._exit(NOTICED if request.is_notice or _is_notice(first) else TERMINATED)
             received = os.read(reading, 1)
             if not received:  # the block has ended
                 return
             if received[0] in _SIGNALS and deadline is None:
+                first = received[0]
                 deadline = time.monotonic() + grace_s - min(_LEAVING_S, grace_s * _LEAVING_SHARE)
                 if request.is_working:
                     on_signal(signal.Signals(received[0]).name)

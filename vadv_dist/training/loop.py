@@ -124,7 +124,10 @@ class Trainer:
         """
         try:
             with self._checkpoints:
-                self._fit()
+                try:
+                    self._fit()
+                finally:
+                    self.pulse.rest("writing the last checkpoint")
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -163,7 +166,8 @@ class Trainer:
             # Before the checkpoint, which keeps it.
             self._emit(StopLine(step=self.state.step, epoch=self.state.epoch, cause=self.asked()))
             if self.state.step > self._checkpoints.saved_step:
-                self._checkpoint()
+                with self.pulse.away("saving a checkpoint"):
+                    self._checkpoint()
             self._flush_log()
 
     def _train_epoch(self) -> None:

@@ -59,6 +59,10 @@ class Pulse:
         finally:
             self._doing, self._since, self._counts = before, time.monotonic(), counts
 
+    def rest(self, doing: str) -> None:
+        """Do not count time any more: the loop is over, and what remains is storage."""
+        self._doing, self._counts = doing, False
+
     def read(self) -> Beat:
         """The present state."""
         still_s = time.monotonic() - self._since if self._counts else 0.0

@@ -209,7 +209,7 @@ def test_a_small_file_cannot_use_much_memory_or_time(name: str) -> None:
     started, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError):
         read(bombs()[name])
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 20  # 2 s on a quiet machine
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 700 << 10  # KiB
 
 
