@@ -1,14 +1,19 @@
-"""Waiting for a cluster to grow."""
+"""Waiting for a cluster to grow, and being asked to stop while workers start."""
 
 import json
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from vadv_dist.config import load_config
 from vadv_dist.config.trainer_sections import TrainerConfig
-from vadv_dist.errors import MachineError, UserError
+from vadv_dist.errors import MachineError, NoticedError, StoppedError, UserError
 from vadv_dist.launch.cluster import ray_session
+from vadv_dist.launch.driver_notes import DriverNotes
+from vadv_dist.launch.stop_actor import stop_flag
+from vadv_dist.runtime.signals import StopRequest
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -33,3 +38,40 @@ def test_cluster_that_does_not_grow_is_told_of_and_the_request_withdrawn(joined)
     assert json.loads(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL)) == []
     with ray_session(TrainerConfig(num_workers=[2, 40], cpus_per_worker=1), said.append) as cpus:
         assert cpus == 1
+
+
+def test_a_run_asked_to_stop_while_its_workers_start_ends_at_once(joined, write_config) -> None:
+    import ray
+
+    from vadv_dist.launch.ray_run import _Following
+
+    ray.init(log_to_driver=False)
+    config = load_config(write_config())
+    what = "arrived while the workers were starting"
+
+    def following(key: str, cause: str, *, is_notice: bool) -> tuple[_Following, DriverNotes, Any]:
+        flag, request = stop_flag(), StopRequest()
+        follows = _Following(config, 1, str, request, flag, key, may_leave=False)
+        follows.look()
+        request.ask(cause, is_notice=is_notice)
+        return follows, DriverNotes(key), flag
+
+    follows, notes, flag = following("none", "preemption", is_notice=True)
+    with pytest.raises(NoticedError, match=f"^preemption {what}"):
+        follows.look()
+
+    follows, notes, flag = following("not heard", "SIGTERM", is_notice=False)
+    notes.write("running", workers=2)
+    with pytest.raises(StoppedError, match=f"^SIGTERM {what}") as stopped:
+        follows.look()
+    assert not isinstance(stopped.value, NoticedError)
+
+    follows, notes, flag = following("lost", "SIGUSR1", is_notice=True)
+    notes.write("running", workers=2)
+    heard = flag.wait.remote()
+    follows.look()
+    assert ray.get(heard, timeout=60) == "SIGUSR1"
+    notes.write("restarting", cause="lost worker", why="a worker was lost")
+    follows.read()
+    with pytest.raises(NoticedError, match=f"^SIGUSR1 {what}"):
+        follows.look()
