@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 
 from vadv_dist.config import Config, load_config
+from vadv_dist.config.search import SearchConfig
 from vadv_dist.data.sources import Sources
-from vadv_dist.errors import StorageError, UserError
+from vadv_dist.errors import NoticedError, StorageError, UserError
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.trained_on import SourceIdentity, TrainedOn
-from vadv_dist.tuning.events import Ended, Epoch, Event
-from vadv_dist.tuning.jobs import RunJob, drive
+from vadv_dist.tuning.events import Blocked, Ended, Epoch, Event, Failed, Lost
+from vadv_dist.tuning.jobs import RunJob, TrialJob, drive
 from vadv_dist.tuning.pools import LocalPool
+from vadv_dist.tuning.space_file import load_space
+from vadv_dist.tuning.study import Study
 
 
 class PretendingPool(LocalPool):
@@ -53,6 +56,51 @@ def test_search_ends_before_a_training_on_other_data_is_counted(write_config: An
     with pytest.raises(UserError, match=rf"started on .*{fingerprint}.*trial 1 was trained on .*ffffffffffff"):
         run(replaced, "other")
     assert len(events) == 1
+
+
+class InterruptedPool(LocalPool):
+    """A pool that raises or returns what it is given, in place of training."""
+
+    def __init__(self, *given: BaseException | Event) -> None:
+        super().__init__(1.0)
+        self._given = iter(given)
+
+    def next(self) -> tuple[str, Event]:
+        given = next(self._given)
+        if isinstance(given, BaseException):
+            raise given
+        return self._key, given
+
+
+def test_interrupted_starts_of_a_trial_are_no_losses(write_config: Any, tmp_path: Path) -> None:
+    config = load_config(write_config(), ["--trainer.max_failures=2"])
+    (tmp_path / "space.yaml").write_text(
+        "space: {optimizer.lr: {distribution: float, low: 1.0e-4, high: 1.0e-2, log: true}}"
+    )
+    space, _ = load_space(tmp_path / "space.yaml", config)
+    settings = SearchConfig(num_trials=1, scheduler="none")
+    ended: list[Event] = []
+
+    def search(*given: BaseException | Event) -> None:
+        """Start or resume it as a new process does."""
+        study = Study.open(f"{tmp_path}/study.log", "s", space, config, settings)
+        [asked] = study.unfinished() or [study.ask()]
+        assert asked is not None
+        drive(InterruptedPool(*given), iter([TrialJob(study, asked, config, lambda _, event: ended.append(event))]))
+
+    interruptions = (
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (NoticedError("the node leaves"), NoticedError),
+        (Blocked("the disk is full"), StorageError),
+    )
+    for given, expected in 2 * interruptions:
+        with pytest.raises(expected):
+            search(given)
+    with pytest.raises(KeyboardInterrupt):
+        search(Lost("killed"), Lost("killed"), KeyboardInterrupt())
+    assert ended == []
+    search(Lost("killed"))
+    assert ended == [Failed("lost", "lost 3 times without reaching the next checkpoint. killed")]
 
 
 def test_training_without_room_for_its_checkpoint_has_not_failed(write_config: Any, small_disk: Path) -> None:

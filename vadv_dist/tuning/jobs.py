@@ -48,7 +48,7 @@ class Job(ABC):
 
     @abstractmethod
     def withdraw(self) -> None:
-        """Forget that it has started, because it could not."""
+        """Forget that it has started, because it was interrupted, or could not start."""
 
 
 def drive(
@@ -58,6 +58,8 @@ def drive(
     on_change: Callable[[Mapping[str, Job]], None] = lambda running: None,
 ) -> None:
     """Run all jobs, as many at a time as the pool has slots; a job whose process is lost is started again.
+
+    A signal, a notice or an error of another job interrupts those that run, and their starts do not count as losses.
 
     Args:
         pool: runs the trainings.
@@ -69,6 +71,23 @@ def drive(
         StorageError: a job cannot write to its storage; it has not ended.
     """
     running: dict[str, Job] = {}
+    try:
+        _drive(pool, jobs, trained_on, on_change, running)
+    except (KeyboardInterrupt, VadvError):
+        with contextlib.suppress(Exception):  # the study may be on the same full disk
+            for job in running.values():
+                job.withdraw()
+        raise
+
+
+def _drive(
+    pool: Pool,
+    jobs: Iterator[Job],
+    trained_on: TrainedOn | None,
+    on_change: Callable[[Mapping[str, Job]], None],
+    running: dict[str, Job],
+) -> None:
+    """See `drive`; `running` holds the jobs that have started and not ended."""
 
     def start(job: Job) -> None:
         while (event := job.begin()) is not None:
@@ -95,11 +114,9 @@ def drive(
         if isinstance(event, Epoch):
             pool.decide(key, job.on_epoch(event))
             continue
-        del running[key]
         if isinstance(event, Blocked):
-            with contextlib.suppress(Exception):  # what it records may be on the same disk
-                job.withdraw()
             raise StorageError(f"{key}: {event.message}")
+        del running[key]
         if isinstance(event, Lost):
             job.lost = event.reason
             start(job)
