@@ -75,16 +75,22 @@ def _lease(place: S3Path, taken: str, wait_s: float) -> Iterator[None]:
 
     def renew() -> None:
         nonlocal etag
-        count = 0
+        count, is_failing = 0, False
         while not ended.wait(RENEW_S):
             count += 1
             try:
-                etag = _put(place, owner, count, etag)
-            except ConflictError:
-                logger.error("%s was taken over by another process; this process must not write any more.", place)
+                etag, is_failing = _put(place, owner, count, etag), False
+            except (ConflictError, FileNotFoundError):
+                if ended.is_set():
+                    return  # the work is done; `_release` says what happened
+                logger.error(
+                    "%s was removed or taken over by another process; this process must not write any more.", place
+                )
                 os._exit(MachineError.exit_code)
-            except MachineError as error:
-                logger.warning("the lease %s could not be renewed: %s", place, error)
+            except Exception as error:  # whatever it is: nobody else renews the lease
+                if not is_failing:
+                    logger.warning("the lease %s could not be renewed: %s; trying again …", place, error)
+                is_failing = True
 
     thread = threading.Thread(target=renew, name="vadv-lease", daemon=True)
     thread.start()
@@ -93,7 +99,28 @@ def _lease(place: S3Path, taken: str, wait_s: float) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        place.unlink()
+        _release(place, owner)
+
+
+def _release(place: S3Path, owner: str) -> None:
+    """Remove a lease if it is still this owner's; whatever fails, the work that it protected has its own result."""
+    try:
+        if _owned(place, owner) is not None:
+            place.unlink()
+        else:
+            logger.warning("%s was removed or taken over by another process before this one had ended.", place)
+    except Exception as error:
+        logger.warning("the lease %s could not be removed, so it expires after %.0f s: %s", place, LEASE_S, error)
+
+
+def _owned(place: S3Path, owner: str) -> str | None:
+    """The ETag of a lease if it is this owner's."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        opened = place.open()
+        held = json.loads(b"".join(opened.parts))
+        if isinstance(held, dict) and held.get("owner") == owner:
+            return opened.etag
+    return None
 
 
 def _take(place: S3Path, owner: str, taken: str, wait_s: float) -> str:
@@ -103,7 +130,7 @@ def _take(place: S3Path, owner: str, taken: str, wait_s: float) -> str:
         try:
             if seen is None or _expires(place, seen):
                 return _put(place, owner, 0, seen)
-        except ConflictError:
+        except (ConflictError, FileNotFoundError):  # taken over or released in the meantime
             pass
         if time.monotonic() >= deadline and place.etag() is not None:
             raise TakenError(taken)
@@ -130,17 +157,21 @@ def _expires(place: S3Path, etag: str) -> bool:
 
 
 def _put(place: S3Path, owner: str, count: int, etag: str | None) -> str:
-    """Write the lease if the object still has this ETag, or with None if there is no object; return the new ETag."""
+    """Write the lease if the object still has this ETag, or with None if there is no object; return the new ETag.
+
+    Raises:
+        ConflictError, FileNotFoundError: another process has taken it over, or has also released it.
+    """
     process = _identity("self")
     body = json.dumps({"owner": owner, "renewals": count, "time": time.time(), "process": process}).encode()
     try:
         return place.write_bytes(body, if_etag=etag, if_absent=etag is None)
     except ConflictError:
-        # If the answer to a successful write is lost, the next attempt finds what this process wrote.
-        with contextlib.suppress(FileNotFoundError):
-            if place.read_bytes() == body and (written := place.etag()):
-                return written
-        raise
+        # If the answer to a successful write was lost, the lease is already this owner's.
+        written = _owned(place, owner)
+        if written is None:
+            raise
+        return written
 
 
 def _identity(process: int | str) -> list[str | int] | None:
