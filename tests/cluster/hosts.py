@@ -102,6 +102,8 @@ def hosts(count: int) -> Iterator[list[Host]]:
             outer.wait(30)
             assert outer.stdout is not None
             outer.stdout.close()
+        for number in range(1, len(made) + 1):  # the kernel may take its time to remove them with their namespaces
+            subprocess.run(["ip", "link", "delete", f"{bridge}-{number}"], stderr=subprocess.DEVNULL, check=False)
         _ip(f"link delete {bridge}")
 
 
