@@ -65,9 +65,9 @@ def train(
     if config.trainer.workers == 0:
         choose_dtype(config.trainer, choose_device(config.trainer.use_gpu))
     trained_on = TrainedOn.of(config, splits.train.sources)
-    told = _Stop(console, config.trainer.grace_s)
+    stopping = _Stop(console, config.trainer.grace_s)
     with (
-        finishing_first(config.trainer.grace_s, on_signal=told.announce, safe=told.safe) as request,
+        finishing_first(config.trainer.grace_s, on_signal=stopping.announce, safe=stopping.safe) as request,
         locked_run(config, trained_on, numbered=numbered, say=partial(_say, console)) as folder,
     ):
         config = with_name(config, folder.root.name)
@@ -103,7 +103,7 @@ def train(
             folder.metrics_log().trim(-1)
         else:
             folder.metrics_log().trim(last.step, last.state()["epoch"])
-            told.begun_step = told.saved_step = last.step
+            stopping.begun_step = stopping.saved_step = last.step
             _say(console, f"resuming from step {last.step} of {steps}")
         with (
             serve_metrics(
@@ -127,7 +127,7 @@ def train(
                 if gauges is not None:
                     gauges(line)
                 track(line)
-                told.see(line)
+                stopping.see(line)
 
             if config.trainer.workers == 0:
                 request.is_working = True
@@ -137,7 +137,7 @@ def train(
                     train_with_ray(config, folder, partial(_say, console), trial, request, callbacks, stop)
             result = folder.completed(config)
             if request.asked:
-                raise told.error(request, folder, steps, is_complete=result is not None)
+                raise stopping.error(request, folder, steps, is_complete=result is not None)
     if result is None:
         raise MachineError(f"{folder.root} ended without a result. Run the same command again to resume it.")
     return result

@@ -84,8 +84,8 @@ def all_see_mark(folder: Location, name: str, distributed: Distributed) -> bool:
     if distributed.is_main:
         from ray.experimental.internal_kv import _internal_kv_put
 
-        told = [[rank, *where] for rank, where in enumerate(found) if where]
-        _internal_kv_put(name.encode(), json.dumps(told).encode(), overwrite=True, namespace=_NAMESPACE)
+        findings = [[rank, *where] for rank, where in enumerate(found) if where]
+        _internal_kv_put(name.encode(), json.dumps(findings).encode(), overwrite=True, namespace=_NAMESPACE)
     return False
 
 
@@ -97,11 +97,11 @@ def require_shared(folder: Location, name: str) -> None:
     """
     from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get
 
-    told = _internal_kv_get(name.encode(), namespace=_NAMESPACE)
-    if told is None:
+    findings = _internal_kv_get(name.encode(), namespace=_NAMESPACE)
+    if findings is None:
         return
     _internal_kv_del(name.encode(), namespace=_NAMESPACE)
-    blind = "; ".join(f"rank {rank} on {host} ({place})" for rank, host, place in json.loads(told))
+    blind = "; ".join(f"rank {rank} on {host} ({place})" for rank, host, place in json.loads(findings))
     raise UserError(
         f"{folder} is not shared by all workers: a file that the driver on {socket.gethostname()} has just written "
         f"there is not visible to {blind}. Nothing was trained. {_ADVICE}"
