@@ -45,8 +45,8 @@ def readings(
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, video in enumerate(video_ids):
         rows_of[video].append(row)
-    separated = [text.replace(SEPARATOR, " ") for text in texts]
-    found = list(separated)
+    own = [text.replace(SEPARATOR, " ") for text in texts]
+    found = list(own)
     several = [rows for rows in rows_of.values() if len(rows) > 1]
     advice = (
         "The student reads the utterances before a clip in the order of the numbers in clip ids (v_1, v_2, … of video "
@@ -65,5 +65,5 @@ def readings(
         spoken = [row for _, row in sorted(zip(numbers, rows, strict=True), key=lambda pair: pair[0] or 0)]
         for at, row in enumerate(spoken):
             before = spoken[max(0, at - context) : at]
-            found[row] = SEPARATOR.join([separated[row], *(separated[other] for other in reversed(before))])
+            found[row] = SEPARATOR.join([own[row], *(own[other] for other in reversed(before))])
     return found
