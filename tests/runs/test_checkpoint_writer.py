@@ -251,6 +251,22 @@ def test_loop_state_of_the_last_checkpoint_is_replaced(folder) -> None:
     saved.verify()
 
 
+def test_lines_are_written_before_a_checkpoint_or_its_new_state_claims_them(folder) -> None:
+    best: list[list[int]] = []
+    writer = CheckpointWriter(folder, 0, 1, "one", before_publishing=lambda: best.append(saved_best()))
+
+    def saved_best() -> list[int]:
+        found = last_checkpoint(folder)
+        return [] if found is None else found.state()["best"]
+
+    save([writer], 3, [1])
+    writer.wait()
+    assert best == [[]]
+    writer.replace_state(3, [3], {"step": 3, "best": [3]})
+    assert best == [[], [1]]
+    assert saved_best() == [3]
+
+
 def test_memory_of_a_smaller_checkpoint_is_freed_before_a_larger_one_is_copied(tmp_path: Path, monkeypatch) -> None:
     [writer] = writers(tmp_path, 1)
     save([writer], 1, [1], full=False)

@@ -86,7 +86,7 @@ class CheckpointWriter:
         rank, world_size: this rank and the number of ranks.
         attempt: the same for all ranks, and for no earlier attempt of the run.
         parts_wait_s: seconds that rank 0 waits for the other ranks' parts.
-        before_publishing: called by rank 0's thread before a checkpoint becomes complete.
+        before_publishing: called on rank 0 before a checkpoint becomes complete or gets another state.
         keep_last: number of checkpoints that training can continue from to keep.
 
     Attributes:
@@ -176,6 +176,7 @@ class CheckpointWriter:
         """
         self.wait()
         if self._rank == 0:
+            self._before_publishing()
             checkpoint_at(self._folder, step).with_state(state)
             self._resumable[step] = frozenset(best)
             prune(self._folder, self._keep(), resumable=self._resumable, up_to=step)

@@ -20,7 +20,7 @@ class MetricsLog:
         self._file.append(json.dumps(line.to_json(), allow_nan=False) + "\n")
 
     def flush(self) -> None:
-        """Write appended lines; called before a checkpoint, which must not be ahead of them."""
+        """Write appended lines for good; called before a checkpoint, which must not be ahead of them."""
         self._file.flush()
 
     def lines(self) -> list[Line]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vadv_dist.errors import VadvError
 from vadv_dist.storage.objects import Location, S3Path
-from vadv_dist.storage.writes import disk_faults, write_text
+from vadv_dist.storage.writes import disk_faults, flush_folder, write_text
 
 # An object is written at most this often, and writing it takes at most this share of the time.
 _SHORTEST_INTERVAL_S, _WRITING_SHARE = 3.0, 0.02
@@ -56,12 +56,17 @@ class LineFile:
             self._thread.start()
 
     def flush(self) -> None:
-        """Write appended lines to the object; any thread may call it.
+        """Make appended lines survive a loss of power, or write them to the object; any thread may call it.
 
         Raises:
-            VadvError: the store does not take them.
+            VadvError: the disk fails, or the store does not take them.
         """
         with self._writing:
+            if isinstance(self._path, Path):
+                with contextlib.suppress(FileNotFoundError), disk_faults(self._path), self._path.open("rb") as file:
+                    os.fsync(file.fileno())
+                    flush_folder(self._path.parent)
+                return
             with self._changing:
                 text, changes = "".join(self._lines or []), self._changes
             if changes == self._written:

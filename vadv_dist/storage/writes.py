@@ -69,7 +69,7 @@ def write_new(path: Location, text: str) -> bool:
                 file.flush()
                 os.fsync(file.fileno())
             os.link(partial, path)
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
         except FileExistsError:
             return False
         finally:
@@ -118,7 +118,7 @@ def atomic_file(path: Location, safe: str = _UNCHANGED) -> Iterator[Path]:
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(partial, path)
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -167,11 +167,11 @@ def atomic_directory(path: Location, *, manifest: str, safe: str = _UNCHANGED) -
                     with open(os.path.join(inner, name), "rb") as file:
                         os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o7777 | readable)
                         os.fsync(file.fileno())
-                _flush_folder(Path(inner))
+                flush_folder(Path(inner))
             if path.is_dir():
                 path.rmdir()
             os.replace(partial, path)
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -210,7 +210,7 @@ class JointDirectory:
             with contextlib.suppress(FileNotFoundError):
                 os.replace(self._path, earlier)
             os.replace(self._folder, self._path)
-            _flush_folder(self._path.parent)
+            flush_folder(self._path.parent)
             shutil.rmtree(earlier, ignore_errors=True)
 
     def discard(self) -> None:
@@ -315,7 +315,7 @@ def _hidden_partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make a rename in a folder survive a loss of power, if the file system supports it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
