@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 from vadv_dist.errors import ExistsError, StorageError, UserError, VadvError
 from vadv_dist.storage.object_client import ConflictError
 from vadv_dist.storage.objects import Location, S3Path
+from vadv_dist.storage.scratch import locked_folder
 
 logger = logging.getLogger(__name__)
 
@@ -305,9 +305,9 @@ def sweep(folder: Location, names: Iterable[str] | None = None, *, deep: bool = 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yield an empty folder on this machine that is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="vadv-") as folder, disk_faults(Path(folder), "nothing was changed."):
-        yield Path(folder)
+    """Yield an empty folder on this machine that is removed afterwards, or by a later process if this one is killed."""
+    with locked_folder() as folder, disk_faults(folder, "nothing was changed."):
+        yield folder
 
 
 def _hidden_partial(path: Path) -> Path:
