@@ -75,6 +75,10 @@ class StorageError(MachineError):
     """A disk is full or fails, or an object store does not respond, which others that use it would meet too."""
 
 
+class RoomError(MachineError):
+    """A Ray cluster has been too small for too long. The same command resumes when it has grown."""
+
+
 class PreemptedError(MachineError):
     """A job lost its node or was asked to stop. The same command submits it again, and it resumes."""
 

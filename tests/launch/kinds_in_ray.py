@@ -32,12 +32,12 @@ def main(paths: list[str]) -> None:
     configs = [load_config(Path(path)) for path in paths]
     for config in configs:
         RunFolder.of(config).claim(config)
-    with ray_session(configs[0].trainer) as cpus:
+    with ray_session(configs[0].trainer) as worker:
         TorchTrainer(
             train_each,
             train_loop_config={"configs": [config_to_dict(config) for config in configs]},
             torch_config=TorchConfig(backend="gloo"),
-            scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": cpus}),
+            scaling_config=ScalingConfig(num_workers=2, resources_per_worker=worker),
             run_config=RunConfig(name="workers", storage_path=str(Path(paths[0]).parent / "ray")),
         ).fit()
 

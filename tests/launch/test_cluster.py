@@ -9,7 +9,7 @@ import pytest
 
 from vadv_dist.config import load_config
 from vadv_dist.config.trainer_sections import TrainerConfig
-from vadv_dist.errors import MachineError, NoticedError, StoppedError, UserError
+from vadv_dist.errors import NoticedError, RoomError, StoppedError, UserError
 from vadv_dist.launch.cluster import ray_session
 from vadv_dist.launch.driver_notes import DriverNotes
 from vadv_dist.launch.stop_actor import stop_flag
@@ -26,18 +26,24 @@ def test_cluster_that_does_not_grow_is_told_of_and_the_request_withdrawn(joined)
     said: list[str] = []
     began = time.monotonic()
     too_many = TrainerConfig(num_workers=40, cpus_per_worker=1)
-    with pytest.raises(UserError, match="has 5 CPUs, but the workers need 40"), ray_session(too_many, said.append):
+    with (
+        pytest.raises(UserError, match="has room for 5 of 40 workers with 1 CPU each on one node"),
+        ray_session(too_many, said.append),
+    ):
         raise AssertionError
     assert not said
-    patient, what = replace(too_many, wait_for_room_s=3), r"not grown in 3 s \(trainer.wait_for_room_s\): 5 CPUs of 41"
-    with pytest.raises(MachineError, match=what), ray_session(patient, said.append):
+    patient, what = (
+        replace(too_many, wait_for_room_s=3),
+        r"not grown in 3 s \(trainer.wait_for_room_s\): room for 5 of 40",
+    )
+    with pytest.raises(RoomError, match=what), ray_session(patient, said.append):
         raise AssertionError
     assert 3 <= time.monotonic() - began < 60
-    assert said == ["waiting for the Ray cluster to grow (0 s): 5 CPUs of 41"]
+    assert said == ["waiting for the Ray cluster to grow (0 s): room for 5 of 40 workers with 1 CPU each on one node"]
     assert not is_autoscaler_v2()
     assert json.loads(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL)) == []
-    with ray_session(TrainerConfig(num_workers=[2, 40], cpus_per_worker=1), said.append) as cpus:
-        assert cpus == 1
+    with ray_session(TrainerConfig(num_workers=[2, 40], cpus_per_worker=1), said.append) as worker:
+        assert worker == {"CPU": 1}
 
 
 def test_a_run_asked_to_stop_while_its_workers_start_ends_at_once(joined, write_config) -> None:
@@ -51,7 +57,7 @@ def test_a_run_asked_to_stop_while_its_workers_start_ends_at_once(joined, write_
 
     def following(key: str, cause: str, *, is_notice: bool) -> tuple[_Following, DriverNotes, Any]:
         flag, request = stop_flag(), StopRequest()
-        follows = _Following(config, 1, str, request, flag, key, may_leave=False)
+        follows = _Following(config, {"CPU": 1.0}, str, request, flag, key, may_leave=False)
         follows.look()
         request.ask(cause, is_notice=is_notice)
         return follows, DriverNotes(key), flag

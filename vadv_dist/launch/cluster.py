@@ -2,14 +2,15 @@
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from vadv_dist.config.trainer_sections import TrainerConfig
-from vadv_dist.errors import MachineError, UserError
+from vadv_dist.errors import RoomError, UserError
+from vadv_dist.launch.room import Resources, lacking
 from vadv_dist.runtime.ray_connection import connect
-from vadv_dist.runtime.terminal import counted
 
 # Seconds between two lines while a run waits.
 SAY_EVERY_S = 10.0
@@ -19,19 +20,23 @@ _ours = False  # whether this process started the cluster that it is connected t
 
 
 @contextmanager
-def ray_session(trainer: TrainerConfig, say: Callable[[str], None] = lambda text: None) -> Iterator[int]:
+def ray_session(
+    trainer: TrainerConfig, say: Callable[[str], None] = lambda text: None, *, may_lack_room: bool = False
+) -> Iterator[dict[str, float]]:
     """Join the configured Ray cluster, or start one on this machine that is stopped when the context exits.
 
     Sessions nest: an inner one uses the cluster of the outer one.
 
     Args:
-        trainer: the cluster's address, and number and CPUs of the workers.
+        trainer: the cluster's address, and number and resources of the workers.
         say: prints a line while the cluster is too small.
+        may_lack_room: the cluster's size is not looked at.
     Yields:
-        CPUs per worker.
+        The resources of a worker: CPU and, if workers use one, GPU.
     Raises:
         UserError: the cluster is too small for the workers; Ray would wait forever.
-        MachineError: the cluster cannot be joined, or has not grown within `trainer.wait_for_room_s`.
+        RoomError: it has not grown within `trainer.wait_for_room_s`.
+        MachineError: the cluster cannot be joined.
     """
     global _ours
     import ray
@@ -45,92 +50,94 @@ def ray_session(trainer: TrainerConfig, say: Callable[[str], None] = lambda text
     try:
         # Do not claim all cores of a cluster that others may use.
         cpus = mine if _ours or trainer.cpus_per_worker else 1
-        if not _ours:
-            wait_for_room(trainer, cpus, say)
-        require_room(trainer, cpus, have_cpus=cluster_resource("CPU"), have_gpus=cluster_resource("GPU"))
-        yield cpus
+        if not (_ours or may_lack_room):
+            wait_for_room(trainer, resources_of_worker(trainer, cpus, gpus=0), say)
+        worker = resources_of_worker(trainer, cpus, gpus=cluster_resource("GPU"))
+        if not may_lack_room:
+            require_room(trainer, worker, staying_nodes())
+        yield worker
     finally:
         if started_here:
             ray.shutdown()
             _ours = False
 
 
-def wait_for_room(trainer: TrainerConfig, cpus: int, say: Callable[[str], None]) -> None:
+def resources_of_worker(trainer: TrainerConfig, cpus: int, *, gpus: float) -> dict[str, float]:
+    """The resources of a worker: `trainer.use_gpu: auto` takes a GPU for each if the cluster has as many `gpus`."""
+    use_gpu = gpus >= trainer.min_workers if trainer.use_gpu == "auto" else trainer.use_gpu
+    return {"CPU": float(cpus), **({"GPU": 1.0} if use_gpu else {})}
+
+
+def wait_for_room(trainer: TrainerConfig, worker: Resources, say: Callable[[str], None]) -> None:
     """Ask an autoscaling cluster for the workers' resources, and wait at most `trainer.wait_for_room_s` for them.
 
     Every ten seconds a line says what is missing. The request is withdrawn at the end: it would otherwise keep the
     nodes for good.
 
     Raises:
-        MachineError: the cluster has not grown in time.
+        RoomError: the cluster has not grown in time.
     """
     began = time.monotonic()
-    if trainer.wait_for_room_s == 0 or not (lacking := lacks(trainer, cpus)):
+    what = partial(lacks, worker, trainer.min_workers, spare_cpus=1)
+    if trainer.wait_for_room_s == 0 or not what():
         return
     from ray.autoscaler.sdk import request_resources
 
-    bundle = {"CPU": float(cpus), **({"GPU": 1.0} if trainer.use_gpu is True else {})}
-    request_resources(bundles=[*[bundle] * trainer.workers, {"CPU": 1.0}])
+    request_resources(bundles=[*[dict(worker)] * trainer.workers, {"CPU": 1.0}])
     say_at_s = 0.0
     try:
-        while lacking := lacks(trainer, cpus):
+        while missing := what():
             waited_s = time.monotonic() - began
             if waited_s > trainer.wait_for_room_s:
-                raise MachineError(
+                raise RoomError(
                     f"The Ray cluster has not grown in {trainer.wait_for_room_s:g} s (trainer.wait_for_room_s): "
-                    f"{lacking}. Run the same command again, or wait longer."
+                    f"{missing}. Run the same command again, or wait longer."
                 )
             if waited_s >= say_at_s:
-                say(f"waiting for the Ray cluster to grow ({waited_s:.0f} s): {lacking}")
+                say(f"waiting for the Ray cluster to grow ({waited_s:.0f} s): {missing}")
                 say_at_s += SAY_EVERY_S
             time.sleep(min(_LOOK_S, trainer.wait_for_room_s))
     finally:
         request_resources(bundles=[])
 
 
-def lacks(trainer: TrainerConfig, cpus: int, spare: int = 1) -> str:
-    """What the nodes that stay lack for the least number of workers and `spare` CPUs; empty if nothing."""
-    import ray
-
-    leaving = leaving_nodes()
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # untyped in Ray
-    staying = [node["Resources"] for node in nodes if node["Alive"] and node["NodeID"] not in leaving]
-    have = {name: sum(node.get(name, 0.0) for node in staying) for name in ("CPU", "GPU")}
-    need = {"CPU": cpus * trainer.min_workers + spare, "GPU": trainer.min_workers * (trainer.use_gpu is True)}
-    return ", ".join(f"{counted(have[name], name)} of {need[name]}" for name in need if have[name] < need[name])
+def lacks(worker: Resources, workers: int, *, spare_cpus: int = 0) -> str:
+    """What the nodes that stay lack for workers, used or not; see `lacking`."""
+    return lacking(staying_nodes(), worker, workers, spare_cpus=spare_cpus)
 
 
-def is_busy(trainer: TrainerConfig, cpus: int) -> str:
+def is_busy(worker: Resources, workers: int) -> str:
     """What is in use by others so that the workers cannot start; empty if nothing."""
-    import ray
+    from ray._private.state import available_resources_per_node
     from ray.util import placement_group_table
 
     if not any(group["state"] == "PENDING" for group in placement_group_table().values()):
         return ""  # what is not free may be in use by the workers themselves, which are starting
-    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]  # untyped in Ray
-    need = {"CPU": cpus * trainer.min_workers, "GPU": trainer.min_workers * (trainer.use_gpu is True)}
-    lacking = [name for name in need if free.get(name, 0.0) < need[name]]
-    return ", ".join(f"{counted(free.get(name, 0.0), name)} of {need[name]} free" for name in lacking)
+    leaving = leaving_nodes()
+    free: dict[str, Resources] = available_resources_per_node()  # type: ignore[no-untyped-call]  # untyped in Ray
+    return lacking([has for node, has in free.items() if node not in leaving], worker, workers)
 
 
-def require_room(trainer: TrainerConfig, cpus: int, *, have_cpus: float, have_gpus: float) -> None:
+def require_room(trainer: TrainerConfig, worker: Resources, nodes: Sequence[Resources]) -> None:
     """Check that a cluster is large enough for the workers.
 
     Raises:
-        UserError: it has fewer CPUs, or GPUs if they are requested, than the workers need.
+        UserError: its nodes lack room for the workers, or one CPU more for reading data.
     """
-    workers = trainer.min_workers
-    if have_cpus < cpus * workers + 1:
+    if missing := lacking(nodes, worker, trainer.min_workers, spare_cpus=1):
+        other = "set trainer.use_gpu to false, " if "GPU" in worker else ""
         raise UserError(
-            f"The Ray cluster has {counted(have_cpus, 'CPU')}, but the workers need {workers} × "
-            f"{counted(cpus, 'CPU')}, and reading data needs one more. Lower trainer.num_workers or "
-            "trainer.cpus_per_worker, or add nodes."
+            f"The Ray cluster has {missing}. Lower trainer.num_workers or trainer.cpus_per_worker, {other}or add nodes."
         )
-    if trainer.use_gpu is True and have_gpus < workers:
-        raise UserError(
-            f"The Ray cluster has {counted(have_gpus, 'GPU')}, but trainer.num_workers is {workers}, and each "
-            "worker needs one. Lower trainer.num_workers, set trainer.use_gpu to auto or false, or add nodes."
-        )
+
+
+def staying_nodes() -> list[Resources]:
+    """The resources, used or not, of each node that is not being drained."""
+    import ray
+
+    leaving = leaving_nodes()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # untyped in Ray
+    return [node["Resources"] for node in nodes if node["Alive"] and node["NodeID"] not in leaving]
 
 
 def leaving_nodes() -> Collection[str]:

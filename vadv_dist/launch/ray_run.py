@@ -12,9 +12,10 @@ from vadv_dist.config import Config, config_to_dict
 from vadv_dist.config.trainer_sections import TrainerConfig
 from vadv_dist.engines.allocator import THREAD_ENVIRONMENT
 from vadv_dist.engines.faults import is_lost_peer
-from vadv_dist.errors import MachineError, NoticedError, PreemptedError, StoppedError, VadvError
-from vadv_dist.launch.cluster import SAY_EVERY_S, cluster_resource, is_busy, lacks, node_leaves, ray_session
+from vadv_dist.errors import MachineError, NoticedError, PreemptedError, RoomError, StoppedError, VadvError
+from vadv_dist.launch.cluster import SAY_EVERY_S, is_busy, lacks, node_leaves, ray_session
 from vadv_dist.launch.driver_notes import DriverNotes
+from vadv_dist.launch.room import Resources
 from vadv_dist.launch.shared_folder import leave_mark, require_shared
 from vadv_dist.launch.stop_actor import ask_to_stop, stop_flag
 from vadv_dist.launch.worker import train_in_ray
@@ -75,17 +76,15 @@ def train_with_ray(
     _remove(notes)
     mark = leave_mark(notes)
     watches: list[Any] = [*callbacks, ControllerWatch(mark, trainer_config.hang_timeout_s)]
-    with scratch_folder() as scratch, ray_session(trainer_config, say) as cpus:
-        use_gpu = trainer_config.use_gpu
-        if use_gpu == "auto":
-            use_gpu = cluster_resource("GPU") >= trainer_config.min_workers
-        _set_defaults(trainer_config, use_nccl=bool(use_gpu) and workers > 1)
+    with scratch_folder() as scratch, ray_session(trainer_config, say) as worker:
+        use_gpu = "GPU" in worker
+        _set_defaults(trainer_config, use_nccl=use_gpu and workers > 1)
         flag = stop or stop_flag()
         # mypy sees the class of Ray Train's first version.
         scaling = ray.train.ScalingConfig(  # type: ignore[call-arg]
             num_workers=trainer_config.num_workers,  # type: ignore[arg-type]
-            use_gpu=bool(use_gpu),
-            resources_per_worker={"CPU": cpus, "GPU": int(use_gpu)},
+            use_gpu=use_gpu,
+            resources_per_worker=worker,
             elastic_resize_monitor_interval_s=_RESIZE_S,
         )
         trainer = TorchTrainer(
@@ -110,7 +109,7 @@ def train_with_ray(
         )
         request.is_working = True
         try:
-            following = _Following(config, cpus, say, request, flag, mark, may_leave=stop is None)
+            following = _Following(config, worker, say, request, flag, mark, may_leave=stop is None)
             fit(trainer, following.look)
         except WorkerGroupError as error:
             failures = error.worker_failures.values()
@@ -178,7 +177,7 @@ class _Following:
 
     Args:
         config: the run.
-        cpus: of a worker.
+        worker: the resources of a worker.
         say: prints a line.
         request: whether the workers should stop.
         flag: of `stop_actor`.
@@ -187,9 +186,11 @@ class _Following:
     """
 
     def __init__(
-        self, config: Config, cpus: int, say: Say, request: StopRequest, flag: Any, key: str, *, may_leave: bool
+        self, config: Config, worker: Resources, say: Say, request: StopRequest, flag: Any, key: str, *, may_leave: bool
     ) -> None:
-        self._trainer, self._cpus, self._folder = config.trainer, cpus, RunFolder.of(config)
+        self._worker, self._folder = worker, RunFolder.of(config)
+        self._workers = config.trainer.min_workers
+        self._room_s = max(config.trainer.wait_for_room_s, _ROOM_LOST_S)
         self._say, self._request, self._flag = say, request, flag
         self._may_leave = may_leave
         self._notes = DriverNotes(key)
@@ -203,7 +204,7 @@ class _Following:
         """Read the controller's notes every two seconds, and pass on the request to stop; called often.
 
         Raises:
-            MachineError: the cluster has been too small for the workers for too long.
+            RoomError: the cluster has been too small for the workers for too long.
             PreemptedError: so it has since a node was taken away.
             StoppedError: the run is asked to stop while no worker trains.
         """
@@ -245,16 +246,16 @@ class _Following:
         if waited_s < self._say_at_s:
             return
         self._say_at_s = waited_s + SAY_EVERY_S
-        if not (lacking := lacks(self._trainer, self._cpus, spare=0)):
-            if busy := is_busy(self._trainer, self._cpus):
+        if not (missing := lacks(self._worker, self._workers)):
+            if busy := is_busy(self._worker, self._workers):
                 self._say(f"waiting for the Ray cluster ({waited_s:.0f} s), which is busy: {busy}")
             return
-        limit_s = max(self._trainer.wait_for_room_s, _ROOM_LOST_S)
-        self._say(f"waiting for the Ray cluster to have room again ({waited_s:.0f} of {limit_s:.0f} s): {lacking}")
-        if waited_s > limit_s:
-            kind = PreemptedError if self._cause == "preemption" else MachineError
+        so_far = f"{waited_s:.0f} of {self._room_s:.0f} s"
+        self._say(f"waiting for the Ray cluster to have room again ({so_far}): {missing}")
+        if waited_s > self._room_s:
+            kind = PreemptedError if self._cause == "preemption" else RoomError
             raise kind(
-                f"The Ray cluster has been too small for the workers for {waited_s:.0f} s: {lacking}. Checkpoints are "
+                f"The Ray cluster has been too small for the workers for {waited_s:.0f} s: {missing}. Checkpoints are "
                 "complete: run the same command again to resume, or with a lower trainer.num_workers."
             )
 

@@ -13,7 +13,8 @@ from typing import Any, Self
 from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import MachineError, NoticedError, UserError
-from vadv_dist.launch.cluster import cluster_resource, is_ours, node_leaves, ray_session
+from vadv_dist.launch.cluster import cluster_resource, is_ours, node_leaves, ray_session, staying_nodes
+from vadv_dist.launch.room import count_fitting
 from vadv_dist.launch.shared_folder import require_shared_by_nodes
 from vadv_dist.launch.stop_actor import stop_flag
 from vadv_dist.runs.folder import RunFolder
@@ -72,7 +73,7 @@ class TunePool:
                 trainer, num_workers=workers, cpus_per_worker=search.cpus_per_trial, use_gpu=False
             )
         with contextlib.ExitStack() as stack:
-            self._cpus = stack.enter_context(ray_session(trainer))
+            self._worker = stack.enter_context(ray_session(trainer))
             require_shared_by_nodes(location(self._config.run.storage))
             self._needs = self._resources_of(self._config)
             if self._room() < 1:
@@ -244,22 +245,16 @@ class TunePool:
 
     def _room(self) -> int:
         """Trials for which the cluster has resources now, used or not."""
-        import ray
-
-        cpus, gpus = cluster_resource("CPU"), cluster_resource("GPU")
+        cpus, nodes = cluster_resource("CPU"), staying_nodes()
         workers = self._config.trainer.workers
         if workers:
-            room = int(cpus) // (self._cpus * workers + 1)
-            use_gpu = self._config.trainer.use_gpu
-            return min(room, int(gpus) // workers) if use_gpu is not False and gpus else room
-        needs = {name: amount for name, amount in self._needs.items() if amount}
+            cpus_of_trial = self._worker["CPU"] * workers + self._needs["CPU"]
+            return min(int(cpus / cpus_of_trial), count_fitting(nodes, self._worker) // workers)
         if is_ours() and self._search.concurrent is None:
             # A cluster that was started here pretends to have two CPUs more than the machine.
-            room = (os.cpu_count() or 1) // self._search.cpus_per_trial
-            return min(room, int(gpus / needs["GPU"] + 1e-6)) if "GPU" in needs else room
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        fits = (min(int(node.get(name, 0.0) / need + 1e-6) for name, need in needs.items()) for node in nodes)
-        return min(sum(fits), int(cpus - 1) // self._search.cpus_per_trial)
+            nodes = [{**node, "CPU": os.cpu_count() or 1} for node in nodes]
+            return count_fitting(nodes, self._needs)
+        return min(count_fitting(nodes, self._needs), int(cpus - 1) // self._search.cpus_per_trial)
 
 
 @contextlib.contextmanager
