@@ -137,7 +137,22 @@ def test_the_same_step_is_completed_after_its_weights_alone(folder) -> None:
     save(ranks, 2, [2])
     wait(ranks)
     assert [(c.step, c.is_resumable) for c in list_checkpoints(folder)] == [(2, True)]
-    checkpoint_at(folder, 2).verify()
+    saved = checkpoint_at(folder, 2)
+    saved.verify()
+    assert {path.name for path in saved.path.iterdir()} == {"manifest.json", *saved.files}
+
+
+def test_best_weights_stay_whole_while_the_same_step_is_written_again(folder) -> None:
+    ranks = writers(folder, 2)
+    save(ranks, 1, [1])
+    save(ranks, 2, [2], full=False)
+    wait(ranks)
+    ranks[1].copy(2, best=[2], weights=[TensorPart.whole("w", torch.zeros(4, 6))], state={})
+    ranks[1].start()
+    ranks[1].wait()
+    saved = checkpoint_at(folder, 2)
+    saved.verify()
+    assert torch.equal(saved.weights()["w"], VALUES.view(4, 6))
 
 
 def test_weights_that_are_no_longer_among_the_best_are_not_waited_for(tmp_path: Path, monkeypatch) -> None:
@@ -180,6 +195,31 @@ def test_attempt_that_was_killed_leaves_the_checkpoint_before(folder) -> None:
     assert [path.name for path in folder.iterdir()] == ["step-2"]
 
 
+@pytest.mark.parametrize("orphan_is_last", [True, False])
+def test_rank_of_a_killed_attempt_that_still_writes_changes_nothing(folder, orphan_is_last: bool) -> None:
+    ranks = writers(folder, 2)
+    save(ranks, 1)
+    wait(ranks)
+    orphan = ranks[1]
+    orphan.copy(2, best=[], weights=[TensorPart.whole("w", torch.zeros(4, 6))], state={})
+    again = writers_after(folder, 1)
+    order = [again[1], again[0], orphan] if orphan_is_last else [again[1], orphan, again[0]]
+    for rank, writer in enumerate(again):
+        writer.copy(2, best=[], weights=part(rank, 2), state={})
+    for writer in order:
+        writer.start()
+        if writer is not again[0] or orphan_is_last:
+            writer.wait()
+    wait(again)
+    saved = checkpoint_at(folder, 2)
+    saved.verify()
+    assert torch.equal(saved.weights()["w"], VALUES.view(4, 6))
+    # What the orphan left is removed by the next attempt.
+    CheckpointWriter(folder, 0, 2, "three").begin({2: ()})
+    assert {path.name for path in saved.path.iterdir()} == {"manifest.json", *saved.files}
+    assert [path.name for path in folder.iterdir()] == ["step-2"]
+
+
 def writers_after(folder, step: int) -> list[CheckpointWriter]:
     made = [CheckpointWriter(folder, rank, 2, "two", 30.0) for rank in range(2)]
     made[0].begin({step: ()})
@@ -195,7 +235,7 @@ def test_missing_part_of_another_rank_is_reported(folder) -> None:
     impatient.copy(2, best=[], weights=part(0, 2), state={})
     impatient.start()
     with pytest.raises(
-        StorageError, match=r"Rank 1 has not written its part of the checkpoint of step 2: .*rank-1\.json"
+        StorageError, match=r"Rank 1 has not written its part of the checkpoint of step 2: .*rank-1\b.*\.json"
     ):
         impatient.wait()
     assert [c.step for c in list_checkpoints(folder)] == [1]

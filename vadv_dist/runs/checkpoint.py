@@ -8,6 +8,9 @@
     own-<rank>.safetensors     state of its own that a rank has (`objectives/rank_state.py`), if any
     state-<hash>.json          state of the training loop
 
+In an object store, names also have a token, such as `weights-<rank>.<token>.safetensors`: a process of a killed attempt
+that is still writing does not replace files of the attempt that followed. Readers go by the manifest's names.
+
 Only the last checkpoints (`trainer.keep_last`) have everything. The best ones are kept for their weights, so they have
 no moments, no ranks' own states and no loop state: they can be evaluated and exported, but not resumed.
 
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 WEIGHTS, MOMENTS, OWN, STATE = "weights", "moments", "own", "state"
+# Of a file in which a rank lists what it has written; none is left in a complete checkpoint.
+PART = "rank"
 # Checkpoints of other formats are refused. 1 was one file of weights and one of moments, without this number.
 FORMAT = 2
 
@@ -172,6 +177,13 @@ class Checkpoint:
         for name in self.files.keys() - files.keys():
             (self.path / name).unlink(missing_ok=True)
         return Checkpoint(self.path, self.step, files)
+
+    def remove_unlisted(self) -> None:
+        """Remove files that are not in the manifest; nobody may be writing there."""
+        kinds = tuple(f"{kind}-" for kind in (WEIGHTS, MOMENTS, OWN, STATE, PART))
+        for path in [*self.path.iterdir()]:
+            if path.name.startswith(kinds) and path.name not in self.files:
+                path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove it, the manifest first, so that an interrupted removal leaves nothing that looks complete."""
@@ -307,13 +319,17 @@ def prune(folder: Location, keep: set[int], *, resumable: Collection[int] | None
         folder: the run's checkpoints.
         keep: steps of checkpoints to keep.
         resumable: of these, the ones that keep their moments; None leaves the moments of all.
-        up_to: incomplete checkpoints of later steps are left, because a rank may be writing them; None removes all.
+        up_to: incomplete checkpoints of later steps are left, because a rank may be writing them; None removes all,
+            and from complete ones what killed attempts left in them.
     """
     for checkpoint in list_checkpoints(folder):
         if checkpoint.step not in keep:
             checkpoint.remove()
-        elif checkpoint.is_resumable and resumable is not None and checkpoint.step not in resumable:
-            checkpoint.without_moments()
+            continue
+        if checkpoint.is_resumable and resumable is not None and checkpoint.step not in resumable:
+            checkpoint = checkpoint.without_moments()
+        if up_to is None:
+            checkpoint.remove_unlisted()
     for left in (*folder.glob(".step-*.partial-*"), *folder.glob("step-*")):
         number = left.name.lstrip(".").removeprefix("step-").partition(".")[0]
         is_old = up_to is None or (number.isdigit() and int(number) <= up_to)

@@ -26,6 +26,7 @@ from vadv_dist.runs.checkpoint import (
     MANIFEST,
     MOMENTS,
     OWN,
+    PART,
     WEIGHTS,
     checkpoint_at,
     file_entry,
@@ -65,7 +66,7 @@ class _Job:
         state: state of the training loop; None for weights alone.
         images: this rank's files.
         directory: where all ranks write.
-        token: identifies this attempt to write it.
+        replaces: where they wrote the weights of this step alone, complete or given up.
         given_up: set if it is not needed any more.
     """
 
@@ -74,7 +75,7 @@ class _Job:
     state: Mapping[str, Any] | None
     images: Mapping[str, FileImage]
     directory: JointDirectory
-    token: str
+    replaces: JointDirectory | None
     given_up: threading.Event = field(default_factory=threading.Event)
 
 
@@ -152,15 +153,16 @@ class CheckpointWriter:
         if self._job is not None and self._job.state is None and (self._job.step not in best or self._job.step == step):
             self._job.given_up.set()
         self.wait()
+        replaces = self._job.directory if self._job is not None and self._job.step == step else None
         self._job = None  # its images are views of the buffer, which may have to grow
         files = {WEIGHTS: [*weights], MOMENTS: [*moments]}
         files[OWN] = [TensorPart.whole(name, value) for name, value in (own or {}).items()]
-        named = {f"{kind}-{self._rank}.safetensors": parts for kind, parts in files.items() if parts}
-        images = self._buffer.copy(named)
         self._number += 1
         token = f"{self._attempt}-{self._number}"
         directory = JointDirectory(self._folder / f"step-{step}", token, _SAFE)
-        self._job = _Job(step, best, state, images, directory, token)
+        names = {kind: directory.own_name(f"{kind}-{self._rank}.safetensors") for kind in files}
+        images = self._buffer.copy({names[kind]: parts for kind, parts in files.items() if parts})
+        self._job = _Job(step, best, state, images, directory, replaces)
 
     def start(self) -> None:
         """Begin to write what was copied."""
@@ -225,8 +227,8 @@ class CheckpointWriter:
             if self._rank == 0:
                 self._complete(job, entries)
             else:
-                with job.directory.file(_part_name(self._rank)) as path:
-                    path.write_text(json_text({"token": job.token, "files": entries}), encoding="utf-8")
+                with job.directory.file(_part_name(job, self._rank)) as path:
+                    path.write_text(json_text({"files": entries}), encoding="utf-8")
             self.written_s = time.perf_counter() - began
         except BaseException as error:
             if self._world_size == 1:  # otherwise others may still be writing there
@@ -254,7 +256,7 @@ class CheckpointWriter:
         for rank in range(1, self._world_size):
             entries |= self._wait_for_part(job, rank, until_s)
         for rank in range(1, self._world_size):
-            (job.directory / _part_name(rank)).unlink(missing_ok=True)
+            (job.directory / _part_name(job, rank)).unlink(missing_ok=True)
         if job.state is not None:
             name = state_name(job.state)
             with job.directory.file(name) as path:
@@ -264,6 +266,8 @@ class CheckpointWriter:
             raise _GivenUpError
         self._before_publishing()
         job.directory.publish(MANIFEST, manifest(job.step, entries))
+        if job.replaces is not None:
+            job.replaces.remove_replaced()
         if job.state is not None:
             self._resumable[job.step] = job.best
             for step in [*self._resumable][: -self._keep_last]:
@@ -272,10 +276,10 @@ class CheckpointWriter:
 
     def _wait_for_part(self, job: _Job, rank: int, until_s: float) -> dict[str, Any]:
         """Return the entries of another rank's files once it has written them."""
-        path, pause_s = job.directory / _part_name(rank), _SHORTEST_LOOK_S
+        path, pause_s = job.directory / _part_name(job, rank), _SHORTEST_LOOK_S
         while True:
             part = find_json(path)
-            if part is not None and part["token"] == job.token:
+            if part is not None:
                 return dict(part["files"])
             if job.given_up.is_set():
                 raise _GivenUpError
@@ -292,5 +296,5 @@ class CheckpointWriter:
         return {*self._resumable, *chain.from_iterable(self._resumable.values())}
 
 
-def _part_name(rank: int) -> str:
-    return f"rank-{rank}.json"
+def _part_name(job: _Job, rank: int) -> str:
+    return job.directory.own_name(f"{PART}-{rank}.json")

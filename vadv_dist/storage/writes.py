@@ -180,7 +180,8 @@ class JointDirectory:
     """A new folder that several processes write together; it appears whole when one of them publishes it.
 
     On a disk its files are collected in a hidden folder beside it, which is then renamed. In an object store they are
-    written where they belong, and the folder is incomplete until its manifest is there.
+    written where they belong, and the folder is incomplete until its manifest is there. What a process of an earlier
+    attempt still writes must not replace them, so their names differ (`own_name`); the manifest has to list them.
 
     Args:
         path: the folder; publishing it replaces an earlier one.
@@ -194,6 +195,11 @@ class JointDirectory:
 
     def __truediv__(self, name: str) -> Location:
         return self._folder / name
+
+    def own_name(self, name: str) -> str:
+        """The name of a file that no other attempt writes: in an object store, with the token before its extension."""
+        stem, _, extension = name.rpartition(".")
+        return f"{stem}.{self._token}.{extension}" if isinstance(self._path, S3Path) else name
 
     def file(self, name: str) -> AbstractContextManager[Path]:
         """`atomic_file` for one of its files."""
@@ -217,6 +223,11 @@ class JointDirectory:
         """Remove the hidden folder of an attempt that failed; in an object store its files stay, without a manifest."""
         if isinstance(self._folder, Path):
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def remove_replaced(self) -> None:
+        """Remove this attempt's files from an object store, once another one is published; on a disk none are left."""
+        if isinstance(self._path, S3Path):
+            self._path.remove_files([file for file in self._path.files() if f".{self._token}." in file.name])
 
     def _hidden(self, what: str) -> Path:
         assert isinstance(self._path, Path)
