@@ -31,7 +31,7 @@ from .child import PROCESSES, Inside, run_here
 from .cluster import ray_cluster
 from .costs import Undisturbed
 from .faults import FAULTS, Fault, Surroundings
-from .subjects import Subject, clear, incomplete, make
+from .subjects import Subject, incomplete, make
 from .work import SoakError, Work
 
 _DISK_MB = 96
@@ -94,7 +94,7 @@ class Soak:
         disk = self.around.disk or self.folder
         output = f"s3://tests/{name}" if subject.in_object_store else str(disk / "outputs")
         if not subject.in_object_store:
-            clear(output)
+            shutil.rmtree(output, ignore_errors=True)
         inside = Inside(lease_s=_LEASE_S if subject.in_object_store else None)
         environment = self.environment
         if subject.on_ray:
@@ -196,9 +196,9 @@ class Soak:
         work.wait_for(before, starts=len(starts) + 1 if again else 0)
         tally.seconds_lost.append(time.monotonic() - began)
         tally.least_s.append(work.least_so_far(expected) - least_s)
-        starts = subject.starts(work.output)
-        if again and starts:
-            tally.steps_lost.append(max(0, before - starts[-1]))
+        begun = subject.starts(work.output)
+        if again and len(begun) > len(starts):  # otherwise it was complete
+            tally.steps_lost.append(max(0, before - begun[-1]))
         tally.recovered += 1
 
     def table(self) -> str:

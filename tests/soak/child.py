@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import sys
 import threading
 import time
@@ -47,6 +48,7 @@ class Inside:
 def run_here(arguments: list[str], log: str, environment: dict[str, str], inside: Inside) -> None:
     """Run `vadv ARGUMENTS`, writing what it prints to `log`, and end with its exit code."""
     os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has processes in the background ignore it
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)

@@ -6,7 +6,7 @@ import fnmatch
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ space:
 """
 # Fields with times, which differ between runs, besides those whose names end with "_s"; and what a restart reads again.
 _TIMES = {"time", "seconds", "samples_per_s", "tokens_per_s", "mfu", "node_bytes"}
+# In an object store, the name of a checkpoint's file has a part that names the attempt to write it.
+_ATTEMPT = re.compile(r"(?<=-\d)\.[0-9a-f]+-\d+(?=\.safetensors$)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,11 +175,14 @@ def _lines(run: Any, *kinds: str) -> list[dict[str, Any]]:
 
 def _run_outcome(output: str) -> dict[str, Any]:
     run = _run(output)
+    files = run.files() if output.startswith("s3://") else [path for path in run.rglob("*") if path.is_file()]
+    names = {str(path)[len(str(run)) + 1 :]: path for path in files}
     weights = {
-        str(path)[len(str(run)) :]: _sha256(path)
-        for pattern in ("student/*.safetensors", "checkpoints/*/*.safetensors")
-        for path in run.glob(pattern)
+        _ATTEMPT.sub("", name): _sha256(path)
+        for name, path in names.items()
+        if name.endswith(".safetensors") and name.startswith(("student/", "checkpoints/"))
     }
+    assert weights, f"{run} has none"
     return {"lines": _lines_of(run), **weights}
 
 
@@ -331,12 +336,3 @@ def _without_times(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_times(v) for v in value]
     return value
-
-
-def clear(output: str) -> None:
-    """Remove what a subject left."""
-    if output.startswith("s3://"):
-        for path in location(output).glob("**/*"):
-            path.unlink()
-    else:
-        shutil.rmtree(output, ignore_errors=True)
