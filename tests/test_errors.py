@@ -20,13 +20,16 @@ from vadv_dist.errors import (
     DivergedError,
     MachineError,
     MemoryFullError,
+    PreemptedError,
+    RoomError,
     StoppedError,
     UserError,
     VadvError,
 )
 from vadv_dist.formats.parquet import OversizedError
 from vadv_dist.submission.client import is_without_agent
-from vadv_dist.tuning.events import failure_of
+from vadv_dist.tuning.events import Failed, Lost, failure_of
+from vadv_dist.tuning.trial_actor import event_of, values_of
 
 PACKAGE = Path(__file__).parents[1] / "vadv_dist"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -205,7 +208,16 @@ def test_failures_of_trials_are_classified_by_class() -> None:
         RuntimeError("a kernel went wrong"),
     ]
     kinds = ["out of memory", "out of memory", "out of memory", "NaN or infinity", "refused", "crash"]
-    assert [failure_of(error).kind for error in errors] == kinds
+    failures = map(failure_of, errors)
+    assert [failure.kind for failure in failures if isinstance(failure, Failed)] == kinds
+
+
+@pytest.mark.parametrize("kind", [RoomError, PreemptedError])
+def test_trial_whose_cluster_became_too_small_has_not_failed(kind: type[VadvError]) -> None:
+    event = failure_of(kind("room for 1 of 2 workers"))
+    assert event == Lost("room for 1 of 2 workers", counts=False)
+    assert event_of(values_of(event)) == event
+    assert event_of(values_of(Lost("its node is gone"))) == Lost("its node is gone")
 
 
 def test_a_full_memory_is_not_a_fault_of_what_is_read(tmp_path: Path) -> None:

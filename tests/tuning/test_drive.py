@@ -80,13 +80,15 @@ def test_interrupted_starts_of_a_trial_are_no_losses(write_config: Any, tmp_path
     space, _ = load_space(tmp_path / "space.yaml", config)
     settings = SearchConfig(num_trials=1, scheduler="none")
     ended: list[Event] = []
+    said: list[str] = []
 
     def search(*given: BaseException | Event) -> None:
         """Start or resume it as a new process does."""
         study = Study.open(f"{tmp_path}/study.log", "s", space, config, settings)
         [asked] = study.unfinished() or [study.ask()]
         assert asked is not None
-        drive(InterruptedPool(*given), iter([TrialJob(study, asked, config, lambda _, event: ended.append(event))]))
+        jobs = iter([TrialJob(study, asked, config, lambda _, event: ended.append(event))])
+        drive(InterruptedPool(*given), jobs, say=said.append)
 
     interruptions = (
         (KeyboardInterrupt(), KeyboardInterrupt),
@@ -97,8 +99,9 @@ def test_interrupted_starts_of_a_trial_are_no_losses(write_config: Any, tmp_path
         with pytest.raises(expected):
             search(given)
     with pytest.raises(KeyboardInterrupt):
-        search(Lost("killed"), Lost("killed"), KeyboardInterrupt())
+        search(Lost("killed"), *4 * [Lost("no room", counts=False)], Lost("killed"), KeyboardInterrupt())
     assert ended == []
+    assert said == 4 * ["trial 0 starts again: no room"]
     search(Lost("killed"))
     assert ended == [Failed("lost", "lost 3 times without reaching the next checkpoint. killed")]
 

@@ -30,7 +30,7 @@ def ray_session(
     Args:
         trainer: the cluster's address, and number and resources of the workers.
         say: prints a line while the cluster is too small.
-        may_lack_room: the cluster's size is not looked at.
+        may_lack_room: do not look at the cluster's size: a trial's search has, and the trial waits for what was lost.
     Yields:
         The resources of a worker: CPU and, if workers use one, GPU.
     Raises:

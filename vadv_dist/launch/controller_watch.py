@@ -17,6 +17,7 @@ from ray.train.v2._internal.execution.controller.state import (
     RunningState,
 )
 from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
+from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError, WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -57,7 +58,7 @@ class ControllerWatch(WorkerGroupCallback, ControllerCallback):
         self._resizes = False
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        """Have Ray Train's choice of a number of workers leave out nodes that are being drained."""
+        """Have Ray Train leave out nodes that are being drained, and tell the driver of placement groups."""
         counted = ElasticScalingPolicy._count_possible_workers
 
         def count(policy: Any, reserved_resources: Mapping[str, Any]) -> int:
@@ -68,6 +69,15 @@ class ControllerWatch(WorkerGroupCallback, ControllerCallback):
         # It counts them until they are gone, asks for workers on them, waits in vain, and does so again. There is no
         # place for a policy of one's own.
         ElasticScalingPolicy._count_possible_workers = count  # type: ignore[method-assign,assignment]
+        created = WorkerGroup._create_placement_group
+
+        def create(workers: Any, *arguments: Any) -> Any:
+            handle = created(workers, *arguments)
+            self._notes.write("group", id=handle.placement_group.id.hex())
+            return handle
+
+        # In a search, the group of a controller that is killed while it waits stays, and nothing else names it.
+        WorkerGroup._create_placement_group = create  # type: ignore[method-assign,assignment]
 
     def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
         """Have running workers stop with a checkpoint before Ray Train ends them to start another number of them."""

@@ -24,6 +24,8 @@ from vadv_dist.runtime.ray_errors import last_line, own_error, why_lost
 from vadv_dist.runtime.signals import StopRequest
 from vadv_dist.storage import Location, remove_tree, scratch_folder, store_settings, write_text
 
+# In the folder of notes: id of the workers' placement group, so that it can be removed from outside.
+GROUP = "placement-group"
 _POLL_S, _NOTES_S = 0.5, 2.0
 # Longer than the slowest save: ranks wait for a checkpoint's parts for 10 minutes, and a request to an object store is
 # tried for about as long. Hangs are found much earlier (`launch/hangs.py`).
@@ -76,7 +78,8 @@ def train_with_ray(
     _remove(notes)
     mark = leave_mark(notes)
     watches: list[Any] = [*callbacks, ControllerWatch(mark, trainer_config.hang_timeout_s)]
-    with scratch_folder() as scratch, ray_session(trainer_config, say) as worker:
+    session = ray_session(trainer_config, say, may_lack_room=stop is not None)
+    with scratch_folder() as scratch, session as worker:
         use_gpu = "GPU" in worker
         _set_defaults(trainer_config, use_nccl=use_gpu and workers > 1)
         flag = stop or stop_flag()
@@ -274,6 +277,9 @@ class _Following:
             self._cause = note["cause"]
             self._say(f"restarting the workers: {note['why']}")
             self._waiting_since_s, self._say_at_s = time.monotonic(), SAY_EVERY_S
+        elif note["kind"] == "group":
+            with contextlib.suppress(VadvError, OSError):
+                write_text(self._folder.root / ".ray" / GROUP, note["id"])
         elif note["kind"] == "running":
             self._waiting_since_s = None
 

@@ -44,9 +44,6 @@ from vadv_dist.training.pulse import Pulse
 from vadv_dist.training.splits import Splits
 from vadv_dist.watching.ray_metrics import ray_metrics
 
-# In the folder of notes: id of the workers' placement group, so that they can be stopped from outside.
-GROUP = "placement-group"
-
 # What a node reads ahead of the window in use, in windows.
 _WINDOWS_AHEAD = 3
 # Texts whose batches decide the lengths to pad to. Bounded, because memory must not grow with the data set.
@@ -207,10 +204,6 @@ def train_in_ray(arguments: dict[str, Any]) -> str:
     notes = RunFolder.of(config).root / ".ray"
     if not all_see_mark(notes, arguments["mark"], distributed):
         return ""  # the driver reports it; after an error, Ray would start workers that fail again
-    group = ray.util.get_current_placement_group()
-    if distributed.is_main and group is not None:
-        with contextlib.suppress(VadvError, OSError):
-            write_text(notes / GROUP, group.id.hex())
     name = distributed.gather(f"vadv-{secrets.token_hex(4)}")[0]
     # The ranks of a node have different lanes, or share what they read.
     ahead_bytes = _WINDOWS_AHEAD * config.data.window_bytes // context.get_local_world_size()

@@ -192,7 +192,7 @@ def train_study(plan: StudyPlan, checked: CheckedStudy, say: Say, *, use_ray: bo
     try:
         for runs in groups.values():
             with pool_for(runs[0].config, search, use_ray=use_ray) as pool:
-                drive(pool, map(job, runs), on_change=progress.changed)
+                drive(pool, map(job, runs), on_change=progress.changed, say=say)
         is_complete = True
     finally:
         with contextlib.suppress(VadvError, OSError):

@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vadv_dist.errors import DivergedError, MachineError, MemoryFullError, StorageError, UserError, VadvError
+from vadv_dist.errors import (
+    DivergedError,
+    MachineError,
+    MemoryFullError,
+    PreemptedError,
+    RoomError,
+    StorageError,
+    UserError,
+    VadvError,
+)
 from vadv_dist.runs.records import RunResult
 from vadv_dist.runtime.terminal import counted
 from vadv_dist.tuning.space import Values, value_text
@@ -41,9 +50,15 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Lost:
-    """The process of the trial was lost, for a reason that may be temporary."""
+    """The trial was lost with a process, or with the room for its workers, for a reason that may be temporary.
+
+    Args:
+        reason: why.
+        counts: whether it counts as one of `trainer.max_failures`.
+    """
 
     reason: str
+    counts: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,9 +84,11 @@ def epoch_of(metrics: Mapping[str, Any]) -> Epoch:
     return Epoch(int(metrics["epoch"]), float(metrics["cost"]), metrics)
 
 
-def failure_of(error: BaseException) -> Failed | Blocked:
+def failure_of(error: BaseException) -> Failed | Blocked | Lost:
     """Return the event for the error that ended a trial."""
     text = str(error) or type(error).__name__
+    if isinstance(error, PreemptedError | RoomError):
+        return Lost(text, counts=False)
     if isinstance(error, StorageError) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return Blocked(text)
     if isinstance(error, MemoryError | MemoryFullError) or getattr(error, "errno", None) == errno.ENOMEM:

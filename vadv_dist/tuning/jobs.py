@@ -56,8 +56,9 @@ def drive(
     jobs: Iterator[Job],
     trained_on: TrainedOn | None = None,
     on_change: Callable[[Mapping[str, Job]], None] = lambda running: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Run all jobs, as many at a time as the pool has slots; a job whose process is lost is started again.
+    """Run all jobs, as many at a time as the pool has slots; a job that is lost is started again.
 
     A signal, a notice or an error of another job interrupts those that run, and their starts do not count as losses.
 
@@ -66,13 +67,14 @@ def drive(
         jobs: yields the next job when a slot is free.
         trained_on: the data that every job must be trained on, so that they can be compared; a job may have its own.
         on_change: called with the running jobs when one has started or ended.
+        say: prints a line when a job is started again without counting as lost.
     Raises:
         UserError: a job was trained on other data, for example because a data set was replaced meanwhile.
         StorageError: a job cannot write to its storage; it has not ended.
     """
     running: dict[str, Job] = {}
     try:
-        _drive(pool, jobs, trained_on, on_change, running)
+        _drive(pool, jobs, trained_on, on_change, say, running)
     except (KeyboardInterrupt, VadvError):
         with contextlib.suppress(Exception):  # the study may be on the same full disk
             for job in running.values():
@@ -85,6 +87,7 @@ def _drive(
     jobs: Iterator[Job],
     trained_on: TrainedOn | None,
     on_change: Callable[[Mapping[str, Job]], None],
+    say: Callable[[str], None],
     running: dict[str, Job],
 ) -> None:
     """See `drive`; `running` holds the jobs that have started and not ended."""
@@ -119,6 +122,9 @@ def _drive(
         del running[key]
         if isinstance(event, Lost):
             job.lost = event.reason
+            if not event.counts:
+                job.withdraw()
+                say(f"{key} starts again: {event.reason}")
             start(job)
         elif job.on_end(event):
             start(job)

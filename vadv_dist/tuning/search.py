@@ -126,7 +126,7 @@ class Search:
             ended=standing.num_ended,
             best=None if best is None else (f"trial {best.number}", best.values[0]),
         )
-        self._drive = partial(drive, pool, trained_on=trained_on, on_change=self._progress.changed)
+        self._drive = partial(drive, pool, trained_on=trained_on, on_change=self._progress.changed, say=self._say)
         self._failed: list[tuple[Values, Failed]] = []
 
     def run(self) -> SearchResult:

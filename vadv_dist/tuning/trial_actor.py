@@ -13,8 +13,8 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from vadv_dist.config import Config, config_from_dict
+from vadv_dist.launch.ray_run import GROUP
 from vadv_dist.launch.stop_actor import hearing
-from vadv_dist.launch.worker import GROUP
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import RunResult
 from vadv_dist.runtime.garbage_collection import collect_rarely
@@ -124,7 +124,8 @@ def values_of(event: Event) -> dict[str, Any]:
         return {"cost": float("nan"), "failure": event.kind, "message": event.message}
     if isinstance(event, Blocked):
         return {"cost": float("nan"), "blocked": event.message}
-    return {"cost": float("nan"), "lost": event.reason if isinstance(event, Lost) else "stopped"}
+    lost = event if isinstance(event, Lost) else Lost("stopped")
+    return {"cost": float("nan"), "lost": lost.reason, "counts": lost.counts}
 
 
 def event_of(values: dict[str, Any]) -> Event | None:
@@ -136,7 +137,7 @@ def event_of(values: dict[str, Any]) -> Event | None:
     if "blocked" in values:
         return Blocked(values["blocked"])
     if "lost" in values:
-        return Lost(values["lost"])
+        return Lost(values["lost"], values["counts"])
     return Epoch(values["epoch"], values["cost"]) if "epoch" in values else None
 
 
@@ -183,10 +184,11 @@ class DistributedSession:
     def _next(self) -> Event:
         try:
             event: Event = ray.get(self._driver.next_event.remote())
-            return event
         except ray.exceptions.RayActorError as error:
-            self.end()
-            return Lost(why_lost([error]))
+            event = Lost(why_lost([error]))
+        if isinstance(event, Lost):
+            self.end()  # its Ray Train may wait for room, and would start workers beside those of the next try
+        return event
 
 
 def remove_workers(folder: RunFolder) -> None:
