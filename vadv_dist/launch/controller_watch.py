@@ -21,7 +21,7 @@ from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGro
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError, WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from vadv_dist.errors import MachineError, UserError, VadvError
+from vadv_dist.errors import MachineError, RoomError, UserError, VadvError
 from vadv_dist.launch import rank_state, stacks
 from vadv_dist.launch.cluster import leaving_nodes
 from vadv_dist.launch.driver_notes import DriverNotes
@@ -72,11 +72,13 @@ class ControllerWatch(WorkerGroupCallback, ControllerCallback):
         created = WorkerGroup._create_placement_group
 
         def create(workers: Any, *arguments: Any) -> Any:
+            if self._notes.has_given_up():
+                raise RoomError("The driver does not wait for room any more.")
             handle = created(workers, *arguments)
             self._notes.write("group", id=handle.placement_group.id.hex())
             return handle
 
-        # In a search, the group of a controller that is killed while it waits stays, and nothing else names it.
+        # A group that waits for room stays as long as the driver's process, and nothing else names it.
         WorkerGroup._create_placement_group = create  # type: ignore[method-assign,assignment]
 
     def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:

@@ -23,17 +23,29 @@ class DriverNotes:
         from ray.experimental.internal_kv import _internal_kv_put
 
         note = json.dumps({"kind": kind, **facts}).encode()
-        _internal_kv_put(self._name(), note, overwrite=True, namespace=_NAMESPACE)
+        _internal_kv_put(self._name(self._next), note, overwrite=True, namespace=_NAMESPACE)
         self._next += 1
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Yield the notes written since the last call, and remove them."""
         from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get
 
-        while (note := _internal_kv_get(self._name(), namespace=_NAMESPACE)) is not None:
-            _internal_kv_del(self._name(), namespace=_NAMESPACE)
+        while (note := _internal_kv_get(self._name(self._next), namespace=_NAMESPACE)) is not None:
+            _internal_kv_del(self._name(self._next), namespace=_NAMESPACE)
             self._next += 1
             yield json.loads(note)
 
-    def _name(self) -> bytes:
-        return f"notes-{self._key}-{self._next}".encode()
+    def give_up(self) -> None:
+        """Tell the writer that the driver does not wait for its workers any more."""
+        from ray.experimental.internal_kv import _internal_kv_put
+
+        _internal_kv_put(self._name("given-up"), b"1", namespace=_NAMESPACE)
+
+    def has_given_up(self) -> bool:
+        """Whether the driver has given up."""
+        from ray.experimental.internal_kv import _internal_kv_get
+
+        return _internal_kv_get(self._name("given-up"), namespace=_NAMESPACE) is not None
+
+    def _name(self, what: object) -> bytes:
+        return f"notes-{self._key}-{what}".encode()

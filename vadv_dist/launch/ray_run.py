@@ -201,7 +201,7 @@ class _Following:
         # When the workers were last asked for, until they run.
         self._waiting_since_s: float | None = time.monotonic()
         self._say_at_s = SAY_EVERY_S
-        self._cause = ""
+        self._cause = self._group = ""
 
     def look(self) -> None:
         """Read the controller's notes every two seconds, and pass on the request to stop; called often.
@@ -256,11 +256,22 @@ class _Following:
         so_far = f"{waited_s:.0f} of {self._room_s:.0f} s"
         self._say(f"waiting for the Ray cluster to have room again ({so_far}): {missing}")
         if waited_s > self._room_s:
+            self._withdraw()
             kind = PreemptedError if self._cause == "preemption" else RoomError
             raise kind(
                 f"The Ray cluster has been too small for the workers for {waited_s:.0f} s: {missing}. Checkpoints are "
                 "complete: run the same command again to resume, or with a lower trainer.num_workers."
             )
+
+    def _withdraw(self) -> None:
+        """Have Ray Train ask for no more workers, and remove the placement group for which it waits."""
+        from ray.util.placement_group import remove_placement_group
+
+        self._notes.give_up()
+        for note in self._notes.read():
+            self._take(note)
+        if self._group:
+            remove_placement_group(placement_group_of(self._group))
 
     def _take(self, note: dict[str, Any]) -> None:
         if note["kind"] == "hang":
@@ -278,10 +289,19 @@ class _Following:
             self._say(f"restarting the workers: {note['why']}")
             self._waiting_since_s, self._say_at_s = time.monotonic(), SAY_EVERY_S
         elif note["kind"] == "group":
+            self._group = note["id"]
             with contextlib.suppress(VadvError, OSError):
-                write_text(self._folder.root / ".ray" / GROUP, note["id"])
+                write_text(self._folder.root / ".ray" / GROUP, self._group)
         elif note["kind"] == "running":
             self._waiting_since_s = None
+
+
+def placement_group_of(group: str) -> Any:
+    """The placement group with an id in hexadecimal digits."""
+    import ray
+    from ray.util.placement_group import PlacementGroup
+
+    return PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group)))
 
 
 def _remove(folder: Location) -> None:

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import ray
 import ray.train
 import ray.tune
-from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from vadv_dist.config import Config, config_from_dict
-from vadv_dist.launch.ray_run import GROUP
+from vadv_dist.launch.ray_run import GROUP, placement_group_of
 from vadv_dist.launch.stop_actor import hearing
 from vadv_dist.runs.folder import RunFolder
 from vadv_dist.runs.records import RunResult
@@ -195,7 +195,7 @@ def remove_workers(folder: RunFolder) -> None:
     """Release the resources of a run's workers; Ray Train's own clean-up waits forever without a dashboard."""
     with contextlib.suppress(Exception):
         group = (folder.root / ".ray" / GROUP).read_text(encoding="utf-8")
-        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
+        remove_placement_group(placement_group_of(group))
 
 
 class EpochReports(ray.train.UserCallback):
