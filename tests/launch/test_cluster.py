@@ -81,3 +81,26 @@ def test_a_run_asked_to_stop_while_its_workers_start_ends_at_once(joined, write_
     follows.read()
     with pytest.raises(NoticedError, match=f"^SIGUSR1 {what}"):
         follows.look()
+
+
+def test_a_run_that_waited_too_long_withdraws_its_request(joined, write_config, monkeypatch) -> None:
+    import ray
+    from ray.util import placement_group, placement_group_table
+
+    from vadv_dist.launch import ray_run
+
+    ray.init(log_to_driver=False)
+    monkeypatch.setattr(ray_run, "_ROOM_LOST_S", 0.0)
+    monkeypatch.setattr(ray_run, "SAY_EVERY_S", 0.0)
+    config = load_config(write_config(), ["--trainer.num_workers=2", "--trainer.use_gpu=auto"])
+    said: list[str] = []
+    worker = {"CPU": 1.0, "GPU": 1.0}  # as `auto` chose while the cluster had GPUs
+    group, notes = placement_group([worker, worker]), DriverNotes("too long")
+    notes.write("group", id=group.id.hex())
+    follows = ray_run._Following(config, worker, said.append, StopRequest(), stop_flag(), "too long", may_leave=False)
+    missing = "room for 0 of 2 workers with 1 CPU and 1 GPU each on one node"
+    with pytest.raises(RoomError, match=f"too small for the workers for 0 s: {missing}"):
+        follows.look()
+    assert said == [f"waiting for the Ray cluster to have room again (0 of 0 s): {missing}"]
+    assert notes.has_given_up()
+    assert placement_group_table(group)["state"] == "REMOVED"
