@@ -20,6 +20,8 @@ from .cluster import RayCluster
 from .subjects import HANG_S, Subject
 from .work import SoakError, Work
 
+_A_MOMENT = 5  # steps that a process may do before a signal reaches it
+
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -73,19 +75,19 @@ def _ended(work: Work, *expected: int) -> None:
         raise SoakError(f"ended with {code} in place of {' or '.join(map(str, expected))}: {work.last_words()}")
 
 
-def _terminate(work: Work, around: Surroundings) -> None:
-    work.signal(signal.SIGTERM)
-    _ended(work, 143, -signal.SIGTERM)  # in the first moments of a process, its handler is not set
+def _signal(number: signal.Signals, *expected: int) -> Callable[[Work, Surroundings], None]:
+    """A signal that ends the process, which completes its work only if it was all but complete."""
 
+    def inject(work: Work, around: Surroundings) -> None:
+        before = work.subject.progress(work.output)
+        work.signal(number)
+        _ended(work, *expected)
+        after = work.subject.progress(work.output)
+        # In an object store, progress is seen seconds later.
+        if work.codes[-1] == 0 and after - before > _A_MOMENT and not work.subject.in_object_store:
+            raise SoakError(f"goes on after {number.name}, from {before} to {after}")
 
-def _notice(work: Work, around: Surroundings) -> None:
-    work.signal(signal.SIGUSR1)
-    _ended(work, 75, -signal.SIGUSR1)
-
-
-def _interrupt(work: Work, around: Surroundings) -> None:
-    work.signal(signal.SIGINT)
-    _ended(work, 130, 1)
+    return inject
 
 
 def _stop(work: Work, around: Surroundings) -> None:
@@ -284,9 +286,10 @@ def _here(subject: Subject) -> bool:
 FAULTS = [
     Fault("killed", _kill),
     Fault("killed again while it starts", _kill_twice),
-    Fault("SIGTERM", _terminate),
-    Fault("notice (SIGUSR1)", _notice),
-    Fault("Ctrl-C", _interrupt),
+    # In the first moments of a process, the handlers of these two are not set.
+    Fault("SIGTERM", _signal(signal.SIGTERM, 143, -signal.SIGTERM)),
+    Fault("notice (SIGUSR1)", _signal(signal.SIGUSR1, 75, -signal.SIGUSR1)),
+    Fault("Ctrl-C", _signal(signal.SIGINT, 130, 1)),
     Fault("stopped for a moment", _stop),
     Fault(
         "killed while a file is published",
