@@ -76,8 +76,8 @@ def drive(
     try:
         _drive(pool, jobs, trained_on, on_change, say, running)
     except (KeyboardInterrupt, VadvError):
-        with contextlib.suppress(Exception):  # the study may be on the same full disk
-            for job in running.values():
+        for job in running.values():
+            with contextlib.suppress(Exception):  # the study may be on the same full disk
                 job.withdraw()
         raise
 
