@@ -135,6 +135,42 @@ def test_stopped_trial_with_workers_frees_its_placement_group(joined, write_conf
     assert grid[0].config["trainer"]["num_workers"] == 1
 
 
+@pytest.mark.long
+def test_what_a_trial_and_its_workers_wait_for_is_said(joined, write_config) -> None:
+    from ray.util import placement_group, remove_placement_group
+
+    options = ["--trainer.num_workers=1", "--trainer.cpus_per_worker=1", "--trainer.epochs=400"]
+    config = load_config(write_config("patient"), options)
+    held = {}
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        for unit, group in held.items():
+            if f"room for 0 of 1 {unit} with 1 CPU" in line:
+                remove_placement_group(group)
+
+    def search() -> None:
+        with TunePool(config, SearchConfig(), say=say) as pool:
+            # Others use the cluster's 5 CPUs: the trial waits, and when one is free, its worker.
+            held.update(trial=placement_group([{"CPU": 1}]), worker=placement_group([{"CPU": 4}]))
+            for group in held.values():
+                assert group.wait(30)
+            pool.start("trial 0", config)
+            following(pool, "trial 0", Epoch)
+            raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            search()
+    finally:
+        for group in held.values():
+            remove_placement_group(group)
+    first, second = lines
+    assert first.startswith("waiting for the Ray cluster (1"), lines
+    assert second.startswith("trial 0: waiting for the Ray cluster (1"), lines
+
+
 def test_node_that_joins_takes_a_trial_within_a_minute_and_may_be_lost(joined, cluster, write_config) -> None:
     address = cluster.environment["RAY_ADDRESS"]
     configs = [load_config(write_config(name), ["--trainer.epochs=4000"]) for name in ("here", "there")]

@@ -101,21 +101,26 @@ def wait_for_room(trainer: TrainerConfig, worker: Resources, say: Callable[[str]
         request_resources(bundles=[])
 
 
-def lacks(worker: Resources, workers: int, *, spare_cpus: int = 0) -> str:
+def lacks(worker: Resources, workers: int, *, spare_cpus: int = 0, unit: str = "worker") -> str:
     """What the nodes that stay lack for workers, used or not; see `lacking`."""
-    return lacking(staying_nodes(), worker, workers, spare_cpus=spare_cpus)
+    return lacking(staying_nodes(), worker, workers, spare_cpus=spare_cpus, unit=unit)
 
 
-def is_busy(worker: Resources, workers: int) -> str:
-    """What is in use by others so that the workers cannot start; empty if nothing."""
+def is_busy(worker: Resources, workers: int, *, groups: int = 1, unit: str = "worker") -> str:
+    """What is in use by others so that the workers cannot start; empty if nothing.
+
+    Args:
+        worker, workers, unit: see `lacking`.
+        groups: the number of placement groups that have asked for them.
+    """
     from ray._private.state import available_resources_per_node
     from ray.util import placement_group_table
 
-    if not any(group["state"] == "PENDING" for group in placement_group_table().values()):
+    if sum(group["state"] == "PENDING" for group in placement_group_table().values()) < groups:
         return ""  # what is not free may be in use by the workers themselves, which are starting
     leaving = leaving_nodes()
     free: dict[str, Resources] = available_resources_per_node()  # type: ignore[no-untyped-call]  # untyped in Ray
-    return lacking([has for node, has in free.items() if node not in leaving], worker, workers)
+    return lacking([has for node, has in free.items() if node not in leaving], worker, workers, unit=unit)
 
 
 def require_room(trainer: TrainerConfig, worker: Resources, nodes: Sequence[Resources]) -> None:

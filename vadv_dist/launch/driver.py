@@ -1,7 +1,7 @@
 """Start a run in this process, or as Ray Train workers."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from vadv_dist.config import Config, config_to_dict
+from vadv_dist.config.trainer_sections import TrainerConfig
 from vadv_dist.data.context import separated, separator_of
 from vadv_dist.engines.distributed import choose_device, choose_dtype
 from vadv_dist.errors import MachineError, NoticedError, StoppedError, UserError
@@ -40,6 +41,7 @@ def train(
     trial: str = "",
     callbacks: Sequence[Any] = (),
     stop: Any = None,
+    notify: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Start or resume a run, train it to the end, and return its result.
 
@@ -51,6 +53,7 @@ def train(
         trial: label of the run's metrics if it is a trial of a search.
         callbacks: Ray Train's callbacks, for a run with workers.
         stop: a flag (`launch.stop_actor`) that asks the workers to stop; None starts one that SIGTERM sets.
+        notify: called with a line when workers wait for room or are restarted; None prints it on the console.
     Raises:
         UserError: invalid configuration or data, or the folder contains something else.
         MachineError: a full disk, or workers lost more often than `trainer.max_failures`.
@@ -133,8 +136,9 @@ def train(
                 request.is_working = True
                 train_locally(config, show, lambda: request.cause)
             else:
+                _say(console, f"starting {_workers_text(config.trainer)} …")
                 with MetricsTail(folder.metrics_path, show):
-                    train_with_ray(config, folder, partial(_say, console), trial, request, callbacks, stop)
+                    train_with_ray(config, folder, notify or partial(_say, console), trial, request, callbacks, stop)
             result = folder.completed(config)
             if request.asked:
                 raise stopping.error(request, folder, steps, is_complete=result is not None)
@@ -194,6 +198,11 @@ class _Stop:
             f"stopped by {cause} at step {last.step} of {steps}, whose checkpoint is complete. Run the same "
             f"command again to resume {folder.root}."
         )
+
+
+def _workers_text(trainer: TrainerConfig) -> str:
+    least = "" if trainer.workers == trainer.min_workers else f"{trainer.min_workers} to "
+    return f"{least}{counted(trainer.workers, 'Ray Train worker')}"
 
 
 def _say(console: Console, text: str) -> None:

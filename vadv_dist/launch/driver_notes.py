@@ -1,4 +1,4 @@
-"""Short notes from Ray Train's controller to the driver of a run, through the cluster's key-value store."""
+"""Short notes to a driver, from Ray Train's controller or a trial, through the cluster's key-value store."""
 
 import json
 from collections.abc import Iterator

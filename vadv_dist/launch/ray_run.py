@@ -56,7 +56,8 @@ def train_with_ray(
 ) -> None:
     """Run the workers; if they are restarted, they resume from the last checkpoint.
 
-    When `request` asks to stop, they stop after their current step.
+    When `request` asks to stop, they stop after their current step. `say` is called with a line when they wait for
+    room, leave a node, hang, or are restarted.
 
     Raises:
         VadvError: an error that a worker raised.
@@ -71,8 +72,6 @@ def train_with_ray(
         from vadv_dist.launch.controller_watch import ControllerWatch
 
     workers, trainer_config = config.trainer.workers, config.trainer
-    least = "" if workers == trainer_config.min_workers else f"{trainer_config.min_workers} to "
-    say(f"starting {least}{workers} Ray Train worker{'s' if workers > 1 else ''} …")
     # Notes of the workers for the driver; Ray Train's own records go to a scratch folder.
     notes = folder.root / ".ray"
     _remove(notes)

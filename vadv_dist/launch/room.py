@@ -19,7 +19,9 @@ def count_fitting(nodes: Sequence[Resources], worker: Resources) -> int:
     return sum(_on_node(node, worker) for node in nodes)
 
 
-def lacking(nodes: Sequence[Resources], worker: Resources, workers: int, *, spare_cpus: int = 0) -> str:
+def lacking(
+    nodes: Sequence[Resources], worker: Resources, workers: int, *, spare_cpus: int = 0, unit: str = "worker"
+) -> str:
     """What the nodes lack for the workers, as the end of a sentence; empty if nothing.
 
     Args:
@@ -27,10 +29,11 @@ def lacking(nodes: Sequence[Resources], worker: Resources, workers: int, *, spar
         worker: those of each worker; at least `spare_cpus` CPUs.
         workers: the number of workers.
         spare_cpus: CPUs that one of the nodes must have besides, for reading data.
+        unit: what a worker is called.
     """
     fitting = count_fitting(nodes, worker)
     resources = " and ".join(counted(amount, name) for name, amount in worker.items() if amount)
-    text = f"room for {min(fitting, workers)} of {counted(workers, 'worker')} with {resources} each on one node"
+    text = f"room for {min(fitting, workers)} of {counted(workers, unit)} with {resources} each on one node"
     if fitting < workers:
         return text
     left = (node.get("CPU", 0.0) - _on_node(node, worker) * worker["CPU"] for node in nodes)

@@ -191,7 +191,7 @@ def train_study(plan: StudyPlan, checked: CheckedStudy, say: Say, *, use_ray: bo
     is_complete = False
     try:
         for runs in groups.values():
-            with pool_for(runs[0].config, search, use_ray=use_ray) as pool:
+            with pool_for(runs[0].config, search, use_ray=use_ray, say=say) as pool:
                 drive(pool, map(job, runs), on_change=progress.changed, say=say)
         is_complete = True
     finally:

@@ -50,6 +50,7 @@ def pool_for(
     use_ray: bool,
     callbacks: Sequence[Any] = (),
     on_results: Callable[[Any], None] | None = None,
+    say: Callable[[str], None],
 ) -> Pool:
     """The pool of trainings that need the same resources.
 
@@ -57,13 +58,13 @@ def pool_for(
         config: one of the runs, for its number of workers and its storage.
         search: number of concurrent trainings, and the resources of one that trains in one process.
         use_ray: False runs one training after another in this process.
-        callbacks, on_results: see `TunePool`.
+        callbacks, on_results, say: see `TunePool`.
     """
     if not use_ray:
         return LocalPool(config.trainer.grace_s)
     from vadv_dist.tuning.tune_pool import TunePool
 
-    return TunePool(config, search, callbacks=callbacks, on_results=on_results)
+    return TunePool(config, search, callbacks=callbacks, on_results=on_results, say=say)
 
 
 def require_no_workers(config: Config) -> None:

@@ -75,8 +75,10 @@ def tune(
         study = Study.open(url, name, space, config, search)
         standing = Standing(config, space, search, folder, study)
         with storage_faults(url, "Everything reported so far is saved; run the same command again to resume."):
-            with pool_for(config, search, use_ray=use_ray, callbacks=callbacks, on_results=on_results) as pool:
-                result = Search(standing, console, pool, trained_on).run()
+            say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+            pool = pool_for(config, search, use_ray=use_ray, callbacks=callbacks, on_results=on_results, say=say)
+            with pool:
+                result = Search(standing, say, pool, trained_on).run()
             return write_result_files(result)
 
 
@@ -107,13 +109,13 @@ class Search:
 
     Args:
         standing: its runs, and what they have reached.
-        console: shows progress.
+        say: prints a line.
         pool: runs the trainings.
         trained_on: the data that all of them must be trained on.
     """
 
-    def __init__(self, standing: Standing, console: Console, pool: Pool, trained_on: TrainedOn) -> None:
-        self._standing, self._console = standing, console
+    def __init__(self, standing: Standing, say: Callable[[str], None], pool: Pool, trained_on: TrainedOn) -> None:
+        self._standing, self._say = standing, say
         self._study, self._search = standing.study, standing.search
         self._score = BY_KEY[self._search.objectives[0]]
         self._plan = Plan.of(standing.config, standing.space, self._search)
@@ -226,6 +228,3 @@ class Search:
         collapse = event.result.weights_collapsed
         what = f", its weights collapsed: {collapse.term} outweighs the student's term" if collapse else ""
         return f"{self._score.phrase(event.result.cost)}{what}"
-
-    def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from vadv_dist.config import Config, config_from_dict
+from vadv_dist.launch.driver_notes import DriverNotes
 from vadv_dist.launch.ray_run import GROUP, placement_group_of
 from vadv_dist.launch.stop_actor import hearing
 from vadv_dist.runs.folder import RunFolder
@@ -56,13 +57,14 @@ class TrialActor(ray.tune.Trainable):
         """See Ray's `Trainable`."""
         return ray.tune.PlacementGroupFactory([config[RESOURCES]])
 
-    def setup(self, config: dict[str, Any], folder: str = "", stop: Any = None) -> None:
+    def setup(self, config: dict[str, Any], folder: str = "", stop: Any = None, notes: str = "") -> None:
         """See Ray's `Trainable`.
 
         Args:
             config: the sections of a run, and `KEY` and `RESOURCES`.
             folder: the search's working directory, to which paths of a configuration are relative.
             stop: the flag that asks trainings to save a checkpoint and stop.
+            notes: begins the keys of the trials' `DriverNotes`.
         """
         collect_rarely()
         import torch
@@ -75,6 +77,7 @@ class TrialActor(ray.tune.Trainable):
         self._hears = contextlib.ExitStack()
         self._here = TrainingSession(self._hears.enter_context(hearing(stop)))
         self._distributed = DistributedSession(stop)
+        self._notes = notes
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -87,6 +90,7 @@ class TrialActor(ray.tune.Trainable):
             os.chdir(self._folder)
         sections = {name: section for name, section in config.items() if name not in (KEY, RESOURCES)}
         self._config = config_from_dict(sections)
+        self._distributed.notes = self._notes + config[KEY]
         self._session: Session = self._distributed if self._config.trainer.workers else self._here
         self._event: Event | None = None
 
@@ -149,7 +153,12 @@ class DistributedSession:
 
     Args:
         stop: the flag that asks the workers to stop.
+
+    Attributes:
+        notes: key of the `DriverNotes` of the next training.
     """
+
+    notes = ""
 
     def __init__(self, stop: Any) -> None:
         self._stop = stop
@@ -163,7 +172,7 @@ class DistributedSession:
             # Two calls wait: `train` for its workers, and `next_event`.
             options = {"num_cpus": 0, "max_concurrency": 3, "scheduling_strategy": _OUTSIDE}
             self._driver = remote.options(**options).remote(os.getcwd())
-        self._driver.train.remote(config, self._stop)
+        self._driver.train.remote(config, self._stop, self.notes)
         return self._next()
 
     def decide(self, continues: bool) -> Event:
@@ -231,17 +240,22 @@ class RunActor:
         """Take the metrics of an epoch."""
         self._events.put(epoch_of(metrics))
 
-    def train(self, config: Config, stop: Any) -> None:
-        """Train to the end; a failure is an event."""
+    def train(self, config: Config, stop: Any, notes: str) -> None:
+        """Train to the end; a failure is an event, and why the workers wait or are restarted is a note."""
         from vadv_dist.launch.driver import train
         from vadv_dist.runtime.terminal import console
 
-        reports = EpochReports(ray.get_runtime_context().current_actor)
+        reports, driver = EpochReports(ray.get_runtime_context().current_actor), DriverNotes(notes)
+
+        def notify(text: str) -> None:
+            driver.write("line", text=text)
+
         try:
             # The actor of a search that was killed may keep running for some seconds.
             with RunFolder.of(config).lock(wait_s=_LOCK_WAIT_S):
                 pass
-            event: Event = Ended(train(config, console(stderr=True, quiet=True), callbacks=[reports], stop=stop))
+            quiet = console(stderr=True, quiet=True)
+            event: Event = Ended(train(config, quiet, callbacks=[reports], stop=stop, notify=notify))
         except BaseException as error:
             event = failure_of(error)
         self._events.put(event)

@@ -43,11 +43,13 @@ class Exchange:
         leaving: no more trainings start, and no event is handled.
         abandoned: Tune's loop is to end at once.
         trials: Tune's trials.
+        num_waiting: those that wait for resources, if none runs, else 0.
     """
 
     def __init__(self) -> None:
         self.has_room = self.leaving = self.abandoned = False
         self.trials: list[Any] = []
+        self.num_waiting = 0
         self._changed = threading.Condition()
         self._jobs: deque[tuple[str, Config]] = deque()
         self._events: deque[tuple[str, Event] | BaseException | None] = deque()
@@ -221,9 +223,10 @@ class LeaveWithSearch(Callback):
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """See Ray's `Callback`."""
         self._exchange.trials = trials
-        leaving, states = self._exchange.leaving, [trial.status for trial in trials]
+        states = [trial.status for trial in trials]
+        self._exchange.num_waiting = 0 if Trial.RUNNING in states else states.count(Trial.PENDING)
         # A trial that waits for resources would start when the others have stopped.
-        if self._exchange.abandoned or (leaving and Trial.PENDING in states and Trial.RUNNING not in states):
+        if self._exchange.abandoned or (self._exchange.leaving and self._exchange.num_waiting):
             raise AbandonedError
 
     def __getstate__(self) -> dict[str, Any]:

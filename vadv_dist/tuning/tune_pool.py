@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
@@ -13,7 +14,17 @@ from typing import Any, Self
 from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import MachineError, NoticedError, UserError
-from vadv_dist.launch.cluster import cluster_resource, is_ours, node_leaves, ray_session, staying_nodes
+from vadv_dist.launch.cluster import (
+    SAY_EVERY_S,
+    cluster_resource,
+    is_busy,
+    is_ours,
+    lacks,
+    node_leaves,
+    ray_session,
+    staying_nodes,
+)
+from vadv_dist.launch.driver_notes import DriverNotes
 from vadv_dist.launch.room import count_fitting
 from vadv_dist.launch.shared_folder import require_shared_by_nodes
 from vadv_dist.launch.stop_actor import stop_flag
@@ -25,7 +36,8 @@ from vadv_dist.storage import location, scratch_folder
 from vadv_dist.tuning.events import Epoch, Event, Lost
 from vadv_dist.tuning.pools import GRACE_SHARE
 
-# How often the cluster is asked for its nodes, and whether this one leaves; how long Tune may take to stop its actors.
+# How often the cluster is asked for its nodes, and what happens is looked at; how long Tune may take to stop its
+# actors.
 _NODES_S, _NOTICE_S, _LEAVING_S, _KILLED_S = 5.0, 2.0, 30.0, 10.0
 # Without a limit, Tune would start one actor after another.
 _MANY = 1 << 16
@@ -41,6 +53,7 @@ class TunePool:
         search: settings, with the maximum number of concurrent trials and the resources of each.
         callbacks: Tune's callbacks besides those of `telemetry.track`.
         on_results: called at the end with Tune's `ResultGrid`.
+        say: prints a line when trials wait for room, or the workers of one do, leave a node, hang or are restarted.
     """
 
     def __init__(
@@ -50,13 +63,17 @@ class TunePool:
         *,
         callbacks: Sequence[Any] = (),
         on_results: Callable[[Any], None] | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._config, self._search = config, search
-        self._callbacks, self._on_results = list(callbacks), on_results
+        self._callbacks, self._on_results, self._say = list(callbacks), on_results, say
         self._thread: threading.Thread | None = None
         self._running: dict[str, Config] = {}
         self._known: tuple[float, int] | None = None  # when the cluster was asked, and its room
+        self._mark, self._notes = f"trial-{uuid.uuid4().hex}-", dict[str, DriverNotes]()
         self._look_at_s = 0.0
+        self._waiting_since_s: float | None = None
+        self._say_at_s = SAY_EVERY_S
         self._results: Any = None
 
     def __enter__(self) -> Self:
@@ -73,7 +90,7 @@ class TunePool:
                 trainer, num_workers=workers, cpus_per_worker=search.cpus_per_trial, use_gpu=False
             )
         with contextlib.ExitStack() as stack:
-            self._worker = stack.enter_context(ray_session(trainer))
+            self._worker = stack.enter_context(ray_session(trainer, self._say))
             require_shared_by_nodes(location(self._config.run.storage))
             self._needs = self._resources_of(self._config)
             if self._room() < 1:
@@ -140,6 +157,7 @@ class TunePool:
     def start(self, key: str, config: Config) -> None:
         """See `Pool`."""
         self._running[key] = config
+        self._notes[key] = DriverNotes(self._mark + key)
         self._exchange.give(key, config)
         if self._thread is None:
             self._thread = threading.Thread(target=self._fit, name="vadv-tune", daemon=True)
@@ -152,22 +170,47 @@ class TunePool:
             MachineError: Tune's loop has ended.
             NoticedError: this node leaves the cluster.
         """
-        self._notice()
-        found = self._exchange.take(self._notice)
+        self._look()
+        found = self._exchange.take(self._look)
         if found is not None and not isinstance(found[1], Epoch):
-            del self._running[found[0]]
+            key = found[0]
+            self._read(key)
+            del self._running[key], self._notes[key]
         return found
 
-    def _notice(self) -> None:
-        """Every two seconds, see whether this node leaves."""
+    def _look(self) -> None:
+        """Every two seconds, read notes of trials, and see whether trials wait, and whether this node leaves."""
         if time.monotonic() < self._look_at_s:
             return
         self._look_at_s = time.monotonic() + _NOTICE_S
+        for key in self._notes:
+            self._read(key)
+        self._wait()
         if node_leaves():
             raise NoticedError(
                 "This node leaves the Ray cluster. Completed epochs are saved, and running trials were asked to save a "
                 "checkpoint; run the same command again, on another node, to resume."
             )
+
+    def _read(self, key: str) -> None:
+        for note in self._notes[key].read():
+            self._say(f"{key}: {note['text']}")
+
+    def _wait(self) -> None:
+        """While trials wait for resources and none runs, say every ten seconds what is missing."""
+        if not (waiting := self._exchange.num_waiting):
+            self._waiting_since_s = None
+            return
+        if self._waiting_since_s is None:
+            self._waiting_since_s, self._say_at_s = time.monotonic(), SAY_EVERY_S
+        waited_s = time.monotonic() - self._waiting_since_s
+        if waited_s < self._say_at_s:
+            return
+        self._say_at_s = waited_s + SAY_EVERY_S
+        if missing := lacks(self._needs, 1, unit="trial"):
+            self._say(f"waiting for the Ray cluster to have room again ({waited_s:.0f} s): {missing}")
+        elif busy := is_busy(self._needs, 1, groups=waiting, unit="trial"):
+            self._say(f"waiting for the Ray cluster ({waited_s:.0f} s), which is busy: {busy}")
 
     def decide(self, key: str, continues: bool) -> None:
         """See `Pool`."""
@@ -200,7 +243,7 @@ class TunePool:
         os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
         exchange = self._exchange
-        trainable = tune.with_parameters(TrialActor, folder=os.getcwd(), stop=self._stop)
+        trainable = tune.with_parameters(TrialActor, folder=os.getcwd(), stop=self._stop, notes=self._mark)
         trainable.__qualname__ = TrialActor.__qualname__  # Ray's title of its processes
         return tune.Tuner(
             trainable,
