@@ -177,10 +177,13 @@ def _recipes(options: argparse.Namespace) -> int:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from vadv_dist.tuning.search import plan, tune
+    from vadv_dist.tuning.space_file import load_files
 
     given = {"num_trials": options.num_trials, "seed": options.seed}
     overrides = [*options.overrides, *(f"--search.{k}={v}" for k, v in given.items() if v is not None)]
+    load_files(options.config, options.space, overrides)  # refuses them before torch and Optuna are imported
+    from vadv_dist.tuning.search import plan, tune
+
     if options.dry_run:
         planned = plan(options.config, options.space, overrides, use_ray=not options.no_ray)
         print(json_line(planned.to_json()) if options.json else planned.sentence())

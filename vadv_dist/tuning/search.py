@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from vadv_dist.config import Config, load_config
+from vadv_dist.config import Config
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.errors import VadvError
 from vadv_dist.runs.folder import RunFolder, run_lock
 from vadv_dist.runs.trained_on import TrainedOn
-from vadv_dist.runtime.job_storage import with_lasting
 from vadv_dist.runtime.terminal import counted
 from vadv_dist.tasks import build
 from vadv_dist.training.splits import Splits
@@ -31,7 +30,7 @@ from vadv_dist.tuning.result import SearchResult
 from vadv_dist.tuning.result_files import write_result_files
 from vadv_dist.tuning.rivals import require_rivals, seed_trial
 from vadv_dist.tuning.space import Schedule, Space, Values, last_values, values_text
-from vadv_dist.tuning.space_file import find_space, load_search, load_space, split_overrides
+from vadv_dist.tuning.space_file import find_space, load_files
 from vadv_dist.tuning.standing import Repeated, Standing
 from vadv_dist.tuning.study import Asked, Study, storage_faults
 from vadv_dist.tuning.study_folder import StudyFolder
@@ -91,11 +90,7 @@ def plan(config_path: str | Path, space_path: str | Path, overrides: Sequence[st
 def _load(
     config_path: str | Path, space_path: str | Path, overrides: Sequence[str], *, use_ray: bool
 ) -> tuple[Config, Space, SearchConfig]:
-    of_search, of_config = split_overrides(overrides)
-    config = with_lasting(load_config(config_path, of_config), "run.storage")
-    space_path = find_space(space_path)
-    space, raw = load_space(space_path, config)
-    search = load_search(raw, of_search, str(space_path))
+    config, space, search = load_files(config_path, space_path, overrides)
     require_rivals(config, space, search)
     if not use_ray:
         require_no_workers(config)

@@ -17,13 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vadv_dist.config import Config
+from vadv_dist.config import Config, load_config
 from vadv_dist.config.hints import SPACE_PARTS, require_file_of
 from vadv_dist.config.load import build, read_yaml, take_overrides
 from vadv_dist.config.search import SearchConfig
 from vadv_dist.config.shape import tree, walk
 from vadv_dist.config.shipped import find_shipped
 from vadv_dist.errors import UserError, did_you_mean
+from vadv_dist.runtime.job_storage import with_lasting
 from vadv_dist.tuning.space import Entry, Space, Value, with_values
 
 # What an entry can contain besides `condition`, by the kind of its distribution.
@@ -36,6 +37,25 @@ _KEYS = {
 # These decide where a run is stored, what computes it, which clips evaluate it (trials could not be compared) and how
 # long it is (rungs are counted in epochs of a single schedule).
 _NOT_SEARCHED = ("run", "telemetry", "engine", "data.sources", "data.missing", "trainer")
+
+
+def load_files(
+    config_path: str | Path, space_path: str | Path, overrides: Sequence[str]
+) -> tuple[Config, Space, SearchConfig]:
+    """Load the configuration of a search's runs, the space, and the search's settings; needs no torch.
+
+    Args:
+        config_path: the configuration to vary.
+        space_path: a space file, or the name of a shipped one.
+        overrides: `--section.field=value` for either.
+    Raises:
+        UserError: a file or an override is invalid.
+    """
+    of_search, of_config = split_overrides(overrides)
+    config = with_lasting(load_config(config_path, of_config), "run.storage")
+    found = find_space(space_path)
+    space, raw = load_space(found, config)
+    return config, space, load_search(raw, of_search, str(found))
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
