@@ -150,5 +150,5 @@ def test_an_interrupted_data_set_leaves_nothing_behind(
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == code
-    assert told == f"vadv: stopped by {name}. Completed work is saved; run the same command again to resume.\n"
+    assert told == f"vadv: stopped by {name}.\n"
     assert list(tmp_path.iterdir()) == []

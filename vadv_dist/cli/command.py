@@ -47,6 +47,8 @@ OUTPUTS = {
     "init": ("file",),
 }
 _TAKE_OVERRIDES = ("doctor", "extract", "study", "submit", "train", "tune", "workflow")
+# Commands that continue where they were stopped.
+_RESUMABLE = ("extract", "study", "train", "tune", "workflow")
 # The kind of configuration that a command's `--section.field` sets.
 _FIELDS_OF = {
     "doctor": "run",
@@ -87,19 +89,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with harmless_streams():
-        return exit_code_of(lambda: _call(arguments))
+        return exit_code_of(lambda: _call(arguments), resumes=bool(arguments) and arguments[0] in _RESUMABLE)
 
 
 def _say(text: str, code: int) -> None:
     print(f"vadv: {text}", file=sys.stderr)
 
 
-def exit_code_of(call: Callable[[], int], say: Callable[[str, int], None] = _say) -> int:
+def exit_code_of(call: Callable[[], int], say: Callable[[str, int], None] = _say, *, resumes: bool = True) -> int:
     """Call a command and return its exit code; an error is reported and mapped to its code.
 
     Args:
         call: the command.
         say: reports the message of an error; it is given the exit code too.
+        resumes: whether the command continues where it was stopped.
     """
     try:
         code = call()
@@ -109,8 +112,8 @@ def exit_code_of(call: Callable[[], int], say: Callable[[str, int], None] = _say
         return _said(say, str(error), error.exit_code)
     except KeyboardInterrupt as error:
         name, code = termination() if is_termination(error) else ("Ctrl-C", STOPPED)
-        text = f"stopped by {name}. Completed work is saved; run the same command again to resume."
-        return _said(say, text, code)
+        advice = " Completed work is saved; run the same command again to resume." if resumes else ""
+        return _said(say, f"stopped by {name}.{advice}", code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -21,7 +21,7 @@ output, progress and messages to standard error.
 | 1 | system failure |
 | 2 | invalid input: the message says what to change |
 | 75 | the machine will be taken away: run the same command again |
-| 130, 143 | stopped by Ctrl-C, by SIGTERM: the same command resumes |
+| 130, 143 | stopped by Ctrl-C, by SIGTERM: the same `train`, `tune`, `study`, `extract` or `workflow` resumes |
 
 This page is generated from the parser by `make docs`.
 """
