@@ -52,6 +52,28 @@ def test_the_first_signal_requests_a_stop_and_the_second_raises() -> None:
         assert is_termination(raised.value)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_whose_exception_is_ignored_arrives_again(number: signal.Signals) -> None:
+    class Finalized:
+        def __del__(self) -> None:  # Python ignores its exceptions
+            began.append(True)
+            signal.raise_signal(number)
+            ended.append(True)
+
+    def work() -> None:
+        Finalized()
+        time.sleep(5)
+
+    began: list[bool] = []
+    ended: list[bool] = []
+    with sigterm_raises():
+        with pytest.raises(KeyboardInterrupt) as raised:
+            work()
+        assert is_termination(raised.value) == (number != signal.SIGINT)
+    assert began
+    assert not ended
+
+
 def test_handlers_of_a_calling_program_are_not_changed() -> None:
     heard = []
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append("mine"))

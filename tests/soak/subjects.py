@@ -133,7 +133,7 @@ def _training(folder: Path, shards: tuple[Path, ...], *, s3: bool = False, ray: 
         starts=lambda output: [int(line["step"]) for line in _lines(_run(output), "start")],
         in_object_store=s3,
         on_ray="RayTrainWorker" if ray else "",
-        weight=3 if s3 or ray else 6,
+        weight=1 if ray else 3 if s3 else 6,
     )
 
 
@@ -227,7 +227,7 @@ def _search(folder: Path, *, ray: bool = False) -> Subject:
         saved=lambda output: sum(map(_saved, runs(output))),
         on_ray="TrialActor" if ray else "",
         at_once=2 if ray else 1,
-        weight=2 if ray else 3,
+        weight=1 if ray else 3,
     )
 
 

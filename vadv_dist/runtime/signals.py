@@ -10,6 +10,7 @@ Only the command line installs the handlers (`sigterm_raises`); a program that u
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ _NOTICE = "VADV_SIGTERM_IS_NOTICE"
 # Fraction of the grace period, and maximum seconds, reserved for exiting: a job manager kills when its own time is up.
 _LEAVING_SHARE, _LEAVING_S = 0.1, 1.0
 _AT_ONCE_S = 5.0  # for cleaning up after a second SIGTERM
+_AGAIN_S = 0.05  # after which a signal is sent again whose exception was lost
 
 
 class TerminatedError(KeyboardInterrupt):
@@ -118,7 +120,8 @@ def _is_notice(number: int) -> bool:
 def sigterm_raises() -> Iterator[None]:
     """Raise `TerminatedError` in the main thread on SIGTERM or SIGUSR1 during the block, as Python does for Ctrl-C.
 
-    A process that was started with one of them ignored continues to ignore it.
+    Neither is lost where Python ignores exceptions, as in finalizers and in calls from compiled code. A process that
+    was started with one of them ignored continues to ignore it.
     """
     global _listener
     before = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -130,11 +133,36 @@ def sigterm_raises() -> Iterator[None]:
     for number in heard:
         signal.signal(number, _listener)
     try:
-        yield
+        with _again_if_lost():
+            yield
     finally:
         for number in heard:
             signal.signal(number, before[number])
         _listener = None
+
+
+@contextmanager
+def _again_if_lost() -> Iterator[None]:
+    """Send a signal again if Python ignored the exception of its handler."""
+    before, timers = sys.unraisablehook, list[threading.Timer]()
+
+    def look(ignored: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(ignored.exc_type, KeyboardInterrupt):
+            before(ignored)
+            return
+        by_us = _listener.first if _listener is not None else signal.SIGTERM
+        number = by_us if issubclass(ignored.exc_type, TerminatedError) else signal.SIGINT
+        timers.append(threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number)))
+        timers[-1].daemon = True
+        timers[-1].start()
+
+    sys.unraisablehook = look
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        for timer in timers:
+            timer.cancel()
 
 
 @contextmanager
