@@ -4,7 +4,9 @@ Whoever calls a fault starts the command again if it has ended.
 """
 
 import contextlib
+import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -167,11 +169,18 @@ def _remove(file: Path, work: Work) -> None:
 
 
 def _torn_log(work: Work, around: Surroundings) -> None:
+    """The end of the log is lost, as when a machine loses power; lines up to a checkpoint are durable before it is."""
     _kill(work, around)
+    assert work.subject.saved is not None
+    saved = work.subject.saved(work.output)
     for path in Path(work.output).glob("run/metrics.jsonl"):
         data = path.read_bytes()
-        if data:
-            os.truncate(path, len(data) - work.chance.randrange(1, min(200, len(data))))
+        durable = 0
+        for match in re.finditer(rb"[^\n]+\n", data):
+            if json.loads(match[0]).get("step", 0) <= saved:
+                durable = match.end()
+        if durable < len(data):
+            os.truncate(path, work.chance.randrange(durable, len(data)))
 
 
 def _shard_damage(damage: Callable[[Path, Work], None]) -> Callable[[Work, Surroundings], None]:
