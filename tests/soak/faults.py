@@ -81,6 +81,8 @@ def _signal(number: signal.Signals, *expected: int) -> Callable[[Work, Surroundi
     """A signal that ends the process, which completes its work only if it was all but complete."""
 
     def inject(work: Work, around: Surroundings) -> None:
+        if number == signal.SIGINT:
+            work.wait_until_it_hears(number)
         before = work.subject.progress(work.output)
         work.signal(number)
         _ended(work, *expected)
