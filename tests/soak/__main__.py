@@ -157,6 +157,7 @@ class Soak:
             self._fail(error, work, faults)
         else:
             work.log.unlink()
+            self._recovered(faults)
             spent = self.spent[subject.name]
             named = ", ".join(fault.name for fault in faults)
             print(f"round {self.rounds}, {subject.name}: {seconds:.0f} s with {named or 'no fault'}", flush=True)
@@ -174,8 +175,11 @@ class Soak:
             work.process.join()
         if not work.subject.in_object_store:
             shutil.copytree(work.output, work.log.with_suffix(""), dirs_exist_ok=True)
-        if faults:
-            self.tallies[faults[-1].name].recovered -= 1
+        self._recovered(faults[:-1])
+
+    def _recovered(self, faults: list[Fault]) -> None:
+        for fault in faults:
+            self.tallies[fault.name].recovered += 1
 
     def _possible(self, fault: Fault) -> bool:
         return fault.name != "disk full" or self.around.disk is not None
@@ -199,7 +203,6 @@ class Soak:
         begun = subject.starts(work.output)
         if again and len(begun) > len(starts):  # otherwise it was complete
             tally.steps_lost.append(max(0, before - begun[-1]))
-        tally.recovered += 1
 
     def table(self) -> str:
         """The outcome as Markdown."""

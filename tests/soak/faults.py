@@ -82,7 +82,7 @@ def _signal(number: signal.Signals, *expected: int) -> Callable[[Work, Surroundi
 
     def inject(work: Work, around: Surroundings) -> None:
         if number == signal.SIGINT:
-            work.wait_until_it_hears(number)
+            _wait_until_heard(work, number)
         before = work.subject.progress(work.output)
         work.signal(number)
         _ended(work, *expected)
@@ -92,6 +92,17 @@ def _signal(number: signal.Signals, *expected: int) -> Callable[[Work, Surroundi
             raise SoakError(f"goes on after {number.name}, from {before} to {after}")
 
     return inject
+
+
+def _wait_until_heard(work: Work, number: signal.Signals) -> None:
+    """Wait until the process has a handler for a signal, which it ignores in its first moments."""
+    while work.is_running:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, StopIteration):
+            lines = Path(f"/proc/{work.process.pid}/status").read_text().splitlines()
+            caught = next(line for line in lines if line.startswith("SigCgt:"))
+            if int(caught.split()[1], 16) >> (number - 1) & 1:
+                return
+        time.sleep(0.01)
 
 
 def _stop(work: Work, around: Surroundings) -> None:

@@ -73,16 +73,6 @@ class Work:
         if self.is_running:
             os.kill(self.process.pid, number)
 
-    def wait_until_it_hears(self, number: signal.Signals) -> None:
-        """Wait until the process has a handler for a signal, which it ignores in its first moments."""
-        while self.is_running:
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError, StopIteration):
-                lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-                caught = next(line for line in lines if line.startswith("SigCgt:"))
-                if int(caught.split()[1], 16) >> (number - 1) & 1:
-                    return
-            time.sleep(_POLL_S)
-
     def wait(self, seconds: float = _PATIENCE_S) -> int:
         """Wait for the process to end; its exit code."""
         self.process.join(seconds)
